@@ -1,0 +1,70 @@
+"""Addresses as users write them: parsing, and writing them back in one form. Opens nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Union
+
+from rpccluster.errors import AddressError
+
+__all__ = ["Address", "TCPAddress", "UnixAddress", "parse_address", "unix_address"]
+
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:/\s]+):(?P<port>[0-9]{1,5})\Z")
+_UNIX_PATH_BYTES = 107  # sun_path holds 108 with its NUL: unix(7)
+
+
+@dataclass(frozen=True)
+class TCPAddress:
+    """A host name, IPv4 or IPv6 address and a port; port 0 asks the kernel for a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class UnixAddress:
+    """The path of a Unix domain socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}"
+
+
+Address = Union[TCPAddress, UnixAddress]
+
+
+def parse_address(text: str) -> Address:
+    """Parse ``tcp://HOST:PORT``, ``HOST:PORT``, ``tcp://[::1]:PORT`` or ``unix:///path``.
+
+    Raises `AddressError` with what was found and what was expected.
+    """
+    text = text.strip()
+    if text.startswith("unix:"):
+        return _unix_address(text)
+    match = _HOST_PORT.match(text[len("tcp://") :] if text.startswith("tcp://") else text)
+    if match is None:
+        raise AddressError(f"found {text!r}, expected tcp://HOST:PORT, HOST:PORT or unix:///path")
+    port = int(match["port"])
+    if port > 65535:
+        raise AddressError(f"found port {port} in {text!r}, expected 0 to 65535")
+    return TCPAddress(match["host"].strip("[]"), port)
+
+
+def _unix_address(text: str) -> UnixAddress:
+    path = text[len("unix://") :]
+    if not text.startswith("unix:///"):
+        raise AddressError(f"found {text!r}, expected unix:///path with an absolute path")
+    return unix_address(path)
+
+
+def unix_address(path: str) -> UnixAddress:
+    """The address of a plain ``path``. Raises `AddressError` where the kernel could not hold it."""
+    if len(path.encode("utf-8", "surrogateescape")) > _UNIX_PATH_BYTES:
+        raise AddressError(f"found the path {path!r}, expected at most {_UNIX_PATH_BYTES} bytes")
+    return UnixAddress(path)

@@ -1,0 +1,52 @@
+"""The package, what it needs to run, and what its tests and benchmarks need beside that."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "rpccluster" / "version.py").read_text())
+
+TEST = [
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+]
+LINT = [
+    "ruff>=0.6; platform_python_implementation == 'CPython'",
+    "mypy>=1.11; platform_python_implementation == 'CPython'",
+    "import-linter>=2; python_version >= '3.10' and platform_python_implementation == 'CPython'",
+    "types-psutil",
+    "types-setuptools",
+]
+BENCH = [
+    "uvloop",
+    "zerorpc",
+    "gunicorn",
+    "grpcio",
+    "protobuf",
+]
+
+setup(
+    name="rpccluster",
+    version=VERSION.group(1) if VERSION else "0",
+    description="An application server for MessagePack-RPC: a master, gevent workers, shared listeners",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["rpccluster", "rpccluster.*"]),
+    package_data={"rpccluster": ["py.typed"]},
+    python_requires=">=3.9",
+    install_requires=[
+        "gevent>=24.2",
+        "msgpack>=1.2.4; platform_python_implementation == 'CPython' and python_version >= '3.10'",
+        "msgpack>=1.1; platform_python_implementation != 'CPython' or python_version < '3.10'",
+        "psutil>=5.9",
+        "setproctitle>=1.3",
+        "click>=8.1",
+    ],
+    extras_require={"test": TEST + LINT, "bench": BENCH},
+    entry_points={"console_scripts": ["rpccluster = rpccluster.cli.main:main"]},
+)
