@@ -1,0 +1,7 @@
+"""Fixtures that tests of several folders share. Owns none of them: each lives beside what it makes."""
+
+from __future__ import annotations
+
+from old_library import old_library
+
+__all__ = ["old_library"]
