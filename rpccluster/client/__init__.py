@@ -1,0 +1,7 @@
+"""The client of MessagePack-RPC services: what other services hold in their hands. See docs/client.md."""
+
+from __future__ import annotations
+
+from rpccluster.client.sync import Client
+
+__all__ = ["Client"]

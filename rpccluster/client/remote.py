@@ -1,0 +1,37 @@
+"""A reply's error, as it came over the wire, to the exception the caller gets. Pure; the client's process.
+
+The forms are the project's contract ("Wire"): ``Class: message``, and ``'NAME' method not found`` as
+msgpack-rpc-python words it. Other servers send what they like: that becomes a `RemoteError` without a type.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+
+from rpccluster.errors import ArgumentError, NoMethodError, RemoteError
+
+__all__ = ["remote_error"]
+
+_CLASS_AND_MESSAGE = re.compile(r"([A-Za-z_][\w.]*): (.*)\Z", re.DOTALL)
+_NO_METHOD = re.compile(r"'.*' method not found\Z", re.DOTALL)
+_MOST_TEXT = 2000  # characters of a foreign error: enough to see what it is
+
+_bounded = reprlib.Repr()
+_bounded.maxstring = _bounded.maxother = 200
+_bounded.maxlist = _bounded.maxdict = 20
+
+
+def remote_error(error: object) -> RemoteError:
+    """The exception for ``error``, which is not None, of a reply."""
+    if isinstance(error, bytes):
+        error = error.decode("utf-8", "surrogateescape")
+    if not isinstance(error, str):
+        return RemoteError("", _bounded.repr(error)[:_MOST_TEXT])
+    if _NO_METHOD.match(error):
+        return NoMethodError("NoMethodError", error)
+    match = _CLASS_AND_MESSAGE.match(error)
+    if match is None:
+        return RemoteError("", error)
+    kind = ArgumentError if match[1] == "ArgumentError" else RemoteError
+    return kind(match[1], match[2])

@@ -1,0 +1,145 @@
+"""One connected socket of the client: opening it, and waiting for it no longer than until a deadline.
+
+Decides nothing and locks nothing: its connection sees to it that one thread reads and that writers take turns.
+In a process patched by gevent the sockets are gevent's, and a wait lets the other greenlets run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import select
+import socket
+import struct
+import time
+
+from rpccluster.address import Address, UnixAddress
+from rpccluster.errors import ConnectFailed
+
+__all__ = ["PatchedWire", "Wire", "open_wire"]
+
+_CHUNK = 65536
+_TICK = struct.pack("ll", 0, 5000)  # a struct timeval
+_LONGEST_POLL_SECONDS = 3600.0
+
+
+def open_wire(address: Address, deadline_at: float) -> Wire:
+    """Connect to ``address`` by ``deadline_at`` on the monotonic clock. Raises `ConnectFailed`."""
+    left = max(0.001, deadline_at - time.monotonic())
+    try:
+        sock = _connect(address, None if left == math.inf else left)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
+        raise ConnectFailed(f"{address}: {error or type(error).__name__}") from None
+    return (Wire if socket.socket.__module__ == "socket" else PatchedWire)(sock)
+
+
+def _connect(address: Address, seconds: float | None) -> socket.socket:
+    if isinstance(address, UnixAddress):
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(seconds)
+            sock.connect(address.path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    sock = socket.create_connection((address.host, address.port), seconds)
+    if sock.getsockname() == sock.getpeername():  # a free local port may be chosen that is the very one asked for
+        sock.close()
+        raise ConnectionRefusedError("connected to itself: nothing listens there")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
+
+
+class Wire:
+    """A plain socket, in blocking mode.
+
+    A reply that comes soon costs one recv(2): SO_RCVTIMEO ends it after a tick, and only then poll(2) waits
+    with the true deadline. (Not SO_RCVTIMEO alone: each signal that Python handles would start it anew.)
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
+        self._socket = sock
+        self._recv = sock.recv
+        self._send = sock.send
+
+    def send(self, data: bytes | bytearray) -> int:
+        """Hand over what the kernel takes of ``data`` without waiting; return how many bytes. Raises OSError."""
+        try:
+            return self._send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def receive(self, deadline_at: float) -> bytes | None:
+        """What has come, b"" at the end of the stream, None if nothing came by ``deadline_at``. Raises OSError."""
+        try:
+            return self._recv(_CHUNK)
+        except BlockingIOError:
+            pass
+        while self.wait(select.POLLIN, deadline_at):
+            data = self.receive_now()
+            if data is not None:
+                return data
+        return None
+
+    def receive_now(self) -> bytes | None:
+        """Like `receive`, without waiting."""
+        try:
+            return self._recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def wait(self, events: int, deadline_at: float, waker: int = -1) -> bool:
+        """Wait for one of poll(2)'s ``events``, or for the descriptor ``waker``; false if the deadline came first."""
+        poll = select.poll()
+        poll.register(self._socket, events)
+        if waker >= 0:
+            poll.register(waker, select.POLLIN)
+        while True:
+            left = min(deadline_at - time.monotonic(), _LONGEST_POLL_SECONDS)
+            if left <= 0:
+                return bool(poll.poll(0))
+            if poll.poll(math.ceil(left * 1000)):
+                return True
+
+    def shutdown(self) -> None:
+        """End the stream both ways: whoever waits for it finds its end. Not for a copy that a fork left."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the descriptor. Nobody may be waiting for it."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+class PatchedWire(Wire):
+    """A socket of gevent's: it is non-blocking beneath, and its timeout is an attribute that costs nothing to set."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def send(self, data: bytes | bytearray) -> int:
+        self._socket.settimeout(0.0)
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def receive(self, deadline_at: float) -> bytes | None:
+        left = deadline_at - time.monotonic()
+        self._socket.settimeout(None if left == math.inf else max(0.0, left))
+        try:
+            return self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            return None
+        except socket.timeout as error:  # since Python 3.10 the class of ETIMEDOUT too, which ends the connection
+            if error.errno is not None:
+                raise
+            return None
+
+    def receive_now(self) -> bytes | None:
+        return self.receive(-math.inf)
