@@ -1,0 +1,120 @@
+"""The peers as data: what each is, how it is started, how it is called. Starts nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+__all__ = ["PEERS", "RPCCLUSTER", "Peer", "choose", "with_workers"]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One server to measure.
+
+    ``command`` may name ``{python}``, ``{old_python}``, ``{floor}`` and ``{config}``. ``load`` is who calls it:
+    ``rpc`` or ``http`` for the generator in C, else a module of `bench.loads`. ``encoding`` is ``msgpack``,
+    ``old-msgpack`` (before str and bin were told apart) or ``json``.
+    """
+
+    name: str
+    what: str
+    command: tuple[str, ...]
+    load: str = "rpc"
+    encoding: str = "msgpack"
+    has_master: bool = False
+    can_pipeline: bool = True
+    workers: int = 1
+    config: str = ""
+    packages: tuple[str, ...] = ()
+
+    @property
+    def has_fast_load(self) -> bool:
+        """Whether the generator in C calls it; else its own client does, and that is the limit of its calls/s."""
+        return self.load in ("rpc", "http")
+
+
+_CONFIG = """\
+[cluster]
+service = {service}
+pythonpath = {checkout}
+bind = tcp://127.0.0.1:0
+number_workers = {workers}
+"""
+
+RPCCLUSTER = Peer(
+    "rpccluster",
+    "this project: the full daemon, default configuration, one worker",
+    ("bin/rpccluster", "-c", "{config}"),
+    has_master=True,
+    config=_CONFIG,
+    packages=("rpccluster", "gevent", "msgpack"),
+)
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return ("{python}", "-m", f"bench.servers.{name}")
+
+
+_GUNICORN = (
+    "--worker-class gevent --workers 1 --bind 127.0.0.1:0 --keep-alive 75 --worker-connections 12000"
+    " --no-control-socket bench.servers.gunicorn_app:application"
+)
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("floor", "C, bare epoll; methods cannot block", ("{floor}",)),
+        Peer(
+            "uvloop",
+            "bare uvloop protocol with msgpack; methods cannot block",
+            _module("uvloop_server"),
+            packages=("uvloop", "msgpack"),
+        ),
+        RPCCLUSTER,
+        Peer(
+            "msgpackrpc",
+            "msgpack-rpc-python 0.4.1 on tornado 4.5, msgpack-python 0.5.6; methods cannot block",
+            ("{old_python}", "-m", "bench.servers.msgpackrpc_server"),
+            encoding="old-msgpack",
+        ),
+        Peer(
+            "gunicorn",
+            "gunicorn's gevent worker, JSON over HTTP keep-alive",
+            ("{python}", "-m", "gunicorn", *_GUNICORN.split()),
+            load="http",
+            encoding="json",
+            has_master=True,
+            can_pipeline=False,
+            packages=("gunicorn", "gevent"),
+        ),
+        Peer(
+            "zerorpc",
+            "zerorpc's server, called by its own client",
+            _module("zerorpc_server"),
+            load="zerorpc_load",
+            packages=("zerorpc", "pyzmq"),
+        ),
+        Peer(
+            "grpcio",
+            "grpcio's server with its thread pool, called by its own asyncio client",
+            _module("grpc_server"),
+            load="grpc_load",
+            packages=("grpcio", "protobuf"),
+        ),
+    )
+}
+
+
+def choose(names: str) -> tuple[Peer, ...]:
+    """The peers of a comma-separated list, in the table's order; all for an empty one. Raises ValueError."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = sorted(set(wanted) - set(PEERS))
+    if unknown:
+        raise ValueError(f"found the peers {', '.join(unknown)}, expected some of {', '.join(PEERS)}")
+    return tuple(peer for peer in PEERS.values() if not wanted or peer.name in wanted)
+
+
+def with_workers(workers: int) -> Peer:
+    """This project's daemon with that many workers."""
+    noun = "worker" if workers == 1 else "workers"
+    return replace(RPCCLUSTER, name=f"rpccluster, {workers} {noun}", workers=workers)

@@ -1,0 +1,68 @@
+"""Calls that cost next to nothing, one at a time and pipelined, and calls that carry a payload."""
+
+from __future__ import annotations
+
+from bench.figures import Sample
+from bench.load import Call
+from bench.peers import Peer
+from bench.scenarios.variant import Effort, Variant, only
+from bench.stage import Measured, Stage
+
+__all__ = ["depth1", "depth16", "figures_of", "one", "payload"]
+
+_COLUMNS = ("calls_per_second", "cpu_us", "p50_us", "p99_us", "load_share")
+_RPC = ("floor", "uvloop", "rpccluster", "msgpackrpc")
+#: name, bytes, connections
+_PAYLOADS = (("1 KiB", 1 << 10, 64), ("64 KiB", 1 << 16, 16), ("1 MiB", 1 << 20, 4))
+
+
+def figures_of(measured: Measured, name: str) -> dict[str, float]:
+    """The figures of one kind of call, with the CPU that each call took."""
+    figures = measured.of(name)
+    kept = {metric: figures[metric] for metric in ("calls_per_second", "p50_us", "p99_us", "max_us")}
+    return {
+        **kept,
+        "cpu_us": measured.cpu.workers / measured.calls * 1e6,
+        "master_cpu_us": measured.cpu.master / measured.calls * 1e6,
+        "load_share": measured.load_share,
+    }
+
+
+def _sum(stage: Stage, effort: Effort, peer: Peer, connections: int, depth: int) -> Sample:
+    call = Call("sum", (1, 2), 3, slots=depth)
+    return figures_of(stage.measure(peer, [call], connections, effort.seconds), "sum")
+
+
+def one(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:
+    """The latency of a lone caller."""
+    title = "sum(1, 2): 1 connection, 1 call in flight"
+    return [Variant("one", title, peers, lambda peer: _sum(stage, effort, peer, 1, 1), _COLUMNS, "p50_us")]
+
+
+def depth1(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:
+    """The cost of a call when each comes alone."""
+    title = "sum(1, 2): 64 connections, 1 call in flight each"
+    return [Variant("depth1", title, peers, lambda peer: _sum(stage, effort, peer, 64, 1), _COLUMNS)]
+
+
+def depth16(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:
+    """The cost of a call when sixteen come together."""
+    title = "sum(1, 2): 64 connections, 16 calls in flight each"
+    able = tuple(peer for peer in peers if peer.can_pipeline)
+    return [Variant("depth16", title, able, lambda peer: _sum(stage, effort, peer, 64, 16), _COLUMNS)]
+
+
+def payload(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:
+    """What moving bytes costs, there and back; for those who speak MessagePack-RPC."""
+
+    def variant(name: str, size: int, connections: int) -> Variant:
+        def sample(peer: Peer) -> Sample:
+            call = Call("echo", (b"x" * size,), b"x" * size)
+            figures = figures_of(stage.measure(peer, [call], connections, effort.seconds / 2), "echo")
+            return {**figures, "megabytes_per_second": figures["calls_per_second"] * size / 1e6}
+
+        title = f"echo({name} of bytes): {connections} connections, 1 call in flight each"
+        columns = ("megabytes_per_second", "cpu_us", "p50_us", "p99_us")
+        return Variant(f"payload {name}", title, only(peers, *_RPC), sample, columns)
+
+    return [variant(*each) for each in _PAYLOADS]

@@ -1,0 +1,98 @@
+"""What the engine must show, as data, and whether it did. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Optional
+
+from bench.figures import Results
+
+_Figure = Callable[[Results], Optional[float]]
+
+__all__ = ["TARGETS", "Target", "Verdict", "judge"]
+
+_OURS = "rpccluster"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure and its bound: at most ``limit``, or at least if ``is_floor``."""
+
+    text: str
+    figure: _Figure
+    limit: float
+    is_floor: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target with the figure measured for it."""
+
+    target: Target
+    value: float
+
+    @property
+    def is_met(self) -> bool:
+        return self.value >= self.target.limit if self.target.is_floor else self.value <= self.target.limit
+
+
+def _ratio(variant: str, metric: str, other: str, own: str = _OURS) -> _Figure:
+    return lambda results: results.of(variant).ratio(own, other, metric)
+
+
+def _times_less(variant: str, metric: str, other: str) -> _Figure:
+    return _ratio(variant, metric, _OURS, own=other)
+
+
+def _figure(variant: str, metric: str, factor: float = 1.0) -> _Figure:
+    def figure(results: Results) -> float | None:
+        value = results.of(variant).best(_OURS, metric)
+        return None if value is None else value * factor
+
+    return figure
+
+
+def _growth(kind: str) -> _Figure:
+    """How much dearer a piece is in a message of a thousand than in one of 250: 1 is linear, 4 quadratic."""
+
+    def growth(results: Results) -> float | None:
+        few, many = (results.of(f"pieces {kind} {pieces}").best(_OURS, "cpu_us_per_piece") for pieces in (250, 1000))
+        return many / few if few and many else None
+
+    return growth
+
+
+def _scaling(results: Results) -> float | None:
+    series = results.of("scaling")
+    return series.ratio("rpccluster, 2 workers", "rpccluster, 1 worker", "free_calls_per_second")
+
+
+TARGETS = (
+    Target("64 × 1: CPU per call ÷ the floor's", _ratio("depth1", "cpu_us", "floor"), 1.9),
+    Target("64 × 1: CPU per call ÷ uvloop's", _ratio("depth1", "cpu_us", "uvloop"), 1.1),
+    Target("64 × 16: CPU per call ÷ uvloop's", _ratio("depth16", "cpu_us", "uvloop"), 1.1),
+    Target("1 × 1: p50 ÷ the floor's", _ratio("one", "p50_us", "floor"), 1.35),
+    Target("64 × 1: calls/s ÷ msgpackrpc's", _ratio("depth1", "calls_per_second", "msgpackrpc"), 3, True),
+    Target("64 × 16: calls/s ÷ msgpackrpc's", _ratio("depth16", "calls_per_second", "msgpackrpc"), 15, True),
+    Target("64 × 1: calls/s ÷ gunicorn's", _ratio("depth1", "calls_per_second", "gunicorn"), 4, True),
+    Target("64 × 1: calls/s ÷ zerorpc's", _ratio("depth1", "calls_per_second", "zerorpc"), 4, True),
+    Target("64 × 1: calls/s ÷ grpcio's", _ratio("depth1", "calls_per_second", "grpcio"), 4, True),
+    Target("64 × 1: zerorpc's CPU per call ÷ ours", _times_less("depth1", "cpu_us", "zerorpc"), 4, True),
+    Target("64 × 1: grpcio's CPU per call ÷ ours", _times_less("depth1", "cpu_us", "grpcio"), 4, True),
+    Target("1 MiB echoed: bytes/s ÷ the floor's", _ratio("payload 1 MiB", "megabytes_per_second", "floor"), 0.4, True),
+    Target("bytes in 1 KiB pieces: a piece's cost, 1000 ÷ 250 pieces", _growth("bytes"), 1.5),
+    Target("a list in 1 KiB pieces: a piece's cost, 1000 ÷ 250 pieces", _growth("list"), 1.5),
+    Target("900 × sleep(0.01): ms over the ideal", _figure("blocking", "over_ideal_ms"), 100),
+    Target("sum beside 900 sleeps: p99 in ms", _figure("blocking", "p99_us", 1e-3), 10),
+    Target("another client beside 100,000 pipelined: p99 in ms", _figure("flood", "p99_us", 1e-3), 5),
+    Target("a client that never reads: RSS growth in MiB", _figure("flood unread", "rss_growth_mib"), 64),
+    Target("10,000 idle connections: RSS KiB each", _figure("idle", "rss_kib_per_connection"), 2),
+    Target("200 µs of CPU a call: two workers ÷ one", _scaling, 1.7, True),
+)
+
+
+def judge(results: Results) -> list[Verdict]:
+    """The verdicts for all targets whose figures were measured."""
+    found = ((target, target.figure(results)) for target in TARGETS)
+    return [Verdict(target, value) for target, value in found if value is not None]
