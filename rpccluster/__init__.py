@@ -1,0 +1,79 @@
+"""rpccluster: an application server for MessagePack-RPC, and the client to call it.
+
+Names are loaded when first used: importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rpccluster.version import __version__
+
+if TYPE_CHECKING:
+    from rpccluster.client import Client
+    from rpccluster.errors import (
+        AddressError,
+        ArgumentError,
+        CallError,
+        CallTimeout,
+        ConnectFailed,
+        ConnectionLost,
+        Lost,
+        NoMethodError,
+        NotSent,
+        ProtocolError,
+        RemoteError,
+        RPCClusterError,
+    )
+    from rpccluster.service import Service, rpc
+
+_HOMES = {
+    "Client": "rpccluster.client",
+    "Service": "rpccluster.service",
+    "rpc": "rpccluster.service",
+    **dict.fromkeys(
+        (
+            "AddressError",
+            "ArgumentError",
+            "CallError",
+            "CallTimeout",
+            "ConnectFailed",
+            "ConnectionLost",
+            "Lost",
+            "NoMethodError",
+            "NotSent",
+            "ProtocolError",
+            "RPCClusterError",
+            "RemoteError",
+        ),
+        "rpccluster.errors",
+    ),
+}
+
+__all__ = [
+    "AddressError",
+    "ArgumentError",
+    "CallError",
+    "CallTimeout",
+    "Client",
+    "ConnectFailed",
+    "ConnectionLost",
+    "Lost",
+    "NoMethodError",
+    "NotSent",
+    "ProtocolError",
+    "RPCClusterError",
+    "RemoteError",
+    "Service",
+    "__version__",
+    "rpc",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,112 @@
+"""A channel: one end of a SOCK_SEQPACKET pair that carries messages and descriptors, never blocking.
+
+Owns its socket and what is queued for it. Knows no event loop: its owner watches ``fileno()`` and calls
+`receive` and `flush`. End-of-file means that the other process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+
+from rpccluster.errors import ChannelClosed
+from rpccluster.ipc.fdpass import receive_packet, send_packet
+from rpccluster.ipc.messages import Message, decode, encode
+
+__all__ = ["Channel", "channel_pair"]
+
+_PACKET_BYTES = 262_144
+
+
+class Channel:
+    """One end of a channel. ``is_closed`` turns true at end-of-file, after the last message was read."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._outbox: deque[tuple[bytes, list[int]]] = deque()
+        self.is_closed = False
+
+    def fileno(self) -> int:
+        """The descriptor to watch; -1 after `close`."""
+        return self._socket.fileno()
+
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether something waits for room: watch for writing, then call `flush`."""
+        return bool(self._outbox) and not self.is_closed
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send ``message`` now, or queue it if there is no room. The descriptors are copied; a dead peer is no error."""
+        self._outbox.append((encode(message), [os.dup(descriptor) for descriptor in descriptors]))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued, as far as there is room."""
+        while self._outbox:
+            data, descriptors = self._outbox[0]
+            try:
+                send_packet(self._socket, data, descriptors)
+            except BlockingIOError:
+                return
+            except OSError:  # the peer is gone; `receive` will say so after its last messages
+                pass
+            self._outbox.popleft()
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def receive(self) -> list[tuple[Message, list[int]]]:
+        """Every message that is there, with its descriptors, which are the caller's from now on.
+
+        A dead peer's channel raises ECONNRESET before the messages it had queued: read on to the end.
+        """
+        found: list[tuple[Message, list[int]]] = []
+        while not self.is_closed:
+            try:
+                data, descriptors = receive_packet(self._socket, _PACKET_BYTES)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                continue
+            if data:
+                found.append((decode(data), descriptors))
+            else:
+                self.is_closed = True
+        return found
+
+    def expect(self, kind: type, timeout_seconds: float | None) -> Message:
+        """Wait for the one next message, which is to be a ``kind``. For a process that has no loop yet.
+
+        Raises `ChannelClosed` at end-of-file, TimeoutError when the time is over.
+        """
+        self._socket.settimeout(timeout_seconds)
+        try:
+            data = self._socket.recv(_PACKET_BYTES)
+        except ConnectionResetError:
+            data = b""
+        finally:
+            self._socket.setblocking(False)
+        message = decode(data) if data else None
+        if not isinstance(message, kind):
+            raise ChannelClosed(f"found {'end-of-file' if message is None else message!r}, expected {kind.__name__}")
+        return message  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Close this end and drop what is queued."""
+        self.is_closed = True
+        while self._outbox:
+            for descriptor in self._outbox.popleft()[1]:
+                os.close(descriptor)
+        self._socket.close()
+
+    def detach(self) -> int:
+        """Give up the socket and return its descriptor, to be inherited across an exec."""
+        return self._socket.detach()
+
+
+def channel_pair() -> tuple[Channel, Channel]:
+    """The two ends of a new channel."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Channel(one), Channel(other)

@@ -1,0 +1,52 @@
+"""Descriptors over Unix sockets: sendmsg and recvmsg with SCM_RIGHTS. Used by both ends of a channel.
+
+Unlike socket.recv_fds this sets close-on-exec at once and refuses a truncated set. Source: unix(7), recvmsg(2).
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+
+__all__ = ["MAX_DESCRIPTORS", "TruncatedDescriptors", "receive_packet", "send_packet"]
+
+MAX_DESCRIPTORS = 253  # SCM_MAX_FD
+_MSG_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)  # PyPy 3.9 lacks the name
+_DESCRIPTOR_BYTES = array.array("i").itemsize
+_ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
+
+
+class TruncatedDescriptors(OSError):
+    """Descriptors were lost on the way: this process has no room for more of them."""
+
+
+def send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Send one packet with ``descriptors``. Raises BlockingIOError if there is no room, OSError otherwise."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Receive one packet of at most ``size`` bytes, and its descriptors; ``b""`` is end-of-file.
+
+    Raises BlockingIOError if none is there, `TruncatedDescriptors` if some were lost.
+    """
+    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, socket.MSG_DONTWAIT | _MSG_CMSG_CLOEXEC)
+    descriptors = _descriptors(ancillary)
+    if flags & socket.MSG_CTRUNC:
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        raise TruncatedDescriptors("descriptors were lost: this process may hold no more of them")
+    return data, descriptors
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(data[: len(data) - len(data) % _DESCRIPTOR_BYTES])
+    return list(found)

@@ -1,0 +1,96 @@
+"""What the processes of a cluster say to each other, and its form on a channel. Pure; every process.
+
+A message is a NamedTuple; on the wire a MessagePack array of its place in `_KINDS` and its fields. The table
+is only ever added to at its end: two versions speak with each other during an upgrade.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+import msgpack
+
+from rpccluster.errors import UnknownMessage
+
+__all__ = [
+    "Accept",
+    "BootFailed",
+    "Go",
+    "Message",
+    "Ready",
+    "ReopenLogs",
+    "Retire",
+    "Serving",
+    "WantsToRetire",
+    "decode",
+    "encode",
+]
+
+
+class Ready(NamedTuple):
+    """Worker to master: the service is loaded. ``methods`` are its names, numbered by their place."""
+
+    methods: list[str]
+
+
+class BootFailed(NamedTuple):
+    """Worker to master, its last word: it could not boot. ``stage`` is "service" or "worker"."""
+
+    stage: str
+    text: str
+
+
+class WantsToRetire(NamedTuple):
+    """Worker to master: a reason of its own to be recycled, such as ``max_requests``."""
+
+    reason: str
+
+
+class Accept(NamedTuple):
+    """Master to worker: accept connections from now on."""
+
+
+class Retire(NamedTuple):
+    """Master to worker: finish what you have within ``graceful_seconds``, then exit.
+
+    ``whole_cluster`` says that everything stops: connections are not served any further.
+    """
+
+    graceful_seconds: float
+    whole_cluster: bool
+
+
+class ReopenLogs(NamedTuple):
+    """Master to worker: the log files anew; the descriptors come with the message."""
+
+
+class Serving(NamedTuple):
+    """New master to old, in an upgrade: my workers are ready."""
+
+    pid: int
+
+
+class Go(NamedTuple):
+    """Old master to new, in an upgrade: I have stopped accepting; everything is yours."""
+
+
+Message = Union[Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
+
+_KINDS: tuple[type, ...] = (Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go)
+_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of ``message``."""
+    packed: bytes = msgpack.packb([_NUMBERS[type(message)], *message], unicode_errors="surrogateescape")
+    return packed
+
+
+def decode(data: bytes) -> Message:
+    """The message in ``data``. Raises `UnknownMessage` if this version knows none such."""
+    try:
+        number, *fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
+        message: Message = _KINDS[number](*fields)
+    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+        raise UnknownMessage(f"found a packet of {len(data)} bytes, expected a message ({error!r})") from None
+    return message

@@ -1,0 +1,137 @@
+"""Where log lines go: one file or stderr, and an access log; written by descriptor, reopened in place.
+
+Owns the two descriptors of each process, which keep their numbers for life: reopening puts a new file under
+the same number. The master opens files; workers, which may not have the right to, are handed descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+__all__ = ["FORMAT", "LEVELS", "LogFiles", "escaped", "logger"]
+
+FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR,
+          "critical": logging.CRITICAL}
+
+logger = logging.getLogger("rpccluster")
+
+_STDERR = 2
+_LONGEST = 200
+
+
+class _Formatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(record.created))
+
+
+class _DescriptorHandler(logging.Handler):
+    """Writes each line with one write(2), so that lines of several processes never mix."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self.setFormatter(_Formatter(FORMAT))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a full disk stops the log, never the service
+            os.write(self._descriptor, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+
+
+@dataclass
+class LogFiles:
+    """The log and the access log of this process, and the way to reopen them.
+
+    ``log_path`` empty means stderr; ``access_path`` empty means no access log, equal to "on" the log itself.
+    ``owner`` is the (uid, gid) that new files are given to, if any.
+    """
+
+    log_path: str
+    access_path: str
+    owner: tuple[int, int] | None = None
+    log_descriptor: int = _STDERR
+    access_descriptor: int | None = None
+
+    @classmethod
+    def for_options(cls, log_file: str, access_log: str, owner: tuple[int, int] | None) -> LogFiles:
+        """What the options of the same names ask for."""
+        return cls(log_file, "" if access_log == "off" else access_log, owner)
+
+    def open(self) -> None:
+        """Open the files. Raises OSError; then none is open."""
+        if self.log_path:
+            self.log_descriptor = self._open(self.log_path)
+        if self.access_path == "on":
+            self.access_descriptor = self.log_descriptor
+        elif self.access_path:
+            try:
+                self.access_descriptor = self._open(self.access_path)
+            except OSError:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Close this process's copies; stderr stays."""
+        for descriptor in self.descriptors():
+            if descriptor != _STDERR:
+                os.close(descriptor)
+
+    def reopen(self) -> list[int]:
+        """Open the same paths anew under the same numbers. Returns the descriptors, to be handed on. Raises OSError."""
+        if self.log_path:
+            self._replace(self.log_descriptor, self.log_path)
+        if self.access_path and self.access_path != "on" and self.access_descriptor is not None:
+            self._replace(self.access_descriptor, self.access_path)
+        return self.descriptors()
+
+    def descriptors(self) -> list[int]:
+        """The log's descriptor, then the access log's if it has one of its own."""
+        own = self.access_descriptor not in (None, self.log_descriptor)
+        return [self.log_descriptor, self.access_descriptor] if own else [self.log_descriptor]  # type: ignore[list-item]
+
+    def take(self, descriptors: list[int]) -> None:
+        """Put descriptors that the master sent under this process's numbers, and close them."""
+        for new, old in zip(descriptors, self.descriptors()):
+            os.dup2(new, old, inheritable=old == _STDERR)
+        for new in descriptors:
+            os.close(new)
+
+    def _replace(self, descriptor: int, path: str) -> None:
+        new = self._open(path)
+        os.dup2(new, descriptor, inheritable=False)
+        os.close(new)
+
+    def _open(self, path: str) -> int:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        if self.owner is not None and os.geteuid() == 0:
+            os.fchown(descriptor, *self.owner)
+        return descriptor
+
+
+def set_up_logging(descriptor: int, level: str) -> None:
+    """Send this process's logging, the service's own included, to ``descriptor``."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, _DescriptorHandler):
+            root.removeHandler(handler)
+    root.addHandler(_DescriptorHandler(descriptor))
+    root.setLevel(LEVELS[level])
+    logging.captureWarnings(True)
+
+
+def say(text: str) -> None:
+    """Print ``text`` to stderr for the person who started this; a closed stderr is no error."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def escaped(text: str, longest: int = _LONGEST) -> str:
+    """``text`` from outside, safe for one log line: control characters escaped, cut to ``longest`` characters."""
+    cut = text if len(text) <= longest else text[:longest] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)

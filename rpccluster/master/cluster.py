@@ -1,0 +1,134 @@
+"""What the master knows of its cluster, in one place: phase, configuration, generation, listeners, workers.
+
+Data and views of it; the policy's `Situation` and the contract's ``status`` are made here. Runs in the master.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rpccluster.config.configuration import Configuration
+from rpccluster.config.schema import Options
+from rpccluster.ipc.scoreboard import Cell
+from rpccluster.log import LogFiles
+from rpccluster.master.listeners import Listener
+from rpccluster.master.policy import Phase, Situation
+from rpccluster.master.restarts import Restarts
+from rpccluster.master.worker_handle import WorkerHandle, WorkerState
+from rpccluster.version import __version__
+
+__all__ = ["Cluster", "Staged"]
+
+
+@dataclass
+class Staged:
+    """A reload that has yet to prove itself: what its first worker is born with."""
+
+    configuration: Configuration
+    generation: int
+    listeners: list[Listener]
+    logs: LogFiles
+    candidate: WorkerHandle | None = None
+
+
+@dataclass
+class Cluster:
+    """The cluster as its master sees it. Times are monotonic seconds."""
+
+    configuration: Configuration
+    generation: int
+    listeners: list[Listener]
+    logs: LogFiles
+    workers: list[WorkerHandle]
+    started_at: float
+    phase: Phase = Phase.STARTING
+    number_workers: int = 0
+    staged: Staged | None = None
+    is_rolling: bool = False
+    reloaded_at: float = 0.0
+    is_heir: bool = False  # started by an old master, for an upgrade
+    failure: str = ""  # why a worker of the start, or lately any, could not boot
+    failed_at: float = 0.0
+    is_service_at_fault: bool = False
+    restarts: Restarts = field(default_factory=Restarts)
+
+    @property
+    def options(self) -> Options:
+        """The options in force."""
+        return self.configuration.options
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no worker will be started any more."""
+        return self.phase in (Phase.LEAVING, Phase.STOPPING, Phase.QUITTING)
+
+    def ready(self) -> list[WorkerHandle]:
+        """The workers that serve."""
+        return [worker for worker in self.workers if worker.is_ready]
+
+    def situation(self) -> Situation:
+        """What the policy looks at."""
+        return Situation(
+            phase=self.phase,
+            workers=list(self.workers),
+            options=self.options,
+            number_workers=self.number_workers,
+            generation=self.generation,
+            staged_generation=self.staged.generation if self.staged else None,
+            is_rolling=self.is_rolling,
+            reloaded_at=self.reloaded_at,
+            spawn_at=self.restarts.spawn_at,
+            is_all_or_nothing=self.is_heir,
+            has_failed=bool(self.failure),
+        )
+
+    def is_settled(self) -> bool:
+        """Whether as many workers serve as should, and none is coming or going."""
+        return len(self.workers) == self.number_workers == len(self.ready())
+
+    def has_rolled(self) -> bool:
+        """Whether no worker of an older generation is left to be replaced."""
+        return all(worker.generation == self.generation for worker in self.workers if worker.is_holding)
+
+    def status(self, pid: int, now: float) -> dict[str, Any]:
+        """The contract's ``status``."""
+        return {
+            "master": {
+                "pid": pid,
+                "state": self.phase.value,
+                "uptime_seconds": round(now - self.started_at, 3),
+                "version": __version__,
+                "generation": self.generation,
+                "number_workers": self.number_workers,
+                "listeners": [str(listener.actual) for listener in self.listeners],
+            },
+            "workers": [_worker_status(worker, now) for worker in sorted(self.workers, key=_by_slot)],
+        }
+
+
+def _by_slot(worker: WorkerHandle) -> tuple[int, float]:
+    return worker.slot, worker.booted_at
+
+
+def _worker_status(worker: WorkerHandle, now: float) -> dict[str, Any]:
+    row = worker.row
+    return {
+        "slot": worker.slot,
+        "pid": worker.pid,
+        "generation": worker.generation,
+        "state": worker.state.value,
+        "cpus": worker.cpus,
+        "connections": row[Cell.CONNECTIONS],
+        "active_calls": row[Cell.ACTIVE_CALLS],
+        "calls": row[Cell.CALLS],
+        "errors": row[Cell.ERRORS],
+        "rss_bytes": row[Cell.RSS_BYTES],
+        "uptime_seconds": round(now - worker.booted_at, 3),
+        "adopted": row[Cell.ADOPTED],
+        "handed_over": row[Cell.HANDED_OVER],
+        "accepted": row[Cell.ACCEPTED],
+        "accept_wakeups": row[Cell.ACCEPT_WAKEUPS],
+        "dropped_replies": row[Cell.DROPPED_REPLIES],
+        "retire_reason": worker.retire_reason if worker.state is WorkerState.RETIRING else "",
+    }

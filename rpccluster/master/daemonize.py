@@ -1,0 +1,61 @@
+"""Going to the background, and telling the shell how the start went. Runs before the master has anything else.
+
+The process that the user started waits until the daemon says that its workers are up, or how it failed; its
+exit code is the daemon's answer. Faults are printed by the daemon itself, whose stderr is still the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from rpccluster.errors import EXIT_FAULT
+
+__all__ = ["StartReport", "daemonize"]
+
+
+class StartReport:
+    """Whoever waits for the start; nobody if the master runs in the foreground."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self._descriptor = descriptor
+
+    def send(self, exit_code: int, output_descriptor: int | None = None) -> None:
+        """Say how the start went, once. Afterwards stdout and stderr go to ``output_descriptor``, or nowhere."""
+        if self._descriptor is None:
+            return
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, bytes([exit_code]))
+        self.close()
+        output = os.open(os.devnull, os.O_WRONLY) if output_descriptor in (None, 1, 2) else output_descriptor
+        for standard in (1, 2):
+            os.dup2(output, standard)
+
+    def close(self) -> None:
+        """Close this process's copy."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def daemonize() -> StartReport:
+    """Go on in a new session, in the background. Returns in the daemon; the caller's process waits and exits."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    if os.fork():
+        os.close(write_end)
+        _wait_and_exit(read_end)
+    os.close(read_end)
+    os.setsid()
+    if os.fork():  # not a session leader: it can never get a terminal again
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return StartReport(write_end)
+
+
+def _wait_and_exit(read_end: int) -> None:
+    answer = os.read(read_end, 1)
+    sys.stdout.flush()
+    os._exit(answer[0] if answer else EXIT_FAULT)  # no answer: the daemon died without a word

@@ -1,0 +1,171 @@
+"""The listening sockets: opening them, all faults at once, and handing them on. Runs in the master.
+
+Owns the sockets and the Unix paths; workers only hold copies of the descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from dataclasses import dataclass
+
+from rpccluster.address import Address, TCPAddress, UnixAddress
+from rpccluster.config.schema import Options
+from rpccluster.errors import StartError
+from rpccluster.privileges import Identity
+
+__all__ = ["Listener", "close_listeners", "open_control_listener", "open_listeners"]
+
+_KEEPALIVE_PROBES = 4
+
+
+@dataclass(eq=False)
+class Listener:
+    """One listening socket: ``wanted`` is the address as configured, ``actual`` with the port the kernel chose."""
+
+    wanted: Address
+    actual: Address
+    socket: socket.socket
+
+    @classmethod
+    def inherited(cls, wanted: Address, descriptor: int) -> Listener:
+        """One that an upgrade handed over."""
+        sock = socket.socket(fileno=descriptor)
+        os.set_inheritable(descriptor, False)
+        return cls(wanted, _actual(wanted, sock), sock)
+
+    def close(self, *, is_last: bool) -> None:
+        """Close this process's copy; with ``is_last`` the Unix path goes, too, if it is a socket still."""
+        if is_last and isinstance(self.wanted, UnixAddress):
+            _unlink_own(self.wanted.path)
+        self.socket.close()
+
+
+def open_listeners(options: Options, owner: Identity | None, present: list[Listener]) -> list[Listener]:
+    """The listeners that ``options`` name, those among ``present`` as they are, the others opened.
+
+    Raises `StartError` with a line for each address that cannot be had; then none was opened.
+    """
+    known = {listener.wanted: listener for listener in present}
+    opened: list[Listener] = []
+    faults: list[str] = []
+    for wanted in options.listen_addresses:
+        if wanted not in known:
+            try:
+                opened.append(_open(wanted, options, owner))
+            except OSError as error:
+                faults.append(f"cannot listen at {wanted}: {error.strerror or error}")
+    if faults:
+        close_listeners(opened, is_last=True)
+        raise StartError("\n".join(faults))
+    known.update((listener.wanted, listener) for listener in opened)
+    listeners = [known[wanted] for wanted in options.listen_addresses]
+    for listener in listeners:
+        _apply(listener, options)
+    return listeners
+
+
+def open_control_listener(path: str) -> Listener:
+    """A listener for the control socket, mode 0600. Raises `StartError`."""
+    try:
+        sock = _bind_unix(path, 0o600, None)
+    except OSError as error:
+        raise StartError(f"cannot open the control socket {path}: {error.strerror or error}") from error
+    sock.listen(64)
+    return Listener(UnixAddress(path), UnixAddress(path), sock)
+
+
+def close_listeners(listeners: list[Listener], *, is_last: bool) -> None:
+    """Close this process's copies; see `Listener.close`."""
+    for listener in listeners:
+        listener.close(is_last=is_last)
+
+
+def _open(wanted: Address, options: Options, owner: Identity | None) -> Listener:
+    if isinstance(wanted, UnixAddress):
+        sock = _bind_unix(wanted.path, options.unix_socket_mode, owner)
+    else:
+        sock = _bind_tcp(wanted)
+    sock.setblocking(False)
+    return Listener(wanted, _actual(wanted, sock), sock)
+
+
+def _apply(listener: Listener, options: Options) -> None:
+    """What a reload may change; accepted sockets inherit the TCP options (tcp(7))."""
+    sock = listener.socket
+    sock.listen(options.backlog)
+    if isinstance(listener.wanted, UnixAddress):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    idle = options.tcp_keepalive
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1 if idle else 0)
+    if idle:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // _KEEPALIVE_PROBES))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+
+
+def _bind_tcp(wanted: TCPAddress) -> socket.socket:
+    found = socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_unix(path: str, mode: int, owner: Identity | None) -> socket.socket:
+    """Bind with the right mode from the first moment on: connect(2) looks at it, umask(2) sets it."""
+    _clear_stale(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o777 & ~mode)
+    try:
+        sock.bind(path)
+        if owner is not None and os.geteuid() == 0:
+            os.chown(path, owner.uid, owner.gid)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(umask)
+    return sock
+
+
+def _clear_stale(path: str) -> None:
+    """Nobody may answer at ``path``. Raises OSError if somebody does, or if it is no socket."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _unlink_own(path: str) -> None:
+    """Unlink ``path`` if a socket is there: two clusters cannot share one, see `_clear_stale`."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+
+
+def _actual(wanted: Address, sock: socket.socket) -> Address:
+    if isinstance(wanted, UnixAddress):
+        return wanted
+    host, port = sock.getsockname()[:2]
+    return TCPAddress(host, port)

@@ -1,0 +1,52 @@
+"""The master's event loop: descriptors and their callbacks, over selectors. Runs in the master alone.
+
+Owns the selector. A worker forked from the master closes its copy of it and touches nothing in it.
+"""
+
+from __future__ import annotations
+
+import selectors
+from typing import Any, Callable
+
+__all__ = ["Loop"]
+
+Callback = Callable[[], None]
+
+
+class Loop:
+    """Watches descriptors for reading, and for writing where their owner has something to write."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def watch(self, source: Any, on_readable: Callback) -> None:
+        """Call ``on_readable`` whenever ``source``, a descriptor or something with ``fileno()``, is readable."""
+        self._selector.register(source, selectors.EVENT_READ, (on_readable, None))
+
+    def watch_writing(self, source: Any, on_writable: Callback | None) -> None:
+        """Call ``on_writable``, too, while ``source`` has room; None ends that."""
+        key = self._selector.get_key(source)
+        if (on_writable is not None) == bool(key.events & selectors.EVENT_WRITE):
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on_writable else 0)
+        self._selector.modify(source, events, (key.data[0], on_writable))
+
+    def unwatch(self, source: Any) -> None:
+        """Watch ``source`` no more; call it before the descriptor is closed. Not watched is no error."""
+        try:
+            self._selector.unregister(source)
+        except (KeyError, ValueError):
+            pass
+
+    def turn(self, seconds: float) -> None:
+        """Wait at most ``seconds`` for something to happen, and call whom it concerns."""
+        for key, events in self._selector.select(seconds):
+            on_readable, on_writable = key.data
+            if events & selectors.EVENT_READ:
+                on_readable()
+            if events & selectors.EVENT_WRITE and on_writable is not None:
+                on_writable()
+
+    def close(self) -> None:
+        """Close this process's copy of the selector; what other processes watch is not touched."""
+        self._selector.close()

@@ -1,0 +1,135 @@
+"""The control socket's methods: what each does, and when it is done. Runs in the master.
+
+A method answers when the thing is done, not when it is begun: until then it waits here as a `Wait`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from rpccluster.config.cpus import MOST_WORKERS
+from rpccluster.master.control import Answer, Method
+
+if TYPE_CHECKING:
+    from rpccluster.master.supervisor import Supervisor
+
+__all__ = ["Operations", "Outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an operation ended: ``error`` None means well."""
+
+    error: str | None
+    result: Any = None
+
+
+#: Tells how an operation ended, None as long as it has not.
+Check = Callable[[], Optional[Outcome]]
+
+
+class Operations:
+    """The methods, and the answers that are still due."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._waiting: list[tuple[Check, Answer]] = []
+
+    def methods(self) -> Mapping[str, Method]:
+        """Name to method."""
+        return {
+            "status": self._status,
+            "scale": self._scale,
+            "reload": self._reload,
+            "upgrade": self._upgrade,
+            "stop": self._stop,
+            "rpc.ping": lambda params, answer: answer(None, "pong"),
+        }
+
+    def answer_what_is_done(self) -> None:
+        """Called after every turn of the loop."""
+        still = []
+        for check, answer in self._waiting:
+            outcome = check()
+            if outcome is None:
+                still.append((check, answer))
+            else:
+                answer(outcome.error, outcome.result)
+        self._waiting = still
+
+    def end(self) -> None:
+        """The master ends: a stop is done, everything else never will be."""
+        for check, answer in self._waiting:
+            outcome = check() or Outcome("RuntimeError: the master has stopped")
+            answer(outcome.error, outcome.result)
+        self._waiting = []
+
+    def _status(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0)
+        answer(None, self._supervisor.status())
+
+    def _scale(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 1)
+        supervisor = self._supervisor
+        wanted = _new_number(params[0], supervisor.cluster.number_workers)
+        began = supervisor.now()
+        supervisor.scale(wanted)
+
+        def check() -> Outcome | None:
+            cluster = supervisor.cluster
+            if cluster.number_workers != wanted or cluster.is_stopping:
+                return Outcome(f"RuntimeError: overtaken: {cluster.number_workers} workers are wanted now")
+            if cluster.failed_at > began:
+                return Outcome(f"RuntimeError: a worker could not boot: {cluster.failure}")
+            return Outcome(None, {"number_workers": wanted}) if cluster.is_settled() else None
+
+        self._waiting.append((check, answer))
+
+    def _reload(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0)
+        supervisor = self._supervisor
+        supervisor.reload()
+
+        def check() -> Outcome | None:
+            outcome = supervisor.reloading.outcome
+            if outcome is None:
+                return None
+            return Outcome(f"RuntimeError: {outcome}" if outcome else None, {"generation": supervisor.cluster.generation})
+
+        self._waiting.append((check, answer))
+
+    def _upgrade(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0)
+        succession = self._supervisor.succession
+        self._supervisor.upgrade()
+
+        def check() -> Outcome | None:
+            if succession.outcome is None:
+                return None
+            return Outcome(f"RuntimeError: {succession.outcome}" if succession.outcome else None, {"pid": succession.heir})
+
+        self._waiting.append((check, answer))
+
+    def _stop(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0, 1)
+        self._supervisor.stop(is_quick=bool(params and params[0]))
+        self._waiting.append((lambda: None if self._supervisor.cluster.workers else Outcome(None, True), answer))
+
+
+def _expect(params: list[Any], *counts: int) -> None:
+    if len(params) not in counts:
+        raise TypeError(f"found {len(params)} params, expected {' or '.join(map(str, counts))}")
+
+
+def _new_number(asked: Any, present: int) -> int:
+    """``N``, ``+N`` or ``-N``. Raises ValueError."""
+    text = str(asked) if type(asked) is int else asked
+    if not isinstance(text, str) or not re.fullmatch(r"[+-]?[0-9]{1,4}", text):
+        raise ValueError("expected a number of workers N, +N or -N")
+    number = present + int(text) if text[0] in "+-" else int(text)
+    if not 1 <= number <= MOST_WORKERS:
+        raise ValueError(f"found {number} workers, expected 1 to {MOST_WORKERS}")
+    return number

@@ -1,0 +1,106 @@
+"""HUP: a new configuration proves itself in one worker before it becomes the cluster's. Runs in the master.
+
+Stages, commits and gives up; whom to replace when is the policy's. A fault anywhere leaves the cluster as it was.
+"""
+
+from __future__ import annotations
+
+from rpccluster import config
+from rpccluster.errors import StartError
+from rpccluster.log import LogFiles, logger, set_up_logging
+from rpccluster.master.cluster import Cluster, Staged
+from rpccluster.master.listeners import close_listeners, open_listeners
+from rpccluster.master.policy import Phase
+from rpccluster.master.worker_handle import WorkerHandle
+from rpccluster.privileges import identity_of
+
+__all__ = ["Reloading"]
+
+
+class Reloading:
+    """The reloads of one cluster. ``outcome`` tells how the last one ended: None while it runs, "" if well."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.outcome: str | None = ""
+
+    def stage(self, now: float) -> None:
+        """Read the configuration again and hold it ready for a first worker; a faulty one is logged."""
+        cluster = self._cluster
+        self.outcome = None
+        self._unstage()
+        try:
+            staged = self._read()
+        except StartError as error:
+            self._fail(str(error))
+            return
+        cluster.staged = staged
+        if cluster.phase is Phase.DRAINED or not cluster.ready():
+            self.commit(now)  # nobody serves: there is nothing to protect
+
+    def _read(self) -> Staged:
+        """Raises `StartError`; nothing is changed then."""
+        cluster = self._cluster
+        changed = config.reload(cluster.configuration, config.Machine())
+        options = changed.options
+        owner = identity_of(options.user, options.group)
+        listeners = open_listeners(options, owner, cluster.listeners)
+        logs = cluster.logs
+        if (options.log_file, options.access_log) != (cluster.options.log_file, cluster.options.access_log):
+            logs = LogFiles.for_options(options.log_file, options.access_log, owner and (owner.uid, owner.gid))
+            try:
+                logs.open()
+            except OSError as error:
+                close_listeners([each for each in listeners if each not in cluster.listeners], is_last=True)
+                raise StartError(f"cannot open the log: {error}") from error
+        return Staged(changed, cluster.generation + 1, listeners, logs)
+
+    def commit(self, now: float) -> None:
+        """The staged configuration is the cluster's from now on; older workers are replaced one by one."""
+        cluster, staged = self._cluster, self._cluster.staged
+        assert staged is not None
+        close_listeners([each for each in cluster.listeners if each not in staged.listeners], is_last=True)
+        cluster.configuration, cluster.generation = staged.configuration, staged.generation
+        cluster.listeners[:] = staged.listeners
+        if staged.logs is not cluster.logs:
+            cluster.logs.close()
+            cluster.logs = staged.logs
+        set_up_logging(cluster.logs.log_descriptor, cluster.options.log_level)
+        cluster.number_workers = cluster.options.number_workers
+        cluster.is_rolling, cluster.reloaded_at, cluster.staged = True, now, None
+        if cluster.phase is Phase.DRAINED:
+            cluster.phase = Phase.RUNNING
+        logger.info("Reloaded the configuration (generation %d)", cluster.generation)
+
+    def note_progress(self) -> None:
+        """Notice when the last worker of an older generation has a successor."""
+        cluster = self._cluster
+        if cluster.is_rolling and cluster.has_rolled() and len(cluster.ready()) >= cluster.number_workers:
+            cluster.is_rolling = False
+            self.outcome = ""
+
+    def note_failed_boot(self, worker: WorkerHandle, reason: str) -> None:
+        """A worker died before it was ready: if it was a reload's, the rest stay as they are."""
+        cluster = self._cluster
+        if cluster.staged is not None and worker is cluster.staged.candidate:
+            self._unstage()
+            self._fail(f"its first worker could not boot: {reason}")
+        elif cluster.is_rolling and worker.generation == cluster.generation and self._was_successor(worker):
+            cluster.is_rolling = False
+            self._fail(f"a successor could not boot, the other workers stay as they are: {reason}")
+
+    def _was_successor(self, worker: WorkerHandle) -> bool:
+        return any(other.slot == worker.slot for other in self._cluster.ready())
+
+    def _unstage(self) -> None:
+        cluster, staged = self._cluster, self._cluster.staged
+        if staged is not None:
+            cluster.staged = None
+            close_listeners([each for each in staged.listeners if each not in cluster.listeners], is_last=True)
+            if staged.logs is not cluster.logs:
+                staged.logs.close()
+
+    def _fail(self, reason: str) -> None:
+        self.outcome = reason
+        for line in reason.splitlines():
+            logger.error("Reload failed: %s", line)

@@ -1,0 +1,171 @@
+"""The workers that exist: starting them, hearing from them, burying them. Runs in the master.
+
+Owns the scoreboard, the channels' master ends and the handles. Decides nothing: `rpccluster.master.policy` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from tempfile import TemporaryFile
+from typing import Callable
+
+from rpccluster import system
+from rpccluster.config.schema import Options
+from rpccluster.ipc.assignment import Assignment, WorkerEntry
+from rpccluster.ipc.channel import channel_pair
+from rpccluster.ipc.messages import Message
+from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
+from rpccluster.log import LogFiles, logger
+from rpccluster.master.affinity import cpu_order, cpus_for_slot, read_topology
+from rpccluster.master.listeners import Listener
+from rpccluster.master.loop import Loop
+from rpccluster.master.worker_handle import WorkerHandle
+
+__all__ = ["MOST_ROWS", "Roster"]
+
+MOST_ROWS = 1536  # three times the most workers: the present ones, their successors, those that retire slowly
+
+_CRASHED = 1
+
+
+class Roster:
+    """All workers that were started and not yet buried."""
+
+    def __init__(
+        self,
+        operating_system: system.System,
+        loop: Loop,
+        entry: WorkerEntry,
+        on_message: Callable[[WorkerHandle, Message], None],
+        close_in_child: Callable[[], None],
+    ) -> None:
+        """``close_in_child`` closes, in a forked worker, what is the master's alone."""
+        self._system = operating_system
+        self._loop = loop
+        self._entry = entry
+        self._on_message = on_message
+        self._close_in_child = close_in_child
+        self._scoreboard = Scoreboard(MOST_ROWS)
+        self._lock = TemporaryFile(prefix="rpccluster-accept-lock-")  # noqa: SIM115 - closed with the process
+        self.workers: list[WorkerHandle] = []
+
+    def spawn(
+        self, slot: int, generation: int, options: Options, listeners: Sequence[Listener], logs: LogFiles
+    ) -> WorkerHandle | None:
+        """Start a worker. None if the system has no process, or the scoreboard no row, left."""
+        row_number = self._scoreboard.take_row()
+        if row_number is None:
+            logger.error("Cannot start a worker: %d exist", len(self.workers))
+            return None
+        row = self._scoreboard.row(row_number)
+        row[Cell.STATE] = RowState.BOOTING
+        ours, theirs = channel_pair()
+        allowed = system.allowed_cpus()
+        order = cpu_order(options.cpu_affinity, allowed, read_topology(allowed))
+        assignment = Assignment(
+            slot=slot,
+            generation=generation,
+            options=options,
+            cpus=cpus_for_slot(order, slot),
+            call_limit=_call_limit(options),
+            row_number=row_number,
+            scoreboard=self._scoreboard,
+            channel=theirs,
+            listeners=[listener.socket for listener in listeners],
+            accept_lock=self._lock.fileno(),
+            master_pid=self._system.getpid(),
+            logs=logs,
+        )
+        try:
+            pid = self._system.fork()
+        except OSError as error:
+            logger.error("Cannot start a worker: %s", error)
+            self._scoreboard.free_row(row_number)
+            ours.close()
+            theirs.close()
+            return None
+        if pid == 0:
+            ours.close()
+            self._be_worker(assignment)
+        theirs.close()
+        cpus = assignment.cpus or sorted(allowed)
+        worker = WorkerHandle(slot, pid, generation, row_number, row, ours, cpus, self._system.monotonic())
+        self.workers.append(worker)
+        self._loop.watch(ours, lambda: self.hear(worker))
+        logger.info("Booting worker with pid: %d", pid)
+        return worker
+
+    def _be_worker(self, assignment: Assignment) -> None:
+        """The forked child: never returns, whatever happens."""
+        code = _CRASHED
+        try:
+            self._loop.close()
+            self._close_in_child()
+            for sibling in self.workers:
+                sibling.channel.close()
+            code = self._entry(assignment)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+            os._exit(code)
+
+    def hear(self, worker: WorkerHandle) -> None:
+        """Take what a worker said."""
+        for message, descriptors in worker.channel.receive():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._on_message(worker, message)
+        if worker.channel.is_closed:
+            self._loop.unwatch(worker.channel)
+
+    def say(self, worker: WorkerHandle, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send to a worker; a dead one is no error."""
+        if not worker.channel.is_closed:
+            worker.channel.send(message, descriptors)
+            self._mind_writing(worker)
+
+    def _mind_writing(self, worker: WorkerHandle) -> None:
+        def flush() -> None:
+            worker.channel.flush()
+            self._mind_writing(worker)
+
+        self._loop.watch_writing(worker.channel, flush if worker.channel.wants_to_write else None)
+
+    def signal(self, worker: WorkerHandle, signum: int) -> None:
+        """Send a worker a signal; its pid is its own until it is buried."""
+        self._system.kill(worker.pid, signum)
+
+    def kill(self, worker: WorkerHandle, reason: str) -> None:
+        """End a worker now."""
+        worker.kill_reason = reason
+        self.signal(worker, signal.SIGKILL)
+
+    def bury(self) -> Iterator[tuple[WorkerHandle, system.Exit]]:
+        """Yield each worker that has ended, after its last words, and forget it; foreign children go silently."""
+        by_pid = {worker.pid: worker for worker in self.workers}
+        for exit_ in self._system.reap():
+            worker = by_pid.get(exit_.pid)
+            if worker is None:
+                continue
+            if not worker.channel.is_closed:
+                self.hear(worker)
+                self._loop.unwatch(worker.channel)
+            worker.channel.close()
+            self.workers.remove(worker)
+            self._scoreboard.free_row(worker.row_number)
+            yield worker, exit_
+
+
+def _call_limit(options: Options) -> int:
+    """``max_requests`` with this worker's jitter."""
+    if not options.max_requests:
+        return 0
+    return options.max_requests + random.randint(0, options.max_requests_jitter)

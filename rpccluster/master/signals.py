@@ -1,0 +1,72 @@
+"""Signals to the master: handlers that only note the number, and the descriptor that wakes the loop.
+
+Owns the handlers and the wake-up pipe. What a signal means is the supervisor's table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections import deque
+
+__all__ = ["HANDLED", "SignalInbox", "reset_for_exec"]
+
+HANDLED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGCHLD,
+)
+
+
+class SignalInbox:
+    """Collects the numbers of signals that came, in their order; ``fileno()`` turns readable with each."""
+
+    def __init__(self) -> None:
+        self._numbers: deque[int] = deque()
+        self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        for signum in HANDLED:
+            signal.signal(signum, self._note)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked some
+
+    def _note(self, signum: int, frame: object) -> None:
+        self._numbers.append(signum)
+
+    def fileno(self) -> int:
+        """The descriptor to watch for reading."""
+        return self._read_end
+
+    def drain(self) -> None:
+        """Empty the wake-up pipe; the numbers stay for `take`."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._read_end, 512):
+                pass
+
+    def take(self) -> list[int]:
+        """The signals since the last call."""
+        numbers = []
+        while self._numbers:
+            numbers.append(self._numbers.popleft())
+        return numbers
+
+    def close_in_child(self) -> None:
+        """In a forked child, whose own handlers are not set yet: no wake-ups into the parent's pipe."""
+        signal.set_wakeup_fd(-1)
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+
+def reset_for_exec() -> None:
+    """Undo handlers, wake-up descriptor and mask: a blocked or ignored signal stays so across an exec."""
+    signal.set_wakeup_fd(-1)
+    for signum in HANDLED:
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -1,0 +1,120 @@
+"""USR2 as a course of events: from starting a new master to leaving, and from being one to taking over.
+
+Joins `rpccluster.master.upgrade` with the running cluster, on whichever side this master is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Callable
+
+from rpccluster.ipc.messages import Go, Message, Serving
+from rpccluster.log import logger
+from rpccluster.master.loop import Loop
+from rpccluster.master.upgrade import Inheritance, Upgrade
+from rpccluster.system import System
+
+__all__ = ["Heir", "Succession"]
+
+
+class Succession:
+    """The upgrade under way, if any. ``outcome`` is None while it runs, "" if it went well, else the reason."""
+
+    def __init__(self, system: System, loop: Loop, on_serving: Callable[[], None]) -> None:
+        self._system = system
+        self._loop = loop
+        self._on_serving = on_serving
+        self._upgrade: Upgrade | None = None
+        self.outcome: str | None = ""
+        self.heir = 0
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a new master has been started and has not said yet that it serves."""
+        return self._upgrade is not None
+
+    def begin(self, start: Callable[[], Upgrade | None], is_refused: str) -> None:
+        """Start a new master, unless there is a reason not to."""
+        reason = "an upgrade is under way" if self._upgrade else is_refused
+        if reason:
+            logger.error("Upgrade refused: %s", reason)
+            self.outcome = None if self._upgrade else reason
+            return
+        self.outcome = None
+        self._upgrade = start()
+        if self._upgrade is None:
+            self.outcome = "no process could be had"
+            return
+        logger.info("Booting new master with pid: %d", self._upgrade.pid)
+        self._loop.watch(self._upgrade.channel, self._hear)
+
+    def _hear(self) -> None:
+        assert self._upgrade is not None
+        channel = self._upgrade.channel
+        for message, _ in channel.receive():
+            if isinstance(message, Serving):
+                self.heir = message.pid
+                channel.send(Go())
+                self._end("")
+                self._on_serving()
+                return
+        if channel.is_closed:
+            self._end("the new master could not start; its own log lines say why")
+
+    def check_deadline(self, now: float) -> None:
+        """Give up a new master that takes too long."""
+        if self._upgrade is not None and now > self._upgrade.give_up_at:
+            self._system.kill(self._upgrade.pid, signal.SIGKILL)
+            self._end("the new master took too long")
+
+    def give_up(self) -> None:
+        """Let the new master end: this one is told to stop."""
+        if self._upgrade is not None:
+            self._end("this master stops")
+
+    def _end(self, outcome: str) -> None:
+        assert self._upgrade is not None
+        self._loop.unwatch(self._upgrade.channel)
+        self._upgrade.channel.close()
+        self._upgrade = None
+        self.outcome = outcome
+        if outcome:
+            logger.error("Upgrade failed, nothing has changed: %s", outcome)
+
+    def close_in_child(self) -> None:
+        """In a forked child: close the copy."""
+        if self._upgrade is not None:
+            self._upgrade.channel.close()
+
+
+class Heir:
+    """The new master's side: waits for the old one's word."""
+
+    def __init__(self, loop: Loop, inheritance: Inheritance, on_go: Callable[[], None], on_lost: Callable[[], None]) -> None:
+        """``on_lost`` is called if the old master ends, or gives up, before it said `Go`."""
+        self._loop = loop
+        self._inheritance = inheritance
+        self._on_go = on_go
+        self._on_lost = on_lost
+        loop.watch(inheritance.channel, self._hear)
+
+    def say_serving(self) -> None:
+        """Our workers are ready."""
+        self._inheritance.channel.send(Serving(os.getpid()))
+
+    def _hear(self) -> None:
+        channel = self._inheritance.channel
+        messages: list[Message] = [message for message, _ in channel.receive()]
+        if not messages and not channel.is_closed:
+            return
+        self._loop.unwatch(channel)
+        channel.close()
+        if any(isinstance(message, Go) for message in messages):
+            self._on_go()
+        else:
+            self._on_lost()
+
+    def close_in_child(self) -> None:
+        """In a forked child: close the copy."""
+        self._inheritance.channel.close()

@@ -1,0 +1,393 @@
+"""The master's loop: collect what happened, decide what to do, do it. Runs in the master; never blocks.
+
+Owns everything the master holds open. What should be done is decided in `rpccluster.master.policy`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from rpccluster import system
+from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
+from rpccluster.ipc.assignment import WorkerEntry
+from rpccluster.ipc.messages import Accept, BootFailed, Message, Ready, ReopenLogs, WantsToRetire
+from rpccluster.ipc.messages import Retire as RetireOrder
+from rpccluster.log import logger, say
+from rpccluster.master import policy
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.control import ControlServer
+from rpccluster.master.daemonize import StartReport
+from rpccluster.master.listeners import Listener, close_listeners
+from rpccluster.master.loop import Loop
+from rpccluster.master.operations import Operations
+from rpccluster.master.pidfile import Pidfile
+from rpccluster.master.policy import Phase
+from rpccluster.master.reloading import Reloading
+from rpccluster.master.restarts import EARLY_SECONDS
+from rpccluster.master.roster import Roster
+from rpccluster.master.signals import SignalInbox
+from rpccluster.master.succession import Heir, Succession
+from rpccluster.master.upgrade import CommandLine, Inheritance, begin_upgrade
+from rpccluster.master.worker_handle import HUNG, WorkerEvent, WorkerHandle, WorkerState
+
+__all__ = ["Supervisor"]
+
+TICK_SECONDS = 0.25
+WATCH_SECONDS = 0.1  # between two looks at the scoreboard
+LONGEST_WATCH_SECONDS = 1.0  # what one look may count as silence: the master itself may have been stopped
+KILL_SLACK_SECONDS = 3.0  # beyond graceful_timeout, for a worker to say goodbye
+
+
+class Supervisor:
+    """The master of one cluster, from its first worker to its last."""
+
+    def __init__(
+        self,
+        operating_system: system.System,
+        cluster: Cluster,
+        entry: WorkerEntry,
+        command: CommandLine,
+        report: StartReport,
+        pidfile: Pidfile | None,
+        control: Listener | None,
+        inheritance: Inheritance | None,
+    ) -> None:
+        self._system = operating_system
+        self._command = command
+        self._report = report
+        self._pidfile = pidfile
+        self._control_listener = control
+        self._loop = Loop()
+        self._signals = SignalInbox()
+        self._loop.watch(self._signals, self._signals.drain)
+        self.cluster = cluster
+        self._roster = Roster(operating_system, self._loop, entry, self._hear, self._close_in_child)
+        cluster.workers = self._roster.workers
+        self.reloading = Reloading(cluster)
+        self.succession = Succession(operating_system, self._loop, self._leave)
+        self._heir = Heir(self._loop, inheritance, self._take_over, self._lose_old_master) if inheritance else None
+        self._operations = Operations(self)
+        self._control: ControlServer | None = None
+        self._watched_at = self.now()
+        self._exit_code: int | None = None
+        self._owns_paths = inheritance is None
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._system.monotonic()
+
+    def status(self) -> dict[str, Any]:
+        """The contract's ``status``."""
+        return self.cluster.status(self._system.getpid(), self.now())
+
+    # -- the loop
+
+    def run(self) -> int:
+        """Run the cluster until it ends. Returns the exit code."""
+        cluster = self.cluster
+        self._set_title()
+        if self._heir is None:
+            self._own_control()
+        for listener in cluster.listeners:
+            logger.info("Listening at: %s (%d)", listener.actual, self._system.getpid())
+        cluster.number_workers = cluster.options.number_workers
+        for slot in range(cluster.number_workers):
+            self._spawn(policy.Spawn(slot, cluster.generation))
+        while self._exit_code is None:
+            self._loop.turn(TICK_SECONDS)
+            self._collect()
+            for action in policy.decide(cluster.situation(), self.now()):
+                self._PERFORM[type(action)](self, action)
+            self.reloading.note_progress()
+            self._operations.answer_what_is_done()
+        return self._close(self._exit_code)
+
+    def _collect(self) -> None:
+        for worker, exit_ in self._roster.bury():
+            self._note_end(worker, exit_)
+        for signum in self._signals.take():
+            self._handle_signal(signum)
+        now = self.now()
+        self.succession.check_deadline(now)
+        if now - self._watched_at >= WATCH_SECONDS:
+            watched, self._watched_at = min(now - self._watched_at, LONGEST_WATCH_SECONDS), now
+            for worker in self.cluster.workers:
+                worker.watch(watched, now, self.cluster.options.max_memory)
+                if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
+                    self.cluster.restarts.note_survivor()
+
+    # -- signals and commands
+
+    def _handle_signal(self, signum: int) -> None:
+        if signum != signal.SIGCHLD:
+            logger.info("Handling signal: %s", signal.Signals(signum).name[3:].lower())
+        handler = self._SIGNALS.get(signum)
+        if handler is not None:
+            handler(self)
+
+    def stop(self, *, is_quick: bool = False) -> None:
+        """Stop the cluster: gracefully within ``graceful_timeout``, or at once."""
+        cluster = self.cluster
+        if cluster.phase is Phase.QUITTING or (cluster.is_stopping and not is_quick):
+            return
+        self.succession.give_up()
+        is_guest = cluster.phase is Phase.STANDBY or (cluster.phase is Phase.STARTING and cluster.is_heir)
+        cluster.phase = Phase.QUITTING if is_quick or is_guest else Phase.STOPPING
+        system.notify_systemd("STOPPING=1")
+        self._close_listeners()
+
+    def reload(self) -> None:
+        """HUP: see `Reloading`."""
+        if self.cluster.is_stopping or self.succession.is_under_way or self.cluster.phase is Phase.STARTING:
+            self.reloading.outcome = "found a start, stop or upgrade under way, expected a running cluster"
+            logger.error("Reload refused: %s", self.reloading.outcome)
+            return
+        candidate = self.cluster.staged.candidate if self.cluster.staged else None
+        self.reloading.stage(self.now())
+        if candidate is not None:
+            self._roster.kill(candidate, "overtaken by another reload")
+
+    def scale(self, number_workers: int) -> None:
+        """Want so many workers from now on."""
+        cluster = self.cluster
+        if cluster.phase is Phase.DRAINED:
+            cluster.phase = Phase.RUNNING
+        cluster.number_workers = number_workers
+
+    def _one_more(self) -> None:
+        drained = self.cluster.phase is Phase.DRAINED
+        self.scale(1 if drained else min(self.cluster.number_workers + 1, policy.MOST_WORKERS))
+
+    def _one_fewer(self) -> None:
+        if self.cluster.phase is not Phase.DRAINED:
+            self.scale(max(1, self.cluster.number_workers - 1))
+
+    def _drain(self) -> None:
+        if self.cluster.phase is Phase.RUNNING:
+            self.cluster.phase = Phase.DRAINED
+
+    def _reopen_logs(self) -> None:
+        try:
+            descriptors = self.cluster.logs.reopen()
+        except OSError as error:
+            logger.error("Cannot reopen the log: %s", error)
+            return
+        for worker in self.cluster.workers:
+            self._roster.say(worker, ReopenLogs(), descriptors)
+
+    def upgrade(self) -> None:
+        """USR2: see `Succession`."""
+        cluster = self.cluster
+        refused = ""
+        if self._system.getpid() == 1:
+            refused = "as pid 1 this master would take its whole container with it"
+        elif cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or cluster.staged is not None:
+            refused = f"the cluster is {'reloading' if cluster.staged else cluster.phase.value}"
+        self.succession.begin(
+            lambda: begin_upgrade(
+                self._system, self._command, cluster.generation, cluster.listeners, self._control_listener, self._pidfile
+            ),
+            refused,
+        )
+
+    _SIGNALS: dict[int, Callable[[Supervisor], None]] = {
+        signal.SIGTERM: stop,
+        signal.SIGINT: lambda self: self.stop(is_quick=True),
+        signal.SIGQUIT: lambda self: self.stop(is_quick=True),
+        signal.SIGHUP: reload,
+        signal.SIGTTIN: _one_more,
+        signal.SIGTTOU: _one_fewer,
+        signal.SIGUSR1: _reopen_logs,
+        signal.SIGUSR2: upgrade,
+        signal.SIGWINCH: _drain,
+    }
+
+    # -- what workers say, and how they end
+
+    def _hear(self, worker: WorkerHandle, message: Message) -> None:
+        if isinstance(message, Ready):
+            self._note_ready(worker, message)
+        elif isinstance(message, BootFailed):
+            worker.boot_failure = message
+        elif isinstance(message, WantsToRetire):
+            logger.info("Worker (pid: %d) wants to retire: %s", worker.pid, message.reason)
+            worker.want_recycling(self.now(), message.reason)
+
+    def _note_ready(self, worker: WorkerHandle, message: Ready) -> None:
+        cluster = self.cluster
+        worker.step(WorkerEvent.BOOTED)
+        worker.ready_at, worker.methods = self.now(), message.methods
+        cluster.restarts.note_ready()
+        logger.info("Worker ready (pid: %d, slot: %d)", worker.pid, worker.slot)
+        if cluster.staged is not None and cluster.staged.candidate is worker:
+            self.reloading.commit(self.now())
+            self._set_title()
+        if not (cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)):
+            self._roster.say(worker, Accept())
+
+    def _note_end(self, worker: WorkerHandle, exit_: system.Exit) -> None:
+        cluster = self.cluster
+        if worker.is_expected_to_end or cluster.is_stopping:
+            logger.info("Worker exiting (pid: %d)", worker.pid)
+            return
+        reason = _reason(worker, exit_)
+        ready_for = None if worker.ready_at is None else self.now() - worker.ready_at
+        pause = cluster.restarts.note_death(exit_, ready_for, self.now())
+        what = "could not boot" if worker.ready_at is None else "died"
+        logger.error("Worker (pid: %d) %s: %s", worker.pid, what, reason)
+        if pause:
+            logger.error("Workers die in a loop: the next one starts in %g seconds", pause)
+        if worker.ready_at is None or cluster.phase is Phase.STANDBY:
+            cluster.failure, cluster.failed_at = reason, self.now()
+            cluster.is_service_at_fault = worker.boot_failure is not None and worker.boot_failure.stage == "service"
+            self.reloading.note_failed_boot(worker, reason)
+
+    # -- performing
+
+    def _spawn(self, action: policy.Spawn) -> None:
+        cluster, staged = self.cluster, self.cluster.staged
+        if staged is not None and action.generation == staged.generation:
+            options, listeners, logs = staged.configuration.options, staged.listeners, staged.logs
+        else:
+            options, listeners, logs, staged = cluster.options, cluster.listeners, cluster.logs, None
+        worker = self._roster.spawn(action.slot, action.generation, options, listeners, logs)
+        if worker is None:
+            cluster.restarts.spawn_at = self.now() + 1.0
+        elif staged is not None:
+            staged.candidate = worker
+
+    def _retire(self, action: policy.Retire) -> None:
+        worker, graceful = action.worker, self.cluster.options.graceful_timeout
+        logger.info("Retiring worker (pid: %d): %s", worker.pid, action.reason)
+        worker.step(WorkerEvent.TOLD_TO_RETIRE)
+        worker.retire_reason = action.reason
+        worker.kill_at = self.now() + graceful + KILL_SLACK_SECONDS
+        self._roster.say(worker, RetireOrder(graceful, self.cluster.phase is Phase.STOPPING))
+
+    def _question(self, action: policy.Question) -> None:
+        action.worker.questioned_at = self.now()
+        self._roster.signal(action.worker, system.TELL_SIGNAL)
+
+    def _kill(self, action: policy.Kill) -> None:
+        worker = action.worker
+        if action.reason == HUNG:
+            logger.critical("WORKER TIMEOUT (pid: %d) in %s", worker.pid, worker.method_it_hangs_in())
+        elif worker.state is WorkerState.RETIRING:
+            logger.warning("Killing worker (pid: %d): %s", worker.pid, action.reason)
+        self._roster.kill(worker, action.reason)
+
+    def _note_started(self, action: policy.Started) -> None:
+        if self._heir is not None:
+            self.cluster.phase = Phase.STANDBY
+            self._heir.say_serving()
+        else:
+            self._go_live()
+
+    def _halt(self, action: policy.Halt) -> None:
+        cluster = self.cluster
+        self._exit_code = EXIT_NO_SERVICE if cluster.is_service_at_fault else EXIT_NO_WORKER
+        self._tell(f"no worker could boot: {cluster.failure or 'none could be started'}")
+
+    def _finish(self, action: policy.Finish) -> None:
+        if self._exit_code is None:
+            self._exit_code = 0
+
+    _PERFORM: dict[type, Callable[[Supervisor, Any], None]] = {
+        policy.Spawn: _spawn,
+        policy.Retire: _retire,
+        policy.Question: _question,
+        policy.Kill: _kill,
+        policy.Started: _note_started,
+        policy.Halt: _halt,
+        policy.Finish: _finish,
+    }
+
+    # -- taking over and leaving
+
+    def _go_live(self) -> None:
+        self.cluster.phase = Phase.RUNNING
+        self._report.send(0, self.cluster.logs.log_descriptor)
+        system.notify_systemd(f"READY=1\nMAINPID={self._system.getpid()}")
+
+    def _take_over(self) -> None:
+        """The old master has said `Go`: everything is ours."""
+        self._owns_paths = True
+        if self._pidfile is not None:
+            self._pidfile.write(self._system.getpid())
+        self._own_control()
+        for worker in self.cluster.ready():
+            self._roster.say(worker, Accept())
+        self._go_live()
+
+    def _lose_old_master(self) -> None:
+        """It gave us up, or died, before it said `Go`: nothing has changed for anyone."""
+        logger.error("The old master gave this upgrade up")
+        self._exit_code = EXIT_FAULT
+
+    def _leave(self) -> None:
+        """The new master serves: finish what our workers have, and end."""
+        logger.info("The new master (pid: %d) has taken over", self.succession.heir)
+        self.cluster.phase = Phase.LEAVING
+        self._owns_paths = False
+        self._close_listeners()
+        if self._control is not None:
+            self._control.stop_listening(is_last=False)
+        if self._pidfile is not None:
+            self._pidfile.close()
+            self._pidfile = None
+
+    def _own_control(self) -> None:
+        if self._control_listener is not None:
+            self._control = ControlServer(self._loop, self._control_listener, self._operations.methods())
+
+    def _close_listeners(self) -> None:
+        close_listeners(self.cluster.listeners, is_last=self._owns_paths)
+        self.cluster.listeners.clear()
+
+    # -- the end
+
+    def _close(self, exit_code: int) -> int:
+        for worker in self.cluster.workers:
+            self._roster.kill(worker, "the master ends")
+        self._close_listeners()
+        self._operations.end()
+        if self._control is not None:
+            self._control.close()
+            if self._owns_paths:
+                self._control.stop_listening(is_last=True)
+        if self._pidfile is not None and self._owns_paths:
+            self._pidfile.clear()
+        logger.info("Shutting down: master (pid: %d)", self._system.getpid())
+        self._report.send(exit_code)
+        return exit_code
+
+    def _close_in_child(self) -> None:
+        self._signals.close_in_child()
+        self._report.close()
+        self.succession.close_in_child()
+        if self._heir is not None:
+            self._heir.close_in_child()
+        if self._pidfile is not None:
+            self._pidfile.close()
+        if self._control is not None:
+            self._control.close_in_child()
+        elif self._control_listener is not None:
+            self._control_listener.socket.close()
+
+    def _set_title(self) -> None:
+        system.set_title(f"rpccluster: master [{self.cluster.options.proc_name}]")
+
+    def _tell(self, text: str) -> None:
+        """Log ``text``, and show it to the person who started this, if the log goes elsewhere."""
+        logger.error("%s", text)
+        if self.cluster.logs.log_descriptor != 2:
+            say(f"rpccluster: {text}")
+
+
+def _reason(worker: WorkerHandle, exit_: system.Exit) -> str:
+    if worker.boot_failure is not None:
+        return worker.boot_failure.text
+    return "it hung" if worker.kill_reason == HUNG else str(exit_)

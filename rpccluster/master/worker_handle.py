@@ -1,0 +1,122 @@
+"""A worker as its master sees it: its place, its state, what it said, and how long it has been silent.
+
+Owns no process: `rpccluster.master.roster` starts and reaps. The states are a table.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from rpccluster.errors import IllegalTransition
+from rpccluster.ipc.channel import Channel
+from rpccluster.ipc.messages import BootFailed
+from rpccluster.ipc.scoreboard import Cell, Row
+
+__all__ = ["HUNG", "Overdue", "WorkerEvent", "WorkerHandle", "WorkerState"]
+
+
+class WorkerState(enum.Enum):
+    """What ``status`` shows. A worker that has ended has no handle any more."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    RETIRING = "retiring"
+
+
+class WorkerEvent(enum.Enum):
+    """What moves a worker from state to state."""
+
+    BOOTED = "booted"
+    TOLD_TO_RETIRE = "told to retire"
+
+
+_TABLE = {
+    (WorkerState.BOOTING, WorkerEvent.BOOTED): WorkerState.READY,
+    (WorkerState.READY, WorkerEvent.TOLD_TO_RETIRE): WorkerState.RETIRING,
+    (WorkerState.RETIRING, WorkerEvent.TOLD_TO_RETIRE): WorkerState.RETIRING,  # a stop overtakes a recycling
+}
+
+
+#: Why a worker that showed no sign of life is killed.
+HUNG = "timeout"
+
+
+@dataclass(frozen=True, order=True)
+class Overdue:
+    """Since when a worker should be recycled (monotonic seconds), and why."""
+
+    since: float
+    reason: str
+
+
+@dataclass(eq=False)
+class WorkerHandle:
+    """One worker process. Times are monotonic seconds."""
+
+    slot: int
+    pid: int
+    generation: int
+    row_number: int
+    row: Row
+    channel: Channel
+    cpus: list[int]
+    booted_at: float
+    state: WorkerState = WorkerState.BOOTING
+    ready_at: float | None = None
+    methods: list[str] = field(default_factory=list)
+    overdue: Overdue | None = None
+    retire_reason: str = ""
+    kill_at: float | None = None  # when retiring has lasted too long
+    questioned_at: float | None = None  # when it was asked where it hangs
+    kill_reason: str = ""
+    boot_failure: BootFailed | None = None
+    silent_seconds: float = 0.0  # for so long, watched by the master, its heartbeat has not moved
+    _beat_seen: int = -1
+
+    def step(self, event: WorkerEvent) -> None:
+        """Go to the next state. Raises `IllegalTransition` and changes nothing if there is none."""
+        try:
+            self.state = _TABLE[self.state, event]
+        except KeyError:
+            raise IllegalTransition(f"found {event.value!r} in state {self.state.value!r}") from None
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether it was sent SIGKILL."""
+        return bool(self.kill_reason)
+
+    @property
+    def is_expected_to_end(self) -> bool:
+        """Whether its end is the master's own wish; a hung worker's is not."""
+        return self.state is WorkerState.RETIRING or self.kill_reason not in ("", HUNG)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether it fills its slot, or is about to."""
+        return self.state is not WorkerState.RETIRING and not self.is_killed and self.questioned_at is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves and is to go on doing so."""
+        return self.state is WorkerState.READY and not self.is_killed
+
+    def watch(self, watched_seconds: float, now: float, max_memory: int) -> None:
+        """Look at the scoreboard: ``watched_seconds`` have passed under the master's eyes since the last look."""
+        beat = self.row[Cell.HEARTBEAT]
+        self.silent_seconds = 0.0 if beat != self._beat_seen else self.silent_seconds + watched_seconds
+        self._beat_seen = beat
+        if max_memory and self.row[Cell.RSS_BYTES] > max_memory:
+            self.want_recycling(now, "max_memory")
+
+    def want_recycling(self, since: float, reason: str) -> None:
+        """Note that it is overdue; the first reason stays."""
+        if self.overdue is None:
+            self.overdue = Overdue(since, reason)
+
+    def method_it_hangs_in(self) -> str:
+        """The method's name: as it told when asked, else the one it began last."""
+        number = self.row[Cell.HUNG_IN] or self.row[Cell.RUNNING_METHOD]
+        if 0 < number <= len(self.methods):
+            return self.methods[number - 1]
+        return "its boot" if self.state is WorkerState.BOOTING else "no method"

@@ -1,0 +1,91 @@
+"""Decoding thousands of streams through one Unpacker. Sans-I/O; used by the worker.
+
+An Unpacker holds some 44 KiB, so a stream gets one of its own only while a message of it is incomplete:
+then the shared one, which already holds the message's beginning, goes to the stream and a new one is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from rpccluster.errors import ProtocolError
+from rpccluster.protocol.codec import DECODE_ERRORS, make_unpacker
+
+__all__ = ["Partial", "SharedDecoder"]
+
+
+class Partial:
+    """The beginning of a message: the Unpacker that holds it and how many bytes of it came."""
+
+    __slots__ = ("end", "size", "unpacker")
+
+    def __init__(self, unpacker: msgpack.Unpacker, end: int, size: int) -> None:
+        self.unpacker = unpacker
+        self.end = end  # bytes fed to the Unpacker in all its life
+        self.size = size
+
+
+class SharedDecoder:
+    """Decodes the bytes of many streams, each of which keeps at most a `Partial` between its pieces."""
+
+    def __init__(self, max_message_size: int) -> None:
+        self._limit = max_message_size
+        self._renew()
+
+    def decode(self, data: bytes) -> tuple[list[Any], Partial | None]:
+        """The values in ``data``, which begins at a message's first byte, and the incomplete rest.
+
+        Raises `ProtocolError` if ``data`` holds anything that is not MessagePack.
+        """
+        values: list[Any] = []
+        end = self._end + len(data)
+        done = self._end
+        unpack, tell = self._unpack, self._tell
+        try:
+            self._unpacker.feed(data)
+            while done != end:
+                values.append(unpack())
+                done = tell()
+        except msgpack.OutOfData:
+            # tell() counts the bytes of an unfinished message as consumed: `done` is from the last whole one
+            partial = Partial(self._unpacker, end, end - done)
+            self._renew()
+            return values, partial
+        except DECODE_ERRORS as error:
+            self._renew()
+            raise self._error(error) from None
+        self._end = end
+        return values, None
+
+    def decode_more(self, partial: Partial, data: bytes) -> tuple[list[Any], Partial | None]:
+        """Likewise for ``data`` that goes on where ``partial`` ends. ``partial`` is used up."""
+        values: list[Any] = []
+        unpacker = partial.unpacker
+        end = partial.end + len(data)
+        done = partial.end - partial.size
+        try:
+            unpacker.feed(data)
+            while done != end:
+                values.append(unpacker.unpack())
+                done = unpacker.tell()
+        except msgpack.OutOfData:
+            if end - done > self._limit:
+                raise self._error(msgpack.BufferFull()) from None
+            partial.end, partial.size = end, end - done
+            return values, partial
+        except DECODE_ERRORS as error:
+            raise self._error(error) from None
+        return values, None
+
+    def _renew(self) -> None:
+        self._unpacker = make_unpacker(self._limit)
+        self._unpack = self._unpacker.unpack
+        self._tell = self._unpacker.tell
+        self._end = 0
+
+    def _error(self, error: BaseException) -> ProtocolError:
+        if isinstance(error, msgpack.BufferFull):
+            return ProtocolError(f"found a message of more than {self._limit} bytes (max_message_size)")
+        return ProtocolError(f"found bytes that are not MessagePack ({type(error).__name__})")

@@ -1,0 +1,195 @@
+"""The operating system's edge: processes, signals, clocks and the few Linux calls Python does not wrap.
+
+`System` is what the master is handed, so that tests can hand it another; the functions serve every process.
+Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import resource
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+__all__ = [
+    "TELL_SIGNAL",
+    "Deadline",
+    "Exit",
+    "System",
+    "allowed_cpus",
+    "die_with_parent",
+    "notify_systemd",
+    "page_size",
+    "pin",
+    "raise_descriptor_limit",
+    "resident_bytes",
+    "set_title",
+]
+
+#: The master's question to a worker that hangs: dump your stack, write down the method you are in.
+TELL_SIGNAL = signal.SIGXCPU
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """One timeout carried through many steps; ``at`` is on the monotonic clock, None means never."""
+
+    at: float | None
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Deadline:
+        """The deadline ``seconds`` from now; None means never."""
+        return cls(None if seconds is None else time.monotonic() + seconds)
+
+    def left(self) -> float | None:
+        """Seconds left, never below 0; None means for ever."""
+        return None if self.at is None else max(0.0, self.at - time.monotonic())
+
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self.at is not None and time.monotonic() >= self.at
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: ``code`` if it exited, ``signal`` if a signal ended it."""
+
+    pid: int
+    code: int | None
+    signal: int | None
+
+    @classmethod
+    def from_status(cls, pid: int, status: int) -> Exit:
+        """From what waitpid(2) says."""
+        if os.WIFSIGNALED(status):
+            return cls(pid, None, os.WTERMSIG(status))
+        return cls(pid, os.WEXITSTATUS(status), None)
+
+    def __str__(self) -> str:
+        if self.signal is None:
+            return f"exit code {self.code}"
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(self.signal).name}"
+        return f"signal {self.signal}"
+
+
+class System:
+    """What the master asks of the operating system. Stateless; tests pass a made-up one."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        return time.monotonic()
+
+    def getpid(self) -> int:
+        """This process's pid."""
+        return os.getpid()
+
+    def fork(self) -> int:
+        """fork(2) with all signals blocked in both processes; each restores the mask when it is ready.
+
+        A signal that comes between the fork and the child's own handlers would run the parent's.
+        """
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            raise
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return pid
+
+    def kill(self, pid: int, signum: int) -> None:
+        """kill(2); a process that is gone already is no error."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+    def reap(self) -> list[Exit]:
+        """Every child that has ended since the last call, orphans that were handed to this process included."""
+        exits = []
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                exits.append(Exit.from_status(pid, status))
+        return exits
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when ``parent`` ends; exit at once if it already has.
+
+    Cleared by the kernel when the uid or gid changes: call it after dropping privileges. Source: prctl(2).
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def allowed_cpus() -> frozenset[int]:
+    """The CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    import psutil  # PyPy's os has no affinity
+
+    return frozenset(psutil.Process().cpu_affinity())
+
+
+def pin(cpus: list[int]) -> None:
+    """Let this process run on ``cpus`` alone. Raises OSError if the kernel will not."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+    else:
+        import psutil
+
+        psutil.Process().cpu_affinity(cpus)
+
+
+def raise_descriptor_limit(wanted: int) -> int:
+    """Raise the soft RLIMIT_NOFILE to ``wanted`` or the hard limit, whichever is less. Returns the soft limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+        return target
+    return soft
+
+
+@functools.lru_cache(maxsize=1)
+def page_size() -> int:
+    """Bytes in a page of memory."""
+    return os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_bytes(pid: int | str = "self") -> int:
+    """Resident set size of a process in bytes; 0 if it is gone. Source: proc(5), statm."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * page_size()
+    except (OSError, IndexError):
+        return 0
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd ``state`` (sd_notify(3)), if it asked to be told; never fails."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
+        notice.setblocking(False)
+        notice.sendto(state.encode(), address)
+
+
+def set_title(title: str) -> None:
+    """Show ``title`` as this process's name in ps(1) and top(1)."""
+    import setproctitle
+
+    setproctitle.setproctitle(title)

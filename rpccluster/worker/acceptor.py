@@ -1,0 +1,264 @@
+"""Taking new connections from the shared listeners, in turns. Runs in the worker, on the loop's callbacks.
+
+The lock is for balance, not for safety: accept(2) is atomic. So nobody ever waits for it: whoever finds that
+connections wait and nobody takes them accepts out of turn, within milliseconds. `Turn` decides, purely.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import enum
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from time import monotonic, monotonic_ns
+from typing import Any, Callable
+
+from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, RowState, Scoreboard
+from rpccluster.log import logger
+
+__all__ = ["AcceptLock", "Acceptor", "Turn", "Verdict"]
+
+PAUSE_SECONDS = 0.001  # between two looks while it is another's turn
+PATIENCE_SECONDS = 0.008  # how long connections may wait for the one whose turn it is
+LIFE_SIGN_NS = 1_500_000_000  # a worker silent for longer does not take part
+LEAD = 0.05  # how far, of the fewest, a worker may be ahead in a burst
+BATCH = 64  # connections accepted in one callback
+EXHAUSTED_SECONDS = 0.1  # the pause after the kernel had no descriptor left
+
+_STATE = int(Cell.STATE)
+_HEARTBEAT = int(Cell.HEARTBEAT)
+_CONNECTIONS = int(Cell.CONNECTIONS)
+_LIMIT = int(Cell.CONNECTION_LIMIT)
+_WAKEUPS = int(Cell.ACCEPT_WAKEUPS)
+_ACCEPTING = int(RowState.ACCEPTING)
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_READ = 1
+
+
+class Verdict(enum.Enum):
+    """What a look at the scoreboard says."""
+
+    WAIT = "another's turn, or this worker is full"
+    MINE = "this worker's turn"
+    OUT_OF_TURN = "connections wait and nobody takes them"
+
+
+class Turn:
+    """Whose turn it is to accept, told from the scoreboard alone."""
+
+    def __init__(self, scoreboard: Scoreboard, row_number: int) -> None:
+        self._scoreboard = scoreboard
+        self._cells = scoreboard.cells
+        self._start = HEADER_CELLS + row_number * ROW_CELLS
+        self._counter_seen = -1
+        self._unmoved_since = 0.0
+        self._looked_at = 0.0
+        self._passed_over: dict[int, tuple[int, int]] = {}
+
+    def look(self, now: float, now_ns: int, *, is_burst: bool = False) -> Verdict:
+        """Whether this worker may take the next waiting connection. Call again and again while one waits.
+
+        ``now`` is monotonic seconds, ``now_ns`` the same clock in nanoseconds; ``is_burst`` says that it has
+        just taken another.
+        """
+        is_unmoved = self._is_unmoved(now)
+        if self.is_full():
+            return Verdict.WAIT
+        if self._is_mine(now_ns, is_burst):
+            return Verdict.OUT_OF_TURN if is_unmoved else Verdict.MINE
+        if is_unmoved:
+            self._pass_over(now_ns)
+            return Verdict.OUT_OF_TURN
+        return Verdict.WAIT
+
+    def is_full(self) -> bool:
+        """Whether this worker has as many connections as it may have."""
+        return bool(self._cells[self._start + _CONNECTIONS] >= self._cells[self._start + _LIMIT])
+
+    def _is_mine(self, now_ns: int, is_burst: bool) -> bool:
+        """Whether nobody who shows life has fewer connections (in a burst: clearly fewer); ties: the lowest row."""
+        mine = self._cells[self._start + _CONNECTIONS]
+        fewest, row = min(self._others(now_ns), default=(mine + 1, self._start))
+        if is_burst:
+            return bool(mine <= fewest + max(1, int(fewest * LEAD)))
+        return (mine, self._start) < (fewest, row)
+
+    def _others(self, now_ns: int) -> Iterator[tuple[int, int]]:
+        """(connections, row) of each other worker that takes part."""
+        cells = self._cells
+        end = HEADER_CELLS + self._scoreboard.rows_in_use * ROW_CELLS
+        for start in range(HEADER_CELLS, end, ROW_CELLS):
+            if (
+                start != self._start
+                and cells[start + _STATE] == _ACCEPTING
+                and now_ns - cells[start + _HEARTBEAT] < LIFE_SIGN_NS
+                and cells[start + _CONNECTIONS] < cells[start + _LIMIT]
+                and self._passed_over.get(start) != self._life_signs(start)
+            ):
+                yield cells[start + _CONNECTIONS], start
+
+    def _is_unmoved(self, now: float) -> bool:
+        """Whether connections have waited past patience while nobody accepted any.
+
+        A long time between two looks means that none waited.
+        """
+        counter = self._scoreboard.accept_counter
+        if counter != self._counter_seen or now - self._looked_at > PATIENCE_SECONDS:
+            self._counter_seen, self._unmoved_since = counter, now
+        self._looked_at = now
+        return now - self._unmoved_since >= PATIENCE_SECONDS
+
+    def _pass_over(self, now_ns: int) -> None:
+        """Leave out those whose turn it was until they show life: they are busy, or stopped, or gone."""
+        mine = (self._cells[self._start + _CONNECTIONS], self._start)
+        for count, start in list(self._others(now_ns)):
+            if (count, start) < mine:
+                self._passed_over[start] = self._life_signs(start)
+
+    def _life_signs(self, start: int) -> tuple[int, int]:
+        return self._cells[start + _HEARTBEAT], self._cells[start + _WAKEUPS]
+
+
+class AcceptLock:
+    """A POSIX lock among the workers; the kernel drops it when its holder dies."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @contextlib.contextmanager
+    def tried(self) -> Iterator[bool]:
+        """Hold the lock if it is free right now; tells whether it was."""
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+
+class Acceptor:
+    """Watches the listeners and hands accepted sockets to ``serve(socket, peer)``."""
+
+    def __init__(
+        self,
+        loop: Any,
+        listeners: list[socket.socket],
+        serve: Callable[[_socket.socket, Any], object],
+        scoreboard: Scoreboard,
+        row_number: int,
+        lock: AcceptLock | None,
+    ) -> None:
+        self._listeners = listeners
+        self._serve = serve
+        self._scoreboard = scoreboard
+        self._row = scoreboard.row(row_number)
+        self._turn = Turn(scoreboard, row_number)
+        self._lock = lock
+        self._reserve: int | None = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._watchers = [loop.io(listener.fileno(), _READ) for listener in listeners]
+        self._pause = loop.timer(PAUSE_SECONDS)
+        self._rest = loop.timer(EXHAUSTED_SECONDS)
+        self._is_stopped = True
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._is_stopped = False
+        self._watch()
+
+    def stop(self) -> None:
+        """Accept nothing more and close this process's copies of the listeners."""
+        self._is_stopped = True
+        self._unwatch()
+        for timer in (self._pause, self._rest):
+            timer.stop()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+        self._watchers = []
+
+    def _watch(self) -> None:
+        if not self._is_stopped:
+            for watcher, listener in zip(self._watchers, self._listeners):
+                watcher.start(self._on_readable, listener)
+
+    def _unwatch(self) -> None:
+        for watcher in self._watchers:
+            watcher.stop()
+
+    def _on_readable(self, listener: socket.socket) -> None:
+        self._row[Cell.ACCEPT_WAKEUPS] += 1
+        if self._lock is None:
+            self._accept_all(listener)
+        else:
+            self._accept_in_turn(listener)
+
+    def _accept_all(self, listener: socket.socket) -> None:
+        for _ in range(BATCH):
+            if self._turn.is_full():
+                self._look_later()
+                return
+            if not self._accept(listener):
+                return
+
+    def _accept_in_turn(self, listener: socket.socket) -> None:
+        for taken in range(BATCH):
+            verdict = self._turn.look(monotonic(), monotonic_ns(), is_burst=taken > 0)
+            if verdict is Verdict.WAIT or not self._accept_locked(listener, verdict):
+                break
+        else:
+            return  # the loop comes back at once
+        if verdict is Verdict.WAIT:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        """It is another's turn: leave the listeners alone for a moment, so that they do not wake us all the time."""
+        self._unwatch()
+        self._pause.start(self._watch)
+
+    def _accept_locked(self, listener: socket.socket, verdict: Verdict) -> bool:
+        """Accept one under the lock. False if there is none, or the lock is taken.
+
+        A holder keeps the lock for microseconds; one that keeps it past patience is stopped, and is not waited for.
+        """
+        assert self._lock is not None
+        with self._lock.tried() as is_held:
+            if is_held or verdict is Verdict.OUT_OF_TURN:
+                return self._accept(listener)
+        self._look_later()
+        return False
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Accept one connection and count it. False if none waits any more."""
+        try:
+            descriptor, peer = listener._accept()  # type: ignore[attr-defined]
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            self._failed(listener, error)
+            return False
+        self._scoreboard.count_accept()
+        self._row[Cell.ACCEPTED] += 1
+        sock = _socket.socket(fileno=descriptor)
+        sock.setblocking(False)
+        self._serve(sock, peer)
+        return True
+
+    def _failed(self, listener: socket.socket, error: OSError) -> None:
+        """accept(2) failed. Out of descriptors: close the one that waits, by the reserve, and rest for a moment."""
+        logger.error("Cannot accept a connection: %s", error)
+        if error.errno in _EXHAUSTED and self._reserve is not None:
+            os.close(self._reserve)
+            with contextlib.suppress(OSError):
+                os.close(listener._accept()[0])  # type: ignore[attr-defined]
+            with contextlib.suppress(OSError):
+                self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._unwatch()
+        self._rest.start(self._watch)

@@ -1,0 +1,411 @@
+"""One client's connection: bytes to calls, replies to bytes. Runs in the worker, on the loop's callbacks.
+
+Owns the socket, its watchers, the incomplete message and the unsent output. An error here ends this
+connection alone.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import enum
+import socket
+from collections import deque
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from rpccluster.errors import ProtocolError
+from rpccluster.log import escaped, logger
+from rpccluster.protocol.messages import NOTIFY, REQUEST, to_message
+from rpccluster.protocol.shared import Partial, SharedDecoder
+from rpccluster.worker.engine import Engine
+
+__all__ = ["Connection", "ConnectionLimits", "Connections", "Pause"]
+
+RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
+RECEIVE_MORE_BYTES = 262_144  # while a long message arrives
+HIGH_WATER_BYTES = 1_048_576  # unsent output above which a connection's calls wait
+LOW_WATER_BYTES = 262_144
+LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
+
+_READ = 1
+_WRITE = 2
+
+
+class Pause(enum.IntFlag):
+    """Why a connection is not read."""
+
+    NOT = 0
+    STARVED = 1  # the worker runs as many calls as it may
+    PENDING = 2  # this connection has as many unanswered calls as it may
+    CHOKED = 4  # its peer does not read its replies
+    ENDED = 8  # nothing more is to be read, ever
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """The options that bound one connection; sizes in bytes, times in seconds, 0 for none."""
+
+    max_pending_calls: int
+    idle_timeout: float
+    message_timeout: float
+    write_timeout: float
+
+
+class Connections:
+    """All connections of a worker and what they share: the loop, the decoder, the engine, the deadlines."""
+
+    def __init__(self, loop: Any, engine: Engine, limits: ConnectionLimits, max_message_size: int) -> None:
+        self.loop = loop
+        self.engine = engine
+        self.limits = limits
+        self.decoder = SharedDecoder(max_message_size)
+        self.open: set[Connection] = set()
+        self.partial: dict[Connection, float] = {}  # deadline of the incomplete message
+        self.unsent: dict[Connection, float] = {}  # deadline of the unread replies
+        self.lingering: dict[Connection, float] = {}
+        self.dropped_replies = 0
+        self.on_count = _ignore
+
+    def add(self, sock: _socket.socket, peer: Any) -> Connection:
+        """Serve an accepted, non-blocking socket."""
+        connection = Connection(self, sock, peer)
+        self.open.add(connection)
+        self.on_count(len(self.open))
+        return connection
+
+    def sweep(self) -> None:
+        """Close what has passed a deadline. Called twice a second."""
+        now = monotonic()
+        for late, what in ((self.partial, "message_timeout"), (self.unsent, "write_timeout"), (self.lingering, "")):
+            for connection in [c for c, deadline in late.items() if now > deadline]:
+                connection.close(f"{what} passed" if what else "")
+        if self.limits.idle_timeout:
+            for connection in [c for c in self.open if c.is_idle_since(now - self.limits.idle_timeout)]:
+                connection.close("idle_timeout passed")
+
+    def finish_quiet(self, quiet_seconds: float) -> None:
+        """End each connection that has nothing under way and has been silent for ``quiet_seconds``."""
+        since = monotonic() - quiet_seconds
+        for connection in [c for c in self.open if c.is_idle_since(since)]:
+            connection.stop_reading()
+
+    def stop_reading(self) -> None:
+        """Read nothing more; each connection ends when its running calls are answered."""
+        for connection in list(self.open):
+            connection.stop_reading()
+
+
+def _is_call(message: Any) -> bool:
+    """Whether a decoded value is a request or a notification; the hot form of `to_message`."""
+    if type(message) is not list:
+        return False
+    if len(message) == 4:
+        if message[0] != REQUEST or type(message[1]) is not int or not 0 <= message[1] <= 0xFFFFFFFF:
+            return False
+    elif len(message) != 3 or message[0] != NOTIFY:
+        return False
+    return type(message[-2]) is str and type(message[-1]) is list
+
+
+def _ignore(count: int) -> None:
+    """What `Connections` tells its count to until the worker listens."""
+
+
+class Connection:
+    """One socket. The engine uses ``out``, ``gathered``, ``pending``, ``is_choked`` and ``needs_look`` directly."""
+
+    __slots__ = (
+        "_all",
+        "_address",
+        "_deferred",
+        "_heard_at",
+        "_is_eof",
+        "_is_sealed",
+        "_pause",
+        "_partial",
+        "_reader",
+        "_socket",
+        "_unsent",
+        "_unsent_bytes",
+        "_writer",
+        "gathered",
+        "is_choked",
+        "is_closed",
+        "needs_look",
+        "out",
+        "pending",
+    )
+
+    def __init__(self, all_connections: Connections, sock: _socket.socket, address: Any) -> None:
+        self._all = all_connections
+        self._socket = sock
+        self._address = address
+        self._partial: Partial | None = None
+        self._unsent: deque[memoryview] | None = None
+        self._unsent_bytes = 0
+        self._deferred: list[list[Any]] | None = None
+        self._pause = Pause.NOT
+        self._is_eof = False
+        self._is_sealed = False
+        self._heard_at = monotonic()
+        self.out: list[bytes] = []  # replies of this turn of the loop
+        self.gathered = 0  # bytes of the large ones among them
+        self.pending = 0  # calls decoded and not yet ended
+        self.is_choked = False
+        self.is_closed = False
+        self.needs_look = False  # flush() has more to do than to send
+        self._writer: Any = None
+        self._reader = all_connections.loop.io(sock.fileno(), _READ)
+        self._reader.start(self._on_readable)
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for log lines."""
+        address = self._address
+        if isinstance(address, tuple) and len(address) >= 2:
+            return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
+        return "a Unix socket"
+
+    def is_idle_since(self, since: float) -> bool:
+        """Whether nothing is under way here and nothing was heard after ``since`` (monotonic seconds)."""
+        return (
+            self._heard_at <= since
+            and not (self.pending or self.out or self._unsent_bytes or self._partial)
+            and not self._pause & Pause.ENDED
+        )
+
+    # -- input
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._socket.recv(RECEIVE_BYTES if self._partial is None else RECEIVE_MORE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        if self._pause & Pause.ENDED:  # lingering: only the end matters
+            if not data:
+                self.close()
+        elif not data:
+            self._end_of_file()
+        else:
+            self._decode(data)
+
+    def _decode(self, data: bytes) -> None:
+        everyone = self._all
+        partial = self._partial
+        try:
+            if partial is None:
+                messages, rest = everyone.decoder.decode(data)
+            else:
+                messages, rest = everyone.decoder.decode_more(partial, data)
+            if messages:
+                self._enqueue(messages)
+        except ProtocolError as error:
+            self._refuse(error)
+            return
+        self._heard_at = monotonic()
+        if rest is not partial or (rest is not None and messages):
+            self._note_partial(rest)
+
+    def _enqueue(self, messages: list[Any]) -> None:
+        """Put calls into the engine's queue. Raises `ProtocolError` at the first message that is none."""
+        engine = self._all.engine
+        append = engine.append
+        for message in messages:
+            if not _is_call(message):
+                to_message(message)  # raises with what it is, unless it is a response
+                raise ProtocolError("found a response, expected calls alone")
+            self.pending += 1
+            append((self, message))
+        engine.schedule()
+        if self.pending > self._all.limits.max_pending_calls:
+            self._stop(Pause.PENDING)
+        elif engine.is_starved:
+            engine.add_starved(self)
+            self._stop(Pause.STARVED)
+
+    def _note_partial(self, rest: Partial | None) -> None:
+        self._partial = rest
+        if rest is None:
+            self._all.partial.pop(self, None)
+        elif self._all.limits.message_timeout:
+            self._all.partial[self] = monotonic() + self._all.limits.message_timeout
+
+    def _end_of_file(self) -> None:
+        """The client sends nothing more: answer what runs, then close."""
+        self._is_eof = True
+        self.stop_reading()
+
+    def _refuse(self, error: ProtocolError) -> None:
+        logger.warning("Closing the connection of %s: %s", self.peer, escaped(str(error)))
+        self.close()
+
+    # -- reading or not
+
+    def _stop(self, reason: Pause) -> None:
+        self._pause |= reason
+        self.needs_look = True
+        self._reader.stop()
+
+    def _go_on(self, reason: Pause) -> None:
+        if self._pause & reason:
+            self._pause &= ~reason
+            if not self._pause and not self.is_closed:
+                self.needs_look = False
+                self._reader.start(self._on_readable)
+
+    def resume_starved(self) -> None:
+        """Greenlets are free again."""
+        self._go_on(Pause.STARVED)
+
+    def defer(self, message: list[Any]) -> None:
+        """Keep a call of a peer that does not read its replies; it runs when they are gone."""
+        if self._deferred is None:
+            self._deferred = []
+        self._deferred.append(message)
+
+    def _choke(self) -> None:
+        self.is_choked = True
+        self._stop(Pause.CHOKED)
+
+    def _unchoke(self) -> None:
+        self.is_choked = False
+        deferred, self._deferred = self._deferred, None
+        for message in deferred or ():
+            self._all.engine.append((self, message))
+        self._all.engine.schedule()
+        self._go_on(Pause.CHOKED)
+
+    # -- output
+
+    def flush(self) -> None:
+        """Send the replies that have gathered, and do what was put off until they are. Never raises, never blocks."""
+        data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
+        if data:
+            replies = len(self.out)
+            self.out.clear()
+            self.gathered = 0
+            if self.is_closed or self._is_sealed:
+                self._all.dropped_replies += replies
+            elif self._unsent_bytes:
+                self._keep(memoryview(data))
+            else:
+                self._send(data)
+        if self.needs_look and not self.is_closed:
+            self._look()
+
+    def _look(self) -> None:
+        if self._pause & Pause.PENDING and self.pending <= self._all.limits.max_pending_calls // 2:
+            self._go_on(Pause.PENDING)
+        if self._pause & Pause.ENDED and self.pending <= 0 and not self._unsent_bytes:
+            self._end()
+
+    def _send(self, data: bytes) -> None:
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._all.dropped_replies += 1
+            self.close()
+            return
+        if sent != len(data):
+            self._keep(memoryview(data)[sent:])
+
+    def _keep(self, rest: memoryview) -> None:
+        """Keep what the kernel has no room for until it has."""
+        if self._unsent is None:
+            self._unsent = deque()
+            self._writer = self._all.loop.io(self._socket.fileno(), _WRITE)
+        if not self._unsent_bytes:
+            self._writer.start(self._on_writable)
+            self._note_progress()
+        self._unsent.append(rest)
+        self._unsent_bytes += len(rest)
+        if self._unsent_bytes > HIGH_WATER_BYTES and not self.is_choked:
+            self._choke()
+
+    def _on_writable(self) -> None:
+        unsent = self._unsent
+        assert unsent is not None
+        try:
+            while unsent:
+                sent = self._socket.send(unsent[0])
+                self._unsent_bytes -= sent
+                self._note_progress()
+                if sent == len(unsent[0]):
+                    unsent.popleft()
+                else:
+                    unsent[0] = unsent[0][sent:]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.close()
+            return
+        if not unsent:
+            self._writer.stop()
+            self._all.unsent.pop(self, None)
+        if self.is_choked and self._unsent_bytes < LOW_WATER_BYTES:
+            self._unchoke()
+        if self.needs_look:
+            self._look()
+
+    def _note_progress(self) -> None:
+        if self._all.limits.write_timeout:
+            self._all.unsent[self] = monotonic() + self._all.limits.write_timeout
+
+    # -- the end
+
+    def stop_reading(self) -> None:
+        """Read nothing more; when all is answered and sent, end."""
+        self._note_partial(None)
+        self._stop(Pause.ENDED)
+        self._look()
+
+    def seal(self) -> None:
+        """Send what has gathered and drop all later replies: the calls that still run have had their answer."""
+        if not self._is_sealed:
+            self.flush()
+            self._is_sealed = True
+            self.pending = 0
+            self.stop_reading()
+
+    def _end(self) -> None:
+        """Everything is answered: say so, and give the peer a moment to read it before the socket goes.
+
+        Closing a socket with unread input would reset it, and the last replies might never be read.
+        """
+        if self._is_eof:
+            self.close()
+        elif self not in self._all.lingering:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+            self._all.lingering[self] = monotonic() + LINGER_SECONDS
+            self.needs_look = False
+            self._reader.start(self._on_readable)
+
+    def close(self, reason: str = "") -> None:
+        """Close now; replies of calls that still run will be dropped and counted."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if reason:
+            logger.info("Closing the connection of %s: %s", self.peer, reason)
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._socket.close()
+        everyone = self._all
+        everyone.open.discard(self)
+        for waiting in (everyone.partial, everyone.unsent, everyone.lingering):
+            waiting.pop(self, None)
+        self._unsent = self._deferred = self._partial = None
+        self._unsent_bytes = 0
+        everyone.on_count(len(everyone.open))
+
+

@@ -1,0 +1,120 @@
+"""Which names callers may call, and what an exception becomes on the wire. Runs in the worker; no I/O, no gevent.
+
+A service's methods are collected once, at boot: a call costs one look-up in a dict.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from rpccluster.errors import RPCClusterError
+from rpccluster.service import RPCMark, Service
+
+__all__ = ["Method", "Registry", "ServiceUnfit", "error_text", "is_misfit", "not_found_text"]
+
+_LONGEST_MESSAGE = 10_000
+
+#: Turns a function and its limit in seconds into one that keeps it.
+Bound = Callable[[Callable[..., Any], float], Callable[..., Any]]
+
+
+class ServiceUnfit(RPCClusterError):
+    """The object cannot serve: it has no methods, or one that cannot be called as it is."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method that callers may call; ``number`` is its place in the registry, counted from 1."""
+
+    name: str
+    number: int
+    function: Callable[..., Any]
+    plain: Callable[..., Any]
+
+    def signature(self) -> str:
+        """Its parameters as a person would read them; ``(...)`` where Python does not know."""
+        try:
+            return str(inspect.signature(self.plain))
+        except (TypeError, ValueError):
+            return "(...)"
+
+
+class Registry:
+    """The methods of one service, by the names callers use."""
+
+    def __init__(self, service: object, call_timeout: float, bound: Bound) -> None:
+        """``call_timeout`` is in seconds, 0 for none; ``bound`` makes a function keep such a limit.
+
+        Raises `ServiceUnfit`.
+        """
+        self.methods: dict[str, Method] = {}
+        for name, function, mark in _public_callables(service):
+            limit = call_timeout if mark.timeout is None else mark.timeout
+            self._add(mark.name or name, bound(function, limit) if limit else function, function)
+        if not self.methods:
+            raise ServiceUnfit(f"found no public methods in {type(service).__name__}, expected at least one")
+        self._add("rpc.ping", self.ping, self.ping)
+        self._add("rpc.discover", self.discover, self.discover)
+
+    @property
+    def names(self) -> list[str]:
+        """All names, in the order of their numbers."""
+        return list(self.methods)
+
+    def ping(self) -> str:
+        """Answer "pong": the worker is alive."""
+        return "pong"
+
+    def discover(self) -> dict[str, dict[str, str]]:
+        """Tell all methods: name to ``{"signature": …, "doc": …}``."""
+        return {
+            method.name: {"signature": method.signature(), "doc": inspect.getdoc(method.plain) or ""}
+            for method in self.methods.values()
+        }
+
+    def _add(self, name: str, function: Callable[..., Any], plain: Callable[..., Any]) -> None:
+        if name in self.methods:
+            raise ServiceUnfit(f"found two methods named {name!r}, expected each name once")
+        if inspect.iscoroutinefunction(plain):
+            raise ServiceUnfit(f"found the coroutine method {name!r}, expected a plain one: gevent makes it concurrent")
+        self.methods[name] = Method(name, len(self.methods) + 1, function, plain)
+
+
+def _public_callables(service: object) -> Iterator[tuple[str, Callable[..., Any], RPCMark]]:
+    hidden = set(dir(Service))
+    for name in dir(service):
+        if name.startswith("_") or name in hidden:
+            continue
+        if isinstance(inspect.getattr_static(service, name), property):
+            continue  # looking would run it
+        function = getattr(service, name)
+        if callable(function) and not inspect.isclass(function):
+            yield name, function, getattr(function, "__rpc__", RPCMark(None, None))
+
+
+def not_found_text(name: object) -> str:
+    """The error of a call to a method that is not there, worded as msgpack-rpc-python words it."""
+    return f"'{name}' method not found"
+
+
+def error_text(error: BaseException) -> str:
+    """``"ExceptionClass: message"``, whatever the exception's own ``__str__`` does."""
+    try:
+        message = str(error)
+    except BaseException:
+        message = "(its message cannot be had)"
+    return f"{type(error).__name__}: {message[:_LONGEST_MESSAGE]}"
+
+
+def is_misfit(method: Method, params: list[Any]) -> bool:
+    """Whether ``params`` do not fit the method's signature."""
+    try:
+        inspect.signature(method.plain).bind(*params)
+    except TypeError:
+        return True
+    except ValueError:  # a builtin that tells no signature
+        return False
+    return False

@@ -1,0 +1,48 @@
+"""The states of a worker as it sees itself, as a table. Pure; runs in the worker."""
+
+from __future__ import annotations
+
+import enum
+
+from rpccluster.errors import IllegalTransition
+
+__all__ = ["Event", "State", "next_state"]
+
+
+class State(enum.Enum):
+    """What a worker is doing."""
+
+    BOOTING = "booting"  # loading the service
+    WAITING = "waiting"  # ready, but its master has not let it accept yet
+    SERVING = "serving"  # accepting connections
+    RETIRING = "retiring"  # accepts nothing new, finishes what it has
+    GONE = "gone"
+
+
+class Event(enum.Enum):
+    """What may happen to it."""
+
+    BOOTED = "booted"
+    MAY_ACCEPT = "may accept"
+    MUST_RETIRE = "must retire"
+    FINISHED = "finished"
+
+
+_TABLE = {
+    (State.BOOTING, Event.BOOTED): State.WAITING,
+    (State.WAITING, Event.MAY_ACCEPT): State.SERVING,
+    (State.SERVING, Event.MAY_ACCEPT): State.SERVING,  # a failed upgrade is taken back
+    (State.WAITING, Event.MUST_RETIRE): State.RETIRING,  # e.g. a reload that was given up
+    (State.SERVING, Event.MUST_RETIRE): State.RETIRING,
+    (State.RETIRING, Event.MUST_RETIRE): State.RETIRING,  # a stop of the cluster overtakes a recycling
+    (State.RETIRING, Event.MAY_ACCEPT): State.RETIRING,  # sent before the master knew
+    (State.RETIRING, Event.FINISHED): State.GONE,
+}
+
+
+def next_state(state: State, event: Event) -> State:
+    """The state after ``event``. Raises `IllegalTransition`."""
+    try:
+        return _TABLE[state, event]
+    except KeyError:
+        raise IllegalTransition(f"found {event.value!r} in state {state.value!r}") from None

@@ -1,0 +1,48 @@
+"""Finding and making the service that the configuration names. Runs in the worker, and in the child that checks it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from typing import Any
+
+from rpccluster.errors import RPCClusterError
+
+__all__ = ["ServiceNotLoaded", "load_service"]
+
+
+class ServiceNotLoaded(RPCClusterError):
+    """The service could not be imported or made; the text says why, with the traceback of its own code."""
+
+
+def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:
+    """The object that ``spec``, ``module:Class`` or ``module:object``, names; a class is instantiated.
+
+    ``pythonpath`` and the current folder are put before ``sys.path``. Raises `ServiceNotLoaded`.
+    """
+    for folder in reversed([*pythonpath, os.getcwd()]):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    module_name, _, path = spec.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for name in path.split("."):
+            found = getattr(found, name)
+        return found() if inspect.isclass(found) else found
+    except BaseException as error:  # SystemExit and the like at import are faults of the service, too
+        raise ServiceNotLoaded(f"cannot load the service {spec!r}: {_own_traceback(error)}") from error
+
+
+def _own_traceback(error: BaseException) -> str:
+    """One line that says what happened, then the traceback without our own frames and the import system's."""
+    lines = traceback.format_exception(type(error), error, _skip_ours(error.__traceback__))
+    return f"{type(error).__name__}: {error}\n{''.join(lines).rstrip()}"
+
+
+def _skip_ours(trace: Any) -> Any:
+    while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, importlib.__file__):
+        trace = trace.tb_next
+    return trace

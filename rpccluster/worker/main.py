@@ -1,0 +1,96 @@
+"""A worker from birth to end. Runs in the forked child; the first to import gevent, the only one to run a service.
+
+Owns the worker's own signals, its heartbeat and its talk with the master; what it serves with is in the
+modules beside it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import os
+import signal
+import traceback
+
+from gevent import monkey
+
+from rpccluster import system
+from rpccluster.errors import RPCClusterError
+from rpccluster.ipc.assignment import Assignment
+from rpccluster.ipc.messages import BootFailed
+from rpccluster.log import logger, set_up_logging
+from rpccluster.privileges import become, identity_of
+
+__all__ = ["EXIT_BOOT_FAILED", "run"]
+
+EXIT_BOOT_FAILED = 3
+EXIT_CRASHED = 1
+
+# A pkill by name hits workers, too; what these signals mean reaches them through the master.
+_IGNORED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+_LONGEST_REASON = 20_000
+
+
+def run(assignment: Assignment) -> int:
+    """Be a worker until it is over. Returns the exit code; the caller ends the process with it."""
+    try:
+        _become_worker(assignment)
+        server = _boot(assignment)
+    except RPCClusterError as error:
+        return _boot_failed(assignment, "service", str(error))
+    except BaseException:
+        return _boot_failed(assignment, "worker", traceback.format_exc())
+    try:
+        code = server.serve()
+        atexit._run_exitfuncs()  # the service's own; the master has none
+        return code
+    except BaseException:
+        logger.critical("Worker crashed", exc_info=True)
+        return EXIT_CRASHED
+
+
+def _boot_failed(assignment: Assignment, stage: str, reason: str) -> int:
+    assignment.channel.send(BootFailed(stage, reason[-_LONGEST_REASON:]))
+    return EXIT_BOOT_FAILED
+
+
+def _become_worker(assignment: Assignment) -> None:
+    """Set up the process: signals, group, title, CPUs, privileges, all before any of the service's code."""
+    _set_signals()
+    with contextlib.suppress(PermissionError):  # a session leader keeps its group
+        os.setpgid(0, 0)
+    system.set_title(assignment.title)
+    set_up_logging(assignment.logs.log_descriptor, assignment.options.log_level)
+    faulthandler.enable(assignment.logs.log_descriptor)
+    if assignment.cpus:
+        system.pin(assignment.cpus)
+    monkey.patch_all()
+    import rpccluster.worker.server  # noqa: F401  # as long as we may read our own files
+
+    identity = identity_of(assignment.options.user, assignment.options.group)
+    if identity is not None:
+        become(identity)
+    system.die_with_parent(assignment.master_pid)
+
+
+def _set_signals() -> None:
+    for signum in _IGNORED:
+        signal.signal(signum, signal.SIG_IGN)
+    for signum in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, _end_at_once)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _end_at_once(signum: int, frame: object) -> None:
+    """QUIT ends a worker as INT does: at once, without a core dump."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _boot(assignment: Assignment):  # type: ignore[no-untyped-def]  # Server is imported when gevent has patched
+    from rpccluster.worker.loading import load_service
+    from rpccluster.worker.server import Server
+
+    return Server(assignment, load_service(assignment.options.service, assignment.options.pythonpath))

@@ -1,0 +1,199 @@
+"""What a booted worker does: serve, beat, listen to the master, retire. Runs in the worker, on gevent's loop.
+
+Joins the modules beside it; every wait of a worker is one of the watchers made here.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import signal
+import time
+from typing import Any
+
+import gevent
+import gevent.event
+
+from rpccluster import system
+from rpccluster.ipc.assignment import Assignment
+from rpccluster.ipc.messages import Accept, Message, Ready, ReopenLogs, Retire, WantsToRetire
+from rpccluster.ipc.scoreboard import Cell, RowState
+from rpccluster.log import escaped, logger
+from rpccluster.service import Service, WorkerInfo
+from rpccluster.worker.acceptor import AcceptLock, Acceptor
+from rpccluster.worker.connection import LINGER_SECONDS, Connection, ConnectionLimits, Connections
+from rpccluster.worker.dispatch import Registry
+from rpccluster.worker.engine import Engine, bound
+from rpccluster.worker.lifecycle import Event, State, next_state
+
+__all__ = ["BEAT_SECONDS", "Server"]
+
+BEAT_SECONDS = 0.5
+QUIET_SECONDS = 0.25  # silence after which a retiring worker may close a connection
+LOOK_SECONDS = 0.05  # how often a retiring worker looks for such silence
+TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
+
+_READ = 1
+
+
+class Server:
+    """One worker: made when the service is loaded, runs until `serve` returns."""
+
+    def __init__(self, assignment: Assignment, service: Any) -> None:
+        """Raises `ServiceUnfit`; an exception of the service's ``worker_started`` comes through."""
+        options = assignment.options
+        self._assignment = assignment
+        self._service = service
+        self._channel = assignment.channel
+        self._row = assignment.row
+        self._loop = gevent.get_hub().loop
+        self._state = State.BOOTING
+        self._finished = gevent.event.Event()
+        self._registry = Registry(service, options.call_timeout, bound)
+        self._engine = Engine(
+            self._registry,
+            self._row.cells,
+            options.max_greenlets,
+            call_limit=assignment.call_limit,
+            on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
+            call_log=self._log_call if assignment.logs.access_descriptor is not None else None,
+        )
+        limits = ConnectionLimits(
+            options.max_pending_calls, options.idle_timeout, options.message_timeout, options.write_timeout
+        )
+        self._connections = Connections(self._loop, self._engine, limits, options.max_message_size)
+        self._connections.on_count = self._count_connections
+        self._acceptor = Acceptor(
+            self._loop,
+            assignment.listeners,
+            self._connections.add,
+            assignment.scoreboard,
+            assignment.row_number,
+            AcceptLock(assignment.accept_lock) if options.accept_lock else None,
+        )
+        self._watchers = self._make_watchers()
+        if isinstance(service, Service):
+            service.worker_started(self._info())
+
+    def _make_watchers(self) -> list[Any]:
+        """The beat, the channel and TERM; watched as long as the worker lives."""
+        beat = self._loop.timer(0.0, BEAT_SECONDS)
+        beat.start(self._beat)
+        channel = self._loop.io(self._channel.fileno(), _READ)
+        channel.start(self._on_channel)
+        term = self._loop.signal(signal.SIGTERM)
+        term.start(self._on_term)
+        signal.signal(system.TELL_SIGNAL, self._tell_method)
+        faulthandler.register(
+            system.TELL_SIGNAL, self._assignment.logs.log_descriptor, all_threads=False, chain=True
+        )
+        return [beat, channel, term]
+
+    def serve(self) -> int:
+        """Serve until retired. Returns the exit code."""
+        self._row[Cell.CONNECTION_LIMIT] = self._assignment.options.worker_connections
+        gc.collect()
+        gc.freeze() if hasattr(gc, "freeze") else None
+        self._step(Event.BOOTED)
+        self._channel.send(Ready(self._registry.names))
+        self._finished.wait()
+        if isinstance(self._service, Service):
+            self._service.worker_stopping(self._info())
+        return 0
+
+    def _info(self) -> WorkerInfo:
+        return WorkerInfo(self._assignment.slot, os.getpid(), self._assignment.generation)
+
+    def _step(self, event: Event) -> None:
+        self._state = next_state(self._state, event)
+        accepts = self._state is State.SERVING
+        self._row[Cell.STATE] = RowState.ACCEPTING if accepts else RowState.NOT_ACCEPTING
+
+    # -- signs of life
+
+    def _beat(self) -> None:
+        row = self._row
+        row[Cell.HEARTBEAT] = time.monotonic_ns()
+        row[Cell.RSS_BYTES] = system.resident_bytes()
+        row[Cell.DROPPED_REPLIES] = self._connections.dropped_replies
+        self._connections.sweep()
+
+    def _count_connections(self, count: int) -> None:
+        self._row.cells[Cell.CONNECTIONS] = count
+
+    def _tell_method(self, signum: int, frame: object) -> None:
+        """The master asks a worker that hangs where it is; the stack has been dumped before this runs."""
+        self._row[Cell.HUNG_IN] = self._engine.running_method()
+
+    def _log_call(self, connection: Connection, method: str, seconds: float, error: str | None) -> None:
+        descriptor = self._assignment.logs.access_descriptor
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        outcome = "ok" if error is None else escaped(error)
+        line = f"[{stamp}] [{os.getpid()}] {connection.peer} {escaped(method)} {seconds * 1000:.3f}ms {outcome}\n"
+        try:
+            os.write(descriptor, line.encode("utf-8", "backslashreplace"))  # type: ignore[arg-type]
+        except OSError:  # a full disk stops the log, never the service
+            pass
+
+    # -- what the master says
+
+    def _on_channel(self) -> None:
+        for message, descriptors in self._channel.receive():
+            self._obey(message, descriptors)
+        if self._channel.is_closed:
+            os._exit(1)  # the master is gone: nothing outlives it
+        self._channel.flush()
+
+    def _obey(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Accept):
+            self._step(Event.MAY_ACCEPT)
+            if self._state is State.SERVING:
+                self._acceptor.start()
+        elif isinstance(message, Retire):
+            self._retire(message)
+        elif isinstance(message, ReopenLogs):
+            self._assignment.logs.take(descriptors)
+
+    def _on_term(self) -> None:
+        """Ask to be replaced, unless the master stops the whole cluster just now."""
+        wait = self._loop.timer(TERM_WAIT_SECONDS)
+        wait.start(self._ask_to_retire)
+        self._watchers.append(wait)
+
+    def _ask_to_retire(self) -> None:
+        if self._state is not State.RETIRING:
+            self._channel.send(WantsToRetire("SIGTERM"))
+
+    # -- the end
+
+    def _retire(self, order: Retire) -> None:
+        self._step(Event.MUST_RETIRE)
+        logger.info("Worker retiring (pid: %d)", os.getpid())
+        system.set_title(f"{self._assignment.title} (retiring)")
+        self._acceptor.stop()
+        if order.whole_cluster:
+            self._connections.stop_reading()
+        look = self._loop.timer(0.0, LOOK_SECONDS)
+        look.start(self._look_whether_finished)
+        deadline = self._loop.timer(order.graceful_seconds)
+        deadline.start(self._give_up)
+        self._watchers += [look, deadline]
+
+    def _look_whether_finished(self) -> None:
+        self._connections.finish_quiet(QUIET_SECONDS)
+        if not self._connections.open and self._engine.is_quiet:
+            self._finish()
+
+    def _give_up(self) -> None:
+        """``graceful_timeout`` is over: what still runs is answered with an error; peers get a moment to read it."""
+        self._engine.give_up("WorkerRetired: the worker's graceful_timeout is over")
+        self._connections.stop_reading()
+        end = self._loop.timer(LINGER_SECONDS)
+        end.start(self._finish)
+        self._watchers.append(end)
+
+    def _finish(self) -> None:
+        if self._state is State.RETIRING:
+            self._step(Event.FINISHED)
+            self._finished.set()
