@@ -34,6 +34,7 @@ METRICS = {
     "over_ideal_ms": Metric("ms over the ideal"),
     "rss_kib_per_connection": Metric("RSS KiB/connection", ",.2f"),
     "rss_growth_mib": Metric("RSS growth MiB", ",.1f"),
+    "others_share": Metric("cores used by others", ".2f"),
     "load_share": Metric("load's share of a core", ".2f"),
 }
 

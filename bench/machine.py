@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+import psutil
+
 from bench.build import CHECKOUT
 from bench.peers import Peer
 
@@ -19,7 +21,7 @@ def describe(peers: Iterable[Peer]) -> dict[str, str]:
     """Facts by name, in the order of the table's head."""
     packages = sorted({package for peer in peers for package in peer.packages})
     return {
-        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} CPUs for this run",
+        "processor": f"{_processor()}, {len(psutil.Process().cpu_affinity())} CPUs for this run",
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": ", ".join(f"{package} {_version(package)}" for package in packages),

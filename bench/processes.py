@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import re
 import resource
 import signal
@@ -20,7 +19,7 @@ from bench.build import CHECKOUT
 from bench.errors import BenchError
 from bench.peers import Peer
 
-__all__ = ["CPUTime", "Server", "cpu_seconds", "end", "start"]
+__all__ = ["CPUTime", "Server", "busy_seconds", "cpu_seconds", "end", "start"]
 
 _LISTENING = re.compile(r"Listening at: \w+://\S+?:(\d+)")
 _PR_SET_PDEATHSIG = 1
@@ -47,12 +46,18 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
 
 
+def busy_seconds(cpus: Iterable[int]) -> float:
+    """CPU seconds that anyone used of these CPUs since boot, in ticks of 10 ms; stolen ones count: proc_stat(5)."""
+    times = psutil.cpu_times(percpu=True)
+    return sum(sum(times[cpu]) - times[cpu].idle - times[cpu].iowait - times[cpu].guest for cpu in cpus)
+
+
 def start(command: Sequence[str], cpus: Iterable[int], **pipes: object) -> subprocess.Popen[str]:
     """Start a process that runs on these CPUs alone and is told to end when this one dies."""
-    wanted = set(cpus)
+    wanted = sorted(cpus)
 
     def settle() -> None:
-        os.sched_setaffinity(0, wanted)
+        psutil.Process().cpu_affinity(wanted)  # PyPy has no os.sched_setaffinity
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -65,19 +70,21 @@ def start(command: Sequence[str], cpus: Iterable[int], **pipes: object) -> subpr
         raise BenchError(f"cannot start {command[0]}: {error}") from error
 
 
-def end(process: subprocess.Popen[str], grace_seconds: float = 5.0) -> None:
-    """End a process and its descendants: politely, then by force."""
-    descendants = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        descendants = psutil.Process(process.pid).children(recursive=True)
+def end(process: subprocess.Popen[str], others: Iterable[psutil.Process] = (), grace_seconds: float = 5.0) -> None:
+    """End a process, its descendants, and ``others`` it once had: politely, then by force.
+
+    A process that is gone is never looked up by its pid, which may be another's by now.
+    """
+    descendants = [*others]
     if process.poll() is None:
+        descendants += psutil.Process(process.pid).children(recursive=True)
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_seconds)
     if process.poll() is None:
         process.kill()
         process.wait()
-    for orphan in psutil.wait_procs(descendants, timeout=2)[1]:
+    for orphan in psutil.wait_procs(set(descendants), timeout=2)[1]:
         with contextlib.suppress(psutil.NoSuchProcess):
             orphan.kill()
 
@@ -89,18 +96,20 @@ class Server:
         """Start it and wait until it listens. Raises `BenchError` with its last words when it does not."""
         self._peer = peer
         self._log = log
+        self._workers: list[psutil.Process] = []
         with open(log, "w") as output:
             self._process = start(command, cpus, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             self._await(self._has_workers, "did not start its workers")
             self.port = self._await(self._find_port, "did not say where it listens")
+            self._workers = [psutil.Process(pid) for pid in self.worker_pids()]
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End it and whatever it started."""
-        end(self._process)
+        """End it and whatever it started; a second time it does nothing."""
+        end(self._process, self._workers)
 
     def worker_pids(self) -> list[int]:
         """Those who serve: the master's children, or the one process there is."""

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from bench.figures import METRICS, Results, Series
+from bench.figures import METRICS, Results, Series, median
 from bench.peers import PEERS
 from bench.scenarios.variant import Variant
 from bench.targets import judge
 
 __all__ = ["as_json", "as_text", "table", "variant_table"]
 
+_DISTURBED = 0.1  # cores
 _REFERENCES = ("floor", "uvloop")
 
 
@@ -44,7 +45,15 @@ def variant_table(variant: Variant, series: Series) -> str:
     ]
     failures = [f"{peer} was not measured: {reason}" for peer, reason in series.failures.items()]
     parts = [f"### {variant.name}: {variant.title}", table(header, rows) if rows else "nobody was measured"]
-    return "\n\n".join([*parts, *failures])
+    return "\n\n".join([*parts, *failures, *_disturbance(series)])
+
+
+def _disturbance(series: Series) -> list[str]:
+    """A warning when the machine was not ours alone."""
+    shares = [share for peer in series.samples for share in series.values(peer, "others_share")]
+    if not shares or max(shares) < _DISTURBED:
+        return []
+    return [f"Others used {median(shares):.2f} cores meanwhile at the median, {max(shares):.2f} in the worst round."]
 
 
 def _marked(name: str) -> str:
@@ -53,8 +62,11 @@ def _marked(name: str) -> str:
 
 
 def _cell(series: Series, peer: str, metric: str) -> str:
+    """The best, and in brackets the median if there was more than one round."""
     written = METRICS[metric].format
-    return f"{_number(series.best(peer, metric), written)} ({_number(series.median(peer, metric), written)})"
+    own = _number(series.best(peer, metric), written)
+    is_alone = len(series.values(peer, metric)) < 2
+    return own if is_alone else f"{own} ({_number(series.median(peer, metric), written)})"
 
 
 def _number(value: float | None, written: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -11,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.build import BUILT, CHECKOUT, build
 from bench.errors import BenchError
-from bench.load import Call, opened
+from bench.load import Call, Load, opened
 from bench.peers import Peer
-from bench.processes import CPUTime, Server
+from bench.processes import CPUTime, Server, busy_seconds
 
 __all__ = ["Cores", "Measured", "Stage"]
 
@@ -28,7 +29,7 @@ class Cores:
 
     @classmethod
     def found(cls) -> Cores:
-        return cls(tuple(sorted(os.sched_getaffinity(0))))
+        return cls(tuple(sorted(psutil.Process().cpu_affinity())))
 
     def servers(self, workers: int = 1) -> set[int]:
         """A core for each worker, as far as there are."""
@@ -45,10 +46,11 @@ class Cores:
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of load: what the load reports, and what the server used meanwhile."""
+    """One run of load: what the load reports, and what CPU the server and everybody used meanwhile, in seconds."""
 
     report: dict[str, Any]
     cpu: CPUTime
+    busy_seconds: float
 
     def of(self, name: str) -> dict[str, float]:
         """The figures of one kind of call."""
@@ -59,6 +61,12 @@ class Measured:
     def calls(self) -> float:
         """Calls of all kinds."""
         return float(sum(figures["calls"] for figures in self.report["calls"].values()))
+
+    @property
+    def others_share(self) -> float:
+        """How many cores' worth others used meanwhile: more than a tenth makes the figures doubtful."""
+        own = self.cpu.workers + self.cpu.master + float(self.report["cpu_seconds"])
+        return max(0.0, self.busy_seconds - own) / float(self.report["wall_seconds"])
 
     @property
     def load_share(self) -> float:
@@ -105,11 +113,21 @@ class Stage(contextlib.ExitStack):
     ) -> Measured:
         """Load the peer's server for a while; every reply is checked. Raises `BenchError`."""
         server = server or self.server(peer)
+        try:
+            with self.opened(peer, server, calls, connections, seconds) as load:
+                cpu, busy = server.cpu(), busy_seconds(self.cores.allowed)
+                report = load.run(meanwhile)
+                return Measured(report, server.cpu() - cpu, busy_seconds(self.cores.allowed) - busy)
+        except (BenchError, OSError, psutil.NoSuchProcess) as error:
+            self._servers.pop(peer.name, server).stop()  # it answered wrongly or is gone: the next one gets a new one
+            raise BenchError(str(error)) from error
+
+    def opened(
+        self, peer: Peer, server: Server, calls: list[Call], connections: int, seconds: float
+    ) -> contextlib.AbstractContextManager[Load]:
+        """A load on the peer's server, its connections open, on the cores that are the load's."""
         cpus = self.cores.load(peer.workers)
-        with opened(peer.load, peer.encoding, server.port, calls, connections, seconds, cpus) as load:
-            before = server.cpu()
-            report = load.run(meanwhile)
-            return Measured(report, server.cpu() - before)
+        return opened(peer.load, peer.encoding, server.port, calls, connections, seconds, cpus)
 
 
 def _substitutes(part: str, peer: Peer, stem: Path) -> dict[str, str]:

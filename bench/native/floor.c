@@ -20,7 +20,7 @@
 
 #include "wire.h"
 
-enum { EVENTS = 256, INPUT_STEP = 1 << 16, UNREAD_LIMIT = 1 << 20, BIG_RESULT = 1 << 14, CORRUPT_EVERY = 100 };
+enum { EVENTS = 256, INPUT_STEP = 1 << 18, UNREAD_LIMIT = 1 << 20, BIG_RESULT = 1 << 14, CORRUPT_EVERY = 100 };
 
 typedef struct {
     char *bytes;

@@ -20,12 +20,9 @@ def figures_of(measured: Measured, name: str) -> dict[str, float]:
     """The figures of one kind of call, with the CPU that each call took."""
     figures = measured.of(name)
     kept = {metric: figures[metric] for metric in ("calls_per_second", "p50_us", "p99_us", "max_us")}
-    return {
-        **kept,
-        "cpu_us": measured.cpu.workers / measured.calls * 1e6,
-        "master_cpu_us": measured.cpu.master / measured.calls * 1e6,
-        "load_share": measured.load_share,
-    }
+    masters = {"master_cpu_us": measured.cpu.master / measured.calls * 1e6} if measured.cpu.master else {}
+    shares = {"load_share": measured.load_share, "others_share": measured.others_share}
+    return {**kept, **masters, **shares, "cpu_us": measured.cpu.workers / measured.calls * 1e6}
 
 
 def _sum(stage: Stage, effort: Effort, peer: Peer, connections: int, depth: int) -> Sample:
@@ -42,7 +39,8 @@ def one(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:
 def depth1(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:
     """The cost of a call when each comes alone."""
     title = "sum(1, 2): 64 connections, 1 call in flight each"
-    return [Variant("depth1", title, peers, lambda peer: _sum(stage, effort, peer, 64, 1), _COLUMNS)]
+    columns = (*_COLUMNS, "master_cpu_us")
+    return [Variant("depth1", title, peers, lambda peer: _sum(stage, effort, peer, 64, 1), columns)]
 
 
 def depth16(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 
 from bench.figures import Sample
-from bench.load import Call, opened
+from bench.load import Call
 from bench.peers import Peer
 from bench.scenarios.variant import Effort, Variant, only
 from bench.stage import Stage
@@ -26,8 +26,7 @@ def idle(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]
         with stage.fresh(peer) as server:
 
             def rss_with(connections: int) -> int:
-                cpus = stage.cores.load(peer.workers)
-                with opened(peer.load, peer.encoding, server.port, call, connections, 0, cpus):
+                with stage.opened(peer, server, call, connections, 0):
                     return server.rss_bytes()
 
             before = rss_with(_WARM_UP_CONNECTIONS)
