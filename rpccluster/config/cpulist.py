@@ -1,0 +1,61 @@
+"""The value of ``cpu_affinity``: none, auto, or CPUs as the user listed them. Pure; any process.
+
+Which CPUs ``auto`` means is decided in `rpccluster.master.affinity`; whether they exist, in the checks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["CPU_AUTO", "CPU_NONE", "CPUChoice"]
+
+_RANGE = re.compile(r"([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?")
+_MOST_CPUS = 8192  # NR_CPUS of the largest Linux builds; a list may name one CPU several times
+
+
+@dataclass(frozen=True)
+class CPUChoice:
+    """``mode`` is "none", "auto" or "list"; ``cpus`` is what a list names, in its order."""
+
+    mode: str
+    cpus: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> CPUChoice:
+        """``none``, ``auto`` or a list such as ``0-3,8``. Raises `ValueError`."""
+        if text.lower() in ("none", "auto"):
+            return cls(text.lower())
+        cpus: list[int] = []
+        for item in text.split(","):
+            cpus += _read_range(item.strip())
+            if len(cpus) > _MOST_CPUS:
+                raise ValueError(text)
+        return cls("list", tuple(cpus))
+
+    def __str__(self) -> str:
+        return ",".join(_write_ranges(self.cpus)) if self.mode == "list" else self.mode
+
+
+CPU_NONE = CPUChoice("none")
+CPU_AUTO = CPUChoice("auto")
+
+
+def _read_range(text: str) -> range:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    first = int(match[1])
+    last = int(match[2] or first)
+    if last < first or last >= _MOST_CPUS:
+        raise ValueError(text)
+    return range(first, last + 1)
+
+
+def _write_ranges(cpus: tuple[int, ...]) -> Iterator[str]:
+    start = 0
+    for end in range(1, len(cpus) + 1):
+        if end == len(cpus) or cpus[end] != cpus[end - 1] + 1:
+            yield str(cpus[start]) if end - start == 1 else f"{cpus[start]}-{cpus[end - 1]}"
+            start = end

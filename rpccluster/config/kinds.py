@@ -1,0 +1,244 @@
+"""The kinds of values an option can have: from text to value, and back to text that reads the same.
+
+Owns how a value is written and its range. Looks at nothing outside the text; what only the machine can tell
+is asked in `rpccluster.config.checks`. Any process.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from rpccluster.address import Address, parse_address
+from rpccluster.config.cpulist import CPUChoice
+from rpccluster.errors import AddressError
+
+__all__ = [
+    "ACCESS_LOG",
+    "ACCOUNT",
+    "ADDRESSES",
+    "BOOLEAN",
+    "CPUS",
+    "DURATION",
+    "FOLDERS",
+    "LOG_FILE",
+    "LOG_LEVEL",
+    "LOG_LEVELS",
+    "MODE",
+    "NAME",
+    "PATH",
+    "SERVICE",
+    "SIZE",
+    "SOCKET_PATH",
+    "UMASK",
+    "Kind",
+    "integer",
+    "shown",
+    "size",
+]
+
+T = TypeVar("T")
+N = TypeVar("N", int, float)
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+_LARGEST = 2**63 - 1  # what a cell of the scoreboard can hold
+_LONGEST_SECONDS = 10**9
+_MOST_SHOWN = 120
+_BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
+_SIZE = re.compile(r"([0-9]{1,19})\s*([KMG]?)", re.IGNORECASE)
+_SERVICE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_OCTAL = re.compile(r"(0o)?[0-7]{1,4}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def _keep(value: T, start_folder: str) -> T:
+    return value
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """How an option's value is written.
+
+    ``expected`` completes the sentence "found …, expected …". ``write`` gives text that ``parse`` turns into the
+    same value. ``anchor`` makes the relative paths of a value absolute, from a folder.
+    """
+
+    expected: str
+    read: Callable[[str], T]
+    write: Callable[[T], str] = str
+    anchor: Callable[[T, str], T] = _keep
+
+    def parse(self, text: str) -> T:
+        """The value of ``text``. Raises `ValueError` whose text is ``found …, expected …``."""
+        try:
+            return self.read(text.strip())
+        except AddressError:  # says itself which address of several it is
+            raise
+        except ValueError:
+            raise ValueError(f"found {shown(text)}, expected {self.expected}") from None
+
+
+def shown(text: str) -> str:
+    """``text`` as a fault quotes it: on one line and not too long."""
+    text = text.strip()
+    if not text:
+        return "nothing"
+    return repr(text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…")
+
+
+def integer(low: int, high: int = _LARGEST) -> Kind[int]:
+    """A whole number from ``low`` to ``high``."""
+    span = f"{low} or more" if high == _LARGEST else f"{low} to {high}"
+    return Kind(f"a whole number, {span}", lambda text: _within(int(text), low, high))
+
+
+def size(low: int, high: int = _LARGEST) -> Kind[int]:
+    """A number of bytes from ``low`` to ``high``, written with K, M or G (powers of 1024) if wanted."""
+    span = f"{low} or more" if high == _LARGEST else f"{low} to {high}"
+    return Kind(f"a size in bytes such as 16M, {span}", lambda text: _within(_read_size(text), low, high), _write_size)
+
+
+def _within(value: N, low: int, high: int) -> N:
+    if not low <= value <= high:
+        raise ValueError(value)
+    return value
+
+
+def _read_size(text: str) -> int:
+    match = _matched(_SIZE, text)
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _write_size(value: int) -> str:
+    unit = next((unit for unit in "GMK" if value and value % _UNITS[unit] == 0), "")
+    return f"{value // _UNITS[unit]}{unit}"
+
+
+def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    match = pattern.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return match
+
+
+def _read_boolean(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError(text)
+    return _BOOLEANS[text.lower()]
+
+
+def _write_boolean(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _read_seconds(text: str) -> float:
+    return _within(float(text), 0, _LONGEST_SECONDS)  # "nan" is within nothing
+
+
+def _write_seconds(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _read_octal(text: str) -> int:
+    return _within(int(_matched(_OCTAL, text)[0], 8), 0, 0o777)
+
+
+def _read_umask(text: str) -> int | None:
+    return _read_octal(text) if text else None
+
+
+def _write_octal(value: int | None) -> str:
+    return "" if value is None else f"{value:04o}"
+
+
+def _read_line(text: str) -> str:
+    if _UNPRINTABLE.search(text):
+        raise ValueError(text)
+    return text
+
+
+def _read_name(text: str) -> str:
+    if not text:
+        raise ValueError(text)
+    return _read_line(text)
+
+
+def _read_log_file(text: str) -> str:
+    return "" if text in ("-", "stderr") else _read_line(text)
+
+
+def _read_socket_path(text: str) -> str:
+    if "://" in text:
+        raise ValueError(text)
+    return _read_line(text)
+
+
+def _read_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ValueError(text)
+    return text.lower()
+
+
+def _read_access_log(text: str) -> str:
+    if text in ("", "-"):
+        return "on" if text else "off"
+    switch = _BOOLEANS.get(text.lower())
+    return _read_line(text) if switch is None else "on" if switch else "off"
+
+
+def _read_service(text: str) -> str:
+    return _matched(_SERVICE, text)[0]
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",")] if text else []
+
+
+def _read_addresses(text: str) -> tuple[Address, ...]:
+    return tuple(parse_address(item) for item in _items(text))
+
+
+def _read_folders(text: str) -> tuple[str, ...]:
+    folders = tuple(_read_line(item) for item in _items(text))
+    if not all(folders):
+        raise ValueError(text)
+    return folders
+
+
+def _write_items(values: tuple[object, ...]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _anchor(path: str, start_folder: str) -> str:
+    return os.path.normpath(os.path.join(start_folder, path)) if path else ""
+
+
+def _anchor_folders(paths: tuple[str, ...], start_folder: str) -> tuple[str, ...]:
+    return tuple(_anchor(path, start_folder) for path in paths)
+
+
+def _anchor_access_log(value: str, start_folder: str) -> str:
+    return value if value in ("on", "off") else _anchor(value, start_folder)
+
+
+SERVICE = Kind("module:Class or module:object", _read_service)
+BOOLEAN = Kind("true or false", _read_boolean, _write_boolean)
+DURATION = Kind(f"seconds, 0 to {_LONGEST_SECONDS}", _read_seconds, _write_seconds)
+SIZE = size(0)
+MODE = Kind("permissions in octal, 0000 to 0777", _read_octal, _write_octal)
+UMASK = Kind("a umask in octal, 0000 to 0777, or nothing", _read_umask, _write_octal)
+NAME = Kind("a name on one line", _read_name)
+ACCOUNT = Kind("a name or a number, or nothing", _read_line)
+PATH = Kind("a path on one line", _read_line, anchor=_anchor)
+SOCKET_PATH = Kind("the plain path of a Unix socket", _read_socket_path, anchor=_anchor)
+FOLDERS = Kind("folders separated by commas", _read_folders, _write_items, _anchor_folders)
+ADDRESSES = Kind("addresses separated by commas", _read_addresses, _write_items)
+CPUS = Kind("none, auto or a list of CPUs such as 0-3,8", CPUChoice.parse)
+LOG_FILE = Kind("a path on one line, or stderr", _read_log_file, lambda path: path or "stderr", _anchor)
+LOG_LEVEL = Kind(f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}", _read_level)
+ACCESS_LOG = Kind("off, on or a path on one line", _read_access_log, anchor=_anchor_access_log)
