@@ -1,0 +1,74 @@
+"""The lines of an INI text: headers and entries, each with its number. Pure; any process.
+
+Reads what configparser reads, which keeps no line numbers and stops at the first fault; what the entries mean
+is the reader's, `rpccluster.config.ini`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass, replace
+from typing import Union
+
+__all__ = ["Entry", "Header", "Item", "Stray", "scan"]
+
+_HEADER = re.compile(r"\[([^]]+)\]")
+_ENTRY = re.compile(r"([^=:]+?)\s*[=:]\s*(.*)")
+
+
+@dataclass(frozen=True)
+class Header:
+    """``[name]``."""
+
+    line: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """``key = text`` with its continuation lines; ``section`` is None before the first header."""
+
+    line: int
+    section: str | None
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A line that is neither."""
+
+    line: int
+    text: str
+
+
+Item = Union[Header, Entry, Stray]
+
+
+def scan(text: str) -> list[Item]:
+    """What stands in ``text``, in order. A line indented deeper than the entry before it continues that entry."""
+    items: list[Item] = []
+    section, margin = None, 0
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        content = line.strip()
+        if not content or content[0] in "#;":
+            continue
+        depth = len(line) - len(line.lstrip())
+        last = items[-1] if items else None
+        if isinstance(last, Entry) and depth > margin:
+            items[-1] = replace(last, text=f"{last.text}\n{content}")
+            continue
+        margin = depth
+        items.append(_item(number, content, section))
+        if isinstance(items[-1], Header):
+            section = items[-1].name
+    return items
+
+
+def _item(number: int, content: str, section: str | None) -> Item:
+    if header := _HEADER.fullmatch(content):
+        return Header(number, header[1])
+    if entry := _ENTRY.fullmatch(content):
+        return Entry(number, section, entry[1].lower(), entry[2])
+    return Stray(number, content)
