@@ -1,0 +1,32 @@
+"""The configuration: options as data, the file that sets them, and every fault with its line.
+
+Owns all of that and no more: nothing is opened, locked or changed here. Any process.
+"""
+
+from __future__ import annotations
+
+from rpccluster.config.accounts import gid_of, uid_of
+from rpccluster.config.checks import Machine
+from rpccluster.config.configuration import Configuration, Sources, load, refused_changes, reload
+from rpccluster.config.cpulist import CPU_AUTO, CPU_NONE, CPUChoice
+from rpccluster.config.origin import Fault, Origin
+from rpccluster.config.schema import OPTIONS, Option, Options
+
+__all__ = [
+    "CPU_AUTO",
+    "CPU_NONE",
+    "OPTIONS",
+    "CPUChoice",
+    "Configuration",
+    "Fault",
+    "Machine",
+    "Option",
+    "Options",
+    "Origin",
+    "Sources",
+    "gid_of",
+    "load",
+    "refused_changes",
+    "reload",
+    "uid_of",
+]
