@@ -43,7 +43,8 @@ setup(
         "gevent>=24.2",
         "msgpack>=1.2.4; platform_python_implementation == 'CPython' and python_version >= '3.10'",
         "msgpack>=1.1; platform_python_implementation != 'CPython' or python_version < '3.10'",
-        "psutil>=5.9",
+        "psutil>=5.9; platform_python_implementation == 'CPython'",
+        "psutil>=5.9,<7; platform_python_implementation != 'CPython'",  # 7 does not import on PyPy 3.9
         "setproctitle>=1.3",
         "click>=8.1",
     ],

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rpccluster import system
+from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.assignment import WorkerEntry
 from rpccluster.ipc.messages import Accept, BootFailed, Message, Ready, ReopenLogs, WantsToRetire
@@ -159,7 +160,7 @@ class Supervisor:
 
     def _one_more(self) -> None:
         drained = self.cluster.phase is Phase.DRAINED
-        self.scale(1 if drained else min(self.cluster.number_workers + 1, policy.MOST_WORKERS))
+        self.scale(1 if drained else min(self.cluster.number_workers + 1, MOST_WORKERS))
 
     def _one_fewer(self) -> None:
         if self.cluster.phase is not Phase.DRAINED:

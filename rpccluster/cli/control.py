@@ -1,0 +1,99 @@
+"""The subcommands that speak to a running master through its control socket."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from rpccluster.cli.main import cli
+from rpccluster.client import Client
+from rpccluster.config import Sources, load
+from rpccluster.errors import EXIT_FAULT, ConnectFailed, ConnectionLost, RemoteError, StartError
+
+__all__ = ["ask"]
+
+EXIT_NO_MASTER = 3
+_PATIENCE_SECONDS = 86_400.0  # a command returns when the thing is done; how long that takes is the master's affair
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="as JSON, for programs")
+@click.pass_obj
+def status(sources: Sources, as_json: bool) -> None:
+    """Show the master and its workers."""
+    told = ask(sources, "status")
+    click.echo(json.dumps(told, indent=2) if as_json else _table(told))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("number", metavar="N|+N|-N", type=click.UNPROCESSED)
+@click.pass_obj
+def scale(sources: Sources, number: str) -> None:
+    """Want N workers, or N more or fewer; wait until it is so."""
+    click.echo(f"{ask(sources, 'scale', number)['number_workers']} workers")
+
+
+@cli.command()
+@click.pass_obj
+def reload(sources: Sources) -> None:
+    """Read the configuration again and replace the workers one by one; wait until it is done."""
+    click.echo(f"generation {ask(sources, 'reload')['generation']}")
+
+
+@cli.command()
+@click.pass_obj
+def upgrade(sources: Sources) -> None:
+    """Let a new master, from the code on disk, take over; wait until it has."""
+    click.echo(f"master {ask(sources, 'upgrade')['pid']}")
+
+
+@cli.command()
+@click.option("--now", is_flag=True, help="do not wait for running calls")
+@click.pass_obj
+def stop(sources: Sources, now: bool) -> None:
+    """Stop the cluster; wait until its workers are gone."""
+    ask(sources, "stop", now)
+
+
+def ask(sources: Sources, method: str, *params: Any) -> Any:
+    """Call ``method`` of the master and wait for its answer; ends the program with the contract's codes if there is none."""
+    path = load(sources).options.control_socket
+    if not path:
+        raise StartError("found no control_socket in the configuration, expected one to reach the master by")
+    try:
+        with Client(f"unix://{path}", timeout=_PATIENCE_SECONDS) as client:
+            return client.call(method, *params)
+    except RemoteError as error:
+        _fail(error.message, EXIT_FAULT)
+    except ConnectFailed as error:
+        _fail(f"no master answers: {error}", EXIT_NO_MASTER)
+    except ConnectionLost:
+        _fail("the master ended before it had answered", EXIT_NO_MASTER)
+
+
+def _fail(text: str, exit_code: int) -> None:
+    click.echo(f"rpccluster: {text}", err=True)
+    sys.exit(exit_code)
+
+
+_COLUMNS = ("slot", "pid", "generation", "state", "cpus", "connections", "active_calls", "calls", "errors", "rss_bytes")
+
+
+def _table(told: dict[str, Any]) -> str:
+    master = told["master"]
+    lines = [
+        f"master {master['pid']}: {master['state']}, generation {master['generation']}, version {master['version']}, "
+        f"{master['number_workers']} workers wanted, up {master['uptime_seconds']:.0f} s",
+        "listening at " + ", ".join(master["listeners"]),
+    ]
+    rows = [list(_COLUMNS)] + [[_cell(worker[column]) for column in _COLUMNS] for worker in told["workers"]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

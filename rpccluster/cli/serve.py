@@ -1,0 +1,116 @@
+"""Putting a master together from a configuration. The one place where master and worker meet.
+
+Runs in the process that becomes the master, and in its forked workers up to the worker's entry.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rpccluster import system
+from rpccluster.config import Configuration, Machine, Options, Sources, load
+from rpccluster.errors import StartError
+from rpccluster.ipc.assignment import Assignment
+from rpccluster.log import LogFiles, logger, say, set_up_logging
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.daemonize import StartReport, daemonize
+from rpccluster.master.listeners import Listener, close_listeners, open_control_listener, open_listeners
+from rpccluster.master.pidfile import Pidfile
+from rpccluster.master.supervisor import Supervisor
+from rpccluster.master.upgrade import CommandLine, Inheritance
+from rpccluster.privileges import identity_of
+
+__all__ = ["serve"]
+
+SPARE_DESCRIPTORS = 256  # beside worker_connections: files of the service, listeners, the loop
+
+
+def serve(sources: Sources, arguments: list[str]) -> int:
+    """Run a cluster until it ends. Returns the exit code. Raises `StartError` before a daemon has detached."""
+    command = CommandLine(arguments, os.getcwd())
+    inheritance = Inheritance.from_environment()
+    configuration = load(sources, Machine())
+    report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
+    try:
+        supervisor = _assemble(configuration, command, report, inheritance)
+    except StartError as error:
+        for line in str(error).splitlines():
+            say(f"rpccluster: {line}")
+        report.send(error.exit_code)
+        return error.exit_code
+    return supervisor.run()
+
+
+def _assemble(
+    configuration: Configuration, command: CommandLine, report: StartReport, inheritance: Inheritance | None
+) -> Supervisor:
+    """Take everything that a master holds, the pidfile's lock first. Raises `StartError` with nothing left behind."""
+    options = configuration.options
+    pidfile = _pidfile(options, inheritance)
+    logs = _open_logs(options)
+    if options.umask is not None:
+        os.umask(options.umask)
+    if options.chdir:
+        os.chdir(options.chdir)
+    system.raise_descriptor_limit(options.worker_connections + SPARE_DESCRIPTORS)
+    inherited = inheritance.listeners if inheritance else []
+    listeners = open_listeners(options, identity_of(options.user, options.group), inherited)
+    close_listeners([listener for listener in inherited if listener not in listeners], is_last=False)
+    try:
+        control = _control(options, inheritance)
+    except StartError:
+        close_listeners([listener for listener in listeners if listener not in inherited], is_last=True)
+        raise
+    logger.info("Starting rpccluster with pid: %d", os.getpid())
+    if logs.log_path and inheritance is None:
+        addresses = ", ".join(str(listener.actual) for listener in listeners)
+        say(f"rpccluster: listening at {addresses}, logging to {logs.log_path}")
+    operating_system = system.System()
+    cluster = Cluster(
+        configuration,
+        generation=inheritance.generation + 1 if inheritance else 1,
+        listeners=listeners,
+        logs=logs,
+        workers=[],
+        started_at=operating_system.monotonic(),
+        is_heir=inheritance is not None,
+    )
+    return Supervisor(operating_system, cluster, _be_worker, command, report, pidfile, control, inheritance)
+
+
+def _be_worker(assignment: Assignment) -> int:
+    """In a forked child: gevent is imported here, never in the master."""
+    from rpccluster.worker.main import run
+
+    return run(assignment)
+
+
+def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | None:
+    """Locked before anything else is touched. An heir writes its pid only when it takes over."""
+    if not options.pidfile:
+        return None
+    if inheritance and inheritance.pidfile and inheritance.pidfile.path == options.pidfile:
+        return inheritance.pidfile
+    pidfile = Pidfile.acquire(options.pidfile, is_single=options.single_instance)
+    if inheritance is None:
+        pidfile.write(os.getpid())
+    return pidfile
+
+
+def _open_logs(options: Options) -> LogFiles:
+    owner = identity_of(options.user, options.group)
+    logs = LogFiles.for_options(options.log_file, options.access_log, (owner.uid, owner.gid) if owner else None)
+    try:
+        logs.open()
+    except OSError as error:
+        raise StartError(f"cannot open the log {error.filename}: {error.strerror}") from error
+    set_up_logging(logs.log_descriptor, options.log_level)
+    return logs
+
+
+def _control(options: Options, inheritance: Inheritance | None) -> Listener | None:
+    if not options.control_socket:
+        return None
+    if inheritance and inheritance.control and str(inheritance.control.wanted) == f"unix://{options.control_socket}":
+        return inheritance.control
+    return open_control_listener(options.control_socket)

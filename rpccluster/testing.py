@@ -1,0 +1,202 @@
+"""A real cluster for tests, of services as of this project: started in a folder, asked, signalled, ended.
+
+Owns the processes it starts and ends them, whatever happens. Runs in the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Callable, TypeVar
+
+from rpccluster.client import Client
+from rpccluster.errors import RPCClusterError
+
+__all__ = ["RunningCluster", "is_alive", "running_cluster", "wait_until"]
+
+_T = TypeVar("_T")
+_LOOK_SECONDS = 0.02
+
+
+def wait_until(condition: Callable[[], _T], seconds: float = 20.0, what: str = "") -> _T:
+    """Wait until ``condition`` returns something true, and return it. Raises AssertionError after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so after {seconds:g} seconds: {what or condition}")
+        time.sleep(_LOOK_SECONDS)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that pid runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+class RunningCluster:
+    """A cluster started from ``folder/cluster.ini``. Its log is ``folder/cluster.log``; stderr goes there, too."""
+
+    def __init__(self, folder: Path, options: Mapping[str, object], *, environment: Mapping[str, str] | None = None) -> None:
+        """``options`` are keys of the configuration file; what a test needs is set unless given."""
+        self.folder = folder
+        self.config = folder / "cluster.ini"
+        self.log = folder / "cluster.log"
+        self._environment = dict(os.environ, PYTHONPATH=str(folder), **(environment or {}))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pids: set[int] = set()
+        self.options: dict[str, object] = {
+            "service": "rpccluster.demo:Demo",
+            "bind": "tcp://127.0.0.1:0",
+            "number_workers": 2,
+            "graceful_timeout": 10,
+            "pidfile": folder / "cluster.pid",
+            "control_socket": folder / "control.sock",
+            **options,
+        }
+        self.write_config()
+
+    def write_config(self, **changes: object) -> None:
+        """Write the configuration file, with ``changes`` from now on; a value of None leaves a key out."""
+        self.options.update(changes)
+        lines = [f"{key} = {_ini(value)}" for key, value in self.options.items() if value is not None]
+        self.config.write_text("[cluster]\n" + "\n".join(lines) + "\n")
+
+    def command(self, *arguments: str) -> list[str]:
+        """The program with ``-c`` and ``arguments``."""
+        return [sys.executable, "-m", "rpccluster", "-c", str(self.config), *arguments]
+
+    def run(self, *arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run the program with ``arguments`` to its end."""
+        return subprocess.run(
+            self.command(*arguments), env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
+        )
+
+    def start(self, *arguments: str, are_ready: bool = True) -> RunningCluster:
+        """Start the master in the foreground and wait until all workers are ready."""
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                self.command(*arguments), env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        if are_ready:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, seconds: float = 30.0) -> dict[str, Any]:
+        """Wait until the master runs and as many workers are ready as should be; return the status."""
+
+        def settled() -> dict[str, Any] | None:
+            assert self._process is None or self._process.poll() is None, self.log_text()
+            status = self.try_status()
+            if status is None or status["master"]["state"] != "running":
+                return None
+            ready = [worker for worker in status["workers"] if worker["state"] == "ready"]
+            return status if len(ready) == len(status["workers"]) == status["master"]["number_workers"] else None
+
+        return wait_until(settled, seconds, "all workers are ready")
+
+    # -- asking
+
+    def control(self, timeout: float = 60.0) -> Client:
+        """A client of the control socket."""
+        return Client(f"unix://{self.options['control_socket']}", timeout=timeout)
+
+    def status(self) -> dict[str, Any]:
+        """What ``status`` tells. Raises what the client raises."""
+        with self.control() as control:
+            status: dict[str, Any] = control.call("status")
+        self._pids.update([status["master"]["pid"], *(worker["pid"] for worker in status["workers"])])
+        return status
+
+    def try_status(self) -> dict[str, Any] | None:
+        """Likewise, None if no master answers."""
+        with contextlib.suppress(RPCClusterError):
+            return self.status()
+        return None
+
+    @property
+    def address(self) -> str:
+        """The first address it listens at."""
+        return str(self.status()["master"]["listeners"][0])
+
+    def client(self, timeout: float = 30.0) -> Client:
+        """A client of the service."""
+        return Client(self.address, timeout=timeout)
+
+    def worker_pids(self) -> list[int]:
+        """The pids of the workers that are ready, by slot."""
+        return [worker["pid"] for worker in self.status()["workers"] if worker["state"] == "ready"]
+
+    @property
+    def master_pid(self) -> int:
+        """The pid of the master that was started here, or of the one that took over."""
+        status = self.try_status()
+        if status is not None:
+            return int(status["master"]["pid"])
+        assert self._process is not None
+        return self._process.pid
+
+    def log_text(self) -> str:
+        """All that was logged."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def wait_log(self, text: str, seconds: float = 20.0) -> None:
+        """Wait until ``text`` stands in the log."""
+        wait_until(lambda: text in self.log_text(), seconds, f"{text!r} in the log")
+
+    # -- ending
+
+    def signal(self, signum: int) -> None:
+        """Send the master a signal."""
+        os.kill(self.master_pid, signum)
+
+    def wait(self, seconds: float = 30.0) -> int:
+        """Wait for the master that was started here to end; return its exit code."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def stop(self) -> None:
+        """End every process of this cluster that still runs, by pid."""
+        self.try_status()
+        if self._process is not None and self._process.poll() is None:
+            self._pids.add(self._process.pid)
+        for pid in self._pids:
+            if is_alive(pid) and _is_ours(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(10)
+        for pid in self._pids:
+            wait_until(lambda pid=pid: not (is_alive(pid) and _is_ours(pid)), 10, f"{pid} is gone")  # type: ignore[misc]
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether the pid still belongs to a process of a cluster: it may have been given to another."""
+    with contextlib.suppress(OSError):
+        return b"rpccluster" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def _ini(value: object) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value).replace("%", "%%")
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path, **options: object) -> Iterator[RunningCluster]:
+    """A cluster that serves, and is gone afterwards."""
+    cluster = RunningCluster(folder, options)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
