@@ -43,7 +43,8 @@ class Tally:
 
 
 def parse() -> Options:
-    """The options of the command line."""
+    """The options of the command line. From here on an error ends the load in one line instead of a traceback."""
+    sys.excepthook = _complain
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, default=1)
@@ -51,6 +52,11 @@ def parse() -> Options:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--method", choices=["sum", "echo"], default="sum")
     return parser.parse_args(namespace=Options())
+
+
+def _complain(kind: type[BaseException], error: BaseException, traceback: object) -> None:
+    text = " ".join(str(error).split())
+    print(f"load: {kind.__name__}: {text:.300}", file=sys.stderr)
 
 
 def say_ready(readline: Callable[[], str] = sys.stdin.readline) -> Tally:
