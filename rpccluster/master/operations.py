@@ -76,7 +76,7 @@ class Operations:
         supervisor = self._supervisor
         wanted = _new_number(params[0], supervisor.cluster.number_workers)
         began = supervisor.now()
-        supervisor.scale(wanted)
+        supervisor.commands.scale(wanted)
 
         def check() -> Outcome | None:
             cluster = supervisor.cluster
@@ -91,7 +91,7 @@ class Operations:
     def _reload(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
         supervisor = self._supervisor
-        supervisor.reload()
+        supervisor.commands.reload()
 
         def check() -> Outcome | None:
             outcome = supervisor.reloading.outcome
@@ -104,7 +104,7 @@ class Operations:
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
         succession = self._supervisor.succession
-        self._supervisor.upgrade()
+        self._supervisor.commands.upgrade()
 
         def check() -> Outcome | None:
             if succession.outcome is None:
@@ -115,7 +115,7 @@ class Operations:
 
     def _stop(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0, 1)
-        self._supervisor.stop(is_quick=bool(params and params[0]))
+        self._supervisor.commands.stop(is_quick=bool(params and params[0]))
         self._waiting.append((lambda: None if self._supervisor.cluster.workers else Outcome(None, True), answer))
 
 
