@@ -26,7 +26,7 @@ _LONGEST = 200
 
 
 class _Formatter(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(record.created))
 
 

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 _LOOK_SECONDS = 0.02
 
 
-def wait_until(condition: Callable[[], _T], seconds: float = 20.0, what: str = "") -> _T:
+def wait_until(condition: Callable[[], _T | None], seconds: float = 20.0, what: str = "") -> _T:
     """Wait until ``condition`` returns something true, and return it. Raises AssertionError after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -48,7 +48,9 @@ def is_alive(pid: int) -> bool:
 class RunningCluster:
     """A cluster started from ``folder/cluster.ini``. Its log is ``folder/cluster.log``; stderr goes there, too."""
 
-    def __init__(self, folder: Path, options: Mapping[str, object], *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, options: Mapping[str, object], *, environment: Mapping[str, str] | None = None
+    ) -> None:
         """``options`` are keys of the configuration file; what a test needs is set unless given."""
         self.folder = folder
         self.config = folder / "cluster.ini"
@@ -79,8 +81,9 @@ class RunningCluster:
 
     def run(self, *arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run the program with ``arguments`` to its end."""
+        command = self.command(*arguments)
         return subprocess.run(
-            self.command(*arguments), env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
+            command, env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
         )
 
     def start(self, *arguments: str, are_ready: bool = True) -> RunningCluster:

@@ -59,7 +59,7 @@ def stop(sources: Sources, now: bool) -> None:
 
 
 def ask(sources: Sources, method: str, *params: Any) -> Any:
-    """Call ``method`` of the master and wait for its answer; ends the program with the contract's codes if there is none."""
+    """The master's answer to ``method``; without one this ends the program with the contract's code."""
     path = load(sources).options.control_socket
     if not path:
         raise StartError("found no control_socket in the configuration, expected one to reach the master by")

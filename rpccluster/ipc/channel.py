@@ -39,7 +39,7 @@ class Channel:
         return bool(self._outbox) and not self.is_closed
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send ``message`` now, or queue it if there is no room. The descriptors are copied; a dead peer is no error."""
+        """Send ``message``, or queue it if there is no room. Descriptors are copied; a dead peer is no error."""
         self._outbox.append((encode(message), [os.dup(descriptor) for descriptor in descriptors]))
         self.flush()
 

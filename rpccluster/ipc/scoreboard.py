@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import mmap
 
-__all__ = ["Cell", "HEADER_CELLS", "ROW_CELLS", "Row", "RowState", "Scoreboard"]
+__all__ = ["HEADER_CELLS", "ROW_CELLS", "Cell", "Row", "RowState", "Scoreboard"]
 
 ROW_CELLS = 32  # 256 bytes: rows of two writers never share a cache line
 HEADER_CELLS = 32

@@ -76,7 +76,7 @@ class Operations:
         supervisor = self._supervisor
         wanted = _new_number(params[0], supervisor.cluster.number_workers)
         began = supervisor.now()
-        supervisor.scale(wanted)
+        supervisor.commands.scale(wanted)
 
         def check() -> Outcome | None:
             cluster = supervisor.cluster
@@ -91,32 +91,32 @@ class Operations:
     def _reload(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
         supervisor = self._supervisor
-        supervisor.reload()
+        supervisor.commands.reload()
 
         def check() -> Outcome | None:
-            outcome = supervisor.reloading.outcome
-            if outcome is None:
-                return None
-            return Outcome(f"RuntimeError: {outcome}" if outcome else None, {"generation": supervisor.cluster.generation})
+            return _outcome(supervisor.reloading.outcome, {"generation": supervisor.cluster.generation})
 
         self._waiting.append((check, answer))
 
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
         succession = self._supervisor.succession
-        self._supervisor.upgrade()
+        self._supervisor.commands.upgrade()
 
         def check() -> Outcome | None:
-            if succession.outcome is None:
-                return None
-            return Outcome(f"RuntimeError: {succession.outcome}" if succession.outcome else None, {"pid": succession.heir})
+            return _outcome(succession.outcome, {"pid": succession.heir})
 
         self._waiting.append((check, answer))
 
     def _stop(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0, 1)
-        self._supervisor.stop(is_quick=bool(params and params[0]))
+        self._supervisor.commands.stop(is_quick=bool(params and params[0]))
         self._waiting.append((lambda: None if self._supervisor.cluster.workers else Outcome(None, True), answer))
+
+
+def _outcome(reason: str | None, result: Any) -> Outcome | None:
+    """From None while it runs, "" if it went well, else why it did not."""
+    return None if reason is None else Outcome(f"RuntimeError: {reason}" if reason else None, result)
 
 
 def _expect(params: list[Any], *counts: int) -> None:

@@ -47,13 +47,17 @@ class Reloading:
         listeners = open_listeners(options, owner, cluster.listeners)
         logs = cluster.logs
         if (options.log_file, options.access_log) != (cluster.options.log_file, cluster.options.access_log):
-            logs = LogFiles.for_options(options.log_file, options.access_log, owner and (owner.uid, owner.gid))
+            logs = LogFiles.for_options(options.log_file, options.access_log, (owner.uid, owner.gid) if owner else None)
             try:
                 logs.open()
             except OSError as error:
                 close_listeners([each for each in listeners if each not in cluster.listeners], is_last=True)
                 raise StartError(f"cannot open the log: {error}") from error
         return Staged(changed, cluster.generation + 1, listeners, logs)
+
+    def refuse(self, reason: str) -> None:
+        """Not now."""
+        self._fail(reason)
 
     def commit(self, now: float) -> None:
         """The staged configuration is the cluster's from now on; older workers are replaced one by one."""

@@ -52,7 +52,7 @@ class Roster:
         self._on_message = on_message
         self._close_in_child = close_in_child
         self._scoreboard = Scoreboard(MOST_ROWS)
-        self._lock = TemporaryFile(prefix="rpccluster-accept-lock-")  # noqa: SIM115 - closed with the process
+        self._lock = TemporaryFile(prefix="rpccluster-accept-lock-")
         self.workers: list[WorkerHandle] = []
 
     def spawn(

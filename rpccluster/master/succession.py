@@ -91,7 +91,9 @@ class Succession:
 class Heir:
     """The new master's side: waits for the old one's word."""
 
-    def __init__(self, loop: Loop, inheritance: Inheritance, on_go: Callable[[], None], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: Loop, inheritance: Inheritance, on_go: Callable[[], None], on_lost: Callable[[], None]
+    ) -> None:
         """``on_lost`` is called if the old master ends, or gives up, before it said `Go`."""
         self._loop = loop
         self._inheritance = inheritance

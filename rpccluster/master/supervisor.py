@@ -5,20 +5,18 @@ Owns everything the master holds open. What should be done is decided in `rpcclu
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from rpccluster import system
-from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.assignment import WorkerEntry
-from rpccluster.ipc.messages import Accept, BootFailed, Message, Ready, ReopenLogs, WantsToRetire
+from rpccluster.ipc.messages import Accept, BootFailed, Message, Ready, WantsToRetire
 from rpccluster.ipc.messages import Retire as RetireOrder
 from rpccluster.log import logger, say
 from rpccluster.master import policy
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.commands import Commands
 from rpccluster.master.control import ControlServer
 from rpccluster.master.daemonize import StartReport
 from rpccluster.master.listeners import Listener, close_listeners
@@ -31,7 +29,7 @@ from rpccluster.master.restarts import EARLY_SECONDS
 from rpccluster.master.roster import Roster
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.succession import Heir, Succession
-from rpccluster.master.upgrade import CommandLine, Inheritance, begin_upgrade
+from rpccluster.master.upgrade import CommandLine, Inheritance, Upgrade, begin_upgrade
 from rpccluster.master.worker_handle import HUNG, WorkerEvent, WorkerHandle, WorkerState
 
 __all__ = ["Supervisor"]
@@ -70,6 +68,7 @@ class Supervisor:
         self.reloading = Reloading(cluster)
         self.succession = Succession(operating_system, self._loop, self._leave)
         self._heir = Heir(self._loop, inheritance, self._take_over, self._lose_old_master) if inheritance else None
+        self.commands = Commands(self, self._roster, operating_system)
         self._operations = Operations(self)
         self._control: ControlServer | None = None
         self._watched_at = self.now()
@@ -110,7 +109,7 @@ class Supervisor:
         for worker, exit_ in self._roster.bury():
             self._note_end(worker, exit_)
         for signum in self._signals.take():
-            self._handle_signal(signum)
+            self.commands.handle_signal(signum)
         now = self.now()
         self.succession.check_deadline(now)
         if now - self._watched_at >= WATCH_SECONDS:
@@ -120,91 +119,17 @@ class Supervisor:
                 if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
                     self.cluster.restarts.note_survivor()
 
-    # -- signals and commands
+    def close_listeners(self) -> None:
+        """Accept nothing any more: close this process's copies of the listeners."""
+        close_listeners(self.cluster.listeners, is_last=self._owns_paths)
+        self.cluster.listeners.clear()
 
-    def _handle_signal(self, signum: int) -> None:
-        if signum != signal.SIGCHLD:
-            logger.info("Handling signal: %s", signal.Signals(signum).name[3:].lower())
-        handler = self._SIGNALS.get(signum)
-        if handler is not None:
-            handler(self)
-
-    def stop(self, *, is_quick: bool = False) -> None:
-        """Stop the cluster: gracefully within ``graceful_timeout``, or at once."""
+    def start_heir(self) -> Upgrade | None:
+        """Start a new master that inherits what this one holds."""
         cluster = self.cluster
-        if cluster.phase is Phase.QUITTING or (cluster.is_stopping and not is_quick):
-            return
-        self.succession.give_up()
-        is_guest = cluster.phase is Phase.STANDBY or (cluster.phase is Phase.STARTING and cluster.is_heir)
-        cluster.phase = Phase.QUITTING if is_quick or is_guest else Phase.STOPPING
-        system.notify_systemd("STOPPING=1")
-        self._close_listeners()
-
-    def reload(self) -> None:
-        """HUP: see `Reloading`."""
-        if self.cluster.is_stopping or self.succession.is_under_way or self.cluster.phase is Phase.STARTING:
-            self.reloading.outcome = "found a start, stop or upgrade under way, expected a running cluster"
-            logger.error("Reload refused: %s", self.reloading.outcome)
-            return
-        candidate = self.cluster.staged.candidate if self.cluster.staged else None
-        self.reloading.stage(self.now())
-        if candidate is not None:
-            self._roster.kill(candidate, "overtaken by another reload")
-
-    def scale(self, number_workers: int) -> None:
-        """Want so many workers from now on."""
-        cluster = self.cluster
-        if cluster.phase is Phase.DRAINED:
-            cluster.phase = Phase.RUNNING
-        cluster.number_workers = number_workers
-
-    def _one_more(self) -> None:
-        drained = self.cluster.phase is Phase.DRAINED
-        self.scale(1 if drained else min(self.cluster.number_workers + 1, MOST_WORKERS))
-
-    def _one_fewer(self) -> None:
-        if self.cluster.phase is not Phase.DRAINED:
-            self.scale(max(1, self.cluster.number_workers - 1))
-
-    def _drain(self) -> None:
-        if self.cluster.phase is Phase.RUNNING:
-            self.cluster.phase = Phase.DRAINED
-
-    def _reopen_logs(self) -> None:
-        try:
-            descriptors = self.cluster.logs.reopen()
-        except OSError as error:
-            logger.error("Cannot reopen the log: %s", error)
-            return
-        for worker in self.cluster.workers:
-            self._roster.say(worker, ReopenLogs(), descriptors)
-
-    def upgrade(self) -> None:
-        """USR2: see `Succession`."""
-        cluster = self.cluster
-        refused = ""
-        if self._system.getpid() == 1:
-            refused = "as pid 1 this master would take its whole container with it"
-        elif cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or cluster.staged is not None:
-            refused = f"the cluster is {'reloading' if cluster.staged else cluster.phase.value}"
-        self.succession.begin(
-            lambda: begin_upgrade(
-                self._system, self._command, cluster.generation, cluster.listeners, self._control_listener, self._pidfile
-            ),
-            refused,
+        return begin_upgrade(
+            self._system, self._command, cluster.generation, cluster.listeners, self._control_listener, self._pidfile
         )
-
-    _SIGNALS: dict[int, Callable[[Supervisor], None]] = {
-        signal.SIGTERM: stop,
-        signal.SIGINT: lambda self: self.stop(is_quick=True),
-        signal.SIGQUIT: lambda self: self.stop(is_quick=True),
-        signal.SIGHUP: reload,
-        signal.SIGTTIN: _one_more,
-        signal.SIGTTOU: _one_fewer,
-        signal.SIGUSR1: _reopen_logs,
-        signal.SIGUSR2: upgrade,
-        signal.SIGWINCH: _drain,
-    }
 
     # -- what workers say, and how they end
 
@@ -296,7 +221,7 @@ class Supervisor:
         if self._exit_code is None:
             self._exit_code = 0
 
-    _PERFORM: dict[type, Callable[[Supervisor, Any], None]] = {
+    _PERFORM: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
         policy.Spawn: _spawn,
         policy.Retire: _retire,
         policy.Question: _question,
@@ -333,7 +258,7 @@ class Supervisor:
         logger.info("The new master (pid: %d) has taken over", self.succession.heir)
         self.cluster.phase = Phase.LEAVING
         self._owns_paths = False
-        self._close_listeners()
+        self.close_listeners()
         if self._control is not None:
             self._control.stop_listening(is_last=False)
         if self._pidfile is not None:
@@ -344,16 +269,12 @@ class Supervisor:
         if self._control_listener is not None:
             self._control = ControlServer(self._loop, self._control_listener, self._operations.methods())
 
-    def _close_listeners(self) -> None:
-        close_listeners(self.cluster.listeners, is_last=self._owns_paths)
-        self.cluster.listeners.clear()
-
     # -- the end
 
     def _close(self, exit_code: int) -> int:
         for worker in self.cluster.workers:
             self._roster.kill(worker, "the master ends")
-        self._close_listeners()
+        self.close_listeners()
         self._operations.end()
         if self._control is not None:
             self._control.close()

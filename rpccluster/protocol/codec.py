@@ -14,7 +14,15 @@ import msgpack
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Message, to_message
 
-__all__ = ["DECODE_ERRORS", "StreamDecoder", "make_packer", "make_unpacker", "pack_notify", "pack_request", "pack_response"]
+__all__ = [
+    "DECODE_ERRORS",
+    "StreamDecoder",
+    "make_packer",
+    "make_unpacker",
+    "pack_notify",
+    "pack_request",
+    "pack_response",
+]
 
 #: What an Unpacker raises for bytes that are not MessagePack or pass a limit. After any of them throw it away.
 DECODE_ERRORS = (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError, MemoryError)

@@ -32,6 +32,7 @@ class SharedDecoder:
 
     def __init__(self, max_message_size: int) -> None:
         self._limit = max_message_size
+        self._end = 0  # bytes fed to the Unpacker in all its life
         self._renew()
 
     def decode(self, data: bytes) -> tuple[list[Any], Partial | None]:

@@ -117,14 +117,14 @@ class Connection:
     """One socket. The engine uses ``out``, ``gathered``, ``pending``, ``is_choked`` and ``needs_look`` directly."""
 
     __slots__ = (
-        "_all",
         "_address",
+        "_all",
         "_deferred",
         "_heard_at",
         "_is_eof",
         "_is_sealed",
-        "_pause",
         "_partial",
+        "_pause",
         "_reader",
         "_socket",
         "_unsent",

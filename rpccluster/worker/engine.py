@@ -251,7 +251,7 @@ class Engine:
         return text
 
 
-class _Runner(greenlet):  # type: ignore[misc]
+class _Runner(greenlet):
     """A greenlet that runs calls, one after another; ``call`` is the one it is at."""
 
     def __init__(self, engine: Engine, hub: greenlet) -> None:

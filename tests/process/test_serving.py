@@ -29,7 +29,7 @@ def test_errors_cross_the_wire_as_the_contract_words_them(cluster):
     """Each kind of failure has its own error, and the connection lives on."""
     running = cluster(number_workers=1)
     with running.client() as client:
-        with pytest.raises(RemoteError, match="^RuntimeError: boom$"):
+        with pytest.raises(RemoteError, match=r"^RuntimeError: boom$"):
             client.call("fail", "boom")
         with pytest.raises(NoMethodError) as raised:
             client.call("nope")

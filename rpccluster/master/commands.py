@@ -1,0 +1,114 @@
+"""What a person may ask of a running master, by signal or control socket, and what each signal means.
+
+Changes what is wanted; how it comes about is the policy's. Runs in the master.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+from rpccluster.config.cpus import MOST_WORKERS
+from rpccluster.ipc.messages import ReopenLogs
+from rpccluster.log import logger
+from rpccluster.master.policy import Phase
+from rpccluster.master.roster import Roster
+from rpccluster.system import System, notify_systemd
+
+if TYPE_CHECKING:
+    from rpccluster.master.supervisor import Supervisor
+
+__all__ = ["Commands"]
+
+
+class Commands:
+    """The commands to one master."""
+
+    def __init__(self, supervisor: Supervisor, roster: Roster, system: System) -> None:
+        self._supervisor = supervisor
+        self._cluster = supervisor.cluster
+        self._roster = roster
+        self._system = system
+
+    def handle_signal(self, signum: int) -> None:
+        """Do what the signal asks for; CHLD only wakes the loop, which always looks for the dead."""
+        command = self._SIGNALS.get(signum)
+        if command is not None:
+            logger.info("Handling signal: %s", signal.Signals(signum).name[3:].lower())
+            command(self)
+
+    def stop(self, *, is_quick: bool = False) -> None:
+        """Stop the cluster: gracefully within ``graceful_timeout``, or at once."""
+        cluster = self._cluster
+        if cluster.phase is Phase.QUITTING or (cluster.is_stopping and not is_quick):
+            return
+        self._supervisor.succession.give_up()
+        is_guest = cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)
+        cluster.phase = Phase.QUITTING if is_quick or is_guest else Phase.STOPPING
+        notify_systemd("STOPPING=1")
+        self._supervisor.close_listeners()
+
+    def reload(self) -> None:
+        """Read the configuration again and replace the workers one by one."""
+        cluster, reloading = self._cluster, self._supervisor.reloading
+        if cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or self._supervisor.succession.is_under_way:
+            reloading.refuse(f"the cluster is {'upgrading' if cluster.phase is Phase.RUNNING else cluster.phase.value}")
+            return
+        candidate = cluster.staged.candidate if cluster.staged else None
+        reloading.stage(self._supervisor.now())
+        if candidate is not None:
+            self._roster.kill(candidate, "overtaken by another reload")
+
+    def scale(self, number_workers: int) -> None:
+        """Want so many workers from now on."""
+        if self._cluster.phase is Phase.DRAINED:
+            self._cluster.phase = Phase.RUNNING
+        self._cluster.number_workers = number_workers
+
+    def add_worker(self) -> None:
+        """One worker more; after a drain, the first one."""
+        is_drained = self._cluster.phase is Phase.DRAINED
+        self.scale(1 if is_drained else min(self._cluster.number_workers + 1, MOST_WORKERS))
+
+    def remove_worker(self) -> None:
+        """One worker fewer, never below one."""
+        if self._cluster.phase is not Phase.DRAINED:
+            self.scale(max(1, self._cluster.number_workers - 1))
+
+    def drain(self) -> None:
+        """Retire all workers and keep the master; callers wait in the backlog until workers are wanted again."""
+        if self._cluster.phase is Phase.RUNNING:
+            self._cluster.phase = Phase.DRAINED
+
+    def reopen_logs(self) -> None:
+        """Open the log files anew, here and in the workers."""
+        try:
+            descriptors = self._cluster.logs.reopen()
+        except OSError as error:
+            logger.error("Cannot reopen the log: %s", error)
+            return
+        for worker in self._cluster.workers:
+            self._roster.say(worker, ReopenLogs(), descriptors)
+
+    def upgrade(self) -> None:
+        """Let a new master, from the code on disk, take over."""
+        cluster = self._cluster
+        refused = ""
+        if self._system.getpid() == 1:
+            refused = "a master that is pid 1 would take its whole container with it"
+        elif cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or cluster.staged is not None:
+            refused = f"the cluster is {'reloading' if cluster.staged else cluster.phase.value}"
+        self._supervisor.succession.begin(self._supervisor.start_heir, refused)
+
+    _SIGNALS: ClassVar[dict[int, Callable[[Commands], None]]] = {
+        signal.SIGTERM: stop,
+        signal.SIGINT: lambda self: self.stop(is_quick=True),
+        signal.SIGQUIT: lambda self: self.stop(is_quick=True),
+        signal.SIGHUP: reload,
+        signal.SIGTTIN: add_worker,
+        signal.SIGTTOU: remove_worker,
+        signal.SIGUSR1: reopen_logs,
+        signal.SIGUSR2: upgrade,
+        signal.SIGWINCH: drain,
+    }
