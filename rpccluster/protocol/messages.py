@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, Union
 
 from rpccluster.errors import ProtocolError
 
-__all__ = ["NOTIFY", "REQUEST", "RESPONSE", "Message", "Notification", "Request", "Response", "to_message"]
+__all__ = ["MAX_MSGID", "NOTIFY", "REQUEST", "RESPONSE", "Message", "Notification", "Request", "Response", "to_message"]
 
 REQUEST = 0
 RESPONSE = 1
 NOTIFY = 2
 
-_MAX_MSGID = 2**32 - 1  # "32-bit unsigned integer": spec, "Request Message"
+MAX_MSGID = 2**32 - 1  # "32-bit unsigned integer": spec, "Request Message"
 
 
 class Request(NamedTuple):
@@ -58,7 +58,7 @@ def to_message(value: object) -> Message:
 
 
 def _is_msgid(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_MSGID
+    return type(value) is int and 0 <= value <= MAX_MSGID
 
 
 def _is_call(method: object, params: object) -> bool:

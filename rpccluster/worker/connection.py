@@ -17,9 +17,9 @@ from typing import Any
 
 from rpccluster.errors import ProtocolError
 from rpccluster.log import escaped, logger
-from rpccluster.protocol.messages import NOTIFY, REQUEST, to_message
+from rpccluster.protocol.messages import MAX_MSGID, NOTIFY, REQUEST, to_message
 from rpccluster.protocol.shared import Partial, SharedDecoder
-from rpccluster.worker.engine import Engine
+from rpccluster.worker.engine import Call, Engine
 
 __all__ = ["Connection", "ConnectionLimits", "Connections", "Pause"]
 
@@ -27,6 +27,7 @@ RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousand
 RECEIVE_MORE_BYTES = 262_144  # while a long message arrives
 HIGH_WATER_BYTES = 1_048_576  # unsent output above which a connection's calls wait
 LOW_WATER_BYTES = 262_144
+GATHER_BYTES = 65_536  # of large replies, before they are sent
 LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
 _READ = 1
@@ -97,29 +98,18 @@ class Connections:
             connection.stop_reading()
 
 
-def _is_call(message: Any) -> bool:
-    """Whether a decoded value is a request or a notification; the hot form of `to_message`."""
-    if type(message) is not list:
-        return False
-    if len(message) == 4:
-        if message[0] != REQUEST or type(message[1]) is not int or not 0 <= message[1] <= 0xFFFFFFFF:
-            return False
-    elif len(message) != 3 or message[0] != NOTIFY:
-        return False
-    return type(message[-2]) is str and type(message[-1]) is list
-
-
 def _ignore(count: int) -> None:
     """What `Connections` tells its count to until the worker listens."""
 
 
 class Connection:
-    """One socket. The engine uses ``out``, ``gathered``, ``pending``, ``is_choked`` and ``needs_look`` directly."""
+    """One socket. The engine uses ``out`` and ``is_choked`` directly."""
 
     __slots__ = (
         "_address",
         "_all",
         "_deferred",
+        "_gathered",
         "_heard_at",
         "_is_eof",
         "_is_sealed",
@@ -130,7 +120,6 @@ class Connection:
         "_unsent",
         "_unsent_bytes",
         "_writer",
-        "gathered",
         "is_choked",
         "is_closed",
         "needs_look",
@@ -145,13 +134,13 @@ class Connection:
         self._partial: Partial | None = None
         self._unsent: deque[memoryview] | None = None
         self._unsent_bytes = 0
-        self._deferred: list[list[Any]] | None = None
+        self._deferred: list[Call] | None = None
         self._pause = Pause.NOT
         self._is_eof = False
         self._is_sealed = False
         self._heard_at = monotonic()
         self.out: list[bytes] = []  # replies of this turn of the loop
-        self.gathered = 0  # bytes of the large ones among them
+        self._gathered = 0  # bytes of the large ones among them
         self.pending = 0  # calls decoded and not yet ended
         self.is_choked = False
         self.is_closed = False
@@ -215,12 +204,26 @@ class Connection:
         """Put calls into the engine's queue. Raises `ProtocolError` at the first message that is none."""
         engine = self._all.engine
         append = engine.append
-        for message in messages:
-            if not _is_call(message):
-                to_message(message)  # raises with what it is, unless it is a response
-                raise ProtocolError("found a response, expected calls alone")
-            self.pending += 1
-            append((self, message))
+        try:
+            for message in messages:
+                if len(message) == 4:
+                    kind, msgid, name, params = message
+                    if kind != REQUEST or type(msgid) is not int or not 0 <= msgid <= MAX_MSGID:
+                        raise ValueError
+                else:
+                    kind, name, params = message
+                    msgid = None
+                    if kind != NOTIFY:
+                        raise ValueError
+                if type(message) is not list or type(name) is not str or type(params) is not list:
+                    raise ValueError
+                append((self, msgid, name, params))
+        except (ValueError, TypeError):
+            to_message(message)  # raises with what it is, unless it is a response
+            raise ProtocolError("found a response, expected calls alone") from None
+        count = len(messages)
+        engine.begun += count
+        self.pending += count
         engine.schedule()
         if self.pending > self._all.limits.max_pending_calls:
             self._stop(Pause.PENDING)
@@ -262,11 +265,11 @@ class Connection:
         """Greenlets are free again."""
         self._go_on(Pause.STARVED)
 
-    def defer(self, message: list[Any]) -> None:
+    def defer(self, call: Call) -> None:
         """Keep a call of a peer that does not read its replies; it runs when they are gone."""
         if self._deferred is None:
             self._deferred = []
-        self._deferred.append(message)
+        self._deferred.append(call)
 
     def _choke(self) -> None:
         self.is_choked = True
@@ -275,20 +278,35 @@ class Connection:
     def _unchoke(self) -> None:
         self.is_choked = False
         deferred, self._deferred = self._deferred, None
-        for message in deferred or ():
-            self._all.engine.append((self, message))
-        self._all.engine.schedule()
+        engine = self._all.engine
+        for call in deferred or ():
+            engine.begun += 1
+            engine.append(call)
+        engine.schedule()
         self._go_on(Pause.CHOKED)
 
     # -- output
+
+    def gather(self, size: int) -> None:
+        """A large reply of ``size`` bytes was put into ``out``: not too many of them may gather."""
+        self._gathered += size
+        if self._gathered > GATHER_BYTES:
+            self.flush()
+
+    def end_notification(self) -> None:
+        """A notification has run; nobody is told."""
+        self.pending -= 1
+        if self.needs_look and not self.out and not self.is_closed:
+            self._look()
 
     def flush(self) -> None:
         """Send the replies that have gathered, and do what was put off until they are. Never raises, never blocks."""
         data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
         if data:
             replies = len(self.out)
+            self.pending -= replies
             self.out.clear()
-            self.gathered = 0
+            self._gathered = 0
             if self.is_closed or self._is_sealed:
                 self._all.dropped_replies += replies
             elif self._unsent_bytes:

@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from contextvars import Context
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
 import gevent
 from greenlet import greenlet
@@ -25,17 +25,19 @@ from rpccluster.worker.dispatch import Registry, error_text, is_misfit, not_foun
 if TYPE_CHECKING:
     from rpccluster.worker.connection import Connection
 
-__all__ = ["CallLog", "Engine", "bound"]
+__all__ = ["Call", "CallLog", "Engine", "bound"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 CLOCK_EVERY = 8  # calls between two looks at the clock
 LARGE_REPLY_BYTES = 512  # replies above this count against the connection at once
-GATHER_BYTES = 65_536  # what may gather of those before it is sent
 
 _RUNNING_METHOD = int(Cell.RUNNING_METHOD)
 _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
 _ERRORS = int(Cell.ERRORS)
+
+#: A decoded call: where it came from, its msgid (None for a notification), the method's name and the params.
+Call = Tuple["Connection", Optional[int], str, List[Any]]
 
 #: Told of each call when the access log is on: connection, method's name, seconds, error text or None.
 CallLog = Callable[["Connection", str, float, "str | None"], None]
@@ -64,8 +66,9 @@ class Engine:
         self._call_limit = call_limit or sys.maxsize
         self._on_call_limit = on_call_limit
         self._pack = make_packer().pack
-        self._ready: deque[tuple[Connection, list[Any]]] = deque()
+        self._ready: deque[Call] = deque()
         self.append = self._ready.append
+        self.begun = 0  # calls that were ever queued and not put off
         self._idle: list[_Runner] = []
         self._runners: set[_Runner] = set()
         self._dirty: list[Connection] = []
@@ -74,7 +77,6 @@ class Engine:
         self._slice_end = 0.0
         self._is_scheduled = False
         self._later = self._loop.timer(0.0)
-        self.calls = 0
         self.errors = 0
         self.is_starved = False
 
@@ -96,6 +98,11 @@ class Engine:
         return len(self._runners) - len(self._idle)
 
     @property
+    def calls(self) -> int:
+        """Calls that have ended."""
+        return self.begun - len(self._ready) - self.active_calls
+
+    @property
     def is_quiet(self) -> bool:
         """Whether no call runs or waits to run."""
         return not self.active_calls and not self._ready
@@ -105,17 +112,17 @@ class Engine:
         calls = [runner.call for runner in self._runners if runner.call is not None]
         calls += self._ready
         self._ready.clear()
-        for connection, message in calls:
-            if len(message) == 4:
-                connection.out.append(self._pack((RESPONSE, message[1], error, None)))
-        for connection, _ in calls:
+        for connection, msgid, _, _ in calls:
+            if msgid is not None:
+                connection.out.append(self._pack((RESPONSE, msgid, error, None)))
+        for connection, *_ in calls:
             connection.seal()
 
     def running_method(self) -> int:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""
         runner = gevent.getcurrent()
         call = runner.call if isinstance(runner, _Runner) else None
-        method = self._registry.methods.get(call[1][-2]) if call is not None else None
+        method = self._registry.methods.get(call[2]) if call is not None else None
         return method.number if method is not None else 0
 
     # -- the loop's side: runs in the hub, never blocks
@@ -139,11 +146,11 @@ class Engine:
         if self._dirty:
             self._send_gathered()
         cells[_ACTIVE_CALLS] = self.active_calls
-        cells[_CALLS] = self.calls
+        cells[_CALLS] = calls = self.calls
         cells[_RUNNING_METHOD] = 0
         if self._starved and not self.is_starved:
             self._feed_starved()
-        if self.calls >= self._call_limit:
+        if calls >= self._call_limit:
             self._call_limit = sys.maxsize
             if self._on_call_limit is not None:
                 self._on_call_limit()
@@ -178,24 +185,10 @@ class Engine:
 
     def _run(self, runner: _Runner) -> None:
         """A runner's whole life: take calls until the queue is empty or no longer ours, then wait to be needed."""
-        ready, idle = self._ready, self._idle
-        park = self._hub.switch
+        idle, park = self._idle, self._hub.switch
         while True:
             epoch = self._epoch
-            before_clock = CLOCK_EVERY
-            while ready:
-                connection, message = runner.call = ready.popleft()
-                if connection.is_choked:
-                    connection.defer(message)
-                    continue
-                self._serve(connection, message)
-                if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
-                    break
-                before_clock -= 1
-                if not before_clock:
-                    if monotonic() > self._slice_end:
-                        break
-                    before_clock = CLOCK_EVERY
+            self._take_calls(runner, epoch)
             runner.call = None
             idle.append(runner)
             if self._epoch != epoch:
@@ -203,44 +196,54 @@ class Engine:
                 self.schedule()
             park()
 
-    def _serve(self, connection: Connection, message: list[Any]) -> None:
-        """Run one call and leave its reply with its connection."""
-        error = None
-        began = monotonic() if self._call_log is not None else 0.0
-        method = self._registry.methods.get(message[-2])
-        try:
-            if method is None:
-                raise LookupError
-            self._cells[_RUNNING_METHOD] = method.number
-            result = Context().run(method.function, *message[-1])
-            data = self._pack((RESPONSE, message[1], None, result)) if len(message) == 4 else None
-        except BaseException as raised:  # whatever a method raises is its caller's affair, never the worker's
-            error = self._error(connection, message, raised)
-            data = self._pack((RESPONSE, message[1], error, None)) if len(message) == 4 else None
-        self.calls += 1
-        connection.pending -= 1
-        if data is not None:
-            self._leave(connection, data)
-        elif connection.needs_look:
-            self._dirty.append(connection)
-        if self._call_log is not None:
-            self._call_log(connection, str(message[-2]), monotonic() - began, error)
+    def _take_calls(self, runner: _Runner, epoch: int) -> None:
+        """Run call after call. The hot path: what stands here is paid by every call, hence its length."""
+        ready, dirty, cells, log = self._ready, self._dirty, self._cells, self._call_log
+        take, method_of, pack, new_context = ready.popleft, self._registry.methods.get, self._pack, Context
+        number_shown = 0
+        before_clock = CLOCK_EVERY
+        while ready:
+            connection, msgid, name, params = runner.call = take()
+            if connection.is_choked:
+                self.begun -= 1
+                connection.defer(runner.call)
+                continue
+            began = monotonic() if log is not None else 0.0
+            error = None
+            try:
+                method = method_of(name)
+                if method is None:
+                    raise LookupError
+                if method.number != number_shown:
+                    number_shown = cells[_RUNNING_METHOD] = method.number
+                result = new_context().run(method.function, *params)
+                data = pack((RESPONSE, msgid, None, result)) if msgid is not None else b""
+            except BaseException as raised:  # whatever a method raises is its caller's affair, never the worker's
+                error = self._error(connection, name, params, raised)
+                data = pack((RESPONSE, msgid, error, None)) if msgid is not None else b""
+            if data:
+                out = connection.out
+                if not out:
+                    dirty.append(connection)
+                out.append(data)
+                if len(data) > LARGE_REPLY_BYTES:
+                    connection.gather(len(data))
+            else:
+                connection.end_notification()
+            if log is not None:
+                log(connection, name, monotonic() - began, error)
+            if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
+                return
+            before_clock -= 1
+            if not before_clock:
+                if monotonic() > self._slice_end:
+                    return
+                before_clock = CLOCK_EVERY
 
-    def _leave(self, connection: Connection, data: bytes) -> None:
-        out = connection.out
-        if not out:
-            self._dirty.append(connection)
-        out.append(data)
-        if len(data) > LARGE_REPLY_BYTES:
-            connection.gathered += len(data)
-            if connection.gathered > GATHER_BYTES:
-                connection.flush()
-
-    def _error(self, connection: Connection, message: list[Any], raised: BaseException) -> str:
+    def _error(self, connection: Connection, name: str, params: list[Any], raised: BaseException) -> str:
         """The reply's error for what a method raised; the traceback goes to the log."""
         self.errors += 1
         self._cells[_ERRORS] = self.errors
-        name, params = message[-2], message[-1]
         method = self._registry.methods.get(name)
         if method is None:
             return not_found_text(name)
@@ -256,7 +259,7 @@ class _Runner(greenlet):
 
     def __init__(self, engine: Engine, hub: greenlet) -> None:
         super().__init__(engine._run, parent=hub)
-        self.call: tuple[Connection, list[Any]] | None = None
+        self.call: Call | None = None
         self._engine = engine
 
     def switch(self, *_: Any) -> Any:
