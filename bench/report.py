@@ -86,7 +86,7 @@ def as_text(head: dict[str, str], variants: Sequence[Variant], results: Results)
         rows = [
             [
                 verdict.target.text,
-                f"{verdict.value:.2f}",
+                f"{verdict.value:.3f}",
                 f"{'≥' if verdict.target.is_floor else '≤'} {verdict.target.limit:g}",
                 "yes" if verdict.is_met else "NO",
             ]

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -166,10 +167,10 @@ void flush(generator *all, connection *one, uint64_t now)
 
 static void fail_reply(const generator *all, const connection *one, const char *why, const char *at, size_t length)
 {
-    char shown[3 * 48 + 1] = "";
-    for (size_t i = 0; i < length && i < 48; i++)
-        for (int digit = 0; digit < 3; digit++)
-            shown[3 * i + (size_t)digit] = digit == 2 ? ' ' : "0123456789abcdef"[(uint8_t)at[i] >> (digit ? 0 : 4) & 15];
+    enum { SHOWN = 160 };
+    char shown[4 * SHOWN + 1] = "", *end = shown;
+    for (size_t i = 0; i < length && i < SHOWN; i++)
+        end += sprintf(end, at[i] >= ' ' && at[i] <= '~' ? "%c" : "\\x%02x", (uint8_t)at[i]);
     fail("connection %td: %s; found %s", one - all->connections, why, shown);
 }
 

@@ -18,10 +18,6 @@ class Effort:
     rounds: int = 5
     seconds: float = 1.0
 
-    @property
-    def is_quick(self) -> bool:
-        return self.rounds == 1
-
 
 @dataclass(frozen=True)
 class Variant:

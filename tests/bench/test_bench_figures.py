@@ -149,7 +149,7 @@ def test_json_holds_every_round() -> None:
     ours = whole["variants"][0]["peers"]["rpccluster"]
     assert (ours["best"], ours["median"], len(ours["rounds"])) == ({"cpu_us": 6.0}, {"cpu_us": 7.0}, 2)
     assert whole["targets"][0]["value"] == 1.5
-    assert "1.50" in as_text({"processor": "x"}, [variant_of("floor", "rpccluster")], results)
+    assert "1.500" in as_text({"processor": "x"}, [variant_of("floor", "rpccluster")], results)
 
 
 def test_peers_are_chosen_by_name() -> None:
