@@ -83,13 +83,13 @@ class Connections:
             for connection in [c for c, deadline in late.items() if now > deadline]:
                 connection.close(f"{what} passed" if what else "")
         if self.limits.idle_timeout:
-            for connection in [c for c in self.open if c.is_idle_since(now - self.limits.idle_timeout)]:
+            for connection in [c for c in self.open if c.is_quiet_for(self.limits.idle_timeout, now)]:
                 connection.close("idle_timeout passed")
 
     def finish_quiet(self, quiet_seconds: float) -> None:
         """End each connection that has nothing under way and has been silent for ``quiet_seconds``."""
-        since = monotonic() - quiet_seconds
-        for connection in [c for c in self.open if c.is_idle_since(since)]:
+        now = monotonic()
+        for connection in [c for c in self.open if c.is_quiet_for(quiet_seconds, now)]:
             connection.stop_reading()
 
     def stop_reading(self) -> None:
@@ -110,15 +110,17 @@ class Connection:
         "_all",
         "_deferred",
         "_gathered",
-        "_heard_at",
+        "_is_ending",
         "_is_eof",
         "_is_sealed",
         "_partial",
         "_pause",
+        "_quiet_since",
         "_reader",
         "_socket",
         "_unsent",
         "_unsent_bytes",
+        "_was_heard",
         "_writer",
         "is_choked",
         "is_closed",
@@ -137,8 +139,10 @@ class Connection:
         self._deferred: list[Call] | None = None
         self._pause = Pause.NOT
         self._is_eof = False
+        self._is_ending = False  # nothing more is read; closes when all is answered
         self._is_sealed = False
-        self._heard_at = monotonic()
+        self._was_heard = False  # since it was last asked whether it is quiet
+        self._quiet_since = monotonic()
         self.out: list[bytes] = []  # replies of this turn of the loop
         self._gathered = 0  # bytes of the large ones among them
         self.pending = 0  # calls decoded and not yet ended
@@ -157,46 +161,37 @@ class Connection:
             return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
         return "a Unix socket"
 
-    def is_idle_since(self, since: float) -> bool:
-        """Whether nothing is under way here and nothing was heard after ``since`` (monotonic seconds)."""
-        return (
-            self._heard_at <= since
-            and not (self.pending or self.out or self._unsent_bytes or self._partial)
-            and not self._pause & Pause.ENDED
-        )
+    def is_quiet_for(self, seconds: float, now: float) -> bool:
+        """Whether nothing is under way here and nothing was heard for ``seconds``; asked again and again."""
+        if self._was_heard or self.pending or self.out or self._unsent_bytes or self._partial:
+            self._was_heard = False
+            self._quiet_since = now
+        return now - self._quiet_since >= seconds and not self._is_ending
 
     # -- input
 
     def _on_readable(self) -> None:
+        partial = self._partial
+        is_long = partial is not None and partial.size >= RECEIVE_BYTES
         try:
-            data = self._socket.recv(RECEIVE_BYTES if self._partial is None else RECEIVE_MORE_BYTES)
+            data = self._socket.recv(RECEIVE_MORE_BYTES if is_long else RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self.close()
             return
-        if self._pause & Pause.ENDED:  # lingering: only the end matters
-            if not data:
-                self.close()
-        elif not data:
-            self._end_of_file()
-        else:
-            self._decode(data)
-
-    def _decode(self, data: bytes) -> None:
-        everyone = self._all
-        partial = self._partial
+        if not data or self._is_ending:
+            self._end_of_file(data)
+            return
+        self._was_heard = True
+        decoder = self._all.decoder
         try:
-            if partial is None:
-                messages, rest = everyone.decoder.decode(data)
-            else:
-                messages, rest = everyone.decoder.decode_more(partial, data)
+            messages, rest = decoder.decode(data) if partial is None else decoder.decode_more(partial, data)
             if messages:
                 self._enqueue(messages)
         except ProtocolError as error:
             self._refuse(error)
             return
-        self._heard_at = monotonic()
         if rest is not partial or (rest is not None and messages):
             self._note_partial(rest)
 
@@ -224,7 +219,8 @@ class Connection:
         count = len(messages)
         engine.begun += count
         self.pending += count
-        engine.schedule()
+        if not engine.is_scheduled:
+            engine.schedule()
         if self.pending > self._all.limits.max_pending_calls:
             self._stop(Pause.PENDING)
         elif engine.is_starved:
@@ -238,10 +234,14 @@ class Connection:
         elif self._all.limits.message_timeout:
             self._all.partial[self] = monotonic() + self._all.limits.message_timeout
 
-    def _end_of_file(self) -> None:
-        """The client sends nothing more: answer what runs, then close."""
-        self._is_eof = True
-        self.stop_reading()
+    def _end_of_file(self, data: bytes) -> None:
+        """The client sends nothing more: answer what runs, then close. While lingering, only the end matters."""
+        if self._is_ending:
+            if not data:
+                self.close()
+        else:
+            self._is_eof = True
+            self.stop_reading()
 
     def _refuse(self, error: ProtocolError) -> None:
         logger.warning("Closing the connection of %s: %s", self.peer, escaped(str(error)))
@@ -301,14 +301,15 @@ class Connection:
 
     def flush(self) -> None:
         """Send the replies that have gathered, and do what was put off until they are. Never raises, never blocks."""
-        data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
-        if data:
-            replies = len(self.out)
-            self.pending -= replies
-            self.out.clear()
+        out = self.out
+        count = len(out)
+        if count:
+            data = out[0] if count == 1 else b"".join(out)
+            out.clear()
             self._gathered = 0
+            self.pending -= count
             if self.is_closed or self._is_sealed:
-                self._all.dropped_replies += replies
+                self._all.dropped_replies += count
             elif self._unsent_bytes:
                 self._keep(memoryview(data))
             else:
@@ -319,7 +320,7 @@ class Connection:
     def _look(self) -> None:
         if self._pause & Pause.PENDING and self.pending <= self._all.limits.max_pending_calls // 2:
             self._go_on(Pause.PENDING)
-        if self._pause & Pause.ENDED and self.pending <= 0 and not self._unsent_bytes:
+        if self._is_ending and self.pending <= 0 and not self._unsent_bytes:
             self._end()
 
     def _send(self, data: bytes) -> None:
@@ -381,6 +382,7 @@ class Connection:
     def stop_reading(self) -> None:
         """Read nothing more; when all is answered and sent, end."""
         self._note_partial(None)
+        self._is_ending = True
         self._stop(Pause.ENDED)
         self._look()
 

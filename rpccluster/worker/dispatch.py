@@ -17,8 +17,8 @@ __all__ = ["Method", "Registry", "ServiceUnfit", "error_text", "is_misfit", "not
 
 _LONGEST_MESSAGE = 10_000
 
-#: Turns a function and its limit in seconds into one that keeps it.
-Bound = Callable[[Callable[..., Any], float], Callable[..., Any]]
+#: Turns a function and its limit in seconds, 0 for none, into what is run for a call.
+Wrap = Callable[[Callable[..., Any], float], Callable[..., Any]]
 
 
 class ServiceUnfit(RPCClusterError):
@@ -45,19 +45,20 @@ class Method:
 class Registry:
     """The methods of one service, by the names callers use."""
 
-    def __init__(self, service: object, call_timeout: float, bound: Bound) -> None:
-        """``call_timeout`` is in seconds, 0 for none; ``bound`` makes a function keep such a limit.
+    def __init__(self, service: object, call_timeout: float, wrap: Wrap) -> None:
+        """``call_timeout`` is in seconds, 0 for none; ``wrap`` makes a function keep such a limit.
 
         Raises `ServiceUnfit`.
         """
         self.methods: dict[str, Method] = {}
+        self.table: dict[str, tuple[Callable[..., Any], int]] = {}  # function and number, for the hot path
         for name, function, mark in _public_callables(service):
             limit = call_timeout if mark.timeout is None else mark.timeout
-            self._add(mark.name or name, bound(function, limit) if limit else function, function)
+            self._add(mark.name or name, wrap(function, limit), function)
         if not self.methods:
             raise ServiceUnfit(f"found no public methods in {type(service).__name__}, expected at least one")
-        self._add("rpc.ping", self.ping, self.ping)
-        self._add("rpc.discover", self.discover, self.discover)
+        self._add("rpc.ping", wrap(self.ping, 0), self.ping)
+        self._add("rpc.discover", wrap(self.discover, 0), self.discover)
 
     @property
     def names(self) -> list[str]:
@@ -80,7 +81,9 @@ class Registry:
             raise ServiceUnfit(f"found two methods named {name!r}, expected each name once")
         if inspect.iscoroutinefunction(plain):
             raise ServiceUnfit(f"found the coroutine method {name!r}, expected a plain one: gevent makes it concurrent")
-        self.methods[name] = Method(name, len(self.methods) + 1, function, plain)
+        number = len(self.methods) + 1
+        self.methods[name] = Method(name, number, function, plain)
+        self.table[name] = (function, number)
 
 
 def _public_callables(service: object) -> Iterator[tuple[str, Callable[..., Any], RPCMark]]:

@@ -11,10 +11,10 @@ import sys
 from collections import deque
 from contextvars import Context
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import gevent
-from greenlet import greenlet
+from greenlet import getcurrent, greenlet
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
@@ -25,7 +25,7 @@ from rpccluster.worker.dispatch import Registry, error_text, is_misfit, not_foun
 if TYPE_CHECKING:
     from rpccluster.worker.connection import Connection
 
-__all__ = ["Call", "CallLog", "Engine", "bound"]
+__all__ = ["Call", "Engine", "bound", "present_call"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 CLOCK_EVERY = 8  # calls between two looks at the clock
@@ -37,11 +37,7 @@ _CALLS = int(Cell.CALLS)
 _ERRORS = int(Cell.ERRORS)
 
 #: A decoded call: where it came from, its msgid (None for a notification), the method's name and the params.
-Call = Tuple["Connection", Optional[int], str, List[Any]]
-
-#: Told of each call when the access log is on: connection, method's name, seconds, error text or None.
-CallLog = Callable[["Connection", str, float, "str | None"], None]
-
+Call = tuple["Connection", Optional[int], str, list[Any]]
 
 class Engine:
     """Runs calls. ``append`` and ``schedule`` are for connections; everything else happens by itself."""
@@ -54,7 +50,6 @@ class Engine:
         *,
         call_limit: int = 0,
         on_call_limit: Callable[[], None] | None = None,
-        call_log: CallLog | None = None,
     ) -> None:
         """``on_call_limit`` is called once, when ``call_limit`` calls have ended; 0 means never."""
         self._hub = gevent.get_hub()
@@ -62,7 +57,6 @@ class Engine:
         self._registry = registry
         self._cells = cells
         self._max_greenlets = max_greenlets
-        self._call_log = call_log
         self._call_limit = call_limit or sys.maxsize
         self._on_call_limit = on_call_limit
         self._pack = make_packer().pack
@@ -75,7 +69,7 @@ class Engine:
         self._starved: set[Connection] = set()
         self._epoch = 0
         self._slice_end = 0.0
-        self._is_scheduled = False
+        self.is_scheduled = False
         self._later = self._loop.timer(0.0)
         self.errors = 0
         self.is_starved = False
@@ -84,8 +78,8 @@ class Engine:
 
     def schedule(self) -> None:
         """Run what is in the queue, and send what has gathered, before the loop polls again."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
+        if not self.is_scheduled:
+            self.is_scheduled = True
             self._loop.run_callback(self._drain)
 
     def add_starved(self, connection: Connection) -> None:
@@ -120,15 +114,13 @@ class Engine:
 
     def running_method(self) -> int:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""
-        runner = gevent.getcurrent()
-        call = runner.call if isinstance(runner, _Runner) else None
-        method = self._registry.methods.get(call[2]) if call is not None else None
-        return method.number if method is not None else 0
+        call = present_call()
+        return self._registry.table.get(call[2], (None, 0))[1] if call is not None else 0
 
     # -- the loop's side: runs in the hub, never blocks
 
     def _drain(self) -> None:
-        self._is_scheduled = False
+        self.is_scheduled = False
         ready, idle, cells = self._ready, self._idle, self._cells
         if ready:
             cells[_ACTIVE_CALLS] = self.active_calls + 1
@@ -166,8 +158,8 @@ class Engine:
 
     def _go_on_later(self) -> None:
         """Let the loop poll, then drain on: gevent reruns plain callbacks up to 50 times before it polls."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
+        if not self.is_scheduled:
+            self.is_scheduled = True
             self._later.start(self._drain, update=False)
 
     def _send_gathered(self) -> None:
@@ -183,8 +175,9 @@ class Engine:
 
     # -- the runners' side
 
-    def _run(self, runner: _Runner) -> None:
+    def _run(self) -> None:
         """A runner's whole life: take calls until the queue is empty or no longer ours, then wait to be needed."""
+        runner: Any = getcurrent()
         idle, park = self._idle, self._hub.switch
         while True:
             epoch = self._epoch
@@ -198,8 +191,9 @@ class Engine:
 
     def _take_calls(self, runner: _Runner, epoch: int) -> None:
         """Run call after call. The hot path: what stands here is paid by every call, hence its length."""
-        ready, dirty, cells, log = self._ready, self._dirty, self._cells, self._call_log
-        take, method_of, pack, new_context = ready.popleft, self._registry.methods.get, self._pack, Context
+        ready, dirty, cells, table = self._ready, self._dirty, self._cells, self._registry.table
+        take, pack = ready.popleft, self._pack
+        context = Context()
         number_shown = 0
         before_clock = CLOCK_EVERY
         while ready:
@@ -208,30 +202,25 @@ class Engine:
                 self.begun -= 1
                 connection.defer(runner.call)
                 continue
-            began = monotonic() if log is not None else 0.0
-            error = None
             try:
-                method = method_of(name)
-                if method is None:
-                    raise LookupError
-                if method.number != number_shown:
-                    number_shown = cells[_RUNNING_METHOD] = method.number
-                result = new_context().run(method.function, *params)
+                function, number = table[name]
+                if number != number_shown:
+                    number_shown = cells[_RUNNING_METHOD] = number
+                result = context.run(function, *params)
                 data = pack((RESPONSE, msgid, None, result)) if msgid is not None else b""
             except BaseException as raised:  # whatever a method raises is its caller's affair, never the worker's
-                error = self._error(connection, name, params, raised)
-                data = pack((RESPONSE, msgid, error, None)) if msgid is not None else b""
-            if data:
+                data = pack((RESPONSE, msgid, self._error(connection, name, params, raised), None))
+            if context:  # the call left something in it: the next one gets a fresh context
+                context = Context()
+            if msgid is None:
+                connection.end_notification()
+            else:
                 out = connection.out
                 if not out:
                     dirty.append(connection)
                 out.append(data)
                 if len(data) > LARGE_REPLY_BYTES:
                     connection.gather(len(data))
-            else:
-                connection.end_notification()
-            if log is not None:
-                log(connection, name, monotonic() - began, error)
             if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
                 return
             before_clock -= 1
@@ -257,18 +246,23 @@ class Engine:
 class _Runner(greenlet):
     """A greenlet that runs calls, one after another; ``call`` is the one it is at."""
 
+    __slots__ = ("call",)
+
     def __init__(self, engine: Engine, hub: greenlet) -> None:
         super().__init__(engine._run, parent=hub)
         self.call: Call | None = None
-        self._engine = engine
 
-    def switch(self, *_: Any) -> Any:
-        """Begin, or go on."""
-        return super().switch() if self else super().switch(self)
+
+def present_call() -> Call | None:
+    """The call that the present greenlet runs, None if it runs none."""
+    runner = getcurrent()
+    return runner.call if isinstance(runner, _Runner) else None
 
 
 def bound(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-    """``function`` interrupted at its next switch once ``seconds`` have passed, with a TimeoutError."""
+    """``function`` interrupted at its next switch once ``seconds`` have passed, with a TimeoutError; 0 is no limit."""
+    if not seconds:
+        return function
 
     def limited(*params: Any) -> Any:
         with gevent.Timeout(seconds, TimeoutError(f"the call took longer than {seconds:g} seconds")):

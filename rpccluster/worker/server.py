@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import time
-from typing import Any
+from typing import Any, Callable
 
 import gevent
 import gevent.event
@@ -19,10 +19,11 @@ from rpccluster import system
 from rpccluster.ipc.assignment import Assignment
 from rpccluster.ipc.messages import Accept, Message, Ready, ReopenLogs, Retire, WantsToRetire
 from rpccluster.ipc.scoreboard import Cell, RowState
-from rpccluster.log import escaped, logger
+from rpccluster.log import logger
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.acceptor import AcceptLock, Acceptor
-from rpccluster.worker.connection import LINGER_SECONDS, Connection, ConnectionLimits, Connections
+from rpccluster.worker.access_log import logged
+from rpccluster.worker.connection import LINGER_SECONDS, ConnectionLimits, Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine, bound
 from rpccluster.worker.lifecycle import Event, State, next_state
@@ -33,6 +34,8 @@ BEAT_SECONDS = 0.5
 QUIET_SECONDS = 0.25  # silence after which a retiring worker may close a connection
 LOOK_SECONDS = 0.05  # how often a retiring worker looks for such silence
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
+
+GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: do not look through it all the time
 
 _READ = 1
 
@@ -50,14 +53,13 @@ class Server:
         self._loop = gevent.get_hub().loop
         self._state = State.BOOTING
         self._finished = gevent.event.Event()
-        self._registry = Registry(service, options.call_timeout, bound)
+        self._registry = Registry(service, options.call_timeout, self._wrap)
         self._engine = Engine(
             self._registry,
             self._row.cells,
             options.max_greenlets,
             call_limit=assignment.call_limit,
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
-            call_log=self._log_call if assignment.logs.access_descriptor is not None else None,
         )
         limits = ConnectionLimits(
             options.max_pending_calls, options.idle_timeout, options.message_timeout, options.write_timeout
@@ -94,7 +96,9 @@ class Server:
         """Serve until retired. Returns the exit code."""
         self._row[Cell.CONNECTION_LIMIT] = self._assignment.options.worker_connections
         gc.collect()
-        gc.freeze() if hasattr(gc, "freeze") else None
+        if hasattr(gc, "freeze"):  # not PyPy's
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
         self._step(Event.BOOTED)
         self._channel.send(Ready(self._registry.names))
         self._finished.wait()
@@ -126,15 +130,11 @@ class Server:
         """The master asks a worker that hangs where it is; the stack has been dumped before this runs."""
         self._row[Cell.HUNG_IN] = self._engine.running_method()
 
-    def _log_call(self, connection: Connection, method: str, seconds: float, error: str | None) -> None:
-        descriptor = self._assignment.logs.access_descriptor
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        outcome = "ok" if error is None else escaped(error)
-        line = f"[{stamp}] [{os.getpid()}] {connection.peer} {escaped(method)} {seconds * 1000:.3f}ms {outcome}\n"
-        try:
-            os.write(descriptor, line.encode("utf-8", "backslashreplace"))  # type: ignore[arg-type]
-        except OSError:  # a full disk stops the log, never the service
-            pass
+    def _wrap(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        """What is run for a call: with its time limit, and a line in the access log if that is on."""
+        logs = self._assignment.logs
+        limited = bound(function, seconds)
+        return limited if logs.access_descriptor is None else logged(limited, lambda: logs.access_descriptor)
 
     # -- what the master says
 
