@@ -12,14 +12,14 @@ import enum
 import socket
 from collections import deque
 from dataclasses import dataclass
+from itertools import repeat
 from time import monotonic
 from typing import Any
 
 from rpccluster.errors import ProtocolError
 from rpccluster.log import escaped, logger
-from rpccluster.protocol.messages import MAX_MSGID, NOTIFY, REQUEST, to_message
 from rpccluster.protocol.shared import Partial, SharedDecoder
-from rpccluster.worker.engine import Call, Engine
+from rpccluster.worker.engine import Engine
 
 __all__ = ["Connection", "ConnectionLimits", "Connections", "Pause"]
 
@@ -136,7 +136,7 @@ class Connection:
         self._partial: Partial | None = None
         self._unsent: deque[memoryview] | None = None
         self._unsent_bytes = 0
-        self._deferred: list[Call] | None = None
+        self._deferred: list[Any] | None = None
         self._pause = Pause.NOT
         self._is_eof = False
         self._is_ending = False  # nothing more is read; closes when all is answered
@@ -187,35 +187,18 @@ class Connection:
         decoder = self._all.decoder
         try:
             messages, rest = decoder.decode(data) if partial is None else decoder.decode_more(partial, data)
-            if messages:
-                self._enqueue(messages)
         except ProtocolError as error:
-            self._refuse(error)
+            self.refuse(error)
             return
+        if messages:
+            self._enqueue(messages)
         if rest is not partial or (rest is not None and messages):
             self._note_partial(rest)
 
     def _enqueue(self, messages: list[Any]) -> None:
-        """Put calls into the engine's queue. Raises `ProtocolError` at the first message that is none."""
+        """Put messages into the engine's queue; what they are is looked at when their turn comes."""
         engine = self._all.engine
-        append = engine.append
-        try:
-            for message in messages:
-                if len(message) == 4:
-                    kind, msgid, name, params = message
-                    if kind != REQUEST or type(msgid) is not int or not 0 <= msgid <= MAX_MSGID:
-                        raise ValueError
-                else:
-                    kind, name, params = message
-                    msgid = None
-                    if kind != NOTIFY:
-                        raise ValueError
-                if type(message) is not list or type(name) is not str or type(params) is not list:
-                    raise ValueError
-                append((self, msgid, name, params))
-        except (ValueError, TypeError):
-            to_message(message)  # raises with what it is, unless it is a response
-            raise ProtocolError("found a response, expected calls alone") from None
+        engine.extend(zip(repeat(self), messages))
         count = len(messages)
         engine.begun += count
         self.pending += count
@@ -243,7 +226,10 @@ class Connection:
             self._is_eof = True
             self.stop_reading()
 
-    def _refuse(self, error: ProtocolError) -> None:
+    def refuse(self, error: ProtocolError) -> None:
+        """The peer does not speak MessagePack-RPC: close, with one log line."""
+        if self.is_closed:
+            return
         logger.warning("Closing the connection of %s: %s", self.peer, escaped(str(error)))
         self.close()
 
@@ -265,11 +251,11 @@ class Connection:
         """Greenlets are free again."""
         self._go_on(Pause.STARVED)
 
-    def defer(self, call: Call) -> None:
-        """Keep a call of a peer that does not read its replies; it runs when they are gone."""
+    def defer(self, message: Any) -> None:
+        """Keep a message of a peer that does not read its replies; its turn comes when they are gone."""
         if self._deferred is None:
             self._deferred = []
-        self._deferred.append(call)
+        self._deferred.append(message)
 
     def _choke(self) -> None:
         self.is_choked = True
@@ -278,11 +264,9 @@ class Connection:
     def _unchoke(self) -> None:
         self.is_choked = False
         deferred, self._deferred = self._deferred, None
-        engine = self._all.engine
-        for call in deferred or ():
-            engine.begun += 1
-            engine.append(call)
-        engine.schedule()
+        if deferred:
+            self.pending -= len(deferred)
+            self._enqueue(deferred)
         self._go_on(Pause.CHOKED)
 
     # -- output

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from contextvars import Context
+from contextvars import copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable
 
 import gevent
 from greenlet import getcurrent, greenlet
 
+from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import make_packer
-from rpccluster.protocol.messages import RESPONSE
+from rpccluster.protocol.messages import NOTIFY, RESPONSE, Notification, to_message
 from rpccluster.worker.dispatch import Registry, error_text, is_misfit, not_found_text
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
 _ERRORS = int(Cell.ERRORS)
 
-#: A decoded call: where it came from, its msgid (None for a notification), the method's name and the params.
-Call = tuple["Connection", Optional[int], str, list[Any]]
+#: A decoded message, not yet looked at, and where it came from.
+Call = tuple["Connection", Any]
 
 class Engine:
-    """Runs calls. ``append`` and ``schedule`` are for connections; everything else happens by itself."""
+    """Runs calls. ``extend``, ``begun`` and ``schedule`` are for connections; everything else happens by itself."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Engine:
         self._on_call_limit = on_call_limit
         self._pack = make_packer().pack
         self._ready: deque[Call] = deque()
-        self.append = self._ready.append
+        self.extend = self._ready.extend
         self.begun = 0  # calls that were ever queued and not put off
         self._idle: list[_Runner] = []
         self._runners: set[_Runner] = set()
@@ -106,16 +107,16 @@ class Engine:
         calls = [runner.call for runner in self._runners if runner.call is not None]
         calls += self._ready
         self._ready.clear()
-        for connection, msgid, _, _ in calls:
-            if msgid is not None:
-                connection.out.append(self._pack((RESPONSE, msgid, error, None)))
-        for connection, *_ in calls:
+        for connection, message in calls:
+            if len(message) == 4:
+                connection.out.append(self._pack((RESPONSE, message[1], error, None)))
+        for connection, _ in calls:
             connection.seal()
 
     def running_method(self) -> int:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""
         call = present_call()
-        return self._registry.table.get(call[2], (None, 0))[1] if call is not None else 0
+        return self._registry.table.get(call[1][-2], (None, 0))[1] if call is not None else 0
 
     # -- the loop's side: runs in the hub, never blocks
 
@@ -193,34 +194,36 @@ class Engine:
         """Run call after call. The hot path: what stands here is paid by every call, hence its length."""
         ready, dirty, cells, table = self._ready, self._dirty, self._cells, self._registry.table
         take, pack = ready.popleft, self._pack
-        context = Context()
         number_shown = 0
         before_clock = CLOCK_EVERY
         while ready:
-            connection, msgid, name, params = runner.call = take()
+            connection, message = runner.call = take()
             if connection.is_choked:
                 self.begun -= 1
-                connection.defer(runner.call)
+                connection.defer(message)
                 continue
             try:
-                function, number = table[name]
-                if number != number_shown:
-                    number_shown = cells[_RUNNING_METHOD] = number
-                result = context.run(function, *params)
-                data = pack((RESPONSE, msgid, None, result)) if msgid is not None else b""
-            except BaseException as raised:  # whatever a method raises is its caller's affair, never the worker's
-                data = pack((RESPONSE, msgid, self._error(connection, name, params, raised), None))
-            if context:  # the call left something in it: the next one gets a fresh context
-                context = Context()
-            if msgid is None:
-                connection.end_notification()
+                kind, msgid, name, params = message
+            except (TypeError, ValueError):
+                kind = msgid = name = params = NOTIFY
+            if kind or type(msgid) is not int or msgid >> 32 or type(params) is not list or type(name) is not str:
+                self._take_other(connection, message)
             else:
+                try:
+                    function, number = table[name]
+                    if number != number_shown:
+                        number_shown = cells[_RUNNING_METHOD] = number
+                    data = pack((RESPONSE, msgid, None, function(*params)))
+                except BaseException as raised:  # whatever a method raises is its caller's affair, never the worker's
+                    data = pack((RESPONSE, msgid, self._error(connection, name, params, raised), None))
                 out = connection.out
                 if not out:
                     dirty.append(connection)
                 out.append(data)
                 if len(data) > LARGE_REPLY_BYTES:
                     connection.gather(len(data))
+            if copy_context():  # the call left something in its context: the next one gets a fresh one
+                runner.gr_context = None
             if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
                 return
             before_clock -= 1
@@ -228,6 +231,22 @@ class Engine:
                 if monotonic() > self._slice_end:
                     return
                 before_clock = CLOCK_EVERY
+
+    def _take_other(self, connection: Connection, message: Any) -> None:
+        """Run a notification; whatever else a peer sent ends its connection."""
+        try:
+            call = to_message(message)
+            if not isinstance(call, Notification):
+                raise ProtocolError("found a response, expected calls alone")
+        except ProtocolError as error:
+            connection.refuse(error)
+            return
+        try:
+            function, self._cells[_RUNNING_METHOD] = self._registry.table[call.method]
+            function(*call.params)
+        except BaseException as raised:  # as for a request, but nobody is told
+            self._error(connection, call.method, call.params, raised)
+        connection.end_notification()
 
     def _error(self, connection: Connection, name: str, params: list[Any], raised: BaseException) -> str:
         """The reply's error for what a method raised; the traceback goes to the log."""
