@@ -23,6 +23,7 @@ __all__ = [
     "System",
     "allowed_cpus",
     "die_with_parent",
+    "keep_freed_memory",
     "notify_systemd",
     "page_size",
     "pin",
@@ -35,6 +36,8 @@ __all__ = [
 TELL_SIGNAL = signal.SIGXCPU
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_M_TRIM_THRESHOLD = -1  # malloc.h
+_M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,18 @@ def raise_descriptor_limit(wanted: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
         return target
     return soft
+
+
+def keep_freed_memory(most_bytes: int) -> None:
+    """Let the C library keep up to ``most_bytes`` of freed memory instead of giving it back page by page.
+
+    Giving back and faulting in again costs more than the copying of a large message. Only glibc has the knob:
+    mallopt(3).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            mallopt(parameter, most_bytes)
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ then the shared one, which already holds the message's beginning, goes to the st
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Union
 
 import msgpack
 
@@ -14,6 +14,11 @@ from rpccluster.errors import ProtocolError
 from rpccluster.protocol.codec import DECODE_ERRORS, make_unpacker
 
 __all__ = ["Partial", "SharedDecoder"]
+
+
+Bytes = Union[bytes, memoryview]
+
+REUSED_BYTES = 4 << 20  # an Unpacker that held a longer message is not kept: its buffer never shrinks
 
 
 class Partial:
@@ -35,7 +40,7 @@ class SharedDecoder:
         self._end = 0  # bytes fed to the Unpacker in all its life
         self._renew()
 
-    def decode(self, data: bytes) -> tuple[list[Any], Partial | None]:
+    def decode(self, data: Bytes) -> tuple[list[Any], Partial | None]:
         """The values in ``data``, which begins at a message's first byte, and the incomplete rest.
 
         Raises `ProtocolError` if ``data`` holds anything that is not MessagePack.
@@ -60,7 +65,7 @@ class SharedDecoder:
         self._end = end
         return values, None
 
-    def decode_more(self, partial: Partial, data: bytes) -> tuple[list[Any], Partial | None]:
+    def decode_more(self, partial: Partial, data: Bytes) -> tuple[list[Any], Partial | None]:
         """Likewise for ``data`` that goes on where ``partial`` ends. ``partial`` is used up."""
         values: list[Any] = []
         unpacker = partial.unpacker
@@ -78,13 +83,17 @@ class SharedDecoder:
             return values, partial
         except DECODE_ERRORS as error:
             raise self._error(error) from None
+        if partial.size <= REUSED_BYTES:
+            self._use(unpacker, end)
         return values, None
 
+    def _use(self, unpacker: msgpack.Unpacker, end: int) -> None:
+        """Share ``unpacker``, which is empty and has been fed ``end`` bytes: its buffer has grown already."""
+        self._unpacker, self._end = unpacker, end
+        self._unpack, self._tell = unpacker.unpack, unpacker.tell
+
     def _renew(self) -> None:
-        self._unpacker = make_unpacker(self._limit)
-        self._unpack = self._unpacker.unpack
-        self._tell = self._unpacker.tell
-        self._end = 0
+        self._use(make_unpacker(self._limit), 0)
 
     def _error(self, error: BaseException) -> ProtocolError:
         if isinstance(error, msgpack.BufferFull):

@@ -62,6 +62,7 @@ class Connections:
         self.engine = engine
         self.limits = limits
         self.decoder = SharedDecoder(max_message_size)
+        self.room = memoryview(bytearray(RECEIVE_MORE_BYTES))
         self.open: set[Connection] = set()
         self.partial: dict[Connection, float] = {}  # deadline of the incomplete message
         self.unsent: dict[Connection, float] = {}  # deadline of the unread replies
@@ -172,9 +173,13 @@ class Connection:
 
     def _on_readable(self) -> None:
         partial = self._partial
-        is_long = partial is not None and partial.size >= RECEIVE_BYTES
+        data: bytes | memoryview
         try:
-            data = self._socket.recv(RECEIVE_MORE_BYTES if is_long else RECEIVE_BYTES)
+            if partial is not None and partial.size >= RECEIVE_BYTES:  # a long message: nothing new for each piece
+                room = self._all.room
+                data = room[: self._socket.recv_into(room)]
+            else:
+                data = self._socket.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -217,7 +222,7 @@ class Connection:
         elif self._all.limits.message_timeout:
             self._all.partial[self] = monotonic() + self._all.limits.message_timeout
 
-    def _end_of_file(self, data: bytes) -> None:
+    def _end_of_file(self, data: bytes | memoryview) -> None:
         """The client sends nothing more: answer what runs, then close. While lingering, only the end matters."""
         if self._is_ending:
             if not data:

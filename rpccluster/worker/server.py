@@ -35,6 +35,7 @@ QUIET_SECONDS = 0.25  # silence after which a retiring worker may close a connec
 LOOK_SECONDS = 0.05  # how often a retiring worker looks for such silence
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
 
+KEPT_BYTES = 8 << 20
 GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: do not look through it all the time
 
 _READ = 1
@@ -95,6 +96,7 @@ class Server:
     def serve(self) -> int:
         """Serve until retired. Returns the exit code."""
         self._row[Cell.CONNECTION_LIMIT] = self._assignment.options.worker_connections
+        system.keep_freed_memory(KEPT_BYTES)
         gc.collect()
         if hasattr(gc, "freeze"):  # not PyPy's
             gc.freeze()
