@@ -164,8 +164,9 @@ class Acceptor:
         self._lock = lock
         self._reserve: int | None = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._watchers = [loop.io(listener.fileno(), _READ) for listener in listeners]
-        self._pause = loop.timer(PAUSE_SECONDS)
-        self._rest = loop.timer(EXHAUSTED_SECONDS)
+        # Repeating and started by again(): libev forgets the time of a timer that fires once.
+        self._pause = loop.timer(0.0, PAUSE_SECONDS)
+        self._rest = loop.timer(0.0, EXHAUSTED_SECONDS)
         self._is_stopped = True
 
     def start(self) -> None:
@@ -185,6 +186,8 @@ class Acceptor:
         self._watchers = []
 
     def _watch(self) -> None:
+        self._pause.stop()
+        self._rest.stop()
         if not self._is_stopped:
             for watcher, listener in zip(self._watchers, self._listeners):
                 watcher.start(self._on_readable, listener)
@@ -221,7 +224,7 @@ class Acceptor:
     def _look_later(self) -> None:
         """It is another's turn: leave the listeners alone for a moment, so that they do not wake us all the time."""
         self._unwatch()
-        self._pause.start(self._watch)
+        self._pause.again(self._watch)
 
     def _accept_locked(self, listener: socket.socket, verdict: Verdict) -> bool:
         """Accept one under the lock. False if there is none, or the lock is taken.
@@ -261,4 +264,4 @@ class Acceptor:
             with contextlib.suppress(OSError):
                 self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._unwatch()
-        self._rest.start(self._watch)
+        self._rest.again(self._watch)
