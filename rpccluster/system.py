@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 __all__ = [
@@ -23,18 +24,20 @@ __all__ = [
     "System",
     "allowed_cpus",
     "die_with_parent",
+    "make_room_for",
     "notify_systemd",
     "page_size",
     "pin",
-    "raise_descriptor_limit",
     "resident_bytes",
     "set_title",
+    "umasked",
 ]
 
 #: The master's question to a worker that hangs: dump your stack, write down the method you are in.
 TELL_SIGNAL = signal.SIGXCPU
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_SPARE_DESCRIPTORS = 256  # beside connections: files of the service, listeners, the loop
 
 
 @dataclass(frozen=True)
@@ -152,14 +155,29 @@ def pin(cpus: list[int]) -> None:
         psutil.Process().cpu_affinity(cpus)
 
 
-def raise_descriptor_limit(wanted: int) -> int:
-    """Raise the soft RLIMIT_NOFILE to ``wanted`` or the hard limit, whichever is less. Returns the soft limit."""
+def make_room_for(connections: int) -> int:
+    """Raise the soft RLIMIT_NOFILE so that so many connections, and the rest of a process, fit under it.
+
+    At most to the hard limit. Returns the soft limit.
+    """
+    wanted = connections + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < target:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
         return target
     return soft
+
+
+@contextlib.contextmanager
+def umasked(mask: int | None) -> Iterator[None]:
+    """Make files under this umask; None leaves the process's own."""
+    before = None if mask is None else os.umask(mask)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.umask(before)
 
 
 @functools.lru_cache(maxsize=1)

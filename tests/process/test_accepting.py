@@ -186,8 +186,8 @@ def test_killed_while_it_accepts(cluster):
     try:
         for number in range(KILLS):
             victim = running.worker_pids()[number % 4]
-            seen = len(waits)
-            wait_until(lambda seen=seen, some=moment.randint(1, 40): len(waits) >= seen + some, 10)
+            enough = len(waits) + moment.randint(1, 40)
+            wait_until(lambda enough=enough: len(waits) >= enough, 10)
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda victim=victim: len(pids := running.worker_pids()) == 4 and victim not in pids, 10)
     finally:
