@@ -6,12 +6,15 @@ the same number. The master opens files; workers, which may not have the right t
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import logging
 import os
 import sys
 import time
 from dataclasses import dataclass
+
+from rpccluster.system import umasked
 
 __all__ = ["FORMAT", "LEVELS", "LogFiles", "escaped", "logger"]
 
@@ -23,6 +26,7 @@ logger = logging.getLogger("rpccluster")
 
 _STDERR = 2
 _LONGEST = 200
+_escape = codecs.getencoder("unicode_escape")  # looked up once: a worker may have no right to read codecs later
 
 
 class _Formatter(logging.Formatter):
@@ -48,19 +52,15 @@ class LogFiles:
     """The log and the access log of this process, and the way to reopen them.
 
     ``log_path`` empty means stderr; ``access_path`` empty means no access log, equal to "on" the log itself.
-    ``owner`` is the (uid, gid) that new files are given to, if any.
+    ``owner`` is the (uid, gid) that new files are given to, if any; ``umask`` what they are made under.
     """
 
     log_path: str
     access_path: str
     owner: tuple[int, int] | None = None
+    umask: int | None = None
     log_descriptor: int = _STDERR
     access_descriptor: int | None = None
-
-    @classmethod
-    def for_options(cls, log_file: str, access_log: str, owner: tuple[int, int] | None) -> LogFiles:
-        """What the options of the same names ask for."""
-        return cls(log_file, "" if access_log == "off" else access_log, owner)
 
     def open(self) -> None:
         """Open the files. Raises OSError; then none is open."""
@@ -108,7 +108,8 @@ class LogFiles:
 
     def _open(self, path: str) -> int:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        with umasked(self.umask):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         if self.owner is not None and os.geteuid() == 0:
             os.fchown(descriptor, *self.owner)
         return descriptor
@@ -134,4 +135,4 @@ def say(text: str) -> None:
 def escaped(text: str, longest: int = _LONGEST) -> str:
     """``text`` from outside, safe for one log line: control characters escaped, cut to ``longest`` characters."""
     cut = text if len(text) <= longest else text[:longest] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return "".join(c if c.isprintable() else _escape(c)[0].decode() for c in cut)

@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 __all__ = [
@@ -24,12 +25,13 @@ __all__ = [
     "allowed_cpus",
     "die_with_parent",
     "keep_freed_memory",
+    "make_room_for",
     "notify_systemd",
     "page_size",
     "pin",
-    "raise_descriptor_limit",
     "resident_bytes",
     "set_title",
+    "umasked",
 ]
 
 #: The master's question to a worker that hangs: dump your stack, write down the method you are in.
@@ -38,6 +40,7 @@ TELL_SIGNAL = signal.SIGXCPU
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_MMAP_THRESHOLD = -3
+_SPARE_DESCRIPTORS = 256  # beside connections: files of the service, listeners, the loop
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,12 @@ def pin(cpus: list[int]) -> None:
         psutil.Process().cpu_affinity(cpus)
 
 
-def raise_descriptor_limit(wanted: int) -> int:
-    """Raise the soft RLIMIT_NOFILE to ``wanted`` or the hard limit, whichever is less. Returns the soft limit."""
+def make_room_for(connections: int) -> int:
+    """Raise the soft RLIMIT_NOFILE so that so many connections, and the rest of a process, fit under it.
+
+    At most to the hard limit. Returns the soft limit.
+    """
+    wanted = connections + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < target:
@@ -175,6 +182,17 @@ def keep_freed_memory(most_bytes: int) -> None:
     if mallopt is not None:
         for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             mallopt(parameter, most_bytes)
+
+
+@contextlib.contextmanager
+def umasked(mask: int | None) -> Iterator[None]:
+    """Make files under this umask; None leaves the process's own."""
+    before = None if mask is None else os.umask(mask)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.umask(before)
 
 
 @functools.lru_cache(maxsize=1)

@@ -11,18 +11,17 @@ from rpccluster import system
 from rpccluster.config import Configuration, Machine, Options, Sources, load
 from rpccluster.errors import StartError
 from rpccluster.ipc.assignment import Assignment
-from rpccluster.log import LogFiles, logger, say, set_up_logging
+from rpccluster.log import logger, say, set_up_logging
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.daemonize import StartReport, daemonize
 from rpccluster.master.listeners import Listener, close_listeners, open_control_listener, open_listeners
+from rpccluster.master.logs import open_logs
 from rpccluster.master.pidfile import Pidfile
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.master.upgrade import CommandLine, Inheritance
 from rpccluster.privileges import identity_of
 
 __all__ = ["serve"]
-
-SPARE_DESCRIPTORS = 256  # beside worker_connections: files of the service, listeners, the loop
 
 
 def serve(sources: Sources, arguments: list[str]) -> int:
@@ -47,12 +46,8 @@ def _assemble(
     """Take everything that a master holds, the pidfile's lock first. Raises `StartError` with nothing left behind."""
     options = configuration.options
     pidfile = _pidfile(options, inheritance)
-    logs = _open_logs(options)
-    if options.umask is not None:
-        os.umask(options.umask)
-    if options.chdir:
-        os.chdir(options.chdir)
-    system.raise_descriptor_limit(options.worker_connections + SPARE_DESCRIPTORS)
+    logs = open_logs(options)
+    set_up_logging(logs.log_descriptor, options.log_level)
     inherited = inheritance.listeners if inheritance else []
     listeners = open_listeners(options, identity_of(options.user, options.group), inherited)
     close_listeners([listener for listener in inherited if listener not in listeners], is_last=False)
@@ -95,17 +90,6 @@ def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | Non
     if inheritance is None:
         pidfile.write(os.getpid())
     return pidfile
-
-
-def _open_logs(options: Options) -> LogFiles:
-    owner = identity_of(options.user, options.group)
-    logs = LogFiles.for_options(options.log_file, options.access_log, (owner.uid, owner.gid) if owner else None)
-    try:
-        logs.open()
-    except OSError as error:
-        raise StartError(f"cannot open the log {error.filename}: {error.strerror}") from error
-    set_up_logging(logs.log_descriptor, options.log_level)
-    return logs
 
 
 def _control(options: Options, inheritance: Inheritance | None) -> Listener | None:

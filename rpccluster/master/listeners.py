@@ -16,6 +16,7 @@ from rpccluster.address import Address, TCPAddress, UnixAddress
 from rpccluster.config.schema import Options
 from rpccluster.errors import StartError
 from rpccluster.privileges import Identity
+from rpccluster.system import umasked
 
 __all__ = ["Listener", "close_listeners", "open_control_listener", "open_listeners"]
 
@@ -98,6 +99,8 @@ def _apply(listener: Listener, options: Options) -> None:
     sock = listener.socket
     sock.listen(options.backlog)
     if isinstance(listener.wanted, UnixAddress):
+        with contextlib.suppress(OSError):  # somebody took the path away: then there is nothing to open or shut
+            os.chmod(listener.wanted.path, options.unix_socket_mode)
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     idle = options.tcp_keepalive
@@ -126,16 +129,14 @@ def _bind_unix(path: str, mode: int, owner: Identity | None) -> socket.socket:
     _clear_stale(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o777 & ~mode)
     try:
-        sock.bind(path)
+        with umasked(0o777 & ~mode):
+            sock.bind(path)
         if owner is not None and os.geteuid() == 0:
             os.chown(path, owner.uid, owner.gid)
     except BaseException:
         sock.close()
         raise
-    finally:
-        os.umask(umask)
     return sock
 
 

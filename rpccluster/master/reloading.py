@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from rpccluster import config
 from rpccluster.errors import StartError
-from rpccluster.log import LogFiles, logger, set_up_logging
+from rpccluster.log import logger, set_up_logging
 from rpccluster.master.cluster import Cluster, Staged
 from rpccluster.master.listeners import close_listeners, open_listeners
+from rpccluster.master.logs import are_alike, open_logs
 from rpccluster.master.policy import Phase
 from rpccluster.master.worker_handle import WorkerHandle
 from rpccluster.privileges import identity_of
@@ -43,16 +44,12 @@ class Reloading:
         cluster = self._cluster
         changed = config.reload(cluster.configuration, config.Machine())
         options = changed.options
-        owner = identity_of(options.user, options.group)
-        listeners = open_listeners(options, owner, cluster.listeners)
-        logs = cluster.logs
-        if (options.log_file, options.access_log) != (cluster.options.log_file, cluster.options.access_log):
-            logs = LogFiles.for_options(options.log_file, options.access_log, (owner.uid, owner.gid) if owner else None)
-            try:
-                logs.open()
-            except OSError as error:
-                close_listeners([each for each in listeners if each not in cluster.listeners], is_last=True)
-                raise StartError(f"cannot open the log: {error}") from error
+        listeners = open_listeners(options, identity_of(options.user, options.group), cluster.listeners)
+        try:
+            logs = cluster.logs if are_alike(options, cluster.options) else open_logs(options)
+        except StartError:
+            close_listeners([each for each in listeners if each not in cluster.listeners], is_last=True)
+            raise
         return Staged(changed, cluster.generation + 1, listeners, logs)
 
     def refuse(self, reason: str) -> None:

@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 0.008  # how long connections may wait for the one whose turn
 LIFE_SIGN_NS = 1_500_000_000  # a worker silent for longer does not take part
 LEAD = 0.05  # how far, of the fewest, a worker may be ahead in a burst
 BATCH = 64  # connections accepted in one callback
-EXHAUSTED_SECONDS = 0.1  # the pause after the kernel had no descriptor left
+REST_SECONDS = 0.1  # the pause while this worker is full, or after the kernel had no descriptor left
 
 _STATE = int(Cell.STATE)
 _HEARTBEAT = int(Cell.HEARTBEAT)
@@ -43,7 +43,8 @@ _READ = 1
 class Verdict(enum.Enum):
     """What a look at the scoreboard says."""
 
-    WAIT = "another's turn, or this worker is full"
+    FULL = "this worker has as many connections as it may have"
+    WAIT = "another's turn"
     MINE = "this worker's turn"
     OUT_OF_TURN = "connections wait and nobody takes them"
 
@@ -55,9 +56,8 @@ class Turn:
         self._scoreboard = scoreboard
         self._cells = scoreboard.cells
         self._start = HEADER_CELLS + row_number * ROW_CELLS
-        self._counter_seen = -1
-        self._unmoved_since = 0.0
-        self._looked_at = 0.0
+        self._counter_seen = 0
+        self._unmoved_since: float | None = None  # None: when this worker looked last, no connection waited
         self._passed_over: dict[int, tuple[int, int]] = {}
 
     def look(self, now: float, now_ns: int, *, is_burst: bool = False) -> Verdict:
@@ -68,13 +68,17 @@ class Turn:
         """
         is_unmoved = self._is_unmoved(now)
         if self.is_full():
-            return Verdict.WAIT
+            return Verdict.FULL
         if self._is_mine(now_ns, is_burst):
             return Verdict.OUT_OF_TURN if is_unmoved else Verdict.MINE
         if is_unmoved:
             self._pass_over(now_ns)
             return Verdict.OUT_OF_TURN
         return Verdict.WAIT
+
+    def note_none_waits(self) -> None:
+        """There is no connection to accept: the next one's patience begins anew."""
+        self._unmoved_since = None
 
     def is_full(self) -> bool:
         """Whether this worker has as many connections as it may have."""
@@ -105,12 +109,11 @@ class Turn:
     def _is_unmoved(self, now: float) -> bool:
         """Whether connections have waited past patience while nobody accepted any.
 
-        A long time between two looks means that none waited.
+        One that this worker saw waiting waits still as long as the counter stands, however late it looks again.
         """
         counter = self._scoreboard.accept_counter
-        if counter != self._counter_seen or now - self._looked_at > PATIENCE_SECONDS:
+        if self._unmoved_since is None or counter != self._counter_seen:
             self._counter_seen, self._unmoved_since = counter, now
-        self._looked_at = now
         return now - self._unmoved_since >= PATIENCE_SECONDS
 
     def _pass_over(self, now_ns: int) -> None:
@@ -164,8 +167,9 @@ class Acceptor:
         self._lock = lock
         self._reserve: int | None = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._watchers = [loop.io(listener.fileno(), _READ) for listener in listeners]
-        self._pause = loop.timer(PAUSE_SECONDS)
-        self._rest = loop.timer(EXHAUSTED_SECONDS)
+        # Repeating and started by again(): libev forgets the time of a timer that fires once.
+        self._pause = loop.timer(0.0, PAUSE_SECONDS)
+        self._rest = loop.timer(0.0, REST_SECONDS)
         self._is_stopped = True
 
     def start(self) -> None:
@@ -185,6 +189,8 @@ class Acceptor:
         self._watchers = []
 
     def _watch(self) -> None:
+        self._pause.stop()
+        self._rest.stop()
         if not self._is_stopped:
             for watcher, listener in zip(self._watchers, self._listeners):
                 watcher.start(self._on_readable, listener)
@@ -203,25 +209,27 @@ class Acceptor:
     def _accept_all(self, listener: socket.socket) -> None:
         for _ in range(BATCH):
             if self._turn.is_full():
-                self._look_later()
+                self._leave_alone(self._rest)
                 return
             if not self._accept(listener):
                 return
 
     def _accept_in_turn(self, listener: socket.socket) -> None:
-        for taken in range(BATCH):
+        for taken in range(BATCH):  # then the loop comes back at once
             verdict = self._turn.look(monotonic(), monotonic_ns(), is_burst=taken > 0)
-            if verdict is Verdict.WAIT or not self._accept_locked(listener, verdict):
-                break
-        else:
-            return  # the loop comes back at once
-        if verdict is Verdict.WAIT:
-            self._look_later()
+            if verdict is Verdict.FULL:
+                self._leave_alone(self._rest)
+                return
+            if verdict is Verdict.WAIT:
+                self._leave_alone(self._pause)
+                return
+            if not self._accept_locked(listener, verdict):
+                return
 
-    def _look_later(self) -> None:
-        """It is another's turn: leave the listeners alone for a moment, so that they do not wake us all the time."""
+    def _leave_alone(self, timer: Any) -> None:
+        """Stop watching the listeners for as long as ``timer`` says: readable as they are, they would only wake us."""
         self._unwatch()
-        self._pause.start(self._watch)
+        timer.again(self._watch)
 
     def _accept_locked(self, listener: socket.socket, verdict: Verdict) -> bool:
         """Accept one under the lock. False if there is none, or the lock is taken.
@@ -232,7 +240,7 @@ class Acceptor:
         with self._lock.tried() as is_held:
             if is_held or verdict is Verdict.OUT_OF_TURN:
                 return self._accept(listener)
-        self._look_later()
+        self._leave_alone(self._pause)
         return False
 
     def _accept(self, listener: socket.socket) -> bool:
@@ -240,6 +248,7 @@ class Acceptor:
         try:
             descriptor, peer = listener._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            self._turn.note_none_waits()
             return False
         except OSError as error:
             self._failed(listener, error)
@@ -260,5 +269,4 @@ class Acceptor:
                 os.close(listener._accept()[0])  # type: ignore[attr-defined]
             with contextlib.suppress(OSError):
                 self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._unwatch()
-        self._rest.start(self._watch)
+        self._leave_alone(self._rest)

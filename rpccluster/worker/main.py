@@ -13,6 +13,7 @@ import os
 import signal
 import traceback
 
+import gevent
 from gevent import monkey
 
 from rpccluster import system
@@ -56,22 +57,36 @@ def _boot_failed(assignment: Assignment, stage: str, reason: str) -> int:
 
 
 def _become_worker(assignment: Assignment) -> None:
-    """Set up the process: signals, group, title, CPUs, privileges, all before any of the service's code."""
+    """Set up the process: all that the service's code is to find."""
+    options = assignment.options
     _set_signals()
     with contextlib.suppress(PermissionError):  # a session leader keeps its group
         os.setpgid(0, 0)
     system.set_title(assignment.title)
-    set_up_logging(assignment.logs.log_descriptor, assignment.options.log_level)
+    set_up_logging(assignment.logs.log_descriptor, options.log_level)
     faulthandler.enable(assignment.logs.log_descriptor)
     if assignment.cpus:
         system.pin(assignment.cpus)
+    system.make_room_for(options.worker_connections)
     monkey.patch_all()
-    import rpccluster.worker.server  # noqa: F401  # as long as we may read our own files
-
-    identity = identity_of(assignment.options.user, assignment.options.group)
+    _load_ourselves()
+    identity = identity_of(options.user, options.group)
     if identity is not None:
         become(identity)
     system.die_with_parent(assignment.master_pid)
+    if options.umask is not None:
+        os.umask(options.umask)
+    if options.chdir:
+        os.chdir(options.chdir)
+
+
+def _load_ourselves() -> None:
+    """As long as we may: the user to become need not be able to read our files, or Python's."""
+    import rpccluster.demo
+    import rpccluster.worker.loading
+    import rpccluster.worker.server  # noqa: F401
+
+    gevent.get_hub()
 
 
 def _set_signals() -> None:
