@@ -129,8 +129,8 @@ class Engine:
         while ready:
             if not idle and not self._add_runner():
                 break
-            self._epoch += 1
             idle.pop().switch()
+            self._epoch += 1  # the queue is ours again: whoever has blocked must not go on with it
             if self._dirty:  # sent now, since the next runner may keep it waiting
                 self._send_gathered()
             if ready and monotonic() > self._slice_end:
@@ -259,9 +259,9 @@ class _Runner(greenlet):
         self.call: tuple[Connection, list[Any]] | None = None
         self._engine = engine
 
-    def switch(self, *_: Any) -> Any:
-        """Begin, or go on."""
-        return super().switch() if self else super().switch(self)
+    def switch(self, *values: Any) -> Any:
+        """Begin, or go on; what a method waits for in gevent is handed to it by ``values``."""
+        return super().switch(*values) if self else super().switch(self)
 
 
 def bound(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
