@@ -13,6 +13,7 @@ from rpccluster.master.listeners import close_listeners, open_listeners
 from rpccluster.master.policy import Phase
 from rpccluster.master.worker_handle import WorkerHandle
 from rpccluster.privileges import identity_of
+from rpccluster.system import set_title
 
 __all__ = ["Reloading"]
 
@@ -70,6 +71,7 @@ class Reloading:
             cluster.logs.close()
             cluster.logs = staged.logs
         set_up_logging(cluster.logs.log_descriptor, cluster.options.log_level)
+        set_title(cluster.title)
         cluster.number_workers = cluster.options.number_workers
         cluster.is_rolling, cluster.reloaded_at, cluster.staged = True, now, None
         if cluster.phase is Phase.DRAINED:
