@@ -62,7 +62,7 @@ class RunningCluster:
         self.log = folder / "cluster.log"
         # without bytecode: its date has whole seconds, and a test may rewrite a module twice in one
         self._environment = dict(os.environ, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1", **(environment or {}))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
         self._pids: set[int] = set()
         self.options: dict[str, object] = {
             "service": "rpccluster.demo:Demo",
@@ -96,12 +96,21 @@ class RunningCluster:
             command, env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
         )
 
+    def launch(self, *arguments: str, stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Start the program with ``arguments``; the caller ends it."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stderr,
+            stderr=stderr,
+            text=True,
+        )
+
     def start(self, *arguments: str, are_ready: bool = True) -> RunningCluster:
         """Start the master in the foreground and wait until all workers are ready."""
         with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(
-                self.command(*arguments), env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+            self._process = self.launch(*arguments, stderr=log)
         if are_ready:
             self.wait_ready()
         return self

@@ -71,7 +71,7 @@ def _become_worker(assignment: Assignment) -> None:
     identity = identity_of(assignment.options.user, assignment.options.group)
     if identity is not None:
         become(identity)
-    system.die_with_parent(assignment.master_pid)
+        system.die_with_parent(assignment.master_pid)  # once more: the kernel forgot it with the old ids
 
 
 def _set_signals() -> None:
