@@ -18,7 +18,7 @@ from typing import Any, Callable, TypeVar
 from rpccluster.client import Client
 from rpccluster.errors import RPCClusterError
 
-__all__ = ["RunningCluster", "is_alive", "running_cluster", "wait_until"]
+__all__ = ["RunningCluster", "is_alive", "running_cluster", "title_of", "wait_until"]
 
 _T = TypeVar("_T")
 _LOOK_SECONDS = 0.02
@@ -34,6 +34,11 @@ def wait_until(condition: Callable[[], _T | None], seconds: float = 20.0, what: 
         if time.monotonic() > deadline:
             raise AssertionError(f"not so after {seconds:g} seconds: {what or condition}")
         time.sleep(_LOOK_SECONDS)
+
+
+def title_of(pid: int) -> str:
+    """The title that ps(1) shows for a process."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
 
 
 def is_alive(pid: int) -> bool:
@@ -55,8 +60,9 @@ class RunningCluster:
         self.folder = folder
         self.config = folder / "cluster.ini"
         self.log = folder / "cluster.log"
-        self._environment = dict(os.environ, PYTHONPATH=str(folder), **(environment or {}))
-        self._process: subprocess.Popen[bytes] | None = None
+        # without bytecode: its date has whole seconds, and a test may rewrite a module twice in one
+        self._environment = dict(os.environ, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1", **(environment or {}))
+        self._process: subprocess.Popen[str] | None = None
         self._pids: set[int] = set()
         self.options: dict[str, object] = {
             "service": "rpccluster.demo:Demo",
@@ -75,6 +81,10 @@ class RunningCluster:
         lines = [f"{key} = {_ini(value)}" for key, value in self.options.items() if value is not None]
         self.config.write_text("[cluster]\n" + "\n".join(lines) + "\n")
 
+    def write_module(self, name: str, text: str) -> None:
+        """Write a Python module that the service can be named in, or can import."""
+        (self.folder / f"{name}.py").write_text(text)
+
     def command(self, *arguments: str) -> list[str]:
         """The program with ``-c`` and ``arguments``."""
         return [sys.executable, "-m", "rpccluster", "-c", str(self.config), *arguments]
@@ -86,26 +96,40 @@ class RunningCluster:
             command, env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
         )
 
+    def launch(self, *arguments: str, stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Start the program with ``arguments``; the caller ends it."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stderr,
+            stderr=stderr,
+            text=True,
+        )
+
     def start(self, *arguments: str, are_ready: bool = True) -> RunningCluster:
         """Start the master in the foreground and wait until all workers are ready."""
         with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(
-                self.command(*arguments), env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+            self._process = self.launch(*arguments, stderr=log)
         if are_ready:
             self.wait_ready()
         return self
 
-    def wait_ready(self, seconds: float = 30.0) -> dict[str, Any]:
-        """Wait until the master runs and as many workers are ready as should be; return the status."""
+    def wait_ready(self, seconds: float = 30.0, *, number_workers: int | None = None) -> dict[str, Any]:
+        """Wait until as many workers are ready as should be and no other is left; return the status.
+
+        With ``number_workers`` wait until that is the number wanted, too.
+        """
 
         def settled() -> dict[str, Any] | None:
             assert self._process is None or self._process.poll() is None, self.log_text()
             status = self.try_status()
             if status is None or status["master"]["state"] != "running":
                 return None
+            wanted = status["master"]["number_workers"]
             ready = [worker for worker in status["workers"] if worker["state"] == "ready"]
-            return status if len(ready) == len(status["workers"]) == status["master"]["number_workers"] else None
+            is_settled = len(ready) == len(status["workers"]) == wanted and number_workers in (None, wanted)
+            return status if is_settled else None
 
         return wait_until(settled, seconds, "all workers are ready")
 
@@ -136,6 +160,25 @@ class RunningCluster:
     def client(self, timeout: float = 30.0) -> Client:
         """A client of the service."""
         return Client(self.address, timeout=timeout)
+
+    def client_of(self, pid: int, timeout: float = 30.0) -> Client:
+        """A client that the worker of that pid serves; the service needs the demo's method ``pid``."""
+        address = self.address
+        others: list[Client] = []  # stay open until it is that worker's turn
+        try:
+            for _ in range(100):
+                client = Client(address, timeout=timeout)
+                if client.call("pid") == pid:
+                    return client
+                others.append(client)
+            raise AssertionError(f"none of {len(others)} connections came to the worker {pid}")
+        finally:
+            for client in others:
+                client.close()
+
+    def worker(self, pid: int) -> dict[str, Any]:
+        """What ``status`` tells of the worker of that pid; empty if there is none."""
+        return next((worker for worker in self.status()["workers"] if worker["pid"] == pid), {})
 
     def worker_pids(self) -> list[int]:
         """The pids of the workers that are ready, by slot."""

@@ -59,6 +59,11 @@ class Cluster:
         return self.configuration.options
 
     @property
+    def title(self) -> str:
+        """The master's process title; the contract fixes its form."""
+        return f"rpccluster: master [{self.options.proc_name}]"
+
+    @property
     def is_stopping(self) -> bool:
         """Whether no worker will be started any more."""
         return self.phase in (Phase.LEAVING, Phase.STOPPING, Phase.QUITTING)

@@ -67,7 +67,7 @@ def _lock_or_learn(descriptor: int) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except OSError:
-            if _read(descriptor) != "unknown" or deadline.is_over():
+            if _has_open(_read(descriptor), descriptor) or deadline.is_over():
                 return False
         time.sleep(_LOOK_SECONDS)  # before there is a loop
 
@@ -75,3 +75,17 @@ def _lock_or_learn(descriptor: int) -> bool:
 def _read(descriptor: int) -> str:
     text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
     return text if text.isdigit() else "unknown"
+
+
+def _has_open(pid: str, descriptor: int) -> bool:
+    """Whether the process has this file open, as the lock's holder does; what a stale file names has not.
+
+    A process that may not be looked into passes.
+    """
+    file = os.fstat(descriptor)
+    try:
+        return any(os.path.samestat(file, os.stat(link.path)) for link in os.scandir(f"/proc/{pid}/fd"))
+    except PermissionError:
+        return True
+    except OSError:
+        return False

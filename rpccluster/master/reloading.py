@@ -14,6 +14,7 @@ from rpccluster.master.logs import are_alike, open_logs
 from rpccluster.master.policy import Phase
 from rpccluster.master.worker_handle import WorkerHandle
 from rpccluster.privileges import identity_of
+from rpccluster.system import set_title
 
 __all__ = ["Reloading"]
 
@@ -67,6 +68,7 @@ class Reloading:
             cluster.logs.close()
             cluster.logs = staged.logs
         set_up_logging(cluster.logs.log_descriptor, cluster.options.log_level)
+        set_title(cluster.title)
         cluster.number_workers = cluster.options.number_workers
         cluster.is_rolling, cluster.reloaded_at, cluster.staged = True, now, None
         if cluster.phase is Phase.DRAINED:

@@ -105,6 +105,7 @@ class Roster:
         """The forked child: never returns, whatever happens."""
         code = _CRASHED
         try:
+            system.die_with_parent(assignment.master_pid)
             self._loop.close()
             self._close_in_child()
             for sibling in self.workers:

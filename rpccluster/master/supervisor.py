@@ -88,7 +88,7 @@ class Supervisor:
     def run(self) -> int:
         """Run the cluster until it ends. Returns the exit code."""
         cluster = self.cluster
-        self._set_title()
+        system.set_title(cluster.title)
         if self._heir is None:
             self._own_control()
         for listener in cluster.listeners:
@@ -150,7 +150,6 @@ class Supervisor:
         logger.info("Worker ready (pid: %d, slot: %d)", worker.pid, worker.slot)
         if cluster.staged is not None and cluster.staged.candidate is worker:
             self.reloading.commit(self.now())
-            self._set_title()
         if not (cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)):
             self._roster.say(worker, Accept())
 
@@ -298,9 +297,6 @@ class Supervisor:
             self._control.close_in_child()
         elif self._control_listener is not None:
             self._control_listener.socket.close()
-
-    def _set_title(self) -> None:
-        system.set_title(f"rpccluster: master [{self.cluster.options.proc_name}]")
 
     def _tell(self, text: str) -> None:
         """Log ``text``, and show it to the person who started this, if the log goes elsewhere."""

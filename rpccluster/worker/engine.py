@@ -129,8 +129,8 @@ class Engine:
         while ready:
             if not idle and not self._add_runner():
                 break
-            self._epoch += 1
             idle.pop().switch()
+            self._epoch += 1  # the queue is ours again: whoever has blocked must not go on with it
             if self._dirty:  # sent now, since the next runner may keep it waiting
                 self._send_gathered()
             if ready and monotonic() > self._slice_end:

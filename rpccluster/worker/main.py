@@ -73,7 +73,7 @@ def _become_worker(assignment: Assignment) -> None:
     identity = identity_of(options.user, options.group)
     if identity is not None:
         become(identity)
-    system.die_with_parent(assignment.master_pid)
+        system.die_with_parent(assignment.master_pid)  # once more: the kernel forgot it with the old ids
     if options.umask is not None:
         os.umask(options.umask)
     if options.chdir:
