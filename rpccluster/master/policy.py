@@ -130,13 +130,14 @@ def _start(situation: Situation, now: float) -> Iterator[Action]:
 
 
 def _run(situation: Situation, now: float) -> Iterator[Action]:
-    yield from _retire_surplus(situation, now)
+    leave = list(_retire_surplus(situation, now))
+    yield from leave
     if now >= situation.spawn_at:
         vacant = list(_fill_slots(situation))
-        yield from vacant or _replace(situation, now)
+        yield from vacant or _replace(situation, {action.worker for action in leave}, now)
 
 
-def _retire_surplus(situation: Situation, now: float) -> Iterator[Action]:
+def _retire_surplus(situation: Situation, now: float) -> Iterator[Retire | Kill]:
     """Workers above the number wanted, and those whose successor is ready."""
     newest: dict[int, WorkerHandle] = {}
     for worker in situation.workers:
@@ -160,17 +161,18 @@ def _fill_slots(situation: Situation) -> Iterator[Action]:
             yield Spawn(slot, situation.generation)
 
 
-def _replace(situation: Situation, now: float) -> Iterator[Action]:
-    """One successor at a time: a reload's first, else that of the worker overdue longest."""
+def _replace(situation: Situation, leaving: set[WorkerHandle], now: float) -> Iterator[Action]:
+    """One successor at a time: a reload's first, else that of the worker overdue longest; ``leaving`` have theirs."""
     if any(worker.state is WorkerState.BOOTING and worker.is_holding for worker in situation.workers):
         return
     if situation.staged_generation is not None:
         yield Spawn(0, situation.staged_generation)
         return
-    retiring = sum(worker.state is WorkerState.RETIRING for worker in situation.workers)
+    retiring = len(leaving) + sum(worker.state is WorkerState.RETIRING for worker in situation.workers)
     if retiring >= situation.number_workers:  # successors must not pile up beside slow leavers
         return
-    overdue = [(o.since, worker.slot) for worker in situation.workers if (o := _overdue(situation, worker, now))]
+    staying = [worker for worker in situation.workers if worker not in leaving]
+    overdue = [(o.since, worker.slot) for worker in staying if (o := _overdue(situation, worker, now))]
     if overdue:
         yield Spawn(min(overdue)[1], situation.generation)
 

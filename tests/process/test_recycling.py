@@ -1,0 +1,161 @@
+"""Recycling by calls, memory and age, and by a signal to one worker: the successor is ready before anybody goes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import msgpack
+import pytest
+
+from rpccluster import Lost
+from rpccluster.testing import RunningCluster, is_alive, wait_until
+
+FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
+CALLS = 20_000 if FULL_SCALE else 1_200
+SAMPLES = 1_000 if FULL_SCALE else 100
+CALLERS = 4
+
+GROWING = """
+import os
+
+class Growing:
+    def __init__(self):
+        self.kept = []
+
+    def grow(self, size):
+        self.kept.append(b"x" * size)
+
+    def pid(self):
+        return os.getpid()
+"""
+
+
+def _call_once(host: str, port: int, msgid: int) -> None:
+    """One call over a connection of its own, never tried twice."""
+    with socket.create_connection((host, port), timeout=30) as sock:
+        sock.sendall(msgpack.packb([0, msgid, "sum", [msgid, 1]]))
+        data = b""
+        while not data.endswith(msgpack.packb(msgid + 1)):
+            more = sock.recv(4096)
+            assert more, f"the connection ended after {data!r}, before the call was answered"
+            data += more
+        assert msgpack.unpackb(data) == [1, msgid, None, msgid + 1]
+
+
+def _call_often(address: str, msgids: range) -> None:
+    host, _, port = address.partition("//")[2].rpartition(":")
+    for msgid in msgids:
+        _call_once(host, int(port), msgid)
+
+
+@pytest.mark.timeout(600)
+def test_recycling_by_calls_loses_no_call_and_never_leaves_a_gap(cluster):
+    """Every call over short connections is answered, as many workers as wanted are ready at any time, and the
+    worker that is overdue longest goes first, one at a time."""
+    running = cluster(number_workers=4, max_requests=50, max_requests_jitter=20)
+    address, ready = running.address, []
+    with ThreadPoolExecutor(CALLERS) as pool, running.control() as control:
+        share = CALLS // CALLERS
+        callers = [pool.submit(_call_often, address, range(n * share, n * share + share)) for n in range(CALLERS)]
+        while len(ready) < SAMPLES or not all(caller.done() for caller in callers):
+            workers = control.call("status")["workers"]
+            ready.append(sum(worker["state"] == "ready" for worker in workers))
+        for caller in callers:
+            caller.result()
+    assert min(ready) >= 4
+    wait_until(lambda: len(_retired(running.log_text())) >= 4)
+    retired = _retired(running.log_text())
+    wanted = re.findall(r"Worker \(pid: (\d+)\) wants to retire: max_requests", running.log_text())
+    assert retired == wanted[: len(retired)], "the longest overdue goes first"
+    print(f"{CALLS} calls answered; {len(ready)} samples, at least {min(ready)} ready; {len(retired)} recycled")
+
+
+def _retired(log: str) -> list[str]:
+    return re.findall(r"Retiring worker \(pid: (\d+)\): max_requests", log)
+
+
+def _successor_in(running: RunningCluster, slot: int, predecessor: int) -> int:
+    """Wait until the slot's worker is another, and ready, and the predecessor gone; return the new pid."""
+    status = wait_until(
+        lambda: not is_alive(predecessor) and running.wait_ready(),
+    )
+    pid = status["workers"][slot]["pid"]
+    assert pid != predecessor
+    return int(pid)
+
+
+def test_a_worker_past_max_memory_is_recycled(make_cluster):
+    """A worker whose RSS passes max_memory is replaced; the others stay."""
+    running = make_cluster(service="growing:Growing", max_memory="150M")
+    running.write_module("growing", GROWING)
+    running.start()
+    grown, other = running.worker_pids()
+    with running.client_of(grown) as client:
+        client.call("grow", 160 << 20)
+    assert _successor_in(running, 0, grown)
+    assert running.worker_pids()[1] == other
+    running.wait_log(f"Retiring worker (pid: {grown}): max_memory", 1)
+
+
+def test_workers_past_max_lifetime_are_recycled_one_at_a_time(cluster):
+    """Each worker is replaced when it has served for max_lifetime seconds, never two at once."""
+    running = cluster(number_workers=2, max_lifetime=1)
+    first = running.worker_pids()
+    ready = []
+
+    def are_replaced() -> bool:
+        workers = running.status()["workers"]
+        ready.append(sum(worker["state"] == "ready" for worker in workers))
+        return not any(worker["pid"] in first for worker in workers)
+
+    wait_until(are_replaced)
+    assert min(ready) >= 2
+    for pid in first:
+        running.wait_log(f"Retiring worker (pid: {pid}): max_lifetime", 1)
+
+
+def test_a_worker_told_to_terminate_is_replaced_first(cluster):
+    """TERM retires one worker: its successor is ready before it goes, and its running call is answered."""
+    running = cluster(number_workers=2)
+    leaver = running.worker_pids()[0]
+    with running.client_of(leaver) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.call, "sleep", 1)
+        wait_until(lambda: running.worker(leaver)["active_calls"] == 1)
+        os.kill(leaver, signal.SIGTERM)
+        wait_until(lambda: running.worker(leaver).get("state") == "retiring")
+        assert len(running.worker_pids()) == 2
+        assert answer.result() == 1
+    assert _successor_in(running, 0, leaver)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT])
+def test_a_worker_told_to_end_at_once_is_replaced(cluster, signum):
+    """INT and QUIT end one worker at once, in mid-call; another takes its slot."""
+    running = cluster(number_workers=2)
+    leaver = running.worker_pids()[0]
+    with running.client_of(leaver) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.call, "sleep", 20)
+        wait_until(lambda: running.worker(leaver)["active_calls"] == 1)
+        os.kill(leaver, signum)
+        wait_until(lambda: not is_alive(leaver), 2)
+        with pytest.raises(Lost):
+            answer.result()
+    assert _successor_in(running, 0, leaver)
+
+
+def test_signals_meant_for_the_master_leave_workers_alone(cluster):
+    """A pkill by name hits workers, too: HUP, TTIN, TTOU, USR1, USR2 and WINCH mean nothing to them."""
+    running = cluster(number_workers=2)
+    pids = running.worker_pids()
+    with running.client_of(pids[0]) as client:
+        for name in ("HUP", "TTIN", "TTOU", "USR1", "USR2", "WINCH"):
+            for pid in pids:
+                os.kill(pid, getattr(signal, f"SIG{name}"))
+            assert client.call("pid") == pids[0]
+    status = running.wait_ready(number_workers=2)
+    assert [worker["pid"] for worker in status["workers"]] == pids
+    assert status["master"]["generation"] == 1
