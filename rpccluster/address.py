@@ -65,6 +65,8 @@ def _unix_address(text: str) -> UnixAddress:
 
 def unix_address(path: str) -> UnixAddress:
     """The address of a plain ``path``. Raises `AddressError` where the kernel could not hold it."""
+    if "\0" in path:
+        raise AddressError(f"found the path {path!r}, expected one without NUL")
     if len(path.encode("utf-8", "surrogateescape")) > _UNIX_PATH_BYTES:
         raise AddressError(f"found the path {path!r}, expected at most {_UNIX_PATH_BYTES} bytes")
     return UnixAddress(path)

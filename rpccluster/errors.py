@@ -4,8 +4,10 @@
     ├── AddressError           an address that cannot be parsed
     ├── StartError             the cluster cannot start; carries the exit code
     │   └── ConfigError        the configuration is at fault; carries every fault
+    ├── ServiceNotLoaded       the service could not be imported or made
+    ├── ServiceUnfit           the service cannot serve as it is
     ├── UnknownMessage         a packet on a channel that this version does not know
-    ├── ChannelClosed          the other end of a channel is gone
+    ├── TruncatedDescriptors   descriptors were lost on a channel
     ├── IllegalTransition      an event that a state does not allow
     ├── ProtocolError          the peer's bytes are not MessagePack-RPC
     ├── CallError              a call of the client did not bring its result
@@ -26,7 +28,6 @@ __all__ = [
     "ArgumentError",
     "CallError",
     "CallTimeout",
-    "ChannelClosed",
     "ConfigError",
     "ConnectFailed",
     "ConnectionLost",
@@ -37,7 +38,10 @@ __all__ = [
     "ProtocolError",
     "RPCClusterError",
     "RemoteError",
+    "ServiceNotLoaded",
+    "ServiceUnfit",
     "StartError",
+    "TruncatedDescriptors",
     "UnknownMessage",
 ]
 
@@ -77,12 +81,20 @@ class ConfigError(StartError):
         return type(self), (self.faults,)
 
 
+class ServiceNotLoaded(RPCClusterError):
+    """The service could not be imported or made; the text says why, with the traceback of its own code."""
+
+
+class ServiceUnfit(RPCClusterError):
+    """The object cannot serve: it has no methods, or one that cannot be called as it is."""
+
+
 class UnknownMessage(RPCClusterError):
     """A packet on a channel that does not decode to a message of this version."""
 
 
-class ChannelClosed(RPCClusterError):
-    """The other end of a channel is gone: its process died, or closed it."""
+class TruncatedDescriptors(RPCClusterError, OSError):
+    """Descriptors were lost on the way: this process has no room for more of them."""
 
 
 class IllegalTransition(RPCClusterError):

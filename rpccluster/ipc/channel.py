@@ -11,9 +11,10 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 
-from rpccluster.errors import ChannelClosed
+from rpccluster.errors import TruncatedDescriptors, UnknownMessage
 from rpccluster.ipc.fdpass import receive_packet, send_packet
 from rpccluster.ipc.messages import Message, decode, encode
+from rpccluster.log import logger
 
 __all__ = ["Channel", "channel_pair"]
 
@@ -60,38 +61,24 @@ class Channel:
     def receive(self) -> list[tuple[Message, list[int]]]:
         """Every message that is there, with its descriptors, which are the caller's from now on.
 
-        A dead peer's channel raises ECONNRESET before the messages it had queued: read on to the end.
+        A dead peer's channel raises ECONNRESET before the messages it had queued: read on to the end. What cannot
+        be understood is logged and dropped: it comes from another version, or from a service that wrote here.
         """
         found: list[tuple[Message, list[int]]] = []
         while not self.is_closed:
             try:
                 data, descriptors = receive_packet(self._socket, _PACKET_BYTES)
+                if data:
+                    found.append((_decoded(data, descriptors), descriptors))
+                else:
+                    self.is_closed = True
             except BlockingIOError:
                 break
             except ConnectionResetError:
                 continue
-            if data:
-                found.append((decode(data), descriptors))
-            else:
-                self.is_closed = True
+            except (UnknownMessage, TruncatedDescriptors) as error:
+                logger.error("Dropped a message between processes: %s", error)
         return found
-
-    def expect(self, kind: type, timeout_seconds: float | None) -> Message:
-        """Wait for the one next message, which is to be a ``kind``. For a process that has no loop yet.
-
-        Raises `ChannelClosed` at end-of-file, TimeoutError when the time is over.
-        """
-        self._socket.settimeout(timeout_seconds)
-        try:
-            data = self._socket.recv(_PACKET_BYTES)
-        except ConnectionResetError:
-            data = b""
-        finally:
-            self._socket.setblocking(False)
-        message = decode(data) if data else None
-        if not isinstance(message, kind):
-            raise ChannelClosed(f"found {'end-of-file' if message is None else message!r}, expected {kind.__name__}")
-        return message  # type: ignore[return-value]
 
     def close(self) -> None:
         """Close this end and drop what is queued."""
@@ -101,9 +88,15 @@ class Channel:
                 os.close(descriptor)
         self._socket.close()
 
-    def detach(self) -> int:
-        """Give up the socket and return its descriptor, to be inherited across an exec."""
-        return self._socket.detach()
+
+def _decoded(data: bytes, descriptors: list[int]) -> Message:
+    """The message in ``data``. Raises `UnknownMessage`; then the descriptors are closed."""
+    try:
+        return decode(data)
+    except UnknownMessage:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
 
 
 def channel_pair() -> tuple[Channel, Channel]:

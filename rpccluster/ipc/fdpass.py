@@ -11,22 +11,21 @@ import os
 import socket
 from collections.abc import Sequence
 
-__all__ = ["MAX_DESCRIPTORS", "TruncatedDescriptors", "receive_packet", "send_packet"]
+from rpccluster.errors import TruncatedDescriptors
+
+__all__ = ["MAX_DESCRIPTORS", "receive_packet", "send_packet"]
 
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD
-_MSG_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)  # PyPy 3.9 lacks the name
+_MSG_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)  # PyPy 3.9 lacks the names
+_MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)
 _DESCRIPTOR_BYTES = array.array("i").itemsize
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
-
-
-class TruncatedDescriptors(OSError):
-    """Descriptors were lost on the way: this process has no room for more of them."""
 
 
 def send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
     """Send one packet with ``descriptors``. Raises BlockingIOError if there is no room, OSError otherwise."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT | _MSG_NOSIGNAL)
 
 
 def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:

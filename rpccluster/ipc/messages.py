@@ -77,7 +77,8 @@ class Go(NamedTuple):
 Message = Union[Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
 
 _KINDS: tuple[type, ...] = (Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go)
-_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
+_BY_NUMBER = dict(enumerate(_KINDS))
+_NUMBERS = {kind: number for number, kind in _BY_NUMBER.items()}
 
 
 def encode(message: Message) -> bytes:
@@ -90,7 +91,7 @@ def decode(data: bytes) -> Message:
     """The message in ``data``. Raises `UnknownMessage` if this version knows none such."""
     try:
         number, *fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
-        message: Message = _KINDS[number](*fields)
-    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+        message: Message = _BY_NUMBER[number](*fields)
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise UnknownMessage(f"found a packet of {len(data)} bytes, expected a message ({error!r})") from None
     return message

@@ -6,6 +6,7 @@ streams, decodes through one shared Unpacker instead: `rpccluster.worker.connect
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +20,11 @@ __all__ = [
     "StreamDecoder",
     "make_packer",
     "make_unpacker",
+    "not_messagepack",
     "pack_notify",
     "pack_request",
     "pack_response",
+    "too_large",
 ]
 
 #: What an Unpacker raises for bytes that are not MessagePack or pass a limit. After any of them throw it away.
@@ -31,7 +34,8 @@ DECODE_ERRORS = (ValueError, TypeError, msgpack.UnpackException, RecursionError,
 def make_unpacker(max_message_size: int) -> msgpack.Unpacker:
     """An Unpacker with this project's types: str by surrogateescape, lists, any hashable map key.
 
-    ``max_message_size`` is in bytes.
+    It refuses a length of more than ``max_message_size`` bytes when it is declared. What comes in one by one its
+    owner counts: the buffer may hold the next messages beside an unfinished one, so its size tells nothing.
     """
     return msgpack.Unpacker(
         raw=False,
@@ -39,8 +43,24 @@ def make_unpacker(max_message_size: int) -> msgpack.Unpacker:
         strict_map_key=False,
         unicode_errors="surrogateescape",
         timestamp=0,
-        max_buffer_size=max_message_size,
+        max_buffer_size=0,
+        max_str_len=max_message_size,
+        max_bin_len=max_message_size,
+        max_ext_len=max_message_size,
+        max_array_len=max_message_size,
+        max_map_len=max_message_size,
     )
+
+
+def too_large(max_message_size: int) -> ProtocolError:
+    """The error for a message of more than ``max_message_size`` bytes."""
+    return ProtocolError(f"found a message of more than {max_message_size} bytes (max_message_size)")
+
+
+def not_messagepack(error: BaseException) -> ProtocolError:
+    """The error for what an Unpacker raised, one of `DECODE_ERRORS`."""
+    reason = str(error) if "exceeds max_" in str(error) else type(error).__name__
+    return ProtocolError(f"found bytes that are not MessagePack, or pass max_message_size ({reason})")
 
 
 def make_packer() -> msgpack.Packer:
@@ -67,26 +87,40 @@ class StreamDecoder:
     """Turns the bytes of one stream into messages, in whatever pieces they arrive."""
 
     def __init__(self, max_message_size: int) -> None:
-        self._max_message_size = max_message_size
+        self._limit = max_message_size
         self._unpacker: msgpack.Unpacker | None = make_unpacker(max_message_size)
+        self._end = 0  # bytes fed in all
+        self._done = 0  # bytes of the whole messages among them
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """Yield each message that ``data`` completes.
 
-        Raises `ProtocolError` at the first byte that cannot be part of one; the stream is dead from then on.
+        Raises `ProtocolError` at the first byte that cannot be part of one, and once a message has more than
+        ``max_message_size`` bytes; the stream is dead from then on.
         """
         if self._unpacker is None:
             raise ProtocolError("the stream has failed before")
         try:
-            self._unpacker.feed(data)
-            for value in self._unpacker:
-                yield to_message(value)
+            yield from self._decode(self._unpacker, data)
         except ProtocolError:
             self._unpacker = None
             raise
-        except msgpack.BufferFull:
-            self._unpacker = None
-            raise ProtocolError(f"found a message of more than {self._max_message_size} bytes") from None
         except DECODE_ERRORS as error:
             self._unpacker = None
-            raise ProtocolError(f"found bytes that are not MessagePack ({type(error).__name__})") from None
+            raise not_messagepack(error) from None
+
+    def _decode(self, unpacker: msgpack.Unpacker, data: bytes) -> Iterator[Message]:
+        unpacker.feed(data)
+        self._end += len(data)
+        with contextlib.suppress(msgpack.OutOfData):
+            while self._done != self._end:
+                value = unpacker.unpack()
+                began, self._done = self._done, unpacker.tell()
+                self._check(self._done - began)
+                yield to_message(value)
+        # tell() counts the bytes of an unfinished message as consumed: only after a whole one it is of use
+        self._check(self._end - self._done)
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise too_large(self._limit)

@@ -10,8 +10,7 @@ from typing import Any, Union
 
 import msgpack
 
-from rpccluster.errors import ProtocolError
-from rpccluster.protocol.codec import DECODE_ERRORS, make_unpacker
+from rpccluster.protocol.codec import DECODE_ERRORS, make_unpacker, not_messagepack, too_large
 
 __all__ = ["Partial", "SharedDecoder"]
 
@@ -43,8 +42,10 @@ class SharedDecoder:
     def decode(self, data: Bytes) -> tuple[list[Any], Partial | None]:
         """The values in ``data``, which begins at a message's first byte, and the incomplete rest.
 
-        Raises `ProtocolError` if ``data`` holds anything that is not MessagePack.
+        Raises `ProtocolError` if ``data`` holds anything that is not MessagePack, or a message that is too large.
         """
+        if len(data) > self._limit:  # else no message in it can be too large
+            return self.decode_more(Partial(make_unpacker(self._limit), 0, 0), data)
         values: list[Any] = []
         end = self._end + len(data)
         done = self._end
@@ -61,7 +62,7 @@ class SharedDecoder:
             return values, partial
         except DECODE_ERRORS as error:
             self._renew()
-            raise self._error(error) from None
+            raise not_messagepack(error) from None
         self._end = end
         return values, None
 
@@ -75,14 +76,14 @@ class SharedDecoder:
             unpacker.feed(data)
             while done != end:
                 values.append(unpacker.unpack())
-                done = unpacker.tell()
+                began, done = done, unpacker.tell()
+                self._check(done - began)
         except msgpack.OutOfData:
-            if end - done > self._limit:
-                raise self._error(msgpack.BufferFull()) from None
+            self._check(end - done)
             partial.end, partial.size = end, end - done
             return values, partial
         except DECODE_ERRORS as error:
-            raise self._error(error) from None
+            raise not_messagepack(error) from None
         if partial.size <= REUSED_BYTES:
             self._use(unpacker, end)
         return values, None
@@ -95,7 +96,6 @@ class SharedDecoder:
     def _renew(self) -> None:
         self._use(make_unpacker(self._limit), 0)
 
-    def _error(self, error: BaseException) -> ProtocolError:
-        if isinstance(error, msgpack.BufferFull):
-            return ProtocolError(f"found a message of more than {self._limit} bytes (max_message_size)")
-        return ProtocolError(f"found bytes that are not MessagePack ({type(error).__name__})")
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise too_large(self._limit)

@@ -10,19 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from rpccluster.errors import RPCClusterError
+from rpccluster.errors import ServiceUnfit
 from rpccluster.service import RPCMark, Service
 
-__all__ = ["Method", "Registry", "ServiceUnfit", "error_text", "is_misfit", "not_found_text"]
+__all__ = ["Method", "Registry", "error_text", "is_misfit", "not_found_text"]
 
 _LONGEST_MESSAGE = 10_000
 
 #: Turns a function and its limit in seconds, 0 for none, into what is run for a call.
 Wrap = Callable[[Callable[..., Any], float], Callable[..., Any]]
-
-
-class ServiceUnfit(RPCClusterError):
-    """The object cannot serve: it has no methods, or one that cannot be called as it is."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,9 @@ import sys
 import traceback
 from typing import Any
 
-from rpccluster.errors import RPCClusterError
+from rpccluster.errors import ServiceNotLoaded
 
-__all__ = ["ServiceNotLoaded", "load_service"]
-
-
-class ServiceNotLoaded(RPCClusterError):
-    """The service could not be imported or made; the text says why, with the traceback of its own code."""
+__all__ = ["load_service"]
 
 
 def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:

@@ -1,0 +1,119 @@
+"""Which decoded values are MessagePack-RPC messages, to the letter of the specification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpccluster.errors import ProtocolError
+from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Notification, Request, Response, to_message
+
+
+def test_the_types_have_the_specifications_numbers() -> None:
+    """Request 0, response 1, notification 2."""
+    assert (REQUEST, RESPONSE, NOTIFY) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([0, 0, "m", []], Request(0, "m", [])),
+        ([0, 2**32 - 1, "m", [1, [2]]], Request(2**32 - 1, "m", [1, [2]])),
+        ([0, 1, "", []], Request(1, "", [])),
+        ([0, 1, "\udcff", []], Request(1, "\udcff", [])),
+        ([1, 7, None, 5], Response(7, None, 5)),
+        ([1, 7, "error", None], Response(7, "error", None)),
+        ([1, 7, {"any": "thing"}, {"else": 1}], Response(7, {"any": "thing"}, {"else": 1})),
+        ([1, 7, None, None], Response(7, None, None)),
+        ([2, "m", [None]], Notification("m", [None])),
+    ],
+)
+def test_messages_are_known(value: list[Any], message: object) -> None:
+    """Each of the three kinds, at the edges of its fields."""
+    assert to_message(value) == message
+    assert type(to_message(value)) is type(message)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        0,
+        "",
+        b"\x00",
+        {},
+        {0: 1},
+        [],
+        (0, 1, "m", []),
+        [0],
+        [3],
+        [3, 1, "m", []],
+        [-1, 1, "m", []],
+        ["0", 1, "m", []],
+        [None, 1, "m", []],
+        [[0], 1, "m", []],
+        [0, 1, "m"],
+        [0, 1, "m", [], 1],
+        [0, -1, "m", []],
+        [0, 2**32, "m", []],
+        [0, 1.0, "m", []],
+        [0, True, "m", []],
+        [0, "1", "m", []],
+        [0, None, "m", []],
+        [0, 1, b"m", []],
+        [0, 1, None, []],
+        [0, 1, "m", None],
+        [0, 1, "m", {}],
+        [0, 1, "m", ()],
+        [0, 1, "m", "x"],
+        [1, 1, None],
+        [1, 1, None, 2, 3],
+        [1, -1, None, 2],
+        [1, True, None, 2],
+        [2, "m"],
+        [2, "m", [], 1],
+        [2, 1, "m", []],
+        [2, b"m", []],
+        [2, "m", {}],
+    ],
+    ids=repr,
+)
+def test_anything_else_is_refused(value: object) -> None:
+    """With a few words on what it is."""
+    with pytest.raises(ProtocolError, match=r"^found (an array of \d+|a value of type \w+), expected a MessagePack"):
+        to_message(value)
+
+
+def test_what_is_refused_is_never_shown() -> None:
+    """`repr` of a deep value raises RecursionError, and of a long one fills the log."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ProtocolError, match=r"^found an array of 1, expected"):
+        to_message(deep)
+    with pytest.raises(ProtocolError) as raised:
+        to_message("secret" * 1000)
+    assert "secret" not in str(raised.value)
+    while deep:  # taken apart by hand: freeing it at once would recurse, too
+        deep = deep.pop()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_no_value_breaks_the_check(value: object) -> None:
+    """A message that says the same as the value, or a `ProtocolError`."""
+    try:
+        message = to_message(value)
+    except ProtocolError:
+        return
+    assert isinstance(value, list)
+    assert list(message) == value[1:]

@@ -1,0 +1,231 @@
+"""Many streams through one Unpacker: the same messages as from one each, and no byte parsed twice."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from rpccluster.errors import ProtocolError
+from rpccluster.protocol import shared
+from rpccluster.protocol.messages import Message
+from rpccluster.protocol.shared import Partial, SharedDecoder
+
+from .streams import LIMIT, cut, cuts, messages, pack, sequences, value_of
+
+VALUES = [[0, 1, "sum", [1, 2]], [2, "log", ["Grüße"]], [1, 2, None, {"a": [b"x" * 40, None]}], [0, 3, "", []]]
+
+
+class Stream:
+    """One stream of a decoder, as a connection keeps it."""
+
+    def __init__(self, decoder: SharedDecoder) -> None:
+        self.decoder = decoder
+        self.partial: Partial | None = None
+        self.values: list[Any] = []
+
+    def feed(self, *pieces: bytes) -> list[Any]:
+        for piece in filter(None, pieces):
+            if self.partial is None:
+                found, self.partial = self.decoder.decode(piece)
+            else:
+                found, self.partial = self.decoder.decode_more(self.partial, piece)
+            self.values += found
+        return self.values
+
+
+def fed(*pieces: bytes, limit: int = LIMIT) -> list[Any]:
+    return Stream(SharedDecoder(limit)).feed(*pieces)
+
+
+def test_a_stream_in_one_piece() -> None:
+    """All values, and nothing kept."""
+    decoder = SharedDecoder(LIMIT)
+    assert decoder.decode(pack(*VALUES)) == (VALUES, None)
+
+
+def test_a_stream_byte_by_byte() -> None:
+    """The same values."""
+    assert fed(*(bytes([byte]) for byte in pack(*VALUES))) == VALUES
+
+
+def test_a_stream_cut_in_two_anywhere() -> None:
+    """The same values; something is kept exactly when the cut is inside a message."""
+    stream = pack(*VALUES)
+    borders = {len(pack(*VALUES[:count])) for count in range(len(VALUES) + 1)}
+    decoder = SharedDecoder(LIMIT)
+    for place in range(len(stream) + 1):
+        one = Stream(decoder)
+        one.feed(stream[:place])
+        assert (one.partial is None) == (place in borders)
+        assert one.feed(stream[place:]) == VALUES
+        assert one.partial is None
+
+
+def test_what_is_kept_knows_how_many_bytes_came() -> None:
+    """Of the unfinished message alone, not of those before it: the unparsed input is told by this."""
+    whole, more = pack(VALUES[0]), pack(VALUES[2])
+    decoder = SharedDecoder(LIMIT)
+    values, partial = decoder.decode(whole + whole + more[:10])
+    assert values == [VALUES[0]] * 2
+    assert partial is not None
+    assert partial.size == 10
+    assert decoder.decode_more(partial, more[10:20]) == ([], partial)
+    assert partial.size == 20
+    values, rest = decoder.decode_more(partial, more[20:] + whole + more[:3])
+    assert values == [VALUES[2], VALUES[0]]
+    assert rest is not None
+    assert rest.size == 3
+
+
+@given(sequences, cuts)
+def test_any_messages_cut_anywhere_decode_to_the_same(sequence: list[Message], shares: list[float]) -> None:
+    """Whatever the pieces."""
+    assert fed(*cut(pack(*sequence), shares)) == [value_of(message) for message in sequence]
+
+
+class Interleaved(RuleBasedStateMachine):
+    """Streams whose pieces come in any order through one decoder, some of which break."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = SharedDecoder(LIMIT)
+        self.streams = [Stream(self.decoder) for _ in range(4)]
+        self.unfed = [b""] * 4
+        self.sent: list[list[Any]] = [[] for _ in range(4)]
+
+    @rule(number=st.integers(0, 3), message=messages, share=st.floats(0, 1))
+    def some_come(self, number: int, message: Message, share: float) -> None:
+        """A message is sent; a part of what is on its way arrives."""
+        self.sent[number].append(value_of(message))
+        waiting = self.unfed[number] + pack(message)
+        place = int(share * len(waiting))
+        self.streams[number].feed(waiting[:place])
+        self.unfed[number] = waiting[place:]
+
+    @rule(number=st.integers(0, 3))
+    def all_come(self, number: int) -> None:
+        """Everything on its way arrives."""
+        stream = self.streams[number]
+        assert stream.feed(self.unfed[number]) == self.sent[number]
+        assert stream.partial is None
+        self.unfed[number] = b""
+
+    @rule(number=st.integers(0, 3))
+    def one_breaks(self, number: int) -> None:
+        """Garbage ends its own stream and no other."""
+        stream = self.streams[number]
+        stream.feed(self.unfed[number])
+        with pytest.raises(ProtocolError):
+            stream.feed(b"\xc1")
+        self.streams[number], self.unfed[number], self.sent[number] = Stream(self.decoder), b"", []
+
+    @invariant()
+    def none_got_anothers(self) -> None:
+        """Each stream has a beginning of what was sent on it."""
+        for stream, sent in zip(self.streams, self.sent):
+            assert stream.values == sent[: len(stream.values)]
+
+
+TestInterleaved = Interleaved.TestCase
+
+
+# -- limits
+
+
+@pytest.mark.parametrize("shares", [[], [0.5], [0.01, 0.02, 0.9]])
+def test_a_message_may_have_exactly_as_many_bytes_as_allowed(shares: list[float]) -> None:
+    """Not one more, however it arrives and however many small ones follow in the same piece."""
+    large = [1, 1, None, b"x" * 990]
+    size = len(pack(large))
+    stream = pack(large, *[VALUES[0]] * 500)
+    assert len(fed(*cut(stream, shares), limit=size)) == 501
+    with pytest.raises(ProtocolError, match=f"message of more than {size - 1} bytes"):
+        fed(*cut(stream, shares), limit=size - 1)
+
+
+def test_many_small_messages_in_one_piece_are_no_large_one() -> None:
+    """The limit is a message's, not a piece's."""
+    assert len(fed(pack(*[VALUES[0]] * 1000), limit=50)) == 1000
+
+
+def test_a_message_that_grows_piece_by_piece_is_refused() -> None:
+    """As soon as it has more bytes than allowed."""
+    stream = Stream(SharedDecoder(1000))
+    stream.feed(b"\x94\x00\x01\xa1m\xdc\x03\xe8")
+    with pytest.raises(ProtocolError, match="message of more than 1000 bytes"):
+        for _ in range(20):
+            stream.feed(b"\xc4\x3a" + b"x" * 58)
+
+
+def test_after_garbage_the_decoder_serves_others() -> None:
+    """One bad stream harms itself alone; its bytes are gone with it."""
+    decoder = SharedDecoder(LIMIT)
+    for garbage in (b"\xc1", b"\x91" * 60_000, b"\xdd\xff\xff\xff\xff", b"\x81\x80\x01"):
+        with pytest.raises(ProtocolError):
+            decoder.decode(pack(VALUES[0]) + garbage)
+        assert decoder.decode(pack(*VALUES)) == (VALUES, None)
+
+
+@given(st.binary(max_size=200), cuts)
+def test_random_bytes_give_values_or_a_protocol_error(data: bytes, shares: list[float]) -> None:
+    """Never another exception, and the decoder goes on with the next stream."""
+    decoder = SharedDecoder(LIMIT)
+    try:
+        Stream(decoder).feed(*cut(data, shares))
+    except ProtocolError:
+        pass
+    assert decoder.decode(pack(VALUES[0])) == (VALUES[:1], None)
+
+
+# -- work
+
+
+@dataclass
+class Work:
+    """What all Unpackers have done: how many were made, and how many arrays they built."""
+
+    unpackers: int = 0
+    arrays: int = 0
+
+    def make_unpacker(self, limit: int) -> msgpack.Unpacker:
+        self.unpackers += 1
+        return msgpack.Unpacker(raw=False, max_buffer_size=0, list_hook=self._count)
+
+    def _count(self, array: list[Any]) -> list[Any]:
+        self.arrays += 1
+        return array
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    """Counts what the decoders made in this test do."""
+    counted = Work()
+    monkeypatch.setattr(shared, "make_unpacker", counted.make_unpacker)
+    return counted
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="msgpack in pure Python parses an unfinished message from its start"
+)
+def test_a_message_in_a_thousand_pieces_costs_linear_work(work: Work) -> None:
+    """Nothing is parsed twice, and one Unpacker is made for the whole message."""
+    value = [0, 1, "m", [list(range(100)) for _ in range(100)]]
+    one = Stream(SharedDecoder(1 << 20))
+    assert one.feed(*cut(pack(value), [place / 1000 for place in range(1, 1000)])) == [value]
+    assert work.arrays == 102
+    assert work.unpackers == 2  # the shared one, which the stream got, and its successor
+
+
+def test_whole_messages_make_no_unpackers(work: Work) -> None:
+    """However many streams there are: an Unpacker costs 44 KiB and more than a call."""
+    decoder = SharedDecoder(LIMIT)
+    for _ in range(1000):
+        assert Stream(decoder).feed(pack(*VALUES)) == VALUES
+    assert work.unpackers == 1
