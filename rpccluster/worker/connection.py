@@ -10,18 +10,18 @@ import _socket
 import contextlib
 import enum
 import socket
-from collections import deque
 from dataclasses import dataclass
 from itertools import repeat
 from time import monotonic
-from typing import Any
+from typing import Any, Callable
 
 from rpccluster.errors import ProtocolError
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.shared import Partial, SharedDecoder
 from rpccluster.worker.engine import Engine
+from rpccluster.worker.unsent import Unsent
 
-__all__ = ["Connection", "ConnectionLimits", "Connections", "Pause"]
+__all__ = ["Connection", "ConnectionLimits", "Pause", "Shared"]
 
 RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
 RECEIVE_MORE_BYTES = 262_144  # while a long message arrives
@@ -31,7 +31,6 @@ GATHER_BYTES = 65_536  # of large replies, before they are sent
 LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
 _READ = 1
-_WRITE = 2
 
 
 class Pause(enum.IntFlag):
@@ -54,8 +53,8 @@ class ConnectionLimits:
     write_timeout: float
 
 
-class Connections:
-    """All connections of a worker and what they share: the loop, the decoder, the engine, the deadlines."""
+class Shared:
+    """What all connections of a worker share: the loop, the decoder, the engine, the deadlines."""
 
     def __init__(self, loop: Any, engine: Engine, limits: ConnectionLimits, max_message_size: int) -> None:
         self.loop = loop
@@ -68,39 +67,7 @@ class Connections:
         self.unsent: dict[Connection, float] = {}  # deadline of the unread replies
         self.lingering: dict[Connection, float] = {}
         self.dropped_replies = 0
-        self.on_count = _ignore
-
-    def add(self, sock: _socket.socket, peer: Any) -> Connection:
-        """Serve an accepted, non-blocking socket."""
-        connection = Connection(self, sock, peer)
-        self.open.add(connection)
-        self.on_count(len(self.open))
-        return connection
-
-    def sweep(self) -> None:
-        """Close what has passed a deadline. Called twice a second."""
-        now = monotonic()
-        for late, what in ((self.partial, "message_timeout"), (self.unsent, "write_timeout"), (self.lingering, "")):
-            for connection in [c for c, deadline in late.items() if now > deadline]:
-                connection.close(f"{what} passed" if what else "")
-        if self.limits.idle_timeout:
-            for connection in [c for c in self.open if c.is_quiet_for(self.limits.idle_timeout, now)]:
-                connection.close("idle_timeout passed")
-
-    def finish_quiet(self, quiet_seconds: float) -> None:
-        """End each connection that has nothing under way and has been silent for ``quiet_seconds``."""
-        now = monotonic()
-        for connection in [c for c in self.open if c.is_quiet_for(quiet_seconds, now)]:
-            connection.stop_reading()
-
-    def stop_reading(self) -> None:
-        """Read nothing more; each connection ends when its running calls are answered."""
-        for connection in list(self.open):
-            connection.stop_reading()
-
-
-def _ignore(count: int) -> None:
-    """What `Connections` tells its count to until the worker listens."""
+        self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
 
 
 class Connection:
@@ -120,9 +87,7 @@ class Connection:
         "_reader",
         "_socket",
         "_unsent",
-        "_unsent_bytes",
         "_was_heard",
-        "_writer",
         "is_choked",
         "is_closed",
         "needs_look",
@@ -130,13 +95,12 @@ class Connection:
         "pending",
     )
 
-    def __init__(self, all_connections: Connections, sock: _socket.socket, address: Any) -> None:
-        self._all = all_connections
+    def __init__(self, shared: Shared, sock: _socket.socket, address: Any) -> None:
+        self._all = shared
         self._socket = sock
         self._address = address
         self._partial: Partial | None = None
-        self._unsent: deque[memoryview] | None = None
-        self._unsent_bytes = 0
+        self._unsent: Unsent | None = None
         self._deferred: list[Any] | None = None
         self._pause = Pause.NOT
         self._is_eof = False
@@ -150,8 +114,7 @@ class Connection:
         self.is_choked = False
         self.is_closed = False
         self.needs_look = False  # flush() has more to do than to send
-        self._writer: Any = None
-        self._reader = all_connections.loop.io(sock.fileno(), _READ)
+        self._reader = shared.loop.io(sock.fileno(), _READ)
         self._reader.start(self._on_readable)
 
     @property
@@ -164,7 +127,7 @@ class Connection:
 
     def is_quiet_for(self, seconds: float, now: float) -> bool:
         """Whether nothing is under way here and nothing was heard for ``seconds``; asked again and again."""
-        if self._was_heard or self.pending or self.out or self._unsent_bytes or self._partial:
+        if self._was_heard or self.pending or self.out or self._unsent or self._partial:
             self._was_heard = False
             self._quiet_since = now
         return now - self._quiet_since >= seconds and not self._is_ending
@@ -299,7 +262,7 @@ class Connection:
             self.pending -= count
             if self.is_closed or self._is_sealed:
                 self._all.dropped_replies += count
-            elif self._unsent_bytes:
+            elif self._unsent is not None:
                 self._keep(memoryview(data))
             else:
                 self._send(data)
@@ -309,7 +272,7 @@ class Connection:
     def _look(self) -> None:
         if self._pause & Pause.PENDING and self.pending <= self._all.limits.max_pending_calls // 2:
             self._go_on(Pause.PENDING)
-        if self._is_ending and self.pending <= 0 and not self._unsent_bytes:
+        if self._is_ending and self.pending <= 0 and self._unsent is None:
             self._end()
 
     def _send(self, data: bytes) -> None:
@@ -327,39 +290,24 @@ class Connection:
     def _keep(self, rest: memoryview) -> None:
         """Keep what the kernel has no room for until it has."""
         if self._unsent is None:
-            self._unsent = deque()
-            self._writer = self._all.loop.io(self._socket.fileno(), _WRITE)
-        if not self._unsent_bytes:
-            self._writer.start(self._on_writable)
+            self._unsent = Unsent(self._all.loop, self._socket, self._on_sent, self.close)
             self._note_progress()
-        self._unsent.append(rest)
-        self._unsent_bytes += len(rest)
-        if self._unsent_bytes > HIGH_WATER_BYTES and not self.is_choked:
+        self._unsent.add(rest)
+        if self._unsent.size > HIGH_WATER_BYTES and not self.is_choked:
             self._choke()
 
-    def _on_writable(self) -> None:
-        unsent = self._unsent
-        assert unsent is not None
-        try:
-            while unsent:
-                sent = self._socket.send(unsent[0])
-                self._unsent_bytes -= sent
-                self._note_progress()
-                if sent == len(unsent[0]):
-                    unsent.popleft()
-                else:
-                    unsent[0] = unsent[0][sent:]
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            self.close()
-            return
-        if not unsent:
-            self._writer.stop()
+    def _on_sent(self) -> None:
+        """The peer has read some of what was kept."""
+        assert self._unsent is not None
+        size = self._unsent.size
+        if size:
+            self._note_progress()
+        else:
+            self._unsent = None
             self._all.unsent.pop(self, None)
-        if self.is_choked and self._unsent_bytes < LOW_WATER_BYTES:
+        if self.is_choked and size < LOW_WATER_BYTES:
             self._unchoke()
-        if self.needs_look:
+        if self.needs_look and not self.is_closed:
             self._look()
 
     def _note_progress(self) -> None:
@@ -404,17 +352,16 @@ class Connection:
         self.is_closed = True
         if reason:
             logger.info("Closing the connection of %s: %s", self.peer, reason)
-        for watcher in (self._reader, self._writer):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
+        self._reader.stop()
+        self._reader.close()
+        if self._unsent is not None:
+            self._unsent.close()
         self._socket.close()
         everyone = self._all
         everyone.open.discard(self)
         for waiting in (everyone.partial, everyone.unsent, everyone.lingering):
             waiting.pop(self, None)
         self._unsent = self._deferred = self._partial = None
-        self._unsent_bytes = 0
         everyone.on_count(len(everyone.open))
 
 

@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from contextvars import copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable, Protocol
 
 import gevent
 from greenlet import getcurrent, greenlet
@@ -23,10 +23,7 @@ from rpccluster.protocol.codec import make_packer
 from rpccluster.protocol.messages import NOTIFY, RESPONSE, Notification, to_message
 from rpccluster.worker.dispatch import Registry, error_text, is_misfit, not_found_text
 
-if TYPE_CHECKING:
-    from rpccluster.worker.connection import Connection
-
-__all__ = ["Call", "Engine", "bound", "present_call"]
+__all__ = ["Call", "Caller", "Engine", "bound", "present_call"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 CLOCK_EVERY = 8  # calls between two looks at the clock
@@ -37,8 +34,33 @@ _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
 _ERRORS = int(Cell.ERRORS)
 
+
+class Caller(Protocol):
+    """What the engine knows of a connection."""
+
+    out: list[bytes]  # replies that have gathered in this turn of the loop
+    is_choked: bool  # its peer does not read its replies: its calls wait
+
+    @property
+    def peer(self) -> str: ...
+
+    def defer(self, message: Any) -> None: ...
+
+    def gather(self, size: int) -> None: ...
+
+    def end_notification(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def refuse(self, error: ProtocolError) -> None: ...
+
+    def resume_starved(self) -> None: ...
+
+    def seal(self) -> None: ...
+
+
 #: A decoded message, not yet looked at, and where it came from.
-Call = tuple["Connection", Any]
+Call = tuple[Caller, Any]
 
 class Engine:
     """Runs calls. ``extend``, ``begun`` and ``schedule`` are for connections; everything else happens by itself."""
@@ -66,8 +88,8 @@ class Engine:
         self.begun = 0  # calls that were ever queued and not put off
         self._idle: list[_Runner] = []
         self._runners: set[_Runner] = set()
-        self._dirty: list[Connection] = []
-        self._starved: set[Connection] = set()
+        self._dirty: list[Caller] = []
+        self._starved: set[Caller] = set()
         self._epoch = 0
         self._slice_end = 0.0
         self.is_scheduled = False
@@ -83,7 +105,7 @@ class Engine:
             self.is_scheduled = True
             self._loop.run_callback(self._drain)
 
-    def add_starved(self, connection: Connection) -> None:
+    def add_starved(self, connection: Caller) -> None:
         """Remember ``connection``, which stopped reading because all greenlets are taken."""
         self._starved.add(connection)
 
@@ -232,7 +254,7 @@ class Engine:
                     return
                 before_clock = CLOCK_EVERY
 
-    def _take_other(self, connection: Connection, message: Any) -> None:
+    def _take_other(self, connection: Caller, message: Any) -> None:
         """Run a notification; whatever else a peer sent ends its connection."""
         try:
             call = to_message(message)
@@ -248,7 +270,7 @@ class Engine:
             self._error(connection, call.method, call.params, raised)
         connection.end_notification()
 
-    def _error(self, connection: Connection, name: str, params: list[Any], raised: BaseException) -> str:
+    def _error(self, connection: Caller, name: str, params: list[Any], raised: BaseException) -> str:
         """The reply's error for what a method raised; the traceback goes to the log."""
         self.errors += 1
         self._cells[_ERRORS] = self.errors

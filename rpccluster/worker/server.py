@@ -23,7 +23,8 @@ from rpccluster.log import logger
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.acceptor import AcceptLock, Acceptor
 from rpccluster.worker.access_log import logged
-from rpccluster.worker.connection import LINGER_SECONDS, ConnectionLimits, Connections
+from rpccluster.worker.connection import LINGER_SECONDS, ConnectionLimits
+from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine, bound
 from rpccluster.worker.lifecycle import Event, State, next_state

@@ -1,0 +1,46 @@
+"""All connections of a worker: adding them, and ending those that are late, quiet or no longer served.
+
+Runs in the worker, on the loop's timers; a single connection is in `rpccluster.worker.connection`.
+"""
+
+from __future__ import annotations
+
+import _socket
+from time import monotonic
+from typing import Any
+
+from rpccluster.worker.connection import Connection, Shared
+
+__all__ = ["Connections"]
+
+
+class Connections(Shared):
+    """The connections that are open, and what is done to many of them at once."""
+
+    def add(self, sock: _socket.socket, peer: Any) -> Connection:
+        """Serve an accepted, non-blocking socket."""
+        connection = Connection(self, sock, peer)
+        self.open.add(connection)
+        self.on_count(len(self.open))
+        return connection
+
+    def sweep(self) -> None:
+        """Close what has passed a deadline. Called twice a second."""
+        now = monotonic()
+        for late, what in ((self.partial, "message_timeout"), (self.unsent, "write_timeout"), (self.lingering, "")):
+            for connection in [c for c, deadline in late.items() if now > deadline]:
+                connection.close(f"{what} passed" if what else "")
+        if self.limits.idle_timeout:
+            for connection in [c for c in self.open if c.is_quiet_for(self.limits.idle_timeout, now)]:
+                connection.close("idle_timeout passed")
+
+    def finish_quiet(self, quiet_seconds: float) -> None:
+        """End each connection that has nothing under way and has been silent for ``quiet_seconds``."""
+        now = monotonic()
+        for connection in [c for c in self.open if c.is_quiet_for(quiet_seconds, now)]:
+            connection.stop_reading()
+
+    def stop_reading(self) -> None:
+        """Read nothing more; each connection ends when its running calls are answered."""
+        for connection in list(self.open):
+            connection.stop_reading()

@@ -1,0 +1,68 @@
+"""Output that the kernel has no room for, and sending it when there is. Runs in the worker, on the loop's callbacks.
+
+Made when a send falls short, gone when all is sent. Owns the watcher for writing, not the socket.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections import deque
+from typing import Any, Callable
+
+__all__ = ["Unsent"]
+
+_WRITE = 2
+
+
+class Unsent:
+    """Pieces of output in their order; ``size`` is their bytes."""
+
+    __slots__ = ("_on_error", "_on_progress", "_pieces", "_socket", "_watcher", "size")
+
+    def __init__(
+        self, loop: Any, sock: _socket.socket, on_progress: Callable[[], None], on_error: Callable[[], None]
+    ) -> None:
+        """``on_progress`` is called when some of it was sent, and then no more if ``size`` is 0."""
+        self._socket = sock
+        self._pieces: deque[memoryview] = deque()
+        self._on_progress = on_progress
+        self._on_error = on_error
+        self.size = 0
+        self._watcher = loop.io(sock.fileno(), _WRITE)
+        self._watcher.start(self._on_writable)
+
+    def add(self, piece: memoryview) -> None:
+        """Send ``piece``, too, in its turn."""
+        self._pieces.append(piece)
+        self.size += len(piece)
+
+    def _on_writable(self) -> None:
+        before = self.size
+        try:
+            self._send()
+        except OSError:
+            self._on_error()
+            return
+        if not self.size:
+            self.close()
+        if self.size < before:
+            self._on_progress()
+
+    def _send(self) -> None:
+        """Send until there is no room. Raises OSError if the peer is gone."""
+        pieces = self._pieces
+        try:
+            while pieces:
+                sent = self._socket.send(pieces[0])
+                self.size -= sent
+                if sent == len(pieces[0]):
+                    pieces.popleft()
+                else:
+                    pieces[0] = pieces[0][sent:]
+        except (BlockingIOError, InterruptedError):
+            pass
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._watcher.stop()
+        self._watcher.close()
