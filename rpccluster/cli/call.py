@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from rpccluster.cli.main import cli
 from rpccluster.client import Client
 from rpccluster.errors import AddressError, CallTimeout, ConnectFailed, ConnectionLost, ProtocolError, RemoteError
 
@@ -20,7 +19,7 @@ EXIT_USAGE = 2
 EXIT_NO_ANSWER = 3
 
 
-@cli.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, help="seconds; default 10")
 @click.option("--notify", is_flag=True, help="send a notification: no result is awaited")
 @click.argument("address")

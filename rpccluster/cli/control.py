@@ -8,18 +8,17 @@ from typing import Any
 
 import click
 
-from rpccluster.cli.main import cli
 from rpccluster.client import Client
 from rpccluster.config import Sources, load
 from rpccluster.errors import EXIT_FAULT, ConnectFailed, ConnectionLost, RemoteError, StartError
 
-__all__ = ["ask"]
+__all__ = ["COMMANDS", "ask"]
 
 EXIT_NO_MASTER = 3
 _PATIENCE_SECONDS = 86_400.0  # a command returns when the thing is done; how long that takes is the master's affair
 
 
-@cli.command()
+@click.command()
 @click.option("--json", "as_json", is_flag=True, help="as JSON, for programs")
 @click.pass_obj
 def status(sources: Sources, as_json: bool) -> None:
@@ -28,7 +27,7 @@ def status(sources: Sources, as_json: bool) -> None:
     click.echo(json.dumps(told, indent=2) if as_json else _table(told))
 
 
-@cli.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("number", metavar="N|+N|-N", type=click.UNPROCESSED)
 @click.pass_obj
 def scale(sources: Sources, number: str) -> None:
@@ -36,26 +35,29 @@ def scale(sources: Sources, number: str) -> None:
     click.echo(f"{ask(sources, 'scale', number)['number_workers']} workers")
 
 
-@cli.command()
+@click.command()
 @click.pass_obj
 def reload(sources: Sources) -> None:
     """Read the configuration again and replace the workers one by one; wait until it is done."""
     click.echo(f"generation {ask(sources, 'reload')['generation']}")
 
 
-@cli.command()
+@click.command()
 @click.pass_obj
 def upgrade(sources: Sources) -> None:
     """Let a new master, from the code on disk, take over; wait until it has."""
     click.echo(f"master {ask(sources, 'upgrade')['pid']}")
 
 
-@cli.command()
+@click.command()
 @click.option("--now", is_flag=True, help="do not wait for running calls")
 @click.pass_obj
 def stop(sources: Sources, now: bool) -> None:
     """Stop the cluster; wait until its workers are gone."""
     ask(sources, "stop", now)
+
+
+COMMANDS = (status, scale, reload, upgrade, stop)
 
 
 def ask(sources: Sources, method: str, *params: Any) -> Any:

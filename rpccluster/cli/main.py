@@ -1,88 +1,23 @@
-"""The command line: flags, environment, subcommands, exit codes. The process that the user starts.
-
-Owns what is parsed; what is done stands in the modules beside it, imported only where needed.
-"""
+"""The whole program: the flags with all subcommands, and one message and exit code for each fault."""
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
-from typing import Any
 
 import click
 
-from rpccluster.config import OPTIONS, Configuration, Machine, Sources, load
+from rpccluster.cli import call, control
+from rpccluster.cli.root import cli
 from rpccluster.errors import ConfigError, StartError
-from rpccluster.version import __version__
 
-__all__ = ["cli", "main"]
+__all__ = ["main"]
 
-ENVIRONMENT = "RPCCLUSTER_CMD_ARGS"
-
-
-def _with_option_flags(command: Any) -> Any:
-    """One flag for each option that has some; values stay text until the configuration reads them."""
-    for key, option in reversed(list(OPTIONS.items())):
-        if option.flags:
-            kind: dict[str, Any] = {"metavar": "VALUE", "multiple": isinstance(option.default, tuple)}
-            if isinstance(option.default, bool):
-                kind = {"is_flag": True, "default": None}
-            command = click.option(*option.flags, key, help=option.meaning, **kind)(command)
-    return command
-
-
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-c", "--config", metavar="FILE", help="configuration file")
-@_with_option_flags
-@click.option("--check-config", is_flag=True, help="only check the configuration and the service")
-@click.option("--print-config", is_flag=True, help="only show every option, its value and where it came from")
-@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s", prog_name="rpccluster")
-@click.pass_context
-def cli(context: click.Context, config: str | None, check_config: bool, print_config: bool, **flags: Any) -> None:
-    """Run a cluster of MessagePack-RPC workers, or command one that runs."""
-    context.obj = _sources(config, flags)
-    if context.invoked_subcommand is not None:
-        return
-    if print_config:
-        _print(load(context.obj))
-    elif check_config:
-        from rpccluster.cli.check import check_service
-
-        sys.exit(check_service(load(context.obj, Machine()).options))
-    else:
-        from rpccluster.cli.serve import serve
-
-        sys.exit(serve(context.obj, sys.argv[1:]))
-
-
-def _sources(config: str | None, flags: dict[str, Any]) -> Sources:
-    """The file, the environment's flags and the command line's, in the order in which they count."""
-    words = shlex.split(os.environ.get(ENVIRONMENT, ""))
-    environment = cli.make_context(ENVIRONMENT, words, resilient_parsing=True).params if words else {}
-    return Sources(config or environment.get("config"), _texts(environment), _texts(flags))
-
-
-def _texts(params: dict[str, Any]) -> dict[str, str]:
-    return {key: _text(value) for key, value in params.items() if key in OPTIONS and value not in (None, ())}
-
-
-def _text(value: Any) -> str:
-    """A switch that is on, a flag that may be repeated, or plain text, as the file would say it."""
-    return "true" if value is True else ",".join(value) if isinstance(value, tuple) else value
-
-
-def _print(configuration: Configuration) -> None:
-    rows = list(configuration.describe())
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for key, text, origin in rows:
-        click.echo(f"{key:{widths[0]}} = {text:{min(widths[1], 48)}}  # {origin}")
+for command in (call.call, *control.COMMANDS):
+    cli.add_command(command)
 
 
 def main() -> None:
-    """The console script: runs `cli`, turns faults into one message each and an exit code."""
-    from rpccluster.cli import call, control  # noqa: F401 - they add their subcommands
-
+    """The console script."""
     try:
         cli(prog_name="rpccluster")
     except ConfigError as error:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.ipc.messages import ReopenLogs
 from rpccluster.log import logger
+from rpccluster.master.cluster import Cluster
 from rpccluster.master.policy import Phase
+from rpccluster.master.reloading import Reloading
 from rpccluster.master.roster import Roster
+from rpccluster.master.succession import Succession
+from rpccluster.master.upgrade import Upgrade
 from rpccluster.system import System, notify_systemd
-
-if TYPE_CHECKING:
-    from rpccluster.master.supervisor import Supervisor
 
 __all__ = ["Commands"]
 
@@ -25,11 +26,23 @@ __all__ = ["Commands"]
 class Commands:
     """The commands to one master."""
 
-    def __init__(self, supervisor: Supervisor, roster: Roster, system: System) -> None:
-        self._supervisor = supervisor
-        self._cluster = supervisor.cluster
-        self._roster = roster
+    def __init__(
+        self,
+        system: System,
+        cluster: Cluster,
+        roster: Roster,
+        reloading: Reloading,
+        succession: Succession,
+        start_heir: Callable[[], Upgrade | None],
+        close_listeners: Callable[[], None],
+    ) -> None:
         self._system = system
+        self._cluster = cluster
+        self._roster = roster
+        self.reloading = reloading
+        self.succession = succession
+        self._start_heir = start_heir
+        self._close_listeners = close_listeners
 
     def handle_signal(self, signum: int) -> None:
         """Do what the signal asks for; CHLD only wakes the loop, which always looks for the dead."""
@@ -43,20 +56,20 @@ class Commands:
         cluster = self._cluster
         if cluster.phase is Phase.QUITTING or (cluster.is_stopping and not is_quick):
             return
-        self._supervisor.succession.give_up()
+        self.succession.give_up()
         is_guest = cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)
         cluster.phase = Phase.QUITTING if is_quick or is_guest else Phase.STOPPING
         notify_systemd("STOPPING=1")
-        self._supervisor.close_listeners()
+        self._close_listeners()
 
     def reload(self) -> None:
         """Read the configuration again and replace the workers one by one."""
-        cluster, reloading = self._cluster, self._supervisor.reloading
-        if cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or self._supervisor.succession.is_under_way:
+        cluster, reloading = self._cluster, self.reloading
+        if cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or self.succession.is_under_way:
             reloading.refuse(f"the cluster is {'upgrading' if cluster.phase is Phase.RUNNING else cluster.phase.value}")
             return
         candidate = cluster.staged.candidate if cluster.staged else None
-        reloading.stage(self._supervisor.now())
+        reloading.stage(self._system.monotonic())
         if candidate is not None:
             self._roster.kill(candidate, "overtaken by another reload")
 
@@ -99,7 +112,7 @@ class Commands:
             refused = "a master that is pid 1 would take its whole container with it"
         elif cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or cluster.staged is not None:
             refused = f"the cluster is {'reloading' if cluster.staged else cluster.phase.value}"
-        self._supervisor.succession.begin(self._supervisor.start_heir, refused)
+        self.succession.begin(self._start_heir, refused)
 
     _SIGNALS: ClassVar[dict[int, Callable[[Commands], None]]] = {
         signal.SIGTERM: stop,

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable, Optional
 
 from rpccluster.config.cpus import MOST_WORKERS
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.commands import Commands
 from rpccluster.master.control import Answer, Method
-
-if TYPE_CHECKING:
-    from rpccluster.master.supervisor import Supervisor
+from rpccluster.system import System
 
 __all__ = ["Operations", "Outcome"]
 
@@ -34,8 +34,10 @@ Check = Callable[[], Optional[Outcome]]
 class Operations:
     """The methods, and the answers that are still due."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+    def __init__(self, system: System, cluster: Cluster, commands: Commands) -> None:
+        self._system = system
+        self._cluster = cluster
+        self._commands = commands
         self._waiting: list[tuple[Check, Answer]] = []
 
     def methods(self) -> Mapping[str, Method]:
@@ -69,17 +71,16 @@ class Operations:
 
     def _status(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
-        answer(None, self._supervisor.status())
+        answer(None, self._cluster.status(self._system.getpid(), self._system.monotonic()))
 
     def _scale(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 1)
-        supervisor = self._supervisor
-        wanted = _new_number(params[0], supervisor.cluster.number_workers)
-        began = supervisor.now()
-        supervisor.commands.scale(wanted)
+        cluster = self._cluster
+        wanted = _new_number(params[0], cluster.number_workers)
+        began = self._system.monotonic()
+        self._commands.scale(wanted)
 
         def check() -> Outcome | None:
-            cluster = supervisor.cluster
             if cluster.number_workers != wanted or cluster.is_stopping:
                 return Outcome(f"RuntimeError: overtaken: {cluster.number_workers} workers are wanted now")
             if cluster.failed_at > began:
@@ -90,28 +91,20 @@ class Operations:
 
     def _reload(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
-        supervisor = self._supervisor
-        supervisor.commands.reload()
-
-        def check() -> Outcome | None:
-            return _outcome(supervisor.reloading.outcome, {"generation": supervisor.cluster.generation})
-
-        self._waiting.append((check, answer))
+        self._commands.reload()
+        reloading, cluster = self._commands.reloading, self._cluster
+        self._waiting.append((lambda: _outcome(reloading.outcome, {"generation": cluster.generation}), answer))
 
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
-        succession = self._supervisor.succession
-        self._supervisor.commands.upgrade()
-
-        def check() -> Outcome | None:
-            return _outcome(succession.outcome, {"pid": succession.heir})
-
-        self._waiting.append((check, answer))
+        self._commands.upgrade()
+        succession = self._commands.succession
+        self._waiting.append((lambda: _outcome(succession.outcome, {"pid": succession.heir}), answer))
 
     def _stop(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0, 1)
-        self._supervisor.commands.stop(is_quick=bool(params and params[0]))
-        self._waiting.append((lambda: None if self._supervisor.cluster.workers else Outcome(None, True), answer))
+        self._commands.stop(is_quick=bool(params and params[0]))
+        self._waiting.append((lambda: None if self._cluster.workers else Outcome(None, True), answer))
 
 
 def _outcome(reason: str | None, result: Any) -> Outcome | None:

@@ -62,32 +62,36 @@ class Supervisor:
         self._loop = Loop()
         self._signals = SignalInbox()
         self._loop.watch(self._signals, self._signals.drain)
-        self.cluster = cluster
+        self._cluster = cluster
         self._roster = Roster(operating_system, self._loop, entry, self._hear, self._close_in_child)
         cluster.workers = self._roster.workers
-        self.reloading = Reloading(cluster)
-        self.succession = Succession(operating_system, self._loop, self._leave)
+        self._reloading = Reloading(cluster)
+        self._succession = Succession(operating_system, self._loop, self._leave)
         self._heir = Heir(self._loop, inheritance, self._take_over, self._lose_old_master) if inheritance else None
-        self.commands = Commands(self, self._roster, operating_system)
-        self._operations = Operations(self)
+        self._commands = Commands(
+            operating_system,
+            cluster,
+            self._roster,
+            self._reloading,
+            self._succession,
+            self._start_heir,
+            self._close_listeners,
+        )
+        self._operations = Operations(operating_system, cluster, self._commands)
         self._control: ControlServer | None = None
-        self._watched_at = self.now()
+        self._watched_at = self._now()
         self._exit_code: int | None = None
         self._owns_paths = inheritance is None
 
-    def now(self) -> float:
+    def _now(self) -> float:
         """Monotonic seconds."""
         return self._system.monotonic()
-
-    def status(self) -> dict[str, Any]:
-        """The contract's ``status``."""
-        return self.cluster.status(self._system.getpid(), self.now())
 
     # -- the loop
 
     def run(self) -> int:
         """Run the cluster until it ends. Returns the exit code."""
-        cluster = self.cluster
+        cluster = self._cluster
         system.set_title(cluster.title)
         if self._heir is None:
             self._own_control()
@@ -99,9 +103,9 @@ class Supervisor:
         while self._exit_code is None:
             self._loop.turn(TICK_SECONDS)
             self._collect()
-            for action in policy.decide(cluster.situation(), self.now()):
+            for action in policy.decide(cluster.situation(), self._now()):
                 self._PERFORM[type(action)](self, action)
-            self.reloading.note_progress()
+            self._reloading.note_progress()
             self._operations.answer_what_is_done()
         return self._close(self._exit_code)
 
@@ -109,24 +113,24 @@ class Supervisor:
         for worker, exit_ in self._roster.bury():
             self._note_end(worker, exit_)
         for signum in self._signals.take():
-            self.commands.handle_signal(signum)
-        now = self.now()
-        self.succession.check_deadline(now)
+            self._commands.handle_signal(signum)
+        now = self._now()
+        self._succession.check_deadline(now)
         if now - self._watched_at >= WATCH_SECONDS:
             watched, self._watched_at = min(now - self._watched_at, LONGEST_WATCH_SECONDS), now
-            for worker in self.cluster.workers:
-                worker.watch(watched, now, self.cluster.options.max_memory)
+            for worker in self._cluster.workers:
+                worker.watch(watched, now, self._cluster.options.max_memory)
                 if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
-                    self.cluster.restarts.note_survivor()
+                    self._cluster.restarts.note_survivor()
 
-    def close_listeners(self) -> None:
+    def _close_listeners(self) -> None:
         """Accept nothing any more: close this process's copies of the listeners."""
-        close_listeners(self.cluster.listeners, is_last=self._owns_paths)
-        self.cluster.listeners.clear()
+        close_listeners(self._cluster.listeners, is_last=self._owns_paths)
+        self._cluster.listeners.clear()
 
-    def start_heir(self) -> Upgrade | None:
+    def _start_heir(self) -> Upgrade | None:
         """Start a new master that inherits what this one holds."""
-        cluster = self.cluster
+        cluster = self._cluster
         return begin_upgrade(
             self._system, self._command, cluster.generation, cluster.listeners, self._control_listener, self._pidfile
         )
@@ -140,60 +144,60 @@ class Supervisor:
             worker.boot_failure = message
         elif isinstance(message, WantsToRetire):
             logger.info("Worker (pid: %d) wants to retire: %s", worker.pid, message.reason)
-            worker.want_recycling(self.now(), message.reason)
+            worker.want_recycling(self._now(), message.reason)
 
     def _note_ready(self, worker: WorkerHandle, message: Ready) -> None:
-        cluster = self.cluster
+        cluster = self._cluster
         worker.step(WorkerEvent.BOOTED)
-        worker.ready_at, worker.methods = self.now(), message.methods
+        worker.ready_at, worker.methods = self._now(), message.methods
         cluster.restarts.note_ready()
         logger.info("Worker ready (pid: %d, slot: %d)", worker.pid, worker.slot)
         if cluster.staged is not None and cluster.staged.candidate is worker:
-            self.reloading.commit(self.now())
+            self._reloading.commit(self._now())
         if not (cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)):
             self._roster.say(worker, Accept())
 
     def _note_end(self, worker: WorkerHandle, exit_: system.Exit) -> None:
-        cluster = self.cluster
+        cluster = self._cluster
         if worker.is_expected_to_end or cluster.is_stopping:
             logger.info("Worker exiting (pid: %d)", worker.pid)
             return
         reason = _reason(worker, exit_)
-        ready_for = None if worker.ready_at is None else self.now() - worker.ready_at
-        pause = cluster.restarts.note_death(exit_, ready_for, self.now())
+        ready_for = None if worker.ready_at is None else self._now() - worker.ready_at
+        pause = cluster.restarts.note_death(exit_, ready_for, self._now())
         what = "could not boot" if worker.ready_at is None else "died"
         logger.error("Worker (pid: %d) %s: %s", worker.pid, what, reason)
         if pause:
             logger.error("Workers die in a loop: the next one starts in %g seconds", pause)
         if worker.ready_at is None or cluster.phase is Phase.STANDBY:
-            cluster.failure, cluster.failed_at = reason, self.now()
+            cluster.failure, cluster.failed_at = reason, self._now()
             cluster.is_service_at_fault = worker.boot_failure is not None and worker.boot_failure.stage == "service"
-            self.reloading.note_failed_boot(worker, reason)
+            self._reloading.note_failed_boot(worker, reason)
 
     # -- performing
 
     def _spawn(self, action: policy.Spawn) -> None:
-        cluster, staged = self.cluster, self.cluster.staged
+        cluster, staged = self._cluster, self._cluster.staged
         if staged is not None and action.generation == staged.generation:
             options, listeners, logs = staged.configuration.options, staged.listeners, staged.logs
         else:
             options, listeners, logs, staged = cluster.options, cluster.listeners, cluster.logs, None
         worker = self._roster.spawn(action.slot, action.generation, options, listeners, logs)
         if worker is None:
-            cluster.restarts.spawn_at = self.now() + 1.0
+            cluster.restarts.spawn_at = self._now() + 1.0
         elif staged is not None:
             staged.candidate = worker
 
     def _retire(self, action: policy.Retire) -> None:
-        worker, graceful = action.worker, self.cluster.options.graceful_timeout
+        worker, graceful = action.worker, self._cluster.options.graceful_timeout
         logger.info("Retiring worker (pid: %d): %s", worker.pid, action.reason)
         worker.step(WorkerEvent.TOLD_TO_RETIRE)
         worker.retire_reason = action.reason
-        worker.kill_at = self.now() + graceful + KILL_SLACK_SECONDS
-        self._roster.say(worker, RetireOrder(graceful, self.cluster.phase is Phase.STOPPING))
+        worker.kill_at = self._now() + graceful + KILL_SLACK_SECONDS
+        self._roster.say(worker, RetireOrder(graceful, self._cluster.phase is Phase.STOPPING))
 
     def _question(self, action: policy.Question) -> None:
-        action.worker.questioned_at = self.now()
+        action.worker.questioned_at = self._now()
         self._roster.signal(action.worker, system.TELL_SIGNAL)
 
     def _kill(self, action: policy.Kill) -> None:
@@ -206,13 +210,13 @@ class Supervisor:
 
     def _note_started(self, action: policy.Started) -> None:
         if self._heir is not None:
-            self.cluster.phase = Phase.STANDBY
+            self._cluster.phase = Phase.STANDBY
             self._heir.say_serving()
         else:
             self._go_live()
 
     def _halt(self, action: policy.Halt) -> None:
-        cluster = self.cluster
+        cluster = self._cluster
         self._exit_code = EXIT_NO_SERVICE if cluster.is_service_at_fault else EXIT_NO_WORKER
         self._tell(f"no worker could boot: {cluster.failure or 'none could be started'}")
 
@@ -233,8 +237,8 @@ class Supervisor:
     # -- taking over and leaving
 
     def _go_live(self) -> None:
-        self.cluster.phase = Phase.RUNNING
-        self._report.send(0, self.cluster.logs.log_descriptor)
+        self._cluster.phase = Phase.RUNNING
+        self._report.send(0, self._cluster.logs.log_descriptor)
         system.notify_systemd(f"READY=1\nMAINPID={self._system.getpid()}")
 
     def _take_over(self) -> None:
@@ -243,7 +247,7 @@ class Supervisor:
         if self._pidfile is not None:
             self._pidfile.write(self._system.getpid())
         self._own_control()
-        for worker in self.cluster.ready():
+        for worker in self._cluster.ready():
             self._roster.say(worker, Accept())
         self._go_live()
 
@@ -254,10 +258,10 @@ class Supervisor:
 
     def _leave(self) -> None:
         """The new master serves: finish what our workers have, and end."""
-        logger.info("The new master (pid: %d) has taken over", self.succession.heir)
-        self.cluster.phase = Phase.LEAVING
+        logger.info("The new master (pid: %d) has taken over", self._succession.heir)
+        self._cluster.phase = Phase.LEAVING
         self._owns_paths = False
-        self.close_listeners()
+        self._close_listeners()
         if self._control is not None:
             self._control.stop_listening(is_last=False)
         if self._pidfile is not None:
@@ -271,9 +275,9 @@ class Supervisor:
     # -- the end
 
     def _close(self, exit_code: int) -> int:
-        for worker in self.cluster.workers:
+        for worker in self._cluster.workers:
             self._roster.kill(worker, "the master ends")
-        self.close_listeners()
+        self._close_listeners()
         self._operations.end()
         if self._control is not None:
             self._control.close()
@@ -288,7 +292,7 @@ class Supervisor:
     def _close_in_child(self) -> None:
         self._signals.close_in_child()
         self._report.close()
-        self.succession.close_in_child()
+        self._succession.close_in_child()
         if self._heir is not None:
             self._heir.close_in_child()
         if self._pidfile is not None:
@@ -301,7 +305,7 @@ class Supervisor:
     def _tell(self, text: str) -> None:
         """Log ``text``, and show it to the person who started this, if the log goes elsewhere."""
         logger.error("%s", text)
-        if self.cluster.logs.log_descriptor != 2:
+        if self._cluster.logs.log_descriptor != 2:
             say(f"rpccluster: {text}")
 
 
