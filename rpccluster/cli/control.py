@@ -44,6 +44,13 @@ def reload(sources: Sources) -> None:
 
 @click.command()
 @click.pass_obj
+def rebalance(sources: Sources) -> None:
+    """Even the connections out among the workers; wait until they are even."""
+    ask(sources, "rebalance")
+
+
+@click.command()
+@click.pass_obj
 def upgrade(sources: Sources) -> None:
     """Let a new master, from the code on disk, take over; wait until it has."""
     click.echo(f"master {ask(sources, 'upgrade')['pid']}")
@@ -57,7 +64,7 @@ def stop(sources: Sources, now: bool) -> None:
     ask(sources, "stop", now)
 
 
-COMMANDS = (status, scale, reload, upgrade, stop)
+COMMANDS = (status, scale, reload, rebalance, upgrade, stop)
 
 
 def ask(sources: Sources, method: str, *params: Any) -> Any:

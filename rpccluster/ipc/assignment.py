@@ -22,7 +22,8 @@ class Assignment:
     """All that one worker needs.
 
     ``cpus`` None means unpinned; ``accept_lock`` is a descriptor for lockf(3); ``call_limit`` is max_requests
-    with this worker's jitter, 0 for none.
+    with this worker's jitter, 0 for none; ``serial`` is never given to another worker, nor by a later master;
+    ``connections`` is the channel on which connections travel.
     """
 
     slot: int
@@ -32,7 +33,9 @@ class Assignment:
     call_limit: int
     row_number: int
     scoreboard: Scoreboard
+    serial: int
     channel: Channel
+    connections: Channel
     listeners: list[socket.socket]
     accept_lock: int
     master_pid: int

@@ -6,19 +6,21 @@ Owns its socket and what is queued for it. Knows no event loop: its owner watche
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import deque
 from collections.abc import Sequence
 
 from rpccluster.errors import TruncatedDescriptors, UnknownMessage
-from rpccluster.ipc.fdpass import receive_packet, send_packet
+from rpccluster.ipc.fdpass import IN_MEMORY_FILE, memory_file, read_memory_file, receive_packet, send_packet
 from rpccluster.ipc.messages import Message, decode, encode
 from rpccluster.log import logger
 
 __all__ = ["Channel", "channel_pair"]
 
 _PACKET_BYTES = 262_144
+LARGEST_PACKET = 131_072  # what is bigger than this may never fit, and travels in a memory file
 
 
 class Channel:
@@ -41,7 +43,11 @@ class Channel:
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send ``message``, or queue it if there is no room. Descriptors are copied; a dead peer is no error."""
-        self._outbox.append((encode(message), [os.dup(descriptor) for descriptor in descriptors]))
+        data, copies = encode(message), [os.dup(descriptor) for descriptor in descriptors]
+        if len(data) > LARGEST_PACKET:
+            copies.append(memory_file(data))
+            data = IN_MEMORY_FILE
+        self._outbox.append((data, copies))
         self.flush()
 
     def flush(self) -> None:
@@ -52,11 +58,23 @@ class Channel:
                 send_packet(self._socket, data, descriptors)
             except BlockingIOError:
                 return
-            except OSError:  # the peer is gone; `receive` will say so after its last messages
-                pass
+            except OSError as error:
+                if error.errno == errno.ETOOMANYREFS:  # the user has as many descriptors in flight as it may
+                    return
+                # else the peer is gone; `receive` will say so after its last messages
             self._outbox.popleft()
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def unsend(self) -> list[Message]:
+        """Take back what is queued and has not been sent; its descriptors are closed."""
+        taken: list[Message] = []
+        while self._outbox:
+            data, descriptors = self._outbox.popleft()
+            taken.append(decode(read_memory_file(descriptors.pop()) if data == IN_MEMORY_FILE else data))
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return taken
 
     def receive(self) -> list[tuple[Message, list[int]]]:
         """Every message that is there, with its descriptors, which are the caller's from now on.
@@ -68,6 +86,8 @@ class Channel:
         while not self.is_closed:
             try:
                 data, descriptors = receive_packet(self._socket, _PACKET_BYTES)
+                if data == IN_MEMORY_FILE and descriptors:
+                    data = read_memory_file(descriptors.pop())
                 if data:
                     found.append((_decoded(data, descriptors), descriptors))
                 else:

@@ -9,13 +9,22 @@ import array
 import contextlib
 import os
 import socket
+import tempfile
 from collections.abc import Sequence
 
 from rpccluster.errors import TruncatedDescriptors
 
-__all__ = ["MAX_DESCRIPTORS", "receive_packet", "send_packet"]
+__all__ = [
+    "IN_MEMORY_FILE",
+    "MAX_DESCRIPTORS",
+    "memory_file",
+    "read_memory_file",
+    "receive_packet",
+    "send_packet",
+]
 
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD
+IN_MEMORY_FILE = b"\xc1"  # a byte that begins no message: the message is in the last descriptor
 _MSG_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)  # PyPy 3.9 lacks the names
 _MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)
 _DESCRIPTOR_BYTES = array.array("i").itemsize
@@ -41,6 +50,26 @@ def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
                 os.close(descriptor)
         raise TruncatedDescriptors("descriptors were lost: this process may hold no more of them")
     return data, descriptors
+
+
+def memory_file(data: bytes) -> int:
+    """A descriptor of a file in memory that holds ``data``."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("rpccluster-message", os.MFD_CLOEXEC)
+    else:  # an older PyPy
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    return descriptor
+
+
+def read_memory_file(descriptor: int) -> bytes:
+    """All that such a file holds; closes the descriptor."""
+    with open(descriptor, "rb", closefd=True) as file:
+        file.seek(0)
+        return file.read()
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -6,7 +6,7 @@ is only ever added to at its end: two versions speak with each other during an u
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 import msgpack
 
@@ -14,11 +14,19 @@ from rpccluster.errors import UnknownMessage
 
 __all__ = [
     "Accept",
+    "Adopted",
     "BootFailed",
+    "Closed",
+    "DonorGone",
+    "Give",
     "Go",
     "Message",
     "Ready",
+    "Refused",
+    "Release",
+    "Released",
     "ReopenLogs",
+    "Reply",
     "Retire",
     "Serving",
     "WantsToRetire",
@@ -64,6 +72,68 @@ class ReopenLogs(NamedTuple):
     """Master to worker: the log files anew; the descriptors come with the message."""
 
 
+class Release(NamedTuple):
+    """Master to worker: give away up to ``number`` connections, idle ones first, and say `Released`."""
+
+    number: int
+
+
+class Released(NamedTuple):
+    """Worker to master, after its `Give`s: that was all for the last `Release`."""
+
+
+class Give(NamedTuple):
+    """A connection that moves; its descriptor comes with the message. Whoever has received it owns it.
+
+    ``cid`` is its number, never used for another. ``input`` is what was read and not begun, ``output`` what was
+    not sent and may begin in the middle of a message. ``awaited`` names each call that still runs elsewhere:
+    the serial of the worker that runs it, and its msgid.
+    """
+
+    cid: int
+    peer: list[Any]
+    is_eof: bool
+    input: bytes
+    output: bytes
+    awaited: list[list[int]]
+
+
+class Adopted(NamedTuple):
+    """Owner to master, before it does anything with a connection: it is mine now."""
+
+    cid: int
+
+
+class Refused(NamedTuple):
+    """Worker to master: a connection came without its descriptor, for this process may hold no more."""
+
+    cid: int
+
+
+class Reply(NamedTuple):
+    """One whole reply to a call on a connection that has moved; goes to whoever owns it now."""
+
+    cid: int
+    serial: int
+    data: bytes
+
+
+class Closed(NamedTuple):
+    """Owner to master: an adopted connection has ended."""
+
+    cid: int
+
+
+class DonorGone(NamedTuple):
+    """Master to worker: a worker has ended, and with it the calls it ran for connections it gave away.
+
+    With ``is_and_older`` so have all whose serials are lower.
+    """
+
+    serial: int
+    is_and_older: bool
+
+
 class Serving(NamedTuple):
     """New master to old, in an upgrade: my workers are ready."""
 
@@ -74,9 +144,43 @@ class Go(NamedTuple):
     """Old master to new, in an upgrade: I have stopped accepting; everything is yours."""
 
 
-Message = Union[Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
+Message = Union[
+    Ready,
+    BootFailed,
+    WantsToRetire,
+    Accept,
+    Retire,
+    ReopenLogs,
+    Serving,
+    Go,
+    Release,
+    Released,
+    Give,
+    Adopted,
+    Refused,
+    Reply,
+    Closed,
+    DonorGone,
+]
 
-_KINDS: tuple[type, ...] = (Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go)
+_KINDS: tuple[type, ...] = (
+    Ready,
+    BootFailed,
+    WantsToRetire,
+    Accept,
+    Retire,
+    ReopenLogs,
+    Serving,
+    Go,
+    Release,
+    Released,
+    Give,
+    Adopted,
+    Refused,
+    Reply,
+    Closed,
+    DonorGone,
+)
 _BY_NUMBER = dict(enumerate(_KINDS))
 _NUMBERS = {kind: number for number, kind in _BY_NUMBER.items()}
 

@@ -5,13 +5,14 @@ Data and views of it; the policy's `Situation` and the contract's ``status`` are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.schema import Options
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import LogFiles
+from rpccluster.master.broker import Broker
 from rpccluster.master.listeners import Listener
 from rpccluster.master.policy import Phase, Situation
 from rpccluster.master.restarts import Restarts
@@ -51,6 +52,7 @@ class Cluster:
     failure: str = ""  # why a worker of the start, or lately any, could not boot
     failed_at: float = 0.0
     is_service_at_fault: bool = False
+    broker: Broker | None = None
     restarts: Restarts = field(default_factory=Restarts)
 
     @property
@@ -86,6 +88,7 @@ class Cluster:
             spawn_at=self.restarts.spawn_at,
             is_all_or_nothing=self.is_heir,
             has_failed=bool(self.failure),
+            in_transit=self.broker.in_transit if self.broker else 0,
         )
 
     def is_settled(self) -> bool:
@@ -95,6 +98,12 @@ class Cluster:
     def has_rolled(self) -> bool:
         """Whether no worker of an older generation is left to be replaced."""
         return all(worker.generation == self.generation for worker in self.workers if worker.is_holding)
+
+    def _handovers(self) -> dict[str, Any]:
+        """Connections on their way, and how that went so far."""
+        if self.broker is None:
+            return {}
+        return {"in_transit": self.broker.in_transit, **asdict(self.broker.figures)}
 
     def status(self, pid: int, now: float) -> dict[str, Any]:
         """The contract's ``status``."""
@@ -106,6 +115,7 @@ class Cluster:
                 "version": __version__,
                 "generation": self.generation,
                 "number_workers": self.number_workers,
+                **self._handovers(),
                 "listeners": [str(listener.actual) for listener in self.listeners],
             },
             "workers": [_worker_status(worker, now) for worker in sorted(self.workers, key=_by_slot)],

@@ -89,6 +89,11 @@ class Commands:
         if self._cluster.phase is not Phase.DRAINED:
             self.scale(max(1, self._cluster.number_workers - 1))
 
+    def rebalance(self) -> None:
+        """Even the connections out among the workers."""
+        if self._cluster.broker is not None:
+            self._cluster.broker.even_out()
+
     def drain(self) -> None:
         """Retire all workers and keep the master; callers wait in the backlog until workers are wanted again."""
         if self._cluster.phase is Phase.RUNNING:

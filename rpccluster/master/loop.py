@@ -8,6 +8,8 @@ from __future__ import annotations
 import selectors
 from typing import Any, Callable
 
+from rpccluster.ipc.channel import Channel
+
 __all__ = ["Loop"]
 
 Callback = Callable[[], None]
@@ -30,6 +32,15 @@ class Loop:
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on_writable else 0)
         self._selector.modify(source, events, (key.data[0], on_writable))
+
+    def mind_writing(self, channel: Channel) -> None:
+        """Flush ``channel``, which is watched for reading, as soon as there is room for what it has queued."""
+
+        def flush() -> None:
+            channel.flush()
+            self.mind_writing(channel)
+
+        self.watch_writing(channel, flush if channel.wants_to_write else None)
 
     def unwatch(self, source: Any) -> None:
         """Watch ``source`` no more; call it before the descriptor is closed. Not watched is no error."""

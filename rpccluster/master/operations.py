@@ -46,6 +46,7 @@ class Operations:
             "status": self._status,
             "scale": self._scale,
             "reload": self._reload,
+            "rebalance": self._rebalance,
             "upgrade": self._upgrade,
             "stop": self._stop,
             "rpc.ping": lambda params, answer: answer(None, "pong"),
@@ -94,6 +95,12 @@ class Operations:
         self._commands.reload()
         reloading, cluster = self._commands.reloading, self._cluster
         self._waiting.append((lambda: _outcome(reloading.outcome, {"generation": cluster.generation}), answer))
+
+    def _rebalance(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0)
+        self._commands.rebalance()
+        broker = self._cluster.broker
+        self._waiting.append((lambda: None if broker and broker.is_uneven else Outcome(None, True), answer))
 
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)

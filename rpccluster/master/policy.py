@@ -101,6 +101,12 @@ class Situation:
     spawn_at: float = 0.0  # restarts back off until then
     is_all_or_nothing: bool = False  # an upgrade's new master: one failed boot ends it
     has_failed: bool = False  # a worker of the start could not boot
+    in_transit: int = 0  # connections that the heir of an upgrade has not acknowledged
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether connections end, too: nobody is to take them over."""
+        return self.phase in (Phase.DRAINED, Phase.STOPPING, Phase.QUITTING)
 
 
 def decide(situation: Situation, now: float) -> list[Action]:
@@ -116,10 +122,15 @@ def _kill_overdue(situation: Situation, now: float) -> Iterator[Action]:
         if worker.questioned_at is not None:
             if now >= worker.questioned_at + ANSWER_SECONDS:
                 yield Kill(worker, HUNG)
-        elif worker.kill_at is not None and now >= worker.kill_at:
+        elif worker.kill_at is not None and now >= worker.kill_at and not _serves_on(situation, worker):
             yield Kill(worker, "it did not finish in graceful_timeout")
         elif timeout and worker.silent_seconds > timeout + BEAT_SECONDS:
             yield Question(worker)
+
+
+def _serves_on(situation: Situation, worker: WorkerHandle) -> bool:
+    """Whether a retiring worker has connections that nobody else can take: the time limit ends calls, not those."""
+    return not situation.is_ending and worker.connection_count > 0
 
 
 def _start(situation: Situation, now: float) -> Iterator[Action]:
@@ -200,7 +211,7 @@ def _drain(situation: Situation, now: float) -> Iterator[Action]:
 
 def _leave(situation: Situation, now: float) -> Iterator[Action]:
     yield from _drain(situation, now)
-    if not situation.workers:
+    if not situation.workers and not (situation.phase is Phase.LEAVING and situation.in_transit):
         yield Finish()
 
 

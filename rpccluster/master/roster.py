@@ -43,17 +43,26 @@ class Roster:
         loop: Loop,
         entry: WorkerEntry,
         on_message: Callable[[WorkerHandle, Message], None],
+        on_connection: Callable[[WorkerHandle, Message, list[int]], None],
         close_in_child: Callable[[], None],
+        first_serial: int,
     ) -> None:
         """``close_in_child`` closes, in a forked worker, what is the master's alone."""
         self._system = operating_system
         self._loop = loop
         self._entry = entry
         self._on_message = on_message
+        self._on_connection = on_connection
+        self._serial = first_serial - 1
         self._close_in_child = close_in_child
         self._scoreboard = Scoreboard(MOST_ROWS)
         self._lock = TemporaryFile(prefix="rpccluster-accept-lock-")
         self.workers: list[WorkerHandle] = []
+
+    @property
+    def next_serial(self) -> int:
+        """No worker has had this serial or a higher one."""
+        return self._serial + 1
 
     def spawn(
         self, slot: int, generation: int, options: Options, listeners: Sequence[Listener], logs: LogFiles
@@ -66,6 +75,8 @@ class Roster:
         row = self._scoreboard.row(row_number)
         row[Cell.STATE] = RowState.BOOTING
         ours, theirs = channel_pair()
+        connections, far_end = channel_pair()
+        self._serial += 1
         allowed = system.allowed_cpus()
         order = cpu_order(options.cpu_affinity, allowed, read_topology(allowed))
         assignment = Assignment(
@@ -76,7 +87,9 @@ class Roster:
             call_limit=_call_limit(options),
             row_number=row_number,
             scoreboard=self._scoreboard,
+            serial=self._serial,
             channel=theirs,
+            connections=far_end,
             listeners=[listener.socket for listener in listeners],
             accept_lock=self._lock.fileno(),
             master_pid=self._system.getpid(),
@@ -87,16 +100,30 @@ class Roster:
         except OSError as error:
             logger.error("Cannot start a worker: %s", error)
             self._scoreboard.free_row(row_number)
-            ours.close()
-            theirs.close()
+            for end in (ours, theirs, connections, far_end):
+                end.close()
             return None
         if pid == 0:
             ours.close()
+            connections.close()
             self._be_worker(assignment)
         theirs.close()
         cpus = assignment.cpus or sorted(allowed)
-        worker = WorkerHandle(slot, pid, generation, row_number, row, ours, cpus, self._system.monotonic())
+        worker = WorkerHandle(
+            slot=slot,
+            pid=pid,
+            generation=generation,
+            row_number=row_number,
+            row=row,
+            serial=self._serial,
+            channel=ours,
+            connections=connections,
+            far_end=far_end,
+            cpus=cpus,
+            booted_at=self._system.monotonic(),
+        )
         self.workers.append(worker)
+        self._loop.watch(connections, lambda: self.hear_connections(worker))
         self._loop.watch(ours, lambda: self.hear(worker))
         logger.info("Booting worker with pid: %d", pid)
         return worker
@@ -109,7 +136,7 @@ class Roster:
             self._loop.close()
             self._close_in_child()
             for sibling in self.workers:
-                sibling.channel.close()
+                sibling.close()
             code = self._entry(assignment)
         except BaseException:
             traceback.print_exc()
@@ -127,18 +154,16 @@ class Roster:
         if worker.channel.is_closed:
             self._loop.unwatch(worker.channel)
 
+    def hear_connections(self, worker: WorkerHandle) -> None:
+        """Take the connections that a worker gives, and what it says of them."""
+        for message, descriptors in worker.connections.receive():
+            self._on_connection(worker, message, descriptors)
+
     def say(self, worker: WorkerHandle, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send to a worker; a dead one is no error."""
         if not worker.channel.is_closed:
             worker.channel.send(message, descriptors)
-            self._mind_writing(worker)
-
-    def _mind_writing(self, worker: WorkerHandle) -> None:
-        def flush() -> None:
-            worker.channel.flush()
-            self._mind_writing(worker)
-
-        self._loop.watch_writing(worker.channel, flush if worker.channel.wants_to_write else None)
+            self._loop.mind_writing(worker.channel)
 
     def signal(self, worker: WorkerHandle, signum: int) -> None:
         """Send a worker a signal; its pid is its own until it is buried."""
@@ -156,10 +181,12 @@ class Roster:
             worker = by_pid.get(exit_.pid)
             if worker is None:
                 continue
+            self.hear_connections(worker)
+            self._loop.unwatch(worker.connections)
             if not worker.channel.is_closed:
                 self.hear(worker)
                 self._loop.unwatch(worker.channel)
-            worker.channel.close()
+            worker.close()
             self.workers.remove(worker)
             self._scoreboard.free_row(worker.row_number)
             yield worker, exit_

@@ -9,10 +9,11 @@ import os
 import signal
 from typing import Callable
 
+from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Go, Message, Serving
 from rpccluster.log import logger
 from rpccluster.master.loop import Loop
-from rpccluster.master.upgrade import Inheritance, Upgrade
+from rpccluster.master.upgrade import Upgrade
 from rpccluster.system import System
 
 __all__ = ["Heir", "Succession"]
@@ -21,10 +22,19 @@ __all__ = ["Heir", "Succession"]
 class Succession:
     """The upgrade under way, if any. ``outcome`` is None while it runs, "" if it went well, else the reason."""
 
-    def __init__(self, system: System, loop: Loop, on_serving: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        system: System,
+        loop: Loop,
+        on_serving: Callable[[Channel], None],
+        on_message: Callable[[Message], None],
+    ) -> None:
+        """``on_serving`` is given the channel to the new master; ``on_message`` what that says afterwards."""
         self._system = system
         self._loop = loop
         self._on_serving = on_serving
+        self._on_message = on_message
+        self._to_heir: Channel | None = None
         self._upgrade: Upgrade | None = None
         self.outcome: str | None = ""
         self.heir = 0
@@ -54,69 +64,96 @@ class Succession:
         channel = self._upgrade.channel
         for message, _ in channel.receive():
             if isinstance(message, Serving):
-                self.heir = message.pid
+                self.heir, self._to_heir = message.pid, channel
                 channel.send(Go())
-                self._end("")
-                self._on_serving()
+                self._loop.unwatch(channel)
+                self._loop.watch(channel, self._hear_heir)
+                self._upgrade, self.outcome = None, ""
+                self._on_serving(channel)
                 return
         if channel.is_closed:
-            self._end("the new master could not start; its own log lines say why")
+            self._fail("the new master could not start; its own log lines say why")
+
+    def _hear_heir(self) -> None:
+        assert self._to_heir is not None
+        for message, _ in self._to_heir.receive():
+            self._on_message(message)
+        if self._to_heir.is_closed:
+            self._loop.unwatch(self._to_heir)
+
+    @property
+    def has_told_all(self) -> bool:
+        """Whether nothing waits to be sent to the new master."""
+        return self._to_heir is None or not self._to_heir.wants_to_write
 
     def check_deadline(self, now: float) -> None:
         """Give up a new master that takes too long."""
         if self._upgrade is not None and now > self._upgrade.give_up_at:
             self._system.kill(self._upgrade.pid, signal.SIGKILL)
-            self._end("the new master took too long")
+            self._fail("the new master took too long")
 
     def give_up(self) -> None:
         """Let the new master end: this one is told to stop."""
         if self._upgrade is not None:
-            self._end("this master stops")
+            self._fail("this master stops")
 
-    def _end(self, outcome: str) -> None:
+    def _fail(self, reason: str) -> None:
         assert self._upgrade is not None
         self._loop.unwatch(self._upgrade.channel)
         self._upgrade.channel.close()
-        self._upgrade = None
-        self.outcome = outcome
-        if outcome:
-            logger.error("Upgrade failed, nothing has changed: %s", outcome)
+        self._upgrade, self.outcome = None, reason
+        logger.error("Upgrade failed, nothing has changed: %s", reason)
 
     def close_in_child(self) -> None:
         """In a forked child: close the copy."""
-        if self._upgrade is not None:
-            self._upgrade.channel.close()
+        for channel in (self._upgrade.channel if self._upgrade else None, self._to_heir):
+            if channel is not None:
+                channel.close()
 
 
 class Heir:
     """The new master's side: waits for the old one's word."""
 
     def __init__(
-        self, loop: Loop, inheritance: Inheritance, on_go: Callable[[], None], on_lost: Callable[[], None]
+        self,
+        loop: Loop,
+        channel: Channel,
+        on_go: Callable[[], None],
+        on_lost: Callable[[], None],
+        on_message: Callable[[Channel, Message, list[int]], None],
+        on_old_gone: Callable[[], None],
     ) -> None:
-        """``on_lost`` is called if the old master ends, or gives up, before it said `Go`."""
+        """``on_lost`` is called if the old master ends, or gives up, before it said `Go`; ``on_message`` is given
+        what it says after that, ``on_old_gone`` is called when it has ended."""
         self._loop = loop
-        self._inheritance = inheritance
+        self._channel = channel
         self._on_go = on_go
         self._on_lost = on_lost
-        loop.watch(inheritance.channel, self._hear)
+        self._on_message = on_message
+        self._on_old_gone = on_old_gone
+        self._has_gone = False
+        loop.watch(channel, self._hear)
 
     def say_serving(self) -> None:
         """Our workers are ready."""
-        self._inheritance.channel.send(Serving(os.getpid()))
+        self._channel.send(Serving(os.getpid()))
 
     def _hear(self) -> None:
-        channel = self._inheritance.channel
-        messages: list[Message] = [message for message, _ in channel.receive()]
-        if not messages and not channel.is_closed:
-            return
-        self._loop.unwatch(channel)
-        channel.close()
-        if any(isinstance(message, Go) for message in messages):
-            self._on_go()
-        else:
-            self._on_lost()
+        channel = self._channel
+        for message, descriptors in channel.receive():
+            if isinstance(message, Go):
+                self._has_gone = True
+                self._on_go()
+            else:
+                self._on_message(channel, message, descriptors)
+        if channel.is_closed:
+            self._loop.unwatch(channel)
+            channel.close()
+            if self._has_gone:
+                self._on_old_gone()
+            else:
+                self._on_lost()
 
     def close_in_child(self) -> None:
         """In a forked child: close the copy."""
-        self._inheritance.channel.close()
+        self._channel.close()

@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 from rpccluster import system
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.assignment import WorkerEntry
-from rpccluster.ipc.messages import Accept, BootFailed, Message, Ready, WantsToRetire
+from rpccluster.ipc.channel import Channel
+from rpccluster.ipc.messages import Accept, BootFailed, DonorGone, Message, Ready, WantsToRetire
 from rpccluster.ipc.messages import Retire as RetireOrder
 from rpccluster.log import logger, say
 from rpccluster.master import policy
+from rpccluster.master.broker import Broker
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.commands import Commands
 from rpccluster.master.control import ControlServer
@@ -63,11 +65,22 @@ class Supervisor:
         self._signals = SignalInbox()
         self._loop.watch(self._signals, self._signals.drain)
         self._cluster = cluster
-        self._roster = Roster(operating_system, self._loop, entry, self._hear, self._close_in_child)
+        self._roster = Roster(
+            operating_system,
+            self._loop,
+            entry,
+            self._hear,
+            self._hear_connection,
+            self._close_in_child,
+            inheritance.first_serial if inheritance else 1,
+        )
         cluster.workers = self._roster.workers
+        self._broker = cluster.broker = Broker(self._loop, self._roster)
         self._reloading = Reloading(cluster)
-        self._succession = Succession(operating_system, self._loop, self._leave)
-        self._heir = Heir(self._loop, inheritance, self._take_over, self._lose_old_master) if inheritance else None
+        self._succession = Succession(
+            operating_system, self._loop, self._leave, lambda message: self._broker.hear_heir(message, self._now())
+        )
+        self._heir = self._make_heir(inheritance) if inheritance else None
         self._commands = Commands(
             operating_system,
             cluster,
@@ -116,6 +129,7 @@ class Supervisor:
             self._commands.handle_signal(signum)
         now = self._now()
         self._succession.check_deadline(now)
+        self._broker.turn(now, may_move=not self._cluster.situation().is_ending)
         if now - self._watched_at >= WATCH_SECONDS:
             watched, self._watched_at = min(now - self._watched_at, LONGEST_WATCH_SECONDS), now
             for worker in self._cluster.workers:
@@ -132,7 +146,13 @@ class Supervisor:
         """Start a new master that inherits what this one holds."""
         cluster = self._cluster
         return begin_upgrade(
-            self._system, self._command, cluster.generation, cluster.listeners, self._control_listener, self._pidfile
+            self._system,
+            self._command,
+            cluster.generation,
+            self._roster.next_serial,
+            cluster.listeners,
+            self._control_listener,
+            self._pidfile,
         )
 
     # -- what workers say, and how they end
@@ -146,6 +166,9 @@ class Supervisor:
             logger.info("Worker (pid: %d) wants to retire: %s", worker.pid, message.reason)
             worker.want_recycling(self._now(), message.reason)
 
+    def _hear_connection(self, worker: WorkerHandle, message: Message, descriptors: list[int]) -> None:
+        self._broker.hear(worker, message, descriptors, self._now())
+
     def _note_ready(self, worker: WorkerHandle, message: Ready) -> None:
         cluster = self._cluster
         worker.step(WorkerEvent.BOOTED)
@@ -156,9 +179,12 @@ class Supervisor:
             self._reloading.commit(self._now())
         if not (cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)):
             self._roster.say(worker, Accept())
+        if cluster.options.rebalance:
+            self._broker.even_out()
 
     def _note_end(self, worker: WorkerHandle, exit_: system.Exit) -> None:
         cluster = self._cluster
+        self._broker.note_gone(worker)
         if worker.is_expected_to_end or cluster.is_stopping:
             logger.info("Worker exiting (pid: %d)", worker.pid)
             return
@@ -194,7 +220,7 @@ class Supervisor:
         worker.step(WorkerEvent.TOLD_TO_RETIRE)
         worker.retire_reason = action.reason
         worker.kill_at = self._now() + graceful + KILL_SLACK_SECONDS
-        self._roster.say(worker, RetireOrder(graceful, self._cluster.phase is Phase.STOPPING))
+        self._roster.say(worker, RetireOrder(graceful, self._cluster.situation().is_ending))
 
     def _question(self, action: policy.Question) -> None:
         action.worker.questioned_at = self._now()
@@ -221,7 +247,7 @@ class Supervisor:
         self._tell(f"no worker could boot: {cluster.failure or 'none could be started'}")
 
     def _finish(self, action: policy.Finish) -> None:
-        if self._exit_code is None:
+        if self._exit_code is None and self._succession.has_told_all:
             self._exit_code = 0
 
     _PERFORM: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
@@ -256,8 +282,9 @@ class Supervisor:
         logger.error("The old master gave this upgrade up")
         self._exit_code = EXIT_FAULT
 
-    def _leave(self) -> None:
-        """The new master serves: finish what our workers have, and end."""
+    def _leave(self, heir: Channel) -> None:
+        """The new master serves: give it all our connections, finish the calls that run, and end."""
+        self._broker.give_all_to(heir)
         logger.info("The new master (pid: %d) has taken over", self._succession.heir)
         self._cluster.phase = Phase.LEAVING
         self._owns_paths = False
@@ -272,12 +299,25 @@ class Supervisor:
         if self._control_listener is not None:
             self._control = ControlServer(self._loop, self._control_listener, self._operations.methods())
 
+    def _make_heir(self, inheritance: Inheritance) -> Heir:
+        return Heir(
+            self._loop,
+            inheritance.channel,
+            on_go=self._take_over,
+            on_lost=self._lose_old_master,
+            on_message=lambda channel, message, descriptors: self._broker.hear_old_master(
+                channel, message, descriptors, self._now()
+            ),
+            on_old_gone=lambda: self._broker.spread_loss(DonorGone(inheritance.first_serial, True)),
+        )
+
     # -- the end
 
     def _close(self, exit_code: int) -> int:
         for worker in self._cluster.workers:
             self._roster.kill(worker, "the master ends")
         self._close_listeners()
+        self._broker.close()
         self._operations.end()
         if self._control is not None:
             self._control.close()
@@ -291,6 +331,7 @@ class Supervisor:
 
     def _close_in_child(self) -> None:
         self._signals.close_in_child()
+        self._broker.close()
         self._report.close()
         self._succession.close_in_child()
         if self._heir is not None:

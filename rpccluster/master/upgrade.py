@@ -26,6 +26,7 @@ from rpccluster.system import System
 __all__ = ["VARIABLE", "CommandLine", "Inheritance", "Upgrade", "begin_upgrade"]
 
 VARIABLE = "RPCCLUSTER_UPGRADE"
+SERIALS_LEFT_TO_US = 10_000  # for workers that the old master may still start before it leaves
 UPGRADE_SECONDS = 300.0  # a new master that is not serving by then is given up
 
 
@@ -57,6 +58,7 @@ class Inheritance:
 
     channel: Channel
     generation: int
+    first_serial: int
     listeners: list[Listener] = field(default_factory=list)
     control: Listener | None = None
     pidfile: Pidfile | None = None
@@ -75,7 +77,7 @@ class Inheritance:
 
 def _parse(told: dict[str, Any]) -> Inheritance:
     channel = Channel(socket.socket(fileno=told["channel"]))
-    inheritance = Inheritance(channel, told["generation"])
+    inheritance = Inheritance(channel, told["generation"], told["first_serial"])
     for text, descriptor in told["listeners"]:
         inheritance.listeners.append(Listener.inherited(parse_address(text), descriptor))
     if told["control"]:
@@ -92,6 +94,7 @@ def begin_upgrade(
     system: System,
     command: CommandLine,
     generation: int,
+    next_serial: int,
     listeners: Sequence[Listener],
     control: Listener | None,
     pidfile: Pidfile | None,
@@ -101,6 +104,7 @@ def begin_upgrade(
     told = {
         "channel": theirs.fileno(),
         "generation": generation,
+        "first_serial": next_serial + SERIALS_LEFT_TO_US,
         "listeners": [(str(listener.wanted), listener.socket.fileno()) for listener in listeners],
         "control": (str(control.wanted), control.socket.fileno()) if control else None,
         "pidfile": (pidfile.path, pidfile.descriptor) if pidfile else None,

@@ -59,7 +59,10 @@ class WorkerHandle:
     generation: int
     row_number: int
     row: Row
+    serial: int
     channel: Channel
+    connections: Channel  # on which connections travel
+    far_end: Channel  # the worker's end of that: what it has not read can be read back
     cpus: list[int]
     booted_at: float
     state: WorkerState = WorkerState.BOOTING
@@ -100,6 +103,21 @@ class WorkerHandle:
     def is_ready(self) -> bool:
         """Whether it serves and is to go on doing so."""
         return self.state is WorkerState.READY and not self.is_killed
+
+    def close(self) -> None:
+        """Close this process's ends of its channels."""
+        for channel in (self.channel, self.connections, self.far_end):
+            channel.close()
+
+    @property
+    def connection_count(self) -> int:
+        """Connections it serves now."""
+        return self.row[Cell.CONNECTIONS]
+
+    @property
+    def room(self) -> int:
+        """Connections it could serve beyond those it has."""
+        return max(0, self.row[Cell.CONNECTION_LIMIT] - self.connection_count)
 
     def watch(self, watched_seconds: float, now: float, max_memory: int) -> None:
         """Look at the scoreboard: ``watched_seconds`` have passed under the master's eyes since the last look."""

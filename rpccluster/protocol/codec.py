@@ -20,6 +20,7 @@ __all__ = [
     "StreamDecoder",
     "make_packer",
     "make_unpacker",
+    "msgid_of",
     "not_messagepack",
     "pack_notify",
     "pack_request",
@@ -81,6 +82,16 @@ def pack_response(msgid: int, error: Any, result: Any) -> bytes:
 def pack_notify(method: str, params: Any) -> bytes:
     """``[2, method, params]``. Raises what msgpack raises for a value that cannot be packed."""
     return make_packer().pack([NOTIFY, method, params])
+
+
+def msgid_of(response: bytes) -> int:
+    """The msgid of a packed response."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(response[:16])
+    unpacker.read_array_header()
+    unpacker.skip()
+    msgid: int = unpacker.unpack()
+    return msgid
 
 
 class StreamDecoder:

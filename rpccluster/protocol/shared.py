@@ -23,12 +23,13 @@ REUSED_BYTES = 4 << 20  # an Unpacker that held a longer message is not kept: it
 class Partial:
     """The beginning of a message: the Unpacker that holds it and how many bytes of it came."""
 
-    __slots__ = ("end", "size", "unpacker")
+    __slots__ = ("end", "pieces", "size", "unpacker")
 
-    def __init__(self, unpacker: msgpack.Unpacker, end: int, size: int) -> None:
+    def __init__(self, unpacker: msgpack.Unpacker, end: int, pieces: list[bytes]) -> None:
         self.unpacker = unpacker
         self.end = end  # bytes fed to the Unpacker in all its life
-        self.size = size
+        self.pieces = pieces  # the bytes themselves: another process may have to begin with them anew
+        self.size = sum(map(len, pieces))
 
 
 class SharedDecoder:
@@ -45,7 +46,7 @@ class SharedDecoder:
         Raises `ProtocolError` if ``data`` holds anything that is not MessagePack, or a message that is too large.
         """
         if len(data) > self._limit:  # else no message in it can be too large
-            return self.decode_more(Partial(make_unpacker(self._limit), 0, 0), data)
+            return self.decode_more(Partial(make_unpacker(self._limit), 0, []), data)
         values: list[Any] = []
         end = self._end + len(data)
         done = self._end
@@ -57,7 +58,7 @@ class SharedDecoder:
                 done = tell()
         except msgpack.OutOfData:
             # tell() counts the bytes of an unfinished message as consumed: `done` is from the last whole one
-            partial = Partial(self._unpacker, end, end - done)
+            partial = Partial(self._unpacker, end, [bytes(data[len(data) - (end - done) :])])
             self._renew()
             return values, partial
         except DECODE_ERRORS as error:
@@ -80,6 +81,9 @@ class SharedDecoder:
                 self._check(done - began)
         except msgpack.OutOfData:
             self._check(end - done)
+            if values:
+                return values, Partial(unpacker, end, [bytes(data[len(data) - (end - done) :])])
+            partial.pieces.append(bytes(data))
             partial.end, partial.size = end, end - done
             return values, partial
         except DECODE_ERRORS as error:

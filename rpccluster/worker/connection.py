@@ -13,15 +13,16 @@ import socket
 from dataclasses import dataclass
 from itertools import repeat
 from time import monotonic
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from rpccluster.errors import ProtocolError
 from rpccluster.log import escaped, logger
+from rpccluster.protocol.codec import make_packer
 from rpccluster.protocol.shared import Partial, SharedDecoder
 from rpccluster.worker.engine import Engine
 from rpccluster.worker.unsent import Unsent
 
-__all__ = ["Connection", "ConnectionLimits", "Pause", "Shared"]
+__all__ = ["Connection", "ConnectionLimits", "Given", "Pause", "Shared"]
 
 RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
 RECEIVE_MORE_BYTES = 262_144  # while a long message arrives
@@ -53,6 +54,15 @@ class ConnectionLimits:
     write_timeout: float
 
 
+class Given(NamedTuple):
+    """What a connection is made of beside its socket; see `rpccluster.ipc.messages.Give`."""
+
+    address: Any
+    is_eof: bool
+    input: bytes
+    output: bytes
+
+
 class Shared:
     """What all connections of a worker share: the loop, the decoder, the engine, the deadlines."""
 
@@ -68,6 +78,14 @@ class Shared:
         self.lingering: dict[Connection, float] = {}
         self.dropped_replies = 0
         self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
+        self.on_closed: Callable[[Connection], object] = lambda connection: None
+
+    def forget(self, connection: Connection) -> None:
+        """``connection`` has ended here."""
+        self.open.discard(connection)
+        for waiting in (self.partial, self.unsent, self.lingering):
+            waiting.pop(connection, None)
+        self.on_count(len(self.open))
 
 
 class Connection:
@@ -77,10 +95,10 @@ class Connection:
         "_address",
         "_all",
         "_deferred",
+        "_forward",
         "_gathered",
         "_is_ending",
         "_is_eof",
-        "_is_sealed",
         "_partial",
         "_pause",
         "_quiet_since",
@@ -102,10 +120,10 @@ class Connection:
         self._partial: Partial | None = None
         self._unsent: Unsent | None = None
         self._deferred: list[Any] | None = None
+        self._forward: Callable[[list[bytes]], None] | None = None  # where replies go when it has moved
         self._pause = Pause.NOT
         self._is_eof = False
         self._is_ending = False  # nothing more is read; closes when all is answered
-        self._is_sealed = False
         self._was_heard = False  # since it was last asked whether it is quiet
         self._quiet_since = monotonic()
         self.out: list[bytes] = []  # replies of this turn of the loop
@@ -121,7 +139,7 @@ class Connection:
     def peer(self) -> str:
         """The client's address, for log lines."""
         address = self._address
-        if isinstance(address, tuple) and len(address) >= 2:
+        if isinstance(address, (tuple, list)) and len(address) >= 2:
             return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
         return "a Unix socket"
 
@@ -152,6 +170,10 @@ class Connection:
             self._end_of_file(data)
             return
         self._was_heard = True
+        self._take_in(data, partial)
+
+    def _take_in(self, data: bytes | memoryview, partial: Partial | None) -> None:
+        """Decode what came; ``partial`` is what came before."""
         decoder = self._all.decoder
         try:
             messages, rest = decoder.decode(data) if partial is None else decoder.decode_more(partial, data)
@@ -160,7 +182,7 @@ class Connection:
             return
         if messages:
             self._enqueue(messages)
-        if rest is not partial or (rest is not None and messages):
+        if rest is not partial:
             self._note_partial(rest)
 
     def _enqueue(self, messages: list[Any]) -> None:
@@ -257,15 +279,15 @@ class Connection:
         count = len(out)
         if count:
             data = out[0] if count == 1 else b"".join(out)
-            out.clear()
             self._gathered = 0
             self.pending -= count
-            if self.is_closed or self._is_sealed:
-                self._all.dropped_replies += count
+            if self.is_closed:
+                self._reply_from_afar(list(out))
             elif self._unsent is not None:
                 self._keep(memoryview(data))
             else:
                 self._send(data)
+            out.clear()
         if self.needs_look and not self.is_closed:
             self._look()
 
@@ -323,14 +345,6 @@ class Connection:
         self._stop(Pause.ENDED)
         self._look()
 
-    def seal(self) -> None:
-        """Send what has gathered and drop all later replies: the calls that still run have had their answer."""
-        if not self._is_sealed:
-            self.flush()
-            self._is_sealed = True
-            self.pending = 0
-            self.stop_reading()
-
     def _end(self) -> None:
         """Everything is answered: say so, and give the peer a moment to read it before the socket goes.
 
@@ -347,21 +361,65 @@ class Connection:
 
     def close(self, reason: str = "") -> None:
         """Close now; replies of calls that still run will be dropped and counted."""
-        if self.is_closed:
-            return
+        if not self.is_closed:
+            if reason:
+                logger.info("Closing the connection of %s: %s", self.peer, reason)
+            self._let_go()
+            self._socket.close()
+            self._all.on_closed(self)
+
+    def _let_go(self) -> None:
+        """Watch the socket no more, and be none of the worker's connections."""
         self.is_closed = True
-        if reason:
-            logger.info("Closing the connection of %s: %s", self.peer, reason)
         self._reader.stop()
         self._reader.close()
         if self._unsent is not None:
             self._unsent.close()
-        self._socket.close()
-        everyone = self._all
-        everyone.open.discard(self)
-        for waiting in (everyone.partial, everyone.unsent, everyone.lingering):
-            waiting.pop(self, None)
         self._unsent = self._deferred = self._partial = None
-        everyone.on_count(len(everyone.open))
+        self._all.forget(self)
 
+    # -- moving
 
+    @property
+    def is_movable(self) -> bool:
+        """Whether it can go on in another worker: it is open, and not about to end."""
+        return not self.is_closed and self not in self._all.lingering
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is under way here."""
+        return not (self.pending or self._partial or self._unsent)
+
+    def give(self, waiting: list[Any], forward: Callable[[list[bytes]], None]) -> tuple[_socket.socket, Given]:
+        """Stop here, for good. Returns the socket, still open, and all that another process needs to go on with it.
+
+        ``waiting`` are its messages that the engine had in its queue; replies of calls that still run here are
+        handed to ``forward``.
+        """
+        self.flush()
+        pack = make_packer().pack
+        messages = [*(self._deferred or ()), *waiting]
+        pieces = self._partial.pieces if self._partial is not None else ()
+        output = self._unsent.content() if self._unsent is not None else b""
+        given = Given(self._address, self._is_eof, b"".join([*map(pack, messages), *pieces]), output)
+        self._forward = forward
+        self._let_go()
+        return self._socket, given
+
+    def take_over(self, given: Given, awaited: int) -> None:
+        """Go on where another worker stopped; ``awaited`` calls still run elsewhere."""
+        self.pending = awaited
+        if given.output:
+            self._keep(memoryview(given.output))
+        if given.input:
+            self._take_in(given.input, None)
+        if given.is_eof and not self.is_closed:
+            self._is_eof = True
+            self.stop_reading()
+
+    def _reply_from_afar(self, replies: list[bytes]) -> None:
+        """The connection is not here any more: another worker has it, or nobody."""
+        if self._forward is not None:
+            self._forward(replies)
+        else:
+            self._all.dropped_replies += len(replies)

@@ -34,12 +34,6 @@ class Connections(Shared):
             for connection in [c for c in self.open if c.is_quiet_for(self.limits.idle_timeout, now)]:
                 connection.close("idle_timeout passed")
 
-    def finish_quiet(self, quiet_seconds: float) -> None:
-        """End each connection that has nothing under way and has been silent for ``quiet_seconds``."""
-        now = monotonic()
-        for connection in [c for c in self.open if c.is_quiet_for(quiet_seconds, now)]:
-            connection.stop_reading()
-
     def stop_reading(self) -> None:
         """Read nothing more; each connection ends when its running calls are answered."""
         for connection in list(self.open):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Container, Iterator
 from contextvars import copy_context
 from time import monotonic
 from typing import Any, Callable, Protocol
@@ -56,11 +57,14 @@ class Caller(Protocol):
 
     def resume_starved(self) -> None: ...
 
-    def seal(self) -> None: ...
-
-
 #: A decoded message, not yet looked at, and where it came from.
 Call = tuple[Caller, Any]
+
+
+class WorkerRetired(BaseException):
+    """Thrown into a method that still runs when its worker's ``graceful_timeout`` is over; not an Exception, so
+    that a method's own handling of errors lets it through. Callers know it by its name."""
+
 
 class Engine:
     """Runs calls. ``extend``, ``begun`` and ``schedule`` are for connections; everything else happens by itself."""
@@ -124,16 +128,35 @@ class Engine:
         """Whether no call runs or waits to run."""
         return not self.active_calls and not self._ready
 
-    def give_up(self, error: str) -> None:
-        """Answer every call that runs, or waits to, with ``error``; what it still returns will be dropped."""
-        calls = [runner.call for runner in self._runners if runner.call is not None]
-        calls += self._ready
+    def leave(self, connection: Caller, data: bytes) -> None:
+        """Put a reply that was made elsewhere behind those of ``connection``."""
+        if not connection.out:
+            self._dirty.append(connection)
+        connection.out.append(data)
+        self.schedule()
+
+    def running(self) -> Iterator[Call]:
+        """The calls that have begun and not ended."""
+        return (runner.call for runner in self._runners if runner.call is not None)
+
+    def withdraw(self, connections: Container[Caller]) -> dict[Caller, list[Any]]:
+        """Take the messages of ``connections`` that wait for their turn out of the queue."""
+        waiting: dict[Caller, list[Any]] = {}
+        kept = []
+        for connection, message in self._ready:
+            if connection in connections:
+                waiting.setdefault(connection, []).append(message)
+            else:
+                kept.append((connection, message))
+        self.begun -= len(self._ready) - len(kept)
         self._ready.clear()
-        for connection, message in calls:
-            if len(message) == 4:
-                connection.out.append(self._pack((RESPONSE, message[1], error, None)))
-        for connection, _ in calls:
-            connection.seal()
+        self._ready.extend(kept)
+        return waiting
+
+    def give_up(self, reason: str) -> None:
+        """Interrupt every call that runs: each is answered with `WorkerRetired` and ``reason``."""
+        for runner in [runner for runner in self._runners if runner.call is not None]:
+            runner.throw(WorkerRetired(reason))
 
     def running_method(self) -> int:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import resource
 import signal
 import time
 from typing import Any, Callable
@@ -23,20 +24,21 @@ from rpccluster.log import logger
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.acceptor import AcceptLock, Acceptor
 from rpccluster.worker.access_log import logged
-from rpccluster.worker.connection import LINGER_SECONDS, ConnectionLimits
+from rpccluster.worker.connection import ConnectionLimits
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine, bound
+from rpccluster.worker.handover import Handover
 from rpccluster.worker.lifecycle import Event, State, next_state
 
 __all__ = ["BEAT_SECONDS", "Server"]
 
 BEAT_SECONDS = 0.5
-QUIET_SECONDS = 0.25  # silence after which a retiring worker may close a connection
-LOOK_SECONDS = 0.05  # how often a retiring worker looks for such silence
+LOOK_SECONDS = 0.02  # how often a retiring worker looks whether it has finished
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
 
 KEPT_BYTES = 8 << 20
+RESERVED_DESCRIPTORS = 64  # for the service, the loop, the log: connections never take these
 GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: do not look through it all the time
 
 _READ = 1
@@ -68,6 +70,9 @@ class Server:
         )
         self._connections = Connections(self._loop, self._engine, limits, options.max_message_size)
         self._connections.on_count = self._count_connections
+        self._handover = Handover(
+            self._loop, assignment.connections, self._connections, self._engine, self._row, assignment.serial
+        )
         self._acceptor = Acceptor(
             self._loop,
             assignment.listeners,
@@ -96,7 +101,9 @@ class Server:
 
     def serve(self) -> int:
         """Serve until retired. Returns the exit code."""
-        self._row[Cell.CONNECTION_LIMIT] = self._assignment.options.worker_connections
+        options = self._assignment.options
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._row[Cell.CONNECTION_LIMIT] = min(options.worker_connections, max(1, descriptors - RESERVED_DESCRIPTORS))
         system.keep_freed_memory(KEPT_BYTES)
         gc.collect()
         if hasattr(gc, "freeze"):  # not PyPy's
@@ -157,6 +164,8 @@ class Server:
             self._retire(message)
         elif isinstance(message, ReopenLogs):
             self._assignment.logs.take(descriptors)
+        else:
+            self._handover.obey(message)
 
     def _on_term(self) -> None:
         """Ask to be replaced, unless the master stops the whole cluster just now."""
@@ -184,17 +193,12 @@ class Server:
         self._watchers += [look, deadline]
 
     def _look_whether_finished(self) -> None:
-        self._connections.finish_quiet(QUIET_SECONDS)
-        if not self._connections.open and self._engine.is_quiet:
+        if not self._connections.open and self._engine.is_quiet and self._handover.is_quiet:
             self._finish()
 
     def _give_up(self) -> None:
-        """``graceful_timeout`` is over: what still runs is answered with an error; peers get a moment to read it."""
-        self._engine.give_up("WorkerRetired: the worker's graceful_timeout is over")
-        self._connections.stop_reading()
-        end = self._loop.timer(LINGER_SECONDS)
-        end.start(self._finish)
-        self._watchers.append(end)
+        """``graceful_timeout`` is over: what still runs is answered with an error. Connections are not ended by it."""
+        self._engine.give_up("its graceful_timeout is over")
 
     def _finish(self) -> None:
         if self._state is State.RETIRING:

@@ -36,6 +36,10 @@ class Unsent:
         self._pieces.append(piece)
         self.size += len(piece)
 
+    def content(self) -> bytes:
+        """All of it."""
+        return b"".join(self._pieces)
+
     def _on_writable(self) -> None:
         before = self.size
         try:

@@ -1,0 +1,191 @@
+"""Connections that move: giving them to the master, adopting them, and the replies that follow them.
+
+Runs in the worker. From the moment a connection is given its donor neither reads nor writes its socket; before
+an adopter has said `Adopted` it does neither. What lies between is the master's: `rpccluster.master.broker`.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import os
+import select
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from rpccluster.ipc.channel import Channel
+from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
+from rpccluster.ipc.scoreboard import Cell, Row
+from rpccluster.protocol.codec import msgid_of, pack_response
+from rpccluster.worker.connection import Connection, Given
+from rpccluster.worker.connections import Connections
+from rpccluster.worker.engine import Engine
+
+__all__ = ["Handover"]
+
+_READ = 1
+_WRITE = 2
+_LOST = "WorkerLost: the worker that ran this call has died"
+
+
+class Handover:
+    """The connections of one worker that come from, or have gone to, another."""
+
+    def __init__(
+        self, loop: Any, channel: Channel, connections: Connections, engine: Engine, row: Row, serial: int
+    ) -> None:
+        self._loop = loop
+        self._channel = channel
+        self._connections = connections
+        self._engine = engine
+        self._row = row
+        self._serial = serial
+        self._numbers = 0
+        self._cids: dict[Connection, int] = {}  # of the adopted ones
+        self._adopted: dict[int, Connection] = {}
+        self._awaited: dict[int, list[list[int]]] = {}  # by cid: serial and msgid of the calls that run elsewhere
+        self._unannounced: list[Callable[[], None]] = []  # adoptions that the master cannot have heard of yet
+        self._reader = loop.io(channel.fileno(), _READ)
+        self._writer = loop.io(channel.fileno(), _WRITE)
+        self._reader.start(self._on_readable)
+        connections.on_closed = self._note_closed
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the master has, or can have, all that was given."""
+        return not self._channel.wants_to_write
+
+    def obey(self, message: Message) -> None:
+        """What the master says of connections on the channel for messages."""
+        if isinstance(message, Release):
+            self._release(message.number)
+        elif isinstance(message, Reply):
+            self._take_reply(message)
+        elif isinstance(message, DonorGone):
+            self._note_lost(message)
+
+    # -- giving
+
+    def _release(self, number: int) -> None:
+        movable = [connection for connection in self._connections.open if connection.is_movable]
+        movable.sort(key=lambda connection: not connection.is_at_rest)
+        chosen = movable[:number]
+        if chosen:
+            waiting = self._engine.withdraw(set(chosen))
+            running = self._running_msgids()
+            with _epoll_of(self._loop) as epoll:
+                for connection in chosen:
+                    self._give(connection, waiting.get(connection, []), running.get(connection, []), epoll)
+        self._say(Released())
+
+    def _running_msgids(self) -> dict[Any, list[int]]:
+        running: dict[Any, list[int]] = {}
+        for connection, message in self._engine.running():
+            if len(message) == 4:  # nobody waits for a notification
+                running.setdefault(connection, []).append(message[1])
+        return running
+
+    def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: select.epoll) -> None:
+        cid = self._cids.pop(connection, None) or self._new_cid()
+        self._adopted.pop(cid, None)
+        awaited = self._awaited.pop(cid, []) + [[self._serial, msgid] for msgid in running]
+        sock, given = connection.give(waiting, partial(self._forward, cid))
+        # the loop thinks that closing will do; but another copy of the socket lives on, and epoll(7) with it
+        with contextlib.suppress(OSError):
+            epoll.unregister(sock.fileno())
+        address = list(given.address) if isinstance(given.address, (tuple, list)) else []
+        self._say(Give(cid, address, given.is_eof, given.input, given.output, awaited), [sock.fileno()])
+        sock.close()
+        self._row[Cell.HANDED_OVER] += 1
+
+    def _new_cid(self) -> int:
+        self._numbers += 1
+        return self._serial << 32 | self._numbers
+
+    def _forward(self, cid: int, replies: list[bytes]) -> None:
+        """Calls have ended here whose connection has moved on."""
+        for data in replies:
+            self._say(Reply(cid, self._serial, data))
+
+    # -- adopting
+
+    def _on_readable(self) -> None:
+        for message, descriptors in self._channel.receive():
+            if isinstance(message, Give):
+                self._adopt(message, descriptors)
+
+    def _adopt(self, give: Give, descriptors: list[int]) -> None:
+        if not descriptors:
+            self._say(Refused(give.cid))
+            return
+        self._say(Adopted(give.cid))
+        begin = partial(self._begin, give, descriptors[0])
+        if self._channel.wants_to_write:
+            self._unannounced.append(begin)
+        else:
+            begin()
+
+    def _begin(self, give: Give, descriptor: int) -> None:
+        """The master knows, or will read, that the connection is ours: go on with it."""
+        sock = _socket.socket(fileno=descriptor)
+        sock.setblocking(False)
+        connection = self._connections.add(sock, tuple(give.peer) or "")
+        self._cids[connection] = give.cid
+        self._adopted[give.cid] = connection
+        self._awaited[give.cid] = give.awaited
+        self._row[Cell.ADOPTED] += 1
+        connection.take_over(Given(give.peer, give.is_eof, give.input, give.output), len(give.awaited))
+
+    def _take_reply(self, reply: Reply) -> None:
+        connection = self._adopted.get(reply.cid)
+        if connection is None:  # given on, or closed, before the master knew
+            self._say(reply)
+            return
+        with contextlib.suppress(ValueError):
+            self._awaited[reply.cid].remove([reply.serial, msgid_of(reply.data)])
+        self._engine.leave(connection, reply.data)
+
+    def _note_lost(self, gone: DonorGone) -> None:
+        """Answer the calls that died with the worker that ran them."""
+        for cid, awaited in self._awaited.items():
+            lost = [call for call in awaited if call[0] == gone.serial or (gone.is_and_older and call[0] < gone.serial)]
+            for call in lost:
+                awaited.remove(call)
+                self._engine.leave(self._adopted[cid], pack_response(call[1], _LOST, None))
+
+    def _note_closed(self, connection: Connection) -> None:
+        cid = self._cids.pop(connection, None)
+        if cid is not None:
+            del self._adopted[cid], self._awaited[cid]
+            self._say(Closed(cid))
+
+    # -- saying
+
+    def _say(self, message: Message, descriptors: list[int] | None = None) -> None:
+        self._channel.send(message, descriptors or ())
+        self._mind_writing()
+
+    def _mind_writing(self) -> None:
+        if self._channel.wants_to_write:
+            self._writer.start(self._on_writable)
+        else:
+            self._writer.stop()
+
+    def _on_writable(self) -> None:
+        self._channel.flush()
+        self._mind_writing()
+        if not self._channel.wants_to_write:
+            begins, self._unannounced = self._unannounced, []
+            for begin in begins:
+                begin()
+
+
+@contextlib.contextmanager
+def _epoll_of(loop: Any) -> Iterator[select.epoll]:
+    """The loop's own epoll set, made anew each time: the loop may rebuild it."""
+    epoll = select.epoll.fromfd(os.dup(loop.fileno()))
+    try:
+        yield epoll
+    finally:
+        epoll.close()
