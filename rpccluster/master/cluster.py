@@ -92,8 +92,9 @@ class Cluster:
         )
 
     def is_settled(self) -> bool:
-        """Whether as many workers serve as should, and none is coming or going."""
-        return len(self.workers) == self.number_workers == len(self.ready())
+        """Whether every slot wanted has a worker that serves, and no other slot has one left."""
+        slots = {worker.slot for worker in self.ready()}
+        return slots == set(range(self.number_workers)) == slots | {worker.slot for worker in self.workers}
 
     def has_rolled(self) -> bool:
         """Whether no worker of an older generation is left to be replaced."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import _socket
 import contextlib
 import os
-import select
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+
+from gevent.monkey import get_original
 
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
@@ -86,7 +87,7 @@ class Handover:
                 running.setdefault(connection, []).append(message[1])
         return running
 
-    def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: select.epoll) -> None:
+    def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> None:
         cid = self._cids.pop(connection, None) or self._new_cid()
         self._adopted.pop(cid, None)
         awaited = self._awaited.pop(cid, []) + [[self._serial, msgid] for msgid in running]
@@ -182,9 +183,9 @@ class Handover:
 
 
 @contextlib.contextmanager
-def _epoll_of(loop: Any) -> Iterator[select.epoll]:
+def _epoll_of(loop: Any) -> Iterator[Any]:
     """The loop's own epoll set, made anew each time: the loop may rebuild it."""
-    epoll = select.epoll.fromfd(os.dup(loop.fileno()))
+    epoll = get_original("select", "epoll").fromfd(os.dup(loop.fileno()))
     try:
         yield epoll
     finally:
