@@ -43,9 +43,9 @@ class Roster:
         loop: Loop,
         entry: WorkerEntry,
         on_message: Callable[[WorkerHandle, Message], None],
-        close_in_child: Callable[[], None],
+        close_in_child: Callable[[Assignment], None],
     ) -> None:
-        """``close_in_child`` closes, in a forked worker, what is the master's alone."""
+        """``close_in_child`` closes, in a forked worker, what its assignment does not name."""
         self._system = operating_system
         self._loop = loop
         self._entry = entry
@@ -107,7 +107,7 @@ class Roster:
         try:
             system.die_with_parent(assignment.master_pid)
             self._loop.close()
-            self._close_in_child()
+            self._close_in_child(assignment)
             for sibling in self.workers:
                 sibling.channel.close()
             code = self._entry(assignment)

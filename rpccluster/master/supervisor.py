@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from rpccluster import system
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
-from rpccluster.ipc.assignment import WorkerEntry
+from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.messages import Accept, BootFailed, Message, Ready, WantsToRetire
 from rpccluster.ipc.messages import Retire as RetireOrder
 from rpccluster.log import logger, say
@@ -289,7 +289,8 @@ class Supervisor:
         self._report.send(exit_code)
         return exit_code
 
-    def _close_in_child(self) -> None:
+    def _close_in_child(self, assignment: Assignment) -> None:
+        self.cluster.close_in_child(assignment)
         self._signals.close_in_child()
         self._report.close()
         self._succession.close_in_child()

@@ -99,7 +99,7 @@ class WorkerHandle:
     @property
     def is_ready(self) -> bool:
         """Whether it serves and is to go on doing so."""
-        return self.state is WorkerState.READY and not self.is_killed
+        return self.state is WorkerState.READY and self.is_holding
 
     def watch(self, watched_seconds: float, now: float, max_memory: int) -> None:
         """Look at the scoreboard: ``watched_seconds`` have passed under the master's eyes since the last look."""
