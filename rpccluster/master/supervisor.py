@@ -275,17 +275,19 @@ class Supervisor:
     # -- the end
 
     def _close(self, exit_code: int) -> int:
+        """Give back everything, then answer: whoever asked for a stop may start anew at once."""
         for worker in self._cluster.workers:
             self._roster.kill(worker, "the master ends")
         self._close_listeners()
+        if self._control is not None and self._owns_paths:
+            self._control.stop_listening(is_last=True)
+        logger.info("Shutting down: master (pid: %d)", self._system.getpid())
+        if self._pidfile is not None and self._owns_paths:
+            self._pidfile.clear()
+            self._pidfile.close()
         self._operations.end()
         if self._control is not None:
             self._control.close()
-            if self._owns_paths:
-                self._control.stop_listening(is_last=True)
-        if self._pidfile is not None and self._owns_paths:
-            self._pidfile.clear()
-        logger.info("Shutting down: master (pid: %d)", self._system.getpid())
         self._report.send(exit_code)
         return exit_code
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
-import msgpack
 import pytest
 
 from rpccluster import Lost
-from rpccluster.testing import RunningCluster, is_alive, wait_until
+from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 CALLS = 20_000 if FULL_SCALE else 1_200
@@ -34,22 +32,9 @@ class Growing:
 """
 
 
-def _call_once(host: str, port: int, msgid: int) -> None:
-    """One call over a connection of its own, never tried twice."""
-    with socket.create_connection((host, port), timeout=30) as sock:
-        sock.sendall(msgpack.packb([0, msgid, "sum", [msgid, 1]]))
-        data = b""
-        while not data.endswith(msgpack.packb(msgid + 1)):
-            more = sock.recv(4096)
-            assert more, f"the connection ended after {data!r}, before the call was answered"
-            data += more
-        assert msgpack.unpackb(data) == [1, msgid, None, msgid + 1]
-
-
-def _call_often(address: str, msgids: range) -> None:
-    host, _, port = address.partition("//")[2].rpartition(":")
-    for msgid in msgids:
-        _call_once(host, int(port), msgid)
+def _call_often(address: str, numbers: range) -> None:
+    for number in numbers:
+        assert call_once(address, "sum", number, 1) == number + 1
 
 
 @pytest.mark.timeout(600)
