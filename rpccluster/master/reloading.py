@@ -59,6 +59,13 @@ class Reloading:
         """Not now."""
         self._fail(reason)
 
+    def give_up(self, reason: str) -> None:
+        """End the reload that is under way, if any."""
+        if self.outcome is None:
+            self._unstage()
+            self._cluster.is_rolling = False
+            self._fail(reason)
+
     def commit(self, now: float) -> None:
         """The staged configuration is the cluster's from now on; older workers are replaced one by one."""
         cluster, staged = self._cluster, self._cluster.staged

@@ -292,7 +292,7 @@ class Supervisor:
         return exit_code
 
     def _close_in_child(self, assignment: Assignment) -> None:
-        self.cluster.close_in_child(assignment)
+        self._cluster.close_in_child(assignment)
         self._signals.close_in_child()
         self._report.close()
         self._succession.close_in_child()

@@ -101,7 +101,7 @@ def test_stop(cluster, arguments):
     """`stop` returns when all is given back: a start right after it succeeds, on the same port and paths."""
     running = cluster(number_workers=2)
     running.write_config(bind=running.address)
-    running.run("upgrade")
+    assert running.run("upgrade").returncode == 0
     pids = running.worker_pids()
     done = running.run(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

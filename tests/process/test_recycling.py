@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rpccluster import Lost
+from rpccluster import Lost, RemoteError
 from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
@@ -115,6 +115,20 @@ def test_a_worker_told_to_terminate_is_replaced_first(cluster):
         assert len(running.worker_pids()) == 2
         assert answer.result() == 1
     assert _successor_in(running, 0, leaver)
+
+
+def test_a_call_longer_than_graceful_timeout_is_told_that_its_worker_retired(cluster):
+    """graceful_timeout bounds a single worker's retirement, too: its call gets an error reply, then it is gone."""
+    running = cluster(number_workers=2, graceful_timeout=0.5)
+    leaver = running.worker_pids()[0]
+    with running.client_of(leaver) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.call, "sleep", 30)
+        wait_until(lambda: running.worker(leaver)["active_calls"] == 1)
+        os.kill(leaver, signal.SIGTERM)
+        with pytest.raises(RemoteError, match=r"^WorkerRetired: "):
+            answer.result(10)
+    wait_until(lambda: not is_alive(leaver), 3)
+    assert running.wait_ready()["workers"][0]["pid"] != leaver
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT])

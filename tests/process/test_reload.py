@@ -233,3 +233,18 @@ def test_a_reload_mends_a_cluster_whose_workers_die_in_a_loop(answers):
     assert running.run("reload", seconds=10).returncode == 0
     assert _generations(running) == (2, {2})
     assert _answer(running) == "sweet"
+
+
+def test_a_drain_overtakes_a_reload(answers):
+    """WINCH while a reload's first worker boots: the reload ends with the reason, and all workers go."""
+    running = answers()
+    running.write_module("answers", "import time\ntime.sleep(60)\n")
+    with running.launch("reload") as reload:
+        wait_until(lambda: len(running.status()["workers"]) == 3)
+        running.signal(signal.SIGWINCH)
+        _, told = reload.communicate(timeout=10)
+    assert (reload.returncode, "overtaken: the cluster is drained" in told) == (1, True)
+    wait_until(lambda: running.status()["workers"] == [])
+    running.write_module("answers", GOOD.format(answer="new"))
+    running.signal(signal.SIGTTIN)
+    assert running.wait_ready(number_workers=1)["master"]["generation"] == 1

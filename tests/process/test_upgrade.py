@@ -83,6 +83,7 @@ def test_an_upgrade_under_fresh_connections_refuses_none(answers):
     """No caller is refused or unanswered; the new master has pidfile, control socket and listeners."""
     running = answers(unix_socket="answers.sock")
     before = running.status()["master"]
+    assert len(before["listeners"]) == 2
     pids = running.worker_pids()
     running.write_module("answers", SERVICE.format(answer="new"))
     with Callers(running.address) as callers:
@@ -100,7 +101,7 @@ def test_an_upgrade_under_fresh_connections_refuses_none(answers):
     refused = running.run()
     assert (refused.returncode, f"already runs with pid {after['pid']} " in refused.stderr) == (1, True)
     assert running.run("stop").returncode == 0
-    wait_until(lambda: not is_alive(after["pid"]), 5)
+    assert not (running.folder / "answers.sock").exists()
 
 
 def _break_service(running: RunningCluster) -> None:
@@ -154,3 +155,31 @@ def test_upgrades_in_a_row_leave_nothing_behind(answers):
         assert len(psutil.Process(new).children(recursive=True)) == 2
     assert _descriptors(running) == before
     print(f"descriptors of master and workers before and after {UPGRADES} upgrades: {before}")
+
+
+def test_a_stop_ends_an_upgrade_under_way(answers):
+    """TERM while the new master boots its workers: both masters go, and a start right after succeeds."""
+    running = answers()
+    running.write_config(bind=running.address)
+    running.write_module("answers", "import time\ntime.sleep(60)\n")
+    master = psutil.Process(running.master_pid)
+    running.signal(signal.SIGUSR2)
+    family = wait_until(lambda: (found := master.children(recursive=True)) and len(found) == 5 and found)
+    assert running.run("stop").returncode == 0
+    running.write_module("answers", SERVICE.format(answer="anew"))
+    running.start()
+    assert not any(is_alive(process.pid) for process in family)
+
+
+def test_a_killed_master_takes_an_upgrade_along(answers):
+    """Promise 3 while the new master boots its workers: after kill -9 of the old one nothing is left."""
+    running = answers()
+    running.write_config(bind=running.address)
+    running.write_module("answers", "import time\ntime.sleep(60)\n")
+    master = psutil.Process(running.master_pid)
+    running.signal(signal.SIGUSR2)
+    family = wait_until(lambda: (found := master.children(recursive=True)) and len(found) == 5 and found)
+    master.kill()
+    running.write_module("answers", SERVICE.format(answer="anew"))
+    running.start()
+    wait_until(lambda: not any(is_alive(process.pid) for process in family), 1)
