@@ -15,10 +15,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
+from rpccluster.address import parse_address
 from rpccluster.client import Client
+from rpccluster.client.connection import Connection
+from rpccluster.client.wire import open_wire
 from rpccluster.errors import RPCClusterError
 
-__all__ = ["RunningCluster", "is_alive", "running_cluster", "title_of", "wait_until"]
+__all__ = ["RunningCluster", "call_once", "is_alive", "running_cluster", "title_of", "wait_until"]
 
 _T = TypeVar("_T")
 _LOOK_SECONDS = 0.02
@@ -36,6 +39,16 @@ def wait_until(condition: Callable[[], _T | None], seconds: float = 20.0, what: 
         time.sleep(_LOOK_SECONDS)
 
 
+def call_once(address: str, method: str, *params: Any, seconds: float = 30.0) -> Any:
+    """The result of one call over a connection of its own, which is never tried again. Raises what a `Client` does."""
+    deadline_at = time.monotonic() + seconds
+    connection = Connection(open_wire(parse_address(address), deadline_at), 1 << 24)
+    try:
+        return connection.call(method, params, deadline_at)
+    finally:
+        connection.close("the call is over")
+
+
 def title_of(pid: int) -> str:
     """The title that ps(1) shows for a process."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
@@ -51,7 +64,7 @@ def is_alive(pid: int) -> bool:
 
 
 class RunningCluster:
-    """A cluster started from ``folder/cluster.ini``. Its log is ``folder/cluster.log``; stderr goes there, too."""
+    """A cluster started in ``folder`` from ``cluster.ini``; its log, and its stderr, is ``cluster.log`` there."""
 
     def __init__(
         self, folder: Path, options: Mapping[str, object], *, environment: Mapping[str, str] | None = None
@@ -93,13 +106,20 @@ class RunningCluster:
         """Run the program with ``arguments`` to its end."""
         command = self.command(*arguments)
         return subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, timeout=seconds, check=False
+            command,
+            cwd=self.folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
         )
 
     def launch(self, *arguments: str, stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
         """Start the program with ``arguments``; the caller ends it."""
         return subprocess.Popen(
             self.command(*arguments),
+            cwd=self.folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=stderr,
@@ -122,8 +142,9 @@ class RunningCluster:
         """
 
         def settled() -> dict[str, Any] | None:
-            assert self._process is None or self._process.poll() is None, self.log_text()
             status = self.try_status()
+            if status is None:
+                assert self._process is None or self._process.poll() is None, self.log_text()
             if status is None or status["master"]["state"] != "running":
                 return None
             wanted = status["master"]["number_workers"]

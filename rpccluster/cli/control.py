@@ -10,11 +10,12 @@ import click
 
 from rpccluster.client import Client
 from rpccluster.config import Sources, load
-from rpccluster.errors import EXIT_FAULT, ConnectFailed, ConnectionLost, RemoteError, StartError
+from rpccluster.errors import EXIT_FAULT, CallTimeout, ConnectFailed, ConnectionLost, RemoteError, StartError
 
 __all__ = ["COMMANDS", "ask"]
 
 EXIT_NO_MASTER = 3
+_ANSWER_SECONDS = 5.0  # a master that does not even say that it is there by then hangs, or was stopped
 _PATIENCE_SECONDS = 86_400.0  # a command returns when the thing is done; how long that takes is the master's affair
 
 
@@ -74,10 +75,11 @@ def ask(sources: Sources, method: str, *params: Any) -> Any:
         raise StartError("found no control_socket in the configuration, expected one to reach the master by")
     try:
         with Client(f"unix://{path}", timeout=_PATIENCE_SECONDS) as client:
+            client.call("rpc.ping", timeout=_ANSWER_SECONDS)
             return client.call(method, *params)
     except RemoteError as error:
         _fail(error.message, EXIT_FAULT)
-    except ConnectFailed as error:
+    except (ConnectFailed, CallTimeout) as error:
         _fail(f"no master answers: {error}", EXIT_NO_MASTER)
     except ConnectionLost:
         _fail("the master ended before it had answered", EXIT_NO_MASTER)

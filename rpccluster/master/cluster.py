@@ -10,6 +10,7 @@ from typing import Any
 
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.schema import Options
+from rpccluster.ipc.assignment import Assignment
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import LogFiles
 from rpccluster.master.broker import Broker
@@ -105,6 +106,19 @@ class Cluster:
         if self.broker is None:
             return {}
         return {"in_transit": self.broker.in_transit, **asdict(self.broker.figures)}
+
+    def close_in_child(self, assignment: Assignment) -> None:
+        """In a forked worker: close the listeners and logs of a configuration that is not its own.
+
+        A copy that lived on here would keep a dropped address open: callers would wait there for ever.
+        """
+        staged = self.staged.listeners if self.staged else []
+        for listener in self.listeners + staged:
+            if listener.socket not in assignment.listeners:
+                listener.socket.close()
+        for logs in (self.logs, self.staged.logs if self.staged else self.logs):
+            if logs is not assignment.logs:
+                logs.close()
 
     def status(self, pid: int, now: float) -> dict[str, Any]:
         """The contract's ``status``."""

@@ -56,7 +56,7 @@ class Commands:
         cluster = self._cluster
         if cluster.phase is Phase.QUITTING or (cluster.is_stopping and not is_quick):
             return
-        self.succession.give_up()
+        self.succession.give_up("this master stops")
         is_guest = cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)
         cluster.phase = Phase.QUITTING if is_quick or is_guest else Phase.STOPPING
         notify_systemd("STOPPING=1")
@@ -97,6 +97,7 @@ class Commands:
     def drain(self) -> None:
         """Retire all workers and keep the master; callers wait in the backlog until workers are wanted again."""
         if self._cluster.phase is Phase.RUNNING:
+            self.reloading.give_up("overtaken: the cluster is drained")
             self._cluster.phase = Phase.DRAINED
 
     def reopen_logs(self) -> None:

@@ -50,7 +50,8 @@ def open_listeners(options: Options, owner: Identity | None, present: list[Liste
 
     Raises `StartError` with a line for each address that cannot be had; then none was opened.
     """
-    known = {listener.wanted: listener for listener in present}
+    known = {listener.actual: listener for listener in present}  # a port 0, or a host's name, may be spelt out now
+    known.update((listener.wanted, listener) for listener in present)
     opened: list[Listener] = []
     faults: list[str] = []
     for wanted in options.listen_addresses:

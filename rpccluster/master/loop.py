@@ -53,10 +53,18 @@ class Loop:
         """Wait at most ``seconds`` for something to happen, and call whom it concerns."""
         for key, events in self._selector.select(seconds):
             on_readable, on_writable = key.data
-            if events & selectors.EVENT_READ:
+            if events & selectors.EVENT_READ and self._is_watched(key.fileobj):
                 on_readable()
-            if events & selectors.EVENT_WRITE and on_writable is not None:
+            if events & selectors.EVENT_WRITE and on_writable is not None and self._is_watched(key.fileobj):
                 on_writable()
+
+    def _is_watched(self, source: Any) -> bool:
+        """Whether no callback of this turn has ended the watch that its event was for."""
+        try:
+            self._selector.get_key(source)
+        except (KeyError, ValueError):
+            return False
+        return True
 
     def close(self) -> None:
         """Close this process's copy of the selector; what other processes watch is not touched."""

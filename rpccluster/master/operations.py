@@ -39,6 +39,7 @@ class Operations:
         self._cluster = cluster
         self._commands = commands
         self._waiting: list[tuple[Check, Answer]] = []
+        self._has_ended = False
 
     def methods(self) -> Mapping[str, Method]:
         """Name to method."""
@@ -65,6 +66,7 @@ class Operations:
 
     def end(self) -> None:
         """The master ends: a stop is done, everything else never will be."""
+        self._has_ended = True
         for check, answer in self._waiting:
             outcome = check() or Outcome("RuntimeError: the master has stopped")
             answer(outcome.error, outcome.result)
@@ -111,7 +113,7 @@ class Operations:
     def _stop(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0, 1)
         self._commands.stop(is_quick=bool(params and params[0]))
-        self._waiting.append((lambda: None if self._cluster.workers else Outcome(None, True), answer))
+        self._waiting.append((lambda: Outcome(None, True) if self._has_ended else None, answer))
 
 
 def _outcome(reason: str | None, result: Any) -> Outcome | None:

@@ -144,6 +144,7 @@ def _run(situation: Situation, now: float) -> Iterator[Action]:
     leave = list(_retire_surplus(situation, now))
     yield from leave
     if now >= situation.spawn_at:
+        yield from _try_staged(situation)
         vacant = list(_fill_slots(situation))
         yield from vacant or _replace(situation, {action.worker for action in leave}, now)
 
@@ -165,6 +166,13 @@ def _retire_surplus(situation: Situation, now: float) -> Iterator[Retire | Kill]
             yield Kill(worker, "scaled down")
 
 
+def _try_staged(situation: Situation) -> Iterator[Action]:
+    """A reload's first worker; it waits for no vacant slot, which may be what the reload is to mend."""
+    staged = situation.staged_generation
+    if staged is not None and not any(w.generation == staged and w.is_holding for w in situation.workers):
+        yield Spawn(0, staged)
+
+
 def _fill_slots(situation: Situation) -> Iterator[Action]:
     held = {worker.slot for worker in situation.workers if worker.is_holding}
     for slot in range(situation.number_workers):
@@ -173,11 +181,10 @@ def _fill_slots(situation: Situation) -> Iterator[Action]:
 
 
 def _replace(situation: Situation, leaving: set[WorkerHandle], now: float) -> Iterator[Action]:
-    """One successor at a time: a reload's first, else that of the worker overdue longest; ``leaving`` have theirs."""
-    if any(worker.state is WorkerState.BOOTING and worker.is_holding for worker in situation.workers):
-        return
+    """One successor at a time, that of the worker overdue longest; ``leaving`` have theirs."""
     if situation.staged_generation is not None:
-        yield Spawn(0, situation.staged_generation)
+        return
+    if any(worker.state is WorkerState.BOOTING and worker.is_holding for worker in situation.workers):
         return
     retiring = len(leaving) + sum(worker.state is WorkerState.RETIRING for worker in situation.workers)
     if retiring >= situation.number_workers:  # successors must not pile up beside slow leavers

@@ -12,6 +12,7 @@ from rpccluster.master.cluster import Cluster, Staged
 from rpccluster.master.listeners import close_listeners, open_listeners
 from rpccluster.master.logs import are_alike, open_logs
 from rpccluster.master.policy import Phase
+from rpccluster.master.restarts import Restarts
 from rpccluster.master.worker_handle import WorkerHandle
 from rpccluster.privileges import identity_of
 from rpccluster.system import set_title
@@ -37,6 +38,7 @@ class Reloading:
             self._fail(str(error))
             return
         cluster.staged = staged
+        cluster.restarts = Restarts()  # whatever made workers die may be mended now
         if cluster.phase is Phase.DRAINED or not cluster.ready():
             self.commit(now)  # nobody serves: there is nothing to protect
 
@@ -56,6 +58,13 @@ class Reloading:
     def refuse(self, reason: str) -> None:
         """Not now."""
         self._fail(reason)
+
+    def give_up(self, reason: str) -> None:
+        """End the reload that is under way, if any."""
+        if self.outcome is None:
+            self._unstage()
+            self._cluster.is_rolling = False
+            self._fail(reason)
 
     def commit(self, now: float) -> None:
         """The staged configuration is the cluster's from now on; older workers are replaced one by one."""
@@ -88,9 +97,12 @@ class Reloading:
         if cluster.staged is not None and worker is cluster.staged.candidate:
             self._unstage()
             self._fail(f"its first worker could not boot: {reason}")
-        elif cluster.is_rolling and worker.generation == cluster.generation and self._was_successor(worker):
-            cluster.is_rolling = False
-            self._fail(f"a successor could not boot, the other workers stay as they are: {reason}")
+        elif cluster.is_rolling and worker.generation == cluster.generation:
+            if self._was_successor(worker):
+                cluster.is_rolling = False
+                self._fail(f"a successor could not boot, the other workers stay as they are: {reason}")
+            elif self.outcome is None:
+                self._fail(f"a worker could not boot: {reason}")
 
     def _was_successor(self, worker: WorkerHandle) -> bool:
         return any(other.slot == worker.slot for other in self._cluster.ready())

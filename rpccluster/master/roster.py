@@ -44,10 +44,10 @@ class Roster:
         entry: WorkerEntry,
         on_message: Callable[[WorkerHandle, Message], None],
         on_connection: Callable[[WorkerHandle, Message, list[int]], None],
-        close_in_child: Callable[[], None],
+        close_in_child: Callable[[Assignment], None],
         first_serial: int,
     ) -> None:
-        """``close_in_child`` closes, in a forked worker, what is the master's alone."""
+        """``close_in_child`` closes, in a forked worker, what its assignment does not name."""
         self._system = operating_system
         self._loop = loop
         self._entry = entry
@@ -134,7 +134,7 @@ class Roster:
         try:
             system.die_with_parent(assignment.master_pid)
             self._loop.close()
-            self._close_in_child()
+            self._close_in_child(assignment)
             for sibling in self.workers:
                 sibling.close()
             code = self._entry(assignment)

@@ -89,13 +89,13 @@ class Succession:
     def check_deadline(self, now: float) -> None:
         """Give up a new master that takes too long."""
         if self._upgrade is not None and now > self._upgrade.give_up_at:
-            self._system.kill(self._upgrade.pid, signal.SIGKILL)
-            self._fail("the new master took too long")
+            self.give_up("the new master took too long")
 
-    def give_up(self) -> None:
-        """Let the new master end: this one is told to stop."""
+    def give_up(self, reason: str) -> None:
+        """End the new master, if there is one, at once: it holds the pidfile's lock, too."""
         if self._upgrade is not None:
-            self._fail("this master stops")
+            self._system.kill(self._upgrade.pid, signal.SIGKILL)
+            self._fail(reason)
 
     def _fail(self, reason: str) -> None:
         assert self._upgrade is not None

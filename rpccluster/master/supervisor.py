@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from rpccluster import system
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
-from rpccluster.ipc.assignment import WorkerEntry
+from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Accept, BootFailed, DonorGone, Message, Ready, WantsToRetire
 from rpccluster.ipc.messages import Retire as RetireOrder
@@ -314,22 +314,25 @@ class Supervisor:
     # -- the end
 
     def _close(self, exit_code: int) -> int:
+        """Give back everything, then answer: whoever asked for a stop may start anew at once."""
         for worker in self._cluster.workers:
             self._roster.kill(worker, "the master ends")
         self._close_listeners()
         self._broker.close()
+        if self._control is not None and self._owns_paths:
+            self._control.stop_listening(is_last=True)
+        logger.info("Shutting down: master (pid: %d)", self._system.getpid())
+        if self._pidfile is not None and self._owns_paths:
+            self._pidfile.clear()
+            self._pidfile.close()
         self._operations.end()
         if self._control is not None:
             self._control.close()
-            if self._owns_paths:
-                self._control.stop_listening(is_last=True)
-        if self._pidfile is not None and self._owns_paths:
-            self._pidfile.clear()
-        logger.info("Shutting down: master (pid: %d)", self._system.getpid())
         self._report.send(exit_code)
         return exit_code
 
-    def _close_in_child(self) -> None:
+    def _close_in_child(self, assignment: Assignment) -> None:
+        self._cluster.close_in_child(assignment)
         self._signals.close_in_child()
         self._broker.close()
         self._report.close()

@@ -102,7 +102,7 @@ class WorkerHandle:
     @property
     def is_ready(self) -> bool:
         """Whether it serves and is to go on doing so."""
-        return self.state is WorkerState.READY and not self.is_killed
+        return self.state is WorkerState.READY and self.is_holding
 
     def close(self) -> None:
         """Close this process's ends of its channels."""

@@ -108,3 +108,17 @@ def test_a_start_that_comes_before_the_winner_has_written_its_pid_waits_for_it(m
 
 def _has_open(pid: int, path: Path) -> bool:
     return any(file.path == str(path) for file in psutil.Process(pid).open_files())
+
+
+def test_a_worker_that_dies_with_messages_unread_is_replaced(cluster):
+    """The master outlives a worker that was stopped, was sent more than its channel holds, and died."""
+    running = cluster()
+    stopped, master = running.worker_pids()[0], running.master_pid
+    os.kill(stopped, signal.SIGSTOP)
+    with running.control() as control:
+        while running.log_text().count("Handling signal: usr1") < 350:  # a channel holds 278 small messages
+            os.kill(master, signal.SIGUSR1)
+            control.call("status")
+    os.kill(stopped, signal.SIGKILL)
+    wait_until(lambda: not is_alive(stopped))
+    assert running.wait_ready()["master"]["pid"] == master

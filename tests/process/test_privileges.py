@@ -177,7 +177,7 @@ def test_umask_and_folder_follow_a_reload(start, folder):
     assert running.run("reload").returncode == 0
     with running.client() as client:
         assert client.call("make", str(open_to_all / "two")) == 0o600
-        assert client.call("folder") == os.getcwd()
+        assert client.call("folder") == str(running.folder)
     (folder / "it.log").rename(folder / "old.log")
     running.signal(signal.SIGUSR1)
     wait_until((folder / "it.log").exists)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
-import msgpack
 import pytest
 
-from rpccluster import Lost
-from rpccluster.testing import RunningCluster, is_alive, wait_until
+from rpccluster import Lost, RemoteError
+from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 CALLS = 20_000 if FULL_SCALE else 1_200
@@ -34,22 +32,9 @@ class Growing:
 """
 
 
-def _call_once(host: str, port: int, msgid: int) -> None:
-    """One call over a connection of its own, never tried twice."""
-    with socket.create_connection((host, port), timeout=30) as sock:
-        sock.sendall(msgpack.packb([0, msgid, "sum", [msgid, 1]]))
-        data = b""
-        while not data.endswith(msgpack.packb(msgid + 1)):
-            more = sock.recv(4096)
-            assert more, f"the connection ended after {data!r}, before the call was answered"
-            data += more
-        assert msgpack.unpackb(data) == [1, msgid, None, msgid + 1]
-
-
-def _call_often(address: str, msgids: range) -> None:
-    host, _, port = address.partition("//")[2].rpartition(":")
-    for msgid in msgids:
-        _call_once(host, int(port), msgid)
+def _call_often(address: str, numbers: range) -> None:
+    for number in numbers:
+        assert call_once(address, "sum", number, 1) == number + 1
 
 
 @pytest.mark.timeout(600)
@@ -130,6 +115,20 @@ def test_a_worker_told_to_terminate_is_replaced_first(cluster):
         assert len(running.worker_pids()) == 2
         assert answer.result() == 1
     assert _successor_in(running, 0, leaver)
+
+
+def test_a_call_longer_than_graceful_timeout_is_told_that_its_worker_retired(cluster):
+    """graceful_timeout bounds a single worker's retirement, too: its call gets an error reply, then it is gone."""
+    running = cluster(number_workers=2, graceful_timeout=0.5)
+    leaver = running.worker_pids()[0]
+    with running.client_of(leaver) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.call, "sleep", 30)
+        wait_until(lambda: running.worker(leaver)["active_calls"] == 1)
+        os.kill(leaver, signal.SIGTERM)
+        with pytest.raises(RemoteError, match=r"^WorkerRetired: "):
+            answer.result(10)
+    wait_until(lambda: not is_alive(leaver), 3)
+    assert running.wait_ready()["workers"][0]["pid"] != leaver
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT])
