@@ -27,6 +27,9 @@ class StartReport:
             return
         with contextlib.suppress(OSError):
             os.write(self._descriptor, bytes([exit_code]))
+        if exit_code:  # whoever waits is to go on only when this process is gone: it left nothing behind
+            self._descriptor = None
+            return
         self.close()
         output = os.open(os.devnull, os.O_WRONLY) if output_descriptor in (None, 1, 2) else output_descriptor
         for standard in (1, 2):
@@ -57,5 +60,6 @@ def daemonize() -> StartReport:
 
 def _wait_and_exit(read_end: int) -> None:
     answer = os.read(read_end, 1)
+    os.read(read_end, 1)  # end-of-file: at once, or when the process that failed is gone
     sys.stdout.flush()
     os._exit(answer[0] if answer else EXIT_FAULT)  # no answer: the daemon died without a word
