@@ -27,6 +27,7 @@ __all__ = ["serve"]
 
 def serve(sources: Sources, arguments: list[str]) -> int:
     """Run a cluster until it ends. Returns the exit code. Raises `StartError` before a daemon has detached."""
+    system.occupy_standard_descriptors()
     command = CommandLine(arguments, os.getcwd())
     inheritance = Inheritance.from_environment()
     configuration = load(sources, Machine())

@@ -43,6 +43,8 @@ def run(assignment: Assignment) -> int:
         return _boot_failed(assignment, "service", str(error))
     except BaseException as error:
         return _boot_failed(assignment, "worker", f"{error_text(error)}\n{traceback.format_exc().rstrip()}")
+    if assignment.options.daemonize:
+        assignment.logs.hold_output()
     try:
         code = server.serve()
         atexit._run_exitfuncs()  # the service's own; the master has none

@@ -99,7 +99,7 @@ def test_nobody_there(tmp_path):
     """Exit code 3 when no connection can be had."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # bound, but nobody listens
-        done = call("127.0.0.1:%d" % probe.getsockname()[1], "sum")
+        done = call(f"127.0.0.1:{probe.getsockname()[1]}", "sum")
     assert (done.returncode, done.stdout) == (NO_ANSWER, "")
     assert done.stderr.startswith("rpccluster: ")
     assert call(f"unix://{tmp_path}/no.sock", "--notify", "sum").returncode == NO_ANSWER
@@ -119,7 +119,7 @@ def test_a_server_that_hangs_up(tmp_path):
     """A connection that ends before the reply is exit code 3, too."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         caller = subprocess.Popen(
-            [sys.executable, "-m", "rpccluster", "call", "127.0.0.1:%d" % server.getsockname()[1], "sum"],
+            [sys.executable, "-m", "rpccluster", "call", f"127.0.0.1:{server.getsockname()[1]}", "sum"],
             stderr=subprocess.PIPE,
             text=True,
         )
