@@ -24,7 +24,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 logger = logging.getLogger("rpccluster")
 
-_STDERR = 2
+_STDOUT, _STDERR = 1, 2
 _LONGEST = 200
 _escape = codecs.getencoder("unicode_escape")  # looked up once: a worker may have no right to read codecs later
 
@@ -53,6 +53,7 @@ class LogFiles:
 
     ``log_path`` empty means stderr; ``access_path`` empty means no access log, equal to "on" the log itself.
     ``owner`` is the (uid, gid) that new files are given to, if any; ``umask`` what they are made under.
+    ``holds_output`` says that stdout and stderr lead to the log, too.
     """
 
     log_path: str
@@ -61,6 +62,7 @@ class LogFiles:
     umask: int | None = None
     log_descriptor: int = _STDERR
     access_descriptor: int | None = None
+    holds_output: bool = False
 
     def open(self) -> None:
         """Open the files. Raises OSError; then none is open."""
@@ -87,7 +89,17 @@ class LogFiles:
             self._replace(self.log_descriptor, self.log_path)
         if self.access_path and self.access_path != "on" and self.access_descriptor is not None:
             self._replace(self.access_descriptor, self.access_path)
+        if self.holds_output:
+            self.hold_output()
         return self.descriptors()
+
+    def hold_output(self) -> None:
+        """Let stdout and stderr lead to the log from now on, or nowhere if that has no file: they were the user's."""
+        self.holds_output = True
+        output = os.dup(self.log_descriptor) if self.log_path else os.open(os.devnull, os.O_WRONLY)
+        for standard in (_STDOUT, _STDERR):
+            os.dup2(output, standard)
+        os.close(output)
 
     def descriptors(self) -> list[int]:
         """The log's descriptor, then the access log's if it has one of its own."""
@@ -100,6 +112,8 @@ class LogFiles:
             os.dup2(new, old, inheritable=old == _STDERR)
         for new in descriptors:
             os.close(new)
+        if self.holds_output:
+            self.hold_output()
 
     def _replace(self, descriptor: int, path: str) -> None:
         new = self._open(path)

@@ -27,6 +27,7 @@ __all__ = [
     "keep_freed_memory",
     "make_room_for",
     "notify_systemd",
+    "occupy_standard_descriptors",
     "page_size",
     "pin",
     "resident_bytes",
@@ -208,6 +209,18 @@ def resident_bytes(pid: int | str = "self") -> int:
             return int(statm.read().split()[1]) * page_size()
     except (OSError, IndexError):
         return 0
+
+
+def occupy_standard_descriptors() -> None:
+    """Open /dev/null where stdin, stdout or stderr is closed.
+
+    Else a socket or the pidfile would get that number, and what is printed, or be closed when it is redirected.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
 
 
 def notify_systemd(state: str) -> None:

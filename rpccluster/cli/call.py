@@ -38,6 +38,8 @@ def call(timeout: float, notify: bool, address: str, method: str, arguments: tup
         _fail(str(error), EXIT_USAGE)
     except RemoteError as error:
         _fail(str(error), EXIT_REMOTE_ERROR)
+    except (OverflowError, ValueError) as error:
+        _fail(f"found arguments that MessagePack cannot carry: {error}", EXIT_USAGE)
     except (CallTimeout, ConnectFailed, ConnectionLost, ProtocolError) as error:
         _fail(str(error), EXIT_NO_ANSWER)
 
@@ -45,7 +47,7 @@ def call(timeout: float, notify: bool, address: str, method: str, arguments: tup
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"found the argument {text!r}, expected JSON ({error})") from None
 
 

@@ -7,26 +7,31 @@ import os
 from rpccluster.config import Options
 from rpccluster.errors import EXIT_NO_SERVICE, RPCClusterError
 from rpccluster.log import say
+from rpccluster.system import Exit
 
 __all__ = ["check_service"]
 
 
 def check_service(options: Options) -> int:
     """Load the service in a child as a worker would. Returns 0, or 4 after the reason was printed to stderr."""
+    read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
-        code = EXIT_NO_SERVICE
         try:
-            code = _try(options)
+            os.write(write_end, b"y" if _is_fine(options) else b"n")
         finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        say(f"rpccluster: loading the service {options.service!r} ended with signal {os.WTERMSIG(status)}")
-    return 0 if status == 0 else EXIT_NO_SERVICE
+            os._exit(0)
+    os.close(write_end)
+    answer = os.read(read_end, 1)
+    os.close(read_end)
+    exit_ = Exit.from_status(*os.waitpid(pid, 0))
+    if not answer:  # its exit code tells nothing: any code that it runs may have chosen it
+        say(f"rpccluster: cannot load the service {options.service!r}: the process that tried ended with {exit_}")
+    return 0 if answer == b"y" else EXIT_NO_SERVICE
 
 
-def _try(options: Options) -> int:
+def _is_fine(options: Options) -> bool:
+    """Load it, in the child; print the reason if that cannot be."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -39,5 +44,5 @@ def _try(options: Options) -> int:
         Registry(load_service(options.service, options.pythonpath), 0, lambda function, seconds: function)
     except (RPCClusterError, OSError) as error:
         say(f"rpccluster: {error}")
-        return EXIT_NO_SERVICE
-    return 0
+        return False
+    return True

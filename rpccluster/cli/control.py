@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rpccluster.client import Client
-from rpccluster.config import Sources, load
+from rpccluster.config import Sources, find
 from rpccluster.errors import EXIT_FAULT, CallTimeout, ConnectFailed, ConnectionLost, RemoteError, StartError
 
 __all__ = ["COMMANDS", "ask"]
@@ -70,7 +70,7 @@ COMMANDS = (status, scale, reload, rebalance, upgrade, stop)
 
 def ask(sources: Sources, method: str, *params: Any) -> Any:
     """The master's answer to ``method``; without one this ends the program with the contract's code."""
-    path = load(sources).options.control_socket
+    path = find(sources, "control_socket")
     if not path:
         raise StartError("found no control_socket in the configuration, expected one to reach the master by")
     try:
@@ -86,7 +86,7 @@ def ask(sources: Sources, method: str, *params: Any) -> Any:
 
 
 def _fail(text: str, exit_code: int) -> None:
-    click.echo(f"rpccluster: {text}", err=True)
+    click.echo("\n".join(f"rpccluster: {line}" for line in text.splitlines()), err=True)
     sys.exit(exit_code)
 
 

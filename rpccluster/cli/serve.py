@@ -5,6 +5,7 @@ Runs in the process that becomes the master, and in its forked workers up to the
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from rpccluster import system
@@ -26,6 +27,7 @@ __all__ = ["serve"]
 
 def serve(sources: Sources, arguments: list[str]) -> int:
     """Run a cluster until it ends. Returns the exit code. Raises `StartError` before a daemon has detached."""
+    system.occupy_standard_descriptors()
     command = CommandLine(arguments, os.getcwd())
     inheritance = Inheritance.from_environment()
     configuration = load(sources, Machine())
@@ -45,17 +47,14 @@ def _assemble(
 ) -> Supervisor:
     """Take everything that a master holds, the pidfile's lock first. Raises `StartError` with nothing left behind."""
     options = configuration.options
-    pidfile = _pidfile(options, inheritance)
-    logs = open_logs(options)
-    set_up_logging(logs.log_descriptor, options.log_level)
-    inherited = inheritance.listeners if inheritance else []
-    listeners = open_listeners(options, identity_of(options.user, options.group), inherited)
-    close_listeners([listener for listener in inherited if listener not in listeners], is_last=False)
-    try:
-        control = _control(options, inheritance)
-    except StartError:
-        close_listeners([listener for listener in listeners if listener not in inherited], is_last=True)
-        raise
+    with contextlib.ExitStack() as undo:
+        pidfile = _pidfile(options, inheritance)
+        if pidfile and inheritance is None:
+            undo.callback(pidfile.clear)
+        logs = open_logs(options)
+        set_up_logging(logs.log_descriptor, options.log_level)
+        listeners, control = _open_sockets(options, inheritance)
+        undo.pop_all()
     logger.info("Starting rpccluster with pid: %d", os.getpid())
     if logs.log_path and inheritance is None:
         addresses = ", ".join(str(listener.actual) for listener in listeners)
@@ -90,6 +89,28 @@ def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | Non
     if inheritance is None:
         pidfile.write(os.getpid())
     return pidfile
+
+
+def _open_sockets(options: Options, inheritance: Inheritance | None) -> tuple[list[Listener], Listener | None]:
+    """The listeners and that of the control socket. Raises `StartError` with every fault; then none was opened."""
+    inherited = inheritance.listeners if inheritance else []
+    held = [*inherited, inheritance.control] if inheritance else []
+    listeners: list[Listener] = []
+    control = None
+    faults: list[str] = []
+    try:
+        listeners = open_listeners(options, identity_of(options.user, options.group), inherited)
+    except StartError as error:
+        faults.append(str(error))
+    try:
+        control = _control(options, inheritance)
+    except StartError as error:
+        faults.append(str(error))
+    if faults:
+        close_listeners([each for each in (*listeners, control) if each and each not in held], is_last=True)
+        raise StartError("\n".join(faults))
+    close_listeners([listener for listener in inherited if listener not in listeners], is_last=False)
+    return listeners, control
 
 
 def _control(options: Options, inheritance: Inheritance | None) -> Listener | None:

@@ -16,7 +16,7 @@ from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Fault,
 from rpccluster.config.schema import OPTIONS, Options
 from rpccluster.errors import ConfigError
 
-__all__ = ["Configuration", "Sources", "load", "refused_changes", "reload"]
+__all__ = ["Configuration", "Sources", "find", "load", "refused_changes", "reload"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,17 @@ def load(sources: Sources, machine: Machine | None = None) -> Configuration:
     configuration, faults = _load(sources, machine)
     _refuse(faults)
     return configuration
+
+
+def find(sources: Sources, key: str) -> Any:
+    """The value of one option, whatever is wrong with the others: enough to reach a cluster that runs.
+
+    Raises `ConfigError` with every fault if that option cannot be told.
+    """
+    configuration, faults = _load(sources, None)
+    if key not in configuration.origins:
+        _refuse(faults)
+    return getattr(configuration.options, key)
 
 
 def reload(running: Configuration, machine: Machine) -> Configuration:

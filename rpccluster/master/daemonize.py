@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 
 from rpccluster.errors import EXIT_FAULT
 
@@ -21,16 +20,16 @@ class StartReport:
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = descriptor
 
-    def send(self, exit_code: int, output_descriptor: int | None = None) -> None:
-        """Say how the start went, once. Afterwards stdout and stderr go to ``output_descriptor``, or nowhere."""
+    def send(self, exit_code: int) -> None:
+        """Say how the start went, once."""
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
             os.write(self._descriptor, bytes([exit_code]))
-        self.close()
-        output = os.open(os.devnull, os.O_WRONLY) if output_descriptor in (None, 1, 2) else output_descriptor
-        for standard in (1, 2):
-            os.dup2(output, standard)
+        if exit_code:  # whoever waits is to go on only when this process is gone: it left nothing behind
+            self._descriptor = None
+        else:
+            self.close()
 
     def close(self) -> None:
         """Close this process's copy."""
@@ -57,5 +56,5 @@ def daemonize() -> StartReport:
 
 def _wait_and_exit(read_end: int) -> None:
     answer = os.read(read_end, 1)
-    sys.stdout.flush()
+    os.read(read_end, 1)  # end-of-file: at once, or when the process that failed is gone
     os._exit(answer[0] if answer else EXIT_FAULT)  # no answer: the daemon died without a word

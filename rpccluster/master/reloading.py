@@ -76,6 +76,8 @@ class Reloading:
         if staged.logs is not cluster.logs:
             cluster.logs.close()
             cluster.logs = staged.logs
+            if cluster.options.daemonize:
+                cluster.logs.hold_output()
         set_up_logging(cluster.logs.log_descriptor, cluster.options.log_level)
         set_title(cluster.title)
         cluster.number_workers = cluster.options.number_workers

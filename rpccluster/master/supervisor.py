@@ -264,7 +264,9 @@ class Supervisor:
 
     def _go_live(self) -> None:
         self._cluster.phase = Phase.RUNNING
-        self._report.send(0, self._cluster.logs.log_descriptor)
+        if self._cluster.options.daemonize:
+            self._cluster.logs.hold_output()
+        self._report.send(0)
         system.notify_systemd(f"READY=1\nMAINPID={self._system.getpid()}")
 
     def _take_over(self) -> None:

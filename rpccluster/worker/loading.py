@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -19,7 +20,8 @@ def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:
 
     ``pythonpath`` and the current folder are put before ``sys.path``. Raises `ServiceNotLoaded`.
     """
-    for folder in reversed([*pythonpath, os.getcwd()]):
+    folders = _folders(pythonpath)
+    for folder in reversed(folders):
         if folder not in sys.path:
             sys.path.insert(0, folder)
     module_name, _, path = spec.partition(":")
@@ -29,7 +31,16 @@ def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:
             found = getattr(found, name)
         return found() if inspect.isclass(found) else found
     except BaseException as error:  # SystemExit and the like at import are faults of the service, too
-        raise ServiceNotLoaded(f"cannot load the service {spec!r}: {_own_traceback(error)}") from error
+        shut = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
+        hint = f" (uid {os.geteuid()} may not read {', '.join(shut)})" if shut else ""
+        raise ServiceNotLoaded(f"cannot load the service {spec!r}{hint}: {_own_traceback(error)}") from error
+
+
+def _folders(pythonpath: tuple[str, ...]) -> list[str]:
+    """``pythonpath``, then the folder this process runs in, if that still exists."""
+    with contextlib.suppress(FileNotFoundError):
+        return [*pythonpath, os.getcwd()]
+    return [*pythonpath]
 
 
 def _own_traceback(error: BaseException) -> str:

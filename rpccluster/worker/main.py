@@ -22,6 +22,7 @@ from rpccluster.ipc.assignment import Assignment
 from rpccluster.ipc.messages import BootFailed
 from rpccluster.log import logger, set_up_logging
 from rpccluster.privileges import become, identity_of
+from rpccluster.worker.dispatch import error_text
 
 __all__ = ["EXIT_BOOT_FAILED", "run"]
 
@@ -40,8 +41,10 @@ def run(assignment: Assignment) -> int:
         server = _boot(assignment)
     except RPCClusterError as error:
         return _boot_failed(assignment, "service", str(error))
-    except BaseException:
-        return _boot_failed(assignment, "worker", traceback.format_exc())
+    except BaseException as error:
+        return _boot_failed(assignment, "worker", f"{error_text(error)}\n{traceback.format_exc().rstrip()}")
+    if assignment.options.daemonize:
+        assignment.logs.hold_output()
     try:
         code = server.serve()
         atexit._run_exitfuncs()  # the service's own; the master has none
@@ -52,7 +55,7 @@ def run(assignment: Assignment) -> int:
 
 
 def _boot_failed(assignment: Assignment, stage: str, reason: str) -> int:
-    assignment.channel.send(BootFailed(stage, reason[-_LONGEST_REASON:]))
+    assignment.channel.send(BootFailed(stage, reason[:_LONGEST_REASON]))
     return EXIT_BOOT_FAILED
 
 
@@ -65,6 +68,7 @@ def _become_worker(assignment: Assignment) -> None:
     system.set_title(assignment.title)
     set_up_logging(assignment.logs.log_descriptor, options.log_level)
     faulthandler.enable(assignment.logs.log_descriptor)
+    faulthandler.register(system.TELL_SIGNAL, assignment.logs.log_descriptor, all_threads=False)
     if assignment.cpus:
         system.pin(assignment.cpus)
     system.make_room_for(options.worker_connections)

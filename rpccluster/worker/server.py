@@ -93,6 +93,7 @@ class Server:
         channel.start(self._on_channel)
         term = self._loop.signal(signal.SIGTERM)
         term.start(self._on_term)
+        faulthandler.unregister(system.TELL_SIGNAL)  # what answered during the boot
         signal.signal(system.TELL_SIGNAL, self._tell_method)
         faulthandler.register(
             system.TELL_SIGNAL, self._assignment.logs.log_descriptor, all_threads=False, chain=True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster.config import OPTIONS, Configuration, Machine, Sources, load, refused_changes, reload
+from rpccluster.config import OPTIONS, Configuration, Machine, Sources, find, load, refused_changes, reload
 from rpccluster.config.cpus import default_workers
 from rpccluster.errors import ConfigError
 
@@ -132,6 +132,20 @@ def test_a_missing_file_is_one_fault(folder: Folder) -> None:
         load(folder.sources(), MACHINE)
     assert error.value.faults == ["x.ini:1: config: found no readable file (No such file or directory), expected one"]
     assert error.value.exit_code == 1
+
+
+def test_one_option_is_found_beside_faults(folder: Folder) -> None:
+    """What leads to a running master is told whatever else is wrong by now; what is at fault itself is not."""
+    folder.write("[cluster]\ntimeout = soon\nnonsense = 1\ncontrol_socket = run/c.sock\n")
+    assert find(folder.sources(), "control_socket") == str(folder.path / "run/c.sock")
+    folder.write("[cluster]\nservice = a:b\n")
+    assert find(folder.sources(), "control_socket") == ""
+    folder.write("[cluster]\nservice = a:b\ncontrol_socket = unix:///x\n")
+    with pytest.raises(ConfigError) as error:
+        find(folder.sources(), "control_socket")
+    assert error.value.faults == [
+        "x.ini:3: control_socket: found 'unix:///x', expected the plain path of a Unix socket"
+    ]
 
 
 def test_faults_of_flags_and_environment_name_them(folder: Folder) -> None:

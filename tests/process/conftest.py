@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Callable
 
@@ -18,10 +18,10 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
     """Makes clusters, not started yet, each in a folder of its own."""
     made: list[RunningCluster] = []
 
-    def make(**options: object) -> RunningCluster:
+    def make(environment: Mapping[str, str] | None = None, **options: object) -> RunningCluster:
         folder = tmp_path / f"c{len(made)}"
         folder.mkdir()
-        made.append(RunningCluster(folder, options))
+        made.append(RunningCluster(folder, options, environment=environment))
         return made[-1]
 
     yield make

@@ -1,0 +1,172 @@
+"""Workers that cannot boot: on the start the cluster says why and ends; later it goes on trying, ever more slowly."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from rpccluster import ConnectionLost
+from rpccluster.testing import RunningCluster, is_alive, wait_until
+
+NO_WORKER, NO_SERVICE = 3, 4
+
+HOOK_FAILS = """
+from rpccluster import Service
+
+class It(Service):
+    def worker_started(self, worker):
+        raise RuntimeError("the database is down")
+    def hello(self):
+        return "hello"
+"""
+EXITS = "import os\nos._exit(7)\n"
+KILLS_ITSELF = "import os\nos.kill(os.getpid(), 11)\n"
+HANGS = "while True: pass\n"
+MORTAL = """
+import os
+
+class It:
+    def die(self):
+        os._exit(9)
+    def pid(self):
+        return os.getpid()
+"""
+
+CANNOT_BOOT = [
+    (HOOK_FAILS, {}, NO_WORKER, "RuntimeError: the database is down"),
+    (EXITS, {}, NO_WORKER, "exit code 7"),
+    (KILLS_ITSELF, {}, NO_WORKER, "signal SIGSEGV"),
+    (HANGS, {"timeout": 0.5}, NO_WORKER, "it hung"),
+]
+NOT_LOADED = [
+    ("class It:\n    pass\n", "found no public methods in It"),
+    ("import no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
+    ("def broken(:\n", "SyntaxError"),
+    ("class Other:\n    pass\n", "has no attribute 'It'"),
+    ("class It:\n    def __init__(self):\n        raise OSError('no licence')\n", "OSError: no licence"),
+    ("raise SystemExit('not today')\n", "SystemExit: not today"),
+]
+
+
+def with_service(make_cluster, source: str | None, **options: object) -> RunningCluster:
+    """A cluster, not started, of the service It in a file of its own folder."""
+    made = make_cluster(service="its_service:It", **options)
+    if source is not None:
+        write_service(made, source)
+    return made
+
+
+def write_service(made: RunningCluster, source: str) -> None:
+    """Write the service's file, never to be taken for the one before it."""
+    path = made.folder / "its_service.py"
+    path.write_text(source)
+    stamp = path.stat().st_mtime_ns + len(source) * 10**10
+    os.utime(path, ns=(stamp, stamp))
+
+
+def assert_nothing_is_left(made: RunningCluster) -> None:
+    """No process, no socket, and nobody named in the pidfile."""
+    assert not (made.folder / "control.sock").exists()
+    assert (made.folder / "cluster.pid").read_text() == ""
+    config = str(made.config).encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        assert config not in command, f"process {process.name} is left"
+
+
+@pytest.mark.parametrize("flags", [(), ("-D",)], ids=["foreground", "daemon"])
+@pytest.mark.parametrize(("source", "options", "code", "reason"), CANNOT_BOOT)
+def test_no_worker_can_boot(make_cluster, source, options, code, reason, flags):
+    """Exit code 3 with the reason on stderr, for a daemon, too; nothing is left behind."""
+    made = with_service(make_cluster, source, **options)
+    done = made.run(*flags)
+    assert done.returncode == code, done.stderr
+    assert f"no worker could boot: {reason}" in done.stderr
+    assert_nothing_is_left(made)
+
+
+@pytest.mark.parametrize("flags", [(), ("-D",)], ids=["foreground", "daemon"])
+@pytest.mark.parametrize(("source", "reason"), NOT_LOADED)
+def test_the_service_cannot_be_loaded(make_cluster, source, reason, flags):
+    """Exit code 4 with the reason on stderr, for a daemon, too; nothing is left behind."""
+    made = with_service(make_cluster, source, log_file=make_cluster().folder / "it.log")
+    done = made.run(*flags)
+    assert done.returncode == NO_SERVICE, done.stderr
+    assert reason in done.stderr
+    assert_nothing_is_left(made)
+    check = made.run("--check-config")
+    assert check.returncode == NO_SERVICE
+    assert reason in check.stderr
+
+
+def test_the_service_is_not_there(make_cluster):
+    """A module that does not exist is named."""
+    made = with_service(make_cluster, None)
+    done = made.run()
+    assert done.returncode == NO_SERVICE
+    assert "cannot load the service 'its_service:It': ModuleNotFoundError: No module named 'its_service'" in done.stderr
+
+
+def test_a_boot_that_hangs_shows_where(make_cluster):
+    """The log line says that it is the boot, and the stack is dumped before the worker is killed."""
+    done = with_service(make_cluster, HANGS, number_workers=1, timeout=0.5).run()
+    assert re.search(r"WORKER TIMEOUT \(pid: \d+\) in its boot", done.stderr)
+    assert re.search(r'File ".*its_service.py", line 1 in <module>', done.stderr)
+
+
+def test_workers_that_die_in_a_loop_are_started_ever_later(make_cluster):
+    """Each dies by its own doing soon after it was ready: the log says why, and that the next start waits."""
+    made = with_service(make_cluster, MORTAL, number_workers=1).start()
+    for deaths in range(1, 5):
+        wait_until(made.worker_pids)
+        with made.client() as client, pytest.raises(ConnectionLost):
+            client.call("die")
+        wait_until(lambda deaths=deaths: made.log_text().count("died: exit code 9") == deaths)
+    pauses = re.findall(r"Workers die in a loop: the next one starts in ([\d.]+) seconds", made.log_text())
+    assert pauses == ["1", "2"]
+    assert wait_until(made.worker_pids)
+
+
+def test_killed_from_outside_is_no_loop(make_cluster):
+    """A kill -9 is nobody's fault here: the successor comes at once, however often."""
+    made = with_service(make_cluster, MORTAL, number_workers=1).start()
+    for _ in range(6):
+        victim = wait_until(made.worker_pids)[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda victim=victim: made.worker_pids() not in ([], [victim]), 2)
+    assert "in a loop" not in made.log_text()
+
+
+def test_a_service_broken_later_takes_nobody_along(make_cluster):
+    """The replacement of a worker cannot boot: the others serve on, starts back off, and a repair is found."""
+    made = with_service(make_cluster, MORTAL, number_workers=2).start()
+    victim, survivor = made.worker_pids()
+    write_service(made, "raise RuntimeError('broken meanwhile')\n")
+    os.kill(victim, signal.SIGKILL)
+    made.wait_log("the next one starts in 2 seconds")
+    assert "could not boot: cannot load the service 'its_service:It': RuntimeError: broken meanwhile" in made.log_text()
+    assert made.worker_pids() == [survivor]
+    with made.client() as client:
+        assert client.call("pid") == survivor
+    write_service(made, MORTAL)
+    wait_until(lambda: len(made.worker_pids()) == 2, 10)
+    assert is_alive(survivor)
+
+
+def test_some_workers_boot(make_cluster):
+    """A start of which one worker fails serves with the others and goes on trying."""
+    flag = "import os\nif os.path.exists(FLAG):\n    os.unlink(FLAG)\n    raise RuntimeError('only once')\n"
+    made = with_service(make_cluster, None, number_workers=2)
+    taken = made.folder / "flag"
+    taken.touch()
+    write_service(made, f"FLAG = {str(taken)!r}\n{flag}{MORTAL}")
+    made.start()
+    assert "could not boot: cannot load the service 'its_service:It': RuntimeError: only once" in made.log_text()
+    assert len(made.worker_pids()) == 2
