@@ -163,8 +163,8 @@ def _fill_slots(situation: Situation) -> Iterator[Action]:
 
 def _replace(situation: Situation, leaving: set[WorkerHandle], now: float) -> Iterator[Action]:
     """One successor at a time: a reload's first, else that of the worker overdue longest; ``leaving`` have theirs."""
-    if any(worker.state is WorkerState.BOOTING and worker.is_holding for worker in situation.workers):
-        return
+    if any(worker.state is WorkerState.BOOTING and not worker.is_expected_to_end for worker in situation.workers):
+        return  # one that hangs, too: its burial is what a reload learns its failure from
     if situation.staged_generation is not None:
         yield Spawn(0, situation.staged_generation)
         return
@@ -192,10 +192,17 @@ def _overdue(situation: Situation, worker: WorkerHandle, now: float) -> Overdue 
 
 def _drain(situation: Situation, now: float) -> Iterator[Action]:
     for worker in situation.workers:
-        if worker.is_ready:
+        if worker.is_ready or _must_hurry(situation, worker):
             yield Retire(worker, situation.phase.value)
         elif worker.state is WorkerState.BOOTING and not worker.is_killed:
             yield Kill(worker, situation.phase.value)
+
+
+def _must_hurry(situation: Situation, worker: WorkerHandle) -> bool:
+    """Whether it retires for a reason of its own, but has yet to hear that the whole cluster stops."""
+    reason = situation.phase.value
+    is_retiring = worker.state is WorkerState.RETIRING and not worker.is_killed
+    return situation.phase is Phase.STOPPING and is_retiring and worker.retire_reason != reason
 
 
 def _leave(situation: Situation, now: float) -> Iterator[Action]:
