@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from rpccluster.config import OPTIONS, Configuration, Machine, Sources, load
+from rpccluster.errors import StartError
 from rpccluster.version import __version__
 
 __all__ = ["cli"]
@@ -40,12 +41,13 @@ def _with_option_flags(command: Any) -> Any:
 @click.pass_context
 def cli(context: click.Context, config: str | None, check_config: bool, print_config: bool, **flags: Any) -> None:
     """Run a cluster of MessagePack-RPC workers, or command one that runs."""
-    context.obj = _sources(config, flags)
+    environment = _environment()
+    context.obj = Sources(config or environment.get("config"), _texts(environment), _texts(flags))
     if context.invoked_subcommand is not None:
         return
-    if print_config:
+    if print_config or environment.get("print_config"):
         _print(load(context.obj))
-    elif check_config:
+    elif check_config or environment.get("check_config"):
         from rpccluster.cli.check import check_service
 
         sys.exit(check_service(load(context.obj, Machine()).options))
@@ -55,11 +57,15 @@ def cli(context: click.Context, config: str | None, check_config: bool, print_co
         sys.exit(serve(context.obj, sys.argv[1:]))
 
 
-def _sources(config: str | None, flags: dict[str, Any]) -> Sources:
-    """The file, the environment's flags and the command line's, in the order in which they count."""
-    words = shlex.split(os.environ.get(ENVIRONMENT, ""))
-    environment = cli.make_context(ENVIRONMENT, words, resilient_parsing=True).params if words else {}
-    return Sources(config or environment.get("config"), _texts(environment), _texts(flags))
+def _environment() -> dict[str, Any]:
+    """The flags that the environment holds; they count less than the command line's. Raises `StartError`."""
+    try:
+        words = shlex.split(os.environ.get(ENVIRONMENT, ""))
+        return click.Command(ENVIRONMENT, params=cli.params, add_help_option=False).make_context(None, words).params
+    except click.UsageError as error:
+        raise StartError(f"{ENVIRONMENT}: {error.format_message()}") from None
+    except ValueError as error:  # a quote that is not closed
+        raise StartError(f"{ENVIRONMENT}: found {os.environ[ENVIRONMENT]!r}, expected flags ({error})") from None
 
 
 def _texts(params: dict[str, Any]) -> dict[str, str]:

@@ -105,7 +105,7 @@ def test_what_is_left_in_the_file_never_blocks_a_start(path: str, text: str) -> 
     pidfile.close()
 
 
-@pytest.mark.parametrize("text", ["4194304\n", "1\n", "9" * 400])
+@pytest.mark.parametrize("text", ["4194304\n", f"{os.getppid()}\n", "9" * 400], ids=["dead", "reused", "huge"])
 def test_a_stale_pid_is_not_named(path: str, text: str) -> None:
     """Between the lock and the holder's own pid the old text stands there: it is not the one that runs."""
     write_file(path, text)
