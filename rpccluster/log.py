@@ -43,8 +43,13 @@ class _DescriptorHandler(logging.Handler):
         self.setFormatter(_Formatter(FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a full disk stops the log, never the service
-            os.write(self._descriptor, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+        try:
+            line = self.format(record) + "\n"
+        except Exception:  # arguments that do not fit: whoever logs them is told, and goes on
+            self.handleError(record)
+            return
+        with contextlib.suppress(OSError):  # a full disk stops the log, never the service
+            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 
 from rpccluster.config import Options
 from rpccluster.errors import EXIT_NO_SERVICE, RPCClusterError
@@ -32,17 +33,14 @@ def check_service(options: Options) -> int:
 
 def _is_fine(options: Options) -> bool:
     """Load it, in the child; print the reason if that cannot be."""
-    from gevent import monkey
-
-    monkey.patch_all()
-    from rpccluster.worker.dispatch import Registry
-    from rpccluster.worker.loading import load_service
+    from rpccluster.worker.trial import try_service
 
     try:
-        if options.chdir:
-            os.chdir(options.chdir)
-        Registry(load_service(options.service, options.pythonpath), 0, lambda function, seconds: function)
+        try_service(options)
     except (RPCClusterError, OSError) as error:
         say(f"rpccluster: {error}")
+        return False
+    except BaseException:  # the service's own code runs here, properties for instance
+        say(f"rpccluster: the service {options.service!r} cannot be used: {traceback.format_exc().rstrip()}")
         return False
     return True

@@ -108,6 +108,9 @@ class _Client:
             method(request.params, lambda error, result: self._send(request.msgid, error, result))
         except (TypeError, ValueError) as error:
             self._send(request.msgid, f"ArgumentError: {error}", None)
+        except Exception as error:  # a fault of ours must not take the master and its cluster down
+            logger.exception("The control method %s failed", escaped(request.method))
+            self._send(request.msgid, f"{type(error).__name__}: {error}", None)
 
     def _send(self, msgid: int, error: str | None, result: Any) -> None:
         if not self._is_closed:

@@ -60,6 +60,8 @@ def open_listeners(options: Options, owner: Identity | None, present: list[Liste
                 opened.append(_open(wanted, options, owner))
             except OSError as error:
                 faults.append(f"cannot listen at {wanted}: {error.strerror or error}")
+            except UnicodeError as error:  # a host name that IDNA cannot encode
+                faults.append(f"cannot listen at {wanted}: {error}")
     if faults:
         close_listeners(opened, is_last=True)
         raise StartError("\n".join(faults))

@@ -50,21 +50,21 @@ class Loop:
             pass
 
     def turn(self, seconds: float) -> None:
-        """Wait at most ``seconds`` for something to happen, and call whom it concerns."""
+        """Wait at most ``seconds`` for something to happen, and call whom it concerns.
+
+        What a callback has unwatched is not called any more, though it happened in the same turn.
+        """
         for key, events in self._selector.select(seconds):
             on_readable, on_writable = key.data
-            if events & selectors.EVENT_READ and self._is_watched(key.fileobj):
+            if events & selectors.EVENT_READ and self._is_watched(key):
                 on_readable()
-            if events & selectors.EVENT_WRITE and on_writable is not None and self._is_watched(key.fileobj):
+            if events & selectors.EVENT_WRITE and on_writable is not None and self._is_watched(key):
                 on_writable()
 
-    def _is_watched(self, source: Any) -> bool:
-        """Whether no callback of this turn has ended the watch that its event was for."""
-        try:
-            self._selector.get_key(source)
-        except (KeyError, ValueError):
-            return False
-        return True
+    def _is_watched(self, key: selectors.SelectorKey) -> bool:
+        """Whether ``key`` is still watched; its descriptor's number may be another's by now."""
+        present = self._selector.get_map().get(key.fd)
+        return present is not None and present.fileobj is key.fileobj
 
     def close(self) -> None:
         """Close this process's copy of the selector; what other processes watch is not touched."""

@@ -118,7 +118,9 @@ class Operations:
 
 def _outcome(reason: str | None, result: Any) -> Outcome | None:
     """From None while it runs, "" if it went well, else why it did not."""
-    return None if reason is None else Outcome(f"RuntimeError: {reason}" if reason else None, result)
+    if reason is None:
+        return None
+    return Outcome(f"RuntimeError: {reason}") if reason else Outcome(None, result)
 
 
 def _expect(params: list[Any], *counts: int) -> None:

@@ -169,7 +169,7 @@ def _retire_surplus(situation: Situation, now: float) -> Iterator[Retire | Kill]
 def _try_staged(situation: Situation) -> Iterator[Action]:
     """A reload's first worker; it waits for no vacant slot, which may be what the reload is to mend."""
     staged = situation.staged_generation
-    if staged is not None and not any(w.generation == staged and w.is_holding for w in situation.workers):
+    if staged is not None and all(w.generation != staged or w.is_expected_to_end for w in situation.workers):
         yield Spawn(0, staged)
 
 
@@ -210,10 +210,17 @@ def _overdue(situation: Situation, worker: WorkerHandle, now: float) -> Overdue 
 
 def _drain(situation: Situation, now: float) -> Iterator[Action]:
     for worker in situation.workers:
-        if worker.is_ready:
+        if worker.is_ready or _must_hurry(situation, worker):
             yield Retire(worker, situation.phase.value)
         elif worker.state is WorkerState.BOOTING and not worker.is_killed:
             yield Kill(worker, situation.phase.value)
+
+
+def _must_hurry(situation: Situation, worker: WorkerHandle) -> bool:
+    """Whether it retires for a reason of its own, but has yet to hear that the whole cluster stops."""
+    reason = situation.phase.value
+    is_retiring = worker.state is WorkerState.RETIRING and not worker.is_killed
+    return situation.phase is Phase.STOPPING and is_retiring and worker.retire_reason != reason
 
 
 def _leave(situation: Situation, now: float) -> Iterator[Action]:

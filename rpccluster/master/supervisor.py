@@ -217,9 +217,7 @@ class Supervisor:
     def _retire(self, action: policy.Retire) -> None:
         worker, graceful = action.worker, self._cluster.options.graceful_timeout
         logger.info("Retiring worker (pid: %d): %s", worker.pid, action.reason)
-        worker.step(WorkerEvent.TOLD_TO_RETIRE)
-        worker.retire_reason = action.reason
-        worker.kill_at = self._now() + graceful + KILL_SLACK_SECONDS
+        worker.note_retirement(action.reason, self._now() + graceful + KILL_SLACK_SECONDS)
         self._roster.say(worker, RetireOrder(graceful, self._cluster.situation().is_ending))
 
     def _question(self, action: policy.Question) -> None:

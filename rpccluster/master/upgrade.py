@@ -71,7 +71,7 @@ class Inheritance:
             return None
         try:
             return _parse(json.loads(text))
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise StartError(f"{VARIABLE} is not what an old master would have set: {error!r}") from error
 
 

@@ -84,6 +84,12 @@ class WorkerHandle:
         except KeyError:
             raise IllegalTransition(f"found {event.value!r} in state {self.state.value!r}") from None
 
+    def note_retirement(self, reason: str, kill_at: float) -> None:
+        """It was told to retire for ``reason`` and may take until ``kill_at``; told again, until the earlier time."""
+        self.step(WorkerEvent.TOLD_TO_RETIRE)
+        self.retire_reason = reason
+        self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
+
     @property
     def is_killed(self) -> bool:
         """Whether it was sent SIGKILL."""

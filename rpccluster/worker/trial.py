@@ -1,0 +1,22 @@
+"""Loading a service as a worker would, to see whether it can be. Runs in a child process that ends afterwards."""
+
+from __future__ import annotations
+
+import os
+
+from gevent import monkey
+
+from rpccluster.config.schema import Options
+
+__all__ = ["try_service"]
+
+
+def try_service(options: Options) -> None:
+    """Patch this process and load the service of ``options``. Raises `ServiceNotLoaded`, `ServiceUnfit`, OSError."""
+    monkey.patch_all()
+    from rpccluster.worker.dispatch import Registry
+    from rpccluster.worker.loading import load_service
+
+    if options.chdir:
+        os.chdir(options.chdir)
+    Registry(load_service(options.service, options.pythonpath), 0, lambda function, seconds: function)

@@ -1,0 +1,125 @@
+"""What the master knows of its cluster, and the contract's ``status`` made of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from rpccluster.address import parse_address
+from rpccluster.config import Options, Sources
+from rpccluster.config.configuration import Configuration
+from rpccluster.ipc.scoreboard import Cell
+from rpccluster.log import LogFiles
+from rpccluster.master.cluster import Cluster, Staged
+from rpccluster.master.listeners import Listener
+from rpccluster.master.policy import Phase
+from rpccluster.version import __version__
+
+from .made_up import booting, ready, retiring
+
+
+def configuration(**options: Any) -> Configuration:
+    return Configuration(Options(service="a:b", **options), {}, Sources())
+
+
+def cluster(*workers: Any, **values: Any) -> Cluster:
+    values = {"generation": 1, "number_workers": len(workers), "phase": Phase.RUNNING, "listeners": [], **values}
+    return Cluster(configuration(), logs=LogFiles("", ""), workers=list(workers), started_at=1.0, **values)
+
+
+def test_status_has_the_contracts_form() -> None:
+    """Key by key; more may be added, none renamed."""
+    worker = ready(0, generation=3, booted_at=50.0, cpus=[1])
+    numbers = {
+        Cell.CONNECTIONS: 3,
+        Cell.ACTIVE_CALLS: 1,
+        Cell.CALLS: 10,
+        Cell.ERRORS: 2,
+        Cell.RSS_BYTES: 4096,
+        Cell.ADOPTED: 4,
+        Cell.HANDED_OVER: 5,
+    }
+    for cell, number in numbers.items():
+        worker.row[cell] = number
+    with socket.socket() as sock:
+        listener = Listener(parse_address("127.0.0.1:0"), parse_address("127.0.0.1:4711"), sock)
+        told = cluster(worker, generation=3, listeners=[listener]).status(99, 51.25)
+    assert told["master"] == {
+        "pid": 99,
+        "state": "running",
+        "uptime_seconds": 50.25,
+        "version": __version__,
+        "generation": 3,
+        "number_workers": 1,
+        "listeners": ["tcp://127.0.0.1:4711"],
+    }
+    (shown,) = told["workers"]
+    expected = {
+        "slot": 0,
+        "pid": worker.pid,
+        "generation": 3,
+        "state": "ready",
+        "cpus": [1],
+        "connections": 3,
+        "active_calls": 1,
+        "calls": 10,
+        "errors": 2,
+        "rss_bytes": 4096,
+        "uptime_seconds": 1.25,
+        "adopted": 4,
+        "handed_over": 5,
+    }
+    assert {key: shown[key] for key in expected} == expected
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_status_shows_workers_by_slot_the_older_first() -> None:
+    """Whatever the order in which they were started; a reason only of those that retire."""
+    old, new = retiring(0, retire_reason="reload"), ready(0, booted_at=9.0)
+    one = ready(1, booted_at=1.0, retire_reason="never shown")
+    told = cluster(new, one, old).status(1, 10.0)["workers"]
+    assert [(each["pid"], each["state"], each["retire_reason"]) for each in told] == [
+        (old.pid, "retiring", "reload"),
+        (new.pid, "ready", ""),
+        (one.pid, "ready", ""),
+    ]
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_every_phase_is_shown(phase: Phase) -> None:
+    """As its value; the stopping ones start nothing."""
+    made = cluster(phase=phase)
+    assert made.status(1, 2.0)["master"]["state"] == phase.value
+    assert made.is_stopping == (phase in (Phase.LEAVING, Phase.STOPPING, Phase.QUITTING))
+
+
+def test_settled_means_that_nobody_comes_or_goes() -> None:
+    """As many as wanted serve, and there are no others."""
+    assert cluster(ready(0), ready(1)).is_settled()
+    assert not cluster(ready(0), booting(1)).is_settled()
+    assert not cluster(ready(0), retiring(0), number_workers=1).is_settled()
+    assert not cluster(ready(0), number_workers=2).is_settled()
+
+
+def test_rolled_means_that_nobody_older_fills_a_slot() -> None:
+    """Those on their way out do not count."""
+    assert cluster(ready(0, 2), retiring(0, 1), ready(1, 1, kill_reason="x"), generation=2).has_rolled()
+    assert not cluster(ready(0, 2), ready(1, 1), generation=2).has_rolled()
+
+
+def test_the_policy_sees_what_the_cluster_knows() -> None:
+    """Field by field, with copies of lists that change."""
+    staged = Staged(configuration(), 5, [], LogFiles("", ""))
+    workers = [ready(0)]
+    made = cluster(*workers, generation=4, number_workers=7, staged=staged, is_rolling=True, reloaded_at=3.0)
+    made.restarts.spawn_at, made.failure, made.is_heir = 9.0, "why", True
+    seen = made.situation()
+    assert (seen.phase, seen.workers, seen.number_workers) == (Phase.RUNNING, workers, 7)
+    assert (seen.generation, seen.staged_generation) == (4, 5)
+    assert (seen.is_rolling, seen.reloaded_at, seen.spawn_at) == (True, 3.0, 9.0)
+    assert (seen.has_failed, seen.is_all_or_nothing) == (True, True)
+    assert seen.workers is not made.workers
+    assert cluster().situation().staged_generation is None

@@ -1,0 +1,165 @@
+"""The control socket's methods: what each asks for, and when it answers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rpccluster.config.cpus import MOST_WORKERS
+from rpccluster.master.operations import Operations
+
+
+class MadeUpMaster:
+    """A cluster, its commands and the system, that only note what they are told."""
+
+    def __init__(self) -> None:
+        self.time = 10.0
+        self.told: list[Any] = []
+        self.is_settled = False
+        self.system = SimpleNamespace(monotonic=lambda: self.time, getpid=lambda: 7)
+        self.cluster = SimpleNamespace(
+            number_workers=2,
+            generation=1,
+            failed_at=0.0,
+            failure="",
+            is_stopping=False,
+            workers=["a worker"],
+            is_settled=lambda: self.is_settled,
+            status=lambda pid, now: {"pid": pid, "now": now},
+        )
+        self.reloading = SimpleNamespace(outcome="")
+        self.succession = SimpleNamespace(outcome="", heir=0)
+        self.commands = SimpleNamespace(
+            reloading=self.reloading,
+            succession=self.succession,
+            scale=self._scale,
+            reload=lambda: self._begin(self.reloading, "reload"),
+            upgrade=lambda: self._begin(self.succession, "upgrade"),
+            stop=lambda is_quick: self.told.append(("stop", is_quick)),
+        )
+
+    def _scale(self, number: int) -> None:
+        self.told.append(("scale", number))
+        self.cluster.number_workers = number
+
+    def _begin(self, part: Any, name: str) -> None:
+        self.told.append(name)
+        part.outcome = None
+
+
+class Asked:
+    """Operations and the answers they have given."""
+
+    def __init__(self) -> None:
+        self.master: Any = MadeUpMaster()
+        self.operations = Operations(self.master.system, self.master.cluster, self.master.commands)
+        self.answers: list[tuple[str | None, Any]] = []
+
+    def __call__(self, method: str, *params: Any) -> list[tuple[str | None, Any]]:
+        def answer(error: str | None, result: Any) -> None:
+            self.answers.append((error, result))
+
+        self.operations.methods()[method](list(params), answer)
+        return self.look()
+
+    def look(self) -> list[tuple[str | None, Any]]:
+        self.operations.answer_what_is_done()
+        return self.answers
+
+
+@pytest.fixture
+def asked() -> Asked:
+    """A master and its operations."""
+    return Asked()
+
+
+def test_status_and_ping_answer_at_once(asked: Asked) -> None:
+    """There is nothing to wait for."""
+    assert asked("status") == [(None, {"pid": 7, "now": 10.0})]
+    assert asked("rpc.ping")[-1] == (None, "pong")
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "wanted"), [("3", 3), (3, 3), ("+2", 4), ("-1", 1), ("0003", 3), (str(MOST_WORKERS), MOST_WORKERS)]
+)
+def test_scale_answers_when_it_is_so(asked: Asked, asked_for: Any, wanted: int) -> None:
+    """N, +N, -N; as text or number."""
+    assert asked("scale", asked_for) == []
+    assert asked.master.told == [("scale", wanted)]
+    asked.master.is_settled = True
+    assert asked.look() == [(None, {"number_workers": wanted})]
+    assert asked.look() == [(None, {"number_workers": wanted})]
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "x", "1.5", "+", "--1", "0", "-2", "+9999", "99999", 513, 0, None, True, 1.0, [], "１", "1\n"]
+)
+def test_scale_refuses_what_is_no_number_of_workers(asked: Asked, bad: Any) -> None:
+    """And changes nothing."""
+    with pytest.raises(ValueError, match="expected"):
+        asked("scale", bad)
+    assert asked.master.told == []
+
+
+def test_scale_tells_that_it_was_overtaken(asked: Asked) -> None:
+    """By another one, or by a stop."""
+    asked("scale", 3)
+    asked.master.cluster.number_workers = 5
+    assert asked.look() == [("RuntimeError: overtaken: 5 workers are wanted now", None)]
+
+
+def test_scale_tells_that_a_worker_could_not_boot(asked: Asked) -> None:
+    """Only of failures since it was asked for."""
+    asked.master.cluster.failed_at, asked.master.cluster.failure = 5.0, "old"
+    assert asked("scale", 3) == []
+    asked.master.cluster.failed_at, asked.master.cluster.failure = 11.0, "ImportError: x"
+    assert asked.look() == [("RuntimeError: a worker could not boot: ImportError: x", None)]
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "result"),
+    [("reload", "reloading", {"generation": 2}), ("upgrade", "succession", {"pid": 99})],
+)
+@pytest.mark.parametrize("reason", ["", "a fault"])
+def test_long_ones_answer_when_they_have_ended(
+    asked: Asked, method: str, part: str, result: dict[str, int], reason: str
+) -> None:
+    """Well, or with the reason."""
+    assert asked(method) == []
+    assert asked.look() == []
+    asked.master.cluster.generation, asked.master.succession.heir = 2, 99
+    getattr(asked.master, part).outcome = reason
+    assert asked.look() == [(f"RuntimeError: {reason}", None) if reason else (None, result)]
+
+
+@pytest.mark.parametrize(("params", "is_quick"), [([], False), ([False], False), ([True], True)])
+def test_stop_answers_when_the_workers_are_gone(asked: Asked, params: list[Any], is_quick: bool) -> None:
+    """Not before; ``true`` means now."""
+    assert asked("stop", *params) == []
+    assert asked.master.told == [("stop", is_quick)]
+    asked.master.cluster.workers = []
+    assert asked.look() == [(None, True)]
+
+
+def test_the_masters_end_answers_everyone(asked: Asked) -> None:
+    """A stop is done then; what was not, never will be."""
+    asked("scale", 3)
+    asked("stop")
+    asked.master.cluster.workers = []
+    asked.operations.end()
+    assert asked.answers == [("RuntimeError: the master has stopped", None), (None, True)]
+    asked.operations.end()
+    assert len(asked.answers) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("status", [1]), ("reload", [1]), ("upgrade", [None]), ("scale", []), ("scale", [1, 2]), ("stop", [True, 1])],
+)
+def test_a_wrong_number_of_params_is_refused(asked: Asked, method: str, params: list[Any]) -> None:
+    """Before anything is done."""
+    with pytest.raises(TypeError, match=f"found {len(params)} params, expected"):
+        asked(method, *params)
+    assert asked.master.told == []

@@ -1,0 +1,368 @@
+"""Every rule of the policy, on made-up workers and times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rpccluster.master.policy import (
+    ANSWER_SECONDS,
+    BEAT_SECONDS,
+    Finish,
+    Halt,
+    Kill,
+    Phase,
+    Question,
+    Retire,
+    Spawn,
+    Started,
+    decide,
+)
+from rpccluster.master.worker_handle import HUNG, Overdue, WorkerHandle
+
+from .made_up import booting, ready, retiring, situation
+
+NOW = 100.0
+
+
+def decided(*workers: WorkerHandle, now: float = NOW, **values: Any) -> list[Any]:
+    return decide(situation(*workers, **values), now)
+
+
+# -- the start
+
+
+def test_a_start_waits_for_every_boot() -> None:
+    """While one boots nothing is decided, whatever became of the others."""
+    assert decided(ready(0), booting(1), phase=Phase.STARTING) == []
+    assert decided(booting(0), phase=Phase.STARTING, has_failed=True, number_workers=2) == []
+
+
+def test_a_start_is_over_when_all_have_booted() -> None:
+    """And none is started during it."""
+    assert decided(ready(0), ready(1), phase=Phase.STARTING) == [Started()]
+
+
+def test_a_start_goes_on_with_those_that_booted() -> None:
+    """One failed, the other serves: the cluster runs, and the rest is a restart's affair."""
+    assert decided(ready(0), phase=Phase.STARTING, number_workers=2, has_failed=True) == [Started()]
+
+
+def test_a_start_without_any_worker_ends() -> None:
+    """Exit code 3 or 4 follows from this."""
+    assert decided(phase=Phase.STARTING, number_workers=2, has_failed=True) == [Halt()]
+    assert decided(phase=Phase.STARTING, number_workers=2) == [Halt()]
+
+
+def test_an_upgrade_is_all_or_nothing() -> None:
+    """One worker of the new master that cannot boot ends it: the old one goes on."""
+    values: dict[str, Any] = {"phase": Phase.STARTING, "number_workers": 2, "is_all_or_nothing": True}
+    assert decided(ready(0), has_failed=True, **values) == [Halt()]
+    assert decided(ready(0), ready(1), **values) == [Started()]
+
+
+def test_a_new_master_waits_for_the_old_ones_word() -> None:
+    """It changes nothing, and ends if a worker of its dies meanwhile."""
+    overdue = ready(0, overdue=Overdue(0.0, "x"))
+    assert decided(overdue, phase=Phase.STANDBY, number_workers=3) == []
+    assert decided(ready(0), phase=Phase.STANDBY, has_failed=True) == [Halt()]
+
+
+# -- vacancies
+
+
+def test_a_full_cluster_needs_nothing() -> None:
+    """No action at all."""
+    assert decided(ready(0), ready(1)) == []
+    assert decided(ready(0), booting(1)) == []
+
+
+def test_vacant_slots_are_filled() -> None:
+    """Each, at once, with the present generation."""
+    assert decided(ready(1), number_workers=4, generation=7) == [Spawn(0, 7), Spawn(2, 7), Spawn(3, 7)]
+
+
+@pytest.mark.parametrize(
+    "worker",
+    [
+        retiring(0),
+        ready(0, kill_reason="why"),
+        booting(0, kill_reason="why"),
+        ready(0, questioned_at=NOW),
+    ],
+    ids=["retiring", "killed", "killed while booting", "hung"],
+)
+def test_a_worker_on_its_way_out_fills_no_slot(worker: WorkerHandle) -> None:
+    """Its successor is not kept waiting for its end."""
+    assert decided(worker, number_workers=1) == [Spawn(0, 1)]
+
+
+def test_restarts_back_off() -> None:
+    """Nothing is started before the time that they have earned."""
+    assert decided(number_workers=1, spawn_at=NOW + 0.1) == []
+    assert decided(number_workers=1, spawn_at=NOW) == [Spawn(0, 1)]
+
+
+def test_backing_off_does_not_keep_workers_from_leaving() -> None:
+    """Only starting waits."""
+    worker = ready(1)
+    assert decided(ready(0), worker, number_workers=1, spawn_at=NOW + 9) == [Retire(worker, "scaled down")]
+
+
+# -- scaling down
+
+
+def test_surplus_workers_leave() -> None:
+    """Those of the highest slots: ready ones finish first, booting ones are ended."""
+    two, three, four = ready(2), booting(3), retiring(4)
+    workers = (ready(0), ready(1), two, three, four)
+    assert decided(*workers, number_workers=2) == [Retire(two, "scaled down"), Kill(three, "scaled down")]
+
+
+def test_a_surplus_worker_is_ended_once() -> None:
+    """What was asked for shows in the handle before the next call."""
+    killed = booting(1, kill_reason="scaled down")
+    assert decided(ready(0), killed, retiring(2), number_workers=1) == []
+
+
+def test_a_scale_up_does_not_wait_for_those_that_leave() -> None:
+    """Their slots are vacant."""
+    assert decided(ready(0), retiring(1), retiring(2), number_workers=3) == [Spawn(1, 1), Spawn(2, 1)]
+
+
+# -- recycling
+
+
+def test_an_overdue_worker_gets_a_successor_before_it_goes() -> None:
+    """First the successor is started, then awaited, then the old one is told."""
+    old = ready(0, overdue=Overdue(1.0, "max_requests"))
+    assert decided(old) == [Spawn(0, 1)]
+    successor = booting(0, booted_at=NOW)
+    assert decided(old, successor) == []
+    assert decided(old, ready(0, booted_at=NOW)) == [Retire(old, "max_requests")]
+
+
+def test_one_is_recycled_at_a_time_the_longest_overdue_first() -> None:
+    """Whatever its slot; the lowest slot if two have waited as long."""
+    workers = [ready(slot, overdue=Overdue(since, "max_requests")) for slot, since in enumerate([5.0, 3.0, 4.0, 3.0])]
+    assert decided(*workers) == [Spawn(1, 1)]
+    assert decided(*workers, booting(1, booted_at=NOW)) == []
+
+
+def test_the_next_recycling_does_not_wait_for_the_last_leaver() -> None:
+    """Long calls of one that retires do not keep the others from their turn."""
+    assert decided(retiring(0), ready(0, booted_at=50.0), ready(1, overdue=Overdue(1.0, "x"))) == [Spawn(1, 1)]
+
+
+def test_leavers_do_not_pile_up() -> None:
+    """At most as many as are wanted: two generations side by side, never three."""
+    leaving = [retiring(0), retiring(1)]
+    present = [ready(0, booted_at=50.0, overdue=Overdue(51.0, "x")), ready(1, booted_at=50.0)]
+    assert decided(*leaving, *present) == []
+    assert decided(leaving[0], *present) == [Spawn(0, 1)]
+
+
+def test_a_vacancy_is_more_urgent_than_a_recycling() -> None:
+    """The overdue one serves still."""
+    assert decided(ready(0, overdue=Overdue(1.0, "x")), number_workers=2) == [Spawn(1, 1)]
+    assert decided(ready(0, overdue=Overdue(1.0, "x")), booting(1)) == []
+
+
+def test_a_worker_whose_successor_has_just_come_is_no_longer_overdue() -> None:
+    """The decision that retires it does not start another successor for it."""
+    old, other = ready(0, overdue=Overdue(1.0, "x")), ready(1, overdue=Overdue(2.0, "y"))
+    actions = decided(old, ready(0, booted_at=99.0), other)
+    assert actions == [Retire(old, "x"), Spawn(1, 1)]
+
+
+def test_a_booting_worker_is_never_overdue() -> None:
+    """Nor one that retires, nor one that was killed."""
+    due = Overdue(1.0, "x")
+    assert decided(booting(0, overdue=due)) == []
+    assert decided(retiring(0, overdue=due), ready(0, booted_at=9.0)) == []
+    assert decided(ready(0, overdue=due, kill_reason="y"), booting(0)) == []
+
+
+def test_max_lifetime_counts_from_readiness() -> None:
+    """And gives its own name as the reason."""
+    worker = ready(0, ready_at=10.0)
+    assert decided(worker, max_lifetime=90.5) == []
+    assert decided(worker, max_lifetime=90.0) == [Spawn(0, 1)]
+    assert decided(worker, ready(0, booted_at=99.0), max_lifetime=90.0)[0] == Retire(worker, "max_lifetime")
+    assert decided(worker, max_lifetime=0) == []
+
+
+def test_the_earliest_reason_counts() -> None:
+    """Of several, for the order and for the name."""
+    both = ready(0, ready_at=10.0, overdue=Overdue(60.0, "max_requests"))
+    other = ready(1, ready_at=80.0, overdue=Overdue(50.0, "max_requests"))
+    assert decided(both, other, max_lifetime=30.0) == [Spawn(0, 1)]
+    assert Retire(both, "max_lifetime") in decided(both, ready(0, booted_at=99.0), other, max_lifetime=30.0)
+
+
+def test_a_recycling_that_backs_off_waits() -> None:
+    """A successor that dies in a loop is not started again and again; the old one serves."""
+    assert decided(ready(0, overdue=Overdue(1.0, "x")), spawn_at=NOW + 1) == []
+
+
+# -- reload
+
+
+def test_a_reload_proves_itself_in_one_worker() -> None:
+    """It is started beside the others, in the first slot, with the staged generation; then everything waits for it."""
+    workers = [ready(0), ready(1)]
+    assert decided(*workers, staged_generation=2) == [Spawn(0, 2)]
+    assert decided(*workers, booting(0, 2), staged_generation=2) == []
+
+
+def test_a_reload_goes_before_recycling() -> None:
+    """What was overdue is replaced by the new generation."""
+    assert decided(ready(0), ready(1, overdue=Overdue(1.0, "x")), staged_generation=2) == [Spawn(0, 2)]
+
+
+def test_a_reload_waits_for_whoever_boots() -> None:
+    """One start at a time."""
+    assert decided(ready(0), booting(1), staged_generation=2) == []
+
+
+def test_an_overtaken_candidate_is_not_waited_for() -> None:
+    """Another HUP came: its own candidate starts at once."""
+    overtaken = booting(0, 2, kill_reason="overtaken by another reload")
+    assert decided(ready(0), overtaken, staged_generation=3) == [Spawn(0, 3)]
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [booting(0, 2, questioned_at=NOW), booting(0, 2, questioned_at=NOW, kill_reason=HUNG)],
+    ids=["questioned", "killed"],
+)
+def test_a_candidate_that_hangs_fails_and_is_not_tried_again(candidate: WorkerHandle) -> None:
+    """Until it is buried, which ends the reload, no second one is started in its place."""
+    assert decided(ready(0), candidate, staged_generation=2) == []
+
+
+def test_a_successor_that_hangs_is_not_tried_again_either() -> None:
+    """Its burial ends the replacing."""
+    old, hung = ready(0), booting(0, 2, questioned_at=NOW, kill_reason=HUNG)
+    assert decided(old, hung, generation=2, is_rolling=True) == []
+
+
+def test_after_a_reload_the_older_are_replaced_one_by_one() -> None:
+    """Each after its successor is ready; the reason is said."""
+    new, zero, one = ready(0, 2, booted_at=90.0), ready(0), ready(1)
+    rolling: dict[str, Any] = {"generation": 2, "is_rolling": True, "reloaded_at": 91.0}
+    assert decided(zero, one, new, **rolling) == [Retire(zero, "reload"), Spawn(1, 2)]
+    assert decided(one, new, booting(1, 2), **rolling) == []
+    assert decided(one, new, ready(1, 2, booted_at=95.0), **rolling) == [Retire(one, "reload")]
+
+
+def test_a_reload_that_was_given_up_leaves_the_others() -> None:
+    """Older generations are no reason by themselves."""
+    assert decided(ready(0, 2), ready(1, 1), generation=2, is_rolling=False) == []
+
+
+def test_a_newer_generation_wins_even_if_it_booted_first() -> None:
+    """The clock decides only within a generation."""
+    new, old = ready(0, 2, booted_at=10.0), ready(0, 1, booted_at=20.0)
+    assert decided(old, new, generation=2) == [Retire(old, "replaced")]
+
+
+# -- silence
+
+
+def test_a_silent_worker_is_asked_then_killed() -> None:
+    """Asked where it hangs after timeout and a beat; killed when it had time to dump its stack."""
+    worker = ready(0, silent_seconds=3 + BEAT_SECONDS)
+    assert decided(worker, timeout=3) == []
+    worker.silent_seconds += 0.01
+    assert decided(worker, timeout=3) == [Question(worker)]
+    worker.questioned_at = NOW
+    assert decided(worker, timeout=3) == [Spawn(0, 1)]
+    assert decided(worker, booting(0), timeout=3, now=NOW + ANSWER_SECONDS) == [Kill(worker, HUNG)]
+
+
+def test_a_hung_worker_is_killed_once() -> None:
+    """And not asked again."""
+    worker = ready(0, silent_seconds=99.0, questioned_at=1.0, kill_reason=HUNG)
+    assert decided(worker, booting(0), timeout=3) == []
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("make", [booting, ready, retiring])
+def test_silence_counts_in_every_phase_and_state(phase: Phase, make: Any) -> None:
+    """A worker that hangs in its boot or while it retires is killed, too."""
+    worker = make(0, silent_seconds=99.0)
+    assert Question(worker) in decided(worker, timeout=30, phase=phase)
+
+
+def test_timeout_0_means_never() -> None:
+    """However long the silence."""
+    assert decided(ready(0, silent_seconds=1e9), timeout=0) == []
+
+
+def test_a_worker_that_retires_too_long_is_killed() -> None:
+    """At its deadline, once."""
+    worker = retiring(0, kill_at=NOW)
+    assert decided(worker, ready(0), now=NOW - 0.1) == []
+    assert decided(worker, ready(0)) == [Kill(worker, "it did not finish in graceful_timeout")]
+    worker.kill_reason = "late"
+    assert decided(worker, ready(0)) == []
+
+
+# -- the end
+
+
+@pytest.mark.parametrize("phase", [Phase.DRAINED, Phase.LEAVING, Phase.STOPPING])
+def test_leaving_workers_finish_what_they_have(phase: Phase) -> None:
+    """Ready ones retire, booting ones are ended, nothing is started, and each is told once."""
+    one, two = ready(0), booting(1)
+    expected = [Retire(one, phase.value), Kill(two, phase.value)]
+    assert decided(one, two, phase=phase, number_workers=4) == expected
+    told = [retiring(0, retire_reason=phase.value), booting(1, kill_reason=phase.value), ready(2, kill_reason="x")]
+    assert decided(*told, phase=phase, number_workers=4) == []
+
+
+def test_a_stop_overtakes_a_recycling() -> None:
+    """A worker that retires already learns that the whole cluster stops: it serves its connections no further."""
+    worker = retiring(0, retire_reason="max_requests")
+    assert decided(worker, phase=Phase.STOPPING) == [Retire(worker, "stopping")]
+    for phase in (Phase.DRAINED, Phase.LEAVING):
+        assert decided(worker, phase=phase) == []
+    assert decided(retiring(0, retire_reason="max_requests", kill_reason="late"), phase=Phase.STOPPING) == []
+
+
+@pytest.mark.parametrize("phase", [Phase.LEAVING, Phase.STOPPING, Phase.QUITTING])
+def test_it_is_over_when_no_worker_is_left(phase: Phase) -> None:
+    """And not before."""
+    assert decided(phase=phase, number_workers=2) == [Finish()]
+    assert Finish() not in decided(retiring(0, retire_reason="stopping"), phase=phase)
+
+
+def test_a_drained_cluster_stays() -> None:
+    """WINCH keeps the master."""
+    assert decided(phase=Phase.DRAINED, number_workers=2) == []
+
+
+def test_a_quick_stop_kills_all() -> None:
+    """Whatever they do; each once."""
+    workers = [booting(0), ready(1), retiring(2)]
+    assert decided(*workers, phase=Phase.QUITTING) == [Kill(worker, "quick stop") for worker in workers]
+    for worker in workers:
+        worker.kill_reason = "quick stop"
+    assert decided(*workers, phase=Phase.QUITTING) == []
+
+
+def test_every_phase_is_decided() -> None:
+    """None is missing in the table."""
+    for phase in Phase:
+        assert isinstance(decided(phase=phase, number_workers=0), list)
+
+
+def test_deciding_changes_nothing() -> None:
+    """It is pure: the same question, the same answer."""
+    workers = [ready(0, overdue=Overdue(1.0, "x")), booting(1), retiring(2), ready(3, silent_seconds=99.0)]
+    asked = situation(*workers, number_workers=3)
+    before = [vars(worker).copy() for worker in workers]
+    assert decide(asked, NOW) == decide(asked, NOW)
+    assert [vars(worker) for worker in workers] == before

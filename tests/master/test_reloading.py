@@ -1,0 +1,259 @@
+"""Reloads: staged, committed, given up; nothing of the cluster changes before they have proved themselves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setproctitle
+
+from rpccluster import log
+from rpccluster.config import Machine, Sources, load
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.listeners import close_listeners, open_listeners
+from rpccluster.master.logs import open_logs
+from rpccluster.master.policy import Phase
+from rpccluster.master.reloading import Reloading
+
+from .made_up import booting, ready
+
+NOW = 50.0
+
+
+class Reloadable:
+    """A cluster of made-up workers with a real configuration file, real listeners and real logs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.write(number_workers=2)
+        configuration = load(Sources("x.ini", start_folder=str(folder)), Machine())
+        logs = open_logs(configuration.options)
+        self.cluster = Cluster(
+            configuration,
+            generation=1,
+            listeners=open_listeners(configuration.options, None, []),
+            logs=logs,
+            workers=[ready(0), ready(1)],
+            started_at=0.0,
+            phase=Phase.RUNNING,
+            number_workers=2,
+        )
+        self.reloading = Reloading(self.cluster)
+
+    def write(self, **options: Any) -> None:
+        options = {"service": "a:b", "bind": "tcp://127.0.0.1:0", "log_file": self.folder / "log", **options}
+        lines = "\n".join(f"{key} = {value}" for key, value in options.items())
+        (self.folder / "x.ini").write_text(f"[cluster]\n{lines}\n")
+
+    def stage(self, **options: Any) -> None:
+        self.write(**options)
+        self.reloading.stage(NOW)
+
+    def snapshot(self) -> Any:
+        cluster = self.cluster
+        listeners = [(each.wanted, each.socket.fileno()) for each in cluster.listeners]
+        return cluster.configuration, cluster.generation, listeners, cluster.logs, cluster.number_workers, cluster.phase
+
+    def candidate(self) -> Any:
+        """The first worker of the staged generation, as the supervisor starts it."""
+        assert self.cluster.staged is not None
+        worker = booting(0, self.cluster.staged.generation)
+        self.cluster.staged.candidate = worker
+        self.cluster.workers.append(worker)
+        return worker
+
+
+@pytest.fixture
+def reloadable(tmp_path: Path) -> Iterator[Reloadable]:
+    """Its sockets and files are closed at the end; this process's logging and title are as before."""
+    root = logging.getLogger()
+    level, title = root.level, setproctitle.getproctitle()
+    made = Reloadable(tmp_path)
+    yield made
+    logging.captureWarnings(False)
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, log._DescriptorHandler)]
+    root.setLevel(level)
+    setproctitle.setproctitle(title)
+    close_listeners(made.cluster.listeners, is_last=True)
+    made.cluster.logs.close()
+
+
+def open_descriptors() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+def test_staging_changes_nothing_yet(reloadable: Reloadable) -> None:
+    """The new configuration waits, one generation ahead, for its first worker."""
+    before = reloadable.snapshot()
+    reloadable.stage(number_workers=5)
+    assert reloadable.snapshot() == before
+    staged = reloadable.cluster.staged
+    assert staged is not None
+    assert (staged.generation, staged.configuration.options.number_workers) == (2, 5)
+    assert reloadable.reloading.outcome is None
+    assert not reloadable.cluster.is_rolling
+
+
+def test_committing_makes_it_the_clusters(reloadable: Reloadable) -> None:
+    """Options, generation, number of workers; from now on the older are replaced."""
+    listeners = list(reloadable.cluster.listeners)
+    reloadable.stage(number_workers=3, timeout=7)
+    reloadable.reloading.commit(NOW + 1)
+    cluster = reloadable.cluster
+    assert (cluster.generation, cluster.number_workers, cluster.options.timeout) == (2, 3, 7.0)
+    assert (cluster.is_rolling, cluster.reloaded_at, cluster.staged) == (True, NOW + 1, None)
+    assert cluster.listeners == listeners
+    assert reloadable.reloading.outcome is None
+
+
+def test_it_is_done_when_the_last_old_worker_has_a_successor(reloadable: Reloadable) -> None:
+    """Not when the first has."""
+    reloadable.stage()
+    reloadable.reloading.commit(NOW)
+    cluster = reloadable.cluster
+    cluster.number_workers = 2
+    cluster.workers[:] = [ready(0, 2), ready(1, 1)]
+    reloadable.reloading.note_progress()
+    assert (reloadable.reloading.outcome, cluster.is_rolling) == (None, True)
+    cluster.workers[:] = [ready(0, 2), booting(1, 2)]
+    reloadable.reloading.note_progress()
+    assert reloadable.reloading.outcome is None
+    cluster.workers[:] = [ready(0, 2), ready(1, 2)]
+    reloadable.reloading.note_progress()
+    assert (reloadable.reloading.outcome, cluster.is_rolling) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"nope": 1}, "nope: found"),
+        ({"number_workers": "many"}, "number_workers: found"),
+        ({"user": "no-such-user"}, "user: found"),
+        ({"daemonize": "true"}, "daemonize: found true, expected false until the next start"),
+        ({"bind": "tcp://203.0.113.1:1"}, "cannot listen at tcp://203.0.113.1:1"),
+        ({"log_file": "/proc/nope/log"}, "log"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_faulty_configuration_changes_nothing(
+    reloadable: Reloadable, caplog: pytest.LogCaptureFixture, options: dict[str, Any], said: str
+) -> None:
+    """The log says why, the outcome too; nothing is staged, nothing left open."""
+    before, descriptors = reloadable.snapshot(), open_descriptors()
+    reloadable.stage(**options)
+    assert reloadable.snapshot() == before
+    assert reloadable.cluster.staged is None
+    assert said in (reloadable.reloading.outcome or "")
+    assert any(said in line and line.startswith("Reload failed: ") for line in caplog.messages)
+    assert open_descriptors() == descriptors
+
+
+def test_every_fault_has_a_line_of_its_own(reloadable: Reloadable, caplog: pytest.LogCaptureFixture) -> None:
+    """All at once."""
+    reloadable.stage(nope=1, backlog="x", timeout=-1)
+    assert len([line for line in caplog.messages if line.startswith("Reload failed: ")]) == 3
+
+
+def test_a_candidate_that_cannot_boot_gives_it_up(reloadable: Reloadable, tmp_path: Path) -> None:
+    """What was opened for it is closed, a new Unix path goes, the cluster is as before."""
+    before, descriptors = reloadable.snapshot(), open_descriptors()
+    reloadable.stage(bind=f"tcp://127.0.0.1:0, unix://{tmp_path}/new.sock", log_file=tmp_path / "new.log")
+    assert (tmp_path / "new.sock").exists()
+    reloadable.reloading.note_failed_boot(reloadable.candidate(), "ImportError: x")
+    assert reloadable.cluster.staged is None
+    assert "could not boot: ImportError: x" in (reloadable.reloading.outcome or "")
+    assert reloadable.snapshot() == before
+    assert open_descriptors() == descriptors
+    assert not (tmp_path / "new.sock").exists()
+
+
+def test_another_workers_failed_boot_is_not_the_candidates(reloadable: Reloadable) -> None:
+    """A restart of the present generation, while a reload is staged."""
+    reloadable.stage()
+    reloadable.candidate()
+    reloadable.reloading.note_failed_boot(booting(1), "x")
+    assert reloadable.cluster.staged is not None
+    assert reloadable.reloading.outcome is None
+
+
+def test_a_successor_that_cannot_boot_ends_the_replacing(reloadable: Reloadable) -> None:
+    """The rest stay as they are."""
+    reloadable.stage()
+    reloadable.reloading.commit(NOW)
+    reloadable.cluster.workers[:] = [ready(0, 2), ready(1, 1)]
+    reloadable.reloading.note_failed_boot(booting(1, 2), "ImportError: x")
+    assert not reloadable.cluster.is_rolling
+    assert "the other workers stay as they are: ImportError: x" in (reloadable.reloading.outcome or "")
+
+
+def test_a_restart_that_cannot_boot_does_not_end_it(reloadable: Reloadable) -> None:
+    """Its slot was empty: it was nobody's successor."""
+    reloadable.stage()
+    reloadable.reloading.commit(NOW)
+    reloadable.cluster.workers[:] = [ready(0, 2)]
+    reloadable.reloading.note_failed_boot(booting(1, 2), "x")
+    assert reloadable.cluster.is_rolling
+
+
+def test_another_reload_overtakes_a_staged_one(reloadable: Reloadable, tmp_path: Path) -> None:
+    """The first one's sockets go, the file as it is now counts."""
+    descriptors = open_descriptors()
+    reloadable.stage(bind=f"tcp://127.0.0.1:0, unix://{tmp_path}/one.sock")
+    reloadable.stage(number_workers=4)
+    assert not (tmp_path / "one.sock").exists()
+    assert open_descriptors() == descriptors
+    staged = reloadable.cluster.staged
+    assert staged is not None
+    assert (staged.generation, staged.configuration.options.number_workers) == (2, 4)
+
+
+def test_listeners_are_added_and_dropped_at_the_commit(reloadable: Reloadable, tmp_path: Path) -> None:
+    """Not before: callers of a dropped address are served until then."""
+    (old,) = reloadable.cluster.listeners
+    reloadable.stage(bind=f"unix://{tmp_path}/new.sock")
+    assert old.socket.fileno() >= 0
+    reloadable.reloading.commit(NOW)
+    (new,) = reloadable.cluster.listeners
+    assert old.socket.fileno() == -1
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(f"{tmp_path}/new.sock")
+    assert new is not old
+
+
+def test_logs_change_at_the_commit(reloadable: Reloadable, tmp_path: Path) -> None:
+    """The old file is closed then."""
+    old = reloadable.cluster.logs
+    reloadable.stage(log_file=tmp_path / "new.log", access_log=tmp_path / "access.log")
+    assert reloadable.cluster.logs is old
+    reloadable.reloading.commit(NOW)
+    assert reloadable.cluster.logs is not old
+    assert reloadable.cluster.logs.log_path == str(tmp_path / "new.log")
+    assert (tmp_path / "access.log").exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(old.log_descriptor)
+
+
+@pytest.mark.parametrize("case", ["drained", "nobody serves"])
+def test_without_a_serving_worker_there_is_nothing_to_protect(reloadable: Reloadable, case: str) -> None:
+    """It counts at once; a drained cluster runs again."""
+    if case == "drained":
+        reloadable.cluster.phase = Phase.DRAINED
+    else:
+        reloadable.cluster.workers[:] = [booting(0)]
+    reloadable.stage(number_workers=4)
+    assert (reloadable.cluster.generation, reloadable.cluster.number_workers) == (2, 4)
+    assert reloadable.cluster.phase is Phase.RUNNING
+
+
+def test_a_refused_reload_says_why(reloadable: Reloadable, caplog: pytest.LogCaptureFixture) -> None:
+    """And changes nothing."""
+    before = reloadable.snapshot()
+    reloadable.reloading.refuse("the cluster is stopping")
+    assert reloadable.reloading.outcome == "the cluster is stopping"
+    assert caplog.messages == ["Reload failed: the cluster is stopping"]
+    assert reloadable.snapshot() == before

@@ -1,0 +1,82 @@
+"""Signals to the master: noted in order, a descriptor wakes the loop, nothing is left for the next program."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from rpccluster.master.signals import HANDLED
+
+PROGRAM = """
+import os, select, signal
+from rpccluster.master.signals import HANDLED, SignalInbox, reset_for_exec
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+inbox = SignalInbox()
+"""
+
+
+def run(program: str) -> list[str]:
+    """What ``program`` prints, in a process of its own: handlers belong to a process."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM + program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_signals_are_noted_in_their_order_and_taken_once() -> None:
+    """The descriptor turns readable, `drain` empties it, `take` gives the numbers."""
+    shown = run(
+        "for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):\n"
+        "    os.kill(os.getpid(), signum)\n"
+        "print(len(select.select([inbox], [], [], 5)[0]))\n"
+        "inbox.drain()\n"
+        "print(len(select.select([inbox], [], [], 0)[0]))\n"
+        "print(*inbox.take())\n"
+        "print(inbox.take())\n"
+    )
+    numbers = [signal.SIGHUP, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]
+    assert shown == ["1", "0", *(str(int(number)) for number in numbers), "[]"]
+
+
+@pytest.mark.parametrize("signum", HANDLED, ids=lambda signum: signum.name)
+def test_every_signal_of_the_contract_is_caught(signum: signal.Signals) -> None:
+    """None ends the master by itself."""
+    assert run(f"os.kill(os.getpid(), {int(signum)})\nprint(*inbox.take())") == [str(int(signum))]
+
+
+def test_a_flood_of_signals_blocks_nobody() -> None:
+    """A full wake-up pipe is full: the loop is awake anyway, and none is forgotten."""
+    shown = run(
+        "for _ in range(100_000):\n    os.kill(os.getpid(), signal.SIGWINCH)\ninbox.drain()\nprint(len(inbox.take()))\n"
+    )
+    assert 1 <= int(shown[0]) <= 100_000
+
+
+def test_nothing_is_left_for_the_next_program() -> None:
+    """Handlers, mask and wake-up descriptor: a blocked or ignored signal would stay so across an exec."""
+    shown = run(
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+        "reset_for_exec()\n"
+        "print(signal.set_wakeup_fd(-1))\n"
+        "print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))\n"
+        "print({signal.getsignal(signum) for signum in HANDLED} == {signal.SIG_DFL})\n"
+    )
+    assert shown == ["-1", "0", "True"]
+
+
+def test_a_forked_child_wakes_nobody() -> None:
+    """Its signals do not write into the parent's pipe."""
+    shown = run(
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    inbox.close_in_child()\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    os._exit(0)\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_DFL)\n"
+        "os.waitpid(pid, 0)\n"
+        "inbox.drain()\n"
+        "print(len(select.select([inbox], [], [], 0)[0]))\n"
+    )
+    assert shown == ["0"]

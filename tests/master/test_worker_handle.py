@@ -1,0 +1,131 @@
+"""A worker as its master sees it: the table of its states, its silence, where it hangs."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from rpccluster.errors import IllegalTransition
+from rpccluster.ipc.scoreboard import Cell
+from rpccluster.master.worker_handle import HUNG, Overdue, WorkerEvent, WorkerState
+
+from .made_up import booting, ready, retiring
+
+ALLOWED = {
+    (WorkerState.BOOTING, WorkerEvent.BOOTED): WorkerState.READY,
+    (WorkerState.READY, WorkerEvent.TOLD_TO_RETIRE): WorkerState.RETIRING,
+    (WorkerState.RETIRING, WorkerEvent.TOLD_TO_RETIRE): WorkerState.RETIRING,
+}
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(WorkerState, WorkerEvent)))
+def test_every_event_in_every_state(state: WorkerState, event: WorkerEvent) -> None:
+    """The allowed ones lead where they should, the others raise and change nothing."""
+    worker = booting(state=state)
+    if (state, event) in ALLOWED:
+        worker.step(event)
+        assert worker.state is ALLOWED[state, event]
+    else:
+        with pytest.raises(IllegalTransition, match=f"found '{event.value}' in state '{state.value}'"):
+            worker.step(event)
+        assert worker.state is state
+
+
+def test_silence_is_counted_in_watched_seconds() -> None:
+    """Only time that the master itself was awake for: a stopped master blames nobody."""
+    worker = ready()
+    worker.row[Cell.HEARTBEAT] = 1
+    for watched in (0.1, 0.2, 0.3):
+        worker.watch(watched, 10.0, 0)
+    assert worker.silent_seconds == pytest.approx(0.5)  # the first look saw a beat it did not know
+
+
+def test_any_sign_of_life_ends_the_silence() -> None:
+    """The value does not matter, only that it moved."""
+    worker = ready()
+    for beat in (5, 4, 2**63):
+        for _ in range(10):
+            worker.watch(1.0, 10.0, 0)
+        assert worker.silent_seconds >= 9.0
+        worker.row[Cell.HEARTBEAT] = beat
+        worker.watch(1.0, 10.0, 0)
+        assert worker.silent_seconds == 0.0
+
+
+def test_a_worker_that_never_beat_is_silent_from_its_birth() -> None:
+    """One that hangs in its boot."""
+    worker = booting()
+    for _ in range(11):
+        worker.watch(1.0, 10.0, 0)
+    assert worker.silent_seconds == 10.0
+
+
+def test_memory_above_the_limit_is_a_reason() -> None:
+    """Once; 0 means no limit, and the limit itself is allowed."""
+    worker = ready()
+    worker.row[Cell.RSS_BYTES] = 1000
+    worker.watch(0.1, 10.0, 0)
+    worker.watch(0.1, 10.0, 1000)
+    assert worker.overdue is None
+    worker.watch(0.1, 11.0, 999)
+    worker.watch(0.1, 12.0, 999)
+    assert worker.overdue == Overdue(11.0, "max_memory")
+
+
+def test_the_first_reason_stays() -> None:
+    """The longest overdue goes first: asking twice must not put a worker back."""
+    worker = ready()
+    worker.want_recycling(5.0, "max_requests")
+    worker.want_recycling(3.0, "SIGTERM")
+    assert worker.overdue == Overdue(5.0, "max_requests")
+
+
+def test_a_retirement_told_twice_ends_at_the_earlier_time() -> None:
+    """A stop may hurry a worker, never give it more time."""
+    worker = ready()
+    worker.note_retirement("max_requests", 40.0)
+    worker.note_retirement("stopping", 50.0)
+    assert (worker.kill_at, worker.retire_reason) == (40.0, "stopping")
+    worker.note_retirement("stopping", 30.0)
+    assert worker.kill_at == 30.0
+
+
+def test_a_booting_worker_cannot_be_told_to_retire() -> None:
+    """It raises and notes nothing."""
+    worker = booting()
+    with pytest.raises(IllegalTransition):
+        worker.note_retirement("x", 1.0)
+    assert (worker.state, worker.kill_at, worker.retire_reason) == (WorkerState.BOOTING, None, "")
+
+
+@pytest.mark.parametrize(
+    ("worker", "serves", "holds", "expected"),
+    [
+        (booting(), False, True, False),
+        (ready(), True, True, False),
+        (ready(questioned_at=1.0), True, False, False),
+        (ready(kill_reason=HUNG), False, False, False),
+        (ready(kill_reason="quick stop"), False, False, True),
+        (booting(kill_reason="scaled down"), False, False, True),
+        (booting(kill_reason=HUNG), False, False, False),
+        (retiring(), False, False, True),
+        (retiring(kill_reason=HUNG), False, False, True),
+    ],
+)
+def test_what_a_worker_counts_for(worker, serves, holds, expected) -> None:  # type: ignore[no-untyped-def]
+    """Whether it serves, fills its slot, and whether its end would be the master's own wish."""
+    assert (worker.is_ready, worker.is_holding, worker.is_expected_to_end) == (serves, holds, expected)
+
+
+def test_a_hung_worker_tells_its_method() -> None:
+    """As it said itself when asked, else the one it began last, else what can be said."""
+    worker = ready(methods=["sum", "spin"])
+    assert worker.method_it_hangs_in() == "no method"
+    worker.row[Cell.RUNNING_METHOD] = 1
+    assert worker.method_it_hangs_in() == "sum"
+    worker.row[Cell.HUNG_IN] = 2
+    assert worker.method_it_hangs_in() == "spin"
+    worker.row[Cell.HUNG_IN] = 99
+    assert worker.method_it_hangs_in() == "no method"
+    assert booting().method_it_hangs_in() == "its boot"
