@@ -329,7 +329,8 @@ class Connection:
             self.flush()
             self._is_sealed = True
             self.pending = 0
-            self.stop_reading()
+            if not self.is_closed:
+                self.stop_reading()
 
     def _end(self) -> None:
         """Everything is answered: say so, and give the peer a moment to read it before the socket goes.

@@ -7,6 +7,7 @@ connections only by what a reply needs. `docs/internals.md` tells why it is shap
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
 from contextvars import copy_context
@@ -20,7 +21,7 @@ from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import make_packer
-from rpccluster.protocol.messages import NOTIFY, RESPONSE, Notification, to_message
+from rpccluster.protocol.messages import NOTIFY, RESPONSE, Notification, Request, to_message
 from rpccluster.worker.dispatch import Registry, error_text, is_misfit, not_found_text
 
 __all__ = ["Call", "Caller", "Engine", "bound", "present_call"]
@@ -130,8 +131,9 @@ class Engine:
         calls += self._ready
         self._ready.clear()
         for connection, message in calls:
-            if len(message) == 4:
-                connection.out.append(self._pack((RESPONSE, message[1], error, None)))
+            with contextlib.suppress(ProtocolError):  # what waits has not been looked at yet
+                if isinstance(call := to_message(message), Request):
+                    connection.out.append(self._pack((RESPONSE, call.msgid, error, None)))
         for connection, _ in calls:
             connection.seal()
 
