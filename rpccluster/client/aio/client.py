@@ -1,7 +1,7 @@
 """The client for asyncio: connects when needed, and again when the connection has ended.
 
-Owns the one connection and sends again what may be sent again. Belongs to the loop in which it is used; in another
-loop, or after a fork, it opens a connection of that loop's.
+Owns the one connection. It belongs to the loop in which it is used; in another loop, or after a fork, it opens a
+connection of that loop's.
 """
 
 from __future__ import annotations
@@ -11,38 +11,34 @@ import math
 import os
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from rpccluster.address import UnixAddress, parse_address
+from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
+from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.link import Link
 from rpccluster.client.attempts import Attempts
-from rpccluster.client.batch import Batch
-from rpccluster.client.proxy import Proxy
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
 
-__all__ = ["AioBatch", "Client"]
+__all__ = ["Client"]
 
 T = TypeVar("T")
 
 
-class Client:
-    """The same as `rpccluster.Client`, with coroutines. Cancelling a call drops its reply, never the connection."""
+class Client(Calling):
+    """A client of the server at ``address``; parameters as for `rpccluster.Client`."""
 
     def __init__(
         self,
-        address: str,
+        address: str | Address,
         *,
         timeout: float | None = 10,
         connect_timeout: float | None = 5,
         max_message_size: int = 16 * 1024 * 1024,
     ) -> None:
-        self.address = parse_address(address)
-        self.timeout = timeout
+        super().__init__(timeout)
+        self.address = address if isinstance(address, (TCPAddress, UnixAddress)) else parse_address(address)
         self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
-        self.proxy = Proxy(self.call)
-        self._seconds = math.inf if timeout is None else timeout
-        self._is_closed = False
         self._link: Link | None = None
         self._connecting: asyncio.Lock | None = None
         _clients.add(self)
@@ -66,65 +62,38 @@ class Client:
         """Whether there is a connection, as far as is known without asking."""
         return self._link is not None and self._link.is_open
 
-    async def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
-        """Call ``method`` and return its result; what is sent again and what is raised is as in `rpccluster.Client`."""
-        deadline_at = self._deadline_at(timeout)
-        return await self._persist(
-            lambda link: link.call(method, params, deadline_at), deadline_at, Attempts(idempotent)
-        )
-
-    def call_async(
-        self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False
-    ) -> asyncio.Task[Any]:
-        """Like `call`, as a task that runs by itself."""
-        return asyncio.get_running_loop().create_task(
-            self.call(method, *params, timeout=timeout, idempotent=idempotent)
-        )
-
-    async def notify(self, method: str, *params: Any, timeout: float | None = None) -> None:
-        """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it."""
-        deadline_at = self._deadline_at(timeout)
-        await self._persist(lambda link: link.notify(method, params, deadline_at), deadline_at, Attempts(False))
-
-    def batch(self, *, timeout: float | None = None, idempotent: bool = False) -> AioBatch:
-        """Gather calls in an ``async with`` block; at its end they are sent in one write, and waited for."""
-        return AioBatch(self, timeout, idempotent)
-
     async def close(self) -> None:
         """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
         if self._link is not None and self._link.loop is asyncio.get_running_loop():
             await self._link.close("the client was closed")
 
-    def _deadline_at(self, timeout: float | None) -> float:
-        return asyncio.get_running_loop().time() + (self._seconds if timeout is None else timeout)
-
     async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
-        """Attempt it on a connection, and on new ones as long as ``attempts`` allow."""
         while True:
             try:
-                link = self._link
-                if link is None or not link.is_open or link.loop is not asyncio.get_running_loop():
-                    link = await self._connected(deadline_at)
-                return await attempt(link)
+                return await attempt(await self._connected(deadline_at))
             except (ConnectionLost, ConnectFailed) as error:
                 if not attempts.may_go_on(error) or self._is_closed:
                     raise attempts.error from None
 
     async def _connected(self, deadline_at: float) -> Link:
+        link = self._link
         loop = asyncio.get_running_loop()
-        if self._link is not None and self._link.loop is not loop:
-            self._link = self._connecting = None
-        if self._connecting is None:
-            self._connecting = asyncio.Lock()
+        if link is not None and link.loop is not loop:
+            link = self._link = self._connecting = None
+        if link is not None and link.is_open:
+            return link
         left = deadline_at - loop.time()
         try:
-            return await asyncio.wait_for(self._connect(self._connecting), None if left == math.inf else left)
+            return await asyncio.wait_for(self._connect(), None if left == math.inf else left)
         except asyncio.TimeoutError:
             raise ConnectFailed(f"{self.address}: no connection within the call's timeout") from None
 
-    async def _connect(self, connecting: asyncio.Lock) -> Link:
-        async with connecting:
+    async def _connect(self) -> Link:
+        """Replace the link, unless another task just did."""
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
             if self._is_closed:
                 raise NotSent("the client is closed; the call did not run")
             if self._link is None or not self._link.is_open:
@@ -137,7 +106,7 @@ class Client:
         try:
             return await asyncio.wait_for(self._open_link(), self.connect_timeout)
         except asyncio.TimeoutError:
-            raise ConnectFailed(f"{self.address}: timed out") from None
+            raise ConnectFailed(f"{self.address}: no connection within {self.connect_timeout} seconds") from None
         except (OSError, UnicodeError) as error:
             raise ConnectFailed(f"{self.address}: {error}") from None
 
@@ -157,30 +126,6 @@ class Client:
 
     def _after_fork(self) -> None:
         self._link = self._connecting = None  # the parent's; its selector is shared with it: touch nothing
-
-
-class AioBatch(Batch):
-    """What `Client.batch` gives; see there."""
-
-    def __init__(self, client: Client, timeout: float | None, idempotent: bool) -> None:
-        super().__init__(idempotent)
-        self._client = client
-        self._timeout = timeout
-
-    async def __aenter__(self) -> AioBatch:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._calls:
-            self._deadline_at = self._client._deadline_at(self._timeout)
-            try:
-                await self._client._persist(self._send, self._deadline_at, self._attempts)
-            except (ConnectionLost, ConnectFailed) as error:
-                self._fail(error)
-
-    async def _send(self, link: Link) -> None:
-        await link.call_all(*self._open(self._deadline_at), self._deadline_at)
-        self._check()
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
