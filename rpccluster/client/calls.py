@@ -21,9 +21,9 @@ from typing import Any
 
 import msgpack
 
-from rpccluster.client.remote import remote_error
+from rpccluster.client.dialect import DIALECT, Dialect
 from rpccluster.errors import CallTimeout, Lost, NotSent, ProtocolError
-from rpccluster.protocol.codec import DECODE_ERRORS, make_packer, make_unpacker
+from rpccluster.protocol.codec import DECODE_ERRORS
 from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, to_message
 
 __all__ = ["Call", "CallState", "Calls", "body_packer"]
@@ -90,7 +90,11 @@ class Calls:
     """
 
     def __init__(
-        self, max_message_size: int, let_begin: Callable[[], None] = lambda: None, msgids: int = _MSGIDS
+        self,
+        max_message_size: int,
+        dialect: Dialect = DIALECT,
+        let_begin: Callable[[], None] = lambda: None,
+        msgids: int = _MSGIDS,
     ) -> None:
         self.fault: ProtocolError | None = None
         self.dropped = 0  # replies that answered nobody
@@ -102,9 +106,10 @@ class Calls:
         self._msgids = msgids
         self.msgid = -1
         self._next_msgid = itertools.chain(range(msgids), iter(self._free_msgid, -1)).__next__
-        self._pack = make_packer().pack
+        self.to_error = dialect.to_error
+        self._pack = dialect.packer().pack
         self._max_message_size = max_message_size
-        unpacker = make_unpacker(max_message_size)
+        unpacker = dialect.unpacker(max_message_size)
         self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
         self._fed = 0
         self._decoded = 0  # bytes up to the end of the last whole message
@@ -209,7 +214,7 @@ class Calls:
         call = self._table.pop(msgid, None) or self._claim_late(msgid)
         if call is not None:
             if error is not None:
-                call.error = remote_error(error)
+                call.error = self.to_error(error)
             call.value = value
             call.state = _ANSWERED
             ended.append(call)
@@ -280,9 +285,9 @@ class Calls:
         return ended
 
 
-def body_packer() -> Callable[[str, Iterable[Any]], bytes]:
+def body_packer(dialect: Dialect = DIALECT) -> Callable[[str, Iterable[Any]], bytes]:
     """A function that packs a method and its params for `Calls.packed_request`; it raises like `Calls.request`."""
-    pack = make_packer().pack
+    pack = dialect.packer().pack
 
     def body(method: str, params: Iterable[Any]) -> bytes:
         if type(method) is not str:

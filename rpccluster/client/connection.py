@@ -13,7 +13,6 @@ from typing import Any
 
 from rpccluster.client.calls import Call, CallState
 from rpccluster.client.reader import Reader
-from rpccluster.client.remote import remote_error
 from rpccluster.client.stream import Stream
 from rpccluster.client.wire import CHUNK
 from rpccluster.errors import CallTimeout, Lost, NotSent
@@ -65,7 +64,7 @@ class Connection(Stream):
             return call.result()
         if message[2] is None:
             return message[3]
-        raise remote_error(message[2])
+        raise self._calls.to_error(message[2])
 
     def _receive_alone(self, msgid: int) -> list[Any] | None:
         """The reply to the request with ``msgid``, if it comes soon and first."""

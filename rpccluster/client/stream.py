@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from rpccluster.client.calls import Call, Calls, CallState
+from rpccluster.client.dialect import DIALECT, Dialect
 from rpccluster.client.reader import Reader
 from rpccluster.client.wire import CHUNK, NOW, Wire
 from rpccluster.errors import NotSent
@@ -38,14 +39,14 @@ class Stream:
     leader stops being it before it looks whether there are followers.
     """
 
-    def __init__(self, wire: Wire, max_message_size: int) -> None:
+    def __init__(self, wire: Wire, max_message_size: int, dialect: Dialect = DIALECT) -> None:
         self.is_open = True
         self.has_ended = False
         self._wire = wire
         self._send = wire.send
         self._recv = wire.recv
         self._lock = threading.Lock()
-        self._calls = Calls(max_message_size, self._let_begin)
+        self._calls = Calls(max_message_size, dialect, self._let_begin)
         self._lone = Call()  # leads in the name of who waits alone and has not put his call down
         self._leader: Call | None = None
         self._followers: dict[Call, Any] = {}  # with the locks on which they sleep

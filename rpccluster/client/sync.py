@@ -18,6 +18,7 @@ from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.attempts import Attempts, Unreached
 from rpccluster.client.calling import Calling
 from rpccluster.client.connection import Connection
+from rpccluster.client.dialect import DIALECT
 from rpccluster.client.future import Resender
 from rpccluster.client.wire import open_wire
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
@@ -34,6 +35,8 @@ class Client(Calling):
     these connecting may take; None means no limit. ``max_message_size`` bounds a reply, in bytes.
     Raises `AddressError` for an address that cannot be parsed.
     """
+
+    _dialect = DIALECT
 
     def __init__(
         self,
@@ -125,7 +128,7 @@ class Client(Calling):
             connection.discard()
         patience = math.inf if self.connect_timeout is None else self.connect_timeout
         wire = open_wire(self.address, min(deadline_at, monotonic() + patience))
-        self._connection = connection = Connection(wire, self.max_message_size)
+        self._connection = connection = Connection(wire, self.max_message_size, self._dialect)
         if self._is_closed:  # meanwhile: then close() may have come too early to see this one
             connection.close("the client was closed")
         return connection
