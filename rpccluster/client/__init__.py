@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rpccluster.client.pool import Pool
 from rpccluster.client.sync import Client
 
-__all__ = ["Client"]
+__all__ = ["Client", "Pool"]

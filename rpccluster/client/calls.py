@@ -7,25 +7,28 @@ ended calls are handed back. A call's states, and the events that end it:
     PENDING ── a reply with its msgid ────────────────────→ ANSWERED    result, or the remote error
             ── expire(), forget() ────────────────────────→ ABANDONED   its msgid stays taken until the late reply came
             ── cut(), its first byte was handed over ─────→ LOST        it may have run
-            ── cut(), it was not; or withdraw() ──────────→ NOT_SENT    it certainly did not run
+            ── cut(), it was not ────────────────────────→ NOT_SENT    it certainly did not run
 """
 
 from __future__ import annotations
 
 import enum
 import heapq
+import itertools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
 
-from rpccluster.client.remote import remote_error
-from rpccluster.errors import CallTimeout, IllegalTransition, Lost, NotSent, ProtocolError
-from rpccluster.protocol.codec import DECODE_ERRORS, make_packer, make_unpacker
+from rpccluster.client.dialect import DIALECT, Dialect
+from rpccluster.errors import CallTimeout, Lost, NotSent, ProtocolError
+from rpccluster.protocol.codec import DECODE_ERRORS
 from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, to_message
 
-__all__ = ["Call", "CallState", "Calls"]
+__all__ = ["Call", "CallState", "Calls", "body_packer"]
 
+_PACKED_HEAD = b"\x94\x00\xce"  # an array of 4, REQUEST, and a uint 32 follows: the MessagePack specification
 _MSGIDS = 2**32  # "32-bit unsigned integer": spec, "Request Message"
 
 
@@ -46,17 +49,17 @@ _ANSWERED = CallState.ANSWERED
 
 
 class Call:
-    """One call. ``deadline_at`` is on the face's clock; ``on_end`` is the face's, to wake whoever waits."""
+    """One call. ``deadline_at`` is on the face's clock; ``waiter`` is what the face wakes when it has ended."""
 
-    __slots__ = ("deadline_at", "error", "msgid", "on_end", "result", "starts_at", "state")
+    __slots__ = ("deadline_at", "error", "msgid", "starts_at", "state", "value", "waiter")
 
-    def __init__(self, deadline_at: float, on_end: Callable[[Call], None] | None = None) -> None:
+    def __init__(self, deadline_at: float = math.inf, waiter: Any = None) -> None:
         self.deadline_at = deadline_at
-        self.on_end = on_end
+        self.waiter = waiter
         self.state = _NEW
         self.msgid = -1
-        self.starts_at = 0  # bytes of the stream before its first one
-        self.result: Any = None
+        self.starts_at = 0  # where in the stream, as the face counts
+        self.value: Any = None
         self.error: Exception | None = None
 
     @property
@@ -64,122 +67,176 @@ class Call:
         """Whether it has begun and ended."""
         return self.state is not _PENDING and self.state is not _NEW
 
-    def outcome(self) -> Any:
-        """The result. Raises the error instead if there is one."""
-        error = self.error
-        if error is None:
-            return self.result
+    def renew(self, deadline_at: float) -> None:
+        """Make it as if it had not begun, but for the error of its last attempt."""
+        self.deadline_at = deadline_at
+        self.state = _NEW
+
+    def result(self) -> Any:
+        """What the method returned. Raises the call's error if that is how it ended, RuntimeError before its end."""
+        if self.state is _ANSWERED and self.error is None:
+            return self.value
         try:
-            raise error
+            raise self.error or RuntimeError("found the call not ended yet")
         finally:
-            del error, self  # the traceback refers to this frame: no cycle may keep them
+            del self  # the traceback refers to this frame: no cycle may keep it
 
 
 class Calls:
     """The calls of one connection, from its first byte to its last.
 
-    ``msgids`` is how many different msgids there are; tests use few.
+    A face that sends in one thread and receives in another gives ``let_begin``, which returns when no call is
+    handed over that has not begun yet. ``msgids`` is how many different msgids there are; tests use few.
     """
 
-    def __init__(self, max_message_size: int, msgids: int = _MSGIDS) -> None:
+    def __init__(
+        self,
+        max_message_size: int,
+        dialect: Dialect = DIALECT,
+        let_begin: Callable[[], None] = lambda: None,
+        msgids: int = _MSGIDS,
+    ) -> None:
         self.fault: ProtocolError | None = None
         self.dropped = 0  # replies that answered nobody
-        self.abandoned = 0
-        self._table: dict[int, Call] = {}  # pending and abandoned calls by msgid
+        self._table: dict[int, Call] = {}  # pending calls by msgid: who takes a call out of it ends it
+        self._abandoned: set[int] = set()
         self._deadlines: list[tuple[float, int, Call]] = []  # heap of watched calls, ended ones among them
         self._watched = 0
+        self._let_begin = let_begin
         self._msgids = msgids
-        self._next_msgid = 0
-        self.queued = 0  # bytes of the stream so far, handed over or not
-        self._pack = make_packer().pack
+        self.msgid = -1
+        self._next_msgid = itertools.chain(range(msgids), iter(self._free_msgid, -1)).__next__
+        self.to_error = dialect.to_error
+        self._pack = dialect.packer().pack
         self._max_message_size = max_message_size
-        unpacker = make_unpacker(max_message_size)
+        unpacker = dialect.unpacker(max_message_size)
         self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
         self._fed = 0
         self._decoded = 0  # bytes up to the end of the last whole message
+        self._held: list[Any] = []  # messages that `reply` decoded for `receive`
 
     @property
     def pending(self) -> int:
         """How many calls wait for their reply."""
-        return len(self._table) - self.abandoned
+        return len(self._table)
 
-    def begin(self, call: Call, method: str, params: Iterable[Any]) -> bytes:
-        """Give ``call`` a msgid; return its bytes, to be sent in the order in which they were asked for.
+    def request(self, method: str, params: Iterable[Any]) -> bytes:
+        """The bytes of a request, the next of the stream; `msgid` is its msgid, of which `begin` makes a call.
 
-        Raises what msgpack raises for a value that cannot be packed, and TypeError for a method that is no
-        string; nothing has happened then.
+        Raises what msgpack raises for a value that cannot be packed, and TypeError for a method that is no string.
         """
         if type(method) is not str:
             raise TypeError(f"found a method of type {type(method).__name__}, expected str")
-        msgid = self._next_msgid
-        if msgid in self._table:
-            msgid = self._free_msgid()
-        data: bytes = self._pack((REQUEST, msgid, method, params))
-        self._next_msgid = (msgid + 1) % self._msgids
-        self._table[msgid] = call
-        call.msgid = msgid
-        call.state = _PENDING
-        call.starts_at = self.queued
-        self.queued += len(data)
-        return data
+        self.msgid = msgid = self._next_msgid()
+        return self._pack((REQUEST, msgid, method, params))
+
+    def packed_request(self, body: bytes) -> bytes:
+        """Likewise, of a method and params that `body_packer` packed before."""
+        self.msgid = msgid = self._next_msgid()
+        return _PACKED_HEAD + msgid.to_bytes(4, "big") + body
 
     def _free_msgid(self) -> int:
-        if len(self._table) == self._msgids:
-            raise OverflowError(f"all {self._msgids} msgids of the connection are taken by unanswered calls")
-        msgid = self._next_msgid
-        while msgid in self._table:
-            msgid = (msgid + 1) % self._msgids
-        return msgid
+        """The next msgid that is free, once each has been used."""
+        for step in range(1, len(self._table) + len(self._abandoned) + 2):
+            msgid = (self.msgid + step) % self._msgids
+            if msgid not in self._table and msgid not in self._abandoned:
+                return msgid
+        raise OverflowError(f"all {self._msgids} msgids of the connection are taken by unanswered calls")
+
+    def begin(self, call: Call, msgid: int, starts_at: int) -> None:
+        """Make ``call`` the call of the request with ``msgid``; `cut` is told where the stream ended."""
+        call.msgid = msgid
+        call.starts_at = starts_at
+        call.error = None
+        call.state = _PENDING
+        self._table[msgid] = call
+
+    def withdraw(self, call: Call) -> None:
+        """Its bytes were not handed over, nor will they be: as if it had not begun."""
+        if self._table.pop(call.msgid, None) is not None:
+            call.state = _NEW
 
     def notify(self, method: str, params: Iterable[Any]) -> bytes:
-        """The bytes of a notification. Raises like `begin`."""
+        """The bytes of a notification, the next of the stream. Raises like `request`."""
         if type(method) is not str:
             raise TypeError(f"found a method of type {type(method).__name__}, expected str")
-        data: bytes = self._pack((NOTIFY, method, params))
-        self.queued += len(data)
-        return data
+        return self._pack((NOTIFY, method, params))
 
     def receive(self, data: bytes) -> list[Call]:
         """The calls that ``data`` answers, in order. After bytes that are no replies `fault` says what was found."""
         ended: list[Call] = []
+        self._fed = end = self._fed + len(data)
         try:
+            while self._held:
+                self._match(self._held.pop(), ended)
             self._feed(data)
-            self._fed += len(data)
-            while self._decoded != self._fed:
+            while self._decoded != end:
                 message = self._unpack()
                 self._decoded = self._tell()
                 self._match(message, ended)
-        except msgpack.OutOfData:  # tell() counts an unfinished message as consumed: _decoded is from before it
-            if self._fed - self._decoded > self._max_message_size:
-                self.fault = self._too_big()
-        except msgpack.BufferFull:
-            self.fault = self._too_big()
+        except DECODE_ERRORS as error:
+            self._blame(error)
         except ProtocolError as error:
             self.fault = error
-        except DECODE_ERRORS as error:
-            self.fault = ProtocolError(f"found bytes that are not MessagePack ({type(error).__name__}: {error})"[:200])
         return ended
 
-    def _match(self, message: object, ended: list[Call]) -> None:
+    def reply(self, msgid: int, data: bytes) -> list[Any] | None:
+        """The whole reply, if ``data`` is the one to the request with ``msgid`` and nothing else: the usual case.
+
+        For who waits alone, to whom a call that begins and ends costs too much. After None the call must begin,
+        and ``receive(b"")`` goes on with ``data``.
+        """
+        self._fed += len(data)
+        try:
+            self._feed(data)
+            message = self._unpack()
+        except DECODE_ERRORS as error:
+            self._blame(error)
+            return None
+        self._decoded = self._tell()
+        if (
+            self._decoded == self._fed
+            and type(message) is list
+            and len(message) == 4
+            and message[1] == msgid
+            and message[0] == RESPONSE
+        ):
+            return message
+        self._held.append(message)
+        return None
+
+    def _match(self, message: Any, ended: list[Call]) -> None:
         if type(message) is not list or len(message) != 4 or message[0] != RESPONSE or type(message[1]) is not int:
-            to_message(message)  # raises for what no server may send; nobody here serves requests and notifications
-            self.dropped += 1
+            to_message(message)  # raises for what nobody may send
+            self.dropped += 1  # a server may send requests and notifications; nobody here serves them
             return
-        call = self._table.pop(message[1], None)
-        if call is None:
-            self.dropped += 1
-        elif call.state is not _PENDING:
-            self.dropped += 1
-            self.abandoned -= 1
-        else:
-            if message[2] is not None:
-                call.error = remote_error(message[2])
-            call.result = message[3]
+        _, msgid, error, value = message
+        call = self._table.pop(msgid, None) or self._claim_late(msgid)
+        if call is not None:
+            if error is not None:
+                call.error = self.to_error(error)
+            call.value = value
             call.state = _ANSWERED
             ended.append(call)
 
-    def _too_big(self) -> ProtocolError:
-        return ProtocolError(f"found a message of more than {self._max_message_size} bytes (max_message_size)")
+    def _claim_late(self, msgid: int) -> Call | None:
+        """The call of a reply that came before its call had begun; if there is none the reply is dropped."""
+        self._let_begin()
+        call = self._table.pop(msgid, None)
+        if call is None:
+            self.dropped += 1
+            self._abandoned.discard(msgid)
+        return call
+
+    def _blame(self, error: BaseException) -> None:
+        """Set the fault that ``error`` of the Unpacker stands for, if it is one."""
+        if isinstance(error, msgpack.OutOfData):  # tell() counts an unfinished message as consumed: _decoded does not
+            if self._fed - self._decoded <= self._max_message_size:
+                return
+        elif not isinstance(error, msgpack.BufferFull):
+            self.fault = ProtocolError(f"found bytes that are not MessagePack ({type(error).__name__}: {error})"[:200])
+            return
+        self.fault = ProtocolError(f"found a message of more than {self._max_message_size} bytes (max_message_size)")
 
     def watch(self, call: Call) -> None:
         """Let `expire` end ``call`` at its deadline."""
@@ -198,41 +255,43 @@ class Calls:
     def expire(self, now: float) -> list[Call]:
         """End the watched calls whose deadline has come."""
         ended = []
-        at = self.next_deadline_at()
-        while at is not None and at <= now:
-            call = self._deadlines[0][2]
-            self.forget(call)
-            call.error = CallTimeout("no reply came within the call's timeout")
-            ended.append(call)
-            at = self.next_deadline_at()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            call = heapq.heappop(self._deadlines)[2]
+            if self.forget(call):
+                call.error = CallTimeout("no reply came within the call's timeout")
+                ended.append(call)
         return ended
 
-    def forget(self, call: Call) -> None:
-        """Nobody waits for ``call`` any more: its reply is dropped when it comes."""
-        self._must_be_pending(call)
+    def forget(self, call: Call) -> bool:
+        """Nobody waits for ``call`` any more: its reply is dropped when it comes. False if it had ended before."""
+        if self._table.pop(call.msgid, None) is None:
+            return False
+        self._abandoned.add(call.msgid)
         call.state = CallState.ABANDONED
-        self.abandoned += 1
+        return True
 
-    def withdraw(self, call: Call) -> None:
-        """The bytes of ``call`` were never handed over, nor will be."""
-        self._must_be_pending(call)
-        del self._table[call.msgid]
-        call.state = CallState.NOT_SENT
-
-    def _must_be_pending(self, call: Call) -> None:
-        if call.state is not _PENDING:
-            raise IllegalTransition(f"found the call {call.state.value}, expected it pending")
-
-    def cut(self, unsent: int, reason: str) -> list[Call]:
-        """End every call: the stream is over, and the last ``unsent`` bytes of it were not handed over."""
-        ended = [call for call in self._table.values() if call.state is _PENDING]
-        self._table.clear()
-        self.abandoned = 0
-        for call in ended:
-            if call.starts_at >= self.queued - unsent:
-                call.state = CallState.NOT_SENT
+    def cut(self, at: int, reason: str) -> list[Call]:
+        """End every call: the stream is over, and only what starts before ``at`` was handed over, at least in part."""
+        ended = []
+        while self._table:
+            _, call = self._table.popitem()
+            if call.starts_at >= at:
                 call.error = NotSent(f"{reason}; the call did not run")
+                call.state = CallState.NOT_SENT
             else:
-                call.state = CallState.LOST
                 call.error = ProtocolError(reason) if self.fault else Lost(f"{reason}; the call may have run")
+                call.state = CallState.LOST
+            ended.append(call)
         return ended
+
+
+def body_packer(dialect: Dialect = DIALECT) -> Callable[[str, Iterable[Any]], bytes]:
+    """A function that packs a method and its params for `Calls.packed_request`; it raises like `Calls.request`."""
+    pack = dialect.packer().pack
+
+    def body(method: str, params: Iterable[Any]) -> bytes:
+        if type(method) is not str:
+            raise TypeError(f"found a method of type {type(method).__name__}, expected str")
+        return pack(method) + pack(params)
+
+    return body

@@ -1,257 +1,191 @@
-"""One connection shared by threads: calls go out in turn, and one of those who wait reads for all of them.
+"""The ways to call over one connection: and wait, many at once, without waiting, and without an answer.
 
-The one who reads is the leader; the others are followers and sleep until their call has ended or the lead is
-handed to them. A connection ends once and for good; reconnecting is its client's affair.
+Who reads meanwhile is `rpccluster.client.stream`'s affair, and reconnecting the client's.
 """
 
 from __future__ import annotations
 
-import select
-import threading
-import time
+import contextlib
+import math
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
-from rpccluster.client.calls import Call, Calls, CallState
-from rpccluster.client.wire import Wire
-from rpccluster.errors import CallTimeout, NotSent
+from rpccluster.client.calls import Call, CallState
+from rpccluster.client.reader import Reader
+from rpccluster.client.stream import Stream
+from rpccluster.client.wire import CHUNK
+from rpccluster.errors import CallTimeout, Lost, NotSent
 
 __all__ = ["Connection"]
-
-_IDLE_SECONDS = 0.01  # after such a silence look whether the server is still there before sending
-_PUSH_SECONDS = 0.05  # so often one who only writes looks whether the lead has become free
 
 _PENDING = CallState.PENDING
 
 
-class Connection:
-    """A connected wire and its calls. Every method may be called from any thread."""
+class Connection(Stream):
+    """One connection. Every method may be called from any thread."""
 
-    def __init__(self, wire: Wire, max_message_size: int) -> None:
-        self.is_open = True
-        self._wire = wire
-        self._calls = Calls(max_message_size)
-        self._lock = threading.Lock()  # never held across a wait
-        self._leader: Call | None = None  # only the leader receives, and only it closes the wire
-        self._followers: dict[Call, Any] = {}  # with the locks on which they sleep
-        self._unsent = bytearray()
-        self._heard_at = time.monotonic()
+    def call(self, method: str, params: Iterable[Any], now: float, deadline_at: float) -> Any:
+        """The result of a call. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent` or `ProtocolError`.
 
-    @property
-    def pending(self) -> int:
-        """How many calls wait for their reply."""
-        return self._calls.pending
-
-    def call(self, method: str, params: Iterable[Any], deadline_at: float) -> Any:
-        """The result of a call. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent` or `ProtocolError`."""
-        self._make_sure_of_the_server()
-        call = Call(deadline_at)
+        The way of nearly every call, and flat for speed. Who finds himself alone leads at once, and does not even put
+        a call down: as only the leader receives, he can still do so if something else than his reply comes first.
+        """
+        if now > self._look_at:
+            self._make_sure_of_the_server()
+        call = message = None
         try:
-            with self._lock:
-                self._begin(call, method, params)
-                if self._leader is None:
-                    self._leader = call
-            while call.state is _PENDING:
-                if not self._take_turn(call):
-                    raise CallTimeout(f"no reply to {method} came in time")
-        finally:
-            if self._leader is call or call.state is _PENDING:
+            self._lock.acquire()
+            try:
+                data = self._calls.request(method, params)
+                self._hand_over(data)
+                msgid = self._calls.msgid
+                if self._leader is None and not self._unsent:
+                    self._leader = call = self._lone
+                else:
+                    call = Call(deadline_at)
+                    self._calls.begin(call, msgid, self._start_of(data))
+            finally:
+                self._lock.release()
+            if call is self._lone:
+                message = self._receive_alone(msgid)
+                if message is None:
+                    call = self._begin_late(Call(deadline_at), msgid)
+                    self._share(call, self._take_in(None))
+            if message is None:
+                self._wait(call)
+        except BaseException:
+            if call is self._lone:
+                call = self._begin_late(Call(deadline_at), msgid)
+            if call is not None:
                 self._leave(call)
-        return call.outcome()
+            raise
+        if message is None:
+            return call.result()
+        if message[2] is None:
+            return message[3]
+        raise self._calls.to_error(message[2])
+
+    def _receive_alone(self, msgid: int) -> list[Any] | None:
+        """The reply to the request with ``msgid``, if it comes soon and first."""
+        try:
+            data = self._recv(CHUNK)
+        except OSError:  # nothing came within a tick; or the connection has failed, which the next look tells, too
+            return None
+        message = self._calls.reply(msgid, data)
+        if message is not None:
+            self._leader = None
+            if self._followers or self.has_ended:
+                self._pass_the_lead_on()
+        return message
+
+    def _begin_late(self, call: Call, msgid: int) -> Call:
+        """Put the call of one down who led alone; all of it was handed over."""
+        self._calls.begin(call, msgid, self._handed_over - 1)
+        self._leader = call
+        return call
+
+    def call_all(self, calls: list[Call], bodies: list[bytes]) -> None:
+        """Send them all in one write and wait for all of them; how each ended is in the call. Raises `NotSent`.
+
+        ``bodies`` are the methods and params of the ``calls``, as `pack_body` packs them.
+        """
+        self._make_sure_of_the_server()
+        with self._lock:
+            try:
+                requests = list(map(self._begin_packed, calls, bodies))
+                data = b"".join(requests)
+                self._hand_over(data)
+            except BaseException:
+                for call in calls:
+                    self._calls.withdraw(call)
+                raise
+            start = self._start_of(data)
+            for call, request in zip(calls, requests):
+                call.starts_at = start
+                start += len(request)
+        try:
+            for call in calls:
+                with contextlib.suppress(CallTimeout):
+                    self._wait(call)
+        except BaseException:
+            for call in calls:
+                self._leave(call)
+            raise
+
+    def _begin_packed(self, call: Call, body: bytes) -> bytes:
+        data = self._calls.packed_request(body)
+        self._calls.begin(call, self._calls.msgid, 0)
+        return data
+
+    def _wait(self, call: Call) -> None:
+        while call.state is _PENDING:
+            if not (self._lead(call) if self._leader is call else self._follow(call)):
+                raise CallTimeout("no reply came within the call's timeout")
+        if self._leader is call:
+            self._leave(call)
+
+    def start(self, call: Call, method: str, params: Iterable[Any]) -> None:
+        """Send a call whose ``waiter`` is told of its end; at its deadline it ends at the latest. Raises `NotSent`."""
+        self._make_sure_of_the_server()
+        with self._lock:
+            data = self._calls.request(method, params)
+            self._hand_over(data)
+            self._calls.begin(call, self._calls.msgid, self._start_of(data))
+            self._calls.watch(call)
+            if self._reader is None:
+                self._reader = Reader(self)
+            elif call.deadline_at <= self._reader.me.deadline_at or self._unsent:
+                self._call_the_reader()
+
+    def forget(self, call: Call) -> None:
+        """Nobody waits for ``call`` any more: its reply is dropped when it comes."""
+        with self._lock:
+            self._calls.forget(call)
 
     def notify(self, method: str, params: Iterable[Any], deadline_at: float) -> None:
-        """Return when the kernel has the notification. Raises `CallTimeout` or `NotSent`."""
+        """Return when the kernel has the notification. Raises `CallTimeout`, `Lost` or `NotSent`."""
+        me = Call(deadline_at)
         self._make_sure_of_the_server()
         with self._lock:
-            self._check_open()
             data = self._calls.notify(method, params)
-            end = self._calls.queued
             self._hand_over(data)
+            start = self._start_of(data)
         if self._unsent:
-            self._push_out(end, deadline_at)
+            self._push_out(me, start, start + len(data))
 
-    def close(self, reason: str) -> None:
-        """End the connection, and every pending call with it."""
-        with self._lock:
-            ended = self._end(reason)
-        self._wake(ended)
-
-    def discard(self) -> None:
-        """Close what has ended, unless someone still reads what the server sent before the end."""
-        with self._lock:
-            ended = [] if self._leader is not None else self._end("the connection has ended")
-        self._wake(ended)
-
-    def abandon(self) -> None:
-        """In a forked child: let go of the parent's connection without a trace on the wire."""
-        self._lock = threading.Lock()  # the old one may be held by a thread that is not in this process
-        self.is_open = False
-        self._wire.close()
-        self._unsent.clear()
-        self._wake(self._calls.cut(0, "the process was forked, and the reply goes to its parent"))
-
-    # -- waiting: as the leader, as one who pushes unsent bytes out, or as a follower -------------------------
-
-    def _take_turn(self, call: Call) -> bool:
-        """Wait for something to happen; false once the deadline of ``call`` has come."""
-        if self._leader is call:
-            return self._lead(call.deadline_at)
-        waker = None
-        with self._lock:
-            if call.is_over:
-                return True
-            if self._leader is None:
-                self._leader = call
-                return True
-            if not self._unsent:
-                waker = self._followers[call] = threading.Lock()
-                waker.acquire()
-        return self._push(call.deadline_at) if waker is None else _sleep(waker, call.deadline_at)
-
-    def _lead(self, deadline_at: float) -> bool:
+    def _push_out(self, me: Call, start: int, end: int) -> None:
+        """Wait until the kept bytes from ``start`` to ``end`` are handed over."""
         try:
-            data = self._push_and_receive(deadline_at) if self._unsent else self._wire.receive(deadline_at)
-        except OSError as error:
-            self.close(f"the connection failed: {error}")
-            return True
-        if data is None:
-            return time.monotonic() < deadline_at
-        with self._lock:
-            ended = self._take_in(data)
-        self._wake(ended)
-        return True
-
-    def _push_and_receive(self, deadline_at: float) -> bytes | None:
-        self._wire.wait(select.POLLIN | select.POLLOUT, deadline_at)
-        with self._lock:
-            self._flush()
-        return self._wire.receive_now()
-
-    def _push(self, deadline_at: float) -> bool:
-        now = time.monotonic()
-        self._wire.wait(select.POLLOUT, min(deadline_at, now + _PUSH_SECONDS))
-        with self._lock:
-            self._flush()
-        return now < deadline_at
-
-    def _push_out(self, end: int, deadline_at: float) -> None:
-        """Wait until the stream is handed over up to ``end``."""
-        me = Call(deadline_at)
-        try:
-            while self.is_open and self._calls.queued - len(self._unsent) < end:
-                if not self._take_turn(me):
+            while self._handed_over < end and not self.has_ended:
+                if not (self._lead(me) if self._leader is me else self._follow(me)):
                     raise CallTimeout("the server did not read the notification in time")
         finally:
             self._leave(me)
-        if self._calls.queued - len(self._unsent) < end:
+        if self._handed_over <= start:
             raise NotSent("the connection ended before the notification was sent")
+        if self._handed_over < end:
+            raise Lost("the connection ended while the notification was being sent")
 
-    def _leave(self, call: Call) -> None:
-        """Stop waiting, and give up the lead to one of those who still wait."""
+    # -- for the reader ----------------------------------------------------------------------------------------
+
+    def attend(self, me: Call) -> bool:
+        """End the started calls that are due, then take a turn for the others; false if there are none."""
         with self._lock:
-            if call.state is _PENDING:
-                self._calls.forget(call)
-            self._followers.pop(call, None)
-            if self._leader is not call:
-                return
-            self._leader = None
-            if not self.is_open:
-                self._wire.close()
-            elif self._followers:
-                self._leader, waker = self._followers.popitem()
-                waker.release()
-
-    # -- what happens to the connection; all of it under the lock ---------------------------------------------
-
-    def _begin(self, call: Call, method: str, params: Iterable[Any]) -> None:
-        self._check_open()
-        data = self._calls.begin(call, method, params)
-        try:
-            self._hand_over(data)
-        except NotSent:
-            self._calls.withdraw(call)
-            raise
-
-    def _check_open(self) -> None:
-        if not self.is_open:
-            raise NotSent("the connection has ended; the call did not run")
-
-    def _hand_over(self, data: bytes) -> None:
-        """Send what the kernel takes at once, and keep the rest. Raises `NotSent` if it takes nothing any more."""
-        if self._unsent:
-            self._unsent += data
-            return
-        try:
-            sent = self._wire.send(data)
-        except OSError as error:
-            self._stop_sending()
-            raise NotSent(f"the connection failed: {error}; the call did not run") from None
-        if sent != len(data):
-            self._unsent += memoryview(data)[sent:]
-
-    def _flush(self) -> None:
-        try:
-            while self._unsent:
-                sent = self._wire.send(self._unsent)
-                if not sent:
-                    return
-                del self._unsent[:sent]
-        except OSError:
-            self._stop_sending()
-
-    def _stop_sending(self) -> None:
-        """Take no more calls; whoever leads still receives what the server had sent, then its end."""
-        self.is_open = False
-        self._wire.shutdown()
-
-    def _take_in(self, data: bytes) -> list[Call]:
-        """The calls that are over now that ``data`` came; b"" is the end of the stream."""
-        if not data:
-            return self._end("the server closed the connection")
-        self._heard_at = time.monotonic()
-        ended = self._calls.receive(data)
-        if self._calls.fault is not None:
-            ended += self._end(f"the server is at fault: {self._calls.fault}")
-        return ended
-
-    def _end(self, reason: str) -> list[Call]:
-        self.is_open = False
-        ended = self._calls.cut(len(self._unsent), reason)
-        self._unsent.clear()
-        if self._leader is None:
-            self._wire.close()
-        else:
-            self._wire.shutdown()
-        return ended
-
-    # -- without the lock -------------------------------------------------------------------------------------
-
-    def _wake(self, ended: list[Call]) -> None:
-        for call in ended:
-            waker = self._followers.pop(call, None)
-            if waker is not None:
-                waker.release()
-            elif call.on_end is not None:
-                call.on_end(call)
-
-    def _make_sure_of_the_server(self) -> None:
-        """After a silence find out before sending, rather than after, that the server went away."""
-        if self._leader is not None or time.monotonic() - self._heard_at <= _IDLE_SECONDS:
-            return
-        ended: list[Call] = []
-        with self._lock:
-            if self._leader is None and self.is_open:
-                try:
-                    data = self._wire.receive_now()
-                    ended = [] if data is None else self._take_in(data)
-                except OSError as error:
-                    ended = self._end(f"the connection failed: {error}")
+            ended = self._calls.expire(monotonic())
+            next_at = self._calls.next_deadline_at()
+            me.deadline_at = math.inf if next_at is None else next_at
         self._wake(ended)
+        if next_at is None:
+            self._leave(me)
+            return False
+        self._lead(me) if self._leader is me else self._follow(me)
+        return True
 
-
-def _sleep(waker: Any, deadline_at: float) -> bool:
-    """Sleep until ``waker`` is released; false once the deadline has come."""
-    left = deadline_at - time.monotonic()
-    if left > threading.TIMEOUT_MAX:
-        return bool(waker.acquire())
-    return bool(waker.acquire(timeout=left)) if left > 0 else bool(waker.acquire(False))
+    def dismiss(self) -> bool:
+        """Let the reader end, unless there are started calls again."""
+        with self._lock:
+            if self._calls.next_deadline_at() is not None:
+                return False
+            self._reader = None
+            return True

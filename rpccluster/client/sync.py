@@ -1,7 +1,7 @@
-"""The client for plain and for gevent's threads: connects when needed, and again when the connection has ended.
+"""The client for threads, plain ones and gevent's: connects when needed, and again when the connection has ended.
 
-Owns the one connection and the rule of what is sent again. Safe to share between threads; after a fork the
-child's client has no connection and opens its own.
+Owns the one connection. Safe to share between threads; after a fork the child's client has no connection and
+opens its own.
 """
 
 from __future__ import annotations
@@ -9,21 +9,26 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 import weakref
-from typing import Any
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, TypeVar
 
-from rpccluster.address import parse_address
+from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
+from rpccluster.client.attempts import Attempts, Unreached
+from rpccluster.client.calling import Calling
 from rpccluster.client.connection import Connection
+from rpccluster.client.dialect import DIALECT
+from rpccluster.client.future import Resender
 from rpccluster.client.wire import open_wire
-from rpccluster.errors import ConnectFailed, Lost, NotSent
+from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
 
 __all__ = ["Client"]
 
-_TRIES = 3  # how often a call is sent at most, when it is certain or allowed that it may be sent again
+T = TypeVar("T")
 
 
-class Client:
+class Client(Calling):
     """A client of the server at ``address``, which connects when it is first used.
 
     ``timeout`` is how many seconds a call may take, connecting included, and ``connect_timeout`` how many of
@@ -31,19 +36,20 @@ class Client:
     Raises `AddressError` for an address that cannot be parsed.
     """
 
+    _dialect = DIALECT
+
     def __init__(
         self,
-        address: str,
+        address: str | Address,
         *,
         timeout: float | None = 10,
         connect_timeout: float | None = 5,
         max_message_size: int = 16 * 1024 * 1024,
     ) -> None:
-        self.address = parse_address(address)
-        self.timeout = math.inf if timeout is None else timeout
-        self.connect_timeout = math.inf if connect_timeout is None else connect_timeout
+        super().__init__(timeout)
+        self.address = address if isinstance(address, (TCPAddress, UnixAddress)) else parse_address(address)
+        self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
-        self._is_closed = False
         self._connection: Connection | None = None
         self._connecting = threading.Lock()
         _clients.add(self)
@@ -62,38 +68,26 @@ class Client:
         """How many calls wait for their reply."""
         return 0 if self._connection is None else self._connection.pending
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known without asking."""
+        return self._connection is not None and self._connection.is_open
+
     def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
-        """Call ``method`` and return its result.
-
-        ``timeout`` in seconds, the client's if None. A call that certainly did not run because the connection
-        ended is sent again; one that may have run only if it is ``idempotent``. Raises `RemoteError`,
-        `CallTimeout`, `ConnectFailed`, `Lost`, `NotSent`, `ProtocolError`; for params that cannot be packed what
-        msgpack raises (TypeError, ValueError, OverflowError), and nothing is sent.
-        """
-        deadline_at = time.monotonic() + (self.timeout if timeout is None else timeout)
-        tries = _TRIES
-        while True:
+        """See `Calling.call`; this is its shortest way, for the usual case."""
+        now = monotonic()
+        deadline_at = now + (self._seconds if timeout is None else timeout)
+        connection = self._connection
+        error = None
+        if connection is not None and connection.is_open:
             try:
-                return self._connected(deadline_at).call(method, params, deadline_at)
-            except (Lost, NotSent) as error:
-                tries -= 1
-                if not tries or self._is_closed or not (idempotent or isinstance(error, NotSent)):
-                    raise
-
-    def notify(self, method: str, *params: Any, timeout: float | None = None) -> None:
-        """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it.
-
-        Returns when the kernel has taken the message. Raises like `call`.
-        """
-        deadline_at = time.monotonic() + (self.timeout if timeout is None else timeout)
-        tries = _TRIES
-        while True:
-            try:
-                return self._connected(deadline_at).notify(method, params, deadline_at)
-            except NotSent:
-                tries -= 1
-                if not tries or self._is_closed:
-                    raise
+                return connection.call(method, params, now, deadline_at)
+            except ConnectionLost as lost:
+                error = lost
+        attempts = Attempts(idempotent)
+        if error is not None:
+            self._check(attempts, error)
+        return self._persist(lambda again: again.call(method, params, monotonic(), deadline_at), deadline_at, attempts)
 
     def close(self) -> None:
         """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
@@ -101,37 +95,52 @@ class Client:
         if self._connection is not None:
             self._connection.close("the client was closed")
 
+    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
+        while True:
+            try:
+                return attempt(self._connected(deadline_at))
+            except (ConnectionLost, ConnectFailed) as error:
+                self._check(attempts, error)
+
+    def _check(self, attempts: Attempts, error: Unreached) -> None:
+        if not attempts.may_go_on(error) or self._is_closed:
+            raise attempts.error
+
     def _connected(self, deadline_at: float) -> Connection:
         connection = self._connection
         if connection is not None and connection.is_open:
             return connection
-        return self._connect(deadline_at)
-
-    def _connect(self, deadline_at: float) -> Connection:
-        left = deadline_at - time.monotonic()
-        if not self._connecting.acquire(timeout=min(max(0.0, left), threading.TIMEOUT_MAX)):
-            raise ConnectFailed(f"{self.address}: another thread's attempt to connect took too long")
+        if not self._connecting.acquire(timeout=min(max(0.0, deadline_at - monotonic()), threading.TIMEOUT_MAX)):
+            raise ConnectFailed(f"{self.address}: the attempt of another thread to connect took too long")
         try:
-            if self._is_closed:
-                raise NotSent("the client is closed; the call did not run")
-            connection = self._connection
-            if connection is None or not connection.is_open:
-                if connection is not None:
-                    connection.discard()
-                wire = open_wire(self.address, min(deadline_at, time.monotonic() + self.connect_timeout))
-                connection = self._connection = Connection(wire, self.max_message_size)
-                if self._is_closed:  # meanwhile; then close() may have come too early to see this one
-                    connection.close("the client was closed")
-            return connection
+            return self._connect(deadline_at)
         finally:
             self._connecting.release()
+
+    def _connect(self, deadline_at: float) -> Connection:
+        """Replace the connection, unless another thread just did."""
+        if self._is_closed:
+            raise NotSent("the client is closed; the call did not run")
+        connection = self._connection
+        if connection is not None and connection.is_open:
+            return connection
+        if connection is not None:
+            connection.discard()
+        patience = math.inf if self.connect_timeout is None else self.connect_timeout
+        wire = open_wire(self.address, min(deadline_at, monotonic() + patience))
+        self._connection = connection = Connection(wire, self.max_message_size, self._dialect)
+        if self._is_closed:  # meanwhile: then close() may have come too early to see this one
+            connection.close("the client was closed")
+        return connection
 
     def _after_fork(self) -> None:
         """In a child: the connection is the parent's. Locks may have been held by threads that are not here."""
         self._connecting = threading.Lock()
+        self._resender = Resender()
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abandon()
+        for call in connection.abandon() if connection is not None else ():
+            if call.waiter is not None and call.error is not None:
+                call.waiter.end_in_child(call.error)
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()

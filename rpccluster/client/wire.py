@@ -12,14 +12,19 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 from rpccluster.address import Address, UnixAddress
 from rpccluster.errors import ConnectFailed
 
-__all__ = ["PatchedWire", "Wire", "open_wire"]
+__all__ = ["CHUNK", "NOW", "PatchedWire", "Wire", "open_wire"]
 
-_CHUNK = 65536
-_TICK = struct.pack("ll", 0, 5000)  # a struct timeval
+#: How many bytes are received at once.
+CHUNK = 65536
+#: The flag that makes `Wire.send` take what the kernel takes without waiting.
+NOW = socket.MSG_DONTWAIT
+_TICK_SECONDS = 0.005
+_TICK = struct.pack("ll", 0, int(_TICK_SECONDS * 1e6))  # a struct timeval
 _LONGEST_POLL_SECONDS = 3600.0
 
 
@@ -63,22 +68,13 @@ class Wire:
         sock.settimeout(None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
         self._socket = sock
-        self._recv = sock.recv
-        self._send = sock.send
-
-    def send(self, data: bytes | bytearray) -> int:
-        """Hand over what the kernel takes of ``data`` without waiting; return how many bytes. Raises OSError."""
-        try:
-            return self._send(data, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
+        #: As of the socket itself, to save a call's worth of time: BlockingIOError after a tick of silence.
+        self.recv: Callable[[int], bytes] = sock.recv
+        #: Likewise, with `NOW` as its second argument.
+        self.send: Callable[[bytes | bytearray, int], int] = sock.send
 
     def receive(self, deadline_at: float) -> bytes | None:
         """What has come, b"" at the end of the stream, None if nothing came by ``deadline_at``. Raises OSError."""
-        try:
-            return self._recv(_CHUNK)
-        except BlockingIOError:
-            pass
         while self.wait(select.POLLIN, deadline_at):
             data = self.receive_now()
             if data is not None:
@@ -88,16 +84,16 @@ class Wire:
     def receive_now(self) -> bytes | None:
         """Like `receive`, without waiting."""
         try:
-            return self._recv(_CHUNK, socket.MSG_DONTWAIT)
+            return self._socket.recv(CHUNK, NOW)
         except BlockingIOError:
             return None
 
-    def wait(self, events: int, deadline_at: float, waker: int = -1) -> bool:
-        """Wait for one of poll(2)'s ``events``, or for the descriptor ``waker``; false if the deadline came first."""
+    def wait(self, events: int, deadline_at: float, bell: socket.socket | None = None) -> bool:
+        """Wait for one of poll(2)'s ``events``, or for input on ``bell``; false if the deadline came first."""
         poll = select.poll()
         poll.register(self._socket, events)
-        if waker >= 0:
-            poll.register(waker, select.POLLIN)
+        if bell is not None:
+            poll.register(bell, select.POLLIN)
         while True:
             left = min(deadline_at - time.monotonic(), _LONGEST_POLL_SECONDS)
             if left <= 0:
@@ -121,25 +117,33 @@ class PatchedWire(Wire):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self.recv = self._receive_within_a_tick
+        self.send = self._send_now
 
-    def send(self, data: bytes | bytearray) -> int:
+    def _receive_within_a_tick(self, size: int) -> bytes:
+        data = self._receive_within(_TICK_SECONDS)
+        if data is None:
+            raise BlockingIOError
+        return data
+
+    def _send_now(self, data: bytes | bytearray, flags: int) -> int:
         self._socket.settimeout(0.0)
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            return 0
+        return self._socket.send(data)
 
     def receive(self, deadline_at: float) -> bytes | None:
         left = deadline_at - time.monotonic()
-        self._socket.settimeout(None if left == math.inf else max(0.0, left))
+        return self._receive_within(None if left == math.inf else max(0.0, left))
+
+    def receive_now(self) -> bytes | None:
+        return self._receive_within(0.0)
+
+    def _receive_within(self, seconds: float | None) -> bytes | None:
+        self._socket.settimeout(seconds)
         try:
-            return self._socket.recv(_CHUNK)
+            return self._socket.recv(CHUNK)
         except BlockingIOError:
             return None
         except socket.timeout as error:  # since Python 3.10 the class of ETIMEDOUT too, which ends the connection
             if error.errno is not None:
                 raise
             return None
-
-    def receive_now(self) -> bytes | None:
-        return self.receive(-math.inf)

@@ -1,0 +1,8 @@
+"""The client on asyncio: the names of `rpccluster.client`, with coroutines. Public as ``rpccluster.aio``."""
+
+from __future__ import annotations
+
+from rpccluster.client.aio.client import Client
+from rpccluster.client.aio.pool import Pool
+
+__all__ = ["Client", "Pool"]

@@ -1,0 +1,94 @@
+"""The ways to call that `aio.Client` and `aio.Pool` have in common, over whatever link their `_persist` finds.
+
+The counterpart of `rpccluster.client.calling`, with coroutines.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from rpccluster.client.aio.link import Link
+from rpccluster.client.attempts import Attempts
+from rpccluster.client.batch import Batch
+from rpccluster.client.proxy import Proxy
+from rpccluster.errors import ConnectFailed, ConnectionLost
+
+__all__ = ["AioBatch", "Calling"]
+
+T = TypeVar("T")
+
+
+class Calling(abc.ABC):
+    """``timeout`` is how many seconds a call may take, None without limit."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
+        #: The server's methods as attributes: ``await client.proxy.sum(1, 2)``.
+        self.proxy = Proxy(self.call)
+        self._seconds = math.inf if timeout is None else timeout
+        self._is_closed = False
+
+    async def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
+        """Call ``method`` and return its result.
+
+        ``timeout`` in seconds, that of the constructor if None. What is sent again, and what is raised, is as in
+        `rpccluster.Client.call`. Cancelling it drops the reply when it comes, never the connection.
+        """
+        deadline_at = self._deadline_at(timeout)
+        return await self._persist(
+            lambda link: link.call(method, params, deadline_at), deadline_at, Attempts(idempotent)
+        )
+
+    def call_async(
+        self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False
+    ) -> asyncio.Task[Any]:
+        """Like `call`, as a task that runs by itself."""
+        call = self.call(method, *params, timeout=timeout, idempotent=idempotent)
+        return asyncio.get_running_loop().create_task(call)
+
+    async def notify(self, method: str, *params: Any, timeout: float | None = None) -> None:
+        """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it."""
+        deadline_at = self._deadline_at(timeout)
+        await self._persist(lambda link: link.notify(method, params, deadline_at), deadline_at, Attempts(False))
+
+    def batch(self, *, timeout: float | None = None, idempotent: bool = False) -> AioBatch:
+        """Gather calls in an ``async with`` block; at its end they are sent in one write, and waited for.
+
+        As in `rpccluster.Client.batch`.
+        """
+        return AioBatch(self, timeout, idempotent)
+
+    def _deadline_at(self, timeout: float | None) -> float:
+        return asyncio.get_running_loop().time() + (self._seconds if timeout is None else timeout)
+
+    @abc.abstractmethod
+    async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
+        """Attempt it on a link, and on others as long as ``attempts`` allow. Raises what it ends with."""
+
+
+class AioBatch(Batch):
+    """What `batch` gives; see there."""
+
+    def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
+        super().__init__(idempotent)
+        self._caller = caller
+        self._timeout = timeout
+
+    async def __aenter__(self) -> AioBatch:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._calls:
+            self._deadline_at = self._caller._deadline_at(self._timeout)
+            try:
+                await self._caller._persist(self._send, self._deadline_at, self._attempts)
+            except (ConnectionLost, ConnectFailed) as error:
+                self._fail(error)
+
+    async def _send(self, link: Link) -> None:
+        await link.call_all(*self._open(self._deadline_at), self._deadline_at)
+        self._check()

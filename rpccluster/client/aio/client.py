@@ -1,0 +1,139 @@
+"""The client for asyncio: connects when needed, and again when the connection has ended.
+
+Owns the one connection. It belongs to the loop in which it is used; in another loop, or after a fork, it opens a
+connection of that loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
+from rpccluster.client.aio.calling import Calling
+from rpccluster.client.aio.link import Link
+from rpccluster.client.attempts import Attempts
+from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
+
+__all__ = ["Client"]
+
+T = TypeVar("T")
+
+
+class Client(Calling):
+    """A client of the server at ``address``; parameters as for `rpccluster.Client`."""
+
+    def __init__(
+        self,
+        address: str | Address,
+        *,
+        timeout: float | None = 10,
+        connect_timeout: float | None = 5,
+        max_message_size: int = 16 * 1024 * 1024,
+    ) -> None:
+        super().__init__(timeout)
+        self.address = address if isinstance(address, (TCPAddress, UnixAddress)) else parse_address(address)
+        self.connect_timeout = connect_timeout
+        self.max_message_size = max_message_size
+        self._link: Link | None = None
+        self._connecting: asyncio.Lock | None = None
+        _clients.add(self)
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<aio.{type(self).__name__} {self.address}>"
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for their reply."""
+        return 0 if self._link is None else self._link.pending
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known without asking."""
+        return self._link is not None and self._link.is_open
+
+    async def close(self) -> None:
+        """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
+        self._is_closed = True
+        if self._link is not None and self._link.loop is asyncio.get_running_loop():
+            await self._link.close("the client was closed")
+
+    async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
+        while True:
+            try:
+                return await attempt(await self._connected(deadline_at))
+            except (ConnectionLost, ConnectFailed) as error:
+                if not attempts.may_go_on(error) or self._is_closed:
+                    raise attempts.error from None
+
+    async def _connected(self, deadline_at: float) -> Link:
+        link = self._link
+        loop = asyncio.get_running_loop()
+        if link is not None and link.loop is not loop:
+            link = self._link = self._connecting = None
+        if link is not None and link.is_open:
+            return link
+        left = deadline_at - loop.time()
+        try:
+            return await asyncio.wait_for(self._connect(), None if left == math.inf else left)
+        except asyncio.TimeoutError:
+            raise ConnectFailed(f"{self.address}: no connection within the call's timeout") from None
+
+    async def _connect(self) -> Link:
+        """Replace the link, unless another task just did."""
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
+            if self._is_closed:
+                raise NotSent("the client is closed; the call did not run")
+            if self._link is None or not self._link.is_open:
+                self._link = await self._open()
+            if self._is_closed:  # meanwhile: then close() may have come too early to see this one
+                await self._link.close("the client was closed")
+            return self._link
+
+    async def _open(self) -> Link:
+        try:
+            return await asyncio.wait_for(self._open_link(), self.connect_timeout)
+        except asyncio.TimeoutError:
+            raise ConnectFailed(f"{self.address}: no connection within {self.connect_timeout} seconds") from None
+        except (OSError, UnicodeError) as error:
+            raise ConnectFailed(f"{self.address}: {error}") from None
+
+    async def _open_link(self) -> Link:
+        loop = asyncio.get_running_loop()
+        if isinstance(self.address, UnixAddress):
+            _, link = await loop.create_unix_connection(self._new_link, self.address.path)
+            return link
+        transport, link = await loop.create_connection(self._new_link, self.address.host, self.address.port)
+        if transport.get_extra_info("sockname") == transport.get_extra_info("peername"):
+            transport.abort()  # a free local port may be chosen that is the very one asked for
+            raise ConnectionRefusedError("connected to itself: nothing listens there")
+        return link
+
+    def _new_link(self) -> Link:
+        return Link(self.max_message_size)
+
+    def _after_fork(self) -> None:
+        self._link = self._connecting = None  # the parent's; its selector is shared with it: touch nothing
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

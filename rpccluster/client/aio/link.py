@@ -1,0 +1,200 @@
+"""One connection on asyncio: bytes to ended calls, their deadlines, and the end of it all.
+
+The counterpart of `rpccluster.client.connection`, over the same core. Everything runs in the loop's thread.
+Knows nothing of connecting again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from rpccluster.client.calls import Call, Calls
+from rpccluster.errors import CallTimeout, NotSent
+
+__all__ = ["Link"]
+
+_IDLE_SECONDS = 0.01  # so often, at most, sending begins with a look whether the server is still there
+_CLOSE_SECONDS = 1.0
+
+# What a transport still holds nobody learns once its connection is lost. So a call that was given to it may have
+# run; one that still waits for its turn to be written has not begun, and certainly did not.
+_GIVEN = 0
+_ALL_GIVEN = 1
+
+
+class Link(asyncio.Protocol):
+    """The protocol of one connection. It takes no more calls once not ``is_open``."""
+
+    def __init__(self, max_message_size: int) -> None:
+        self.is_open = False
+        self.loop = asyncio.get_running_loop()
+        self._calls = Calls(max_message_size)
+        self._transport: Any = None
+        self._may_write = asyncio.Event()
+        self._is_lost = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for their reply."""
+        return self._calls.pending
+
+    async def call(self, method: str, params: Iterable[Any], deadline_at: float) -> Any:
+        """The result of a call. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent` or `ProtocolError`."""
+        if self.loop.time() > self._look_at or not self._may_write.is_set():
+            await self._get_ready(deadline_at)
+        future = self.loop.create_future()
+        call = Call(deadline_at, future)
+        self._write(self._calls.request(method, params))
+        self._begin(call)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._calls.forget(call)
+            raise
+
+    async def call_all(self, calls: list[Call], bodies: list[bytes], deadline_at: float) -> None:
+        """Send them all in one write and wait for all of them; how each ended is in the call. Raises `NotSent`."""
+        await self._get_ready(deadline_at)
+        over = self.loop.create_future()
+        countdown = _Countdown(len(calls), over)
+        data = []
+        for call, body in zip(calls, bodies):
+            call.waiter = countdown
+            data.append(self._calls.packed_request(body))
+            self._begin(call)
+        try:
+            self._write(b"".join(data))
+            await over
+        except BaseException as error:
+            for call in calls:
+                self._calls.withdraw(call) if isinstance(error, NotSent) else self._calls.forget(call)
+            raise
+
+    async def notify(self, method: str, params: Iterable[Any], deadline_at: float) -> None:
+        """Return when the transport has the notification. Raises `CallTimeout` or `NotSent`."""
+        await self._get_ready(deadline_at)
+        self._write(self._calls.notify(method, params))
+
+    async def close(self, reason: str) -> None:
+        """End every pending call, and return when the connection is closed."""
+        self._end(reason)
+        self._transport.close()
+        try:
+            await asyncio.wait_for(self._is_lost.wait(), _CLOSE_SECONDS)
+        except asyncio.TimeoutError:
+            self._transport.abort()
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    async def _get_ready(self, deadline_at: float) -> None:
+        """Wait until the transport takes more; find out before sending, rather than after, that the server is gone."""
+        now = self.loop.time()
+        if now > self._look_at:
+            self._look_at = now + _IDLE_SECONDS
+            await asyncio.sleep(0)  # the loop polls; what it finds it runs after this one,
+            await asyncio.sleep(0)  # and before this one
+        if not self._may_write.is_set():
+            try:
+                left = deadline_at - self.loop.time()
+                await asyncio.wait_for(self._may_write.wait(), None if left == math.inf else left)
+            except asyncio.TimeoutError:
+                raise CallTimeout("the server did not read in time; the call was not sent") from None
+
+    def _write(self, data: bytes) -> None:
+        if not self.is_open or self._transport.is_closing():
+            raise NotSent("the connection has ended; the call did not run")
+        self._transport.write(data)
+        if self._transport.is_closing():  # the first attempt to send has failed
+            raise NotSent("the connection failed; the call did not run")
+
+    def _begin(self, call: Call) -> None:
+        self._calls.begin(call, self._calls.msgid, _GIVEN)
+        self._calls.watch(call)
+        if self._timer is None or call.deadline_at < self._timer.when():
+            self._set_timer()
+
+    # -- deadlines ----------------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        at = self._calls.next_deadline_at()
+        self._timer = None if at is None or at == math.inf else self.loop.call_at(at, self._expire)
+
+    def _expire(self) -> None:
+        self._settle(self._calls.expire(self.loop.time()))
+        self._set_timer()
+
+    # -- what the loop tells ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = transport
+        self.is_open = True
+        self._may_write.set()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._settle(self._calls.receive(data))
+        if self._calls.fault is not None:
+            self._end(f"{self._calls.fault} from the server")
+            self._transport.abort()
+
+    def eof_received(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._end("the server closed the connection")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._end("the server closed the connection" if error is None else f"the connection failed: {error}")
+        self._is_lost.set()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._may_write.set()
+
+    # -- what becomes of the calls ------------------------------------------------------------------------------
+
+    def _end(self, reason: str) -> None:
+        self.is_open = False
+        self._settle(self._calls.cut(_ALL_GIVEN, reason))
+        self._may_write.set()  # those who wait for it are to find out
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _settle(self, ended: list[Call]) -> None:
+        for call in ended:
+            future = call.waiter
+            if future.done():
+                continue  # cancelled, and about to forget the call
+            if call.error is None:
+                future.set_result(call.value)
+            else:
+                future.set_exception(call.error)
+
+
+class _Countdown:
+    """Passes for the future of each call of a batch, and ends the batch's with the last of them."""
+
+    def __init__(self, count: int, over: asyncio.Future[None]) -> None:
+        self._left = count
+        self._over = over
+
+    def done(self) -> bool:
+        return self._over.done()
+
+    def set_result(self, _: Any) -> None:
+        self._left -= 1
+        if not self._left:
+            self._over.set_result(None)
+
+    set_exception = set_result

@@ -1,0 +1,98 @@
+"""Several addresses, and several connections to each, behind the names of one client; on asyncio.
+
+The counterpart of `rpccluster.client.pool`, over the same choice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from rpccluster.client.aio.calling import Calling
+from rpccluster.client.aio.client import Client
+from rpccluster.client.aio.link import Link
+from rpccluster.client.attempts import Attempts
+from rpccluster.client.choice import Choice, Loads
+from rpccluster.errors import ConnectFailed, ConnectionLost
+
+__all__ = ["Pool"]
+
+T = TypeVar("T")
+
+
+class Pool(Calling):
+    """A client of the servers at ``addresses``, with at most ``connections`` to each.
+
+    The other parameters are those of `Client`. Raises ValueError without an address, `AddressError` for one
+    that cannot be parsed.
+    """
+
+    def __init__(
+        self,
+        addresses: Iterable[str],
+        *,
+        connections: int = 4,
+        timeout: float | None = 10,
+        connect_timeout: float | None = 5,
+        max_message_size: int = 16 * 1024 * 1024,
+    ) -> None:
+        super().__init__(timeout)
+        self._clients = [
+            [
+                Client(address, timeout=timeout, connect_timeout=connect_timeout, max_message_size=max_message_size)
+                for _ in range(connections)
+            ]
+            for address in ([addresses] if isinstance(addresses, str) else addresses)
+        ]
+        if not self._clients or connections < 1:
+            raise ValueError(f"found {len(self._clients)} addresses and {connections} connections, expected some")
+        self._choice = Choice(len(self._clients))
+
+    async def __aenter__(self) -> Pool:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<aio.{type(self).__name__} {' '.join(str(clients[0].address) for clients in self._clients)}>"
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for their reply."""
+        return sum(client.pending for clients in self._clients for client in clients)
+
+    async def close(self) -> None:
+        """Close every connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
+        self._is_closed = True
+        await asyncio.gather(*(client.close() for clients in self._clients for client in clients))
+
+    async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
+        unreached: dict[int, ConnectFailed] = {}
+        while True:
+            try:
+                return await attempt(await self._connected(deadline_at, unreached))
+            except (ConnectionLost, ConnectFailed) as error:
+                if not attempts.may_go_on(error) or self._is_closed:
+                    raise attempts.error from None
+
+    async def _connected(self, deadline_at: float, unreached: dict[int, ConnectFailed]) -> Link:
+        """A link to an address that is not ``unreached``, which grows. Raises `ConnectFailed` if all are."""
+        time = asyncio.get_running_loop().time
+        while True:
+            chosen = self._choice.choose(self._loads(), time(), unreached)
+            if chosen is None or (unreached and time() >= deadline_at):
+                raise ConnectFailed("; ".join(map(str, unreached.values())))
+            address, number = chosen
+            try:
+                link = await self._clients[address][number]._connected(deadline_at)
+            except ConnectFailed as error:
+                unreached[address] = error
+                self._choice.failed(address, time())
+            else:
+                self._choice.reached(address)
+                return link
+
+    def _loads(self) -> Loads:
+        return [[client.pending if client.is_connected else None for client in clients] for clients in self._clients]

@@ -1,0 +1,75 @@
+"""Many calls in one write: gathers them, and has the result of each when it is over.
+
+What is common to both faces; sending and waiting is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rpccluster.client.attempts import Attempts
+from rpccluster.client.calls import Call, body_packer
+from rpccluster.errors import ConnectionLost, Lost
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """Calls in the order in which they were added; iterating gives their results in that order.
+
+    Params are packed at once: what cannot be packed raises where it stands, and a list changed later is not
+    changed in the call.
+    """
+
+    def __init__(self, idempotent: bool) -> None:
+        self._idempotent = idempotent
+        self._attempts = Attempts(idempotent)
+        self._pack = body_packer()
+        self._calls: list[Call] = []
+        self._bodies: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (call.result() for call in self._calls)
+
+    def call(self, method: str, *params: Any) -> Call:
+        """Add a call. When the batch is over its ``result()`` is the result, or raises the call's error."""
+        body = self._pack(method, params)
+        call = Call()
+        self._calls.append(call)
+        self._bodies.append(body)
+        return call
+
+    def results(self) -> list[Any]:
+        """The results in order. Raises the error of the first call that has one."""
+        return list(self)
+
+    def _open(self, deadline_at: float) -> tuple[list[Call], list[bytes]]:
+        """The calls that have not been sent, or may be sent again, with their bodies; made new, with a deadline."""
+        pairs = [pair for pair in zip(self._calls, self._bodies) if self._is_to_be_sent(pair[0])]
+        for call, _ in pairs:
+            call.renew(deadline_at)
+        return [call for call, _ in pairs], [body for _, body in pairs]
+
+    def _check(self) -> None:
+        """Raise the error of a call that may be sent again."""
+        for call in self._calls:
+            if self._is_to_be_sent(call) and call.error is not None:
+                raise call.error
+
+    def _fail(self, error: Exception) -> None:
+        """Sending has failed with ``error``; raise it, unless some calls have come further and tell their own."""
+        if any(call.is_over or call.error for call in self._calls):
+            return
+        for call in self._calls:
+            call.error = error
+        raise error
+
+    def _is_to_be_sent(self, call: Call) -> bool:
+        if not call.is_over:
+            return True
+        error = call.error
+        return isinstance(error, ConnectionLost) and (self._idempotent or not isinstance(error, Lost))

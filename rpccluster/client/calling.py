@@ -1,0 +1,125 @@
+"""The ways to call that `Client` and `Pool` have in common, over whatever connection their `_persist` finds.
+
+Owns the public names for threads; finding a connection, and a new one when it ends, is theirs.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from concurrent.futures import Future
+from time import monotonic
+from typing import Any, TypeVar
+
+from rpccluster.client.attempts import Attempts
+from rpccluster.client.batch import Batch
+from rpccluster.client.calls import Call
+from rpccluster.client.connection import Connection
+from rpccluster.client.future import CallFuture, Resender
+from rpccluster.client.proxy import Proxy
+from rpccluster.errors import ConnectFailed, ConnectionLost
+
+__all__ = ["Calling", "SyncBatch"]
+
+T = TypeVar("T")
+
+
+class Calling(abc.ABC):
+    """``timeout`` is how many seconds a call may take, None without limit."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
+        #: The server's methods as attributes: ``client.proxy.sum(1, 2)``.
+        self.proxy = Proxy(self.call)
+        self._seconds = math.inf if timeout is None else timeout
+        self._is_closed = False
+        self._resender = Resender()
+
+    def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
+        """Call ``method`` and return its result.
+
+        ``timeout`` in seconds, that of the constructor if None. A call that certainly did not run because the
+        connection ended is sent again; one that may have run only if it is ``idempotent``. Raises `RemoteError`,
+        `CallTimeout`, `ConnectFailed`, `Lost`, `NotSent`, `ProtocolError`; for params that cannot be packed what
+        msgpack raises (TypeError, ValueError, OverflowError), and nothing is sent.
+        """
+        deadline_at = self._deadline_at(timeout)
+        return self._persist(
+            lambda connection: connection.call(method, params, monotonic(), deadline_at),
+            deadline_at,
+            Attempts(idempotent),
+        )
+
+    def call_async(
+        self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False
+    ) -> Future[Any]:
+        """Like `call`, but return a future at once; it ends within ``timeout``, whatever happens to the server.
+
+        Connects before it returns, if need be. Whatever `call` raises, but for params that cannot be packed, is
+        the future's. Callbacks run in the thread that receives the reply.
+        """
+        deadline_at = self._deadline_at(timeout)
+        attempts = Attempts(idempotent)
+
+        def start(connection: Connection) -> None:
+            call = Call(deadline_at, future)
+            future.forget = lambda: connection.forget(call)
+            connection.start(call, method, params)
+
+        def send(future: CallFuture) -> None:
+            try:
+                self._persist(start, deadline_at, attempts)
+            except (ConnectionLost, ConnectFailed) as error:
+                future.end(error)
+
+        future = CallFuture(attempts, lambda future: self._resender.submit(lambda: send(future)))
+        send(future)
+        return future
+
+    def notify(self, method: str, *params: Any, timeout: float | None = None) -> None:
+        """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it.
+
+        Returns when the kernel has taken the message. Raises like `call`.
+        """
+        deadline_at = self._deadline_at(timeout)
+        self._persist(lambda connection: connection.notify(method, params, deadline_at), deadline_at, Attempts(False))
+
+    def batch(self, *, timeout: float | None = None, idempotent: bool = False) -> SyncBatch:
+        """Gather calls in a ``with`` block; at its end they are sent in one write, and waited for.
+
+        ``timeout`` is for all of them together. Raises at the end of the block if nothing could be sent
+        (`ConnectFailed`, `NotSent`); what became of each call is in the call.
+        """
+        return SyncBatch(self, timeout, idempotent)
+
+    def _deadline_at(self, timeout: float | None) -> float:
+        return monotonic() + (self._seconds if timeout is None else timeout)
+
+    @abc.abstractmethod
+    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
+        """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with."""
+
+
+class SyncBatch(Batch):
+    """What `batch` gives; see there."""
+
+    def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
+        super().__init__(idempotent)
+        self._caller = caller
+        self._timeout = timeout
+
+    def __enter__(self) -> SyncBatch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._calls:
+            self._deadline_at = self._caller._deadline_at(self._timeout)
+            try:
+                self._caller._persist(self._send, self._deadline_at, self._attempts)
+            except (ConnectionLost, ConnectFailed) as error:
+                self._fail(error)
+
+    def _send(self, connection: Connection) -> None:
+        connection.call_all(*self._open(self._deadline_at))
+        self._check()

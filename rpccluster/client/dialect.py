@@ -1,0 +1,25 @@
+"""How a client's values become bytes and back, and a reply's error an exception. Pure.
+
+`DIALECT` is this project's way; `rpccluster.compat.msgpackrpc` speaks the old library's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rpccluster.client.remote import remote_error
+from rpccluster.protocol.codec import make_packer, make_unpacker
+
+__all__ = ["DIALECT", "Dialect"]
+
+
+class Dialect(NamedTuple):
+    """``packer()`` and ``unpacker(max_message_size)`` are made anew for each connection."""
+
+    packer: Callable[[], Any]
+    unpacker: Callable[[int], Any]
+    to_error: Callable[[object], Exception]
+
+
+DIALECT = Dialect(make_packer, make_unpacker, remote_error)
