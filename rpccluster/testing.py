@@ -41,10 +41,10 @@ def wait_until(condition: Callable[[], _T | None], seconds: float = 20.0, what: 
 
 def call_once(address: str, method: str, *params: Any, seconds: float = 30.0) -> Any:
     """The result of one call over a connection of its own, which is never tried again. Raises what a `Client` does."""
-    deadline_at = time.monotonic() + seconds
-    connection = Connection(open_wire(parse_address(address), deadline_at), 1 << 24)
+    now = time.monotonic()
+    connection = Connection(open_wire(parse_address(address), now + seconds), 1 << 24)
     try:
-        return connection.call(method, params, deadline_at)
+        return connection.call(method, params, now, now + seconds)
     finally:
         connection.close("the call is over")
 

@@ -20,7 +20,19 @@ def booting(slot: int = 0, generation: int = 1, booted_at: float = 0.0, **values
     """A worker that has just been started."""
     row = Row(memoryview(array("Q", [0] * ROW_CELLS)))
     channel: Any = None
-    worker = WorkerHandle(slot, next(_pids), generation, slot, row, channel, [0], booted_at)
+    worker = WorkerHandle(
+        slot=slot,
+        pid=next(_pids),
+        generation=generation,
+        row_number=slot,
+        row=row,
+        serial=next(_pids),
+        channel=channel,
+        connections=channel,
+        far_end=channel,
+        cpus=[0],
+        booted_at=booted_at,
+    )
     for name, value in values.items():
         assert hasattr(worker, name), name
         setattr(worker, name, value)
