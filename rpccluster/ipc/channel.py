@@ -42,29 +42,36 @@ class Channel:
         return bool(self._outbox) and not self.is_closed
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send ``message``, or queue it if there is no room. Descriptors are copied; a dead peer is no error."""
-        data, copies = encode(message), [os.dup(descriptor) for descriptor in descriptors]
+        """Send ``message``, or queue it if there is no room; then descriptors are copied. A dead peer is no error.
+
+        Raises OSError if a copy is needed and this process may hold no more.
+        """
+        data, passed = encode(message), list(descriptors)
         if len(data) > LARGEST_PACKET:
-            copies.append(memory_file(data))
+            passed.append(memory_file(data))
             data = IN_MEMORY_FILE
-        self._outbox.append((data, copies))
-        self.flush()
+        try:
+            if self._outbox or not self._send(data, passed):
+                self._outbox.append((data, [os.dup(descriptor) for descriptor in passed]))
+        finally:
+            for descriptor in passed[len(descriptors) :]:
+                os.close(descriptor)
 
     def flush(self) -> None:
         """Send what is queued, as far as there is room."""
-        while self._outbox:
-            data, descriptors = self._outbox[0]
-            try:
-                send_packet(self._socket, data, descriptors)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno == errno.ETOOMANYREFS:  # the user has as many descriptors in flight as it may
-                    return
-                # else the peer is gone; `receive` will say so after its last messages
-            self._outbox.popleft()
-            for descriptor in descriptors:
+        while self._outbox and self._send(*self._outbox[0]):
+            for descriptor in self._outbox.popleft()[1]:
                 os.close(descriptor)
+
+    def _send(self, data: bytes, descriptors: list[int]) -> bool:
+        """Send one packet; False if it has to wait."""
+        try:
+            send_packet(self._socket, data, descriptors)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # if the peer is gone `receive` will say so, after its last messages
+            return error.errno != errno.ETOOMANYREFS  # the user has as many descriptors in flight as it may
+        return True
 
     def unsend(self) -> list[Message]:
         """Take back what is queued and has not been sent; its descriptors are closed."""

@@ -75,6 +75,7 @@ class Broker:
         self._transits: dict[int, _Transit] = {}
         self._owners: dict[int, WorkerHandle] = {}  # of connections that have moved at least once
         self._asked: set[WorkerHandle] = set()  # told to release, and not done with it
+        self._declined: dict[WorkerHandle, float] = {}  # when they had no descriptor left
         self._gone: list[DonorGone] = []  # said while something was in transit, for its next owner
         self.is_uneven = False
         self._heir: Channel | None = None
@@ -94,6 +95,7 @@ class Broker:
         elif isinstance(message, Adopted):
             self._note_adopted(worker, message.cid, now)
         elif isinstance(message, Refused):
+            self._declined[worker] = now
             self._place_anew(self._transits.get(message.cid))
         elif isinstance(message, Reply):
             self._route(message)
@@ -140,6 +142,7 @@ class Broker:
     def note_gone(self, worker: WorkerHandle) -> None:
         """``worker`` has ended, and all that it said has been heard."""
         self._asked.discard(worker)
+        self._declined.pop(worker, None)
         self._owners = {cid: owner for cid, owner in self._owners.items() if owner is not worker}
         for transit in self._transits.values():
             if transit.adopter is worker:  # it never said that it had it: it has done nothing with it
@@ -160,6 +163,10 @@ class Broker:
 
     def turn(self, now: float, *, may_move: bool) -> None:
         """Called every turn of the master's loop: place, take back, and, if ``may_move``, ask for more."""
+        self._declined = {worker: at for worker, at in self._declined.items() if now - at < PATIENCE_SECONDS}
+        if self._heir is not None and self._heir.is_closed:  # it has died, and what it was given with it
+            self.close()
+            return
         for transit in list(self._transits.values()):
             if transit.adopter is None and not transit.is_with_heir:
                 self._place(transit, now)
@@ -206,7 +213,10 @@ class Broker:
         return [
             worker
             for worker in self._speaker.workers
-            if worker.is_ready and worker.is_holding and worker.silent_seconds < SILENT_SECONDS
+            if worker.is_ready
+            and worker.is_holding
+            and worker.silent_seconds < SILENT_SECONDS
+            and worker not in self._declined
         ]
 
     def _coming(self, worker: WorkerHandle) -> int:
@@ -285,5 +295,5 @@ class Broker:
 
     def close(self) -> None:
         """Close this process's copies: no client's connection may stay in a forked child, or after the end."""
-        for transit in self._transits.values():
-            os.close(transit.descriptor)
+        while self._transits:
+            os.close(self._transits.popitem()[1].descriptor)
