@@ -92,7 +92,7 @@ class Handover:
         cid = self._cids.get(connection) or self._new_cid()
         try:
             sock, given = connection.give(waiting, partial(self._forward, cid))
-        except ValueError as error:  # nested deeper than can be packed
+        except (ValueError, TypeError, RecursionError) as error:  # nested deeper than can be packed
             connection.refuse(ProtocolError(f"found a message that cannot be passed on: {error}"))
             return
         self._cids.pop(connection, None)
