@@ -394,7 +394,7 @@ class Connection:
         """Stop here, for good. Returns the socket, still open, and all that another process needs to go on with it.
 
         ``waiting`` are its messages that the engine had in its queue; replies of calls that still run here are
-        handed to ``forward``. Raises what the Packer does, and nothing has changed, if a message cannot be packed again.
+        handed to ``forward``. Raises what a Packer does, and has changed nothing, if a message cannot be packed again.
         """
         self.flush()
         pack = make_packer().pack

@@ -27,9 +27,10 @@ from rpccluster.worker.access_log import logged
 from rpccluster.worker.connection import ConnectionLimits
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
-from rpccluster.worker.engine import Engine, bound
+from rpccluster.worker.engine import Engine
 from rpccluster.worker.handover import Handover
 from rpccluster.worker.lifecycle import Event, State, next_state
+from rpccluster.worker.time_limit import bound
 
 __all__ = ["BEAT_SECONDS", "Server"]
 
