@@ -286,7 +286,7 @@ class Connection:
             elif self._unsent is not None:
                 self._keep(memoryview(data))
             else:
-                self._send(data)
+                self._send(data, count)
             out.clear()
         if self.needs_look and not self.is_closed:
             self._look()
@@ -297,13 +297,13 @@ class Connection:
         if self._is_ending and self.pending <= 0 and self._unsent is None:
             self._end()
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, replies: int) -> None:
         try:
             sent = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            self._all.dropped_replies += 1
+            self._all.dropped_replies += replies
             self.close()
             return
         if sent != len(data):
@@ -340,6 +340,8 @@ class Connection:
 
     def stop_reading(self) -> None:
         """Read nothing more; when all is answered and sent, end."""
+        if self.is_closed:
+            return
         self._note_partial(None)
         self._is_ending = True
         self._stop(Pause.ENDED)

@@ -13,7 +13,7 @@ from typing import Any, Callable
 from rpccluster.errors import ServiceUnfit
 from rpccluster.service import RPCMark, Service
 
-__all__ = ["Method", "Registry", "error_text", "is_misfit", "not_found_text"]
+__all__ = ["Method", "Registry", "error_text", "is_misfit", "message_of", "not_found_text"]
 
 _LONGEST_MESSAGE = 10_000
 
@@ -87,7 +87,7 @@ def _public_callables(service: object) -> Iterator[tuple[str, Callable[..., Any]
     for name in dir(service):
         if name.startswith("_") or name in hidden:
             continue
-        if isinstance(inspect.getattr_static(service, name), property):
+        if isinstance(inspect.getattr_static(service, name, None), property):
             continue  # looking would run it
         function = getattr(service, name)
         if callable(function) and not inspect.isclass(function):
@@ -100,12 +100,21 @@ def not_found_text(name: object) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """``"ExceptionClass: message"``, whatever the exception's own ``__str__`` does."""
+    """``"ExceptionClass: message"``, whatever the exception's own ``__str__`` does; fit to be packed."""
+    return f"{type(error).__name__}: {message_of(error)}"
+
+
+def message_of(error: BaseException) -> str:
+    """The message alone, cut to a sensible length; characters that no str on the wire can hold are escaped."""
     try:
-        message = str(error)
+        message = str(error)[:_LONGEST_MESSAGE]
     except BaseException:
-        message = "(its message cannot be had)"
-    return f"{type(error).__name__}: {message[:_LONGEST_MESSAGE]}"
+        return "(its message cannot be had)"
+    try:
+        message.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return message.encode("utf-8", "backslashreplace").decode()
+    return message
 
 
 def is_misfit(method: Method, params: list[Any]) -> bool:

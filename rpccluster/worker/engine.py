@@ -21,9 +21,9 @@ from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import make_packer
-from rpccluster.protocol.messages import NOTIFY, RESPONSE, Notification, to_message
+from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Notification, to_message
 from rpccluster.worker.caller import Call, Caller
-from rpccluster.worker.dispatch import Registry, error_text, is_misfit, not_found_text
+from rpccluster.worker.dispatch import Registry, error_text, is_misfit, message_of, not_found_text
 
 __all__ = ["Engine", "WorkerRetired", "present_call"]
 
@@ -227,7 +227,13 @@ class Engine:
                 kind, msgid, name, params = message
             except (TypeError, ValueError):
                 kind = msgid = name = params = NOTIFY
-            if kind or type(msgid) is not int or msgid >> 32 or type(params) is not list or type(name) is not str:
+            if (
+                kind is not REQUEST  # an int: a false, nil or 0.0 in its place is no request
+                or type(msgid) is not int
+                or msgid >> 32
+                or type(params) is not list
+                or type(name) is not str
+            ):
                 self._take_other(connection, message)
             else:
                 try:
@@ -277,7 +283,7 @@ class Engine:
         if method is None:
             return not_found_text(name)
         if isinstance(raised, TypeError) and is_misfit(method, params):
-            return f"ArgumentError: {raised}"
+            return f"ArgumentError: {message_of(raised)}"
         text = error_text(raised)
         logger.warning("Method %s failed for %s: %s", escaped(name), connection.peer, escaped(text), exc_info=raised)
         return text

@@ -1,0 +1,214 @@
+"""A worker's engine and connections on gevent's real loop, and the peers that speak to it over socket pairs.
+
+Nothing is patched: the tests' process stays as it is. A wait of a test is a look at a condition between turns of
+the loop.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import socket
+import struct
+import time
+from typing import Any, Callable
+
+import gevent
+import gevent.event
+import msgpack
+
+from rpccluster.ipc.scoreboard import Scoreboard
+from rpccluster.worker.connection import ConnectionLimits
+from rpccluster.worker.connections import Connections
+from rpccluster.worker.dispatch import Registry
+from rpccluster.worker.engine import Engine, bound
+
+__all__ = ["Gated", "Peer", "Rig", "until"]
+
+
+def until(condition: Callable[[], Any], what: str = "", seconds: float = 20.0) -> Any:
+    """Turn the loop until ``condition`` returns something true, and return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not so after {seconds:g} seconds: {what}"
+        gevent.sleep(0.001)
+
+
+class Gated:
+    """A service whose methods wait until the test says so."""
+
+    def __init__(self) -> None:
+        self.began: list[Any] = []
+        self.ended: list[Any] = []
+        self.gates: dict[Any, gevent.event.Event] = {}
+        self.most_at_once = 0
+
+    def echo(self, value: Any = None) -> Any:
+        self.began.append(value)
+        return value
+
+    def wait(self, name: Any) -> Any:
+        """Until the test opens the gate of that name."""
+        self.began.append(name)
+        self.most_at_once = max(self.most_at_once, len(self.began) - len(self.ended))
+        self.gates.setdefault(name, gevent.event.Event()).wait()
+        self.ended.append(name)
+        return name
+
+    def open(self, *names: Any) -> None:
+        for name in names:
+            self.gates.setdefault(name, gevent.event.Event()).set()
+
+    def sleep(self, seconds: float) -> float:
+        gevent.sleep(seconds)
+        return seconds
+
+    def spin(self, seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+        self.ended.append("spin")
+
+    def large(self, size: int) -> bytes:
+        self.began.append(size)
+        return b"x" * size
+
+    def fail(self, message: str = "boom") -> None:
+        raise RuntimeError(message)
+
+
+class Rig:
+    """The inside of one worker. Options by the names of the configuration."""
+
+    def __init__(
+        self,
+        service: Any = None,
+        *,
+        call_timeout: float = 0,
+        max_greenlets: int = 1000,
+        max_pending_calls: int = 1024,
+        max_message_size: int = 1 << 20,
+        idle_timeout: float = 0,
+        message_timeout: float = 0,
+        write_timeout: float = 0,
+        call_limit: int = 0,
+    ) -> None:
+        self.service = service or Gated()
+        self.cells = Scoreboard(1).row(0).cells
+        self.limit_reached = 0
+        self.engine = Engine(
+            Registry(self.service, call_timeout, bound),
+            self.cells,
+            max_greenlets,
+            call_limit=call_limit,
+            on_call_limit=self._reach_limit,
+        )
+        limits = ConnectionLimits(max_pending_calls, idle_timeout, message_timeout, write_timeout)
+        self.connections = Connections(gevent.get_hub().loop, self.engine, limits, max_message_size)
+        self.peers: list[Peer] = []
+
+    def _reach_limit(self) -> None:
+        self.limit_reached += 1
+
+    def connect(self, *, tcp: bool = False, buffer_bytes: int = 0) -> Peer:
+        """A new peer, over TCP if asked for; with small kernel buffers."""
+        theirs, ours = _tcp_pair() if tcp else socket.socketpair()
+        if buffer_bytes:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        theirs.setblocking(False)
+        raw = _socket.socket(fileno=theirs.detach())
+        peer = Peer(ours, self.connections.add(raw, ("127.0.0.1", 4711)))
+        self.peers.append(peer)
+        return peer
+
+    def close(self) -> None:
+        """End every connection."""
+        for peer in self.peers:
+            peer.close()
+            peer.connection.close()
+        gevent.sleep(0)
+
+
+def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    return theirs, ours
+
+
+class Peer:
+    """A client, byte by byte: it never blocks, the loop turns while it waits."""
+
+    def __init__(self, sock: socket.socket, connection: Any) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.connection = connection
+        self.replies: list[Any] = []
+        self.is_at_end = False
+        self._unpacker = msgpack.Unpacker(
+            strict_map_key=False, max_buffer_size=1 << 30, unicode_errors="surrogateescape"
+        )
+        self._msgid = 0
+
+    def send(self, data: bytes) -> None:
+        """All of ``data``, while the loop turns."""
+        while data:
+            try:
+                data = data[self.sock.send(data) :]
+            except BlockingIOError:
+                gevent.sleep(0.001)
+
+    def post(self, method: str, *params: Any) -> int:
+        """Send a request without waiting; return its msgid."""
+        self._msgid += 1
+        self.send(msgpack.packb([0, self._msgid, method, params]))
+        return self._msgid
+
+    def notify(self, method: str, *params: Any) -> None:
+        self.send(msgpack.packb([2, method, params]))
+
+    def look(self) -> list[Any]:
+        """Read what is there; return all replies so far."""
+        with contextlib.suppress(BlockingIOError):
+            while not self.is_at_end:
+                data = self.sock.recv(1 << 16)
+                self.is_at_end = not data
+                self._unpacker.feed(data)
+                self.replies += self._unpacker
+        return self.replies
+
+    def wait(self, count: int) -> list[Any]:
+        """The first ``count`` replies, as [msgid, error, result]."""
+        until(lambda: len(self.look()) >= count or self.is_at_end, f"{count} replies, found {len(self.replies)}")
+        assert len(self.replies) >= count, f"found the end after {len(self.replies)} replies, expected {count}"
+        return [reply[1:] for reply in self.replies[:count]]
+
+    def call(self, method: str, *params: Any) -> Any:
+        """The result. Raises RuntimeError with the reply's error."""
+        msgid = self.post(method, *params)
+        ((error, result),) = until(
+            lambda: [reply[2:] for reply in self.look() if reply[1] == msgid], f"the reply to {method}"
+        )
+        if error is not None:
+            raise RuntimeError(error)
+        return result
+
+    def wait_end(self) -> None:
+        """Until the worker has said that nothing more comes."""
+        until(lambda: self.look() is not None and self.is_at_end, "the end of the stream")
+
+    def shut(self) -> None:
+        """Send nothing more."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """End it with a RST (TCP alone)."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def close(self) -> None:
+        self.sock.close()

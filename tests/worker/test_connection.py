@@ -1,0 +1,520 @@
+"""One connection and all of them: what bounds them, how they end, and that a bad one harms itself alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import gevent
+import msgpack
+import pytest
+
+from rpccluster.ipc.scoreboard import Cell
+from rpccluster.worker.connection import HIGH_WATER_BYTES
+
+from .rig import Rig, until
+
+
+@pytest.fixture
+def make_rig() -> Iterator[Callable[..., Rig]]:
+    """Makes rigs, which are closed at the end."""
+    made: list[Rig] = []
+
+    def make(service: Any = None, **options: Any) -> Rig:
+        made.append(Rig(service, **options))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.close()
+
+
+@pytest.fixture
+def rig(make_rig: Callable[..., Rig]) -> Rig:
+    """One with the defaults."""
+    return make_rig()
+
+
+# -- input
+
+
+def test_calls_in_any_pieces(rig: Rig) -> None:
+    """Byte by byte, and cut at random places, many connections at once."""
+    stream = b"".join(msgpack.packb([0, number, "echo", ["ä" * number]]) for number in range(40))
+    peers = [rig.connect() for _ in range(4)]
+    noise = random.Random(3)
+    places = [sorted(noise.sample(range(1, len(stream)), 60)) for _ in peers]
+    for number in range(61):
+        for peer, cuts in zip(peers, places):
+            borders = [0, *cuts, len(stream)]
+            peer.send(stream[borders[number] : borders[number + 1]])
+        gevent.sleep(0)
+    for peer in peers:
+        assert peer.wait(40) == [[number, None, "ä" * number] for number in range(40)]
+
+
+def test_a_large_message_and_small_ones_behind_it(rig: Rig) -> None:
+    """Both are answered, and nothing is kept afterwards."""
+    peer = rig.connect()
+    payload = os.urandom(900_000)
+    peer.send(msgpack.packb([0, 1, "echo", [payload]]) + msgpack.packb([0, 2, "echo", [2]]) * 5000)
+    replies = peer.wait(5001)
+    assert replies[0] == [1, None, payload]
+    assert replies[1:] == [[2, None, 2]] * 5000
+    assert not rig.connections.partial
+
+
+def test_a_message_may_have_exactly_as_many_bytes_as_allowed(make_rig: Callable[..., Rig]) -> None:
+    """One byte more ends its connection."""
+    message = msgpack.packb([0, 1, "echo", [b"x" * 70_000]])
+    peer = make_rig(max_message_size=len(message)).connect()
+    peer.send(message + msgpack.packb([0, 2, "echo", [2]]) * 100)
+    assert len(peer.wait(101)) == 101
+    peer = make_rig(max_message_size=len(message) - 1).connect()
+    peer.send(message)
+    peer.wait_end()
+    assert peer.replies == []
+
+
+GARBAGE = [
+    b"\xc1",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"\x00",
+    b"\x90",
+    b"\x80",
+    b"\xa3abc",
+    b"\x94\x01\x01\xc0\xc0",
+    b"\x94\x03\x01\xa1m\x90",
+    b"\x94\xc2\x01\xa8rpc.ping\x90",
+    b"\x94\xc3\x01\xa8rpc.ping\x90",
+    b"\x94\xc0\x01\xa8rpc.ping\x90",
+    b"\x94\xcb\x00\x00\x00\x00\x00\x00\x00\x00\x01\xa8rpc.ping\x90",
+    b"\x94\xa0\x01\xa8rpc.ping\x90",
+    b"\x94\x90\x01\xa8rpc.ping\x90",
+    b"\x94\x00\xff\xa8rpc.ping\x90",
+    b"\x94\x00\xc3\xa8rpc.ping\x90",
+    b"\x94\x00\xc0\xa8rpc.ping\x90",
+    b"\x94\x00\xcf\x00\x00\x00\x01\x00\x00\x00\x00\xa8rpc.ping\x90",
+    b"\x94\x00\x01\xc4\x08rpc.ping\x90",
+    b"\x94\x00\x01\xa8rpc.ping\x80",
+    b"\x94\x00\x01\xa8rpc.ping\xc0",
+    b"\x94\x00\x01\x91\xa1m\x90",
+    b"\x93\x00\x01\xa8rpc.ping",
+    b"\x95\x00\x01\xa8rpc.ping\x90\x90",
+    b"\x93\x02\xa8rpc.ping\xc0",
+    b"\x94\x02\xa8rpc.ping\x90\x90",
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\x94\x00\x01\xa1m\x91\x81\x80\x01",
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=lambda data: repr(data[:12]))
+def test_bytes_that_are_not_messagepack_rpc_close_the_connection(
+    rig: Rig, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With one log line that names the peer; a call of another connection that runs meanwhile is answered."""
+    bad, good = rig.connect(), rig.connect()
+    good.post("wait", "gate")
+    until(lambda: rig.service.began)
+    bad.send(garbage)
+    bad.wait_end()
+    assert bad.replies == []
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Closing the connection of 127.0.0.1:4711: found ")
+    rig.service.open("gate")
+    assert good.wait(1) == [[1, None, "gate"]]
+    assert bad.connection not in rig.connections.open
+    assert rig.engine.is_quiet
+
+
+def test_calls_before_the_garbage_are_not_left_in_the_queue(rig: Rig) -> None:
+    """They run, or are gone; in any case the worker comes to rest and its log has one line."""
+    for garbage in (b"\xc1", b"\x05", b"\x94\x01\x01\xc0\xc0", b"\x05\x05\xc1"):
+        peer = rig.connect()
+        peer.send(msgpack.packb([0, 1, "echo", [1]]) * 50 + garbage)
+        peer.wait_end()
+        until(lambda: rig.engine.is_quiet)
+    assert rig.connect().call("echo", 1) == 1
+
+
+def test_a_worker_serves_on_after_random_bytes(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Two hundred connections of noise."""
+    caplog.set_level("CRITICAL")
+    noise = random.Random(7)
+    good = rig.connect()
+    for number in range(200):
+        bad = rig.connect()
+        bad.sock.send(noise.randbytes(noise.randrange(1, 300)))
+        if number % 10 == 0:
+            assert good.call("echo", number) == number
+        bad.sock.close()
+    assert good.call("echo", 1) == 1
+    until(lambda: rig.connections.open == {good.connection})
+
+
+# -- pending calls
+
+
+def test_a_connection_may_have_only_so_many_unanswered_calls(make_rig: Callable[..., Rig]) -> None:
+    """Past it the worker stops reading that connection, and no other; it reads on when half of them are answered."""
+    rig = make_rig(max_pending_calls=10)
+    peer, other = rig.connect(), rig.connect()
+    for number in range(60):
+        peer.post("wait", number)
+        gevent.sleep(0.001)
+    gevent.sleep(0.05)
+    begun = len(rig.service.began)
+    assert 11 <= begun < 60
+    for number in range(60, 90):
+        peer.post("wait", number)
+    gevent.sleep(0.05)
+    assert len(rig.service.began) == begun
+    assert other.call("echo", "served") == "served"
+    rig.service.open(*range(begun - 5))
+    until(lambda: len(rig.service.began) > begun + 1)
+    rig.service.open(*range(90))
+    assert len(peer.wait(90)) == 90
+    assert peer.connection.pending == 0
+
+
+def test_notifications_count_as_pending_calls(make_rig: Callable[..., Rig]) -> None:
+    """A flood of them is bounded, too, and goes on."""
+    rig = make_rig(max_pending_calls=10)
+    peer = rig.connect()
+    for number in range(40):
+        peer.notify("wait", number)
+        gevent.sleep(0.001)
+    gevent.sleep(0.05)
+    assert 11 <= len(rig.service.began) < 40
+    rig.service.open(*range(40))
+    until(lambda: len(rig.service.ended) == 40)
+    assert peer.call("echo", 1) == 1
+
+
+# -- output
+
+
+def test_a_peer_that_does_not_read_is_waited_for(make_rig: Callable[..., Rig]) -> None:
+    """Its unsent output is bounded by the high-water mark, its calls wait; others are served, and nothing is lost."""
+    rig = make_rig()
+    slow, other = rig.connect(buffer_bytes=16_384), rig.connect()
+    for _ in range(200):
+        slow.post("large", 100_000)
+    gevent.sleep(0.1)
+    begun = rig.service.began.count(100_000)
+    assert HIGH_WATER_BYTES // 100_000 <= begun <= HIGH_WATER_BYTES // 100_000 + 5
+    assert other.call("echo", 1) == 1
+    assert slow.connection.is_choked
+    replies = slow.wait(200)
+    assert [reply[0] for reply in replies] == list(range(1, 201))
+    assert all(len(reply[2]) == 100_000 for reply in replies)
+    assert not slow.connection.is_choked
+    assert not rig.connections.unsent
+    assert slow.call("echo", 2) == 2
+
+
+def test_a_reply_larger_than_all_buffers_arrives_whole(make_rig: Callable[..., Rig]) -> None:
+    """And small ones behind it in their order."""
+    rig = make_rig()
+    peer = rig.connect(buffer_bytes=8192)
+    peer.post("large", 5_000_000)
+    for number in range(20):
+        peer.post("echo", number)
+    replies = peer.wait(21)
+    assert len(replies[0][2]) == 5_000_000
+    assert [reply[2] for reply in replies[1:]] == list(range(20))
+
+
+def test_a_choked_peer_that_goes_leaves_nothing_behind(make_rig: Callable[..., Rig]) -> None:
+    """Its deferred calls and unsent output go with it."""
+    rig = make_rig()
+    peer = rig.connect(tcp=True, buffer_bytes=8192)
+    for _ in range(100):
+        peer.post("large", 100_000)
+    until(lambda: peer.connection.is_choked)
+    peer.reset()
+    until(lambda: not rig.connections.open)
+    until(lambda: rig.engine.is_quiet)
+    assert not rig.connections.unsent
+    assert rig.connect().call("echo", 1) == 1
+
+
+# -- the client's end
+
+
+def test_after_a_clients_end_of_file_its_calls_are_answered(rig: Rig) -> None:
+    """Those that run and those that wait; then the connection is closed."""
+    peer = rig.connect()
+    peer.post("wait", "gate")
+    peer.post("echo", 2)
+    peer.shut()
+    assert peer.wait(1) == [[2, None, 2]]
+    gevent.sleep(0.02)
+    assert not peer.connection.is_closed
+    rig.service.open("gate")
+    assert peer.wait(2)[1] == [1, None, "gate"]
+    peer.wait_end()
+    assert not rig.connections.open
+
+
+def test_an_end_of_file_after_a_large_unread_reply(make_rig: Callable[..., Rig]) -> None:
+    """Everything is sent before the end."""
+    rig = make_rig()
+    peer = rig.connect(buffer_bytes=8192)
+    for _ in range(30):
+        peer.post("large", 100_000)
+    peer.shut()
+    gevent.sleep(0.02)
+    assert len(peer.wait(30)) == 30
+    peer.wait_end()
+    until(lambda: not rig.connections.open)
+
+
+def test_an_end_of_file_in_mid_message_ends_the_connection(rig: Rig) -> None:
+    """What is incomplete is nobody's call."""
+    peer = rig.connect()
+    peer.post("echo", 1)
+    peer.send(b"\x94\x00\x05\xa4ec")
+    peer.shut()
+    assert peer.wait(1) == [[1, None, 1]]
+    peer.wait_end()
+    assert rig.service.began == [1]
+    assert not rig.connections.partial
+
+
+def test_after_a_reset_calls_run_on_and_their_replies_are_counted(rig: Rig) -> None:
+    """Dropped, every one of them."""
+    peer = rig.connect(tcp=True)
+    for number in range(5):
+        peer.post("wait", number)
+    until(lambda: len(rig.service.began) == 5)
+    peer.reset()
+    until(lambda: peer.connection.is_closed)
+    assert rig.engine.active_calls == 5
+    rig.service.open(*range(5))
+    until(lambda: rig.engine.is_quiet and rig.connections.dropped_replies == 5)
+    assert len(rig.service.ended) == 5
+
+
+def test_replies_that_cannot_be_sent_are_counted(rig: Rig) -> None:
+    """All that were to leave together."""
+    peer = rig.connect()
+    for number in range(7):
+        peer.post("wait", number)
+    until(lambda: len(rig.service.began) == 7)
+    peer.sock.close()
+    rig.service.open(*range(7))
+    until(lambda: peer.connection.is_closed and rig.engine.is_quiet)
+    assert rig.connections.dropped_replies == 7
+
+
+def test_a_closed_connection_can_be_told_anything(rig: Rig) -> None:
+    """Whatever still holds it may call it: nothing happens, and above all not to another's descriptor."""
+    peer = rig.connect()
+    connection = peer.connection
+    connection.close()
+    other = rig.connect()
+    for tell in (connection.stop_reading, connection.seal, connection.flush, connection.resume_starved):
+        tell()
+    connection.close("again")
+    gevent.sleep(0.01)
+    assert rig.connections.open == {other.connection}
+    assert not rig.connections.lingering
+    assert other.call("echo", 1) == 1
+
+
+# -- deadlines
+
+
+def test_an_idle_connection_is_closed(make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
+    """After idle_timeout without a message; not one whose call runs."""
+    caplog.set_level("INFO")
+    rig = make_rig(idle_timeout=0.1)
+    idle, busy = rig.connect(), rig.connect()
+    busy.post("wait", "gate")
+    until(lambda: rig.service.began)
+
+    def swept() -> bool:
+        rig.connections.sweep()
+        return idle.connection.is_closed
+
+    until(swept)
+    assert not busy.connection.is_closed
+    assert caplog.messages == ["Closing the connection of 127.0.0.1:4711: idle_timeout passed"]
+    rig.service.open("gate")
+    assert busy.wait(1)
+
+
+def test_messages_keep_a_connection_from_being_idle(make_rig: Callable[..., Rig]) -> None:
+    """However long it lasts."""
+    rig = make_rig(idle_timeout=0.2)
+    peer = rig.connect()
+    end = time.monotonic() + 0.6
+    while time.monotonic() < end:
+        assert peer.call("echo", 1) == 1
+        rig.connections.sweep()
+        gevent.sleep(0.02)
+
+
+def test_a_message_must_be_complete_in_time(make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
+    """From its first byte on; more bytes of it do not help, and whole messages before it do not count."""
+    caplog.set_level("INFO")
+    rig = make_rig(message_timeout=0.2)
+    slow, fine = rig.connect(), rig.connect()
+    fine.send(b"\x94\x00\x01")
+    assert not until(lambda: rig.connections.partial).keys() - {fine.connection}
+    fine.send(b"\xa4echo\x91\x01")
+    assert fine.wait(1) == [[1, None, 1]]
+    slow.send(msgpack.packb([0, 1, "echo", [1]]) + b"\xdc\xff\xff")
+
+    def dripped() -> bool:
+        if not slow.connection.is_closed:
+            slow.sock.send(b"\x01")
+        rig.connections.sweep()
+        return slow.connection.is_closed
+
+    until(dripped)
+    assert caplog.messages == ["Closing the connection of 127.0.0.1:4711: message_timeout passed"]
+    gevent.sleep(0.25)
+    rig.connections.sweep()
+    assert not fine.connection.is_closed
+
+
+def test_each_message_has_its_own_time(make_rig: Callable[..., Rig]) -> None:
+    """A stream whose pieces always end in mid-message goes on as long as its messages get complete."""
+    rig = make_rig(message_timeout=0.15)
+    peer = rig.connect()
+    message = msgpack.packb([0, 1, "echo", [1]])
+    peer.send(message[:4])
+    end, sent = time.monotonic() + 0.6, 0
+    while time.monotonic() < end:
+        peer.send(message[4:] + message[:4])
+        sent += 1
+        gevent.sleep(0.02)
+        rig.connections.sweep()
+        assert not peer.connection.is_closed
+    assert len(peer.wait(sent)) == sent
+
+
+def test_replies_must_be_read_in_time(make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
+    """A peer that reads a little keeps its connection, one that reads nothing loses it."""
+    caplog.set_level("INFO")
+    rig = make_rig(write_timeout=0.3)
+    dead, slow = rig.connect(buffer_bytes=8192), rig.connect(buffer_bytes=8192)
+    for peer in (dead, slow):
+        peer.post("large", 3_000_000)
+    end = time.monotonic() + 0.9
+    read = 0
+    while time.monotonic() < end or not dead.connection.is_closed:
+        read += len(slow.sock.recv(8192)) if rig.connections.unsent else 0
+        rig.connections.sweep()
+        gevent.sleep(0.005)
+    assert read < 3_000_000
+    assert not slow.connection.is_closed
+    assert caplog.messages == ["Closing the connection of 127.0.0.1:4711: write_timeout passed"]
+
+
+# -- retiring
+
+
+def test_quiet_connections_are_ended(rig: Rig) -> None:
+    """Those that have nothing under way and were silent for a while; the others are served on."""
+    quiet, busy, talking = rig.connect(), rig.connect(), rig.connect()
+    busy.post("wait", "gate")
+
+    def ended() -> bool:
+        talking.call("echo", 1)
+        rig.connections.finish_quiet(0.1)
+        return quiet.look() is not None and quiet.is_at_end
+
+    until(ended)
+    assert busy.connection in rig.connections.open
+    assert not talking.is_at_end
+    rig.service.open("gate")
+    assert busy.wait(1)
+    until(lambda: rig.connections.finish_quiet(0.1) or (busy.look() and busy.is_at_end))
+
+
+def test_the_end_is_said_and_the_peer_has_a_moment_to_read(rig: Rig) -> None:
+    """The socket goes when the peer has closed its side, or after a second: what it sends meanwhile is not run."""
+    polite, deaf = rig.connect(), rig.connect()
+    for peer in (polite, deaf):
+        peer.call("echo", 1)
+    rig.connections.stop_reading()
+    polite.post("echo", 2)
+    for peer in (polite, deaf):
+        peer.wait_end()
+    assert rig.connections.open == {polite.connection, deaf.connection}
+    polite.sock.close()
+    until(lambda: polite.connection.is_closed)
+
+    def swept() -> bool:
+        rig.connections.sweep()
+        return deaf.connection.is_closed
+
+    began = time.monotonic()
+    until(swept)
+    assert time.monotonic() - began > 0.5
+    assert rig.service.began == [1, 1]
+
+
+def test_running_calls_are_answered_before_the_end(rig: Rig) -> None:
+    """A stop of the whole cluster reads nothing more, but what runs is answered."""
+    peer = rig.connect()
+    for number in range(5):
+        peer.post("wait", number)
+    until(lambda: len(rig.service.began) == 5)
+    rig.connections.stop_reading()
+    peer.post("echo", "too late")
+    rig.service.open(*range(5))
+    assert len(peer.wait(5)) == 5
+    peer.wait_end()
+    assert len(peer.replies) == 5
+
+
+def test_the_count_of_connections_is_told(rig: Rig) -> None:
+    """With each that comes and goes: the scoreboard shows it."""
+    counts: list[int] = []
+    rig.connections.on_count = counts.append
+    one, two = rig.connect(), rig.connect()
+    one.sock.close()
+    two.sock.close()
+    until(lambda: not rig.connections.open)
+    assert counts == [1, 2, 1, 0]
+
+
+def test_a_connections_peer_is_named_in_log_lines(rig: Rig) -> None:
+    """As an address is written; a Unix socket has none."""
+    connection = rig.connect().connection
+    for address, name in [
+        (("10.0.0.1", 5), "10.0.0.1:5"),
+        (("::1", 5, 0, 0), "[::1]:5"),
+        ("", "a Unix socket"),
+        (b"\0x", "a Unix socket"),
+    ]:
+        connection._address = address
+        assert connection.peer == name
+
+
+def test_thousands_of_connections_leave_nothing_behind(rig: Rig) -> None:
+    """Descriptors and books are as before, whatever way each ended."""
+    before = len(os.listdir("/proc/self/fd"))
+    for round_number in range(20):
+        peers = [rig.connect(tcp=number % 2 == 0) for number in range(20)]
+        for number, peer in enumerate(peers):
+            peer.post("echo", number)
+            peer.send(b"\xc1" if number % 5 == 1 else b"\x94\x00")
+        for number, peer in enumerate(peers):
+            peer.reset() if number % 4 == 0 else peer.sock.close()
+        until(lambda: not rig.connections.open, f"round {round_number}")
+        rig.peers.clear()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not rig.connections.partial
+    assert not rig.connections.unsent
+    assert rig.engine.is_quiet
+    assert rig.cells[Cell.ACTIVE_CALLS] == 0

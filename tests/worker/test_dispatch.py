@@ -1,0 +1,300 @@
+"""Which names callers may call, and what an exception becomes: the registry and the texts of errors."""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any, Callable
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpccluster.demo import Demo
+from rpccluster.errors import ServiceUnfit
+from rpccluster.service import Service, WorkerInfo, rpc
+from rpccluster.worker.dispatch import Method, Registry, error_text, is_misfit, not_found_text
+
+RESERVED = ["rpc.ping", "rpc.discover"]
+
+
+def registry(service: object, call_timeout: float = 0) -> Registry:
+    """A registry that notes the limits it is asked to keep, on the functions."""
+
+    def wrap(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        limited = functools.partial(function)
+        limited.seconds = seconds  # type: ignore[attr-defined]
+        return limited
+
+    return Registry(service, call_timeout, wrap)
+
+
+class Everything(Service):
+    """What a class may have."""
+
+    constant = 5
+    NestedClass = dict
+    dangerous = property(lambda self: 1 / 0)
+
+    def __init__(self) -> None:
+        self.instance_callable = lambda: "instance"
+        self.instance_value = 3
+
+    def __call__(self) -> None: ...
+
+    def plain(self, a: int, b: int = 2) -> int:
+        """Add."""
+        return a + b
+
+    @staticmethod
+    def static(a: int) -> int:
+        return a
+
+    @classmethod
+    def of_class(cls) -> str:
+        return cls.__name__
+
+    def _private(self) -> None: ...
+
+    def __mangled(self) -> None: ...
+
+    def worker_started(self, worker: WorkerInfo) -> None: ...
+
+    @rpc(name="math.add")
+    def renamed(self) -> None: ...
+
+    built_in = len
+
+
+def test_public_callables_are_the_methods() -> None:
+    """Methods, static and class methods, callables of the instance, builtins; and the reserved names."""
+    found = registry(Everything()).names
+    assert found == ["built_in", "instance_callable", "of_class", "plain", "math.add", "static", *RESERVED]
+
+
+def test_nothing_else_is() -> None:
+    """Private names, hooks, values, classes, properties (which are not even looked at), what `object` has."""
+    found = set(registry(Everything()).names)
+    assert not found & {"_private", "_Everything__mangled", "__call__", "__init__", "worker_started", "worker_stopping"}
+    assert not found & {"constant", "instance_value", "NestedClass", "dangerous", "renamed"}
+
+
+def test_an_overridden_hook_is_still_no_method() -> None:
+    """Nothing inherited from `Service` is, nor what takes its place."""
+
+    class Hooked(Service):
+        def worker_stopping(self, worker: WorkerInfo) -> None: ...
+
+        def go(self) -> None: ...
+
+    assert registry(Hooked()).names == ["go", *RESERVED]
+
+
+def test_inherited_methods_are_methods() -> None:
+    """From any other base."""
+
+    class Child(Demo):
+        def more(self) -> None: ...
+
+    assert set(registry(Child()).names) == {*registry(Demo()).names, "more"}
+
+
+def test_an_object_or_a_module_may_serve() -> None:
+    """Deriving from `Service` is optional."""
+    module = types.ModuleType("m")
+    module.go = lambda: 1  # type: ignore[attr-defined]
+    assert registry(module).names == ["go", *RESERVED]
+    assert registry(types.SimpleNamespace(go=print)).names == ["go", *RESERVED]
+
+
+def test_an_object_that_makes_up_its_names_may_serve() -> None:
+    """A proxy: `__dir__` and `__getattr__` are all it has."""
+
+    class Proxy:
+        def __dir__(self) -> list[str]:
+            return ["go", "value"]
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "go":
+                return lambda: "went"
+            if name == "value":
+                return 5
+            raise AttributeError(name)
+
+    found = registry(Proxy())
+    assert found.names == ["go", *RESERVED]
+    assert found.table["go"][0]() == "went"
+
+
+def test_a_dotted_name_is_a_name_and_no_walk() -> None:
+    """There is one dict of names, and nothing is looked up in attributes."""
+    found = registry(Everything())
+    assert "math.add" in found.table
+    assert not {"plain.__self__", "plain.__func__", "NestedClass.keys"} & set(found.table)
+
+
+def test_numbers_are_places() -> None:
+    """Counted from 1: the master knows the names by them."""
+    found = registry(Everything())
+    assert [method.number for method in found.methods.values()] == list(range(1, len(found.names) + 1))
+    assert {name: number for name, (_, number) in found.table.items()} == {
+        name: method.number for name, method in found.methods.items()
+    }
+    assert found.names[0] == "built_in"
+
+
+# -- marks
+
+
+def test_a_mark_renames_and_bounds() -> None:
+    """`timeout` of the mark counts before call_timeout; 0 means none."""
+
+    class Marked:
+        @rpc(name="a-name", timeout=2)
+        def one(self) -> None: ...
+
+        @rpc(timeout=0)
+        def two(self) -> None: ...
+
+        def three(self) -> None: ...
+
+        @rpc(name="dotted.name")
+        def four(self) -> None: ...
+
+    found = registry(Marked(), call_timeout=9)
+    limits = {name: function.seconds for name, (function, _) in found.table.items()}  # type: ignore[attr-defined]
+    assert limits == {"a-name": 2, "dotted.name": 9, "two": 0, "three": 9, "rpc.ping": 0, "rpc.discover": 0}
+
+
+def test_a_mark_does_not_publish_what_is_private() -> None:
+    """The underscore counts."""
+
+    class Sly:
+        @rpc(name="public")
+        def _private(self) -> None: ...
+
+        def go(self) -> None: ...
+
+    assert registry(Sly()).names == ["go", *RESERVED]
+
+
+# -- what cannot serve
+
+
+def test_an_object_without_methods_cannot_serve() -> None:
+    """Its class is named."""
+    for service in (object(), Service(), types.SimpleNamespace(a=1)):
+        with pytest.raises(ServiceUnfit, match=f"found no public methods in {type(service).__name__}"):
+            registry(service)
+
+
+def test_a_name_may_stand_once() -> None:
+    """Whoever gave it."""
+
+    class Twice:
+        @rpc(name="b")
+        def a(self) -> None: ...
+
+        def b(self) -> None: ...
+
+    with pytest.raises(ServiceUnfit, match="found two methods named 'b'"):
+        registry(Twice())
+
+
+def test_a_coroutine_cannot_be_called_as_it_is() -> None:
+    """It would return a coroutine that nobody awaits."""
+
+    class Async:
+        async def go(self) -> None: ...
+
+    with pytest.raises(ServiceUnfit, match="found the coroutine method 'go'"):
+        registry(Async())
+
+
+# -- reserved names
+
+
+def test_ping_says_pong() -> None:
+    """Whatever the service has."""
+    assert registry(Demo()).table["rpc.ping"][0]() == "pong"
+
+
+def test_discover_tells_signatures_and_docstrings() -> None:
+    """As a person reads them, of every method, and in a form that can be packed."""
+    told = registry(Everything()).discover()
+    assert set(told) == set(registry(Everything()).names)
+    assert told["plain"] == {"signature": "(a: 'int', b: 'int' = 2) -> 'int'", "doc": "Add."}
+    assert told["math.add"]["doc"] == ""
+    assert msgpack.unpackb(msgpack.packb(told)) == told
+
+
+# -- errors
+
+
+def test_the_words_for_an_unknown_method_are_msgpackrpcs() -> None:
+    """With the quotes, whatever the name."""
+    assert not_found_text("nope") == "'nope' method not found"
+    assert not_found_text("it's") == "'it's' method not found"
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Deadly(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class NotText(Exception):
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("boom"), "ValueError: boom"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (ValueError(), "ValueError: "),
+        (SystemExit(3), "SystemExit: 3"),
+        (Silent(), "Silent: (its message cannot be had)"),
+        (Deadly(), "Deadly: (its message cannot be had)"),
+        (NotText(), "NotText: (its message cannot be had)"),
+        (ValueError("a\nb"), "ValueError: a\nb"),
+        (ValueError("Grüße \udcff"), "ValueError: Grüße \udcff"),
+        (ValueError("\ud800 lone"), "ValueError: \\ud800 lone"),
+        (ValueError("x" * 20_000), "ValueError: " + "x" * 10_000),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_exception_becomes_its_class_and_message(error: BaseException, text: str) -> None:
+    """Whatever its own `__str__` does; and what cannot be sent is escaped."""
+    assert error_text(error) == text
+
+
+@given(st.text(st.characters() | st.characters(categories=["Cs"])))
+def test_every_error_can_be_packed(message: str) -> None:
+    """A lone surrogate in it must not cost the worker a greenlet."""
+    packer = msgpack.Packer(unicode_errors="surrogateescape")
+    packer.pack(error_text(ValueError(message)))
+
+
+def plain(a: int, b: int = 2) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("params", "misfit"), [([], True), ([1], False), ([1, 2], False), ([1, 2, 3], True)], ids=str
+)
+def test_params_that_do_not_fit_the_signature(params: list[Any], misfit: bool) -> None:
+    """Too few, too many."""
+    assert is_misfit(Method("plain", 1, plain, plain), params) == misfit
+
+
+def test_a_builtin_that_tells_no_signature_fits() -> None:
+    """Nobody can say otherwise."""
+    method = Method("min", 1, min, min)
+    assert not is_misfit(method, [])
+    assert method.signature() in ("(...)", "(*args, key=None, default=None)")
