@@ -184,8 +184,8 @@ def _replace(situation: Situation, leaving: set[WorkerHandle], now: float) -> It
     """One successor at a time, that of the worker overdue longest; ``leaving`` have theirs."""
     if situation.staged_generation is not None:
         return
-    if any(worker.state is WorkerState.BOOTING and worker.is_holding for worker in situation.workers):
-        return
+    if any(worker.state is WorkerState.BOOTING and not worker.is_expected_to_end for worker in situation.workers):
+        return  # one that hangs, too: its burial may end a reload's replacing
     retiring = len(leaving) + sum(worker.state is WorkerState.RETIRING for worker in situation.workers)
     if retiring >= situation.number_workers:  # successors must not pile up beside slow leavers
         return

@@ -177,8 +177,9 @@ class Toy(RuleBasedStateMachine):
 
     @invariant()
     def nobody_starts_twice_at_once(self) -> None:
-        """At most one worker boots in each slot, those that are on their way out left aside."""
-        slots = [each.slot for each in self.workers if each.state is WorkerState.BOOTING and each.is_holding]
+        """At most one worker boots in each slot, and beside it perhaps a reload's first."""
+        booting = [each for each in self.workers if each.state is WorkerState.BOOTING and each.is_holding]
+        slots = [each.slot for each in booting if each is not self.candidate]
         assert len(slots) == len(set(slots))
 
     @invariant()
@@ -188,7 +189,10 @@ class Toy(RuleBasedStateMachine):
         successors = [
             each
             for each in self.workers
-            if each.state is WorkerState.BOOTING and not each.is_expected_to_end and each.slot in serving
+            if each.state is WorkerState.BOOTING
+            and not each.is_expected_to_end
+            and each.slot in serving
+            and each is not self.candidate
         ]
         assert len({each.slot for each in successors}) <= 1
 

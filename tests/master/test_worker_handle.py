@@ -104,7 +104,7 @@ def test_a_booting_worker_cannot_be_told_to_retire() -> None:
     [
         (booting(), False, True, False),
         (ready(), True, True, False),
-        (ready(questioned_at=1.0), True, False, False),
+        (ready(questioned_at=1.0), False, False, False),
         (ready(kill_reason=HUNG), False, False, False),
         (ready(kill_reason="quick stop"), False, False, True),
         (booting(kill_reason="scaled down"), False, False, True),
