@@ -319,7 +319,7 @@ def test_a_closed_connection_can_be_told_anything(rig: Rig) -> None:
     connection = peer.connection
     connection.close()
     other = rig.connect()
-    for tell in (connection.stop_reading, connection.flush, connection.resume_starved, connection.end_notification):
+    for tell in (connection.stop_reading, connection.flush, connection.resume_starved):
         tell()
     connection.close("again")
     gevent.sleep(0.01)
