@@ -96,12 +96,14 @@ def test_every_phase_is_shown(phase: Phase) -> None:
     assert made.is_stopping == (phase in (Phase.LEAVING, Phase.STOPPING, Phase.QUITTING))
 
 
-def test_settled_means_that_nobody_comes_or_goes() -> None:
-    """As many as wanted serve, and there are no others."""
+def test_settled_means_that_the_slots_wanted_serve_and_no_other_is_left() -> None:
+    """Recycling, which goes on for ever where it is wanted, unsettles nothing: its slots are served."""
     assert cluster(ready(0), ready(1)).is_settled()
+    assert cluster(ready(0), retiring(0), booting(0), number_workers=1).is_settled()
     assert not cluster(ready(0), booting(1)).is_settled()
-    assert not cluster(ready(0), retiring(0), number_workers=1).is_settled()
     assert not cluster(ready(0), number_workers=2).is_settled()
+    assert not cluster(ready(0), ready(1), number_workers=1).is_settled()
+    assert not cluster(ready(0), retiring(1), number_workers=1).is_settled()
 
 
 def test_rolled_means_that_nobody_older_fills_a_slot() -> None:

@@ -135,11 +135,13 @@ def test_long_ones_answer_when_they_have_ended(
 
 
 @pytest.mark.parametrize(("params", "is_quick"), [([], False), ([False], False), ([True], True)])
-def test_stop_answers_when_the_workers_are_gone(asked: Asked, params: list[Any], is_quick: bool) -> None:
-    """Not before; ``true`` means now."""
+def test_stop_answers_when_the_master_ends(asked: Asked, params: list[Any], is_quick: bool) -> None:
+    """Not when its workers are gone: whoever asked may start anew at once. ``true`` means now."""
     assert asked("stop", *params) == []
     assert asked.master.told == [("stop", is_quick)]
     asked.master.cluster.workers = []
+    assert asked.look() == []
+    asked.operations.end()
     assert asked.look() == [(None, True)]
 
 

@@ -221,9 +221,11 @@ def test_a_reload_goes_before_recycling() -> None:
     assert decided(ready(0), ready(1, overdue=Overdue(1.0, "x")), staged_generation=2) == [Spawn(0, 2)]
 
 
-def test_a_reload_waits_for_whoever_boots() -> None:
-    """One start at a time."""
-    assert decided(ready(0), booting(1), staged_generation=2) == []
+def test_a_reload_waits_for_no_slot() -> None:
+    """What keeps one vacant, or booting for ever, may be what the reload is to mend."""
+    assert decided(ready(0), booting(1), staged_generation=2) == [Spawn(0, 2)]
+    assert decided(booting(0), number_workers=1, staged_generation=2) == [Spawn(0, 2)]
+    assert decided(ready(0), number_workers=2, staged_generation=2) == [Spawn(0, 2), Spawn(1, 1)]
 
 
 def test_an_overtaken_candidate_is_not_waited_for() -> None:
