@@ -129,10 +129,17 @@ class Supervisor:
         self._broker.turn(now, may_move=not self._cluster.situation().is_ending)
         if now - self._watched_at >= WATCH_SECONDS:
             watched, self._watched_at = min(now - self._watched_at, LONGEST_WATCH_SECONDS), now
-            for worker in self._cluster.workers:
-                worker.watch(watched, now, self._cluster.options.max_memory)
-                if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
-                    self._cluster.restarts.note_survivor()
+            self._watch(watched, now)
+
+    def _watch(self, watched: float, now: float) -> None:
+        """Look at the scoreboard; ``watched`` seconds have passed under our eyes since the last look."""
+        cluster, is_ending = self._cluster, self._cluster.situation().is_ending
+        for worker in cluster.workers:
+            worker.watch(watched, now, cluster.options.max_memory)
+            if not is_ending:
+                worker.serve_on(now + cluster.options.graceful_timeout + KILL_SLACK_SECONDS)
+            if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
+                cluster.restarts.note_survivor()
 
     def _start_heir(self) -> Upgrade | None:
         """Start a new master that inherits what this one holds."""

@@ -92,9 +92,8 @@ def test_no_server() -> None:
     """Without a server the future has the error; params that cannot be packed raise at once."""
     with serve() as server:
         address = server.address
-    with Client(address) as client:
-        with pytest.raises(ConnectFailed):
-            client.call_async("sum", 1).result(10)
+    with Client(address) as client, pytest.raises(ConnectFailed):
+        client.call_async("sum", 1).result(10)
     with serve() as server, Client(server.address) as client, pytest.raises(TypeError):
         client.call_async("echo", object())
 

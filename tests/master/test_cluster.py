@@ -103,6 +103,8 @@ def test_settled_means_that_nobody_comes_or_goes() -> None:
     assert not cluster(ready(0), booting(1)).is_settled()
     assert not cluster(ready(0), retiring(1), number_workers=1).is_settled()
     assert not cluster(ready(0), number_workers=2).is_settled()
+    assert not cluster(ready(0), ready(1), number_workers=1).is_settled()
+    assert not cluster(ready(0), retiring(1), number_workers=1).is_settled()
 
 
 def test_rolled_means_that_nobody_older_fills_a_slot() -> None:
