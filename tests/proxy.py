@@ -86,30 +86,36 @@ class Proxy:
                     client.close()
                     continue
                 self._sockets += [client, server]
+                is_cut = threading.Event()
                 ends = (harm.cut_request_after, harm.half_close_request_after)
-                self._start(self._pass_on, client, server, harm, *ends)
+                self._start(self._pass_on, client, server, harm, is_cut, *ends)
                 ends = (harm.cut_reply_after, harm.half_close_reply_after)
-                self._start(self._pass_on, server, client, harm, *ends)
+                self._start(self._pass_on, server, client, harm, is_cut, *ends)
 
     def _pass_on(
-        self, source: socket.socket, sink: socket.socket, harm: Harm, cut: int | None, half_close: int | None
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        harm: Harm,
+        is_cut: threading.Event,
+        cut: int | None,
+        half_close: int | None,
     ) -> None:
         end = cut if half_close is None else half_close
         passed = 0
-        try:
+        with contextlib.suppress(OSError):
             while passed != end:
                 data = source.recv(harm.piece if end is None else min(harm.piece, end - passed))
-                if not data:
-                    sink.shutdown(socket.SHUT_WR)
+                if is_cut.is_set():
                     return
+                if not data:
+                    return sink.shutdown(socket.SHUT_WR)
                 time.sleep(harm.delay_seconds)
                 sink.sendall(data)
                 passed += len(data)
             if half_close is not None:
-                sink.shutdown(socket.SHUT_WR)
-                return
-        except OSError:
-            pass
+                return sink.shutdown(socket.SHUT_WR)
+        is_cut.set()
         for sock in (source, sink):
             _reset(sock) if harm.reset else _shutdown(sock)
 
@@ -130,4 +136,6 @@ def _shutdown(sock: socket.socket) -> None:
 def _reset(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.shutdown(socket.SHUT_RD)  # wakes the thread that receives: until it lets go, close() does nothing
+    with contextlib.suppress(OSError):
         sock.close()
