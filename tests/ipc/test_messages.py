@@ -43,7 +43,7 @@ EVERY = [
     Serving(4711),
     Go(),
     Release(64),
-    Released(),
+    Released(3),
     Give(1 << 32 | 7, ["127.0.0.1", 4711], False, b"\x94\x00", b"\xff\x00", [[1, 2], [1, (1 << 32) - 1]]),
     Give((1 << 63) - 1, [], True, b"", b"", []),
     Adopted(5),
