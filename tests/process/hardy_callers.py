@@ -9,6 +9,7 @@ import random
 import selectors
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class HardyCallers(Callers):
     """As `Callers`; ``slow_share`` of the calls sleep ``slow_seconds``, ``large_share`` have large replies.
 
     ``lost`` are the connections that ended, ``uncertain`` the calls nobody knows of whether they ran: those under
-    way there, and those answered with WorkerLost.
+    way there, and those answered with WorkerLost or WorkerRetired; ``errors`` counts these.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class HardyCallers(Callers):
         self.answered_numbers: set[int] = set()
         self.uncertain: set[int] = set()
         self.lost: list[Loss] = []
-        self.worker_lost = 0
+        self.errors: Counter[str] = Counter()
 
     @property
-    def owners(self) -> set[int]:
-        """The workers that answered last, over all connections."""
-        return set(self._owners.values())
+    def owners(self) -> Counter[int]:
+        """How many connections each worker answered last."""
+        return Counter(self._owners.values())
 
     def oldest_pending_seconds(self) -> float:
         """How long the call has been under way that has been so longest."""
@@ -108,8 +109,8 @@ class HardyCallers(Callers):
         began = caller.pending.pop(msgid, None)
         if kind != 1 or began is None:
             self.faults.append(f"call {msgid}: {error!r}, {result!r}: not asked for, or answered already")
-        elif error is not None and str(error).startswith("WorkerLost: "):
-            self.worker_lost += 1
+        elif error is not None and str(error).startswith(("WorkerLost: ", "WorkerRetired: ")):
+            self.errors[str(error).partition(":")[0]] += 1
             self.uncertain.add(msgid)
         elif error is not None or result[0] != msgid:
             self.faults.append(f"call {msgid}: {error!r}, {result!r}")
