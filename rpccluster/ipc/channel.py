@@ -11,6 +11,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from rpccluster.errors import TruncatedDescriptors, UnknownMessage
 from rpccluster.ipc.fdpass import IN_MEMORY_FILE, memory_file, read_memory_file, receive_packet, send_packet
@@ -31,27 +32,35 @@ class Channel:
         self._socket = sock
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
         self.is_closed = False
+        self.is_barred = False  # the user has as many descriptors in flight as it may: flush again in a while
 
     def fileno(self) -> int:
         """The descriptor to watch; -1 after `close`."""
         return self._socket.fileno()
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._outbox) and not self.is_closed
+
+    @property
     def wants_to_write(self) -> bool:
         """Whether something waits for room: watch for writing, then call `flush`."""
-        return bool(self._outbox) and not self.is_closed
+        return self.has_unsent and not self.is_barred
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send ``message``, or queue it if there is no room. Descriptors are copied; a dead peer is no error."""
         data, copies = encode(message), [os.dup(descriptor) for descriptor in descriptors]
         if len(data) > LARGEST_PACKET:
             copies.append(memory_file(data))
-            data = IN_MEMORY_FILE
+            data = IN_MEMORY_FILE + encode(_stub(message))
         self._outbox.append((data, copies))
-        self.flush()
+        if len(self._outbox) == 1:  # else those before it wait for room, too
+            self.flush()
 
     def flush(self) -> None:
         """Send what is queued, as far as there is room."""
+        self.is_barred = False
         while self._outbox:
             data, descriptors = self._outbox[0]
             try:
@@ -59,7 +68,8 @@ class Channel:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno == errno.ETOOMANYREFS:  # the user has as many descriptors in flight as it may
+                if error.errno == errno.ETOOMANYREFS:
+                    self.is_barred = True
                     return
                 # else the peer is gone; `receive` will say so after its last messages
             self._outbox.popleft()
@@ -71,7 +81,7 @@ class Channel:
         taken: list[Message] = []
         while self._outbox:
             data, descriptors = self._outbox.popleft()
-            taken.append(decode(read_memory_file(descriptors.pop()) if data == IN_MEMORY_FILE else data))
+            taken.append(_decoded(data, descriptors))
             for descriptor in descriptors:
                 os.close(descriptor)
         return taken
@@ -81,13 +91,12 @@ class Channel:
 
         A dead peer's channel raises ECONNRESET before the messages it had queued: read on to the end. What cannot
         be understood is logged and dropped: it comes from another version, or from a service that wrote here.
+        A process that may hold no more descriptors gets the message without any; of a long one a stub.
         """
         found: list[tuple[Message, list[int]]] = []
         while not self.is_closed:
             try:
-                data, descriptors = receive_packet(self._socket, _PACKET_BYTES)
-                if data == IN_MEMORY_FILE and descriptors:
-                    data = read_memory_file(descriptors.pop())
+                data, descriptors = self._receive_packet()
                 if data:
                     found.append((_decoded(data, descriptors), descriptors))
                 else:
@@ -96,9 +105,16 @@ class Channel:
                 break
             except ConnectionResetError:
                 continue
-            except (UnknownMessage, TruncatedDescriptors) as error:
+            except UnknownMessage as error:
                 logger.error("Dropped a message between processes: %s", error)
         return found
+
+    def _receive_packet(self) -> tuple[bytes, list[int]]:
+        try:
+            return receive_packet(self._socket, _PACKET_BYTES)
+        except TruncatedDescriptors as error:
+            logger.error("A message came without its descriptors: %s", error)
+            return error.data, []
 
     def close(self) -> None:
         """Close this end and drop what is queued."""
@@ -109,9 +125,20 @@ class Channel:
         self._socket.close()
 
 
+def _stub(message: Any) -> Message:
+    """``message`` without its bytes: what is left of it if its memory file cannot be received."""
+    stub: Message = type(message)(*(b"" if isinstance(value, bytes) else value for value in message))
+    return stub
+
+
 def _decoded(data: bytes, descriptors: list[int]) -> Message:
-    """The message in ``data``. Raises `UnknownMessage`; then the descriptors are closed."""
+    """The message in ``data``, or in the memory file, which is taken from ``descriptors``.
+
+    Raises `UnknownMessage`; then the descriptors are closed.
+    """
     try:
+        if data.startswith(IN_MEMORY_FILE):
+            data = read_memory_file(descriptors.pop()) if descriptors else data[len(IN_MEMORY_FILE) :]
         return decode(data)
     except UnknownMessage:
         for descriptor in descriptors:

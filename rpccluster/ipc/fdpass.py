@@ -48,7 +48,7 @@ def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-        raise TruncatedDescriptors("descriptors were lost: this process may hold no more of them")
+        raise TruncatedDescriptors("descriptors were lost: this process may hold no more of them", data)
     return data, descriptors
 
 

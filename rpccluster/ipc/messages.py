@@ -79,7 +79,9 @@ class Release(NamedTuple):
 
 
 class Released(NamedTuple):
-    """Worker to master, after its `Give`s: that was all for the last `Release`."""
+    """Worker to master, after its ``number`` `Give`s: that was all for the last `Release`."""
+
+    number: int
 
 
 class Give(NamedTuple):

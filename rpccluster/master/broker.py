@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from rpccluster.ipc.channel import Channel
@@ -25,13 +24,15 @@ from rpccluster.ipc.messages import (
 )
 from rpccluster.log import logger
 from rpccluster.master.loop import Loop
+from rpccluster.master.transit import Ended, Figures, Grants, Transit
 from rpccluster.master.worker_handle import WorkerHandle, WorkerState
 
-__all__ = ["Broker", "Figures"]
+__all__ = ["Broker"]
 
 WINDOW = 64  # connections in transit at once: descriptors in flight count per user, unix(7)
 PATIENCE_SECONDS = 1.0  # for an adopter to say so; then what it has not read is taken back
 SILENT_SECONDS = 1.0  # a worker that shows no life for longer is not asked to adopt
+SHUN_SECONDS = 1.0  # nor one, for so long, that refused or from which something was taken back
 UNEVEN = 0.1  # of the mean: more than this between fullest and emptiest is worth moving connections
 
 
@@ -43,39 +44,18 @@ class Speaker(Protocol):
     def say(self, worker: WorkerHandle, message: Message, descriptors: Sequence[int] = ()) -> None: ...
 
 
-@dataclass(eq=False)
-class _Transit:
-    """A connection that is nobody's but the master's, or whose adopter has not spoken yet."""
-
-    give: Give
-    descriptor: int
-    began_at: float
-    adopter: WorkerHandle | None = None
-    sent_at: float = 0.0
-    is_with_heir: bool = False
-    is_read: bool = False  # by the adopter: it cannot be taken back any more
-    replies: list[Reply] = field(default_factory=list)
-
-
-@dataclass
-class Figures:
-    """What ``status`` tells of handovers; seconds are from giving to adopting."""
-
-    handed_over: int = 0
-    longest_seconds: float = 0.0
-    dropped_replies: int = 0
-
-
 class Broker:
     """All connections in transit."""
 
-    def __init__(self, loop: Loop, speaker: Speaker) -> None:
+    def __init__(self, loop: Loop, speaker: Speaker, first_serial: int = 1) -> None:
+        """``first_serial`` is the first worker's of this master; lower ones are those of its predecessors."""
         self._loop = loop
         self._speaker = speaker
-        self._transits: dict[int, _Transit] = {}
+        self._transits: dict[int, Transit] = {}
         self._owners: dict[int, WorkerHandle] = {}  # of connections that have moved at least once
-        self._asked: set[WorkerHandle] = set()  # told to release, and not done with it
-        self._gone: list[DonorGone] = []  # said while something was in transit, for its next owner
+        self._grants = Grants()
+        self._shunned: dict[WorkerHandle, float] = {}  # until when they are not asked to adopt
+        self._ended = Ended(first_serial)
         self.is_uneven = False
         self._heir: Channel | None = None
         self.figures = Figures()
@@ -94,20 +74,20 @@ class Broker:
         elif isinstance(message, Adopted):
             self._note_adopted(worker, message.cid, now)
         elif isinstance(message, Refused):
-            self._place_anew(self._transits.get(message.cid))
+            self._note_refused(worker, message.cid, now)
         elif isinstance(message, Reply):
             self._route(message)
         elif isinstance(message, Closed):
             self._owners.pop(message.cid, None)
         elif isinstance(message, Released):
-            self._asked.discard(worker)
+            self._grants.note_released(worker, message.number, now)
 
-    def _take(self, give: Give, descriptors: list[int], now: float) -> None:
+    def _take(self, give: Give, descriptors: list[int], now: float, giver: Channel | None = None) -> None:
         if not descriptors:  # this process had no room for it, and nobody else has it
             logger.error("A connection was lost on its way: no descriptor left")
             return
         self._owners.pop(give.cid, None)
-        self._transits[give.cid] = _Transit(give, descriptors[0], now)
+        self._transits[give.cid] = Transit(give, descriptors[0], now, giver)
 
     def _note_adopted(self, worker: WorkerHandle | None, cid: int, now: float) -> None:
         transit = self._transits.pop(cid, None)
@@ -116,13 +96,19 @@ class Broker:
         os.close(transit.descriptor)
         self.figures.handed_over += 1
         self.figures.longest_seconds = max(self.figures.longest_seconds, now - transit.began_at)
-        if worker is None:  # the heir has it, and follows it up
-            return
-        self._owners[cid] = worker
-        for reply in transit.replies:
-            self._speaker.say(worker, reply)
-        for gone in self._gone if transit.give.awaited else ():
-            self._speaker.say(worker, gone)
+        if transit.giver is not None:
+            self._send(transit.giver, Adopted(cid))
+        if worker is not None:  # else the heir has it, and was told already
+            self._owners[cid] = worker
+            for message in self._followers(transit):
+                self._send(worker.connections, message)
+
+    def _note_refused(self, worker: WorkerHandle, cid: int, now: float) -> None:
+        logger.warning("Worker (pid: %d) has no descriptor left for a connection", worker.pid)
+        self._shunned[worker] = now + SHUN_SECONDS
+        transit = self._transits.get(cid)
+        if transit is not None and transit.adopter is worker:
+            transit.adopter = None
 
     def _route(self, reply: Reply) -> None:
         """To whoever owns the connection now; if nobody does, it has ended."""
@@ -131,83 +117,101 @@ class Broker:
         if transit is not None and not transit.is_with_heir:
             transit.replies.append(reply)
         elif owner is not None:
-            self._speaker.say(owner, reply)
+            self._send(owner.connections, reply)
         elif self._heir is not None:
-            self._tell_heir(reply)
+            self._send(self._heir, reply)
         else:
             self.figures.dropped_replies += 1
 
+    # -- workers that have ended
+
     def note_gone(self, worker: WorkerHandle) -> None:
-        """``worker`` has ended, and all that it said has been heard."""
-        self._asked.discard(worker)
+        """``worker`` has ended, and all that it said has been heard. What it left unread goes to others."""
+        self._grants.forget(worker)
+        self._shunned.pop(worker, None)
         self._owners = {cid: owner for cid, owner in self._owners.items() if owner is not worker}
         for transit in self._transits.values():
             if transit.adopter is worker:  # it never said that it had it: it has done nothing with it
-                self._place_anew(transit)
+                transit.adopter = None
+        for message in _unread(worker):
+            if isinstance(message, Reply):  # for a connection that it gave on just before
+                self._route(message)
         self.spread_loss(DonorGone(worker.serial, False))
 
     def spread_loss(self, gone: DonorGone) -> None:
         """Let every owner answer the calls that died with a worker."""
-        if self._transits:
-            self._gone.append(gone)
+        self._ended.note(gone)
         for worker in self._speaker.workers:
             if worker.state is not WorkerState.BOOTING:
-                self._speaker.say(worker, gone)
+                self._send(worker.connections, gone)
         if self._heir is not None:
-            self._tell_heir(gone)
+            self._send(self._heir, gone)
+
+    def _followers(self, transit: Transit) -> list[Message]:
+        """For a new owner: the replies that came meanwhile, and who has ended of those whose replies it awaits."""
+        living = {worker.serial for worker in self._speaker.workers}
+        return [*transit.replies, *self._ended.among(transit.give.awaited, living)]
 
     # -- placing
 
     def turn(self, now: float, *, may_move: bool) -> None:
         """Called every turn of the master's loop: place, take back, and, if ``may_move``, ask for more."""
         for transit in list(self._transits.values()):
-            if transit.adopter is None and not transit.is_with_heir:
-                self._place(transit, now)
-            elif transit.adopter is not None and not transit.is_read and now - transit.sent_at > PATIENCE_SECONDS:
-                self._take_back(transit.adopter)
+            adopter = transit.adopter
+            if transit.is_unplaced:
+                self._place(transit, now, may_move)
+            elif adopter is not None and not transit.is_read and now - transit.sent_at > PATIENCE_SECONDS:
+                self._take_back(adopter, now)
                 transit.is_read = transit.adopter is not None
-        if not self._transits:
-            self._gone.clear()
         if may_move:
-            self._empty_the_retiring()
+            self._empty_the_retiring(now)
             if self.is_uneven:
-                self._even_out()
+                self._even_out(now)
 
-    def _place(self, transit: _Transit, now: float) -> None:
+    def _place(self, transit: Transit, now: float, may_move: bool) -> None:
         if self._heir is not None:
             transit.is_with_heir = True
-            self._tell_heir(transit.give, [transit.descriptor])
-            for reply in transit.replies:
-                self._tell_heir(reply)
+            self._send(self._heir, transit.give, [transit.descriptor])
+            for message in self._followers(transit):
+                self._send(self._heir, message)
             return
-        candidates = [worker for worker in self._adopters() if self._room(worker) > 0]
+        candidates = self._with_room(self._adopters(now))
+        if not candidates and may_move:  # somebody else was faster: back to one that retires
+            candidates = self._with_room(self._alive(now, WorkerState.RETIRING))
         if candidates:
             adopter = min(candidates, key=lambda worker: worker.connection_count + self._coming(worker))
             transit.adopter, transit.sent_at, transit.is_read = adopter, now, False
-            adopter.connections.send(transit.give, [transit.descriptor])
-            self._loop.mind_writing(adopter.connections)
+            self._send(adopter.connections, transit.give, [transit.descriptor])
 
-    def _place_anew(self, transit: _Transit | None) -> None:
-        if transit is not None:
-            transit.adopter = None
-
-    def _take_back(self, worker: WorkerHandle) -> None:
+    def _take_back(self, worker: WorkerHandle, now: float) -> None:
         """Read what a worker that does not answer has left unread: no one can adopt what another process read."""
-        unread = worker.far_end.receive()
-        for _, descriptors in unread:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        for message in [*(message for message, _ in unread), *worker.connections.unsend()]:
+        taken = _unread(worker)
+        for message in taken:
             if isinstance(message, Give):
                 logger.warning("Taking a connection back from worker (pid: %d), which does not answer", worker.pid)
-                self._place_anew(self._transits.get(message.cid))
+                self._shunned[worker] = now + SHUN_SECONDS
+                transit = self._transits.get(message.cid)
+                if transit is not None:
+                    transit.adopter = None
+        for message in taken:
+            if not isinstance(message, Give):
+                self._send(worker.connections, message)
 
-    def _adopters(self) -> list[WorkerHandle]:
+    def _adopters(self, now: float) -> list[WorkerHandle]:
+        return [worker for worker in self._alive(now, WorkerState.READY) if worker.is_holding]
+
+    def _alive(self, now: float, state: WorkerState) -> list[WorkerHandle]:
         return [
             worker
             for worker in self._speaker.workers
-            if worker.is_ready and worker.is_holding and worker.silent_seconds < SILENT_SECONDS
+            if worker.state is state
+            and not worker.is_killed
+            and worker.silent_seconds < SILENT_SECONDS
+            and now >= self._shunned.get(worker, 0.0)
         ]
+
+    def _with_room(self, workers: list[WorkerHandle]) -> list[WorkerHandle]:
+        return [worker for worker in workers if self._room(worker) > 0]
 
     def _coming(self, worker: WorkerHandle) -> int:
         return sum(transit.adopter is worker for transit in self._transits.values())
@@ -217,49 +221,51 @@ class Broker:
 
     # -- asking
 
-    def _empty_the_retiring(self) -> None:
+    def _empty_the_retiring(self, now: float) -> None:
         """Grant the retiring as many as somebody can take; what nobody can stays with them."""
         for worker in self._speaker.workers:
             if worker.state is WorkerState.RETIRING and worker.connection_count and not worker.is_killed:
-                self._ask(worker, worker.connection_count)
+                self._ask(worker, worker.connection_count, now)
 
-    def _ask(self, worker: WorkerHandle, wanted: int) -> None:
-        if worker in self._asked:
+    def _ask(self, worker: WorkerHandle, wanted: int, now: float) -> None:
+        if not self._grants.is_free(worker, now):
             return
-        room = WINDOW if self._heir is not None else sum(max(0, self._room(each)) for each in self._adopters())
-        number = min(wanted, room - self._unplaced(), WINDOW - len(self._transits))
+        granted = self._grants.total
+        unplaced = sum(transit.is_unplaced for transit in self._transits.values())
+        room = sum(max(0, self._room(each)) for each in self._adopters(now)) if self._heir is None else WINDOW
+        number = min(wanted, room - unplaced - granted, WINDOW - len(self._transits) - granted)
         if number > 0:
-            self._asked.add(worker)
+            self._grants.grant(worker, number)
             self._speaker.say(worker, Release(number))
-
-    def _unplaced(self) -> int:
-        return sum(transit.adopter is None and not transit.is_with_heir for transit in self._transits.values())
 
     def even_out(self) -> None:
         """Look whether the workers' connections are uneven, until they are not."""
         self.is_uneven = True
 
-    def _even_out(self) -> None:
-        adopters = self._adopters()
+    def _even_out(self, now: float) -> None:
+        adopters = self._adopters(now)
         counts = [worker.connection_count for worker in adopters]
-        if self._transits or self._asked or any(each.state is WorkerState.BOOTING for each in self._speaker.workers):
+        is_booting = any(each.state is WorkerState.BOOTING for each in self._speaker.workers)
+        if self._transits or self._grants.total or is_booting:
             return
         if len(counts) < 2 or max(counts) - min(counts) <= max(1, UNEVEN * sum(counts) / len(counts)):
             self.is_uneven = False
             return
         fullest = max(adopters, key=lambda worker: worker.connection_count)
         target = -(-sum(counts) // len(counts))
-        self._ask(fullest, fullest.connection_count - target)
+        self._ask(fullest, fullest.connection_count - target, now)
 
     # -- the heir of an upgrade
 
-    def give_all_to(self, heir: Channel) -> None:
+    def give_all_to(self, heir: Channel, now: float) -> None:
         """From now on everything goes to the new master."""
         self._heir = heir
-        for transit in self._transits.values():
-            if transit.adopter is None:
-                continue
-            self._take_back(transit.adopter)
+        for worker in self._speaker.workers:
+            self._take_back(worker, now)
+
+    def lose_heir(self) -> None:
+        """The new master has ended: what it was given ends with it."""
+        self._heir = None
 
     def hear_heir(self, message: Message, now: float) -> None:
         """What the new master says of what it was given."""
@@ -268,22 +274,28 @@ class Broker:
 
     def hear_old_master(self, channel: Channel, message: Message, descriptors: list[int], now: float) -> None:
         """The other side of that: what the old master gives."""
-        if isinstance(message, Give) and descriptors:
-            self._take(message, descriptors, now)
-            channel.send(Adopted(message.cid))
-            self._loop.mind_writing(channel)
+        if isinstance(message, Give):
+            self._take(message, descriptors, now, channel)
         elif isinstance(message, Reply):
             self._route(message)
         elif isinstance(message, DonorGone):
             self.spread_loss(message)
 
-    def _tell_heir(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        assert self._heir is not None
-        if not self._heir.is_closed:
-            self._heir.send(message, descriptors)
-            self._loop.mind_writing(self._heir)
+    def _send(self, channel: Channel, message: Message, descriptors: Sequence[int] = ()) -> None:
+        if not channel.is_closed:
+            channel.send(message, descriptors)
+            self._loop.mind_writing(channel)
 
     def close(self) -> None:
         """Close this process's copies: no client's connection may stay in a forked child, or after the end."""
         for transit in self._transits.values():
             os.close(transit.descriptor)
+
+
+def _unread(worker: WorkerHandle) -> list[Message]:
+    """Read back what was sent to ``worker`` on its connection channel and not read, in its order."""
+    found = worker.far_end.receive()
+    for _, descriptors in found:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return [*(message for message, _ in found), *worker.connections.unsend()]

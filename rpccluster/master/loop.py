@@ -14,12 +14,15 @@ __all__ = ["Loop"]
 
 Callback = Callable[[], None]
 
+BARRED_SECONDS = 0.02  # until a channel is tried again whose user has too many descriptors in flight
+
 
 class Loop:
     """Watches descriptors for reading, and for writing where their owner has something to write."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._barred: set[Channel] = set()
 
     def watch(self, source: Any, on_readable: Callback) -> None:
         """Call ``on_readable`` whenever ``source``, a descriptor or something with ``fileno()``, is readable."""
@@ -35,6 +38,8 @@ class Loop:
 
     def mind_writing(self, channel: Channel) -> None:
         """Flush ``channel``, which is watched for reading, as soon as there is room for what it has queued."""
+        if channel.is_barred:
+            self._barred.add(channel)
 
         def flush() -> None:
             channel.flush()
@@ -54,12 +59,18 @@ class Loop:
 
         What a callback has unwatched is not called any more, though it happened in the same turn.
         """
-        for key, events in self._selector.select(seconds):
+        for key, events in self._selector.select(BARRED_SECONDS if self._barred else seconds):
             on_readable, on_writable = key.data
             if events & selectors.EVENT_READ and self._is_watched(key):
                 on_readable()
             if events & selectors.EVENT_WRITE and on_writable is not None and self._is_watched(key):
                 on_writable()
+
+        barred, self._barred = self._barred, set()
+        for channel in barred:
+            if not channel.is_closed:
+                channel.flush()
+                self.mind_writing(channel)
 
     def _is_watched(self, key: selectors.SelectorKey) -> bool:
         """Whether ``key`` is still watched; its descriptor's number may be another's by now."""

@@ -175,7 +175,10 @@ class Roster:
         self.signal(worker, signal.SIGKILL)
 
     def bury(self) -> Iterator[tuple[WorkerHandle, system.Exit]]:
-        """Yield each worker that has ended, after its last words, and forget it; foreign children go silently."""
+        """Yield each worker that has ended, after its last words, and forget it; foreign children go silently.
+
+        Its channels are open until the next is asked for.
+        """
         by_pid = {worker.pid: worker for worker in self.workers}
         for exit_ in self._system.reap():
             worker = by_pid.get(exit_.pid)
@@ -186,10 +189,10 @@ class Roster:
             if not worker.channel.is_closed:
                 self.hear(worker)
                 self._loop.unwatch(worker.channel)
-            worker.close()
             self.workers.remove(worker)
             self._scoreboard.free_row(worker.row_number)
             yield worker, exit_
+            worker.close()
 
 
 def _call_limit(options: Options) -> int:

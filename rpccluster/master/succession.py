@@ -28,12 +28,15 @@ class Succession:
         loop: Loop,
         on_serving: Callable[[Channel], None],
         on_message: Callable[[Message], None],
+        on_heir_lost: Callable[[], None],
     ) -> None:
-        """``on_serving`` is given the channel to the new master; ``on_message`` what that says afterwards."""
+        """``on_serving`` is given the channel to the new master; ``on_message`` what that says afterwards;
+        ``on_heir_lost`` is called if it ends before this one."""
         self._system = system
         self._loop = loop
         self._on_serving = on_serving
         self._on_message = on_message
+        self._on_heir_lost = on_heir_lost
         self._to_heir: Channel | None = None
         self._upgrade: Upgrade | None = None
         self.outcome: str | None = ""
@@ -80,11 +83,12 @@ class Succession:
             self._on_message(message)
         if self._to_heir.is_closed:
             self._loop.unwatch(self._to_heir)
+            self._on_heir_lost()
 
     @property
     def has_told_all(self) -> bool:
         """Whether nothing waits to be sent to the new master."""
-        return self._to_heir is None or not self._to_heir.wants_to_write
+        return self._to_heir is None or not self._to_heir.has_unsent
 
     def check_deadline(self, now: float) -> None:
         """Give up a new master that takes too long."""
@@ -133,6 +137,11 @@ class Heir:
         self._on_old_gone = on_old_gone
         self._has_gone = False
         loop.watch(channel, self._hear)
+
+    @property
+    def has_old_master(self) -> bool:
+        """Whether the old master lives, and may have more to give."""
+        return not self._channel.is_closed
 
     def say_serving(self) -> None:
         """Our workers are ready."""

@@ -75,10 +75,15 @@ class Supervisor:
             inheritance.first_serial if inheritance else 1,
         )
         cluster.workers = self._roster.workers
-        self._broker = cluster.broker = Broker(self._loop, self._roster)
+        first_serial = inheritance.first_serial if inheritance else 1
+        self._broker = cluster.broker = Broker(self._loop, self._roster, first_serial)
         self._reloading = Reloading(cluster)
         self._succession = Succession(
-            operating_system, self._loop, self._leave, lambda message: self._broker.hear_heir(message, self._now())
+            operating_system,
+            self._loop,
+            self._leave,
+            lambda message: self._broker.hear_heir(message, self._now()),
+            self._lose_heir,
         )
         self._heir = self._make_heir(inheritance) if inheritance else None
         self._commands = Commands(
@@ -245,7 +250,8 @@ class Supervisor:
         self._tell(f"no worker could boot: {cluster.failure or 'none could be started'}")
 
     def _finish(self, action: policy.Finish) -> None:
-        if self._exit_code is None and self._succession.has_told_all:
+        is_awaited = self._cluster.phase is Phase.LEAVING and self._heir is not None and self._heir.has_old_master
+        if self._exit_code is None and self._succession.has_told_all and not is_awaited:
             self._exit_code = 0
 
     _PERFORM: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
@@ -284,7 +290,7 @@ class Supervisor:
 
     def _leave(self, heir: Channel) -> None:
         """The new master serves: give it all our connections, finish the calls that run, and end."""
-        self._broker.give_all_to(heir)
+        self._broker.give_all_to(heir, self._now())
         logger.info("The new master (pid: %d) has taken over", self._succession.heir)
         self._cluster.phase = Phase.LEAVING
         self._owns_paths = False
@@ -294,6 +300,13 @@ class Supervisor:
         if self._pidfile is not None:
             self._pidfile.close()
             self._pidfile = None
+
+    def _lose_heir(self) -> None:
+        """The new master has ended before us: there is nobody left to give to."""
+        self._broker.lose_heir()
+        if self._cluster.phase is Phase.LEAVING:
+            logger.error("The new master has ended: finishing what runs")
+            self._cluster.phase = Phase.STOPPING
 
     def _own_control(self) -> None:
         if self._control_listener is not None:

@@ -25,6 +25,8 @@ from rpccluster.worker.engine import Engine
 
 __all__ = ["Handover"]
 
+BARRED_SECONDS = 0.02  # until the channel is tried again when its user has too many descriptors in flight
+
 _READ = 1
 _WRITE = 2
 _LOST = "WorkerLost: the worker that ran this call has died"
@@ -49,36 +51,44 @@ class Handover:
         self._unannounced: list[Callable[[], None]] = []  # adoptions that the master cannot have heard of yet
         self._reader = loop.io(channel.fileno(), _READ)
         self._writer = loop.io(channel.fileno(), _WRITE)
+        self._retry = loop.timer(0.0, BARRED_SECONDS)  # repeating: libev forgets the time of one that fires once
         self._reader.start(self._on_readable)
         connections.on_closed = self._note_closed
 
     @property
     def is_quiet(self) -> bool:
         """Whether the master has, or can have, all that was given."""
-        return not self._channel.wants_to_write
+        return not self._channel.has_unsent
 
     def obey(self, message: Message) -> None:
-        """What the master says of connections on the channel for messages."""
+        """What the master wants on the channel for messages."""
         if isinstance(message, Release):
             self._release(message.number)
-        elif isinstance(message, Reply):
-            self._take_reply(message)
-        elif isinstance(message, DonorGone):
-            self._note_lost(message)
+
+    def stop(self) -> None:
+        """Adopt nothing any more: this worker ends, and what it has not read goes to another."""
+        self._reader.stop()
 
     # -- giving
 
     def _release(self, number: int) -> None:
-        movable = [connection for connection in self._connections.open if connection.is_movable]
-        movable.sort(key=lambda connection: not connection.is_at_rest)
-        chosen = movable[:number]
+        chosen = self._choose(number)
         if chosen:
             waiting = self._engine.withdraw(set(chosen))
             running = self._running_msgids()
             with _epoll_of(self._loop) as epoll:
                 for connection in chosen:
                     self._give(connection, waiting.get(connection, []), running.get(connection, []), epoll)
-        self._say(Released())
+        self._say(Released(len(chosen)))
+
+    def _choose(self, number: int) -> list[Connection]:
+        """Up to ``number`` of those that can move, and have nothing left to send at once, idle ones first."""
+        movable = [connection for connection in self._connections.open if connection.is_movable]
+        movable.sort(key=lambda connection: not connection.is_at_rest)
+        chosen = movable[:number]
+        for connection in chosen:
+            connection.flush()  # which may find that its peer is gone
+        return [connection for connection in chosen if connection.is_movable]
 
     def _running_msgids(self) -> dict[Any, list[int]]:
         running: dict[Any, list[int]] = {}
@@ -115,6 +125,10 @@ class Handover:
         for message, descriptors in self._channel.receive():
             if isinstance(message, Give):
                 self._adopt(message, descriptors)
+            elif isinstance(message, Reply):
+                self._take_reply(message)
+            elif isinstance(message, DonorGone):
+                self._note_lost(message)
 
     def _adopt(self, give: Give, descriptors: list[int]) -> None:
         if not descriptors:
@@ -123,7 +137,7 @@ class Handover:
         self._row[Cell.CONNECTIONS] += 1  # before the master stops counting it as on its way here
         self._say(Adopted(give.cid))
         begin = partial(self._begin, give, descriptors[0])
-        if self._channel.wants_to_write:
+        if self._channel.has_unsent:
             self._unannounced.append(begin)
         else:
             begin()
@@ -144,9 +158,12 @@ class Handover:
         if connection is None:  # given on, or closed, before the master knew
             self._say(reply)
             return
-        with contextlib.suppress(ValueError):
+        if not reply.data:  # it came without its memory file: no descriptor was left
+            connection.close("a reply was lost, since this process may hold no more descriptors")
+            return
+        with contextlib.suppress(ValueError):  # else it is answered already, for its worker has died
             self._awaited[reply.cid].remove([reply.serial, msgid_of(reply.data)])
-        self._engine.leave(connection, reply.data)
+            self._engine.leave(connection, reply.data)
 
     def _note_lost(self, gone: DonorGone) -> None:
         """Answer the calls that died with the worker that ran them."""
@@ -173,11 +190,15 @@ class Handover:
             self._writer.start(self._on_writable)
         else:
             self._writer.stop()
+        if self._channel.is_barred:
+            self._retry.again(self._on_writable)
+        else:
+            self._retry.stop()
 
     def _on_writable(self) -> None:
         self._channel.flush()
         self._mind_writing()
-        if not self._channel.wants_to_write:
+        if not self._channel.has_unsent:
             begins, self._unannounced = self._unannounced, []
             for begin in begins:
                 begin()

@@ -204,4 +204,5 @@ class Server:
     def _finish(self) -> None:
         if self._state is State.RETIRING:
             self._step(Event.FINISHED)
+            self._handover.stop()
             self._finished.set()

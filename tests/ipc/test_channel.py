@@ -180,7 +180,7 @@ def test_what_cannot_be_understood_is_dropped_and_logged(pair: Pair, caplog: pyt
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(" bytes")[0] for line in lines] == [
         "Dropped a message between processes: found a packet of 4",
-        "Dropped a message between processes: found a packet of 2",
+        "Dropped a message between processes: found a packet of 1",
     ]
     assert open_descriptors() == before
 
