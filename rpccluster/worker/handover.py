@@ -140,6 +140,7 @@ class Handover:
         if not descriptors:
             self._say(Refused(give.cid))
             return
+        self._row[Cell.CONNECTIONS] += 1  # before the master stops counting it as on its way here
         self._say(Adopted(give.cid))
         begin = partial(self._begin, give, descriptors[0])
         if self._channel.has_unsent:

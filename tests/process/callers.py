@@ -32,11 +32,20 @@ class Callers:
     ``expected(number)`` is the result each call must have. Anything unexpected ends up in ``faults``.
     """
 
-    def __init__(self, address: str, connections: int = 10, depth: int = 4, pause: float = 0.0, seed: int = 1) -> None:
+    def __init__(
+        self,
+        address: str,
+        connections: int = 10,
+        depth: int = 4,
+        pause: float = 0.0,
+        seed: int = 1,
+        method: str = "note",
+    ) -> None:
         """``pause`` is the time in seconds between two rounds of sending; 0 for as fast as it goes."""
         host, _, port = address.partition("//")[2].rpartition(":")
         self._random = random.Random(seed)
         self._depth = depth
+        self._method = method
         self._pause = pause
         self._number = 0
         self.answered = 0
@@ -88,7 +97,7 @@ class Callers:
             self._number += 1
             number = self._number
             caller.pending[number % 2**32] = (time.monotonic(), number)
-            caller.unsent += msgpack.packb([0, number, "note", [number]])
+            caller.unsent += msgpack.packb([0, number, self._method, [number]])
 
     def _push(self, caller: _Caller) -> None:
         if not caller.unsent:

@@ -230,7 +230,8 @@ def test_a_slow_call_is_answered_while_others_go_on_elsewhere(moves, command):
     assert pids[-1] != old, "the connection never moved"
     assert len(set(pids)) == 2
     assert max(waits) < FLOW_BOUND_SECONDS
-    print(f"{command}: {len(waits)} calls beside it, worst {max(waits) * 1000:.1f} ms")
+    moved = waits[[pid == old for pid in pids].index(False)]
+    print(f"{command}: {len(waits)} calls beside it, worst {max(waits) * 1000:.1f} ms, at the move {moved * 1000:.1f}")
     line.close()
 
 
