@@ -114,6 +114,7 @@ def test_words_of_the_environment_are_a_shells(shell: Shell) -> None:
         ("status", "unexpected extra argument"),
         ("-w 3 stop --now", "--now"),
         ("--name 'open", "No closing quotation"),
+        ("-V", "No such option"),
     ],
 )
 def test_a_fault_in_the_environment_is_never_ignored(shell: Shell, environment: str, said: str) -> None:
