@@ -96,7 +96,7 @@ class UnknownMessage(RPCClusterError):
 class TruncatedDescriptors(RPCClusterError, OSError):
     """Descriptors were lost on the way: this process has no room for more of them. ``data`` came without them."""
 
-    def __init__(self, text: str, data: bytes) -> None:
+    def __init__(self, text: str, data: bytes = b"") -> None:
         super().__init__(text)
         self.data = data
 

@@ -222,6 +222,15 @@ class RunningCluster:
         """Wait until ``text`` stands in the log."""
         wait_until(lambda: text in self.log_text(), seconds, f"{text!r} in the log")
 
+    def left_behind(self) -> list[str]:
+        """What a cluster that has ended, or never began, should not leave: processes, socket files, a pid."""
+        left = [f"process {pid}" for pid in _pids_that_name(str(self.config))]
+        left += [f"socket {path}" for path in self.folder.rglob("*") if path.is_socket()]
+        pidfile = self.options.get("pidfile")
+        if pidfile and Path(str(pidfile)).exists():
+            left += [f"pid {pid}" for pid in Path(str(pidfile)).read_text().split()]
+        return left
+
     # -- ending
 
     def signal(self, signum: int) -> None:
@@ -246,6 +255,14 @@ class RunningCluster:
             self._process.wait(10)
         for pid in self._pids:
             wait_until(lambda pid=pid: not (is_alive(pid) and _is_ours(pid)), 10, f"{pid} is gone")  # type: ignore[misc]
+
+
+def _pids_that_name(text: str) -> Iterator[int]:
+    """Every process in whose command line ``text`` stands."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if text.encode() in (process / "cmdline").read_bytes():
+                yield int(process.name)
 
 
 def _is_ours(pid: int) -> bool:

@@ -5,7 +5,6 @@ Who reads meanwhile is `rpccluster.client.stream`'s affair, and reconnecting the
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable
 from time import monotonic
@@ -106,8 +105,11 @@ class Connection(Stream):
                 start += len(request)
         try:
             for call in calls:
-                with contextlib.suppress(CallTimeout):
+                try:
                     self._wait(call)
+                except CallTimeout as error:
+                    self._leave(call)
+                    call.error = error
         except BaseException:
             for call in calls:
                 self._leave(call)

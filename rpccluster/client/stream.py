@@ -15,7 +15,7 @@ from typing import Any
 from rpccluster.client.calls import Call, Calls, CallState
 from rpccluster.client.dialect import DIALECT, Dialect
 from rpccluster.client.reader import Reader
-from rpccluster.client.wire import CHUNK, NOW, Wire
+from rpccluster.client.wire import NOW, Wire
 from rpccluster.errors import NotSent
 
 __all__ = ["Stream"]
@@ -110,10 +110,7 @@ class Stream:
     def _receive(self, call: Call) -> bytes | None:
         if self._unsent or call.state is _NEW:
             return self._push_and_receive(call)
-        try:
-            return self._recv(CHUNK)
-        except BlockingIOError:
-            return self._wire.receive(call.deadline_at)
+        return self._wire.receive(call.deadline_at)
 
     def _push_and_receive(self, call: Call) -> bytes | None:
         events = select.POLLIN | select.POLLOUT if self._unsent else select.POLLIN

@@ -49,11 +49,14 @@ def _connect(address: Address, seconds: float | None) -> socket.socket:
             raise
         return sock
     sock = socket.create_connection((address.host, address.port), seconds)
-    if sock.getsockname() == sock.getpeername():  # a free local port may be chosen that is the very one asked for
+    try:
+        if sock.getsockname() == sock.getpeername():  # a free local port may be chosen that is the very one asked for
+            raise ConnectionRefusedError("connected to itself: nothing listens there")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except BaseException:
         sock.close()
-        raise ConnectionRefusedError("connected to itself: nothing listens there")
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        raise
     return sock
 
 

@@ -49,32 +49,38 @@ class Channel:
         return self.has_unsent and not self.is_barred
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send ``message``, or queue it if there is no room. Descriptors are copied; a dead peer is no error."""
-        data, copies = encode(message), [os.dup(descriptor) for descriptor in descriptors]
+        """Send ``message``, or queue it if there is no room; then descriptors are copied. A dead peer is no error.
+
+        Raises OSError if a copy is needed and this process may hold no more.
+        """
+        data, passed = encode(message), list(descriptors)
         if len(data) > LARGEST_PACKET:
-            copies.append(memory_file(data))
+            passed.append(memory_file(data))
             data = IN_MEMORY_FILE + encode(_stub(message))
-        self._outbox.append((data, copies))
-        if len(self._outbox) == 1:  # else those before it wait for room, too
-            self.flush()
+        try:
+            if self._outbox or not self._send(data, passed):  # those before it wait for room, too
+                self._outbox.append((data, [os.dup(descriptor) for descriptor in passed]))
+        finally:
+            for descriptor in passed[len(descriptors) :]:
+                os.close(descriptor)
 
     def flush(self) -> None:
         """Send what is queued, as far as there is room."""
         self.is_barred = False
-        while self._outbox:
-            data, descriptors = self._outbox[0]
-            try:
-                send_packet(self._socket, data, descriptors)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno == errno.ETOOMANYREFS:
-                    self.is_barred = True
-                    return
-                # else the peer is gone; `receive` will say so after its last messages
-            self._outbox.popleft()
-            for descriptor in descriptors:
+        while self._outbox and self._send(*self._outbox[0]):
+            for descriptor in self._outbox.popleft()[1]:
                 os.close(descriptor)
+
+    def _send(self, data: bytes, descriptors: list[int]) -> bool:
+        """Send one packet; False if it has to wait."""
+        try:
+            send_packet(self._socket, data, descriptors)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # if the peer is gone `receive` will say so, after its last messages
+            self.is_barred = error.errno == errno.ETOOMANYREFS
+            return not self.is_barred
+        return True
 
     def unsend(self) -> list[Message]:
         """Take back what is queued and has not been sent; its descriptors are closed."""

@@ -11,17 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import (
-    Adopted,
-    Closed,
-    DonorGone,
-    Give,
-    Message,
-    Refused,
-    Release,
-    Released,
-    Reply,
-)
+from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
 from rpccluster.log import logger
 from rpccluster.master.loop import Loop
 from rpccluster.master.transit import Ended, Figures, Grants, Transit
@@ -83,10 +73,12 @@ class Broker:
             self._grants.note_released(worker, message.number, now)
 
     def _take(self, give: Give, descriptors: list[int], now: float, giver: Channel | None = None) -> None:
-        if not descriptors:  # this process had no room for it, and nobody else has it
-            logger.error("A connection was lost on its way: no descriptor left")
-            return
         self._owners.pop(give.cid, None)
+        if not descriptors:  # this process had no room for it, and nobody else is to have it
+            logger.error("A connection was lost on its way: no descriptor left")
+            if giver is not None:
+                self._send(giver, Refused(give.cid))
+            return
         self._transits[give.cid] = Transit(give, descriptors[0], now, giver)
 
     def _note_adopted(self, worker: WorkerHandle | None, cid: int, now: float) -> None:
@@ -251,7 +243,7 @@ class Broker:
             return
         fullest = max(adopters, key=lambda worker: worker.connection_count)
         target = -(-sum(counts) // len(counts))
-        self._ask(fullest, fullest.connection_count - target, now)
+        self._ask(fullest, max(1, fullest.connection_count - target), now)
 
     # -- the heir of an upgrade
 
@@ -269,6 +261,8 @@ class Broker:
         """What the new master says of what it was given."""
         if isinstance(message, Adopted):
             self._note_adopted(None, message.cid, now)
+        elif isinstance(message, Refused) and message.cid in self._transits:
+            os.close(self._transits.pop(message.cid).descriptor)
 
     def hear_old_master(self, channel: Channel, message: Message, descriptors: list[int], now: float) -> None:
         """The other side of that: what the old master gives."""
@@ -286,8 +280,8 @@ class Broker:
 
     def close(self) -> None:
         """Close this process's copies: no client's connection may stay in a forked child, or after the end."""
-        for transit in self._transits.values():
-            os.close(transit.descriptor)
+        while self._transits:
+            os.close(self._transits.popitem()[1].descriptor)
 
 
 def _unread(worker: WorkerHandle) -> list[Message]:

@@ -122,15 +122,10 @@ def _kill_overdue(situation: Situation, now: float) -> Iterator[Action]:
         if worker.questioned_at is not None:
             if now >= worker.questioned_at + ANSWER_SECONDS:
                 yield Kill(worker, HUNG)
-        elif worker.kill_at is not None and now >= worker.kill_at and not _serves_on(situation, worker):
+        elif worker.kill_at is not None and now >= worker.kill_at:
             yield Kill(worker, "it did not finish in graceful_timeout")
         elif timeout and worker.silent_seconds > timeout + BEAT_SECONDS:
             yield Question(worker)
-
-
-def _serves_on(situation: Situation, worker: WorkerHandle) -> bool:
-    """Whether a retiring worker has connections that nobody else can take: the time limit ends calls, not those."""
-    return not situation.is_ending and worker.connection_count > 0
 
 
 def _start(situation: Situation, now: float) -> Iterator[Action]:
@@ -184,8 +179,8 @@ def _replace(situation: Situation, leaving: set[WorkerHandle], now: float) -> It
     """One successor at a time, that of the worker overdue longest; ``leaving`` have theirs."""
     if situation.staged_generation is not None:
         return
-    if any(worker.state is WorkerState.BOOTING and worker.is_holding for worker in situation.workers):
-        return
+    if any(worker.state is WorkerState.BOOTING and not worker.is_expected_to_end for worker in situation.workers):
+        return  # one that hangs, too: its burial may end a reload's replacing
     retiring = len(leaving) + sum(worker.state is WorkerState.RETIRING for worker in situation.workers)
     if retiring >= situation.number_workers:  # successors must not pile up beside slow leavers
         return

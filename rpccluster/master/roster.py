@@ -18,7 +18,7 @@ from typing import Callable
 from rpccluster import system
 from rpccluster.config.schema import Options
 from rpccluster.ipc.assignment import Assignment, WorkerEntry
-from rpccluster.ipc.channel import channel_pair
+from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.messages import Message
 from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
 from rpccluster.log import LogFiles, logger
@@ -67,64 +67,83 @@ class Roster:
     def spawn(
         self, slot: int, generation: int, options: Options, listeners: Sequence[Listener], logs: LogFiles
     ) -> WorkerHandle | None:
-        """Start a worker. None if the system has no process, or the scoreboard no row, left."""
+        """Start a worker. None if the system has no process or descriptor, or the scoreboard no row, left."""
         row_number = self._scoreboard.take_row()
         if row_number is None:
             logger.error("Cannot start a worker: %d exist", len(self.workers))
             return None
-        row = self._scoreboard.row(row_number)
-        row[Cell.STATE] = RowState.BOOTING
-        ours, theirs = channel_pair()
-        connections, far_end = channel_pair()
         self._serial += 1
-        allowed = system.allowed_cpus()
-        order = cpu_order(options.cpu_affinity, allowed, read_topology(allowed))
-        assignment = Assignment(
-            slot=slot,
-            generation=generation,
-            options=options,
-            cpus=cpus_for_slot(order, slot),
-            call_limit=_call_limit(options),
-            row_number=row_number,
-            scoreboard=self._scoreboard,
-            serial=self._serial,
-            channel=theirs,
-            connections=far_end,
-            listeners=[listener.socket for listener in listeners],
-            accept_lock=self._lock.fileno(),
-            master_pid=self._system.getpid(),
-            logs=logs,
-        )
+        ends: list[Channel] = []
         try:
+            ends += channel_pair()
+            ends += channel_pair()
+            assignment = self._assign(slot, generation, options, listeners, logs, row_number, ends[1], ends[3])
             pid = self._system.fork()
         except OSError as error:
             logger.error("Cannot start a worker: %s", error)
             self._scoreboard.free_row(row_number)
-            for end in (ours, theirs, connections, far_end):
+            for end in ends:
                 end.close()
             return None
+        ours, theirs, connections, far_end = ends
         if pid == 0:
             ours.close()
             connections.close()
             self._be_worker(assignment)
         theirs.close()
-        cpus = assignment.cpus or sorted(allowed)
-        worker = WorkerHandle(
+        return self._enrol(assignment, pid, ours, connections, far_end)
+
+    def _assign(
+        self,
+        slot: int,
+        generation: int,
+        options: Options,
+        listeners: Sequence[Listener],
+        logs: LogFiles,
+        row_number: int,
+        channel: Channel,
+        connections: Channel,
+    ) -> Assignment:
+        """What the worker is born with."""
+        self._scoreboard.row(row_number)[Cell.STATE] = RowState.BOOTING
+        allowed = system.allowed_cpus()
+        return Assignment(
             slot=slot,
-            pid=pid,
             generation=generation,
+            options=options,
+            cpus=cpus_for_slot(cpu_order(options.cpu_affinity, allowed, read_topology(allowed)), slot),
+            call_limit=_call_limit(options),
             row_number=row_number,
-            row=row,
+            scoreboard=self._scoreboard,
             serial=self._serial,
-            channel=ours,
+            channel=channel,
+            connections=connections,
+            listeners=[listener.socket for listener in listeners],
+            accept_lock=self._lock.fileno(),
+            master_pid=self._system.getpid(),
+            logs=logs,
+        )
+
+    def _enrol(
+        self, assignment: Assignment, pid: int, channel: Channel, connections: Channel, far_end: Channel
+    ) -> WorkerHandle:
+        """The handle of a worker that has just been forked, watched from now on."""
+        worker = WorkerHandle(
+            slot=assignment.slot,
+            pid=pid,
+            generation=assignment.generation,
+            row_number=assignment.row_number,
+            row=assignment.row,
+            serial=assignment.serial,
+            channel=channel,
             connections=connections,
             far_end=far_end,
-            cpus=cpus,
+            cpus=assignment.cpus or sorted(system.allowed_cpus()),
             booted_at=self._system.monotonic(),
         )
         self.workers.append(worker)
         self._loop.watch(connections, lambda: self.hear_connections(worker))
-        self._loop.watch(ours, lambda: self.hear(worker))
+        self._loop.watch(channel, lambda: self.hear(worker))
         logger.info("Booting worker with pid: %d", pid)
         return worker
 

@@ -19,9 +19,9 @@ from rpccluster.master import policy
 from rpccluster.master.broker import Broker
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.commands import Commands
-from rpccluster.master.control import ControlServer
 from rpccluster.master.daemonize import StartReport
-from rpccluster.master.listeners import Listener, close_listeners
+from rpccluster.master.holdings import Holdings
+from rpccluster.master.listeners import Listener
 from rpccluster.master.loop import Loop
 from rpccluster.master.operations import Operations
 from rpccluster.master.pidfile import Pidfile
@@ -59,9 +59,8 @@ class Supervisor:
         self._system = operating_system
         self._command = command
         self._report = report
-        self._pidfile = pidfile
-        self._control_listener = control
         self._loop = Loop()
+        self._holdings = Holdings(self._loop, pidfile, control, cluster.listeners, is_owner=inheritance is None)
         self._signals = SignalInbox()
         self._loop.watch(self._signals, self._signals.drain)
         self._cluster = cluster
@@ -93,13 +92,11 @@ class Supervisor:
             self._reloading,
             self._succession,
             self._start_heir,
-            self._close_listeners,
+            self._holdings.close_listeners,
         )
         self._operations = Operations(operating_system, cluster, self._commands)
-        self._control: ControlServer | None = None
         self._watched_at = self._now()
         self._exit_code: int | None = None
-        self._owns_paths = inheritance is None
 
     def _now(self) -> float:
         """Monotonic seconds."""
@@ -112,7 +109,7 @@ class Supervisor:
         cluster = self._cluster
         system.set_title(cluster.title)
         if self._heir is None:
-            self._own_control()
+            self._holdings.serve(self._operations.methods())
         for listener in cluster.listeners:
             logger.info("Listening at: %s (%d)", listener.actual, self._system.getpid())
         cluster.number_workers = cluster.options.number_workers
@@ -137,15 +134,17 @@ class Supervisor:
         self._broker.turn(now, may_move=not self._cluster.situation().is_ending)
         if now - self._watched_at >= WATCH_SECONDS:
             watched, self._watched_at = min(now - self._watched_at, LONGEST_WATCH_SECONDS), now
-            for worker in self._cluster.workers:
-                worker.watch(watched, now, self._cluster.options.max_memory)
-                if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
-                    self._cluster.restarts.note_survivor()
+            self._watch(watched, now)
 
-    def _close_listeners(self) -> None:
-        """Accept nothing any more: close this process's copies of the listeners."""
-        close_listeners(self._cluster.listeners, is_last=self._owns_paths)
-        self._cluster.listeners.clear()
+    def _watch(self, watched: float, now: float) -> None:
+        """Look at the scoreboard; ``watched`` seconds have passed under our eyes since the last look."""
+        cluster, is_ending = self._cluster, self._cluster.situation().is_ending
+        for worker in cluster.workers:
+            worker.watch(watched, now, cluster.options.max_memory)
+            if not is_ending:
+                worker.serve_on(now + cluster.options.graceful_timeout + KILL_SLACK_SECONDS)
+            if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
+                cluster.restarts.note_survivor()
 
     def _start_heir(self) -> Upgrade | None:
         """Start a new master that inherits what this one holds."""
@@ -156,8 +155,8 @@ class Supervisor:
             cluster.generation,
             self._roster.next_serial,
             cluster.listeners,
-            self._control_listener,
-            self._pidfile,
+            self._holdings.control,
+            self._holdings.pidfile,
         )
 
     # -- what workers say, and how they end
@@ -275,10 +274,7 @@ class Supervisor:
 
     def _take_over(self) -> None:
         """The old master has said `Go`: everything is ours."""
-        self._owns_paths = True
-        if self._pidfile is not None:
-            self._pidfile.write(self._system.getpid())
-        self._own_control()
+        self._holdings.take_over(self._system.getpid(), self._operations.methods())
         for worker in self._cluster.ready():
             self._roster.say(worker, Accept())
         self._go_live()
@@ -293,13 +289,7 @@ class Supervisor:
         self._broker.give_all_to(heir, self._now())
         logger.info("The new master (pid: %d) has taken over", self._succession.heir)
         self._cluster.phase = Phase.LEAVING
-        self._owns_paths = False
-        self._close_listeners()
-        if self._control is not None:
-            self._control.stop_listening(is_last=False)
-        if self._pidfile is not None:
-            self._pidfile.close()
-            self._pidfile = None
+        self._holdings.leave()
 
     def _lose_heir(self) -> None:
         """The new master has ended before us: there is nobody left to give to."""
@@ -307,10 +297,6 @@ class Supervisor:
         if self._cluster.phase is Phase.LEAVING:
             logger.error("The new master has ended: finishing what runs")
             self._cluster.phase = Phase.STOPPING
-
-    def _own_control(self) -> None:
-        if self._control_listener is not None:
-            self._control = ControlServer(self._loop, self._control_listener, self._operations.methods())
 
     def _make_heir(self, inheritance: Inheritance) -> Heir:
         return Heir(
@@ -330,17 +316,11 @@ class Supervisor:
         """Give back everything, then answer: whoever asked for a stop may start anew at once."""
         for worker in self._cluster.workers:
             self._roster.kill(worker, "the master ends")
-        self._close_listeners()
         self._broker.close()
-        if self._control is not None and self._owns_paths:
-            self._control.stop_listening(is_last=True)
         logger.info("Shutting down: master (pid: %d)", self._system.getpid())
-        if self._pidfile is not None and self._owns_paths:
-            self._pidfile.clear()
-            self._pidfile.close()
+        self._holdings.give_back()
         self._operations.end()
-        if self._control is not None:
-            self._control.close()
+        self._holdings.close()
         self._report.send(exit_code)
         return exit_code
 
@@ -352,12 +332,7 @@ class Supervisor:
         self._succession.close_in_child()
         if self._heir is not None:
             self._heir.close_in_child()
-        if self._pidfile is not None:
-            self._pidfile.close()
-        if self._control is not None:
-            self._control.close_in_child()
-        elif self._control_listener is not None:
-            self._control_listener.socket.close()
+        self._holdings.close_in_child()
 
     def _tell(self, text: str) -> None:
         """Log ``text``, and show it to the person who started this, if the log goes elsewhere."""

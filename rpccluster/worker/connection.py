@@ -396,14 +396,14 @@ class Connection:
         """Stop here, for good. Returns the socket, still open, and all that another process needs to go on with it.
 
         ``waiting`` are its messages that the engine had in its queue; replies of calls that still run here are
-        handed to ``forward``.
+        handed to ``forward``. Raises what a Packer does, and has changed nothing, if a message cannot be packed again.
         """
         self.flush()
         pack = make_packer().pack
-        messages = [*(self._deferred or ()), *waiting]
+        messages = list(map(pack, [*(self._deferred or ()), *waiting]))
         pieces = self._partial.pieces if self._partial is not None else ()
         output = self._unsent.content() if self._unsent is not None else b""
-        given = Given(self._address, self._is_eof, b"".join([*map(pack, messages), *pieces]), output)
+        given = Given(self._address, self._is_eof, b"".join([*messages, *pieces]), output)
         self._forward = forward
         self._let_go()
         return self._socket, given

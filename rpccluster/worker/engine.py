@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Container, Iterator
 from contextvars import copy_context
 from time import monotonic
-from typing import Any, Callable, Protocol
+from typing import Any, Callable
 
 import gevent
 from greenlet import getcurrent, greenlet
@@ -22,9 +22,10 @@ from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import make_packer
 from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Notification, to_message
+from rpccluster.worker.caller import Call, Caller
 from rpccluster.worker.dispatch import Registry, error_text, is_misfit, message_of, not_found_text
 
-__all__ = ["Call", "Caller", "Engine", "bound", "present_call"]
+__all__ = ["Engine", "WorkerRetired", "present_call"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 CLOCK_EVERY = 8  # calls between two looks at the clock
@@ -34,31 +35,6 @@ _RUNNING_METHOD = int(Cell.RUNNING_METHOD)
 _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
 _ERRORS = int(Cell.ERRORS)
-
-
-class Caller(Protocol):
-    """What the engine knows of a connection."""
-
-    out: list[bytes]  # replies that have gathered in this turn of the loop
-    is_choked: bool  # its peer does not read its replies: its calls wait
-
-    @property
-    def peer(self) -> str: ...
-
-    def defer(self, message: Any) -> None: ...
-
-    def gather(self, size: int) -> None: ...
-
-    def end_notification(self) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def refuse(self, error: ProtocolError) -> None: ...
-
-    def resume_starved(self) -> None: ...
-
-#: A decoded message, not yet looked at, and where it came from.
-Call = tuple[Caller, Any]
 
 
 class WorkerRetired(BaseException):
@@ -327,15 +303,3 @@ def present_call() -> Call | None:
     """The call that the present greenlet runs, None if it runs none."""
     runner = getcurrent()
     return runner.call if isinstance(runner, _Runner) else None
-
-
-def bound(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-    """``function`` interrupted at its next switch once ``seconds`` have passed, with a TimeoutError; 0 is no limit."""
-    if not seconds:
-        return function
-
-    def limited(*params: Any) -> Any:
-        with gevent.Timeout(seconds, TimeoutError(f"the call took longer than {seconds:g} seconds")):
-            return function(*params)
-
-    return limited

@@ -15,6 +15,7 @@ from typing import Any
 
 from gevent.monkey import get_original
 
+from rpccluster.errors import ProtocolError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
 from rpccluster.ipc.scoreboard import Cell, Row
@@ -98,10 +99,15 @@ class Handover:
         return running
 
     def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> None:
-        cid = self._cids.pop(connection, None) or self._new_cid()
+        cid = self._cids.get(connection) or self._new_cid()
+        try:
+            sock, given = connection.give(waiting, partial(self._forward, cid))
+        except (ValueError, TypeError, RecursionError) as error:  # nested deeper than can be packed
+            connection.refuse(ProtocolError(f"found a message that cannot be passed on: {error}"))
+            return
+        self._cids.pop(connection, None)
         self._adopted.pop(cid, None)
         awaited = self._awaited.pop(cid, []) + [[self._serial, msgid] for msgid in running]
-        sock, given = connection.give(waiting, partial(self._forward, cid))
         # the loop thinks that closing will do; but another copy of the socket lives on, and epoll(7) with it
         with contextlib.suppress(OSError):
             epoll.unregister(sock.fileno())

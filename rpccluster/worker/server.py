@@ -27,9 +27,10 @@ from rpccluster.worker.access_log import logged
 from rpccluster.worker.connection import ConnectionLimits
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
-from rpccluster.worker.engine import Engine, bound
+from rpccluster.worker.engine import Engine
 from rpccluster.worker.handover import Handover
 from rpccluster.worker.lifecycle import Event, State, next_state
+from rpccluster.worker.time_limit import bound
 
 __all__ = ["BEAT_SECONDS", "Server"]
 
@@ -57,6 +58,7 @@ class Server:
         self._loop = gevent.get_hub().loop
         self._state = State.BOOTING
         self._finished = gevent.event.Event()
+        self._served_on: Retire | None = None  # connections are, beyond its graceful_timeout
         self._registry = Registry(service, options.call_timeout, self._wrap)
         self._engine = Engine(
             self._registry,
@@ -189,17 +191,31 @@ class Server:
             self._connections.stop_reading()
         look = self._loop.timer(0.0, LOOK_SECONDS)
         look.start(self._look_whether_finished)
-        deadline = self._loop.timer(order.graceful_seconds)
-        deadline.start(self._give_up)
-        self._watchers += [look, deadline]
+        self._watchers.append(look)
+        self._set_deadline(order)
 
     def _look_whether_finished(self) -> None:
-        if not self._connections.open and self._engine.is_quiet and self._handover.is_quiet:
+        if self._connections.open:
+            return
+        if self._engine.is_quiet and self._handover.is_quiet:
             self._finish()
+        elif self._served_on is not None:
+            self._set_deadline(self._served_on)
+            self._served_on = None
 
-    def _give_up(self) -> None:
-        """``graceful_timeout`` is over: what still runs is answered with an error. Connections are not ended by it."""
+    def _set_deadline(self, order: Retire) -> None:
+        # when all stops, calls that have waited for a greenlet begin after the deadline: give up again and again
+        deadline = self._loop.timer(order.graceful_seconds, LOOK_SECONDS if order.whole_cluster else 0.0)
+        deadline.start(self._give_up, order)
+        self._watchers.append(deadline)
+
+    def _give_up(self, order: Retire) -> None:
+        """``graceful_timeout`` is over: what still runs is answered with an error. Connections are not ended by it.
+
+        Those that nobody can take yet are served on; when they have gone, their calls may take as long once more.
+        """
         self._engine.give_up("its graceful_timeout is over")
+        self._served_on = order if self._connections.open and not order.whole_cluster else None
 
     def _finish(self) -> None:
         if self._state is State.RETIRING:

@@ -91,10 +91,13 @@ def test_the_file_may_come_from_the_environment(shell: Shell) -> None:
     assert "a:b" in shell.run("-c", "x.ini", "--print-config").output
 
 
-def test_every_flag_of_the_environment_counts(shell: Shell) -> None:
-    """The ones that only look, too."""
+def test_flags_that_only_look_count_in_the_environment_too(shell: Shell) -> None:
+    """As on the command line; but none that shows something and ends before anything is read."""
     assert "service" in shell.run("-c", "x.ini", environment="--print-config").output
-    assert shell.run(environment="-V").output == f"rpccluster {__version__}\n"
+    for environment in ("-V", "--version", "-h", "--help"):
+        error = shell.run("-c", "x.ini", "--print-config", environment=environment).exception
+        assert isinstance(error, ConfigError)
+        assert "No such option" in str(error)
 
 
 def test_words_of_the_environment_are_a_shells(shell: Shell) -> None:
@@ -111,6 +114,7 @@ def test_words_of_the_environment_are_a_shells(shell: Shell) -> None:
         ("status", "unexpected extra argument"),
         ("-w 3 stop --now", "--now"),
         ("--name 'open", "No closing quotation"),
+        ("-V", "No such option"),
     ],
 )
 def test_a_fault_in_the_environment_is_never_ignored(shell: Shell, environment: str, said: str) -> None:

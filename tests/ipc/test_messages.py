@@ -11,11 +11,19 @@ from rpccluster.errors import UnknownMessage
 from rpccluster.ipc import messages
 from rpccluster.ipc.messages import (
     Accept,
+    Adopted,
     BootFailed,
+    Closed,
+    DonorGone,
+    Give,
     Go,
     Message,
     Ready,
+    Refused,
+    Release,
+    Released,
     ReopenLogs,
+    Reply,
     Retire,
     Serving,
     WantsToRetire,
@@ -34,6 +42,16 @@ EVERY = [
     ReopenLogs(),
     Serving(4711),
     Go(),
+    Release(64),
+    Released(3),
+    Give(1 << 32 | 7, ["127.0.0.1", 4711], False, b"\x94\x00", b"\xff\x00", [[1, 2], [1, (1 << 32) - 1]]),
+    Give((1 << 63) - 1, [], True, b"", b"", []),
+    Adopted(5),
+    Refused(6),
+    Reply(7, 8, b"\x94\x01\x05\xc0\xc0"),
+    Closed(9),
+    DonorGone(10, False),
+    DonorGone(11, True),
 ]
 
 
@@ -51,7 +69,8 @@ def test_every_kind_is_tried_here() -> None:
 
 def test_the_table_only_ever_grows_at_its_end() -> None:
     """Two versions speak with each other during an upgrade: these numbers stay."""
-    begins = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
+    begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
+    begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone]
     assert list(messages._KINDS[: len(begins)]) == begins
     assert encode(Go()) == b"\x91\x07"
 
@@ -100,7 +119,7 @@ def test_no_packet_breaks_the_decoder(packet: bytes) -> None:
     assert type(message) in messages._KINDS
 
 
-@given(st.integers(0, 7), st.lists(st.integers() | st.text() | st.lists(st.text()), max_size=3))
+@given(st.integers(0, len(messages._KINDS) - 1), st.lists(st.integers() | st.text() | st.lists(st.text()), max_size=3))
 def test_a_message_of_another_number_of_fields_is_told(number: int, fields: list[object]) -> None:
     """A later version might have added some."""
     packet = msgpack.packb([number, *fields], default=str)

@@ -97,11 +97,14 @@ def test_every_phase_is_shown(phase: Phase) -> None:
 
 
 def test_settled_means_that_nobody_comes_or_goes() -> None:
-    """As many as wanted serve, and there are no others."""
+    """Every slot wanted is served, and no other has a worker left; a predecessor may still finish in its own."""
     assert cluster(ready(0), ready(1)).is_settled()
+    assert cluster(ready(0), retiring(0), number_workers=1).is_settled()
     assert not cluster(ready(0), booting(1)).is_settled()
-    assert not cluster(ready(0), retiring(0), number_workers=1).is_settled()
+    assert not cluster(ready(0), retiring(1), number_workers=1).is_settled()
     assert not cluster(ready(0), number_workers=2).is_settled()
+    assert not cluster(ready(0), ready(1), number_workers=1).is_settled()
+    assert not cluster(ready(0), retiring(1), number_workers=1).is_settled()
 
 
 def test_rolled_means_that_nobody_older_fills_a_slot() -> None:

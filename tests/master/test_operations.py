@@ -26,6 +26,7 @@ class MadeUpMaster:
             failure="",
             is_stopping=False,
             workers=["a worker"],
+            broker=SimpleNamespace(is_uneven=True),
             is_settled=lambda: self.is_settled,
             status=lambda pid, now: {"pid": pid, "now": now},
         )
@@ -37,6 +38,7 @@ class MadeUpMaster:
             scale=self._scale,
             reload=lambda: self._begin(self.reloading, "reload"),
             upgrade=lambda: self._begin(self.succession, "upgrade"),
+            rebalance=lambda: self.told.append("rebalance"),
             stop=lambda is_quick: self.told.append(("stop", is_quick)),
         )
 
@@ -134,13 +136,23 @@ def test_long_ones_answer_when_they_have_ended(
     assert asked.look() == [(f"RuntimeError: {reason}", None) if reason else (None, result)]
 
 
+def test_rebalance_answers_when_the_counts_are_even(asked: Asked) -> None:
+    """Not before."""
+    assert asked("rebalance") == []
+    assert asked.master.told == ["rebalance"]
+    asked.master.cluster.broker.is_uneven = False
+    assert asked.look() == [(None, True)]
+
+
 @pytest.mark.parametrize(("params", "is_quick"), [([], False), ([False], False), ([True], True)])
-def test_stop_answers_when_the_workers_are_gone(asked: Asked, params: list[Any], is_quick: bool) -> None:
-    """Not before; ``true`` means now."""
+def test_stop_answers_when_all_is_given_back(asked: Asked, params: list[Any], is_quick: bool) -> None:
+    """At the master's end, not when the workers are gone; ``true`` means now."""
     assert asked("stop", *params) == []
     assert asked.master.told == [("stop", is_quick)]
     asked.master.cluster.workers = []
-    assert asked.look() == [(None, True)]
+    assert asked.look() == []
+    asked.operations.end()
+    assert asked.answers == [(None, True)]
 
 
 def test_the_masters_end_answers_everyone(asked: Asked) -> None:

@@ -221,9 +221,17 @@ def test_a_reload_goes_before_recycling() -> None:
     assert decided(ready(0), ready(1, overdue=Overdue(1.0, "x")), staged_generation=2) == [Spawn(0, 2)]
 
 
-def test_a_reload_waits_for_whoever_boots() -> None:
-    """One start at a time."""
-    assert decided(ready(0), booting(1), staged_generation=2) == []
+def test_a_reload_waits_for_nobody() -> None:
+    """Neither for one that boots nor for a vacant slot: what cannot be filled may be what it is to mend."""
+    assert decided(ready(0), booting(1), staged_generation=2) == [Spawn(0, 2)]
+    assert decided(ready(1), number_workers=2, staged_generation=2) == [Spawn(0, 2), Spawn(0, 1)]
+    assert decided(ready(0), staged_generation=2, spawn_at=NOW + 1) == []
+
+
+def test_nothing_is_recycled_while_a_reload_is_tried() -> None:
+    """The first worker of the new generation decides with which one."""
+    due = ready(1, overdue=Overdue(1.0, "x"))
+    assert decided(ready(0), due, booting(0, 2), staged_generation=2) == []
 
 
 def test_an_overtaken_candidate_is_not_waited_for() -> None:

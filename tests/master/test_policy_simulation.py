@@ -177,18 +177,24 @@ class Toy(RuleBasedStateMachine):
 
     @invariant()
     def nobody_starts_twice_at_once(self) -> None:
-        """At most one worker boots in each slot, those that are on their way out left aside."""
-        slots = [each.slot for each in self.workers if each.state is WorkerState.BOOTING and each.is_holding]
+        """At most one worker boots in each slot, those that are on their way out left aside; and one for a reload."""
+        boot = [each for each in self.workers if each.state is WorkerState.BOOTING and each.is_holding]
+        slots = [each.slot for each in boot if each.generation != self.staged]
         assert len(slots) == len(set(slots))
+        assert [each for each in boot if each.generation == self.staged] in ([], [self.candidate])
 
     @invariant()
     def successors_do_not_pile_up(self) -> None:
-        """At most one successor boots beside a worker that serves in its slot."""
-        serving = {each.slot for each in self.workers if each.is_ready and each.is_holding}
+        """At most one successor boots beside a worker that serves in its slot; a reload's first one left aside, and
+        those that hang."""
+        serving = {each.slot for each in self.workers if each.is_ready}
         successors = [
             each
             for each in self.workers
-            if each.state is WorkerState.BOOTING and not each.is_expected_to_end and each.slot in serving
+            if each.state is WorkerState.BOOTING
+            and each is not self.candidate
+            and each.is_holding
+            and each.slot in serving
         ]
         assert len({each.slot for each in successors}) <= 1
 

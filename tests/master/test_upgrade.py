@@ -17,6 +17,15 @@ from rpccluster.ipc.messages import Go, Serving
 from rpccluster.master.pidfile import Pidfile
 from rpccluster.master.upgrade import VARIABLE, CommandLine, Inheritance
 
+NOTHING: dict[str, Any] = {
+    "channel": 0,
+    "generation": 1,
+    "first_serial": 1,
+    "listeners": [],
+    "control": None,
+    "pidfile": None,
+}
+
 
 def inherit(monkeypatch: pytest.MonkeyPatch, told: Any) -> Inheritance | None:
     monkeypatch.setenv(VARIABLE, told if isinstance(told, str) else json.dumps(told))
@@ -42,13 +51,14 @@ def test_everything_is_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         told = {
             "channel": copies[0],
             "generation": 6,
+            "first_serial": 70,
             "listeners": [("tcp://127.0.0.1:0", copies[1])],
             "control": (f"unix://{tmp_path}/control", copies[2]),
             "pidfile": (pidfile.path, copies[3]),
         }
         heir = inherit(monkeypatch, told)
         assert heir is not None
-        assert heir.generation == 6
+        assert (heir.generation, heir.first_serial) == (6, 70)
         (listener,) = heir.listeners
         assert listener.wanted == TCPAddress("127.0.0.1", 0)
         assert listener.actual == TCPAddress(*tcp.getsockname())
@@ -73,16 +83,13 @@ def test_everything_is_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_the_variable_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's own children must not take themselves for a new master."""
     _, theirs = channel_pair()
-    told = {"channel": os.dup(theirs.fileno()), "generation": 1, "listeners": [], "control": None, "pidfile": None}
+    told = {**NOTHING, "channel": os.dup(theirs.fileno())}
     heir = inherit(monkeypatch, told)
     assert VARIABLE not in os.environ
     assert heir is not None
     assert (heir.listeners, heir.control, heir.pidfile) == ([], None, None)
     heir.channel.close()
     theirs.close()
-
-
-NOTHING: dict[str, Any] = {"channel": 0, "generation": 1, "listeners": [], "control": None, "pidfile": None}
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,24 @@ def test_a_retirement_told_twice_ends_at_the_earlier_time() -> None:
     assert worker.kill_at == 30.0
 
 
+def test_a_worker_that_must_serve_on_is_not_killed_for_it() -> None:
+    """As long as it has connections that nobody can take its deadline moves, never backwards; then it stands."""
+    worker = retiring(kill_at=10.0)
+    worker.serve_on(30.0)
+    assert worker.kill_at == 10.0
+    worker.row[Cell.CONNECTIONS] = 1
+    worker.serve_on(30.0)
+    worker.serve_on(20.0)
+    assert worker.kill_at == 30.0
+    worker.row[Cell.CONNECTIONS] = 0
+    worker.serve_on(40.0)
+    assert worker.kill_at == 30.0
+    serving = ready()
+    serving.row[Cell.CONNECTIONS] = 1
+    serving.serve_on(30.0)
+    assert serving.kill_at is None
+
+
 def test_a_booting_worker_cannot_be_told_to_retire() -> None:
     """It raises and notes nothing."""
     worker = booting()
@@ -104,7 +122,7 @@ def test_a_booting_worker_cannot_be_told_to_retire() -> None:
     [
         (booting(), False, True, False),
         (ready(), True, True, False),
-        (ready(questioned_at=1.0), True, False, False),
+        (ready(questioned_at=1.0), False, False, False),
         (ready(kill_reason=HUNG), False, False, False),
         (ready(kill_reason="quick stop"), False, False, True),
         (booting(kill_reason="scaled down"), False, False, True),

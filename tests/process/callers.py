@@ -126,13 +126,16 @@ class Callers:
             return
         caller.unpacker.feed(data)
         for kind, msgid, error, result in caller.unpacker:
-            began = caller.pending.pop(msgid, None)
-            if kind != 1 or error is not None or began is None or result != began[1]:
-                self.faults.append(f"call {msgid}: {error!r}, {result!r}, expected {began!r}")
-            else:
-                self.answered += 1
-                now = time.monotonic()
-                self.latencies.append((now, now - began[0]))
+            self._check(caller, kind, msgid, error, result)
+
+    def _check(self, caller: _Caller, kind: Any, msgid: Any, error: Any, result: Any) -> None:
+        began = caller.pending.pop(msgid, None)
+        if kind != 1 or error is not None or began is None or result != began[1]:
+            self.faults.append(f"call {msgid}: {error!r}, {result!r}, expected {began!r}")
+        else:
+            self.answered += 1
+            now = time.monotonic()
+            self.latencies.append((now, now - began[0]))
 
     def _lose(self, caller: _Caller, why: object) -> None:
         self.faults.append(f"lost a connection with {len(caller.pending)} calls: {why}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -86,23 +85,6 @@ def busy_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def processes_of(made: RunningCluster) -> list[str]:
-    """The command lines of every process that was started with this cluster's file."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            found.append((process / "cmdline").read_text(errors="replace"))
-    return [command for command in found if str(made.config) in command]
-
-
-def assert_nothing_is_left(made: RunningCluster) -> None:
-    """No process, no socket file, nobody in the pidfile."""
-    assert not processes_of(made)
-    assert not [path for path in made.folder.rglob("*") if path.is_socket()]
-    pidfile = made.folder / "cluster.pid"
-    assert not pidfile.exists() or pidfile.read_text() == ""
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_faulty_configuration_does_not_start(make_cluster, name):
     """One message with file, line and key, what was found and what was expected; exit code 1; nothing left."""
@@ -113,7 +95,7 @@ def test_a_faulty_configuration_does_not_start(make_cluster, name):
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith(message)
     assert done.stdout == ""
-    assert_nothing_is_left(made)
+    assert not made.left_behind()
 
 
 def test_all_faults_are_said_at_once(make_cluster):
@@ -126,7 +108,7 @@ def test_all_faults_are_said_at_once(make_cluster):
     assert about == ["number_workers", "cpu_affinity", "timeout", "user", "nonsense", "[other]", "log_level"]
     check = made.run("--log-level", "loud", "--check-config")
     assert (check.returncode, check.stderr) == (FAULT, done.stderr)
-    assert_nothing_is_left(made)
+    assert not made.left_behind()
 
 
 def test_an_unreadable_file(make_cluster, tmp_path):
@@ -175,7 +157,7 @@ def test_what_cannot_be_listened_at(make_cluster, busy_port, flags):
         "rpccluster: cannot listen at tcp://192.0.2.1:1: Cannot assign requested address",
         f"rpccluster: cannot open the control socket {made.folder}/taken.sock: Address already in use",
     ]
-    assert_nothing_is_left(made)
+    assert not made.left_behind()
 
 
 def test_a_host_that_does_not_exist(make_cluster):
@@ -194,15 +176,16 @@ def test_a_folder_that_only_the_kernel_can_write(make_cluster):
         assert done.returncode == FAULT, key
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert "/proc/rpccluster" in done.stderr
-        assert_nothing_is_left(made)
+        assert not made.left_behind()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_this_user_may_not_write(make_cluster):
     """The check says it, before anything is touched."""
-    made = make_cluster(log_file="%(here)s/shut/it.log".replace("%(here)s", str(make_cluster().folder)))
-    shut = Path(str(made.options["log_file"])).parent
+    made = make_cluster()
+    shut = made.folder / "shut"
     shut.mkdir(mode=0o555)
+    made.write_config(log_file=shut / "it.log")
     done = made.run()
     assert done.returncode == FAULT
     assert f"expected a path in a folder that this user may write: {str(shut)!r} is none" in done.stderr

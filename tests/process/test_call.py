@@ -110,7 +110,7 @@ def test_a_timeout(address):
     begin = time.monotonic()
     done = call("--timeout", "0.3", address, "sleep", "30")
     assert (done.returncode, done.stdout) == (NO_ANSWER, "")
-    assert "no reply to sleep came in time" in done.stderr
+    assert done.stderr.startswith("rpccluster: no reply")
     assert time.monotonic() - begin < 15
     assert call(address, "sleep", "0.1", "--timeout", "20").stdout == "0.1\n"
 

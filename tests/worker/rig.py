@@ -21,7 +21,8 @@ from rpccluster.ipc.scoreboard import Scoreboard
 from rpccluster.worker.connection import ConnectionLimits
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
-from rpccluster.worker.engine import Engine, bound
+from rpccluster.worker.engine import Engine
+from rpccluster.worker.time_limit import bound
 
 __all__ = ["Gated", "Peer", "Rig", "until"]
 

@@ -422,24 +422,6 @@ def test_replies_must_be_read_in_time(make_rig: Callable[..., Rig], caplog: pyte
 # -- retiring
 
 
-def test_quiet_connections_are_ended(rig: Rig) -> None:
-    """Those that have nothing under way and were silent for a while; the others are served on."""
-    quiet, busy, talking = rig.connect(), rig.connect(), rig.connect()
-    busy.post("wait", "gate")
-
-    def ended() -> bool:
-        talking.call("echo", 1)
-        rig.connections.finish_quiet(0.1)
-        return quiet.look() is not None and quiet.is_at_end
-
-    until(ended)
-    assert busy.connection in rig.connections.open
-    assert not talking.is_at_end
-    rig.service.open("gate")
-    assert busy.wait(1)
-    until(lambda: rig.connections.finish_quiet(0.1) or (busy.look() and busy.is_at_end))
-
-
 def test_the_end_is_said_and_the_peer_has_a_moment_to_read(rig: Rig) -> None:
     """The socket goes when the peer has closed its side, or after a second: what it sends meanwhile is not run."""
     polite, deaf = rig.connect(), rig.connect()

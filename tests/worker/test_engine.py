@@ -461,29 +461,44 @@ def test_a_reply_does_not_wait_for_a_later_call_that_spins(rig: Rig) -> None:
 # -- giving up
 
 
-def test_giving_up_answers_what_runs_and_what_waits(make_rig: Callable[..., Rig]) -> None:
-    """Each with the error, once; what they still return is dropped and counted."""
-    rig = make_rig(max_greenlets=3)
+def give_up(rig: Rig) -> None:
+    """As the worker does at graceful_timeout: in a callback of the loop."""
+    gevent.get_hub().loop.run_callback(rig.engine.give_up, "over")
+
+
+def test_giving_up_interrupts_what_runs(make_rig: Callable[..., Rig]) -> None:
+    """Each caller gets `WorkerRetired`; a method's own handling of errors lets it through, its `finally` runs."""
+    cleaned_up = []
+
+    class Stubborn(Gated):
+        def guarded(self) -> str:
+            try:
+                self.wait("guarded")
+            except Exception:
+                return "swallowed"
+            finally:
+                cleaned_up.append("guarded")
+            return "went on"
+
+    rig = make_rig(Stubborn())
     peers = [rig.connect() for _ in range(2)]
     for number in range(4):
         peers[0].post("wait", number)
-    until(lambda: len(rig.service.began) == 3)
-    peers[1].post("wait", "other")
+    peers[1].post("guarded")
     peers[1].notify("wait", "nobody")
-    until(lambda: rig.engine.begun == 6)
-    rig.engine.give_up("WorkerRetired: over")
-    answers = peers[0].wait(4)
-    assert sorted(answers) == [[msgid, "WorkerRetired: over", None] for msgid in range(1, 5)]
-    assert peers[1].wait(1)[0][1] == "WorkerRetired: over"
-    rig.service.open(*range(4), "other", "nobody")
+    until(lambda: len(rig.service.began) == 6)
+    give_up(rig)
+    assert sorted(peers[0].wait(4)) == [[msgid, "WorkerRetired: over", None] for msgid in range(1, 5)]
+    assert peers[1].wait(1) == [[1, "WorkerRetired: over", None]]
+    until(lambda: rig.engine.is_quiet)
+    assert cleaned_up == ["guarded"]
     for peer in peers:
-        peer.wait_end()
-        assert len(peer.replies) == (4 if peer is peers[0] else 1)
-    until(lambda: rig.engine.is_quiet and rig.connections.dropped_replies == 3)
+        assert peer.call("echo", 1) == 1
+    assert len(peers[0].replies) == 5
 
 
-def test_giving_up_passes_over_connections_that_have_ended(make_rig: Callable[..., Rig]) -> None:
-    """One whose peer is gone must not keep the others from their answer."""
+def test_giving_up_reaches_those_behind_a_caller_who_is_gone(make_rig: Callable[..., Rig]) -> None:
+    """One whose peer has reset its connection keeps no other from its answer; its own is dropped and counted."""
     rig = make_rig()
     gone, *others = (rig.connect(tcp=True) for _ in range(4))
     for peer in (gone, *others):
@@ -491,27 +506,22 @@ def test_giving_up_passes_over_connections_that_have_ended(make_rig: Callable[..
     until(lambda: len(rig.service.began) == 4)
     gone.reset()
     until(lambda: gone.connection.is_closed)
-    rig.engine.give_up("WorkerRetired: over")
+    give_up(rig)
     for peer in others:
         assert peer.wait(1) == [[1, "WorkerRetired: over", None]]
-        peer.wait_end()
-    assert gone.connection not in rig.connections.open
-    assert not rig.connections.lingering.keys() - {peer.connection for peer in others}
-    rig.service.open("gate")
-    until(lambda: rig.engine.is_quiet)
+    until(lambda: rig.engine.is_quiet and rig.connections.dropped_replies == 1)
 
 
-def test_giving_up_answers_nothing_that_was_no_call(make_rig: Callable[..., Rig]) -> None:
-    """What waits in the queue has not been looked at yet: it may be anything."""
+def test_giving_up_leaves_what_waits_in_the_queue(make_rig: Callable[..., Rig]) -> None:
+    """Calls that have not begun are run, by whoever has the connection then; what is no call ends it, as always."""
     rig = make_rig(max_greenlets=1)
-    peer = rig.connect()
+    peer, bad = rig.connect(), rig.connect()
     peer.post("wait", "gate")
-    peer.send(b"\x05\xc0\x90\x94\x01\x02\x03\x04\x94\x00\xc0\xa1m\x90\x93\x02\xa4echo\x90\x94\x00\x07\xa4echo\x90")
-    until(lambda: rig.engine.begun == 8)
-    rig.engine.give_up("WorkerRetired: over")
-    assert peer.wait(1) == [[1, "WorkerRetired: over", None]]
-    peer.wait_end()
-    assert all(reply[2] == "WorkerRetired: over" for reply in peer.replies)
-    assert {reply[1] for reply in peer.replies} <= {1, 7}
-    rig.service.open("gate")
+    until(lambda: rig.service.began)
+    peer.post("echo", "waits")
+    bad.send(b"\x05\xc0\x90\x94\x01\x02\x03\x04")
+    until(lambda: rig.engine.begun >= 2)
+    give_up(rig)
+    assert peer.wait(2) == [[1, "WorkerRetired: over", None], [2, None, "waits"]]
+    bad.wait_end()
     until(lambda: rig.engine.is_quiet)

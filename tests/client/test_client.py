@@ -1,0 +1,351 @@
+"""The client against servers that behave: results, errors, timeouts, connecting and connecting again."""
+
+from __future__ import annotations
+
+import copy
+import random
+import socket
+import threading
+import time
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from rpccluster.client import Client
+from rpccluster.errors import (
+    AddressError,
+    CallTimeout,
+    ConnectFailed,
+    Lost,
+    NoMethodError,
+    NotSent,
+    RemoteError,
+)
+
+from .servers import Server, answer, reply, requests, serve
+
+
+def test_call(client: Client) -> None:
+    """A call returns the method's result."""
+    assert client.call("sum", 1, 2) == 3
+    assert client.call("echo", None) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["ÿ\udcff", b"\xff", 2**64 - 1, -(2**63), 1.5, [1, [2]], {"a": {1: None}, b"b": True}, "x" * 200_000],
+)
+def test_types(client: Client, value: object) -> None:
+    """Values come back as they went."""
+    assert client.call("echo", value) == value
+
+
+def test_ext(client: Client) -> None:
+    """Ext values and timestamps are msgpack's."""
+    assert client.call("ext") == msgpack.ExtType(5, b"x")
+    assert client.call("echo", msgpack.Timestamp(5, 6)) == msgpack.Timestamp(5, 6)
+
+
+def test_remote_errors(client: Client) -> None:
+    """What the method raised comes with its type and message, and the connection goes on."""
+    with pytest.raises(RemoteError) as info:
+        client.call("fail", "ValueError: no")
+    assert (info.value.type, info.value.message) == ("ValueError", "no")
+    with pytest.raises(NoMethodError, match="'nothing' method not found"):
+        client.call("nothing")
+    assert client.call("sum", 1) == 1
+
+
+def test_ipv6() -> None:
+    """IPv6 addresses work."""
+    try:
+        with serve(at=("::1", 0)) as server, Client(server.address) as client:
+            assert "[::1]" in server.address
+            assert client.call("sum", 1, 2) == 3
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+
+
+def test_unix(tmp_path: Path) -> None:
+    """Unix addresses work."""
+    with serve(at=tmp_path / "s") as server, Client(server.address) as client:
+        assert server.address.startswith("unix:///")
+        assert client.call("sum", 1, 2) == 3
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "tcp://", "host:99999", "unix://relative", "http://a:1"])
+def test_bad_address(address: str) -> None:
+    """An address that cannot be parsed is refused when the client is made."""
+    with pytest.raises(AddressError):
+        Client(address)
+
+
+def test_notify() -> None:
+    """A notification arrives, has no msgid, and is not waited for."""
+    got: list[object] = []
+    arrived = threading.Event()
+
+    def handle(sock: socket.socket) -> None:
+        for message in requests(sock):
+            got.append(message)
+            arrived.set()
+
+    with serve(handle) as server, Client(server.address) as client:
+        assert client.notify("log", "x", 1) is None
+        assert arrived.wait(10)
+        assert got == [[2, "log", ["x", 1]]]
+
+
+def test_unpackable(client: Client, server: Server) -> None:
+    """Params that cannot be packed raise, nothing is sent, and the connection stays good."""
+    client.call("sum", 1)
+    for bad in (object(), {1, 2}, 2**70):
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            client.call("echo", bad)
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            client.notify("echo", bad)
+    assert client.call("sum", 1, 2) == 3
+    assert server.connections == 1
+
+
+def test_timeout(client: Client) -> None:
+    """A call ends at its timeout; the client's own goes for calls that give none."""
+    client.call("sum", 1)
+    start = time.monotonic()
+    with pytest.raises(CallTimeout):
+        client.call("sleep", 5, timeout=0.1)
+    assert 0.09 < time.monotonic() - start < 2
+    with Client(str(client.address), timeout=0.05) as hasty, pytest.raises(TimeoutError):
+        hasty.call("sleep", 5)
+
+
+def test_late_replies_are_dropped(client: Client, server: Server) -> None:
+    """After a timeout the late reply answers nobody, and the calls that follow get their own."""
+    dice = random.Random(4)
+    late = 0
+    for number in range(1000):
+        if dice.random() < 0.2:
+            try:
+                delay, timeout = 0.02 * dice.random(), 0.015 * dice.random()
+                assert client.call("linger", delay, number, timeout=timeout) == number
+            except CallTimeout:
+                late += 1
+        else:
+            assert client.call("echo", number) == number
+    assert late > 50
+    assert server.connections == 1
+
+
+def test_no_timeout(server: Server) -> None:
+    """A timeout of None is none."""
+    with Client(server.address, timeout=None, connect_timeout=None) as client:
+        assert client.call("linger", 0.05, "x") == "x"
+
+
+def test_connect_failed() -> None:
+    """Without a server a call fails at once, and says so."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    start = time.monotonic()
+    with Client(f"127.0.0.1:{port}") as client, pytest.raises(ConnectFailed, match=str(port)) as info:
+        client.call("sum", 1)
+    assert time.monotonic() - start < 2
+    assert isinstance(info.value, ConnectionError)
+
+
+def test_connect_timeout() -> None:
+    """A server whose backlog is full costs connect_timeout, or the call's timeout if that is shorter."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        name = listener.getsockname()
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(name)
+            fillers.append(filler)
+        try:
+            for options in ({"connect_timeout": 0.2}, {"timeout": 0.2}):
+                start = time.monotonic()
+                with Client("127.0.0.1:%d" % name[1], **options) as client, pytest.raises(ConnectFailed):  # type: ignore[arg-type]
+                    client.call("sum", 1)
+                assert time.monotonic() - start < 2
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def test_reconnects_by_itself(client: Client, server: Server) -> None:
+    """A connection that ended while nobody called costs the next call nothing: that is the case of a restart."""
+    for count in range(1, 4):
+        assert client.call("sum", 1, 2) == 3
+        assert server.connections == count
+        server.cut()
+        time.sleep(0.02)
+
+
+def test_reconnects_to_a_restarted_server() -> None:
+    """While the server is away calls fail; once it is back they succeed without any action."""
+    with serve() as first, Client(first.address) as client:
+        name = first.name
+        client.call("sum", 1)
+    with Client("127.0.0.1:%d" % name[1]) as client:
+        with pytest.raises(ConnectFailed):
+            client.call("sum", 1)
+        with serve(at=name):
+            assert client.call("sum", 1, 2) == 3
+
+
+def test_lost(client: Client, server: Server) -> None:
+    """A call under which the connection ends may have run: it is not sent again, and the error says so."""
+    with pytest.raises(Lost, match="may have run"):
+        client.call("die")
+    assert server.connections == 1
+    assert client.call("sum", 1) == 1
+
+
+def test_idempotent() -> None:
+    """A call that may run twice is sent again when the connection ends under it."""
+    calls: list[int] = []
+
+    def handle(sock: socket.socket) -> None:
+        for message in requests(sock):
+            calls.append(message[1])
+            if len(calls) < 3:
+                return
+            sock.sendall(reply(message[1], "done"))
+
+    with serve(handle) as server, Client(server.address) as client:
+        assert client.call("x", idempotent=True) == "done"
+        assert len(calls) == 3
+
+
+def test_idempotent_without_a_server_was_lost(server: Server) -> None:
+    """A call that may have run is said to be lost, even if the server could not be reached after that."""
+
+    def die(sock: socket.socket) -> None:
+        for _ in requests(sock):
+            other.close()
+            return
+
+    with serve(die) as other, Client(other.address) as client, pytest.raises(Lost):
+        client.call("x", idempotent=True)
+
+
+def test_closed(server: Server) -> None:
+    """A closed client calls nobody, and says that nothing was sent."""
+    client = Client(server.address)
+    client.call("sum", 1)
+    client.close()
+    client.close()
+    for call in (client.call, client.notify):
+        with pytest.raises(NotSent, match="closed"):
+            call("sum", 1)
+    with pytest.raises(NotSent, match="closed"):
+        client.call_async("sum", 1).result(10)
+    assert server.connections == 1
+
+
+def test_close_ends_calls_of_other_threads(client: Client) -> None:
+    """A thread that waits is told when another one closes the client."""
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            client.call("sleep", 30, timeout=30)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while client.pending < 3:
+        time.sleep(0.005)
+    client.close()
+    for thread in threads:
+        thread.join(5)
+    assert [type(error) for error in errors] == [Lost] * 3
+
+
+def test_pending_and_repr(client: Client) -> None:
+    """What a client says of itself."""
+    assert (client.pending, client.is_connected) == (0, False)
+    client.call("sum", 1)
+    assert (client.pending, client.is_connected) == (0, True)
+    assert repr(client) == f"<Client {client.address}>"
+
+
+def test_large_messages_both_ways(client: Client) -> None:
+    """Messages larger than the socket's buffers pass, in both directions at once."""
+    value = b"x" * 8_000_000
+    with client.batch() as batch:
+        echoes = [batch.call("echo", value) for _ in range(3)]
+    assert all(echo.result() == value for echo in echoes)
+    assert client.call("echo", value) == value
+
+
+def test_proxy_attribute(client: Client) -> None:
+    """Methods are attributes of the proxy, with dots and options if need be."""
+    assert client.proxy.sum(1, 2, timeout=5) == 3
+    with pytest.raises(NoMethodError, match=r"'rpc\.nothing' method not found"):
+        client.proxy.rpc.nothing()
+    with pytest.raises(AttributeError):
+        _ = client.proxy._private
+    with pytest.raises(TypeError):
+        client.proxy()
+    assert copy.copy(client.proxy).sum(1) == 1
+
+
+def test_a_busy_server_with_another_reader(server: Server) -> None:
+    """A request that the kernel does not take at once is pushed out while another thread reads."""
+    with Client(server.address) as client:
+        waiter = threading.Thread(target=lambda: client.call("linger", 1.0, timeout=20))
+        waiter.start()
+        while not client.pending:
+            time.sleep(0.005)
+        value = b"x" * 12_000_000
+        assert client.call("echo", value, timeout=20) == value
+        client.notify("log", value)
+        assert client.call("sum", 1) == 1
+        waiter.join(20)
+
+
+def test_a_server_that_does_not_read() -> None:
+    """What the server does not read ends at the timeout; a notification that way, too."""
+    stop = threading.Event()
+    with serve(lambda sock: stop.wait(20) and None) as server, Client(server.address, timeout=0.2) as client:
+        value = b"x" * 16_000_000
+        with pytest.raises(CallTimeout):
+            client.call("echo", value)
+        with pytest.raises(CallTimeout):
+            client.notify("log", value)
+        with pytest.raises(CallTimeout):
+            client.call("sum", 1)
+        stop.set()
+
+
+def test_interrupted_wait(client: Client) -> None:
+    """An exception out of a signal handler leaves the client fit for the next call."""
+    import signal
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for delay in (0.001, 0.003, 0.02):
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            with pytest.raises(KeyboardInterrupt):
+                client.call("sleep", 5, "late")
+            assert client.call("echo", delay) == delay
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_two_servers_answer_alike(server: Server) -> None:
+    """`answer` is what the fixture's server does: the tests above do not depend on how it was started."""
+    with serve(answer) as other, Client(other.address) as client:
+        assert client.call("sum", 1, 2) == 3

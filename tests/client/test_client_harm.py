@@ -1,0 +1,300 @@
+"""Harm on the way, and servers that misbehave: a right result or a clear error in time, never another call's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from typing import Any, Callable
+
+import msgpack
+import pytest
+from proxy import Harm, Proxy
+
+from rpccluster.client import Client, aio
+from rpccluster.errors import CallTimeout, ConnectFailed, Lost, NotSent, ProtocolError, RPCClusterError
+
+from .servers import Server, reply, requests, serve
+
+REQUEST = msgpack.packb([0, 0, "echo", ["abc"]])
+REPLY = reply(0, "abc")
+PAUSE_SECONDS = 0.015  # what ends a connection after the reply has to arrive before the next call is sent
+
+
+def call_twice(address: str, **options: Any) -> Any:
+    """The outcome of a first call, and the result of a second one."""
+    with Client(address, timeout=5) as client:
+        try:
+            first: Any = client.call("echo", "abc", **options)
+        except RPCClusterError as error:
+            first = error
+        time.sleep(PAUSE_SECONDS)
+        return first, client.call("echo", "second")
+
+
+def call_twice_on_asyncio(address: str, **options: Any) -> Any:
+    async def main() -> Any:
+        async with aio.Client(address, timeout=5) as client:
+            try:
+                first: Any = await client.call("echo", "abc", **options)
+            except RPCClusterError as error:
+                first = error
+            await asyncio.sleep(PAUSE_SECONDS)
+            return first, await client.call("echo", "second")
+
+    return asyncio.run(main())
+
+
+def future_twice(address: str, **options: Any) -> Any:
+    with Client(address, timeout=5) as client:
+        future = client.call_async("echo", "abc", **options)
+        first = future.exception(10) or future.result()
+        time.sleep(PAUSE_SECONDS)
+        return first, client.call_async("echo", "second").result(10)
+
+
+FACES = [call_twice, call_twice_on_asyncio, future_twice]
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("after", range(len(REQUEST)))
+def test_request_cut(server: Server, face: Callable[..., Any], reset: bool, after: int) -> None:
+    """Cut at any byte of the request, the call is lost, and the next one succeeds over a new connection."""
+    with Proxy(server.name, lambda n: Harm(cut_request_after=after, reset=reset) if n == 0 else Harm()) as proxy:
+        first, second = face(proxy.address)
+    assert isinstance(first, Lost) or (after == 0 and is_unharmed(first))
+    assert second == "second"
+
+
+def is_unharmed(first: object) -> bool:
+    """Whether that is what may also come of a connection that is cut before anything was sent."""
+    return first == "abc" or isinstance(first, ConnectFailed)
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("after", range(len(REPLY) + 1))
+def test_reply_cut(server: Server, face: Callable[..., Any], reset: bool, after: int) -> None:
+    """Cut at any byte of the reply, the call is lost; behind its last byte it has its result."""
+    with Proxy(server.name, lambda n: Harm(cut_reply_after=after, reset=reset) if n == 0 else Harm()) as proxy:
+        first, second = face(proxy.address)
+    if after == len(REPLY) and not reset:
+        assert first == "abc"
+    else:
+        assert (
+            isinstance(first, Lost)
+            or (after == len(REPLY) and first == "abc")
+            or (after == 0 and is_unharmed(first))
+        )
+    assert second == "second"
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("after", range(len(REPLY)))
+def test_idempotent_call_cut(server: Server, face: Callable[..., Any], after: int) -> None:
+    """An idempotent call has its result wherever it was cut."""
+    with Proxy(server.name, lambda n: Harm(cut_reply_after=after) if n == 0 else Harm()) as proxy:
+        assert face(proxy.address, idempotent=True) == ("abc", "second")
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_half_closed(server: Server, face: Callable[..., Any]) -> None:
+    """When the server sees the end of the requests it still answers; when the client sees the end it connects anew."""
+    with Proxy(server.name, lambda n: Harm(half_close_request_after=len(REQUEST)) if n == 0 else Harm()) as proxy:
+        assert face(proxy.address) == ("abc", "second")
+    with Proxy(server.name, lambda n: Harm(half_close_reply_after=len(REPLY)) if n == 0 else Harm()) as proxy:
+        first, second = face(proxy.address)
+        assert first == "abc"
+        assert second == "second"
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_split_and_delayed(server: Server, face: Callable[..., Any]) -> None:
+    """Messages that come byte by byte are whole messages."""
+    with Proxy(server.name, lambda _: Harm(piece=1, delay_seconds=0.001)) as proxy:
+        assert face(proxy.address) == ("abc", "second")
+
+
+def test_many_calls_cut_anywhere(server: Server) -> None:
+    """Of many pipelined calls under a cut each has its own result or is lost, and those that have one come first."""
+    for after in range(0, 600, 37):
+        with Proxy(server.name, lambda n, at=after: Harm(cut_reply_after=at, piece=64)) as proxy:
+            with Client(proxy.address, timeout=5) as client:
+                batch = client.batch()
+                with batch:
+                    calls = [batch.call("echo", number) for number in range(100)]
+            outcomes = [call.error or call.result() for call in calls]
+        answered = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
+        assert answered == list(range(len(answered)))
+        assert all(isinstance(outcome, Lost) for outcome in outcomes[len(answered) :])
+
+
+def answering(*answers: Callable[[int], bytes]) -> Callable[[socket.socket], None]:
+    """A server that answers the n-th request of a connection with what the n-th function makes of its msgid."""
+
+    def handle(sock: socket.socket) -> None:
+        for number, message in enumerate(requests(sock)):
+            sock.sendall(answers[number](message[1]) if number < len(answers) else reply(message[1], "right"))
+
+    return handle
+
+
+RUBBISH = {
+    "html": lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "never used": lambda _: b"\xc1",
+    "no message": lambda _: msgpack.packb("x"),
+    "short message": lambda msgid: msgpack.packb([1, msgid, None]),
+    "deep": lambda _: b"\x91" * 100_000,
+    "msgid of a string": lambda _: msgpack.packb([1, "0", None, 1]),
+    "oversize": lambda msgid: reply(msgid, b"x" * 2_000_000),
+    "oversize in pieces": lambda msgid: reply(msgid, ["x" * 100] * 20_000),
+}
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH.values(), ids=RUBBISH)
+@pytest.mark.parametrize("face", ["sync", "future", "aio", "batch"])
+def test_rubbish(face: str, rubbish: Callable[[int], bytes]) -> None:
+    """A server that answers rubbish, or more than max_message_size: a clear error at once, and a new connection."""
+    with serve(answering(rubbish)) as server:
+        start = time.monotonic()
+        with pytest.raises(ProtocolError, match="found"):
+            _call(face, server.address, 1_000_000)
+        assert time.monotonic() - start < 5
+
+
+def _call(face: str, address: str, max_message_size: int) -> object:
+    if face == "aio":
+        return asyncio.run(_call_on_asyncio(address, max_message_size))
+    with Client(address, timeout=10, max_message_size=max_message_size) as client:
+        if face == "sync":
+            return client.call("x")
+        if face == "future":
+            return client.call_async("x").result(10)
+        with client.batch() as batch:
+            call = batch.call("x")
+        return call.result()
+
+
+async def _call_on_asyncio(address: str, max_message_size: int) -> object:
+    async with aio.Client(address, timeout=10, max_message_size=max_message_size) as client:
+        return await client.call("x")
+
+
+def test_after_rubbish() -> None:
+    """The connection that brought rubbish is given up, and the next call has another one."""
+    with serve(answering(lambda _: b"\xc1")) as server, Client(server.address, timeout=5) as client:
+        for count in (1, 2, 3):
+            with pytest.raises(ProtocolError):
+                client.call("x")
+            assert server.connections == count
+
+
+@pytest.mark.parametrize("face", ["sync", "future", "aio", "batch"])
+def test_announced_gigabyte(face: str) -> None:
+    """A reply that announces a gigabyte and comes slowly ends at the timeout, with no more than came in memory."""
+
+    def handle(sock: socket.socket) -> None:
+        for message in requests(sock):
+            sock.sendall(b"\x94\x01" + msgpack.packb(message[1]) + b"\xc0\xc6\x40\x00\x00\x00")
+            for _ in range(40):
+                sock.sendall(b"x" * 100_000)
+
+    with serve(handle) as server, pytest.raises(ProtocolError, match="max_message_size"):
+        _call(face, server.address, 1_000_000)
+
+
+def test_unknown_and_doubled_replies() -> None:
+    """Replies that nobody asked for, and second ones, answer nobody."""
+
+    def doubled(msgid: int) -> bytes:
+        return reply(msgid + 1000, "unknown") + reply(msgid, "right") + reply(msgid, "doubled")
+
+    with serve(answering(*[doubled] * 50)) as server, Client(server.address, timeout=5) as client:
+        assert [client.call("x") for _ in range(100)] == ["right"] * 100
+        assert client.call_async("x").result(5) == "right"
+        assert server.connections == 1
+
+
+def test_replies_ahead_of_their_requests() -> None:
+    """A server that answers msgids before they are used answers nobody: such a reply is dropped when it comes."""
+    ahead = b"".join(reply(msgid, "early") for msgid in range(50))
+
+    def handle(sock: socket.socket) -> None:
+        for number, message in enumerate(requests(sock)):
+            sock.sendall(reply(message[1], "right") + (ahead if number == 0 else b""))
+
+    with serve(handle) as server, Client(server.address, timeout=5) as client:
+        assert client.call("x") == "right"
+        time.sleep(0.05)
+        assert client.call("x") == "right"
+
+
+def test_a_server_that_says_nothing() -> None:
+    """A server that accepts and says nothing costs each call its timeout."""
+    with serve(lambda sock: [None for _ in requests(sock)] and None) as server:
+        with Client(server.address, timeout=0.1) as client:
+            start = time.monotonic()
+            for _ in range(3):
+                with pytest.raises(CallTimeout):
+                    client.call("x")
+            assert time.monotonic() - start < 2
+            with pytest.raises(CallTimeout):
+                client.call_async("x").result(5)
+            with client.batch() as batch:
+                calls = [batch.call("x") for _ in range(3)]
+            assert all(isinstance(call.error, CallTimeout) for call in calls)
+
+
+def test_a_server_that_accepts_and_closes() -> None:
+    """A server that closes each connection at once gets a bounded number of attempts."""
+    with serve(lambda sock: None) as server, Client(server.address, timeout=5) as client:
+        for _ in range(5):
+            with pytest.raises((Lost, NotSent)):
+                client.call("x")
+        assert server.connections <= 15
+
+
+def test_requests_from_the_server() -> None:
+    """A server's own requests and notifications do no harm."""
+
+    def talkative(msgid: int) -> bytes:
+        return msgpack.packb([0, msgid, "x", []]) + msgpack.packb([2, "x", []]) + reply(msgid, "right")
+
+    with serve(answering(*[talkative] * 9)) as server, Client(server.address, timeout=5) as client:
+        assert [client.call("x") for _ in range(9)] == ["right"] * 9
+
+
+def test_reset_with_calls_of_many_threads(server: Server) -> None:
+    """A connection that is reset under the calls of many threads ends each of them once."""
+    with Proxy(server.name, lambda n: Harm(cut_reply_after=1, reset=True) if n == 0 else Harm()) as proxy:
+        outcomes: list[object] = []
+        with Client(proxy.address, timeout=5) as client:
+
+            def work() -> None:
+                try:
+                    outcomes.append(client.call("linger", 0.1, "right"))
+                except RPCClusterError as error:
+                    outcomes.append(type(error))
+
+            threads = [threading.Thread(target=work) for _ in range(20)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(10)
+            assert len(outcomes) == 20
+            assert set(outcomes) <= {Lost, NotSent, "right"}
+            assert client.call("echo", "next") == "next"
+
+
+def test_linger_is_understood() -> None:
+    """The proxy's resets are resets: the other end sees ECONNRESET."""
+    with serve() as server, Proxy(server.name, lambda _: Harm(cut_reply_after=0, reset=True)) as proxy:
+        host, port = proxy.address[len("tcp://") :].split(":")
+        with socket.create_connection((host, int(port))) as sock:
+            sock.sendall(REQUEST)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 5, 0))
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)

@@ -1,0 +1,155 @@
+"""Everything at once, by a seed: reloads, scaling, upgrades, recycling, workers ended, killed and stopped, under load.
+
+``bin/test --chaos SEED`` runs it for a minute; the suite runs a short one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hardy_callers import SERVICE, HardyCallers
+
+from rpccluster.testing import RunningCluster, is_alive, wait_until
+
+CHAOS = os.environ.get("RPCCLUSTER_CHAOS")
+SEED = int(CHAOS or 20)
+SECONDS = 60.0 if CHAOS else 8.0
+MOST_WORKERS = 5
+LONGEST_STOP_SECONDS = 3.0
+NOTICED_SECONDS = 1.5  # after a kill: connections that its victim had just adopted may be lost that late
+
+
+class Chaos:
+    """Does something to a cluster again and again."""
+
+    def __init__(self, running: RunningCluster, seed: int) -> None:
+        self._running = running
+        self._random = random.Random(seed)
+        self._stopped: dict[int, float] = {}
+        self.done: Counter[str] = Counter()
+        self.killed: dict[int, float] = {}
+        self.masters: set[int] = set()
+        self.workers: set[int] = set()
+
+    def step(self) -> None:
+        """One deed, and whatever is due."""
+        for pid in [pid for pid, until in self._stopped.items() if time.monotonic() > until]:
+            self._go_on(pid)
+        status = self._running.try_status()
+        if status is None:
+            return
+        self.masters.add(status["master"]["pid"])
+        self.workers.update(worker["pid"] for worker in status["workers"])
+        deed = self._random.choice(
+            ["reload", "more", "fewer", "more", "fewer", "upgrade", "end", "end", "kill", "stop", "stop", "rebalance"]
+        )
+        self.done[deed] += 1
+        getattr(self, f"_{deed}")(status)
+
+    def finish(self) -> None:
+        """Let everybody go on."""
+        for pid in list(self._stopped):
+            self._go_on(pid)
+
+    def _reload(self, status: dict) -> None:
+        os.kill(status["master"]["pid"], signal.SIGHUP)
+
+    def _more(self, status: dict) -> None:
+        if status["master"]["number_workers"] < MOST_WORKERS:
+            os.kill(status["master"]["pid"], signal.SIGTTIN)
+
+    def _fewer(self, status: dict) -> None:
+        os.kill(status["master"]["pid"], signal.SIGTTOU)
+
+    def _upgrade(self, status: dict) -> None:
+        os.kill(status["master"]["pid"], signal.SIGUSR2)
+
+    def _rebalance(self, status: dict) -> None:
+        with contextlib.suppress(Exception), self._running.control(timeout=0.2) as control:
+            control.call("rebalance")
+
+    def _end(self, status: dict) -> None:
+        self._signal_one(status, signal.SIGTERM)
+
+    def _kill(self, status: dict) -> None:
+        pid = self._signal_one(status, signal.SIGKILL)
+        self._stopped.pop(pid, None)
+        self.killed[pid] = time.monotonic()
+
+    def _stop(self, status: dict) -> None:
+        pid = self._signal_one(status, signal.SIGSTOP)
+        self._stopped[pid] = time.monotonic() + self._random.random() * LONGEST_STOP_SECONDS
+
+    def _signal_one(self, status: dict, signum: int) -> int:
+        pid = int(self._random.choice([worker["pid"] for worker in status["workers"]] or [0]))
+        with contextlib.suppress(ProcessLookupError):
+            if pid:
+                os.kill(pid, signum)
+        return pid
+
+    def _go_on(self, pid: int) -> None:
+        del self._stopped[pid]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    def explains(self, owner: int, at: float) -> bool:
+        """Whether a connection that ``owner`` answered last may have been lost then."""
+        return owner in self.killed or any(at - NOTICED_SECONDS < killed <= at for killed in self.killed.values())
+
+
+@pytest.mark.timeout(240)
+def test_only_what_was_killed_is_lost(make_cluster, tmp_path, monkeypatch):
+    """No caller of another worker notices, no call runs twice, nothing hangs, and nobody is left behind."""
+    print(f"chaos by seed {SEED}, for {SECONDS:g} s")
+    monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
+    running = make_cluster(service="hardy:Notes", number_workers=3, max_requests=3000, max_requests_jitter=1000)
+    running.write_module("hardy", SERVICE)
+    running.start()
+    chaos = Chaos(running, SEED)
+    with HardyCallers(running.address, connections=20, seed=SEED, large_share=0.02) as callers:
+        end_at = time.monotonic() + SECONDS
+        while time.monotonic() < end_at and not callers.faults:
+            chaos.step()
+            time.sleep(chaos._random.random() * 0.4)
+        chaos.finish()
+        _await_peace(running)
+        wait_until(lambda: callers.oldest_pending_seconds() < 1 or callers.faults, 20, "no call is left to hang")
+    _report(chaos, callers)
+    assert callers.faults == []
+    assert [loss for loss in callers.lost if not chaos.explains(loss.owner, loss.at)] == []
+    assert callers.errors["WorkerRetired"] == 0
+    callers.assert_each_ran_once(tmp_path / "notes")
+    _assert_nothing_is_left(running, chaos)
+
+
+def _await_peace(running: RunningCluster) -> None:
+    """One master, its workers, and nothing on its way."""
+    running.wait_ready(60)
+    wait_until(lambda: (running.try_status() or {"master": {"in_transit": 1}})["master"]["in_transit"] == 0, 20)
+
+
+def _assert_nothing_is_left(running: RunningCluster, chaos: Chaos) -> None:
+    status = running.wait_ready(60)
+    present = {status["master"]["pid"], *(worker["pid"] for worker in status["workers"])}
+    left = (chaos.masters | chaos.workers) - present
+    wait_until(lambda: not any(is_alive(pid) for pid in left), 20, "no process of former times is left")
+    number = len(status["workers"])
+    assert len(os.listdir(f"/proc/{status['master']['pid']}/fd")) <= 12 + 3 * number
+    for worker in status["workers"]:
+        assert len(os.listdir(f"/proc/{worker['pid']}/fd")) <= 20 + worker["connections"]
+    assert running.run("stop").returncode == 0
+    wait_until(lambda: not any(is_alive(pid) for pid in present), 20, "all have ended")
+
+
+def _report(chaos: Chaos, callers: HardyCallers) -> None:
+    worst = max(seconds for _, seconds in callers.latencies)
+    print(f"{dict(chaos.done)}; {callers.answered} calls, worst {worst:.2f} s; lost {len(callers.lost)}")
+    print(f"{len(callers.uncertain)} uncertain; {dict(callers.errors)}; {len(chaos.masters)} masters")
+    assert Path(chaos._running.log).exists()

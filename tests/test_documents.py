@@ -1,0 +1,198 @@
+"""The documents say what is so: names, links, keys, signals, commands and numbers are held to the code."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from rpccluster.cli.main import cli
+from rpccluster.config import OPTIONS
+from rpccluster.ipc import messages, scoreboard
+from rpccluster.master import policy, worker_handle
+from rpccluster.master.commands import Commands
+from rpccluster.master.signals import HANDLED
+from rpccluster.worker import lifecycle
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PACKAGE = CHECKOUT / "rpccluster"
+README = CHECKOUT / "README.md"
+INTERNALS = CHECKOUT / "docs" / "internals.md"
+DOCUMENTS = sorted([README, CHECKOUT / "CHANGELOG.md", *(CHECKOUT / "docs").glob("*.md")])
+HOSTS = {"github.com", "gunicorn.org", "keepachangelog.com", "semver.org"}
+FOLDERS = "rpccluster|tests|bench|bin|docs|etc|cli|client|config|ipc|master|protocol|worker"
+FOLDERS_OF_ANY_LINUX = {"dev", "etc", "path", "proc", "run", "srv", "sys", "var"}
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+Row = dict[str, str]
+
+
+def tables(document: Path) -> Iterator[list[Row]]:
+    """Each Markdown table: a dict of its cells by column for each row."""
+    for block in re.findall(r"(?:^\|.*\n)+", document.read_text() + "\n", re.MULTILINE):
+        header, _, *rows = [[cell.strip() for cell in line.strip("|\n").split(" |")] for line in block.splitlines()]
+        yield [dict(zip(map(str.strip, header), row)) for row in rows]
+
+
+def table(document: Path, *columns: str) -> list[Row]:
+    """The rows of all tables that have these columns first."""
+    return [row for rows in tables(document) for row in rows if tuple(row)[: len(columns)] == columns]
+
+
+def names(cell: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def prose(document: Path) -> str:
+    """The text without its code blocks."""
+    return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    """What a link may name after the number sign: the headings as a browser is shown them."""
+    headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# -- every document
+
+
+@each_document
+def test_no_link_is_dead(document):
+    """A relative link leads to a file of the repository, and to a heading in it."""
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        if "://" not in target:
+            path, _, anchor = target.partition("#")
+            found = (document.parent / path).resolve() if path else document
+            assert found.exists(), target
+            assert not anchor or anchor in anchors(found), target
+
+
+@each_document
+def test_what_is_named_exists(document):
+    """A path in backticks is one of the repository; in docs/, of the package too."""
+    for name in names(prose(document)):
+        if re.fullmatch(rf"({FOLDERS})/[\w/.]*", name):
+            assert (CHECKOUT / name).exists() or (PACKAGE / name).exists(), name
+
+
+@each_document
+def test_nothing_of_one_machine(document):
+    """No path of a developer's machine, and no host but those that everybody may look at."""
+    text = document.read_text()
+    assert set(re.findall(r"\bhttps?://([^/\s)]+)", text)) <= HOSTS
+    text = re.sub(r"\w+://\S+", "", text)
+    assert set(re.findall(r"(?<![\w.:/)…-])/([a-z][\w.-]*)/\w", text)) <= FOLDERS_OF_ANY_LINUX
+
+
+# -- the README
+
+
+def test_the_table_of_keys_is_the_schemas():
+    """Every key once, in the schema's order, with its default, its flags, and a mark if HUP cannot change it."""
+    rows = [row for row in table(README, "key", "default", "flag") if row["key"].startswith("`")]
+    assert [names(row["key"])[0] for row in rows] == list(OPTIONS)
+    for row, option in zip(rows, OPTIONS.values()):
+        assert names(row["flag"]) == list(option.flags), row
+        assert ("†" in row["key"]) == (not option.hup), row
+        if option.compute is None and option.default_text:
+            assert row["default"] == f"`{option.default_text}`", row
+        assert row["meaning"], row
+
+
+def test_keys_without_effect_are_marked():
+    """Only what nothing reads bears the mark, and all of that does."""
+    sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.parent.name != "config")
+    read = {key for key in OPTIONS if re.search(rf"options\.{key}\b", sources)} | {"bind", "unix_socket"}
+    assert "options.listen_addresses" in sources
+    marked = {names(row["key"])[0] for row in table(README, "key", "default", "flag") if "‡" in row["key"]}
+    assert marked == OPTIONS.keys() - read
+
+
+def test_the_tour_of_signals_is_complete():
+    """Every signal that the master handles, and no other."""
+    told = {name for row in table(README, "signal", "does") for name in names(row["signal"])}
+    assert told == {signum.name[3:] for signum in HANDLED}
+    assert {signum.name[3:] for signum in Commands._SIGNALS} == told - {"CHLD"}
+
+
+def test_every_subcommand_and_flag_is_told():
+    """The control commands stand in their table, `call` beside the client, flags in the table of keys or below it."""
+    told = {name.split()[0] for row in table(README, "command", "does") for name in names(row["command"])}
+    assert isinstance(cli, click.Group)
+    assert told | {"call"} == set(cli.commands)
+    words = set(re.findall(r"--?[a-zA-Z][\w-]*", README.read_text()))
+    flags = {flag for command in (cli, *cli.commands.values()) for each in command.params for flag in each.opts}
+    assert {flag for flag in flags if flag.startswith("-")} <= words
+
+
+def _commands() -> list[str]:
+    lines = "\n".join(blocks(README, "sh")).splitlines() + names(prose(README))
+    return sorted({line.split("#")[0].strip() for line in lines if re.match(r"bin/\w+ ", line)})
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_the_readmes_commands_exist(command):
+    """The program is there and can be run, the subcommand is one, and the files it is given are there."""
+    program, *words = shlex.split(command)
+    assert (CHECKOUT / program).stat().st_mode & 0o111
+    for word in words:
+        if "/" in word and "." in word and "://" not in word:
+            assert (CHECKOUT / word).exists(), word
+    if program == "bin/rpccluster":
+        words = words[2:] if words[0] == "-c" else words
+        assert not words or words[0] in cli.commands
+
+
+# -- docs/internals.md
+
+
+def _value_of(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"rpccluster.{module}"), name)
+
+
+def test_the_numbers_are_the_codes():
+    """Each constant named has that value."""
+    for row in table(INTERNALS, "constant", "module", "value"):
+        assert _value_of(names(row["module"])[0], names(row["constant"])[0]) == float(row["value"]), row
+
+
+def test_the_phases_are_the_masters():
+    """All of them, by the words that `status` uses."""
+    told = [names(row["phase"])[0] for row in table(INTERNALS, "phase", "means")]
+    assert told == [phase.value for phase in policy.Phase]
+
+
+def test_the_states_of_workers_are_the_tables():
+    """Both sides' transitions, each once."""
+    told = [
+        (names(row["state"])[0], row["event"], names(row["next"])[0])
+        for row in table(INTERNALS, "state", "event", "next")
+    ]
+    transitions = [*worker_handle._TABLE.items(), *lifecycle._TABLE.items()]
+    assert sorted(told) == sorted((state.value, event.value, after.value) for (state, event), after in transitions)
+
+
+def test_the_scoreboard_is_laid_out_as_told():
+    """Every cell with its place."""
+    told = {names(row["cell"])[0]: int(row["number"]) for row in table(INTERNALS, "cell", "number")}
+    assert told == {cell.name: cell.value for cell in scoreboard.Cell}
+
+
+def test_the_messages_are_those_of_the_channels():
+    """Every kind, with its fields."""
+    told = [names(row["message"])[0] for row in table(INTERNALS, "message", "way")]
+    assert told == [f"{kind.__name__}({', '.join(kind._fields)})" for kind in messages._KINDS]
