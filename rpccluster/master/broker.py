@@ -100,7 +100,7 @@ class Broker:
         self._shunned[worker] = now + SHUN_SECONDS
         transit = self._transits.get(cid)
         if transit is not None and transit.adopter is worker:
-            transit.adopter = None
+            transit.unplace()
 
     def _route(self, reply: Reply) -> None:
         """To whoever owns the connection now; if nobody does, it has ended."""
@@ -124,7 +124,7 @@ class Broker:
         self._owners = {cid: owner for cid, owner in self._owners.items() if owner is not worker}
         for transit in self._transits.values():
             if transit.adopter is worker:  # it never said that it had it: it has done nothing with it
-                transit.adopter = None
+                transit.unplace()
         for message in _unread(worker):
             if isinstance(message, Reply):  # for a connection that it gave on just before
                 self._route(message)
@@ -171,7 +171,8 @@ class Broker:
         if not candidates and may_move:  # somebody else was faster: back to one that retires
             candidates = self._with_room(self._alive(now, WorkerState.RETIRING))
         if candidates:
-            adopter = min(candidates, key=lambda worker: worker.connection_count + self._coming(worker))
+            adopter = min(candidates, key=lambda worker: worker.coming + worker.connection_count)
+            adopter.given += 1
             transit.adopter, transit.sent_at, transit.is_read = adopter, now, False
             self._send(adopter.connections, transit.give, [transit.descriptor])
 
@@ -184,7 +185,7 @@ class Broker:
                 self._shunned[worker] = now + SHUN_SECONDS
                 transit = self._transits.get(message.cid)
                 if transit is not None:
-                    transit.adopter = None
+                    transit.unplace()
         for message in taken:
             if not isinstance(message, Give):
                 self._send(worker.connections, message)
@@ -205,11 +206,8 @@ class Broker:
     def _with_room(self, workers: list[WorkerHandle]) -> list[WorkerHandle]:
         return [worker for worker in workers if self._room(worker) > 0]
 
-    def _coming(self, worker: WorkerHandle) -> int:
-        return sum(transit.adopter is worker for transit in self._transits.values())
-
     def _room(self, worker: WorkerHandle) -> int:
-        return worker.room - self._coming(worker)
+        return worker.room - worker.coming
 
     # -- asking
 

@@ -35,6 +35,12 @@ class Transit:
         """Whether nobody was asked to adopt it."""
         return self.adopter is None and not self.is_with_heir
 
+    def unplace(self) -> None:
+        """It will not come to where it was sent: somebody else is to be asked."""
+        if self.adopter is not None:
+            self.adopter.given -= 1
+            self.adopter = None
+
 
 class Grants:
     """Which donors were told to release how many, and have not said yet that they have."""

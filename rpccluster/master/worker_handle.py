@@ -74,6 +74,7 @@ class WorkerHandle:
     questioned_at: float | None = None  # when it was asked where it hangs
     kill_reason: str = ""
     boot_failure: BootFailed | None = None
+    given: int = 0  # connections that were sent to it, and not taken back or refused
     silent_seconds: float = 0.0  # for so long, watched by the master, its heartbeat has not moved
     _beat_seen: int = -1
 
@@ -124,6 +125,12 @@ class WorkerHandle:
     def connection_count(self) -> int:
         """Connections it serves now."""
         return self.row[Cell.CONNECTIONS]
+
+    @property
+    def coming(self) -> int:
+        """Connections that are on their way to it. Its own count of those that came tells, not what it says: that
+        is heard later, and whatever came would be counted twice until then."""
+        return self.given - self.row[Cell.ADOPTED]
 
     @property
     def room(self) -> int:

@@ -19,6 +19,7 @@ from rpccluster.errors import ProtocolError
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import make_packer
 from rpccluster.protocol.shared import Partial, SharedDecoder
+from rpccluster.worker.connection_states import TRANSITIONS, Event, State, next_state
 from rpccluster.worker.engine import Engine
 from rpccluster.worker.unsent import Unsent
 
@@ -98,12 +99,12 @@ class Connection:
         "_forward",
         "_gathered",
         "_is_ending",
-        "_is_eof",
         "_partial",
         "_pause",
         "_quiet_since",
         "_reader",
         "_socket",
+        "_state",
         "_unsent",
         "_was_heard",
         "is_choked",
@@ -122,15 +123,15 @@ class Connection:
         self._deferred: list[Any] | None = None
         self._forward: Callable[[list[bytes]], None] | None = None  # where replies go when it has moved
         self._pause = Pause.NOT
-        self._is_eof = False
-        self._is_ending = False  # nothing more is read; closes when all is answered
+        self._state = State.OPEN
+        self._is_ending = False  # of the state: nothing more is read; closes when all is answered
         self._was_heard = False  # since it was last asked whether it is quiet
         self._quiet_since = monotonic()
         self.out: list[bytes] = []  # replies of this turn of the loop
         self._gathered = 0  # bytes of the large ones among them
         self.pending = 0  # calls decoded and not yet ended
         self.is_choked = False
-        self.is_closed = False
+        self.is_closed = False  # of the state: not here any more
         self.needs_look = False  # flush() has more to do than to send
         self._reader = shared.loop.io(sock.fileno(), _READ)
         self._reader.start(self._on_readable)
@@ -209,12 +210,10 @@ class Connection:
 
     def _end_of_file(self, data: bytes | memoryview) -> None:
         """The client sends nothing more: answer what runs, then close. While lingering, only the end matters."""
-        if self._is_ending:
-            if not data:
-                self.close()
-        else:
-            self._is_eof = True
-            self.stop_reading()
+        if not self._is_ending:
+            self._stop_reading(Event.PEER_ENDED)
+        elif not data:
+            self._close(Event.PEER_ENDED)
 
     def refuse(self, error: ProtocolError) -> None:
         """The peer does not speak MessagePack-RPC: close, with one log line."""
@@ -340,21 +339,31 @@ class Connection:
 
     def stop_reading(self) -> None:
         """Read nothing more; when all is answered and sent, end."""
-        if self.is_closed:
-            return
-        self._note_partial(None)
-        self._is_ending = True
-        self._stop(Pause.ENDED)
-        self._look()
+        if not self.is_closed:
+            self._stop_reading(Event.MUST_END)
+
+    def _stop_reading(self, event: Event) -> None:
+        self._step(event)
+        if self._state is not State.LINGERING:
+            self._note_partial(None)
+            self._stop(Pause.ENDED)
+            self._look()
+
+    def _step(self, event: Event) -> None:
+        """Go to the next state; what every call asks for is kept as plain flags."""
+        self._state = state = next_state(self._state, event)
+        self._is_ending = state is not State.OPEN
+        self.is_closed = state is State.CLOSED or state is State.MOVED
 
     def _end(self) -> None:
         """Everything is answered: say so, and give the peer a moment to read it before the socket goes.
 
         Closing a socket with unread input would reset it, and the last replies might never be read.
         """
-        if self._is_eof:
-            self.close()
-        elif self not in self._all.lingering:
+        if self._state is State.HALF_CLOSED:
+            self._close(Event.ANSWERED)
+        elif self._state is State.ENDING:
+            self._step(Event.ANSWERED)
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
             self._all.lingering[self] = monotonic() + LINGER_SECONDS
@@ -366,13 +375,16 @@ class Connection:
         if not self.is_closed:
             if reason:
                 logger.info("Closing the connection of %s: %s", self.peer, reason)
-            self._let_go()
-            self._socket.close()
-            self._all.on_closed(self)
+            self._close(Event.BROKEN)
 
-    def _let_go(self) -> None:
+    def _close(self, event: Event) -> None:
+        self._let_go(event)
+        self._socket.close()
+        self._all.on_closed(self)
+
+    def _let_go(self, event: Event) -> None:
         """Watch the socket no more, and be none of the worker's connections."""
-        self.is_closed = True
+        self._step(event)
         self._reader.stop()
         self._reader.close()
         if self._unsent is not None:
@@ -384,8 +396,8 @@ class Connection:
 
     @property
     def is_movable(self) -> bool:
-        """Whether it can go on in another worker: it is open, and not about to end."""
-        return not self.is_closed and self not in self._all.lingering
+        """Whether it can go on in another worker: it is there, and we have not begun to end it."""
+        return (self._state, Event.GIVEN) in TRANSITIONS
 
     @property
     def is_at_rest(self) -> bool:
@@ -403,9 +415,9 @@ class Connection:
         messages = list(map(pack, [*(self._deferred or ()), *waiting]))
         pieces = self._partial.pieces if self._partial is not None else ()
         output = self._unsent.content() if self._unsent is not None else b""
-        given = Given(self._address, self._is_eof, b"".join([*messages, *pieces]), output)
+        given = Given(self._address, self._state is State.HALF_CLOSED, b"".join([*messages, *pieces]), output)
         self._forward = forward
-        self._let_go()
+        self._let_go(Event.GIVEN)
         return self._socket, given
 
     def take_over(self, given: Given, awaited: int) -> None:
@@ -416,8 +428,7 @@ class Connection:
         if given.input:
             self._take_in(given.input, None)
         if given.is_eof and not self.is_closed:
-            self._is_eof = True
-            self.stop_reading()
+            self._stop_reading(Event.PEER_ENDED)
 
     def _reply_from_afar(self, replies: list[bytes]) -> None:
         """The connection is not here any more: another worker has it, or nobody."""

@@ -140,7 +140,8 @@ class Handover:
         if not descriptors:
             self._say(Refused(give.cid))
             return
-        self._row[Cell.CONNECTIONS] += 1  # before the master stops counting it as on its way here
+        self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
+        self._row[Cell.CONNECTIONS] += 1
         self._say(Adopted(give.cid))
         begin = partial(self._begin, give, descriptors[0])
         if self._channel.has_unsent:
@@ -156,7 +157,6 @@ class Handover:
         self._cids[connection] = give.cid
         self._adopted[give.cid] = connection
         self._awaited[give.cid] = give.awaited
-        self._row[Cell.ADOPTED] += 1
         connection.take_over(Given(give.peer, give.is_eof, give.input, give.output), len(give.awaited))
 
     def _take_reply(self, reply: Reply) -> None:

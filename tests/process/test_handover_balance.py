@@ -65,7 +65,7 @@ def test_new_workers_get_their_share_and_leave_it_again(cluster):
 
 
 def test_rebalancing_can_be_off_and_asked_for(cluster):
-    """With rebalance = false connections stay where they are until `rpccluster rebalance`; no more move than need be."""
+    """With rebalance = false they stay until `rpccluster rebalance`, which moves no more than it must."""
     running = cluster(number_workers=1, rebalance=False)
     with lines_to(running.address, 60) as lines:
         _check_all(lines)
