@@ -55,7 +55,7 @@ class Channel:
             copies.append(memory_file(data))
             data = IN_MEMORY_FILE + encode(_stub(message))
         self._outbox.append((data, copies))
-        if len(self._outbox) == 1:  # else those before it wait for room, too
+        if len(self._outbox) == 1:  # else those before it wait for room
             self.flush()
 
     def flush(self) -> None:

@@ -134,11 +134,14 @@ class Supervisor:
             self._commands.handle_signal(signum)
         now = self._now()
         self._succession.check_deadline(now)
-        self._broker.turn(now, may_move=not self._cluster.situation().is_ending)
+        may_move = not self._cluster.situation().is_ending
+        self._broker.turn(now, may_move=may_move)
         if now - self._watched_at >= WATCH_SECONDS:
             watched, self._watched_at = min(now - self._watched_at, LONGEST_WATCH_SECONDS), now
             for worker in self._cluster.workers:
                 worker.watch(watched, now, self._cluster.options.max_memory)
+                if may_move:
+                    worker.serve_on(now + self._cluster.options.graceful_timeout + KILL_SLACK_SECONDS)
                 if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
                     self._cluster.restarts.note_survivor()
 

@@ -90,6 +90,11 @@ class WorkerHandle:
         self.retire_reason = reason
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
 
+    def serve_on(self, kill_at: float) -> None:
+        """If it retires, and has connections that nobody can take: what it runs when they go has until ``kill_at``."""
+        if self.kill_at is not None and self.connection_count:
+            self.kill_at = max(self.kill_at, kill_at)
+
     @property
     def is_killed(self) -> bool:
         """Whether it was sent SIGKILL."""

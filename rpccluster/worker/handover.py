@@ -15,9 +15,11 @@ from typing import Any
 
 from gevent.monkey import get_original
 
+from rpccluster.errors import ProtocolError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
 from rpccluster.ipc.scoreboard import Cell, Row
+from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.connection import Connection, Given
 from rpccluster.worker.connections import Connections
@@ -73,12 +75,15 @@ class Handover:
 
     def _release(self, number: int) -> None:
         chosen = self._choose(number)
-        if chosen:
-            waiting = self._engine.withdraw(set(chosen))
-            running = self._running_msgids()
+        try:
             with _epoll_of(self._loop) as epoll:
+                waiting = self._engine.withdraw(set(chosen))
+                running = self._running_msgids()
                 for connection in chosen:
                     self._give(connection, waiting.get(connection, []), running.get(connection, []), epoll)
+        except OSError as error:
+            logger.error("Cannot hand connections over: %s", error)
+            chosen = []
         self._say(Released(len(chosen)))
 
     def _choose(self, number: int) -> list[Connection]:
@@ -98,10 +103,15 @@ class Handover:
         return running
 
     def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> None:
-        cid = self._cids.pop(connection, None) or self._new_cid()
+        cid = self._cids.get(connection) or self._new_cid()
+        try:
+            sock, given = connection.give(waiting, partial(self._forward, cid))
+        except (ValueError, RecursionError) as error:  # a call nested deeper than a Packer goes
+            connection.refuse(ProtocolError(f"found a call that cannot be packed again ({error!r})"))
+            return
+        self._cids.pop(connection, None)
         self._adopted.pop(cid, None)
         awaited = self._awaited.pop(cid, []) + [[self._serial, msgid] for msgid in running]
-        sock, given = connection.give(waiting, partial(self._forward, cid))
         # the loop thinks that closing will do; but another copy of the socket lives on, and epoll(7) with it
         with contextlib.suppress(OSError):
             epoll.unregister(sock.fileno())

@@ -57,6 +57,7 @@ class Server:
         self._loop = gevent.get_hub().loop
         self._state = State.BOOTING
         self._finished = gevent.event.Event()
+        self._has_given_up = False
         self._registry = Registry(service, options.call_timeout, self._wrap)
         self._engine = Engine(
             self._registry,
@@ -189,7 +190,7 @@ class Server:
             self._connections.stop_reading()
         look = self._loop.timer(0.0, LOOK_SECONDS)
         look.start(self._look_whether_finished)
-        deadline = self._loop.timer(order.graceful_seconds)
+        deadline = self._loop.timer(order.graceful_seconds, max(order.graceful_seconds, LOOK_SECONDS))
         deadline.start(self._give_up)
         self._watchers += [look, deadline]
 
@@ -198,8 +199,13 @@ class Server:
             self._finish()
 
     def _give_up(self) -> None:
-        """``graceful_timeout`` is over: what still runs is answered with an error. Connections are not ended by it."""
-        self._engine.give_up("its graceful_timeout is over")
+        """``graceful_timeout`` is over: what still runs is answered with an error. Connections are not ended by it.
+
+        Those that nobody else can take are served on; when they have gone, calls have as long once more, at most.
+        """
+        if not self._has_given_up or not self._connections.open:
+            self._engine.give_up("its graceful_timeout is over")
+        self._has_given_up = True
 
     def _finish(self) -> None:
         if self._state is State.RETIRING:
