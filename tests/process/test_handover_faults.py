@@ -17,10 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 from hardy_callers import SERVICE, HardyCallers
 
-from rpccluster.testing import RunningCluster, wait_until
+from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 KILLS = 100 if FULL_SCALE else 3
@@ -147,6 +148,40 @@ def test_what_a_stopped_adopter_has_not_read_is_given_to_another(notes, tmp_path
     assert (callers.faults, callers.lost, callers.errors) == ([], [], {})
     callers.assert_each_ran_once(tmp_path / "notes")
     print(f"given to another {took:.2f} s after TTOU; stopped {STOP_SECONDS:g} s, worst call {_worst(callers):.2f} s")
+
+
+def test_a_stopped_donor_holds_up_no_other(notes, tmp_path):
+    """Whatever it was granted does not count as on its way."""
+    running = notes(number_workers=3)
+    with HardyCallers(running.address, connections=210, depth=1, pause=0.01, slow_share=0.0) as callers:
+        _await_answers(callers)
+        pids = running.worker_pids()
+        with _stopped(pids[2]):
+            running.signal(signal.SIGTTOU)
+            running.wait_log(f"Retiring worker (pid: {pids[2]})")
+            running.signal(signal.SIGTTOU)
+            wait_until(lambda: not running.worker(pids[1]), 4, "the other donor has given all it had")
+        running.wait_ready(number_workers=1)
+        _await_answers(callers)
+    assert (callers.faults, callers.lost, callers.errors) == ([], [], {})
+    callers.assert_each_ran_once(tmp_path / "notes")
+
+
+def test_an_old_master_outlived_by_nobody_ends(notes, tmp_path):
+    """The new master is killed while the old one's calls still run: those end, and so does it."""
+    running = notes(number_workers=1)
+    host, _, port = running.address.partition("//")[2].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as caller:
+        caller.sendall(msgpack.packb([0, 1, "note", [1, 1.5]]))
+        wait_until((tmp_path / "notes").read_text, 5, "it runs")
+        assert running.run("upgrade").returncode == 0
+        new = running.master_pid
+        workers = running.worker_pids()
+        _kill(new)
+        assert running.wait(10) == 0
+        with contextlib.suppress(ConnectionResetError):
+            assert caller.recv(100) == b""
+    wait_until(lambda: not any(is_alive(pid) for pid in (new, *workers)), 5, "nobody is left")
 
 
 def _worst(callers: HardyCallers) -> float:
