@@ -19,6 +19,7 @@ from rpccluster.errors import ProtocolError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
 from rpccluster.ipc.scoreboard import Cell, Row
+from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.connection import Connection, Given
 from rpccluster.worker.connections import Connections
@@ -74,12 +75,15 @@ class Handover:
 
     def _release(self, number: int) -> None:
         chosen = self._choose(number)
-        if chosen:
-            waiting = self._engine.withdraw(set(chosen))
-            running = self._running_msgids()
+        try:
             with _epoll_of(self._loop) as epoll:
+                waiting = self._engine.withdraw(set(chosen))
+                running = self._running_msgids()
                 for connection in chosen:
                     self._give(connection, waiting.get(connection, []), running.get(connection, []), epoll)
+        except OSError as error:
+            logger.error("Cannot hand connections over: %s", error)
+            chosen = []
         self._say(Released(len(chosen)))
 
     def _choose(self, number: int) -> list[Connection]:
