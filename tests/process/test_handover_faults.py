@@ -223,8 +223,11 @@ def _is_open(pid: int, number: int, inode: int) -> bool:
         return False
 
 
-def _picture(running: RunningCluster) -> tuple[Counter[str], list[Counter[str]]] | None:
-    """The descriptors of the master and of each worker, clients' connections left out; None while that changes."""
+_Picture = tuple[Counter[str], list[Counter[str]]]
+
+
+def _picture(running: RunningCluster) -> _Picture:
+    """The descriptors of the master and of each worker, clients' connections left out."""
     status = running.status()
     workers = []
     for worker in status["workers"]:
@@ -235,7 +238,13 @@ def _picture(running: RunningCluster) -> tuple[Counter[str], list[Counter[str]]]
     return Counter(_descriptors(status["master"]["pid"])), workers
 
 
-def _await_picture(running: RunningCluster, wanted: tuple[Counter[str], list[Counter[str]]]) -> None:
+def _lasting_picture(running: RunningCluster) -> _Picture:
+    """The least of some pictures: a control connection is there for a moment alone."""
+    pictures = [_picture(running) for _ in range(8)]
+    return min(pictures, key=lambda picture: sum(picture[0].values()) + sum(sum(each.values()) for each in picture[1]))
+
+
+def _await_picture(running: RunningCluster, wanted: _Picture) -> None:
     with contextlib.suppress(AssertionError):
         wait_until(lambda: _picture(running) == wanted, 10)
     assert _picture(running) == wanted
@@ -247,7 +256,7 @@ def test_handovers_and_upgrades_leave_no_descriptor_behind(notes, tmp_path):
     running = notes(number_workers=2)
     with HardyCallers(running.address, connections=40, slow_share=0.0) as callers:
         _await_answers(callers)
-        before = _picture(running)
+        before = _lasting_picture(running)
         handed_over = 0
         while handed_over < HANDOVERS:
             assert running.run("reload").returncode == 0
