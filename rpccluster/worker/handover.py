@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from gevent.monkey import get_original
@@ -19,6 +20,7 @@ from rpccluster.errors import ProtocolError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
 from rpccluster.ipc.scoreboard import Cell, Row
+from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.connection import Connection, Given
 from rpccluster.worker.connections import Connections
@@ -46,6 +48,7 @@ class Handover:
         self._row = row
         self._serial = serial
         self._numbers = 0
+        self._gave_at = 0.0  # when the last one went
         self._cids: dict[Connection, int] = {}  # of the adopted ones
         self._adopted: dict[int, Connection] = {}
         self._awaited: dict[int, list[list[int]]] = {}  # by cid: serial and msgid of the calls that run elsewhere
@@ -69,6 +72,14 @@ class Handover:
     def stop(self) -> None:
         """Adopt nothing any more: this worker ends, and what it has not read goes to another."""
         self._reader.stop()
+
+    def tell(self, retired_at: float) -> None:
+        """Log how many connections have moved, for a worker that was told to retire at ``retired_at``."""
+        given, adopted = self._row[Cell.HANDED_OVER], self._row[Cell.ADOPTED]
+        if given or adopted:
+            seconds = max(0.0, self._gave_at - retired_at)
+            text = "Worker (pid: %d) has handed over %d connections, the last one after %.3f seconds; adopted %d"
+            logger.info(text, os.getpid(), given, seconds, adopted)
 
     # -- giving
 
@@ -115,6 +126,7 @@ class Handover:
         self._say(Give(cid, address, given.is_eof, given.input, given.output, awaited), [sock.fileno()])
         sock.close()
         self._row[Cell.HANDED_OVER] += 1
+        self._gave_at = monotonic()
 
     def _new_cid(self) -> int:
         self._numbers += 1
