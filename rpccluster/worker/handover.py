@@ -152,8 +152,6 @@ class Handover:
         if not descriptors:
             self._say(Refused(give.cid))
             return
-        self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
-        self._row[Cell.CONNECTIONS] += 1
         self._say(Adopted(give.cid))
         begin = partial(self._begin, give, descriptors[0])
         if self._channel.has_unsent:
@@ -166,6 +164,7 @@ class Handover:
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)
         connection = self._connections.add(sock, tuple(give.peer) or "")
+        self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
         self._cids[connection] = give.cid
         self._adopted[give.cid] = connection
         self._awaited[give.cid] = give.awaited
