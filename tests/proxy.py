@@ -11,20 +11,19 @@ import struct
 import threading
 import time
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Callable
 
 __all__ = ["UNHARMED", "Harm", "Proxy"]
-
 
 
 @dataclass(frozen=True)
 class Harm:
     """What happens to one connection. Counts are in bytes, from the connection's beginning."""
 
-    cut_request_after: Optional[int] = None  # then both sides are closed
-    cut_reply_after: Optional[int] = None
-    half_close_request_after: Optional[int] = None  # then the server sees the end, and replies still pass
-    half_close_reply_after: Optional[int] = None
+    cut_request_after: int | None = None  # then both sides are closed
+    cut_reply_after: int | None = None
+    half_close_request_after: int | None = None  # then the server sees the end, and replies still pass
+    half_close_reply_after: int | None = None
     piece: int = 65536  # so many bytes are passed on at once, at most
     delay_seconds: float = 0.0  # before each piece
     reset: bool = False  # cut by a reset rather than by an orderly end
@@ -48,7 +47,7 @@ class Proxy:
     @property
     def address(self) -> str:
         """Where to connect."""
-        return "tcp://127.0.0.1:%d" % self._listener.getsockname()[1]
+        return f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Proxy:
         return self
@@ -63,6 +62,8 @@ class Proxy:
         self.cut()
         for thread in self._threads:
             thread.join(10)
+        for sock in self._sockets:
+            sock.close()
 
     def cut(self) -> None:
         """Cut every connection."""
@@ -109,12 +110,14 @@ class Proxy:
                 if is_cut.is_set():
                     return
                 if not data:
-                    return sink.shutdown(socket.SHUT_WR)
+                    sink.shutdown(socket.SHUT_WR)
+                    return
                 time.sleep(harm.delay_seconds)
                 sink.sendall(data)
                 passed += len(data)
             if half_close is not None:
-                return sink.shutdown(socket.SHUT_WR)
+                sink.shutdown(socket.SHUT_WR)
+                return
         is_cut.set()
         for sock in (source, sink):
             _reset(sock) if harm.reset else _shutdown(sock)

@@ -32,10 +32,10 @@ class Connection(Stream):
         """
         if now > self._look_at:
             self._make_sure_of_the_server()
-        call = message = None
+        call = message = data = None
+        msgid = -1
         try:
-            self._lock.acquire()
-            try:
+            with self._lock:
                 data = self._calls.request(method, params)
                 self._hand_over(data)
                 msgid = self._calls.msgid
@@ -44,8 +44,6 @@ class Connection(Stream):
                 else:
                     call = Call(deadline_at)
                     self._calls.begin(call, msgid, self._start_of(data))
-            finally:
-                self._lock.release()
             if call is self._lone:
                 message = self._receive_alone(msgid)
                 if message is None:
@@ -53,11 +51,9 @@ class Connection(Stream):
                     self._share(call, self._take_in(None))
             if message is None:
                 self._wait(call)
-        except BaseException:
-            if call is self._lone:
-                call = self._begin_late(Call(deadline_at), msgid)
-            if call is not None:
-                self._leave(call)
+        except BaseException as error:
+            if data is not None:
+                self._give_up(call, error, msgid)
             raise
         if message is None:
             return call.result()
@@ -84,36 +80,55 @@ class Connection(Stream):
         self._leader = call
         return call
 
+    def _give_up(self, call: Call | None, error: BaseException, msgid: int = -1) -> None:
+        """Stop waiting because of ``error``.
+
+        If it came from outside while this thread led or sent (the exception of a signal handler), bytes may have been
+        lost between the kernel and here, and the connection ends. A greenlet is interrupted in its waits alone.
+        """
+        is_orderly = isinstance(error, (CallTimeout, NotSent)) or self._wire.is_cooperative
+        if not is_orderly and (call is None or call is self._lone or call is self._leader or self._unsent):
+            self.close("a call was interrupted")
+        elif call is self._lone:
+            self._leave(self._begin_late(Call(), msgid))
+        elif call is not None:
+            self._leave(call)
+
     def call_all(self, calls: list[Call], bodies: list[bytes]) -> None:
         """Send them all in one write and wait for all of them; how each ended is in the call. Raises `NotSent`.
 
-        ``bodies`` are the methods and params of the ``calls``, as `pack_body` packs them.
+        ``bodies`` are the methods and params of the ``calls``, as `body_packer` packs them.
         """
         self._make_sure_of_the_server()
-        with self._lock:
-            try:
-                requests = list(map(self._begin_packed, calls, bodies))
-                data = b"".join(requests)
-                self._hand_over(data)
-            except BaseException:
-                for call in calls:
-                    self._calls.withdraw(call)
-                raise
-            start = self._start_of(data)
-            for call, request in zip(calls, requests):
-                call.starts_at = start
-                start += len(request)
+        call = None
         try:
+            with self._lock:
+                self._begin_all(calls, bodies)
             for call in calls:
                 try:
                     self._wait(call)
                 except CallTimeout as error:
                     self._leave(call)
                     call.error = error
-        except BaseException:
+        except BaseException as error:
+            self._give_up(call, error)
             for call in calls:
                 self._leave(call)
             raise
+
+    def _begin_all(self, calls: list[Call], bodies: list[bytes]) -> None:
+        requests = list(map(self._begin_packed, calls, bodies))
+        data = b"".join(requests)
+        try:
+            self._hand_over(data)
+        except NotSent:
+            for call in calls:
+                self._calls.withdraw(call)
+            raise
+        start = self._start_of(data)
+        for call, request in zip(calls, requests):
+            call.starts_at = start
+            start += len(request)
 
     def _begin_packed(self, call: Call, body: bytes) -> bytes:
         data = self._calls.packed_request(body)
@@ -132,13 +147,19 @@ class Connection(Stream):
         self._make_sure_of_the_server()
         with self._lock:
             data = self._calls.request(method, params)
-            self._hand_over(data)
-            self._calls.begin(call, self._calls.msgid, self._start_of(data))
-            self._calls.watch(call)
-            if self._reader is None:
-                self._reader = Reader(self)
-            elif call.deadline_at <= self._reader.me.deadline_at or self._unsent:
-                self._call_the_reader()
+            msgid = self._calls.msgid
+        try:
+            with self._lock:
+                self._hand_over(data)
+                self._calls.begin(call, msgid, self._start_of(data))
+                self._calls.watch(call)
+                if self._reader is None:
+                    self._reader = Reader(self)
+                elif call.deadline_at <= self._reader.me.deadline_at or self._unsent:
+                    self._call_the_reader()
+        except BaseException as error:
+            self._give_up(None, error)
+            raise
 
     def forget(self, call: Call) -> None:
         """Nobody waits for ``call`` any more: its reply is dropped when it comes."""
@@ -151,19 +172,22 @@ class Connection(Stream):
         self._make_sure_of_the_server()
         with self._lock:
             data = self._calls.notify(method, params)
-            self._hand_over(data)
-            start = self._start_of(data)
-        if self._unsent:
-            self._push_out(me, start, start + len(data))
+        try:
+            with self._lock:
+                self._hand_over(data)
+                start = self._start_of(data)
+            if self._unsent:
+                self._push_out(me, start, start + len(data))
+        except BaseException as error:
+            self._give_up(me, error)
+            raise
 
     def _push_out(self, me: Call, start: int, end: int) -> None:
         """Wait until the kept bytes from ``start`` to ``end`` are handed over."""
-        try:
-            while self._handed_over < end and not self.has_ended:
-                if not (self._lead(me) if self._leader is me else self._follow(me)):
-                    raise CallTimeout("the server did not read the notification in time")
-        finally:
-            self._leave(me)
+        while self._handed_over < end and not self.has_ended:
+            if not (self._lead(me) if self._leader is me else self._follow(me)):
+                raise CallTimeout("the server did not read the notification in time")
+        self._leave(me)
         if self._handed_over <= start:
             raise NotSent("the connection ended before the notification was sent")
         if self._handed_over < end:

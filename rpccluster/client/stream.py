@@ -255,24 +255,32 @@ class Stream:
         """Find out before sending, rather than after, that the server went away while nobody was looking."""
         if monotonic() <= self._look_at:
             return
-        me = Call(0.0)
-        with self._lock:
-            if self._leader is not None or not self.is_open:
-                return
-            self._leader = me
-        ended: list[Call] = []
         try:
-            while self.is_open:
+            ended = self._look()
+        except BaseException:  # from a signal handler: what was received may be lost
+            self.close("a call was interrupted")
+            raise
+        self._wake(ended)
+
+    def _look(self) -> list[Call]:
+        """Take in what has come while nobody led."""
+        me = Call()
+        ended: list[Call] = []
+        with self._lock:
+            if self._leader is None and self.is_open:
+                self._leader = me
+        try:
+            while self._leader is me and self.is_open:
                 data = self._wire.receive_now()
                 if data is None:
                     break
                 ended += self._take_in(data)
         except OSError as error:
             self.close(f"the connection failed: {error}")
-        finally:
-            self._look_at = monotonic() + _IDLE_SECONDS
+        self._look_at = monotonic() + _IDLE_SECONDS
+        if self._leader is me:
             self._leave(me)
-        self._wake(ended)
+        return ended
 
 
 def _sleep(waker: Any, deadline_at: float) -> bool:

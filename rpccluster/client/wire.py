@@ -67,6 +67,9 @@ class Wire:
     with the true deadline. (Not SO_RCVTIMEO alone: each signal that Python handles would start it anew.)
     """
 
+    #: Whether a wait is interrupted before it has received anything: not so by a signal handler's exception.
+    is_cooperative = False
+
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
@@ -117,6 +120,8 @@ class Wire:
 
 class PatchedWire(Wire):
     """A socket of gevent's: it is non-blocking beneath, and its timeout is an attribute that costs nothing to set."""
+
+    is_cooperative = True
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock

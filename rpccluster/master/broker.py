@@ -199,7 +199,7 @@ class Broker:
             for worker in self._speaker.workers
             if worker.state is state
             and not worker.is_killed
-            and worker.silent_seconds < SILENT_SECONDS
+            and _shows_life(worker)
             and now >= self._shunned.get(worker, 0.0)
         ]
 
@@ -217,7 +217,7 @@ class Broker:
     def _ask(self, worker: WorkerHandle, wanted: int, now: float) -> None:
         if not self._grants.is_free(worker, now):
             return
-        granted = self._grants.total
+        granted = self._grants.total(_shows_life)
         unplaced = sum(transit.is_unplaced for transit in self._transits.values())
         room = sum(each.room for each in self._adopters(now)) if self._heir is None else WINDOW
         number = min(wanted, room - unplaced - granted, WINDOW - len(self._transits) - granted)
@@ -233,7 +233,7 @@ class Broker:
         adopters = self._adopters(now)
         counts = [worker.load for worker in adopters]
         is_booting = any(each.state is WorkerState.BOOTING for each in self._speaker.workers)
-        if self._transits or self._grants.total or is_booting:
+        if self._transits or self._grants.total(_shows_life) or is_booting:
             return
         if len(counts) < 2 or max(counts) - min(counts) <= max(1, UNEVEN * sum(counts) / len(counts)):
             self.is_uneven = False
@@ -279,6 +279,10 @@ class Broker:
         """Close this process's copies: no client's connection may stay in a forked child, or after the end."""
         while self._transits:
             os.close(self._transits.popitem()[1].descriptor)
+
+
+def _shows_life(worker: WorkerHandle) -> bool:
+    return worker.silent_seconds < SILENT_SECONDS
 
 
 def _unread(worker: WorkerHandle) -> list[Message]:

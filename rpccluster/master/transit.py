@@ -5,6 +5,7 @@ Data alone: who gets which connection, and when it is taken back, is decided in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rpccluster.ipc.channel import Channel
@@ -49,10 +50,9 @@ class Grants:
         self._granted: dict[WorkerHandle, int] = {}
         self._resting: dict[WorkerHandle, float] = {}
 
-    @property
-    def total(self) -> int:
-        """Connections that may be on their way without anyone having seen them."""
-        return sum(self._granted.values())
+    def total(self, is_alive: Callable[[WorkerHandle], bool]) -> int:
+        """Connections that may be on their way without anyone having seen them; a stopped donor gives none."""
+        return sum(number for worker, number in self._granted.items() if is_alive(worker))
 
     def is_free(self, worker: WorkerHandle, now: float) -> bool:
         """Whether ``worker`` may be asked: it is done with the last grant, and had something to give."""

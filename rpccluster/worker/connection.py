@@ -407,6 +407,8 @@ class Connection:
     def give(self, waiting: list[Any], forward: Callable[[list[bytes]], None]) -> tuple[_socket.socket, Given]:
         """Stop here, for good. Returns the socket, still open, and all that another process needs to go on with it.
 
+        Raises what a Packer does for a call that cannot be packed again; nothing has changed then.
+
         ``waiting`` are its messages that the engine had in its queue; replies of calls that still run here are
         handed to ``forward``. Raises what a Packer does, and has changed nothing, if a message cannot be packed again.
         """

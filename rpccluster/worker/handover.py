@@ -85,12 +85,15 @@ class Handover:
 
     def _release(self, number: int) -> None:
         chosen = self._choose(number)
-        if chosen:
-            waiting = self._engine.withdraw(set(chosen))
-            running = self._running_msgids()
+        try:
             with _epoll_of(self._loop) as epoll:
+                waiting = self._engine.withdraw(set(chosen))
+                running = self._running_msgids()
                 for connection in chosen:
                     self._give(connection, waiting.get(connection, []), running.get(connection, []), epoll)
+        except OSError as error:
+            logger.error("Cannot hand connections over: %s", error)
+            chosen = []
         self._say(Released(len(chosen)))
 
     def _choose(self, number: int) -> list[Connection]:

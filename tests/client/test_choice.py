@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Optional
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,7 +70,7 @@ loads = st.integers(1, 4).flatmap(
 
 
 @given(loads)
-def test_never_one_that_is_busier(loads: list[list[Optional[int]]]) -> None:
+def test_never_one_that_is_busier(loads: list[list[int | None]]) -> None:
     """Whatever the loads, nobody waits behind more calls than need be."""
     chosen = Choice(len(loads)).choose(loads, 0.0)
     assert chosen is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
+import signal
 import socket
 import threading
 import time
@@ -169,7 +171,7 @@ def test_connect_timeout() -> None:
         try:
             for options in ({"connect_timeout": 0.2}, {"timeout": 0.2}):
                 start = time.monotonic()
-                with Client("127.0.0.1:%d" % name[1], **options) as client, pytest.raises(ConnectFailed):  # type: ignore[arg-type]
+                with Client(f"127.0.0.1:{name[1]}", **options) as client, pytest.raises(ConnectFailed):
                     client.call("sum", 1)
                 assert time.monotonic() - start < 2
         finally:
@@ -191,7 +193,7 @@ def test_reconnects_to_a_restarted_server() -> None:
     with serve() as first, Client(first.address) as client:
         name = first.name
         client.call("sum", 1)
-    with Client("127.0.0.1:%d" % name[1]) as client:
+    with Client(f"127.0.0.1:{name[1]}") as client:
         with pytest.raises(ConnectFailed):
             client.call("sum", 1)
         with serve(at=name):
@@ -326,23 +328,51 @@ def test_a_server_that_does_not_read() -> None:
         stop.set()
 
 
-def test_interrupted_wait(client: Client) -> None:
-    """An exception out of a signal handler leaves the client fit for the next call."""
-    import signal
+class Interrupts:
+    """Raises KeyboardInterrupt out of a signal handler, once each time it is armed."""
 
-    def interrupt(*_: object) -> None:
+    def __enter__(self) -> Interrupts:
+        self._before = signal.signal(signal.SIGALRM, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+
+    def arm(self, seconds: float) -> None:
+        """Strike after so many seconds."""
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _interrupt(self, *_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
+
+def test_interrupted_wait(client: Client) -> None:
+    """An exception out of a signal handler, wherever it strikes, leaves the client fit for the next call."""
+    client.call("sum", 1)
+    with Interrupts() as interrupts:
         for delay in (0.001, 0.003, 0.02):
-            signal.setitimer(signal.ITIMER_REAL, delay)
+            interrupts.arm(delay)
             with pytest.raises(KeyboardInterrupt):
                 client.call("sleep", 5, "late")
             assert client.call("echo", delay) == delay
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+
+
+def test_interrupted_anywhere(client: Client) -> None:
+    """The same for some thousand interrupts at random."""
+    dice = random.Random(7)
+    client.call("sum", 1)
+    end = time.monotonic() + 2.5
+    number = 0
+    with Interrupts() as interrupts:
+        while time.monotonic() < end:
+            with contextlib.suppress(KeyboardInterrupt):
+                interrupts.arm(dice.uniform(5e-6, 200e-6))
+                while True:
+                    number += 1
+                    assert client.call("echo", number) == number
+            assert client.call("echo", "next", timeout=5) == "next"
+    assert number > 100
 
 
 def test_two_servers_answer_alike(server: Server) -> None:

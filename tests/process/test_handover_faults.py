@@ -17,10 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 from hardy_callers import SERVICE, HardyCallers
 
-from rpccluster.testing import RunningCluster, wait_until
+from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 KILLS = 100 if FULL_SCALE else 3
@@ -60,12 +61,18 @@ def _await_answers(callers: HardyCallers, calls: int = 300) -> None:
     wait_until(lambda: callers.answered >= goal or callers.faults, 30, f"{calls} calls answered")
 
 
-def _back_to(running: RunningCluster, number: int) -> list[int]:
-    """Scale back; the workers' pids by slot."""
+def _back_to(running: RunningCluster, number: int, callers: HardyCallers) -> list[int]:
+    """Scale back, until each connection has been answered by its present owner; the workers' pids by slot."""
     assert running.run("scale", str(number)).returncode == 0
     running.wait_ready(number_workers=number)
     assert running.run("rebalance").returncode == 0
+    wait_until(lambda: callers.owners == _served(running) or callers.faults, 20, "each owner has answered")
     return running.worker_pids()
+
+
+def _served(running: RunningCluster) -> dict[int, int]:
+    """Connections by worker."""
+    return {worker["pid"]: worker["connections"] for worker in running.status()["workers"]}
 
 
 @pytest.mark.timeout(600)
@@ -75,8 +82,7 @@ def test_an_adopter_killed_before_it_read_loses_none_of_what_it_was_to_get(notes
     worker_lost = lost = 0
     with HardyCallers(running.address, connections=30) as callers:
         for _ in range(KILLS):
-            pids = _back_to(running, 3)
-            _await_answers(callers)
+            pids = _back_to(running, 3, callers)
             before = len(callers.lost)
             with _stopped(pids[0]):
                 running.signal(signal.SIGTTOU)
@@ -99,8 +105,7 @@ def test_a_worker_killed_in_the_middle_takes_only_its_own_with_it(notes, tmp_pat
     moments = random.Random(5)
     with HardyCallers(running.address, connections=30, slow_share=0.1) as callers:
         for _ in range(KILLS):
-            pids = _back_to(running, 3)
-            _await_answers(callers)
+            pids = _back_to(running, 3, callers)
             before = len(callers.lost)
             moment = time.monotonic() + moments.random() * 0.02
             running.signal(signal.SIGTTOU)
@@ -109,8 +114,8 @@ def test_a_worker_killed_in_the_middle_takes_only_its_own_with_it(notes, tmp_pat
             _kill(pids[slot])
             _await_answers(callers)
             wait_until(lambda: running.status()["master"]["in_transit"] == 0, 5, "none is held")
-            # what an adopter had acknowledged, its new owner had maybe not answered on
-            assert {loss.owner for loss in callers.lost[before:]} <= {pids[slot], *([pids[2], 0] if slot == 0 else [])}
+            # an adopter may have acknowledged what it had not answered on: it was the donor's then, pids[2]
+            assert {loss.owner for loss in callers.lost[before:]} <= {pids[slot], pids[2]}
     assert callers.faults == []
     callers.assert_each_ran_once(tmp_path / "notes")
     print(f"{KILLS} kills: {len(callers.lost)} connections lost, {dict(callers.errors)}")
@@ -134,15 +139,49 @@ def test_what_a_stopped_adopter_has_not_read_is_given_to_another(notes, tmp_path
             wait_until(lambda: running.status()["master"]["in_transit"] == 0, 5, "all have found another")
             took = time.monotonic() - began
             wait_until(lambda: time.monotonic() - began > STOP_SECONDS, STOP_SECONDS + 1)
-            served = {worker["pid"]: worker["connections"] for worker in running.status()["workers"]}
+            served = _served(running)
         _await_answers(callers)
         wait_until(lambda: callers.owners == served, 10, "the two answer, each on its own connections")
-        owned = {worker["pid"]: worker["connections"] for worker in running.status()["workers"]}
+        owned = _served(running)
     assert took < 2.0
     assert owned == served == {pids[0]: its_own, pids[1]: 30 - its_own}
     assert (callers.faults, callers.lost, callers.errors) == ([], [], {})
     callers.assert_each_ran_once(tmp_path / "notes")
     print(f"given to another {took:.2f} s after TTOU; stopped {STOP_SECONDS:g} s, worst call {_worst(callers):.2f} s")
+
+
+def test_a_stopped_donor_holds_up_no_other(notes, tmp_path):
+    """Whatever it was granted does not count as on its way."""
+    running = notes(number_workers=3)
+    with HardyCallers(running.address, connections=210, depth=1, pause=0.01, slow_share=0.0) as callers:
+        _await_answers(callers)
+        pids = running.worker_pids()
+        with _stopped(pids[2]):
+            running.signal(signal.SIGTTOU)
+            running.wait_log(f"Retiring worker (pid: {pids[2]})")
+            running.signal(signal.SIGTTOU)
+            wait_until(lambda: not running.worker(pids[1]), 4, "the other donor has given all it had")
+        running.wait_ready(number_workers=1)
+        _await_answers(callers)
+    assert (callers.faults, callers.lost, callers.errors) == ([], [], {})
+    callers.assert_each_ran_once(tmp_path / "notes")
+
+
+def test_an_old_master_outlived_by_nobody_ends(notes, tmp_path):
+    """The new master is killed while the old one's calls still run: those end, and so does it."""
+    running = notes(number_workers=1)
+    host, _, port = running.address.partition("//")[2].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as caller:
+        caller.sendall(msgpack.packb([0, 1, "note", [1, 1.5]]))
+        wait_until((tmp_path / "notes").read_text, 5, "it runs")
+        assert running.run("upgrade").returncode == 0
+        new = running.master_pid
+        workers = running.worker_pids()
+        _kill(new)
+        assert running.wait(10) == 0
+        with contextlib.suppress(ConnectionResetError):
+            assert caller.recv(100) == b""
+    wait_until(lambda: not any(is_alive(pid) for pid in (new, *workers)), 5, "nobody is left")
 
 
 def _worst(callers: HardyCallers) -> float:
