@@ -171,7 +171,7 @@ class Broker:
         if not candidates and may_move:  # somebody else was faster: back to one that retires
             candidates = self._with_room(self._alive(now, WorkerState.RETIRING))
         if candidates:
-            adopter = min(candidates, key=lambda worker: worker.coming + worker.connection_count)
+            adopter = min(candidates, key=lambda worker: worker.load)
             adopter.given += 1
             transit.adopter, transit.sent_at, transit.is_read = adopter, now, False
             self._send(adopter.connections, transit.give, [transit.descriptor])
@@ -204,10 +204,7 @@ class Broker:
         ]
 
     def _with_room(self, workers: list[WorkerHandle]) -> list[WorkerHandle]:
-        return [worker for worker in workers if self._room(worker) > 0]
-
-    def _room(self, worker: WorkerHandle) -> int:
-        return worker.room - worker.coming
+        return [worker for worker in workers if worker.room]
 
     # -- asking
 
@@ -222,7 +219,7 @@ class Broker:
             return
         granted = self._grants.total(_shows_life)
         unplaced = sum(transit.is_unplaced for transit in self._transits.values())
-        room = sum(max(0, self._room(each)) for each in self._adopters(now)) if self._heir is None else WINDOW
+        room = sum(each.room for each in self._adopters(now)) if self._heir is None else WINDOW
         number = min(wanted, room - unplaced - granted, WINDOW - len(self._transits) - granted)
         if number > 0:
             self._grants.grant(worker, number)
@@ -234,16 +231,16 @@ class Broker:
 
     def _even_out(self, now: float) -> None:
         adopters = self._adopters(now)
-        counts = [worker.connection_count for worker in adopters]
+        counts = [worker.load for worker in adopters]
         is_booting = any(each.state is WorkerState.BOOTING for each in self._speaker.workers)
         if self._transits or self._grants.total(_shows_life) or is_booting:
             return
         if len(counts) < 2 or max(counts) - min(counts) <= max(1, UNEVEN * sum(counts) / len(counts)):
             self.is_uneven = False
             return
-        fullest = max(adopters, key=lambda worker: worker.connection_count)
+        fullest = max(adopters, key=lambda worker: worker.load)
         target = -(-sum(counts) // len(counts))
-        self._ask(fullest, max(1, fullest.connection_count - target), now)
+        self._ask(fullest, max(1, fullest.load - target), now)
 
     # -- the heir of an upgrade
 

@@ -127,15 +127,15 @@ class WorkerHandle:
         return self.row[Cell.CONNECTIONS]
 
     @property
-    def coming(self) -> int:
-        """Connections that are on their way to it. Its own count of those that came tells, not what it says: that
-        is heard later, and whatever came would be counted twice until then."""
-        return self.given - self.row[Cell.ADOPTED]
+    def load(self) -> int:
+        """Connections it serves or that are on their way to it. Its own count of those that came tells which, not
+        what it says of them: that is heard later, and they would be counted twice until then."""
+        return self.connection_count + self.given - self.row[Cell.ADOPTED]
 
     @property
     def room(self) -> int:
-        """Connections it could serve beyond those it has."""
-        return max(0, self.row[Cell.CONNECTION_LIMIT] - self.connection_count)
+        """Connections it could serve beyond those it has and gets."""
+        return max(0, self.row[Cell.CONNECTION_LIMIT] - self.load)
 
     def watch(self, watched_seconds: float, now: float, max_memory: int) -> None:
         """Look at the scoreboard: ``watched_seconds`` have passed under the master's eyes since the last look."""

@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from gevent.monkey import get_original
@@ -47,6 +48,7 @@ class Handover:
         self._row = row
         self._serial = serial
         self._numbers = 0
+        self._gave_at = 0.0  # when the last one went
         self._cids: dict[Connection, int] = {}  # of the adopted ones
         self._adopted: dict[int, Connection] = {}
         self._awaited: dict[int, list[list[int]]] = {}  # by cid: serial and msgid of the calls that run elsewhere
@@ -70,6 +72,14 @@ class Handover:
     def stop(self) -> None:
         """Adopt nothing any more: this worker ends, and what it has not read goes to another."""
         self._reader.stop()
+
+    def tell(self, retired_at: float) -> None:
+        """Log how many connections have moved, for a worker that was told to retire at ``retired_at``."""
+        given, adopted = self._row[Cell.HANDED_OVER], self._row[Cell.ADOPTED]
+        if given or adopted:
+            seconds = max(0.0, self._gave_at - retired_at)
+            text = "Worker (pid: %d) has handed over %d connections, the last one after %.3f seconds; adopted %d"
+            logger.info(text, os.getpid(), given, seconds, adopted)
 
     # -- giving
 
@@ -119,6 +129,7 @@ class Handover:
         self._say(Give(cid, address, given.is_eof, given.input, given.output, awaited), [sock.fileno()])
         sock.close()
         self._row[Cell.HANDED_OVER] += 1
+        self._gave_at = monotonic()
 
     def _new_cid(self) -> int:
         self._numbers += 1
@@ -144,8 +155,6 @@ class Handover:
         if not descriptors:
             self._say(Refused(give.cid))
             return
-        self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
-        self._row[Cell.CONNECTIONS] += 1
         self._say(Adopted(give.cid))
         begin = partial(self._begin, give, descriptors[0])
         if self._channel.has_unsent:
@@ -158,6 +167,7 @@ class Handover:
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)
         connection = self._connections.add(sock, tuple(give.peer) or "")
+        self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
         self._cids[connection] = give.cid
         self._adopted[give.cid] = connection
         self._awaited[give.cid] = give.awaited

@@ -56,6 +56,7 @@ class Server:
         self._channel = assignment.channel
         self._row = assignment.row
         self._loop = gevent.get_hub().loop
+        self._retired_at = 0.0  # monotonic seconds, when it was told to
         self._state = State.BOOTING
         self._finished = gevent.event.Event()
         self._served_on: Retire | None = None  # connections are, beyond its graceful_timeout
@@ -184,6 +185,7 @@ class Server:
 
     def _retire(self, order: Retire) -> None:
         self._step(Event.MUST_RETIRE)
+        self._retired_at = self._retired_at or time.monotonic()
         logger.info("Worker retiring (pid: %d)", os.getpid())
         system.set_title(f"{self._assignment.title} (retiring)")
         self._acceptor.stop()
@@ -221,4 +223,5 @@ class Server:
         if self._state is State.RETIRING:
             self._step(Event.FINISHED)
             self._handover.stop()
+            self._handover.tell(self._retired_at)
             self._finished.set()

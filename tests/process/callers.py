@@ -56,6 +56,7 @@ class Callers:
         self._callers = [_Caller(socket.create_connection((host, int(port)), timeout=10)) for _ in range(connections)]
         for caller in self._callers:
             caller.sock.setblocking(False)
+            caller.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # torn calls do not wait for ACKs
             self._selector.register(caller.sock, selectors.EVENT_READ, caller)
         self._thread = threading.Thread(target=self._run, daemon=True)
 

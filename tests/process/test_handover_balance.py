@@ -46,6 +46,7 @@ def test_idle_connections_keep_no_old_worker(cluster):
         print(f"the old workers are gone after {time.monotonic() - began:.2f} s")
         _check_all(lines)
         assert sum(_counts(running)) == 100
+        running.wait_log("handed over 25 connections, the last one after 0.")
 
 
 def test_new_workers_get_their_share_and_leave_it_again(cluster):
