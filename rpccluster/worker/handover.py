@@ -19,6 +19,7 @@ from rpccluster.errors import ProtocolError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
 from rpccluster.ipc.scoreboard import Cell, Row
+from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.connection import Connection, Given
 from rpccluster.worker.connections import Connections
@@ -73,13 +74,16 @@ class Handover:
     # -- giving
 
     def _release(self, number: int) -> None:
-        chosen = self._choose(number)
-        if chosen:
-            waiting = self._engine.withdraw(set(chosen))
-            running = self._running_msgids()
-            with _epoll_of(self._loop) as epoll:
+        chosen: list[Connection] = []
+        try:
+            with _epoll_of(self._loop) as epoll:  # first, since it takes a descriptor: before anything is touched
+                chosen = self._choose(number)
+                waiting = self._engine.withdraw(set(chosen))
+                running = self._running_msgids()
                 for connection in chosen:
                     self._give(connection, waiting.get(connection, []), running.get(connection, []), epoll)
+        except OSError as error:
+            logger.error("Cannot give connections away: %s", error)
         self._say(Released(len(chosen)))
 
     def _choose(self, number: int) -> list[Connection]:
@@ -158,6 +162,8 @@ class Handover:
         self._adopted[give.cid] = connection
         self._awaited[give.cid] = give.awaited
         connection.take_over(Given(give.peer, give.is_eof, give.input, give.output), len(give.awaited))
+        if self._connections.is_ending:
+            connection.stop_reading()
 
     def _take_reply(self, reply: Reply) -> None:
         connection = self._adopted.get(reply.cid)
