@@ -17,6 +17,8 @@ __all__ = ["Connections"]
 class Connections(Shared):
     """The connections that are open, and what is done to many of them at once."""
 
+    is_ending = False  # nothing more is read; a connection that comes now ends, too
+
     def add(self, sock: _socket.socket, peer: Any) -> Connection:
         """Serve an accepted, non-blocking socket."""
         connection = Connection(self, sock, peer)
@@ -36,5 +38,6 @@ class Connections(Shared):
 
     def stop_reading(self) -> None:
         """Read nothing more; each connection ends when its running calls are answered."""
+        self.is_ending = True
         for connection in list(self.open):
             connection.stop_reading()

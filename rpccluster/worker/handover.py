@@ -84,17 +84,17 @@ class Handover:
     # -- giving
 
     def _release(self, number: int) -> None:
-        chosen = self._choose(number)
+        given = 0
         try:
-            with _epoll_of(self._loop) as epoll:
+            with _epoll_of(self._loop) as epoll:  # first, since it takes a descriptor: before anything is touched
+                chosen = self._choose(number)
                 waiting = self._engine.withdraw(set(chosen))
                 running = self._running_msgids()
                 for connection in chosen:
-                    self._give(connection, waiting.get(connection, []), running.get(connection, []), epoll)
+                    given += self._give(connection, waiting.get(connection, []), running.get(connection, []), epoll)
         except OSError as error:
-            logger.error("Cannot hand connections over: %s", error)
-            chosen = []
-        self._say(Released(len(chosen)))
+            logger.error("Cannot give connections away: %s", error)
+        self._say(Released(given))
 
     def _choose(self, number: int) -> list[Connection]:
         """Up to ``number`` of those that can move, and have nothing left to send at once, idle ones first."""
@@ -112,13 +112,14 @@ class Handover:
                 running.setdefault(connection, []).append(message[1])
         return running
 
-    def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> None:
+    def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> bool:
+        """Give one connection away; False if it ended instead."""
         cid = self._cids.get(connection) or self._new_cid()
         try:
             sock, given = connection.give(waiting, partial(self._forward, cid))
         except (ValueError, TypeError, RecursionError) as error:  # nested deeper than can be packed
             connection.refuse(ProtocolError(f"found a message that cannot be passed on: {error}"))
-            return
+            return False
         self._cids.pop(connection, None)
         self._adopted.pop(cid, None)
         awaited = self._awaited.pop(cid, []) + [[self._serial, msgid] for msgid in running]
@@ -130,6 +131,7 @@ class Handover:
         sock.close()
         self._row[Cell.HANDED_OVER] += 1
         self._gave_at = monotonic()
+        return True
 
     def _new_cid(self) -> int:
         self._numbers += 1
@@ -172,6 +174,8 @@ class Handover:
         self._adopted[give.cid] = connection
         self._awaited[give.cid] = give.awaited
         connection.take_over(Given(give.peer, give.is_eof, give.input, give.output), len(give.awaited))
+        if self._connections.is_ending:
+            connection.stop_reading()
 
     def _take_reply(self, reply: Reply) -> None:
         connection = self._adopted.get(reply.cid)

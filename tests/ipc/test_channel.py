@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.channel import LARGEST_PACKET, Channel, channel_pair
 from rpccluster.ipc.fdpass import send_packet
-from rpccluster.ipc.messages import Accept, BootFailed, Message, Ready, ReopenLogs, Serving, WantsToRetire
+from rpccluster.ipc.messages import (
+    Accept,
+    BootFailed,
+    Give,
+    Go,
+    Message,
+    Ready,
+    ReopenLogs,
+    Serving,
+    WantsToRetire,
+)
 
 Pair = tuple[Channel, Channel]
 
@@ -185,8 +197,142 @@ def test_what_cannot_be_understood_is_dropped_and_logged(pair: Pair, caplog: pyt
     assert open_descriptors() == before
 
 
-def test_the_largest_packet_passes(pair: Pair) -> None:
-    """Some 200 KiB: more than any boot failure's text."""
+def give(size: int) -> Give:
+    return Give(7, ["127.0.0.1", 1], False, b"i" * size, b"", [[1, 2]])
+
+
+# the message around the bytes takes some 30 more
+@pytest.mark.parametrize("size", [LARGEST_PACKET - 100, LARGEST_PACKET - 20, LARGEST_PACKET, 200_000, 5_000_000])
+def test_a_message_may_be_of_any_size(pair: Pair, size: int) -> None:
+    """What no packet could hold travels in a memory file, behind the message's own descriptors; none is left."""
+    before = open_descriptors()
+    message = give(size)
+    pair[0].send(message)
+    assert pair[1].receive() == [(message, [])]
+    read_end, write_end = os.pipe()
+    pair[0].send(message, [read_end])
+    os.close(read_end)
+    pair[0].send(Accept())
+    (first, (copy,)), (second, none) = pair[1].receive()
+    assert (first, second, none) == (message, Accept(), [])
+    os.write(write_end, b"the same pipe")
+    assert os.read(copy, 100) == b"the same pipe"
+    for descriptor in (copy, write_end):
+        os.close(descriptor)
+    assert open_descriptors() == before
+
+
+def test_long_messages_wait_in_the_queue(pair: Pair) -> None:
+    """In their order, with their descriptors."""
+    one, other = pair
+    before = open_descriptors()
+    while not one.wants_to_write:
+        one.send(Accept())
+    one.send(give(200_000), [0])
+    one.send(Serving(1))
+    heard(other)
+    one.flush()
+    (*_, (message, descriptors), (last, _)) = other.receive()
+    assert (message, len(descriptors), last) == (give(200_000), 1, Serving(1))
+    os.close(descriptors[0])
+    assert open_descriptors() == before
+
+
+def test_what_is_queued_can_be_taken_back(pair: Pair) -> None:
+    """Whatever its size, in its order; nothing of it is sent, and its descriptors are closed."""
+    one, other = pair
+    before = open_descriptors()
+    one.send(Go())
+    while not one.wants_to_write:
+        one.send(Accept())
+    queued = one.unsend()
+    assert queued == [Accept()]
+    sent = heard(other)
+    assert (sent[0], set(sent[1:])) == (Go(), {Accept()})
+    while not one.wants_to_write:
+        one.send(Accept())
+    one.send(give(10), [0, 1])
+    one.send(give(200_000), [0])
+    one.send(Serving(1))
+    assert one.unsend() == [Accept(), give(10), give(200_000), Serving(1)]
+    assert one.unsend() == []
+    assert not one.has_unsent
+    assert open_descriptors() == before
+    assert set(heard(other)) == {Accept()}
+    one.send(Go())
+    assert heard(other) == [Go()]
+
+
+def test_the_other_ends_copy_reads_what_is_unread(pair: Pair) -> None:
+    """A packet goes to whoever reads it first, whichever copy of the end that is: so connections are taken back."""
+    one, other = pair
+    copy = Channel(socket.socket(fileno=os.dup(other.fileno())))
+    for number in range(4):
+        one.send(Serving(number))
+    assert heard(copy) == [Serving(number) for number in range(4)]
+    one.send(Serving(4))
+    assert heard(other) == [Serving(4)]
+    assert heard(copy) == []
+    assert not copy.is_closed
+    copy.close()
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """This process may hold no more than it does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    used = [os.dup(0)]
+    while used[-1] < max(map(int, open_descriptors())) - 1:
+        used.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used[-1] + 1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in used:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_a_message_whose_descriptors_were_lost_still_comes(
+    pair: Pair, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    """Without any; of a long one all but its bytes: enough to say no to it."""
+    before = open_descriptors()
+    pair[0].send(give(size), [0])
+    pair[0].send(Accept())
+    with no_descriptor_left():
+        received = pair[1].receive()
+    assert received == [(give(size) if size == 10 else give(0), []), (Accept(), [])]
+    assert "came without its descriptors" in caplog.text
+    assert open_descriptors() == before
+
+
+def test_sending_needs_no_descriptor_of_its_own(pair: Pair) -> None:
+    """As long as there is room in the kernel."""
+    with no_descriptor_left():
+        pair[0].send(give(10), [0])
+    ((message, (copy,)),) = pair[1].receive()
+    assert message == give(10)
+    os.close(copy)
+
+
+def test_a_copy_that_cannot_be_had_is_an_error(pair: Pair) -> None:
+    """The message is not half queued."""
+    one, other = pair
+    while not one.wants_to_write:
+        one.send(Accept())
+    with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
+        one.send(give(10), [0])
+    heard(other)
+    one.flush()
+    assert heard(other) == [Accept()]
+
+
+def test_the_largest_text_passes(pair: Pair) -> None:
+    """Some 200 KiB: more than any boot failure's."""
     message = BootFailed("service", "x" * 200_000)
     pair[0].send(message)
     assert heard(pair[1]) == [message]

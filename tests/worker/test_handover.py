@@ -1,0 +1,524 @@
+"""Giving, adopting, and the replies that follow: two workers' insides, and the test in the master's place."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import socket
+import struct
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgpack
+import pytest
+
+from rpccluster.ipc.channel import LARGEST_PACKET, Channel, channel_pair
+from rpccluster.ipc.messages import Accept, Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
+from rpccluster.ipc.scoreboard import Cell, Row
+from rpccluster.protocol.codec import msgid_of, pack_response
+from rpccluster.worker.handover import Handover
+
+from .rig import Peer, Rig, until
+
+LOST = "WorkerLost: the worker that ran this call has died"
+
+
+class Worker(Rig):
+    """A worker's inside with its handover; ``master`` is the master's end of its connection channel."""
+
+    def __init__(self, serial: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        self.master, self.channel = channel_pair()
+        self.row = Row(self.cells)
+        self.serial = serial
+        self.strangers: list[Peer] = []
+        loop = gevent.get_hub().loop
+        self.handover = Handover(loop, self.channel, self.connections, self.engine, self.row, serial)
+
+    def release(self, number: int = 1000) -> list[tuple[Message, list[int]]]:
+        """What the worker says to the master when it is told to give away so many."""
+        self.handover.obey(Release(number))
+        return self.said()
+
+    def said(self) -> list[tuple[Message, list[int]]]:
+        """All that the worker has said."""
+        self.master.flush()
+        return self.master.receive()
+
+    def told(self) -> list[Message]:
+        """Likewise, when no descriptors come with it."""
+        said = self.said()
+        assert not any(descriptors for _, descriptors in said)
+        return [message for message, _ in said]
+
+    def tell(self, message: Message, descriptors: list[int] | None = None) -> None:
+        """The master says something on the connection channel; the worker has read it when this returns."""
+        self.master.send(message, descriptors or [])
+        until(lambda: not _unread(self.master), "the worker reads")
+
+    def take(self, peer: Peer, message: Message, descriptors: list[int]) -> None:
+        """Give it a connection; it is that of ``peer`` from now on."""
+        before = set(self.connections.open)
+        self.tell(message, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        (peer.connection,) = self.connections.open - before
+
+    def fill(self) -> None:
+        """Leave no room for what the worker says."""
+        while not self.channel.wants_to_write:
+            self.channel.send(Accept())
+
+    def close(self) -> None:
+        for connection in list(self.connections.open):
+            connection.close()
+        for peer in self.strangers:
+            peer.close()
+        super().close()
+        self.handover.stop()
+        gevent.sleep(0)
+        for watcher in (self.handover._reader, self.handover._writer, self.handover._retry):
+            watcher.stop()
+            watcher.close()
+        self.master.close()
+        self.channel.close()
+
+
+def _unread(sender: Channel) -> int:
+    return struct.unpack("i", fcntl.ioctl(sender.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
+
+
+@pytest.fixture
+def make_worker() -> Iterator[Callable[..., Worker]]:
+    """Makes workers; afterwards no descriptor is left."""
+    gevent.sleep(0)
+    before = len(os.listdir("/proc/self/fd"))
+    made: list[Worker] = []
+
+    def make(serial: int = 1, **options: Any) -> Worker:
+        made.append(Worker(serial, **options))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.service.open(*worker.service.gates)
+        gevent.sleep(0.01)
+        worker.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def gives(said: list[tuple[Message, list[int]]]) -> list[tuple[Give, int]]:
+    """The connections among it."""
+    return [(message, descriptors[0]) for message, descriptors in said if isinstance(message, Give)]
+
+
+def move(peer: Peer, donor: Worker, adopter: Worker) -> Give:
+    """The only connection of ``donor`` goes to ``adopter``."""
+    (message, descriptors), *rest = donor.release()
+    assert isinstance(message, Give)
+    assert rest == [(Released(1), [])]
+    adopter.take(peer, message, descriptors)
+    assert adopter.told() == [Adopted(message.cid)]
+    return message
+
+
+# -- giving
+
+
+def test_a_connection_moves_with_its_socket(make_worker: Callable[..., Worker]) -> None:
+    """Both count it; the client notices nothing."""
+    donor, adopter = make_worker(1), make_worker(2)
+    peer = donor.connect()
+    assert peer.call("echo", 1) == 1
+    give = move(peer, donor, adopter)
+    assert give == Give(1 << 32 | 1, ["127.0.0.1", 4711], False, b"", b"", [])
+    assert peer.call("echo", 2) == 2
+    assert (donor.service.began, adopter.service.began) == ([1], [2])
+    assert (donor.row[Cell.HANDED_OVER], adopter.row[Cell.ADOPTED]) == (1, 1)
+    assert (len(donor.connections.open), len(adopter.connections.open)) == (0, 1)
+    assert peer.connection.peer == "127.0.0.1:4711"
+
+
+def test_a_connection_without_an_address_moves(make_worker: Callable[..., Worker]) -> None:
+    """That of a Unix socket."""
+    donor, adopter = make_worker(1), make_worker(2)
+    peer = donor.connect()
+    peer.connection._address = ""
+    assert move(peer, donor, adopter).peer == []
+    assert peer.connection.peer == "a Unix socket"
+    assert peer.call("echo", 1) == 1
+
+
+def test_idle_ones_are_given_first(make_worker: Callable[..., Worker]) -> None:
+    """As many as were asked for, then it says how many; asked again, those that are busy."""
+    worker = make_worker()
+    peers = [worker.connect() for _ in range(6)]
+    for peer in peers[::2]:
+        peer.post("wait", "gate")
+    until(lambda: len(worker.service.began) == 3, "they run")
+    first, second, third = (worker.release(2) for _ in range(3))
+    assert [message for message, _ in first][-1] == Released(2)
+    assert all(give.awaited == [] for give, _ in gives(first))
+    assert [len(give.awaited) for give, _ in gives(second)] == [0, 1]
+    assert [len(give.awaited) for give, _ in gives(third)] == [1, 1]
+    assert [message for message, _ in worker.release(2)] == [Released(0)]
+    given = gives(first + second + third)
+    assert len({give.cid for give, _ in given}) == 6
+    assert {give.cid >> 32 for give, _ in given} == {worker.serial}
+    for _, descriptor in given:
+        os.close(descriptor)
+
+
+def test_calls_that_wait_go_along_those_that_run_are_awaited(make_worker: Callable[..., Worker]) -> None:
+    """Each by the serial of its worker and its msgid; nobody waits for a notification."""
+    donor, adopter = make_worker(5, max_greenlets=3), make_worker(6)
+    peer = donor.connect()
+    peer.notify("wait", "gate")
+    peer.post("wait", "gate")
+    peer.post("wait", "gate")
+    peer.post("echo", "waits")
+    until(lambda: len(donor.service.began) == 3 and not _unread_of(peer), "they run")
+    give = move(peer, donor, adopter)
+    assert sorted(give.awaited) == [[5, 1], [5, 2]]
+    assert msgpack.unpackb(give.input) == [0, 3, "echo", ["waits"]]
+    assert peer.wait(1) == [[3, None, "waits"]]
+    donor.service.open("gate")
+    replies = until(lambda: [each for each in donor.told() if isinstance(each, Reply)], "they end")
+    while len(replies) < 2:
+        replies += donor.told()
+    assert [(reply.cid, reply.serial) for reply in replies] == [(give.cid, 5)] * 2
+    assert sorted(msgid_of(reply.data) for reply in replies) == [1, 2]
+    for reply in replies:
+        adopter.tell(reply)
+    assert sorted(peer.wait(3)) == [[1, None, "gate"], [2, None, "gate"], [3, None, "waits"]]
+    assert peer.connection.is_at_rest
+    assert donor.engine.is_quiet
+
+
+def _unread_of(peer: Peer) -> int:
+    return struct.unpack("i", fcntl.ioctl(peer.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
+
+
+def test_a_connection_that_moves_on_keeps_its_number_and_what_it_awaits(make_worker: Callable[..., Worker]) -> None:
+    """Calls of every worker that it has been at; a reply that came in between is awaited no more."""
+    workers = [make_worker(serial) for serial in (1, 2, 3)]
+    peer = workers[0].connect()
+    peer.post("wait", "first")
+    peer.post("wait", "first, too")
+    until(lambda: len(workers[0].service.began) == 2, "they run")
+    first = move(peer, workers[0], workers[1])
+    peer.post("wait", "second")
+    until(lambda: workers[1].service.began, "it runs")
+    workers[0].service.open("first, too")
+    (reply,) = until(workers[0].told, "it ends")
+    workers[1].tell(reply)
+    second = move(peer, workers[1], workers[2])
+    assert second.cid == first.cid
+    assert sorted(second.awaited) == [[1, 1], [2, 3]]
+    for worker, name in zip(workers, ("first", "second")):
+        worker.service.open(name)
+        (reply,) = until(worker.told, "it ends")
+        workers[2].tell(reply)
+    assert sorted(peer.wait(3)) == [[1, None, "first"], [2, None, "first, too"], [3, None, "second"]]
+
+
+def test_it_may_come_back_to_where_its_call_runs(make_worker: Callable[..., Worker]) -> None:
+    """The reply goes by the master all the same, and comes once."""
+    one, other = make_worker(1), make_worker(2)
+    peer = one.connect()
+    peer.post("wait", "gate")
+    until(lambda: one.service.began, "it runs")
+    move(peer, one, other)
+    give = move(peer, other, one)
+    assert give.awaited == [[1, 1]]
+    one.service.open("gate")
+    (reply,) = until(one.told, "it ends")
+    one.tell(reply)
+    assert peer.wait(1) == [[1, None, "gate"]]
+    assert peer.connection.is_at_rest
+
+
+def test_more_than_a_packet_holds_moves(make_worker: Callable[..., Worker]) -> None:
+    """Unread replies and half a message; a reply as long, too."""
+    donor, adopter = make_worker(1, write_timeout=60), make_worker(2)
+    peer = donor.connect(buffer_bytes=4096)
+    size = LARGEST_PACKET * 2
+    call = msgpack.packb([0, 9, "echo", [b"y" * size]])
+    peer.post("large", size)
+    until(lambda: donor.connections.unsent, "it does not fit")
+    peer.send(call[: size // 2])
+    until(lambda: not _unread_of(peer), "it is read")
+    give = move(peer, donor, adopter)
+    assert len(give.input) == size // 2
+    assert len(give.output) > LARGEST_PACKET
+    peer.send(call[size // 2 :])
+    assert peer.wait(2) == [[1, None, b"x" * size], [9, None, b"y" * size]]
+
+
+def test_a_peer_that_is_gone_is_not_given(make_worker: Callable[..., Worker]) -> None:
+    """Sending it what has gathered shows it; nothing but the number is said, and an adopted one is told as closed."""
+    donor, adopter = make_worker(1), make_worker(2)
+    peer = donor.connect()
+    give = move(peer, donor, adopter)
+    peer.connection.pending = 1
+    peer.connection.out.append(pack_response(1, None, None))
+    peer.close()
+    assert [message for message, _ in adopter.release()] == [Closed(give.cid), Released(0)]
+    assert adopter.connections.dropped_replies == 1
+
+
+def test_the_loop_forgets_the_socket(make_worker: Callable[..., Worker]) -> None:
+    """Another copy of it lives on, in the master: left in the epoll set, it would wake the loop for ever."""
+    donor = make_worker()
+    peer = donor.connect()
+    peer.call("echo", 1)
+    descriptor = peer.connection._socket.fileno()
+    watched = Path(f"/proc/self/fdinfo/{gevent.get_hub().loop.fileno()}")
+    assert _is_in(watched, descriptor)
+    ((_, copy),) = gives(donor.release())
+    gevent.sleep(0.001)
+    assert not _is_in(watched, descriptor)
+    os.close(copy)
+
+
+def _is_in(epoll: Path, descriptor: int) -> bool:
+    return any(line.split()[:2] == ["tfd:", str(descriptor)] for line in epoll.read_text().splitlines())
+
+
+def test_without_a_descriptor_left_nothing_is_touched(
+    make_worker: Callable[..., Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says that it gave nothing; calls that wait keep their turn, and later it can."""
+    worker = make_worker(max_greenlets=1)
+    peer = worker.connect()
+    peer.send(msgpack.packb([0, 1, "wait", ["gate"]]) + msgpack.packb([0, 2, "echo", ["waits"]]))
+    until(lambda: worker.service.began, "it runs")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    extra = [os.dup(0)]
+    while extra[-1] < highest:
+        extra.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (extra[-1] + 1, hard))
+    try:
+        said = worker.release()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in extra:
+            os.close(descriptor)
+    assert said == [(Released(0), [])]
+    assert "Cannot give connections away" in caplog.text
+    worker.service.open("gate")
+    assert peer.wait(2) == [[1, None, "gate"], [2, None, "waits"]]
+    ((_, copy),) = gives(worker.release())
+    os.close(copy)
+
+
+# -- adopting
+
+
+def adoptable(worker: Worker, cid: int = 7, **fields: Any) -> tuple[Peer, Give, int]:
+    """A connection on its way to ``worker``."""
+    theirs, ours = socket.socketpair()
+    peer = Peer(ours, None)
+    worker.strangers.append(peer)
+    values = {"peer": ["127.0.0.1", 1], "is_eof": False, "input": b"", "output": b"", "awaited": [], **fields}
+    return peer, Give(cid, **values), theirs.detach()
+
+
+def test_nothing_is_done_before_it_is_announced(make_worker: Callable[..., Worker]) -> None:
+    """As long as `Adopted` has not left this process, the connection is not touched; nor is the worker quiet."""
+    worker = make_worker()
+    worker.fill()
+    peer, give, descriptor = adoptable(worker, input=msgpack.packb([0, 1, "echo", ["early"]]))
+    worker.tell(give, [descriptor])
+    os.close(descriptor)
+    for _ in range(10):
+        gevent.sleep(0.001)
+    assert not worker.handover.is_quiet
+    assert worker.service.began == []
+    assert worker.connections.open == set()
+    said: list[Message] = []
+    until(lambda: said.extend(worker.told()) or Adopted(7) in said, "it is said")
+    until(lambda: worker.connections.open, "it begins")
+    (peer.connection,) = worker.connections.open
+    assert peer.wait(1) == [[1, None, "early"]]
+    assert worker.handover.is_quiet
+
+
+def test_what_it_says_meanwhile_does_not_keep_it_from_beginning(make_worker: Callable[..., Worker]) -> None:
+    """Whatever drains the queue, every adoption in it begins."""
+    worker = make_worker()
+    worker.fill()
+    peers = []
+    for cid in (1, 2, 3):
+        peer, give, descriptor = adoptable(worker, cid, input=msgpack.packb([0, cid, "echo", [cid]]))
+        worker.tell(give, [descriptor])
+        os.close(descriptor)
+        peers.append(peer)
+    worker.told()
+    worker.tell(Reply(4711, 1, b"unknown"))
+    for cid, peer in enumerate(peers, 1):
+        until(peer.look, "its reply")
+        assert peer.replies == [[1, cid, None, cid]]
+
+
+def test_without_its_descriptor_it_is_refused(make_worker: Callable[..., Worker]) -> None:
+    """This process may hold no more."""
+    worker = make_worker()
+    _, give, descriptor = adoptable(worker)
+    os.close(descriptor)
+    worker.tell(give)
+    assert worker.told() == [Refused(7)]
+    assert worker.connections.open == set()
+
+
+def test_its_end_is_told(make_worker: Callable[..., Worker]) -> None:
+    """For replies that are on their way to it; nobody asks after one that never moved."""
+    worker = make_worker()
+    own = worker.connect()
+    peer, give, descriptor = adoptable(worker)
+    worker.take(peer, give, [descriptor])
+    own.close()
+    peer.close()
+    until(lambda: not worker.connections.open, "both have ended")
+    assert worker.told() == [Adopted(7), Closed(7)]
+
+
+def test_one_that_comes_when_all_stops_ends_too(make_worker: Callable[..., Worker]) -> None:
+    """What it brings is answered, then it is closed, as those that were here."""
+    worker = make_worker()
+    worker.connections.stop_reading()
+    peer, give, descriptor = adoptable(worker, input=msgpack.packb([0, 1, "echo", ["brought"]]))
+    worker.take(peer, give, [descriptor])
+    assert peer.wait(1) == [[1, None, "brought"]]
+    peer.wait_end()
+    peer.close()
+    until(lambda: not worker.connections.open, "it has ended")
+
+
+def test_a_worker_that_stops_leaves_the_rest_to_others(make_worker: Callable[..., Worker]) -> None:
+    """What it has not read the master reads back."""
+    worker = make_worker()
+    worker.handover.stop()
+    _, give, descriptor = adoptable(worker)
+    worker.master.send(give, [descriptor])
+    os.close(descriptor)
+    gevent.sleep(0.01)
+    ((message, (copy,)),) = worker.channel.receive()
+    assert message == give
+    os.close(copy)
+
+
+# -- replies
+
+
+def test_a_reply_goes_behind_what_is_unsent(make_worker: Callable[..., Worker]) -> None:
+    """Into the one queue of the connection: no bytes between those of another message."""
+    worker = make_worker()
+    old = pack_response(1, None, b"x" * 2_000_000)
+    peer, give, descriptor = adoptable(worker, output=old, awaited=[[1, 2]])
+    worker.take(peer, give, [descriptor])
+    worker.tell(Reply(7, 1, pack_response(2, None, "behind it")))
+    assert peer.wait(2) == [[1, None, b"x" * 2_000_000], [2, None, "behind it"]]
+
+
+def test_a_reply_to_what_is_not_here_goes_back(make_worker: Callable[..., Worker]) -> None:
+    """The connection was given on, or has ended, before the master knew."""
+    one, other = make_worker(1), make_worker(2)
+    peer = one.connect()
+    give = move(peer, one, other)
+    reply = Reply(give.cid, 3, pack_response(1, None, None))
+    one.tell(reply)
+    assert one.told() == [reply]
+    peer.close()
+    until(lambda: not other.connections.open, "it has ended")
+    other.tell(reply)
+    assert other.told() == [Closed(give.cid), reply]
+
+
+def test_a_reply_that_nobody_awaits_is_not_answered_twice(make_worker: Callable[..., Worker]) -> None:
+    """Its worker was said to have died; the caller has heard that already."""
+    worker = make_worker()
+    peer, give, descriptor = adoptable(worker, awaited=[[1, 2]])
+    worker.take(peer, give, [descriptor])
+    worker.tell(DonorGone(1, False))
+    assert peer.wait(1) == [[2, LOST, None]]
+    worker.tell(Reply(7, 1, pack_response(2, None, "late")))
+    assert peer.call("echo", "next") == "next"
+    assert len(peer.look()) == 2
+
+
+def test_equal_msgids_are_told_apart_by_their_worker(make_worker: Callable[..., Worker]) -> None:
+    """A msgid is only echoed: three calls of the same number, three replies."""
+    worker = make_worker()
+    peer, give, descriptor = adoptable(worker, awaited=[[1, 5], [1, 5], [2, 5]])
+    worker.take(peer, give, [descriptor])
+    worker.tell(Reply(7, 1, pack_response(5, None, "one")))
+    worker.tell(DonorGone(1, False))
+    worker.tell(Reply(7, 2, pack_response(5, None, "two")))
+    assert peer.wait(3) == [[5, None, "one"], [5, LOST, None], [5, None, "two"]]
+    assert peer.connection.is_at_rest
+
+
+def test_a_reply_that_came_without_its_bytes_ends_the_connection(
+    make_worker: Callable[..., Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Better than a caller who waits for ever."""
+    worker = make_worker()
+    peer, give, descriptor = adoptable(worker, awaited=[[1, 5]])
+    worker.take(peer, give, [descriptor])
+    with caplog.at_level("INFO"):
+        worker.tell(Reply(7, 1, b""))
+    peer.wait_end()
+    assert worker.told() == [Adopted(7), Closed(7)]
+    assert "a reply was lost" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("gone", "lost"),
+    [
+        (DonorGone(3, False), [30]),
+        (DonorGone(4, False), []),
+        (DonorGone(5, True), [10, 30, 50]),
+        (DonorGone(6, True), [10, 30, 50]),
+        (DonorGone(4, True), [10, 30]),
+        (DonorGone(1, True), [10]),
+    ],
+)
+def test_only_the_calls_of_the_dead_are_answered_for_them(
+    make_worker: Callable[..., Worker], gone: DonorGone, lost: list[int]
+) -> None:
+    """By serial; with ``is_and_older`` all lower ones, too. The others are still awaited."""
+    worker = make_worker(9)
+    peer, give, descriptor = adoptable(worker, awaited=[[1, 10], [3, 30], [5, 50], [7, 70]])
+    worker.take(peer, give, [descriptor])
+    worker.tell(gone)
+    worker.tell(gone)
+    for serial, msgid in give.awaited:
+        worker.tell(Reply(7, serial, pack_response(msgid, None, "alive")))
+    replies = peer.wait(4)
+    assert sorted(msgid for msgid, error, _ in replies if error == LOST) == lost
+    assert sorted(msgid for msgid, _, result in replies if result == "alive") == sorted({10, 30, 50, 70} - set(lost))
+    assert peer.call("echo", 1) == 1
+
+
+def test_replies_of_a_donor_wait_for_room(make_worker: Callable[..., Worker]) -> None:
+    """It is not quiet before the master has, or can have, all that was given and said."""
+    worker = make_worker()
+    peer = worker.connect()
+    peer.post("wait", "gate")
+    until(lambda: worker.service.began, "it runs")
+    ((give, copy),) = gives(worker.release())
+    worker.fill()
+    worker.service.open("gate")
+    until(lambda: worker.engine.is_quiet, "it ends")
+    assert not worker.handover.is_quiet
+    found: list[Message] = []
+    until(lambda: found.extend(worker.told()) or worker.handover.is_quiet, "there is room")
+    found += worker.told()
+    assert found[-1] == Reply(give.cid, 1, pack_response(1, None, "gate"))
+    os.close(copy)
