@@ -15,15 +15,13 @@ __all__ = ["Attempts", "Unreached"]
 #: What ends an attempt without a word from the server.
 Unreached = Union[ConnectionLost, ConnectFailed]
 
-_MOST = 3
-
 
 class Attempts:
-    """The attempts at one call."""
+    """The attempts at one call. There are some more when there are several ``connections``: each may have ended."""
 
-    def __init__(self, idempotent: bool, most: int = _MOST) -> None:
+    def __init__(self, idempotent: bool, connections: int = 1) -> None:
         self._idempotent = idempotent
-        self._left = most
+        self._left = 2 + connections
         self._error: Unreached | None = None
 
     def may_go_on(self, error: Unreached) -> bool:

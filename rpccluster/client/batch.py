@@ -22,9 +22,9 @@ class Batch:
     changed in the call.
     """
 
-    def __init__(self, idempotent: bool) -> None:
+    def __init__(self, idempotent: bool, attempts: Attempts) -> None:
         self._idempotent = idempotent
-        self._attempts = Attempts(idempotent)
+        self._attempts = attempts
         self._pack = body_packer()
         self._calls: list[Call] = []
         self._bodies: list[bytes] = []

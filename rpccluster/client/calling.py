@@ -48,7 +48,7 @@ class Calling(abc.ABC):
         return self._persist(
             lambda connection: connection.call(method, params, monotonic(), deadline_at),
             deadline_at,
-            Attempts(idempotent),
+            self._attempts(idempotent),
         )
 
     def call_async(
@@ -60,7 +60,7 @@ class Calling(abc.ABC):
         the future's. Callbacks run in the thread that receives the reply.
         """
         deadline_at = self._deadline_at(timeout)
-        attempts = Attempts(idempotent)
+        attempts = self._attempts(idempotent)
 
         def start(connection: Connection) -> None:
             call = Call(deadline_at, future)
@@ -83,7 +83,9 @@ class Calling(abc.ABC):
         Returns when the kernel has taken the message. Raises like `call`.
         """
         deadline_at = self._deadline_at(timeout)
-        self._persist(lambda connection: connection.notify(method, params, deadline_at), deadline_at, Attempts(False))
+        self._persist(
+            lambda connection: connection.notify(method, params, deadline_at), deadline_at, self._attempts(False)
+        )
 
     def batch(self, *, timeout: float | None = None, idempotent: bool = False) -> SyncBatch:
         """Gather calls in a ``with`` block; at its end they are sent in one write, and waited for.
@@ -92,6 +94,9 @@ class Calling(abc.ABC):
         (`ConnectFailed`, `NotSent`); what became of each call is in the call.
         """
         return SyncBatch(self, timeout, idempotent)
+
+    def _attempts(self, idempotent: bool) -> Attempts:
+        return Attempts(idempotent)
 
     def _deadline_at(self, timeout: float | None) -> float:
         return monotonic() + (self._seconds if timeout is None else timeout)
@@ -105,7 +110,7 @@ class SyncBatch(Batch):
     """What `batch` gives; see there."""
 
     def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
-        super().__init__(idempotent)
+        super().__init__(idempotent, caller._attempts(idempotent))
         self._caller = caller
         self._timeout = timeout
 

@@ -20,7 +20,7 @@ from rpccluster.errors import NotSent
 
 __all__ = ["Stream"]
 
-_IDLE_SECONDS = 0.01  # so often, at most, sending begins with a look whether the server is still there
+_IDLE_SECONDS = 0.002  # so often, at most, sending begins with a look whether the server is still there
 _PUSH_SECONDS = 0.05  # so often one who only writes looks whether the lead has become free
 
 _NEW = CallState.NEW

@@ -27,16 +27,12 @@ class Server:
 
     def __init__(self, listener: socket.socket, handle: Handler) -> None:
         self.connections = 0
+        self.name: Any = listener.getsockname()
         self._listener = listener
         self._handle = handle
         self._sockets: list[socket.socket] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
-
-    @property
-    def name(self) -> Any:
-        """What its socket is bound to."""
-        return self._listener.getsockname()
 
     @property
     def address(self) -> str:

@@ -40,7 +40,7 @@ class Calling(abc.ABC):
         """
         deadline_at = self._deadline_at(timeout)
         return await self._persist(
-            lambda link: link.call(method, params, deadline_at), deadline_at, Attempts(idempotent)
+            lambda link: link.call(method, params, deadline_at), deadline_at, self._attempts(idempotent)
         )
 
     def call_async(
@@ -53,7 +53,7 @@ class Calling(abc.ABC):
     async def notify(self, method: str, *params: Any, timeout: float | None = None) -> None:
         """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it."""
         deadline_at = self._deadline_at(timeout)
-        await self._persist(lambda link: link.notify(method, params, deadline_at), deadline_at, Attempts(False))
+        await self._persist(lambda link: link.notify(method, params, deadline_at), deadline_at, self._attempts(False))
 
     def batch(self, *, timeout: float | None = None, idempotent: bool = False) -> AioBatch:
         """Gather calls in an ``async with`` block; at its end they are sent in one write, and waited for.
@@ -61,6 +61,9 @@ class Calling(abc.ABC):
         As in `rpccluster.Client.batch`.
         """
         return AioBatch(self, timeout, idempotent)
+
+    def _attempts(self, idempotent: bool) -> Attempts:
+        return Attempts(idempotent)
 
     def _deadline_at(self, timeout: float | None) -> float:
         return asyncio.get_running_loop().time() + (self._seconds if timeout is None else timeout)
@@ -74,7 +77,7 @@ class AioBatch(Batch):
     """What `batch` gives; see there."""
 
     def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
-        super().__init__(idempotent)
+        super().__init__(idempotent, caller._attempts(idempotent))
         self._caller = caller
         self._timeout = timeout
 

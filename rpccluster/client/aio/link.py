@@ -16,7 +16,7 @@ from rpccluster.errors import CallTimeout, NotSent
 
 __all__ = ["Link"]
 
-_IDLE_SECONDS = 0.01  # so often, at most, sending begins with a look whether the server is still there
+_IDLE_SECONDS = 0.005  # so often, at most, sending begins with a look whether the server is still there
 _CLOSE_SECONDS = 1.0
 
 # What a transport still holds nobody learns once its connection is lost. So a call that was given to it may have

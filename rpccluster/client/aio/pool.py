@@ -94,5 +94,8 @@ class Pool(Calling):
                 self._choice.reached(address)
                 return link
 
+    def _attempts(self, idempotent: bool) -> Attempts:
+        return Attempts(idempotent, sum(map(len, self._clients)))
+
     def _loads(self) -> Loads:
         return [[client.pending if client.is_connected else None for client in clients] for clients in self._clients]
