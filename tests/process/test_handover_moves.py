@@ -28,11 +28,15 @@ class Moves:
     def __init__(self):
         self.file = os.open(os.environ["NOTES_FILE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def note(self, number, gate=""):
-        while gate and not os.path.exists(gate):
-            time.sleep(0.01)
+    def note(self, number, seconds=0):
+        time.sleep(seconds)
         os.write(self.file, b"%d\\n" % number)
         return number
+
+    def note_later(self, number, gate):
+        while not os.path.exists(gate):
+            time.sleep(0.01)
+        return self.note(number)
 
     def slow(self, seconds):
         time.sleep(seconds)
@@ -301,7 +305,7 @@ def test_a_notification_that_runs_is_finished(moves, notes, tmp_path):
     """The worker stays for it, though nobody waits; and it runs once."""
     running = moves()
     line = Line(running.address)
-    line.send(notification("note", 1, str(tmp_path / "gate")))
+    line.send(notification("note_later", 1, str(tmp_path / "gate")))
     _move(line, lambda: _recycle(running))
     assert not _noted(notes)
     (tmp_path / "gate").touch()
