@@ -18,71 +18,104 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 OLDEST = (3, 9)
+INTERRUPTED = 130  # as a shell tells SIGINT
 
 
 def run_module(module: str, arguments: list[str], extra: str = "", python: str | None = None) -> None:
     """Replace this process by ``python -m module arguments`` in the checkout's environment. Does not return."""
-    interpreter = environment(extra, python) / "bin" / "python"
+    try:
+        interpreter = environment(extra, python) / "bin" / "python"
+    except KeyboardInterrupt:
+        _say("set-up interrupted; the next start begins anew")
+        sys.exit(INTERRUPTED)
     os.execv(interpreter, [str(interpreter), "-m", module, *arguments])
 
 
 def environment(extra: str = "", python: str | None = None) -> Path:
-    """The folder of an environment that holds the project and ``extra``; made or completed if need be."""
+    """The folder of an environment that holds the project and ``extra``; made or completed if need be.
+
+    ``python`` is the interpreter to make it with, in a folder of its own; None takes what is there, or this one.
+    """
     folder = HERE / (".venv" if python is None else f".venv-{Path(python).name}")
-    if _is_complete(folder, extra):
+    if _is_complete(folder, extra, python):
         return folder
-    with _locked(folder):
-        if not _is_complete(folder, extra):
+    with _locked(folder) as lock:
+        if not _is_complete(folder, extra, python):
             _say(f"setting up {folder.name}" + (f" with the {extra} extra" if extra else ""))
-            if not (folder / "bin" / "python").exists():
-                _build_aside(folder, python or sys.executable)
-            _install(folder, extra)
+            if not _is_sound(folder, python):
+                _build_aside(folder, python or sys.executable, lock)
+            _install(folder, extra, lock)
     return folder
 
 
-def _is_complete(folder: Path, extra: str) -> bool:
+def _is_complete(folder: Path, extra: str, python: str | None) -> bool:
     stamp = _stamp(folder, extra)
-    return stamp.exists() and stamp.read_text() == _wanted()
+    return _is_sound(folder, python) and stamp.exists() and stamp.read_text() == _wanted()
+
+
+def _is_sound(folder: Path, python: str | None) -> bool:
+    """Whether its interpreter is still the one it was made with, and no installation was cut short."""
+    made_with, interpreter = folder / ".made-with", folder / "bin" / "python"
+    if _marker(folder).exists() or not (made_with.exists() and interpreter.exists()):
+        return False
+    asked_for, found = made_with.read_text().splitlines()
+    return found == os.path.realpath(interpreter) and python in (None, asked_for)
 
 
 def _stamp(folder: Path, extra: str) -> Path:
     return folder / f".installed-{extra or 'project'}"
 
 
+def _marker(folder: Path) -> Path:
+    return folder / ".installing"
+
+
 def _wanted() -> str:
-    return hashlib.sha256((HERE / "setup.py").read_bytes()).hexdigest()
+    """What an installation depends on: what it needs, and where the checkout stands."""
+    return f"{hashlib.sha256((HERE / 'setup.py').read_bytes()).hexdigest()}\n{HERE}\n"
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold the folder's lock. Yields its descriptor: whom it is passed to holds the lock, too."""
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock.fileno()
 
 
-def _build_aside(folder: Path, python: str) -> None:
+def _build_aside(folder: Path, python: str, lock: int) -> None:
     """Make an empty environment under another name, then rename it: a half-made one is never found."""
     aside = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    _run([python, "-m", "venv", str(aside)])
+    _run([python, "-m", "venv", str(aside)], lock)
     for script in (aside / "bin").iterdir():  # they name the folder they were made in
         if script.is_file() and not script.is_symlink() and b"\0" not in script.read_bytes():
             script.write_text(script.read_text().replace(str(aside), str(folder)))
     aside.rename(folder)
+    (folder / ".made-with").write_text(f"{python}\n{os.path.realpath(folder / 'bin' / 'python')}\n")
 
 
-def _install(folder: Path, extra: str) -> None:
+def _install(folder: Path, extra: str, lock: int) -> None:
     what = f"{HERE}[{extra}]" if extra else str(HERE)
-    _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", what])
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    _run([*pip, "install", "--quiet", "-e", what], lock, _marker(folder))
     for done in {"", extra}:
         _stamp(folder, done).write_text(_wanted())
 
 
-def _run(command: list[str]) -> None:
-    status = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False).returncode
-    if status:
-        _say(f"set-up failed: {' '.join(command)} ended with {status}")
+def _run(command: list[str], lock: int, marker: Path | None = None) -> None:
+    """Run ``command`` to its end; ``marker`` is there meanwhile, and stays if we are killed.
+
+    The command holds the lock, too: if this process is killed, nobody comes in its way before it has ended.
+    """
+    if marker is not None:
+        marker.touch()
+    done = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False, pass_fds=[lock])
+    if marker is not None:
+        marker.unlink()
+    if done.returncode:
+        _say(f"set-up failed: {' '.join(command)} ended with {done.returncode}")
         sys.exit(1)
 
 

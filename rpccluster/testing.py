@@ -148,9 +148,9 @@ class RunningCluster:
             if status is None or status["master"]["state"] != "running":
                 return None
             wanted = status["master"]["number_workers"]
-            ready = [worker for worker in status["workers"] if worker["state"] == "ready"]
-            is_settled = len(ready) == len(status["workers"]) == wanted and number_workers in (None, wanted)
-            return status if is_settled else None
+            ready = [worker["slot"] for worker in status["workers"] if worker["state"] == "ready"]
+            is_settled = ready == list(range(wanted)) and len(status["workers"]) == wanted
+            return status if is_settled and number_workers in (None, wanted) else None
 
         return wait_until(settled, seconds, "all workers are ready")
 

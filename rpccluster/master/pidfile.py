@@ -84,7 +84,8 @@ def _has_open(pid: str, descriptor: int) -> bool:
     """
     file = os.fstat(descriptor)
     try:
-        return any(os.path.samestat(file, os.stat(link.path)) for link in os.scandir(f"/proc/{pid}/fd"))
+        with os.scandir(f"/proc/{pid}/fd") as links:
+            return any(os.path.samestat(file, os.stat(link.path)) for link in links)
     except PermissionError:
         return True
     except OSError:

@@ -120,8 +120,8 @@ class Rig:
         if buffer_bytes:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-        theirs.setblocking(False)
         raw = _socket.socket(fileno=theirs.detach())
+        raw.setblocking(False)
         peer = Peer(ours, self.connections.add(raw, ("127.0.0.1", 4711)))
         self.peers.append(peer)
         return peer
