@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rpccluster.version import __version__
 
 if TYPE_CHECKING:
-    from rpccluster.client import Client
+    from rpccluster.client import Client, Pool, aio
     from rpccluster.errors import (
         AddressError,
         ArgumentError,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Client": "rpccluster.client",
+    "Pool": "rpccluster.client",
     "Service": "rpccluster.service",
     "rpc": "rpccluster.service",
     **dict.fromkeys(
@@ -62,18 +63,26 @@ __all__ = [
     "Lost",
     "NoMethodError",
     "NotSent",
+    "Pool",
     "ProtocolError",
     "RPCClusterError",
     "RemoteError",
     "Service",
     "__version__",
+    "aio",
     "rpc",
 ]
 
 
+def _load(name: str) -> Any:
+    if name == "aio":
+        return importlib.import_module("rpccluster.client.aio")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = _load(name)
     globals()[name] = value
     return value

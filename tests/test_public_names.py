@@ -22,11 +22,13 @@ PUBLIC = [
     "Lost",
     "NoMethodError",
     "NotSent",
+    "Pool",
     "ProtocolError",
     "RPCClusterError",
     "RemoteError",
     "Service",
     "__version__",
+    "aio",
     "rpc",
 ]
 
