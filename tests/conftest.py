@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from old_library import old_library
+from old_library import old_library, old_tests
 
-__all__ = ["old_library"]
+__all__ = ["old_library", "old_tests"]

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["make_environment", "old_library"]
+__all__ = ["make_environment", "old_library", "old_tests"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / ".venv-msgpackrpc"
 BUILD_TOOLS = ["setuptools<81", "wheel"]  # its setup.py is older than isolated builds
-PACKAGES = ["msgpack-python==0.5.6", "tornado==4.5.3", "msgpack-rpc-python==0.4.1"]
+LIBRARY = "msgpack-rpc-python==0.4.1"
+PACKAGES = ["msgpack-python==0.5.6", "tornado==4.5.3", LIBRARY]
+TESTS = Path("msgpack-rpc-python-0.4.1", "test", "test_msgpackrpc.py")
 
 
 @pytest.fixture(scope="session")
@@ -33,14 +35,20 @@ def old_library() -> str:
         pytest.skip(f"msgpack-rpc-python could not be installed: {error}: {output[-500:].decode(errors='replace')}")
 
 
+@pytest.fixture(scope="session")
+def old_tests(old_library: str) -> Path:
+    """The library's own test file, as it comes with its source distribution."""
+    return Path(old_library).parent.parent / TESTS
+
+
 def make_environment() -> Path:
     """The environment's interpreter; makes the environment if it is not there. Raises CalledProcessError."""
-    interpreter = FOLDER / "bin" / "python"
     with open(f"{FOLDER}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not interpreter.exists():
+        if not (FOLDER / TESTS).exists():
+            shutil.rmtree(FOLDER, ignore_errors=True)
             _build_aside(FOLDER)
-    return interpreter
+    return FOLDER / "bin" / "python"
 
 
 def _build_aside(folder: Path) -> None:
@@ -48,9 +56,13 @@ def _build_aside(folder: Path) -> None:
     aside = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(aside, ignore_errors=True)
     _run(_old_enough_python(), "-m", "venv", str(aside))
-    pip = [str(aside / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    _run(*pip, *BUILD_TOOLS)
-    _run(*pip, "--no-build-isolation", *PACKAGES)
+    pip = [str(aside / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    _run(*pip, "install", *BUILD_TOOLS)
+    _run(*pip, "install", "--no-build-isolation", *PACKAGES)
+    source = ["--no-build-isolation", "--no-deps", "--no-binary", ":all:", "--dest", str(aside)]
+    _run(*pip, "download", *source, LIBRARY)
+    for archive in aside.glob("msgpack-rpc-python-*.tar.gz"):
+        shutil.unpack_archive(archive, aside)
     aside.rename(folder)
 
 
