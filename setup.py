@@ -23,6 +23,8 @@ LINT = [
     "types-setuptools",
 ]
 BENCH = [
+    "pytest",  # the environment of msgpack-rpc-python is made by the tests' own code
+    "packaging",
     "uvloop",
     "zerorpc",
     "gunicorn",
