@@ -38,7 +38,7 @@ BEAT_SECONDS = 0.5
 LOOK_SECONDS = 0.02  # how often a retiring worker looks whether it has finished
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
 
-KEPT_BYTES = 8 << 20
+KEPT_BYTES = 32 << 20
 RESERVED_DESCRIPTORS = 64  # for the service, the loop, the log: connections never take these
 GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: do not look through it all the time
 
