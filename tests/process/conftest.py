@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Callable
@@ -11,6 +12,27 @@ import pytest
 from rpccluster.testing import RunningCluster
 
 MakeCluster = Callable[..., RunningCluster]
+
+HERE = Path(__file__).resolve().parent
+#: What is run on PyPy: that the cluster starts, serves, scales, recycles and stops. The times that the other
+#: modules hold it to are CPython's.
+ON_PYPY = {
+    "test_command_line",
+    "test_daemon",
+    "test_recycling",
+    "test_scaling",
+    "test_serving",
+    "test_stopping",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On PyPy, skip what was not chosen for it."""
+    if sys.implementation.name == "pypy":
+        mark = pytest.mark.skip(reason="on PyPy a chosen part of the process tests is run: tests/process/conftest.py")
+        for item in items:
+            if item.path.parent == HERE and item.path.stem not in ON_PYPY:
+                item.add_marker(mark)
 
 
 @pytest.fixture
