@@ -115,7 +115,7 @@ class Options:
         _POSITIVE, 1024, "unanswered calls of one connection; then the worker stops reading it"
     )
     max_message_size: int = _option(kinds.size(1, _MANY), 16 << 20, "the largest message (K, M, G)")
-    max_depth: int = _option(kinds.integer(1, 500), 100, "the deepest nesting of a message")
+    max_depth: int = _option(kinds.integer(2, 500), 100, "the deepest nesting of a message")
 
     idle_timeout: float = _option(
         kinds.DURATION, 0.0, "seconds without a message after which a connection is closed; 0: never"

@@ -14,13 +14,16 @@ from rpccluster.errors import ProtocolError
 from rpccluster.log import escaped, logger
 from rpccluster.master.listeners import Listener
 from rpccluster.master.loop import Loop
-from rpccluster.protocol.codec import StreamDecoder, pack_response
+from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import Request
+from rpccluster.protocol.outline import Bounds
+from rpccluster.protocol.stream import StreamDecoder
 
 __all__ = ["Answer", "ControlServer", "Method"]
 
 MOST_CLIENTS = 64
 _MESSAGE_BYTES = 65_536
+_MESSAGE_DEPTH = 10
 _UNSENT_BYTES = 8 << 20
 _RECEIVE_BYTES = 16_384
 
@@ -79,7 +82,7 @@ class _Client:
         self._loop = loop
         self._methods = methods
         self._on_close = on_close
-        self._decoder = StreamDecoder(_MESSAGE_BYTES)
+        self._decoder = StreamDecoder(Bounds(_MESSAGE_BYTES, _MESSAGE_DEPTH))
         self._unsent = b""
         self._is_closed = False
         loop.watch(sock, self._on_readable)

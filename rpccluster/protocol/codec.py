@@ -1,23 +1,19 @@
-"""Bytes to messages and back. Sans-I/O: no sockets, no clock; any process.
+"""Values to bytes and back, as this project does it. Sans-I/O: no sockets, no clock; any process.
 
-`StreamDecoder` serves one stream (the client, the control socket). The worker, which has thousands of
-streams, decodes through one shared Unpacker instead: `rpccluster.worker.connection`.
+Streams of messages are decoded by `rpccluster.protocol.shared` and `rpccluster.protocol.stream`.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import msgpack
 
 from rpccluster.errors import ProtocolError
-from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Message, to_message
+from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE
 
 __all__ = [
     "DECODE_ERRORS",
-    "StreamDecoder",
     "make_packer",
     "make_unpacker",
     "msgid_of",
@@ -25,37 +21,46 @@ __all__ = [
     "pack_notify",
     "pack_request",
     "pack_response",
-    "too_large",
+    "unpack",
 ]
 
 #: What an Unpacker raises for bytes that are not MessagePack or pass a limit. After any of them throw it away.
 DECODE_ERRORS = (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError, MemoryError)
 
 
-def make_unpacker(max_message_size: int) -> msgpack.Unpacker:
+_TYPES: dict[str, Any] = {
+    "raw": False,
+    "use_list": True,
+    "strict_map_key": False,
+    "unicode_errors": "surrogateescape",
+    "timestamp": 0,
+}
+
+
+def make_unpacker(max_message_size: int, max_container: int = 0) -> msgpack.Unpacker:
     """An Unpacker with this project's types: str by surrogateescape, lists, any hashable map key.
 
-    It refuses a length of more than ``max_message_size`` bytes when it is declared. What comes in one by one its
-    owner counts: the buffer may hold the next messages beside an unfinished one, so its size tells nothing.
+    It refuses a string of more than ``max_message_size`` bytes, and a container of more values than
+    ``max_container``, or else as many. A message's bytes its owner counts: the buffer may hold the next ones, too.
     """
+    max_container = max_container or max_message_size
     return msgpack.Unpacker(
-        raw=False,
-        use_list=True,
-        strict_map_key=False,
-        unicode_errors="surrogateescape",
-        timestamp=0,
+        **_TYPES,
         max_buffer_size=0,
         max_str_len=max_message_size,
         max_bin_len=max_message_size,
         max_ext_len=max_message_size,
-        max_array_len=max_message_size,
-        max_map_len=max_message_size,
+        max_array_len=max_container,
+        max_map_len=max_container,
     )
 
 
-def too_large(max_message_size: int) -> ProtocolError:
-    """The error for a message of more than ``max_message_size`` bytes."""
-    return ProtocolError(f"found a message of more than {max_message_size} bytes (max_message_size)")
+def unpack(data: bytes | bytearray) -> Any:
+    """The one value that ``data`` holds, with the same types. Raises `ProtocolError` if that is not so."""
+    try:
+        return msgpack.unpackb(data, **_TYPES)
+    except DECODE_ERRORS as error:
+        raise not_messagepack(error) from None
 
 
 def not_messagepack(error: BaseException) -> ProtocolError:
@@ -92,46 +97,3 @@ def msgid_of(response: bytes) -> int:
     unpacker.skip()
     msgid: int = unpacker.unpack()
     return msgid
-
-
-class StreamDecoder:
-    """Turns the bytes of one stream into messages, in whatever pieces they arrive."""
-
-    def __init__(self, max_message_size: int) -> None:
-        self._limit = max_message_size
-        self._unpacker: msgpack.Unpacker | None = make_unpacker(max_message_size)
-        self._end = 0  # bytes fed in all
-        self._done = 0  # bytes of the whole messages among them
-
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """Yield each message that ``data`` completes.
-
-        Raises `ProtocolError` at the first byte that cannot be part of one, and once a message has more than
-        ``max_message_size`` bytes; the stream is dead from then on.
-        """
-        if self._unpacker is None:
-            raise ProtocolError("the stream has failed before")
-        try:
-            yield from self._decode(self._unpacker, data)
-        except ProtocolError:
-            self._unpacker = None
-            raise
-        except DECODE_ERRORS as error:
-            self._unpacker = None
-            raise not_messagepack(error) from None
-
-    def _decode(self, unpacker: msgpack.Unpacker, data: bytes) -> Iterator[Message]:
-        unpacker.feed(data)
-        self._end += len(data)
-        with contextlib.suppress(msgpack.OutOfData):
-            while self._done != self._end:
-                value = unpacker.unpack()
-                began, self._done = self._done, unpacker.tell()
-                self._check(self._done - began)
-                yield to_message(value)
-        # tell() counts the bytes of an unfinished message as consumed: only after a whole one it is of use
-        self._check(self._end - self._done)
-
-    def _check(self, size: int) -> None:
-        if size > self._limit:
-            raise too_large(self._limit)

@@ -9,7 +9,18 @@ from typing import Any, NamedTuple, Union
 
 from rpccluster.errors import ProtocolError
 
-__all__ = ["MAX_MSGID", "NOTIFY", "REQUEST", "RESPONSE", "Message", "Notification", "Request", "Response", "to_message"]
+__all__ = [
+    "MAX_MSGID",
+    "NOTIFY",
+    "REQUEST",
+    "RESPONSE",
+    "Message",
+    "Notification",
+    "Request",
+    "Response",
+    "not_a_message",
+    "to_message",
+]
 
 REQUEST = 0
 RESPONSE = 1
@@ -46,7 +57,7 @@ Message = Union[Request, Response, Notification]
 
 def to_message(value: object) -> Message:
     """The message that ``value``, as decoded, stands for. Raises `ProtocolError` if it is none."""
-    if type(value) is list and value:
+    if type(value) is list and value and type(value[0]) is int:
         kind, fields = value[0], value[1:]
         if kind == REQUEST and len(fields) == 3 and _is_msgid(fields[0]) and _is_call(fields[1], fields[2]):
             return Request(*fields)
@@ -54,7 +65,12 @@ def to_message(value: object) -> Message:
             return Response(*fields)
         if kind == NOTIFY and len(fields) == 2 and _is_call(fields[0], fields[1]):
             return Notification(*fields)
-    raise ProtocolError(f"found {_describe(value)}, expected a MessagePack-RPC request, response or notification")
+    raise not_a_message(value)
+
+
+def not_a_message(value: object) -> ProtocolError:
+    """The error for a value that is no message."""
+    return ProtocolError(f"found {_describe(value)}, expected a MessagePack-RPC request, response or notification")
 
 
 def _is_msgid(value: object) -> bool:

@@ -1,105 +1,141 @@
 """Decoding thousands of streams through one Unpacker. Sans-I/O; used by the worker.
 
-An Unpacker holds some 44 KiB, so a stream gets one of its own only while a message of it is incomplete:
-then the shared one, which already holds the message's beginning, goes to the stream and a new one is made.
+An Unpacker holds some 44 KiB, and what it has begun to make of a message may be a hundred times the message's size.
+So whole messages alone are given to one; a stream whose message is incomplete keeps that message's bytes, and its
+outline to know when it is whole.
 """
 
 from __future__ import annotations
 
 from typing import Any, Union
 
-import msgpack
+from rpccluster.errors import ProtocolError
+from rpccluster.protocol.codec import DECODE_ERRORS, make_unpacker
+from rpccluster.protocol.outline import Bounds, Outline, depth_exceeds, too_deep
 
-from rpccluster.protocol.codec import DECODE_ERRORS, make_unpacker, not_messagepack, too_large
-
-__all__ = ["Partial", "SharedDecoder"]
-
+__all__ = ["Packed", "Partial", "SharedDecoder", "Undecodable"]
 
 Bytes = Union[bytes, memoryview]
 
-REUSED_BYTES = 4 << 20  # an Unpacker that held a longer message is not kept: its buffer never shrinks
+#: A whole message that is not decoded yet: it was long, or came in pieces, and is decoded when its turn comes.
+Packed = bytearray
+
+SMALL_CONTAINER = 1024  # values that a container may declare unseen; of one with more the outline is looked at first
+LEAST_MESSAGE = 4  # bytes of the shortest notification
+MESSAGE_CONTAINERS = 2  # which every message has: its own array and that of its params
+COUNTED_BYTES = 64  # of a message on average, below which counting bytes is quicker than walking through values
+
+_NO_CONTAINER = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
 
 
 class Partial:
-    """The beginning of a message: the Unpacker that holds it and how many bytes of it came."""
+    """The beginning of a message: its bytes, and its outline as far as it is known."""
 
-    __slots__ = ("end", "pieces", "size", "unpacker")
+    __slots__ = ("data", "outline")
 
-    def __init__(self, unpacker: msgpack.Unpacker, end: int, pieces: list[bytes]) -> None:
-        self.unpacker = unpacker
-        self.end = end  # bytes fed to the Unpacker in all its life
-        self.pieces = pieces  # the bytes themselves: another process may have to begin with them anew
-        self.size = sum(map(len, pieces))
+    def __init__(self, bounds: Bounds) -> None:
+        self.data = Packed()
+        self.outline = Outline(bounds)
+
+    @property
+    def missing(self) -> int:
+        """Bytes that must come, at the least, before it is of use to look again."""
+        return self.outline.resume_at - len(self.data)
+
+
+class Undecodable(ProtocolError):
+    """Bytes that are no message. ``before`` are the messages that came before them."""
+
+    def __init__(self, reason: str, before: list[Any]) -> None:
+        super().__init__(reason)
+        self.before = before
 
 
 class SharedDecoder:
-    """Decodes the bytes of many streams, each of which keeps at most a `Partial` between its pieces."""
+    """Decodes the bytes of many streams, each of which keeps at most a `Partial` between its pieces.
 
-    def __init__(self, max_message_size: int) -> None:
-        self._limit = max_message_size
-        self._end = 0  # bytes fed to the Unpacker in all its life
+    What it returns as a message is what the message decodes to, or `Packed`.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._max_size, self._max_depth = bounds
+        self._harmless = bounds.max_depth - LEAST_MESSAGE  # bytes that one message has at most beside the others' least
         self._renew()
 
-    def decode(self, data: Bytes) -> tuple[list[Any], Partial | None]:
-        """The values in ``data``, which begins at a message's first byte, and the incomplete rest.
+    def _renew(self) -> None:
+        """The Unpacker for small messages: it is of no use any more once one has been incomplete."""
+        unpacker = make_unpacker(self._max_size, SMALL_CONTAINER)
+        self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
+        self._fed = 0  # bytes fed to it in all
 
-        Raises `ProtocolError` if ``data`` holds anything that is not MessagePack, or a message that is too large.
+    def decode(self, data: Bytes) -> tuple[list[Any], Partial | None]:
+        """The messages in ``data``, which begins at a message's first byte, and the incomplete rest.
+
+        Raises `Undecodable` for bytes that are not MessagePack, and for a message that passes its bounds, as far
+        as that can be seen without decoding it.
         """
-        if len(data) > self._limit:  # else no message in it can be too large
-            return self.decode_more(Partial(make_unpacker(self._limit), 0, []), data)
-        values: list[Any] = []
-        end = self._end + len(data)
-        done = self._end
-        unpack, tell = self._unpack, self._tell
-        try:
-            self._unpacker.feed(data)
-            while done != end:
-                values.append(unpack())
-                done = tell()
-        except msgpack.OutOfData:
-            # tell() counts the bytes of an unfinished message as consumed: `done` is from the last whole one
-            partial = Partial(self._unpacker, end, [bytes(data[len(data) - (end - done) :])])
-            self._renew()
-            return values, partial
-        except DECODE_ERRORS as error:
-            self._renew()
-            raise not_messagepack(error) from None
-        self._end = end
-        return values, None
+        values, done = self._decode_while_whole(data)
+        if done == len(data):
+            return values, None
+        return self._go_by_outline(values, Partial(self._bounds), data[done:])
 
     def decode_more(self, partial: Partial, data: Bytes) -> tuple[list[Any], Partial | None]:
         """Likewise for ``data`` that goes on where ``partial`` ends. ``partial`` is used up."""
+        return self._go_by_outline([], partial, data)
+
+    def _decode_while_whole(self, data: Bytes) -> tuple[list[Any], int]:
+        """The messages up to one that is incomplete, or stranger than it may be here, and where that begins."""
         values: list[Any] = []
-        unpacker = partial.unpacker
-        end = partial.end + len(data)
-        done = partial.end - partial.size
+        size = len(data)
+        if size > self._max_size:  # else no message in it can be too large
+            return values, 0
+        done = start = self._fed
+        self._fed = end = start + size
+        unpack, tell = self._unpack, self._tell
         try:
-            unpacker.feed(data)
+            self._feed(data)
             while done != end:
-                values.append(unpacker.unpack())
-                began, done = done, unpacker.tell()
-                self._check(done - began)
-        except msgpack.OutOfData:
-            self._check(end - done)
-            if values:
-                return values, Partial(unpacker, end, [bytes(data[len(data) - (end - done) :])])
-            partial.pieces.append(bytes(data))
-            partial.end, partial.size = end, end - done
-            return values, partial
-        except DECODE_ERRORS as error:
-            raise not_messagepack(error) from None
-        if partial.size <= REUSED_BYTES:
-            self._use(unpacker, end)
-        return values, None
+                values.append(unpack())
+                done = tell()  # it counts what it has read of an unfinished one, too
+        except DECODE_ERRORS:
+            self._renew()
+        if size - LEAST_MESSAGE * len(values) > self._harmless:
+            self._check_depth(values, data)
+        return values, done - start
 
-    def _use(self, unpacker: msgpack.Unpacker, end: int) -> None:
-        """Share ``unpacker``, which is empty and has been fed ``end`` bytes: its buffer has grown already."""
-        self._unpacker, self._end = unpacker, end
-        self._unpack, self._tell = unpacker.unpack, unpacker.tell
+    def _go_by_outline(self, values: list[Any], partial: Partial, data: Bytes) -> tuple[list[Any], Partial | None]:
+        """Go on with ``partial``, and with what follows it, after ``values`` of the same data."""
+        try:
+            while True:
+                packed = partial.data
+                packed += data
+                length = partial.outline.advance(packed)
+                if not length:
+                    return values, partial
+                values.append(packed)
+                if length == len(packed):
+                    return values, None
+                data = bytes(memoryview(packed)[length:])
+                del packed[length:]
+                more, done = self._decode_while_whole(data)
+                values += more
+                if done == len(data):
+                    return values, None
+                partial, data = Partial(self._bounds), data[done:]
+        except ProtocolError as error:
+            raise Undecodable(str(error), values + getattr(error, "before", [])) from None
 
-    def _renew(self) -> None:
-        self._use(make_unpacker(self._limit), 0)
+    def _check_depth(self, values: list[Any], data: Bytes) -> None:
+        """Raise `Undecodable` if one of ``values`` is nested too deep; all are in ``data``.
 
-    def _check(self, size: int) -> None:
-        if size > self._limit:
-            raise too_large(self._limit)
+        Most data are found harmless by counting the bytes that may begin a container.
+        """
+        most = self._max_depth
+        if len(data) < COUNTED_BYTES * len(values):
+            containers = len(bytes(data).translate(None, _NO_CONTAINER))
+            if containers - MESSAGE_CONTAINERS * (len(values) - 1) <= most:
+                return
+        for place, value in enumerate(values):  # a call's params come last; what is no call is never looked into
+            if type(value) is list and value and depth_exceeds(value[-1], most - 1):
+                raise Undecodable(str(too_deep(self._bounds)), values[:place])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from rpccluster.errors import ProtocolError
@@ -13,12 +14,9 @@ class Caller(Protocol):
     """What the engine knows of a connection."""
 
     out: list[bytes]  # replies that have gathered in this turn of the loop
-    is_choked: bool  # its peer does not read its replies: its calls wait
 
     @property
     def peer(self) -> str: ...
-
-    def defer(self, message: Any) -> None: ...
 
     def gather(self, size: int) -> None: ...
 
@@ -30,5 +28,8 @@ class Caller(Protocol):
 
     def resume_starved(self) -> None: ...
 
-#: A decoded message, not yet looked at, and where it came from.
+
+#: A message, and where it came from.
 Call = tuple[Caller, Any]
+#: Messages that came together and were not looked at yet, and where they came from.
+Batch = tuple[Caller, Iterator[Any]]

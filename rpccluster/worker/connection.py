@@ -8,51 +8,24 @@ from __future__ import annotations
 
 import _socket
 import contextlib
-import enum
 import socket
-from dataclasses import dataclass
-from itertools import repeat
 from time import monotonic
 from typing import Any, Callable, NamedTuple
 
 from rpccluster.errors import ProtocolError
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import make_packer
-from rpccluster.protocol.shared import Partial, SharedDecoder
-from rpccluster.worker.connection_states import TRANSITIONS, Event, State, next_state
-from rpccluster.worker.engine import Engine
-from rpccluster.worker.unsent import Unsent
+from rpccluster.protocol.shared import Packed, Partial, Undecodable
+from rpccluster.worker.common import RECEIVE_MORE_BYTES, Common
+from rpccluster.worker.connection_states import TRANSITIONS, Event, Pause, State, next_state
+from rpccluster.worker.output import Output
 
-__all__ = ["Connection", "ConnectionLimits", "Given", "Pause", "Shared"]
+__all__ = ["Connection", "Given"]
 
 RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
-RECEIVE_MORE_BYTES = 262_144  # while a long message arrives
-HIGH_WATER_BYTES = 1_048_576  # unsent output above which a connection's calls wait
-LOW_WATER_BYTES = 262_144
-GATHER_BYTES = 65_536  # of large replies, before they are sent
 LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
 _READ = 1
-
-
-class Pause(enum.IntFlag):
-    """Why a connection is not read."""
-
-    NOT = 0
-    STARVED = 1  # the worker runs as many calls as it may
-    PENDING = 2  # this connection has as many unanswered calls as it may
-    CHOKED = 4  # its peer does not read its replies
-    ENDED = 8  # nothing more is to be read, ever
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """The options that bound one connection; sizes in bytes, times in seconds, 0 for none."""
-
-    max_pending_calls: int
-    idle_timeout: float
-    message_timeout: float
-    write_timeout: float
 
 
 class Given(NamedTuple):
@@ -64,76 +37,32 @@ class Given(NamedTuple):
     output: bytes
 
 
-class Shared:
-    """What all connections of a worker share: the loop, the decoder, the engine, the deadlines."""
-
-    def __init__(self, loop: Any, engine: Engine, limits: ConnectionLimits, max_message_size: int) -> None:
-        self.loop = loop
-        self.engine = engine
-        self.limits = limits
-        self.decoder = SharedDecoder(max_message_size)
-        self.room = memoryview(bytearray(RECEIVE_MORE_BYTES))
-        self.open: set[Connection] = set()
-        self.partial: dict[Connection, float] = {}  # deadline of the incomplete message
-        self.unsent: dict[Connection, float] = {}  # deadline of the unread replies
-        self.lingering: dict[Connection, float] = {}
-        self.dropped_replies = 0
-        self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
-        self.on_closed: Callable[[Connection], object] = lambda connection: None
-
-    def forget(self, connection: Connection) -> None:
-        """``connection`` has ended here."""
-        self.open.discard(connection)
-        for waiting in (self.partial, self.unsent, self.lingering):
-            waiting.pop(connection, None)
-        self.on_count(len(self.open))
-
-
-class Connection:
-    """One socket. The engine uses ``out`` and ``is_choked`` directly."""
+class Connection(Output):
+    """One socket, read and answered."""
 
     __slots__ = (
         "_address",
-        "_all",
         "_deferred",
-        "_forward",
-        "_gathered",
         "_is_ending",
         "_partial",
         "_pause",
         "_quiet_since",
         "_reader",
-        "_socket",
         "_state",
-        "_unsent",
         "_was_heard",
-        "is_choked",
-        "is_closed",
-        "needs_look",
-        "out",
-        "pending",
     )
 
-    def __init__(self, shared: Shared, sock: _socket.socket, address: Any) -> None:
-        self._all = shared
-        self._socket = sock
+    def __init__(self, common: Common, sock: _socket.socket, address: Any) -> None:
+        super().__init__(common, sock)
         self._address = address
         self._partial: Partial | None = None
-        self._unsent: Unsent | None = None
-        self._deferred: list[Any] | None = None
-        self._forward: Callable[[list[bytes]], None] | None = None  # where replies go when it has moved
+        self._deferred: list[Any] = []  # messages of a peer that does not read its replies
         self._pause = Pause.NOT
         self._state = State.OPEN
         self._is_ending = False  # of the state: nothing more is read; closes when all is answered
         self._was_heard = False  # since it was last asked whether it is quiet
         self._quiet_since = monotonic()
-        self.out: list[bytes] = []  # replies of this turn of the loop
-        self._gathered = 0  # bytes of the large ones among them
-        self.pending = 0  # calls decoded and not yet ended
-        self.is_choked = False
-        self.is_closed = False  # of the state: not here any more
-        self.needs_look = False  # flush() has more to do than to send
-        self._reader = shared.loop.io(sock.fileno(), _READ)
+        self._reader = common.loop.io(sock.fileno(), _READ)
         self._reader.start(self._on_readable)
 
     @property
@@ -157,11 +86,12 @@ class Connection:
         partial = self._partial
         data: bytes | memoryview
         try:
-            if partial is not None and partial.size >= RECEIVE_BYTES:  # a long message: nothing new for each piece
-                room = self._all.room
-                data = room[: self._socket.recv_into(room)]
-            else:
+            if partial is None or partial.missing <= RECEIVE_BYTES:
                 data = self._socket.recv(RECEIVE_BYTES)
+            else:  # a long string: nothing new for each piece, and not much of what comes behind it
+                room = self._all.room
+                size = min(RECEIVE_MORE_BYTES, partial.missing + RECEIVE_BYTES)
+                data = room[: self._socket.recv_into(room, size)]
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -178,9 +108,9 @@ class Connection:
         decoder = self._all.decoder
         try:
             messages, rest = decoder.decode(data) if partial is None else decoder.decode_more(partial, data)
-        except ProtocolError as error:
-            self.refuse(error)
-            return
+        except Undecodable as error:
+            messages, rest = [*error.before, error], None
+            self._stop(Pause.ENDED)
         if messages:
             self._enqueue(messages)
         if rest is not partial:
@@ -189,10 +119,13 @@ class Connection:
     def _enqueue(self, messages: list[Any]) -> None:
         """Put messages into the engine's queue; what they are is looked at when their turn comes."""
         engine = self._all.engine
-        engine.extend(zip(repeat(self), messages))
         count = len(messages)
-        engine.begun += count
         self.pending += count
+        if self.is_choked:
+            self._deferred += messages
+            return
+        engine.enqueue((self, iter(messages)))
+        engine.begun += count
         if not engine.is_scheduled:
             engine.schedule()
         if self.pending > self._all.limits.max_pending_calls:
@@ -216,10 +149,12 @@ class Connection:
             self._close(Event.PEER_ENDED)
 
     def refuse(self, error: ProtocolError) -> None:
-        """The peer does not speak MessagePack-RPC: close, with one log line."""
+        """The peer does not speak MessagePack-RPC: close, with one log line. What it sent behind that is not run."""
         if self.is_closed:
             return
         logger.warning("Closing the connection of %s: %s", self.peer, escaped(str(error)))
+        self._all.engine.withdraw({self})
+        self.flush()
         self.close()
 
     # -- reading or not
@@ -240,31 +175,20 @@ class Connection:
         """Greenlets are free again."""
         self._go_on(Pause.STARVED)
 
-    def defer(self, message: Any) -> None:
-        """Keep a message of a peer that does not read its replies; its turn comes when they are gone."""
-        if self._deferred is None:
-            self._deferred = []
-        self._deferred.append(message)
-
     def _choke(self) -> None:
         self.is_choked = True
+        self._deferred += self._all.engine.withdraw({self}).get(self, [])
         self._stop(Pause.CHOKED)
 
     def _unchoke(self) -> None:
         self.is_choked = False
-        deferred, self._deferred = self._deferred, None
+        deferred, self._deferred = self._deferred, []
         if deferred:
             self.pending -= len(deferred)
             self._enqueue(deferred)
         self._go_on(Pause.CHOKED)
 
-    # -- output
-
-    def gather(self, size: int) -> None:
-        """A large reply of ``size`` bytes was put into ``out``: not too many of them may gather."""
-        self._gathered += size
-        if self._gathered > GATHER_BYTES:
-            self.flush()
+    # -- what has been done
 
     def end_notification(self) -> None:
         """A notification has run; nobody is told."""
@@ -272,68 +196,11 @@ class Connection:
         if self.needs_look and not self.out and not self.is_closed:
             self._look()
 
-    def flush(self) -> None:
-        """Send the replies that have gathered, and do what was put off until they are. Never raises, never blocks."""
-        out = self.out
-        count = len(out)
-        if count:
-            data = out[0] if count == 1 else b"".join(out)
-            self._gathered = 0
-            self.pending -= count
-            if self.is_closed:
-                self._reply_from_afar(list(out))
-            elif self._unsent is not None:
-                self._keep(memoryview(data))
-            else:
-                self._send(data, count)
-            out.clear()
-        if self.needs_look and not self.is_closed:
-            self._look()
-
     def _look(self) -> None:
         if self._pause & Pause.PENDING and self.pending <= self._all.limits.max_pending_calls // 2:
             self._go_on(Pause.PENDING)
         if self._is_ending and self.pending <= 0 and self._unsent is None:
             self._end()
-
-    def _send(self, data: bytes, replies: int) -> None:
-        try:
-            sent = self._socket.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            self._all.dropped_replies += replies
-            self.close()
-            return
-        if sent != len(data):
-            self._keep(memoryview(data)[sent:])
-
-    def _keep(self, rest: memoryview) -> None:
-        """Keep what the kernel has no room for until it has."""
-        if self._unsent is None:
-            self._unsent = Unsent(self._all.loop, self._socket, self._on_sent, self.close)
-            self._note_progress()
-        self._unsent.add(rest)
-        if self._unsent.size > HIGH_WATER_BYTES and not self.is_choked:
-            self._choke()
-
-    def _on_sent(self) -> None:
-        """The peer has read some of what was kept."""
-        assert self._unsent is not None
-        size = self._unsent.size
-        if size:
-            self._note_progress()
-        else:
-            self._unsent = None
-            self._all.unsent.pop(self, None)
-        if self.is_choked and size < LOW_WATER_BYTES:
-            self._unchoke()
-        if self.needs_look and not self.is_closed:
-            self._look()
-
-    def _note_progress(self) -> None:
-        if self._all.limits.write_timeout:
-            self._all.unsent[self] = monotonic() + self._all.limits.write_timeout
 
     # -- the end
 
@@ -389,7 +256,8 @@ class Connection:
         self._reader.close()
         if self._unsent is not None:
             self._unsent.close()
-        self._unsent = self._deferred = self._partial = None
+        self._unsent = self._partial = None
+        self._deferred = []
         self._all.forget(self)
 
     # -- moving
@@ -407,17 +275,15 @@ class Connection:
     def give(self, waiting: list[Any], forward: Callable[[list[bytes]], None]) -> tuple[_socket.socket, Given]:
         """Stop here, for good. Returns the socket, still open, and all that another process needs to go on with it.
 
-        Raises what a Packer does for a call that cannot be packed again; nothing has changed then.
-
         ``waiting`` are its messages that the engine had in its queue; replies of calls that still run here are
-        handed to ``forward``. Raises what a Packer does, and has changed nothing, if a message cannot be packed again.
+        handed to ``forward``. If one of the messages cannot be passed on, raises `ProtocolError` or what a Packer
+        does, and has changed nothing.
         """
         self.flush()
-        pack = make_packer().pack
-        messages = list(map(pack, [*(self._deferred or ()), *waiting]))
-        pieces = self._partial.pieces if self._partial is not None else ()
+        messages = _packed_again([*self._deferred, *waiting])
+        rest = self._partial.data if self._partial is not None else b""
         output = self._unsent.content() if self._unsent is not None else b""
-        given = Given(self._address, self._state is State.HALF_CLOSED, b"".join([*messages, *pieces]), output)
+        given = Given(self._address, self._state is State.HALF_CLOSED, b"".join([*messages, rest]), output)
         self._forward = forward
         self._let_go(Event.GIVEN)
         return self._socket, given
@@ -432,9 +298,13 @@ class Connection:
         if given.is_eof and not self.is_closed:
             self._stop_reading(Event.PEER_ENDED)
 
-    def _reply_from_afar(self, replies: list[bytes]) -> None:
-        """The connection is not here any more: another worker has it, or nobody."""
-        if self._forward is not None:
-            self._forward(replies)
-        else:
-            self._all.dropped_replies += len(replies)
+
+def _packed_again(messages: list[Any]) -> list[bytes | Packed]:
+    """The bytes of messages that have not begun. Raises the error that stands for one that never will."""
+    pack = make_packer().pack
+    again: list[bytes | Packed] = []
+    for message in messages:
+        if isinstance(message, ProtocolError):
+            raise message
+        again.append(message if type(message) is Packed else pack(message))
+    return again

@@ -9,12 +9,13 @@ import _socket
 from time import monotonic
 from typing import Any
 
-from rpccluster.worker.connection import Connection, Shared
+from rpccluster.worker.common import Common
+from rpccluster.worker.connection import Connection
 
 __all__ = ["Connections"]
 
 
-class Connections(Shared):
+class Connections(Common):
     """The connections that are open, and what is done to many of them at once."""
 
     is_ending = False  # nothing more is read; a connection that comes now ends, too

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Container, Iterator
-from contextvars import copy_context
+from contextvars import Context
+from operator import length_hint
 from time import monotonic
 from typing import Any, Callable
 
@@ -20,9 +21,20 @@ from greenlet import getcurrent, greenlet
 from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
-from rpccluster.protocol.codec import make_packer
-from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Notification, to_message
-from rpccluster.worker.caller import Call, Caller
+from rpccluster.protocol.codec import make_packer, unpack
+from rpccluster.protocol.messages import (
+    MAX_MSGID,
+    NOTIFY,
+    REQUEST,
+    RESPONSE,
+    Notification,
+    Request,
+    Response,
+    not_a_message,
+    to_message,
+)
+from rpccluster.protocol.shared import Packed
+from rpccluster.worker.caller import Batch, Call, Caller
 from rpccluster.worker.dispatch import Registry, error_text, is_misfit, message_of, not_found_text
 
 __all__ = ["Engine", "WorkerRetired", "present_call"]
@@ -43,7 +55,7 @@ class WorkerRetired(BaseException):
 
 
 class Engine:
-    """Runs calls. ``extend``, ``begun`` and ``schedule`` are for connections; everything else happens by itself."""
+    """Runs calls. ``enqueue``, ``begun`` and ``schedule`` are for connections; everything else happens by itself."""
 
     def __init__(
         self,
@@ -63,8 +75,8 @@ class Engine:
         self._call_limit = call_limit or sys.maxsize
         self._on_call_limit = on_call_limit
         self._pack = make_packer().pack
-        self._ready: deque[Call] = deque()
-        self.extend = self._ready.extend
+        self._ready: deque[Batch] = deque()
+        self.enqueue = self._ready.append
         self.begun = 0  # calls that were ever queued and not put off
         self._idle: list[_Runner] = []
         self._runners: set[_Runner] = set()
@@ -97,41 +109,42 @@ class Engine:
     @property
     def calls(self) -> int:
         """Calls that have ended."""
-        return self.begun - len(self._ready) - self.active_calls
+        return self.begun - self._waiting - self.active_calls
+
+    @property
+    def _waiting(self) -> int:
+        return sum(length_hint(messages) for _, messages in self._ready)
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no call runs or waits to run."""
-        return not self.active_calls and not self._ready
+        """Whether no call runs or waits to run, and no reply waits to be sent."""
+        return not (self.active_calls or self._waiting or self._dirty)
 
     def leave(self, connection: Caller, data: bytes) -> None:
         """Put a reply that was made elsewhere behind those of ``connection``."""
         if not connection.out:
             self._dirty.append(connection)
         connection.out.append(data)
+        if len(data) > LARGE_REPLY_BYTES:
+            connection.gather(len(data))
         self.schedule()
 
     def running(self) -> Iterator[Call]:
         """The calls that have begun and not ended."""
-        return (runner.call for runner in self._runners if runner.call is not None)
+        return ((runner.connection, runner.message) for runner in self._runners if runner.connection is not None)
 
     def withdraw(self, connections: Container[Caller]) -> dict[Caller, list[Any]]:
         """Take the messages of ``connections`` that wait for their turn out of the queue."""
         waiting: dict[Caller, list[Any]] = {}
-        kept = []
-        for connection, message in self._ready:
-            if connection in connections:
-                waiting.setdefault(connection, []).append(message)
-            else:
-                kept.append((connection, message))
-        self.begun -= len(self._ready) - len(kept)
-        self._ready.clear()
-        self._ready.extend(kept)
+        for connection, messages in self._ready:
+            if connection in connections and length_hint(messages):
+                waiting.setdefault(connection, []).extend(messages)
+        self.begun -= sum(map(len, waiting.values()))
         return waiting
 
     def give_up(self, reason: str) -> None:
         """Interrupt every call that runs: each is answered with `WorkerRetired` and ``reason``."""
-        for runner in [runner for runner in self._runners if runner.call is not None]:
+        for runner in [runner for runner in self._runners if runner.connection is not None]:
             runner.throw(WorkerRetired(reason))
 
     def running_method(self) -> int:
@@ -152,6 +165,8 @@ class Engine:
                 break
             idle.pop().switch()
             self._epoch += 1  # the queue is ours again: whoever has blocked must not go on with it
+            while ready and not length_hint(ready[0][1]):
+                ready.popleft()
             if self._dirty:  # sent now, since the next runner may keep it waiting
                 self._send_gathered()
             if ready and monotonic() > self._slice_end:
@@ -204,7 +219,7 @@ class Engine:
         while True:
             epoch = self._epoch
             self._take_calls(runner, epoch)
-            runner.call = None
+            runner.connection = None
             idle.append(runner)
             if self._epoch != epoch:
                 self.is_starved = False
@@ -212,68 +227,81 @@ class Engine:
             park()
 
     def _take_calls(self, runner: _Runner, epoch: int) -> None:
-        """Run call after call. The hot path: what stands here is paid by every call, hence its length."""
-        ready, dirty, cells, table = self._ready, self._dirty, self._cells, self._registry.table
-        take, pack = ready.popleft, self._pack
+        """Run call after call. The hot path: what stands here is paid by every call, hence its length.
+
+        A batch is an iterator, and the first in the queue until it is used up: when a call of it blocks, the next
+        runner goes on with the same one, so that each message is taken once and in its turn.
+        """
+        ready, dirty, cells, table, pack = self._ready, self._dirty, self._cells, self._registry.table, self._pack
+        context = runner.gr_context = Context()
         number_shown = 0
         before_clock = CLOCK_EVERY
         while ready:
-            connection, message = runner.call = take()
-            if connection.is_choked:
-                self.begun -= 1
-                connection.defer(message)
-                continue
-            try:
-                kind, msgid, name, params = message
-            except (TypeError, ValueError):
-                kind = msgid = name = params = NOTIFY
-            if (
-                kind is not REQUEST  # an int: a false, nil or 0.0 in its place is no request
-                or type(msgid) is not int
-                or msgid >> 32
-                or type(params) is not list
-                or type(name) is not str
-            ):
-                self._take_other(connection, message)
-            else:
+            connection, messages = ready[0]
+            runner.connection = connection
+            out = connection.out
+            for message in messages:
+                runner.message = message
                 try:
-                    function, number = table[name]
-                    if number != number_shown:
-                        number_shown = cells[_RUNNING_METHOD] = number
-                    data = pack((RESPONSE, msgid, None, function(*params)))
-                except BaseException as raised:  # whatever a method raises is its caller's affair, never the worker's
-                    data = pack((RESPONSE, msgid, self._error(connection, name, params, raised), None))
-                out = connection.out
-                if not out:
-                    dirty.append(connection)
-                out.append(data)
-                if len(data) > LARGE_REPLY_BYTES:
-                    connection.gather(len(data))
-            if copy_context():  # the call left something in its context: the next one gets a fresh one
-                runner.gr_context = None
-            if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
-                return
-            before_clock -= 1
-            if not before_clock:
-                if monotonic() > self._slice_end:
+                    kind, msgid, name, params = message
+                except (TypeError, ValueError):
+                    kind = msgid = name = params = NOTIFY
+                if (
+                    kind is not REQUEST  # an int: a false, nil or 0.0 in its place is no request
+                    or type(msgid) is not int
+                    or not 0 <= msgid <= MAX_MSGID
+                    or type(params) is not list
+                ):
+                    self._take_other(runner, connection, message)
+                else:
+                    try:
+                        function, number = table[name]
+                        if number != number_shown:
+                            number_shown = cells[_RUNNING_METHOD] = number
+                        data = pack((RESPONSE, msgid, None, function(*params)))
+                    except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
+                        if type(name) is not str:
+                            connection.refuse(not_a_message(message))
+                            continue
+                        data = pack((RESPONSE, msgid, self._error(connection, name, params, raised), None))
+                    if not out:
+                        dirty.append(connection)
+                    out.append(data)
+                    if len(data) > LARGE_REPLY_BYTES:
+                        connection.gather(len(data))
+                if context:  # the call left something in it: the next one gets a fresh one
+                    context = runner.gr_context = Context()
+                if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
                     return
-                before_clock = CLOCK_EVERY
+                before_clock -= 1
+                if not before_clock:
+                    if monotonic() > self._slice_end:
+                        return
+                    before_clock = CLOCK_EVERY
+            ready.popleft()
 
-    def _take_other(self, connection: Caller, message: Any) -> None:
-        """Run a notification; whatever else a peer sent ends its connection."""
+    def _take_other(self, runner: _Runner, connection: Caller, message: Any) -> None:
+        """Run a notification, or what was not decoded yet; whatever else a peer sent ends its connection."""
         try:
+            if type(message) is Packed:
+                message = runner.message = unpack(message)
             call = to_message(message)
-            if not isinstance(call, Notification):
+            if isinstance(call, Response):
                 raise ProtocolError("found a response, expected calls alone")
         except ProtocolError as error:
             connection.refuse(error)
             return
         try:
             function, self._cells[_RUNNING_METHOD] = self._registry.table[call.method]
-            function(*call.params)
-        except BaseException as raised:  # as for a request, but nobody is told
-            self._error(connection, call.method, call.params, raised)
-        connection.end_notification()
+            result = function(*call.params)
+            if isinstance(call, Request):
+                self.leave(connection, self._pack((RESPONSE, call.msgid, None, result)))
+        except BaseException as raised:
+            text = self._error(connection, call.method, call.params, raised)
+            if isinstance(call, Request):
+                self.leave(connection, self._pack((RESPONSE, call.msgid, text, None)))
+        if isinstance(call, Notification):  # nobody is told
+            connection.end_notification()
 
     def _error(self, connection: Caller, name: str, params: list[Any], raised: BaseException) -> str:
         """The reply's error for what a method raised; the traceback goes to the log."""
@@ -290,16 +318,19 @@ class Engine:
 
 
 class _Runner(greenlet):
-    """A greenlet that runs calls, one after another; ``call`` is the one it is at."""
+    """A greenlet that runs calls, one after another; ``message`` is the one it is at, unless it waits to be needed."""
 
-    __slots__ = ("call",)
+    __slots__ = ("connection", "message")
 
     def __init__(self, engine: Engine, hub: greenlet) -> None:
         super().__init__(engine._run, parent=hub)
-        self.call: Call | None = None
+        self.connection: Caller | None = None
+        self.message: Any = None
 
 
 def present_call() -> Call | None:
     """The call that the present greenlet runs, None if it runs none."""
     runner = getcurrent()
-    return runner.call if isinstance(runner, _Runner) else None
+    if not isinstance(runner, _Runner) or runner.connection is None:
+        return None
+    return runner.connection, runner.message

@@ -117,7 +117,10 @@ class Handover:
         cid = self._cids.get(connection) or self._new_cid()
         try:
             sock, given = connection.give(waiting, partial(self._forward, cid))
-        except (ValueError, TypeError, RecursionError) as error:  # nested deeper than can be packed
+        except ProtocolError as error:
+            connection.refuse(error)
+            return False
+        except (ValueError, TypeError, RecursionError) as error:
             connection.refuse(ProtocolError(f"found a message that cannot be passed on: {error}"))
             return False
         self._cids.pop(connection, None)

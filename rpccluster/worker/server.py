@@ -21,10 +21,11 @@ from rpccluster.ipc.assignment import Assignment
 from rpccluster.ipc.messages import Accept, Message, Ready, ReopenLogs, Retire, WantsToRetire
 from rpccluster.ipc.scoreboard import Cell, RowState
 from rpccluster.log import logger
+from rpccluster.protocol.outline import Bounds
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.acceptor import AcceptLock, Acceptor
 from rpccluster.worker.access_log import logged
-from rpccluster.worker.connection import ConnectionLimits
+from rpccluster.worker.common import ConnectionLimits
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine
@@ -71,7 +72,9 @@ class Server:
         limits = ConnectionLimits(
             options.max_pending_calls, options.idle_timeout, options.message_timeout, options.write_timeout
         )
-        self._connections = Connections(self._loop, self._engine, limits, options.max_message_size)
+        self._connections = Connections(
+            self._loop, self._engine, limits, Bounds(options.max_message_size, options.max_depth)
+        )
         self._connections.on_count = self._count_connections
         self._handover = Handover(
             self._loop, assignment.connections, self._connections, self._engine, self._row, assignment.serial
@@ -98,9 +101,7 @@ class Server:
         term.start(self._on_term)
         faulthandler.unregister(system.TELL_SIGNAL)  # what answered during the boot
         signal.signal(system.TELL_SIGNAL, self._tell_method)
-        faulthandler.register(
-            system.TELL_SIGNAL, self._assignment.logs.log_descriptor, all_threads=False, chain=True
-        )
+        faulthandler.register(system.TELL_SIGNAL, self._assignment.logs.log_descriptor, all_threads=False, chain=True)
         return [beat, channel, term]
 
     def serve(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rpccluster.errors import ProtocolError
-from rpccluster.protocol import shared
-from rpccluster.protocol.messages import Message
-from rpccluster.protocol.shared import Partial, SharedDecoder
+from rpccluster.protocol import outline, shared
+from rpccluster.protocol.codec import unpack
+from rpccluster.protocol.messages import Message, Response
+from rpccluster.protocol.outline import Bounds
+from rpccluster.protocol.shared import Packed, Partial, SharedDecoder, Undecodable
 
 from .streams import LIMIT, cut, cuts, messages, pack, sequences, value_of
 
 VALUES = [[0, 1, "sum", [1, 2]], [2, "log", ["Grüße"]], [1, 2, None, {"a": [b"x" * 40, None]}], [0, 3, "", []]]
+
+
+def decoder_of(limit: int = LIMIT, depth: int = 100) -> SharedDecoder:
+    return SharedDecoder(Bounds(limit, depth))
 
 
 class Stream:
@@ -36,17 +42,17 @@ class Stream:
                 found, self.partial = self.decoder.decode(piece)
             else:
                 found, self.partial = self.decoder.decode_more(self.partial, piece)
-            self.values += found
+            self.values += [unpack(value) if type(value) is Packed else value for value in found]
         return self.values
 
 
 def fed(*pieces: bytes, limit: int = LIMIT) -> list[Any]:
-    return Stream(SharedDecoder(limit)).feed(*pieces)
+    return Stream(decoder_of(limit)).feed(*pieces)
 
 
 def test_a_stream_in_one_piece() -> None:
     """All values, and nothing kept."""
-    decoder = SharedDecoder(LIMIT)
+    decoder = decoder_of()
     assert decoder.decode(pack(*VALUES)) == (VALUES, None)
 
 
@@ -59,7 +65,7 @@ def test_a_stream_cut_in_two_anywhere() -> None:
     """The same values; something is kept exactly when the cut is inside a message."""
     stream = pack(*VALUES)
     borders = {len(pack(*VALUES[:count])) for count in range(len(VALUES) + 1)}
-    decoder = SharedDecoder(LIMIT)
+    decoder = decoder_of()
     for place in range(len(stream) + 1):
         one = Stream(decoder)
         one.feed(stream[:place])
@@ -68,20 +74,21 @@ def test_a_stream_cut_in_two_anywhere() -> None:
         assert one.partial is None
 
 
-def test_what_is_kept_knows_how_many_bytes_came() -> None:
-    """Of the unfinished message alone, not of those before it: the unparsed input is told by this."""
+def test_what_is_kept_are_the_bytes_of_the_unfinished_message() -> None:
+    """Of that alone, not of those before it: another process goes on with them."""
     whole, more = pack(VALUES[0]), pack(VALUES[2])
-    decoder = SharedDecoder(LIMIT)
+    decoder = decoder_of()
     values, partial = decoder.decode(whole + whole + more[:10])
     assert values == [VALUES[0]] * 2
     assert partial is not None
-    assert partial.size == 10
+    assert partial.data == more[:10]
     assert decoder.decode_more(partial, more[10:20]) == ([], partial)
-    assert partial.size == 20
+    assert partial.data == more[:20]
     values, rest = decoder.decode_more(partial, more[20:] + whole + more[:3])
-    assert values == [VALUES[2], VALUES[0]]
+    assert values == [more, VALUES[0]]
+    assert type(values[0]) is Packed
     assert rest is not None
-    assert rest.size == 3
+    assert rest.data == more[:3]
 
 
 @given(sequences, cuts)
@@ -95,7 +102,7 @@ class Interleaved(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.decoder = SharedDecoder(LIMIT)
+        self.decoder = decoder_of()
         self.streams = [Stream(self.decoder) for _ in range(4)]
         self.unfed = [b""] * 4
         self.sent: list[list[Any]] = [[] for _ in range(4)]
@@ -157,8 +164,8 @@ def test_many_small_messages_in_one_piece_are_no_large_one() -> None:
 
 def test_a_message_that_grows_piece_by_piece_is_refused() -> None:
     """As soon as it has more bytes than allowed."""
-    stream = Stream(SharedDecoder(1000))
-    stream.feed(b"\x94\x00\x01\xa1m\xdc\x03\xe8")
+    stream = Stream(decoder_of(1000))
+    stream.feed(b"\x94\x00\x01\xa1m\xdc\x03\x84")
     with pytest.raises(ProtocolError, match="message of more than 1000 bytes"):
         for _ in range(20):
             stream.feed(b"\xc4\x3a" + b"x" * 58)
@@ -166,22 +173,97 @@ def test_a_message_that_grows_piece_by_piece_is_refused() -> None:
 
 def test_after_garbage_the_decoder_serves_others() -> None:
     """One bad stream harms itself alone; its bytes are gone with it."""
-    decoder = SharedDecoder(LIMIT)
+    decoder = decoder_of()
     for garbage in (b"\xc1", b"\x91" * 60_000, b"\xdd\xff\xff\xff\xff", b"\x81\x80\x01"):
         with pytest.raises(ProtocolError):
-            decoder.decode(pack(VALUES[0]) + garbage)
+            Stream(decoder).feed(pack(VALUES[0]) + garbage)
         assert decoder.decode(pack(*VALUES)) == (VALUES, None)
 
 
 @given(st.binary(max_size=200), cuts)
 def test_random_bytes_give_values_or_a_protocol_error(data: bytes, shares: list[float]) -> None:
     """Never another exception, and the decoder goes on with the next stream."""
-    decoder = SharedDecoder(LIMIT)
+    decoder = decoder_of()
     try:
         Stream(decoder).feed(*cut(data, shares))
     except ProtocolError:
         pass
     assert decoder.decode(pack(VALUES[0])) == (VALUES[:1], None)
+
+
+def test_what_came_before_the_garbage_is_told() -> None:
+    """Its callers are answered all the same."""
+    for garbage in (b"\xc1", b"\x94\x00\x01\xa1m\xdd\xff\xff\xff\xff", pack([0, 1, "m", [nested(200)]])):
+        with pytest.raises(Undecodable) as caught:
+            decoder_of().decode(pack(*VALUES) + garbage)
+        assert caught.value.before == VALUES
+
+
+# -- depth
+
+
+def nested(depth: int) -> Any:
+    """``depth`` containers in each other."""
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("others", [0, 1, 30, 2000])
+@pytest.mark.parametrize("shares", [[], [0.5], [0.001, 0.01, 0.9]])
+def test_a_message_may_be_exactly_as_deep_as_allowed(others: int, shares: list[float]) -> None:
+    """Not one deeper, whatever surrounds it and however it arrives."""
+    around = pack(*[VALUES[0]] * others)
+    for inner, is_allowed in ((98, True), (99, False)):
+        stream = around + pack([0, 1, "m", [nested(inner)]]) + around
+        if is_allowed:
+            assert len(fed(*cut(stream, shares))) == 2 * others + 1
+        else:
+            with pytest.raises(ProtocolError, match="nested more than 100 deep"):
+                fed(*cut(stream, shares))
+
+
+@given(messages, st.integers(2, 8))
+def test_the_depth_is_judged_alike_however_a_message_arrives(message: Message, depth: int) -> None:
+    """In one piece, and by its outline."""
+    stream = pack(message)
+
+    def is_refused(*pieces: bytes) -> bool:
+        try:
+            Stream(decoder_of(depth=depth)).feed(*pieces)
+        except ProtocolError:
+            return True
+        return False
+
+    in_pieces = is_refused(stream[:1], stream[1:])
+    assert is_refused(stream + pack([2, "m", [b"x" * 200]])) == in_pieces or isinstance(message, Response)
+
+
+# -- memory
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        b"\x94\x00\x01\xa1m\x91" + b"\xdc\xff\xff" * 90,
+        b"\x94\x00\x01\xa1m\x91" + b"\xdc\x27\x10" * 90,
+        b"\x94\x00\x01\xa1m\x91" + b"\xde\x27\x10\x01" * 90,
+    ],
+    ids=["arrays", "smaller arrays", "maps"],
+)
+def test_declared_lengths_cost_nothing(attack: bytes) -> None:
+    """Many streams that each declare millions of values keep little more than their bytes."""
+    decoder = decoder_of(16 << 20)
+    kept = [decoder.decode(attack)[1]]
+    tracemalloc.start()
+    decoder.decode(attack)
+    before, _ = tracemalloc.get_traced_memory()
+    kept += [decoder.decode(attack)[1] for _ in range(100)]
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert None not in kept
+    assert after - before < 100 * (len(attack) * 4 + 4096)
 
 
 # -- work
@@ -194,7 +276,7 @@ class Work:
     unpackers: int = 0
     arrays: int = 0
 
-    def make_unpacker(self, limit: int) -> msgpack.Unpacker:
+    def make_unpacker(self, limit: int, container: int = 0) -> msgpack.Unpacker:
         self.unpackers += 1
         return msgpack.Unpacker(raw=False, max_buffer_size=0, list_hook=self._count)
 
@@ -211,21 +293,25 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     return counted
 
 
-@pytest.mark.skipif(
-    sys.implementation.name != "cpython", reason="msgpack in pure Python parses an unfinished message from its start"
-)
-def test_a_message_in_a_thousand_pieces_costs_linear_work(work: Work) -> None:
-    """Nothing is parsed twice, and one Unpacker is made for the whole message."""
-    value = [0, 1, "m", [list(range(100)) for _ in range(100)]]
-    one = Stream(SharedDecoder(1 << 20))
+def test_a_message_in_a_thousand_pieces_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its outline goes on where it was; nothing of it is made before it is whole."""
+    passed = []
+    original = outline.Outline._pass
+
+    def counted(self: outline.Outline, end: int, values: int) -> None:
+        passed.append(values)
+        original(self, end, values)
+
+    monkeypatch.setattr(outline.Outline, "_pass", counted)
+    value = [0, 1, "m", [["x" * 5] * 100 for _ in range(100)]]
+    one = Stream(decoder_of(1 << 20))
     assert one.feed(*cut(pack(value), [place / 1000 for place in range(1, 1000)])) == [value]
-    assert work.arrays == 102
-    assert work.unpackers == 2  # the shared one, which the stream got, and its successor
+    assert len(passed) < 100 * 100 + 100 * 2 + 1000
 
 
 def test_whole_messages_make_no_unpackers(work: Work) -> None:
     """However many streams there are: an Unpacker costs 44 KiB and more than a call."""
-    decoder = SharedDecoder(LIMIT)
+    decoder = decoder_of()
     for _ in range(1000):
         assert Stream(decoder).feed(pack(*VALUES)) == VALUES
     assert work.unpackers == 1

@@ -18,7 +18,8 @@ import gevent.event
 import msgpack
 
 from rpccluster.ipc.scoreboard import Scoreboard
-from rpccluster.worker.connection import ConnectionLimits
+from rpccluster.protocol.outline import Bounds
+from rpccluster.worker.common import ConnectionLimits
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine
@@ -92,6 +93,7 @@ class Rig:
         max_greenlets: int = 1000,
         max_pending_calls: int = 1024,
         max_message_size: int = 1 << 20,
+        max_depth: int = 100,
         idle_timeout: float = 0,
         message_timeout: float = 0,
         write_timeout: float = 0,
@@ -108,7 +110,7 @@ class Rig:
             on_call_limit=self._reach_limit,
         )
         limits = ConnectionLimits(max_pending_calls, idle_timeout, message_timeout, write_timeout)
-        self.connections = Connections(gevent.get_hub().loop, self.engine, limits, max_message_size)
+        self.connections = Connections(gevent.get_hub().loop, self.engine, limits, Bounds(max_message_size, max_depth))
         self.peers: list[Peer] = []
 
     def _reach_limit(self) -> None:
@@ -176,7 +178,10 @@ class Peer:
         """Read what is there; return all replies so far."""
         with contextlib.suppress(BlockingIOError):
             while not self.is_at_end:
-                data = self.sock.recv(1 << 16)
+                try:
+                    data = self.sock.recv(1 << 16)
+                except ConnectionResetError:
+                    data = b""
                 self.is_at_end = not data
                 self._unpacker.feed(data)
                 self.replies += self._unpacker

@@ -13,7 +13,7 @@ import msgpack
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.worker.connection import HIGH_WATER_BYTES
+from rpccluster.worker.output import HIGH_WATER_BYTES
 
 from .rig import Rig, until
 

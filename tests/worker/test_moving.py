@@ -15,7 +15,8 @@ import msgpack
 import pytest
 
 from rpccluster.protocol.codec import pack_response
-from rpccluster.worker.connection import HIGH_WATER_BYTES, Connection
+from rpccluster.worker.connection import Connection
+from rpccluster.worker.output import HIGH_WATER_BYTES
 
 from .rig import Gated, Peer, Rig, until
 
@@ -175,7 +176,7 @@ def test_a_long_message_in_many_pieces(make_rig: Callable[..., Rig]) -> None:
 
 def test_what_is_moved_arrives_as_it_came(make_rig: Callable[..., Rig]) -> None:
     """Waiting calls are packed anew: every type, and the deepest nesting that can be decoded."""
-    donor, adopter = make_rig(max_greenlets=1), make_rig()
+    donor, adopter = make_rig(max_greenlets=1, max_depth=500), make_rig(max_depth=500)
     peer = donor.connect()
     values = [
         -(2**63),
@@ -190,13 +191,13 @@ def test_what_is_moved_arrives_as_it_came(make_rig: Callable[..., Rig]) -> None:
     peer.post("wait", "gate")
     for value in values:
         peer.send(msgpack.packb([0, 7, "echo", [value]], unicode_errors="surrogateescape"))
-    peer.send(b"\x94\x00\x07\xa4echo\x91" + b"\x91" * 500 + b"\xc0")
+    peer.send(b"\x94\x00\x07\xa4echo\x91" + b"\x91" * 498 + b"\xc0")
     wait_read(peer)
     move(peer, donor, adopter)
     replies = peer.wait(len(values) + 1)
     assert [result for _, _, result in replies[:-1]] == values
     deep = replies[-1][2]
-    for _ in range(500):
+    for _ in range(498):
         (deep,) = deep
     assert deep is None
     donor.service.open("gate")

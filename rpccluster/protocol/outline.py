@@ -1,0 +1,170 @@
+"""The outline of a message that arrives in pieces: how far it goes, without making anything of it. Sans-I/O.
+
+What a peer only declares costs nothing here: lengths are added up and compared with the bounds, never trusted
+with memory. Structure alone is looked at; what is in a string or an extension is the Unpacker's to judge.
+
+Source: https://github.com/msgpack/msgpack/blob/master/spec.md
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple, Union
+
+from rpccluster.errors import ProtocolError
+
+__all__ = ["Bounds", "Outline", "depth_exceeds", "too_deep", "too_large"]
+
+Data = Union[bytes, bytearray]
+
+
+class Bounds(NamedTuple):
+    """The options that bound a message."""
+
+    max_size: int  # bytes
+    max_depth: int  # containers in each other, the message's own array among them
+
+
+def too_large(bounds: Bounds) -> ProtocolError:
+    """The error for a message that has, or declares, more bytes than it may."""
+    return ProtocolError(f"found a message of more than {bounds.max_size} bytes (max_message_size)")
+
+
+def too_deep(bounds: Bounds) -> ProtocolError:
+    """The error for a message that is nested deeper than it may."""
+    return ProtocolError(f"found a message nested more than {bounds.max_depth} deep (max_depth)")
+
+
+def _sizes_of_plain() -> bytes:
+    """For each first byte, the bytes of the whole value if that byte tells them and it holds no other; else 0."""
+    sizes = bytearray(256)
+    for first in (*range(0x81), 0x90, 0xC0, 0xC2, 0xC3, *range(0xE0, 0x100)):
+        sizes[first] = 1
+    for first in range(0xA0, 0xC0):
+        sizes[first] = 1 + (first & 0x1F)
+    for number, first in enumerate(range(0xD4, 0xD9)):  # extensions of 1, 2, 4, 8, 16 bytes
+        sizes[first] = 2 + (1 << number)
+    for first, size in ((0xCA, 5), (0xCB, 9), (0xCC, 2), (0xCD, 3), (0xCE, 5), (0xCF, 9)):
+        sizes[first] = size
+    for number, first in enumerate(range(0xD0, 0xD4)):
+        sizes[first] = 1 + (1 << number)
+    return bytes(sizes)
+
+
+_PLAIN = _sizes_of_plain()
+#: first byte: bytes of the length that follows, bytes beside it and the content
+_BLOCKS = {0xC4: (1, 2), 0xC5: (2, 3), 0xC6: (4, 5), 0xC7: (1, 3), 0xC8: (2, 4), 0xC9: (4, 6)}
+_BLOCKS.update({0xD9: (1, 2), 0xDA: (2, 3), 0xDB: (4, 5)})
+#: first byte: bytes of the number that follows, values for each of that number
+_CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+_CONTAINER_TYPES = {list, dict}
+#: values of one byte each, the second with empty containers
+_RUN = re.compile(rb"[\x00-\x7f\xa0\xc0\xc2\xc3\xe0-\xff]*")
+_RUN_WITH_EMPTY = re.compile(rb"[\x00-\x80\x90\xa0\xc0\xc2\xc3\xe0-\xff]*")
+
+
+class Outline:
+    """Follows one message through the bytes that have come of it.
+
+    ``resume_at`` is the number of bytes that must be there before `advance` can get any further.
+    """
+
+    __slots__ = ("_at", "_bounds", "_open", "_owed", "resume_at")
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._at = 0  # bytes looked at
+        self._open = [1]  # for each container we are in, the values that are yet to come; first the message's own
+        self._owed = 1  # their sum: at least as many bytes are yet to come
+        self.resume_at = 1
+
+    def advance(self, data: Data) -> int:
+        """Go on through ``data``, all bytes since the message's first one. Returns its length once it is whole, else 0.
+
+        Raises `ProtocolError` for a byte that MessagePack does not have, and for a message that passes its bounds.
+        """
+        size = len(data)
+        while self.resume_at <= size:
+            first = data[self._at]
+            plain = _PLAIN[first]
+            if plain == 1:
+                self._pass_run(data, min(size, self._at + self._open[-1]))
+            elif plain:
+                self._pass_block(self._at + plain, size)
+            else:
+                self._take_header(first, data, size)
+            if not self._open:
+                return self._at
+        return 0
+
+    def _take_header(self, first: int, data: Data, size: int) -> None:
+        """What has a length of its own: the rest of a block, or the values of a container."""
+        at = self._at
+        if 0x80 <= first <= 0x9F:
+            self._enter(at + 1, (first & 0x0F) * (1 if first >= 0x90 else 2))
+            return
+        width, extra = _BLOCKS.get(first) or _CONTAINERS.get(first) or (0, 0)
+        if not width:
+            raise ProtocolError(f"found the byte {first:#x}, which MessagePack does not have")
+        if at + 1 + width > size:
+            self.resume_at = at + 1 + width
+            return
+        length = int.from_bytes(data[at + 1 : at + 1 + width], "big")
+        if first in _BLOCKS:
+            self._pass_block(at + extra + length, size)
+        else:
+            self._enter(at + 1 + width, length * extra)
+
+    def _pass_run(self, data: Data, end: int) -> None:
+        """As many values of one byte as lie before ``end``."""
+        runs = _RUN_WITH_EMPTY if len(self._open) <= self._bounds.max_depth else _RUN
+        run = runs.match(data, self._at, end)
+        if run is None or run.end() == self._at:
+            raise too_deep(self._bounds)
+        self._pass(run.end(), run.end() - self._at)
+
+    def _pass_block(self, end: int, size: int) -> None:
+        if end > size:
+            self._check(end + self._owed - 1)
+            self.resume_at = end
+        else:
+            self._pass(end, 1)
+
+    def _pass(self, end: int, values: int) -> None:
+        """``values`` whole values lie before ``end``."""
+        self._at = end
+        self._owed -= values
+        self._check(end + self._owed)
+        still_open = self._open
+        still_open[-1] -= values
+        while still_open and not still_open[-1]:
+            still_open.pop()
+        self.resume_at = end + 1
+
+    def _enter(self, end: int, values: int) -> None:
+        if len(self._open) > self._bounds.max_depth:
+            raise too_deep(self._bounds)
+        self._owed += values - 1
+        self._open[-1] -= 1
+        self._open.append(values)
+        self._pass(end, 0)
+
+    def _check(self, least: int) -> None:
+        """``least`` is how long the message is at least."""
+        if least > self._bounds.max_size:
+            raise too_large(self._bounds)
+
+
+def depth_exceeds(value: object, most: int) -> bool:
+    """Whether more than ``most`` containers lie in each other in a decoded ``value``, itself counted."""
+    containers: list[Any] = [value] if type(value) in _CONTAINER_TYPES else []
+    for _ in range(most):
+        if not containers:
+            return False
+        inside: list[Any] = []
+        for container in containers:
+            parts = container.values() if type(container) is dict else container
+            if not _CONTAINER_TYPES.isdisjoint(map(type, parts)):
+                inside += [part for part in parts if type(part) in _CONTAINER_TYPES]
+        containers = inside
+    return bool(containers)

@@ -1,0 +1,49 @@
+"""One stream of messages that may be hostile: the control socket's. Sans-I/O; any process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rpccluster.errors import ProtocolError
+from rpccluster.protocol.codec import unpack
+from rpccluster.protocol.messages import Message, to_message
+from rpccluster.protocol.outline import Bounds
+from rpccluster.protocol.shared import Packed, Partial, SharedDecoder, Undecodable
+
+__all__ = ["StreamDecoder"]
+
+
+class StreamDecoder:
+    """Turns the bytes of one stream into messages, in whatever pieces they arrive."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._decoder = SharedDecoder(bounds)
+        self._partial: Partial | None = None
+        self._has_failed = False
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Yield each message that ``data`` completes.
+
+        Raises `ProtocolError` at the first that is none, and once one passes its bounds; the stream is dead then.
+        """
+        if self._has_failed:
+            raise ProtocolError("the stream has failed before")
+        try:
+            yield from self._decode(data)
+        except ProtocolError:
+            self._has_failed = True
+            raise
+
+    def _decode(self, data: bytes) -> Iterator[Message]:
+        error: Undecodable | None = None
+        try:
+            if self._partial is None:
+                values, self._partial = self._decoder.decode(data)
+            else:
+                values, self._partial = self._decoder.decode_more(self._partial, data)
+        except Undecodable as undecodable:
+            values, error = undecodable.before, undecodable
+        for value in values:
+            yield to_message(unpack(value) if type(value) is Packed else value)
+        if error is not None:
+            raise error
