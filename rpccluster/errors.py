@@ -10,6 +10,7 @@
     ├── TruncatedDescriptors   descriptors were lost on a channel
     ├── IllegalTransition      an event that a state does not allow
     ├── ProtocolError          the peer's bytes are not MessagePack-RPC
+    │   └── LimitExceeded      or a message of it is larger than it may be; carries the limit's name
     ├── CallError              a call of the client did not bring its result
     │   ├── RemoteError        the method raised; carries type and message
     │   │   ├── NoMethodError
@@ -32,6 +33,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "IllegalTransition",
+    "LimitExceeded",
     "Lost",
     "NoMethodError",
     "NotSent",
@@ -107,6 +109,18 @@ class IllegalTransition(RPCClusterError):
 
 class ProtocolError(RPCClusterError):
     """The peer's bytes are not MessagePack-RPC, or pass a limit. The connection cannot go on."""
+
+
+class LimitExceeded(ProtocolError):
+    """A message passes the option ``limit``."""
+
+    def __init__(self, limit: str, message: str) -> None:
+        super().__init__(limit, message)
+        self.limit = limit
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class CallError(RPCClusterError):

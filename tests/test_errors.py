@@ -18,6 +18,7 @@ from rpccluster.errors import (
     ConfigError,
     ConnectFailed,
     ConnectionLost,
+    LimitExceeded,
     Lost,
     NoMethodError,
     NotSent,
@@ -68,11 +69,12 @@ SAMPLES = [
     ConfigError(["a.ini:1: x: found 1, expected 2", "a.ini:2: y: found 3, expected 4"]),
     RemoteError("KeyError", "'x'"),
     NoMethodError("", "'x' method not found"),
+    LimitExceeded("max_depth", "too deep"),
     CallTimeout("no reply came within 1 s"),
     *(
         getattr(errors, name)("what happened")
         for name in errors.__all__
-        if not issubclass(getattr(errors, name), (StartError, RemoteError, CallTimeout))
+        if not issubclass(getattr(errors, name), (StartError, RemoteError, CallTimeout, LimitExceeded))
     ),
 ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import mmap
 
-__all__ = ["HEADER_CELLS", "ROW_CELLS", "Cell", "Row", "RowState", "Scoreboard"]
+__all__ = ["HEADER_CELLS", "LIMITS", "ROW_CELLS", "Cell", "Row", "RowState", "Scoreboard"]
 
 ROW_CELLS = 32  # 256 bytes: rows of two writers never share a cache line
 HEADER_CELLS = 32
@@ -46,6 +46,23 @@ class Cell(enum.IntEnum):
     HANDED_OVER = 12
     DROPPED_REPLIES = 13
     CONNECTION_LIMIT = 14
+    # How often each limit has been reached:
+    NOT_MESSAGEPACK_RPC = 15
+    MAX_MESSAGE_SIZE = 16
+    MAX_DEPTH = 17
+    MAX_PENDING_CALLS = 18
+    MAX_GREENLETS = 19
+    WORKER_CONNECTIONS = 20
+    DESCRIPTORS = 21
+    UNREAD_REPLIES = 22
+    IDLE_TIMEOUT = 23
+    MESSAGE_TIMEOUT = 24
+    WRITE_TIMEOUT = 25
+    CALL_TIMEOUT = 26
+
+
+#: What `status` calls them: where there is one, the option's name.
+LIMITS = {cell.name.lower(): cell for cell in Cell if cell >= Cell.NOT_MESSAGEPACK_RPC}
 
 
 class Row:

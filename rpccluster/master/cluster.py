@@ -11,7 +11,7 @@ from typing import Any
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.schema import Options
 from rpccluster.ipc.assignment import Assignment
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import LogFiles
 from rpccluster.master.broker import Broker
 from rpccluster.master.listeners import Listener
@@ -160,5 +160,6 @@ def _worker_status(worker: WorkerHandle, now: float) -> dict[str, Any]:
         "accepted": row[Cell.ACCEPTED],
         "accept_wakeups": row[Cell.ACCEPT_WAKEUPS],
         "dropped_replies": row[Cell.DROPPED_REPLIES],
+        "limits": {name: row[cell] for name, cell in LIMITS.items()},
         "retire_reason": worker.retire_reason if worker.state is WorkerState.RETIRING else "",
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple, Union
 
-from rpccluster.errors import ProtocolError
+from rpccluster.errors import LimitExceeded, ProtocolError
 
 __all__ = ["Bounds", "Outline", "depth_exceeds", "too_deep", "too_large"]
 
@@ -25,14 +25,14 @@ class Bounds(NamedTuple):
     max_depth: int  # containers in each other, the message's own array among them
 
 
-def too_large(bounds: Bounds) -> ProtocolError:
+def too_large(bounds: Bounds) -> LimitExceeded:
     """The error for a message that has, or declares, more bytes than it may."""
-    return ProtocolError(f"found a message of more than {bounds.max_size} bytes (max_message_size)")
+    return LimitExceeded("max_message_size", f"found a message of more than {bounds.max_size} bytes (max_message_size)")
 
 
-def too_deep(bounds: Bounds) -> ProtocolError:
+def too_deep(bounds: Bounds) -> LimitExceeded:
     """The error for a message that is nested deeper than it may."""
-    return ProtocolError(f"found a message nested more than {bounds.max_depth} deep (max_depth)")
+    return LimitExceeded("max_depth", f"found a message nested more than {bounds.max_depth} deep (max_depth)")
 
 
 def _sizes_of_plain() -> bytes:

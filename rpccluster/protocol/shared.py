@@ -43,11 +43,12 @@ class Partial:
         return self.outline.resume_at - len(self.data)
 
 
-class Undecodable(ProtocolError):
-    """Bytes that are no message. ``before`` are the messages that came before them."""
+class Undecodable(Exception):
+    """What a stream has come to: ``before`` are the messages before the bytes of which ``error`` tells."""
 
-    def __init__(self, reason: str, before: list[Any]) -> None:
-        super().__init__(reason)
+    def __init__(self, error: ProtocolError, before: list[Any]) -> None:
+        super().__init__(str(error))
+        self.error = error
         self.before = before
 
 
@@ -124,7 +125,9 @@ class SharedDecoder:
                     return values, None
                 partial, data = Partial(self._bounds), data[done:]
         except ProtocolError as error:
-            raise Undecodable(str(error), values + getattr(error, "before", [])) from None
+            raise Undecodable(error, values) from None
+        except Undecodable as undecodable:
+            raise Undecodable(undecodable.error, values + undecodable.before) from None
 
     def _check_depth(self, values: list[Any], data: Bytes) -> None:
         """Raise `Undecodable` if one of ``values`` is nested too deep; all are in ``data``.
@@ -138,4 +141,4 @@ class SharedDecoder:
                 return
         for place, value in enumerate(values):  # a call's params come last; what is no call is never looked into
             if type(value) is list and value and depth_exceeds(value[-1], most - 1):
-                raise Undecodable(str(too_deep(self._bounds)), values[:place])
+                raise Undecodable(too_deep(self._bounds), values[:place])

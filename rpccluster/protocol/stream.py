@@ -35,14 +35,14 @@ class StreamDecoder:
             raise
 
     def _decode(self, data: bytes) -> Iterator[Message]:
-        error: Undecodable | None = None
+        error: ProtocolError | None = None
         try:
             if self._partial is None:
                 values, self._partial = self._decoder.decode(data)
             else:
                 values, self._partial = self._decoder.decode_more(self._partial, data)
         except Undecodable as undecodable:
-            values, error = undecodable.before, undecodable
+            values, error = undecodable.before, undecodable.error
         for value in values:
             yield to_message(unpack(value) if type(value) is Packed else value)
         if error is not None:

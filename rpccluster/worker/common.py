@@ -11,14 +11,15 @@ from typing import Any, Callable
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import SharedDecoder
 from rpccluster.worker.engine import Engine
+from rpccluster.worker.limits import Limits
 
-__all__ = ["RECEIVE_MORE_BYTES", "Common", "ConnectionLimits"]
+__all__ = ["RECEIVE_MORE_BYTES", "Common", "ConnectionOptions"]
 
 RECEIVE_MORE_BYTES = 262_144  # while a long string arrives
 
 
 @dataclass(frozen=True)
-class ConnectionLimits:
+class ConnectionOptions:
     """The options that bound one connection; sizes in bytes, times in seconds, 0 for none."""
 
     max_pending_calls: int
@@ -30,9 +31,10 @@ class ConnectionLimits:
 class Common:
     """Made once in a worker; its dicts and sets hold connections."""
 
-    def __init__(self, loop: Any, engine: Engine, limits: ConnectionLimits, bounds: Bounds) -> None:
+    def __init__(self, loop: Any, engine: Engine, options: ConnectionOptions, bounds: Bounds, limits: Limits) -> None:
         self.loop = loop
         self.engine = engine
+        self.options = options
         self.limits = limits
         self.decoder = SharedDecoder(bounds)
         self.room = memoryview(bytearray(RECEIVE_MORE_BYTES))

@@ -12,13 +12,14 @@ import socket
 from time import monotonic
 from typing import Any, Callable, NamedTuple
 
-from rpccluster.errors import ProtocolError
-from rpccluster.log import escaped, logger
+from rpccluster.errors import LimitExceeded, ProtocolError
+from rpccluster.ipc.scoreboard import LIMITS, Cell
+from rpccluster.log import logger
 from rpccluster.protocol.codec import make_packer
 from rpccluster.protocol.shared import Packed, Partial, Undecodable
 from rpccluster.worker.common import RECEIVE_MORE_BYTES, Common
 from rpccluster.worker.connection_states import TRANSITIONS, Event, Pause, State, next_state
-from rpccluster.worker.output import Output
+from rpccluster.worker.output import HIGH_WATER_BYTES, Output
 
 __all__ = ["Connection", "Given"]
 
@@ -108,8 +109,8 @@ class Connection(Output):
         decoder = self._all.decoder
         try:
             messages, rest = decoder.decode(data) if partial is None else decoder.decode_more(partial, data)
-        except Undecodable as error:
-            messages, rest = [*error.before, error], None
+        except Undecodable as undecodable:
+            messages, rest = [*undecodable.before, undecodable.error], None
             self._stop(Pause.ENDED)
         if messages:
             self._enqueue(messages)
@@ -128,18 +129,20 @@ class Connection(Output):
         engine.begun += count
         if not engine.is_scheduled:
             engine.schedule()
-        if self.pending > self._all.limits.max_pending_calls:
+        if self.pending > self._all.options.max_pending_calls:
             self._stop(Pause.PENDING)
+            self._note_pause(Cell.MAX_PENDING_CALLS, "it has more unanswered calls than max_pending_calls")
         elif engine.is_starved:
             engine.add_starved(self)
             self._stop(Pause.STARVED)
+            self._note_pause(Cell.MAX_GREENLETS, "max_greenlets calls are running")
 
     def _note_partial(self, rest: Partial | None) -> None:
         self._partial = rest
         if rest is None:
             self._all.partial.pop(self, None)
-        elif self._all.limits.message_timeout:
-            self._all.partial[self] = monotonic() + self._all.limits.message_timeout
+        elif self._all.options.message_timeout:
+            self._all.partial[self] = monotonic() + self._all.options.message_timeout
 
     def _end_of_file(self, data: bytes | memoryview) -> None:
         """The client sends nothing more: answer what runs, then close. While lingering, only the end matters."""
@@ -152,7 +155,8 @@ class Connection(Output):
         """The peer does not speak MessagePack-RPC: close, with one log line. What it sent behind that is not run."""
         if self.is_closed:
             return
-        logger.warning("Closing the connection of %s: %s", self.peer, escaped(str(error)))
+        name = error.limit if isinstance(error, LimitExceeded) else "not_messagepack_rpc"
+        self._all.limits.note(LIMITS[name], f"Closing the connection of {self.peer}", str(error))
         self._all.engine.withdraw({self})
         self.flush()
         self.close()
@@ -163,6 +167,9 @@ class Connection(Output):
         self._pause |= reason
         self.needs_look = True
         self._reader.stop()
+
+    def _note_pause(self, limit: Cell, why: str) -> None:
+        self._all.limits.note(limit, f"Not reading from {self.peer} for now", why)
 
     def _go_on(self, reason: Pause) -> None:
         if self._pause & reason:
@@ -179,6 +186,7 @@ class Connection(Output):
         self.is_choked = True
         self._deferred += self._all.engine.withdraw({self}).get(self, [])
         self._stop(Pause.CHOKED)
+        self._note_pause(Cell.UNREAD_REPLIES, f"it leaves more than {HIGH_WATER_BYTES} bytes of replies unread")
 
     def _unchoke(self) -> None:
         self.is_choked = False
@@ -197,7 +205,7 @@ class Connection(Output):
             self._look()
 
     def _look(self) -> None:
-        if self._pause & Pause.PENDING and self.pending <= self._all.limits.max_pending_calls // 2:
+        if self._pause & Pause.PENDING and self.pending <= self._all.options.max_pending_calls // 2:
             self._go_on(Pause.PENDING)
         if self._is_ending and self.pending <= 0 and self._unsent is None:
             self._end()
@@ -237,10 +245,12 @@ class Connection(Output):
             self.needs_look = False
             self._reader.start(self._on_readable)
 
-    def close(self, reason: str = "") -> None:
-        """Close now; replies of calls that still run will be dropped and counted."""
+    def close(self, reason: str = "", limit: Cell | None = None) -> None:
+        """Close now; replies of calls that still run will be dropped and counted. ``limit`` is one that it passed."""
         if not self.is_closed:
-            if reason:
+            if limit is not None:
+                self._all.limits.note(limit, f"Closing the connection of {self.peer}", reason)
+            elif reason:
                 logger.info("Closing the connection of %s: %s", self.peer, reason)
             self._close(Event.BROKEN)
 

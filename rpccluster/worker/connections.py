@@ -9,6 +9,7 @@ import _socket
 from time import monotonic
 from typing import Any
 
+from rpccluster.ipc.scoreboard import Cell
 from rpccluster.worker.common import Common
 from rpccluster.worker.connection import Connection
 
@@ -30,15 +31,21 @@ class Connections(Common):
     def sweep(self) -> None:
         """Close what has passed a deadline. Called twice a second."""
         now = monotonic()
-        for late, what in ((self.partial, "message_timeout"), (self.unsent, "write_timeout"), (self.lingering, "")):
-            for connection in [c for c, deadline in late.items() if now > deadline]:
-                connection.close(f"{what} passed" if what else "")
-        if self.limits.idle_timeout:
-            for connection in [c for c in self.open if c.is_quiet_for(self.limits.idle_timeout, now)]:
-                connection.close("idle_timeout passed")
+        for late, limit in ((self.partial, Cell.MESSAGE_TIMEOUT), (self.unsent, Cell.WRITE_TIMEOUT)):
+            for connection in _late(late, now):
+                connection.close(f"{limit.name.lower()} passed", limit)
+        for connection in _late(self.lingering, now):
+            connection.close()
+        if self.options.idle_timeout:
+            for connection in [c for c in self.open if c.is_quiet_for(self.options.idle_timeout, now)]:
+                connection.close("idle_timeout passed", Cell.IDLE_TIMEOUT)
 
     def stop_reading(self) -> None:
         """Read nothing more; each connection ends when its running calls are answered."""
         self.is_ending = True
         for connection in list(self.open):
             connection.stop_reading()
+
+
+def _late(deadlines: dict[Connection, float], now: float) -> list[Connection]:
+    return [connection for connection, deadline in deadlines.items() if now > deadline]

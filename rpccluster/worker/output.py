@@ -9,6 +9,7 @@ import _socket
 from time import monotonic
 from typing import Callable
 
+from rpccluster.ipc.scoreboard import Cell
 from rpccluster.worker.common import Common
 from rpccluster.worker.unsent import Unsent
 
@@ -49,7 +50,7 @@ class Output:
 
     # -- what the way in adds
 
-    def close(self, reason: str = "") -> None:
+    def close(self, reason: str = "", limit: Cell | None = None) -> None:
         """End it now."""
         raise NotImplementedError
 
@@ -124,8 +125,8 @@ class Output:
             self._look()
 
     def _note_progress(self) -> None:
-        if self._all.limits.write_timeout:
-            self._all.unsent[self] = monotonic() + self._all.limits.write_timeout
+        if self._all.options.write_timeout:
+            self._all.unsent[self] = monotonic() + self._all.options.write_timeout
 
     def _reply_from_afar(self, replies: list[bytes]) -> None:
         """The connection is not here any more: another worker has it, or nobody."""

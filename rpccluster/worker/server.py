@@ -22,15 +22,17 @@ from rpccluster.ipc.messages import Accept, Message, Ready, ReopenLogs, Retire, 
 from rpccluster.ipc.scoreboard import Cell, RowState
 from rpccluster.log import logger
 from rpccluster.protocol.outline import Bounds
+from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.acceptor import AcceptLock, Acceptor
 from rpccluster.worker.access_log import logged
-from rpccluster.worker.common import ConnectionLimits
+from rpccluster.worker.common import ConnectionOptions
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine
 from rpccluster.worker.handover import Handover
 from rpccluster.worker.lifecycle import Event, State, next_state
+from rpccluster.worker.limits import Limits
 from rpccluster.worker.time_limit import bound
 
 __all__ = ["BEAT_SECONDS", "Server"]
@@ -61,6 +63,7 @@ class Server:
         self._state = State.BOOTING
         self._finished = gevent.event.Event()
         self._served_on: Retire | None = None  # connections are, beyond its graceful_timeout
+        self._limits = Limits(self._row.cells, LogLimiter())
         self._registry = Registry(service, options.call_timeout, self._wrap)
         self._engine = Engine(
             self._registry,
@@ -69,11 +72,14 @@ class Server:
             call_limit=assignment.call_limit,
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
         )
-        limits = ConnectionLimits(
-            options.max_pending_calls, options.idle_timeout, options.message_timeout, options.write_timeout
-        )
         self._connections = Connections(
-            self._loop, self._engine, limits, Bounds(options.max_message_size, options.max_depth)
+            self._loop,
+            self._engine,
+            ConnectionOptions(
+                options.max_pending_calls, options.idle_timeout, options.message_timeout, options.write_timeout
+            ),
+            Bounds(options.max_message_size, options.max_depth),
+            self._limits,
         )
         self._connections.on_count = self._count_connections
         self._handover = Handover(
@@ -148,7 +154,7 @@ class Server:
     def _wrap(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         """What is run for a call: with its time limit, and a line in the access log if that is on."""
         logs = self._assignment.logs
-        limited = bound(function, seconds)
+        limited = bound(function, seconds, lambda: self._limits.count(Cell.CALL_TIMEOUT))
         return limited if logs.access_descriptor is None else logged(limited, lambda: logs.access_descriptor)
 
     # -- what the master says

@@ -45,7 +45,7 @@ CASES = {
     "wrong type": Case({"backlog": "many"}, "found 'many', expected a whole number, 1 to 2147483647"),
     "wrong switch": Case({"accept_lock": "maybe"}, "found 'maybe', expected true or false"),
     "too small": Case({"number_workers": 0}, "found '0', expected a whole number, 1 to 512"),
-    "too large": Case({"max_depth": 501}, "found '501', expected a whole number, 1 to 500"),
+    "too large": Case({"max_depth": 501}, "found '501', expected a whole number, 2 to 500"),
     "no size": Case({"max_memory": "9 hats"}, "found '9 hats', expected a size in bytes such as 16M, 0 or more"),
     "no address": Case({"bind": "localhost"}, "found 'localhost', expected tcp://HOST:PORT, HOST:PORT or unix:///path"),
     "no name": Case({"umask": "%(mask)s"}, "found %(mask)s, expected a name of [DEFAULT] or here"),

@@ -38,10 +38,13 @@ class Stream:
 
     def feed(self, *pieces: bytes) -> list[Any]:
         for piece in filter(None, pieces):
-            if self.partial is None:
-                found, self.partial = self.decoder.decode(piece)
-            else:
-                found, self.partial = self.decoder.decode_more(self.partial, piece)
+            try:
+                if self.partial is None:
+                    found, self.partial = self.decoder.decode(piece)
+                else:
+                    found, self.partial = self.decoder.decode_more(self.partial, piece)
+            except Undecodable as undecodable:
+                raise undecodable.error from None
             self.values += [unpack(value) if type(value) is Packed else value for value in found]
         return self.values
 

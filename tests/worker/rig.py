@@ -17,12 +17,14 @@ import gevent
 import gevent.event
 import msgpack
 
-from rpccluster.ipc.scoreboard import Scoreboard
+from rpccluster.ipc.scoreboard import LIMITS, Cell, Scoreboard
 from rpccluster.protocol.outline import Bounds
-from rpccluster.worker.common import ConnectionLimits
+from rpccluster.rate_limit import LogLimiter
+from rpccluster.worker.common import ConnectionOptions
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine
+from rpccluster.worker.limits import Limits
 from rpccluster.worker.time_limit import bound
 
 __all__ = ["Gated", "Peer", "Rig", "until"]
@@ -103,15 +105,24 @@ class Rig:
         self.cells = Scoreboard(1).row(0).cells
         self.limit_reached = 0
         self.engine = Engine(
-            Registry(self.service, call_timeout, bound),
+            Registry(self.service, call_timeout, self._bound),
             self.cells,
             max_greenlets,
             call_limit=call_limit,
             on_call_limit=self._reach_limit,
         )
-        limits = ConnectionLimits(max_pending_calls, idle_timeout, message_timeout, write_timeout)
-        self.connections = Connections(gevent.get_hub().loop, self.engine, limits, Bounds(max_message_size, max_depth))
+        self.limits = Limits(self.cells, LogLimiter(0.0))
+        options = ConnectionOptions(max_pending_calls, idle_timeout, message_timeout, write_timeout)
+        bounds = Bounds(max_message_size, max_depth)
+        self.connections = Connections(gevent.get_hub().loop, self.engine, options, bounds, self.limits)
         self.peers: list[Peer] = []
+
+    def limit_counts(self) -> dict[str, int]:
+        """How often each limit was reached, of those that were."""
+        return {name: self.cells[cell] for name, cell in LIMITS.items() if self.cells[cell]}
+
+    def _bound(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        return bound(function, seconds, lambda: self.limits.count(Cell.CALL_TIMEOUT))
 
     def _reach_limit(self) -> None:
         self.limit_reached += 1

@@ -1,0 +1,30 @@
+"""What has reached a limit: counted for ``status``, and told in the log, now and then. Runs in the worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rpccluster.ipc.scoreboard import Cell
+from rpccluster.log import escaped, logger
+from rpccluster.rate_limit import LogLimiter, and_more
+
+__all__ = ["Limits"]
+
+
+class Limits:
+    """Counts by a cell of `rpccluster.ipc.scoreboard.LIMITS`; of each kind a line is logged every few seconds."""
+
+    def __init__(self, cells: Any, limiter: LogLimiter) -> None:
+        self._cells = cells
+        self._limiter = limiter
+
+    def note(self, limit: Cell, action: str, why: str) -> None:
+        """``limit`` was reached. ``action`` is what we do, to whom: "Closing the connection of 127.0.0.1:4711"."""
+        self.count(limit)
+        is_due, held_back = self._limiter.should_log(limit.name)
+        if is_due:
+            logger.warning("%s: %s%s", action, escaped(why), and_more(held_back))
+
+    def count(self, limit: Cell) -> None:
+        """``limit`` was reached, and somebody else tells it."""
+        self._cells[limit] += 1
