@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import logging
 import socket
 from time import monotonic
 from typing import Any, Callable, NamedTuple
@@ -156,7 +157,7 @@ class Connection(Output):
         if self.is_closed:
             return
         name = error.limit if isinstance(error, LimitExceeded) else "not_messagepack_rpc"
-        self._all.limits.note(LIMITS[name], f"Closing the connection of {self.peer}", str(error))
+        self._all.limits.note(LIMITS[name], f"Closing the connection of {self.peer}", str(error), logging.WARNING)
         self._all.engine.withdraw({self})
         self.flush()
         self.close()

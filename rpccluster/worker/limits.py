@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from rpccluster.ipc.scoreboard import Cell
@@ -18,12 +19,12 @@ class Limits:
         self._cells = cells
         self._limiter = limiter
 
-    def note(self, limit: Cell, action: str, why: str) -> None:
+    def note(self, limit: Cell, action: str, why: str, level: int = logging.INFO) -> None:
         """``limit`` was reached. ``action`` is what we do, to whom: "Closing the connection of 127.0.0.1:4711"."""
         self.count(limit)
         is_due, held_back = self._limiter.should_log(limit.name)
         if is_due:
-            logger.warning("%s: %s%s", action, escaped(why), and_more(held_back))
+            logger.log(level, "%s: %s%s", action, escaped(why), and_more(held_back))
 
     def count(self, limit: Cell) -> None:
         """``limit`` was reached, and somebody else tells it."""
