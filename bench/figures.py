@@ -26,6 +26,7 @@ METRICS = {
     "free_calls_per_second": Metric("calls/s, load's share given back", ",.0f", True),
     "megabytes_per_second": Metric("MB/s echoed", ",.1f", True),
     "cpu_us": Metric("CPU µs/call", ",.2f"),
+    "client_cpu_us": Metric("client's CPU µs/call", ",.2f"),
     "master_cpu_us": Metric("master's CPU µs/call", ",.3f"),
     "cpu_us_per_piece": Metric("CPU µs/piece", ",.2f"),
     "p50_us": Metric("p50 µs"),

@@ -88,7 +88,14 @@ class Load:
 
 @contextlib.contextmanager
 def opened(
-    peer_load: str, encoding: str, port: int, calls: list[Call], connections: int, seconds: float, cpus: set[int]
+    peer_load: str,
+    encoding: str,
+    port: int,
+    calls: list[Call],
+    connections: int,
+    seconds: float,
+    cpus: set[int],
+    python: str = sys.executable,
 ) -> Iterator[Load]:
     """A load with its connections open and one call done on each; closed and ended afterwards. Raises `BenchError`."""
     arguments = ["--port", str(port), "--connections", str(connections), "--seconds", str(seconds)]
@@ -97,7 +104,7 @@ def opened(
         for call in calls:
             command += ["--call", _option(call, encoding)]
     else:
-        command = [sys.executable, "-m", f"bench.loads.{peer_load}", *arguments]
+        command = [python, "-m", f"bench.loads.{peer_load}", *arguments]
         command += ["--method", calls[0].method, "--slots", str(calls[0].slots)]
     pipe = subprocess.PIPE
     process = processes.start(command, cpus, stdin=pipe, stdout=pipe, stderr=pipe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["PEERS", "RPCCLUSTER", "Peer", "choose", "with_workers"]
+__all__ = ["PEERS", "RPCCLUSTER", "Peer", "choose", "client", "with_workers"]
 
 
 @dataclass(frozen=True)
@@ -12,14 +12,15 @@ class Peer:
     """One server to measure.
 
     ``command`` may name ``{python}``, ``{old_python}``, ``{floor}`` and ``{config}``. ``load`` is who calls it:
-    ``rpc`` or ``http`` for the generator in C, else a module of `bench.loads`. ``encoding`` is ``msgpack``,
-    ``old-msgpack`` (before str and bin were told apart) or ``json``.
+    ``rpc`` or ``http`` for the generator in C, else a module of `bench.loads`, run by ``load_python``. ``encoding``
+    is ``msgpack``, ``old-msgpack`` (before str and bin were told apart) or ``json``.
     """
 
     name: str
     what: str
     command: tuple[str, ...]
     load: str = "rpc"
+    load_python: str = "{python}"
     encoding: str = "msgpack"
     has_master: bool = False
     can_pipeline: bool = True
@@ -118,3 +119,8 @@ def with_workers(workers: int) -> Peer:
     """This project's daemon with that many workers."""
     noun = "worker" if workers == 1 else "workers"
     return replace(RPCCLUSTER, name=f"rpccluster, {workers} {noun}", workers=workers)
+
+
+def client(name: str, load: str, server: str = "rpccluster", python: str = "{python}") -> Peer:
+    """A client to measure, on the server of one of the peers."""
+    return replace(PEERS[server], name=name, load=load, load_python=python)

@@ -14,7 +14,7 @@ from bench.targets import judge
 __all__ = ["as_json", "as_text", "table", "variant_table"]
 
 _DISTURBED = 0.1  # cores
-_REFERENCES = ("floor", "uvloop")
+_REFERENCES = ("floor", "uvloop", "bare socket", "bare protocol")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from bench.targets import judge
 __all__ = ["main"]
 
 _QUICK = Effort(rounds=1, seconds=0.25)
-CLIENT = "client"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,8 +44,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bin/bench", description="Measure rpccluster beside its peers, on loopback.")
-    names = [*SCENARIOS, CLIENT]
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"some of {', '.join(names)}; default: all")
+    names = ", ".join(SCENARIOS)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"some of {names}; default: all")
     parser.add_argument("--peers", type=choose, default=choose(""), help=f"comma-separated: {', '.join(PEERS)}")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (5)")
     parser.add_argument("--seconds", type=float, help="of each run (1)")
@@ -56,11 +54,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="exit with 1 when a figure misses its target")
     options = parser.parse_args(arguments)
     for name in options.scenarios:
-        if name not in names:
-            parser.error(f"found the scenario {name!r}, expected some of {', '.join(names)}")
+        if name not in SCENARIOS:
+            parser.error(f"found the scenario {name!r}, expected some of {names}")
     default = _QUICK if options.quick else Effort()
     options.effort = Effort(options.rounds or default.rounds, options.seconds or default.seconds)
-    options.scenarios = [name for name in names if not options.scenarios or name in options.scenarios]
+    options.scenarios = [name for name in SCENARIOS if not options.scenarios or name in options.scenarios]
     return options
 
 
@@ -71,16 +69,11 @@ def _measure(options: argparse.Namespace) -> int:
         if stage.cores.is_shared():
             _say("found one CPU, expected two or more: server and load share it, the figures mean little")
         variants = [
-            variant
-            for name in options.scenarios
-            if name in SCENARIOS
-            for variant in SCENARIOS[name](stage, options.peers, options.effort)
+            variant for name in options.scenarios for variant in SCENARIOS[name](stage, options.peers, options.effort)
         ]
         for variant in variants:
             _run_variant(variant, options.effort, results)
     print((report.as_json if options.json else report.as_text)(head, variants, results))
-    if CLIENT in options.scenarios:
-        _run_client(sys.stderr if options.json else sys.stdout)
     has_failed = any(results.of(variant.name).failures for variant in variants)
     has_missed = options.check and not all(verdict.is_met for verdict in judge(results))
     return 1 if has_failed or has_missed else 0
@@ -105,17 +98,6 @@ def _take_sample(variant: Variant, peer: Peer, results: Results) -> None:
     except BenchError as error:
         series.fail(peer.name, str(error))
         _say(f"{variant.name}: {peer.name} was not measured: {error}")
-
-
-def _run_client(output: object) -> None:
-    """The benchmark of this project's own clients, if it is there."""
-    try:
-        from bench.client import main as client_main
-    except ImportError as error:
-        _say(f"client: not measured: {error}")
-        return
-    with contextlib.redirect_stdout(output):  # type: ignore[type-var]
-        client_main([])
 
 
 def _say(text: str) -> None:

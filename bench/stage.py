@@ -20,6 +20,8 @@ from bench.processes import CPUTime, Server, busy_seconds
 
 __all__ = ["Cores", "Measured", "Stage"]
 
+_Served = tuple[tuple[str, ...], int]
+
 
 @dataclass(frozen=True)
 class Cores:
@@ -80,13 +82,14 @@ class Stage(contextlib.ExitStack):
     def __init__(self, cores: Cores) -> None:
         super().__init__()
         self.cores = cores
-        self._servers: dict[str, Server] = {}
+        self._servers: dict[_Served, Server] = {}
 
     def server(self, peer: Peer) -> Server:
-        """The peer's server that all scenarios share. Raises `BenchError`."""
-        if peer.name not in self._servers:
-            self._servers[peer.name] = self.enter_context(self.fresh(peer))
-        return self._servers[peer.name]
+        """The peer's server that all scenarios, and all peers that are clients of it, share. Raises `BenchError`."""
+        served = _served(peer)
+        if served not in self._servers:
+            self._servers[served] = self.enter_context(self.fresh(peer))
+        return self._servers[served]
 
     @contextlib.contextmanager
     def fresh(self, peer: Peer) -> Iterator[Server]:
@@ -119,7 +122,8 @@ class Stage(contextlib.ExitStack):
                 report = load.run(meanwhile)
                 return Measured(report, server.cpu() - cpu, busy_seconds(self.cores.allowed) - busy)
         except (BenchError, OSError, psutil.NoSuchProcess) as error:
-            self._servers.pop(peer.name, server).stop()  # it answered wrongly or is gone: the next one gets a new one
+            # it answered wrongly or is gone: the next one gets a new one
+            self._servers.pop(_served(peer), server).stop()
             raise BenchError(str(error)) from error
 
     def opened(
@@ -127,7 +131,13 @@ class Stage(contextlib.ExitStack):
     ) -> contextlib.AbstractContextManager[Load]:
         """A load on the peer's server, its connections open, on the cores that are the load's."""
         cpus = self.cores.load(peer.workers)
-        return opened(peer.load, peer.encoding, server.port, calls, connections, seconds, cpus)
+        python = peer.load_python.format(**_substitutes(peer.load_python, peer, BUILT))
+        return opened(peer.load, peer.encoding, server.port, calls, connections, seconds, cpus, python)
+
+
+def _served(peer: Peer) -> _Served:
+    """What tells one server from another."""
+    return peer.command, peer.workers
 
 
 def _substitutes(part: str, peer: Peer, stem: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the engine must show, as data, and whether it did. Pure."""
+"""What the engine and the clients must show, as data, and whether it did. Pure."""
 
 from __future__ import annotations
 
@@ -68,16 +68,26 @@ def _scaling(results: Results) -> float | None:
     return series.ratio("rpccluster, 2 workers", "rpccluster, 1 worker", "free_calls_per_second")
 
 
+def _calls(variant: str, other: str) -> _Figure:
+    """How many calls/s our client makes for each of another's."""
+    return _ratio(variant, "calls_per_second", other)
+
+
+def _batch(results: Results) -> float | None:
+    together, alone = (results.of(variant).best(_OURS, "calls_per_second") for variant in ("client batch", "client"))
+    return together / alone if together and alone else None
+
+
 TARGETS = (
     Target("64 × 1: CPU per call ÷ the floor's", _ratio("depth1", "cpu_us", "floor"), 1.9),
     Target("64 × 1: CPU per call ÷ uvloop's", _ratio("depth1", "cpu_us", "uvloop"), 1.1),
     Target("64 × 16: CPU per call ÷ uvloop's", _ratio("depth16", "cpu_us", "uvloop"), 1.1),
     Target("1 × 1: p50 ÷ the floor's", _ratio("one", "p50_us", "floor"), 1.35),
-    Target("64 × 1: calls/s ÷ msgpackrpc's", _ratio("depth1", "calls_per_second", "msgpackrpc"), 3, True),
-    Target("64 × 16: calls/s ÷ msgpackrpc's", _ratio("depth16", "calls_per_second", "msgpackrpc"), 15, True),
-    Target("64 × 1: calls/s ÷ gunicorn's", _ratio("depth1", "calls_per_second", "gunicorn"), 4, True),
-    Target("64 × 1: calls/s ÷ zerorpc's", _ratio("depth1", "calls_per_second", "zerorpc"), 4, True),
-    Target("64 × 1: calls/s ÷ grpcio's", _ratio("depth1", "calls_per_second", "grpcio"), 4, True),
+    Target("64 × 1: calls/s ÷ msgpackrpc's", _calls("depth1", "msgpackrpc"), 3, True),
+    Target("64 × 16: calls/s ÷ msgpackrpc's", _calls("depth16", "msgpackrpc"), 15, True),
+    Target("64 × 1: calls/s ÷ gunicorn's", _calls("depth1", "gunicorn"), 4, True),
+    Target("64 × 1: calls/s ÷ zerorpc's", _calls("depth1", "zerorpc"), 4, True),
+    Target("64 × 1: calls/s ÷ grpcio's", _calls("depth1", "grpcio"), 4, True),
     Target("64 × 1: zerorpc's CPU per call ÷ ours", _times_less("depth1", "cpu_us", "zerorpc"), 4, True),
     Target("64 × 1: grpcio's CPU per call ÷ ours", _times_less("depth1", "cpu_us", "grpcio"), 4, True),
     Target("1 MiB echoed: bytes/s ÷ the floor's", _ratio("payload 1 MiB", "megabytes_per_second", "floor"), 0.4, True),
@@ -89,6 +99,10 @@ TARGETS = (
     Target("a client that never reads: RSS growth in MiB", _figure("flood unread", "rss_growth_mib"), 64),
     Target("10,000 idle connections: RSS KiB each", _figure("idle", "rss_kib_per_connection"), 2),
     Target("200 µs of CPU a call: two workers ÷ one", _scaling, 1.7, True),
+    Target("Client: calls/s ÷ a bare socket's", _calls("client", "bare socket"), 0.95, True),
+    Target("batch() of 100: calls/s ÷ one by one", _batch, 8, True),
+    Target("aio.Client: calls/s ÷ a bare protocol's", _calls("client aio", "bare protocol"), 0.7, True),
+    Target("aio.Client, 16 tasks: calls/s ÷ a bare protocol's", _calls("client aio 16", "bare protocol"), 0.7, True),
 )
 
 

@@ -9,9 +9,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-__all__ = ["Options", "Tally", "parse", "say_ready", "tell"]
+__all__ = ["CALLS", "Options", "Tally", "parse", "run", "say_ready", "tell"]
+
+Calls = dict[str, tuple[tuple[Any, ...], Any]]
+#: method → its params, the result expected
+CALLS: Calls = {"sum": ((1, 2), 3), "echo": (("x" * 1024,), "x" * 1024)}
 
 
 class Options(argparse.Namespace):
@@ -82,3 +87,24 @@ def tell(tally: Tally, name: str) -> None:
     cpu_seconds = time.process_time() - tally.cpu_seconds
     print(json.dumps({"cpu_seconds": cpu_seconds, "wall_seconds": seconds, "calls": {name: call}}), flush=True)
     sys.stdin.read()
+
+
+def run(
+    options: Options, call: Callable[..., object], call_all: Callable[..., Iterable[object]], calls: Calls = CALLS
+) -> None:
+    """The whole load of a client that blocks: ``call(method, *params)`` again and again.
+
+    With more than one slot it is ``call_all(slots, method, *params)``, which makes so many calls together.
+    """
+    params, expected = calls[options.method]
+    Tally().count(0, call(options.method, *params), expected)
+    tally = say_ready()
+    called_at = tally.started_at
+    while called_at < tally.started_at + options.seconds:
+        if options.slots == 1:
+            tally.count(called_at, call(options.method, *params), expected)
+        else:
+            for result in call_all(options.slots, options.method, *params):
+                tally.count(called_at, result, expected)
+        called_at = time.monotonic()
+    tell(tally, options.method)

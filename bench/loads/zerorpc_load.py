@@ -8,9 +8,7 @@ from typing import Any
 import gevent
 import zerorpc
 
-from bench.loads.closed_loop import Options, Tally, parse, say_ready, tell
-
-CALLS: dict[str, tuple[list[Any], Any]] = {"sum": ([1, 2], 3), "echo": (["x" * 1024], "x" * 1024)}
+from bench.loads.closed_loop import CALLS, Options, Tally, parse, say_ready, tell
 
 
 def call_until(client: Any, method: str, tally: Tally, end: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.peers import Peer
-from bench.scenarios import calls, memory, pieces, waiting, workers
+from bench.scenarios import calls, clients, memory, pieces, waiting, workers
 from bench.scenarios.variant import Effort, Variant
 from bench.stage import Stage
 
@@ -22,4 +22,5 @@ SCENARIOS: dict[str, Callable[[Stage, tuple[Peer, ...], Effort], list[Variant]]]
     "flood": waiting.flood,
     "idle": memory.idle,
     "scaling": workers.scaling,
+    "client": clients.clients,
 }

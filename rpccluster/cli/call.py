@@ -1,14 +1,17 @@
-"""``rpccluster call``: one call from the shell, arguments and result as JSON."""
+"""``rpccluster call``: calls from the shell, arguments and result as JSON."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from rpccluster.cli.latency import repeat
 from rpccluster.client import Client
 from rpccluster.errors import AddressError, CallTimeout, ConnectFailed, ConnectionLost, ProtocolError, RemoteError
 
@@ -18,22 +21,63 @@ EXIT_REMOTE_ERROR = 1
 EXIT_USAGE = 2
 EXIT_NO_ANSWER = 3
 
+_STDIN = "-"
+_TAG = "base64"
+
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, help="seconds; default 10")
 @click.option("--notify", is_flag=True, help="send a notification: no result is awaited")
+@click.option("--raw", is_flag=True, help='bytes are {"base64": "..."}, in arguments and in the result')
+@click.option("--repeat", "times", type=click.IntRange(min=1), metavar="N", help="call N times; show the latencies")
+@click.option("--discover", is_flag=True, help="list the methods with their signatures and docs")
 @click.argument("address")
-@click.argument("method")
+@click.argument("method", required=False)
 @click.argument("arguments", nargs=-1, metavar="[JSON_ARG]...", type=click.UNPROCESSED)
-def call(timeout: float, notify: bool, address: str, method: str, arguments: tuple[str, ...]) -> None:
-    """Call METHOD at ADDRESS and print the result as JSON."""
-    params = [_parse(text) for text in arguments]
+def call(
+    timeout: float,
+    notify: bool,
+    raw: bool,
+    times: int | None,
+    discover: bool,
+    address: str,
+    method: str | None,
+    arguments: tuple[str, ...],
+) -> None:
+    """Call METHOD at ADDRESS and print the result as JSON.
+
+    The argument - stands for those on stdin, a JSON array; what is no array is one argument.
+    """
+    if notify + (times is not None) + discover > 1:
+        raise click.UsageError("found two of --notify, --repeat and --discover, expected one")
+    if discover and method is not None:
+        raise click.UsageError(f"found the method {method!r} with --discover, expected none")
+    if not discover and method is None:
+        raise click.UsageError("Missing argument 'METHOD'.")
+    params = list(_params(arguments, raw))
+    with _faults_told(), Client(address, timeout=timeout, connect_timeout=timeout) as client:
+        if discover:
+            click.echo(_listed(client.call("rpc.discover")))
+        elif notify:
+            client.notify(str(method), *params)
+        elif times is not None:
+            _repeat(client, times, str(method), params)
+        else:
+            click.echo(json.dumps(jsonable(client.call(str(method), *params), raw)))
+
+
+def _repeat(client: Client, times: int, method: str, params: list[Any]) -> None:
+    latencies = repeat(lambda: client.call(method, *params), times)
+    click.echo(latencies.summary())
+    if latencies.error is not None:
+        raise latencies.error
+
+
+@contextlib.contextmanager
+def _faults_told() -> Iterator[None]:
+    """End the program with a line on stderr, and the contract's exit code, for what calling may raise."""
     try:
-        with Client(address, timeout=timeout, connect_timeout=timeout) as client:
-            if notify:
-                client.notify(method, *params)
-            else:
-                click.echo(json.dumps(jsonable(client.call(method, *params))))
+        yield
     except AddressError as error:
         _fail(str(error), EXIT_USAGE)
     except RemoteError as error:
@@ -44,24 +88,60 @@ def call(timeout: float, notify: bool, address: str, method: str, arguments: tup
         _fail(str(error), EXIT_NO_ANSWER)
 
 
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"found the argument {text!r}, expected JSON ({error})") from None
-
-
 def _fail(text: str, exit_code: int) -> None:
     click.echo(f"rpccluster: {text}", err=True)
     sys.exit(exit_code)
 
 
-def jsonable(value: Any) -> Any:
-    """``value`` as JSON can show it: bytes as base64, keys as text, what is unknown as its text."""
+# -- the methods
+
+
+def _listed(methods: Any) -> str:
+    """A line for each method: its name, its signature, the first line of its docstring; JSON if it is no such list."""
+    rows = [("METHOD", "SIGNATURE", "DOC")]
+    try:
+        rows += [(name, told["signature"], told["doc"].partition("\n")[0]) for name, told in sorted(methods.items())]
+    except (AttributeError, KeyError, TypeError):
+        return json.dumps(jsonable(methods))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(f"{name:{widths[0]}}  {signature:{widths[1]}}  {doc}".rstrip() for name, signature, doc in rows)
+
+
+# -- values
+
+
+def _params(words: tuple[str, ...], raw: bool) -> Iterator[Any]:
+    if words.count(_STDIN) > 1:
+        raise click.UsageError(f"found the argument {_STDIN} twice, expected it once")
+    for word in words:
+        if word == _STDIN:
+            value = _parse(sys.stdin.buffer.read(), "stdin", raw)
+            yield from value if isinstance(value, list) else [value]
+        else:
+            yield _parse(word, f"the argument {word!r}", raw)
+
+
+def _parse(text: str | bytes, what: str, raw: bool) -> Any:
+    try:
+        return json.loads(text, object_hook=_untagged if raw else None)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"found {what}, expected JSON ({error})") from None
+
+
+def _untagged(value: dict[str, Any]) -> Any:
+    """The bytes that ``--raw`` writes as an object with one key."""
+    if list(value) == [_TAG] and isinstance(value[_TAG], str):
+        return base64.b64decode(value[_TAG], validate=True)
+    return value
+
+
+def jsonable(value: Any, raw: bool = False) -> Any:
+    """``value`` as JSON can show it: bytes as base64, ``raw`` ones tagged; keys, and what is unknown, as text."""
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(jsonable(key)): jsonable(each) for key, each in value.items()}
+        return {key if isinstance(key, str) else str(jsonable(key)): jsonable(each, raw) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [jsonable(each) for each in value]
+        return [jsonable(each, raw) for each in value]
     if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
+        text = base64.b64encode(value).decode("ascii")
+        return {_TAG: text} if raw else text
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

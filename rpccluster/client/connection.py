@@ -13,7 +13,7 @@ from typing import Any
 from rpccluster.client.calls import Call, CallState
 from rpccluster.client.reader import Reader
 from rpccluster.client.stream import Stream
-from rpccluster.client.wire import CHUNK
+from rpccluster.client.wire import CHUNK, TICK_SECONDS
 from rpccluster.errors import CallTimeout, Lost, NotSent
 
 __all__ = ["Connection"]
@@ -27,8 +27,9 @@ class Connection(Stream):
     def call(self, method: str, params: Iterable[Any], now: float, deadline_at: float) -> Any:
         """The result of a call. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent` or `ProtocolError`.
 
-        The way of nearly every call, and flat for speed. Who finds himself alone leads at once, and does not even put
-        a call down: as only the leader receives, he can still do so if something else than his reply comes first.
+        The way of nearly every call, and flat for speed. Who finds himself alone, with time to spare, leads at once
+        and does not even put a call down: as only the leader receives, he can still do so if something else than his
+        reply comes first.
         """
         if now > self._look_at:
             self._make_sure_of_the_server()
@@ -39,7 +40,7 @@ class Connection(Stream):
                 data = self._calls.request(method, params)
                 self._hand_over(data)
                 msgid = self._calls.msgid
-                if self._leader is None and not self._unsent:
+                if self._leader is None and not self._unsent and deadline_at - now >= TICK_SECONDS:
                     self._leader = call = self._lone
                 else:
                     call = Call(deadline_at)
@@ -76,8 +77,11 @@ class Connection(Stream):
 
     def _begin_late(self, call: Call, msgid: int) -> Call:
         """Put the call of one down who led alone; all of it was handed over."""
-        self._calls.begin(call, msgid, self._handed_over - 1)
-        self._leader = call
+        with self._lock:
+            self._calls.begin(call, msgid, self._handed_over - 1)
+            self._leader = call
+            if self.has_ended:  # meanwhile; the calls that were put down by then have been cut
+                self._calls.cut(self._handed_over, "the connection was closed")
         return call
 
     def _give_up(self, call: Call | None, error: BaseException, msgid: int = -1) -> None:

@@ -87,6 +87,30 @@ def test_a_wrong_reply_is_noticed(how: str, complaint: str) -> None:
         measure([SUM], 1, 5, "--corrupt", how)
 
 
+CLIENTS = ["bare_load", "client_load", "bare_aio_load", "aio_load"]
+
+
+@pytest.mark.parametrize("slots", [1, 16])
+@pytest.mark.parametrize("load", CLIENTS)
+def test_clients_are_loads(load: str, slots: int) -> None:
+    """Each client's calls, one by one and together, are counted and timed, and so is its own CPU."""
+    with Stage(Cores.found()) as stage:
+        measured = stage.measure(replace(FLOOR, load=load), [replace(SUM, slots=slots)], 1, 0.05)
+    assert measured.of("sum")["calls"] >= slots
+    assert measured.of("sum")["p50_us"] > 0
+    assert measured.report["cpu_seconds"] > 0
+
+
+@pytest.mark.parametrize("how", ["result", "error"])
+@pytest.mark.parametrize("slots", [1, 16])
+@pytest.mark.parametrize("load", CLIENTS)
+def test_a_wrong_reply_to_a_client_is_noticed(load: str, slots: int, how: str) -> None:
+    """One wrong or failed reply in a hundred makes the run fail instead of a figure."""
+    peer = replace(FLOOR, load=load, command=(*FLOOR.command, "--corrupt", how))
+    with Stage(Cores.found()) as stage, pytest.raises(BenchError):
+        stage.measure(peer, [replace(SUM, slots=slots)], 1, 5)
+
+
 def test_a_lost_connection_is_noticed() -> None:
     """A server that hangs up with calls unanswered is no fast server."""
     with pytest.raises(BenchError, match="closed by the server"):

@@ -271,6 +271,32 @@ def test_close_ends_calls_of_other_threads(client: Client) -> None:
     assert [type(error) for error in errors] == [Lost] * 3
 
 
+@pytest.mark.parametrize("has_reader", [False, True])
+def test_close_ends_the_call_of_one_who_waits_alone(client: Client, has_reader: bool) -> None:
+    """Likewise, with and without the thread of the futures beside him, which is busy with a callback."""
+    errors: list[BaseException] = []
+    is_busy, is_over = threading.Event(), threading.Event()
+    client.call("sum", 1)
+    if has_reader:
+        client.call_async("linger", 0.1).add_done_callback(lambda _: (is_busy.set(), is_over.wait(20)))
+        assert is_busy.wait(10)
+
+    def wait() -> None:
+        try:
+            client.call("sleep", 30, timeout=30)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    while not client.pending:
+        time.sleep(0.001)
+    client.close()
+    thread.join(5)
+    is_over.set()
+    assert [type(error) for error in errors] == [Lost]
+
+
 def test_pending_and_repr(client: Client) -> None:
     """What a client says of itself."""
     assert (client.pending, client.is_connected) == (0, False)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
 import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
-from rpccluster.testing import wait_until
+from rpccluster.testing import call_once, wait_until
 
 RESULT, REMOTE_ERROR, USAGE, NO_ANSWER = range(4)
 
@@ -31,10 +36,10 @@ class It:
 """
 
 
-def call(*words: str) -> subprocess.CompletedProcess[str]:
+def call(*words: str, stderr: int = subprocess.PIPE, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run ``rpccluster call``."""
     command = [sys.executable, "-m", "rpccluster", "call", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=60, check=False, **options)
 
 
 @pytest.fixture
@@ -147,3 +152,43 @@ def test_a_notification_is_sent_and_not_awaited(make_cluster):
     assert json.loads(call(address, "bytes").stdout) == "AP8="
     assert json.loads(call(address, "keys").stdout) == {"1": "one", "aw==": ["dg=="], "n": None}
     assert json.loads(call(address, "same", "-1", '"-x"', "[]").stdout) == [-1, "-x", []]
+
+
+def test_the_methods_are_listed(address):
+    """``--discover`` shows what the demo service has, and the reserved methods."""
+    done = call(address, "--discover")
+    assert (done.returncode, done.stderr) == (RESULT, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["METHOD", "SIGNATURE", "DOC"]
+    assert [line.split()[0] for line in lines[1:]] == sorted(call_once(f"tcp://{address}", "rpc.discover"))
+    (line,) = (line for line in lines if line.startswith("sum "))
+    assert re.split(r"  +", line) == ["sum", "(*numbers: 'float') -> 'float'", "Add numbers."]
+
+
+def test_repeated_calls_on_a_terminal(address):
+    """The summary goes to stdout; when it lasts, a bar on the terminal shows how far it is, and else none."""
+    for seconds, is_long in (("0.02", True), ("0.0001", False)):
+        leader, terminal = pty.openpty()
+        done = call(address, "--repeat", "100", "sleep", seconds, stderr=terminal)
+        os.close(terminal)
+        shown = read_all(leader)
+        assert done.returncode == RESULT
+        assert done.stdout.splitlines()[0].split() == ["calls", "100"]
+        assert ("100%" in shown) == is_long
+
+
+def read_all(leader: int) -> str:
+    """What was written to a terminal that nobody has open any more."""
+    shown = b""
+    with contextlib.suppress(OSError), open(leader, "rb", buffering=0) as file:
+        while data := file.read(4096):
+            shown += data
+    return shown.decode()
+
+
+def test_arguments_from_stdin_and_bytes(address):
+    """A large argument comes on stdin; bytes go there and back as base64."""
+    value = [{"base64": "AP8A" * 100_000}, "text"]
+    done = call(address, "--raw", "echo", "-", input=json.dumps([value]))
+    assert (done.returncode, done.stderr) == (RESULT, "")
+    assert json.loads(done.stdout) == value

@@ -1,0 +1,84 @@
+"""Calls made again and again: how long each took, how many failed, and the summary of it all.
+
+Owns the bar on a terminal that shows how far they are; what is called is `rpccluster.cli.call`'s affair.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from time import perf_counter
+
+import click
+
+from rpccluster.errors import ConnectFailed, ProtocolError, RemoteError, RPCClusterError
+
+__all__ = ["Latencies", "repeat"]
+
+_LONG_SECONDS = 1.0  # past it a bar shows how far the calls are
+_LOOKS_A_SECOND = 10
+
+
+class Latencies:
+    """What became of the calls: the seconds of those that had a result, and how many had none."""
+
+    def __init__(self) -> None:
+        self.seconds = array("d")
+        self.errors = 0
+        self.error: RPCClusterError | None = None  # what to end with: the first that was no answer, or the last one
+        self.elapsed_seconds = 0.0
+
+    def fail(self, error: RPCClusterError) -> None:
+        """A call had no result."""
+        self.errors += 1
+        if self.error is None or isinstance(self.error, RemoteError):
+            self.error = error
+
+    def summary(self) -> str:
+        """A line for each figure; latencies in milliseconds, percentiles by nearest rank."""
+        calls = len(self.seconds) + self.errors
+        figures = {"calls": str(calls), "errors": str(self.errors), "calls/s": f"{calls / self.elapsed_seconds:.1f}"}
+        if self.seconds:
+            ordered = sorted(self.seconds)
+            latencies = {"min": ordered[0], "mean": sum(ordered) / len(ordered)}
+            latencies.update({f"p{percent}": _percentile(ordered, percent) for percent in (50, 95, 99)})
+            latencies["max"] = ordered[-1]
+            figures.update({name: f"{seconds * 1e3:.3f} ms" for name, seconds in latencies.items()})
+        return "\n".join(f"{name:8}{figure}" for name, figure in figures.items())
+
+
+def _percentile(ordered: list[float], percent: int) -> float:
+    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
+
+
+def repeat(call: Callable[[], object], times: int) -> Latencies:
+    """Make ``call`` so many times, one after the other; errors are counted, and without a server it ends early."""
+    latencies = Latencies()
+    begin = perf_counter()
+    for _ in _with_progress(range(times)):
+        called_at = perf_counter()
+        try:
+            call()
+        except RPCClusterError as error:
+            latencies.fail(error)
+            if isinstance(error, (ConnectFailed, ProtocolError)):
+                break
+        else:
+            latencies.seconds.append(perf_counter() - called_at)
+    latencies.elapsed_seconds = perf_counter() - begin
+    return latencies
+
+
+def _with_progress(numbers: range) -> Iterator[int]:
+    """The numbers; when they last, and stderr is a terminal, with a bar for those that are left."""
+    show_at = perf_counter() + _LONG_SECONDS if sys.stderr.isatty() else math.inf
+    for number in numbers:
+        yield number
+        if perf_counter() > show_at:
+            break
+    left = numbers[number + 1 :]
+    if left:
+        with click.progressbar(left, file=sys.stderr, update_min_steps=max(1, number // _LOOKS_A_SECOND)) as bar:
+            yield from bar
