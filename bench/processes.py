@@ -111,6 +111,19 @@ class Server:
         """End it and whatever it started; a second time it does nothing."""
         end(self._process, self._workers)
 
+    @property
+    def pid(self) -> int:
+        """The process that was started: the master, if there is one."""
+        return self._process.pid
+
+    def await_others(self, before: set[int]) -> None:
+        """Wait until as many workers serve as there should, and none of those ``before``. Raises `BenchError`."""
+
+        def has_others() -> int:
+            return self._has_workers() and not before & set(self.worker_pids())
+
+        self._await(has_others, "did not replace its workers")
+
     def worker_pids(self) -> list[int]:
         """Those who serve: the master's children, or the one process there is."""
         if not self._peer.has_master:

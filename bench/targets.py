@@ -78,6 +78,10 @@ def _batch(results: Results) -> float | None:
     return together / alone if together and alone else None
 
 
+def _reload(metric: str) -> _Figure:
+    return lambda results: results.of("reload").median("rpccluster, 4 workers", metric)
+
+
 TARGETS = (
     Target("64 × 1: CPU per call ÷ the floor's", _ratio("depth1", "cpu_us", "floor"), 1.9),
     Target("64 × 1: CPU per call ÷ uvloop's", _ratio("depth1", "cpu_us", "uvloop"), 1.1),
@@ -99,6 +103,8 @@ TARGETS = (
     Target("a client that never reads: RSS growth in MiB", _figure("flood unread", "rss_growth_mib"), 64),
     Target("10,000 idle connections: RSS KiB each", _figure("idle", "rss_kib_per_connection"), 2),
     Target("200 µs of CPU a call: two workers ÷ one", _scaling, 1.7, True),
+    Target("a HUP at 30 % of capacity: p99 ÷ the calm p99", _reload("p99_growth"), 2),
+    Target("a HUP at 30 % of capacity: calls/s kept", _reload("kept"), 0.9, True),
     Target("Client: calls/s ÷ a bare socket's", _calls("client", "bare socket"), 0.95, True),
     Target("batch() of 100: calls/s ÷ one by one", _batch, 8, True),
     Target("aio.Client: calls/s ÷ a bare protocol's", _calls("client aio", "bare protocol"), 0.7, True),

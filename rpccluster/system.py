@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ __all__ = [
     "notify_systemd",
     "occupy_standard_descriptors",
     "page_size",
+    "peer_process",
     "pin",
     "resident_bytes",
     "set_title",
@@ -209,6 +211,12 @@ def resident_bytes(pid: int | str = "self") -> int:
             return int(statm.read().split()[1]) * page_size()
     except (OSError, IndexError):
         return 0
+
+
+def peer_process(sock: socket.socket) -> tuple[int, int]:
+    """pid and uid of whoever connected a Unix stream socket, as they were then. Source: unix(7), SO_PEERCRED."""
+    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII")))
+    return pid, uid
 
 
 def occupy_standard_descriptors() -> None:

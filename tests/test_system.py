@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rpccluster import system
-from rpccluster.system import Deadline, Exit, System
+from rpccluster.system import Deadline, Exit, System, peer_process
 
 
 def run(program: str) -> str:
@@ -208,3 +208,10 @@ def test_the_system_is_what_it_says() -> None:
     assert System().getpid() == os.getpid()
     before = time.monotonic()
     assert before <= System().monotonic() <= time.monotonic()
+
+
+def test_a_peer_is_known_by_pid_and_uid() -> None:
+    """As the kernel tells."""
+    one, other = socket.socketpair()
+    with one, other:
+        assert peer_process(one) == (os.getpid(), os.geteuid())

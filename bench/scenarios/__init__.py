@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.peers import Peer
-from bench.scenarios import calls, clients, memory, pieces, waiting, workers
+from bench.scenarios import calls, clients, memory, pieces, reload, waiting, workers
 from bench.scenarios.variant import Effort, Variant
 from bench.stage import Stage
 
@@ -22,5 +22,6 @@ SCENARIOS: dict[str, Callable[[Stage, tuple[Peer, ...], Effort], list[Variant]]]
     "flood": waiting.flood,
     "idle": memory.idle,
     "scaling": workers.scaling,
+    "reload": reload.reload,
     "client": clients.clients,
 }

@@ -39,6 +39,11 @@ class Holdings:
         if self.control is not None:
             self._server = ControlServer(self._loop, self.control, methods)
 
+    def turn(self) -> None:
+        """Called after every turn of the loop."""
+        if self._server is not None:
+            self._server.turn()
+
     def take_over(self, pid: int, methods: Mapping[str, Method]) -> None:
         """The old master has left: all is ours."""
         self._is_owner = True

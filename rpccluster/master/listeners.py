@@ -20,6 +20,8 @@ from rpccluster.system import umasked
 
 __all__ = ["Listener", "close_listeners", "open_control_listener", "open_listeners"]
 
+CONTROL_MODE = 0o600
+_CONTROL_BACKLOG = 1024
 _KEEPALIVE_PROBES = 4
 
 
@@ -73,12 +75,18 @@ def open_listeners(options: Options, owner: Identity | None, present: list[Liste
 
 
 def open_control_listener(path: str) -> Listener:
-    """A listener for the control socket, mode 0600. Raises `StartError`."""
+    """A listener for the control socket, ours alone. Raises `StartError`."""
     try:
-        sock = _bind_unix(path, 0o600, None)
+        sock = _bind_unix(path, CONTROL_MODE, None)
+        try:
+            _check_is_ours(path, CONTROL_MODE)
+        except BaseException:
+            _unlink_own(path)
+            sock.close()
+            raise
     except OSError as error:
         raise StartError(f"cannot open the control socket {path}: {error.strerror or error}") from error
-    sock.listen(64)
+    sock.listen(_CONTROL_BACKLOG)  # nobody can connect before this
     return Listener(UnixAddress(path), UnixAddress(path), sock)
 
 
@@ -141,6 +149,15 @@ def _bind_unix(path: str, mode: int, owner: Identity | None) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _check_is_ours(path: str, mode: int) -> None:
+    """Raise OSError unless the socket at ``path`` belongs to this process's user and has ``mode``: some file systems
+    know better."""
+    found = os.lstat(path)
+    if (found.st_uid, stat.S_IMODE(found.st_mode)) != (os.geteuid(), mode):
+        told = f"found owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
+        raise OSError(errno.EPERM, f"{told}, expected owner {os.geteuid()}, mode {mode:04o}")
 
 
 def _clear_stale(path: str) -> None:

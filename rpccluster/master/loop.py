@@ -30,11 +30,15 @@ class Loop:
 
     def watch_writing(self, source: Any, on_writable: Callback | None) -> None:
         """Call ``on_writable``, too, while ``source`` has room; None ends that."""
-        key = self._selector.get_key(source)
-        if (on_writable is not None) == bool(key.events & selectors.EVENT_WRITE):
-            return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on_writable else 0)
-        self._selector.modify(source, events, (key.data[0], on_writable))
+        on_readable, present = self._selector.get_key(source).data
+        if (on_writable is None) != (present is None):
+            self.rewatch(source, on_readable, on_writable)
+
+    def rewatch(self, source: Any, on_readable: Callback | None, on_writable: Callback | None) -> None:
+        """Call these for ``source``, which is watched already, from now on; at least one is needed."""
+        if self._selector.get_key(source).data != (on_readable, on_writable):
+            events = (selectors.EVENT_READ if on_readable else 0) | (selectors.EVENT_WRITE if on_writable else 0)
+            self._selector.modify(source, events, (on_readable, on_writable))
 
     def mind_writing(self, channel: Channel) -> None:
         """Flush ``channel``, which is watched for reading, as soon as there is room for what it has queued."""
@@ -61,7 +65,7 @@ class Loop:
         """
         for key, events in self._selector.select(BARRED_SECONDS if self._barred else seconds):
             on_readable, on_writable = key.data
-            if events & selectors.EVENT_READ and self._is_watched(key):
+            if events & selectors.EVENT_READ and on_readable is not None and self._is_watched(key):
                 on_readable()
             if events & selectors.EVENT_WRITE and on_writable is not None and self._is_watched(key):
                 on_writable()

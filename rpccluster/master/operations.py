@@ -58,10 +58,10 @@ class Operations:
         still = []
         for check, answer in self._waiting:
             outcome = check()
-            if outcome is None:
-                still.append((check, answer))
-            else:
+            if outcome is not None:
                 answer(outcome.error, outcome.result)
+            elif answer.is_awaited:
+                still.append((check, answer))
         self._waiting = still
 
     def end(self) -> None:

@@ -121,6 +121,7 @@ class Supervisor:
             for action in policy.decide(cluster.situation(), self._now()):
                 self._PERFORM[type(action)](self, action)
             self._reloading.note_progress()
+            self._holdings.turn()
             self._operations.answer_what_is_done()
         return self._close(self._exit_code)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,14 @@ import pytest
 
 from rpccluster.client import Client
 from rpccluster.errors import CallTimeout, NoMethodError, RemoteError, RPCClusterError
-from rpccluster.master.control import MOST_CLIENTS, Answer, ControlServer
+from rpccluster.master.control import (
+    MOST_CLIENTS,
+    MOST_WAITING,
+    REST_SECONDS,
+    SILENT_SECONDS,
+    Answer,
+    ControlServer,
+)
 from rpccluster.master.listeners import open_control_listener
 from rpccluster.master.loop import Loop
 from rpccluster.protocol.codec import pack_notify, pack_request, pack_response
@@ -28,7 +37,7 @@ class Served:
         self.path = path
         self.loop = Loop()
         self.later: list[Answer] = []
-        self.notified: list[Any] = []
+        self.now = 1000.0
         methods = {
             "ping": lambda params, answer: answer(None, "pong"),
             "echo": lambda params, answer: answer(None, params),
@@ -38,7 +47,7 @@ class Served:
             "broken": self._broken,
             "large": lambda params, answer: answer(None, b"x" * params[0]),
         }
-        self.server = ControlServer(self.loop, open_control_listener(path), methods)
+        self.server = ControlServer(self.loop, open_control_listener(path), methods, clock=lambda: self.now)
 
     def _picky(self, params: list[Any], answer: Answer) -> None:
         if params != [1]:
@@ -58,6 +67,16 @@ class Served:
     def turn(self, turns: int = 3) -> None:
         for _ in range(turns):
             self.loop.turn(0)
+            self.server.turn()
+
+    def wait(self, seconds: float) -> None:
+        """Let the made-up clock go on."""
+        self.now += seconds
+        self.turn()
+
+    def holds(self) -> int:
+        """Bytes and messages that wait in the server."""
+        return sum(len(client._unsent) for client in self.server.clients)
 
     def receive(self, sock: socket.socket, count: int = 1) -> list[Any]:
         """The next messages on ``sock``; the loop turns meanwhile."""
@@ -207,7 +226,8 @@ def test_garbage_ends_its_own_connection_alone(
         assert served.is_closed(bad)
         good.send(pack_request(1, "ping", []))
         assert served.receive(good) == [[1, 1, None, "pong"]]
-    assert [record.getMessage()[:44] for record in caplog.records] == ["Closing a connection to the control socket: "]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"Closing the control connection of pid {os.getpid()}: found ")
 
 
 def test_random_bytes_harm_nobody(served: Served) -> None:
@@ -254,34 +274,189 @@ def test_a_client_that_does_not_read_is_served_when_it_does(served: Served) -> N
         assert served.receive(sock) == [[1, 2, None, "pong"]]
 
 
-def test_a_client_that_never_reads_is_closed(served: Served) -> None:
-    """Before its replies fill the master's memory."""
+def test_a_client_that_never_reads_is_not_read(served: Served) -> None:
+    """One reply waits for it, not all; after a while it is closed, with a line in the log."""
+    with served.connect() as sock, served.connect() as good:
+        sock.send(b"".join(pack_request(number, "large", [1_000_000]) for number in range(500)))
+        served.turn(100)
+        assert 0 < served.holds() < 1_100_000
+        served.wait(SILENT_SECONDS - 1)
+        good.send(pack_request(1, "ping", []))
+        assert served.receive(good) == [[1, 1, None, "pong"]]
+        served.wait(2)
+        assert len(served.server.clients) == 1
+        assert served.holds() == 0
+
+
+def test_a_flood_is_taken_up_one_call_a_turn(served: Served) -> None:
+    """So that signals, workers and the other clients are served meanwhile."""
+    with served.connect() as flood, served.connect() as good:
+        flood.send(b"".join(pack_request(number, "later", []) for number in range(1000)))
+        good.send(pack_request(7, "ping", []))
+        served.turn(5)
+        assert len(served.later) <= 5
+        assert served.receive(good) == [[1, 7, None, "pong"]]
+        served.turn(1100)
+        assert len(served.later) == MOST_WAITING
+        replies = served.receive(flood, 1000 - MOST_WAITING)
+        assert {error for _, _, error, _ in replies} == {
+            f"RuntimeError: {MOST_WAITING} calls of this connection are not answered yet"
+        }
+
+
+@pytest.mark.parametrize("beginning", [b"", b"\x94", pack_request(1, "ping", [])[:-1], pack_notify("x", []) * 3])
+def test_a_silent_client_is_closed_at_its_deadline(
+    served: Served, beginning: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether it never said a thing, drips a message, or has fallen silent; only whole messages count."""
     with served.connect() as sock:
-        sock.setblocking(False)
-        for number in range(20):
-            try:
-                sock.send(pack_request(number, "large", [1_000_000]))
-            except (BrokenPipeError, ConnectionResetError):
-                break
-            served.turn()
-        with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            sock.send(pack_request(99, "ping", []))
-            served.turn()
-            sock.send(pack_request(99, "ping", []))
+        sock.send(beginning)
+        served.turn(10)
+        served.wait(SILENT_SECONDS - 1)
+        assert not served.is_closed(sock)
+        sock.send(b"\x94" if not beginning else b"")
+        served.wait(2)
+        assert served.is_closed(sock)
+    assert f"Closing the control connection of pid {os.getpid()}: it was silent for 60 seconds" in caplog.text
+
+
+def test_whoever_awaits_an_answer_may_be_silent(served: Served) -> None:
+    """A reload takes as long as it takes; the deadline begins with the answer."""
+    with served.connect() as sock:
+        sock.send(pack_request(1, "later", []))
+        served.turn()
+        served.wait(10 * SILENT_SECONDS)
+        served.later[0](None, "done")
+        assert served.receive(sock) == [[1, 1, None, "done"]]
+        served.wait(SILENT_SECONDS - 1)
+        assert not served.is_closed(sock)
+        served.wait(2)
+        assert served.is_closed(sock)
 
 
 def test_there_are_only_so_many_clients(served: Served) -> None:
-    """One too many is closed at once; when one goes the next may come."""
+    """For one more the one that has been silent longest goes: nobody is kept out by those that leak connections."""
+    socks = []
+    for _ in range(MOST_CLIENTS):
+        served.now += 0.1
+        socks.append(served.connect())
+    socks[0].send(pack_request(1, "ping", []))
+    assert served.receive(socks[0]) == [[1, 1, None, "pong"]]
+    with served.connect() as one_more:
+        assert len(served.server.clients) == MOST_CLIENTS
+        assert served.is_closed(socks[1])
+        assert not served.is_closed(socks[0])
+        one_more.setblocking(True)
+        one_more.send(pack_request(2, "ping", []))
+        assert served.receive(one_more) == [[1, 2, None, "pong"]]
+    for each in socks:
+        each.close()
+
+
+def test_those_that_await_an_answer_do_not_go_for_others(served: Served) -> None:
+    """If all do, the newcomer is refused; when one is answered the next may come."""
     socks = [served.connect() for _ in range(MOST_CLIENTS)]
+    for each in socks:
+        each.send(pack_request(1, "later", []))
+    served.turn()
     with served.connect() as one_too_many:
         assert served.is_closed(one_too_many)
-    socks.pop().close()
-    served.turn()
+    served.later[0](None, "done")
     with served.connect() as sock:
         sock.send(pack_request(1, "ping", []))
         assert served.receive(sock) == [[1, 1, None, "pong"]]
     for each in socks:
         each.close()
+
+
+def test_an_answer_knows_whether_anybody_awaits_it(served: Served) -> None:
+    """Those of a client that has gone need not be kept."""
+    sock = served.connect()
+    sock.send(pack_request(1, "later", []))
+    served.turn()
+    assert served.later[0].is_awaited
+    sock.close()
+    served.turn()
+    assert not served.later[0].is_awaited
+
+
+def test_many_faulty_clients_are_one_line_of_the_log(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """The next one tells of them."""
+    for _ in range(50):
+        with served.connect() as sock:
+            sock.send(b"\xc1")
+            served.turn()
+    served.now += 60
+    with served.connect() as sock:
+        sock.send(b"\xc1")
+        served.turn()
+    assert len(caplog.records) == 2
+    assert caplog.records[1].getMessage().endswith(" (and 49 more like this since the last such line)")
+
+
+def test_without_descriptors_the_listener_rests(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """A listener that stays readable must not keep the master busy; when there are descriptors again it goes on."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sock = socket.socket(socket.AF_UNIX)
+    spare = os.dup(0)
+    os.close(spare)  # the lowest free number: no descriptor may be had at or above it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, before[1]))
+    try:
+        sock.connect(served.path)
+        served.turn(10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Cannot accept a connection to the control socket: [Errno 24] Too many open files"
+    ]
+    with sock:
+        sock.send(pack_request(1, "ping", []))
+        served.turn(10)
+        assert not served.server.clients
+        served.wait(REST_SECONDS)
+        assert served.receive(sock) == [[1, 1, None, "pong"]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("master", "peer", "is_served"),
+    [(0, 0, True), (0, 65534, False), (65534, 0, True), (65534, 65534, True), (65534, 1, False)],
+)
+def test_only_root_and_the_masters_user_are_served(
+    master: int, peer: int, is_served: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever gets past the permissions of the path is known by the kernel's word all the same."""
+    with tempfile.TemporaryDirectory(prefix="rpccluster-test-") as folder:
+        os.chmod(folder, 0o755)
+        served = Served(f"{folder}/control.sock")
+        os.chmod(served.path, 0o666)
+        os.seteuid(master)
+        try:
+            assert _connects_as(peer, served) is is_served
+        finally:
+            os.seteuid(0)
+    assert (f"its uid is {peer}, expected the master's or 0" in caplog.text) is not is_served
+
+
+def _connects_as(uid: int, served: Served) -> bool:
+    """Whether a process of that uid gets an answer."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.seteuid(0)
+            os.setresuid(uid, uid, uid)
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(20)
+            sock.connect(served.path)
+            sock.send(pack_request(1, "ping", []))
+            os._exit(0 if sock.recv(100) else 1)
+        except BaseException:
+            os._exit(1)
+    while True:
+        served.loop.turn(0.01)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.WEXITSTATUS(status) == 0
 
 
 def test_stopping_to_listen_keeps_those_that_are_there(served: Served) -> None:

@@ -15,7 +15,13 @@ import pytest
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.config import Options
 from rpccluster.errors import StartError
-from rpccluster.master.listeners import Listener, close_listeners, open_control_listener, open_listeners
+from rpccluster.master.listeners import (
+    Listener,
+    _check_is_ours,
+    close_listeners,
+    open_control_listener,
+    open_listeners,
+)
 from rpccluster.privileges import Identity
 
 
@@ -226,6 +232,14 @@ def test_the_control_socket_is_its_owners_alone(tmp_path: Path) -> None:
         open_control_listener(path)
     listener.close(is_last=True)
     assert not os.path.exists(path)
+
+
+def test_a_socket_that_others_may_open_is_a_fault(tmp_path: Path) -> None:
+    """Wherever a file system does not do as it is told."""
+    path = tmp_path / "it"
+    path.touch(0o644)
+    with pytest.raises(OSError, match=f"found owner {os.geteuid()}, mode 0644, expected owner {os.geteuid()}, mode 06"):
+        _check_is_ours(str(path), 0o600)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "unix://{}/x"])

@@ -128,3 +128,37 @@ def test_closing_a_forked_copy_leaves_the_other_watching(pair: Pair) -> None:
     loop.turn(10)
     assert called == [1]
     loop.close()
+
+
+def test_what_is_watched_can_change(loop: Loop, pair: Pair) -> None:
+    """Reading alone, writing alone, both; who no longer reads is not woken by what comes."""
+    called: list[str] = []
+    pair[1].send(b"x")
+    read, write = (lambda: called.append("read")), (lambda: called.append("write"))
+    loop.watch(pair[0], read)
+    for on_readable, on_writable, expected in (
+        (None, write, ["write"]),
+        (read, write, ["read", "write"]),
+        (read, None, ["read"]),
+    ):
+        called.clear()
+        loop.rewatch(pair[0], on_readable, on_writable)
+        loop.rewatch(pair[0], on_readable, on_writable)
+        loop.turn(10)
+        assert called == expected
+
+
+def test_whoever_only_writes_hears_that_the_peer_has_gone(loop: Loop, pair: Pair) -> None:
+    """epoll tells it in any case, and the next send fails."""
+    called: list[str] = []
+    pair[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            pair[0].send(bytes(65536))
+    loop.watch(pair[0], lambda: called.append("read"))
+    loop.rewatch(pair[0], None, lambda: called.append("write"))
+    loop.turn(0)
+    assert called == []
+    pair[1].close()
+    loop.turn(10)
+    assert called == ["write"]

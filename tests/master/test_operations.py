@@ -51,6 +51,17 @@ class MadeUpMaster:
         part.outcome = None
 
 
+class NotedAnswer:
+    """An answer that only notes what it was called with; its caller may go."""
+
+    def __init__(self, answers: list[tuple[str | None, Any]]) -> None:
+        self._answers = answers
+        self.is_awaited = True
+
+    def __call__(self, error: str | None, result: Any) -> None:
+        self._answers.append((error, result))
+
+
 class Asked:
     """Operations and the answers they have given."""
 
@@ -60,10 +71,8 @@ class Asked:
         self.answers: list[tuple[str | None, Any]] = []
 
     def __call__(self, method: str, *params: Any) -> list[tuple[str | None, Any]]:
-        def answer(error: str | None, result: Any) -> None:
-            self.answers.append((error, result))
-
-        self.operations.methods()[method](list(params), answer)
+        self.answer: Any = NotedAnswer(self.answers)
+        self.operations.methods()[method](list(params), self.answer)
         return self.look()
 
     def look(self) -> list[tuple[str | None, Any]]:
@@ -175,3 +184,13 @@ def test_a_wrong_number_of_params_is_refused(asked: Asked, method: str, params: 
     with pytest.raises(TypeError, match=f"found {len(params)} params, expected"):
         asked(method, *params)
     assert asked.master.told == []
+
+
+@pytest.mark.parametrize("method", ["reload", "rebalance", "upgrade", "stop"])
+def test_an_answer_that_nobody_awaits_is_forgotten(asked: Asked, method: str) -> None:
+    """Whoever asks and goes, again and again, must not make the master remember it."""
+    for _ in range(50):
+        asked(method)
+        asked.answer.is_awaited = False
+    asked.look()
+    assert asked.operations._waiting == []
