@@ -12,7 +12,7 @@ from rpccluster import system
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import Accept, BootFailed, DonorGone, Message, Ready, WantsToRetire
+from rpccluster.ipc.messages import Accept, DonorGone
 from rpccluster.ipc.messages import Retire as RetireOrder
 from rpccluster.log import logger, say
 from rpccluster.master import policy
@@ -32,7 +32,8 @@ from rpccluster.master.roster import Roster
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.succession import Heir, Succession
 from rpccluster.master.upgrade import CommandLine, Inheritance, Upgrade, begin_upgrade
-from rpccluster.master.worker_handle import HUNG, WorkerEvent, WorkerHandle, WorkerState
+from rpccluster.master.worker_handle import HUNG, WorkerState
+from rpccluster.master.worker_news import WorkerNews
 
 __all__ = ["Supervisor"]
 
@@ -68,8 +69,8 @@ class Supervisor:
             operating_system,
             self._loop,
             entry,
-            self._hear,
-            self._hear_connection,
+            lambda worker, message: self._news.hear(worker, message),
+            lambda worker, message, passed: self._broker.hear(worker, message, passed, self._now()),
             self._close_in_child,
             inheritance.first_serial if inheritance else 1,
         )
@@ -77,6 +78,7 @@ class Supervisor:
         first_serial = inheritance.first_serial if inheritance else 1
         self._broker = cluster.broker = Broker(self._loop, self._roster, first_serial)
         self._reloading = Reloading(cluster)
+        self._news = WorkerNews(cluster, self._roster, self._broker, self._reloading, operating_system.monotonic)
         self._succession = Succession(
             operating_system,
             self._loop,
@@ -127,7 +129,7 @@ class Supervisor:
 
     def _collect(self) -> None:
         for worker, exit_ in self._roster.bury():
-            self._note_end(worker, exit_)
+            self._news.note_end(worker, exit_)
         for signum in self._signals.take():
             self._commands.handle_signal(signum)
         now = self._now()
@@ -159,51 +161,6 @@ class Supervisor:
             self._holdings.control,
             self._holdings.pidfile,
         )
-
-    # -- what workers say, and how they end
-
-    def _hear(self, worker: WorkerHandle, message: Message) -> None:
-        if isinstance(message, Ready):
-            self._note_ready(worker, message)
-        elif isinstance(message, BootFailed):
-            worker.boot_failure = message
-        elif isinstance(message, WantsToRetire):
-            logger.info("Worker (pid: %d) wants to retire: %s", worker.pid, message.reason)
-            worker.want_recycling(self._now(), message.reason)
-
-    def _hear_connection(self, worker: WorkerHandle, message: Message, descriptors: list[int]) -> None:
-        self._broker.hear(worker, message, descriptors, self._now())
-
-    def _note_ready(self, worker: WorkerHandle, message: Ready) -> None:
-        cluster = self._cluster
-        worker.step(WorkerEvent.BOOTED)
-        worker.ready_at, worker.methods = self._now(), message.methods
-        cluster.restarts.note_ready()
-        logger.info("Worker ready (pid: %d, slot: %d)", worker.pid, worker.slot)
-        if cluster.staged is not None and cluster.staged.candidate is worker:
-            self._reloading.commit(self._now())
-        if not (cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)):
-            self._roster.say(worker, Accept())
-        if cluster.options.rebalance:
-            self._broker.even_out()
-
-    def _note_end(self, worker: WorkerHandle, exit_: system.Exit) -> None:
-        cluster = self._cluster
-        self._broker.note_gone(worker)
-        if worker.is_expected_to_end or cluster.is_stopping:
-            logger.info("Worker exiting (pid: %d)", worker.pid)
-            return
-        reason = _reason(worker, exit_)
-        ready_for = None if worker.ready_at is None else self._now() - worker.ready_at
-        pause = cluster.restarts.note_death(exit_, ready_for, self._now())
-        what = "could not boot" if worker.ready_at is None else "died"
-        logger.error("Worker (pid: %d) %s: %s", worker.pid, what, reason)
-        if pause:
-            logger.error("Workers die in a loop: the next one starts in %g seconds", pause)
-        if worker.ready_at is None or cluster.phase is Phase.STANDBY:
-            cluster.failure, cluster.failed_at = reason, self._now()
-            cluster.is_service_at_fault = worker.boot_failure is not None and worker.boot_failure.stage == "service"
-            self._reloading.note_failed_boot(worker, reason)
 
     # -- performing
 
@@ -340,9 +297,3 @@ class Supervisor:
         logger.error("%s", text)
         if self._cluster.logs.log_descriptor != 2:
             say(f"rpccluster: {text}")
-
-
-def _reason(worker: WorkerHandle, exit_: system.Exit) -> str:
-    if worker.boot_failure is not None:
-        return worker.boot_failure.text
-    return "it hung" if worker.kill_reason == HUNG else str(exit_)

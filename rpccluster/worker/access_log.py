@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from rpccluster.log import escaped
 from rpccluster.worker.dispatch import error_text
-from rpccluster.worker.engine import present_call
+from rpccluster.worker.runner import present_call
 
 __all__ = ["logged"]
 

@@ -11,32 +11,23 @@ import contextlib
 import logging
 import socket
 from time import monotonic
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from rpccluster.errors import LimitExceeded, ProtocolError
 from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import logger
-from rpccluster.protocol.codec import make_packer
-from rpccluster.protocol.shared import Packed, Partial, Undecodable
+from rpccluster.protocol.shared import Partial, Undecodable
 from rpccluster.worker.common import RECEIVE_MORE_BYTES, Common
 from rpccluster.worker.connection_states import TRANSITIONS, Event, Pause, State, next_state
+from rpccluster.worker.given import Given, packed_again
 from rpccluster.worker.output import HIGH_WATER_BYTES, Output
 
-__all__ = ["Connection", "Given"]
+__all__ = ["Connection"]
 
 RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
 LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
 _READ = 1
-
-
-class Given(NamedTuple):
-    """What a connection is made of beside its socket; see `rpccluster.ipc.messages.Give`."""
-
-    address: Any
-    is_eof: bool
-    input: bytes
-    output: bytes
 
 
 class Connection(Output):
@@ -291,7 +282,7 @@ class Connection(Output):
         does, and has changed nothing.
         """
         self.flush()
-        messages = _packed_again([*self._deferred, *waiting])
+        messages = packed_again([*self._deferred, *waiting])
         rest = self._partial.data if self._partial is not None else b""
         output = self._unsent.content() if self._unsent is not None else b""
         given = Given(self._address, self._state is State.HALF_CLOSED, b"".join([*messages, rest]), output)
@@ -308,14 +299,3 @@ class Connection(Output):
             self._take_in(given.input, None)
         if given.is_eof and not self.is_closed:
             self._stop_reading(Event.PEER_ENDED)
-
-
-def _packed_again(messages: list[Any]) -> list[bytes | Packed]:
-    """The bytes of messages that have not begun. Raises the error that stands for one that never will."""
-    pack = make_packer().pack
-    again: list[bytes | Packed] = []
-    for message in messages:
-        if isinstance(message, ProtocolError):
-            raise message
-        again.append(message if type(message) is Packed else pack(message))
-    return again

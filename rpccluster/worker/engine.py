@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, Callable
 
 import gevent
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
@@ -36,8 +36,9 @@ from rpccluster.protocol.messages import (
 from rpccluster.protocol.shared import Packed
 from rpccluster.worker.caller import Batch, Call, Caller
 from rpccluster.worker.dispatch import Registry, error_text, is_misfit, message_of, not_found_text
+from rpccluster.worker.runner import Runner, WorkerRetired, present_call
 
-__all__ = ["Engine", "WorkerRetired", "present_call"]
+__all__ = ["Engine"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 CLOCK_EVERY = 8  # calls between two looks at the clock
@@ -47,11 +48,6 @@ _RUNNING_METHOD = int(Cell.RUNNING_METHOD)
 _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
 _ERRORS = int(Cell.ERRORS)
-
-
-class WorkerRetired(BaseException):
-    """Thrown into a method that still runs when its worker's ``graceful_timeout`` is over; not an Exception, so
-    that a method's own handling of errors lets it through. Callers know it by its name."""
 
 
 class Engine:
@@ -78,8 +74,8 @@ class Engine:
         self._ready: deque[Batch] = deque()
         self.enqueue = self._ready.append
         self.begun = 0  # calls that were ever queued and not put off
-        self._idle: list[_Runner] = []
-        self._runners: set[_Runner] = set()
+        self._idle: list[Runner] = []
+        self._runners: set[Runner] = set()
         self._dirty: list[Caller] = []
         self._starved: set[Caller] = set()
         self._epoch = 0
@@ -150,7 +146,8 @@ class Engine:
     def running_method(self) -> int:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""
         call = present_call()
-        return self._registry.table.get(call[1][-2], (None, 0))[1] if call is not None else 0
+        name = call[1][-2] if call is not None and type(call[1]) is list and len(call[1]) >= 3 else None
+        return self._registry.table[name][1] if type(name) is str and name in self._registry.table else 0
 
     # -- the loop's side: runs in the hub, never blocks
 
@@ -188,7 +185,7 @@ class Engine:
         """One more idle runner; False when there are as many as there may be."""
         self.is_starved = len(self._runners) >= self._max_greenlets
         if not self.is_starved:
-            runner = _Runner(self, self._hub)
+            runner = Runner(self._run, self._hub)
             self._runners.add(runner)
             self._idle.append(runner)
         return not self.is_starved
@@ -226,7 +223,7 @@ class Engine:
                 self.schedule()
             park()
 
-    def _take_calls(self, runner: _Runner, epoch: int) -> None:
+    def _take_calls(self, runner: Runner, epoch: int) -> None:
         """Run call after call. The hot path: what stands here is paid by every call, hence its length.
 
         A batch is an iterator, and the first in the queue until it is used up: when a call of it blocks, the next
@@ -280,7 +277,7 @@ class Engine:
                     before_clock = CLOCK_EVERY
             ready.popleft()
 
-    def _take_other(self, runner: _Runner, connection: Caller, message: Any) -> None:
+    def _take_other(self, runner: Runner, connection: Caller, message: Any) -> None:
         """Run a notification, or what was not decoded yet; whatever else a peer sent ends its connection."""
         try:
             if type(message) is Packed:
@@ -315,22 +312,3 @@ class Engine:
         text = error_text(raised)
         logger.warning("Method %s failed for %s: %s", escaped(name), connection.peer, escaped(text), exc_info=raised)
         return text
-
-
-class _Runner(greenlet):
-    """A greenlet that runs calls, one after another; ``message`` is the one it is at, unless it waits to be needed."""
-
-    __slots__ = ("connection", "message")
-
-    def __init__(self, engine: Engine, hub: greenlet) -> None:
-        super().__init__(engine._run, parent=hub)
-        self.connection: Caller | None = None
-        self.message: Any = None
-
-
-def present_call() -> Call | None:
-    """The call that the present greenlet runs, None if it runs none."""
-    runner = getcurrent()
-    if not isinstance(runner, _Runner) or runner.connection is None:
-        return None
-    return runner.connection, runner.message

@@ -22,9 +22,10 @@ from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, R
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
-from rpccluster.worker.connection import Connection, Given
+from rpccluster.worker.connection import Connection
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.engine import Engine
+from rpccluster.worker.given import Given
 
 __all__ = ["Handover"]
 

@@ -185,16 +185,16 @@ class Toy(RuleBasedStateMachine):
 
     @invariant()
     def successors_do_not_pile_up(self) -> None:
-        """At most one successor boots beside a worker that serves in its slot; a reload's first one left aside, and
-        those that hang."""
-        serving = {each.slot for each in self.workers if each.is_ready}
+        """At most one successor boots beside a worker that serves in its slot; a reload's first one left aside, those
+        that hang, and those whose slot was vacant until that first one came."""
+        serving = {each.slot: each.generation for each in self.workers if each.is_ready}
         successors = [
             each
             for each in self.workers
             if each.state is WorkerState.BOOTING
             and each is not self.candidate
             and each.is_holding
-            and each.slot in serving
+            and serving.get(each.slot, 0) in range(1, each.generation + 1)
         ]
         assert len({each.slot for each in successors}) <= 1
 

@@ -12,7 +12,7 @@ import gevent.event
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.worker.engine import present_call
+from rpccluster.worker.runner import present_call
 
 from .rig import Gated, Rig, until
 
