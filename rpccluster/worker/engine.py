@@ -282,6 +282,8 @@ class Engine:
         try:
             if type(message) is Packed:
                 message = runner.message = unpack(message)
+            elif isinstance(message, ProtocolError):
+                raise message
             call = to_message(message)
             if isinstance(call, Response):
                 raise ProtocolError("found a response, expected calls alone")

@@ -132,6 +132,38 @@ def test_bytes_that_are_not_messagepack_rpc_close_the_connection(
     assert rig.engine.is_quiet
 
 
+@pytest.mark.parametrize("garbage", [b"\xc1", b"\x05", b"\x94\x01\x01\xc0\xc0", b"\x81\x80\x01"], ids=repr)
+@pytest.mark.parametrize("size", [0, 20_000], ids=["in one piece", "in many"])
+def test_what_comes_before_garbage_is_answered_and_what_comes_behind_is_not_run(
+    rig: Rig, garbage: bytes, size: int
+) -> None:
+    """However much there is of it, and whether decoding fails or what was decoded is no message."""
+    peer = rig.connect()
+    before = b"".join(msgpack.packb([0, number, "echo", [[number, "x" * size]]]) for number in range(3))
+    peer.send(before + garbage)
+    peer.send(msgpack.packb([0, 9, "echo", ["behind"]]))
+    peer.wait_end()
+    assert [reply[1] for reply in peer.replies] == [0, 1, 2]
+    assert "behind" not in rig.service.began
+    assert rig.limit_counts() == {"not_messagepack_rpc": 1}
+
+
+def test_what_passes_a_limit_is_counted(make_rig: Callable[..., Rig]) -> None:
+    """By the option's name; the connection ends."""
+    rig = make_rig(max_message_size=10_000, max_depth=10)
+    for attack in (
+        b"\x94\x00\x01\xa4echo\x91" + b"\x91" * 9 + b"\xc0",
+        b"\x94\x00\x01\xa4echo\x91" + b"\xdc\x00\x10" * 9,
+        b"\x94\x00\x01\xa4echo\x91\xc6\xff\xff\xff\xff",
+        b"\x94\x00\x01\xa4echo\x91\xdd\xff\xff\xff\xff",
+    ):
+        peer = rig.connect()
+        peer.send(attack)
+        peer.wait_end()
+        assert peer.replies == []
+    assert rig.limit_counts() == {"max_depth": 2, "max_message_size": 2}
+
+
 def test_calls_before_the_garbage_are_not_left_in_the_queue(rig: Rig) -> None:
     """They run, or are gone; in any case the worker comes to rest and its log has one line."""
     for garbage in (b"\xc1", b"\x05", b"\x94\x01\x01\xc0\xc0", b"\x05\x05\xc1"):
