@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from dataclasses import dataclass
 from typing import Any
 
@@ -257,6 +256,7 @@ def test_the_depth_is_judged_alike_however_a_message_arrives(message: Message, d
 )
 def test_declared_lengths_cost_nothing(attack: bytes) -> None:
     """Many streams that each declare millions of values keep little more than their bytes."""
+    tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
     decoder = decoder_of(16 << 20)
     kept = [decoder.decode(attack)[1]]
     tracemalloc.start()
