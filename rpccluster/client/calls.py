@@ -264,7 +264,7 @@ class Calls:
 
     def forget(self, call: Call) -> bool:
         """Nobody waits for ``call`` any more: its reply is dropped when it comes. False if it had ended before."""
-        if self._table.pop(call.msgid, None) is None:
+        if call.state is not _PENDING or self._table.pop(call.msgid, None) is None:  # its msgid may be another's by now
             return False
         self._abandoned.add(call.msgid)
         call.state = CallState.ABANDONED

@@ -217,6 +217,16 @@ class TestDeadlines:
         assert calls.expire(9.0) == []
         assert call.result() == "x"
 
+    def test_the_deadline_of_one_who_had_the_msgid_before(self) -> None:
+        """When a call was answered and another has its msgid, the first one's deadline is not the other's."""
+        calls = Calls(1 << 20, msgids=1)
+        calls.watch(begin(calls, 5.0))
+        calls.receive(reply(0, "first"))
+        other = begin(calls, 99.0)
+        assert (other.msgid, calls.expire(9.0)) == (0, [])
+        assert calls.receive(reply(0, "second")) == [other]
+        assert other.result() == "second"
+
     def test_many_ended_calls_are_forgotten(self, calls: Calls) -> None:
         """A million short calls with a long timeout do not pile up."""
         for _ in range(2000):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
@@ -11,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from rpccluster.client.calls import Call, Calls, CallState
 from rpccluster.errors import CallTimeout, Lost, NotSent, RemoteError
 
+from .mixed import FULL_SCALE
 from .servers import reply
 
 MSGIDS = 8  # few, so that they go round
@@ -124,5 +126,5 @@ class Core(RuleBasedStateMachine):
             assert all(call.state is CallState.PENDING for call in self.waiting)
 
 
-TestCore = Core.TestCase
-TestCore.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCore = pytest.mark.timeout(900)(Core.TestCase)
+TestCore.settings = settings(max_examples=5000 if FULL_SCALE else 150, stateful_step_count=40, deadline=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -17,42 +16,15 @@ import pytest
 from rpccluster.client import Client, Pool
 from rpccluster.errors import Lost
 
+from .mixed import mixed_calls_of_threads
 from .servers import Server
 
-#: 1.0 is what the promise says: 100,000 calls. Less by default, so that the suite stays short.
-SCALE = float(os.environ.get("RPCCLUSTER_TEST_SCALE", "0.2"))
-CALLS = int(100_000 * SCALE)
-
-
-def mixed_calls(client: Client, worker: int, count: int) -> int:
-    """Make ``count`` calls of mixed length and kind; return how many had a result that is not their own."""
-    dice = random.Random(worker)
-    wrong = 0
-    for number in range(count):
-        value = [worker, number, "x" * dice.choice([0, 1, 10, 100, 1000, 10_000])]
-        kind = dice.random()
-        if kind < 0.02:
-            wrong += client.call("linger", 0.0005, value) != value
-        elif kind < 0.06:
-            wrong += client.call_async("echo", value).result(20) != value
-        else:
-            wrong += client.call("echo", value) != value
-    return wrong
+CALLS = 20_000
 
 
 def test_threads(client: Client, server: Server) -> None:
     """8 threads share one client: every result is its own call's, over one connection."""
-    wrong: list[int] = []
-
-    def work(worker: int) -> None:
-        wrong.append(mixed_calls(client, worker, CALLS // 8))
-
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(100)
-    assert wrong == [0] * 8
+    assert mixed_calls_of_threads(client, CALLS) == [0] * 8
     assert server.connections == 1
 
 
@@ -60,7 +32,7 @@ GREENLETS = """
 import gevent.monkey
 gevent.monkey.patch_all()
 import gevent, sys
-from client.test_client_sharing import mixed_calls
+from client.mixed import mixed_calls
 from rpccluster.client import Client
 with Client(sys.argv[1], timeout=60) as client:
     jobs = [gevent.spawn(mixed_calls, client, worker, int(sys.argv[2]) // 200) for worker in range(200)]

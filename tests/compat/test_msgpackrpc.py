@@ -23,46 +23,10 @@ import rpccluster.compat.msgpackrpc as msgpackrpc
 from rpccluster.compat.msgpackrpc import error
 from rpccluster.errors import RPCClusterError
 
-SERVER = """
-import socket, sys, types
-helper = sys.modules["helper"] = types.ModuleType("helper")
-sys.path.insert(0, sys.argv[1])
-import msgpackrpc, test_msgpackrpc
-from msgpackrpc.transport import tcp
-
-class Service(test_msgpackrpc.TestMessagePackRPC.TestServer):
-    def echo(self, value):
-        return value
-
-listener = socket.socket()
-listener.bind(("127.0.0.1", 0))
-listener.listen(64)
-listener.setblocking(False)
-server = msgpackrpc.Server(Service())
-transport = tcp.ServerTransport(msgpackrpc.Address("127.0.0.1", 0))
-transport._server = server
-tcp.MessagePackServer(transport, io_loop=server._loop._ioloop, encodings=("utf-8", None)).add_socket(listener)
-print(listener.getsockname()[1], flush=True)
-server.start()
-"""
-
 
 def unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def port(old_library: str, old_tests: Path) -> Iterator[int]:
-    """The port of the old library's server, with the service of its own tests and two methods more."""
-    process = subprocess.Popen([old_library, "-c", SERVER, str(old_tests.parent)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @pytest.fixture
