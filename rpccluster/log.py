@@ -12,8 +12,12 @@ import logging
 import os
 import sys
 import time
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from rpccluster.failure import error_text
 from rpccluster.system import umasked
 
 __all__ = ["FORMAT", "LEVELS", "LogFiles", "escaped", "logger"]
@@ -26,12 +30,26 @@ logger = logging.getLogger("rpccluster")
 
 _STDOUT, _STDERR = 1, 2
 _LONGEST = 200
+_LONGEST_TRACEBACK = 20_000
+_LONGEST_MESSAGE = 1_000  # of an exception, in its traceback
+_MOST_CHAINED = 8  # exceptions that are shown of a chain, and calls of each
+_MOST_CALLS = 30
+_CAUSE = "The above exception was the direct cause of the following exception:"  # Python's own words
+_CONTEXT = "During handling of the above exception, another exception occurred:"
 _escape = codecs.getencoder("unicode_escape")  # looked up once: a worker may have no right to read codecs later
 
 
 class _Formatter(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(record.created))
+
+    def formatException(self, ei: Any) -> str:
+        """As Python's own, but bounded, and none of its lines is made up by the exception."""
+        try:
+            shown = "\n".join(_traceback_lines(ei[1]))
+        except BaseException:  # it comes from anywhere, and a log line must harm nobody
+            return "(its traceback cannot be had)"
+        return shown if len(shown) <= _LONGEST_TRACEBACK else shown[:_LONGEST_TRACEBACK] + "…"
 
 
 class _DescriptorHandler(logging.Handler):
@@ -143,6 +161,26 @@ def set_up_logging(descriptor: int, level: str) -> None:
     root.addHandler(_DescriptorHandler(descriptor))
     root.setLevel(LEVELS[level])
     logging.captureWarnings(True)
+
+
+def _traceback_lines(error: BaseException | None) -> Iterator[str]:
+    links: list[tuple[BaseException, str]] = []
+    link = ""
+    while error is not None and len(links) < _MOST_CHAINED:
+        links.append((error, link))
+        if error.__cause__ is not None:
+            error, link = error.__cause__, _CAUSE
+        else:
+            error, link = None if error.__suppress_context__ else error.__context__, _CONTEXT
+    if error is not None:
+        yield "(more exceptions came before)"
+    for each, link in reversed(links):
+        yield "Traceback (most recent call last):"
+        for entry in traceback.format_tb(each.__traceback__, -_MOST_CALLS):
+            yield from (escaped(line) for line in entry.rstrip("\n").split("\n"))
+        yield escaped(error_text(each), _LONGEST_MESSAGE)
+        if link:
+            yield link
 
 
 def say(text: str) -> None:

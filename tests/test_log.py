@@ -279,3 +279,71 @@ def test_escaped_text_can_always_be_shown(text: str) -> None:
 def test_this_process_was_left_alone() -> None:
     """The tests above set up logging in processes of their own."""
     assert not any(type(handler).__name__ == "_DescriptorHandler" for handler in logging.getLogger().handlers)
+
+
+# -- tracebacks
+
+
+def test_a_traceback_is_shown_as_python_does() -> None:
+    """Its calls, the exception, and those before it."""
+    shown = logged(
+        "def inner(): raise KeyError('x')\n"
+        "try:\n"
+        "    try: inner()\n"
+        "    except KeyError as error: raise ValueError('y') from error\n"
+        "except ValueError as error:\n"
+        "    try: raise RuntimeError('z')\n"
+        "    except RuntimeError: logger.warning('failed', exc_info=True)\n"
+    )
+    lines = [line for line in shown.splitlines() if not line.startswith("    ")]
+    assert LINE.fullmatch(lines[0]).group(3) == "failed"  # type: ignore[union-attr]
+    assert lines[1:] == [
+        "Traceback (most recent call last):",
+        '  File "<string>", line 4, in <module>',
+        '  File "<string>", line 2, in inner',
+        "KeyError: 'x'",
+        "The above exception was the direct cause of the following exception:",
+        "Traceback (most recent call last):",
+        '  File "<string>", line 5, in <module>',
+        "ValueError: y",
+        "During handling of the above exception, another exception occurred:",
+        "Traceback (most recent call last):",
+        '  File "<string>", line 7, in <module>',
+        "RuntimeError: z",
+    ]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "error = ValueError('a\\n[2026-01-01 00:00:00 +0000] [1] [INFO] forged\\x1b[2J\\ud800')",
+        "error = ValueError('x' * 10_000_000)",
+        "error = type('a\\n[2026-01-01 00:00:00 +0000] [1] [INFO] forged', (Exception,), {})('x')",
+        "class Silent(Exception):\n    def __str__(self): raise SystemExit\nerror = Silent()",
+        "class Silent(Exception):\n    def __repr__(self): raise KeyboardInterrupt\nerror = Silent()",
+        "class Noted(Exception):\n    __notes__ = property(lambda self: 1 / 0)\nerror = Noted()",
+        "class Loose(Exception):\n    __cause__ = property(lambda self: 1 / 0)\nerror = Loose()",
+        "error = None\nfor _ in range(100_000): last, error = error, ValueError(); error.__cause__ = last",
+        "error = ValueError('x'); error.__cause__ = KeyError(); error.__cause__.__cause__ = error",
+        "def deeper(): deeper()\ntry: deeper()\nexcept RecursionError as caught: error = caught",
+        "def one(): two()\ndef two(): one()\ntry: one()\nexcept RecursionError as caught: error = caught",
+        "error = MemoryError()",
+        "error = SystemExit(3)",
+    ],
+)
+def test_no_exception_can_spoil_the_log(make: str) -> None:
+    """Whatever its name, its text, its causes: a bounded number of bounded lines, none forged, and the log goes on."""
+    program = (
+        f"{make}\n"
+        "try: raise error\n"
+        "except BaseException: logger.warning('failed', exc_info=True)\n"
+        "logger.info('next')"
+    )
+    shown = logged(program)
+    assert len(shown) < 25_000
+    first, *lines, last = shown.splitlines()
+    assert LINE.fullmatch(first), first
+    assert LINE.fullmatch(last), last
+    assert lines
+    assert not any(LINE.match(line) for line in lines)
+    assert all(line.isprintable() and len(line) <= 1_010 for line in lines)

@@ -32,7 +32,7 @@ REST_SECONDS = 0.5  # until the next try to accept, when there was no descriptor
 _ACCEPTS_A_TURN = 16
 _MESSAGE_BYTES = 4_096
 _MESSAGE_DEPTH = 10
-_RECEIVE_BYTES = 16_384
+_RECEIVE_BYTES = 2_048  # decoded at once: some hundred tiny messages may wait for their turn
 
 #: A method of the control socket: params and where the answer goes.
 Method = Callable[["list[Any]", "Answer"], None]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rpccluster.errors import StartError
+from rpccluster.log import logger
 from rpccluster.master.control import ControlServer, Method
 from rpccluster.master.listeners import Listener, close_listeners
 from rpccluster.master.loop import Loop
@@ -48,7 +50,10 @@ class Holdings:
         """The old master has left: all is ours."""
         self._is_owner = True
         if self.pidfile is not None:
-            self.pidfile.write(pid)
+            try:
+                self.pidfile.write(pid)
+            except StartError as error:  # too late for a fault: the lock is ours, and counts
+                logger.error("%s", error)
         self.serve(methods)
 
     def leave(self) -> None:

@@ -45,9 +45,12 @@ class Pidfile:
         return cls(path, descriptor)
 
     def write(self, pid: int) -> None:
-        """Write ``pid`` in place."""
+        """Write ``pid`` in place. Raises `StartError` if the disk is full."""
         data = b"%d\n" % pid
-        os.pwrite(self.descriptor, data, 0)
+        try:
+            os.pwrite(self.descriptor, data, 0)
+        except OSError as error:
+            raise StartError(f"cannot write the pidfile {self.path}: {error.strerror}") from error
         os.ftruncate(self.descriptor, len(data))
 
     def clear(self) -> None:

@@ -11,14 +11,19 @@ import contextlib
 import enum
 import errno
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from time import monotonic, monotonic_ns
 from typing import Any, Callable
 
+from gevent.monkey import get_original
+
+from rpccluster.address import TCPAddress
 from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, RowState, Scoreboard
 from rpccluster.log import logger
+from rpccluster.worker.limits import Limits
 
 __all__ = ["AcceptLock", "Acceptor", "Turn", "Verdict"]
 
@@ -38,6 +43,7 @@ _ACCEPTING = int(RowState.ACCEPTING)
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _READ = 1
+_close = get_original("os", "close")  # at once: gevent's own waits for the loop
 
 
 class Verdict(enum.Enum):
@@ -158,6 +164,7 @@ class Acceptor:
         scoreboard: Scoreboard,
         row_number: int,
         lock: AcceptLock | None,
+        limits: Limits,
     ) -> None:
         self._listeners = listeners
         self._serve = serve
@@ -165,6 +172,8 @@ class Acceptor:
         self._row = scoreboard.row(row_number)
         self._turn = Turn(scoreboard, row_number)
         self._lock = lock
+        self._limits = limits
+        self._is_known_full = False
         self._reserve: int | None = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._watchers = [loop.io(listener.fileno(), _READ) for listener in listeners]
         # Repeating and started by again(): libev forgets the time of a timer that fires once.
@@ -209,7 +218,7 @@ class Acceptor:
     def _accept_all(self, listener: socket.socket) -> None:
         for _ in range(BATCH):
             if self._turn.is_full():
-                self._leave_alone(self._rest)
+                self._rest_full()
                 return
             if not self._accept(listener):
                 return
@@ -218,13 +227,21 @@ class Acceptor:
         for taken in range(BATCH):  # then the loop comes back at once
             verdict = self._turn.look(monotonic(), monotonic_ns(), is_burst=taken > 0)
             if verdict is Verdict.FULL:
-                self._leave_alone(self._rest)
+                self._rest_full()
                 return
             if verdict is Verdict.WAIT:
                 self._leave_alone(self._pause)
                 return
             if not self._accept_locked(listener, verdict):
                 return
+
+    def _rest_full(self) -> None:
+        """Connections wait, and this worker has as many as it may have; told once until it accepts again."""
+        if not self._is_known_full:
+            self._is_known_full = True
+            most = self._row[Cell.CONNECTION_LIMIT]
+            self._limits.note(Cell.WORKER_CONNECTIONS, "Leaving connections waiting", f"{most} are open here")
+        self._leave_alone(self._rest)
 
     def _leave_alone(self, timer: Any) -> None:
         """Stop watching the listeners for as long as ``timer`` says: readable as they are, they would only wake us."""
@@ -255,6 +272,7 @@ class Acceptor:
             return False
         self._scoreboard.count_accept()
         self._row[Cell.ACCEPTED] += 1
+        self._is_known_full = False
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)
         self._serve(sock, peer)
@@ -262,11 +280,20 @@ class Acceptor:
 
     def _failed(self, listener: socket.socket, error: OSError) -> None:
         """accept(2) failed. Out of descriptors: close the one that waits, by the reserve, and rest for a moment."""
-        logger.error("Cannot accept a connection: %s", error)
-        if error.errno in _EXHAUSTED and self._reserve is not None:
-            os.close(self._reserve)
-            with contextlib.suppress(OSError):
-                os.close(listener._accept()[0])  # type: ignore[attr-defined]
-            with contextlib.suppress(OSError):
-                self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._leave_alone(self._rest)
+        if error.errno in _EXHAUSTED:
+            self._limits.note(Cell.DESCRIPTORS, f"Refusing {self._refuse(listener)}", str(error), logging.WARNING)
+        else:
+            logger.error("Cannot accept a connection: %s", error)
+
+    def _refuse(self, listener: socket.socket) -> str:
+        """Close the connection that waits, if there is a reserve to take it by. Returns whose it was."""
+        reserve, self._reserve, peer = self._reserve, None, None
+        if reserve is not None:
+            _close(reserve)
+        with contextlib.suppress(OSError):
+            descriptor, peer = listener._accept()  # type: ignore[attr-defined]
+            _close(descriptor)
+        with contextlib.suppress(OSError):
+            self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        return f"the connection of {TCPAddress(*peer[:2])}" if peer else "a connection"

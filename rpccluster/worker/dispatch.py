@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from rpccluster.errors import ServiceUnfit
+from rpccluster.failure import error_text, message_of
 from rpccluster.service import RPCMark, Service
 
 __all__ = ["Method", "Registry", "error_text", "is_misfit", "message_of", "not_found_text"]
-
-_LONGEST_MESSAGE = 10_000
 
 #: Turns a function and its limit in seconds, 0 for none, into what is run for a call.
 Wrap = Callable[[Callable[..., Any], float], Callable[..., Any]]
@@ -99,30 +98,12 @@ def not_found_text(name: object) -> str:
     return f"'{name}' method not found"
 
 
-def error_text(error: BaseException) -> str:
-    """``"ExceptionClass: message"``, whatever the exception's own ``__str__`` does; fit to be packed."""
-    return f"{type(error).__name__}: {message_of(error)}"
-
-
-def message_of(error: BaseException) -> str:
-    """The message alone, cut to a sensible length; characters that no str on the wire can hold are escaped."""
-    try:
-        message = str(error)[:_LONGEST_MESSAGE]
-    except BaseException:
-        return "(its message cannot be had)"
-    try:
-        message.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return message.encode("utf-8", "backslashreplace").decode()
-    return message
-
-
 def is_misfit(method: Method, params: list[Any]) -> bool:
     """Whether ``params`` do not fit the method's signature."""
     try:
         inspect.signature(method.plain).bind(*params)
     except TypeError:
         return True
-    except ValueError:  # a builtin that tells no signature
+    except Exception:  # a builtin that tells no signature, a service's object with one of its own
         return False
     return False

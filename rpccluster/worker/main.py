@@ -14,13 +14,14 @@ import signal
 import traceback
 
 import gevent
+import gevent.hub
 from gevent import monkey
 
 from rpccluster import system
 from rpccluster.errors import RPCClusterError
 from rpccluster.ipc.assignment import Assignment
 from rpccluster.ipc.messages import BootFailed
-from rpccluster.log import logger, set_up_logging
+from rpccluster.log import escaped, logger, set_up_logging
 from rpccluster.privileges import become, identity_of
 from rpccluster.worker.dispatch import error_text
 
@@ -90,7 +91,23 @@ def _load_ourselves() -> None:
     import rpccluster.worker.loading
     import rpccluster.worker.server  # noqa: F401
 
-    gevent.get_hub()
+    _go_on_whatever_fails(gevent.get_hub())
+
+
+def _go_on_whatever_fails(hub: gevent.hub.Hub) -> None:
+    """A greenlet that a method has spawned ends with an error: that is logged like one of a method, and nothing more.
+
+    gevent would print it, which a full disk makes fail in turn, and leave the loop for a SystemExit.
+    """
+    handle_error = hub.handle_error
+
+    def log_error(context: object, kind: type[BaseException], error: BaseException, trace: object) -> None:
+        if context is None or kind is gevent.hub.HubDestroyed:  # the loop itself is at its end
+            handle_error(context, kind, error, trace)
+        elif not issubclass(kind, hub.NOT_ERROR):
+            logger.error("A greenlet failed: %s", escaped(error_text(error)), exc_info=error)
+
+    hub.handle_error = log_error
 
 
 def _set_signals() -> None:

@@ -92,6 +92,7 @@ class Server:
             assignment.scoreboard,
             assignment.row_number,
             AcceptLock(assignment.accept_lock) if options.accept_lock else None,
+            self._limits,
         )
         self._watchers = self._make_watchers()
         if isinstance(service, Service):
@@ -113,8 +114,7 @@ class Server:
     def serve(self) -> int:
         """Serve until retired. Returns the exit code."""
         options = self._assignment.options
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._row[Cell.CONNECTION_LIMIT] = min(options.worker_connections, max(1, descriptors - RESERVED_DESCRIPTORS))
+        self._row[Cell.CONNECTION_LIMIT] = min(options.worker_connections, _room_for_connections())
         system.keep_freed_memory(KEPT_BYTES)
         gc.collect()
         if hasattr(gc, "freeze"):  # not PyPy's
@@ -232,3 +232,9 @@ class Server:
             self._handover.stop()
             self._handover.tell(self._retired_at)
             self._finished.set()
+
+
+def _room_for_connections() -> int:
+    """How many leave descriptors for everything else; where there are few, half of them."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2))

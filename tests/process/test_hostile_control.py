@@ -90,6 +90,7 @@ HOSTILE = {
     "no messages": b"\xc0" * 100_000,
     "nested 100,000 deep": b"\x91" * 100_000,
     "nested beginnings of long arrays": b"\xdc\xff\xff" * 500,
+    "nested beginnings of shorter arrays": b"\xdc\x0f\xff" * 1_300,
     "a million long arrays": b"\xdd\xff\xff\xff\xff" * 1_000_000,
     "a string of 4 GiB": b"\x94\x00\x01\xdb\xff\xff\xff\xff" + bytes(1_000_000),
     "a message that never ends": b"\x94\x00\x01\xa4stop\xdc\xff\xff" + b"\x01" * 60_000,

@@ -12,8 +12,10 @@ import tempfile
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
+from rpccluster.rate_limit import LogLimiter
 from rpccluster.testing import wait_until
 from rpccluster.worker.acceptor import PAUSE_SECONDS, REST_SECONDS, AcceptLock, Acceptor
+from rpccluster.worker.limits import Limits
 
 
 class Watcher:
@@ -68,7 +70,8 @@ class Rig:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
-        self.acceptor = Acceptor(self.loop, [self.listener], self.serve, self.scoreboard, 0, lock)
+        limits = Limits(self.row.cells, LogLimiter(0.0))
+        self.acceptor = Acceptor(self.loop, [self.listener], self.serve, self.scoreboard, 0, lock, limits)
         self.acceptor.start()
 
     def serve(self, sock, peer):
@@ -215,7 +218,23 @@ def test_a_full_worker_rests(rig, lock_file, has_lock):
     assert len(full.served) == 3
 
 
-def test_without_descriptors_it_refuses_one_and_rests(rig):
+def test_being_full_is_counted_once_until_it_accepts_again(rig, caplog):
+    """However often it looks while connections wait."""
+    caplog.set_level("INFO")
+    full = rig(limit=2)
+    full.connect(4)
+    for _ in range(5):
+        full.io.fire()
+        full.rest.fire()
+    assert full.row[Cell.WORKER_CONNECTIONS] == 1
+    assert caplog.messages == ["Leaving connections waiting: 2 are open here"]
+    full.row[Cell.CONNECTIONS] = 1
+    full.io.fire()
+    assert len(full.served) == 3
+    assert full.row[Cell.WORKER_CONNECTIONS] == 2
+
+
+def test_without_descriptors_it_refuses_one_and_rests(rig, caplog):
     """Out of descriptors: the caller that waits is closed by way of the reserve, and the loop is not spun."""
     short = rig()
     short.connect()
@@ -228,6 +247,9 @@ def test_without_descriptors_it_refuses_one_and_rests(rig):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         os.close(taken)
     assert not short.served
+    assert short.row[Cell.DESCRIPTORS] == 1
+    peer = f"tcp://127.0.0.1:{short.sent[0].getsockname()[1]}"
+    assert caplog.messages == [f"Refusing the connection of {peer}: [Errno 24] Too many open files"]
     short.sent[0].settimeout(5)
     assert short.sent[0].recv(1) == b""
     assert short.rest.is_active
@@ -235,6 +257,33 @@ def test_without_descriptors_it_refuses_one_and_rests(rig):
     short.connect()
     short.io.fire()
     assert len(short.served) == 1
+
+
+def test_a_reserve_that_is_lost_is_had_again(rig):
+    """Another takes the last descriptor while the reserve is used: nothing that is another's is closed later."""
+    short = rig()
+    short.connect(2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reserve = short.acceptor._reserve
+    os.close(reserve)
+    os.dup2(0, reserve)  # as if ours
+    short.acceptor._reserve = None
+    taken = os.dup(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken, hard))
+    try:
+        short.io.fire()
+        short.rest.fire()
+        short.io.fire()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(taken)
+    os.fstat(reserve)
+    assert not short.served
+    assert short.row[Cell.DESCRIPTORS] == 2
+    short.rest.fire()
+    short.io.fire()
+    assert len(short.served) == 2
+    os.close(reserve)
 
 
 def test_stopped_it_watches_nothing_and_closes_its_listeners(rig):
@@ -260,7 +309,8 @@ def test_waiting_costs_one_look_a_pause(lock_file):
         listener.setblocking(False)
         loop, served = gevent.get_hub().loop, []
         lock = AcceptLock(lock_file.fileno())
-        acceptor = Acceptor(loop, [listener], lambda sock, peer: served.append(sock), scoreboard, 0, lock)
+        limits = Limits(scoreboard.row(0).cells, LogLimiter())
+        acceptor = Acceptor(loop, [listener], lambda sock, peer: served.append(sock), scoreboard, 0, lock, limits)
         acceptor.start()
         looks = 50
         for _ in range(looks):

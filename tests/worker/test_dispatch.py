@@ -8,13 +8,11 @@ from typing import Any, Callable
 
 import msgpack
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rpccluster.demo import Demo
 from rpccluster.errors import ServiceUnfit
 from rpccluster.service import Service, WorkerInfo, rpc
-from rpccluster.worker.dispatch import Method, Registry, error_text, is_misfit, not_found_text
+from rpccluster.worker.dispatch import Method, Registry, is_misfit, not_found_text
 
 RESERVED = ["rpc.ping", "rpc.discover"]
 
@@ -238,50 +236,6 @@ def test_the_words_for_an_unknown_method_are_msgpackrpcs() -> None:
     assert not_found_text("it's") == "'it's' method not found"
 
 
-class Silent(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no words")
-
-
-class Deadly(Exception):
-    def __str__(self) -> str:
-        raise SystemExit
-
-
-class NotText(Exception):
-    def __str__(self) -> str:
-        return 5  # type: ignore[return-value]
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (ValueError("boom"), "ValueError: boom"),
-        (KeyError("x"), "KeyError: 'x'"),
-        (ValueError(), "ValueError: "),
-        (SystemExit(3), "SystemExit: 3"),
-        (Silent(), "Silent: (its message cannot be had)"),
-        (Deadly(), "Deadly: (its message cannot be had)"),
-        (NotText(), "NotText: (its message cannot be had)"),
-        (ValueError("a\nb"), "ValueError: a\nb"),
-        (ValueError("Grüße \udcff"), "ValueError: Grüße \udcff"),
-        (ValueError("\ud800 lone"), "ValueError: \\ud800 lone"),
-        (ValueError("x" * 20_000), "ValueError: " + "x" * 10_000),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_an_exception_becomes_its_class_and_message(error: BaseException, text: str) -> None:
-    """Whatever its own `__str__` does; and what cannot be sent is escaped."""
-    assert error_text(error) == text
-
-
-@given(st.text(st.characters() | st.characters(categories=["Cs"])))
-def test_every_error_can_be_packed(message: str) -> None:
-    """A lone surrogate in it must not cost the worker a greenlet."""
-    packer = msgpack.Packer(unicode_errors="surrogateescape")
-    packer.pack(error_text(ValueError(message)))
-
-
 def plain(a: int, b: int = 2) -> None: ...
 
 
@@ -298,3 +252,16 @@ def test_a_builtin_that_tells_no_signature_fits() -> None:
     method = Method("min", 1, min, min)
     assert not is_misfit(method, [])
     assert method.signature().startswith("(")
+
+
+def test_a_method_whose_signature_raises_fits() -> None:
+    """What a service's object has to say of itself must not cost the worker a greenlet."""
+
+    class Odd:
+        @property
+        def __signature__(self) -> object:
+            raise RuntimeError("none of yours")
+
+        def __call__(self) -> None: ...
+
+    assert not is_misfit(Method("odd", 1, Odd(), Odd()), [])

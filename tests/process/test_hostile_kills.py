@@ -1,0 +1,109 @@
+"""Workers killed from outside, one after another, under load: a nuisance for their own callers and nobody else."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hardy_callers import SERVICE, HardyCallers
+
+from rpccluster.testing import RunningCluster, wait_until
+
+FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
+SECONDS = 60.0 if FULL_SCALE else 4.0
+PAUSE_SECONDS = 0.2
+LOOK_SECONDS = 0.02
+READY_SECONDS = 10.0  # generous: a start takes its share of a CPU that all others use
+
+
+class Killer:
+    """Kills a random worker that is ready, again and again, and sees when its slot has a successor."""
+
+    def __init__(self, running: RunningCluster, seed: int = 6) -> None:
+        self._running = running
+        self._random = random.Random(seed)
+        self._awaited: dict[int, tuple[float, int]] = {}  # by slot: when its worker was killed, and who that was
+        self.killed: set[int] = set()
+        self.ready_after: list[float] = []
+
+    def run(self, seconds: float) -> None:
+        """Kill for so long, then wait for the last successor."""
+        end_at = next_at = time.monotonic() + PAUSE_SECONDS
+        end_at += seconds
+        while time.monotonic() < end_at or self._awaited:
+            ready = self._look()
+            if ready and next_at < time.monotonic() < end_at:
+                self._kill(*self._random.choice(ready))
+                next_at += PAUSE_SECONDS
+            time.sleep(LOOK_SECONDS)
+
+    def _look(self) -> list[tuple[int, int]]:
+        """Slot and pid of each worker that is ready; notes those that are successors."""
+        workers = self._running.status()["workers"]
+        ready = [(worker["slot"], worker["pid"]) for worker in workers if worker["state"] == "ready"]
+        now = time.monotonic()
+        for slot, pid in ready:
+            if slot in self._awaited and self._awaited[slot][1] != pid:
+                self.ready_after.append(now - self._awaited.pop(slot)[0])
+        assert all(now - killed_at < READY_SECONDS for killed_at, _ in self._awaited.values())
+        return [(slot, pid) for slot, pid in ready if pid not in self.killed]
+
+    def _kill(self, slot: int, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        self.killed.add(pid)
+        self._awaited[slot] = (time.monotonic(), pid)
+
+
+def zombies_of(parent: int) -> Iterator[int]:
+    """Children of a process that have ended and were not reaped."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, of = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state == "Z" and int(of) == parent:
+            yield int(stat.parent.name)
+
+
+def descriptors_of(running: RunningCluster) -> list[int]:
+    """How many the master and each worker have, less a worker's connections."""
+    status = running.status()
+    counts = [len(os.listdir(f"/proc/{status['master']['pid']}/fd"))]
+    for worker in status["workers"]:
+        counts.append(len(os.listdir(f"/proc/{worker['pid']}/fd")) - worker["connections"])
+    return counts
+
+
+@pytest.mark.timeout(240)
+def test_a_worker_killed_every_200_ms(
+    make_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a successor at once, never held back as in a boot loop; only the calls of the killed are lost."""
+    monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
+    # without rebalancing a connection has one worker for life, and what is lost can be laid to its death
+    running = make_cluster(service="hardy:Notes", number_workers=4, rebalance=False)
+    running.write_module("hardy", SERVICE)
+    running.start()
+    descriptors, master = descriptors_of(running), running.master_pid
+    killer = Killer(running)
+    with HardyCallers(running.address, connections=20) as callers:
+        killer.run(SECONDS)
+        wait_until(lambda: callers.oldest_pending_seconds() < 1 or callers.faults, 20, "no call is left to hang")
+    after = sorted(killer.ready_after)
+    median = after[len(after) // 2]
+    print(f"{len(killer.killed)} killed; successors ready after {median:.2f} s, at most {after[-1]:.2f} s")
+    print(f"{callers.answered} calls; {len(callers.lost)} connections lost, {len(callers.uncertain)} calls with them")
+    assert len(killer.killed) > SECONDS  # it was a hail
+    assert median < 1  # promise 2; the worst may have met a busy machine
+    assert callers.faults == []
+    assert [loss for loss in callers.lost if loss.owner not in killer.killed | {0}] == []
+    callers.assert_each_ran_once(tmp_path / "notes")
+    assert "die in a loop" not in running.log_text()
+    assert running.wait_ready()["master"]["pid"] == master
+    wait_until(lambda: not list(zombies_of(master)))
+    wait_until(lambda: descriptors_of(running) == descriptors, what=f"descriptors are {descriptors} again")
