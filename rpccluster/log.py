@@ -62,7 +62,8 @@ class _DescriptorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record) + "\n"
+            # nothing that is logged can pass for another line: what does not begin one is indented
+            line = self.format(record).replace("\n", "\n  ") + "\n"
         except Exception:  # arguments that do not fit: whoever logs them is told, and goes on
             self.handleError(record)
             return

@@ -15,6 +15,7 @@ import pytest
 from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS
 from rpccluster.ipc import messages, scoreboard
+from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import policy, worker_handle
 from rpccluster.master.commands import Commands
 from rpccluster.master.signals import HANDLED
@@ -24,7 +25,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "rpccluster"
 README = CHECKOUT / "README.md"
 INTERNALS = CHECKOUT / "docs" / "internals.md"
-DOCUMENTS = sorted([README, CHECKOUT / "CHANGELOG.md", *(CHECKOUT / "docs").glob("*.md")])
+SECURITY = CHECKOUT / "SECURITY.md"
+DOCUMENTS = sorted([README, SECURITY, CHECKOUT / "CHANGELOG.md", *(CHECKOUT / "docs").glob("*.md")])
 HOSTS = {"github.com", "gunicorn.org", "keepachangelog.com", "semver.org"}
 FOLDERS = "rpccluster|tests|bench|bin|docs|etc|cli|client|config|ipc|master|protocol|worker"
 FOLDERS_OF_ANY_LINUX = {"dev", "etc", "path", "proc", "run", "srv", "sys", "var"}
@@ -157,6 +159,21 @@ def test_the_readmes_commands_exist(command):
         assert not words or words[0] in cli.commands
 
 
+# -- SECURITY.md
+
+
+def test_every_limit_is_told():
+    """Every option that is a number, in the schema's order, with its default; every counter of `status`."""
+    rows = table(SECURITY, "key", "default")
+    limits = [key for key, option in OPTIONS.items() if type(option.default) in (int, float) or key == "number_workers"]
+    assert [names(row["key"])[0] for row in rows if names(row["key"])] == limits
+    for row in rows:
+        for key in names(row["key"]):
+            assert OPTIONS[key].compute or row["default"] == f"`{OPTIONS[key].default_text}`", row
+            assert key not in LIMITS or names(row["counter"]) == [key], row
+    assert sorted(name for row in rows for name in names(row["counter"])) == sorted(LIMITS)
+
+
 # -- docs/internals.md
 
 
@@ -164,9 +181,10 @@ def _value_of(module: str, name: str) -> Any:
     return getattr(importlib.import_module(f"rpccluster.{module}"), name)
 
 
-def test_the_numbers_are_the_codes():
+@pytest.mark.parametrize("document", [INTERNALS, SECURITY], ids=lambda path: path.name)
+def test_the_numbers_are_the_codes(document):
     """Each constant named has that value."""
-    for row in table(INTERNALS, "constant", "module", "value"):
+    for row in table(document, "constant", "module", "value"):
         assert _value_of(names(row["module"])[0], names(row["constant"])[0]) == float(row["value"]), row
 
 

@@ -99,6 +99,14 @@ def test_each_line_is_one_write(tmp_path: Path) -> None:
     assert all(LINE.fullmatch(line) for line in lines)
 
 
+def test_nothing_that_is_logged_can_pass_for_another_line() -> None:
+    """A service may log what its callers sent: what follows a newline is indented."""
+    shown = logged("logging.info('%s', 'a\\n[2026-01-01 00:00:00 +0000] [1] [INFO] forged\\n\\nb')")
+    first, *rest = shown.splitlines()
+    assert LINE.fullmatch(first), first
+    assert rest == ["  [2026-01-01 00:00:00 +0000] [1] [INFO] forged", "  ", "  b"]
+
+
 # -- files
 
 
@@ -295,8 +303,8 @@ def test_a_traceback_is_shown_as_python_does() -> None:
         "    try: raise RuntimeError('z')\n"
         "    except RuntimeError: logger.warning('failed', exc_info=True)\n"
     )
-    lines = [line for line in shown.splitlines() if not line.startswith("    ")]
-    assert LINE.fullmatch(lines[0]).group(3) == "failed"  # type: ignore[union-attr]
+    lines = [line[2:] for line in shown.splitlines() if not line.startswith("      ")]
+    assert LINE.fullmatch(shown.splitlines()[0]).group(3) == "failed"  # type: ignore[union-attr]
     assert lines[1:] == [
         "Traceback (most recent call last):",
         '  File "<string>", line 4, in <module>',
@@ -345,5 +353,5 @@ def test_no_exception_can_spoil_the_log(make: str) -> None:
     assert LINE.fullmatch(first), first
     assert LINE.fullmatch(last), last
     assert lines
-    assert not any(LINE.match(line) for line in lines)
+    assert all(line.startswith("  ") for line in lines)
     assert all(line.isprintable() and len(line) <= 1_010 for line in lines)

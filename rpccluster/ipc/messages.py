@@ -199,5 +199,6 @@ def decode(data: bytes) -> Message:
         number, *fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
         message: Message = _BY_NUMBER[number](*fields)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise UnknownMessage(f"found a packet of {len(data)} bytes, expected a message ({error!r})") from None
+        reason = type(error).__name__  # its text may hold all that was decoded
+        raise UnknownMessage(f"found a packet of {len(data)} bytes, expected a message ({reason})") from None
     return message

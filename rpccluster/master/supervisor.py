@@ -14,7 +14,7 @@ from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Accept, DonorGone
 from rpccluster.ipc.messages import Retire as RetireOrder
-from rpccluster.log import logger, say
+from rpccluster.log import escaped, logger, say
 from rpccluster.master import policy
 from rpccluster.master.broker import Broker
 from rpccluster.master.cluster import Cluster
@@ -189,7 +189,7 @@ class Supervisor:
     def _kill(self, action: policy.Kill) -> None:
         worker = action.worker
         if action.reason == HUNG:
-            logger.critical("WORKER TIMEOUT (pid: %d) in %s", worker.pid, worker.method_it_hangs_in())
+            logger.critical("WORKER TIMEOUT (pid: %d) in %s", worker.pid, escaped(worker.method_it_hangs_in()))
         elif worker.state is WorkerState.RETIRING:
             logger.warning("Killing worker (pid: %d): %s", worker.pid, action.reason)
         self._roster.kill(worker, action.reason)

@@ -296,4 +296,4 @@ class Acceptor:
             _close(descriptor)
         with contextlib.suppress(OSError):
             self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        return f"the connection of {TCPAddress(*peer[:2])}" if peer else "a connection"
+        return f"the connection of {TCPAddress(*peer[:2])}" if isinstance(peer, tuple) else "a connection"
