@@ -31,6 +31,7 @@ BENCH = [
     "grpcio",
     "protobuf",
 ]
+FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation == 'CPython'"]
 
 setup(
     name="rpccluster",
@@ -50,6 +51,6 @@ setup(
         "setproctitle>=1.3",
         "click>=8.1",
     ],
-    extras_require={"test": TEST + LINT, "bench": BENCH},
+    extras_require={"test": TEST + LINT, "bench": BENCH, "fuzz": FUZZ},
     entry_points={"console_scripts": ["rpccluster = rpccluster.cli.main:main"]},
 )

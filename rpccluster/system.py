@@ -25,6 +25,7 @@ __all__ = [
     "System",
     "allowed_cpus",
     "die_with_parent",
+    "give_back_freed_memory",
     "keep_freed_memory",
     "make_room_for",
     "notify_systemd",
@@ -185,6 +186,13 @@ def keep_freed_memory(most_bytes: int) -> None:
     if mallopt is not None:
         for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             mallopt(parameter, most_bytes)
+
+
+def give_back_freed_memory() -> None:
+    """Give the kernel all pages of memory that the C library has kept. Only glibc has the call: malloc_trim(3)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @contextlib.contextmanager

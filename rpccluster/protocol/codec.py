@@ -5,6 +5,7 @@ Streams of messages are decoded by `rpccluster.protocol.shared` and `rpccluster.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import msgpack
@@ -26,7 +27,24 @@ __all__ = [
 
 #: What an Unpacker raises for bytes that are not MessagePack or pass a limit. After any of them throw it away.
 DECODE_ERRORS = (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError, MemoryError)
+MOST_NANS = 100  # keys of one map, before Python 3.10
 
+
+def _hash_of_timestamp(timestamp: msgpack.Timestamp) -> int:
+    return hash(b"%d %d" % (timestamp.seconds, timestamp.nanoseconds))
+
+
+def _map_of_few_nans(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if sum(key != key for key, _ in pairs) > MOST_NANS:
+        raise ValueError(f"found a map with more than {MOST_NANS} keys that are not a number")
+    return dict(pairs)
+
+
+# Keys whose hashes are the same make a dict slow. Those of strings and bytes are keyed by a secret of the process, of
+# integers and floats few are the same; but the hash of a tuple of two integers can be had at will.
+msgpack.Timestamp.__hash__ = _hash_of_timestamp
+#: Before Python 3.10 all NaNs have one hash, too, and none is equal to another.
+_FEW_NANS: dict[str, Any] = {"object_pairs_hook": _map_of_few_nans} if sys.version_info < (3, 10) else {}
 
 _TYPES: dict[str, Any] = {
     "raw": False,
@@ -58,7 +76,7 @@ def make_unpacker(max_message_size: int, max_container: int = 0) -> msgpack.Unpa
 def unpack(data: bytes | bytearray) -> Any:
     """The one value that ``data`` holds, with the same types. Raises `ProtocolError` if that is not so."""
     try:
-        return msgpack.unpackb(data, **_TYPES)
+        return msgpack.unpackb(data, **_TYPES, **_FEW_NANS)
     except DECODE_ERRORS as error:
         raise not_messagepack(error) from None
 

@@ -7,6 +7,7 @@ outline to know when it is whole.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, Union
 
 from rpccluster.errors import ProtocolError
@@ -21,10 +22,10 @@ Bytes = Union[bytes, memoryview]
 Packed = bytearray
 
 SMALL_CONTAINER = 1024  # values that a container may declare unseen; of one with more the outline is looked at first
-LEAST_MESSAGE = 4  # bytes of the shortest notification
-MESSAGE_CONTAINERS = 2  # which every message has: its own array and that of its params
+CALL_CONTAINERS = 2  # which every call has: its own array and that of its params
 COUNTED_BYTES = 64  # of a message on average, below which counting bytes is quicker than walking through values
 
+_last_of = itemgetter(-1)
 _NO_CONTAINER = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
 
 
@@ -61,7 +62,6 @@ class SharedDecoder:
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self._max_size, self._max_depth = bounds
-        self._harmless = bounds.max_depth - LEAST_MESSAGE  # bytes that one message has at most beside the others' least
         self._renew()
 
     def _renew(self) -> None:
@@ -101,7 +101,7 @@ class SharedDecoder:
                 done = tell()  # it counts what it has read of an unfinished one, too
         except DECODE_ERRORS:
             self._renew()
-        if size - LEAST_MESSAGE * len(values) > self._harmless:
+        if size > self._max_depth:  # else there are not as many bytes that begin a container
             self._check_depth(values, data)
         return values, done - start
 
@@ -136,9 +136,18 @@ class SharedDecoder:
         """
         most = self._max_depth
         if len(data) < COUNTED_BYTES * len(values):
+            others = CALL_CONTAINERS * (len(values) - 1)
             containers = len(bytes(data).translate(None, _NO_CONTAINER))
-            if containers - MESSAGE_CONTAINERS * (len(values) - 1) <= most:
+            if containers <= most or (containers - others <= most and _end_in_lists(values)):
                 return
         for place, value in enumerate(values):  # a call's params come last; what is no call is never looked into
             if type(value) is list and value and depth_exceeds(value[-1], most - 1):
                 raise Undecodable(too_deep(self._bounds), values[:place])
+
+
+def _end_in_lists(values: list[Any]) -> bool:
+    """Whether each value has a list as its last part, and so as many containers as a call, at the least."""
+    try:
+        return set(map(type, map(_last_of, values))) == {list}
+    except (TypeError, LookupError):
+        return False

@@ -42,6 +42,7 @@ __all__ = ["Engine"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 CLOCK_EVERY = 8  # calls between two looks at the clock
+LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping for the next
 LARGE_REPLY_BYTES = 512  # replies above this count against the connection at once
 
 _RUNNING_METHOD = int(Cell.RUNNING_METHOD)
@@ -83,6 +84,7 @@ class Engine:
         self.is_scheduled = False
         self._later = self._loop.timer(0.0)
         self.errors = 0
+        self.handled_large = False  # for the worker's beat, which clears it
         self.is_starved = False
 
     # -- what connections use
@@ -250,6 +252,7 @@ class Engine:
                     or type(params) is not list
                 ):
                     self._take_other(runner, connection, message)
+                    before_clock = 1  # it may have been long
                 else:
                     try:
                         function, number = table[name]
@@ -281,6 +284,7 @@ class Engine:
         """Run a notification, or what was not decoded yet; whatever else a peer sent ends its connection."""
         try:
             if type(message) is Packed:
+                self.handled_large |= len(message) > LARGE_CALL_BYTES
                 message = runner.message = unpack(message)
             elif isinstance(message, ProtocolError):
                 raise message

@@ -69,6 +69,7 @@ class Output:
         """A large reply of ``size`` bytes was put into ``out``: not too many of them may gather."""
         self._gathered += size
         if self._gathered > GATHER_BYTES:
+            self._all.engine.handled_large = True
             self.flush()
 
     def flush(self) -> None:

@@ -30,6 +30,7 @@ from rpccluster.worker.common import ConnectionOptions
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine
+from rpccluster.worker.freed_memory import FreedMemory
 from rpccluster.worker.handover import Handover
 from rpccluster.worker.lifecycle import Event, State, next_state
 from rpccluster.worker.limits import Limits
@@ -63,6 +64,7 @@ class Server:
         self._state = State.BOOTING
         self._finished = gevent.event.Event()
         self._served_on: Retire | None = None  # connections are, beyond its graceful_timeout
+        self._freed = FreedMemory()
         self._limits = Limits(self._row.cells, LogLimiter())
         self._registry = Registry(service, options.call_timeout, self._wrap)
         self._engine = Engine(
@@ -140,9 +142,12 @@ class Server:
     def _beat(self) -> None:
         row = self._row
         row[Cell.HEARTBEAT] = time.monotonic_ns()
-        row[Cell.RSS_BYTES] = system.resident_bytes()
+        row[Cell.RSS_BYTES] = resident = system.resident_bytes()
         row[Cell.DROPPED_REPLIES] = self._connections.dropped_replies
         self._connections.sweep()
+        large, self._engine.handled_large = self._engine.handled_large, False
+        if self._freed.is_due(resident, large, time.monotonic()):
+            system.give_back_freed_memory()
 
     def _count_connections(self, count: int) -> None:
         self._row.cells[Cell.CONNECTIONS] = count

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import msgpack
 import pytest
+from attacks import colliding_timestamps, map_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rpccluster.errors import ProtocolError
-from rpccluster.protocol.codec import pack_notify, pack_request, pack_response
+from rpccluster.protocol.codec import pack_notify, pack_request, pack_response, unpack
 from rpccluster.protocol.messages import Message, Notification, Request, Response
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.stream import StreamDecoder
@@ -228,3 +230,25 @@ def test_random_bytes_give_messages_or_a_protocol_error(data: bytes, shares: lis
         fed(*cut(data, shares))
     except ProtocolError:
         pass
+
+
+# -- keys of maps
+
+
+def test_timestamps_as_keys_do_not_collide() -> None:
+    """Whoever knows how tuples are hashed cannot make a dict slow with them; equal ones have one hash all the same."""
+    keys = colliding_timestamps(1000)
+    value = unpack(map_of(*keys))
+    assert len(value) == len({hash(key) for key in value}) == 1000
+    assert hash(msgpack.Timestamp(1, 2)) == hash(msgpack.Timestamp(1, 2))
+
+
+def test_a_map_of_many_nans() -> None:
+    """Is refused where all of them have one hash, and none is equal to another; a few are fine."""
+    nan = b"\xcb\x7f\xf8" + bytes(6)
+    assert len(unpack(map_of(*[nan] * 100))) == 100
+    if sys.version_info < (3, 10):
+        with pytest.raises(ProtocolError):
+            unpack(map_of(*[nan] * 101))
+    else:
+        assert len(unpack(map_of(*[nan] * 10_000))) == 10_000

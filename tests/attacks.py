@@ -1,0 +1,258 @@
+"""What a hostile peer may send, and the process that sends it: the same on many connections at once.
+
+Run as a program, ``attacks.py ADDRESS ATTACK CONNECTIONS SECONDS``, it prints an `Outcome` as JSON. In a process
+of its own, so that neither its work nor its memory is taken for the cluster's, or for a well-behaved client's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import socket
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Callable
+
+import msgpack
+
+from rpccluster.address import parse_address
+from rpccluster.testing import wait_until
+
+__all__ = ["ATTACKS", "Attack", "Outcome", "Sender", "colliding_timestamps", "map_of"]
+
+MIB = 1 << 20
+MILLION = 1_000_000
+DIGITS = 64
+ECHO = b"\x94\x00\x07\xa4echo\x91"  # a call; the one value that is missing is its param
+ECHOED = b"\x94\x01\x07\xc0"  # its reply; likewise
+PING = msgpack.packb([0, 7, "rpc.ping", []])
+NOTIFICATION = msgpack.packb([2, "rpc.ping", []])
+PONG = msgpack.packb([1, 7, None, "pong"])
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What is sent on each connection, and all the replies it should earn; if these are none, it should be closed.
+
+    If ``leaves``, the peer ends when it has sent that; if ``is_endless``, it asks for more than can be done in time,
+    and the first reply will do.
+    """
+
+    sends: Callable[[], bytes]
+    earns: Callable[[], bytes] = bytes
+    leaves: bool = False
+    is_endless: bool = False
+
+
+@dataclass
+class Outcome:
+    """What became of the connections; ``slowest_seconds`` is until the last one was answered, or closed."""
+
+    answered: int = 0
+    closed: int = 0
+    waiting: int = 0  # neither
+    slowest_seconds: float = 0.0
+    received_bytes: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def _param(value: bytes) -> Attack:
+    """A call whose param is no good."""
+    return Attack(lambda: ECHO + value)
+
+
+def _echoed(value: bytes) -> Attack:
+    """A call whose param is strange, and comes back."""
+    return Attack(lambda: ECHO + value, lambda: ECHOED + value)
+
+
+def map_of(*keys: bytes) -> bytes:
+    """A map of these keys, whose values are all nil."""
+    return b"\xdf" + struct.pack(">I", len(keys)) + b"".join(key + b"\xc0" for key in keys)
+
+
+def colliding_floats(count: int) -> list[bytes]:
+    """Keys whose hashes have the same low bits; of those that are wholly the same there are not many."""
+    return [b"\xcb" + struct.pack(">d", 2.0 ** (61 * exponent) * number) for number in range(1, count // 30 + 1)
+            for exponent in range(-15, 15)]  # fmt: skip
+
+
+def colliding_ints(count: int) -> list[bytes]:
+    """Likewise."""
+    return [b"\xcf" + struct.pack(">Q", number << 40) for number in range(1, count + 1)]
+
+
+def colliding_timestamps(count: int) -> list[bytes]:
+    """Keys that all have one hash if that is the hash of the tuple of their numbers: xxHash, solved for a lane."""
+    word, prime = 1 << 64, (1 << 61) - 1
+    p1, p2, p5 = 11400714785074694791, 14029467366897019727, 2870177450012600261
+    undo_p1, undo_p2 = pow(p1, -1, word), pow(p2, -1, word)
+
+    def unmixed(lane: int) -> int:
+        lane = lane * undo_p1 % word
+        return (lane >> 31 | lane << 33) % word
+
+    keys: list[bytes] = []
+    for nanoseconds in range(10 * count):
+        seconds = (unmixed((unmixed(4711) - nanoseconds * p2) % word) - p5) * undo_p2 % word
+        seconds -= word if seconds >= word // 2 else 0
+        if abs(seconds) < prime:  # it is its own hash
+            keys.append(b"\xc7\x0c\xff" + struct.pack(">Iq", nanoseconds, seconds))
+    return keys[:count]
+
+
+#: By name; each stands in the issue's words for one kind of bad peer.
+ATTACKS: dict[str, Attack] = {
+    "100,000 deep": _param(b"\x91" * 100_000),
+    "100,000 deep, bare": Attack(lambda: b"\x91" * 100_000),
+    "100,000 deep, maps": _param(b"\x81\x01" * 100_000),
+    "500 array16 headers of 65,535": _param(b"\xdc\xff\xff" * 500),
+    "500 array16 headers, bare": Attack(lambda: b"\xdc\xff\xff" * 500),
+    "a million array32 headers": _param(b"\xdd\xff\xff\xff\xff" * MILLION),
+    "a million array32 headers, side by side": _param(b"\xdd" + struct.pack(">I", MILLION) + b"\xdd\0\0\0\1" * MILLION),
+    "a million array32 headers, bare": Attack(lambda: b"\xdd\xff\xff\xff\xff" * MILLION),
+    "1 MiB of empty maps": _echoed(b"\xdd" + struct.pack(">I", MIB) + b"\x80" * MIB),
+    "1 MiB of empty maps, bare": Attack(lambda: b"\x80" * MIB),
+    "4 GiB str": _param(b"\xdb\xff\xff\xff\xff"),
+    "4 GiB bin": _param(b"\xc6\xff\xff\xff\xff"),
+    "4 GiB ext": _param(b"\xc9\xff\xff\xff\xff\x01"),
+    "4 GiB map": _param(b"\xdf\xff\xff\xff\xff"),
+    "16 MiB str that never ends": Attack(
+        lambda: ECHO + b"\xdb" + struct.pack(">I", 16 * MIB - 20) + b"x" * (16 * MIB - 100), leaves=True
+    ),
+    "ext of a negative type": _param(b"\xd4\x85\x00"),
+    "ext of any type": _echoed(b"\xc7\x03\x7fabc"),
+    "timestamp of a wrong size": _param(b"\xc7\x05\xff" + bytes(5)),
+    "timestamp of too many nanoseconds": _param(b"\xd7\xff" + b"\xff" * 8),
+    "0xc1": _param(b"\xc1"),
+    "0xc1, bare": Attack(lambda: b"\xc1"),
+    "unhashable map keys": _param(map_of(b"\x91\x01")),
+    "float keys that collide": _echoed(map_of(*colliding_floats(100_000))),
+    "int keys that collide": _echoed(map_of(*colliding_ints(100_000))),
+    "timestamp keys that collide": _echoed(map_of(*colliding_timestamps(100_000))),
+    "a million nils": Attack(lambda: b"\xc0" * MILLION),
+    "a million pings": Attack(lambda: PING * MILLION, lambda: PONG * MILLION, is_endless=True),
+    "a million notifications": Attack(lambda: (NOTIFICATION * 999 + PING) * 1000, lambda: PONG * 1000, is_endless=True),
+    "1000 calls of one msgid": Attack(lambda: PING * 1000, lambda: PONG * 1000),
+    "100 messages and a torn one": Attack(lambda: PING * 100 + PING[:-1], lambda: PONG * 100, leaves=True),
+}
+
+
+class _Connection:
+    """One that attacks."""
+
+    def __init__(self, address: tuple[str, int], attack: Attack, sends: bytes, earns: bytes) -> None:
+        self.sock = socket.create_connection(address, 10)
+        self.sock.setblocking(False)
+        self._attack = attack
+        self._unsent = memoryview(sends)
+        self._earns = earns
+        self.received = 0
+        self.fault = ""
+        self.is_closed = False
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it got what it can expect."""
+        return bool(self._earns) and self.received >= (1 if self._attack.is_endless else len(self._earns))
+
+    @property
+    def has_all(self) -> bool:
+        """Whether nothing more will come."""
+        return self.is_closed or (bool(self._earns) and self.received == len(self._earns))
+
+    @property
+    def events(self) -> int:
+        """What to wait for."""
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+
+    def go_on(self, events: int) -> None:
+        """Send and receive what can be."""
+        try:
+            if events & selectors.EVENT_READ:
+                self._receive()
+            if events & selectors.EVENT_WRITE and not self.is_closed:
+                self._send()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.is_closed = True
+
+    def _send(self) -> None:
+        self._unsent = self._unsent[self.sock.send(self._unsent) :]
+        if not self._unsent and self._attack.leaves:
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def _receive(self) -> None:
+        data = self.sock.recv(1 << 18)
+        self.is_closed = not data
+        if data != self._earns[self.received : self.received + len(data)]:
+            self.fault = f"found {data[:DIGITS]!r} after {self.received} bytes"
+        self.received += len(data)
+
+
+def _attack(address: str, attack: Attack, count: int, seconds: float) -> Outcome:
+    target: Any = parse_address(address)
+    sends, earns = attack.sends(), attack.earns()
+    connections = [_Connection((target.host, target.port), attack, sends, earns) for _ in range(count)]
+    began = time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        for connection in connections:
+            selector.register(connection.sock, connection.events, connection)
+        slowest = _run(selector, set(connections), began, seconds)
+    outcome = Outcome(slowest_seconds=slowest)
+    for connection in connections:
+        outcome.answered += connection.is_answered
+        outcome.closed += connection.is_closed and not connection.is_answered
+        outcome.waiting += not (connection.is_closed or connection.is_answered)
+        outcome.received_bytes += connection.received
+        outcome.faults += [connection.fault] if connection.fault else []
+        connection.sock.close()
+    return outcome
+
+
+def _run(selector: selectors.BaseSelector, waiting: set[_Connection], began: float, seconds: float) -> float:
+    """Until every connection has all it can get, or ``seconds`` are over. Returns when the last was served."""
+    slowest = 0.0
+    unserved = set(waiting)
+    while waiting and time.monotonic() - began < seconds:
+        for key, events in selector.select(0.1):
+            connection: _Connection = key.data
+            connection.go_on(events)
+            if connection in unserved and (connection.is_answered or connection.is_closed):
+                unserved.discard(connection)
+                slowest = time.monotonic() - began
+            if connection.has_all:
+                selector.unregister(connection.sock)
+                waiting.discard(connection)
+            elif key.events != connection.events:
+                selector.modify(connection.sock, connection.events, connection)
+    return slowest
+
+
+class Sender:
+    """The process that attacks ``address`` with ``count`` connections, for at most ``seconds``."""
+
+    def __init__(self, address: str, name: str, count: int, seconds: float) -> None:
+        command = [sys.executable, __file__, address, name, str(count), str(seconds)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def outcome(self, seconds: float) -> Outcome:
+        """Wait for it."""
+        try:
+            wait_until(lambda: self._process.poll() is not None, seconds, "the attack is over")
+            assert self._process.stdout is not None
+            return Outcome(**json.loads(self._process.stdout.read()))
+        finally:
+            with contextlib.suppress(OSError):
+                self._process.kill()
+            self._process.wait()
+
+
+if __name__ == "__main__":
+    found = _attack(sys.argv[1], ATTACKS[sys.argv[2]], int(sys.argv[3]), float(sys.argv[4]))
+    print(json.dumps(asdict(found)))
