@@ -32,7 +32,7 @@ _TAG = "base64"
 @click.option("--repeat", "times", type=click.IntRange(min=1), metavar="N", help="call N times; show the latencies")
 @click.option("--discover", is_flag=True, help="list the methods with their signatures and docs")
 @click.argument("address")
-@click.argument("method", required=False)
+@click.argument("method", default="")
 @click.argument("arguments", nargs=-1, metavar="[JSON_ARG]...", type=click.UNPROCESSED)
 def call(
     timeout: float,
@@ -41,7 +41,7 @@ def call(
     times: int | None,
     discover: bool,
     address: str,
-    method: str | None,
+    method: str,
     arguments: tuple[str, ...],
 ) -> None:
     """Call METHOD at ADDRESS and print the result as JSON.
@@ -50,20 +50,20 @@ def call(
     """
     if notify + (times is not None) + discover > 1:
         raise click.UsageError("found two of --notify, --repeat and --discover, expected one")
-    if discover and method is not None:
+    if discover and method:
         raise click.UsageError(f"found the method {method!r} with --discover, expected none")
-    if not discover and method is None:
+    if not discover and not method:
         raise click.UsageError("Missing argument 'METHOD'.")
     params = list(_params(arguments, raw))
     with _faults_told(), Client(address, timeout=timeout, connect_timeout=timeout) as client:
         if discover:
             click.echo(_listed(client.call("rpc.discover")))
         elif notify:
-            client.notify(str(method), *params)
+            client.notify(method, *params)
         elif times is not None:
-            _repeat(client, times, str(method), params)
+            _repeat(client, times, method, params)
         else:
-            click.echo(json.dumps(jsonable(client.call(str(method), *params), raw)))
+            click.echo(json.dumps(jsonable(client.call(method, *params), raw)))
 
 
 def _repeat(client: Client, times: int, method: str, params: list[Any]) -> None:
