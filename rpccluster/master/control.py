@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, Callable
 
 from rpccluster.errors import ProtocolError
+from rpccluster.failure import error_text
 from rpccluster.log import escaped, logger
 from rpccluster.master.listeners import Listener
 from rpccluster.master.loop import Loop
@@ -74,7 +75,7 @@ class ControlServer:
         """Log what a client did, unless many have done so just now."""
         is_due, held_back = self._limiter.should_log(kind)
         if is_due:
-            logger.warning(message + "%s", *args, and_more(held_back))
+            logger.info(message + "%s", *args, and_more(held_back))
 
     def _on_readable(self) -> None:
         try:
@@ -226,7 +227,7 @@ class _Client:
             answer(f"ArgumentError: {error}", None)
         except Exception as error:  # a fault of ours must not take the master and its cluster down
             logger.exception("The control method %s failed", escaped(request.method))
-            answer(f"{type(error).__name__}: {error}", None)
+            answer(error_text(error), None)
 
     def answer(self, msgid: int, error: str | None, result: Any) -> None:
         """Send the reply to one of its calls, now or when it has read those before."""

@@ -109,6 +109,12 @@ class Served:
             return True
 
 
+@pytest.fixture(autouse=True)
+def every_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Is kept."""
+    caplog.set_level("INFO")
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     """Closed at the end, with all its clients."""
@@ -212,7 +218,6 @@ def test_garbage_ends_its_own_connection_alone(
     served: Served, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With one line in the log; the others are served on."""
-    caplog.set_level("INFO")
     with served.connect() as bad, served.connect() as good:
         bad.setblocking(False)
         while garbage:
