@@ -14,10 +14,17 @@ from rpccluster.errors import ServiceUnfit
 from rpccluster.failure import error_text, message_of
 from rpccluster.service import RPCMark, Service
 
-__all__ = ["Method", "Registry", "error_text", "is_misfit", "message_of", "not_found_text"]
+__all__ = ["Method", "Registry", "ResultTooLarge", "error_text", "is_misfit", "message_of", "not_found_text"]
 
 #: Turns a function and its limit in seconds, 0 for none, into what is run for a call.
 Wrap = Callable[[Callable[..., Any], float], Callable[..., Any]]
+
+
+class ResultTooLarge(Exception):
+    """A method's result, packed, is larger than a message may be. Callers know it by its name."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"found a reply of {size} bytes, expected at most {most} (max_message_size)")
 
 
 @dataclass(frozen=True)

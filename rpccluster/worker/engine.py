@@ -21,7 +21,7 @@ from greenlet import getcurrent
 from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
-from rpccluster.protocol.codec import make_packer, unpack
+from rpccluster.protocol.codec import pack_response, unpack
 from rpccluster.protocol.messages import (
     MAX_MSGID,
     NOTIFY,
@@ -35,7 +35,7 @@ from rpccluster.protocol.messages import (
 )
 from rpccluster.protocol.shared import Packed
 from rpccluster.worker.caller import Batch, Call, Caller
-from rpccluster.worker.dispatch import Registry, error_text, is_misfit, message_of, not_found_text
+from rpccluster.worker.dispatch import Registry, ResultTooLarge, error_text, is_misfit, message_of, not_found_text
 from rpccluster.worker.runner import Runner, WorkerRetired, present_call
 
 __all__ = ["Engine"]
@@ -43,6 +43,7 @@ __all__ = ["Engine"]
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 CLOCK_EVERY = 8  # calls between two looks at the clock
 LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping for the next
+REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buffer never shrinks
 LARGE_REPLY_BYTES = 512  # replies above this count against the connection at once
 
 _RUNNING_METHOD = int(Cell.RUNNING_METHOD)
@@ -60,10 +61,12 @@ class Engine:
         cells: Any,
         max_greenlets: int,
         *,
+        max_message_size: int = sys.maxsize,
         call_limit: int = 0,
         on_call_limit: Callable[[], None] | None = None,
     ) -> None:
-        """``on_call_limit`` is called once, when ``call_limit`` calls have ended; 0 means never."""
+        """``max_message_size`` bounds a reply, in bytes. ``on_call_limit`` is called once, when ``call_limit`` calls
+        have ended; 0 means never."""
         self._hub = gevent.get_hub()
         self._loop = self._hub.loop
         self._registry = registry
@@ -71,7 +74,7 @@ class Engine:
         self._max_greenlets = max_greenlets
         self._call_limit = call_limit or sys.maxsize
         self._on_call_limit = on_call_limit
-        self._pack = make_packer().pack
+        self._max_size = max_message_size
         self._ready: deque[Batch] = deque()
         self.enqueue = self._ready.append
         self.begun = 0  # calls that were ever queued and not put off
@@ -231,7 +234,8 @@ class Engine:
         A batch is an iterator, and the first in the queue until it is used up: when a call of it blocks, the next
         runner goes on with the same one, so that each message is taken once and in its turn.
         """
-        ready, dirty, cells, table, pack = self._ready, self._dirty, self._cells, self._registry.table, self._pack
+        ready, dirty, cells, table, pack = self._ready, self._dirty, self._cells, self._registry.table, runner.pack
+        max_size = self._max_size
         context = runner.gr_context = Context()
         number_shown = 0
         before_clock = CLOCK_EVERY
@@ -259,16 +263,21 @@ class Engine:
                         if number != number_shown:
                             number_shown = cells[_RUNNING_METHOD] = number
                         data = pack((RESPONSE, msgid, None, function(*params)))
+                        if len(data) > max_size:
+                            raise ResultTooLarge(len(data), max_size)
                     except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
                         if type(name) is not str:
                             connection.refuse(not_a_message(message))
                             continue
+                        pack = runner.renew_packer()
                         data = pack((RESPONSE, msgid, self._error(connection, name, params, raised), None))
                     if not out:
                         dirty.append(connection)
                     out.append(data)
                     if len(data) > LARGE_REPLY_BYTES:
                         connection.gather(len(data))
+                        if len(data) > REUSED_BYTES:
+                            pack = runner.renew_packer()
                 if context:  # the call left something in it: the next one gets a fresh one
                     context = runner.gr_context = Context()
                 if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
@@ -298,11 +307,14 @@ class Engine:
             function, self._cells[_RUNNING_METHOD] = self._registry.table[call.method]
             result = function(*call.params)
             if isinstance(call, Request):
-                self.leave(connection, self._pack((RESPONSE, call.msgid, None, result)))
+                data = pack_response(call.msgid, None, result)
+                if len(data) > self._max_size:
+                    raise ResultTooLarge(len(data), self._max_size)
+                self.leave(connection, data)
         except BaseException as raised:
             text = self._error(connection, call.method, call.params, raised)
             if isinstance(call, Request):
-                self.leave(connection, self._pack((RESPONSE, call.msgid, text, None)))
+                self.leave(connection, pack_response(call.msgid, text, None))
         if isinstance(call, Notification):  # nobody is told
             connection.end_notification()
 

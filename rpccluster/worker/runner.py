@@ -6,6 +6,7 @@ from typing import Any, Callable
 
 from greenlet import getcurrent, greenlet
 
+from rpccluster.protocol.codec import make_packer
 from rpccluster.worker.caller import Call, Caller
 
 __all__ = ["Runner", "WorkerRetired", "present_call"]
@@ -17,14 +18,24 @@ class WorkerRetired(BaseException):
 
 
 class Runner(greenlet):
-    """Runs calls, one after another; ``message`` is the one it is at, unless ``connection`` is None: then it waits."""
+    """Runs calls, one after another; ``message`` is the one it is at, unless ``connection`` is None: then it waits.
 
-    __slots__ = ("connection", "message")
+    ``pack`` is its own: packing a mapping may block in the mapping's ``items()``, and what another packs meanwhile
+    with the same Packer would be mixed into the reply.
+    """
+
+    __slots__ = ("connection", "message", "pack")
 
     def __init__(self, run: Callable[[], None], hub: greenlet) -> None:
         super().__init__(run, parent=hub)
         self.connection: Caller | None = None
         self.message: Any = None
+        self.renew_packer()
+
+    def renew_packer(self) -> Callable[[Any], bytes]:
+        """Pack by a new Packer from now on: the old one's buffer may have grown."""
+        self.pack: Callable[[Any], bytes] = make_packer().pack
+        return self.pack
 
 
 def present_call() -> Call | None:

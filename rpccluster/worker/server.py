@@ -71,6 +71,7 @@ class Server:
             self._registry,
             self._row.cells,
             options.max_greenlets,
+            max_message_size=options.max_message_size,
             call_limit=assignment.call_limit,
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
         )

@@ -95,6 +95,9 @@ class Hostile(Service):
     def interrupting(self):
         return Items(a=1)
 
+    def huge(self):
+        return "x" * (17 << 20)
+
     def surrogate(self):
         return "\ud800"
 
@@ -150,6 +153,7 @@ def test_any_exception_is_an_error_reply(running: RunningCluster, kind: str) -> 
         ("deep", "ValueError: "),
         ("half", "TypeError: "),
         ("interrupting", "KeyboardInterrupt: "),
+        ("huge", "ResultTooLarge: found a reply of "),
         ("surrogate", "UnicodeEncodeError: "),
         ("large_number", "OverflowError: "),
     ],

@@ -95,6 +95,7 @@ class Rig:
         max_greenlets: int = 1000,
         max_pending_calls: int = 1024,
         max_message_size: int = 1 << 20,
+        max_reply_size: int = 1 << 30,
         max_depth: int = 100,
         idle_timeout: float = 0,
         message_timeout: float = 0,
@@ -108,6 +109,7 @@ class Rig:
             Registry(self.service, call_timeout, self._bound),
             self.cells,
             max_greenlets,
+            max_message_size=max_reply_size,
             call_limit=call_limit,
             on_call_limit=self._reach_limit,
         )

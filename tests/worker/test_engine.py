@@ -12,6 +12,7 @@ import gevent.event
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell
+from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.runner import present_call
 
 from .rig import Gated, Rig, until
@@ -525,3 +526,56 @@ def test_giving_up_leaves_what_waits_in_the_queue(make_rig: Callable[..., Rig]) 
     assert peer.wait(2) == [[1, "WorkerRetired: over", None], [2, None, "waits"]]
     bad.wait_end()
     until(lambda: rig.engine.is_quiet)
+
+
+# -- results
+
+
+class Slow(dict):
+    """A mapping that waits before it tells what it holds."""
+
+    def items(self) -> Any:
+        gevent.sleep(0.01)
+        return super().items()
+
+
+class Results:
+    def slow(self, number: int) -> Any:
+        return Slow({number: "x" * number})
+
+    def late(self, number: int) -> Any:
+        gevent.sleep(0.001 * number)
+        return Slow({number: "y"})
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def large(self, size: int) -> bytes:
+        return b"x" * size
+
+
+def test_a_result_that_blocks_while_it_is_packed_mixes_with_no_other(make_rig: Callable[..., Rig]) -> None:
+    """Whether those beside it come from the queue or have waited in their method."""
+    rig = make_rig(Results())
+    one, other = rig.connect(), rig.connect()
+    expected: dict[int, Any] = {}
+    for number in range(10):
+        expected[one.post("slow", number)] = {number: "x" * number}
+        expected[one.post("late", number)] = {number: "y"}
+        other.post("echo", number)
+    assert sorted(other.wait(10)) == [[number + 1, None, number] for number in range(10)]
+    assert {msgid: (error, result) for msgid, error, result in one.wait(20)} == {
+        msgid: (None, result) for msgid, result in expected.items()
+    }
+
+
+def test_a_result_larger_than_a_message_is_an_error(make_rig: Callable[..., Rig]) -> None:
+    """Up to the limit it is sent; past it the caller is told, and the connection lives on."""
+    peer = make_rig(Results(), max_reply_size=100_000).connect()
+    overhead = len(pack_response(1, None, b"x" * 90_000)) - 90_000
+    assert peer.call("large", 100_000 - overhead) == b"x" * (100_000 - overhead)
+    error = "ResultTooLarge: found a reply of 100001 bytes, expected at most 100000 (max_message_size)"
+    with pytest.raises(RuntimeError) as raised:
+        peer.call("large", 100_001 - overhead)
+    assert str(raised.value) == error
+    assert peer.call("echo", "x") == "x"
