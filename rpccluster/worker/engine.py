@@ -263,7 +263,8 @@ class Engine:
                         if number != number_shown:
                             number_shown = cells[_RUNNING_METHOD] = number
                         data = pack((RESPONSE, msgid, None, function(*params)))
-                        if len(data) > max_size:
+                        is_large = len(data) > LARGE_REPLY_BYTES
+                        if is_large and len(data) > max_size:
                             raise ResultTooLarge(len(data), max_size)
                     except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
                         if type(name) is not str:
@@ -271,10 +272,11 @@ class Engine:
                             continue
                         pack = runner.renew_packer()
                         data = pack((RESPONSE, msgid, self._error(connection, name, params, raised), None))
+                        is_large = True  # it may be
                     if not out:
                         dirty.append(connection)
                     out.append(data)
-                    if len(data) > LARGE_REPLY_BYTES:
+                    if is_large:
                         connection.gather(len(data))
                         if len(data) > REUSED_BYTES:
                             pack = runner.renew_packer()
