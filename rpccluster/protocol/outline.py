@@ -58,6 +58,21 @@ _BLOCKS.update({0xD9: (1, 2), 0xDA: (2, 3), 0xDB: (4, 5)})
 #: first byte: bytes of the number that follows, values for each of that number
 _CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 _CONTAINER_TYPES = {list, dict}
+WINDOW_BYTES = 1024  # in which plain values are told apart at once
+FEW = 8  # values: of as many or fewer to come each is told by itself
+
+
+def _regex_of_plain() -> re.Pattern[bytes]:
+    """Matches one plain value that is whole, or else all that follows, as its only group."""
+    firsts: dict[int, bytes] = {}
+    for first, size in enumerate(_PLAIN):
+        if size and first not in (0x80, 0x90):
+            firsts[size] = firsts.get(size, b"") + re.escape(bytes([first]))
+    kinds = [b"[%s].{%d}" % (firsts[size], size - 1) for size in sorted(firsts)]
+    return re.compile(b"|".join(kinds) + b"|(.+)", re.DOTALL)
+
+
+_PLAIN_VALUES = _regex_of_plain()
 #: values of one byte each, the second with empty containers
 _RUN = re.compile(rb"[\x00-\x7f\xa0\xc0\xc2\xc3\xe0-\xff]*")
 _RUN_WITH_EMPTY = re.compile(rb"[\x00-\x80\x90\xa0\xc0\xc2\xc3\xe0-\xff]*")
@@ -89,6 +104,8 @@ class Outline:
             plain = _PLAIN[first]
             if plain == 1:
                 self._pass_run(data, min(size, self._at + self._open[-1]))
+            elif plain and self._open[-1] > FEW:
+                self._pass_several(data, size)
             elif plain:
                 self._pass_block(self._at + plain, size)
             else:
@@ -122,6 +139,18 @@ class Outline:
         if run is None or run.end() == self._at:
             raise too_deep(self._bounds)
         self._pass(run.end(), run.end() - self._at)
+
+    def _pass_several(self, data: Data, size: int) -> None:
+        """All plain values that come next, as far as they lie in one window."""
+        at = self._at
+        end = min(size, at + WINDOW_BYTES)
+        found = _PLAIN_VALUES.findall(data, at, end)
+        rest = len(found[-1])
+        values = len(found) - bool(rest)
+        if 0 < values <= self._open[-1]:
+            self._pass(end - rest, values)
+        else:
+            self._pass_block(at + _PLAIN[data[at]], size)
 
     def _pass_block(self, end: int, size: int) -> None:
         if end > size:

@@ -76,16 +76,18 @@ class SharedDecoder:
         Raises `Undecodable` for bytes that are not MessagePack, and for a message that passes its bounds, as far
         as that can be seen without decoding it.
         """
-        values, done = self._decode_while_whole(data)
-        if done == len(data):
-            return values, None
-        return self._go_by_outline(values, Partial(self._bounds), data[done:])
+        values, done = self.decode_whole(data)
+        return (values, None) if done == len(data) else self.decode_rest(values, data[done:])
+
+    def decode_rest(self, values: list[Any], rest: Bytes) -> tuple[list[Any], Partial | None]:
+        """Likewise for the ``rest`` that `decode_whole` left after ``values``."""
+        return self._go_by_outline(values, Partial(self._bounds), rest)
 
     def decode_more(self, partial: Partial, data: Bytes) -> tuple[list[Any], Partial | None]:
         """Likewise for ``data`` that goes on where ``partial`` ends. ``partial`` is used up."""
         return self._go_by_outline([], partial, data)
 
-    def _decode_while_whole(self, data: Bytes) -> tuple[list[Any], int]:
+    def decode_whole(self, data: Bytes) -> tuple[list[Any], int]:
         """The messages up to one that is incomplete, or stranger than it may be here, and where that begins."""
         values: list[Any] = []
         size = len(data)
@@ -119,7 +121,7 @@ class SharedDecoder:
                     return values, None
                 data = bytes(memoryview(packed)[length:])
                 del packed[length:]
-                more, done = self._decode_while_whole(data)
+                more, done = self.decode_whole(data)
                 values += more
                 if done == len(data):
                     return values, None

@@ -10,6 +10,8 @@ import _socket
 import contextlib
 import logging
 import socket
+from collections.abc import Iterator
+from operator import length_hint
 from time import monotonic
 from typing import Any, Callable
 
@@ -25,6 +27,7 @@ from rpccluster.worker.output import HIGH_WATER_BYTES, Output
 __all__ = ["Connection"]
 
 RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
+LIGHT_BYTES = 1024  # of calls that need not wait for all who have sent more
 LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
 _READ = 1
@@ -39,6 +42,7 @@ class Connection(Output):
         "_is_ending",
         "_partial",
         "_pause",
+        "_queued",
         "_quiet_since",
         "_reader",
         "_state",
@@ -50,6 +54,7 @@ class Connection(Output):
         self._address = address
         self._partial: Partial | None = None
         self._deferred: list[Any] = []  # messages of a peer that does not read its replies
+        self._queued: Iterator[Any] = iter(())  # what was put into the engine's queue last
         self._pause = Pause.NOT
         self._state = State.OPEN
         self._is_ending = False  # of the state: nothing more is read; closes when all is answered
@@ -99,25 +104,36 @@ class Connection(Output):
     def _take_in(self, data: bytes | memoryview, partial: Partial | None) -> None:
         """Decode what came; ``partial`` is what came before."""
         decoder = self._all.decoder
+        rest: Partial | None = None
         try:
-            messages, rest = decoder.decode(data) if partial is None else decoder.decode_more(partial, data)
+            if partial is None:
+                messages, done = decoder.decode_whole(data)
+                if done != len(data):
+                    messages, rest = decoder.decode_rest(messages, data[done:])
+            else:
+                messages, rest = decoder.decode_more(partial, data)
         except Undecodable as undecodable:
             messages, rest = [*undecodable.before, undecodable.error], None
             self._stop(Pause.ENDED)
         if messages:
-            self._enqueue(messages)
+            self._enqueue(messages, is_light=partial is None and len(data) <= LIGHT_BYTES)
         if rest is not partial:
             self._note_partial(rest)
 
-    def _enqueue(self, messages: list[Any]) -> None:
-        """Put messages into the engine's queue; what they are is looked at when their turn comes."""
+    def _enqueue(self, messages: list[Any], *, is_light: bool) -> None:
+        """Put messages into the engine's queue; what they are is looked at when their turn comes.
+
+        Behind this connection's own, whatever they are; ``is_light``: they are soon done.
+        """
         engine = self._all.engine
         count = len(messages)
         self.pending += count
         if self.is_choked:
             self._deferred += messages
             return
-        engine.enqueue((self, iter(messages)))
+        enqueue = engine.enqueue if is_light and not length_hint(self._queued) else engine.enqueue_long
+        self._queued = iter(messages)
+        enqueue((self, self._queued))
         engine.begun += count
         if not engine.is_scheduled:
             engine.schedule()
@@ -185,7 +201,7 @@ class Connection(Output):
         deferred, self._deferred = self._deferred, []
         if deferred:
             self.pending -= len(deferred)
-            self._enqueue(deferred)
+            self._enqueue(deferred, is_light=False)
         self._go_on(Pause.CHOKED)
 
     # -- what has been done

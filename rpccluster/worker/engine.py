@@ -8,7 +8,6 @@ connections only by what a reply needs. `docs/internals.md` tells why it is shap
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Container, Iterator
 from contextvars import Context
 from operator import length_hint
@@ -34,8 +33,9 @@ from rpccluster.protocol.messages import (
     to_message,
 )
 from rpccluster.protocol.shared import Packed
-from rpccluster.worker.caller import Batch, Call, Caller
+from rpccluster.worker.caller import Call, Caller
 from rpccluster.worker.dispatch import Registry, ResultTooLarge, error_text, is_misfit, message_of, not_found_text
+from rpccluster.worker.ready_queue import ReadyQueue
 from rpccluster.worker.runner import Runner, WorkerRetired, present_call
 
 __all__ = ["Engine"]
@@ -53,7 +53,8 @@ _ERRORS = int(Cell.ERRORS)
 
 
 class Engine:
-    """Runs calls. ``enqueue``, ``begun`` and ``schedule`` are for connections; everything else happens by itself."""
+    """Runs calls. ``enqueue``, ``enqueue_long``, ``begun`` and ``schedule`` are for connections; the rest happens by
+    itself."""
 
     def __init__(
         self,
@@ -75,8 +76,9 @@ class Engine:
         self._call_limit = call_limit or sys.maxsize
         self._on_call_limit = on_call_limit
         self._max_size = max_message_size
-        self._ready: deque[Batch] = deque()
-        self.enqueue = self._ready.append
+        self._queue = ReadyQueue()
+        self._ready = self._queue.ready
+        self.enqueue, self.enqueue_long = self._queue.add, self._queue.add_long
         self.begun = 0  # calls that were ever queued and not put off
         self._idle: list[Runner] = []
         self._runners: set[Runner] = set()
@@ -85,7 +87,7 @@ class Engine:
         self._epoch = 0
         self._slice_end = 0.0
         self.is_scheduled = False
-        self._later = self._loop.timer(0.0)
+        self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
         self.errors = 0
         self.handled_large = False  # for the worker's beat, which clears it
         self.is_starved = False
@@ -110,25 +112,24 @@ class Engine:
     @property
     def calls(self) -> int:
         """Calls that have ended."""
-        return self.begun - self._waiting - self.active_calls
-
-    @property
-    def _waiting(self) -> int:
-        return sum(length_hint(messages) for _, messages in self._ready)
+        return self.begun - self._queue.waiting - self.active_calls
 
     @property
     def is_quiet(self) -> bool:
         """Whether no call runs or waits to run, and no reply waits to be sent."""
-        return not (self.active_calls or self._waiting or self._dirty)
+        return not (self.active_calls or self._queue.waiting or self._dirty)
 
     def leave(self, connection: Caller, data: bytes) -> None:
         """Put a reply that was made elsewhere behind those of ``connection``."""
+        self._put(connection, data)
+        self.schedule()
+
+    def _put(self, connection: Caller, data: bytes) -> None:
         if not connection.out:
             self._dirty.append(connection)
         connection.out.append(data)
         if len(data) > LARGE_REPLY_BYTES:
             connection.gather(len(data))
-        self.schedule()
 
     def running(self) -> Iterator[Call]:
         """The calls that have begun and not ended."""
@@ -136,10 +137,7 @@ class Engine:
 
     def withdraw(self, connections: Container[Caller]) -> dict[Caller, list[Any]]:
         """Take the messages of ``connections`` that wait for their turn out of the queue."""
-        waiting: dict[Caller, list[Any]] = {}
-        for connection, messages in self._ready:
-            if connection in connections and length_hint(messages):
-                waiting.setdefault(connection, []).extend(messages)
+        waiting = self._queue.withdraw(connections)
         self.begun -= sum(map(len, waiting.values()))
         return waiting
 
@@ -158,11 +156,13 @@ class Engine:
 
     def _drain(self) -> None:
         self.is_scheduled = False
-        ready, idle, cells = self._ready, self._idle, self._cells
-        if ready:
+        ready, long, idle, cells = self._ready, self._queue.long, self._idle, self._cells
+        if ready or long:
             cells[_ACTIVE_CALLS] = self.active_calls + 1
             self._slice_end = monotonic() + SLICE_SECONDS
-        while ready:
+        while ready or long:
+            if long:
+                self._queue.go_on()
             if not idle and not self._add_runner():
                 break
             idle.pop().switch()
@@ -171,7 +171,7 @@ class Engine:
                 ready.popleft()
             if self._dirty:  # sent now, since the next runner may keep it waiting
                 self._send_gathered()
-            if ready and monotonic() > self._slice_end:
+            if (ready or long) and monotonic() > self._slice_end:
                 self._go_on_later()
                 break
         if self._dirty:
@@ -312,11 +312,11 @@ class Engine:
                 data = pack_response(call.msgid, None, result)
                 if len(data) > self._max_size:
                     raise ResultTooLarge(len(data), self._max_size)
-                self.leave(connection, data)
+                self._put(connection, data)
         except BaseException as raised:
             text = self._error(connection, call.method, call.params, raised)
             if isinstance(call, Request):
-                self.leave(connection, pack_response(call.msgid, text, None))
+                self._put(connection, pack_response(call.msgid, text, None))
         if isinstance(call, Notification):  # nobody is told
             connection.end_notification()
 

@@ -85,22 +85,19 @@ class Output:
             elif self._unsent is not None:
                 self._keep(memoryview(data))
             else:
-                self._send(data, count)
+                try:
+                    sent = self._socket.send(data)
+                except (BlockingIOError, InterruptedError):
+                    self._keep(memoryview(data))
+                except OSError:
+                    self._all.dropped_replies += count
+                    self.close()
+                else:
+                    if sent != len(data):
+                        self._keep(memoryview(data)[sent:])
             out.clear()
         if self.needs_look and not self.is_closed:
             self._look()
-
-    def _send(self, data: bytes, replies: int) -> None:
-        try:
-            sent = self._socket.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            self._all.dropped_replies += replies
-            self.close()
-            return
-        if sent != len(data):
-            self._keep(memoryview(data)[sent:])
 
     def _keep(self, rest: memoryview) -> None:
         """Keep what the kernel has no room for until it has."""

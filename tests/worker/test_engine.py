@@ -9,13 +9,14 @@ from typing import Any, Callable
 
 import gevent
 import gevent.event
+import msgpack
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.runner import present_call
 
-from .rig import Gated, Rig, until
+from .rig import Gated, Peer, Rig, until
 
 
 @pytest.fixture
@@ -347,6 +348,41 @@ def test_a_long_queue_lets_the_loop_poll(make_rig: Callable[..., Rig]) -> None:
     assert other.call("echo", 1) == 1
     assert len(rig.service.ended) < 400
     assert len(flood.wait(400)) == 400
+
+
+@pytest.mark.parametrize("calls", [1000, 1], ids=["many calls", "a long one"])
+def test_who_sends_little_does_not_wait_for_all_who_send_much(rig: Rig, calls: int) -> None:
+    """For what is done in one turn of the loop at most; and the calls of each are begun in their order."""
+    floods, light = [rig.connect() for _ in range(20)], rig.connect()
+    padding: list[Any] = [] if calls > 1 else [{}] * 100_000
+    for name, flood in enumerate(floods):
+        packed = [msgpack.packb([0, 1, "echo", [[name, number, padding]]]) for number in range(calls)]
+        flood.send(b"".join(packed))
+        flood.post("echo", [name, calls, ""])
+    while not rig.service.began:
+        gevent.sleep(0)
+    before = len(rig.service.began)
+    light.call("echo", ["light"])
+    assert rig.service.began.index(["light"]) - before < 20 * calls / 2
+    until(lambda: len(rig.service.began) == 20 * (calls + 1) + 1)
+    for name in range(20):
+        assert [value[1] for value in rig.service.began if value[0] == name] == list(range(calls + 1))
+
+
+def test_who_sends_much_is_served_beside_those_who_send_little(rig: Rig) -> None:
+    """However many these are, and though each sends the next call at once."""
+    floods, lights = [rig.connect() for _ in range(3)], [rig.connect() for _ in range(30)]
+
+    def go_on(light: Peer) -> None:
+        while rig.service.began.count("much") < 300:
+            light.call("spin", 0.001)
+
+    greenlets = [gevent.spawn(go_on, light) for light in lights]
+    for flood in floods:
+        flood.send(msgpack.packb([0, 1, "echo", ["much"]]) * 100)
+    until(lambda: rig.service.began.count("much") == 300)
+    assert rig.service.ended.count("spin") < 1000
+    gevent.joinall(greenlets, raise_error=True)
 
 
 def test_the_limit_of_calls_is_told_once(make_rig: Callable[..., Rig]) -> None:
