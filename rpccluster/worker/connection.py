@@ -19,6 +19,7 @@ from rpccluster.errors import LimitExceeded, ProtocolError
 from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import logger
 from rpccluster.protocol.shared import Partial, Undecodable
+from rpccluster.worker.caller import Batch
 from rpccluster.worker.common import RECEIVE_MORE_BYTES, Common
 from rpccluster.worker.connection_states import TRANSITIONS, Event, Pause, State, next_state
 from rpccluster.worker.given import Given, packed_again
@@ -40,9 +41,9 @@ class Connection(Output):
         "_address",
         "_deferred",
         "_is_ending",
+        "_long",
         "_partial",
         "_pause",
-        "_queued",
         "_quiet_since",
         "_reader",
         "_state",
@@ -54,7 +55,7 @@ class Connection(Output):
         self._address = address
         self._partial: Partial | None = None
         self._deferred: list[Any] = []  # messages of a peer that does not read its replies
-        self._queued: Iterator[Any] = iter(())  # what was put into the engine's queue last
+        self._long: Iterator[Any] | None = None  # what was put into the engine's queue of long ones last
         self._pause = Pause.NOT
         self._state = State.OPEN
         self._is_ending = False  # of the state: nothing more is read; closes when all is answered
@@ -116,14 +117,14 @@ class Connection(Output):
             messages, rest = [*undecodable.before, undecodable.error], None
             self._stop(Pause.ENDED)
         if messages:
-            self._enqueue(messages, is_light=partial is None and len(data) <= LIGHT_BYTES)
+            self._enqueue(messages, len(data) > LIGHT_BYTES or partial is not None)
         if rest is not partial:
             self._note_partial(rest)
 
-    def _enqueue(self, messages: list[Any], *, is_light: bool) -> None:
-        """Put messages into the engine's queue; what they are is looked at when their turn comes.
+    def _enqueue(self, messages: list[Any], is_long: bool) -> None:
+        """Put messages into the engine's queue, behind this connection's own; ``is_long``: they take their time.
 
-        Behind this connection's own, whatever they are; ``is_light``: they are soon done.
+        What they are is looked at when their turn comes.
         """
         engine = self._all.engine
         count = len(messages)
@@ -131,9 +132,11 @@ class Connection(Output):
         if self.is_choked:
             self._deferred += messages
             return
-        enqueue = engine.enqueue if is_light and not length_hint(self._queued) else engine.enqueue_long
-        self._queued = iter(messages)
-        enqueue((self, self._queued))
+        batch = (self, iter(messages))
+        if is_long or self._long is not None:
+            self._enqueue_long(batch, is_long)
+        else:
+            engine.enqueue(batch)
         engine.begun += count
         if not engine.is_scheduled:
             engine.schedule()
@@ -144,6 +147,16 @@ class Connection(Output):
             engine.add_starved(self)
             self._stop(Pause.STARVED)
             self._note_pause(Cell.MAX_GREENLETS, "max_greenlets calls are running")
+
+    def _enqueue_long(self, batch: Batch, is_long: bool) -> None:
+        """Light ones, too, wait behind the long ones of their connection."""
+        engine = self._all.engine
+        if is_long or length_hint(self._long):
+            self._long = batch[1]
+            engine.enqueue_long(batch)
+        else:
+            self._long = None
+            engine.enqueue(batch)
 
     def _note_partial(self, rest: Partial | None) -> None:
         self._partial = rest
@@ -201,7 +214,7 @@ class Connection(Output):
         deferred, self._deferred = self._deferred, []
         if deferred:
             self.pending -= len(deferred)
-            self._enqueue(deferred, is_light=False)
+            self._enqueue(deferred, True)
         self._go_on(Pause.CHOKED)
 
     # -- what has been done

@@ -235,8 +235,8 @@ class Engine:
         runner goes on with the same one, so that each message is taken once and in its turn.
         """
         ready, dirty, cells, table, pack = self._ready, self._dirty, self._cells, self._registry.table, runner.pack
-        max_size = self._max_size
         context = runner.gr_context = Context()
+        type_of, integer, array = type, int, list  # local names are found sooner
         number_shown = 0
         before_clock = CLOCK_EVERY
         while ready:
@@ -251,9 +251,9 @@ class Engine:
                     kind = msgid = name = params = NOTIFY
                 if (
                     kind is not REQUEST  # an int: a false, nil or 0.0 in its place is no request
-                    or type(msgid) is not int
+                    or type_of(msgid) is not integer
                     or not 0 <= msgid <= MAX_MSGID
-                    or type(params) is not list
+                    or type_of(params) is not array
                 ):
                     self._take_other(runner, connection, message)
                     before_clock = 1  # it may have been long
@@ -263,23 +263,19 @@ class Engine:
                         if number != number_shown:
                             number_shown = cells[_RUNNING_METHOD] = number
                         data = pack((RESPONSE, msgid, None, function(*params)))
-                        is_large = len(data) > LARGE_REPLY_BYTES
-                        if is_large and len(data) > max_size:
-                            raise ResultTooLarge(len(data), max_size)
                     except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
                         if type(name) is not str:
                             connection.refuse(not_a_message(message))
                             continue
                         pack = runner.renew_packer()
                         data = pack((RESPONSE, msgid, self._error(connection, name, params, raised), None))
-                        is_large = True  # it may be
                     if not out:
                         dirty.append(connection)
                     out.append(data)
-                    if is_large:
+                    if len(data) > LARGE_REPLY_BYTES:
+                        out[-1] = data = self._bounded(runner, data)
+                        pack = runner.pack
                         connection.gather(len(data))
-                        if len(data) > REUSED_BYTES:
-                            pack = runner.renew_packer()
                 if context:  # the call left something in it: the next one gets a fresh one
                     context = runner.gr_context = Context()
                 if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
@@ -310,15 +306,23 @@ class Engine:
             result = function(*call.params)
             if isinstance(call, Request):
                 data = pack_response(call.msgid, None, result)
-                if len(data) > self._max_size:
-                    raise ResultTooLarge(len(data), self._max_size)
-                self._put(connection, data)
+                self._put(connection, self._bounded(runner, data))
         except BaseException as raised:
             text = self._error(connection, call.method, call.params, raised)
             if isinstance(call, Request):
                 self._put(connection, pack_response(call.msgid, text, None))
         if isinstance(call, Notification):  # nobody is told
             connection.end_notification()
+
+    def _bounded(self, runner: Runner, data: bytes) -> bytes:
+        """What is sent for a large reply: an error if it passes ``max_message_size``."""
+        if len(data) > REUSED_BYTES:
+            runner.renew_packer()
+        if len(data) <= self._max_size or runner.connection is None:
+            return data
+        _, msgid, name, params = runner.message
+        error = ResultTooLarge(len(data), self._max_size)
+        return pack_response(msgid, self._error(runner.connection, name, params, error), None)
 
     def _error(self, connection: Caller, name: str, params: list[Any], raised: BaseException) -> str:
         """The reply's error for what a method raised; the traceback goes to the log."""
