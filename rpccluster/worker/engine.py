@@ -221,7 +221,7 @@ class Engine:
         while True:
             epoch = self._epoch
             self._take_calls(runner, epoch)
-            runner.connection = None
+            runner.connection = runner.message = None  # which may be large
             idle.append(runner)
             if self._epoch != epoch:
                 self.is_starved = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import random
+import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -348,6 +349,15 @@ def test_a_long_queue_lets_the_loop_poll(make_rig: Callable[..., Rig]) -> None:
     assert other.call("echo", 1) == 1
     assert len(rig.service.ended) < 400
     assert len(flood.wait(400)) == 400
+
+
+@pytest.mark.skipif(not hasattr(sys, "getrefcount"), reason="references are not counted here")
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_what_was_called_with_is_not_kept(rig: Rig, size: int) -> None:
+    """A greenlet that waits to be needed holds nothing of the last call, which may have been large."""
+    rig.connect().call("echo", [b"x" * size])
+    alike = [[b"x"]]
+    assert sys.getrefcount(rig.service.began[0]) == sys.getrefcount(alike[0])
 
 
 @pytest.mark.parametrize("calls", [1000, 1], ids=["many calls", "a long one"])
