@@ -70,7 +70,7 @@ class SharedDecoder:
         self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
         self._fed = 0  # bytes fed to it in all
 
-    def decode(self, data: Bytes) -> tuple[list[Any], Partial | None]:
+    def decode(self, data: bytes) -> tuple[list[Any], Partial | None]:
         """The messages in ``data``, which begins at a message's first byte, and the incomplete rest.
 
         Raises `Undecodable` for bytes that are not MessagePack, and for a message that passes its bounds, as far
@@ -87,7 +87,7 @@ class SharedDecoder:
         """Likewise for ``data`` that goes on where ``partial`` ends. ``partial`` is used up."""
         return self._go_by_outline([], partial, data)
 
-    def decode_whole(self, data: Bytes) -> tuple[list[Any], int]:
+    def decode_whole(self, data: bytes) -> tuple[list[Any], int]:
         """The messages up to one that is incomplete, or stranger than it may be here, and where that begins."""
         values: list[Any] = []
         size = len(data)
@@ -103,7 +103,10 @@ class SharedDecoder:
                 done = tell()  # it counts what it has read of an unfinished one, too
         except DECODE_ERRORS:
             self._renew()
-        if size > self._max_depth:  # else there are not as many bytes that begin a container
+        # counting the bytes that may begin a container clears most data; of long messages a walk is quicker
+        if size > self._max_depth and (
+            size > COUNTED_BYTES * len(values) or len(data.translate(None, _NO_CONTAINER)) > self._max_depth
+        ):
             self._check_depth(values, data)
         return values, done - start
 
@@ -131,16 +134,12 @@ class SharedDecoder:
         except Undecodable as undecodable:
             raise Undecodable(undecodable.error, values + undecodable.before) from None
 
-    def _check_depth(self, values: list[Any], data: Bytes) -> None:
-        """Raise `Undecodable` if one of ``values`` is nested too deep; all are in ``data``.
-
-        Most data are found harmless by counting the bytes that may begin a container.
-        """
+    def _check_depth(self, values: list[Any], data: bytes) -> None:
+        """Raise `Undecodable` if one of ``values`` is nested too deep; all are in ``data``."""
         most = self._max_depth
-        if len(data) < COUNTED_BYTES * len(values):
+        if len(data) <= COUNTED_BYTES * len(values) and _end_in_lists(values):
             others = CALL_CONTAINERS * (len(values) - 1)
-            containers = len(bytes(data).translate(None, _NO_CONTAINER))
-            if containers <= most or (containers - others <= most and _end_in_lists(values)):
+            if len(data.translate(None, _NO_CONTAINER)) - others <= most:
                 return
         for place, value in enumerate(values):  # a call's params come last; what is no call is never looked into
             if type(value) is list and value and depth_exceeds(value[-1], most - 1):

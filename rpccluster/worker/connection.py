@@ -108,7 +108,7 @@ class Connection(Output):
         rest: Partial | None = None
         try:
             if partial is None:
-                messages, done = decoder.decode_whole(data)
+                messages, done = decoder.decode_whole(data)  # type: ignore[arg-type]  # a view comes with a partial alone
                 if done != len(data):
                     messages, rest = decoder.decode_rest(messages, data[done:])
             else:

@@ -53,7 +53,8 @@ class Registry:
         Raises `ServiceUnfit`.
         """
         self.methods: dict[str, Method] = {}
-        self.table: dict[str, tuple[Callable[..., Any], int]] = {}  # function and number, for the hot path
+        self.table: dict[str, Callable[..., Any]] = {}  # what is run for a call, for the hot path
+        self.numbers: dict[str, int] = {}
         for name, function, mark in _public_callables(service):
             limit = call_timeout if mark.timeout is None else mark.timeout
             self._add(mark.name or name, wrap(function, limit), function)
@@ -85,7 +86,8 @@ class Registry:
             raise ServiceUnfit(f"found the coroutine method {name!r}, expected a plain one: gevent makes it concurrent")
         number = len(self.methods) + 1
         self.methods[name] = Method(name, number, function, plain)
-        self.table[name] = (function, number)
+        self.table[name] = function
+        self.numbers[name] = number
 
 
 def _public_callables(service: object) -> Iterator[tuple[str, Callable[..., Any], RPCMark]]:

@@ -46,6 +46,8 @@ LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping 
 REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buffer never shrinks
 LARGE_REPLY_BYTES = 512  # replies above this count against the connection at once
 
+_SHORT = 1 << 30  # an int below this is one digit of CPython's, and compared sooner
+
 _RUNNING_METHOD = int(Cell.RUNNING_METHOD)
 _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
@@ -150,7 +152,7 @@ class Engine:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""
         call = present_call()
         name = call[1][-2] if call is not None and type(call[1]) is list and len(call[1]) >= 3 else None
-        return self._registry.table[name][1] if type(name) is str and name in self._registry.table else 0
+        return self._registry.numbers.get(name, 0) if type(name) is str else 0
 
     # -- the loop's side: runs in the hub, never blocks
 
@@ -237,7 +239,7 @@ class Engine:
         ready, dirty, cells, table, pack = self._ready, self._dirty, self._cells, self._registry.table, runner.pack
         context = runner.gr_context = Context()
         type_of, integer, array = type, int, list  # local names are found sooner
-        number_shown = 0
+        numbers, shown = self._registry.numbers, None
         before_clock = CLOCK_EVERY
         while ready:
             connection, messages = ready[0]
@@ -252,16 +254,16 @@ class Engine:
                 if (
                     kind is not REQUEST  # an int: a false, nil or 0.0 in its place is no request
                     or type_of(msgid) is not integer
-                    or not 0 <= msgid <= MAX_MSGID
+                    or (not 0 <= msgid < _SHORT and not 0 <= msgid <= MAX_MSGID)
                     or type_of(params) is not array
                 ):
                     self._take_other(runner, connection, message)
                     before_clock = 1  # it may have been long
                 else:
                     try:
-                        function, number = table[name]
-                        if number != number_shown:
-                            number_shown = cells[_RUNNING_METHOD] = number
+                        function = table[name]
+                        if function is not shown:
+                            shown, cells[_RUNNING_METHOD] = function, numbers[name]
                         data = pack((RESPONSE, msgid, None, function(*params)))
                     except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
                         if type(name) is not str:
@@ -302,7 +304,8 @@ class Engine:
             connection.refuse(error)
             return
         try:
-            function, self._cells[_RUNNING_METHOD] = self._registry.table[call.method]
+            function = self._registry.table[call.method]
+            self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
             result = function(*call.params)
             if isinstance(call, Request):
                 data = pack_response(call.msgid, None, result)

@@ -122,7 +122,7 @@ def test_an_object_that_makes_up_its_names_may_serve() -> None:
 
     found = registry(Proxy())
     assert found.names == ["go", *RESERVED]
-    assert found.table["go"][0]() == "went"
+    assert found.table["go"]() == "went"
 
 
 def test_a_dotted_name_is_a_name_and_no_walk() -> None:
@@ -136,7 +136,7 @@ def test_numbers_are_places() -> None:
     """Counted from 1: the master knows the names by them."""
     found = registry(Everything())
     assert [method.number for method in found.methods.values()] == list(range(1, len(found.names) + 1))
-    assert {name: number for name, (_, number) in found.table.items()} == {
+    assert found.numbers == {
         name: method.number for name, method in found.methods.items()
     }
     assert found.names[0] == "built_in"
@@ -161,7 +161,7 @@ def test_a_mark_renames_and_bounds() -> None:
         def four(self) -> None: ...
 
     found = registry(Marked(), call_timeout=9)
-    limits = {name: function.seconds for name, (function, _) in found.table.items()}  # type: ignore[attr-defined]
+    limits = {name: function.seconds for name, function in found.table.items()}  # type: ignore[attr-defined]
     assert limits == {"a-name": 2, "dotted.name": 9, "two": 0, "three": 9, "rpc.ping": 0, "rpc.discover": 0}
 
 
@@ -215,7 +215,7 @@ def test_a_coroutine_cannot_be_called_as_it_is() -> None:
 
 def test_ping_says_pong() -> None:
     """Whatever the service has."""
-    assert registry(Demo()).table["rpc.ping"][0]() == "pong"
+    assert registry(Demo()).table["rpc.ping"]() == "pong"
 
 
 def test_discover_tells_signatures_and_docstrings() -> None:

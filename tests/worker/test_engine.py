@@ -471,7 +471,7 @@ def test_the_running_method_is_shown(make_rig: Callable[..., Rig]) -> None:
             return rig.engine.running_method()
 
     rig = make_rig(Looking())
-    numbers = {name: number for name, (_, number) in rig.engine._registry.table.items()}
+    numbers = rig.engine._registry.numbers
     peer = rig.connect()
     assert peer.call("look") == [numbers["look"], numbers["look"], "look"]
     assert peer.call("after_a_wait") == numbers["after_a_wait"]
