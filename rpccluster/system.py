@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import functools
 import os
-import platform
 import resource
 import signal
 import socket
@@ -35,7 +34,6 @@ __all__ = [
     "peer_process",
     "pin",
     "resident_bytes",
-    "set_time_slice",
     "set_title",
     "umasked",
 ]
@@ -43,7 +41,6 @@ __all__ = [
 #: The master's question to a worker that hangs: dump your stack, write down the method you are in.
 TELL_SIGNAL = signal.SIGXCPU
 
-_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_MMAP_THRESHOLD = -3
@@ -177,18 +174,6 @@ def make_room_for(connections: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
         return target
     return soft
-
-
-def set_time_slice(seconds: float) -> None:
-    """How long the kernel may let this process run on while others wait, 0 for its own default.
-
-    A process with a longer slice than one that wakes up gives way to it at once. Nothing where the kernel does not
-    know it: sched_setattr(2), for ordinary processes since Linux 6.12.
-    """
-    number = _SCHED_SETATTR.get(platform.machine())
-    if number is not None:
-        attributes = struct.pack("=IIQiIQQQ", 48, 0, 0, 0, 0, int(seconds * 1e9), 0, 0)
-        ctypes.CDLL(None).syscall(number, 0, attributes, 0)
 
 
 def keep_freed_memory(most_bytes: int) -> None:

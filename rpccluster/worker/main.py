@@ -29,7 +29,6 @@ __all__ = ["EXIT_BOOT_FAILED", "run"]
 
 EXIT_BOOT_FAILED = 3
 EXIT_CRASHED = 1
-BOOT_SLICE_SECONDS = 0.1  # while it boots: workers that serve go first
 
 # A pkill by name hits workers, too; what these signals mean reaches them through the master.
 _IGNORED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
@@ -65,7 +64,6 @@ def _become_worker(assignment: Assignment) -> None:
     """Set up the process: all that the service's code is to find."""
     options = assignment.options
     _set_signals()
-    system.set_time_slice(BOOT_SLICE_SECONDS)
     with contextlib.suppress(PermissionError):  # a session leader keeps its group
         os.setpgid(0, 0)
     system.set_title(assignment.title)

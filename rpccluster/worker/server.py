@@ -123,7 +123,6 @@ class Server:
         if hasattr(gc, "freeze"):  # not PyPy's
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-        system.set_time_slice(0)
         self._step(Event.BOOTED)
         self._channel.send(Ready(self._registry.names))
         self._finished.wait()
