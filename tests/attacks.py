@@ -72,9 +72,9 @@ def _param(value: bytes, limit: str = NOT_RPC) -> Attack:
     return Attack(lambda: ECHO + value, limit)
 
 
-def _echoed(value: bytes) -> Attack:
+def _echoed(value: Callable[[], bytes]) -> Attack:
     """A call whose param is strange, and comes back."""
-    return Attack(lambda: ECHO + value, earns=lambda: ECHOED + value)
+    return Attack(lambda: ECHO + value(), earns=lambda: ECHOED + value())
 
 
 def map_of(*keys: bytes) -> bytes:
@@ -124,7 +124,7 @@ ATTACKS: dict[str, Attack] = {
     "a million array32 headers of 983,040": _param(
         b"\xdd" + struct.pack(">I", MILLION) + b"\xdd\0\x0f\0\0" * MILLION, "max_message_size"
     ),
-    "1 MiB of empty maps": _echoed(b"\xdd" + struct.pack(">I", MIB) + b"\x80" * MIB),
+    "1 MiB of empty maps": _echoed(lambda: b"\xdd" + struct.pack(">I", MIB) + b"\x80" * MIB),
     "1 MiB of empty maps, bare": _bare(b"\x80" * MIB),
     "4 GiB str": _param(b"\xdb\xff\xff\xff\xff", "max_message_size"),
     "4 GiB bin": _param(b"\xc6\xff\xff\xff\xff", "max_message_size"),
@@ -134,15 +134,15 @@ ATTACKS: dict[str, Attack] = {
         lambda: ECHO + b"\xdb" + struct.pack(">I", 16 * MIB - 20) + b"x" * (16 * MIB - 100), leaves=True
     ),
     "ext of a negative type": _param(b"\xd4\x85\x00"),
-    "ext of any type": _echoed(b"\xc7\x03\x7fabc"),
+    "ext of any type": _echoed(lambda: b"\xc7\x03\x7fabc"),
     "timestamp of a wrong size": _param(b"\xc7\x05\xff" + bytes(5)),
     "timestamp of too many nanoseconds": _param(b"\xd7\xff" + b"\xff" * 8),
     "0xc1": _param(b"\xc1"),
     "0xc1, bare": _bare(b"\xc1"),
     "unhashable map keys": _param(map_of(b"\x91\x01")),
-    "float keys that collide": _echoed(map_of(*colliding_floats(100_000))),
-    "int keys that collide": _echoed(map_of(*colliding_ints(100_000))),
-    "timestamp keys that collide": _echoed(map_of(*colliding_timestamps(70_000))),
+    "float keys that collide": _echoed(lambda: map_of(*colliding_floats(100_000))),
+    "int keys that collide": _echoed(lambda: map_of(*colliding_ints(100_000))),
+    "timestamp keys that collide": _echoed(lambda: map_of(*colliding_timestamps(70_000))),
     "a million nils": _bare(b"\xc0" * MILLION),
     "a million pings": Attack(lambda: PING * MILLION, earns=lambda: PONG * MILLION, is_endless=True),
     "a million notifications": Attack(
