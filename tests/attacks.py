@@ -24,6 +24,7 @@ from rpccluster.testing import wait_until
 
 __all__ = ["ATTACKS", "Attack", "Outcome", "Sender", "colliding_timestamps", "map_of"]
 
+NOT_RPC = "not_messagepack_rpc"
 MIB = 1 << 20
 MILLION = 1_000_000
 DIGITS = 64
@@ -36,13 +37,14 @@ PONG = msgpack.packb([1, 7, None, "pong"])
 
 @dataclass(frozen=True)
 class Attack:
-    """What is sent on each connection, and all the replies it should earn; if these are none, it should be closed.
+    """What is sent on each connection, and all the replies it should earn.
 
-    If ``leaves``, the peer ends when it has sent that; if ``is_endless``, it asks for more than can be done in time,
-    and the first reply will do.
+    If these are none it should be closed, and ``limit`` is what `status` counts it by. If ``leaves``, the peer ends
+    when it has sent that; if ``is_endless``, it asks for more than can be done in time, and the first reply will do.
     """
 
     sends: Callable[[], bytes]
+    limit: str = ""
     earns: Callable[[], bytes] = bytes
     leaves: bool = False
     is_endless: bool = False
@@ -60,14 +62,19 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
 
-def _param(value: bytes) -> Attack:
+def _bare(data: bytes, limit: str = NOT_RPC) -> Attack:
+    """What is no call."""
+    return Attack(lambda: data, limit)
+
+
+def _param(value: bytes, limit: str = NOT_RPC) -> Attack:
     """A call whose param is no good."""
-    return Attack(lambda: ECHO + value)
+    return Attack(lambda: ECHO + value, limit)
 
 
-def _echoed(value: bytes) -> Attack:
+def _echoed(value: Callable[[], bytes]) -> Attack:
     """A call whose param is strange, and comes back."""
-    return Attack(lambda: ECHO + value, lambda: ECHOED + value)
+    return Attack(lambda: ECHO + value(), earns=lambda: ECHOED + value())
 
 
 def map_of(*keys: bytes) -> bytes:
@@ -105,40 +112,44 @@ def colliding_timestamps(count: int) -> list[bytes]:
     return keys[:count]
 
 
-#: By name; each stands in the issue's words for one kind of bad peer.
+#: By name.
 ATTACKS: dict[str, Attack] = {
-    "100,000 deep": _param(b"\x91" * 100_000),
-    "100,000 deep, bare": Attack(lambda: b"\x91" * 100_000),
-    "100,000 deep, maps": _param(b"\x81\x01" * 100_000),
-    "500 array16 headers of 65,535": _param(b"\xdc\xff\xff" * 500),
-    "500 array16 headers, bare": Attack(lambda: b"\xdc\xff\xff" * 500),
-    "a million array32 headers": _param(b"\xdd\xff\xff\xff\xff" * MILLION),
-    "a million array32 headers, side by side": _param(b"\xdd" + struct.pack(">I", MILLION) + b"\xdd\0\0\0\1" * MILLION),
-    "a million array32 headers, bare": Attack(lambda: b"\xdd\xff\xff\xff\xff" * MILLION),
-    "1 MiB of empty maps": _echoed(b"\xdd" + struct.pack(">I", MIB) + b"\x80" * MIB),
-    "1 MiB of empty maps, bare": Attack(lambda: b"\x80" * MIB),
-    "4 GiB str": _param(b"\xdb\xff\xff\xff\xff"),
-    "4 GiB bin": _param(b"\xc6\xff\xff\xff\xff"),
-    "4 GiB ext": _param(b"\xc9\xff\xff\xff\xff\x01"),
-    "4 GiB map": _param(b"\xdf\xff\xff\xff\xff"),
+    "100,000 deep": _param(b"\x91" * 100_000, "max_depth"),
+    "100,000 deep, bare": _bare(b"\x91" * 100_000, "max_depth"),
+    "100,000 deep, maps": _param(b"\x81\x01" * 100_000, "max_depth"),
+    "500 array16 headers of 65,535": _param(b"\xdc\xff\xff" * 500, "max_depth"),
+    "500 array16 headers of 65,535, bare": _bare(b"\xdc\xff\xff" * 500, "max_depth"),
+    "a million array32 headers": _param(b"\xdd\xff\xff\xff\xff" * MILLION, "max_message_size"),
+    "a million array32 headers, bare": _bare(b"\xdd\xff\xff\xff\xff" * MILLION, "max_message_size"),
+    "a million array32 headers of 983,040": _param(
+        b"\xdd" + struct.pack(">I", MILLION) + b"\xdd\0\x0f\0\0" * MILLION, "max_message_size"
+    ),
+    "1 MiB of empty maps": _echoed(lambda: b"\xdd" + struct.pack(">I", MIB) + b"\x80" * MIB),
+    "1 MiB of empty maps, bare": _bare(b"\x80" * MIB),
+    "4 GiB str": _param(b"\xdb\xff\xff\xff\xff", "max_message_size"),
+    "4 GiB bin": _param(b"\xc6\xff\xff\xff\xff", "max_message_size"),
+    "4 GiB ext": _param(b"\xc9\xff\xff\xff\xff\x01", "max_message_size"),
+    "4 GiB map": _param(b"\xdf\xff\xff\xff\xff", "max_message_size"),
     "16 MiB str that never ends": Attack(
         lambda: ECHO + b"\xdb" + struct.pack(">I", 16 * MIB - 20) + b"x" * (16 * MIB - 100), leaves=True
     ),
     "ext of a negative type": _param(b"\xd4\x85\x00"),
-    "ext of any type": _echoed(b"\xc7\x03\x7fabc"),
+    "ext of any type": _echoed(lambda: b"\xc7\x03\x7fabc"),
     "timestamp of a wrong size": _param(b"\xc7\x05\xff" + bytes(5)),
     "timestamp of too many nanoseconds": _param(b"\xd7\xff" + b"\xff" * 8),
     "0xc1": _param(b"\xc1"),
-    "0xc1, bare": Attack(lambda: b"\xc1"),
+    "0xc1, bare": _bare(b"\xc1"),
     "unhashable map keys": _param(map_of(b"\x91\x01")),
-    "float keys that collide": _echoed(map_of(*colliding_floats(100_000))),
-    "int keys that collide": _echoed(map_of(*colliding_ints(100_000))),
-    "timestamp keys that collide": _echoed(map_of(*colliding_timestamps(100_000))),
-    "a million nils": Attack(lambda: b"\xc0" * MILLION),
-    "a million pings": Attack(lambda: PING * MILLION, lambda: PONG * MILLION, is_endless=True),
-    "a million notifications": Attack(lambda: (NOTIFICATION * 999 + PING) * 1000, lambda: PONG * 1000, is_endless=True),
-    "1000 calls of one msgid": Attack(lambda: PING * 1000, lambda: PONG * 1000),
-    "100 messages and a torn one": Attack(lambda: PING * 100 + PING[:-1], lambda: PONG * 100, leaves=True),
+    "float keys that collide": _echoed(lambda: map_of(*colliding_floats(100_000))),
+    "int keys that collide": _echoed(lambda: map_of(*colliding_ints(100_000))),
+    "timestamp keys that collide": _echoed(lambda: map_of(*colliding_timestamps(70_000))),
+    "a million nils": _bare(b"\xc0" * MILLION),
+    "a million pings": Attack(lambda: PING * MILLION, earns=lambda: PONG * MILLION, is_endless=True),
+    "a million notifications": Attack(
+        lambda: (NOTIFICATION * 999 + PING) * 1000, earns=lambda: PONG * 1000, is_endless=True
+    ),
+    "1000 calls of one msgid": Attack(lambda: PING * 1000, earns=lambda: PONG * 1000),
+    "100 messages and a torn one": Attack(lambda: PING * 100 + PING[:-1], earns=lambda: PONG * 100, leaves=True),
 }
 
 
