@@ -28,6 +28,7 @@ from rpccluster.worker.output import HIGH_WATER_BYTES, Output
 __all__ = ["Connection"]
 
 RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
+RECEIVE_LESS_BYTES = 2048  # while others who send much wait for their turn: what is decoded takes up much more
 LIGHT_BYTES = 1024  # of calls that need not wait for all who have sent more
 LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
@@ -86,7 +87,7 @@ class Connection(Output):
         data: bytes | memoryview
         try:
             if partial is None or partial.missing <= RECEIVE_BYTES:
-                data = self._socket.recv(RECEIVE_BYTES)
+                data = self._socket.recv(RECEIVE_LESS_BYTES if self._all.engine.is_crowded else RECEIVE_BYTES)
             else:  # a long string: nothing new for each piece, and not much of what comes behind it
                 room = self._all.room
                 size = min(RECEIVE_MORE_BYTES, partial.missing + RECEIVE_BYTES)
@@ -147,6 +148,9 @@ class Connection(Output):
             engine.add_starved(self)
             self._stop(Pause.STARVED)
             self._note_pause(Cell.MAX_GREENLETS, "max_greenlets calls are running")
+        elif not is_light and engine.is_crowded:
+            engine.add_starved(self)
+            self._stop(Pause.STARVED)
 
     def _enqueue_long(self, batch: Batch, is_long: bool) -> None:
         """Light ones, too, wait behind the long ones of their connection."""

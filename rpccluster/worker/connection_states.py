@@ -37,7 +37,7 @@ class Pause(enum.IntFlag):
     """Why a connection is not read."""
 
     NOT = 0
-    STARVED = 1  # the worker runs as many calls as it may
+    STARVED = 1  # the worker runs as many calls as it may, or others who send much wait for their turn
     PENDING = 2  # this connection has as many unanswered calls as it may
     CHOKED = 4  # its peer does not read its replies
     ENDED = 8  # nothing more is to be read, ever

@@ -107,6 +107,11 @@ class Engine:
         self._starved.add(connection)
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether connections that send much wait for their turn."""
+        return bool(self._queue.long)
+
+    @property
     def active_calls(self) -> int:
         """Calls that have begun and not ended."""
         return len(self._runners) - len(self._idle)
@@ -181,7 +186,7 @@ class Engine:
         cells[_ACTIVE_CALLS] = self.active_calls
         cells[_CALLS] = calls = self.calls
         cells[_RUNNING_METHOD] = 0
-        if self._starved and not self.is_starved:
+        if self._starved and not self.is_starved and not long:
             self._feed_starved()
         if calls >= self._call_limit:
             self._call_limit = sys.maxsize

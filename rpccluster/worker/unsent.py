@@ -11,6 +11,8 @@ from typing import Any, Callable
 
 __all__ = ["Unsent"]
 
+JOINED_BYTES = 4096  # of small pieces, which become one: each would cost two hundred bytes beside its own
+
 _WRITE = 2
 
 
@@ -24,7 +26,7 @@ class Unsent:
     ) -> None:
         """``on_progress`` is called when some of it was sent, and then no more if ``size`` is 0."""
         self._socket = sock
-        self._pieces: deque[memoryview] = deque()
+        self._pieces: deque[memoryview | bytearray] = deque()
         self._on_progress = on_progress
         self._on_error = on_error
         self.size = 0
@@ -33,7 +35,11 @@ class Unsent:
 
     def add(self, piece: memoryview) -> None:
         """Send ``piece``, too, in its turn."""
-        self._pieces.append(piece)
+        last = self._pieces[-1] if self._pieces else None
+        if type(last) is bytearray and len(last) + len(piece) <= JOINED_BYTES:
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece) if len(piece) <= JOINED_BYTES else piece)
         self.size += len(piece)
 
     def content(self) -> bytes:
@@ -62,7 +68,7 @@ class Unsent:
                 if sent == len(pieces[0]):
                     pieces.popleft()
                 else:
-                    pieces[0] = pieces[0][sent:]
+                    pieces[0] = memoryview(pieces[0])[sent:]
         except (BlockingIOError, InterruptedError):
             pass
 

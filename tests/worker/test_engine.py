@@ -15,6 +15,7 @@ import pytest
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol.codec import pack_response
+from rpccluster.worker.connection import RECEIVE_BYTES, RECEIVE_LESS_BYTES
 from rpccluster.worker.runner import present_call
 
 from .rig import Gated, Peer, Rig, until
@@ -377,6 +378,23 @@ def test_who_sends_little_does_not_wait_for_all_who_send_much(rig: Rig, calls: i
     until(lambda: len(rig.service.began) == 20 * (calls + 1) + 1)
     for name in range(20):
         assert [value[1] for value in rig.service.began if value[0] == name] == list(range(calls + 1))
+
+
+def test_what_many_send_at_once_is_not_decoded_far_ahead(rig: Rig) -> None:
+    """Some of each waits for its turn, and what is behind that in the kernel; nothing is lost."""
+    message = msgpack.packb([0, 1, "echo", [1]])
+    floods = [rig.connect() for _ in range(50)]
+    for flood in floods:
+        flood.send(message * 5000)
+    most = 0
+    while len(rig.service.began) < 50 * 5000:
+        gevent.sleep(0)
+        most = max(most, sum(flood.connection.pending for flood in floods))
+        for flood in floods:
+            flood.look()
+    assert most < (RECEIVE_BYTES + 50 * RECEIVE_LESS_BYTES) // len(message)
+    for flood in floods:
+        assert flood.wait(5000) == [[1, None, 1]] * 5000
 
 
 def test_who_sends_much_is_served_beside_those_who_send_little(rig: Rig) -> None:
