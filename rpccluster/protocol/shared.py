@@ -11,16 +11,17 @@ from operator import itemgetter
 from typing import Any, Union
 
 from rpccluster.errors import ProtocolError
-from rpccluster.protocol.codec import DECODE_ERRORS, make_unpacker
+from rpccluster.protocol.codec import DECODE_ERRORS, make_unpacker, unpack
 from rpccluster.protocol.outline import Bounds, Outline, depth_exceeds, too_deep
 
 __all__ = ["Packed", "Partial", "SharedDecoder", "Undecodable"]
 
 Bytes = Union[bytes, memoryview]
 
-#: A whole message that is not decoded yet: it was long, or came in pieces, and is decoded when its turn comes.
+#: A whole message that is not decoded yet: it is long, and decoded when its turn comes.
 Packed = bytearray
 
+SMALL_BYTES = 16_384  # of a message that came in pieces and is decoded all the same as soon as it is whole
 SMALL_CONTAINER = 1024  # values that a container may declare unseen; of one with more the outline is looked at first
 CALL_CONTAINERS = 2  # which every call has: its own array and that of its params
 COUNTED_BYTES = 64  # of a message on average, below which counting bytes is quicker than walking through values
@@ -119,11 +120,11 @@ class SharedDecoder:
                 length = partial.outline.advance(packed)
                 if not length:
                     return values, partial
-                values.append(packed)
-                if length == len(packed):
-                    return values, None
                 data = bytes(memoryview(packed)[length:])
                 del packed[length:]
+                values.append(packed if length > SMALL_BYTES else unpack(packed))
+                if not data:
+                    return values, None
                 more, done = self.decode_whole(data)
                 values += more
                 if done == len(data):

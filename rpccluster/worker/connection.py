@@ -87,7 +87,7 @@ class Connection(Output):
         data: bytes | memoryview
         try:
             if partial is None or partial.missing <= RECEIVE_BYTES:
-                data = self._socket.recv(RECEIVE_LESS_BYTES if self._all.engine.is_crowded else RECEIVE_BYTES)
+                data = self._socket.recv(RECEIVE_LESS_BYTES if self._all.engine.long else RECEIVE_BYTES)
             else:  # a long string: nothing new for each piece, and not much of what comes behind it
                 room = self._all.room
                 size = min(RECEIVE_MORE_BYTES, partial.missing + RECEIVE_BYTES)
@@ -148,7 +148,7 @@ class Connection(Output):
             engine.add_starved(self)
             self._stop(Pause.STARVED)
             self._note_pause(Cell.MAX_GREENLETS, "max_greenlets calls are running")
-        elif is_long and engine.is_crowded:
+        elif is_long and engine.long:
             engine.add_starved(self)
             self._stop(Pause.STARVED)
 

@@ -55,8 +55,8 @@ _ERRORS = int(Cell.ERRORS)
 
 
 class Engine:
-    """Runs calls. ``enqueue``, ``enqueue_long``, ``begun`` and ``schedule`` are for connections; the rest happens by
-    itself."""
+    """Runs calls. ``enqueue``, ``enqueue_long``, ``long``, ``begun`` and ``schedule`` are for connections; the rest
+    happens by itself."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Engine:
         self._on_call_limit = on_call_limit
         self._max_size = max_message_size
         self._queue = ReadyQueue()
-        self._ready = self._queue.ready
+        self._ready, self.long = self._queue.ready, self._queue.long
         self.enqueue, self.enqueue_long = self._queue.add, self._queue.add_long
         self.begun = 0  # calls that were ever queued and not put off
         self._idle: list[Runner] = []
@@ -163,7 +163,7 @@ class Engine:
 
     def _drain(self) -> None:
         self.is_scheduled = False
-        ready, long, idle, cells = self._ready, self._queue.long, self._idle, self._cells
+        ready, long, idle, cells = self._ready, self.long, self._idle, self._cells
         if ready or long:
             cells[_ACTIVE_CALLS] = self.active_calls + 1
             self._slice_end = monotonic() + SLICE_SECONDS

@@ -16,7 +16,7 @@ from rpccluster.protocol import outline, shared
 from rpccluster.protocol.codec import unpack
 from rpccluster.protocol.messages import Message, Response
 from rpccluster.protocol.outline import Bounds
-from rpccluster.protocol.shared import Packed, Partial, SharedDecoder, Undecodable
+from rpccluster.protocol.shared import SMALL_BYTES, Packed, Partial, SharedDecoder, Undecodable
 
 from .streams import LIMIT, cut, cuts, messages, pack, sequences, value_of
 
@@ -87,10 +87,21 @@ def test_what_is_kept_are_the_bytes_of_the_unfinished_message() -> None:
     assert decoder.decode_more(partial, more[10:20]) == ([], partial)
     assert partial.data == more[:20]
     values, rest = decoder.decode_more(partial, more[20:] + whole + more[:3])
-    assert values == [more, VALUES[0]]
-    assert type(values[0]) is Packed
+    assert values == [VALUES[2], VALUES[0]]
     assert rest is not None
     assert rest.data == more[:3]
+
+
+def test_a_long_message_is_not_decoded_yet() -> None:
+    """Of many that are whole one at a time should take up memory; what is behind it is decoded."""
+    decoder, small = decoder_of(), pack(VALUES[0])
+    for size, is_packed in ((SMALL_BYTES - 100, False), (SMALL_BYTES, True)):
+        message = [0, 1, "m", [b"x" * size]]
+        _, partial = decoder.decode(pack(message)[:-1])
+        assert partial is not None
+        (first, second), _ = decoder.decode_more(partial, b"x" + small)
+        assert (type(first) is Packed, second) == (is_packed, VALUES[0])
+        assert (unpack(first) if is_packed else first) == message
 
 
 @given(sequences, cuts)
@@ -310,6 +321,14 @@ def test_a_message_in_a_thousand_pieces_is_looked_at_once(monkeypatch: pytest.Mo
     one = Stream(decoder_of(1 << 20))
     assert one.feed(*cut(pack(value), [place / 1000 for place in range(1, 1000)])) == [value]
     assert len(passed) < 100 * 100 + 100 * 2 + 1000
+
+
+def test_what_cannot_be_decoded_is_tried_once(work: Work) -> None:
+    """What is behind it is not: each try would cost a new Unpacker."""
+    decoder = decoder_of()
+    with pytest.raises(Undecodable):
+        decoder.decode(pack(VALUES[0]) + b"\xd4\x85\x00" * 5000)
+    assert work.unpackers == 2
 
 
 def test_whole_messages_make_no_unpackers(work: Work) -> None:

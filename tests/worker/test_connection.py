@@ -14,6 +14,7 @@ import msgpack
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell
+from rpccluster.protocol import codec
 from rpccluster.worker.output import HIGH_WATER_BYTES
 
 from .rig import Rig, until
@@ -249,6 +250,30 @@ def test_a_peer_that_does_not_read_is_waited_for(make_rig: Callable[..., Rig]) -
     assert not slow.connection.is_choked
     assert not rig.connections.unsent
     assert slow.call("echo", 2) == 2
+
+
+@pytest.mark.parametrize("size", [1, 1000, 65_536])
+def test_what_waits_for_a_peer_takes_up_hardly_more_memory_than_it_has_bytes(
+    make_rig: Callable[..., Rig], size: int
+) -> None:
+    """1.5 times the high-water mark, with the calls that are put off, whether the replies are small or large."""
+    tracemalloc = pytest.importorskip("tracemalloc")  # PyPy has none
+
+    class Service:
+        def large(self, size: int) -> bytes:
+            return b"x" * size
+
+    peer = make_rig(Service()).connect(buffer_bytes=8192)
+    calls = msgpack.packb([0, 1, "large", [size]]) * 500
+    tracemalloc.start()
+    while not peer.connection.is_choked:
+        with contextlib.suppress(BlockingIOError):
+            peer.sock.send(calls)
+        gevent.sleep(0)
+    of_the_worker = tracemalloc.Filter(False, codec.__file__)  # its one Unpacker, and its Packers
+    traces = tracemalloc.take_snapshot().filter_traces([of_the_worker])
+    tracemalloc.stop()
+    assert sum(trace.size for trace in traces.statistics("filename")) < 1.5 * HIGH_WATER_BYTES
 
 
 def test_a_reply_larger_than_all_buffers_arrives_whole(make_rig: Callable[..., Rig]) -> None:
