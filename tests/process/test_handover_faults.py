@@ -245,9 +245,15 @@ def _lasting_picture(running: RunningCluster) -> _Picture:
 
 
 def _await_picture(running: RunningCluster, wanted: _Picture) -> None:
+    seen = []
+
+    def is_as_wanted() -> bool:
+        seen.append(_picture(running))
+        return seen[-1] == wanted
+
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: _picture(running) == wanted, 10)
-    assert _picture(running) == wanted
+        wait_until(is_as_wanted, 20)
+    assert seen[-1] == wanted
 
 
 @pytest.mark.timeout(900)
