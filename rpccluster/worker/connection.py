@@ -86,8 +86,10 @@ class Connection(Output):
         partial = self._partial
         data: bytes | memoryview
         try:
-            if partial is None or partial.missing <= RECEIVE_BYTES:
-                data = self._socket.recv(RECEIVE_LESS_BYTES if self._all.engine.long else RECEIVE_BYTES)
+            if self._all.engine.long and (partial is None or len(partial.data) < RECEIVE_LESS_BYTES):
+                data = self._socket.recv(RECEIVE_LESS_BYTES)
+            elif partial is None or partial.missing <= RECEIVE_BYTES:
+                data = self._socket.recv(RECEIVE_BYTES)
             else:  # a long string: nothing new for each piece, and not much of what comes behind it
                 room = self._all.room
                 size = min(RECEIVE_MORE_BYTES, partial.missing + RECEIVE_BYTES)

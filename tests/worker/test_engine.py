@@ -16,6 +16,7 @@ import pytest
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.connection import RECEIVE_BYTES, RECEIVE_LESS_BYTES
+from rpccluster.worker.engine import CLOCK_EVERY
 from rpccluster.worker.runner import present_call
 
 from .rig import Gated, Peer, Rig, until
@@ -395,6 +396,19 @@ def test_what_many_send_at_once_is_not_decoded_far_ahead(rig: Rig) -> None:
     assert most < (RECEIVE_BYTES + 50 * RECEIVE_LESS_BYTES) // len(message)
     for flood in floods:
         assert flood.wait(5000) == [[1, None, 1]] * 5000
+
+
+def test_a_long_message_arrives_while_many_send_much(rig: Rig) -> None:
+    """In as large pieces as ever: it must be whole before message_timeout, and is not decoded before."""
+    upload, floods = rig.connect(), [rig.connect() for _ in range(3)]
+    upload.send(msgpack.packb([0, 1, "echo", [[1] * 150_000]]))
+    message = msgpack.packb([0, 1, "spin", [0.001]])
+    for flood in floods:
+        flood.send(message * 100)
+    until(lambda: upload.connection.pending)
+    turns = rig.service.ended.count("spin") / CLOCK_EVERY
+    assert turns < 2 * 150_000 / RECEIVE_BYTES
+    assert len(upload.wait(1)) == 1
 
 
 def test_who_sends_much_is_served_beside_those_who_send_little(rig: Rig) -> None:
