@@ -17,14 +17,17 @@ class FreedMemory:
     def __init__(self) -> None:
         self._settled: int | None = None  # bytes resident when it had been given back
         self._quiet_since = 0.0
+        self._has_handled_large = False  # since then
 
     def is_due(self, resident: int, has_handled_large: bool, now: float) -> bool:
         """Whether to give it back now, ``now`` being monotonic seconds; asked again and again."""
         if self._settled is None:
             self._settled = resident
         if has_handled_large:
-            self._quiet_since = now
-        if now - self._quiet_since < QUIET_SECONDS or abs(resident - self._settled) < WORTH_BYTES:
+            self._quiet_since, self._has_handled_large = now, True
+        if now - self._quiet_since < QUIET_SECONDS:
             return False
-        self._settled, self._quiet_since = None, now
+        if not self._has_handled_large and abs(resident - self._settled) < WORTH_BYTES:
+            return False
+        self._settled, self._quiet_since, self._has_handled_large = None, now, False
         return True

@@ -49,6 +49,15 @@ def test_what_falls_by_itself_may_leave_something_behind() -> None:
     assert beats.after(60, 2 * START) == [BEAT_SECONDS]
 
 
+def test_what_was_large_is_given_back_though_it_began_to_arrive_before() -> None:
+    """While it arrived, memory was given back: what was resident then is not what the worker settles at."""
+    beats = Beats()
+    beats.after(10, START)
+    assert beats.after(BEAT_SECONDS, 2 * START) == [BEAT_SECONDS]
+    assert beats.after(BEAT_SECONDS, 3 * START, is_busy=True) == []
+    assert beats.after(60, 3 * START) == [QUIET_SECONDS]
+
+
 def test_a_worker_that_grows_all_the_time() -> None:
     """Is asked now and then, not with every beat."""
     beats = Beats()
