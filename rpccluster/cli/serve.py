@@ -55,6 +55,8 @@ def _assemble(
         set_up_logging(logs.log_descriptor, options.log_level)
         listeners, control = _open_sockets(options, inheritance)
         undo.pop_all()
+    import rpccluster.worker.preloaded  # noqa: F401  # late: no fault above needs it
+
     logger.info("Starting rpccluster with pid: %d", os.getpid())
     if logs.log_path and inheritance is None:
         addresses = ", ".join(str(listener.actual) for listener in listeners)

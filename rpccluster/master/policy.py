@@ -141,7 +141,7 @@ def _run(situation: Situation, now: float) -> Iterator[Action]:
     if now >= situation.spawn_at:
         yield from _try_staged(situation)
         vacant = list(_fill_slots(situation))
-        yield from vacant or _replace(situation, {action.worker for action in leave}, now)
+        yield from vacant if vacant or leave else _replace(situation, now)
 
 
 def _retire_surplus(situation: Situation, now: float) -> Iterator[Retire | Kill]:
@@ -175,17 +175,21 @@ def _fill_slots(situation: Situation) -> Iterator[Action]:
             yield Spawn(slot, situation.generation)
 
 
-def _replace(situation: Situation, leaving: set[WorkerHandle], now: float) -> Iterator[Action]:
-    """One successor at a time, that of the worker overdue longest; ``leaving`` have theirs."""
+def _replace(situation: Situation, now: float) -> Iterator[Action]:
+    """One successor at a time, that of the worker overdue longest; whoever has one has left.
+
+    Not while connections move: the calls on them would wait for the CPU that a boot takes.
+    """
     if situation.staged_generation is not None:
+        return
+    if any(worker.is_moving(now) for worker in situation.workers):
         return
     if any(worker.state is WorkerState.BOOTING and not worker.is_expected_to_end for worker in situation.workers):
         return  # one that hangs, too: its burial may end a reload's replacing
-    retiring = len(leaving) + sum(worker.state is WorkerState.RETIRING for worker in situation.workers)
+    retiring = sum(worker.state is WorkerState.RETIRING for worker in situation.workers)
     if retiring >= situation.number_workers:  # successors must not pile up beside slow leavers
         return
-    staying = [worker for worker in situation.workers if worker not in leaving]
-    overdue = [(o.since, worker.slot) for worker in staying if (o := _overdue(situation, worker, now))]
+    overdue = [(o.since, worker.slot) for worker in situation.workers if (o := _overdue(situation, worker, now))]
     if overdue:
         yield Spawn(min(overdue)[1], situation.generation)
 

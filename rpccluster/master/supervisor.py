@@ -177,9 +177,9 @@ class Supervisor:
             staged.candidate = worker
 
     def _retire(self, action: policy.Retire) -> None:
-        worker, graceful = action.worker, self._cluster.options.graceful_timeout
+        worker, now, graceful = action.worker, self._now(), self._cluster.options.graceful_timeout
         logger.info("Retiring worker (pid: %d): %s", worker.pid, action.reason)
-        worker.note_retirement(action.reason, self._now() + graceful + KILL_SLACK_SECONDS)
+        worker.note_retirement(action.reason, now, now + graceful + KILL_SLACK_SECONDS)
         self._roster.say(worker, RetireOrder(graceful, self._cluster.situation().is_ending))
 
     def _question(self, action: policy.Question) -> None:

@@ -13,7 +13,7 @@ from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import BootFailed
 from rpccluster.ipc.scoreboard import Cell, Row
 
-__all__ = ["HUNG", "Overdue", "WorkerEvent", "WorkerHandle", "WorkerState"]
+__all__ = ["HUNG", "MOVING_SECONDS", "Overdue", "WorkerEvent", "WorkerHandle", "WorkerState"]
 
 
 class WorkerState(enum.Enum):
@@ -37,6 +37,8 @@ _TABLE = {
     (WorkerState.RETIRING, WorkerEvent.TOLD_TO_RETIRE): WorkerState.RETIRING,  # a stop overtakes a recycling
 }
 
+
+MOVING_SECONDS = 0.5  # in which a retiring worker's connections have moved, unless nobody can take them
 
 #: Why a worker that showed no sign of life is killed.
 HUNG = "timeout"
@@ -70,6 +72,7 @@ class WorkerHandle:
     methods: list[str] = field(default_factory=list)
     overdue: Overdue | None = None
     retire_reason: str = ""
+    retired_at: float | None = None  # when it was told to, first
     kill_at: float | None = None  # when retiring has lasted too long
     questioned_at: float | None = None  # when it was asked where it hangs
     kill_reason: str = ""
@@ -85,9 +88,10 @@ class WorkerHandle:
         except KeyError:
             raise IllegalTransition(f"found {event.value!r} in state {self.state.value!r}") from None
 
-    def note_retirement(self, reason: str, kill_at: float) -> None:
+    def note_retirement(self, reason: str, now: float, kill_at: float) -> None:
         """It was told to retire for ``reason`` and may take until ``kill_at``; told again, until the earlier time."""
         self.step(WorkerEvent.TOLD_TO_RETIRE)
+        self.retired_at = now if self.retired_at is None else self.retired_at
         self.retire_reason = reason
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
 
@@ -136,6 +140,10 @@ class WorkerHandle:
     def room(self) -> int:
         """Connections it could serve beyond those it has and gets."""
         return max(0, self.row[Cell.CONNECTION_LIMIT] - self.load)
+
+    def is_moving(self, now: float) -> bool:
+        """Whether it retires, and the connections that it has are on their way to others."""
+        return self.retired_at is not None and self.connection_count > 0 and now < self.retired_at + MOVING_SECONDS
 
     def watch(self, watched_seconds: float, now: float, max_memory: int) -> None:
         """Look at the scoreboard: ``watched_seconds`` have passed under the master's eyes since the last look."""

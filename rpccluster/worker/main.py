@@ -12,6 +12,9 @@ import faulthandler
 import os
 import signal
 import traceback
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
 
 import gevent
 import gevent.hub
@@ -73,7 +76,8 @@ def _become_worker(assignment: Assignment) -> None:
     if assignment.cpus:
         system.pin(assignment.cpus)
     system.make_room_for(options.worker_connections)
-    monkey.patch_all()
+    with _installed_packages_read_once():
+        monkey.patch_all()
     _load_ourselves()
     identity = identity_of(options.user, options.group)
     if identity is not None:
@@ -83,6 +87,18 @@ def _become_worker(assignment: Assignment) -> None:
         os.umask(options.umask)
     if options.chdir:
         os.chdir(options.chdir)
+
+
+@contextlib.contextmanager
+def _installed_packages_read_once() -> Iterator[None]:
+    """While it patches, gevent asks some thirty times for plugins, and each time reads about all that is installed."""
+    original = metadata.entry_points
+    everything: Any = original()
+    metadata.entry_points = lambda **wanted: everything.select(**wanted) if wanted else everything
+    try:
+        yield
+    finally:
+        metadata.entry_points = original
 
 
 def _load_ourselves() -> None:

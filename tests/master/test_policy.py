@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rpccluster.ipc.scoreboard import Cell
 from rpccluster.master.policy import (
     ANSWER_SECONDS,
     BEAT_SECONDS,
@@ -19,7 +20,7 @@ from rpccluster.master.policy import (
     Started,
     decide,
 )
-from rpccluster.master.worker_handle import HUNG, Overdue, WorkerHandle
+from rpccluster.master.worker_handle import HUNG, MOVING_SECONDS, Overdue, WorkerHandle
 
 from .made_up import booting, ready, retiring, situation
 
@@ -170,10 +171,21 @@ def test_a_vacancy_is_more_urgent_than_a_recycling() -> None:
 
 
 def test_a_worker_whose_successor_has_just_come_is_no_longer_overdue() -> None:
-    """The decision that retires it does not start another successor for it."""
+    """The decision that retires it does not start another successor for it, nor the next one after it."""
     old, other = ready(0, overdue=Overdue(1.0, "x")), ready(1, overdue=Overdue(2.0, "y"))
-    actions = decided(old, ready(0, booted_at=99.0), other)
-    assert actions == [Retire(old, "x"), Spawn(1, 1)]
+    successor = ready(0, booted_at=99.0)
+    assert decided(old, successor, other) == [Retire(old, "x")]
+    assert decided(retiring(0), successor, other) == [Spawn(1, 1)]
+
+
+def test_nobody_boots_for_a_recycling_while_connections_move() -> None:
+    """A boot takes CPU from the calls on them. One that cannot give its connections away does not hold up the rest."""
+    leaves, other = retiring(0, retired_at=NOW - 0.1), ready(1, overdue=Overdue(2.0, "y"))
+    leaves.row[Cell.CONNECTIONS] = 3
+    assert decided(leaves, ready(0, booted_at=99.0), other) == []
+    assert decided(leaves, other, number_workers=2) == [Spawn(0, 1)]  # a slot that nobody has is filled at once
+    leaves.retired_at = NOW - MOVING_SECONDS
+    assert decided(leaves, ready(0, booted_at=99.0), other) == [Spawn(1, 1)]
 
 
 def test_a_booting_worker_is_never_overdue() -> None:
@@ -260,7 +272,8 @@ def test_after_a_reload_the_older_are_replaced_one_by_one() -> None:
     """Each after its successor is ready; the reason is said."""
     new, zero, one = ready(0, 2, booted_at=90.0), ready(0), ready(1)
     rolling: dict[str, Any] = {"generation": 2, "is_rolling": True, "reloaded_at": 91.0}
-    assert decided(zero, one, new, **rolling) == [Retire(zero, "reload"), Spawn(1, 2)]
+    assert decided(zero, one, new, **rolling) == [Retire(zero, "reload")]
+    assert decided(one, new, **rolling) == [Spawn(1, 2)]
     assert decided(one, new, booting(1, 2), **rolling) == []
     assert decided(one, new, ready(1, 2, booted_at=95.0), **rolling) == [Retire(one, "reload")]
 

@@ -68,7 +68,7 @@ class Toy(RuleBasedStateMachine):
                 self.candidate = worker
         elif isinstance(action, Retire):
             self.check_retirement(action)
-            action.worker.note_retirement(action.reason, self.now + GRACEFUL_SECONDS)
+            action.worker.note_retirement(action.reason, self.now, self.now + GRACEFUL_SECONDS)
         elif isinstance(action, Question):
             action.worker.questioned_at = self.now
         elif isinstance(action, Kill):

@@ -8,7 +8,7 @@ import pytest
 
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.master.worker_handle import HUNG, Overdue, WorkerEvent, WorkerState
+from rpccluster.master.worker_handle import HUNG, MOVING_SECONDS, Overdue, WorkerEvent, WorkerState
 
 from .made_up import booting, ready, retiring
 
@@ -84,11 +84,24 @@ def test_the_first_reason_stays() -> None:
 def test_a_retirement_told_twice_ends_at_the_earlier_time() -> None:
     """A stop may hurry a worker, never give it more time."""
     worker = ready()
-    worker.note_retirement("max_requests", 40.0)
-    worker.note_retirement("stopping", 50.0)
+    worker.note_retirement("max_requests", 10.0, 40.0)
+    worker.note_retirement("stopping", 20.0, 50.0)
     assert (worker.kill_at, worker.retire_reason) == (40.0, "stopping")
-    worker.note_retirement("stopping", 30.0)
+    worker.note_retirement("stopping", 20.0, 30.0)
     assert worker.kill_at == 30.0
+    assert worker.retired_at == 10.0
+
+
+def test_connections_move_for_a_while_after_the_retirement() -> None:
+    """Of a worker that has some; those that stay longer than that are not on their way."""
+    worker = ready()
+    worker.row[Cell.CONNECTIONS] = 1
+    assert not worker.is_moving(10.0)
+    worker.note_retirement("max_requests", 10.0, 40.0)
+    assert worker.is_moving(10.0)
+    assert not worker.is_moving(10.0 + MOVING_SECONDS)
+    worker.row[Cell.CONNECTIONS] = 0
+    assert not worker.is_moving(10.0)
 
 
 def test_a_worker_that_must_serve_on_is_not_killed_for_it() -> None:
@@ -113,7 +126,7 @@ def test_a_booting_worker_cannot_be_told_to_retire() -> None:
     """It raises and notes nothing."""
     worker = booting()
     with pytest.raises(IllegalTransition):
-        worker.note_retirement("x", 1.0)
+        worker.note_retirement("x", 0.0, 1.0)
     assert (worker.state, worker.kill_at, worker.retire_reason) == (WorkerState.BOOTING, None, "")
 
 
