@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import resource
 import signal
@@ -27,6 +28,7 @@ __all__ = [
     "die_with_parent",
     "give_back_freed_memory",
     "keep_freed_memory",
+    "keep_out_of_collections",
     "make_room_for",
     "notify_systemd",
     "occupy_standard_descriptors",
@@ -174,6 +176,12 @@ def make_room_for(connections: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
         return target
     return soft
+
+
+def keep_out_of_collections() -> None:
+    """Let the garbage collector never look again at the objects there are. PyPy's does not look at all each time."""
+    if hasattr(gc, "freeze"):
+        gc.freeze()
 
 
 def keep_freed_memory(most_bytes: int) -> None:

@@ -152,6 +152,7 @@ class Roster:
         code = _CRASHED
         try:
             system.die_with_parent(assignment.master_pid)
+            system.keep_out_of_collections()  # what it was born with: looking through it would copy it all
             self._loop.close()
             self._close_in_child(assignment)
             for sibling in self.workers:

@@ -79,6 +79,7 @@ def _become_worker(assignment: Assignment) -> None:
     with _installed_packages_read_once():
         monkey.patch_all()
     _load_ourselves()
+    system.keep_out_of_collections()
     identity = identity_of(options.user, options.group)
     if identity is not None:
         become(identity)

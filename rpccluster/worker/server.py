@@ -119,9 +119,9 @@ class Server:
         options = self._assignment.options
         self._row[Cell.CONNECTION_LIMIT] = min(options.worker_connections, _room_for_connections())
         system.keep_freed_memory(KEPT_BYTES)
-        gc.collect()
-        if hasattr(gc, "freeze"):  # not PyPy's
-            gc.freeze()
+        gc.collect()  # the service's own: all before it is left out already
+        system.keep_out_of_collections()
+        if hasattr(gc, "set_threshold"):  # not PyPy's
             gc.set_threshold(*GC_THRESHOLDS)
         self._step(Event.BOOTED)
         self._channel.send(Ready(self._registry.names))
