@@ -23,10 +23,26 @@ from rpccluster.system import umasked
 __all__ = ["FORMAT", "LEVELS", "LogFiles", "escaped", "logger"]
 
 FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR,
-          "critical": logging.CRITICAL}
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
 
+
+class _Logger(logging.Logger):
+    """Logs for those who must go on: a handler that a service has added may raise."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(BaseException):
+            super().handle(record)
+
+
+logging.setLoggerClass(_Logger)
 logger = logging.getLogger("rpccluster")
+logging.setLoggerClass(logging.Logger)
 
 _STDOUT, _STDERR = 1, 2
 _LONGEST = 200

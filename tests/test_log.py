@@ -84,6 +84,14 @@ def test_a_descriptor_that_takes_nothing_harms_nobody() -> None:
     assert logged(program) == "alive\n"
 
 
+def test_a_services_handler_that_raises_harms_nobody() -> None:
+    """Whoever logs through ours goes on; the service's own loggers are its own affair."""
+    program = "class Bad(logging.Handler):\n    def emit(self, record): raise SystemExit\n"
+    program += "logging.getLogger().addHandler(Bad())\nlogger.warning('one'); logger.warning('two')\n"
+    program += "try:\n    logging.getLogger('own').warning('three')\nexcept SystemExit:\n    logger.warning('raised')"
+    assert [line.rpartition(" ")[2] for line in logged(program).splitlines()] == ["one", "two", "three", "raised"]
+
+
 def test_each_line_is_one_write(tmp_path: Path) -> None:
     """So that lines of several processes never mix."""
     program = (

@@ -23,7 +23,8 @@ from rpccluster.worker.caller import Batch
 from rpccluster.worker.common import RECEIVE_MORE_BYTES, Common
 from rpccluster.worker.connection_states import TRANSITIONS, Event, Pause, State, next_state
 from rpccluster.worker.given import Given, packed_again
-from rpccluster.worker.output import HIGH_WATER_BYTES, Output
+from rpccluster.worker.output import HIGH_WATER_BYTES
+from rpccluster.worker.reading import Reading
 
 __all__ = ["Connection"]
 
@@ -32,46 +33,30 @@ RECEIVE_LESS_BYTES = 2048  # while others who send much wait for their turn: wha
 LIGHT_BYTES = 1024  # of calls that need not wait for all who have sent more
 LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
-_READ = 1
 
-
-class Connection(Output):
+class Connection(Reading):
     """One socket, read and answered."""
 
     __slots__ = (
-        "_address",
         "_deferred",
         "_is_ending",
         "_long",
         "_partial",
-        "_pause",
         "_quiet_since",
-        "_reader",
         "_state",
         "_was_heard",
     )
 
     def __init__(self, common: Common, sock: _socket.socket, address: Any) -> None:
-        super().__init__(common, sock)
-        self._address = address
+        super().__init__(common, sock, address)
         self._partial: Partial | None = None
         self._deferred: list[Any] = []  # messages of a peer that does not read its replies
         self._long: Iterator[Any] | None = None  # what was put into the engine's queue of long ones last
-        self._pause = Pause.NOT
         self._state = State.OPEN
         self._is_ending = False  # of the state: nothing more is read; closes when all is answered
         self._was_heard = False  # since it was last asked whether it is quiet
         self._quiet_since = monotonic()
-        self._reader = common.loop.io(sock.fileno(), _READ)
         self._reader.start(self._on_readable)
-
-    @property
-    def peer(self) -> str:
-        """The client's address, for log lines."""
-        address = self._address
-        if isinstance(address, (tuple, list)) and len(address) >= 2:
-            return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
-        return "a Unix socket"
 
     def is_quiet_for(self, seconds: float, now: float) -> bool:
         """Whether nothing is under way here and nothing was heard for ``seconds``; asked again and again."""
@@ -187,27 +172,6 @@ class Connection(Output):
         self._all.engine.withdraw({self})
         self.flush()
         self.close()
-
-    # -- reading or not
-
-    def _stop(self, reason: Pause) -> None:
-        self._pause |= reason
-        self.needs_look = True
-        self._reader.stop()
-
-    def _note_pause(self, limit: Cell, why: str) -> None:
-        self._all.limits.note(limit, f"Not reading from {self.peer} for now", why)
-
-    def _go_on(self, reason: Pause) -> None:
-        if self._pause & reason:
-            self._pause &= ~reason
-            if not self._pause and not self.is_closed:
-                self.needs_look = False
-                self._reader.start(self._on_readable)
-
-    def resume_starved(self) -> None:
-        """Greenlets are free again."""
-        self._go_on(Pause.STARVED)
 
     def _choke(self) -> None:
         self.is_choked = True

@@ -19,7 +19,6 @@ from greenlet import getcurrent
 
 from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import pack_response, unpack
 from rpccluster.protocol.messages import (
     MAX_MSGID,
@@ -34,24 +33,22 @@ from rpccluster.protocol.messages import (
 )
 from rpccluster.protocol.shared import Packed
 from rpccluster.worker.caller import Call, Caller
-from rpccluster.worker.dispatch import Registry, ResultTooLarge, error_text, is_misfit, message_of, not_found_text
+from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.ready_queue import ReadyQueue
-from rpccluster.worker.runner import Runner, WorkerRetired, present_call
+from rpccluster.worker.replies import LARGE_REPLY_BYTES, Replies
+from rpccluster.worker.runner import Runner, WorkerRetired, present_method
 
 __all__ = ["Engine"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 CLOCK_EVERY = 8  # calls between two looks at the clock
 LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping for the next
-REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buffer never shrinks
-LARGE_REPLY_BYTES = 512  # replies above this count against the connection at once
 
 _SHORT = 1 << 30  # an int below this is one digit of CPython's, and compared sooner
 
 _RUNNING_METHOD = int(Cell.RUNNING_METHOD)
 _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
-_ERRORS = int(Cell.ERRORS)
 
 
 class Engine:
@@ -77,20 +74,18 @@ class Engine:
         self._max_greenlets = max_greenlets
         self._call_limit = call_limit or sys.maxsize
         self._on_call_limit = on_call_limit
-        self._max_size = max_message_size
         self._queue = ReadyQueue()
         self._ready, self.long = self._queue.ready, self._queue.long
         self.enqueue, self.enqueue_long = self._queue.add, self._queue.add_long
         self.begun = 0  # calls that were ever queued and not put off
         self._idle: list[Runner] = []
         self._runners: set[Runner] = set()
-        self._dirty: list[Caller] = []
+        self._replies = Replies(registry, cells, max_message_size)
         self._starved: set[Caller] = set()
         self._epoch = 0
         self._slice_end = 0.0
         self.is_scheduled = False
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
-        self.errors = 0
         self.handled_large = False  # for the worker's beat, which clears it
         self.is_starved = False
 
@@ -107,11 +102,6 @@ class Engine:
         self._starved.add(connection)
 
     @property
-    def is_crowded(self) -> bool:
-        """Whether connections that send much wait for their turn."""
-        return bool(self._queue.long)
-
-    @property
     def active_calls(self) -> int:
         """Calls that have begun and not ended."""
         return len(self._runners) - len(self._idle)
@@ -124,19 +114,12 @@ class Engine:
     @property
     def is_quiet(self) -> bool:
         """Whether no call runs or waits to run, and no reply waits to be sent."""
-        return not (self.active_calls or self._queue.waiting or self._dirty)
+        return not (self.active_calls or self._queue.waiting or self._replies.gathered_by)
 
     def leave(self, connection: Caller, data: bytes) -> None:
         """Put a reply that was made elsewhere behind those of ``connection``."""
-        self._put(connection, data)
+        self._replies.put(connection, data)
         self.schedule()
-
-    def _put(self, connection: Caller, data: bytes) -> None:
-        if not connection.out:
-            self._dirty.append(connection)
-        connection.out.append(data)
-        if len(data) > LARGE_REPLY_BYTES:
-            connection.gather(len(data))
 
     def running(self) -> Iterator[Call]:
         """The calls that have begun and not ended."""
@@ -155,15 +138,13 @@ class Engine:
 
     def running_method(self) -> int:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""
-        call = present_call()
-        name = call[1][-2] if call is not None and type(call[1]) is list and len(call[1]) >= 3 else None
-        return self._registry.numbers.get(name, 0) if type(name) is str else 0
+        return self._registry.numbers.get(present_method(), 0)
 
     # -- the loop's side: runs in the hub, never blocks
 
     def _drain(self) -> None:
         self.is_scheduled = False
-        ready, long, idle, cells = self._ready, self.long, self._idle, self._cells
+        ready, long, idle, cells, replies = self._ready, self.long, self._idle, self._cells, self._replies
         if ready or long:
             cells[_ACTIVE_CALLS] = self.active_calls + 1
             self._slice_end = monotonic() + SLICE_SECONDS
@@ -176,13 +157,13 @@ class Engine:
             self._epoch += 1  # the queue is ours again: whoever has blocked must not go on with it
             while ready and not length_hint(ready[0][1]):
                 ready.popleft()
-            if self._dirty:  # sent now, since the next runner may keep it waiting
-                self._send_gathered()
+            if replies.gathered_by:  # sent now, since the next runner may keep it waiting
+                replies.send()
             if (ready or long) and monotonic() > self._slice_end:
                 self._go_on_later()
                 break
-        if self._dirty:
-            self._send_gathered()
+        if replies.gathered_by:
+            replies.send()
         cells[_ACTIVE_CALLS] = self.active_calls
         cells[_CALLS] = calls = self.calls
         cells[_RUNNING_METHOD] = 0
@@ -207,12 +188,6 @@ class Engine:
         if not self.is_scheduled:
             self.is_scheduled = True
             self._later.start(self._drain, update=False)
-
-    def _send_gathered(self) -> None:
-        dirty = self._dirty
-        for connection in dirty:
-            connection.flush()
-        dirty.clear()
 
     def _feed_starved(self) -> None:
         starved, self._starved = self._starved, set()
@@ -241,7 +216,8 @@ class Engine:
         A batch is an iterator, and the first in the queue until it is used up: when a call of it blocks, the next
         runner goes on with the same one, so that each message is taken once and in its turn.
         """
-        ready, dirty, cells, table, pack = self._ready, self._dirty, self._cells, self._registry.table, runner.pack
+        ready, cells, table, pack = self._ready, self._cells, self._registry.table, runner.pack
+        replies, dirty = self._replies, self._replies.gathered_by
         context = runner.gr_context = Context()
         type_of, integer, array = type, int, list  # local names are found sooner
         numbers, shown = self._registry.numbers, None
@@ -275,12 +251,12 @@ class Engine:
                             connection.refuse(not_a_message(message))
                             continue
                         pack = runner.renew_packer()
-                        data = pack((RESPONSE, msgid, self._error(connection, name, params, raised), None))
+                        data = pack((RESPONSE, msgid, replies.error(connection, name, params, raised), None))
                     if not out:
                         dirty.append(connection)
                     out.append(data)
                     if len(data) > LARGE_REPLY_BYTES:
-                        out[-1] = data = self._bounded(runner, data)
+                        out[-1] = data = replies.bounded(runner, data)
                         pack = runner.pack
                         connection.gather(len(data))
                 if context:  # the call left something in it: the next one gets a fresh one
@@ -314,33 +290,10 @@ class Engine:
             result = function(*call.params)
             if isinstance(call, Request):
                 data = pack_response(call.msgid, None, result)
-                self._put(connection, self._bounded(runner, data))
+                self._replies.put(connection, self._replies.bounded(runner, data))
         except BaseException as raised:
-            text = self._error(connection, call.method, call.params, raised)
+            text = self._replies.error(connection, call.method, call.params, raised)
             if isinstance(call, Request):
-                self._put(connection, pack_response(call.msgid, text, None))
+                self._replies.put(connection, pack_response(call.msgid, text, None))
         if isinstance(call, Notification):  # nobody is told
             connection.end_notification()
-
-    def _bounded(self, runner: Runner, data: bytes) -> bytes:
-        """What is sent for a large reply: an error if it passes ``max_message_size``."""
-        if len(data) > REUSED_BYTES:
-            runner.renew_packer()
-        if len(data) <= self._max_size or runner.connection is None:
-            return data
-        _, msgid, name, params = runner.message
-        error = ResultTooLarge(len(data), self._max_size)
-        return pack_response(msgid, self._error(runner.connection, name, params, error), None)
-
-    def _error(self, connection: Caller, name: str, params: list[Any], raised: BaseException) -> str:
-        """The reply's error for what a method raised; the traceback goes to the log."""
-        self.errors += 1
-        self._cells[_ERRORS] = self.errors
-        method = self._registry.methods.get(name)
-        if method is None:
-            return not_found_text(name)
-        if isinstance(raised, TypeError) and is_misfit(method, params):
-            return f"ArgumentError: {message_of(raised)}"
-        text = error_text(raised)
-        logger.warning("Method %s failed for %s: %s", escaped(name), connection.peer, escaped(text), exc_info=raised)
-        return text

@@ -9,7 +9,7 @@ from greenlet import getcurrent, greenlet
 from rpccluster.protocol.codec import make_packer
 from rpccluster.worker.caller import Call, Caller
 
-__all__ = ["Runner", "WorkerRetired", "present_call"]
+__all__ = ["Runner", "WorkerRetired", "present_call", "present_method"]
 
 
 class WorkerRetired(BaseException):
@@ -44,3 +44,10 @@ def present_call() -> Call | None:
     if not isinstance(runner, Runner) or runner.connection is None:
         return None
     return runner.connection, runner.message
+
+
+def present_method() -> str:
+    """The name of the method in it, empty if there is none."""
+    call = present_call()
+    name = call[1][-2] if call is not None and type(call[1]) is list and len(call[1]) >= 3 else ""
+    return name if type(name) is str else ""

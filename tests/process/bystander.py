@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import psutil
 from lines import Line, lines_to
 
+from rpccluster.testing import wait_until
+
 __all__ = ["MIB", "GoodClient", "Memory"]
 
 MIB = 1 << 20
@@ -53,6 +55,10 @@ class GoodClient(threading.Thread):
         line.replies.clear()
         self._latencies.append(seconds)
         self.calls += 1
+
+    def await_calls(self, count: int) -> None:
+        """Wait for so many calls since `figures` were asked last. Raises AssertionError if it is not served."""
+        wait_until(lambda: len(self._latencies) > count or self.fault, PATIENCE_SECONDS, f"{count} calls are served")
 
     def figures(self) -> str:
         """The latencies since this was asked last. Raises what went wrong."""

@@ -20,6 +20,7 @@ CONNECTIONS = 100 if FULL_SCALE else 20
 FLOOD_SECONDS = 10.0 if FULL_SCALE else 2.0
 GENEROUS_SECONDS = 60.0
 MOST_BYTES_EACH = 16 * MIB
+WATCHED_CALLS = 4000 if FULL_SCALE else 200  # of the good client: at first, and from the attack's beginning on
 
 
 class Attacked:
@@ -60,10 +61,11 @@ def test_an_attack_harms_nobody_else(attacked: Attacked, name: str) -> None:
     counted = attacked.count(attack.limit)
     seconds = FLOOD_SECONDS if attack.is_endless else GENEROUS_SECONDS
     with GoodClient(attacked.address) as good:
-        wait_until(lambda: good.calls > 200 or good.fault, what="the good client is served")
+        good.await_calls(WATCHED_CALLS)
         undisturbed, before = good.figures(), sum(memory.now())
         with memory.watched():
             outcome = Sender(attacked.address, name, CONNECTIONS, seconds).outcome(GENEROUS_SECONDS + 30)
+        good.await_calls(WATCHED_CALLS)
         disturbed = good.figures()
     each, over_at = (memory.highest - before) / CONNECTIONS, time.monotonic()
     print(f"{outcome}\nundisturbed {undisturbed}\nmeanwhile   {disturbed}\n{each / MIB:.2f} MiB a connection")

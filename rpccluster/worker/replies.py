@@ -1,0 +1,70 @@
+"""What becomes of a call's end: a reply within bounds, or an error's text, among those that its connection sends next.
+
+Runs in the worker, for the engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rpccluster.ipc.scoreboard import Cell
+from rpccluster.log import escaped, logger
+from rpccluster.protocol.codec import pack_response
+from rpccluster.worker.caller import Caller
+from rpccluster.worker.dispatch import Registry, ResultTooLarge, error_text, is_misfit, message_of, not_found_text
+from rpccluster.worker.runner import Runner
+
+__all__ = ["LARGE_REPLY_BYTES", "Replies"]
+
+REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buffer never shrinks
+LARGE_REPLY_BYTES = 512  # replies above this count against the connection at once
+
+_ERRORS = int(Cell.ERRORS)
+
+
+class Replies:
+    """``gathered_by`` are the connections that have something to send at the end of this turn."""
+
+    def __init__(self, registry: Registry, cells: Any, max_size: int) -> None:
+        self._registry = registry
+        self._cells = cells
+        self._max_size = max_size  # bytes of one reply
+        self._errors = 0
+        self.gathered_by: list[Caller] = []
+
+    def put(self, connection: Caller, data: bytes) -> None:
+        """Behind those of ``connection``."""
+        if not connection.out:
+            self.gathered_by.append(connection)
+        connection.out.append(data)
+        if len(data) > LARGE_REPLY_BYTES:
+            connection.gather(len(data))
+
+    def send(self) -> None:
+        """All that has gathered."""
+        for connection in self.gathered_by:
+            connection.flush()
+        self.gathered_by.clear()
+
+    def bounded(self, runner: Runner, data: bytes) -> bytes:
+        """What is sent for a large reply: an error if it passes ``max_message_size``."""
+        if len(data) > REUSED_BYTES:
+            runner.renew_packer()
+        if len(data) <= self._max_size or runner.connection is None:
+            return data
+        _, msgid, name, params = runner.message
+        error = ResultTooLarge(len(data), self._max_size)
+        return pack_response(msgid, self.error(runner.connection, name, params, error), None)
+
+    def error(self, connection: Caller, name: str, params: list[Any], raised: BaseException) -> str:
+        """The reply's error for what a method raised; the traceback goes to the log."""
+        self._errors += 1
+        self._cells[_ERRORS] = self._errors
+        method = self._registry.methods.get(name)
+        if method is None:
+            return not_found_text(name)
+        if isinstance(raised, TypeError) and is_misfit(method, params):
+            return f"ArgumentError: {message_of(raised)}"
+        text = error_text(raised)
+        logger.warning("Method %s failed for %s: %s", escaped(name), connection.peer, escaped(text), exc_info=raised)
+        return text
