@@ -257,8 +257,8 @@ class Connection(Reading):
         self._reader.close()
         if self._unsent is not None:
             self._unsent.close()
-        self._unsent = self._partial = None
-        self._deferred = []
+        self._all.engine.handled_large |= bool(self._unsent or self._partial or self._deferred)
+        self._unsent, self._partial, self._deferred = None, None, []
         self._all.forget(self)
 
     # -- moving

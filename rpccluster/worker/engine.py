@@ -156,7 +156,7 @@ class Engine:
             idle.pop().switch()
             self._epoch += 1  # the queue is ours again: whoever has blocked must not go on with it
             while ready and not length_hint(ready[0][1]):
-                ready.popleft()
+                next(ready.popleft()[1], None)  # only that makes it let go of the messages
             if replies.gathered_by:  # sent now, since the next runner may keep it waiting
                 replies.send()
             if (ready or long) and monotonic() > self._slice_end:

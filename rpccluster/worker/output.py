@@ -117,6 +117,7 @@ class Output:
         else:
             self._unsent = None
             self._all.unsent.pop(self, None)
+            self._all.engine.handled_large = True
         if self.is_choked and size < LOW_WATER_BYTES:
             self._unchoke()
         if self.needs_look and not self.is_closed:

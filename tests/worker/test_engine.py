@@ -16,7 +16,7 @@ import pytest
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.connection import RECEIVE_BYTES, RECEIVE_LESS_BYTES
-from rpccluster.worker.engine import CLOCK_EVERY
+from rpccluster.worker.engine import CLOCK_EVERY, SLICE_SECONDS
 from rpccluster.worker.runner import present_call
 
 from .rig import Gated, Peer, Rig, until
@@ -360,6 +360,38 @@ def test_what_was_called_with_is_not_kept(rig: Rig, size: int) -> None:
     rig.connect().call("echo", [b"x" * size])
     alike = [[b"x"]]
     assert sys.getrefcount(rig.service.began[0]) == sys.getrefcount(alike[0])
+
+
+def test_a_connection_holds_nothing_of_a_large_call_that_took_its_time(make_rig: Callable[..., Rig]) -> None:
+    """Though the turn was over with it, and so nobody came to the end of its batch."""
+
+    class Slow(Gated):
+        def take(self, data: bytes) -> None:
+            self.spin(2 * SLICE_SECONDS)
+
+    peer = make_rig(Slow()).connect()
+    peer.call("take", bytes(100_000))
+    gevent.sleep(0)
+    batch = peer.connection._long
+    assert batch is not None
+    assert list(batch.__reduce__()[1][0]) == []
+
+
+def test_what_ends_with_a_connection_is_worth_giving_back(rig: Rig) -> None:
+    """Unread replies and an unfinished message are freed with it; so they are when the peer reads at last."""
+    idle, reader, silent, torn = (rig.connect(buffer_bytes=4096) for _ in range(4))
+    for peer in (reader, silent):
+        peer.post("large", 3_000_000)
+    until(lambda: len(rig.service.began) == 2, "both have run")
+    torn.send(b"\x94\x00\x01\xa4echo\x91\xc6\x00\x01\x00\x00" + bytes(1000))
+    for ends in (lambda: reader.wait(1), silent.connection.close, torn.connection.close):
+        gevent.sleep(0.01)
+        rig.engine.handled_large = False
+        ends()
+        until(lambda: rig.engine.handled_large, "it is noticed")
+    rig.engine.handled_large = False
+    idle.connection.close()
+    assert not rig.engine.handled_large
 
 
 @pytest.mark.parametrize("calls", [1000, 1], ids=["many calls", "a long one"])
