@@ -31,18 +31,38 @@ _NO_CONTAINER = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F o
 
 
 class Partial:
-    """The beginning of a message: its bytes, and its outline as far as it is known."""
+    """The beginning of a message: its bytes, and its outline as far as it is known.
 
-    __slots__ = ("data", "outline")
+    Long pieces stay as they came until the outline can go on: one block that grows with each of them would be
+    copied again and again.
+    """
+
+    __slots__ = ("_pieces", "outline", "size")
 
     def __init__(self, bounds: Bounds) -> None:
-        self.data = Packed()
+        self._pieces = [Packed()]
+        self.size = 0  # bytes
         self.outline = Outline(bounds)
+
+    def add(self, piece: Bytes) -> None:
+        """What came next."""
+        if SMALL_BYTES < len(piece) < self.missing:
+            self._pieces.append(Packed(piece))
+        else:
+            self._pieces[-1] += piece
+        self.size += len(piece)
+
+    @property
+    def data(self) -> Packed:
+        """All bytes, as one block."""
+        if len(self._pieces) > 1:
+            self._pieces = [Packed().join(self._pieces)]
+        return self._pieces[0]
 
     @property
     def missing(self) -> int:
         """Bytes that must come, at the least, before it is of use to look again."""
-        return self.outline.resume_at - len(self.data)
+        return self.outline.resume_at - self.size
 
 
 class Undecodable(Exception):
@@ -115,8 +135,10 @@ class SharedDecoder:
         """Go on with ``partial``, and with what follows it, after ``values`` of the same data."""
         try:
             while True:
+                partial.add(data)
+                if partial.missing > 0:
+                    return values, partial
                 packed = partial.data
-                packed += data
                 length = partial.outline.advance(packed)
                 if not length:
                     return values, partial

@@ -71,7 +71,7 @@ class Connection(Reading):
         partial = self._partial
         data: bytes | memoryview
         try:
-            if self._all.engine.long and (partial is None or len(partial.data) < RECEIVE_LESS_BYTES):
+            if self._all.engine.long and (partial is None or partial.size < RECEIVE_LESS_BYTES):
                 data = self._socket.recv(RECEIVE_LESS_BYTES)
             elif partial is None or partial.missing <= RECEIVE_BYTES:
                 data = self._socket.recv(RECEIVE_BYTES)

@@ -92,6 +92,36 @@ def test_what_is_kept_are_the_bytes_of_the_unfinished_message() -> None:
     assert rest.data == more[:3]
 
 
+@given(st.lists(st.sampled_from([1, 7, SMALL_BYTES, SMALL_BYTES + 1, 5 * SMALL_BYTES]), max_size=12))
+def test_long_pieces_and_short_ones_in_any_order(sizes: list[int]) -> None:
+    """The same values, and what is kept is what came of the unfinished message, byte by byte."""
+    values = [[2, "log", [bytes(range(256)) * 1000, number]] for number in range(2)]
+    stream, one, at = pack(*values), Stream(decoder_of(1 << 20)), 0
+    for size in sizes:
+        one.feed(stream[at : at + size])
+        at = min(at + size, len(stream))
+        kept = len(stream[:at]) - sum(len(pack(value)) for value in one.values)
+        assert (bytes(one.partial.data) if one.partial else b"") == stream[at - kept : at]
+    assert one.feed(stream[at:]) == values
+
+
+def test_a_long_string_is_not_copied_with_each_piece_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, when it is whole: a thousand peers may each be sending one."""
+    joined: list[int] = []
+
+    class Counted(bytearray):
+        def join(self, pieces: Any) -> bytearray:
+            joined.append(len(list(pieces)))
+            return Packed(b"".join(pieces))
+
+    monkeypatch.setattr(shared, "Packed", Counted)
+    message = pack([2, "log", [b"x" * 100 * SMALL_BYTES]])
+    one = Stream(decoder_of(1 << 22))
+    for at in range(0, len(message), 2 * SMALL_BYTES):
+        one.feed(message[at : at + 2 * SMALL_BYTES])
+    assert joined == [50]
+
+
 def test_a_long_message_is_not_decoded_yet() -> None:
     """Of many that are whole one at a time should take up memory; what is behind it is decoded."""
     decoder, small = decoder_of(), pack(VALUES[0])
