@@ -66,11 +66,15 @@ class Partial:
 
 
 class Undecodable(Exception):
-    """What a stream has come to: ``before`` are the messages before the bytes of which ``error`` tells."""
+    """What a stream has come to: ``before`` are the messages before the bytes of which ``error`` tells.
+
+    That error waits for its turn, and so keeps nothing of how it came about: its traceback would hold the bytes.
+    """
 
     def __init__(self, error: ProtocolError, before: list[Any]) -> None:
         super().__init__(str(error))
         self.error = error
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         self.before = before
 
 

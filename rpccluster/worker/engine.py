@@ -272,12 +272,13 @@ class Engine:
 
     def _take_other(self, runner: Runner, connection: Caller, message: Any) -> None:
         """Run a notification, or what was not decoded yet; whatever else a peer sent ends its connection."""
+        if isinstance(message, ProtocolError):
+            connection.refuse(message)
+            return
         try:
             if type(message) is Packed:
                 self.handled_large |= len(message) > LARGE_CALL_BYTES
                 message = runner.message = unpack(message)
-            elif isinstance(message, ProtocolError):
-                raise message
             call = to_message(message)
             if isinstance(call, Response):
                 raise ProtocolError("found a response, expected calls alone")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -15,9 +17,10 @@ import pytest
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol import codec
+from rpccluster.worker.connection import Connection
 from rpccluster.worker.output import HIGH_WATER_BYTES
 
-from .rig import Rig, until
+from .rig import Peer, Rig, until
 
 
 @pytest.fixture
@@ -561,3 +564,75 @@ def test_thousands_of_connections_leave_nothing_behind(rig: Rig) -> None:
     assert not rig.connections.unsent
     assert rig.engine.is_quiet
     assert rig.cells[Cell.ACTIVE_CALLS] == 0
+
+
+# -- what is left
+
+
+def _ends(peer: Peer) -> None:
+    peer.shut()
+    peer.wait_end()
+
+
+def _is_reset(peer: Peer) -> None:
+    peer.post("large", 3_000_000)
+    peer.reset()
+
+
+def _leaves_in_the_middle(peer: Peer) -> None:
+    peer.send(b"\x94\x00\x07")
+    gevent.sleep(0.01)
+    peer.reset()
+
+
+def _sends(*pieces: bytes) -> Callable[[Peer], None]:
+    def send(peer: Peer) -> None:
+        for piece in pieces:
+            peer.send(piece)
+            gevent.sleep(0.01)
+        peer.wait_end()
+
+    return send
+
+
+BEGINNING = b"\x94\x00\x07\xa4echo\x91"
+WAYS_TO_END: dict[str, Callable[[Peer], None]] = {
+    "it ends": _ends,
+    "reset with unread replies": _is_reset,
+    "in the middle of a message": _leaves_in_the_middle,
+    "closed by us": lambda peer: peer.connection.close(),
+    "no MessagePack": _sends(b"\xc1"),
+    "no MessagePack, in pieces": _sends(BEGINNING, b"\xc1"),
+    "no call": _sends(b"\x80"),
+    "too deep": _sends(BEGINNING + b"\x91" * 1000),
+    "too deep, in pieces": _sends(BEGINNING, b"\x91" * 1000),
+    "too large": _sends(BEGINNING + b"\xdd\xff\xff\xff\xff"),
+    "a bad timestamp": _sends(BEGINNING + b"\xd7\xff" + b"\xff" * 8),
+    "a bad timestamp in a long message": _sends(BEGINNING[:-1] + b"\x92\xc6\0\1\0\0" + bytes(65_536), b"\xd4\xff\0"),
+}
+
+
+@pytest.mark.skipif(not hasattr(sys, "getrefcount"), reason="what is left is not freed at once here")
+@pytest.mark.parametrize("ends", WAYS_TO_END.values(), ids=WAYS_TO_END)
+def test_nothing_is_left_of_a_connection(make_rig: Callable[..., Rig], ends: Callable[[Peer], None]) -> None:
+    """Not even for the garbage collector, which looks rarely: it might hold all that a peer has sent."""
+    gc.collect()
+    others = _connections()
+    rig = make_rig(max_message_size=1 << 20)
+    peer = rig.connect(tcp=True)
+    peer.call("echo", 1)
+    gc.disable()
+    try:
+        ends(peer)
+        until(lambda: not rig.connections.open, "it is closed")
+        peer.connection = None
+        gevent.sleep(0.01)
+        left = _connections() - others
+    finally:
+        gc.enable()
+    rig.peers.clear()
+    assert left == 0
+
+
+def _connections() -> int:
+    return sum(type(found) is Connection for found in gc.get_objects())
