@@ -197,7 +197,11 @@ def keep_freed_memory(most_bytes: int) -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give the kernel all pages of memory that the C library has kept. Only glibc has the call: malloc_trim(3)."""
+    """Give the kernel all pages of memory that Python and the C library have kept.
+
+    A collection empties Python's lists of free objects, which keep whole arenas. Only glibc has malloc_trim(3).
+    """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
