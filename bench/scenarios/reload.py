@@ -16,7 +16,7 @@ __all__ = ["reload"]
 _WORKERS = 4
 _CONNECTIONS = 40
 _SHARE = 0.3  # of what the workers can do at most
-_SECONDS = 2.0  # about as long as the workers take to replace each other
+_SECONDS = 2.0  # some four times as long as the workers take to replace each other
 
 
 def reload(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:
