@@ -46,6 +46,7 @@ TELL_SIGNAL = signal.SIGXCPU
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_MMAP_THRESHOLD = -3
+_SO_PEERCRED = getattr(socket, "SO_PEERCRED", 17)  # socket.h; PyPy does not name it
 _SPARE_DESCRIPTORS = 256  # beside connections: files of the service, listeners, the loop
 
 
@@ -235,7 +236,7 @@ def resident_bytes(pid: int | str = "self") -> int:
 
 def peer_process(sock: socket.socket) -> tuple[int, int]:
     """pid and uid of whoever connected a Unix stream socket, as they were then. Source: unix(7), SO_PEERCRED."""
-    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII")))
+    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("iII")))
     return pid, uid
 
 

@@ -6,6 +6,7 @@ Streams of messages are decoded by `rpccluster.protocol.shared` and `rpccluster.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
@@ -34,10 +35,11 @@ def _hash_of_timestamp(timestamp: msgpack.Timestamp) -> int:
     return hash(b"%d %d" % (timestamp.seconds, timestamp.nanoseconds))
 
 
-def _map_of_few_nans(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    if sum(key != key for key, _ in pairs) > MOST_NANS:
+def _map_of_few_nans(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    found = list(pairs)  # msgpack in Python hands over a generator
+    if sum(key != key for key, _ in found) > MOST_NANS:
         raise ValueError(f"found a map with more than {MOST_NANS} keys that are not a number")
-    return dict(pairs)
+    return dict(found)
 
 
 # Keys whose hashes are the same make a dict slow. Those of strings and bytes are keyed by a secret of the process, of

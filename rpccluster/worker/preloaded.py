@@ -32,4 +32,6 @@ import rpccluster.worker.loading
 import rpccluster.worker.ready_queue
 import rpccluster.worker.unsent  # noqa: F401
 
+__all__: list[str] = []
+
 platform.uname()  # which is kept
