@@ -106,6 +106,8 @@ class Rig:
 
     def client(self, cid: int) -> socket.socket:
         """The socket of a new client."""
+        if cid in self.clients:
+            self.clients[cid].close()
         self.clients[cid], theirs = socket.socketpair()
         return theirs
 

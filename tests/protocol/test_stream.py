@@ -244,9 +244,9 @@ def test_timestamps_as_keys_do_not_collide() -> None:
 
 
 def test_a_map_of_many_nans() -> None:
-    """Is refused where all of them have one hash, and none is equal to another; a few are fine."""
+    """Is refused where all of them have one hash, and none is another (but for PyPy's); a few are fine."""
     nan = b"\xcb\x7f\xf8" + bytes(6)
-    assert len(unpack(map_of(*[nan] * 100))) == 100
+    assert len(unpack(map_of(*[nan] * 100))) == (1 if sys.implementation.name == "pypy" else 100)
     if sys.version_info < (3, 10):
         with pytest.raises(ProtocolError):
             unpack(map_of(*[nan] * 101))
