@@ -6,6 +6,7 @@ import copy
 import importlib
 import pickle
 import pkgutil
+import inspect
 import re
 
 import pytest
@@ -32,8 +33,8 @@ def drawn_tree() -> dict[str, str | None]:
     """Each error in the docstring's tree and the one it hangs on."""
     tree: dict[str, str | None] = {}
     path: list[tuple[int, str]] = []
-    for line in (errors.__doc__ or "").splitlines():
-        match = re.match(r"    ((?:│   |    |├── |└── )*)(\w+)", line)
+    for line in inspect.cleandoc(errors.__doc__ or "").splitlines()[1:]:
+        match = re.match(r"((?:│   |    |├── |└── )*)(\w+)", line)
         if match:
             depth = len(match[1]) // 4
             path = [*(each for each in path if each[0] < depth), (depth, match[2])]
