@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import pickle
 import pkgutil
-import inspect
 import re
 
 import pytest
