@@ -14,6 +14,7 @@ import click
 from rpccluster.cli.latency import repeat
 from rpccluster.client import Client
 from rpccluster.errors import AddressError, CallTimeout, ConnectFailed, ConnectionLost, ProtocolError, RemoteError
+from rpccluster.log import escaped
 
 __all__ = ["call"]
 
@@ -89,8 +90,13 @@ def _faults_told() -> Iterator[None]:
 
 
 def _fail(text: str, exit_code: int) -> None:
-    click.echo(f"rpccluster: {text}", err=True)
+    click.echo(f"rpccluster: {_shown(text)}", err=True)
     sys.exit(exit_code)
+
+
+def _shown(text: str) -> str:
+    """What a server has said, as a terminal may be given it: nothing in it but lines of text."""
+    return "\n".join(escaped(line, len(line)) for line in text.split("\n"))
 
 
 # -- the methods
@@ -104,7 +110,8 @@ def _listed(methods: Any) -> str:
     except (AttributeError, KeyError, TypeError):
         return json.dumps(jsonable(methods))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(f"{name:{widths[0]}}  {signature:{widths[1]}}  {doc}".rstrip() for name, signature, doc in rows)
+    lines = (f"{name:{widths[0]}}  {signature:{widths[1]}}  {doc}".rstrip() for name, signature, doc in rows)
+    return _shown("\n".join(lines))
 
 
 # -- values

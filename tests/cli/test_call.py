@@ -151,6 +151,23 @@ def test_a_server_whose_discover_is_another(answer: object) -> None:
         assert printed(run(server, "--discover")) == answer
 
 
+def test_a_server_cannot_command_the_terminal() -> None:
+    """Nothing that it says is shown but as lines of text."""
+    escape, shown = "\x1b]0;title\x07\u202e", "\\x1b]0;title\\x07\\u202e"
+
+    def handle(sock: Any) -> None:
+        for message in requests(sock):
+            if message[2] == "rpc.discover":
+                sock.sendall(reply(message[1], {"sum": {"signature": f"() {escape}", "doc": f"Adds{escape}"}}))
+            else:
+                sock.sendall(reply(message[1], error=f"ValueError: ä{escape}\nmore\r"))
+
+    with serve(handle) as server:
+        assert run(server, "sum").stderr == f"rpccluster: ValueError: ä{shown}\nmore\\r\n"
+        assert run(server, "--discover").stdout.splitlines()[1].split() == ["sum", "()", shown, f"Adds{shown}"]
+        assert "\x1b" not in run(server, "echo", '"x"').stdout
+
+
 # -- repeated calls
 
 
