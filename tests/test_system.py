@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 from rpccluster import system
-from rpccluster.system import Deadline, Exit, System, peer_process
+from rpccluster.system import Deadline, Exit, System, give_back_freed_memory, peer_process
 
 
 def run(program: str) -> str:
@@ -215,3 +217,21 @@ def test_a_peer_is_known_by_pid_and_uid() -> None:
     one, other = socket.socketpair()
     with one, other:
         assert peer_process(one) == (os.getpid(), os.geteuid())
+
+
+def test_giving_back_memory_collects_first() -> None:
+    """What only a collection frees could not go back otherwise."""
+
+    class Cyclic:
+        itself: object = None
+
+    lost = Cyclic()
+    lost.itself = lost
+    seen = weakref.ref(lost)
+    gc.disable()
+    try:
+        del lost
+        give_back_freed_memory()
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -96,7 +96,11 @@ def _fail(text: str, exit_code: int) -> None:
 
 def _shown(text: str) -> str:
     """What a server has said, as a terminal may be given it: nothing in it but lines of text."""
-    return "\n".join(escaped(line, len(line)) for line in text.split("\n"))
+    return "\n".join(map(_shown_in_a_line, text.split("\n")))
+
+
+def _shown_in_a_line(text: str) -> str:
+    return escaped(text, len(text))
 
 
 # -- the methods
@@ -106,12 +110,13 @@ def _listed(methods: Any) -> str:
     """A line for each method: its name, its signature, the first line of its docstring; JSON if it is no such list."""
     rows = [("METHOD", "SIGNATURE", "DOC")]
     try:
-        rows += [(name, told["signature"], told["doc"].partition("\n")[0]) for name, told in sorted(methods.items())]
+        for name, told in sorted(methods.items()):
+            doc = told["doc"].partition("\n")[0]
+            rows.append((_shown_in_a_line(name), _shown_in_a_line(told["signature"]), _shown_in_a_line(doc)))
     except (AttributeError, KeyError, TypeError):
         return json.dumps(jsonable(methods))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    lines = (f"{name:{widths[0]}}  {signature:{widths[1]}}  {doc}".rstrip() for name, signature, doc in rows)
-    return _shown("\n".join(lines))
+    return "\n".join(f"{name:{widths[0]}}  {signature:{widths[1]}}  {doc}".rstrip() for name, signature, doc in rows)
 
 
 # -- values

@@ -65,17 +65,9 @@ class Supervisor:
         self._signals = SignalInbox()
         self._loop.watch(self._signals, self._signals.drain)
         self._cluster = cluster
-        self._roster = Roster(
-            operating_system,
-            self._loop,
-            entry,
-            lambda worker, message: self._news.hear(worker, message),
-            lambda worker, message, passed: self._broker.hear(worker, message, passed, self._now()),
-            self._close_in_child,
-            inheritance.first_serial if inheritance else 1,
-        )
-        cluster.workers = self._roster.workers
         first_serial = inheritance.first_serial if inheritance else 1
+        self._roster = self._make_roster(entry, first_serial)
+        cluster.workers = self._roster.workers
         self._broker = cluster.broker = Broker(self._loop, self._roster, first_serial)
         self._reloading = Reloading(cluster)
         self._news = WorkerNews(cluster, self._roster, self._broker, self._reloading, operating_system.monotonic)
@@ -99,6 +91,17 @@ class Supervisor:
         self._operations = Operations(operating_system, cluster, self._commands)
         self._watched_at = self._now()
         self._exit_code: int | None = None
+
+    def _make_roster(self, entry: WorkerEntry, first_serial: int) -> Roster:
+        return Roster(
+            self._system,
+            self._loop,
+            entry,
+            lambda worker, message: self._news.hear(worker, message),
+            lambda worker, message, passed: self._broker.hear(worker, message, passed, self._now()),
+            self._close_in_child,
+            first_serial,
+        )
 
     def _now(self) -> float:
         """Monotonic seconds."""

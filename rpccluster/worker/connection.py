@@ -20,7 +20,7 @@ from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import logger
 from rpccluster.protocol.shared import Partial, Undecodable
 from rpccluster.worker.caller import Batch
-from rpccluster.worker.common import RECEIVE_MORE_BYTES, Common
+from rpccluster.worker.connection_context import RECEIVE_MORE_BYTES, ConnectionContext
 from rpccluster.worker.connection_states import TRANSITIONS, Event, Pause, State, next_state
 from rpccluster.worker.given import Given, packed_again
 from rpccluster.worker.output import HIGH_WATER_BYTES
@@ -47,7 +47,7 @@ class Connection(Reading):
         "_was_heard",
     )
 
-    def __init__(self, common: Common, sock: _socket.socket, address: Any) -> None:
+    def __init__(self, common: ConnectionContext, sock: _socket.socket, address: Any) -> None:
         super().__init__(common, sock, address)
         self._partial: Partial | None = None
         self._deferred: list[Any] = []  # messages of a peer that does not read its replies

@@ -10,13 +10,13 @@ from time import monotonic
 from typing import Any
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.worker.common import Common
 from rpccluster.worker.connection import Connection
+from rpccluster.worker.connection_context import ConnectionContext
 
 __all__ = ["Connections"]
 
 
-class Connections(Common):
+class Connections(ConnectionContext):
     """The connections that are open, and what is done to many of them at once."""
 
     is_ending = False  # nothing more is read; a connection that comes now ends, too

@@ -12,7 +12,6 @@ import faulthandler
 import os
 import signal
 import traceback
-from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
@@ -76,8 +75,7 @@ def _become_worker(assignment: Assignment) -> None:
     if assignment.cpus:
         system.pin(assignment.cpus)
     system.make_room_for(options.worker_connections)
-    with _installed_packages_read_once():
-        monkey.patch_all()
+    _patch()
     _load_ourselves()
     system.keep_out_of_collections()
     identity = identity_of(options.user, options.group)
@@ -90,14 +88,14 @@ def _become_worker(assignment: Assignment) -> None:
         os.chdir(options.chdir)
 
 
-@contextlib.contextmanager
-def _installed_packages_read_once() -> Iterator[None]:
-    """While it patches, gevent asks some thirty times for plugins, and each time reads about all that is installed."""
+def _patch() -> None:
+    """While it patches, gevent asks some thirty times for plugins, and each time reads about all that is installed:
+    let it be told of one look."""
     original = metadata.entry_points
     everything: Any = original()
     metadata.entry_points = lambda **wanted: everything.select(**wanted) if wanted else everything
     try:
-        yield
+        monkey.patch_all()
     finally:
         metadata.entry_points = original
 

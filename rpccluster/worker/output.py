@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Callable
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.worker.common import Common
+from rpccluster.worker.connection_context import ConnectionContext
 from rpccluster.worker.unsent import Unsent
 
 __all__ = ["HIGH_WATER_BYTES", "Output"]
@@ -36,7 +36,7 @@ class Output:
         "pending",
     )
 
-    def __init__(self, common: Common, sock: _socket.socket) -> None:
+    def __init__(self, common: ConnectionContext, sock: _socket.socket) -> None:
         self._all = common
         self._socket = sock
         self._unsent: Unsent | None = None

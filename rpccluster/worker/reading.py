@@ -9,7 +9,7 @@ import _socket
 from typing import Any
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.worker.common import Common
+from rpccluster.worker.connection_context import ConnectionContext
 from rpccluster.worker.connection_states import Pause
 from rpccluster.worker.output import Output
 
@@ -23,7 +23,7 @@ class Reading(Output):
 
     __slots__ = ("_address", "_pause", "_reader")
 
-    def __init__(self, common: Common, sock: _socket.socket, address: Any) -> None:
+    def __init__(self, common: ConnectionContext, sock: _socket.socket, address: Any) -> None:
         super().__init__(common, sock)
         self._address = address
         self._pause = Pause.NOT

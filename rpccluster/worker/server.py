@@ -26,7 +26,7 @@ from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.acceptor import AcceptLock, Acceptor
 from rpccluster.worker.access_log import logged
-from rpccluster.worker.common import ConnectionOptions
+from rpccluster.worker.connection_context import ConnectionOptions
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine

@@ -144,7 +144,9 @@ def test_a_server_that_does_not_list_its_methods(server: Server) -> None:
     assert "'rpc.discover' method not found" in result.stderr
 
 
-@pytest.mark.parametrize("answer", [None, 5, ["sum"], {"sum": "doc"}, {"sum": {"doc": None}}])
+@pytest.mark.parametrize(
+    "answer", [None, 5, ["sum"], {"sum": "doc"}, {"sum": {"doc": None}}, {"sum": {"doc": "", "signature": 1}}]
+)
 def test_a_server_whose_discover_is_another(answer: object) -> None:
     """What is no list of methods as ours is shown as it came."""
     with serve(lambda sock: [sock.sendall(reply(message[1], answer)) for message in requests(sock)] and None) as server:
@@ -158,13 +160,13 @@ def test_a_server_cannot_command_the_terminal() -> None:
     def handle(sock: Any) -> None:
         for message in requests(sock):
             if message[2] == "rpc.discover":
-                sock.sendall(reply(message[1], {"sum": {"signature": f"() {escape}", "doc": f"Adds{escape}"}}))
+                sock.sendall(reply(message[1], {"sum": {"signature": f"(){escape}\nfake", "doc": f"Adds{escape}"}}))
             else:
                 sock.sendall(reply(message[1], error=f"ValueError: ä{escape}\nmore\r"))
 
     with serve(handle) as server:
         assert run(server, "sum").stderr == f"rpccluster: ValueError: ä{shown}\nmore\\r\n"
-        assert run(server, "--discover").stdout.splitlines()[1].split() == ["sum", "()", shown, f"Adds{shown}"]
+        assert run(server, "--discover").stdout.splitlines()[1:] == [f"sum     (){shown}\\nfake  Adds{shown}"]
         assert "\x1b" not in run(server, "echo", '"x"').stdout
 
 

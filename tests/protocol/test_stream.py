@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpccluster.errors import ProtocolError
+from rpccluster.protocol import codec
 from rpccluster.protocol.codec import pack_notify, pack_request, pack_response, unpack
 from rpccluster.protocol.messages import Message, Notification, Request, Response
 from rpccluster.protocol.outline import Bounds
@@ -252,3 +253,9 @@ def test_a_map_of_many_nans() -> None:
             unpack(map_of(*[nan] * 101))
     else:
         assert len(unpack(map_of(*[nan] * 10_000))) == 10_000
+
+
+@pytest.mark.parametrize("handed_over", [list, iter], ids=["list", "generator"])
+def test_the_pairs_of_a_map_may_come_but_once(handed_over: Any) -> None:
+    """As they do from msgpack in Python; in C they are a list."""
+    assert codec._map_of_few_nans(handed_over([(1, "a"), (2, "b")])) == {1: "a", 2: "b"}

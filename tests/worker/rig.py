@@ -20,7 +20,7 @@ import msgpack
 from rpccluster.ipc.scoreboard import LIMITS, Cell, Scoreboard
 from rpccluster.protocol.outline import Bounds
 from rpccluster.rate_limit import LogLimiter
-from rpccluster.worker.common import ConnectionOptions
+from rpccluster.worker.connection_context import ConnectionOptions
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine

@@ -581,7 +581,7 @@ def _is_reset(peer: Peer) -> None:
 
 def _leaves_in_the_middle(peer: Peer) -> None:
     peer.send(b"\x94\x00\x07")
-    gevent.sleep(0.01)
+    until(lambda: peer.connection._partial)
     peer.reset()
 
 
@@ -589,7 +589,7 @@ def _sends(*pieces: bytes) -> Callable[[Peer], None]:
     def send(peer: Peer) -> None:
         for piece in pieces:
             peer.send(piece)
-            gevent.sleep(0.01)
+            until(lambda: peer.connection._partial or peer.connection.is_closed)
         peer.wait_end()
 
     return send
@@ -626,12 +626,10 @@ def test_nothing_is_left_of_a_connection(make_rig: Callable[..., Rig], ends: Cal
         ends(peer)
         until(lambda: not rig.connections.open, "it is closed")
         peer.connection = None
-        gevent.sleep(0.01)
-        left = _connections() - others
+        until(lambda: _connections() == others, "nothing is left", 2)
     finally:
         gc.enable()
-    rig.peers.clear()
-    assert left == 0
+        rig.peers.clear()
 
 
 def _connections() -> int:

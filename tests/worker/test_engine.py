@@ -382,10 +382,9 @@ def test_what_ends_with_a_connection_is_worth_giving_back(rig: Rig) -> None:
     idle, reader, silent, torn = (rig.connect(buffer_bytes=4096) for _ in range(4))
     for peer in (reader, silent):
         peer.post("large", 3_000_000)
-    until(lambda: len(rig.service.began) == 2, "both have run")
     torn.send(b"\x94\x00\x01\xa4echo\x91\xc6\x00\x01\x00\x00" + bytes(1000))
+    until(lambda: reader.connection._unsent and silent.connection._unsent and torn.connection._partial)
     for ends in (lambda: reader.wait(1), silent.connection.close, torn.connection.close):
-        gevent.sleep(0.01)
         rig.engine.handled_large = False
         ends()
         until(lambda: rig.engine.handled_large, "it is noticed")

@@ -13,7 +13,7 @@ from rpccluster.protocol.shared import SharedDecoder
 from rpccluster.worker.engine import Engine
 from rpccluster.worker.limits import Limits
 
-__all__ = ["RECEIVE_MORE_BYTES", "Common", "ConnectionOptions"]
+__all__ = ["RECEIVE_MORE_BYTES", "ConnectionContext", "ConnectionOptions"]
 
 RECEIVE_MORE_BYTES = 262_144  # while a long string arrives
 
@@ -28,7 +28,7 @@ class ConnectionOptions:
     write_timeout: float
 
 
-class Common:
+class ConnectionContext:
     """Made once in a worker; its dicts and sets hold connections."""
 
     def __init__(self, loop: Any, engine: Engine, options: ConnectionOptions, bounds: Bounds, limits: Limits) -> None:

@@ -1,0 +1,42 @@
+"""What a boot costs: nothing is read twice, and what the master has imported for all is fit to be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def printed(program: str) -> str:
+    """What ``program`` prints, in a process of its own: patching and importing are for life."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip()
+
+
+def test_gevent_finds_its_plugins_in_one_look() -> None:
+    """And later the service looks for itself."""
+    program = (
+        "from importlib import metadata\n"
+        "looks, discover = [], metadata.Distribution.discover\n"
+        "metadata.Distribution.discover = lambda **by: looks.append(by) or discover(**by)\n"
+        "original = metadata.entry_points\n"
+        "from rpccluster.worker import main\n"
+        "looks.clear()\n"
+        "main._patch()\n"
+        "print(len(looks), metadata.entry_points is original, main.monkey.is_module_patched('socket'))\n"
+    )
+    assert printed(program) == "1 True True"
+
+
+def test_what_is_preloaded_knows_no_gevent_and_makes_no_lock() -> None:
+    """A lock from before gevent has patched would hold up the whole worker, not one greenlet."""
+    program = (
+        "import rpccluster.cli.serve, sys, threading, _thread\n"
+        "made = []\n"
+        "for module, name in ((threading, 'Lock'), (threading, 'RLock'), (_thread, 'RLock')):\n"
+        "    make = getattr(module, name)\n"
+        "    setattr(module, name, lambda make=make, name=name: made.append(name) or make())\n"
+        "import rpccluster.worker.preloaded\n"
+        "unfit = ('gevent', 'greenlet', 'concurrent.futures.thread', 'ssl')\n"
+        "print(made, [name for name in unfit if name in sys.modules])\n"
+    )
+    assert printed(program) == "[] []"
