@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rpccluster.failure import error_text
-from rpccluster.system import umasked
+from rpccluster.system import umasked, write
 
 __all__ = ["FORMAT", "LEVELS", "LogFiles", "escaped", "logger"]
 
@@ -84,7 +84,7 @@ class _DescriptorHandler(logging.Handler):
             self.handleError(record)
             return
         with contextlib.suppress(OSError):  # a full disk stops the log, never the service
-            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
+            write(self._descriptor, line.encode("utf-8", "backslashreplace"))
 
 
 @dataclass

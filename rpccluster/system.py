@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 __all__ = [
+    "MSG_NOSIGNAL",
     "TELL_SIGNAL",
     "Deadline",
     "Exit",
@@ -38,10 +39,14 @@ __all__ = [
     "resident_bytes",
     "set_title",
     "umasked",
+    "write",
 ]
 
 #: The master's question to a worker that hangs: dump your stack, write down the method you are in.
 TELL_SIGNAL = signal.SIGXCPU
+
+#: The flag of every send: a service, or the program that a client is part of, may have put SIGPIPE at its default.
+MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the name
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_TRIM_THRESHOLD = -1  # malloc.h
@@ -260,7 +265,23 @@ def notify_systemd(state: str) -> None:
     address = "\0" + path[1:] if path.startswith("@") else path
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
         notice.setblocking(False)
-        notice.sendto(state.encode(), address)
+        notice.sendto(state.encode(), MSG_NOSIGNAL, address)
+
+
+def write(descriptor: int, data: bytes) -> int:
+    """write(2) to what may be a pipe: BrokenPipeError if nobody reads it, whatever SIGPIPE is set to.
+
+    The signal goes to the thread that writes, so that is where it is blocked and taken back.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGPIPE,))
+    try:
+        return os.write(descriptor, data)
+    except BrokenPipeError:
+        if signal.SIGPIPE not in blocked and hasattr(signal, "sigtimedwait"):  # PyPy has none
+            signal.sigtimedwait((signal.SIGPIPE,), 0)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def set_title(title: str) -> None:

@@ -235,3 +235,21 @@ def test_giving_back_memory_collects_first() -> None:
         assert seen() is None
     finally:
         gc.enable()
+
+
+def test_a_write_to_a_pipe_that_nobody_reads_is_an_error_and_no_signal() -> None:
+    """Whatever SIGPIPE is set to; where it was blocked it stays so."""
+    program = (
+        "import os, signal; from rpccluster import system\n"
+        "read_end, write_end = os.pipe()\n"
+        "assert system.write(write_end, b'abc') == 3\n"
+        "os.close(read_end)\n"
+        "for handler in (signal.SIG_DFL, signal.SIG_IGN):\n"
+        "    signal.signal(signal.SIGPIPE, handler)\n"
+        "    for blocked in (set(), {signal.SIGPIPE}):\n"
+        "        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)\n"
+        "        try: system.write(write_end, b'abc')\n"
+        "        except BrokenPipeError: print('an error')\n"
+        "        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked\n"
+    )
+    assert run(program).split("\n") == ["an error"] * 4

@@ -13,6 +13,7 @@ import threading
 from typing import Protocol
 
 from rpccluster.client.calls import Call
+from rpccluster.client.wire import NOW
 
 __all__ = ["Attended", "Reader"]
 
@@ -47,7 +48,7 @@ class Reader:
     def ring(self) -> None:
         """Something is new: look again."""
         with contextlib.suppress(OSError):  # full: it has not heard the last ones yet
-            self._hammer.send(b"!")
+            self._hammer.send(b"!", NOW)
         self._is_rung.set()  # after the bell, which would ring on if it were emptied only before
 
     def close(self) -> None:

@@ -21,8 +21,8 @@ __all__ = ["CHUNK", "NOW", "TICK_SECONDS", "PatchedWire", "Wire", "open_wire"]
 
 #: How many bytes are received at once.
 CHUNK = 65536
-#: The flag that makes `Wire.send` take what the kernel takes without waiting.
-NOW = socket.MSG_DONTWAIT
+#: The flags that make `Wire.send` take what the kernel takes without waiting, whatever SIGPIPE is set to.
+NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the name
 #: How long `Wire.recv` waits. A timer that ends so late costs a call next to nothing; one of 5 ms costs it 2 µs.
 TICK_SECONDS = 0.1
 _TICK = struct.pack("ll", 0, int(TICK_SECONDS * 1e6))  # a struct timeval
@@ -92,7 +92,7 @@ class Wire:
     def receive_now(self) -> bytes | None:
         """Like `receive`, without waiting."""
         try:
-            return self._socket.recv(CHUNK, NOW)
+            return self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
 
@@ -138,7 +138,7 @@ class PatchedWire(Wire):
 
     def _send_now(self, data: bytes | bytearray, flags: int) -> int:
         self._socket.settimeout(0.0)
-        return self._socket.send(data)
+        return self._socket.send(data, flags)
 
     def receive(self, deadline_at: float) -> bytes | None:
         left = deadline_at - time.monotonic()

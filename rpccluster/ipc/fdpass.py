@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 
 from rpccluster.errors import TruncatedDescriptors
+from rpccluster.system import MSG_NOSIGNAL
 
 __all__ = [
     "IN_MEMORY_FILE",
@@ -25,8 +26,7 @@ __all__ = [
 
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD
 IN_MEMORY_FILE = b"\xc1"  # a byte that begins no message: the message is in the last descriptor
-_MSG_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)  # PyPy 3.9 lacks the names
-_MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)
+_MSG_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)  # PyPy 3.9 lacks the name
 _DESCRIPTOR_BYTES = array.array("i").itemsize
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
 
@@ -34,7 +34,7 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
 def send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
     """Send one packet with ``descriptors``. Raises BlockingIOError if there is no room, OSError otherwise."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT | _MSG_NOSIGNAL)
+    sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT | MSG_NOSIGNAL)
 
 
 def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:

@@ -22,7 +22,7 @@ from rpccluster.protocol.messages import Message, Request
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.stream import StreamDecoder
 from rpccluster.rate_limit import LogLimiter, and_more
-from rpccluster.system import peer_process
+from rpccluster.system import MSG_NOSIGNAL, peer_process
 
 __all__ = ["Answer", "ControlServer", "Method"]
 
@@ -241,7 +241,7 @@ class _Client:
     def _flush(self) -> None:
         try:
             while self._unsent:
-                self._unsent = self._unsent[self.socket.send(self._unsent) :]
+                self._unsent = self._unsent[self.socket.send(self._unsent, MSG_NOSIGNAL) :]
         except BlockingIOError:
             pass
         except OSError as error:

@@ -10,6 +10,7 @@ import contextlib
 import os
 
 from rpccluster.errors import EXIT_FAULT
+from rpccluster.system import write
 
 __all__ = ["StartReport", "daemonize"]
 
@@ -25,7 +26,7 @@ class StartReport:
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
-            os.write(self._descriptor, bytes([exit_code]))
+            write(self._descriptor, bytes([exit_code]))
         if exit_code:  # whoever waits is to go on only when this process is gone: it left nothing behind
             self._descriptor = None
         else:

@@ -11,6 +11,7 @@ import time
 from typing import Any, Callable
 
 from rpccluster.log import escaped
+from rpccluster.system import write
 from rpccluster.worker.dispatch import error_text
 from rpccluster.worker.runner import present_call
 
@@ -41,4 +42,4 @@ def _write(descriptor: int | None, seconds: float, outcome: str) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
     line = f"[{stamp}] [{os.getpid()}] {call[0].peer} {escaped(str(call[1][-2]))} {seconds * 1000:.3f}ms {outcome}\n"
     with contextlib.suppress(OSError):  # a full disk stops the log, never the service
-        os.write(descriptor, line.encode("utf-8", "backslashreplace"))
+        write(descriptor, line.encode("utf-8", "backslashreplace"))

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Callable
 
 from rpccluster.ipc.scoreboard import Cell
+from rpccluster.system import MSG_NOSIGNAL
 from rpccluster.worker.connection_context import ConnectionContext
 from rpccluster.worker.unsent import Unsent
 
@@ -86,7 +87,7 @@ class Output:
                 self._keep(memoryview(data))
             else:
                 try:
-                    sent = self._socket.send(data)
+                    sent = self._socket.send(data, MSG_NOSIGNAL)
                 except (BlockingIOError, InterruptedError):
                     self._keep(memoryview(data))
                 except OSError:

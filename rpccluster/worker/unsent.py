@@ -9,6 +9,8 @@ import _socket
 from collections import deque
 from typing import Any, Callable
 
+from rpccluster.system import MSG_NOSIGNAL
+
 __all__ = ["Unsent"]
 
 JOINED_BYTES = 4096  # of small pieces, which become one: each would cost two hundred bytes beside its own
@@ -63,7 +65,7 @@ class Unsent:
         pieces = self._pieces
         try:
             while pieces:
-                sent = self._socket.send(pieces[0])
+                sent = self._socket.send(pieces[0], MSG_NOSIGNAL)
                 self.size -= sent
                 if sent == len(pieces[0]):
                     pieces.popleft()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from rpccluster.client.aio.quiet import keep_from_sigpipe
 from rpccluster.client.calls import Call, Calls
 from rpccluster.errors import CallTimeout, NotSent
 
@@ -134,6 +135,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
+        keep_from_sigpipe(transport)
         self._transport = transport
         self.is_open = True
         self._may_write.set()

@@ -1,0 +1,35 @@
+"""Sends of asyncio's that do not rely on SIGPIPE being ignored: where the program has put it at its default, one to a
+server that has hung up would end the program.
+
+asyncio has no way to say how its transports send. So the socket they made is told: it becomes one whose sends carry
+MSG_NOSIGNAL. uvloop sends by itself, in C, and is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+__all__ = ["keep_from_sigpipe"]
+
+_MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the name
+
+
+class _QuietSocket(socket.socket):
+    """A socket in all but its flags."""
+
+    __slots__ = ()  # or no socket could become one
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        return super().send(data, flags | _MSG_NOSIGNAL)
+
+    def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, /, *address: Any) -> int:
+        return super().sendmsg(buffers, ancdata, flags | _MSG_NOSIGNAL, *address)
+
+
+def keep_from_sigpipe(transport: asyncio.BaseTransport) -> None:
+    """Let no send of ``transport`` raise SIGPIPE."""
+    sock = getattr(transport.get_extra_info("socket"), "_sock", None)
+    if type(sock) is socket.socket:
+        sock.__class__ = _QuietSocket  # the same memory: it has no slots
