@@ -13,6 +13,7 @@ from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.ipc.messages import ReopenLogs
 from rpccluster.log import logger
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.guard import Reserve
 from rpccluster.master.policy import Phase
 from rpccluster.master.reloading import Reloading
 from rpccluster.master.roster import Roster
@@ -35,6 +36,7 @@ class Commands:
         succession: Succession,
         start_heir: Callable[[], Upgrade | None],
         close_listeners: Callable[[], None],
+        reserve: Reserve,
     ) -> None:
         self._system = system
         self._cluster = cluster
@@ -43,6 +45,7 @@ class Commands:
         self.succession = succession
         self._start_heir = start_heir
         self._close_listeners = close_listeners
+        self._reserve = reserve
 
     def handle_signal(self, signum: int) -> None:
         """Do what the signal asks for; CHLD only wakes the loop, which always looks for the dead."""
@@ -69,7 +72,8 @@ class Commands:
             reloading.refuse(f"the cluster is {'upgrading' if cluster.phase is Phase.RUNNING else cluster.phase.value}")
             return
         candidate = cluster.staged.candidate if cluster.staged else None
-        reloading.stage(self._system.monotonic())
+        with self._reserve.lent():
+            reloading.stage(self._system.monotonic())
         if candidate is not None:
             self._roster.kill(candidate, "overtaken by another reload")
 
@@ -103,7 +107,8 @@ class Commands:
     def reopen_logs(self) -> None:
         """Open the log files anew, here and in the workers."""
         try:
-            descriptors = self._cluster.logs.reopen()
+            with self._reserve.lent():
+                descriptors = self._cluster.logs.reopen()
         except OSError as error:
             logger.error("Cannot reopen the log: %s", error)
             return
@@ -118,7 +123,8 @@ class Commands:
             refused = "a master that is pid 1 would take its whole container with it"
         elif cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or cluster.staged is not None:
             refused = f"the cluster is {'reloading' if cluster.staged else cluster.phase.value}"
-        self.succession.begin(self._start_heir, refused)
+        with self._reserve.lent():
+            self.succession.begin(self._start_heir, refused)
 
     _SIGNALS: ClassVar[dict[int, Callable[[Commands], None]]] = {
         signal.SIGTERM: stop,

@@ -6,23 +6,29 @@ Owns the selector. A worker forked from the master closes its copy of it and tou
 from __future__ import annotations
 
 import selectors
+import time
 from typing import Any, Callable
 
 from rpccluster.ipc.channel import Channel
+from rpccluster.master.guard import Guard
 
 __all__ = ["Loop"]
 
 Callback = Callable[[], None]
 
 BARRED_SECONDS = 0.02  # until a channel is tried again whose user has too many descriptors in flight
+FAILED_SECONDS = 0.02  # of rest after a callback has failed: its descriptor is readable still
 
 
 class Loop:
     """Watches descriptors for reading, and for writing where their owner has something to write."""
 
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+    def __init__(self, guard: Guard | None = None, selector: selectors.BaseSelector | None = None) -> None:
+        """``guard`` attempts the callbacks."""
+        self.guard = guard or Guard()
+        self._selector = selector or selectors.DefaultSelector()
         self._barred: set[Channel] = set()
+        self._has_failed = False
 
     def watch(self, source: Any, on_readable: Callback) -> None:
         """Call ``on_readable`` whenever ``source``, a descriptor or something with ``fileno()``, is readable."""
@@ -45,11 +51,7 @@ class Loop:
         if channel.is_barred:
             self._barred.add(channel)
 
-        def flush() -> None:
-            channel.flush()
-            self.mind_writing(channel)
-
-        self.watch_writing(channel, flush if channel.wants_to_write else None)
+        self.watch_writing(channel, (lambda: self._flush(channel)) if channel.wants_to_write else None)
 
     def unwatch(self, source: Any) -> None:
         """Watch ``source`` no more; call it before the descriptor is closed. Not watched is no error."""
@@ -61,20 +63,31 @@ class Loop:
     def turn(self, seconds: float) -> None:
         """Wait at most ``seconds`` for something to happen, and call whom it concerns.
 
-        What a callback has unwatched is not called any more, though it happened in the same turn.
+        What a callback has unwatched is not called any more, though it happened in the same turn. One that fails is
+        called again in the next turn, after a rest, lest it takes a whole CPU.
         """
+        if self._has_failed:
+            self._has_failed = False
+            time.sleep(FAILED_SECONDS)
         for key, events in self._selector.select(BARRED_SECONDS if self._barred else seconds):
             on_readable, on_writable = key.data
             if events & selectors.EVENT_READ and on_readable is not None and self._is_watched(key):
-                on_readable()
+                self._call(on_readable)
             if events & selectors.EVENT_WRITE and on_writable is not None and self._is_watched(key):
-                on_writable()
+                self._call(on_writable)
 
         barred, self._barred = self._barred, set()
         for channel in barred:
             if not channel.is_closed:
-                channel.flush()
-                self.mind_writing(channel)
+                self._call(lambda channel=channel: self._flush(channel))  # type: ignore[misc]
+
+    def _flush(self, channel: Channel) -> None:
+        channel.flush()
+        self.mind_writing(channel)
+
+    def _call(self, callback: Callback) -> None:
+        if not self.guard.attempt("take what has come", callback):
+            self._has_failed = True
 
     def _is_watched(self, key: selectors.SelectorKey) -> bool:
         """Whether ``key`` is still watched; its descriptor's number may be another's by now."""

@@ -79,11 +79,9 @@ class Roster:
             ends += channel_pair()
             assignment = self._assign(slot, generation, options, listeners, logs, row_number, ends[1], ends[3])
             pid = self._system.fork()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             logger.error("Cannot start a worker: %s", error)
-            self._scoreboard.free_row(row_number)
-            for end in ends:
-                end.close()
+            self._give_up(row_number, ends)
             return None
         ours, theirs, connections, far_end = ends
         if pid == 0:
@@ -91,7 +89,19 @@ class Roster:
             connections.close()
             self._be_worker(assignment)
         theirs.close()
-        return self._enrol(assignment, pid, ours, connections, far_end)
+        try:
+            return self._enrol(assignment, pid, ours, connections, far_end)
+        except (OSError, MemoryError) as error:  # epoll_ctl(2) has limits of its own
+            logger.error("Cannot watch the worker (pid: %d): %s", pid, error)
+            self._system.kill(pid, signal.SIGKILL)
+            self._give_up(row_number, ends)
+            return None
+
+    def _give_up(self, row_number: int, ends: list[Channel]) -> None:
+        self._scoreboard.free_row(row_number)
+        for end in ends:
+            self._loop.unwatch(end)
+            end.close()
 
     def _assign(
         self,
@@ -141,9 +151,9 @@ class Roster:
             cpus=assignment.cpus or sorted(system.allowed_cpus()),
             booted_at=self._system.monotonic(),
         )
-        self.workers.append(worker)
         self._loop.watch(connections, lambda: self.hear_connections(worker))
         self._loop.watch(channel, lambda: self.hear(worker))
+        self.workers.append(worker)
         logger.info("Booting worker with pid: %d", pid)
         return worker
 
@@ -170,19 +180,19 @@ class Roster:
         for message, descriptors in worker.channel.receive():
             for descriptor in descriptors:
                 os.close(descriptor)
-            self._on_message(worker, message)
+            self._loop.guard.attempt("heed what a worker says", self._on_message, worker, message)
         if worker.channel.is_closed:
             self._loop.unwatch(worker.channel)
 
     def hear_connections(self, worker: WorkerHandle) -> None:
         """Take the connections that a worker gives, and what it says of them."""
         for message, descriptors in worker.connections.receive():
-            self._on_connection(worker, message, descriptors)
+            self._loop.guard.attempt("move a connection", self._on_connection, worker, message, descriptors)
 
     def say(self, worker: WorkerHandle, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send to a worker; a dead one is no error."""
+        """Send to a worker; a dead one is no error. What cannot be sent, for want of descriptors, is logged."""
         if not worker.channel.is_closed:
-            worker.channel.send(message, descriptors)
+            self._loop.guard.attempt("tell a worker something", worker.channel.send, message, descriptors)
             self._loop.mind_writing(worker.channel)
 
     def signal(self, worker: WorkerHandle, signum: int) -> None:
@@ -204,15 +214,18 @@ class Roster:
             worker = by_pid.get(exit_.pid)
             if worker is None:
                 continue
-            self.hear_connections(worker)
+            self._loop.guard.attempt("hear the last words of a worker", self._hear_out, worker)
             self._loop.unwatch(worker.connections)
-            if not worker.channel.is_closed:
-                self.hear(worker)
-                self._loop.unwatch(worker.channel)
+            self._loop.unwatch(worker.channel)
             self.workers.remove(worker)
             self._scoreboard.free_row(worker.row_number)
             yield worker, exit_
             worker.close()
+
+    def _hear_out(self, worker: WorkerHandle) -> None:
+        self.hear_connections(worker)
+        if not worker.channel.is_closed:
+            self.hear(worker)
 
 
 def _call_limit(options: Options) -> int:

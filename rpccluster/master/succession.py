@@ -60,7 +60,10 @@ class Succession:
             self.outcome = "no process could be had"
             return
         logger.info("Booting new master with pid: %d", self._upgrade.pid)
-        self._loop.watch(self._upgrade.channel, self._hear)
+        try:
+            self._loop.watch(self._upgrade.channel, self._hear)
+        except OSError as error:
+            self.give_up(f"it cannot be watched: {error}")
 
     def _hear(self) -> None:
         assert self._upgrade is not None

@@ -20,6 +20,7 @@ from rpccluster.master.broker import Broker
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.commands import Commands
 from rpccluster.master.daemonize import StartReport
+from rpccluster.master.guard import Guard, Reserve
 from rpccluster.master.holdings import Holdings
 from rpccluster.master.listeners import Listener
 from rpccluster.master.loop import Loop
@@ -28,7 +29,7 @@ from rpccluster.master.pidfile import Pidfile
 from rpccluster.master.policy import Phase
 from rpccluster.master.reloading import Reloading
 from rpccluster.master.restarts import EARLY_SECONDS
-from rpccluster.master.roster import Roster
+from rpccluster.master.roster import MOST_ROWS, Roster
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.succession import Heir, Succession
 from rpccluster.master.upgrade import CommandLine, Inheritance, Upgrade, begin_upgrade
@@ -40,6 +41,7 @@ __all__ = ["Supervisor"]
 TICK_SECONDS = 0.25
 WATCH_SECONDS = 0.1  # between two looks at the scoreboard
 LONGEST_WATCH_SECONDS = 1.0  # what one look may count as silence: the master itself may have been stopped
+MOST_DESCRIPTORS = 3 * MOST_ROWS + 256  # three for each worker there may be; clients, connections in transit
 KILL_SLACK_SECONDS = 3.0  # beyond graceful_timeout, for a worker to say goodbye
 
 
@@ -60,7 +62,10 @@ class Supervisor:
         self._system = operating_system
         self._command = command
         self._report = report
-        self._loop = Loop()
+        system.make_room_for(MOST_DESCRIPTORS)
+        self._reserve = Reserve()
+        self._guard = Guard(operating_system.monotonic)
+        self._loop = Loop(self._guard)
         self._holdings = Holdings(self._loop, pidfile, control, cluster.listeners, is_owner=inheritance is None)
         self._signals = SignalInbox()
         self._loop.watch(self._signals, self._signals.drain)
@@ -87,6 +92,7 @@ class Supervisor:
             self._succession,
             self._start_heir,
             self._holdings.close_listeners,
+            self._reserve,
         )
         self._operations = Operations(operating_system, cluster, self._commands)
         self._watched_at = self._now()
@@ -121,23 +127,33 @@ class Supervisor:
         for slot in range(cluster.number_workers):
             self._spawn(policy.Spawn(slot, cluster.generation))
         while self._exit_code is None:
-            self._loop.turn(TICK_SECONDS)
-            self._collect()
-            for action in policy.decide(cluster.situation(), self._now()):
-                self._PERFORM[type(action)](self, action)
-            self._reloading.note_progress()
-            self._holdings.turn()
-            self._operations.answer_what_is_done()
+            self._turn()
         return self._close(self._exit_code)
 
+    def _turn(self) -> None:
+        """Whatever fails in one part, under pressure or by a fault of ours, the others go on."""
+        attempt = self._guard.attempt
+        attempt("wait for what happens", self._loop.turn, TICK_SECONDS)
+        attempt("collect what has happened", self._collect)
+        attempt("do what is due", self._act)
+        attempt("complete a reload", self._reloading.note_progress)
+        attempt("serve the control socket", self._holdings.turn)
+        attempt("answer a command", self._operations.answer_what_is_done)
+
+    def _act(self) -> None:
+        for action in policy.decide(self._cluster.situation(), self._now()):
+            self._guard.attempt("do what is due", self._PERFORM[type(action)], self, action)
+
     def _collect(self) -> None:
+        attempt = self._guard.attempt
         for worker, exit_ in self._roster.bury():
-            self._news.note_end(worker, exit_)
+            attempt("note the end of a worker", self._news.note_end, worker, exit_)
         for signum in self._signals.take():
-            self._commands.handle_signal(signum)
+            attempt("obey a signal", self._commands.handle_signal, signum)
         now = self._now()
         self._succession.check_deadline(now)
-        self._broker.turn(now, may_move=not self._cluster.situation().is_ending)
+        may_move = not self._cluster.situation().is_ending
+        attempt("move connections", lambda: self._broker.turn(now, may_move=may_move))
         if now - self._watched_at >= WATCH_SECONDS:
             watched, self._watched_at = min(now - self._watched_at, LONGEST_WATCH_SECONDS), now
             self._watch(watched, now)
@@ -173,7 +189,8 @@ class Supervisor:
             options, listeners, logs = staged.configuration.options, staged.listeners, staged.logs
         else:
             options, listeners, logs, staged = cluster.options, cluster.listeners, cluster.logs, None
-        worker = self._roster.spawn(action.slot, action.generation, options, listeners, logs)
+        with self._reserve.lent():
+            worker = self._roster.spawn(action.slot, action.generation, options, listeners, logs)
         if worker is None:
             cluster.restarts.spawn_at = self._now() + 1.0
         elif staged is not None:
@@ -275,13 +292,14 @@ class Supervisor:
 
     def _close(self, exit_code: int) -> int:
         """Give back everything, then answer: whoever asked for a stop may start anew at once."""
+        attempt = self._guard.attempt
         for worker in self._cluster.workers:
-            self._roster.kill(worker, "the master ends")
-        self._broker.close()
+            attempt("kill a worker", self._roster.kill, worker, "the master ends")
+        attempt("close connections in transit", self._broker.close)
         logger.info("Shutting down: master (pid: %d)", self._system.getpid())
-        self._holdings.give_back()
-        self._operations.end()
-        self._holdings.close()
+        attempt("give back what the master holds", self._holdings.give_back)
+        attempt("answer commands", self._operations.end)
+        attempt("close the control socket", self._holdings.close)
         self._report.send(exit_code)
         return exit_code
 
@@ -290,6 +308,7 @@ class Supervisor:
         self._signals.close_in_child()
         self._broker.close()
         self._report.close()
+        self._reserve.close()
         self._succession.close_in_child()
         if self._heir is not None:
             self._heir.close_in_child()

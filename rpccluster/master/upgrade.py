@@ -100,7 +100,11 @@ def begin_upgrade(
     pidfile: Pidfile | None,
 ) -> Upgrade | None:
     """Start a new master that inherits all this. None, and a log line, if no process could be had."""
-    ours, theirs = channel_pair()
+    try:
+        ours, theirs = channel_pair()
+    except OSError as error:
+        logger.error("Cannot start a new master: %s", error)
+        return None
     told = {
         "channel": theirs.fileno(),
         "generation": generation,

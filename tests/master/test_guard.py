@@ -1,0 +1,232 @@
+"""Whatever fails in one part of the master, under pressure or by a fault, the others go on."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import selectors
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rpccluster.config import Options
+from rpccluster.ipc.channel import channel_pair
+from rpccluster.ipc.messages import Accept
+from rpccluster.log import LogFiles
+from rpccluster.master.guard import Guard, Reserve
+from rpccluster.master.loop import Loop
+from rpccluster.master.roster import Roster
+from rpccluster.master.succession import Succession
+from rpccluster.master.upgrade import CommandLine, Upgrade, begin_upgrade
+from rpccluster.system import Exit, System
+
+PRESSURE = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.ENOSPC]
+each_error = pytest.mark.parametrize("number", PRESSURE, ids=errno.errorcode.get)
+
+
+def refusal(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+class Pressed(System):
+    """A system that has no process left, and notes whom it was to kill."""
+
+    def __init__(self, number: int, pid: int | None = None) -> None:
+        self.number, self.pid = number, pid
+        self.killed: list[tuple[int, int]] = []
+        self.ended: list[Exit] = []
+
+    def fork(self) -> int:
+        if self.pid is None:
+            raise refusal(self.number)
+        return self.pid
+
+    def kill(self, pid: int, signum: int) -> None:
+        self.killed.append((pid, signum))
+
+    def reap(self) -> list[Exit]:
+        ended, self.ended = self.ended, []
+        return ended
+
+
+class FullSelector(selectors.SelectSelector):
+    """epoll_ctl(2) fails for lack of memory, and for the limit of watched descriptors."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def register(self, *_: Any) -> Any:
+        raise refusal(self.number)
+
+
+def roster_on(system: System, loop: Loop, on_message: Any = None) -> Roster:
+    return Roster(system, loop, lambda assignment: 0, on_message, on_message, lambda assignment: None, 1)
+
+
+def spawned(roster: Roster) -> Any:
+    return roster.spawn(0, 1, Options(service="a:b"), [], LogFiles("", ""))
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """Closed at the end."""
+    made = Loop()
+    yield made
+    made.close()
+
+
+@each_error
+def test_what_fails_is_told_once_and_the_rest_goes_on(number: int, caplog: pytest.LogCaptureFixture) -> None:
+    """And again only when ten seconds have passed; a refusal of the system needs no traceback."""
+    now = [0.0]
+    guard = Guard(lambda: now[0])
+
+    def fail() -> None:
+        raise refusal(number)
+
+    assert guard.attempt("obey a signal", int)
+    assert [guard.attempt("obey a signal", fail) for _ in range(5)] == [False] * 5
+    assert len(caplog.records) == 1
+    assert "Cannot obey a signal: " in caplog.text
+    assert "Traceback" not in caplog.text
+    now[0] = 11.0
+    guard.attempt("obey a signal", fail)
+    assert "(and 4 more like this" in caplog.text
+
+
+def test_a_fault_of_ours_is_told_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody could mend it otherwise."""
+    assert not Guard().attempt("do what is due", lambda: [][0])
+    assert "Traceback" in caplog.text
+
+
+def test_a_callback_that_fails_ends_nothing(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """The others of the turn are called, and it is called again in the next."""
+    called: list[str] = []
+
+    def fail() -> None:
+        called.append("failing")
+        raise refusal(errno.ENOMEM)
+
+    failing, other = socket.socketpair(), socket.socketpair()
+    loop.watch(failing[0], fail)
+    loop.watch(other[0], lambda: called.append(other[0].recv(1).decode()))
+    failing[1].send(b"x")
+    other[1].send(b"y")
+    loop.turn(1)
+    loop.turn(1)
+    assert sorted(called) == ["failing", "failing", "y"]
+    loop.unwatch(failing[0])
+    for sock in (*failing, *other):
+        sock.close()
+
+
+def test_the_reserve_is_there_when_nothing_else_is() -> None:
+    """What it lends can be had by others; afterwards it takes back what is free."""
+    import resource
+
+    reserve = Reserve(4)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, descriptors())) + 8, limits[1]))
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                taken.append(os.dup(0))
+        with reserve.lent():
+            taken += [os.dup(0) for _ in range(4)]
+            with pytest.raises(OSError, match="Too many open files"):
+                os.dup(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+    with reserve.lent():
+        pass
+    reserve.close()
+
+
+@each_error
+def test_a_worker_that_cannot_be_forked(number: int, loop: Loop) -> None:
+    """None is started, nothing stays open, and its row is free again."""
+    roster = roster_on(Pressed(number), loop)
+    before = descriptors()
+    assert [spawned(roster) for _ in range(3)] == [None] * 3
+    assert descriptors() == before
+    assert (roster.workers, roster._scoreboard.rows_in_use) == ([], 0)
+
+
+@each_error
+def test_a_worker_that_cannot_be_watched(number: int) -> None:
+    """It is killed: nobody would hear it. Nothing stays open."""
+    system = Pressed(number, pid=4711)
+    roster = roster_on(system, Loop(selector=FullSelector(number)))
+    before = descriptors()
+    assert spawned(roster) is None
+    assert descriptors() == before
+    assert (roster.workers, system.killed) == ([], [(4711, signal.SIGKILL)])
+
+
+def test_a_workers_burial_is_complete_whatever_fails(loop: Loop) -> None:
+    """Its last word cannot be heeded: it is buried all the same, and so are those who died with it."""
+
+    def fail(*_: object) -> None:
+        raise refusal(errno.ENOMEM)
+
+    system = Pressed(0, pid=4711)
+    roster = roster_on(system, loop, fail)
+    one = spawned(roster)
+    system.pid = 4712
+    spawned(roster)
+    system.ended = [Exit(4711, 1, None), Exit(4712, 1, None)]
+    one.far_end.send(Accept())
+    assert [worker.pid for worker, _ in roster.bury()] == [4711, 4712]
+    assert roster.workers == []
+
+
+@each_error
+def test_a_new_master_that_cannot_be_forked(number: int) -> None:
+    """The upgrade is refused, nothing stays open."""
+    before = descriptors()
+    command = CommandLine([], "/")
+    assert begin_upgrade(Pressed(number), command, 1, 1, [], None, None) is None
+    assert descriptors() == before
+
+
+@each_error
+def test_a_new_master_that_cannot_be_watched(number: int) -> None:
+    """It is ended, and whoever asked learns why."""
+    system = Pressed(number)
+    loop = Loop(selector=FullSelector(number))
+    succession = Succession(system, loop, lambda heir: None, lambda message: None, lambda: None)
+    ours, theirs = channel_pair()
+    succession.begin(lambda: Upgrade(4711, ours, 300.0), "")
+    theirs.close()
+    assert not succession.is_under_way
+    assert succession.outcome
+    assert os.strerror(number) in succession.outcome
+    assert system.killed == [(4711, signal.SIGKILL)]
+
+
+def test_log_lines_survive_it(caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be told of an error is left out."""
+
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise MemoryError
+
+    def fail() -> None:
+        raise Unspeakable
+
+    with caplog.at_level(logging.ERROR):
+        assert not Guard().attempt("do what is due", fail)
+    assert "Cannot do what is due: Unspeakable" in caplog.text
