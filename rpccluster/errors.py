@@ -92,7 +92,14 @@ class ServiceUnfit(RPCClusterError):
 
 
 class UnknownMessage(RPCClusterError):
-    """A packet on a channel that does not decode to a message of this version."""
+    """A packet on a channel that does not decode to a message of this version.
+
+    ``refused`` is its first field, by which to refuse the descriptors that came with it; None if it is no number.
+    """
+
+    def __init__(self, text: str, refused: int | None = None) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class TruncatedDescriptors(RPCClusterError, OSError):

@@ -15,7 +15,7 @@ from typing import Any
 
 from rpccluster.errors import TruncatedDescriptors, UnknownMessage
 from rpccluster.ipc.fdpass import IN_MEMORY_FILE, memory_file, read_memory_file, receive_packet, send_packet
-from rpccluster.ipc.messages import Message, decode, encode
+from rpccluster.ipc.messages import Message, Refused, decode, encode
 from rpccluster.log import logger
 
 __all__ = ["Channel", "channel_pair"]
@@ -96,7 +96,8 @@ class Channel:
         """Every message that is there, with its descriptors, which are the caller's from now on.
 
         A dead peer's channel raises ECONNRESET before the messages it had queued: read on to the end. What cannot
-        be understood is logged and dropped: it comes from another version, or from a service that wrote here.
+        be understood is logged and dropped: it comes from another version, or from a service that wrote here. If it
+        came with descriptors the sender is told: it has kept its own.
         A process that may hold no more descriptors gets the message without any; of a long one a stub.
         """
         found: list[tuple[Message, list[int]]] = []
@@ -113,6 +114,8 @@ class Channel:
                 continue
             except UnknownMessage as error:
                 logger.error("Dropped a message between processes: %s", error)
+                if error.refused is not None:
+                    self.send(Refused(error.refused))
         return found
 
     def _receive_packet(self) -> tuple[bytes, list[int]]:
@@ -140,13 +143,15 @@ def _stub(message: Any) -> Message:
 def _decoded(data: bytes, descriptors: list[int]) -> Message:
     """The message in ``data``, or in the memory file, which is taken from ``descriptors``.
 
-    Raises `UnknownMessage`; then the descriptors are closed.
+    Raises `UnknownMessage`; then the descriptors are closed, and it tells what was refused with them.
     """
     try:
         if data.startswith(IN_MEMORY_FILE):
             data = read_memory_file(descriptors.pop()) if descriptors else data[len(IN_MEMORY_FILE) :]
         return decode(data)
-    except UnknownMessage:
+    except UnknownMessage as error:
+        if not descriptors:
+            error.refused = None
         for descriptor in descriptors:
             os.close(descriptor)
         raise

@@ -1,7 +1,14 @@
 """What the processes of a cluster say to each other, and its form on a channel. Pure; every process.
 
-A message is a NamedTuple; on the wire a MessagePack array of its place in `_KINDS` and its fields. The table
-is only ever added to at its end: two versions speak with each other during an upgrade.
+A message is a NamedTuple; on the wire a MessagePack array of its place in `_KINDS` and its fields. Two versions
+speak with each other during an upgrade, so what is said may only grow:
+
+- A kind is added at the end of the table; a field at the end of its kind, with a default.
+- A field at its default is not sent. Fields that the receiver does not know are ignored, those it misses have their
+  defaults.
+- The first field of a kind that carries descriptors is the number by which a receiver that does not know the kind
+  refuses it (`Refused`): what it refuses is still the sender's.
+- What goes beyond that raises `PROTOCOL`, and `OLDEST_PROTOCOL` with it if an older receiver would get it wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +20,8 @@ import msgpack
 from rpccluster.errors import UnknownMessage
 
 __all__ = [
+    "OLDEST_PROTOCOL",
+    "PROTOCOL",
     "Accept",
     "Adopted",
     "BootFailed",
@@ -29,10 +38,14 @@ __all__ = [
     "Reply",
     "Retire",
     "Serving",
+    "TookOver",
     "WantsToRetire",
     "decode",
     "encode",
 ]
+
+PROTOCOL = 2  # what this version speaks with another master; 1 knows no `TookOver`, nor `DonorGone.cid`
+OLDEST_PROTOCOL = 2  # a new master that speaks less would not understand what this version says
 
 
 class Ready(NamedTuple):
@@ -127,23 +140,30 @@ class Closed(NamedTuple):
 
 
 class DonorGone(NamedTuple):
-    """Master to worker: a worker has ended, and with it the calls it ran for connections it gave away.
+    """Master to worker, after the last reply of a worker that has ended: its other calls have ended with it.
 
-    With ``is_and_older`` so have all whose serials are lower.
+    With ``is_and_older`` so have those of all workers whose serials are lower. Meant are the calls of the connection
+    ``cid``; of any that the receiver has, if that is 0.
     """
 
     serial: int
     is_and_older: bool
+    cid: int = 0
 
 
 class Serving(NamedTuple):
-    """New master to old, in an upgrade: my workers are ready."""
+    """New master to old, in an upgrade: my workers are ready. ``protocol`` is what it understands, see `PROTOCOL`."""
 
     pid: int
+    protocol: int = 1
 
 
 class Go(NamedTuple):
-    """Old master to new, in an upgrade: I have stopped accepting; everything is yours."""
+    """Old master to new, in an upgrade: take over; everything is yours as soon as you say `TookOver`."""
+
+
+class TookOver(NamedTuple):
+    """New master to old, in an upgrade: I have it all, and my workers accept."""
 
 
 Message = Union[
@@ -163,6 +183,7 @@ Message = Union[
     Reply,
     Closed,
     DonorGone,
+    TookOver,
 ]
 
 _KINDS: tuple[type, ...] = (
@@ -182,6 +203,7 @@ _KINDS: tuple[type, ...] = (
     Reply,
     Closed,
     DonorGone,
+    TookOver,
 )
 _BY_NUMBER = dict(enumerate(_KINDS))
 _NUMBERS = {kind: number for number, kind in _BY_NUMBER.items()}
@@ -189,16 +211,25 @@ _NUMBERS = {kind: number for number, kind in _BY_NUMBER.items()}
 
 def encode(message: Message) -> bytes:
     """The bytes of ``message``."""
-    packed: bytes = msgpack.packb([_NUMBERS[type(message)], *message], unicode_errors="surrogateescape")
+    fields = list(message)
+    for name in reversed(message._fields):
+        if name not in message._field_defaults or fields[-1] != message._field_defaults[name]:
+            break
+        fields.pop()
+    packed: bytes = msgpack.packb([_NUMBERS[type(message)], *fields], unicode_errors="surrogateescape")
     return packed
 
 
 def decode(data: bytes) -> Message:
     """The message in ``data``. Raises `UnknownMessage` if this version knows none such."""
+    first: Any = None
     try:
         number, *fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
-        message: Message = _BY_NUMBER[number](*fields)
+        first = fields[0] if fields else None
+        kind: Any = _BY_NUMBER[number]
+        message: Message = kind(*fields[: len(kind._fields)])
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         reason = type(error).__name__  # its text may hold all that was decoded
-        raise UnknownMessage(f"found a packet of {len(data)} bytes, expected a message ({reason})") from None
+        text = f"found a packet of {len(data)} bytes, expected a message ({reason})"
+        raise UnknownMessage(text, first if type(first) is int else None) from None
     return message

@@ -14,7 +14,7 @@ from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
 from rpccluster.log import logger
 from rpccluster.master.loop import Loop
-from rpccluster.master.transit import Ended, Figures, Grants, Transit
+from rpccluster.master.transit import Ended, Figures, Grants, Transit, ended_with
 from rpccluster.master.worker_handle import WorkerHandle, WorkerState
 
 __all__ = ["Broker"]
@@ -43,11 +43,13 @@ class Broker:
         self._speaker = speaker
         self._transits: dict[int, Transit] = {}
         self._owners: dict[int, WorkerHandle] = {}  # of connections that have moved at least once
+        self._awaited: dict[int, list[list[int]]] = {}  # by cid: the calls that ran elsewhere when its owner got it
         self._grants = Grants()
         self._shunned: dict[WorkerHandle, float] = {}  # until when they are not asked to adopt
         self._ended = Ended(first_serial)
         self.is_uneven = False
         self._heir: Channel | None = None
+        self._heir_rests_until = 0.0  # it has refused a connection
         self.figures = Figures()
 
     @property
@@ -68,18 +70,22 @@ class Broker:
         elif isinstance(message, Reply):
             self._route(message)
         elif isinstance(message, Closed):
-            self._owners.pop(message.cid, None)
+            self._disown(message.cid)
         elif isinstance(message, Released):
             self._grants.note_released(worker, message.number, now)
 
     def _take(self, give: Give, descriptors: list[int], now: float, giver: Channel | None = None) -> None:
-        self._owners.pop(give.cid, None)
+        self._disown(give.cid)
+        if not descriptors and giver is not None:
+            logger.warning("A connection is left to the old master: no descriptor left")
+            self._send(giver, Refused(give.cid))
+            return
         if not descriptors:  # this process had no room for it, and nobody else is to have it
             logger.error("A connection was lost on its way: no descriptor left")
-            if giver is not None:
-                self._send(giver, Refused(give.cid))
             return
-        self._transits[give.cid] = Transit(give, descriptors[0], now, giver)
+        transit = self._transits[give.cid] = Transit(give, descriptors[0], now, giver)
+        if giver is None:  # else the old master tells, behind its replies
+            transit.lost |= self._ended.before(give)
 
     def _note_adopted(self, worker: WorkerHandle | None, cid: int, now: float) -> None:
         transit = self._transits.pop(cid, None)
@@ -92,8 +98,14 @@ class Broker:
             self._send(transit.giver, Adopted(cid))
         if worker is not None:  # else the heir has it, and was told already
             self._owners[cid] = worker
+            if transit.give.awaited:
+                self._awaited[cid] = transit.give.awaited
             for message in self._followers(transit):
                 self._send(worker.connections, message)
+
+    def _disown(self, cid: int) -> None:
+        self._owners.pop(cid, None)
+        self._awaited.pop(cid, None)
 
     def _note_refused(self, worker: WorkerHandle, cid: int, now: float) -> None:
         logger.warning("Worker (pid: %d) has no descriptor left for a connection", worker.pid)
@@ -121,7 +133,8 @@ class Broker:
         """``worker`` has ended, and all that it said has been heard. What it left unread goes to others."""
         self._grants.forget(worker)
         self._shunned.pop(worker, None)
-        self._owners = {cid: owner for cid, owner in self._owners.items() if owner is not worker}
+        for cid in [cid for cid, owner in self._owners.items() if owner is worker]:
+            self._disown(cid)
         for transit in self._transits.values():
             if transit.adopter is worker:  # it never said that it had it: it has done nothing with it
                 transit.unplace()
@@ -131,18 +144,25 @@ class Broker:
         self.spread_loss(DonorGone(worker.serial, False))
 
     def spread_loss(self, gone: DonorGone) -> None:
-        """Let every owner answer the calls that died with a worker."""
+        """Let every owner answer the calls that died with a worker: for each connection, behind its last reply.
+
+        What is in transit learns it when it has come to its owner: the master may still hold replies to it.
+        """
         self._ended.note(gone)
-        for worker in self._speaker.workers:
-            if worker.state is not WorkerState.BOOTING:
-                self._send(worker.connections, gone)
+        for cid in [gone.cid] if gone.cid else [*self._awaited]:
+            if any(ended_with(call[0], gone) for call in self._awaited.get(cid, ())):
+                self._send(self._owners[cid].connections, gone._replace(cid=cid))
+        for transit in self._transits.values():
+            if gone.cid in (0, transit.give.cid):
+                transit.note_loss(gone)
         if self._heir is not None:
             self._send(self._heir, gone)
 
     def _followers(self, transit: Transit) -> list[Message]:
         """For a new owner: the replies that came meanwhile, and who has ended of those whose replies it awaits."""
         living = {worker.serial for worker in self._speaker.workers}
-        return [*transit.replies, *self._ended.among(transit.give.awaited, living)]
+        lost = transit.lost | self._ended.own(transit.give, living)
+        return [*transit.replies, *(DonorGone(serial, False, transit.give.cid) for serial in sorted(lost))]
 
     # -- placing
 
@@ -161,7 +181,7 @@ class Broker:
                 self._even_out(now)
 
     def _place(self, transit: Transit, now: float, may_move: bool) -> None:
-        if self._heir is not None:
+        if self._heir is not None and now >= self._heir_rests_until:
             transit.is_with_heir = True
             self._send(self._heir, transit.give, [transit.descriptor])
             for message in self._followers(transit):
@@ -220,6 +240,8 @@ class Broker:
         granted = self._grants.total(_shows_life)
         unplaced = sum(transit.is_unplaced for transit in self._transits.values())
         room = sum(each.room for each in self._adopters(now)) if self._heir is None else WINDOW
+        if now < self._heir_rests_until:
+            room = 0
         number = min(wanted, room - unplaced - granted, WINDOW - len(self._transits) - granted)
         if number > 0:
             self._grants.grant(worker, number)
@@ -259,7 +281,9 @@ class Broker:
         if isinstance(message, Adopted):
             self._note_adopted(None, message.cid, now)
         elif isinstance(message, Refused) and message.cid in self._transits:
-            os.close(self._transits.pop(message.cid).descriptor)
+            logger.warning("The new master has refused a connection: it is served here a little longer")
+            self._transits[message.cid].is_with_heir = False
+            self._heir_rests_until = now + SHUN_SECONDS
 
     def hear_old_master(self, channel: Channel, message: Message, descriptors: list[int], now: float) -> None:
         """The other side of that: what the old master gives."""

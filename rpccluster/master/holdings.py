@@ -49,12 +49,16 @@ class Holdings:
     def take_over(self, pid: int, methods: Mapping[str, Method]) -> None:
         """The old master has left: all is ours."""
         self._is_owner = True
+        self.sign(pid)
+        self.serve(methods)
+
+    def sign(self, pid: int) -> None:
+        """Write ``pid`` into the pidfile: of the two masters of an upgrade, the one that stays."""
         if self.pidfile is not None:
             try:
                 self.pidfile.write(pid)
             except StartError as error:  # too late for a fault: the lock is ours, and counts
                 logger.error("%s", error)
-        self.serve(methods)
 
     def leave(self) -> None:
         """A new master owns everything: close our copies, and touch nothing that it has."""

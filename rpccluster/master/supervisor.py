@@ -82,6 +82,7 @@ class Supervisor:
             self._leave,
             lambda message: self._broker.hear_heir(message, self._now()),
             self._lose_heir,
+            self._take_back,
         )
         self._heir = self._make_heir(inheritance) if inheritance else None
         self._commands = Commands(
@@ -269,6 +270,11 @@ class Supervisor:
         self._cluster.phase = Phase.LEAVING
         self._holdings.leave()
 
+    def _take_back(self) -> None:
+        """The new master has failed when it may have begun to take over."""
+        self._holdings.sign(self._system.getpid())
+        system.notify_systemd(f"MAINPID={self._system.getpid()}")
+
     def _lose_heir(self) -> None:
         """The new master has ended before us: there is nobody left to give to."""
         self._broker.lose_heir()
@@ -286,6 +292,7 @@ class Supervisor:
                 channel, message, descriptors, self._now()
             ),
             on_old_gone=lambda: self._broker.spread_loss(DonorGone(inheritance.first_serial, True)),
+            protocol=inheritance.protocol,
         )
 
     # -- the end

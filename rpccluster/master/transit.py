@@ -12,7 +12,7 @@ from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import DonorGone, Give, Reply
 from rpccluster.master.worker_handle import WorkerHandle
 
-__all__ = ["Ended", "Figures", "Grants", "Transit"]
+__all__ = ["Ended", "Figures", "Grants", "Transit", "ended_with"]
 
 REST_SECONDS = 0.1  # before a donor that had nothing to give is asked again
 
@@ -30,11 +30,16 @@ class Transit:
     is_with_heir: bool = False
     is_read: bool = False  # by the adopter: it cannot be taken back any more
     replies: list[Reply] = field(default_factory=list)
+    lost: set[int] = field(default_factory=set)  # serials of predecessors' workers that will reply no more
 
     @property
     def is_unplaced(self) -> bool:
         """Whether nobody was asked to adopt it."""
         return self.adopter is None and not self.is_with_heir
+
+    def note_loss(self, gone: DonorGone) -> None:
+        """Workers have ended, and sent all replies that they had."""
+        self.lost.update(serial for serial, _ in self.give.awaited if ended_with(serial, gone))
 
     def unplace(self) -> None:
         """It will not come to where it was sent: somebody else is to be asked."""
@@ -85,18 +90,25 @@ class Ended:
 
     def note(self, gone: DonorGone) -> None:
         """A worker has ended; of its own a master knows who lives, of its predecessors' what they said."""
-        if gone.is_and_older or gone.serial < self._first_serial:
-            self._before.append(gone)
+        if not gone.is_and_older and gone.serial >= self._first_serial:
+            return
+        if not gone.cid:
+            self._before = [each for each in self._before if not ended_with(each.serial, gone)]
+        self._before.append(gone)
 
-    def among(self, awaited: list[list[int]], living: set[int]) -> list[DonorGone]:
-        """Those of the workers that run ``awaited``, as in `Give`, that have ended; ``living`` are serials."""
-        serials = sorted({call[0] for call in awaited})
-        return [DonorGone(serial, False) for serial in serials if self._has(serial, living)]
+    def before(self, give: Give) -> set[int]:
+        """Serials of the predecessors' workers that ``give`` awaits and that have ended."""
+        told = [gone for gone in self._before if gone.cid in (0, give.cid)]
+        return {serial for serial, _ in give.awaited if any(ended_with(serial, gone) for gone in told)}
 
-    def _has(self, serial: int, living: set[int]) -> bool:
-        if serial >= self._first_serial:
-            return serial not in living
-        return any(serial == gone.serial or (gone.is_and_older and serial < gone.serial) for gone in self._before)
+    def own(self, give: Give, living: set[int]) -> set[int]:
+        """Serials of this master's workers that ``give`` awaits and that are none of ``living``."""
+        return {serial for serial, _ in give.awaited if serial >= self._first_serial and serial not in living}
+
+
+def ended_with(serial: int, gone: DonorGone) -> bool:
+    """Whether ``gone`` tells of the worker ``serial``."""
+    return serial == gone.serial or (gone.is_and_older and serial < gone.serial)
 
 
 @dataclass

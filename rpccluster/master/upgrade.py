@@ -1,7 +1,7 @@
 """Handing everything to a new master, on both sides. Runs in the old master, and at the start of the new one.
 
-Owns the upgrade channel and what is said on it: the new one says `Serving`, the old one `Go`. End-of-file
-before that, and nothing has changed for anyone. The environment variable names what was inherited.
+Owns the start of the new master, and the environment variable that names what it inherits; what is said on the
+channel between the two is `rpccluster.master.succession`'s.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from rpccluster.address import parse_address
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.messages import PROTOCOL
 from rpccluster.log import logger
 from rpccluster.master.listeners import Listener
 from rpccluster.master.pidfile import Pidfile
@@ -59,6 +60,7 @@ class Inheritance:
     channel: Channel
     generation: int
     first_serial: int
+    protocol: int = 1
     listeners: list[Listener] = field(default_factory=list)
     control: Listener | None = None
     pidfile: Pidfile | None = None
@@ -77,7 +79,7 @@ class Inheritance:
 
 def _parse(told: dict[str, Any]) -> Inheritance:
     channel = Channel(socket.socket(fileno=told["channel"]))
-    inheritance = Inheritance(channel, told["generation"], told["first_serial"])
+    inheritance = Inheritance(channel, told["generation"], told["first_serial"], told.get("protocol", 1))
     for text, descriptor in told["listeners"]:
         inheritance.listeners.append(Listener.inherited(parse_address(text), descriptor))
     if told["control"]:
@@ -107,6 +109,7 @@ def begin_upgrade(
         return None
     told = {
         "channel": theirs.fileno(),
+        "protocol": PROTOCOL,
         "generation": generation,
         "first_serial": next_serial + SERIALS_LEFT_TO_US,
         "listeners": [(str(listener.wanted), listener.socket.fileno()) for listener in listeners],

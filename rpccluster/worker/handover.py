@@ -195,7 +195,8 @@ class Handover:
 
     def _note_lost(self, gone: DonorGone) -> None:
         """Answer the calls that died with the worker that ran them."""
-        for cid, awaited in self._awaited.items():
+        for cid in [gone.cid] if gone.cid else [*self._awaited]:
+            awaited = self._awaited.get(cid, [])
             lost = [call for call in awaited if call[0] == gone.serial or (gone.is_and_older and call[0] < gone.serial)]
             for call in lost:
                 awaited.remove(call)

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 
+import msgpack
 import pytest
 
 from rpccluster.ipc.channel import LARGEST_PACKET, Channel, channel_pair
@@ -20,6 +21,7 @@ from rpccluster.ipc.messages import (
     Go,
     Message,
     Ready,
+    Refused,
     ReopenLogs,
     Serving,
     WantsToRetire,
@@ -202,6 +204,21 @@ def give(size: int) -> Give:
 
 
 # the message around the bytes takes some 30 more
+def test_an_unknown_kind_with_descriptors_is_refused(pair: Pair) -> None:
+    """By its number: it came from a later version, which has kept what it sent."""
+    one, other = pair
+    before = open_descriptors()
+    read_end, write_end = os.pipe()
+    for fields in ([5, "a connection"], ["no number"], []):
+        send_packet(one._socket, msgpack.packb([100, *fields]), [read_end])
+    send_packet(one._socket, msgpack.packb([100, 6]))
+    os.close(read_end)
+    os.close(write_end)
+    assert heard(other) == []
+    assert heard(one) == [Refused(5)]
+    assert open_descriptors() == before
+
+
 @pytest.mark.parametrize("size", [LARGEST_PACKET - 100, LARGEST_PACKET - 20, LARGEST_PACKET, 200_000, 5_000_000])
 def test_a_message_may_be_of_any_size(pair: Pair, size: int) -> None:
     """What no packet could hold travels in a memory file, behind the message's own descriptors; none is left."""

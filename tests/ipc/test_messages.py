@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -26,6 +28,7 @@ from rpccluster.ipc.messages import (
     Reply,
     Retire,
     Serving,
+    TookOver,
     WantsToRetire,
     decode,
     encode,
@@ -41,7 +44,9 @@ EVERY = [
     Retire(0.5, True),
     ReopenLogs(),
     Serving(4711),
+    Serving(4711, 7),
     Go(),
+    TookOver(),
     Release(64),
     Released(3),
     Give(1 << 32 | 7, ["127.0.0.1", 4711], False, b"\x94\x00", b"\xff\x00", [[1, 2], [1, (1 << 32) - 1]]),
@@ -52,6 +57,7 @@ EVERY = [
     Closed(9),
     DonorGone(10, False),
     DonorGone(11, True),
+    DonorGone(11, False, 12),
 ]
 
 
@@ -70,7 +76,7 @@ def test_every_kind_is_tried_here() -> None:
 def test_the_table_only_ever_grows_at_its_end() -> None:
     """Two versions speak with each other during an upgrade: these numbers stay."""
     begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
-    begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone]
+    begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver]
     assert list(messages._KINDS[: len(begins)]) == begins
     assert encode(Go()) == b"\x91\x07"
 
@@ -94,12 +100,11 @@ def test_text_that_is_no_unicode_passes() -> None:
         b"\x91\x90",
         b"\x91\xcd\x03\xe8",
         b"\x91\x00",
-        b"\x93\x00\x90\x01",
-        b"\x91\x07\x00",
         b"\x80",
         b"\x81\x07\x00",
         b"\x91\xff",
         b"\x92\xf8\x90",
+        b"\x92\x0a\x05",
     ],
     ids=repr,
 )
@@ -119,12 +124,37 @@ def test_no_packet_breaks_the_decoder(packet: bytes) -> None:
     assert type(message) in messages._KINDS
 
 
-@given(st.integers(0, len(messages._KINDS) - 1), st.lists(st.integers() | st.text() | st.lists(st.text()), max_size=3))
-def test_a_message_of_another_number_of_fields_is_told(number: int, fields: list[object]) -> None:
-    """A later version might have added some."""
+@given(st.integers(0, len(messages._KINDS) - 1), st.lists(st.integers() | st.text() | st.lists(st.text()), max_size=9))
+def test_a_message_of_another_number_of_fields(number: int, fields: list[object]) -> None:
+    """What a later version added is ignored; what it left out has its default, or the message is none."""
     packet = msgpack.packb([number, *fields], default=str)
-    if len(messages._KINDS[number]._fields) == len(fields):  # type: ignore[attr-defined]
-        assert tuple(decode(packet)) == tuple(msgpack.unpackb(packet)[1:])
-    else:
+    kind: Any = messages._KINDS[number]
+    if len(fields) < len(kind._fields) - len(kind._field_defaults):
         with pytest.raises(UnknownMessage):
             decode(packet)
+    else:
+        known = msgpack.unpackb(packet)[1 : 1 + len(kind._fields)]
+        assert decode(packet) == kind(*known)
+
+
+def test_what_is_at_its_default_is_not_sent() -> None:
+    """So a version that knows less understands all that it could have been told."""
+    assert encode(DonorGone(5, True)) == b"\x93\x0f\x05\xc3"
+    assert encode(DonorGone(5, True, 6)) == b"\x94\x0f\x05\xc3\x06"
+
+
+def test_what_the_oldest_protocol_knew_is_what_an_old_master_says() -> None:
+    """A field more in these kinds, that is not at its default, wants a new `PROTOCOL` and `OLDEST_PROTOCOL`."""
+    known = {Go: 0, Give: 6, Reply: 3, DonorGone: 3}
+    assert messages.OLDEST_PROTOCOL == 2
+    assert {kind: len(kind._fields) for kind in known} == known  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("packet", "refused"), [(b"\x93\x7f\x05\x06", 5), (b"\x91\x7f", None), (b"\x92\x7f\xa1x", None)]
+)
+def test_an_unknown_kind_tells_by_what_to_refuse_it(packet: bytes, refused: int | None) -> None:
+    """Its first field, if that is a number."""
+    with pytest.raises(UnknownMessage) as raised:
+        decode(packet)
+    assert raised.value.refused == refused

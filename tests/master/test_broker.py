@@ -426,12 +426,33 @@ def test_replies_for_what_is_closed_are_dropped_and_counted(rig: Rig) -> None:
 # -- donors that die
 
 
-def test_every_worker_hears_who_has_died(rig: Rig) -> None:
-    """But those that boot: they own nothing."""
-    dies, boots, serves, leaves = rig.add(ready()), rig.add(booting()), rig.add(ready()), rig.add(retiring())
+def test_owners_hear_who_has_died(rig: Rig) -> None:
+    """For each connection that awaits a reply of the dead; nobody else hears anything."""
+    dies, other = rig.add(retiring()), rig.add(retiring())
+    owner = owned(rig, awaited=[[dies.serial, 1], [other.serial, 2]])
+    bystander = owned(rig, CID + 1, awaited=[[other.serial, 3]])
     rig.bury(dies)
-    gone = DonorGone(dies.serial, False)
-    assert [rig.read(worker) for worker in (boots, serves, leaves)] == [[], [gone], [gone]]
+    assert rig.read(owner) == [DonorGone(dies.serial, False, CID)]
+    assert rig.read(bystander) == []
+    rig.says(owner, Closed(CID))
+    rig.bury(other)
+    assert rig.read(owner) == []
+    assert rig.read(bystander) == [DonorGone(other.serial, False, CID + 1)]
+
+
+def test_a_reply_that_the_master_holds_comes_before_the_news_of_the_death(rig: Rig) -> None:
+    """Its connection was adopted, which the master has yet to read, when the donor of another one ended."""
+    donor, adopter = rig.add(retiring(), 2), rig.add(ready())
+    for cid in (1, 2):
+        rig.gives(donor, cid, awaited=[[donor.serial, cid]])
+    rig.turn()
+    assert len(rig.read(adopter)) == 2
+    rig.says(adopter, Adopted(1))
+    rig.says(donor, Reply(2, donor.serial, b"in time"))
+    rig.bury(donor)
+    assert rig.read(adopter) == [DonorGone(donor.serial, False, 1)]
+    rig.says(adopter, Adopted(2))
+    assert rig.read(adopter) == [Reply(2, donor.serial, b"in time"), DonorGone(donor.serial, False, 2)]
 
 
 def test_a_new_owner_hears_who_has_died_before_it_came(rig: Rig) -> None:
@@ -444,7 +465,7 @@ def test_a_new_owner_hears_who_has_died_before_it_came(rig: Rig) -> None:
     adopter = rig.add(ready())
     rig.turn()
     assert rig.adopts(adopter) == [give]
-    assert rig.read(adopter) == [Reply(CID, donor.serial, b"in time"), DonorGone(donor.serial, False)]
+    assert rig.read(adopter) == [Reply(CID, donor.serial, b"in time"), DonorGone(donor.serial, False, CID)]
 
 
 def test_a_donor_that_died_long_before_is_told_too(rig: Rig) -> None:
@@ -460,7 +481,7 @@ def test_a_donor_that_died_long_before_is_told_too(rig: Rig) -> None:
     following = rig.add(ready())
     rig.turn()
     rig.adopts(following)
-    assert rig.read(following) == [DonorGone(donor.serial, False)]
+    assert rig.read(following) == [DonorGone(donor.serial, False, CID)]
 
 
 # -- asking
@@ -667,7 +688,7 @@ def test_an_heir_learns_who_had_died_before_it_came(rig: Rig) -> None:
     rig.bury(donor)
     rig.broker.give_all_to(to_heir, rig.now)
     rig.turn()
-    assert heard(heir) == [give, DonorGone(donor.serial, False)]
+    assert heard(heir) == [give, DonorGone(donor.serial, False, CID)]
 
 
 def test_what_an_adopter_had_read_is_its_own_until_it_gives_it_on(rig: Rig) -> None:
@@ -760,9 +781,37 @@ def test_owners_hear_of_the_old_masters_dead(heir: Rig, gone: DonorGone) -> None
     old, present = heir.pair(), heir.add(ready())
     old_master_gives(heir, old, Give(CID, [], False, b"", b"", [[3, 1]]))
     old_master_gives(heir, old, gone)
+    old_master_gives(heir, old, Reply(CID, 3, b"too late"))
     heir.turn()
-    assert heir.adopts(present)[0] == gone
-    assert heir.read(present) == [DonorGone(3, False)]
+    assert len(heir.adopts(present)) == 1
+    assert heir.read(present) == [Reply(CID, 3, b"too late"), DonorGone(3, False, CID)]
+    leaves = present
+    leaves.state = WorkerState.RETIRING
+    heir.gives(leaves, awaited=[[3, 1]])  # before it had read that
+    following = heir.add(ready())
+    heir.turn()
+    heir.adopts(following)
+    assert heir.read(following) == [DonorGone(3, False, CID)]
+
+
+def test_the_old_masters_word_on_one_connection_is_for_that_one(heir: Rig) -> None:
+    """Replies to the others may still be on their way, those to later ones are."""
+    old, owner = heir.pair(), heir.add(ready())
+    for cid in (1, 2):
+        old_master_gives(heir, old, Give(cid, [], False, b"", b"", [[3, cid]]))
+    heir.turn()
+    heir.adopts(owner)
+    old_master_gives(heir, old, DonorGone(3, False, 1))
+    assert heir.read(owner) == [DonorGone(3, False, 1)]
+    old_master_gives(heir, old, DonorGone(3, False))
+    assert {message.cid for message in heir.read(owner) if isinstance(message, DonorGone)} == {1, 2}
+    old_master_gives(heir, old, Give(5, [], False, b"", b"", [[3, 1]]))
+    heir.turn()
+    heir.adopts(owner)
+    assert heir.read(owner) == []
+    old_master_gives(heir, old, Reply(5, 3, b"behind it"))
+    old_master_gives(heir, old, DonorGone(3, False, 5))
+    assert heir.read(owner) == [Reply(5, 3, b"behind it"), DonorGone(3, False, 5)]
 
 
 def test_a_connection_that_came_without_its_descriptor_is_lost_and_told(
@@ -774,20 +823,38 @@ def test_a_connection_that_came_without_its_descriptor_is_lost_and_told(
     rig.says(owner, Reply(CID, 3, b"late"))
     assert rig.read(owner) == []
     assert rig.broker.figures.dropped_replies == 1
-    ours, old = rig.pair()
-    rig.broker.hear_old_master(ours, Give(CID, [], False, b"", b"", []), [], rig.now)
     assert "A connection was lost on its way" in caplog.text
-    assert heard(old) == [Refused(CID)]
     assert rig.broker.in_transit == 0
 
 
-def test_an_heir_that_refuses_ends_the_connection(rig: Rig) -> None:
-    """Nobody else could take it, and the old master must come to its end."""
-    to_heir, _ = rig.pair()
-    rig.gives(rig.add(retiring(), 1))
+def test_what_a_new_master_has_no_descriptor_for_is_refused(heir: Rig) -> None:
+    """The old master still has its copy."""
+    ours, old = heir.pair()
+    heir.broker.hear_old_master(ours, Give(CID, [], False, b"", b"", []), [], heir.now)
+    assert heard(old) == [Refused(CID)]
+    assert heir.broker.in_transit == 0
+
+
+def test_what_a_new_master_refuses_is_served_on(rig: Rig) -> None:
+    """By the worker that retires; a while later the new master is asked again."""
+    to_heir, heir = rig.pair()
+    donor = rig.add(retiring(), 1)
+    give = rig.gives(donor)
     rig.broker.give_all_to(to_heir, rig.now)
     rig.turn()
+    assert heard(heir) == [give]
     rig.broker.hear_heir(Refused(CID), rig.now)
+    rig.turn()
+    assert rig.adopts(donor) == [give]
+    rig.turn()
+    assert rig.releases() == {}
+    rig.now += SHUN_SECONDS
+    rig.turn()
+    assert rig.releases() == {donor: 1}
+    again = rig.gives(donor)
+    rig.turn()
+    assert heard(heir) == [again]
+    rig.broker.hear_heir(Adopted(CID), rig.now)
     assert rig.broker.in_transit == 0
 
 
