@@ -207,7 +207,7 @@ def test_a_new_master_that_cannot_be_watched(number: int) -> None:
     """It is ended, and whoever asked learns why."""
     system = Pressed(number)
     loop = Loop(selector=FullSelector(number))
-    succession = Succession(system, loop, lambda heir: None, lambda message: None, lambda: None)
+    succession = Succession(system, loop, lambda heir: None, lambda message: None, lambda: None, lambda: None)
     ours, theirs = channel_pair()
     succession.begin(lambda: Upgrade(4711, ours, 300.0), "")
     theirs.close()
