@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 
-import pytest
-
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 # Ends the new master in the moment in which it has said that its workers serve.
