@@ -2,6 +2,7 @@
 
 Owns the two descriptors of each process, which keep their numbers for life: reopening puts a new file under
 the same number. The master opens files; workers, which may not have the right to, are handed descriptors.
+Nobody waits for a log, see `rpccluster.outlet`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import codecs
 import contextlib
 import logging
 import os
+import stat
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rpccluster.failure import error_text
-from rpccluster.system import umasked, write
+from rpccluster.outlet import Outlet, own_description, write_now
+from rpccluster.own_files import open_own
+from rpccluster.system import umasked
 
 __all__ = ["FORMAT", "LEVELS", "LogFiles", "escaped", "logger"]
 
@@ -45,6 +49,12 @@ logger = logging.getLogger("rpccluster")
 logging.setLoggerClass(logging.Logger)
 
 _STDOUT, _STDERR = 1, 2
+#: Not to be opened anew: they are what this process was started with, whatever that is.
+_STANDARD = {
+    **dict.fromkeys(("", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"), _STDERR),
+    **dict.fromkeys(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"), _STDOUT),
+}
+_LAST_SECONDS = 1.0  # for what is left when a process ends
 _LONGEST = 200
 _LONGEST_TRACEBACK = 20_000
 _LONGEST_MESSAGE = 1_000  # of an exception, in its traceback
@@ -68,23 +78,36 @@ class _Formatter(logging.Formatter):
         return shown if len(shown) <= _LONGEST_TRACEBACK else shown[:_LONGEST_TRACEBACK] + "…"
 
 
+_formatter = _Formatter(FORMAT)
+
+
+def _lost_lines(count: int, reason: str) -> bytes:
+    """The line that tells of lines that are missing."""
+    record = _record(logging.WARNING, f"{count} lines of the log were lost: {reason}")
+    return (_formatter.format(record) + "\n").encode()
+
+
+def _record(level: int, text: str) -> logging.LogRecord:
+    """For a line of the log's own."""
+    return logging.LogRecord(logger.name, level, __file__, 0, text, None, None)
+
+
 class _DescriptorHandler(logging.Handler):
     """Writes each line with one write(2), so that lines of several processes never mix."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, outlet: Outlet) -> None:
         super().__init__()
-        self._descriptor = descriptor
-        self.setFormatter(_Formatter(FORMAT))
+        self._outlet = outlet
+        self.setFormatter(_formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            # nothing that is logged can pass for another line: what does not begin one is indented
-            line = self.format(record).replace("\n", "\n  ") + "\n"
-        except Exception:  # arguments that do not fit: whoever logs them is told, and goes on
-            self.handleError(record)
-            return
-        with contextlib.suppress(OSError):  # a full disk stops the log, never the service
-            write(self._descriptor, line.encode("utf-8", "backslashreplace"))
+            line = self.format(record)
+        except Exception as error:  # arguments that do not fit: whoever logs them is told, and goes on
+            told = f"a log call failed in {record.pathname}, line {record.lineno}: {error_text(error)}"
+            line = self.format(_record(logging.ERROR, told))
+        # nothing that is logged can pass for another line: what does not begin one is indented
+        self._outlet.write((line.replace("\n", "\n  ") + "\n").encode("utf-8", "backslashreplace"))
 
 
 @dataclass
@@ -103,30 +126,37 @@ class LogFiles:
     log_descriptor: int = _STDERR
     access_descriptor: int | None = None
     holds_output: bool = False
+    outlet: Outlet = field(default_factory=lambda: Outlet(_STDERR, _lost_lines))
+    access_outlet: Outlet | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the log is a file of its own, and not what stdout or stderr were at the start."""
+        return _standard(self.log_path) is None
 
     def open(self) -> None:
         """Open the files. Raises OSError; then none is open."""
-        if self.log_path:
-            self.log_descriptor = self._open(self.log_path)
+        self.log_descriptor = self._open(self.log_path)
+        self.outlet = Outlet(self.log_descriptor, _lost_lines)
         if self.access_path == "on":
-            self.access_descriptor = self.log_descriptor
+            self.access_descriptor, self.access_outlet = self.log_descriptor, self.outlet
         elif self.access_path:
             try:
                 self.access_descriptor = self._open(self.access_path)
             except OSError:
                 self.close()
                 raise
+            self.access_outlet = Outlet(self.access_descriptor, _lost_lines)
 
     def close(self) -> None:
-        """Close this process's copies; stderr stays."""
+        """Close this process's copies; stdout and stderr stay."""
         for descriptor in self.descriptors():
-            if descriptor != _STDERR:
+            if descriptor > _STDERR:
                 os.close(descriptor)
 
     def reopen(self) -> list[int]:
         """Open the same paths anew under the same numbers. Returns the descriptors, to be handed on. Raises OSError."""
-        if self.log_path:
-            self._replace(self.log_descriptor, self.log_path)
+        self._replace(self.log_descriptor, self.log_path)
         if self.access_path and self.access_path != "on" and self.access_descriptor is not None:
             self._replace(self.access_descriptor, self.access_path)
         if self.holds_output:
@@ -136,9 +166,13 @@ class LogFiles:
     def hold_output(self) -> None:
         """Let stdout and stderr lead to the log from now on, or nowhere if that has no file: they were the user's."""
         self.holds_output = True
-        output = os.dup(self.log_descriptor) if self.log_path else os.open(os.devnull, os.O_WRONLY)
-        for standard in (_STDOUT, _STDERR):
-            os.dup2(output, standard)
+        output = os.dup(self.log_descriptor) if self.is_file else os.open(os.devnull, os.O_WRONLY)
+        standard = {_STDOUT, _STDERR}
+        for descriptor, path in zip(self.descriptors(), (self.log_path, self.access_path)):
+            if _standard(path) is not None:
+                standard.add(descriptor)
+        for descriptor in standard:
+            os.dup2(output, descriptor, inheritable=descriptor <= _STDERR)
         os.close(output)
 
     def descriptors(self) -> list[int]:
@@ -149,33 +183,64 @@ class LogFiles:
     def take(self, descriptors: list[int]) -> None:
         """Put descriptors that the master sent under this process's numbers, and close them."""
         for new, old in zip(descriptors, self.descriptors()):
-            os.dup2(new, old, inheritable=old == _STDERR)
+            os.dup2(new, old, inheritable=old <= _STDERR)
         for new in descriptors:
             os.close(new)
         if self.holds_output:
             self.hold_output()
 
+    def flush(self) -> None:
+        """Write what waits for room, as far as there is some. Called now and then."""
+        for outlet in self._outlets():
+            outlet.flush()
+
+    def drain(self) -> None:
+        """The last lines: a reader that is slow is given a moment, one that has stopped no more than that."""
+        for outlet in self._outlets():
+            outlet.drain(_LAST_SECONDS)
+
+    def _outlets(self) -> list[Outlet]:
+        return [self.outlet, self.access_outlet] if self.access_outlet else [self.outlet]
+
     def _replace(self, descriptor: int, path: str) -> None:
-        new = self._open(path)
-        os.dup2(new, descriptor, inheritable=False)
-        os.close(new)
+        if _standard(path) is None:
+            new = self._open(path)
+            os.dup2(new, descriptor, inheritable=False)
+            os.close(new)
 
     def _open(self, path: str) -> int:
+        """Open for appending, without waiting for anybody."""
+        standard = _standard(path)
+        if standard is not None:
+            return own_description(standard)
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        flags = os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with umasked(self.umask):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        if self.owner is not None and os.geteuid() == 0:
-            os.fchown(descriptor, *self.owner)
-        return descriptor
+            # read and write: so that a FIFO needs no reader yet, and keeps the lines while that is away
+            return open_own(path, flags | (os.O_RDWR if _is_fifo(path) else os.O_WRONLY), self.owner)
 
 
-def set_up_logging(descriptor: int, level: str) -> None:
-    """Send this process's logging, the service's own included, to ``descriptor``."""
+def _standard(path: str) -> int | None:
+    """stdout or stderr, if that is what ``path`` names, or what is linked there."""
+    if path not in _STANDARD:
+        with contextlib.suppress(OSError):
+            path = os.readlink(path)
+    return _STANDARD.get(path)
+
+
+def _is_fifo(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    return False
+
+
+def set_up_logging(logs: LogFiles, level: str) -> None:
+    """Send this process's logging, the service's own included, to the log."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, _DescriptorHandler):
             root.removeHandler(handler)
-    root.addHandler(_DescriptorHandler(descriptor))
+    root.addHandler(_DescriptorHandler(logs.outlet))
     root.setLevel(LEVELS[level])
     logging.captureWarnings(True)
 
@@ -201,9 +266,10 @@ def _traceback_lines(error: BaseException | None) -> Iterator[str]:
 
 
 def say(text: str) -> None:
-    """Print ``text`` to stderr for the person who started this; a closed stderr is no error."""
+    """Print ``text`` to stderr for the person who started this; a stderr that is closed, or full, is no error."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.flush()
+        write_now(sys.stderr.fileno(), f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def escaped(text: str, longest: int = _LONGEST) -> str:

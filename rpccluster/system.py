@@ -39,6 +39,7 @@ __all__ = [
     "resident_bytes",
     "set_title",
     "umasked",
+    "without_sigpipe",
     "write",
 ]
 
@@ -269,13 +270,20 @@ def notify_systemd(state: str) -> None:
 
 
 def write(descriptor: int, data: bytes) -> int:
-    """write(2) to what may be a pipe: BrokenPipeError if nobody reads it, whatever SIGPIPE is set to.
+    """write(2) to what may be a pipe: BrokenPipeError if nobody reads it, whatever SIGPIPE is set to."""
+    with without_sigpipe():
+        return os.write(descriptor, data)
+
+
+@contextlib.contextmanager
+def without_sigpipe() -> Iterator[None]:
+    """Let a write to a pipe that nobody reads raise BrokenPipeError, and no more.
 
     The signal goes to the thread that writes, so that is where it is blocked and taken back.
     """
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGPIPE,))
     try:
-        return os.write(descriptor, data)
+        yield
     except BrokenPipeError:
         if signal.SIGPIPE not in blocked and hasattr(signal, "sigtimedwait"):  # PyPy has none
             signal.sigtimedwait((signal.SIGPIPE,), 0)

@@ -23,7 +23,11 @@ LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[(\d+)\] \[([A
 
 def logged(program: str, level: str = "info") -> str:
     """What ``program`` logs, in a process of its own: the logging belongs to a process."""
-    begin = f"import logging, os; from rpccluster.log import logger, set_up_logging; set_up_logging(1, {level!r})\n"
+    begin = (
+        "import logging, os; from rpccluster.log import LogFiles, logger, set_up_logging; "
+        "set_up = lambda path, level: (logs := LogFiles(path, '')).open() or set_up_logging(logs, level); "
+        f"set_up('/dev/stdout', {level!r})\n"
+    )
     done = subprocess.run([sys.executable, "-c", begin + program], capture_output=True, timeout=60, check=True)
     return done.stdout.decode()
 
@@ -64,7 +68,7 @@ def test_the_level_decides_what_is_shown(level: str, lines: int) -> None:
 
 def test_setting_it_up_again_doubles_nothing() -> None:
     """A reload does so, perhaps with another level."""
-    shown = logged("set_up_logging(1, 'error'); logger.info('x'); logger.error('y')")
+    shown = logged("set_up('/dev/stdout', 'error'); logger.info('x'); logger.error('y')")
     assert [LINE.fullmatch(line)[3] for line in shown.splitlines()] == ["y"]  # type: ignore[index]
 
 
@@ -80,7 +84,7 @@ def test_arguments_that_do_not_fit_harm_nobody() -> None:
 
 def test_a_descriptor_that_takes_nothing_harms_nobody() -> None:
     """A full disk, a closed pipe."""
-    program = "set_up_logging(os.open('/dev/full', os.O_WRONLY), 'info'); logger.info('x'); print('alive')"
+    program = "set_up('/dev/full', 'info'); logger.info('x'); print('alive')"
     assert logged(program) == "alive\n"
 
 
@@ -96,7 +100,7 @@ def test_each_line_is_one_write(tmp_path: Path) -> None:
     """So that lines of several processes never mix."""
     program = (
         "import sys; from rpccluster.log import LogFiles, logger, set_up_logging\n"
-        "logs = LogFiles(sys.argv[1], ''); logs.open(); set_up_logging(logs.log_descriptor, 'info')\n"
+        "logs = LogFiles(sys.argv[1], ''); logs.open(); set_up_logging(logs, 'info')\n"
         "for number in range(500): logger.info('x' * 300)\n"
     )
     path = tmp_path / "log"

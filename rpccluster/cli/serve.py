@@ -52,13 +52,13 @@ def _assemble(
         if pidfile and inheritance is None:
             undo.callback(pidfile.clear)
         logs = open_logs(options)
-        set_up_logging(logs.log_descriptor, options.log_level)
+        set_up_logging(logs, options.log_level)
         listeners, control = _open_sockets(options, inheritance)
         undo.pop_all()
     import rpccluster.worker.preloaded  # noqa: F401  # late: no fault above needs it
 
     logger.info("Starting rpccluster with pid: %d", os.getpid())
-    if logs.log_path and inheritance is None:
+    if logs.is_file and inheritance is None:
         addresses = ", ".join(str(listener.actual) for listener in listeners)
         say(f"rpccluster: listening at {addresses}, logging to {logs.log_path}")
     operating_system = system.System()

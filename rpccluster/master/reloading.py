@@ -78,7 +78,7 @@ class Reloading:
             cluster.logs = staged.logs
             if cluster.options.daemonize:
                 cluster.logs.hold_output()
-        set_up_logging(cluster.logs.log_descriptor, cluster.options.log_level)
+        set_up_logging(cluster.logs, cluster.options.log_level)
         set_title(cluster.title)
         cluster.number_workers = cluster.options.number_workers
         cluster.is_rolling, cluster.reloaded_at, cluster.staged = True, now, None

@@ -173,6 +173,7 @@ class Roster:
         finally:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
+                assignment.logs.drain()
             os._exit(code)
 
     def hear(self, worker: WorkerHandle) -> None:

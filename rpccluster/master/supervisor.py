@@ -139,6 +139,7 @@ class Supervisor:
         attempt("do what is due", self._act)
         attempt("complete a reload", self._reloading.note_progress)
         attempt("serve the control socket", self._holdings.turn)
+        attempt("write the log", self._cluster.logs.flush)
         attempt("answer a command", self._operations.answer_what_is_done)
 
     def _act(self) -> None:
@@ -308,6 +309,7 @@ class Supervisor:
         attempt("answer commands", self._operations.end)
         attempt("close the control socket", self._holdings.close)
         self._report.send(exit_code)
+        self._cluster.logs.drain()
         return exit_code
 
     def _close_in_child(self, assignment: Assignment) -> None:
@@ -324,5 +326,5 @@ class Supervisor:
     def _tell(self, text: str) -> None:
         """Log ``text``, and show it to the person who started this, if the log goes elsewhere."""
         logger.error("%s", text)
-        if self._cluster.logs.log_descriptor != 2:
+        if self._cluster.logs.is_file:
             say(f"rpccluster: {text}")

@@ -69,7 +69,7 @@ def _become_worker(assignment: Assignment) -> None:
     with contextlib.suppress(PermissionError):  # a session leader keeps its group
         os.setpgid(0, 0)
     system.set_title(assignment.title)
-    set_up_logging(assignment.logs.log_descriptor, options.log_level)
+    set_up_logging(assignment.logs, options.log_level)
     faulthandler.enable(assignment.logs.log_descriptor)
     faulthandler.register(system.TELL_SIGNAL, assignment.logs.log_descriptor, all_threads=False)
     if assignment.cpus:

@@ -146,6 +146,7 @@ class Server:
         row[Cell.RSS_BYTES] = resident = system.resident_bytes()
         row[Cell.DROPPED_REPLIES] = self._connections.dropped_replies
         self._connections.sweep()
+        self._assignment.logs.flush()
         large, self._engine.handled_large = self._engine.handled_large, False
         if self._freed.is_due(resident, large, time.monotonic()):
             system.give_back_freed_memory()
@@ -159,9 +160,9 @@ class Server:
 
     def _wrap(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         """What is run for a call: with its time limit, and a line in the access log if that is on."""
-        logs = self._assignment.logs
+        outlet = self._assignment.logs.access_outlet
         limited = bound(function, seconds, lambda: self._limits.count(Cell.CALL_TIMEOUT))
-        return limited if logs.access_descriptor is None else logged(limited, lambda: logs.access_descriptor)
+        return limited if outlet is None else logged(limited, outlet)
 
     # -- what the master says
 

@@ -1,0 +1,97 @@
+"""What root opens in a folder that others may write: nothing leads it astray, and only what it made changes hands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rpccluster.own_files import open_own
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+
+FLAGS = os.O_WRONLY | os.O_APPEND
+OWNER = (65534, 65533)
+
+
+def opened(path: Path, owner: tuple[int, int] | None = OWNER) -> os.stat_result:
+    """What was opened."""
+    descriptor = open_own(str(path), FLAGS, owner)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def test_what_was_just_made_changes_hands(tmp_path: Path) -> None:
+    """And keeps its owner when it is opened again."""
+    for _ in range(2):
+        found = opened(tmp_path / "log")
+        assert (found.st_uid, found.st_gid) == OWNER
+
+
+def test_what_was_there_keeps_its_owner(tmp_path: Path) -> None:
+    """Root's file stays root's, a device stays a device."""
+    (tmp_path / "log").write_text("")
+    assert opened(tmp_path / "log").st_uid == 0
+    before = os.stat(os.devnull)
+    assert opened(Path(os.devnull)).st_uid == before.st_uid
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    """Neither to a file nor to where one could be made."""
+    (tmp_path / "secret").write_text("")
+    for target in ("secret", "nothing"):
+        (tmp_path / "log").symlink_to(tmp_path / target)
+        with pytest.raises(OSError, match="symbolic link") as raised:
+            opened(tmp_path / "log")
+        assert raised.value.filename == str(tmp_path / "log")
+        (tmp_path / "log").unlink()
+    assert not (tmp_path / "nothing").exists()
+    assert (tmp_path / "secret").stat().st_uid == 0
+
+
+@pytest.mark.parametrize("owner", [OWNER, None])
+def test_a_strangers_file_is_refused(tmp_path: Path, owner: tuple[int, int] | None) -> None:
+    """Whose it is, and whose it should be, is told."""
+    (tmp_path / "log").write_text("")
+    os.chown(tmp_path / "log", 4711, 4711)
+    expected = "0 or 65534" if owner else "0"
+    with pytest.raises(PermissionError, match=f"found the owner 4711, expected {expected}:"):
+        opened(tmp_path / "log", owner)
+
+
+def test_a_file_of_roots_with_another_name_is_refused(tmp_path: Path) -> None:
+    """A hard link into the folder is a link, too."""
+    (tmp_path / "secret").write_text("")
+    os.link(tmp_path / "secret", tmp_path / "log")
+    with pytest.raises(PermissionError, match="another name"):
+        opened(tmp_path / "log")
+
+
+def test_no_descriptor_is_left_by_a_refusal(tmp_path: Path) -> None:
+    """However often it is tried."""
+    (tmp_path / "log").write_text("")
+    os.chown(tmp_path / "log", 4711, 4711)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(PermissionError):
+        opened(tmp_path / "log")
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_who_is_not_root_may_use_links(tmp_path: Path) -> None:
+    """There is nothing to be gained by them."""
+    tmp_path.chmod(0o777)
+    folder = tmp_path
+    while folder != folder.parent:
+        if not os.stat(folder).st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o711)
+        folder = folder.parent
+    (tmp_path / "log").symlink_to(tmp_path / "made")
+    os.seteuid(65534)
+    try:
+        assert opened(tmp_path / "log").st_uid == 65534
+    finally:
+        os.seteuid(0)
+    assert (tmp_path / "made").exists()
