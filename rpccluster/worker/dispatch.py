@@ -113,6 +113,6 @@ def is_misfit(method: Method, params: list[Any]) -> bool:
         inspect.signature(method.plain).bind(*params)
     except TypeError:
         return True
-    except Exception:  # a builtin that tells no signature, a service's object with one of its own
+    except BaseException:  # a builtin that tells no signature, a service's object with one of its own
         return False
     return False

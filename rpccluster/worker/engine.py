@@ -19,30 +19,19 @@ from greenlet import getcurrent
 
 from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.protocol.codec import pack_response, unpack
-from rpccluster.protocol.messages import (
-    MAX_MSGID,
-    NOTIFY,
-    REQUEST,
-    RESPONSE,
-    Notification,
-    Request,
-    Response,
-    not_a_message,
-    to_message,
-)
-from rpccluster.protocol.shared import Packed
+from rpccluster.log import logger
+from rpccluster.protocol.messages import MAX_MSGID, NOTIFY, REQUEST, RESPONSE
 from rpccluster.worker.caller import Call, Caller
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.ready_queue import ReadyQueue
 from rpccluster.worker.replies import LARGE_REPLY_BYTES, Replies
 from rpccluster.worker.runner import Runner, WorkerRetired, present_method
+from rpccluster.worker.slow_path import SlowPath
 
 __all__ = ["Engine"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 CLOCK_EVERY = 8  # calls between two looks at the clock
-LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping for the next
 
 _SHORT = 1 << 30  # an int below this is one digit of CPython's, and compared sooner
 
@@ -80,7 +69,9 @@ class Engine:
         self.begun = 0  # calls that were ever queued and not put off
         self._idle: list[Runner] = []
         self._runners: set[Runner] = set()
+        self._stubborn: set[Runner] = set()  # whose calls were answered without them
         self._replies = Replies(registry, cells, max_message_size)
+        self._slow_path = SlowPath(registry, cells, self._replies)
         self._starved: set[Caller] = set()
         self._epoch = 0
         self._slice_end = 0.0
@@ -104,7 +95,7 @@ class Engine:
     @property
     def active_calls(self) -> int:
         """Calls that have begun and not ended."""
-        return len(self._runners) - len(self._idle)
+        return len(self._runners) - len(self._idle) - len(self._stubborn)
 
     @property
     def calls(self) -> int:
@@ -132,9 +123,9 @@ class Engine:
         return waiting
 
     def give_up(self, reason: str) -> None:
-        """Interrupt every call that runs: each is answered with `WorkerRetired` and ``reason``."""
-        for runner in [runner for runner in self._runners if runner.connection is not None]:
-            runner.throw(WorkerRetired(reason))
+        """Interrupt every call that runs: each is answered with `WorkerRetired` and ``reason``. In the hub."""
+        for runner in list(self._runners):
+            runner.interrupt(WorkerRetired(reason))
 
     def running_method(self) -> int:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""
@@ -178,7 +169,7 @@ class Engine:
         """One more idle runner; False when there are as many as there may be."""
         self.is_starved = len(self._runners) >= self._max_greenlets
         if not self.is_starved:
-            runner = Runner(self._run, self._hub)
+            runner = Runner(self._run, self._hub, self._answer_for)
             self._runners.add(runner)
             self._idle.append(runner)
         return not self.is_starved
@@ -202,22 +193,41 @@ class Engine:
         idle, park = self._idle, self._hub.switch
         while True:
             epoch = self._epoch
-            self._take_calls(runner, epoch)
+            try:
+                self._take_calls(runner, epoch)
+            except BaseException:  # nothing is known to; but without its runners a worker would serve nobody
+                logger.critical("A fault of the engine", exc_info=True)
+                if runner.connection is not None:
+                    runner.connection.refuse(ProtocolError("found a fault of the engine in one of its calls"))
+            if self._epoch != epoch:
+                runner.gr_context = Context()
             runner.connection = runner.message = None  # which may be large
             idle.append(runner)
             if self._epoch != epoch:
+                self._stubborn.discard(runner)
                 self.is_starved = False
                 self.schedule()
             park()
+
+    def _answer_for(self, runner: Runner, error: BaseException) -> None:
+        """Answer the call of ``runner``, which goes on in spite of ``error``. In the hub."""
+        connection, runner.connection = runner.connection, None  # whatever it returns later is nobody's
+        assert connection is not None
+        self._stubborn.add(runner)
+        self._replies.give_up(connection, runner.message, error)
+        self.schedule()
 
     def _take_calls(self, runner: Runner, epoch: int) -> None:
         """Run call after call. The hot path: what stands here is paid by every call, hence its length.
 
         A batch is an iterator, and the first in the queue until it is used up: when a call of it blocks, the next
         runner goes on with the same one, so that each message is taken once and in its turn.
+
+        The service's code may block wherever its values are used, packed, shown or forgotten. So nothing of the queue,
+        and no reply, is touched behind any of that before the epoch was compared.
         """
         ready, cells, table, pack = self._ready, self._cells, self._registry.table, runner.pack
-        replies, dirty = self._replies, self._replies.gathered_by
+        replies, dirty, slow_path = self._replies, self._replies.gathered_by, self._slow_path
         context = runner.gr_context = Context()
         type_of, integer, array = type, int, list  # local names are found sooner
         numbers, shown = self._registry.numbers, None
@@ -238,7 +248,12 @@ class Engine:
                     or (not 0 <= msgid < _SHORT and not 0 <= msgid <= MAX_MSGID)
                     or type_of(params) is not array
                 ):
-                    self._take_other(runner, connection, message)
+                    if slow_path.take(runner, connection, message):
+                        self.handled_large = True
+                    if context:
+                        context = runner.gr_context = Context()
+                    if self._epoch != epoch:
+                        return
                     before_clock = 1  # it may have been long
                 else:
                     try:
@@ -247,54 +262,28 @@ class Engine:
                             shown, cells[_RUNNING_METHOD] = function, numbers[name]
                         data = pack((RESPONSE, msgid, None, function(*params)))
                     except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
-                        if type(name) is not str:
-                            connection.refuse(not_a_message(message))
-                            continue
-                        pack = runner.renew_packer()
-                        data = pack((RESPONSE, msgid, replies.error(connection, name, params, raised), None))
-                    if not out:
-                        dirty.append(connection)
-                    out.append(data)
-                    if len(data) > LARGE_REPLY_BYTES:
-                        out[-1] = data = replies.bounded(runner, data)
+                        data = replies.failed(runner, raised)
                         pack = runner.pack
-                        connection.gather(len(data))
-                if context:  # the call left something in it: the next one gets a fresh one
-                    context = runner.gr_context = Context()
-                if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
-                    return
+                        if not data and self._epoch == epoch:
+                            continue
+                    if context:  # the call left something in it: the next one gets a fresh one
+                        context = runner.gr_context = Context()
+                    if self._epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
+                        replies.put_late(runner, data)
+                        return
+                    if len(data) > LARGE_REPLY_BYTES:
+                        replies.put_late(runner, data)
+                        pack = runner.pack
+                        if self._epoch != epoch:
+                            return
+                    elif out:
+                        out.append(data)
+                    else:
+                        out.append(data)
+                        dirty.append(connection)
                 before_clock -= 1
                 if not before_clock:
                     if monotonic() > self._slice_end:
                         return
                     before_clock = CLOCK_EVERY
             ready.popleft()
-
-    def _take_other(self, runner: Runner, connection: Caller, message: Any) -> None:
-        """Run a notification, or what was not decoded yet; whatever else a peer sent ends its connection."""
-        if isinstance(message, ProtocolError):
-            connection.refuse(message)
-            return
-        try:
-            if type(message) is Packed:
-                self.handled_large |= len(message) > LARGE_CALL_BYTES
-                message = runner.message = unpack(message)
-            call = to_message(message)
-            if isinstance(call, Response):
-                raise ProtocolError("found a response, expected calls alone")
-        except ProtocolError as error:
-            connection.refuse(error)
-            return
-        try:
-            function = self._registry.table[call.method]
-            self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
-            result = function(*call.params)
-            if isinstance(call, Request):
-                data = pack_response(call.msgid, None, result)
-                self._replies.put(connection, self._replies.bounded(runner, data))
-        except BaseException as raised:
-            text = self._replies.error(connection, call.method, call.params, raised)
-            if isinstance(call, Request):
-                self._replies.put(connection, pack_response(call.msgid, text, None))
-        if isinstance(call, Notification):  # nobody is told
-            connection.end_notification()

@@ -83,7 +83,10 @@ class Output:
             self.pending -= count
             if self.is_closed:
                 self._reply_from_afar(list(out))
-            elif self._unsent is not None:
+                out.clear()
+                return
+            out.clear()  # first: what gathers from here on is of the next turn
+            if self._unsent is not None:
                 self._keep(memoryview(data))
             else:
                 try:
@@ -96,7 +99,6 @@ class Output:
                 else:
                     if sent != len(data):
                         self._keep(memoryview(data)[sent:])
-            out.clear()
         if self.needs_look and not self.is_closed:
             self._look()
 

@@ -10,9 +10,10 @@ from typing import Any
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import pack_response
+from rpccluster.protocol.messages import REQUEST, RESPONSE, not_a_message
 from rpccluster.worker.caller import Caller
 from rpccluster.worker.dispatch import Registry, ResultTooLarge, error_text, is_misfit, message_of, not_found_text
-from rpccluster.worker.runner import Runner
+from rpccluster.worker.runner import CallTimedOut, Runner
 
 __all__ = ["LARGE_REPLY_BYTES", "Replies"]
 
@@ -46,8 +47,15 @@ class Replies:
             connection.flush()
         self.gathered_by.clear()
 
+    def put_late(self, runner: Runner, data: bytes) -> None:
+        """The reply of a call that has blocked; it may have been answered meanwhile."""
+        if len(data) > LARGE_REPLY_BYTES:
+            data = self.bounded(runner, data)
+        if runner.connection is not None:
+            self.put(runner.connection, data)
+
     def bounded(self, runner: Runner, data: bytes) -> bytes:
-        """What is sent for a large reply: an error if it passes ``max_message_size``."""
+        """What is sent for a large reply: an error if it passes ``max_message_size``. May block, as `error` may."""
         if len(data) > REUSED_BYTES:
             runner.renew_packer()
         if len(data) <= self._max_size or runner.connection is None:
@@ -56,15 +64,42 @@ class Replies:
         error = ResultTooLarge(len(data), self._max_size)
         return pack_response(msgid, self.error(runner.connection, name, params, error), None)
 
+    def failed(self, runner: Runner, raised: BaseException) -> bytes:
+        """What is sent for a request that has raised; empty if nothing is. May block, as `error` may."""
+        connection, message = runner.connection, runner.message
+        if connection is None:  # answered already
+            return b""
+        name, params = message[-2:]
+        if type(name) is not str:
+            connection.refuse(not_a_message(message))
+            return b""
+        text = self.error(connection, name, params, raised)
+        return runner.renew_packer()((RESPONSE, message[1], text, None)) if message[0] is REQUEST else b""
+
+    def give_up(self, connection: Caller, message: list[Any], error: BaseException) -> None:
+        """Answer a call, with ``error``, that goes on in spite of it."""
+        name, params = message[-2:]
+        text = self.error(connection, name, params, error)
+        logger.warning("Method %s goes on in spite of that; whatever comes of it is dropped", escaped(name))
+        if message[0] is REQUEST:
+            self.put(connection, pack_response(message[1], text, None))
+        else:
+            connection.end_notification()
+
     def error(self, connection: Caller, name: str, params: list[Any], raised: BaseException) -> str:
-        """The reply's error for what a method raised; the traceback goes to the log."""
+        """The reply's error for what a method raised; the traceback goes to the log.
+
+        Never raises, but runs code of the service, which may block: an exception's ``__str__``, for instance.
+        """
         self._errors += 1
         self._cells[_ERRORS] = self._errors
         method = self._registry.methods.get(name)
         if method is None:
             return not_found_text(name)
-        if isinstance(raised, TypeError) and is_misfit(method, params):
+        if issubclass(type(raised), TypeError) and is_misfit(method, params):
             return f"ArgumentError: {message_of(raised)}"
+        if type(raised) is CallTimedOut:
+            raised = TimeoutError(*raised.args).with_traceback(raised.__traceback__)
         text = error_text(raised)
         logger.warning("Method %s failed for %s: %s", escaped(name), connection.peer, escaped(text), exc_info=raised)
         return text
