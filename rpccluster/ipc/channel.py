@@ -11,17 +11,23 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 from rpccluster.errors import TruncatedDescriptors, UnknownMessage
-from rpccluster.ipc.fdpass import IN_MEMORY_FILE, memory_file, read_memory_file, receive_packet, send_packet
-from rpccluster.ipc.messages import Message, Refused, decode, encode
+from rpccluster.ipc.fdpass import receive_packet, send_packet
+from rpccluster.ipc.messages import Message, Refused
+from rpccluster.ipc.packets import Packet, Passing, close_all, message_of, packed, unopened
 from rpccluster.log import logger
 
 __all__ = ["Channel", "channel_pair"]
 
 _PACKET_BYTES = 262_144
 LARGEST_PACKET = 131_072  # what is bigger than this may never fit, and travels in a memory file
+_SURE_BYTES = 4096  # what fits whatever the socket's buffer: the kernel makes none smaller, socket(7)
+_OVERHEAD_BYTES = 32  # of a packet, by the kernel's count: unix_dgram_sendmsg in net/unix/af_unix.c
+
+_LATER = {errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM}  # the kernel has no room, and does not tell when it has
+_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
 
 
 class Channel:
@@ -30,9 +36,9 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._outbox: deque[tuple[bytes, list[int]]] = deque()
+        self._outbox: deque[Packet] = deque()
         self.is_closed = False
-        self.is_barred = False  # the user has as many descriptors in flight as it may: flush again in a while
+        self.is_barred = False  # the kernel has no room, such as for descriptors in flight: flush again in a while
 
     def fileno(self) -> int:
         """The descriptor to watch; -1 after `close`."""
@@ -48,49 +54,62 @@ class Channel:
         """Whether something waits for room: watch for writing, then call `flush`."""
         return self.has_unsent and not self.is_barred
 
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Passing, descriptors: Sequence[int] = ()) -> None:
         """Send ``message``, or queue it if there is no room; then descriptors are copied. A dead peer is no error.
 
-        Raises OSError if a copy is needed and this process may hold no more.
+        Raises OSError if a copy or a memory file is needed and cannot be had; then nothing was sent.
         """
-        data, passed = encode(message), list(descriptors)
-        if len(data) > LARGEST_PACKET:
-            passed.append(memory_file(data))
-            data = IN_MEMORY_FILE + encode(_stub(message))
+        packet = self.pack(message, descriptors)
+        made = packet.descriptors[len(descriptors) :]
         try:
-            if self._outbox or not self._send(data, passed):  # those before it wait for room, too
-                self._outbox.append((data, [os.dup(descriptor) for descriptor in passed]))
-        finally:
-            for descriptor in passed[len(descriptors) :]:
-                os.close(descriptor)
+            if not self._outbox and self._send(packet):
+                close_all(made)
+            else:
+                self._outbox.append(Packet(packet.data, [*_copies(descriptors), *made]))
+        except OSError:
+            close_all(made)
+            raise
+
+    def pack(self, message: Passing, descriptors: Sequence[int] = ()) -> Packet:
+        """What `post` takes. Raises OSError if a memory file is needed and cannot be had."""
+        return packed(message, descriptors, self._fits)
+
+    def post(self, packet: Packet) -> None:
+        """Send or queue ``packet``, whose descriptors are the channel's from now on. Never fails."""
+        if not self._outbox and self._send(packet):
+            close_all(packet.descriptors)
+        else:
+            self._outbox.append(packet)
 
     def flush(self) -> None:
         """Send what is queued, as far as there is room."""
         self.is_barred = False
-        while self._outbox and self._send(*self._outbox[0]):
-            for descriptor in self._outbox.popleft()[1]:
-                os.close(descriptor)
+        while self._outbox and self._send(self._outbox[0]):
+            close_all(self._outbox.popleft().descriptors)
 
-    def _send(self, data: bytes, descriptors: list[int]) -> bool:
+    def _fits(self, size: int) -> bool:
+        if size <= _SURE_BYTES:
+            return True
+        room: int = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD_BYTES
+        return size <= min(LARGEST_PACKET, room)
+
+    def _send(self, packet: Packet) -> bool:
         """Send one packet; False if it has to wait."""
         try:
-            send_packet(self._socket, data, descriptors)
+            send_packet(self._socket, packet.data, packet.descriptors)
         except BlockingIOError:
             return False
-        except OSError as error:  # if the peer is gone `receive` will say so, after its last messages
-            self.is_barred = error.errno == errno.ETOOMANYREFS
-            return not self.is_barred
+        except OSError as error:
+            self.is_barred = error.errno in _LATER
+            if not self.is_barred and error.errno not in _GONE:
+                logger.error("Cannot send a message to another process: %s", error)
+            return not self.is_barred  # if the peer is gone `receive` will say so, after its last messages
         return True
 
-    def unsend(self) -> list[Message]:
-        """Take back what is queued and has not been sent; its descriptors are closed."""
-        taken: list[Message] = []
-        while self._outbox:
-            data, descriptors = self._outbox.popleft()
-            taken.append(_decoded(data, descriptors))
-            for descriptor in descriptors:
-                os.close(descriptor)
-        return taken
+    def unsend(self) -> list[tuple[Passing, list[int]]]:
+        """Take back what is queued and has not been sent, as `receive_unopened` would tell it to the other end."""
+        taken, self._outbox = self._outbox, deque()
+        return [(unopened(packet.data, packet.descriptors), packet.descriptors) for packet in taken]
 
     def receive(self) -> list[tuple[Message, list[int]]]:
         """Every message that is there, with its descriptors, which are the caller's from now on.
@@ -100,12 +119,19 @@ class Channel:
         came with descriptors the sender is told: it has kept its own.
         A process that may hold no more descriptors gets the message without any; of a long one a stub.
         """
-        found: list[tuple[Message, list[int]]] = []
+        return self._receive(message_of)
+
+    def receive_unopened(self) -> list[tuple[Passing, list[int]]]:
+        """For one who passes messages on: of a long one the stub, and its memory file as the last descriptor."""
+        return self._receive(unopened)
+
+    def _receive(self, read: Callable[[bytes, list[int]], Any]) -> list[tuple[Any, list[int]]]:
+        found: list[tuple[Any, list[int]]] = []
         while not self.is_closed:
             try:
                 data, descriptors = self._receive_packet()
                 if data:
-                    found.append((_decoded(data, descriptors), descriptors))
+                    found.append((read(data, descriptors), descriptors))
                 else:
                     self.is_closed = True
             except BlockingIOError:
@@ -129,32 +155,20 @@ class Channel:
         """Close this end and drop what is queued."""
         self.is_closed = True
         while self._outbox:
-            for descriptor in self._outbox.popleft()[1]:
-                os.close(descriptor)
+            close_all(self._outbox.popleft().descriptors)
         self._socket.close()
 
 
-def _stub(message: Any) -> Message:
-    """``message`` without its bytes: what is left of it if its memory file cannot be received."""
-    stub: Message = type(message)(*(b"" if isinstance(value, bytes) else value for value in message))
-    return stub
-
-
-def _decoded(data: bytes, descriptors: list[int]) -> Message:
-    """The message in ``data``, or in the memory file, which is taken from ``descriptors``.
-
-    Raises `UnknownMessage`; then the descriptors are closed, and it tells what was refused with them.
-    """
+def _copies(descriptors: Sequence[int]) -> list[int]:
+    """A copy of each. Raises OSError, and has made none then."""
+    made: list[int] = []
     try:
-        if data.startswith(IN_MEMORY_FILE):
-            data = read_memory_file(descriptors.pop()) if descriptors else data[len(IN_MEMORY_FILE) :]
-        return decode(data)
-    except UnknownMessage as error:
-        if not descriptors:
-            error.refused = None
         for descriptor in descriptors:
-            os.close(descriptor)
+            made.append(os.dup(descriptor))
+    except OSError:
+        close_all(made)
         raise
+    return made
 
 
 def channel_pair() -> tuple[Channel, Channel]:

@@ -53,15 +53,19 @@ def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
 
 
 def memory_file(data: bytes) -> int:
-    """A descriptor of a file in memory that holds ``data``."""
+    """A descriptor of a file in memory that holds ``data``. Raises OSError, and leaves none open then."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("rpccluster-message", os.MFD_CLOEXEC)
     else:  # an older PyPy
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -86,9 +86,13 @@ class ReopenLogs(NamedTuple):
 
 
 class Release(NamedTuple):
-    """Master to worker: give away up to ``number`` connections, idle ones first, and say `Released`."""
+    """Master to worker: give away up to ``number`` connections, idle ones first, and say `Released`.
+
+    None but the first may follow once those given have taken ``number_bytes`` of input and output along.
+    """
 
     number: int
+    number_bytes: int = 1 << 62
 
 
 class Released(NamedTuple):

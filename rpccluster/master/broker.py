@@ -6,12 +6,12 @@ outlives any worker that has not begun with it. An heir, in an upgrade, takes wh
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Protocol
 
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
+from rpccluster.ipc.packets import Passing, close_all, seen
 from rpccluster.log import logger
 from rpccluster.master.loop import Loop
 from rpccluster.master.transit import Ended, Figures, Grants, Transit, ended_with
@@ -20,6 +20,8 @@ from rpccluster.master.worker_handle import WorkerHandle, WorkerState
 __all__ = ["Broker"]
 
 WINDOW = 64  # connections in transit at once: descriptors in flight count per user, unix(7)
+WINDOW_BYTES = 16_777_216  # and of what travels with them; one more is granted while less than this is under way
+GRANT_BYTES = 4_194_304  # of that for one donor
 PATIENCE_SECONDS = 1.0  # for an adopter to say so; then what it has not read is taken back
 SILENT_SECONDS = 1.0  # a worker that shows no life for longer is not asked to adopt
 SHUN_SECONDS = 1.0  # nor one, for so long, that refused or from which something was taken back
@@ -59,22 +61,25 @@ class Broker:
 
     # -- what workers say on their connection channels
 
-    def hear(self, worker: WorkerHandle, message: Message, descriptors: list[int], now: float) -> None:
+    def hear(self, worker: WorkerHandle, passing: Passing, descriptors: list[int], now: float) -> None:
         """Take one message of ``worker``; its descriptors are the broker's from now on."""
+        message = seen(passing)
         if isinstance(message, Give):
-            self._take(message, descriptors, now)
+            self._take(passing, descriptors, now)
         elif isinstance(message, Adopted):
             self._note_adopted(worker, message.cid, now)
         elif isinstance(message, Refused):
             self._note_refused(worker, message.cid, now)
         elif isinstance(message, Reply):
-            self._route(message)
+            self._route(passing, descriptors)
         elif isinstance(message, Closed):
             self._disown(message.cid)
         elif isinstance(message, Released):
             self._grants.note_released(worker, message.number, now)
 
-    def _take(self, give: Give, descriptors: list[int], now: float, giver: Channel | None = None) -> None:
+    def _take(self, passing: Passing, descriptors: list[int], now: float, giver: Channel | None = None) -> None:
+        give = seen(passing)
+        assert isinstance(give, Give)
         self._disown(give.cid)
         if not descriptors and giver is not None:
             logger.warning("A connection is left to the old master: no descriptor left")
@@ -83,7 +88,7 @@ class Broker:
         if not descriptors:  # this process had no room for it, and nobody else is to have it
             logger.error("A connection was lost on its way: no descriptor left")
             return
-        transit = self._transits[give.cid] = Transit(give, descriptors[0], now, giver)
+        transit = self._transits[give.cid] = Transit(passing, descriptors, now, giver)
         if giver is None:  # else the old master tells, behind its replies
             transit.lost |= self._ended.before(give)
 
@@ -91,7 +96,7 @@ class Broker:
         transit = self._transits.pop(cid, None)
         if transit is None:
             return
-        os.close(transit.descriptor)
+        close_all(transit.descriptors)
         self.figures.handed_over += 1
         self.figures.longest_seconds = max(self.figures.longest_seconds, now - transit.began_at)
         if transit.giver is not None:
@@ -100,8 +105,7 @@ class Broker:
             self._owners[cid] = worker
             if transit.give.awaited:
                 self._awaited[cid] = transit.give.awaited
-            for message in self._followers(transit):
-                self._send(worker.connections, message)
+            self._send_followers(worker.connections, transit)
 
     def _disown(self, cid: int) -> None:
         self._owners.pop(cid, None)
@@ -114,17 +118,20 @@ class Broker:
         if transit is not None and transit.adopter is worker:
             transit.unplace()
 
-    def _route(self, reply: Reply) -> None:
-        """To whoever owns the connection now; if nobody does, it has ended."""
+    def _route(self, passing: Passing, descriptors: list[int]) -> None:
+        """A reply goes to whoever owns the connection now; if nobody does, it has ended."""
+        reply = seen(passing)
+        assert isinstance(reply, Reply)
         transit = self._transits.get(reply.cid)
         owner = self._owners.get(reply.cid)
         if transit is not None and not transit.is_with_heir:
-            transit.replies.append(reply)
+            transit.replies.append((passing, descriptors))
         elif owner is not None:
-            self._send(owner.connections, reply)
+            self._hand_on(owner.connections, passing, descriptors)
         elif self._heir is not None:
-            self._send(self._heir, reply)
+            self._hand_on(self._heir, passing, descriptors)
         else:
+            close_all(descriptors)
             self.figures.dropped_replies += 1
 
     # -- workers that have ended
@@ -138,9 +145,11 @@ class Broker:
         for transit in self._transits.values():
             if transit.adopter is worker:  # it never said that it had it: it has done nothing with it
                 transit.unplace()
-        for message in _unread(worker):
-            if isinstance(message, Reply):  # for a connection that it gave on just before
-                self._route(message)
+        for passing, descriptors in _unread(worker):
+            if isinstance(seen(passing), Reply):  # for a connection that it gave on just before
+                self._route(passing, descriptors)
+            else:
+                close_all(descriptors)
         self.spread_loss(DonorGone(worker.serial, False))
 
     def spread_loss(self, gone: DonorGone) -> None:
@@ -158,11 +167,15 @@ class Broker:
         if self._heir is not None:
             self._send(self._heir, gone)
 
-    def _followers(self, transit: Transit) -> list[Message]:
-        """For a new owner: the replies that came meanwhile, and who has ended of those whose replies it awaits."""
+    def _send_followers(self, channel: Channel, transit: Transit) -> None:
+        """To a new owner: the replies that came meanwhile, and who has ended of those whose replies it awaits."""
+        replies, transit.replies = transit.replies, []
+        for reply, descriptors in replies:
+            self._hand_on(channel, reply, descriptors)
         living = {worker.serial for worker in self._speaker.workers}
         lost = transit.lost | self._ended.own(transit.give, living)
-        return [*transit.replies, *(DonorGone(serial, False, transit.give.cid) for serial in sorted(lost))]
+        for serial in sorted(lost):
+            self._send(channel, DonorGone(serial, False, transit.give.cid))
 
     # -- placing
 
@@ -182,33 +195,44 @@ class Broker:
 
     def _place(self, transit: Transit, now: float, may_move: bool) -> None:
         if self._heir is not None and now >= self._heir_rests_until:
-            transit.is_with_heir = True
-            self._send(self._heir, transit.give, [transit.descriptor])
-            for message in self._followers(transit):
-                self._send(self._heir, message)
+            if self._show(self._heir, transit):
+                transit.is_with_heir = True
+                self._send_followers(self._heir, transit)
             return
         candidates = self._with_room(self._adopters(now))
         if not candidates and may_move:  # somebody else was faster: back to one that retires
             candidates = self._with_room(self._alive(now, WorkerState.RETIRING))
         if candidates:
             adopter = min(candidates, key=lambda worker: worker.load)
-            adopter.given += 1
-            transit.adopter, transit.sent_at, transit.is_read = adopter, now, False
-            self._send(adopter.connections, transit.give, [transit.descriptor])
+            if self._show(adopter.connections, transit):
+                adopter.given += 1
+                transit.adopter, transit.sent_at, transit.is_read = adopter, now, False
+
+    def _show(self, channel: Channel, transit: Transit) -> bool:
+        """Send a connection, and keep it. False if a copy of a descriptor is needed and cannot be had: later, then."""
+        try:
+            self._send(channel, transit.message, transit.descriptors)
+        except OSError as error:
+            logger.error("Cannot pass a connection on for now: %s", error)
+            return False
+        return True
 
     def _take_back(self, worker: WorkerHandle, now: float) -> None:
         """Read what a worker that does not answer has left unread: no one can adopt what another process read."""
-        taken = _unread(worker)
-        for message in taken:
-            if isinstance(message, Give):
+        replies = []
+        for passing, descriptors in _unread(worker):
+            message = seen(passing)
+            if not isinstance(message, Give):
+                replies.append((passing, descriptors))
+            else:
+                close_all(descriptors)
                 logger.warning("Taking a connection back from worker (pid: %d), which does not answer", worker.pid)
                 self._shunned[worker] = now + SHUN_SECONDS
                 transit = self._transits.get(message.cid)
                 if transit is not None:
                     transit.unplace()
-        for message in taken:
-            if not isinstance(message, Give):
-                self._send(worker.connections, message)
+        for passing, descriptors in replies:
+            self._hand_on(worker.connections, passing, descriptors)
 
     def _adopters(self, now: float) -> list[WorkerHandle]:
         return [worker for worker in self._alive(now, WorkerState.READY) if worker.is_holding]
@@ -242,10 +266,13 @@ class Broker:
         room = sum(each.room for each in self._adopters(now)) if self._heir is None else WINDOW
         if now < self._heir_rests_until:
             room = 0
-        number = min(wanted, room - unplaced - granted, WINDOW - len(self._transits) - granted)
-        if number > 0:
-            self._grants.grant(worker, number)
-            self._speaker.say(worker, Release(number))
+        number = min(wanted, room - unplaced - granted.number, WINDOW - len(self._transits) - granted.number)
+        under_way = sum(transit.size for transit in self._transits.values()) + granted.number_bytes
+        number_bytes = min(GRANT_BYTES, WINDOW_BYTES - under_way)
+        if number > 0 and number_bytes > 0:
+            release = Release(number, number_bytes)
+            self._grants.grant(worker, release)
+            self._speaker.say(worker, release)
 
     def even_out(self) -> None:
         """Look whether the workers' connections are uneven, until they are not."""
@@ -255,7 +282,7 @@ class Broker:
         adopters = self._adopters(now)
         counts = [worker.load for worker in adopters]
         is_booting = any(each.state is WorkerState.BOOTING for each in self._speaker.workers)
-        if self._transits or self._grants.total(_shows_life) or is_booting:
+        if self._transits or self._grants.total(_shows_life).number or is_booting:
             return
         if len(counts) < 2 or max(counts) - min(counts) <= max(1, UNEVEN * sum(counts) / len(counts)):
             self.is_uneven = False
@@ -285,34 +312,39 @@ class Broker:
             self._transits[message.cid].is_with_heir = False
             self._heir_rests_until = now + SHUN_SECONDS
 
-    def hear_old_master(self, channel: Channel, message: Message, descriptors: list[int], now: float) -> None:
+    def hear_old_master(self, channel: Channel, passing: Passing, descriptors: list[int], now: float) -> None:
         """The other side of that: what the old master gives."""
+        message = seen(passing)
         if isinstance(message, Give):
-            self._take(message, descriptors, now, channel)
+            self._take(passing, descriptors, now, channel)
         elif isinstance(message, Reply):
-            self._route(message)
+            self._route(passing, descriptors)
         elif isinstance(message, DonorGone):
             self.spread_loss(message)
 
-    def _send(self, channel: Channel, message: Message, descriptors: Sequence[int] = ()) -> None:
+    def _send(self, channel: Channel, message: Passing, descriptors: Sequence[int] = ()) -> None:
         if not channel.is_closed:
             channel.send(message, descriptors)
+            self._loop.mind_writing(channel)
+
+    def _hand_on(self, channel: Channel, message: Passing, descriptors: list[int]) -> None:
+        """Likewise, and the descriptors go, too: that needs no copies."""
+        if channel.is_closed:
+            close_all(descriptors)
+        else:
+            channel.post(channel.pack(message, descriptors))
             self._loop.mind_writing(channel)
 
     def close(self) -> None:
         """Close this process's copies: no client's connection may stay in a forked child, or after the end."""
         while self._transits:
-            os.close(self._transits.popitem()[1].descriptor)
+            self._transits.popitem()[1].close()
 
 
 def _shows_life(worker: WorkerHandle) -> bool:
     return worker.silent_seconds < SILENT_SECONDS
 
 
-def _unread(worker: WorkerHandle) -> list[Message]:
+def _unread(worker: WorkerHandle) -> list[tuple[Passing, list[int]]]:
     """Read back what was sent to ``worker`` on its connection channel and not read, in its order."""
-    found = worker.far_end.receive()
-    for _, descriptors in found:
-        for descriptor in descriptors:
-            os.close(descriptor)
-    return [*(message for message, _ in found), *worker.connections.unsend()]
+    return [*worker.far_end.receive_unopened(), *worker.connections.unsend()]

@@ -20,6 +20,7 @@ from rpccluster.config.schema import Options
 from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.messages import Message
+from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
 from rpccluster.log import LogFiles, logger
 from rpccluster.master.affinity import cpu_order, cpus_for_slot, read_topology
@@ -43,7 +44,7 @@ class Roster:
         loop: Loop,
         entry: WorkerEntry,
         on_message: Callable[[WorkerHandle, Message], None],
-        on_connection: Callable[[WorkerHandle, Message, list[int]], None],
+        on_connection: Callable[[WorkerHandle, Passing, list[int]], None],
         close_in_child: Callable[[Assignment], None],
         first_serial: int,
     ) -> None:
@@ -187,7 +188,7 @@ class Roster:
 
     def hear_connections(self, worker: WorkerHandle) -> None:
         """Take the connections that a worker gives, and what it says of them."""
-        for message, descriptors in worker.connections.receive():
+        for message, descriptors in worker.connections.receive_unopened():
             self._loop.guard.attempt("move a connection", self._on_connection, worker, message, descriptors)
 
     def say(self, worker: WorkerHandle, message: Message, descriptors: Sequence[int] = ()) -> None:

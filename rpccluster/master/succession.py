@@ -17,6 +17,7 @@ from collections.abc import Callable
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import OLDEST_PROTOCOL, PROTOCOL, Go, Message, Serving, TookOver
+from rpccluster.ipc.packets import Passing
 from rpccluster.log import logger
 from rpccluster.master.loop import Loop
 from rpccluster.master.upgrade import Upgrade
@@ -199,7 +200,7 @@ class Heir:
         channel: Channel,
         on_go: Callable[[], None],
         on_lost: Callable[[], None],
-        on_message: Callable[[Channel, Message, list[int]], None],
+        on_message: Callable[[Channel, Passing, list[int]], None],
         on_old_gone: Callable[[], None],
         *,
         protocol: int = 1,
@@ -227,7 +228,7 @@ class Heir:
 
     def _hear(self) -> None:
         channel = self._channel
-        for message, descriptors in channel.receive():
+        for message, descriptors in channel.receive_unopened():
             if isinstance(message, Go):
                 self._has_gone = True
                 self._on_go()

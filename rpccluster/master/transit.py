@@ -5,11 +5,13 @@ Data alone: who gets which connection, and when it is taken back, is decided in 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import DonorGone, Give, Reply
+from rpccluster.ipc.messages import DonorGone, Give, Release
+from rpccluster.ipc.packets import Passing, Unopened, close_all, seen
 from rpccluster.master.worker_handle import WorkerHandle
 
 __all__ = ["Ended", "Figures", "Grants", "Transit", "ended_with"]
@@ -21,16 +23,36 @@ REST_SECONDS = 0.1  # before a donor that had nothing to give is asked again
 class Transit:
     """A connection that is nobody's but the master's, or whose adopter has not spoken yet."""
 
-    give: Give
-    descriptor: int
+    message: Passing  # what the donor said, with its memory file unopened
+    descriptors: list[int]  # the connection's, and that file's
     began_at: float
     giver: Channel | None = None  # the old master's, if it came from there: it keeps its copy until told
     adopter: WorkerHandle | None = None
     sent_at: float = 0.0
     is_with_heir: bool = False
     is_read: bool = False  # by the adopter: it cannot be taken back any more
-    replies: list[Reply] = field(default_factory=list)
+    replies: list[tuple[Passing, list[int]]] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)  # serials of predecessors' workers that will reply no more
+
+    @property
+    def give(self) -> Give:
+        """The connection; without input and output if these are in a memory file."""
+        give = seen(self.message)
+        assert isinstance(give, Give)
+        return give
+
+    @property
+    def size(self) -> int:
+        """Bytes that travel with it."""
+        if isinstance(self.message, Unopened):
+            return os.fstat(self.descriptors[-1]).st_size
+        return len(self.give.input) + len(self.give.output)
+
+    def close(self) -> None:
+        """Close this process's copies."""
+        close_all(self.descriptors)
+        for _, descriptors in self.replies:
+            close_all(descriptors)
 
     @property
     def is_unplaced(self) -> bool:
@@ -52,20 +74,21 @@ class Grants:
     """Which donors were told to release how many, and have not said yet that they have."""
 
     def __init__(self) -> None:
-        self._granted: dict[WorkerHandle, int] = {}
+        self._granted: dict[WorkerHandle, Release] = {}
         self._resting: dict[WorkerHandle, float] = {}
 
-    def total(self, is_alive: Callable[[WorkerHandle], bool]) -> int:
-        """Connections that may be on their way without anyone having seen them; a stopped donor gives none."""
-        return sum(number for worker, number in self._granted.items() if is_alive(worker))
+    def total(self, is_alive: Callable[[WorkerHandle], bool]) -> Release:
+        """What may be on its way without anyone having seen it; a stopped donor gives nothing."""
+        granted = [release for worker, release in self._granted.items() if is_alive(worker)]
+        return Release(sum(each.number for each in granted), sum(each.number_bytes for each in granted))
 
     def is_free(self, worker: WorkerHandle, now: float) -> bool:
         """Whether ``worker`` may be asked: it is done with the last grant, and had something to give."""
         return worker not in self._granted and now >= self._resting.get(worker, 0.0)
 
-    def grant(self, worker: WorkerHandle, number: int) -> None:
-        """``worker`` was told to release ``number``."""
-        self._granted[worker] = number
+    def grant(self, worker: WorkerHandle, release: Release) -> None:
+        """``worker`` was told so."""
+        self._granted[worker] = release
 
     def note_released(self, worker: WorkerHandle, number: int, now: float) -> None:
         """``worker`` has given ``number``, all that it could."""

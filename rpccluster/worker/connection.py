@@ -65,6 +65,10 @@ class Connection(Reading):
             self._quiet_since = now
         return now - self._quiet_since >= seconds and not self._is_ending
 
+    def excuse(self, seconds: float) -> None:
+        """It cannot have been heard for so long: that is no silence of its peer."""
+        self._quiet_since += seconds
+
     # -- input
 
     def _on_readable(self) -> None:
@@ -183,8 +187,7 @@ class Connection(Reading):
         self.is_choked = False
         deferred, self._deferred = self._deferred, []
         if deferred:
-            self.pending -= len(deferred)
-            self._enqueue(deferred, True)
+            self.stay(deferred)
         self._go_on(Pause.CHOKED)
 
     # -- what has been done
@@ -273,21 +276,33 @@ class Connection(Reading):
         """Whether nothing is under way here."""
         return not (self.pending or self._partial or self._unsent)
 
-    def give(self, waiting: list[Any], forward: Callable[[list[bytes]], None]) -> tuple[_socket.socket, Given]:
-        """Stop here, for good. Returns the socket, still open, and all that another process needs to go on with it.
+    def picture(self, waiting: list[Any]) -> Given:
+        """All that another process needs to go on with it, beside the socket; changes nothing.
 
-        ``waiting`` are its messages that the engine had in its queue; replies of calls that still run here are
-        handed to ``forward``. If one of the messages cannot be passed on, raises `ProtocolError` or what a Packer
-        does, and has changed nothing.
+        ``waiting`` are its messages that the engine had in its queue. Raises what `packed_again` does.
         """
-        self.flush()
         messages = packed_again([*self._deferred, *waiting])
         rest = self._partial.data if self._partial is not None else b""
         output = self._unsent.content() if self._unsent is not None else b""
-        given = Given(self._address, self._state is State.HALF_CLOSED, b"".join([*messages, rest]), output)
+        return Given(self._address, self._state is State.HALF_CLOSED, b"".join([*messages, rest]), output)
+
+    def fileno(self) -> int:
+        """Its socket's descriptor."""
+        return self._socket.fileno()
+
+    def move(self, forward: Callable[[list[bytes]], None]) -> _socket.socket:
+        """Stop here, for good, and return the socket, still open.
+
+        Replies of calls that still run here are handed to ``forward``.
+        """
         self._forward = forward
         self._let_go(Event.GIVEN)
-        return self._socket, given
+        return self._socket
+
+    def stay(self, waiting: list[Any]) -> None:
+        """It cannot move after all: run ``waiting``, which the engine had in its queue, in its turn."""
+        self.pending -= len(waiting)
+        self._enqueue(waiting, True)
 
     def take_over(self, given: Given, awaited: int) -> None:
         """Go on where another worker stopped; ``awaited`` calls still run elsewhere."""

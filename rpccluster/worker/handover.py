@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,6 +27,7 @@ from rpccluster.worker.connection import Connection
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.engine import Engine
 from rpccluster.worker.given import Given
+from rpccluster.worker.spare import Spare
 
 __all__ = ["Handover"]
 
@@ -43,6 +45,8 @@ class Handover:
         self, loop: Any, channel: Channel, connections: Connections, engine: Engine, row: Row, serial: int
     ) -> None:
         self._loop = loop
+        self._spare = Spare(2)  # for the loop's epoll set, and for one memory file
+        self._limits = connections.limits
         self._channel = channel
         self._connections = connections
         self._engine = engine
@@ -53,6 +57,7 @@ class Handover:
         self._cids: dict[Connection, int] = {}  # of the adopted ones
         self._adopted: dict[int, Connection] = {}
         self._awaited: dict[int, list[list[int]]] = {}  # by cid: serial and msgid of the calls that run elsewhere
+        self._kept_back: list[Reply] = []  # for which no descriptor could be had
         self._unannounced: list[Callable[[], None]] = []  # adoptions that the master cannot have heard of yet
         self._reader = loop.io(channel.fileno(), _READ)
         self._writer = loop.io(channel.fileno(), _WRITE)
@@ -63,16 +68,17 @@ class Handover:
     @property
     def is_quiet(self) -> bool:
         """Whether the master has, or can have, all that was given."""
-        return not self._channel.has_unsent
+        return not (self._channel.has_unsent or self._kept_back)
 
     def obey(self, message: Message) -> None:
         """What the master wants on the channel for messages."""
         if isinstance(message, Release):
-            self._release(message.number)
+            self._release(message.number, message.number_bytes)
 
     def stop(self) -> None:
         """Adopt nothing any more: this worker ends, and what it has not read goes to another."""
         self._reader.stop()
+        self._spare.close()
 
     def tell(self, retired_at: float) -> None:
         """Log how many connections have moved, for a worker that was told to retire at ``retired_at``."""
@@ -84,18 +90,44 @@ class Handover:
 
     # -- giving
 
-    def _release(self, number: int) -> None:
-        given = 0
+    def _release(self, number: int, number_bytes: int) -> None:
+        given, error = 0, None
         try:
-            with _epoll_of(self._loop) as epoll:  # first, since it takes a descriptor: before anything is touched
-                chosen = self._choose(number)
-                waiting = self._engine.withdraw(set(chosen))
-                running = self._running_msgids()
-                for connection in chosen:
-                    given += self._give(connection, waiting.get(connection, []), running.get(connection, []), epoll)
-        except OSError as error:
-            logger.error("Cannot give connections away: %s", error)
+            with self._spare.lent(), _epoll_of(self._loop) as epoll:  # first, since it takes a descriptor
+                given, error = self._give_some(self._choose(number), number_bytes, epoll)
+        except OSError as none_left:
+            error = none_left
+        if error is not None:
+            self._limits.note(Cell.DESCRIPTORS, "Cannot give connections away", str(error), logging.WARNING)
         self._say(Released(given))
+
+    def _give_some(self, chosen: list[Connection], number_bytes: int, epoll: Any) -> tuple[int, OSError | None]:
+        """Give one after another, until ``number_bytes`` have gone along. How many; and why some could not go.
+
+        What does not go is served on here, with all that it had.
+        """
+        given, error = 0, None
+        withdrawn = self._engine.withdraw(set(chosen))
+        waiting = {connection: withdrawn.get(connection, []) for connection in chosen}
+        running = self._running_msgids()
+        try:
+            for connection in chosen:
+                if number_bytes <= 0:
+                    break
+                try:
+                    size = self._give(connection, waiting[connection], running.get(connection, []), epoll)
+                except (ProtocolError, ValueError, TypeError, RecursionError):
+                    continue  # what it sent that is no call will end it in its turn
+                except OSError as none_left:
+                    error = none_left
+                    continue
+                del waiting[connection]
+                given, number_bytes = given + 1, number_bytes - size
+        finally:
+            for connection, messages in waiting.items():
+                if messages:
+                    connection.stay(messages)
+        return given, error
 
     def _choose(self, number: int) -> list[Connection]:
         """Up to ``number`` of those that can move, and have nothing left to send at once, idle ones first."""
@@ -113,29 +145,29 @@ class Handover:
                 running.setdefault(connection, []).append(message[1])
         return running
 
-    def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> bool:
-        """Give one connection away; False if it ended instead."""
+    def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> int:
+        """Give one connection away; returns how many bytes went along.
+
+        Raises what `packed_again` does, or OSError if no descriptor can be had; then nothing has changed.
+        """
         cid = self._cids.get(connection) or self._new_cid()
-        try:
-            sock, given = connection.give(waiting, partial(self._forward, cid))
-        except ProtocolError as error:
-            connection.refuse(error)
-            return False
-        except (ValueError, TypeError, RecursionError) as error:
-            connection.refuse(ProtocolError(f"found a message that cannot be passed on: {error}"))
-            return False
+        awaited = self._awaited.get(cid, []) + [[self._serial, msgid] for msgid in running]
+        given = connection.picture(waiting)
+        give = Give(cid, _address(given.address), given.is_eof, given.input, given.output, awaited)
+        packet = self._channel.pack(give, [connection.fileno()])
+        for known in (self._adopted, self._awaited):
+            known.pop(cid, None)
         self._cids.pop(connection, None)
-        self._adopted.pop(cid, None)
-        awaited = self._awaited.pop(cid, []) + [[self._serial, msgid] for msgid in running]
+        sock = connection.move(partial(self._forward, cid))
         # the loop thinks that closing will do; but another copy of the socket lives on, and epoll(7) with it
         with contextlib.suppress(OSError):
             epoll.unregister(sock.fileno())
-        address = list(given.address) if isinstance(given.address, (tuple, list)) else []
-        self._say(Give(cid, address, given.is_eof, given.input, given.output, awaited), [sock.fileno()])
-        sock.close()
+        sock.detach()  # it is the packet's
+        self._channel.post(packet)
+        self._mind_writing()
         self._row[Cell.HANDED_OVER] += 1
         self._gave_at = monotonic()
-        return True
+        return len(given.input) + len(given.output)
 
     def _new_cid(self) -> int:
         self._numbers += 1
@@ -144,7 +176,15 @@ class Handover:
     def _forward(self, cid: int, replies: list[bytes]) -> None:
         """Calls have ended here whose connection has moved on."""
         for data in replies:
-            self._say(Reply(cid, self._serial, data))
+            self._pass_on(Reply(cid, self._serial, data))
+
+    def _pass_on(self, reply: Reply) -> None:
+        """To whoever has its connection; a long one needs a descriptor, and waits for one."""
+        try:
+            self._say(reply)
+        except OSError:
+            self._kept_back.append(reply)
+            self._retry.again(self._on_writable)
 
     # -- adopting
 
@@ -184,7 +224,7 @@ class Handover:
     def _take_reply(self, reply: Reply) -> None:
         connection = self._adopted.get(reply.cid)
         if connection is None:  # given on, or closed, before the master knew
-            self._say(reply)
+            self._pass_on(reply)
             return
         if not reply.data:  # it came without its memory file: no descriptor was left
             connection.close("a reply was lost, since this process may hold no more descriptors")
@@ -219,18 +259,26 @@ class Handover:
             self._writer.start(self._on_writable)
         else:
             self._writer.stop()
-        if self._channel.is_barred:
+        if self._channel.is_barred or self._kept_back:
             self._retry.again(self._on_writable)
         else:
             self._retry.stop()
 
     def _on_writable(self) -> None:
         self._channel.flush()
+        kept_back, self._kept_back = self._kept_back, []
+        for reply in kept_back:
+            self._pass_on(reply)
         self._mind_writing()
         if not self._channel.has_unsent:
             begins, self._unannounced = self._unannounced, []
             for begin in begins:
                 begin()
+
+
+def _address(address: Any) -> list[Any]:
+    """A peer's address as a message holds it."""
+    return list(address) if isinstance(address, (tuple, list)) else []
 
 
 @contextlib.contextmanager

@@ -40,6 +40,11 @@ class Reading(Output):
             return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
         return "a Unix socket"
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether its socket is not read for now."""
+        return bool(self._pause)
+
     def _stop(self, reason: Pause) -> None:
         self._pause |= reason
         self.needs_look = True

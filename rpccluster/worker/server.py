@@ -145,7 +145,7 @@ class Server:
         row[Cell.HEARTBEAT] = time.monotonic_ns()
         row[Cell.RSS_BYTES] = resident = system.resident_bytes()
         row[Cell.DROPPED_REPLIES] = self._connections.dropped_replies
-        self._connections.sweep()
+        self._connections.sweep(time.monotonic())
         self._assignment.logs.flush()
         large, self._engine.handled_large = self._engine.handled_large, False
         if self._freed.is_due(resident, large, time.monotonic()):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
-import resource
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import msgpack
 import pytest
+from descriptors import descriptors_left, open_descriptors
 
 from rpccluster.ipc.channel import LARGEST_PACKET, Channel, channel_pair
 from rpccluster.ipc.fdpass import send_packet
@@ -26,6 +28,7 @@ from rpccluster.ipc.messages import (
     Serving,
     WantsToRetire,
 )
+from rpccluster.ipc.packets import Unopened, close_all
 
 Pair = tuple[Channel, Channel]
 
@@ -41,10 +44,6 @@ def pair() -> Iterator[Pair]:
 
 def heard(channel: Channel) -> list[Message]:
     return [message for message, _ in channel.receive()]
-
-
-def open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 def test_messages_arrive_in_order_and_both_ways(pair: Pair) -> None:
@@ -262,8 +261,7 @@ def test_what_is_queued_can_be_taken_back(pair: Pair) -> None:
     one.send(Go())
     while not one.wants_to_write:
         one.send(Accept())
-    queued = one.unsend()
-    assert queued == [Accept()]
+    assert one.unsend() == [(Accept(), [])]
     sent = heard(other)
     assert (sent[0], set(sent[1:])) == (Go(), {Accept()})
     while not one.wants_to_write:
@@ -271,7 +269,11 @@ def test_what_is_queued_can_be_taken_back(pair: Pair) -> None:
     one.send(give(10), [0, 1])
     one.send(give(200_000), [0])
     one.send(Serving(1))
-    assert one.unsend() == [Accept(), give(10), give(200_000), Serving(1)]
+    taken = one.unsend()
+    assert [message for message, _ in taken] == [Accept(), give(10), Unopened(give(0)), Serving(1)]
+    assert [len(descriptors) for _, descriptors in taken] == [0, 2, 2, 0]
+    for _, descriptors in taken:
+        close_all(descriptors)
     assert one.unsend() == []
     assert not one.has_unsent
     assert open_descriptors() == before
@@ -294,24 +296,6 @@ def test_the_other_ends_copy_reads_what_is_unread(pair: Pair) -> None:
     copy.close()
 
 
-@contextlib.contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """This process may hold no more than it does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)
-    os.close(free)
-    used = [os.dup(0)]
-    while used[-1] < max(map(int, open_descriptors())) - 1:
-        used.append(os.dup(0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used[-1] + 1, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for descriptor in used:
-            os.close(descriptor)
-
-
 @pytest.mark.parametrize("size", [10, 200_000])
 def test_a_message_whose_descriptors_were_lost_still_comes(
     pair: Pair, caplog: pytest.LogCaptureFixture, size: int
@@ -320,7 +304,7 @@ def test_a_message_whose_descriptors_were_lost_still_comes(
     before = open_descriptors()
     pair[0].send(give(size), [0])
     pair[0].send(Accept())
-    with no_descriptor_left():
+    with descriptors_left(0):
         received = pair[1].receive()
     assert received == [(give(size) if size == 10 else give(0), []), (Accept(), [])]
     assert "came without its descriptors" in caplog.text
@@ -329,7 +313,7 @@ def test_a_message_whose_descriptors_were_lost_still_comes(
 
 def test_sending_needs_no_descriptor_of_its_own(pair: Pair) -> None:
     """As long as there is room in the kernel."""
-    with no_descriptor_left():
+    with descriptors_left(0):
         pair[0].send(give(10), [0])
     ((message, (copy,)),) = pair[1].receive()
     assert message == give(10)
@@ -341,7 +325,7 @@ def test_a_copy_that_cannot_be_had_is_an_error(pair: Pair) -> None:
     one, other = pair
     while not one.wants_to_write:
         one.send(Accept())
-    with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
+    with descriptors_left(0), pytest.raises(OSError, match="Too many open files"):
         one.send(give(10), [0])
     heard(other)
     one.flush()
@@ -353,3 +337,119 @@ def test_the_largest_text_passes(pair: Pair) -> None:
     message = BootFailed("service", "x" * 200_000)
     pair[0].send(message)
     assert heard(pair[1]) == [message]
+
+
+# -- sockets with little room, and a kernel that has none
+
+
+def small_pair(size: int) -> Pair:
+    """Two ends whose sockets take ``size`` bytes, doubled by the kernel."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (one, other):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    return Channel(one), Channel(other)
+
+
+@pytest.mark.parametrize("size", [1, 2304, 16_384])
+def test_a_long_message_passes_whatever_the_sockets_room(size: int) -> None:
+    """What does not fit into a packet goes in a memory file; it was taken for sent."""
+    one, other = small_pair(size)
+    messages = [give(number) for number in (3000, 5000, 40_000, 100_000, 200_000)]
+    for message in messages:
+        one.send(message)
+    found: list[Message] = []
+    while len(found) < len(messages):
+        found += heard(other)
+        one.flush()
+    assert found == messages
+    one.close()
+    other.close()
+
+
+def test_more_awaited_calls_than_a_packet_holds_pass(pair: Pair) -> None:
+    """Then the packet holds nothing but that there is a file, whoever reads or passes it on."""
+    message = Give(7, [], False, b"input", b"", [[1, msgid] for msgid in range(100_000)])
+    pair[0].send(message)
+    assert heard(pair[1]) == [message]
+    pair[0].send(message)
+    ((seen, descriptors),) = pair[1].receive_unopened()
+    assert seen == Unopened(message._replace(input=b""))
+    pair[1].send(seen, descriptors)
+    close_all(descriptors)
+    assert heard(pair[0]) == [message]
+
+
+def test_what_is_passed_on_is_not_opened(pair: Pair) -> None:
+    """A long message goes through a process that never has its bytes, and arrives with all of them."""
+    before = open_descriptors()
+    pair[0].send(give(200_000), [0])
+    ((seen, descriptors),) = pair[1].receive_unopened()
+    assert seen == Unopened(give(0))
+    pair[1].post(pair[1].pack(seen, descriptors))
+    ((message, (copy,)),) = pair[0].receive()
+    assert message == give(200_000)
+    os.close(copy)
+    assert open_descriptors() == before
+
+
+class Refusing:
+    """A socket on which the kernel refuses to send, for a while."""
+
+    def __init__(self, sock: socket.socket, error: int) -> None:
+        self.sock = sock
+        self.error = error
+
+    def sendmsg(self, *arguments: object) -> int:
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        return self.sock.sendmsg(*arguments)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.sock, name)
+
+
+@pytest.mark.parametrize("error", [errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS])
+def test_a_kernel_without_room_is_tried_again(pair: Pair, error: int) -> None:
+    """Nothing is lost, and no watching for writing helps: the owner comes back after a while."""
+    socket_ = Refusing(pair[0]._socket, error)
+    pair[0]._socket = socket_  # type: ignore[assignment]
+    pair[0].send(Serving(1), [0])
+    pair[0].send(Serving(2))
+    assert pair[0].is_barred
+    assert pair[0].has_unsent
+    assert not pair[0].wants_to_write
+    assert heard(pair[1]) == []
+    socket_.error = 0
+    pair[0].flush()
+    (one, (copy,)), (two, _) = pair[1].receive()
+    os.close(copy)
+    assert [one, two] == [Serving(1), Serving(2)]
+
+
+def test_any_other_error_is_told(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    """It cannot be mended here, and must not go by in silence."""
+    pair[0]._socket = Refusing(pair[0]._socket, errno.EINVAL)  # type: ignore[assignment]
+    pair[0].send(Serving(1))
+    assert "Cannot send a message to another process: [Errno 22]" in caplog.text
+    assert not pair[0].has_unsent
+
+
+def test_a_memory_file_that_cannot_be_filled_is_not_left_open() -> None:
+    """Such as under RLIMIT_FSIZE: the error comes to the sender, who has sent nothing."""
+    before = open_descriptors()
+    program = """if True:
+        import os, resource, signal
+        from rpccluster.ipc.channel import channel_pair
+        from rpccluster.ipc.messages import Reply
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        one, other = channel_pair()
+        before = os.listdir("/proc/self/fd")
+        try:
+            one.send(Reply(1, 1, bytes(200_000)))
+        except OSError as error:
+            print(error.errno, os.listdir("/proc/self/fd") == before, other.receive())
+    """
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [str(errno.EFBIG), "True", "[]"]
+    assert open_descriptors() == before

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from descriptors import descriptors_left, open_descriptors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.channel import LARGEST_PACKET, Channel, channel_pair
 from rpccluster.ipc.messages import (
     Accept,
     Adopted,
@@ -25,7 +26,15 @@ from rpccluster.ipc.messages import (
     Reply,
 )
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.master.broker import PATIENCE_SECONDS, SHUN_SECONDS, SILENT_SECONDS, WINDOW, Broker
+from rpccluster.master.broker import (
+    GRANT_BYTES,
+    PATIENCE_SECONDS,
+    SHUN_SECONDS,
+    SILENT_SECONDS,
+    WINDOW,
+    WINDOW_BYTES,
+    Broker,
+)
 from rpccluster.master.loop import Loop
 from rpccluster.master.transit import REST_SECONDS
 from rpccluster.master.worker_handle import WorkerHandle, WorkerState
@@ -79,7 +88,7 @@ class Rig:
     def hear(self) -> None:
         """All that workers have said."""
         for worker in self.roster.workers:
-            for message, descriptors in worker.connections.receive():
+            for message, descriptors in worker.connections.receive_unopened():
                 self.broker.hear(worker, message, descriptors, self.now)
 
     def releases(self) -> dict[WorkerHandle, int]:
@@ -748,7 +757,7 @@ def old_master_gives(rig: Rig, old: tuple[Channel, Channel], message: Message) -
             theirs.send(message, [client.fileno()])
     else:
         theirs.send(message)
-    for each, descriptors in ours.receive():
+    for each, descriptors in ours.receive_unopened():
         rig.broker.hear_old_master(ours, each, descriptors, rig.now)
 
 
@@ -868,3 +877,75 @@ def test_closing_leaves_no_copy(rig: Rig) -> None:
     assert rig.clients[CID].recv(1) == b""
     assert rig.broker.in_transit == 0
     rig.broker.close()
+
+
+# -- long messages, and how many bytes are under way
+
+
+def test_a_long_one_passes_without_being_opened(rig: Rig) -> None:
+    """What a client has sent by half never comes into the master's memory; late replies pass likewise."""
+    donor, adopter = rig.add(retiring()), rig.add(ready())
+    give = rig.gives(donor, data=bytes(2 * LARGEST_PACKET))
+    rig.says(donor, Reply(CID, donor.serial, b"early" * LARGEST_PACKET))
+    (transit,) = rig.broker._transits.values()
+    assert transit.give == give._replace(input=b"", output=b"")
+    assert transit.size > 2 * LARGEST_PACKET
+    rig.turn()
+    assert rig.adopts(adopter) == [give]
+    rig.says(donor, Reply(CID, donor.serial, b"late" * LARGEST_PACKET))
+    assert rig.read(adopter) == [Reply(CID, donor.serial, word * LARGEST_PACKET) for word in (b"early", b"late")]
+
+
+def test_a_long_one_is_taken_back_whole(rig: Rig) -> None:
+    """From one that does not answer; what follows it, too."""
+    donor, stopped = rig.add(retiring()), rig.add(ready())
+    give = rig.gives(donor, data=bytes(2 * LARGEST_PACKET))
+    rig.turn()
+    rig.now += PATIENCE_SECONDS + 0.1
+    adopter = rig.add(ready())
+    rig.turn()
+    rig.turn()
+    assert rig.read(stopped) == []
+    assert rig.adopts(adopter) == [give]
+
+
+def test_a_reply_for_nobody_leaves_nothing_open(rig: Rig) -> None:
+    """The connection has ended; its file is closed."""
+    donor = rig.add(retiring())
+    before = open_descriptors()
+    rig.says(donor, Reply(CID, donor.serial, bytes(2 * LARGEST_PACKET)))
+    assert open_descriptors() == before
+    assert rig.broker.figures.dropped_replies == 1
+
+
+def test_only_so_many_bytes_are_under_way(rig: Rig) -> None:
+    """A donor is granted some; while as many as there may be are in transit or granted, nobody is granted more."""
+    donor, adopter = rig.add(retiring(), 100), rig.add(ready())
+    rig.turn()
+    assert rig.roster.said == [(donor, Release(WINDOW, GRANT_BYTES))]
+    rig.releases()
+    rig.gives(donor, 1, data=bytes(WINDOW_BYTES - 1_000_000))
+    rig.gives(donor, 2, data=bytes(2_000_000))
+    rig.says(donor, Released(2))
+    rig.turn()
+    rig.turn()
+    assert rig.releases() == {}
+    assert len(rig.adopts(adopter)) == 2
+    rig.turn()
+    assert rig.releases() == {donor: WINDOW}
+
+
+def test_a_connection_that_cannot_be_passed_on_waits(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy is needed, since the channel is full, and there is none: it goes later, and the master goes on."""
+    donor, adopter = rig.add(retiring()), rig.add(ready())
+    give = rig.gives(donor)
+    while not adopter.connections.wants_to_write:
+        adopter.connections.send(Accept())
+    with descriptors_left(0):
+        rig.turn()
+    assert "Cannot pass a connection on for now: [Errno 24]" in caplog.text
+    assert adopter.given == 0
+    rig.turn()
+    assert Accept() in rig.read(adopter)
+    adopter.connections.flush()
+    assert give in rig.adopts(adopter)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import fcntl
 import socket
 import struct
+import termios
 import time
 from typing import Any, Callable
 
@@ -27,7 +29,7 @@ from rpccluster.worker.engine import Engine
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.time_limit import bound
 
-__all__ = ["Gated", "Peer", "Rig", "until"]
+__all__ = ["Gated", "Peer", "Rig", "until", "wait_read"]
 
 
 def until(condition: Callable[[], Any], what: str = "", seconds: float = 20.0) -> Any:
@@ -231,3 +233,12 @@ class Peer:
 
     def close(self) -> None:
         self.sock.close()
+
+
+def wait_read(peer: Peer) -> None:
+    """Until the worker has read all that was sent."""
+
+    def unread() -> int:
+        return struct.unpack("i", fcntl.ioctl(peer.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
+
+    until(lambda: not unread(), "the worker reads")

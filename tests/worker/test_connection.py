@@ -401,7 +401,7 @@ def test_an_idle_connection_is_closed(make_rig: Callable[..., Rig], caplog: pyte
     until(lambda: rig.service.began)
 
     def swept() -> bool:
-        rig.connections.sweep()
+        rig.connections.sweep(time.monotonic())
         return idle.connection.is_closed
 
     until(swept)
@@ -418,7 +418,7 @@ def test_messages_keep_a_connection_from_being_idle(make_rig: Callable[..., Rig]
     end = time.monotonic() + 0.6
     while time.monotonic() < end:
         assert peer.call("echo", 1) == 1
-        rig.connections.sweep()
+        rig.connections.sweep(time.monotonic())
         gevent.sleep(0.02)
 
 
@@ -436,13 +436,13 @@ def test_a_message_must_be_complete_in_time(make_rig: Callable[..., Rig], caplog
     def dripped() -> bool:
         if not slow.connection.is_closed:
             slow.sock.send(b"\x01")
-        rig.connections.sweep()
+        rig.connections.sweep(time.monotonic())
         return slow.connection.is_closed
 
     until(dripped)
     assert caplog.messages == ["Closing the connection of 127.0.0.1:4711: message_timeout passed"]
     gevent.sleep(0.25)
-    rig.connections.sweep()
+    rig.connections.sweep(time.monotonic())
     assert not fine.connection.is_closed
 
 
@@ -457,7 +457,7 @@ def test_each_message_has_its_own_time(make_rig: Callable[..., Rig]) -> None:
         peer.send(message[4:] + message[:4])
         sent += 1
         gevent.sleep(0.02)
-        rig.connections.sweep()
+        rig.connections.sweep(time.monotonic())
         assert not peer.connection.is_closed
     assert len(peer.wait(sent)) == sent
 
@@ -474,13 +474,72 @@ def test_replies_must_be_read_in_time(make_rig: Callable[..., Rig], caplog: pyte
     while time.monotonic() < end or not dead.connection.is_closed:
         with contextlib.suppress(BlockingIOError):
             read += len(slow.sock.recv(8192)) if rig.connections.unsent else 0
-        rig.connections.sweep()
+        rig.connections.sweep(time.monotonic())
         gevent.sleep(0.005)
     assert read < 3_000_000
     assert not slow.connection.is_closed
     closed = [message for message in caplog.messages if message.startswith("Closing")]
     assert closed == ["Closing the connection of 127.0.0.1:4711: write_timeout passed"]
     assert rig.limit_counts() == {"unread_replies": 2, "write_timeout": 1}
+
+
+def test_a_message_is_not_late_while_it_is_not_read(make_rig: Callable[..., Rig]) -> None:
+    """It may have arrived whole: whether it has is seen when it is read again."""
+    rig = make_rig(message_timeout=5, max_pending_calls=1)
+    peer = rig.connect()
+    calls = b"".join(msgpack.packb([0, msgid, method, [value]]) for msgid, method, value in CALLS)
+    peer.send(calls[:-4])
+    until(lambda: rig.connections.partial and peer.connection.is_paused, "it is not read")
+    peer.send(calls[-4:])
+    sweep_through(rig, 20)
+    assert not peer.connection.is_closed
+    rig.service.open("one", "two")
+    assert sorted(peer.wait(3)) == [[1, None, "one"], [2, None, "two"], [3, None, "three"]]
+
+
+CALLS = [(1, "wait", "one"), (2, "wait", "two"), (3, "echo", "three")]
+
+
+def test_half_a_message_is_late_once_it_is_read_again(make_rig: Callable[..., Rig]) -> None:
+    """The pause is no way around the limit."""
+    rig = make_rig(message_timeout=5, max_pending_calls=1)
+    peer = rig.connect()
+    calls = b"".join(msgpack.packb([0, msgid, method, [value]]) for msgid, method, value in CALLS)
+    peer.send(calls[:-4])
+    until(lambda: rig.connections.partial and peer.connection.is_paused, "it is not read")
+    later = sweep_through(rig, 20)
+    rig.service.open("one", "two")
+    peer.wait(2)
+    sweep_through(rig, 6, later)
+    assert peer.connection.is_closed
+
+
+@pytest.mark.parametrize("options", [{"message_timeout": 5}, {"write_timeout": 5}, {"idle_timeout": 5}])
+def test_a_worker_that_was_held_up_closes_nobody_for_it(make_rig: Callable[..., Rig], options: Any) -> None:
+    """A method burned a minute of CPU: in that time nobody was read or written to; afterwards the limit holds."""
+    rig = make_rig(**options)
+    peer = rig.connect(buffer_bytes=8192)
+    if "message_timeout" in options:
+        peer.send(b"\x94\x00")
+        until(lambda: rig.connections.partial, "it has begun")
+    elif "write_timeout" in options:
+        peer.post("large", 3_000_000)
+        until(lambda: rig.connections.unsent, "it waits")
+    now = sweep_through(rig, 1) + 60
+    rig.connections.sweep(now)
+    now = sweep_through(rig, 3, now)
+    assert not peer.connection.is_closed
+    sweep_through(rig, 6, now)
+    assert peer.connection.is_closed
+
+
+def sweep_through(rig: Rig, seconds: float, now: float | None = None) -> float:
+    """Sweep as a worker does, twice a second, without waiting. Returns the time it is then."""
+    now = time.monotonic() if now is None else now
+    for _ in range(int(seconds * 2)):
+        now += 0.5
+        rig.connections.sweep(now)
+    return now
 
 
 # -- retiring
@@ -500,7 +559,7 @@ def test_the_end_is_said_and_the_peer_has_a_moment_to_read(rig: Rig) -> None:
     until(lambda: polite.connection.is_closed)
 
     def swept() -> bool:
-        rig.connections.sweep()
+        rig.connections.sweep(time.monotonic())
         return deaf.connection.is_closed
 
     began = time.monotonic()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import resource
 import socket
 import struct
 import termios
@@ -15,14 +15,16 @@ from typing import Any
 import gevent
 import msgpack
 import pytest
+from descriptors import descriptors_left
 
 from rpccluster.ipc.channel import LARGEST_PACKET, Channel, channel_pair
 from rpccluster.ipc.messages import Accept, Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
+from rpccluster.ipc.packets import Packet
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.handover import Handover
 
-from .rig import Peer, Rig, until
+from .rig import Peer, Rig, until, wait_read
 
 LOST = "WorkerLost: the worker that ran this call has died"
 
@@ -114,6 +116,18 @@ def make_worker() -> Iterator[Callable[..., Worker]]:
 def gives(said: list[tuple[Message, list[int]]]) -> list[tuple[Give, int]]:
     """The connections among it."""
     return [(message, descriptors[0]) for message, descriptors in said if isinstance(message, Give)]
+
+
+def socket_of(descriptor: int) -> int:
+    """What tells a socket from others, whatever its descriptor's number."""
+    return os.fstat(descriptor).st_ino
+
+
+def adopt_all(said: list[tuple[Message, list[int]]], peers: dict[int, Peer], adopter: Worker) -> None:
+    """All connections among it go to ``adopter``; ``peers`` are by their sockets."""
+    for message, descriptors in said:
+        if isinstance(message, Give):
+            adopter.take(peers[socket_of(descriptors[0])], message, descriptors)
 
 
 def move(peer: Peer, donor: Worker, adopter: Worker) -> Give:
@@ -289,7 +303,59 @@ def _is_in(epoll: Path, descriptor: int) -> bool:
     return any(line.split()[:2] == ["tfd:", str(descriptor)] for line in epoll.read_text().splitlines())
 
 
-def test_without_a_descriptor_left_nothing_is_touched(
+def test_it_gives_without_a_descriptor_left(make_worker: Callable[..., Worker]) -> None:
+    """Two are kept for it: for the loop's set, and for the file of a long message."""
+    worker, adopter = make_worker(), make_worker(2)
+    long, idle = worker.connect(), worker.connect()
+    half = msgpack.packb([0, 1, "echo", ["x" * 2 * LARGEST_PACKET]])
+    long.send(half[:-10])
+    wait_read(long)
+    sockets = {socket_of(peer.connection.fileno()): peer for peer in (long, idle)}
+    with descriptors_left(0):
+        worker.handover.obey(Release(2))
+    said = worker.said()
+    assert said[-1] == (Released(2), [])
+    adopt_all(said, sockets, adopter)
+    long.send(half[-10:])
+    assert long.wait(1) == [[1, None, "x" * 2 * LARGEST_PACKET]]
+    assert idle.call("echo", 1) == 1
+
+
+def test_what_cannot_go_is_served_on(make_worker: Callable[..., Worker], caplog: pytest.LogCaptureFixture) -> None:
+    """No file can be had for the input of one: it stays, whole; all others go with their calls."""
+    worker, adopter = make_worker(max_greenlets=1), make_worker(2)
+    holder, long, *others = (worker.connect() for _ in range(7))
+    holder.post("wait", "gate")
+    until(lambda: worker.service.began, "it runs")
+    half = msgpack.packb([0, 2, "echo", ["x" * 2 * LARGEST_PACKET]])
+    long.send(half[:-10])
+    for peer in others:
+        peer.send(msgpack.packb([0, 1, "echo", ["goes"]]))
+    for peer in (long, *others):
+        wait_read(peer)
+    sockets = {socket_of(peer.connection.fileno()): peer for peer in (holder, *others)}
+    pack = worker.channel.pack
+
+    def pack_short_ones(message: Any, descriptors: Any = ()) -> Packet:
+        if isinstance(message, Give) and len(message.input) > LARGEST_PACKET:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return pack(message, descriptors)
+
+    worker.channel.pack = pack_short_ones  # type: ignore[method-assign]
+    said = worker.release()
+    assert said[-1] == (Released(6), [])
+    assert "Cannot give connections away: [Errno 24] Too many open files" in caplog.text
+    assert worker.limit_counts()["descriptors"] == 1
+    assert worker.connections.open == {long.connection}
+    adopt_all(said, sockets, adopter)
+    for peer in others:
+        assert peer.wait(1) == [[1, None, "goes"]]
+    long.send(half[-10:])
+    worker.service.open("gate")
+    assert long.wait(1) == [[2, None, "x" * 2 * LARGEST_PACKET]]
+
+
+def test_without_any_descriptor_nothing_is_touched(
     make_worker: Callable[..., Worker], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It says that it gave nothing; calls that wait keep their turn, and later it can."""
@@ -297,24 +363,67 @@ def test_without_a_descriptor_left_nothing_is_touched(
     peer = worker.connect()
     peer.send(msgpack.packb([0, 1, "wait", ["gate"]]) + msgpack.packb([0, 2, "echo", ["waits"]]))
     until(lambda: worker.service.began, "it runs")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    extra = [os.dup(0)]
-    while extra[-1] < highest:
-        extra.append(os.dup(0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (extra[-1] + 1, hard))
-    try:
+    worker.handover._spare.close()
+    with descriptors_left(0):
         said = worker.release()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for descriptor in extra:
-            os.close(descriptor)
     assert said == [(Released(0), [])]
     assert "Cannot give connections away" in caplog.text
     worker.service.open("gate")
     assert peer.wait(2) == [[1, None, "gate"], [2, None, "waits"]]
     ((_, copy),) = gives(worker.release())
     os.close(copy)
+
+
+def test_a_long_reply_waits_for_a_descriptor(make_worker: Callable[..., Worker]) -> None:
+    """Its file cannot be had now: it goes when it can, and until then the worker does not end."""
+    donor, adopter = make_worker(), make_worker(2)
+    peer = donor.connect()
+    late = "x" * 2 * LARGEST_PACKET
+    msgid = peer.post("wait", late)
+    until(lambda: donor.service.began, "it runs")
+    move(peer, donor, adopter)
+    with descriptors_left(0):
+        donor.service.open(late)
+        until(lambda: not donor.handover.is_quiet, "it is kept back")
+    until(lambda: donor.handover.is_quiet, "it is sent")
+    (reply,) = donor.told()
+    adopter.tell(reply)
+    assert peer.wait(1) == [[msgid, None, late]]
+
+
+def test_only_so_many_bytes_go_at_once(make_worker: Callable[..., Worker]) -> None:
+    """The one that passes the bound goes, none after it; the rest keep what they have."""
+    worker = make_worker()
+    peers = [worker.connect() for _ in range(4)]
+    half = msgpack.packb([0, 1, "echo", ["x" * 1000]])
+    for peer in peers:
+        peer.send(half[:-10])
+        wait_read(peer)
+    worker.handover.obey(Release(4, 1500))
+    said = worker.said()
+    assert said[-1] == (Released(2), [])
+    for _, copy in gives(said):
+        os.close(copy)
+    stayed = [peer for peer in peers if peer.connection in worker.connections.open]
+    for peer in stayed:
+        peer.send(half[-10:])
+        assert peer.wait(1) == [[1, None, "x" * 1000]]
+
+
+def test_what_is_no_call_stays_and_ends_in_its_turn(make_worker: Callable[..., Worker]) -> None:
+    """The calls before it are answered; that was not so when it was to move."""
+    worker = make_worker(max_greenlets=1)
+    holder, bad = worker.connect(), worker.connect()
+    holder.post("wait", "gate")
+    until(lambda: worker.service.began, "it runs")
+    bad.send(msgpack.packb([0, 1, "echo", ["fine"]]) + b"\xc1")
+    wait_read(bad)
+    for _, copy in gives(worker.release()):
+        os.close(copy)
+    assert bad.connection in worker.connections.open
+    worker.service.open("gate")
+    assert bad.wait(1) == [[1, None, "fine"]]
+    bad.wait_end()
 
 
 # -- adopting

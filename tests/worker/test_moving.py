@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import _socket
-import fcntl
 import os
-import struct
-import termios
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +15,7 @@ from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.connection import Connection
 from rpccluster.worker.output import HIGH_WATER_BYTES
 
-from .rig import Gated, Peer, Rig, until
+from .rig import Gated, Peer, Rig, until, wait_read
 
 ADDRESS = ("127.0.0.1", 4711)
 
@@ -43,15 +40,6 @@ def request(msgid: int, method: str, *params: Any) -> bytes:
     return msgpack.packb([0, msgid, method, params])
 
 
-def wait_read(peer: Peer) -> None:
-    """Until the worker has read all that was sent."""
-
-    def unread() -> int:
-        return struct.unpack("i", fcntl.ioctl(peer.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
-
-    until(lambda: not unread(), "the worker reads")
-
-
 def running(rig: Rig, connection: Connection) -> int:
     return sum(caller is connection and len(message) == 4 for caller, message in rig.engine.running())
 
@@ -67,7 +55,8 @@ def move(peer: Peer, donor: Rig, adopter: Rig) -> None:
 
     waiting = donor.engine.withdraw({connection}).get(connection, [])
     awaited = running(donor, connection)
-    sock, given = connection.give(waiting, forward)
+    given = connection.picture(waiting)
+    sock = connection.move(forward)
     copy = _socket.socket(fileno=os.dup(sock.fileno()))
     sock.close()
     copy.setblocking(False)
@@ -227,7 +216,7 @@ def test_a_message_that_cannot_be_packed_changes_nothing(make_rig: Callable[...,
     rig = make_rig()
     peer = rig.connect()
     with pytest.raises(TypeError):
-        peer.connection.give([object()], lambda replies: None)
+        peer.connection.picture([object()])
     assert peer.connection.is_movable
     assert peer.call("echo", 1) == 1
 
