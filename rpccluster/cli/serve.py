@@ -20,6 +20,7 @@ from rpccluster.master.logs import open_logs
 from rpccluster.master.pidfile import Pidfile
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.master.upgrade import CommandLine, Inheritance
+from rpccluster.own_code import OwnCode
 from rpccluster.privileges import identity_of
 
 __all__ = ["serve"]
@@ -55,8 +56,10 @@ def _assemble(
         set_up_logging(logs, options.log_level)
         listeners, control = _open_sockets(options, inheritance)
         undo.pop_all()
-    import rpccluster.worker.preloaded  # noqa: F401  # late: no fault above needs it
+    import rpccluster.worker.preloaded  # late: no fault above needs it
 
+    own_code = OwnCode(rpccluster)
+    own_code.answer_for_it()
     logger.info("Starting rpccluster with pid: %d", os.getpid())
     if logs.is_file and inheritance is None:
         addresses = ", ".join(str(listener.actual) for listener in listeners)
@@ -70,6 +73,7 @@ def _assemble(
         workers=[],
         started_at=operating_system.monotonic(),
         is_heir=inheritance is not None,
+        own_code=own_code,
     )
     return Supervisor(operating_system, cluster, _be_worker, command, report, pidfile, control, inheritance)
 

@@ -18,6 +18,7 @@ from rpccluster.master.listeners import Listener
 from rpccluster.master.policy import Phase, Situation
 from rpccluster.master.restarts import Restarts
 from rpccluster.master.worker_handle import WorkerHandle, WorkerState
+from rpccluster.own_code import OwnCode
 from rpccluster.version import __version__
 
 __all__ = ["Cluster", "Staged"]
@@ -55,6 +56,7 @@ class Cluster:
     is_service_at_fault: bool = False
     broker: Broker | None = None
     restarts: Restarts = field(default_factory=Restarts)
+    own_code: OwnCode | None = None  # what workers boot with
 
     @property
     def options(self) -> Options:

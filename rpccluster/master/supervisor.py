@@ -197,6 +197,8 @@ class Supervisor:
             cluster.restarts.spawn_at = self._now() + 1.0
         elif staged is not None:
             staged.candidate = worker
+        if cluster.own_code is not None:
+            cluster.own_code.tell_of_changes()
 
     def _retire(self, action: policy.Retire) -> None:
         worker, now, graceful = action.worker, self._now(), self._cluster.options.graceful_timeout
