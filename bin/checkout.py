@@ -23,12 +23,30 @@ INTERRUPTED = 130  # as a shell tells SIGINT
 
 def run_module(module: str, arguments: list[str], extra: str = "", python: str | None = None) -> None:
     """Replace this process by ``python -m module arguments`` in the checkout's environment. Does not return."""
+    _run_python(_environment_or_exit(extra, python), ["-m", module, *arguments])
+
+
+def run_script(script: str, arguments: list[str]) -> None:
+    """Replace this process by a script of the checkout's environment. Does not return.
+
+    Unlike ``-m`` that imports nothing from the current folder.
+    """
+    folder = _environment_or_exit("", None)
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # those of this interpreter
+    _run_python(folder, [*flags, str(folder / "bin" / script), *arguments])
+
+
+def _environment_or_exit(extra: str, python: str | None) -> Path:
     try:
-        interpreter = environment(extra, python) / "bin" / "python"
+        return environment(extra, python)
     except KeyboardInterrupt:
         _say("set-up interrupted; the next start begins anew")
         sys.exit(INTERRUPTED)
-    os.execv(interpreter, [str(interpreter), "-m", module, *arguments])
+
+
+def _run_python(folder: Path, arguments: list[str]) -> None:
+    interpreter = folder / "bin" / "python"
+    os.execv(interpreter, [str(interpreter), *arguments])
 
 
 def environment(extra: str = "", python: str | None = None) -> Path:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 
 from rpccluster import system
 from rpccluster.config import Configuration, Machine, Options, Sources, load
 from rpccluster.errors import StartError
 from rpccluster.ipc.assignment import Assignment
+from rpccluster.launch import enter
 from rpccluster.log import logger, say, set_up_logging
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.daemonize import StartReport, daemonize
@@ -29,7 +31,7 @@ __all__ = ["serve"]
 def serve(sources: Sources, arguments: list[str]) -> int:
     """Run a cluster until it ends. Returns the exit code. Raises `StartError` before a daemon has detached."""
     system.occupy_standard_descriptors()
-    command = CommandLine(arguments, os.getcwd())
+    command = CommandLine(arguments, sources.start_folder)
     inheritance = Inheritance.from_environment()
     configuration = load(sources, Machine())
     report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
@@ -75,11 +77,17 @@ def _assemble(
         is_heir=inheritance is not None,
         own_code=own_code,
     )
-    return Supervisor(operating_system, cluster, _be_worker, command, report, pidfile, control, inheritance)
+    entry = partial(_be_worker, command.folder)
+    return Supervisor(operating_system, cluster, entry, command, report, pidfile, control, inheritance)
 
 
-def _be_worker(assignment: Assignment) -> int:
-    """In a forked child: gevent is imported here, never in the master."""
+def _be_worker(start_folder: str, assignment: Assignment) -> int:
+    """In a forked child: gevent is imported here, never in the master.
+
+    The name of the start folder may lead to another release by now, or nowhere.
+    """
+    with contextlib.suppress(OSError):
+        enter(start_folder)
     from rpccluster.worker.main import run
 
     return run(assignment)

@@ -15,6 +15,7 @@ from rpccluster.config.ini import Reading, read_ini
 from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Fault, Origin, Setting, flag_origin
 from rpccluster.config.schema import OPTIONS, Options
 from rpccluster.errors import ConfigError
+from rpccluster.launch import start_folder
 
 __all__ = ["Configuration", "Sources", "find", "load", "refused_changes", "reload"]
 
@@ -30,7 +31,7 @@ class Sources:
     path: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
-    start_folder: str = field(default_factory=os.getcwd)
+    start_folder: str = field(default_factory=start_folder)
 
 
 @dataclass(frozen=True)

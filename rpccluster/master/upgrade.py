@@ -6,6 +6,7 @@ channel between the two is `rpccluster.master.succession`'s.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rpccluster import launch
 from rpccluster.address import parse_address
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel, channel_pair
@@ -40,8 +42,9 @@ class CommandLine:
 
     def exec(self) -> None:
         """Become that program. Raises OSError."""
-        os.chdir(self.folder)
-        os.execv(sys.executable, [sys.executable, "-m", "rpccluster", *self.arguments])
+        with contextlib.suppress(OSError):  # it is gone: what needs it will say so
+            launch.enter(self.folder)
+        os.execv(sys.executable, launch.program(self.arguments, self.folder))
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import os
@@ -11,6 +10,7 @@ import traceback
 from typing import Any
 
 from rpccluster.errors import ServiceNotLoaded
+from rpccluster.launch import start_folder
 
 __all__ = ["load_service"]
 
@@ -18,12 +18,11 @@ __all__ = ["load_service"]
 def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:
     """The object that ``spec``, ``module:Class`` or ``module:object``, names; a class is instantiated.
 
-    ``pythonpath`` and the current folder are put before ``sys.path``. Raises `ServiceNotLoaded`.
+    ``pythonpath`` and the current folder stand first in ``sys.path`` then, in this order, wherever they stood before.
+    Raises `ServiceNotLoaded`.
     """
-    folders = _folders(pythonpath)
-    for folder in reversed(folders):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+    folders = list(dict.fromkeys([*pythonpath, start_folder()]))
+    sys.path[:] = [*folders, *(entry for entry in sys.path if entry not in folders)]
     module_name, _, path = spec.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
@@ -34,13 +33,6 @@ def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:
         shut = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
         hint = f" (uid {os.geteuid()} may not read {', '.join(shut)})" if shut else ""
         raise ServiceNotLoaded(f"cannot load the service {spec!r}{hint}: {_own_traceback(error)}") from error
-
-
-def _folders(pythonpath: tuple[str, ...]) -> list[str]:
-    """``pythonpath``, then the folder this process runs in, if that still exists."""
-    with contextlib.suppress(FileNotFoundError):
-        return [*pythonpath, os.getcwd()]
-    return [*pythonpath]
 
 
 def _own_traceback(error: BaseException) -> str:

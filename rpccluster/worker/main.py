@@ -23,6 +23,7 @@ from rpccluster import system
 from rpccluster.errors import RPCClusterError
 from rpccluster.ipc.assignment import Assignment
 from rpccluster.ipc.messages import BootFailed
+from rpccluster.launch import enter
 from rpccluster.log import escaped, logger, set_up_logging
 from rpccluster.privileges import become, identity_of
 from rpccluster.worker.dispatch import error_text
@@ -85,7 +86,7 @@ def _become_worker(assignment: Assignment) -> None:
     if options.umask is not None:
         os.umask(options.umask)
     if options.chdir:
-        os.chdir(options.chdir)
+        enter(options.chdir)
 
 
 def _patch() -> None:

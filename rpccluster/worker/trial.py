@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from gevent import monkey
 
 from rpccluster.config.schema import Options
+from rpccluster.launch import enter
 
 __all__ = ["try_service"]
 
@@ -18,5 +17,5 @@ def try_service(options: Options) -> None:
     from rpccluster.worker.loading import load_service
 
     if options.chdir:
-        os.chdir(options.chdir)
+        enter(options.chdir)
     Registry(load_service(options.service, options.pythonpath), 0, lambda function, seconds: function)

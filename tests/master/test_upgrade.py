@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ def test_a_part_that_makes_no_sense_is_a_fault(monkeypatch: pytest.MonkeyPatch, 
             inherit(monkeypatch, told)
 
 
-def test_a_program_that_cannot_be_had_is_an_oserror(tmp_path: Path) -> None:
-    """The folder it was started in is gone: the old master goes on."""
+def test_a_program_that_cannot_be_had_is_an_oserror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter is gone: the old master goes on. A folder that is gone is none of its affairs."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(OSError, match="No such file"):
         CommandLine([], str(tmp_path / "gone")).exec()

@@ -1,0 +1,42 @@
+"""Which module a service is loaded from, when several folders have one of that name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rpccluster.worker.loading import load_service
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Two folders with a module ``wares`` each, and the current one with another."""
+    made = []
+    for name in ("first", "second", "current"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "wares.py").write_text(f"what = {name!r}\n")
+        made.append(str(tmp_path / name))
+    monkeypatch.chdir(made.pop())
+    monkeypatch.delenv("PWD", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield made
+    sys.modules.pop("wares", None)
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+@pytest.mark.parametrize("places", [[], [0], [1], [0, 1], [1, 0]], ids=str)
+def test_the_folders_stand_first_in_their_order(folders: list[str], places: list[int], is_reversed: bool) -> None:
+    """Wherever they stood in the path already, by PYTHONPATH for instance."""
+    sys.path[:0] = [folders[place] for place in places]
+    wanted = folders[::-1] if is_reversed else folders
+    assert load_service("wares:what", tuple(wanted)) == Path(wanted[0]).name
+    assert sys.path[:3] == [*wanted, str(Path(wanted[0]).with_name("current"))]
+    assert len(set(sys.path)) == len(sys.path)
+
+
+def test_the_current_folder_stands_behind_them(folders: list[str]) -> None:
+    """And before everything else, under the name it has."""
+    assert load_service("wares:what", ()) == "current"
