@@ -11,8 +11,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-import rpccluster
-
 __all__ = ["enter", "interpreter_flags", "program", "start_folder"]
 
 _LETTERS = {
@@ -67,7 +65,7 @@ def program(arguments: Sequence[str], folder: str) -> list[str]:
     ``python -m`` would import whatever lies in ``folder``. Only where the package itself was found there that has to
     be searched, after everything else.
     """
-    home = os.path.dirname(os.path.dirname(os.path.abspath(rpccluster.__file__)))
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     steps = ["import sys", "sys.path[:1] == [''] and sys.path.pop(0)"]
     with contextlib.suppress(OSError):
         if os.path.samefile(home, folder):
