@@ -10,13 +10,14 @@ import contextlib
 import ctypes
 import functools
 import gc
+import mmap
 import os
 import resource
 import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 __all__ = [
@@ -27,9 +28,11 @@ __all__ = [
     "System",
     "allowed_cpus",
     "die_with_parent",
+    "forget_what_is_ours",
     "give_back_freed_memory",
     "keep_freed_memory",
     "keep_out_of_collections",
+    "make_private",
     "make_room_for",
     "notify_systemd",
     "occupy_standard_descriptors",
@@ -52,6 +55,17 @@ MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the nam
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_MMAP_THRESHOLD = -3
+_OURS = (
+    "RPCCLUSTER_CMD_ARGS",
+    "NOTIFY_SOCKET",  # sd_notify(3)
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",  # sd_listen_fds(3)
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+)
+_MAP_FIXED = 0x10  # mman.h
+_CAN_LOOK = hasattr(os, "waitid")  # at a child that has ended, without reaping it; PyPy cannot
 _SO_PEERCRED = getattr(socket, "SO_PEERCRED", 17)  # socket.h; PyPy does not name it
 _SPARE_DESCRIPTORS = 256  # beside connections: files of the service, listeners, the loop
 
@@ -130,16 +144,35 @@ class System:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signum)
 
-    def reap(self) -> list[Exit]:
-        """Every child that has ended since the last call, orphans that were handed to this process included."""
+    def reap(self, leaders: Container[int] = ()) -> list[Exit]:
+        """Every child that has ended since the last call, orphans that were handed to this process included.
+
+        Of those among ``leaders`` the process group is killed first: as long as its leader is a zombie the number
+        cannot be another's.
+        """
         exits = []
         with contextlib.suppress(ChildProcessError):
             while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid = _next_dead()
+                if pid in leaders:
+                    self._kill_group(pid)
+                pid, status = os.waitpid(pid or -1, os.WNOHANG)
                 if pid == 0:
                     break
+                if not _CAN_LOOK and pid in leaders:  # its number is free already, but hardly taken
+                    self._kill_group(pid)
                 exits.append(Exit.from_status(pid, status))
         return exits
+
+    def _kill_group(self, leader: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
+
+
+def _next_dead() -> int:
+    """The pid of a child that has ended and is not reaped yet; 0 if there is none, or no way to look."""
+    found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) if _CAN_LOOK else None
+    return found.si_pid if found is not None else 0
 
 
 def die_with_parent(parent: int) -> None:
@@ -169,6 +202,12 @@ def pin(cpus: list[int]) -> None:
         import psutil
 
         psutil.Process().cpu_affinity(cpus)
+
+
+def forget_what_is_ours() -> None:
+    """Drop what the environment says to this program alone: a service and what it runs would take it for theirs."""
+    for name in _OURS:
+        os.environ.pop(name, None)
 
 
 def make_room_for(connections: int) -> int:
@@ -212,6 +251,20 @@ def give_back_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def make_private(memory: mmap.mmap) -> None:
+    """Put zeros that this process alone sees in the place of ``memory``, which it shares; views of it stay good.
+
+    Raises OSError. Source: mmap(2), MAP_FIXED.
+    """
+    c_library = ctypes.CDLL(None, use_errno=True)
+    c_library.mmap.restype = ctypes.c_void_p
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    size, protection, offset = ctypes.c_size_t(len(memory)), mmap.PROT_READ | mmap.PROT_WRITE, ctypes.c_long(0)
+    if c_library.mmap(ctypes.c_void_p(address), size, protection, flags, -1, offset) != address:
+        raise OSError(ctypes.get_errno(), "mmap")
 
 
 @contextlib.contextmanager

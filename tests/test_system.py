@@ -253,3 +253,31 @@ def test_a_write_to_a_pipe_that_nobody_reads_is_an_error_and_no_signal() -> None
         "        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked\n"
     )
     assert run(program).split("\n") == ["an error"] * 4
+
+
+def test_the_group_of_a_dead_leader_is_killed_before_the_leader_is_reaped() -> None:
+    """Only of those that are said to lead one; members of other groups live on."""
+    program = (
+        "import os, signal, time; from rpccluster.system import System\n"
+        "def lead():\n"
+        "    read_end, write_end = os.pipe()\n"
+        "    leader = os.fork()\n"
+        "    if leader == 0:\n"
+        "        os.setpgid(0, 0)\n"
+        "        member = os.fork()\n"
+        "        if member == 0: time.sleep(60)\n"
+        "        os.write(write_end, str(member).encode()); os._exit(3)\n"
+        "    return leader, int(os.read(read_end, 20))\n"
+        "def lives(pid):\n"
+        "    try: state = open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()[0]\n"
+        "    except OSError: return False\n"
+        "    return state != 'Z'\n"
+        "ours, theirs = lead(), lead()\n"
+        "exits, until = [], time.monotonic() + 10\n"
+        "while len(exits) < 2 and time.monotonic() < until:\n"
+        "    exits += System().reap({ours[0]})\n"
+        "while lives(ours[1]) and time.monotonic() < until: time.sleep(0.01)\n"
+        "print(sorted(e.code for e in exits), lives(ours[1]), lives(theirs[1]))\n"
+        "os.kill(theirs[1], signal.SIGKILL)\n"
+    )
+    assert run(program) == "[3, 3] False True"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 import mmap
 
+from rpccluster.system import make_private
+
 __all__ = ["HEADER_CELLS", "LIMITS", "ROW_CELLS", "Cell", "Row", "RowState", "Scoreboard"]
 
 ROW_CELLS = 32  # 256 bytes: rows of two writers never share a cache line
@@ -102,6 +104,10 @@ class Scoreboard:
     def accept_counter(self) -> int:
         """Connections accepted by all workers together, modulo lost updates."""
         return int(self.cells[ACCEPT_COUNTER])
+
+    def leave(self) -> None:
+        """In a process that no longer takes part: what it reads and writes from now on is its own. Raises OSError."""
+        make_private(self._memory)
 
     def count_accept(self) -> None:
         """Count one more accepted connection."""

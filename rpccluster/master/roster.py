@@ -209,10 +209,12 @@ class Roster:
     def bury(self) -> Iterator[tuple[WorkerHandle, system.Exit]]:
         """Yield each worker that has ended, after its last words, and forget it; foreign children go silently.
 
+        What it has left in its process group, children of the service, is killed.
+
         Its channels are open until the next is asked for.
         """
         by_pid = {worker.pid: worker for worker in self.workers}
-        for exit_ in self._system.reap():
+        for exit_ in self._system.reap(by_pid):
             worker = by_pid.get(exit_.pid)
             if worker is None:
                 continue

@@ -65,6 +65,11 @@ class Connections(ConnectionContext):
         for connection in list(self.open):
             connection.stop_reading()
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of every socket."""
+        for connection in self.open:
+            connection.leave_to_parent()
+
 
 def _late(deadlines: dict[Connection, float], now: float) -> list[Connection]:
     return [connection for connection, deadline in deadlines.items() if now > deadline]

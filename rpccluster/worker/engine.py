@@ -127,6 +127,12 @@ class Engine:
         for runner in list(self._runners):
             runner.interrupt(WorkerRetired(reason))
 
+    def leave_to_parent(self, leave: Callable[[int], None]) -> None:
+        """In a forked child: the queue is the parent's. When the call that forked ends, ``leave`` ends the process."""
+        self._epoch += 1
+        self.schedule = lambda: leave(0)  # type: ignore[method-assign]  # what a runner does whose queue is not its own
+        self._replies.leave_at_exit(leave)
+
     def running_method(self) -> int:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""
         return self._registry.numbers.get(present_method(), 0)

@@ -10,7 +10,7 @@ import _socket
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -58,7 +58,7 @@ class Handover:
         self._adopted: dict[int, Connection] = {}
         self._awaited: dict[int, list[list[int]]] = {}  # by cid: serial and msgid of the calls that run elsewhere
         self._kept_back: list[Reply] = []  # for which no descriptor could be had
-        self._unannounced: list[Callable[[], None]] = []  # adoptions that the master cannot have heard of yet
+        self._unannounced: list[partial[None]] = []  # adoptions that the master cannot have heard of yet
         self._reader = loop.io(channel.fileno(), _READ)
         self._writer = loop.io(channel.fileno(), _WRITE)
         self._retry = loop.timer(0.0, BARRED_SECONDS)  # repeating: libev forgets the time of one that fires once
@@ -79,6 +79,11 @@ class Handover:
         """Adopt nothing any more: this worker ends, and what it has not read goes to another."""
         self._reader.stop()
         self._spare.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the connections that are not announced yet. Nobody else has them in hand."""
+        for begin in self._unannounced:
+            os.close(begin.args[1])
 
     def tell(self, retired_at: float) -> None:
         """Log how many connections have moved, for a worker that was told to retire at ``retired_at``."""

@@ -27,6 +27,7 @@ from rpccluster.launch import enter
 from rpccluster.log import escaped, logger, set_up_logging
 from rpccluster.privileges import become, identity_of
 from rpccluster.worker.dispatch import error_text
+from rpccluster.worker.forks import Forks
 
 __all__ = ["EXIT_BOOT_FAILED", "run"]
 
@@ -40,6 +41,14 @@ _LONGEST_REASON = 20_000
 
 def run(assignment: Assignment) -> int:
     """Be a worker until it is over. Returns the exit code; the caller ends the process with it."""
+    forks = Forks(f"rpccluster: child of worker {assignment.slot} [{assignment.options.proc_name}]")
+    forks.add(lambda: _leave_to_parent(assignment))
+    forks.add(_receive_what_is_ignored)
+    code = _run(assignment, forks)
+    return 0 if forks.is_child else code  # a child that has come back here is done
+
+
+def _run(assignment: Assignment, forks: Forks) -> int:
     try:
         _become_worker(assignment)
         server = _boot(assignment)
@@ -49,13 +58,25 @@ def run(assignment: Assignment) -> int:
         return _boot_failed(assignment, "worker", f"{error_text(error)}\n{traceback.format_exc().rstrip()}")
     if assignment.options.daemonize:
         assignment.logs.hold_output()
+    forks.add(server.leave_to_parent)
     try:
         code = server.serve()
         atexit._run_exitfuncs()  # the service's own; the master has none
         return code
     except BaseException:
-        logger.critical("Worker crashed", exc_info=True)
+        if not forks.is_child:
+            logger.critical("Worker crashed", exc_info=True)
         return EXIT_CRASHED
+
+
+def _leave_to_parent(assignment: Assignment) -> None:
+    """In a forked child: let go of all that the master has given this worker."""
+    assignment.channel.close()
+    assignment.connections.close()
+    for listener in assignment.listeners:
+        listener.close()
+    os.close(assignment.accept_lock)
+    assignment.scoreboard.leave()
 
 
 def _boot_failed(assignment: Assignment, stage: str, reason: str) -> int:
@@ -67,6 +88,7 @@ def _become_worker(assignment: Assignment) -> None:
     """Set up the process: all that the service's code is to find."""
     options = assignment.options
     _set_signals()
+    system.forget_what_is_ours()
     with contextlib.suppress(PermissionError):  # a session leader keeps its group
         os.setpgid(0, 0)
     system.set_title(assignment.title)
@@ -77,6 +99,7 @@ def _become_worker(assignment: Assignment) -> None:
         system.pin(assignment.cpus)
     system.make_room_for(options.worker_connections)
     _patch()
+    _receive_what_is_ignored()
     _load_ourselves()
     system.keep_out_of_collections()
     identity = identity_of(options.user, options.group)
@@ -133,6 +156,22 @@ def _set_signals() -> None:
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGQUIT, _end_at_once)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _receive_what_is_ignored() -> None:
+    """Take the signals and do nothing: what is ignored would be so in each program that the service runs, too.
+
+    By libev's handler, which blocks the others meanwhile. Those of Python are run on faulthandler's small stack, six
+    at once overflow it.
+    """
+    loop = gevent.get_hub().loop
+    if loop.default:  # not in a child that a native thread has forked
+        for signum in _IGNORED:
+            loop.signal(signum, ref=False).start(_do_nothing)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _end_at_once(signum: int, frame: object) -> None:

@@ -49,6 +49,11 @@ class Output:
         self.is_closed = False  # not here any more
         self.needs_look = False  # flush() has more to do than to send
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: the connection is the parent's, and replies go nowhere."""
+        self._socket.close()
+        self.is_closed = True
+
     # -- what the way in adds
 
     def close(self, reason: str = "", limit: Cell | None = None) -> None:

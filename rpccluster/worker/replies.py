@@ -5,7 +5,7 @@ Runs in the worker, for the engine.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
@@ -85,6 +85,17 @@ class Replies:
             self.put(connection, pack_response(message[1], text, None))
         else:
             connection.end_notification()
+
+    def leave_at_exit(self, leave: Callable[[int], None]) -> None:
+        """In a forked child: a SystemExit that comes out of the method means what it says."""
+        answer = self.error
+
+        def error(connection: Caller, name: str, params: list[Any], raised: BaseException) -> str:
+            if isinstance(raised, SystemExit):
+                leave(raised.code if isinstance(raised.code, int) else raised.code is not None)
+            return answer(connection, name, params, raised)
+
+        self.error = error  # type: ignore[method-assign]
 
     def error(self, connection: Caller, name: str, params: list[Any], raised: BaseException) -> str:
         """The reply's error for what a method raised; the traceback goes to the log.

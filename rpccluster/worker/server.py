@@ -30,6 +30,7 @@ from rpccluster.worker.connection_context import ConnectionOptions
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.engine import Engine
+from rpccluster.worker.forks import leave
 from rpccluster.worker.freed_memory import FreedMemory
 from rpccluster.worker.handover import Handover
 from rpccluster.worker.lifecycle import Event, State, next_state
@@ -129,6 +130,12 @@ class Server:
         if isinstance(self._service, Service):
             self._service.worker_stopping(self._info())
         return 0
+
+    def leave_to_parent(self) -> None:
+        """In a child that the service has forked: let go of the connections, and of the engine's queue."""
+        self._connections.leave_to_parent()
+        self._handover.leave_to_parent()
+        self._engine.leave_to_parent(leave)
 
     def _info(self) -> WorkerInfo:
         return WorkerInfo(self._assignment.slot, os.getpid(), self._assignment.generation)

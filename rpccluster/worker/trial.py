@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gevent import monkey
 
+from rpccluster import system
 from rpccluster.config.schema import Options
 from rpccluster.launch import enter
 
@@ -12,6 +13,7 @@ __all__ = ["try_service"]
 
 def try_service(options: Options) -> None:
     """Patch this process and load the service of ``options``. Raises `ServiceNotLoaded`, `ServiceUnfit`, OSError."""
+    system.forget_what_is_ours()
     monkey.patch_all()
     from rpccluster.worker.dispatch import Registry
     from rpccluster.worker.loading import load_service

@@ -148,3 +148,17 @@ def test_taking_and_freeing_in_any_order_keeps_the_books(steps: list[int]) -> No
             board.free_row(step - 5)
             taken.discard(step - 5)
         assert board.rows_in_use == max(taken, default=-1) + 1
+
+
+def test_who_has_left_reads_and_writes_for_itself() -> None:
+    """In a forked child: views that it holds stay good, and change nothing for the others."""
+    scoreboard = Scoreboard(4)
+    row = scoreboard.row(scoreboard.take_row() or 0)
+    row[Cell.CALLS] = 7
+    pid = os.fork()
+    if pid == 0:
+        scoreboard.leave()
+        row[Cell.CALLS] += 1
+        os._exit(row[Cell.CALLS])
+    assert os.waitpid(pid, 0)[1] >> 8 == 1
+    assert row[Cell.CALLS] == 7

@@ -9,7 +9,7 @@ import os
 import selectors
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import pytest
@@ -54,7 +54,7 @@ class Pressed(System):
     def kill(self, pid: int, signum: int) -> None:
         self.killed.append((pid, signum))
 
-    def reap(self) -> list[Exit]:
+    def reap(self, leaders: Container[int] = ()) -> list[Exit]:
         ended, self.ended = self.ended, []
         return ended
 
