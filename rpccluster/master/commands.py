@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.ipc.messages import ReopenLogs
+from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import logger
 from rpccluster.master.cluster import Cluster
-from rpccluster.master.guard import Reserve
 from rpccluster.master.policy import Phase
 from rpccluster.master.reloading import Reloading
 from rpccluster.master.roster import Roster

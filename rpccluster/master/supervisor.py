@@ -14,13 +14,14 @@ from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Accept, DonorGone
 from rpccluster.ipc.messages import Retire as RetireOrder
+from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import escaped, logger, say
 from rpccluster.master import policy
 from rpccluster.master.broker import Broker
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.commands import Commands
 from rpccluster.master.daemonize import StartReport
-from rpccluster.master.guard import Guard, Reserve
+from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.holdings import Holdings
 from rpccluster.master.listeners import Listener
 from rpccluster.master.loop import Loop
@@ -63,7 +64,7 @@ class Supervisor:
         self._command = command
         self._report = report
         system.make_room_for(MOST_DESCRIPTORS)
-        self._reserve = Reserve()
+        self._reserve = Reserve(DESCRIPTORS_KEPT_BACK)
         self._guard = Guard(operating_system.monotonic)
         self._loop = Loop(self._guard)
         self._holdings = Holdings(self._loop, pidfile, control, cluster.listeners, is_owner=inheritance is None)

@@ -20,6 +20,7 @@ from gevent.monkey import get_original
 from rpccluster.errors import ProtocolError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
+from rpccluster.ipc.reserve import Reserve
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
@@ -27,7 +28,6 @@ from rpccluster.worker.connection import Connection
 from rpccluster.worker.connections import Connections
 from rpccluster.worker.engine import Engine
 from rpccluster.worker.given import Given
-from rpccluster.worker.spare import Spare
 
 __all__ = ["Handover"]
 
@@ -45,7 +45,7 @@ class Handover:
         self, loop: Any, channel: Channel, connections: Connections, engine: Engine, row: Row, serial: int
     ) -> None:
         self._loop = loop
-        self._spare = Spare(2)  # for the loop's epoll set, and for one memory file
+        self._reserve = Reserve(2)  # for the loop's epoll set, and for one memory file
         self._limits = connections.limits
         self._channel = channel
         self._connections = connections
@@ -78,7 +78,7 @@ class Handover:
     def stop(self) -> None:
         """Adopt nothing any more: this worker ends, and what it has not read goes to another."""
         self._reader.stop()
-        self._spare.close()
+        self._reserve.close()
 
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the connections that are not announced yet. Nobody else has them in hand."""
@@ -98,7 +98,7 @@ class Handover:
     def _release(self, number: int, number_bytes: int) -> None:
         given, error = 0, None
         try:
-            with self._spare.lent(), _epoll_of(self._loop) as epoll:  # first, since it takes a descriptor
+            with self._reserve.lent(), _epoll_of(self._loop) as epoll:  # first, since it takes a descriptor
                 given, error = self._give_some(self._choose(number), number_bytes, epoll)
         except OSError as none_left:
             error = none_left

@@ -17,8 +17,9 @@ import pytest
 from rpccluster.config import Options
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import Accept
+from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import LogFiles
-from rpccluster.master.guard import Guard, Reserve
+from rpccluster.master.guard import Guard
 from rpccluster.master.loop import Loop
 from rpccluster.master.roster import Roster
 from rpccluster.master.succession import Succession

@@ -363,7 +363,7 @@ def test_without_any_descriptor_nothing_is_touched(
     peer = worker.connect()
     peer.send(msgpack.packb([0, 1, "wait", ["gate"]]) + msgpack.packb([0, 2, "echo", ["waits"]]))
     until(lambda: worker.service.began, "it runs")
-    worker.handover._spare.close()
+    worker.handover._reserve.close()
     with descriptors_left(0):
         said = worker.release()
     assert said == [(Released(0), [])]
