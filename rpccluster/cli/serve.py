@@ -108,7 +108,7 @@ def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | Non
 def _open_sockets(options: Options, inheritance: Inheritance | None) -> tuple[list[Listener], Listener | None]:
     """The listeners and that of the control socket. Raises `StartError` with every fault; then none was opened."""
     inherited = inheritance.listeners if inheritance else []
-    held = [*inherited, inheritance.control] if inheritance else []
+    held = inheritance.sockets() if inheritance else []
     listeners: list[Listener] = []
     control = None
     faults: list[str] = []
@@ -123,7 +123,6 @@ def _open_sockets(options: Options, inheritance: Inheritance | None) -> tuple[li
     if faults:
         close_listeners([each for each in (*listeners, control) if each and each not in held], is_last=True)
         raise StartError("\n".join(faults))
-    close_listeners([listener for listener in inherited if listener not in listeners], is_last=False)
     return listeners, control
 
 

@@ -67,7 +67,7 @@ class Supervisor:
         self._reserve = Reserve(DESCRIPTORS_KEPT_BACK)
         self._guard = Guard(operating_system.monotonic)
         self._loop = Loop(self._guard)
-        self._holdings = Holdings(self._loop, pidfile, control, cluster.listeners, is_owner=inheritance is None)
+        self._holdings = Holdings(self._loop, pidfile, control, cluster.listeners, inheritance)
         self._signals = SignalInbox()
         self._loop.watch(self._signals, self._signals.drain)
         self._cluster = cluster

@@ -68,6 +68,10 @@ class Inheritance:
     control: Listener | None = None
     pidfile: Pidfile | None = None
 
+    def sockets(self) -> list[Listener]:
+        """The listeners, that of the control socket among them."""
+        return [*self.listeners, *([self.control] if self.control else [])]
+
     @classmethod
     def from_environment(cls) -> Inheritance | None:
         """What the environment names, None if this is no upgrade. Raises `StartError` if it makes no sense."""

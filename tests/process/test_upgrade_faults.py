@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
+from pathlib import Path
 
-from rpccluster.testing import RunningCluster, is_alive, wait_until
+from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
 
 # Ends the new master in the moment in which it has said that its workers serve.
 DIES_AFTER_SERVING = """
@@ -42,3 +45,64 @@ def test_a_new_master_that_dies_before_it_has_taken_over_changes_nothing(cluster
         assert running.run("upgrade").returncode == 0
         wait_until(lambda: not is_alive(before["master"]["pid"]))
         assert client.call("sum", 1, 2) == 3
+
+
+def _is_locked(pidfile: Path) -> bool:
+    with open(pidfile) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _move(running: RunningCluster, folder: Path) -> None:
+    """Name other paths in the configuration, and keep the TCP address."""
+    folder.mkdir()
+    running.write_config(
+        bind=f"{running.address}, unix://{folder}/also.sock",
+        unix_socket=folder / "service.sock",
+        pidfile=folder / "cluster.pid",
+        control_socket=folder / "control.sock",
+    )
+
+
+def test_paths_that_an_upgrade_changes_are_given_up_whole(make_cluster):
+    """pidfile, control socket and Unix addresses: the new master has its own, of the old ones nothing is left."""
+    running: RunningCluster = make_cluster()
+    running.write_config(unix_socket=running.folder / "service.sock")
+    running.start()
+    old, former, new = running.master_pid, running.folder, running.folder / "moved"
+    with running.client() as client:
+        _move(running, new)
+        os.kill(old, signal.SIGUSR2)
+        wait_until(lambda: not is_alive(old))
+        assert client.call("sum", 1, 2) == 3
+    status = running.wait_ready()["master"]
+    assert status["listeners"][1:] == [f"unix://{new}/also.sock", f"unix://{new}/service.sock"]
+    assert (new / "cluster.pid").read_text() == f"{status['pid']}\n"
+    assert (former / "cluster.pid").read_text() == ""
+    assert not _is_locked(former / "cluster.pid")
+    assert not (former / "service.sock").exists()
+    assert not (former / "control.sock").exists()
+    assert running.run("stop").returncode == 0
+    assert running.left_behind() == []
+
+
+def test_an_upgrade_that_fails_leaves_nothing_at_its_new_paths(make_cluster):
+    """And the old master has all that it had."""
+    running: RunningCluster = make_cluster()
+    running.write_config(unix_socket=running.folder / "service.sock")
+    running.start()
+    old, former, new = running.master_pid, dict(running.options), running.folder / "moved"
+    _move(running, new)
+    running.write_config(service="rpccluster.demo:Nothing")
+    os.kill(old, signal.SIGUSR2)
+    running.wait_log("Upgrade failed, nothing has changed")
+    assert [path for path in new.iterdir() if path.is_socket()] == []
+    assert (new / "cluster.pid").read_text() == ""
+    running.write_config(**former)
+    assert running.status()["master"]["pid"] == old
+    assert _is_locked(running.folder / "cluster.pid")
+    for address in running.status()["master"]["listeners"]:
+        assert call_once(address, "sum", 1, 2) == 3
