@@ -6,7 +6,9 @@ import enum
 
 from rpccluster.errors import IllegalTransition
 
-__all__ = ["Event", "State", "next_state"]
+__all__ = ["EXIT_CRASHED", "Event", "State", "next_state"]
+
+EXIT_CRASHED = 1  # the exit code of a worker that something was thrown into
 
 
 class State(enum.Enum):
@@ -37,6 +39,8 @@ _TABLE = {
     (State.RETIRING, Event.MUST_RETIRE): State.RETIRING,  # a stop of the cluster overtakes a recycling
     (State.RETIRING, Event.MAY_ACCEPT): State.RETIRING,  # sent before the master knew
     (State.RETIRING, Event.FINISHED): State.GONE,
+    (State.GONE, Event.MUST_RETIRE): State.GONE,  # while the service's last hook runs
+    (State.GONE, Event.MAY_ACCEPT): State.GONE,
 }
 
 

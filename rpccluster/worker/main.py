@@ -28,11 +28,11 @@ from rpccluster.log import escaped, logger, set_up_logging
 from rpccluster.privileges import become, identity_of
 from rpccluster.worker.dispatch import error_text
 from rpccluster.worker.forks import Forks
+from rpccluster.worker.lifecycle import EXIT_CRASHED
 
 __all__ = ["EXIT_BOOT_FAILED", "run"]
 
 EXIT_BOOT_FAILED = 3
-EXIT_CRASHED = 1
 
 # A pkill by name hits workers, too; what these signals mean reaches them through the master.
 _IGNORED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)

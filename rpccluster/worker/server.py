@@ -33,7 +33,7 @@ from rpccluster.worker.engine import Engine
 from rpccluster.worker.forks import leave
 from rpccluster.worker.freed_memory import FreedMemory
 from rpccluster.worker.handover import Handover
-from rpccluster.worker.lifecycle import Event, State, next_state
+from rpccluster.worker.lifecycle import EXIT_CRASHED, Event, State, next_state
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.time_limit import bound
 
@@ -42,6 +42,9 @@ __all__ = ["BEAT_SECONDS", "Server"]
 BEAT_SECONDS = 0.5
 LOOK_SECONDS = 0.02  # how often a retiring worker looks whether it has finished
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
+
+EARLY_SECONDS = 5.0  # after which the end of a worker is no sign that workers die in a loop
+MOST_FAILURES = 10  # of the main greenlet, before the worker ends by them
 
 KEPT_BYTES = 32 << 20
 RESERVED_DESCRIPTORS = 64  # for the service, the loop, the log: connections never take these
@@ -126,13 +129,29 @@ class Server:
             gc.set_threshold(*GC_THRESHOLDS)
         self._step(Event.BOOTED)
         self._channel.send(Ready(self._registry.names))
-        self._finished.wait()
+        code = self._wait_for_the_end()
         if isinstance(self._service, Service):
             self._service.worker_stopping(self._info())
-        return 0
+        return code
+
+    def _wait_for_the_end(self) -> int:
+        """Returns the exit code. What is thrown into this greenlet ends no connection: they go to a successor first."""
+        begun, failures = time.monotonic(), 0
+        while not self._finished.is_set():
+            try:
+                self._finished.wait()
+            except BaseException:
+                failures += 1
+                if self._state is State.GONE or failures > MOST_FAILURES:
+                    raise
+                logger.critical("Worker crashed; it serves on until it has a successor", exc_info=True)
+                # not at once after the start: each successor may do the same
+                self._after(max(0.0, begun + EARLY_SECONDS - time.monotonic()), self._ask_to_retire, "it has crashed")
+        return EXIT_CRASHED if failures else 0
 
     def leave_to_parent(self) -> None:
         """In a child that the service has forked: let go of the connections, and of the engine's queue."""
+        self._state = State.GONE
         self._connections.leave_to_parent()
         self._handover.leave_to_parent()
         self._engine.leave_to_parent(leave)
@@ -194,18 +213,23 @@ class Server:
 
     def _on_term(self) -> None:
         """Ask to be replaced, unless the master stops the whole cluster just now."""
-        wait = self._loop.timer(TERM_WAIT_SECONDS)
-        wait.start(self._ask_to_retire)
-        self._watchers.append(wait)
+        self._after(TERM_WAIT_SECONDS, self._ask_to_retire, "SIGTERM")
 
-    def _ask_to_retire(self) -> None:
-        if self._state is not State.RETIRING:
-            self._channel.send(WantsToRetire("SIGTERM"))
+    def _after(self, seconds: float, do: Callable[..., object], *arguments: Any) -> None:
+        timer = self._loop.timer(seconds)
+        timer.start(do, *arguments)
+        self._watchers.append(timer)
+
+    def _ask_to_retire(self, reason: str) -> None:
+        if self._state not in (State.RETIRING, State.GONE):
+            self._channel.send(WantsToRetire(reason))
 
     # -- the end
 
     def _retire(self, order: Retire) -> None:
         self._step(Event.MUST_RETIRE)
+        if self._state is State.GONE:  # it waits for the service's last hook alone
+            return
         self._retired_at = self._retired_at or time.monotonic()
         logger.info("Worker retiring (pid: %d)", os.getpid())
         system.set_title(f"{self._assignment.title} (retiring)")
