@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def run_script(script: str, arguments: list[str]) -> None:
 
 
 def _environment_or_exit(extra: str, python: str | None) -> Path:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent may ignore it: then pip would seem to succeed, always
     try:
         return environment(extra, python)
     except KeyboardInterrupt:

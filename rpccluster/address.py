@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Union
 
 from rpccluster.errors import AddressError
 
-__all__ = ["Address", "TCPAddress", "UnixAddress", "parse_address", "unix_address"]
+__all__ = ["Address", "TCPAddress", "UnixAddress", "native_path", "parse_address", "unix_address"]
 
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:/\s]+):(?P<port>[0-9]{1,5})\Z")
 _UNIX_PATH_BYTES = 107  # sun_path holds 108 with its NUL: unix(7)
@@ -67,6 +68,18 @@ def unix_address(path: str) -> UnixAddress:
     """The address of a plain ``path``. Raises `AddressError` where the kernel could not hold it."""
     if "\0" in path:
         raise AddressError(f"found the path {path!r}, expected one without NUL")
-    if len(path.encode("utf-8", "surrogateescape")) > _UNIX_PATH_BYTES:
+    try:
+        native = native_path(path)
+    except UnicodeEncodeError:
+        raise AddressError(f"found the path {path!r}, expected one that can be encoded") from None
+    if len(os.fsencode(native)) > _UNIX_PATH_BYTES:
         raise AddressError(f"found the path {path!r}, expected at most {_UNIX_PATH_BYTES} bytes")
-    return UnixAddress(path)
+    return UnixAddress(native)
+
+
+def native_path(path: str) -> str:
+    """``path`` as this process's file system functions take it. Raises UnicodeEncodeError for a lone surrogate.
+
+    Names of files are UTF-8, whatever the locale: under ``LANG=C`` without the UTF-8 mode Python takes ASCII alone.
+    """
+    return os.fsdecode(path.encode("utf-8", "surrogateescape"))

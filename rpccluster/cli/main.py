@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 
 import click
@@ -18,6 +20,7 @@ for command in (call.call, *control.COMMANDS):
 
 def main() -> None:
     """The console script."""
+    _settle_in()
     try:
         cli(prog_name="rpccluster")
     except ConfigError as error:
@@ -26,3 +29,11 @@ def main() -> None:
     except StartError as error:
         click.echo("\n".join(f"rpccluster: {line}" for line in str(error).splitlines()), err=True)
         sys.exit(error.exit_code)
+
+
+def _settle_in() -> None:
+    """Undo what this process was started with and could not live with."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent may ignore it: then no child can be waited for
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale that lacks a character must not end us

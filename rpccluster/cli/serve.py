@@ -11,10 +11,10 @@ from functools import partial
 
 from rpccluster import system
 from rpccluster.config import Configuration, Machine, Options, Sources, load
-from rpccluster.errors import StartError
+from rpccluster.errors import EXIT_FAULT, StartError
 from rpccluster.ipc.assignment import Assignment
 from rpccluster.launch import enter
-from rpccluster.log import logger, say, set_up_logging
+from rpccluster.log import LogFiles, logger, say, set_up_logging
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.daemonize import StartReport, daemonize
 from rpccluster.master.listeners import Listener, close_listeners, open_control_listener, open_listeners
@@ -37,18 +37,22 @@ def serve(sources: Sources, arguments: list[str]) -> int:
     report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
     try:
         supervisor = _assemble(configuration, command, report, inheritance)
-    except StartError as error:
+    except (StartError, OSError) as error:
+        exit_code = error.exit_code if isinstance(error, StartError) else EXIT_FAULT
         for line in str(error).splitlines():
             say(f"rpccluster: {line}")
-        report.send(error.exit_code)
-        return error.exit_code
+        report.send(exit_code)
+        return exit_code
     return supervisor.run()
 
 
 def _assemble(
     configuration: Configuration, command: CommandLine, report: StartReport, inheritance: Inheritance | None
 ) -> Supervisor:
-    """Take everything that a master holds, the pidfile's lock first. Raises `StartError` with nothing left behind."""
+    """Take everything that a master holds, the pidfile's lock first.
+
+    Raises `StartError`, or whatever else went wrong, with nothing left behind.
+    """
     options = configuration.options
     with contextlib.ExitStack() as undo:
         pidfile = _pidfile(options, inheritance)
@@ -57,8 +61,24 @@ def _assemble(
         logs = open_logs(options)
         set_up_logging(logs, options.log_level)
         listeners, control = _open_sockets(options, inheritance)
+        if inheritance is None:
+            undo.callback(close_listeners, [*listeners, control] if control else listeners, is_last=True)
+        supervisor = _make_supervisor(configuration, command, report, inheritance, pidfile, logs, listeners, control)
         undo.pop_all()
-    import rpccluster.worker.preloaded  # late: no fault above needs it
+    return supervisor
+
+
+def _make_supervisor(
+    configuration: Configuration,
+    command: CommandLine,
+    report: StartReport,
+    inheritance: Inheritance | None,
+    pidfile: Pidfile | None,
+    logs: LogFiles,
+    listeners: list[Listener],
+    control: Listener | None,
+) -> Supervisor:
+    import rpccluster.worker.preloaded  # late: no fault before this needs it
 
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()

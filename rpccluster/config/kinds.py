@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from rpccluster.address import Address, parse_address
+from rpccluster.address import Address, native_path, parse_address
 from rpccluster.config.cpulist import CPUChoice
 from rpccluster.errors import AddressError
 
@@ -215,7 +215,7 @@ def _write_items(values: tuple[object, ...]) -> str:
 
 
 def _anchor(path: str, start_folder: str) -> str:
-    return os.path.normpath(os.path.join(start_folder, path)) if path else ""
+    return os.path.normpath(os.path.join(start_folder, native_path(path))) if path else ""
 
 
 def _anchor_folders(paths: tuple[str, ...], start_folder: str) -> tuple[str, ...]:

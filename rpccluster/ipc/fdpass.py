@@ -52,10 +52,13 @@ def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     return data, descriptors
 
 
-def memory_file(data: bytes) -> int:
-    """A descriptor of a file in memory that holds ``data``. Raises OSError, and leaves none open then."""
+def memory_file(data: bytes = b"", name: str = "message") -> int:
+    """A descriptor of a file in memory that holds ``data``; ``name`` is shown in /proc.
+
+    Raises OSError, and leaves none open then.
+    """
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("rpccluster-message", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create(f"rpccluster-{name}", os.MFD_CLOEXEC)
     else:  # an older PyPy
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())

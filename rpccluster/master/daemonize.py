@@ -52,7 +52,17 @@ def daemonize() -> StartReport:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    _close_what_it_was_born_with()
     return StartReport(write_end)
+
+
+def _close_what_it_was_born_with() -> None:
+    """A pipe whose end somebody waits for, or a lock. All that Python opens itself is not inheritable, so what is
+    came through an exec, from whoever started us."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the listing has gone
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                os.close(int(name))
 
 
 def _wait_and_exit(read_end: int) -> None:

@@ -12,13 +12,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from tempfile import TemporaryFile
 from typing import Callable
 
 from rpccluster import system
 from rpccluster.config.schema import Options
 from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import Message
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
@@ -57,7 +57,7 @@ class Roster:
         self._serial = first_serial - 1
         self._close_in_child = close_in_child
         self._scoreboard = Scoreboard(MOST_ROWS)
-        self._lock = TemporaryFile(prefix="rpccluster-accept-lock-")
+        self._lock = memory_file(name="accept-lock")  # no folder need be writable
         self.workers: list[WorkerHandle] = []
 
     @property
@@ -130,7 +130,7 @@ class Roster:
             channel=channel,
             connections=connections,
             listeners=[listener.socket for listener in listeners],
-            accept_lock=self._lock.fileno(),
+            accept_lock=self._lock,
             master_pid=self._system.getpid(),
             logs=logs,
         )

@@ -119,6 +119,16 @@ class Supervisor:
 
     def run(self) -> int:
         """Run the cluster until it ends. Returns the exit code."""
+        try:
+            self._begin()
+        except BaseException:  # a fault of ours, or of the system
+            self._holdings.give_back()
+            raise
+        while self._exit_code is None:
+            self._turn()
+        return self._close(self._exit_code)
+
+    def _begin(self) -> None:
         cluster = self._cluster
         system.set_title(cluster.title)
         if self._heir is None:
@@ -128,9 +138,6 @@ class Supervisor:
         cluster.number_workers = cluster.options.number_workers
         for slot in range(cluster.number_workers):
             self._spawn(policy.Spawn(slot, cluster.generation))
-        while self._exit_code is None:
-            self._turn()
-        return self._close(self._exit_code)
 
     def _turn(self) -> None:
         """Whatever fails in one part, under pressure or by a fault of ours, the others go on."""

@@ -142,6 +142,17 @@ def lock_held_by_another(file):
         os.close(write_end)
 
 
+def test_a_lock_that_cannot_be_had_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
+    """It is no lock that another holds: that is told, once, and connections are taken all the same."""
+    lock = AcceptLock(os.open("/", os.O_PATH))
+    for _ in range(3):
+        with lock.tried() as is_held:
+            assert is_held
+    assert [record.getMessage() for record in caplog.records] == [
+        "Accepting without the accept lock: [Errno 9] Bad file descriptor"
+    ]
+
+
 def test_without_a_lock_it_accepts_whenever_it_can(rig):
     """``accept_lock = false``: nobody's turn matters."""
     alone = rig(0, 0)
