@@ -83,6 +83,10 @@ class Series:
         values = self.values(peer, metric)
         return median(values) if values else None
 
+    def pair_ratios(self, peer: str, other: str, metric: str) -> list[float]:
+        """The peer's figure divided by another's, round by round."""
+        return [own / others for own, others in zip(self.values(peer, metric), self.values(other, metric)) if others]
+
     def ratio(self, peer: str, other: str, metric: str) -> float | None:
         """The peer's best divided by another's; None if one is missing."""
         own, others = self.best(peer, metric), self.best(other, metric)

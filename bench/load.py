@@ -96,10 +96,15 @@ def opened(
     seconds: float,
     cpus: set[int],
     python: str = sys.executable,
+    folder: str = "",
 ) -> Iterator[Load]:
-    """A load with its connections open and one call done on each; closed and ended afterwards. Raises `BenchError`."""
+    """A load with its connections open and one call done on each; closed and ended afterwards. Raises `BenchError`.
+
+    A client in Python runs in ``folder``, whose package it takes.
+    """
     arguments = ["--port", str(port), "--connections", str(connections), "--seconds", str(seconds)]
     if peer_load in ("rpc", "http"):
+        folder = ""
         command = [str(build("load")), *arguments, "--protocol", peer_load]
         for call in calls:
             command += ["--call", _option(call, encoding)]
@@ -107,7 +112,7 @@ def opened(
         command = [python, "-m", f"bench.loads.{peer_load}", *arguments]
         command += ["--method", calls[0].method, "--slots", str(calls[0].slots)]
     pipe = subprocess.PIPE
-    process = processes.start(command, cpus, stdin=pipe, stdout=pipe, stderr=pipe)
+    process = processes.start(command, cpus, folder, stdin=pipe, stdout=pipe, stderr=pipe)
     try:
         yield Load(process, seconds)
         _stream(process.stdin).close()

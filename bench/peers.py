@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["PEERS", "RPCCLUSTER", "Peer", "choose", "client", "with_workers"]
+__all__ = ["BEFORE", "PEERS", "RPCCLUSTER", "Peer", "build_in", "choose", "client", "with_workers"]
+
+BEFORE = "before"  # another build of this project
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,8 @@ class Peer:
 
     ``command`` may name ``{python}``, ``{old_python}``, ``{floor}`` and ``{config}``. ``load`` is who calls it:
     ``rpc`` or ``http`` for the generator in C, else a module of `bench.loads`, run by ``load_python``. ``encoding``
-    is ``msgpack``, ``old-msgpack`` (before str and bin were told apart) or ``json``.
+    is ``msgpack``, ``old-msgpack`` (before str and bin were told apart) or ``json``. ``folder`` is the checkout that
+    its server or its load runs in; empty for this one.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Peer:
     workers: int = 1
     config: str = ""
     packages: tuple[str, ...] = ()
+    folder: str = ""
 
     @property
     def has_fast_load(self) -> bool:
@@ -115,12 +119,19 @@ def choose(names: str) -> tuple[Peer, ...]:
     return tuple(peer for peer in PEERS.values() if not wanted or peer.name in wanted)
 
 
+def build_in(folder: str) -> Peer:
+    """The same daemon from another checkout of this project, which has an environment of its own."""
+    command = (f"{folder}/bin/rpccluster", *RPCCLUSTER.command[1:])
+    return replace(RPCCLUSTER, name=BEFORE, what=f"the build in {folder}", command=command, folder=folder)
+
+
 def with_workers(workers: int) -> Peer:
     """This project's daemon with that many workers."""
     noun = "worker" if workers == 1 else "workers"
     return replace(RPCCLUSTER, name=f"rpccluster, {workers} {noun}", workers=workers)
 
 
-def client(name: str, load: str, server: str = "rpccluster", python: str = "{python}") -> Peer:
-    """A client to measure, on the server of one of the peers."""
-    return replace(PEERS[server], name=name, load=load, load_python=python)
+def client(name: str, load: str, server: str = "rpccluster", python: str = "{python}", folder: str = "") -> Peer:
+    """A client to measure, on the server of one of the peers; in another checkout, with its environment."""
+    python = f"{folder}/.venv/bin/python" if folder else python
+    return replace(PEERS[server], name=name, load=load, load_python=python, folder=folder)

@@ -52,8 +52,11 @@ def busy_seconds(cpus: Iterable[int]) -> float:
     return sum(sum(times[cpu]) - times[cpu].idle - times[cpu].iowait - times[cpu].guest for cpu in cpus)
 
 
-def start(command: Sequence[str], cpus: Iterable[int], **pipes: object) -> subprocess.Popen[str]:
-    """Start a process that runs on these CPUs alone and is told to end when this one dies."""
+def start(command: Sequence[str], cpus: Iterable[int], folder: str = "", **pipes: object) -> subprocess.Popen[str]:
+    """Start a process that runs on these CPUs alone and is told to end when this one dies.
+
+    ``folder`` is the checkout that it runs in; empty for this one.
+    """
     wanted = sorted(cpus)
 
     def settle() -> None:
@@ -64,7 +67,7 @@ def start(command: Sequence[str], cpus: Iterable[int], **pipes: object) -> subpr
 
     try:
         return subprocess.Popen(  # type: ignore[call-overload]
-            command, cwd=CHECKOUT, text=True, start_new_session=True, preexec_fn=settle, **pipes
+            command, cwd=folder or CHECKOUT, text=True, start_new_session=True, preexec_fn=settle, **pipes
         )
     except OSError as error:
         raise BenchError(f"cannot start {command[0]}: {error}") from error
@@ -98,7 +101,8 @@ class Server:
         self._log = log
         self._workers: list[psutil.Process] = []
         with open(log, "w") as output:
-            self._process = start(command, cpus, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            pipes = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            self._process = start(command, cpus, peer.folder, **pipes)
         try:
             self._await(self._has_workers, "did not start its workers")
             self.port = self._await(self._find_port, "did not say where it listens")

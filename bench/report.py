@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.figures import METRICS, Results, Series, median
-from bench.peers import PEERS
+from bench.peers import BEFORE, PEERS, RPCCLUSTER
 from bench.scenarios.variant import Variant
 from bench.targets import judge
 
@@ -45,7 +45,18 @@ def variant_table(variant: Variant, series: Series) -> str:
     ]
     failures = [f"{peer} was not measured: {reason}" for peer, reason in series.failures.items()]
     parts = [f"### {variant.name}: {variant.title}", table(header, rows) if rows else "nobody was measured"]
-    return "\n\n".join([*parts, *failures, *_disturbance(series)])
+    return "\n\n".join([*parts, *_pairs(variant, series), *failures, *_disturbance(series)])
+
+
+def _pairs(variant: Variant, series: Series) -> list[str]:
+    """This build beside another, pair by pair."""
+    told = []
+    for metric in variant.columns:
+        ratios = series.pair_ratios(RPCCLUSTER.name, BEFORE, metric)
+        if ratios:
+            spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+            told.append(f"{METRICS[metric].label} {median(ratios):.3f} ({spread}, {len(ratios)} pairs)")
+    return [f"{RPCCLUSTER.name} ÷ {BEFORE}, medians: {'; '.join(told)}"] if told else []
 
 
 def _disturbance(series: Series) -> list[str]:

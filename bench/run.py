@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from bench.build import PROGRAMS, build
 from bench.errors import BenchError
 from bench.figures import Results
 from bench.machine import describe
-from bench.peers import PEERS, Peer, choose
+from bench.peers import PEERS, Peer, build_in, choose
 from bench.scenarios import SCENARIOS, Effort, Variant
 from bench.stage import Cores, Stage
 from bench.targets import judge
@@ -47,6 +48,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = ", ".join(SCENARIOS)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"some of {names}; default: all")
     parser.add_argument("--peers", type=choose, default=choose(""), help=f"comma-separated: {', '.join(PEERS)}")
+    parser.add_argument("--against", metavar="FOLDER", help="pair with the build in another checkout, round by round")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (5)")
     parser.add_argument("--seconds", type=float, help="of each run (1)")
     parser.add_argument("--quick", action="store_true", help="one short round, under a minute in all")
@@ -58,6 +60,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"found the scenario {name!r}, expected some of {names}")
     default = _QUICK if options.quick else Effort()
     options.effort = Effort(options.rounds or default.rounds, options.seconds or default.seconds)
+    if options.against:
+        folder = os.path.abspath(options.against)
+        if not os.access(f"{folder}/.venv/bin/python", os.X_OK):
+            parser.error(f"found no .venv in {folder}, expected a checkout in which bin/rpccluster has been run")
+        options.peers = (*options.peers, build_in(folder))
     options.scenarios = [name for name in SCENARIOS if not options.scenarios or name in options.scenarios]
     return options
 
@@ -80,11 +87,11 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 def _run_variant(variant: Variant, effort: Effort, results: Results) -> None:
-    """Peer after peer in each round, so that what disturbs the machine disturbs them alike."""
+    """Peer after peer in each round, and back in the next, so that what disturbs the machine disturbs them alike."""
     series = results.of(variant.name)
     rounds = min(effort.rounds, variant.most_rounds)
     for number in range(rounds):
-        for peer in variant.peers:
+        for peer in variant.peers[:: -1 if number % 2 else 1]:
             _say(f"{variant.name}, round {number + 1} of {rounds}: {peer.name}")
             for _ in range(variant.repeats):
                 if peer.name not in series.failures:

@@ -132,7 +132,9 @@ class Stage(contextlib.ExitStack):
         """A load on the peer's server, its connections open, on the cores that are the load's."""
         cpus = self.cores.load(peer.workers)
         python = peer.load_python.format(**_substitutes(peer.load_python, peer, BUILT))
-        return opened(peer.load, peer.encoding, server.port, calls, connections, seconds, cpus, python)
+        return opened(
+            peer.load, peer.encoding, server.port, calls, connections, seconds, cpus, python, folder=peer.folder
+        )
 
 
 def _served(peer: Peer) -> _Served:
@@ -152,7 +154,8 @@ def _substitutes(part: str, peer: Peer, stem: Path) -> dict[str, str]:
 
 
 def _write_config(peer: Peer, path: Path) -> str:
-    values = {"service": "bench.service:Bench", "checkout": str(CHECKOUT).replace("%", "%%"), "workers": peer.workers}
+    checkout = (peer.folder or str(CHECKOUT)).replace("%", "%%")
+    values = {"service": "bench.service:Bench", "checkout": checkout, "workers": peer.workers}
     path.write_text(peer.config.format(**values))
     return str(path)
 

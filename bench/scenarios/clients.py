@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.figures import Sample
 from bench.load import Call
-from bench.peers import Peer, client
+from bench.peers import BEFORE, Peer, client
 from bench.scenarios.calls import figures_of
 from bench.scenarios.variant import Effort, Variant
 from bench.stage import Stage
@@ -30,6 +30,9 @@ _ON_ASYNCIO = (_BARE_AIO, _OUR_AIO, _GRPCIO_AIO)
 def clients(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:
     """One call at a time, many together, and on asyncio; rpccluster serves, but zerorpc's and grpcio's own servers."""
     names = {peer.name for peer in peers}
+    before = [peer.folder for peer in peers if peer.name == BEFORE]
+    blocking = (*_BLOCKING, *(client(BEFORE, "client_load", folder=folder) for folder in before))
+    on_asyncio = (*_ON_ASYNCIO, *(client(BEFORE, "aio_load", folder=folder) for folder in before))
 
     def variant(name: str, title: str, chosen: tuple[Peer, ...], slots: int) -> Variant:
         def sample(peer: Peer) -> Sample:
@@ -41,8 +44,8 @@ def clients(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Varia
         return Variant(name, f"sum(1, 2): {title}", able, sample, _COLUMNS, "calls_per_second")
 
     return [
-        variant("client", "clients that block, one call at a time", _BLOCKING, 1),
-        variant("client batch", f"{_TOGETHER} calls together, as each client does it", _BLOCKING, _TOGETHER),
-        variant("client aio", "clients on asyncio, one call at a time", _ON_ASYNCIO, 1),
-        variant("client aio 16", "clients on asyncio, 16 tasks that call", _ON_ASYNCIO, 16),
+        variant("client", "clients that block, one call at a time", blocking, 1),
+        variant("client batch", f"{_TOGETHER} calls together, as each client does it", blocking, _TOGETHER),
+        variant("client aio", "clients on asyncio, one call at a time", on_asyncio, 1),
+        variant("client aio 16", "clients on asyncio, 16 tasks that call", on_asyncio, 16),
     ]

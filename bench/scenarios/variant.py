@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bench.figures import Sample
-from bench.peers import Peer
+from bench.peers import BEFORE, RPCCLUSTER, Peer
 
 __all__ = ["Effort", "Variant", "only"]
 
@@ -38,5 +38,6 @@ class Variant:
 
 
 def only(peers: Iterable[Peer], *names: str) -> tuple[Peer, ...]:
-    """Those of the peers that have one of the names."""
-    return tuple(peer for peer in peers if peer.name in names)
+    """Those of the peers that have one of the names; another build of this project counts as this one."""
+    wanted = {*names, BEFORE} if RPCCLUSTER.name in names else {*names}
+    return tuple(peer for peer in peers if peer.name in wanted)

@@ -7,10 +7,11 @@ import json
 import pytest
 
 from bench.figures import METRICS, Results, Series, best
-from bench.peers import PEERS, choose, with_workers
+from bench.peers import PEERS, build_in, choose, client, with_workers
 from bench.report import as_json, as_text, table, variant_table
 from bench.run import main
 from bench.scenarios import SCENARIOS, Effort, Variant
+from bench.scenarios.variant import only
 from bench.scenarios.workers import free_share
 from bench.stage import Cores, Stage
 from bench.targets import TARGETS, judge
@@ -167,3 +168,20 @@ def test_an_unknown_scenario_is_a_usage_error(capsys: pytest.CaptureFixture[str]
         main(["nothing"])
     assert caught.value.code == 2
     assert "expected some of one, depth1" in capsys.readouterr().err
+
+
+def test_two_builds_are_compared_pair_by_pair() -> None:
+    """What disturbs a round disturbs both; the median of the ratios, and their spread, are told."""
+    series = series_of(rpccluster=[2.0, 9.0, 3.0], before=[2.0, 10.0, 2.0])
+    assert series.pair_ratios("rpccluster", "before", "cpu_us") == [1.0, 0.9, 1.5]
+    assert "rpccluster ÷ before, medians:" in variant_table(variant_of("rpccluster"), series)
+    assert "CPU µs/call 1.000 (0.900 to 1.500, 3 pairs)" in variant_table(variant_of("rpccluster"), series)
+
+
+def test_another_build_runs_in_its_own_checkout() -> None:
+    """Its server, and its client; whoever chooses this project chooses it, too."""
+    before = build_in("/there")
+    assert before.command[0] == "/there/bin/rpccluster"
+    assert client("before", "client_load", folder="/there").load_python == "/there/.venv/bin/python"
+    assert only((before,), "floor", "rpccluster") == (before,)
+    assert only((before,), "floor") == ()
