@@ -174,4 +174,4 @@ class Lost(ConnectionLost):
 
 
 class NotSent(ConnectionLost):
-    """The call certainly did not run: nothing of it left this process."""
+    """The call certainly did not run: nothing of it left this process, or the server says that it did not read it."""

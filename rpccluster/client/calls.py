@@ -8,6 +8,7 @@ ended calls are handed back. A call's states, and the events that end it:
             ── expire(), forget() ────────────────────────→ ABANDONED   its msgid stays taken until the late reply came
             ── cut(), its first byte was handed over ─────→ LOST        it may have run
             ── cut(), it was not ────────────────────────→ NOT_SENT    it certainly did not run
+            ── cut_unread(), the server has not read it ──→ NOT_SENT    likewise
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgpack
 
 from rpccluster.client.dialect import DIALECT, Dialect
 from rpccluster.errors import CallTimeout, Lost, NotSent, ProtocolError
+from rpccluster.protocol.closing import closing_request, due_of
 from rpccluster.protocol.codec import DECODE_ERRORS
 from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, to_message
 
@@ -97,6 +99,8 @@ class Calls:
         msgids: int = _MSGIDS,
     ) -> None:
         self.fault: ProtocolError | None = None
+        self.due: frozenset[int] | None = None  # the msgids the server will still answer, once it reads no more
+        self._closing_msgid: int | None = None
         self.dropped = 0  # replies that answered nobody
         self._table: dict[int, Call] = {}  # pending calls by msgid: who takes a call out of it ends it
         self._abandoned: set[int] = set()
@@ -142,6 +146,12 @@ class Calls:
             if msgid not in self._table and msgid not in self._abandoned:
                 return msgid
         raise OverflowError(f"all {self._msgids} msgids of the connection are taken by unanswered calls")
+
+    def closing_request(self) -> bytes:
+        """The bytes that ask the server to say when it reads no more; `due` is what it says. Ask once."""
+        self._closing_msgid = self.msgid = msgid = self._next_msgid()
+        self._abandoned.add(msgid)
+        return closing_request(msgid)
 
     def begin(self, call: Call, msgid: int, starts_at: int) -> None:
         """Make ``call`` the call of the request with ``msgid``; `cut` is told where the stream ended."""
@@ -211,7 +221,13 @@ class Calls:
             self.dropped += 1  # a server may send requests and notifications; nobody here serves them
             return
         _, msgid, error, value = message
-        call = self._table.pop(msgid, None) or self._claim_late(msgid)
+        call = self._table.pop(msgid, None)
+        if call is None and msgid == self._closing_msgid:
+            self._abandoned.discard(msgid)
+            self._closing_msgid = None
+            self.due = due_of(error, value)
+            return
+        call = call or self._claim_late(msgid)
         if call is not None:
             if error is not None:
                 call.error = self.to_error(error)
@@ -269,6 +285,16 @@ class Calls:
         self._abandoned.add(call.msgid)
         call.state = CallState.ABANDONED
         return True
+
+    def cut_unread(self, reason: str) -> list[Call]:
+        """End every call that is not `due`: the server has not read it. No more may begin."""
+        assert self.due is not None
+        ended = [call for msgid, call in list(self._table.items()) if msgid not in self.due]
+        for call in ended:
+            del self._table[call.msgid]
+            call.error = NotSent(f"{reason}; the call did not run")
+            call.state = CallState.NOT_SENT
+        return ended
 
     def cut(self, at: int, reason: str) -> list[Call]:
         """End every call: the stream is over, and only what starts before ``at`` was handed over, at least in part."""

@@ -165,6 +165,11 @@ class Connection(Stream):
             self._give_up(None, error)
             raise
 
+    def await_closing(self) -> None:
+        """Ask the server, once, to say when it reads no more. Raises `NotSent`."""
+        with self._lock:
+            self._hand_over(self._calls.closing_request())
+
     def forget(self, call: Call) -> None:
         """Nobody waits for ``call`` any more: its reply is dropped when it comes."""
         with self._lock:

@@ -67,9 +67,10 @@ class Stream:
         self._wake(ended)
 
     def discard(self) -> None:
-        """Close what takes no more calls, unless someone still receives what the server had sent."""
+        """Close what takes no more calls, unless someone still receives what the server had sent, or will send."""
         with self._lock:
-            ended = self._end("the connection has ended") if self._leader is None else []
+            is_done = self._leader is None and not self._calls.pending
+            ended = self._end("the connection has ended") if is_done else []
         self._wake(ended)
 
     def abandon(self) -> list[Call]:
@@ -244,6 +245,12 @@ class Stream:
         if data == b"" or fault is not None:
             with self._lock:
                 ended += self._end("the server closed the connection" if fault is None else f"{fault} from the server")
+        elif self._calls.due is not None and self.is_open:
+            with self._lock:
+                self.is_open = False
+                ended += self._calls.cut_unread("the server closes the connection")
+                if not self._calls.pending:
+                    ended += self._end("the server closes the connection")
         return ended
 
     def _let_begin(self) -> None:

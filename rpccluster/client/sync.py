@@ -51,6 +51,7 @@ class Client(Calling):
         self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
         self._connection: Connection | None = None
+        self._former: list[Connection] = []  # that take no more calls, and have some that will be answered
         self._connecting = threading.Lock()
         _clients.add(self)
 
@@ -66,7 +67,7 @@ class Client(Calling):
     @property
     def pending(self) -> int:
         """How many calls wait for their reply."""
-        return 0 if self._connection is None else self._connection.pending
+        return sum(connection.pending for connection in self._all_connections())
 
     @property
     def is_connected(self) -> bool:
@@ -92,8 +93,11 @@ class Client(Calling):
     def close(self) -> None:
         """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
-        if self._connection is not None:
-            self._connection.close("the client was closed")
+        for connection in self._all_connections():
+            connection.close("the client was closed")
+
+    def _all_connections(self) -> list[Connection]:
+        return self._former if self._connection is None else [*self._former, self._connection]
 
     def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
         while True:
@@ -126,9 +130,11 @@ class Client(Calling):
             return connection
         if connection is not None:
             connection.discard()
+            self._former = [former for former in self._all_connections() if former.pending]
         patience = math.inf if self.connect_timeout is None else self.connect_timeout
         wire = open_wire(self.address, min(deadline_at, monotonic() + patience))
         self._connection = connection = Connection(wire, self.max_message_size, self._dialect)
+        connection.await_closing()
         if self._is_closed:  # meanwhile: then close() may have come too early to see this one
             connection.close("the client was closed")
         return connection
@@ -137,8 +143,8 @@ class Client(Calling):
         """In a child: the connection is the parent's. Locks may have been held by threads that are not here."""
         self._connecting = threading.Lock()
         self._resender = Resender()
-        connection, self._connection = self._connection, None
-        for call in connection.abandon() if connection is not None else ():
+        connections, self._connection, self._former = self._all_connections(), None, []
+        for call in [call for connection in connections for call in connection.abandon()]:
             if call.waiter is not None and call.error is not None:
                 call.waiter.end_in_child(call.error)
 

@@ -32,6 +32,7 @@ PATIENCE_SECONDS = 0.008  # how long connections may wait for the one whose turn
 LIFE_SIGN_NS = 1_500_000_000  # a worker silent for longer does not take part
 LEAD = 0.05  # how far, of the fewest, a worker may be ahead in a burst
 BATCH = 64  # connections accepted in one callback
+MOST_DRAINED = 4096  # connections taken from a listener before it is closed; who has not gone by then never will
 REST_SECONDS = 0.1  # the pause while this worker is full, or after the kernel had no descriptor left
 
 _STATE = int(Cell.STATE)
@@ -195,9 +196,16 @@ class Acceptor:
         self._is_stopped = False
         self._watch()
 
-    def stop(self) -> None:
-        """Accept nothing more and close this process's copies of the listeners."""
+    def stop(self, *, drain: bool = False) -> None:
+        """Accept nothing more and close this process's copies of the listeners.
+
+        With ``drain`` take what waits first: closing the last copy would reset it.
+        """
         self._is_stopped = True
+        for listener in self._listeners if drain else ():
+            for _ in range(MOST_DRAINED):
+                if self._turn.is_full() or not self._accept(listener):
+                    break
         self._unwatch()
         for timer in (self._pause, self._rest):
             timer.stop()

@@ -10,7 +10,7 @@ import _socket
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import length_hint
 from time import monotonic
 from typing import Any, Callable
@@ -18,6 +18,7 @@ from typing import Any, Callable
 from rpccluster.errors import LimitExceeded, ProtocolError
 from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import logger
+from rpccluster.protocol.closing import closing_request, closing_response, msgids_of
 from rpccluster.protocol.shared import Partial, Undecodable
 from rpccluster.worker.caller import Batch
 from rpccluster.worker.connection_context import RECEIVE_MORE_BYTES, ConnectionContext
@@ -31,6 +32,7 @@ __all__ = ["Connection"]
 RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
 RECEIVE_LESS_BYTES = 2048  # while others who send much wait for their turn: what is decoded takes up much more
 LIGHT_BYTES = 1024  # of calls that need not wait for all who have sent more
+NEW_SECONDS = 1.0  # how long a peer may take, when all ends, to send its first bytes
 LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
 
@@ -38,6 +40,7 @@ class Connection(Reading):
     """One socket, read and answered."""
 
     __slots__ = (
+        "_closing_msgid",
         "_deferred",
         "_is_ending",
         "_long",
@@ -53,6 +56,7 @@ class Connection(Reading):
         self._deferred: list[Any] = []  # messages of a peer that does not read its replies
         self._long: Iterator[Any] | None = None  # what was put into the engine's queue of long ones last
         self._state = State.OPEN
+        self._closing_msgid: int | None = None  # of the peer's request to hear when we read no more
         self._is_ending = False  # of the state: nothing more is read; closes when all is answered
         self._was_heard = False  # since it was last asked whether it is quiet
         self._quiet_since = monotonic()
@@ -206,8 +210,45 @@ class Connection(Reading):
 
     # -- the end
 
-    def stop_reading(self) -> None:
-        """Read nothing more; when all is answered and sent, end."""
+    def await_closing(self, msgid: int) -> bool:
+        """The peer asks to hear when nothing more is read. False if it has asked before."""
+        if self._closing_msgid is not None:
+            return False
+        self._closing_msgid = msgid
+        self._all.engine.begun -= 1  # it is no call
+        self.end_notification()
+        return True
+
+    def stop_reading(self, unanswered: Iterable[Any] = ()) -> None:
+        """Read nothing more; when all is answered and sent, end. ``unanswered`` are messages the engine has of it."""
+        if self._state is State.OPEN:
+            if self._closing_msgid is not None:
+                self._say_closing([*msgids_of([*self._deferred, *unanswered]), *self._all.awaited_by(self)])
+            elif not self._pause:
+                self._on_readable()  # what has come by now is answered; it may be that wish
+                if self._is_new():
+                    self._all.lingering[self] = monotonic() + NEW_SECONDS
+                    self._reader.stop()
+                    self._reader.start(self._on_first_bytes)
+                    return
+        if not self.is_closed:
+            self._stop_reading(Event.MUST_END)
+
+    def _say_closing(self, due: Iterable[int]) -> None:
+        assert self._closing_msgid is not None
+        self.out.append(closing_response(self._closing_msgid, due))
+        self._closing_msgid = None
+        self.pending += 1
+        self.flush()
+
+    def _is_new(self) -> bool:
+        """Whether it has just come, and nothing from it."""
+        return self._state is State.OPEN and not self._was_heard and monotonic() < self._quiet_since + NEW_SECONDS
+
+    def _on_first_bytes(self) -> None:
+        """All ends, and a peer that had just come has spoken: nothing is read behind that."""
+        del self._all.lingering[self]
+        self._on_readable()
         if not self.is_closed:
             self._stop_reading(Event.MUST_END)
 
@@ -229,7 +270,9 @@ class Connection(Reading):
 
         Closing a socket with unread input would reset it, and the last replies might never be read.
         """
-        if self._state is State.HALF_CLOSED:
+        if self._closing_msgid is not None:
+            self._say_closing(())  # which comes back here
+        elif self._state is State.HALF_CLOSED:
             self._close(Event.ANSWERED)
         elif self._state is State.ENDING:
             self._step(Event.ANSWERED)
@@ -247,6 +290,14 @@ class Connection(Reading):
             elif reason:
                 logger.info("Closing the connection of %s: %s", self.peer, reason)
             self._close(Event.BROKEN)
+
+    def close_idle(self) -> None:
+        """``idle_timeout`` has passed. A call may be on its way: who has asked hears that it is not read."""
+        if self._closing_msgid is None:
+            self.close("idle_timeout passed", Cell.IDLE_TIMEOUT)
+        else:
+            self._all.limits.note(Cell.IDLE_TIMEOUT, f"Closing the connection of {self.peer}", "idle_timeout passed")
+            self.stop_reading()
 
     def _close(self, event: Event) -> None:
         self._let_go(event)
@@ -284,6 +335,8 @@ class Connection(Reading):
         messages = packed_again([*self._deferred, *waiting])
         rest = self._partial.data if self._partial is not None else b""
         output = self._unsent.content() if self._unsent is not None else b""
+        if self._closing_msgid is not None:
+            messages.insert(0, closing_request(self._closing_msgid))  # as if it had not come yet
         return Given(self._address, self._state is State.HALF_CLOSED, b"".join([*messages, rest]), output)
 
     def fileno(self) -> int:
@@ -307,6 +360,7 @@ class Connection(Reading):
     def take_over(self, given: Given, awaited: int) -> None:
         """Go on where another worker stopped; ``awaited`` calls still run elsewhere."""
         self.pending = awaited
+        self._was_heard = True  # where it comes from
         if given.output:
             self._keep(memoryview(given.output))
         if given.input:

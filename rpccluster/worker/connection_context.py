@@ -45,6 +45,7 @@ class ConnectionContext:
         self.dropped_replies = 0
         self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
         self.on_closed: Callable[[Any], object] = lambda connection: None
+        self.awaited_by: Callable[[Any], list[int]] = lambda connection: []  # msgids of calls that run elsewhere
 
     def forget(self, connection: Any) -> None:
         """``connection`` has ended here."""

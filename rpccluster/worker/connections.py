@@ -49,7 +49,7 @@ class Connections(ConnectionContext):
             connection.close()
         if self.options.idle_timeout:
             for connection in [c for c in self.open if c.is_quiet_for(self.options.idle_timeout, now)]:
-                connection.close("idle_timeout passed", Cell.IDLE_TIMEOUT)
+                connection.close_idle()
 
     def _excuse(self, seconds: float) -> None:
         """Put every deadline off: for ``seconds`` this worker has neither read nor sent."""
@@ -62,8 +62,9 @@ class Connections(ConnectionContext):
     def stop_reading(self) -> None:
         """Read nothing more; each connection ends when its running calls are answered."""
         self.is_ending = True
+        unanswered = self.engine.unanswered()
         for connection in list(self.open):
-            connection.stop_reading()
+            connection.stop_reading(unanswered.get(connection, ()))
 
     def leave_to_parent(self) -> None:
         """In a forked child: let go of every socket."""

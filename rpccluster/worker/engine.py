@@ -116,6 +116,13 @@ class Engine:
         """The calls that have begun and not ended."""
         return ((runner.connection, runner.message) for runner in self._runners if runner.connection is not None)
 
+    def unanswered(self) -> dict[Caller, list[Any]]:
+        """The messages that have begun and not ended, or wait for their turn, by connection."""
+        found = self._queue.waiting_messages()
+        for connection, message in self.running():
+            found.setdefault(connection, []).append(message)
+        return found
+
     def withdraw(self, connections: Container[Caller]) -> dict[Caller, list[Any]]:
         """Take the messages of ``connections`` that wait for their turn out of the queue."""
         waiting = self._queue.withdraw(connections)

@@ -64,6 +64,7 @@ class Handover:
         self._retry = loop.timer(0.0, BARRED_SECONDS)  # repeating: libev forgets the time of one that fires once
         self._reader.start(self._on_readable)
         connections.on_closed = self._note_closed
+        connections.awaited_by = self._awaited_by
 
     @property
     def is_quiet(self) -> bool:
@@ -246,6 +247,10 @@ class Handover:
             for call in lost:
                 awaited.remove(call)
                 self._engine.leave(self._adopted[cid], pack_response(call[1], _LOST, None))
+
+    def _awaited_by(self, connection: Connection) -> list[int]:
+        """The msgids of its calls that run in other workers."""
+        return [msgid for _, msgid in self._awaited.get(self._cids.get(connection, 0), [])]
 
     def _note_closed(self, connection: Connection) -> None:
         cid = self._cids.pop(connection, None)

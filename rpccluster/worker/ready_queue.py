@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterator
+from copy import copy
 from itertools import chain
 from operator import length_hint
 from typing import Any
@@ -37,6 +38,14 @@ class ReadyQueue:
     def waiting(self) -> int:
         """How many calls there are."""
         return sum(length_hint(messages) for _, messages in chain(self.ready, self.long))
+
+    def waiting_messages(self) -> dict[Caller, list[Any]]:
+        """All of them, by connection; they stay where they are."""
+        waiting: dict[Caller, list[Any]] = {}
+        for connection, messages in chain(self.ready, self.long):
+            if length_hint(messages):
+                waiting.setdefault(connection, []).extend(copy(messages))  # of an iterator: taking changes it
+        return waiting
 
     def withdraw(self, connections: Container[Caller]) -> dict[Caller, list[Any]]:
         """Take the messages of ``connections`` out."""

@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
+from rpccluster.protocol.closing import CLOSING
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import REQUEST, RESPONSE, not_a_message
 from rpccluster.worker.caller import Caller
@@ -51,7 +52,7 @@ class Replies:
         """The reply of a call that has blocked; it may have been answered meanwhile."""
         if len(data) > LARGE_REPLY_BYTES:
             data = self.bounded(runner, data)
-        if runner.connection is not None:
+        if data and runner.connection is not None:
             self.put(runner.connection, data)
 
     def bounded(self, runner: Runner, data: bytes) -> bytes:
@@ -73,6 +74,8 @@ class Replies:
         if type(name) is not str:
             connection.refuse(not_a_message(message))
             return b""
+        if name == CLOSING and message[0] is REQUEST and connection.await_closing(message[1]):
+            return b""  # until nothing more is read
         text = self.error(connection, name, params, raised)
         return runner.renew_packer()((RESPONSE, message[1], text, None)) if message[0] is REQUEST else b""
 

@@ -233,7 +233,7 @@ class Server:
         self._retired_at = self._retired_at or time.monotonic()
         logger.info("Worker retiring (pid: %d)", os.getpid())
         system.set_title(f"{self._assignment.title} (retiring)")
-        self._acceptor.stop()
+        self._acceptor.stop(drain=order.whole_cluster)
         if order.whole_cluster:
             self._connections.stop_reading()
         look = self._loop.timer(0.0, LOOK_SECONDS)

@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 import msgpack
 
+from rpccluster.protocol.closing import CLOSING
 from rpccluster.protocol.codec import make_packer, make_unpacker
 
 __all__ = ["Server", "answer", "reply", "requests", "serve"]
@@ -90,14 +91,14 @@ def serve(handle: Handler | None = None, *, at: str | tuple[str, int] | Path = (
 
 
 def requests(sock: socket.socket) -> Iterator[list[Any]]:
-    """The messages that come, until the end of the stream."""
+    """The messages that come, until the end of the stream; but for the wish to hear of the connection's end."""
     unpacker = make_unpacker(2**28)
     while True:
         data = sock.recv(65536)
         if not data:
             return
         unpacker.feed(data)
-        yield from unpacker
+        yield from (message for message in unpacker if not (message[0] == 0 and message[2] == CLOSING))
 
 
 def reply(msgid: int, result: Any = None, error: Any = None) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from client.mixed import FULL_SCALE, late_replies, late_replies_on_asyncio, mixed_calls_of_threads
-from client.test_client_harm import FACES, REPLY, REQUEST
+from client.test_client_harm import FACES, REPLY, REQUEST, WISH
 from proxy import UNHARMED, Harm, Proxy
 
 from rpccluster import Client, ConnectFailed, Lost, NotSent, aio
@@ -167,8 +167,10 @@ def test_cut_at_every_byte(target, face, reset):
         with Proxy(target, lambda number, harm=harm: UNHARMED if number else harm) as proxy:
             first, second = face(proxy.address)
         assert second == "second", harm
-        is_within = harm.cut_request_after in range(1, len(REQUEST)) or harm.cut_reply_after in range(1, len(REPLY))
-        is_refused = harm.cut_request_after == 0 and reset  # it may be reset before it is looked at as connected
+        is_unsent = harm.cut_request_after in range(len(WISH) + 1)
+        is_within = harm.cut_request_after in range(len(REQUEST)) or harm.cut_reply_after in range(1, len(REPLY))
+        is_within = is_within and not is_unsent
+        is_refused = is_unsent and reset  # it may be reset before it is looked at as connected
         fits = isinstance(first, Lost) or (is_refused and isinstance(first, ConnectFailed))
         assert fits or (first == "abc" and not is_within), (harm, first)
 

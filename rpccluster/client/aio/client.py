@@ -40,6 +40,7 @@ class Client(Calling):
         self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
         self._link: Link | None = None
+        self._former: list[Link] = []  # that take no more calls, and have some that will be answered
         self._connecting: asyncio.Lock | None = None
         _clients.add(self)
 
@@ -55,7 +56,7 @@ class Client(Calling):
     @property
     def pending(self) -> int:
         """How many calls wait for their reply."""
-        return 0 if self._link is None else self._link.pending
+        return sum(link.pending for link in self._all_links())
 
     @property
     def is_connected(self) -> bool:
@@ -65,8 +66,12 @@ class Client(Calling):
     async def close(self) -> None:
         """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
-        if self._link is not None and self._link.loop is asyncio.get_running_loop():
-            await self._link.close("the client was closed")
+        loop = asyncio.get_running_loop()
+        links = [link for link in self._all_links() if link.loop is loop]
+        await asyncio.gather(*(link.close("the client was closed") for link in links))
+
+    def _all_links(self) -> list[Link]:
+        return self._former if self._link is None else [*self._former, self._link]
 
     async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
         while True:
@@ -81,6 +86,7 @@ class Client(Calling):
         loop = asyncio.get_running_loop()
         if link is not None and link.loop is not loop:
             link = self._link = self._connecting = None
+            self._former = []
         if link is not None and link.is_open:
             return link
         left = deadline_at - loop.time()
@@ -97,6 +103,7 @@ class Client(Calling):
             if self._is_closed:
                 raise NotSent("the client is closed; the call did not run")
             if self._link is None or not self._link.is_open:
+                self._former = [link for link in self._all_links() if link.pending]
                 self._link = await self._open()
             if self._is_closed:  # meanwhile: then close() may have come too early to see this one
                 await self._link.close("the client was closed")
@@ -125,6 +132,7 @@ class Client(Calling):
         return Link(self.max_message_size)
 
     def _after_fork(self) -> None:
+        self._former = []
         self._link = self._connecting = None  # the parent's; its selector is shared with it: touch nothing
 
 

@@ -108,9 +108,11 @@ class Link(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         if not self.is_open or self._transport.is_closing():
+            self.is_open = False  # at once: the loop tells later
             raise NotSent("the connection has ended; the call did not run")
         self._transport.write(data)
         if self._transport.is_closing():  # the first attempt to send has failed
+            self.is_open = False
             raise NotSent("the connection failed; the call did not run")
 
     def _begin(self, call: Call) -> None:
@@ -139,6 +141,7 @@ class Link(asyncio.Protocol):
         self._transport = transport
         self.is_open = True
         self._may_write.set()
+        self._transport.write(self._calls.closing_request())
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -146,6 +149,11 @@ class Link(asyncio.Protocol):
         if self._calls.fault is not None:
             self._end(f"{self._calls.fault} from the server")
             self._transport.abort()
+        elif self._calls.due is not None and self.is_open:
+            self.is_open = False
+            self._settle(self._calls.cut_unread("the server closes the connection"))
+            if not self._calls.pending:
+                self._transport.close()
 
     def eof_received(self) -> None:
         """See `asyncio.Protocol`."""

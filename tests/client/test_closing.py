@@ -1,0 +1,180 @@
+"""A server that says, before it closes a connection, what it will still answer: all else is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Any, Callable
+
+import pytest
+
+from rpccluster.client import Client, aio
+from rpccluster.client.calls import Call, Calls, CallState
+from rpccluster.errors import Lost, NotSent
+from rpccluster.protocol.closing import CLOSING, closing_response
+from rpccluster.protocol.codec import make_unpacker
+
+from .servers import reply, serve
+
+
+def by_call(address: str) -> Any:
+    with Client(address, timeout=10) as client:
+        return client.call("x")
+
+
+def by_future(address: str) -> Any:
+    with Client(address, timeout=10) as client:
+        return client.call_async("x").result(10)
+
+
+def by_batch(address: str) -> Any:
+    with Client(address, timeout=10) as client:
+        with client.batch() as batch:
+            call = batch.call("x")
+        return call.result()
+
+
+def by_aio(address: str) -> Any:
+    async def main() -> Any:
+        async with aio.Client(address, timeout=10) as client:
+            return await client.call("x")
+
+    return asyncio.run(main())
+
+
+def first_two(sock: socket.socket) -> tuple[int, int]:
+    """The msgids of the wish and of the first call."""
+    unpacker = make_unpacker(1000)
+    messages: list[Any] = []
+    while len(messages) < 2:
+        unpacker.feed(sock.recv(1000))
+        messages += unpacker
+    assert messages[0][2:] == [CLOSING, []]
+    return messages[0][1], messages[1][1]
+
+
+FACES = [by_call, by_future, by_batch, by_aio]
+each_face = pytest.mark.parametrize("face", FACES)
+
+
+def scripted(*handlers: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    """Each connection has the next handler."""
+    left = list(handlers)
+    return lambda sock: left.pop(0)(sock)
+
+
+def answers(sock: socket.socket) -> None:
+    _, msgid = first_two(sock)
+    sock.sendall(reply(msgid, "answered"))
+    sock.recv(1000)
+
+
+@each_face
+def test_what_was_not_read_is_sent_again(face: Callable[[str], Any]) -> None:
+    """However the connection ends after the word."""
+
+    def closes(sock: socket.socket) -> None:
+        wish, _ = first_two(sock)
+        sock.sendall(closing_response(wish, []))
+
+    def stays(sock: socket.socket) -> None:
+        closes(sock)
+        over.wait(10)
+
+    over = threading.Event()
+    with serve(scripted(closes, stays, answers)) as server:
+        assert face(server.address) == "answered"
+        over.set()
+        assert server.connections == 3
+
+
+@each_face
+def test_what_was_read_is_waited_for(face: Callable[[str], Any]) -> None:
+    """It has its reply, and is lost without one."""
+
+    def answers_late(sock: socket.socket) -> None:
+        wish, msgid = first_two(sock)
+        sock.sendall(closing_response(wish, [msgid]))
+        sock.sendall(reply(msgid, "late"))
+
+    def breaks(sock: socket.socket) -> None:
+        wish, msgid = first_two(sock)
+        sock.sendall(closing_response(wish, [msgid]))
+
+    with serve(scripted(answers_late, breaks)) as server:
+        assert face(server.address) == "late"
+        with pytest.raises(Lost):
+            face(server.address)
+
+
+@each_face
+def test_a_server_that_does_not_know_the_wish(face: Callable[[str], Any]) -> None:
+    """It says that there is no such method, or answers whatever it likes: then a call without a reply is lost."""
+
+    def old(sock: socket.socket) -> None:
+        wish, _ = first_two(sock)
+        sock.sendall(reply(wish, error=f"'{CLOSING}' method not found"))
+
+    def agreeable(sock: socket.socket) -> None:
+        wish, _ = first_two(sock)
+        sock.sendall(reply(wish, []))
+
+    with serve(scripted(old, agreeable)) as server:
+        for _ in range(2):
+            with pytest.raises(Lost):
+                face(server.address)
+
+
+def test_new_calls_take_another_connection_at_once() -> None:
+    """While one that was read is still waited for, on the old one."""
+    may_answer = threading.Event()
+
+    def closes(sock: socket.socket) -> None:
+        wish, msgid = first_two(sock)
+        sock.sendall(closing_response(wish, [msgid]))
+        may_answer.wait(10)
+        sock.sendall(reply(msgid, "slow"))
+
+    with serve(scripted(closes, answers)) as server, Client(server.address, timeout=10) as client:
+        slow = client.call_async("x")
+        while client.is_connected:
+            pass
+        assert client.call("x") == "answered"
+        assert client.pending == 1
+        may_answer.set()
+        assert slow.result(10) == "slow"
+
+
+def test_closing_the_client_ends_calls_of_the_old_connection_too() -> None:
+    """None is left pending."""
+
+    def closes(sock: socket.socket) -> None:
+        wish, msgid = first_two(sock)
+        sock.sendall(closing_response(wish, [msgid]))
+        sock.recv(1000)
+
+    with serve(scripted(closes, answers)) as server, Client(server.address, timeout=10) as client:
+        slow = client.call_async("x")
+        while client.is_connected:
+            pass
+        assert client.call("x") == "answered"
+        client.close()
+        assert isinstance(slow.exception(10), Lost)
+
+
+def test_the_core() -> None:
+    """By the word alone: those it names stay, all others end; none is dropped."""
+    calls = Calls(1000)
+    calls.closing_request()
+    wish, pending = calls.msgid, []
+    for _ in range(3):
+        calls.request("x", ())
+        pending.append(Call())
+        calls.begin(pending[-1], calls.msgid, 0)
+    assert calls.receive(reply(pending[0].msgid, 1) + closing_response(wish, [pending[1].msgid])) == [pending[0]]
+    assert calls.cut_unread("over") == [pending[2]]
+    assert isinstance(pending[2].error, NotSent)
+    assert calls.cut(1, "over") == [pending[1]]
+    assert pending[1].state is CallState.LOST
+    assert calls.dropped == 0
