@@ -200,10 +200,10 @@ def test_failed_calls_are_counted() -> None:
     """Errors are counted and the calls go on; the worst of them decides the exit code."""
 
     def handle(sock: Any) -> None:
-        for message in requests(sock):
-            if message[1] % 3 == 0:
-                sock.sendall(reply(message[1], error=f"ValueError: {message[1]}"))
-            elif message[2] == "slow" and message[1] == 4:
+        for number, message in enumerate(requests(sock)):
+            if number % 3 == 0:
+                sock.sendall(reply(message[1], error=f"ValueError: {number}"))
+            elif message[2] == "slow" and number == 4:
                 continue
             else:
                 sock.sendall(reply(message[1], 1))

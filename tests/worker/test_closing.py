@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -144,7 +145,7 @@ def test_one_that_has_just_come_may_speak_once(rig: Rig) -> None:
     assert sorted(reply[1] for reply in peer.replies) == [1, 2]
 
     def swept() -> bool:
-        rig.connections.sweep()
+        rig.connections.sweep(time.monotonic())
         return silent.connection.is_closed
 
     until(swept)
@@ -158,7 +159,7 @@ def test_idle_timeout_says_it_too(make_rig: Callable[..., Rig]) -> None:
     other.call("echo", 1)
 
     def ended() -> bool:
-        rig.connections.sweep()
+        rig.connections.sweep(time.monotonic())
         return peer.look() is not None and peer.is_at_end
 
     until(ended)
