@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import gc
 import mmap
@@ -52,6 +53,7 @@ TELL_SIGNAL = signal.SIGXCPU
 #: The flag of every send: a service, or the program that a client is part of, may have put SIGPIPE at its default.
 MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the name
 
+_NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_MMAP_THRESHOLD = -3
@@ -143,6 +145,14 @@ class System:
         """kill(2); a process that is gone already is no error."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signum)
+
+    def has_terminal(self) -> bool:
+        """Whether this process has a controlling terminal. Source: tty(4)."""
+        try:
+            os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+        except OSError:
+            return False
+        return True
 
     def reap(self, leaders: Container[int] = ()) -> list[Exit]:
         """Every child that has ended since the last call, orphans that were handed to this process included.
@@ -311,15 +321,19 @@ def occupy_standard_descriptors() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
 
 
-def notify_systemd(state: str) -> None:
-    """Tell systemd ``state`` (sd_notify(3)), if it asked to be told; never fails."""
+def notify_systemd(state: str) -> bool:
+    """Tell systemd ``state`` (sd_notify(3)), if it asked to be told. False: its queue is full, try again."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
-        return
+        return True
     address = "\0" + path[1:] if path.startswith("@") else path
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
-        notice.setblocking(False)
-        notice.sendto(state.encode(), MSG_NOSIGNAL, address)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
+            notice.setblocking(False)
+            notice.sendto(state.encode(), MSG_NOSIGNAL, address)
+    except OSError as error:
+        return error.errno not in _NO_ROOM
+    return True
 
 
 def write(descriptor: int, data: bytes) -> int:

@@ -125,6 +125,7 @@ class RunningCluster:
             stdout=stderr,
             stderr=stderr,
             text=True,
+            start_new_session=True,  # a controlling terminal would change what WINCH means
         )
 
     def start(self, *arguments: str, are_ready: bool = True) -> RunningCluster:

@@ -11,7 +11,7 @@ from functools import partial
 
 from rpccluster import system
 from rpccluster.config import Configuration, Machine, Options, Sources, load
-from rpccluster.errors import EXIT_FAULT, StartError
+from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.ipc.assignment import Assignment
 from rpccluster.launch import enter
 from rpccluster.log import LogFiles, logger, say, set_up_logging
@@ -20,6 +20,7 @@ from rpccluster.master.daemonize import StartReport, daemonize
 from rpccluster.master.listeners import Listener, close_listeners, open_control_listener, open_listeners
 from rpccluster.master.logs import open_logs
 from rpccluster.master.pidfile import Pidfile
+from rpccluster.master.signals import SignalInbox
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.master.upgrade import CommandLine, Inheritance
 from rpccluster.own_code import OwnCode
@@ -36,18 +37,24 @@ def serve(sources: Sources, arguments: list[str]) -> int:
     configuration = load(sources, Machine())
     report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
     try:
-        supervisor = _assemble(configuration, command, report, inheritance)
+        signals = SignalInbox()  # before the pidfile tells anybody whom to signal
+        supervisor = _assemble(configuration, command, report, signals, inheritance)
     except (StartError, OSError) as error:
         exit_code = error.exit_code if isinstance(error, StartError) else EXIT_FAULT
+        prefix = "" if isinstance(error, ConfigError) else "rpccluster: "
         for line in str(error).splitlines():
-            say(f"rpccluster: {line}")
+            say(f"{prefix}{line}")
         report.send(exit_code)
         return exit_code
     return supervisor.run()
 
 
 def _assemble(
-    configuration: Configuration, command: CommandLine, report: StartReport, inheritance: Inheritance | None
+    configuration: Configuration,
+    command: CommandLine,
+    report: StartReport,
+    signals: SignalInbox,
+    inheritance: Inheritance | None,
 ) -> Supervisor:
     """Take everything that a master holds, the pidfile's lock first.
 
@@ -60,10 +67,12 @@ def _assemble(
             undo.callback(pidfile.clear)
         logs = open_logs(options)
         set_up_logging(logs, options.log_level)
-        listeners, control = _open_sockets(options, inheritance)
+        listeners, control = _open_sockets(configuration, inheritance)
         if inheritance is None:
             undo.callback(close_listeners, [*listeners, control] if control else listeners, is_last=True)
-        supervisor = _make_supervisor(configuration, command, report, inheritance, pidfile, logs, listeners, control)
+        supervisor = _make_supervisor(
+            configuration, command, report, signals, inheritance, pidfile, logs, listeners, control
+        )
         undo.pop_all()
     return supervisor
 
@@ -72,6 +81,7 @@ def _make_supervisor(
     configuration: Configuration,
     command: CommandLine,
     report: StartReport,
+    signals: SignalInbox,
     inheritance: Inheritance | None,
     pidfile: Pidfile | None,
     logs: LogFiles,
@@ -98,7 +108,7 @@ def _make_supervisor(
         own_code=own_code,
     )
     entry = partial(_be_worker, command.folder)
-    return Supervisor(operating_system, cluster, entry, command, report, pidfile, control, inheritance)
+    return Supervisor(operating_system, cluster, entry, command, report, signals, pidfile, control, inheritance)
 
 
 def _be_worker(start_folder: str, assignment: Assignment) -> int:
@@ -125,24 +135,27 @@ def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | Non
     return pidfile
 
 
-def _open_sockets(options: Options, inheritance: Inheritance | None) -> tuple[list[Listener], Listener | None]:
+def _open_sockets(
+    configuration: Configuration, inheritance: Inheritance | None
+) -> tuple[list[Listener], Listener | None]:
     """The listeners and that of the control socket. Raises `StartError` with every fault; then none was opened."""
+    options = configuration.options
     inherited = inheritance.listeners if inheritance else []
     held = inheritance.sockets() if inheritance else []
     listeners: list[Listener] = []
     control = None
     faults: list[str] = []
     try:
-        listeners = open_listeners(options, identity_of(options.user, options.group), inherited)
+        listeners = open_listeners(options, identity_of(options.user, options.group), inherited, configuration.fault)
     except StartError as error:
         faults.append(str(error))
     try:
         control = _control(options, inheritance)
     except StartError as error:
-        faults.append(str(error))
+        faults.append(configuration.fault("control_socket", str(error)))
     if faults:
         close_listeners([each for each in (*listeners, control) if each and each not in held], is_last=True)
-        raise StartError("\n".join(faults))
+        raise ConfigError(faults)
     return listeners, control
 
 

@@ -5,12 +5,15 @@ Looks at files, accounts and CPUs, creates and changes nothing. The master, befo
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Union
 
-from rpccluster.address import UnixAddress, unix_address
+from rpccluster.address import TCPAddress, UnixAddress, unix_address
 from rpccluster.config.accounts import gid_of, uid_of
 from rpccluster.config.cpulist import CPUChoice
 from rpccluster.config.cpus import allowed_cpus
@@ -18,6 +21,8 @@ from rpccluster.config.schema import Options
 from rpccluster.errors import AddressError, StartError
 
 __all__ = ["Complaint", "Machine", "complaints"]
+
+IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,24 @@ def _listening(options: Options) -> Iterator[Complaint]:
     for address in dict.fromkeys(options.bind):
         if options.bind.count(address) > 1:
             yield Complaint(("bind",), f"found {address} twice, expected it once")
+    yield from _overlapping([address for address in dict.fromkeys(options.bind) if isinstance(address, TCPAddress)])
+
+
+def _overlapping(binds: Collection[TCPAddress]) -> Iterator[Complaint]:
+    """Two that need one port: an address twice, or beside the one that stands for all of its family."""
+    hosts: dict[TCPAddress, IPAddress] = {}
+    for bind in binds:
+        with contextlib.suppress(ValueError):  # a name may be anything: the kernel will know
+            host = ipaddress.ip_address(bind.host)
+            for other, its_host in hosts.items():
+                overlap = host == its_host or (host.version == its_host.version and _is_any(host, its_host))
+                if overlap and bind.port == other.port != 0:
+                    yield Complaint(("bind",), f"found {bind} beside {other}, expected one of them: they overlap")
+            hosts[bind] = host
+
+
+def _is_any(*hosts: IPAddress) -> bool:
+    return any(host.is_unspecified for host in hosts)
 
 
 def _accounts(options: Options, machine: Machine) -> Iterator[Complaint]:

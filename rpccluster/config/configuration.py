@@ -51,6 +51,10 @@ class Configuration:
         """Where the value of ``key`` was written."""
         return self.origins.get(key, BUILT_IN)
 
+    def fault(self, key: str, problem: str) -> str:
+        """The line that tells what is wrong with the value of ``key``, and where that was written."""
+        return str(Fault(self.origin(key), key, problem))
+
     def text(self, key: str) -> str:
         """The value of ``key`` as a file would say it."""
         return OPTIONS[key].kind.write(getattr(self.options, key))

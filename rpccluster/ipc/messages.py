@@ -26,6 +26,7 @@ __all__ = [
     "Adopted",
     "BootFailed",
     "Closed",
+    "Counted",
     "DonorGone",
     "Give",
     "Go",
@@ -166,6 +167,12 @@ class Go(NamedTuple):
     """Old master to new, in an upgrade: take over; everything is yours as soon as you say `TookOver`."""
 
 
+class Counted(NamedTuple):
+    """Old master to new, after `TookOver` and before the old one ends: so much was counted since the last of these."""
+
+    counts: dict[str, int]
+
+
 class TookOver(NamedTuple):
     """New master to old, in an upgrade: I have it all, and my workers accept."""
 
@@ -188,6 +195,7 @@ Message = Union[
     Closed,
     DonorGone,
     TookOver,
+    Counted,
 ]
 
 _KINDS: tuple[type, ...] = (
@@ -208,6 +216,7 @@ _KINDS: tuple[type, ...] = (
     Closed,
     DonorGone,
     TookOver,
+    Counted,
 )
 _BY_NUMBER = dict(enumerate(_KINDS))
 _NUMBERS = {kind: number for number, kind in _BY_NUMBER.items()}

@@ -17,6 +17,7 @@ from rpccluster.master.broker import Broker
 from rpccluster.master.listeners import Listener
 from rpccluster.master.policy import Phase, Situation
 from rpccluster.master.restarts import Restarts
+from rpccluster.master.totals import Totals
 from rpccluster.master.worker_handle import WorkerHandle, WorkerState
 from rpccluster.own_code import OwnCode
 from rpccluster.version import __version__
@@ -57,6 +58,8 @@ class Cluster:
     broker: Broker | None = None
     restarts: Restarts = field(default_factory=Restarts)
     own_code: OwnCode | None = None  # what workers boot with
+    totals: Totals = field(default_factory=Totals)
+    spawn_at: float = 0.0  # the system had no room for one more process until then
 
     @property
     def options(self) -> Options:
@@ -88,7 +91,8 @@ class Cluster:
             staged_generation=self.staged.generation if self.staged else None,
             is_rolling=self.is_rolling,
             reloaded_at=self.reloaded_at,
-            spawn_at=self.restarts.spawn_at,
+            spawn_at=self.spawn_at,
+            start_at=self.restarts.start_at(),
             is_all_or_nothing=self.is_heir,
             has_failed=bool(self.failure),
             in_transit=self.broker.in_transit if self.broker else 0,
@@ -134,6 +138,7 @@ class Cluster:
                 "number_workers": self.number_workers,
                 **self._handovers(),
                 "listeners": [str(listener.actual) for listener in self.listeners],
+                "totals": self.totals.status(worker.row for worker in self.workers),
             },
             "workers": [_worker_status(worker, now) for worker in sorted(self.workers, key=_by_slot)],
         }

@@ -19,7 +19,7 @@ from rpccluster.master.reloading import Reloading
 from rpccluster.master.roster import Roster
 from rpccluster.master.succession import Succession
 from rpccluster.master.upgrade import Upgrade
-from rpccluster.system import System, notify_systemd
+from rpccluster.system import System
 
 __all__ = ["Commands"]
 
@@ -35,7 +35,7 @@ class Commands:
         reloading: Reloading,
         succession: Succession,
         start_heir: Callable[[], Upgrade | None],
-        close_listeners: Callable[[], None],
+        on_stop: Callable[[], None],
         reserve: Reserve,
     ) -> None:
         self._system = system
@@ -44,15 +44,43 @@ class Commands:
         self.reloading = reloading
         self.succession = succession
         self._start_heir = start_heir
-        self._close_listeners = close_listeners
+        self._on_stop = on_stop
         self._reserve = reserve
+        self._kept: int | None = None
 
     def handle_signal(self, signum: int) -> None:
         """Do what the signal asks for; CHLD only wakes the loop, which always looks for the dead."""
-        command = self._SIGNALS.get(signum)
-        if command is not None:
-            logger.info("Handling signal: %s", signal.Signals(signum).name[3:].lower())
-            command(self)
+        command, name = self._SIGNALS.get(signum), signal.Signals(signum).name[3:].lower()
+        if command is None or (signum == signal.SIGWINCH and self._system.has_terminal()):  # whose size has changed
+            return
+        reason = self._must_wait(signum)
+        if reason:
+            logger.info("Keeping signal: %s, until %s is done", name, reason)
+            self._kept = signum
+            return
+        logger.info("Handling signal: %s", name)
+        command(self)
+
+    def _must_wait(self, signum: int) -> str:
+        """What a signal that begins something has to wait for; empty if for nothing. A reload overtakes another."""
+        if signum not in (signal.SIGHUP, signal.SIGUSR2):
+            return ""
+        if self._cluster.phase in (Phase.STARTING, Phase.STANDBY):
+            return "the start"
+        if self.succession.is_under_way:
+            return "the upgrade"
+        return "the reload" if signum == signal.SIGUSR2 and self._cluster.staged is not None else ""
+
+    def obey_kept(self) -> None:
+        """Called every turn: do what the last signal that had to wait asks for, here or in the new master."""
+        signum = self._kept
+        if signum is None or self._must_wait(signum):
+            return
+        self._kept = None
+        if self._cluster.phase is Phase.LEAVING:
+            self._system.kill(self.succession.heir, signum)
+        else:
+            self.handle_signal(signum)
 
     def stop(self, *, is_quick: bool = False) -> None:
         """Stop the cluster: gracefully within ``graceful_timeout``, or at once."""
@@ -62,8 +90,7 @@ class Commands:
         self.succession.give_up("this master stops")
         is_guest = cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)
         cluster.phase = Phase.QUITTING if is_quick or is_guest else Phase.STOPPING
-        notify_systemd("STOPPING=1")
-        self._close_listeners()
+        self._on_stop()
 
     def reload(self) -> None:
         """Read the configuration again and replace the workers one by one."""

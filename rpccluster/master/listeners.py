@@ -10,19 +10,23 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from rpccluster.address import Address, TCPAddress, UnixAddress
 from rpccluster.config.schema import Options
-from rpccluster.errors import StartError
+from rpccluster.errors import ConfigError, StartError
+from rpccluster.log import logger
 from rpccluster.privileges import Identity
 from rpccluster.system import umasked
 
-__all__ = ["Listener", "close_listeners", "open_control_listener", "open_listeners"]
+__all__ = ["Listener", "apply_options", "close_listeners", "open_control_listener", "open_listeners"]
 
 CONTROL_MODE = 0o600
 _CONTROL_BACKLOG = 1024
 _KEEPALIVE_PROBES = 4
+_MAPPED = "::ffff:"  # an IPv4 address that is written as an IPv6 one
 
 
 @dataclass(eq=False)
@@ -47,31 +51,48 @@ class Listener:
         self.socket.close()
 
 
-def open_listeners(options: Options, owner: Identity | None, present: list[Listener]) -> list[Listener]:
-    """The listeners that ``options`` name, those among ``present`` as they are, the others opened.
+def _plainly(key: str, problem: str) -> str:
+    return problem
 
-    Raises `StartError` with a line for each address that cannot be had; then none was opened.
+
+def open_listeners(
+    options: Options,
+    owner: Identity | None,
+    present: list[Listener],
+    fault: Callable[[str, str], str] = _plainly,
+) -> list[Listener]:
+    """The listeners that ``options`` name, those among ``present`` as they are, the others opened and listening.
+
+    Raises `ConfigError` with a line for each address that cannot be had, as ``fault`` makes it of key and problem;
+    then none was opened.
     """
     known = {listener.actual: listener for listener in present}  # a port 0, or a host's name, may be spelt out now
     known.update((listener.wanted, listener) for listener in present)
+    leaving = [each for each in present if not {each.wanted, each.actual} & set(options.listen_addresses)]
     opened: list[Listener] = []
     faults: list[str] = []
     for wanted in options.listen_addresses:
         if wanted not in known:
             try:
-                opened.append(_open(wanted, options, owner))
-            except OSError as error:
-                faults.append(f"cannot listen at {wanted}: {error.strerror or error}")
-            except UnicodeError as error:  # a host name that IDNA cannot encode
-                faults.append(f"cannot listen at {wanted}: {error}")
+                known[wanted] = _open(wanted, options, owner, leaving)
+                opened.append(known[wanted])
+            except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
+                reason = getattr(error, "strerror", None) or error
+                key = "bind" if wanted in options.bind else "unix_socket"
+                faults.append(fault(key, f"cannot listen at {wanted}: {reason}"))
     if faults:
-        close_listeners(opened, is_last=True)
-        raise StartError("\n".join(faults))
-    known.update((listener.wanted, listener) for listener in opened)
-    listeners = [known[wanted] for wanted in options.listen_addresses]
+        close_listeners([each for each in opened if each not in leaving], is_last=True)
+        raise ConfigError(faults)
+    return [known[wanted] for wanted in options.listen_addresses]
+
+
+def apply_options(listeners: list[Listener], options: Options) -> None:
+    """Give ``listeners``, which have been open for some time, what a reload may change. What fails is logged."""
     for listener in listeners:
-        _apply(listener, options)
-    return listeners
+        try:
+            _apply(listener, options)
+        except OSError as error:
+            logger.error("Cannot change the listener at %s: %s", listener.actual, error)
 
 
 def open_control_listener(path: str) -> Listener:
@@ -96,13 +117,23 @@ def close_listeners(listeners: list[Listener], *, is_last: bool) -> None:
         listener.close(is_last=is_last)
 
 
-def _open(wanted: Address, options: Options, owner: Identity | None) -> Listener:
+def _open(wanted: Address, options: Options, owner: Identity | None, leaving: list[Listener]) -> Listener:
     if isinstance(wanted, UnixAddress):
         sock = _bind_unix(wanted.path, options.unix_socket_mode, owner)
     else:
-        sock = _bind_tcp(wanted)
-    sock.setblocking(False)
-    return Listener(wanted, _actual(wanted, sock), sock)
+        place = _resolve(wanted)
+        for each in leaving:
+            if each.actual == TCPAddress(*place.address[:2]):
+                return each  # only its name has changed
+        sock = _bind_tcp(place, options.backlog, leaving)
+    listener = Listener(wanted, _actual(wanted, sock), sock)
+    try:
+        sock.setblocking(False)
+        _apply(listener, options)
+    except BaseException:
+        listener.close(is_last=True)
+        raise
+    return listener
 
 
 def _apply(listener: Listener, options: Options) -> None:
@@ -122,17 +153,48 @@ def _apply(listener: Listener, options: Options) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
-def _bind_tcp(wanted: TCPAddress) -> socket.socket:
+class _Place(NamedTuple):
+    family: int
+    address: Any  # as bind(2) takes it
+
+
+def _resolve(wanted: TCPAddress) -> _Place:
     found = socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-    sock = socket.socket(family, kind, protocol)
+    family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    return _Place(family, address)
+
+
+def _bind_tcp(place: _Place, backlog: int, leaving: list[Listener]) -> socket.socket:
+    """Bind and listen, beside listeners of ours that are ``leaving``: for a while both hold the port.
+
+    So a reload can narrow 0.0.0.0 to 127.0.0.1, or widen it, and be undone, and no caller is refused meanwhile.
+    """
+    host, port = place.address[:2]
+    sock = socket.socket(place.family, socket.SOCK_STREAM)
+    in_the_way = [each.socket for each in leaving if isinstance(each.actual, TCPAddress) and each.actual.port == port]
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
+        if place.family == socket.AF_INET6 and not host.startswith(_MAPPED):  # an IPv4 listener may have its port
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        with _sharing_ports([sock, *in_the_way] if in_the_way else []):
+            sock.bind(place.address)
+            sock.listen(backlog)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+@contextlib.contextmanager
+def _sharing_ports(socks: list[socket.socket]) -> Iterator[None]:
+    """Let ``socks`` listen at one port. Only for the moment of bind(2) and listen(2): nobody else is to join them."""
+    try:
+        for sock in socks:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
+    finally:
+        for sock in socks:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def _bind_unix(path: str, mode: int, owner: Identity | None) -> socket.socket:

@@ -5,8 +5,10 @@ Owns the selector. A worker forked from the master closes its copy of it and tou
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import time
+from contextlib import AbstractContextManager
 from typing import Any, Callable
 
 from rpccluster.ipc.channel import Channel
@@ -23,12 +25,18 @@ FAILED_SECONDS = 0.02  # of rest after a callback has failed: its descriptor is 
 class Loop:
     """Watches descriptors for reading, and for writing where their owner has something to write."""
 
-    def __init__(self, guard: Guard | None = None, selector: selectors.BaseSelector | None = None) -> None:
-        """``guard`` attempts the callbacks."""
+    def __init__(
+        self,
+        guard: Guard | None = None,
+        selector: selectors.BaseSelector | None = None,
+        waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """``guard`` attempts the callbacks; ``waiting`` is entered while nothing else is done than to wait."""
         self.guard = guard or Guard()
         self._selector = selector or selectors.DefaultSelector()
         self._barred: set[Channel] = set()
         self._has_failed = False
+        self._waiting = waiting
 
     def watch(self, source: Any, on_readable: Callback) -> None:
         """Call ``on_readable`` whenever ``source``, a descriptor or something with ``fileno()``, is readable."""
@@ -69,7 +77,9 @@ class Loop:
         if self._has_failed:
             self._has_failed = False
             time.sleep(FAILED_SECONDS)
-        for key, events in self._selector.select(BARRED_SECONDS if self._barred else seconds):
+        with self._waiting():
+            happened = self._selector.select(BARRED_SECONDS if self._barred else seconds)
+        for key, events in happened:
             on_readable, on_writable = key.data
             if events & selectors.EVENT_READ and on_readable is not None and self._is_watched(key):
                 self._call(on_readable)

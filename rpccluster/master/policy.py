@@ -7,8 +7,8 @@ the handles before the next call.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
 from rpccluster.config.schema import Options
@@ -98,7 +98,8 @@ class Situation:
     staged_generation: int | None = None  # of a reload whose first worker has yet to prove it
     is_rolling: bool = False  # older generations are being replaced
     reloaded_at: float = 0.0
-    spawn_at: float = 0.0  # restarts back off until then
+    spawn_at: float = 0.0  # the system had no room for one more process until then
+    start_at: Mapping[int, float] = field(default_factory=dict)  # slots whose restarts back off until then
     is_all_or_nothing: bool = False  # an upgrade's new master: one failed boot ends it
     has_failed: bool = False  # a worker of the start could not boot
     in_transit: int = 0  # connections that the heir of an upgrade has not acknowledged
@@ -107,6 +108,10 @@ class Situation:
     def is_ending(self) -> bool:
         """Whether connections end, too: nobody is to take them over."""
         return self.phase in (Phase.DRAINED, Phase.STOPPING, Phase.QUITTING)
+
+    def may_start(self, slot: int, now: float) -> bool:
+        """Whether the slot's restarts do not back off."""
+        return slot not in self.start_at or now >= self.start_at[slot]
 
 
 def decide(situation: Situation, now: float) -> list[Action]:
@@ -140,7 +145,7 @@ def _run(situation: Situation, now: float) -> Iterator[Action]:
     yield from leave
     if now >= situation.spawn_at:
         yield from _try_staged(situation)
-        vacant = list(_fill_slots(situation))
+        vacant = list(_fill_slots(situation, now))
         yield from vacant if vacant or leave else _replace(situation, now)
 
 
@@ -168,10 +173,10 @@ def _try_staged(situation: Situation) -> Iterator[Action]:
         yield Spawn(0, staged)
 
 
-def _fill_slots(situation: Situation) -> Iterator[Action]:
+def _fill_slots(situation: Situation, now: float) -> Iterator[Action]:
     held = {worker.slot for worker in situation.workers if worker.is_holding}
     for slot in range(situation.number_workers):
-        if slot not in held:
+        if slot not in held and situation.may_start(slot, now):
             yield Spawn(slot, situation.generation)
 
 
@@ -189,7 +194,11 @@ def _replace(situation: Situation, now: float) -> Iterator[Action]:
     retiring = sum(worker.state is WorkerState.RETIRING for worker in situation.workers)
     if retiring >= situation.number_workers:  # successors must not pile up beside slow leavers
         return
-    overdue = [(o.since, worker.slot) for worker in situation.workers if (o := _overdue(situation, worker, now))]
+    overdue = [
+        (reason.since, worker.slot)
+        for worker in situation.workers
+        if situation.may_start(worker.slot, now) and (reason := _overdue(situation, worker, now))
+    ]
     if overdue:
         yield Spawn(min(overdue)[1], situation.generation)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from rpccluster import config
 from rpccluster.errors import StartError
+from rpccluster.failure import error_text
 from rpccluster.log import logger, set_up_logging
 from rpccluster.master.cluster import Cluster, Staged
-from rpccluster.master.listeners import close_listeners, open_listeners
+from rpccluster.master.listeners import apply_options, close_listeners, open_listeners
 from rpccluster.master.logs import are_alike, open_logs
 from rpccluster.master.policy import Phase
 from rpccluster.master.restarts import Restarts
@@ -37,6 +38,9 @@ class Reloading:
         except StartError as error:
             self._fail(str(error))
             return
+        except Exception as error:  # whatever it is: the cluster goes on as it was
+            self._fail(error_text(error))
+            return
         cluster.staged = staged
         cluster.restarts = Restarts()  # whatever made workers die may be mended now
         if cluster.phase is Phase.DRAINED or not cluster.ready():
@@ -47,10 +51,11 @@ class Reloading:
         cluster = self._cluster
         changed = config.reload(cluster.configuration, config.Machine())
         options = changed.options
-        listeners = open_listeners(options, identity_of(options.user, options.group), cluster.listeners)
+        owner = identity_of(options.user, options.group)
+        listeners = open_listeners(options, owner, cluster.listeners, changed.fault)
         try:
             logs = cluster.logs if are_alike(options, cluster.options) else open_logs(options)
-        except StartError:
+        except BaseException:
             close_listeners([each for each in listeners if each not in cluster.listeners], is_last=True)
             raise
         return Staged(changed, cluster.generation + 1, listeners, logs)
@@ -71,13 +76,14 @@ class Reloading:
         cluster, staged = self._cluster, self._cluster.staged
         assert staged is not None
         close_listeners([each for each in cluster.listeners if each not in staged.listeners], is_last=True)
+        apply_options([each for each in cluster.listeners if each in staged.listeners], staged.configuration.options)
         cluster.configuration, cluster.generation = staged.configuration, staged.generation
         cluster.listeners[:] = staged.listeners
         if staged.logs is not cluster.logs:
             cluster.logs.close()
             cluster.logs = staged.logs
             if cluster.options.daemonize:
-                cluster.logs.hold_output()
+                self._hold_output()
         set_up_logging(cluster.logs, cluster.options.log_level)
         set_title(cluster.title)
         cluster.number_workers = cluster.options.number_workers
@@ -85,6 +91,12 @@ class Reloading:
         if cluster.phase is Phase.DRAINED:
             cluster.phase = Phase.RUNNING
         logger.info("Reloaded the configuration (generation %d)", cluster.generation)
+
+    def _hold_output(self) -> None:
+        try:
+            self._cluster.logs.hold_output()
+        except OSError as error:  # too late to refuse: they lead where they led
+            logger.error("Cannot lead stdout and stderr to the log: %s", error)
 
     def note_progress(self) -> None:
         """Notice when the last worker of an older generation has a successor."""

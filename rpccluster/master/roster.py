@@ -211,7 +211,7 @@ class Roster:
 
         What it has left in its process group, children of the service, is killed.
 
-        Its channels are open until the next is asked for.
+        Its channels are open, and its row is as it left it, until the next is asked for.
         """
         by_pid = {worker.pid: worker for worker in self.workers}
         for exit_ in self._system.reap(by_pid):
@@ -222,8 +222,8 @@ class Roster:
             self._loop.unwatch(worker.connections)
             self._loop.unwatch(worker.channel)
             self.workers.remove(worker)
-            self._scoreboard.free_row(worker.row_number)
             yield worker, exit_
+            self._scoreboard.free_row(worker.row_number)
             worker.close()
 
     def _hear_out(self, worker: WorkerHandle) -> None:

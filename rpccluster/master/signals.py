@@ -1,6 +1,9 @@
 """Signals to the master: handlers that only note the number, and the descriptor that wakes the loop.
 
-Owns the handlers and the wake-up pipe. What a signal means is the supervisor's table.
+Owns the handlers and the wake-up pipe. What a signal means is in `rpccluster.master.commands`.
+
+TTOU is let in only while the loop waits. Else a line that a master in the background writes to its terminal, where
+``stty tostop`` is set, would make the kernel send TTOU instead of writing, again and again; who blocks it may write.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections import deque
+from collections.abc import Iterator
 
 __all__ = ["HANDLED", "SignalInbox", "reset_for_exec"]
 
@@ -27,18 +30,31 @@ HANDLED = (
 
 
 class SignalInbox:
-    """Collects the numbers of signals that came, in their order; ``fileno()`` turns readable with each."""
+    """Collects the numbers of signals that came, in their order; ``fileno()`` turns readable with each.
+
+    Made before anything is published by which this process can be found: from then on no signal ends it.
+    """
 
     def __init__(self) -> None:
-        self._numbers: deque[int] = deque()
+        self._numbers: list[int] = []
         self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         for signum in HANDLED:
             signal.signal(signum, self._note)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked some
+        signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGTTOU])  # whoever started us may have blocked some
 
     def _note(self, signum: int, frame: object) -> None:
-        self._numbers.append(signum)
+        if signum not in self._numbers:  # equal ones that wait are one, as the kernel has it
+            self._numbers.append(signum)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let in all signals while the loop waits and nothing is written."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTTOU])
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
 
     def fileno(self) -> int:
         """The descriptor to watch for reading."""
@@ -54,7 +70,7 @@ class SignalInbox:
         """The signals since the last call."""
         numbers = []
         while self._numbers:
-            numbers.append(self._numbers.popleft())
+            numbers.append(self._numbers.pop(0))
         return numbers
 
     def close_in_child(self) -> None:

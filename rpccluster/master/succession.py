@@ -159,6 +159,12 @@ class Succession:
         elif self.stage is Stage.BOOTING:
             self._fail("the new master could not start; its own log lines say why")
 
+    def tell(self, message: Message) -> None:
+        """Say something to the new master that has taken over."""
+        if self._upgrade is not None and not self._upgrade.channel.is_closed:
+            self._upgrade.channel.send(message)
+            self._loop.mind_writing(self._upgrade.channel)
+
     @property
     def has_told_all(self) -> bool:
         """Whether nothing waits to be sent to the new master."""

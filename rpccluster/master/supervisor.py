@@ -12,8 +12,9 @@ from rpccluster import system
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import Accept, DonorGone
+from rpccluster.ipc.messages import Accept, Counted, DonorGone
 from rpccluster.ipc.messages import Retire as RetireOrder
+from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import escaped, logger, say
 from rpccluster.master import policy
@@ -23,27 +24,26 @@ from rpccluster.master.commands import Commands
 from rpccluster.master.daemonize import StartReport
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.holdings import Holdings
-from rpccluster.master.listeners import Listener
+from rpccluster.master.listeners import Listener, apply_options
 from rpccluster.master.loop import Loop
+from rpccluster.master.notices import Notices
 from rpccluster.master.operations import Operations
 from rpccluster.master.pidfile import Pidfile
 from rpccluster.master.policy import Phase
 from rpccluster.master.reloading import Reloading
-from rpccluster.master.restarts import EARLY_SECONDS
+from rpccluster.master.restarts import RESTART_DELAY_SECONDS
 from rpccluster.master.roster import MOST_ROWS, Roster
 from rpccluster.master.signals import SignalInbox
-from rpccluster.master.succession import Heir, Succession
+from rpccluster.master.succession import Heir, Stage, Succession
 from rpccluster.master.upgrade import CommandLine, Inheritance, Upgrade, begin_upgrade
+from rpccluster.master.watch import KILL_SLACK_SECONDS, Watch
 from rpccluster.master.worker_handle import HUNG, WorkerState
 from rpccluster.master.worker_news import WorkerNews
 
 __all__ = ["Supervisor"]
 
 TICK_SECONDS = 0.25
-WATCH_SECONDS = 0.1  # between two looks at the scoreboard
-LONGEST_WATCH_SECONDS = 1.0  # what one look may count as silence: the master itself may have been stopped
 MOST_DESCRIPTORS = 3 * MOST_ROWS + 256  # three for each worker there may be; clients, connections in transit
-KILL_SLACK_SECONDS = 3.0  # beyond graceful_timeout, for a worker to say goodbye
 
 
 class Supervisor:
@@ -56,6 +56,7 @@ class Supervisor:
         entry: WorkerEntry,
         command: CommandLine,
         report: StartReport,
+        signals: SignalInbox,
         pidfile: Pidfile | None,
         control: Listener | None,
         inheritance: Inheritance | None,
@@ -65,11 +66,12 @@ class Supervisor:
         self._report = report
         system.make_room_for(MOST_DESCRIPTORS)
         self._reserve = Reserve(DESCRIPTORS_KEPT_BACK)
+        self._notices = Notices()
         self._guard = Guard(operating_system.monotonic)
-        self._loop = Loop(self._guard)
+        self._signals = signals
+        self._loop = Loop(self._guard, waiting=signals.waiting)
         self._holdings = Holdings(self._loop, pidfile, control, cluster.listeners, inheritance)
-        self._signals = SignalInbox()
-        self._loop.watch(self._signals, self._signals.drain)
+        self._loop.watch(signals, signals.drain)
         self._cluster = cluster
         first_serial = inheritance.first_serial if inheritance else 1
         self._roster = self._make_roster(entry, first_serial)
@@ -93,11 +95,11 @@ class Supervisor:
             self._reloading,
             self._succession,
             self._start_heir,
-            self._holdings.close_listeners,
+            self._begin_to_stop,
             self._reserve,
         )
         self._operations = Operations(operating_system, cluster, self._commands)
-        self._watched_at = self._now()
+        self._watch = Watch(cluster, self._now())
         self._exit_code: int | None = None
 
     def _make_roster(self, entry: WorkerEntry, first_serial: int) -> Roster:
@@ -149,6 +151,7 @@ class Supervisor:
         attempt("serve the control socket", self._holdings.turn)
         attempt("write the log", self._cluster.logs.flush)
         attempt("answer a command", self._operations.answer_what_is_done)
+        attempt("notify systemd", self._notices.turn)
 
     def _act(self) -> None:
         for action in policy.decide(self._cluster.situation(), self._now()):
@@ -160,23 +163,12 @@ class Supervisor:
             attempt("note the end of a worker", self._news.note_end, worker, exit_)
         for signum in self._signals.take():
             attempt("obey a signal", self._commands.handle_signal, signum)
+        attempt("obey a signal", self._commands.obey_kept)
         now = self._now()
         self._succession.check_deadline(now)
         may_move = not self._cluster.situation().is_ending
         attempt("move connections", lambda: self._broker.turn(now, may_move=may_move))
-        if now - self._watched_at >= WATCH_SECONDS:
-            watched, self._watched_at = min(now - self._watched_at, LONGEST_WATCH_SECONDS), now
-            self._watch(watched, now)
-
-    def _watch(self, watched: float, now: float) -> None:
-        """Look at the scoreboard; ``watched`` seconds have passed under our eyes since the last look."""
-        cluster, is_ending = self._cluster, self._cluster.situation().is_ending
-        for worker in cluster.workers:
-            worker.watch(watched, now, cluster.options.max_memory)
-            if not is_ending:
-                worker.serve_on(now + cluster.options.graceful_timeout + KILL_SLACK_SECONDS)
-            if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
-                cluster.restarts.note_survivor()
+        attempt("look at the workers", self._watch.turn, now)
 
     def _start_heir(self) -> Upgrade | None:
         """Start a new master that inherits what this one holds."""
@@ -202,7 +194,7 @@ class Supervisor:
         with self._reserve.lent():
             worker = self._roster.spawn(action.slot, action.generation, options, listeners, logs)
         if worker is None:
-            cluster.restarts.spawn_at = self._now() + 1.0
+            cluster.spawn_at = self._now() + RESTART_DELAY_SECONDS
         elif staged is not None:
             staged.candidate = worker
         if cluster.own_code is not None:
@@ -240,6 +232,7 @@ class Supervisor:
 
     def _finish(self, action: policy.Finish) -> None:
         is_awaited = self._cluster.phase is Phase.LEAVING and self._heir is not None and self._heir.has_old_master
+        self._tell_counts()
         if self._exit_code is None and self._succession.has_told_all and not is_awaited:
             self._exit_code = 0
 
@@ -258,13 +251,14 @@ class Supervisor:
     def _go_live(self) -> None:
         self._cluster.phase = Phase.RUNNING
         if self._cluster.options.daemonize:
-            self._cluster.logs.hold_output()
+            self._guard.attempt("lead stdout and stderr to the log", self._cluster.logs.hold_output)
         self._report.send(0)
-        system.notify_systemd(f"READY=1\nMAINPID={self._system.getpid()}")
+        self._notices.tell(f"READY=1\nMAINPID={self._system.getpid()}")
 
     def _take_over(self) -> None:
         """The old master has said `Go`: everything is ours."""
         self._holdings.take_over(self._system.getpid(), self._operations.methods())
+        apply_options(self._cluster.listeners, self._cluster.options)
         for worker in self._cluster.ready():
             self._roster.say(worker, Accept())
         self._go_live()
@@ -276,7 +270,8 @@ class Supervisor:
 
     def _leave(self, heir: Channel) -> None:
         """The new master serves: give it all our connections, finish the calls that run, and end."""
-        self._broker.give_all_to(heir, self._now())
+        self._guard.attempt("give the connections to the new master", self._broker.give_all_to, heir, self._now())
+        self._tell_counts()
         logger.info("The new master (pid: %d) has taken over", self._succession.heir)
         self._cluster.phase = Phase.LEAVING
         self._holdings.leave()
@@ -284,7 +279,7 @@ class Supervisor:
     def _take_back(self) -> None:
         """The new master has failed when it may have begun to take over."""
         self._holdings.sign(self._system.getpid())
-        system.notify_systemd(f"MAINPID={self._system.getpid()}")
+        self._notices.tell(f"MAINPID={self._system.getpid()}")
 
     def _lose_heir(self) -> None:
         """The new master has ended before us: there is nobody left to give to."""
@@ -299,14 +294,29 @@ class Supervisor:
             inheritance.channel,
             on_go=self._take_over,
             on_lost=self._lose_old_master,
-            on_message=lambda channel, message, descriptors: self._broker.hear_old_master(
-                channel, message, descriptors, self._now()
-            ),
+            on_message=self._hear_old_master,
             on_old_gone=lambda: self._broker.spread_loss(DonorGone(inheritance.first_serial, True)),
             protocol=inheritance.protocol,
         )
 
     # -- the end
+
+    def _begin_to_stop(self) -> None:
+        self._notices.tell("STOPPING=1")
+        self._holdings.close_listeners()
+
+    def _tell_counts(self) -> None:
+        """To the new master, if there is one: what has been counted here since it was told last."""
+        if self._cluster.phase is Phase.LEAVING or self._succession.stage is Stage.DONE:
+            counts = self._cluster.totals.untold(worker.row for worker in self._cluster.workers)
+            if any(counts.values()):
+                self._succession.tell(Counted(counts))
+
+    def _hear_old_master(self, channel: Channel, message: Passing, descriptors: list[int]) -> None:
+        if isinstance(message, Counted):
+            self._cluster.totals.note_inherited(message.counts)
+        else:
+            self._broker.hear_old_master(channel, message, descriptors, self._now())
 
     def _close(self, exit_code: int) -> int:
         """Give back everything, then answer: whoever asked for a stop may start anew at once."""
@@ -318,7 +328,7 @@ class Supervisor:
         attempt("give back what the master holds", self._holdings.give_back)
         attempt("answer commands", self._operations.end)
         attempt("close the control socket", self._holdings.close)
-        self._report.send(exit_code)
+        self._report.send(exit_code or EXIT_FAULT)  # who still waits for it waits for a start
         self._cluster.logs.drain()
         return exit_code
 

@@ -38,6 +38,8 @@ _TABLE = {
 }
 
 
+MEMORY_GRACE_SECONDS = 10.0  # after it is ready, in which `max_memory` replaces nobody: it may need so much
+FRESH_SECONDS = 1.0  # after it is ready, in which it has not grown by what was asked of it
 MOVING_SECONDS = 0.5  # in which a retiring worker's connections have moved, unless nobody can take them
 
 #: Why a worker that showed no sign of life is killed.
@@ -150,8 +152,15 @@ class WorkerHandle:
         beat = self.row[Cell.HEARTBEAT]
         self.silent_seconds = 0.0 if beat != self._beat_seen else self.silent_seconds + watched_seconds
         self._beat_seen = beat
-        if max_memory and self.row[Cell.RSS_BYTES] > max_memory:
+        if max_memory and self.row[Cell.RSS_BYTES] > max_memory and self._is_ready_for(MEMORY_GRACE_SECONDS, now):
             self.want_recycling(now, "max_memory")
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it has just become ready: what memory it takes it needs."""
+        return self.is_ready and not self._is_ready_for(FRESH_SECONDS, now)
+
+    def _is_ready_for(self, seconds: float, now: float) -> bool:
+        return self.ready_at is not None and now - self.ready_at >= seconds
 
     def want_recycling(self, since: float, reason: str) -> None:
         """Note that it is overdue; the first reason stays."""

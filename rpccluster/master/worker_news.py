@@ -13,6 +13,7 @@ from rpccluster.master.broker import Broker
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.policy import Phase
 from rpccluster.master.reloading import Reloading
+from rpccluster.master.restarts import End
 from rpccluster.master.roster import Roster
 from rpccluster.master.worker_handle import HUNG, WorkerEvent, WorkerHandle
 from rpccluster.system import Exit
@@ -47,7 +48,6 @@ class WorkerNews:
         cluster = self._cluster
         worker.step(WorkerEvent.BOOTED)
         worker.ready_at, worker.methods = self._now(), message.methods
-        cluster.restarts.note_ready()
         logger.info("Worker ready (pid: %d, slot: %d)", worker.pid, worker.slot)
         if cluster.staged is not None and cluster.staged.candidate is worker:
             self._reloading.commit(self._now())
@@ -59,21 +59,26 @@ class WorkerNews:
     def note_end(self, worker: WorkerHandle, exit_: Exit) -> None:
         """A worker has ended, and all that it said has been heard."""
         cluster = self._cluster
+        cluster.totals.note_end(worker.row)
         self._broker.note_gone(worker)
         if worker.is_expected_to_end or cluster.is_stopping:
             logger.info("Worker exiting (pid: %d)", worker.pid)
             return
         reason = _reason(worker, exit_)
-        ready_for = None if worker.ready_at is None else self._now() - worker.ready_at
-        pause = cluster.restarts.note_death(exit_, ready_for, self._now())
         what = "could not boot" if worker.ready_at is None else "died"
         logger.error("Worker (pid: %d) %s: %s", worker.pid, what, reason)
-        if pause:
-            logger.error("Workers die in a loop: the next one starts in %g seconds", pause)
+        self._note_pause(worker, End(exit_, worker.booted_at, worker.ready_at, self._now()))
         if worker.ready_at is None or cluster.phase is Phase.STANDBY:
             cluster.failure, cluster.failed_at = reason, self._now()
             cluster.is_service_at_fault = worker.boot_failure is not None and worker.boot_failure.stage == "service"
             self._reloading.note_failed_boot(worker, reason)
+
+    def _note_pause(self, worker: WorkerHandle, end: End) -> None:
+        slot = self._cluster.restarts.note_end(worker.slot, end)
+        pause = slot.start_at() - end.at
+        if pause > 0 and end.is_failure:
+            told = "Workers die in a loop (slot %d, %d in a row): the next one starts in %g seconds"
+            logger.error(told, worker.slot, len(slot.failures()), pause)
 
 
 def _reason(worker: WorkerHandle, exit_: Exit) -> str:

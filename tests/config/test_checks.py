@@ -80,6 +80,27 @@ def test_the_configuration_file_is_never_written(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("binds", "is_fine"),
+    [
+        ("0.0.0.0:1 127.0.0.1:1", False),
+        ("127.0.0.1:1 0.0.0.0:1", False),
+        ("[::]:1 [::1]:1", False),
+        ("[::1]:1 [0:0::1]:1", False),
+        ("0.0.0.0:1 [::]:1", True),
+        ("0.0.0.0:1 127.0.0.1:2", True),
+        ("0.0.0.0:0 127.0.0.1:0", True),
+        ("127.0.0.1:1 127.0.0.2:1", True),
+        ("0.0.0.0:1 localhost:1", True),  # which listen(2) refuses, if it comes to that
+    ],
+)
+def test_addresses_that_overlap_are_a_fault(binds: str, is_fine: bool) -> None:
+    """They could be bound, but not listened at."""
+    one, two = map(parse_address, binds.split())
+    expected = [] if is_fine else [("bind", f"found {two} beside {one}, expected one of them: they overlap")]
+    assert problems(bind=(one, two)) == expected
+
+
 def test_devices_may_be_shared() -> None:
     """Both logs may go to /dev/null."""
     assert problems(log_file="/dev/null", access_log="/dev/null") == []

@@ -11,11 +11,13 @@ import pytest
 from rpccluster.address import parse_address
 from rpccluster.config import Options, Sources
 from rpccluster.config.configuration import Configuration
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import LogFiles
 from rpccluster.master.cluster import Cluster, Staged
 from rpccluster.master.listeners import Listener
 from rpccluster.master.policy import Phase
+from rpccluster.master.restarts import End
+from rpccluster.system import Exit
 from rpccluster.version import __version__
 
 from .made_up import booting, ready, retiring
@@ -55,6 +57,16 @@ def test_status_has_the_contracts_form() -> None:
         "generation": 3,
         "number_workers": 1,
         "listeners": ["tcp://127.0.0.1:4711"],
+        "totals": {
+            "calls": 10,
+            "errors": 2,
+            "accepted": 0,
+            "accept_wakeups": 0,
+            "adopted": 4,
+            "handed_over": 5,
+            "dropped_replies": 0,
+            "limits": dict.fromkeys(LIMITS, 0),
+        },
     }
     (shown,) = told["workers"]
     expected = {
@@ -118,11 +130,12 @@ def test_the_policy_sees_what_the_cluster_knows() -> None:
     staged = Staged(configuration(), 5, [], LogFiles("", ""))
     workers = [ready(0)]
     made = cluster(*workers, generation=4, number_workers=7, staged=staged, is_rolling=True, reloaded_at=3.0)
-    made.restarts.spawn_at, made.failure, made.is_heir = 9.0, "why", True
+    made.spawn_at, made.failure, made.is_heir = 9.0, "why", True
+    made.restarts.note_end(3, End(Exit(1, 0, None), 40.0, None, 40.5))
     seen = made.situation()
     assert (seen.phase, seen.workers, seen.number_workers) == (Phase.RUNNING, workers, 7)
     assert (seen.generation, seen.staged_generation) == (4, 5)
-    assert (seen.is_rolling, seen.reloaded_at, seen.spawn_at) == (True, 3.0, 9.0)
+    assert (seen.is_rolling, seen.reloaded_at, seen.spawn_at, seen.start_at) == (True, 3.0, 9.0, {3: 41.0})
     assert (seen.has_failed, seen.is_all_or_nothing) == (True, True)
     assert seen.workers is not made.workers
     assert cluster().situation().staged_generation is None

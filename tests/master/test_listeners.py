@@ -19,6 +19,7 @@ from rpccluster.errors import StartError
 from rpccluster.master.listeners import (
     Listener,
     _check_is_ours,
+    apply_options,
     close_listeners,
     open_control_listener,
     open_listeners,
@@ -112,7 +113,9 @@ def test_tcp_options_are_set(opened: Opened) -> None:
     assert option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 90
     assert option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 22
     assert option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 4
-    opened("127.0.0.1:0", present=[listener], tcp_keepalive=0)
+    assert opened("127.0.0.1:0", present=[listener], tcp_keepalive=0) == [listener]
+    assert option(socket.SOL_SOCKET, socket.SO_KEEPALIVE)  # a reload that is given up leaves it as it was
+    apply_options([listener], Options(service="a:b", tcp_keepalive=0))
     assert not option(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
@@ -219,6 +222,64 @@ def test_a_host_name_that_cannot_be_one_is_a_fault(opened: Opened) -> None:
     """IDNA cannot encode a label of more than 63 characters."""
     with pytest.raises(StartError, match=r"^cannot listen at tcp://xxx"):
         opened("x" * 64 + ":1")
+
+
+# -- listeners that overlap
+
+
+@pytest.mark.parametrize("hosts", [("0.0.0.0", "[::]"), ("[::]", "0.0.0.0"), ("127.0.0.1", "[::]")])
+def test_ipv4_and_ipv6_may_have_one_port(opened: Opened, hosts: tuple[str, str]) -> None:
+    """An IPv6 listener serves IPv6 alone, whatever the machine's default is."""
+    (first,) = opened(f"tcp://{hosts[0]}:0")
+    (second,) = opened(f"tcp://{hosts[1]}:{first.actual.port}")
+    assert second.actual.port == first.actual.port
+
+
+def test_what_listen_refuses_is_a_fault(opened: Opened) -> None:
+    """Two addresses of one family and port can be bound, but not listened at; nothing is left."""
+    (probe,) = opened("127.0.0.1:0")
+    port = probe.actual.port
+    probe.close(is_last=True)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(StartError, match=rf"^cannot listen at tcp://0\.0\.0\.0:{port}: Address already in use$"):
+        opened(f"tcp://127.0.0.1:{port}", f"tcp://0.0.0.0:{port}")
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("hosts", [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("[::]", "[::1]")])
+def test_a_listener_that_leaves_is_not_in_the_way(opened: Opened, hosts: tuple[str, str]) -> None:
+    """Both listen until the reload is committed, or given up: then the old one is as it was."""
+    (old,) = opened(f"tcp://{hosts[0]}:0")
+    wanted = f"tcp://{hosts[1]}:{old.actual.port}"
+    (new,) = opened(wanted, present=[old])
+    assert (new is old, connected(new.actual)) == (False, True)
+    new.close(is_last=True)
+    assert connected(old.actual)
+    with pytest.raises(StartError, match="Address already in use"):
+        opened(wanted)  # anybody else's is in the way as ever
+    (new,) = opened(wanted, present=[old])
+    old.close(is_last=True)
+    assert connected(new.actual)
+
+
+def test_another_name_of_the_same_address_is_the_same_listener(opened: Opened) -> None:
+    """Whoever waits in its backlog stays there."""
+    (old,) = opened("127.0.0.1:0")
+    assert opened(f"localhost:{old.actual.port}", present=[old]) == [old]
+    with pytest.raises(StartError):
+        opened(f"localhost:{old.actual.port}", "203.0.113.1:1", present=[old])
+    assert connected(old.actual)
+
+
+def test_a_fault_is_told_where_it_was_written(opened: Opened, tmp_path: Path) -> None:
+    """By the option that names the address."""
+    options = Options(service="a:b", bind=(parse_address("203.0.113.1:1"),), unix_socket="/proc/no/socket")
+    with pytest.raises(StartError) as raised:
+        open_listeners(options, None, [], lambda key, problem: f"x.ini:3: {key}: {problem}")
+    assert [line.rsplit(": ", 1)[0] for line in str(raised.value).splitlines()] == [
+        "x.ini:3: bind: cannot listen at tcp://203.0.113.1:1",
+        "x.ini:3: unix_socket: cannot listen at unix:///proc/no/socket",
+    ]
 
 
 # -- control socket and inheriting

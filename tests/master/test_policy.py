@@ -105,6 +105,16 @@ def test_restarts_back_off() -> None:
     assert decided(number_workers=1, spawn_at=NOW) == [Spawn(0, 1)]
 
 
+def test_slots_back_off_each_for_itself() -> None:
+    """The others are filled meanwhile, and recycled."""
+    waiting = {0: NOW + 0.1}
+    assert decided(number_workers=2, start_at=waiting) == [Spawn(1, 1)]
+    assert decided(number_workers=2, start_at={0: NOW}) == [Spawn(0, 1), Spawn(1, 1)]
+    due = [ready(slot, overdue=Overdue(float(slot), "x")) for slot in (0, 1)]
+    assert decided(*due, start_at=waiting) == [Spawn(1, 1)]
+    assert decided(due[1], number_workers=2, start_at=waiting) == [Spawn(1, 1)]
+
+
 def test_backing_off_does_not_keep_workers_from_leaving() -> None:
     """Only starting waits."""
     worker = ready(1)

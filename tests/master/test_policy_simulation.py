@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rpccluster.config import Options
 from rpccluster.master.policy import Kill, Phase, Question, Retire, Situation, Spawn, decide
-from rpccluster.master.restarts import Restarts
+from rpccluster.master.restarts import End, Restarts
 from rpccluster.master.worker_handle import WorkerEvent, WorkerHandle, WorkerState
 from rpccluster.system import Exit
 
@@ -56,7 +56,7 @@ class Toy(RuleBasedStateMachine):
             staged_generation=self.staged,
             is_rolling=self.is_rolling,
             reloaded_at=self.reloaded_at,
-            spawn_at=self.restarts.spawn_at,
+            start_at=self.restarts.start_at(),
         )
 
     def do(self, action: Any) -> None:
@@ -85,7 +85,6 @@ class Toy(RuleBasedStateMachine):
     def boots(self, worker: WorkerHandle) -> None:
         worker.step(WorkerEvent.BOOTED)
         worker.ready_at = self.now
-        self.restarts.note_ready()
         if worker is self.candidate and self.staged is not None:
             self.generation, self.staged, self.candidate = self.staged, None, None
             self.is_rolling, self.reloaded_at = True, self.now
@@ -95,8 +94,7 @@ class Toy(RuleBasedStateMachine):
         self.hung.discard(worker.pid)
         if worker.is_expected_to_end:
             return
-        ready_for = None if worker.ready_at is None else self.now - worker.ready_at
-        self.restarts.note_death(Exit(worker.pid, 1, None), ready_for, self.now)
+        self.restarts.note_end(worker.slot, End(Exit(worker.pid, 1, None), worker.booted_at, worker.ready_at, self.now))
         if worker.ready_at is None:
             if worker is self.candidate:
                 self.staged = self.candidate = None
@@ -169,8 +167,8 @@ class Toy(RuleBasedStateMachine):
         for worker in self.workers:
             if worker.pid in self.hung:
                 worker.silent_seconds += seconds
-        if any(worker.ready_at is not None and self.now - worker.ready_at > 5 for worker in self.workers):
-            self.restarts.note_survivor()
+            if worker.ready_at is not None and self.now - worker.ready_at > 5:
+                self.restarts.note_survivor(worker.slot, worker.booted_at)
         self.decide_and_do()
 
     # -- what must hold

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,58 @@ def test_a_refused_reload_says_why(reloadable: Reloadable, caplog: pytest.LogCap
     assert reloadable.reloading.outcome == "the cluster is stopping"
     assert caplog.messages == ["Reload failed: the cluster is stopping"]
     assert reloadable.snapshot() == before
+
+
+def test_narrowing_an_address_is_one_step(reloadable: Reloadable) -> None:
+    """The wide listener stands in the narrow one's way, and leaves when that has proved itself, not before."""
+    cluster = reloadable.cluster
+    reloadable.stage(bind="tcp://0.0.0.0:0")
+    reloadable.candidate()
+    reloadable.reloading.commit(NOW)
+    (wide,) = cluster.listeners
+    reloadable.stage(bind=f"tcp://127.0.0.1:{wide.actual.port}")
+    reloadable.reloading.note_failed_boot(reloadable.candidate(), "sour")
+    assert cluster.listeners == [wide]
+    assert wide.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    reloadable.stage(bind=f"tcp://127.0.0.1:{wide.actual.port}")
+    reloadable.candidate()
+    reloadable.reloading.commit(NOW)
+    assert [str(each.actual) for each in cluster.listeners] == [f"tcp://127.0.0.1:{wide.actual.port}"]
+    assert wide.socket.fileno() == -1
+
+
+def test_listeners_that_stay_change_only_with_the_commit(reloadable: Reloadable) -> None:
+    """Whatever is given up leaves them as they were."""
+    (listener,) = reloadable.cluster.listeners
+
+    def keepalive() -> int:
+        return listener.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    reloadable.stage(tcp_keepalive=0)
+    reloadable.reloading.note_failed_boot(reloadable.candidate(), "sour")
+    assert keepalive()
+    reloadable.stage(tcp_keepalive=0)
+    reloadable.reloading.commit(NOW)
+    assert not keepalive()
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), MemoryError(), RuntimeError("odd")], ids=repr)
+def test_whatever_is_raised_in_a_reload_undoes_it(reloadable: Reloadable, error: Exception) -> None:
+    """Nothing has changed, nothing stays open, the reason is told."""
+
+    class Present:
+        """The present options, which cannot be compared when all that is new has been opened."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "log_file":
+                raise error
+            return getattr(options, name)
+
+    cluster = reloadable.cluster
+    options, present = cluster.options, Present()
+    cluster.configuration = replace(cluster.configuration, options=present)  # type: ignore[arg-type]
+    before, descriptors = reloadable.snapshot(), open_descriptors()
+    reloadable.stage(bind="tcp://127.0.0.1:0, tcp://127.0.0.2:0")
+    assert (reloadable.snapshot(), cluster.staged) == (before, None)
+    assert open_descriptors() == descriptors
+    assert type(error).__name__ in (reloadable.reloading.outcome or "")

@@ -1,4 +1,4 @@
-"""When a dead worker may be replaced: at once, unless they die in a loop."""
+"""When a dead worker may be replaced: at once, unless those of its slot die in a loop."""
 
 from __future__ import annotations
 
@@ -6,86 +6,131 @@ import signal
 
 import pytest
 
-from rpccluster.master.restarts import EARLY_SECONDS, LONGEST_DELAY_SECONDS, Restarts
+from rpccluster.master.restarts import (
+    EARLY_SECONDS,
+    FREE_FAILURES,
+    KEPT_ENDS,
+    RESTART_DELAY_MAX_SECONDS,
+    End,
+    Restarts,
+    pause_seconds,
+)
 from rpccluster.system import Exit
 
 CRASHED = Exit(1, 1, None)
+WELL = Exit(1, 0, None)
 SEGFAULT = Exit(1, None, signal.SIGSEGV)
 KILLED = Exit(1, None, signal.SIGKILL)
 TERMED = Exit(1, None, signal.SIGTERM)
 
 
-def test_boots_that_fail_back_off_up_to_thirty_seconds() -> None:
-    """Two are free, then the pause doubles from a second on."""
+class Life:
+    """A slot whose processes are started as soon as they may be; the clock is made up."""
+
+    def __init__(self, slot: int = 0, restarts: Restarts | None = None) -> None:
+        self.slot = slot
+        self.restarts = restarts or Restarts()
+        self.now = 100.0
+
+    def ends(self, exit_: Exit, ready_for: float | None = None) -> float:
+        """One is started, ends 0.1 seconds later or ``ready_for`` after it was ready; the pause that follows."""
+        booted_at, ready_at = self.now, None if ready_for is None else self.now + 0.1
+        self.now = round((ready_at or booted_at) + (0.1 if ready_for is None else ready_for), 3)
+        self.restarts.note_end(self.slot, End(exit_, booted_at, ready_at, self.now))
+        pause = round(max(0.0, self.restarts.start_at()[self.slot] - self.now), 3)
+        self.now += pause
+        return pause
+
+
+def test_the_pause_doubles_and_is_bounded_for_ever() -> None:
+    """Two are free; then a second, doubled, thirty at most, however many have failed."""
+    pauses = [pause_seconds(failures) for failures in range(10)]
+    assert pauses == [0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert pause_seconds(100_000) == RESTART_DELAY_MAX_SECONDS
+    assert pause_seconds(KEPT_ENDS) == RESTART_DELAY_MAX_SECONDS, "what is forgotten changes nothing"
+
+
+def test_boots_that_fail_back_off() -> None:
+    """The same, as a slot's life; it never gives up."""
+    life = Life()
+    assert [life.ends(CRASHED) for _ in range(9)] == [0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert {life.ends(CRASHED) for _ in range(50)} == {30.0}
+
+
+def test_who_lives_in_another_slot_changes_nothing() -> None:
+    """A survivor beside it does not make a slot's deaths forgotten, nor does the pause hold up the survivor's slot."""
     restarts = Restarts()
-    pauses = [restarts.note_death(CRASHED, None, 100.0) for _ in range(9)]
-    assert pauses == [0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
-    assert restarts.spawn_at == 130.0
+    dying, living = Life(0, restarts), Life(1, restarts)
+    pauses = []
+    for _ in range(6):
+        pauses.append(dying.ends(CRASHED, 0.1))
+        restarts.note_survivor(1, 0.0)
+        assert living.ends(KILLED, 100.0) == 0.0
+    assert pauses == [0.0, 0.0, 1.0, 2.0, 4.0, 8.0]
 
 
-def test_the_pause_stays_bounded_for_ever() -> None:
-    """However many have failed."""
-    restarts = Restarts()
-    for _ in range(5000):
-        pause = restarts.note_death(CRASHED, None, 0.0)
-    assert pause == LONGEST_DELAY_SECONDS
-
-
-def test_a_worker_that_gets_ready_ends_it() -> None:
-    """The service can be loaded again: the next failure is the first."""
-    restarts = Restarts()
-    for _ in range(5):
-        restarts.note_death(CRASHED, None, 0.0)
-    restarts.note_ready()
-    assert restarts.note_death(CRASHED, None, 0.0) == 0.0
-
-
-@pytest.mark.parametrize("exit_", [CRASHED, Exit(1, 0, None), SEGFAULT, Exit(1, None, signal.SIGABRT)], ids=str)
+@pytest.mark.parametrize("exit_", [CRASHED, SEGFAULT, Exit(1, None, signal.SIGABRT)], ids=str)
 def test_early_deaths_of_their_own_doing_back_off(exit_: Exit) -> None:
     """Ready and dead within 5 s, again and again: that it boots does not help."""
-    restarts = Restarts()
-    pauses = []
-    for _ in range(5):
-        restarts.note_ready()
-        pauses.append(restarts.note_death(exit_, EARLY_SECONDS - 0.1, 100.0))
-    assert pauses == [0.0, 0.0, 1.0, 2.0, 4.0]
+    life = Life()
+    assert [life.ends(exit_, EARLY_SECONDS - 0.1) for _ in range(5)] == [0.0, 0.0, 1.0, 2.0, 4.0]
+
+
+def test_failed_boots_and_early_deaths_are_one_row() -> None:
+    """To get ready in between is no excuse."""
+    life = Life()
+    assert [life.ends(CRASHED, ready_for) for ready_for in (None, 1.0, None, 1.0)] == [0.0, 0.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("exit_", [KILLED, TERMED, Exit(1, None, signal.SIGHUP)], ids=str)
-def test_workers_killed_from_outside_are_replaced_at_once(exit_: Exit) -> None:
+def test_who_was_ready_and_is_killed_from_outside_is_replaced_at_once(exit_: Exit) -> None:
     """However early and however often."""
-    restarts = Restarts()
-    assert {restarts.note_death(exit_, 0.1, 100.0) for _ in range(100)} == {0.0}
-    assert restarts.spawn_at == 0.0
+    life = Life()
+    assert {life.ends(exit_, 0.1) for _ in range(100)} == {0.0}
 
 
 def test_late_deaths_are_replaced_at_once() -> None:
     """Whatever their cause."""
-    restarts = Restarts()
-    assert {restarts.note_death(SEGFAULT, EARLY_SECONDS, 100.0) for _ in range(100)} == {0.0}
+    life = Life()
+    assert {life.ends(SEGFAULT, EARLY_SECONDS) for _ in range(100)} == {0.0}
 
 
 def test_one_that_lives_on_ends_the_loop() -> None:
-    """They do not die in a loop then."""
-    restarts = Restarts()
+    """Whether it has ended since or not; but only if it was started after those that failed."""
+    life = Life()
     for _ in range(5):
-        restarts.note_death(SEGFAULT, 1.0, 0.0)
-    restarts.note_survivor()
-    assert restarts.note_death(SEGFAULT, 1.0, 0.0) == 0.0
+        life.ends(SEGFAULT, 1.0)
+    life.restarts.note_survivor(0, 50.0)
+    assert life.ends(SEGFAULT, 1.0) == 8.0
+    life.restarts.note_survivor(0, life.now)
+    life.now += 1.0
+    assert life.ends(SEGFAULT, 1.0) == 0.0
+    for _ in range(5):
+        life.ends(SEGFAULT, 1.0)
+    life.ends(SEGFAULT, EARLY_SECONDS)
+    assert [life.ends(CRASHED) for _ in range(FREE_FAILURES)] == [0.0] * FREE_FAILURES
 
 
 def test_a_kill_while_booting_counts() -> None:
     """It never got ready: the kernel's OOM killer may be at work."""
-    restarts = Restarts()
-    assert [restarts.note_death(KILLED, None, 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    life = Life()
+    assert [life.ends(KILLED) for _ in range(3)] == [0.0, 0.0, 1.0]
 
 
-def test_a_pause_is_never_shortened() -> None:
-    """A later death does not bring an earlier start."""
-    restarts = Restarts()
-    for _ in range(6):
-        restarts.note_death(CRASHED, None, 100.0)
-    assert restarts.spawn_at == 108.0
-    restarts.note_ready()
-    restarts.note_death(CRASHED, None, 100.0)
-    assert restarts.spawn_at == 108.0
+def test_an_end_with_status_0_is_no_failure() -> None:
+    """The next start comes a second after the last start at the earliest, and that never doubles."""
+    life = Life()
+    assert [life.ends(WELL, 0.1) for _ in range(5)] == [0.8] * 5
+    assert life.ends(WELL) == 0.9
+    assert life.ends(WELL, 3.0) == 0.0
+    assert life.ends(CRASHED) == 0.0
+
+
+def test_a_kill_in_between_shortens_no_pause() -> None:
+    """One that leaves slowly is killed while the slot waits."""
+    life = Life()
+    for _ in range(5):
+        life.ends(CRASHED)
+    start_at = life.restarts.start_at()[0]
+    life.restarts.note_end(0, End(KILLED, 1.0, 2.0, life.now))
+    assert life.restarts.start_at()[0] == start_at

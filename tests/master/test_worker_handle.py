@@ -73,6 +73,19 @@ def test_memory_above_the_limit_is_a_reason() -> None:
     assert worker.overdue == Overdue(11.0, "max_memory")
 
 
+def test_memory_replaces_nobody_who_has_just_become_ready() -> None:
+    """Where the limit is below what a fresh worker needs they would boot without end."""
+    worker = ready(ready_at=100.0)
+    worker.row[Cell.RSS_BYTES] = 1000
+    worker.watch(0.1, 100.5, 999)
+    assert (worker.overdue, worker.is_fresh(100.5), worker.is_fresh(101.0)) == (None, True, False)
+    worker.watch(0.1, 109.9, 999)
+    assert worker.overdue is None
+    worker.watch(0.1, 110.0, 999)
+    assert worker.overdue == Overdue(110.0, "max_memory")
+    assert not booting().is_fresh(0.0)
+
+
 def test_the_first_reason_stays() -> None:
     """The longest overdue goes first: asking twice must not put a worker back."""
     worker = ready()

@@ -85,6 +85,12 @@ def busy_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_faulty_configuration_does_not_start(make_cluster, name):
     """One message with file, line and key, what was found and what was expected; exit code 1; nothing left."""
@@ -153,18 +159,20 @@ def test_what_cannot_be_listened_at(make_cluster, busy_port, flags):
     (made.folder / "taken.sock").unlink()
     assert done.returncode == FAULT
     assert done.stderr.splitlines() == [
-        f"rpccluster: cannot listen at tcp://127.0.0.1:{busy_port}: Address already in use",
-        "rpccluster: cannot listen at tcp://192.0.2.1:1: Cannot assign requested address",
-        f"rpccluster: cannot open the control socket {made.folder}/taken.sock: Address already in use",
+        f"{made.config}:3: bind: cannot listen at tcp://127.0.0.1:{busy_port}: Address already in use",
+        f"{made.config}:3: bind: cannot listen at tcp://192.0.2.1:1: Cannot assign requested address",
+        f"{made.config}:7: control_socket: cannot open the control socket {made.folder}/taken.sock: "
+        "Address already in use",
     ]
     assert not made.left_behind()
 
 
 def test_a_host_that_does_not_exist(make_cluster):
     """The resolver's answer is told."""
-    done = make_cluster(bind="no-such-host.invalid:80").run()
+    made = make_cluster(bind="no-such-host.invalid:80")
+    done = made.run()
     assert done.returncode == FAULT
-    assert done.stderr.startswith("rpccluster: cannot listen at tcp://no-such-host.invalid:80: ")
+    assert done.stderr.startswith(f"{made.config}:3: bind: cannot listen at tcp://no-such-host.invalid:80: ")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -253,7 +261,10 @@ def test_a_reload_that_cannot_listen_or_log_changes_nothing(cluster, busy_port):
     untouched = Untouched(running)
     free = f"unix://{running.folder}/free.sock"
     running.write_config(bind=f"{free}, 127.0.0.1:{busy_port}")
-    untouched.check(f"cannot listen at tcp://127.0.0.1:{busy_port}: Address already in use")
+    untouched.check(f"{running.config}:3: bind: cannot listen at tcp://127.0.0.1:{busy_port}: Address already in use")
+    port = free_port()
+    running.write_config(bind=f"{free}, 127.0.0.1:{port}, localhost:{port}")  # which can be bound together
+    untouched.check(f"{running.config}:3: bind: cannot listen at tcp://localhost:{port}: Address already in use")
     running.write_config(bind=free, log_file="/proc/rpccluster/it.log")
     untouched.check("cannot open the log /proc/rpccluster")
     running.write_config(bind=free, log_file=running.folder / "other.log", service="json:loads")

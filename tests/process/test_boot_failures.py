@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,34 @@ def test_workers_that_die_in_a_loop_are_started_ever_later(make_cluster):
         with made.client() as client, pytest.raises(ConnectionLost):
             client.call("die")
         wait_until(lambda deaths=deaths: made.log_text().count("died: exit code 9") == deaths)
-    pauses = re.findall(r"Workers die in a loop: the next one starts in ([\d.]+) seconds", made.log_text())
+    pauses = re.findall(
+        r"Workers die in a loop \(slot 0, \d in a row\): the next one starts in ([\d.]+) seconds", made.log_text()
+    )
     assert pauses == ["1", "2"]
     assert wait_until(made.worker_pids)
+
+
+def test_a_worker_that_lives_on_hides_no_loop(make_cluster):
+    """Promise 2 counts per slot: beside one that serves, the other is not started again and again."""
+    code = "import os\nimport rpccluster\n\nclass It(rpccluster.Service):\n    def ping(self): return 1\n"
+    hooks = "    def worker_started(self, worker):\n        if worker.slot: __import__('gevent').spawn(os._exit, 9)\n"
+    made = with_service(make_cluster, code + hooks, number_workers=2)
+    made.start(are_ready=False)
+    made.wait_log("Workers die in a loop (slot 1, 4 in a row): the next one starts in 2 seconds")
+    assert made.log_text().count("died: exit code 9") == 4
+    assert made.log_text().count("Booting worker") == 5
+
+
+def test_an_end_with_status_0_comes_once_a_second_at_most(make_cluster):
+    """It is no failure, and the pause never grows; but it costs no whole CPU either."""
+    code = "import os\nimport rpccluster\n\nclass It(rpccluster.Service):\n    def ping(self): return 1\n"
+    hooks = "    def worker_started(self, worker):\n        if worker.slot: __import__('gevent').spawn(os._exit, 0)\n"
+    made = with_service(make_cluster, code + hooks, number_workers=2)
+    made.start(are_ready=False)
+    began = time.monotonic()
+    wait_until(lambda: made.log_text().count("died: exit code 0") == 4)
+    assert time.monotonic() - began > 2.5
+    assert "in a loop" not in made.log_text()
 
 
 def test_killed_from_outside_is_no_loop(make_cluster):

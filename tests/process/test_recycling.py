@@ -86,6 +86,17 @@ def test_a_worker_past_max_memory_is_recycled(make_cluster):
     running.wait_log(f"Retiring worker (pid: {grown}): max_memory", 1)
 
 
+def test_a_memory_limit_below_what_a_fresh_worker_needs_replaces_nobody_at_once(cluster):
+    """No worker within its first ten seconds; the log says once what is wrong."""
+    running = cluster(number_workers=2, max_memory="1M")
+    running.wait_log("max_memory is below what a fresh worker needs (found 1048576 bytes, ")
+    pids = running.worker_pids()
+    running.signal(signal.SIGTTIN)
+    running.wait_ready(number_workers=3)
+    assert running.worker_pids()[:2] == pids
+    assert running.log_text().count("max_memory") == 1
+
+
 def test_workers_past_max_lifetime_are_recycled_one_at_a_time(cluster):
     """Each worker is replaced when it has served for max_lifetime seconds, never two at once."""
     running = cluster(number_workers=2, max_lifetime=1)
@@ -158,3 +169,23 @@ def test_signals_meant_for_the_master_leave_workers_alone(cluster):
     status = running.wait_ready(number_workers=2)
     assert [worker["pid"] for worker in status["workers"]] == pids
     assert status["master"]["generation"] == 1
+
+
+def test_totals_never_go_back(cluster):
+    """What workers have counted stays in the totals when they are recycled, and when a new master takes over."""
+    running = cluster(number_workers=1, max_requests=10)
+    address = running.address
+
+    def calls() -> int:
+        return running.status()["master"]["totals"]["calls"]
+
+    for number in range(25):
+        call_once(address, "sum", number, 1)
+    wait_until(lambda: calls() == 25)
+    assert sum(worker["calls"] for worker in running.wait_ready()["workers"]) < 25
+    master = running.master_pid
+    assert running.run("upgrade").returncode == 0
+    wait_until(lambda: not is_alive(master))
+    assert wait_until(lambda: calls() == 25)
+    call_once(address, "sum", 1, 1)
+    wait_until(lambda: calls() == 26)
