@@ -37,6 +37,7 @@ EXIT_BOOT_FAILED = 3
 # A pkill by name hits workers, too; what these signals mean reaches them through the master.
 _IGNORED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 _LONGEST_REASON = 20_000
+_set_handler = signal.signal  # the original: others will take its place
 
 
 def run(assignment: Assignment) -> int:
@@ -51,7 +52,7 @@ def run(assignment: Assignment) -> int:
 def _run(assignment: Assignment, forks: Forks) -> int:
     try:
         _become_worker(assignment)
-        server = _boot(assignment)
+        server = _boot(assignment, forks)
     except RPCClusterError as error:
         return _boot_failed(assignment, "service", str(error))
     except BaseException as error:
@@ -128,7 +129,8 @@ def _load_ourselves() -> None:
     """As long as we may: the user to become need not be able to read our files, or Python's."""
     import rpccluster.demo
     import rpccluster.worker.loading
-    import rpccluster.worker.server  # noqa: F401
+    import rpccluster.worker.server
+    import rpccluster.worker.service_signals  # noqa: F401
 
     _go_on_whatever_fails(gevent.get_hub())
 
@@ -176,12 +178,15 @@ def _do_nothing() -> None:
 
 def _end_at_once(signum: int, frame: object) -> None:
     """QUIT ends a worker as INT does: at once, without a core dump."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _set_handler(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _boot(assignment: Assignment):  # type: ignore[no-untyped-def]  # Server is imported when gevent has patched
+def _boot(assignment: Assignment, forks: Forks):  # type: ignore[no-untyped-def]  # Server is imported when gevent has patched
     from rpccluster.worker.loading import load_service
     from rpccluster.worker.server import Server
+    from rpccluster.worker.service_signals import ServiceSignals
 
-    return Server(assignment, load_service(assignment.options.service, assignment.options.pythonpath))
+    signals = ServiceSignals(gevent.get_hub().loop, forks)
+    signals.take_over()
+    return Server(assignment, signals, load_service(assignment.options.service, assignment.options.pythonpath))

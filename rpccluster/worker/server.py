@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 import gevent
 import gevent.event
+from gevent.monkey import get_original
 
 from rpccluster import system
 from rpccluster.ipc.assignment import Assignment
@@ -35,6 +36,7 @@ from rpccluster.worker.freed_memory import FreedMemory
 from rpccluster.worker.handover import Handover
 from rpccluster.worker.lifecycle import EXIT_CRASHED, Event, State, next_state
 from rpccluster.worker.limits import Limits
+from rpccluster.worker.service_signals import ServiceSignals
 from rpccluster.worker.time_limit import bound
 
 __all__ = ["BEAT_SECONDS", "Server"]
@@ -51,16 +53,18 @@ RESERVED_DESCRIPTORS = 64  # for the service, the loop, the log: connections nev
 GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: do not look through it all the time
 
 _READ = 1
+_set_handler = get_original("signal", "signal")
 
 
 class Server:
     """One worker: made when the service is loaded, runs until `serve` returns."""
 
-    def __init__(self, assignment: Assignment, service: Any) -> None:
+    def __init__(self, assignment: Assignment, signals: ServiceSignals, service: Any) -> None:
         """Raises `ServiceUnfit`; an exception of the service's ``worker_started`` comes through."""
         options = assignment.options
         self._assignment = assignment
         self._service = service
+        self._signals = signals
         self._channel = assignment.channel
         self._row = assignment.row
         self._loop = gevent.get_hub().loop
@@ -111,12 +115,12 @@ class Server:
         beat.start(self._beat)
         channel = self._loop.io(self._channel.fileno(), _READ)
         channel.start(self._on_channel)
-        term = self._loop.signal(signal.SIGTERM)
-        term.start(self._on_term)
+        self._term = self._loop.signal(signal.SIGTERM)
+        self._term.start(self._on_term)
         faulthandler.unregister(system.TELL_SIGNAL)  # what answered during the boot
-        signal.signal(system.TELL_SIGNAL, self._tell_method)
+        _set_handler(system.TELL_SIGNAL, self._tell_method)
         faulthandler.register(system.TELL_SIGNAL, self._assignment.logs.log_descriptor, all_threads=False, chain=True)
-        return [beat, channel, term]
+        return [beat, channel]
 
     def serve(self) -> int:
         """Serve until retired. Returns the exit code."""
@@ -173,9 +177,18 @@ class Server:
         row[Cell.DROPPED_REPLIES] = self._connections.dropped_replies
         self._connections.sweep(time.monotonic())
         self._assignment.logs.flush()
+        self._keep_term()
         large, self._engine.handled_large = self._engine.handled_large, False
         if self._freed.is_due(resident, large, time.monotonic()):
             system.give_back_freed_memory()
+
+    def _keep_term(self) -> None:
+        """TERM is ours, also from a service that has gone round `ServiceSignals`."""
+        if self._signals.is_set_behind_us(signal.SIGTERM):
+            _set_handler(signal.SIGTERM, signal.SIG_DFL)
+            self._term.stop()
+            self._term.start(self._on_term)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
     def _count_connections(self, count: int) -> None:
         self._row.cells[Cell.CONNECTIONS] = count
