@@ -28,6 +28,11 @@ NOT_RPC = "not_messagepack_rpc"
 MIB = 1 << 20
 MILLION = 1_000_000
 DIGITS = 64
+TOO_DEEP = "a message nested more than 100 deep (max_depth)"
+TOO_LARGE = f"a message of more than {16 * MIB} bytes (max_message_size)"
+BROKEN = "bytes that are not MessagePack, or pass max_message_size (ValueError)"
+NO_KEY = "a map with a map in a key, which no dict can have"
+COLLIDING = "a map with more than 100 keys whose hashes are those of others"
 ECHO = b"\x94\x00\x07\xa4echo\x91"  # a call; the one value that is missing is its param
 ECHOED = b"\x94\x01\x07\xc0"  # its reply; likewise
 PING = msgpack.packb([0, 7, "rpc.ping", []])
@@ -39,8 +44,9 @@ PONG = msgpack.packb([1, 7, None, "pong"])
 class Attack:
     """What is sent on each connection, and all the replies it should earn.
 
-    If these are none it should be closed, and ``limit`` is what `status` counts it by. If ``leaves``, the peer ends
-    when it has sent that; if ``is_endless``, it asks for more than can be done in time, and the first reply will do.
+    If these are none it should be closed. ``limit`` is what `status` counts it by, if it does. If ``leaves``, the
+    peer ends when it has sent that; if ``is_endless``, it asks for more than can be done in time, and the first reply
+    will do.
     """
 
     sends: Callable[[], bytes]
@@ -68,8 +74,13 @@ def _bare(data: bytes, limit: str = NOT_RPC) -> Attack:
 
 
 def _param(value: bytes, limit: str = NOT_RPC) -> Attack:
-    """A call whose param is no good."""
+    """A call whose param ends the connection."""
     return Attack(lambda: ECHO + value, limit)
+
+
+def _refused(value: Callable[[], bytes], why: str, limit: str = NOT_RPC) -> Attack:
+    """A call whose param cannot be read: its caller is told."""
+    return Attack(lambda: ECHO + value(), limit, lambda: msgpack.packb([1, 7, f"ArgumentError: found {why}", None]))
 
 
 def _echoed(value: Callable[[], bytes]) -> Attack:
@@ -112,12 +123,21 @@ def colliding_timestamps(count: int) -> list[bytes]:
     return keys[:count]
 
 
+def colliding_arrays(count: int) -> list[bytes]:
+    """Likewise, of arrays that become tuples."""
+    keys = []
+    for packed in colliding_timestamps(count):
+        nanoseconds, seconds = struct.unpack(">Iq", packed[3:])
+        keys.append(b"\x92\xd3" + struct.pack(">q", seconds) + b"\xce" + struct.pack(">I", nanoseconds))
+    return keys
+
+
 #: By name.
 ATTACKS: dict[str, Attack] = {
-    "100,000 deep": _param(b"\x91" * 100_000, "max_depth"),
+    "100,000 deep": _refused(lambda: b"\x91" * 100_000, TOO_DEEP, "max_depth"),
     "100,000 deep, bare": _bare(b"\x91" * 100_000, "max_depth"),
-    "100,000 deep, maps": _param(b"\x81\x01" * 100_000, "max_depth"),
-    "500 array16 headers of 65,535": _param(b"\xdc\xff\xff" * 500, "max_depth"),
+    "100,000 deep, maps": _refused(lambda: b"\x81\x01" * 100_000, TOO_DEEP, "max_depth"),
+    "500 array16 headers of 65,535": _refused(lambda: b"\xdc\xff\xff" * 500, TOO_DEEP, "max_depth"),
     "500 array16 headers of 65,535, bare": _bare(b"\xdc\xff\xff" * 500, "max_depth"),
     "a million array32 headers": _param(b"\xdd\xff\xff\xff\xff" * MILLION, "max_message_size"),
     "a million array32 headers, bare": _bare(b"\xdd\xff\xff\xff\xff" * MILLION, "max_message_size"),
@@ -126,6 +146,9 @@ ATTACKS: dict[str, Attack] = {
     ),
     "1 MiB of empty maps": _echoed(lambda: b"\xdd" + struct.pack(">I", MIB) + b"\x80" * MIB),
     "1 MiB of empty maps, bare": _bare(b"\x80" * MIB),
+    "100 MiB str": _refused(
+        lambda: b"\xdb" + struct.pack(">I", 100 * MIB) + bytes(20 * MIB), TOO_LARGE, "max_message_size"
+    ),
     "4 GiB str": _param(b"\xdb\xff\xff\xff\xff", "max_message_size"),
     "4 GiB bin": _param(b"\xc6\xff\xff\xff\xff", "max_message_size"),
     "4 GiB ext": _param(b"\xc9\xff\xff\xff\xff\x01", "max_message_size"),
@@ -133,16 +156,18 @@ ATTACKS: dict[str, Attack] = {
     "16 MiB str that never ends": Attack(
         lambda: ECHO + b"\xdb" + struct.pack(">I", 16 * MIB - 20) + b"x" * (16 * MIB - 100), leaves=True
     ),
-    "ext of a negative type": _param(b"\xd4\x85\x00"),
+    "ext of a negative type": _refused(lambda: b"\xd4\x85\x00", BROKEN),
     "ext of any type": _echoed(lambda: b"\xc7\x03\x7fabc"),
-    "timestamp of a wrong size": _param(b"\xc7\x05\xff" + bytes(5)),
-    "timestamp of too many nanoseconds": _param(b"\xd7\xff" + b"\xff" * 8),
+    "timestamp of a wrong size": _refused(lambda: b"\xc7\x05\xff" + bytes(5), BROKEN),
+    "timestamp of too many nanoseconds": _refused(lambda: b"\xd7\xff" + b"\xff" * 8, BROKEN),
     "0xc1": _param(b"\xc1"),
     "0xc1, bare": _bare(b"\xc1"),
-    "unhashable map keys": _param(map_of(b"\x91\x01")),
+    "an array as a map key": Attack(lambda: ECHO + b"\x81\x91\x01\xc0", earns=lambda: ECHOED + b"\x81\x91\x01\xc0"),
+    "a map as a map key": _refused(lambda: map_of(b"\x81\x01\x02"), NO_KEY),
     "float keys that collide": _echoed(lambda: map_of(*colliding_floats(100_000))),
     "int keys that collide": _echoed(lambda: map_of(*colliding_ints(100_000))),
     "timestamp keys that collide": _echoed(lambda: map_of(*colliding_timestamps(70_000))),
+    "array keys that collide": _refused(lambda: map_of(*colliding_arrays(70_000)), COLLIDING),
     "a million nils": _bare(b"\xc0" * MILLION),
     "a million pings": Attack(lambda: PING * MILLION, earns=lambda: PONG * MILLION, is_endless=True),
     "a million notifications": Attack(

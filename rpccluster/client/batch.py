@@ -11,6 +11,7 @@ from typing import Any
 from rpccluster.client.attempts import Attempts
 from rpccluster.client.calls import Call, body_packer
 from rpccluster.errors import ConnectionLost, Lost
+from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Batch"]
 
@@ -22,10 +23,10 @@ class Batch:
     changed in the call.
     """
 
-    def __init__(self, idempotent: bool, attempts: Attempts) -> None:
+    def __init__(self, idempotent: bool, attempts: Attempts, bounds: Bounds) -> None:
         self._idempotent = idempotent
         self._attempts = attempts
-        self._pack = body_packer()
+        self._pack = body_packer(bounds)
         self._calls: list[Call] = []
         self._bodies: list[bytes] = []
 

@@ -17,8 +17,10 @@ from rpccluster.client.batch import Batch
 from rpccluster.client.calls import Call
 from rpccluster.client.connection import Connection
 from rpccluster.client.future import CallFuture, Resender
+from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.proxy import Proxy
 from rpccluster.errors import ConnectFailed, ConnectionLost
+from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Calling", "SyncBatch"]
 
@@ -26,14 +28,15 @@ T = TypeVar("T")
 
 
 class Calling(abc.ABC):
-    """``timeout`` is how many seconds a call may take, None without limit."""
+    """``timeout`` is how many seconds a call may take, None without limit; ``bounds`` are those of a message."""
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS) -> None:
         self.timeout = timeout
         #: The server's methods as attributes: ``client.proxy.sum(1, 2)``.
         self.proxy = Proxy(self.call)
         self._seconds = math.inf if timeout is None else timeout
         self._is_closed = False
+        self._bounds = bounds
         self._resender = Resender()
 
     def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
@@ -42,7 +45,8 @@ class Calling(abc.ABC):
         ``timeout`` in seconds, that of the constructor if None. A call that certainly did not run because the
         connection ended is sent again; one that may have run only if it is ``idempotent``. Raises `RemoteError`,
         `CallTimeout`, `ConnectFailed`, `Lost`, `NotSent`, `ProtocolError`; for params that cannot be packed what
-        msgpack raises (TypeError, ValueError, OverflowError), and nothing is sent.
+        msgpack raises (TypeError, ValueError, OverflowError), ValueError for a call above ``max_message_size`` or
+        ``max_depth``, and nothing is sent.
         """
         deadline_at = self._deadline_at(timeout)
         return self._persist(
@@ -110,7 +114,7 @@ class SyncBatch(Batch):
     """What `batch` gives; see there."""
 
     def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
-        super().__init__(idempotent, caller._attempts(idempotent))
+        super().__init__(idempotent, caller._attempts(idempotent), caller._bounds)
         self._caller = caller
         self._timeout = timeout
 

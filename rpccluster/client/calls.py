@@ -23,15 +23,19 @@ from typing import Any
 import msgpack
 
 from rpccluster.client.dialect import DIALECT, Dialect
+from rpccluster.client.outgoing import BOUNDS, HEAD_BYTES, check_outgoing, unchecked_size
+from rpccluster.client.rescue import Rescue
 from rpccluster.errors import CallTimeout, Lost, NotSent, ProtocolError
 from rpccluster.protocol.closing import closing_request, due_of
-from rpccluster.protocol.codec import DECODE_ERRORS
-from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, to_message
+from rpccluster.protocol.codec import DECODE_ERRORS, pack_response
+from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Request, Unreadable, to_message
+from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Call", "CallState", "Calls", "body_packer"]
 
 _PACKED_HEAD = b"\x94\x00\xce"  # an array of 4, REQUEST, and a uint 32 follows: the MessagePack specification
 _MSGIDS = 2**32  # "32-bit unsigned integer": spec, "Request Message"
+_MOST_NAME = 1000  # characters of a method that a server asks for, in the answer
 
 
 class CallState(enum.Enum):
@@ -88,7 +92,8 @@ class Calls:
     """The calls of one connection, from its first byte to its last.
 
     A face that sends in one thread and receives in another gives ``let_begin``, which returns when no call is
-    handed over that has not begun yet. ``msgids`` is how many different msgids there are; tests use few.
+    handed over that has not begun yet. ``answer`` sends the error that a server's own request earns. ``max_depth``
+    bounds what is sent. ``msgids`` is how many different msgids there are; tests use few.
     """
 
     def __init__(
@@ -97,6 +102,8 @@ class Calls:
         dialect: Dialect = DIALECT,
         let_begin: Callable[[], None] = lambda: None,
         msgids: int = _MSGIDS,
+        answer: Callable[[bytes], None] = lambda data: None,
+        max_depth: int = BOUNDS.max_depth,
     ) -> None:
         self.fault: ProtocolError | None = None
         self.due: frozenset[int] | None = None  # the msgids the server will still answer, once it reads no more
@@ -111,13 +118,22 @@ class Calls:
         self.msgid = -1
         self._next_msgid = itertools.chain(range(msgids), iter(self._free_msgid, -1)).__next__
         self.to_error = dialect.to_error
+        self._answer = answer
         self._pack = dialect.packer().pack
-        self._max_message_size = max_message_size
-        unpacker = dialect.unpacker(max_message_size)
+        self._bounds = Bounds(max_message_size, max_depth)
+        self._unchecked_size = unchecked_size(self._bounds)
+        self._dialect = dialect
+        self._held: list[Any] = []  # messages that were decoded for `receive`
+        self._tail: list[bytes] = []  # the last pieces, in which the message that is incomplete begins
+        self._rescue: Rescue | None = None
+        self._renew()
+
+    def _renew(self) -> None:
+        """A new Unpacker goes on."""
+        unpacker = self._dialect.unpacker(self._bounds.max_size, 0)
         self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
         self._fed = 0
         self._decoded = 0  # bytes up to the end of the last whole message
-        self._held: list[Any] = []  # messages that `reply` decoded for `receive`
 
     @property
     def pending(self) -> int:
@@ -127,12 +143,16 @@ class Calls:
     def request(self, method: str, params: Iterable[Any]) -> bytes:
         """The bytes of a request, the next of the stream; `msgid` is its msgid, of which `begin` makes a call.
 
-        Raises what msgpack raises for a value that cannot be packed, and TypeError for a method that is no string.
+        Raises what msgpack raises for a value that cannot be packed, ValueError for one that is too large or nested
+        too deep, and TypeError for a method that is no string.
         """
         if type(method) is not str:
             raise TypeError(f"found a method of type {type(method).__name__}, expected str")
         self.msgid = msgid = self._next_msgid()
-        return self._pack((REQUEST, msgid, method, params))
+        data = self._pack((REQUEST, msgid, method, params))
+        if len(data) > self._unchecked_size:
+            check_outgoing(len(data), data, params, self._bounds)
+        return data
 
     def packed_request(self, body: bytes) -> bytes:
         """Likewise, of a method and params that `body_packer` packed before."""
@@ -170,25 +190,52 @@ class Calls:
         """The bytes of a notification, the next of the stream. Raises like `request`."""
         if type(method) is not str:
             raise TypeError(f"found a method of type {type(method).__name__}, expected str")
-        return self._pack((NOTIFY, method, params))
+        data = self._pack((NOTIFY, method, params))
+        if len(data) > self._unchecked_size:
+            check_outgoing(len(data), data, params, self._bounds)
+        return data
 
     def receive(self, data: bytes) -> list[Call]:
         """The calls that ``data`` answers, in order. After bytes that are no replies `fault` says what was found."""
         ended: list[Call] = []
+        if self._rescue is not None:
+            self._go_by_outline(data)
+            return self._match_held(ended)
         self._fed = end = self._fed + len(data)
         try:
             while self._held:
-                self._match(self._held.pop(), ended)
+                self._match(self._held.pop(0), ended)
             self._feed(data)
             while self._decoded != end:
                 message = self._unpack()
                 self._decoded = self._tell()
                 self._match(message, ended)
         except DECODE_ERRORS as error:
-            self._blame(error)
+            self._note_incomplete(error, data)
+            self._match_held(ended)
+        except ProtocolError as error:
+            self.fault = error
+        else:
+            if self._tail:
+                self._tail.clear()
+        return ended
+
+    def _match_held(self, ended: list[Call]) -> list[Call]:
+        try:
+            while self._held:
+                self._match(self._held.pop(0), ended)
         except ProtocolError as error:
             self.fault = error
         return ended
+
+    def _go_by_outline(self, data: bytes) -> None:
+        """Hold the messages in ``data``, after one that the Unpacker could not read, until none is incomplete."""
+        assert self._rescue is not None
+        self._held += self._rescue.messages(data)
+        self.fault = self._rescue.fault
+        if self._rescue.is_over:
+            self._rescue = None
+            self._renew()
 
     def reply(self, msgid: int, data: bytes) -> list[Any] | None:
         """The whole reply, if ``data`` is the one to the request with ``msgid`` and nothing else: the usual case.
@@ -196,12 +243,15 @@ class Calls:
         For who waits alone, to whom a call that begins and ends costs too much. After None the call must begin,
         and ``receive(b"")`` goes on with ``data``.
         """
+        if self._rescue is not None:
+            self._go_by_outline(data)
+            return None
         self._fed += len(data)
         try:
             self._feed(data)
             message = self._unpack()
         except DECODE_ERRORS as error:
-            self._blame(error)
+            self._note_incomplete(error, data)
             return None
         self._decoded = self._tell()
         if (
@@ -213,12 +263,15 @@ class Calls:
         ):
             return message
         self._held.append(message)
+        self._tail[:] = [data]
         return None
 
     def _match(self, message: Any, ended: list[Call]) -> None:
         if type(message) is not list or len(message) != 4 or message[0] != RESPONSE or type(message[1]) is not int:
-            to_message(message)  # raises for what nobody may send
+            asked = to_message(message)  # raises for what nobody may send
             self.dropped += 1  # a server may send requests and notifications; nobody here serves them
+            if isinstance(asked, Request):
+                self._answer(pack_response(asked.msgid, f"'{asked.method[:_MOST_NAME]}' method not found", None))
             return
         _, msgid, error, value = message
         call = self._table.pop(msgid, None)
@@ -230,7 +283,7 @@ class Calls:
         call = call or self._claim_late(msgid)
         if call is not None:
             if error is not None:
-                call.error = self.to_error(error)
+                call.error = error.error if type(error) is Unreadable else self.to_error(error)
             call.value = value
             call.state = _ANSWERED
             ended.append(call)
@@ -244,15 +297,18 @@ class Calls:
             self._abandoned.discard(msgid)
         return call
 
-    def _blame(self, error: BaseException) -> None:
-        """Set the fault that ``error`` of the Unpacker stands for, if it is one."""
-        if isinstance(error, msgpack.OutOfData):  # tell() counts an unfinished message as consumed: _decoded does not
-            if self._fed - self._decoded <= self._max_message_size:
-                return
-        elif not isinstance(error, msgpack.BufferFull):
-            self.fault = ProtocolError(f"found bytes that are not MessagePack ({type(error).__name__}: {error})"[:200])
-            return
-        self.fault = ProtocolError(f"found a message of more than {self._max_message_size} bytes (max_message_size)")
+    def _note_incomplete(self, error: BaseException, data: bytes) -> None:
+        """Keep the bytes of a message that is incomplete; if its Unpacker has failed they need a `Rescue`."""
+        incomplete = self._fed - self._decoded  # tell() counts an unfinished message as consumed: _decoded does not
+        if data:
+            if incomplete < len(data):  # it begins in them
+                self._tail.clear()
+            self._tail.append(data)
+        if not isinstance(error, msgpack.OutOfData) or incomplete > self._bounds.max_size:
+            tail = b"".join(self._tail)
+            self._tail.clear()
+            self._rescue = Rescue(self._dialect, self._bounds.max_size)
+            self._go_by_outline(tail[len(tail) - incomplete :])
 
     def watch(self, call: Call) -> None:
         """Let `expire` end ``call`` at its deadline."""
@@ -311,13 +367,17 @@ class Calls:
         return ended
 
 
-def body_packer(dialect: Dialect = DIALECT) -> Callable[[str, Iterable[Any]], bytes]:
+def body_packer(bounds: Bounds = BOUNDS, dialect: Dialect = DIALECT) -> Callable[[str, Iterable[Any]], bytes]:
     """A function that packs a method and its params for `Calls.packed_request`; it raises like `Calls.request`."""
     pack = dialect.packer().pack
+    unchecked = unchecked_size(bounds)
 
     def body(method: str, params: Iterable[Any]) -> bytes:
         if type(method) is not str:
             raise TypeError(f"found a method of type {type(method).__name__}, expected str")
-        return pack(method) + pack(params)
+        data: bytes = pack(method) + pack(params)
+        if len(data) > unchecked:
+            check_outgoing(HEAD_BYTES + len(data), data, params, bounds)
+        return data
 
     return body

@@ -9,17 +9,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rpccluster.client.remote import remote_error
-from rpccluster.protocol.codec import make_packer, make_unpacker
+from rpccluster.protocol.codec import make_packer, make_unpacker, unpack
 
 __all__ = ["DIALECT", "Dialect"]
 
 
 class Dialect(NamedTuple):
-    """``packer()`` and ``unpacker(max_message_size)`` are made anew for each connection."""
+    """``packer()`` and ``unpacker(max_message_size, max_container)`` are made anew for each connection.
+
+    ``unpack`` is for one whole value, arrays as keys of maps included; it raises `ProtocolError`.
+    """
 
     packer: Callable[[], Any]
-    unpacker: Callable[[int], Any]
+    unpacker: Callable[[int, int], Any]
+    unpack: Callable[[Any], Any]
     to_error: Callable[[object], Exception]
 
 
-DIALECT = Dialect(make_packer, make_unpacker, remote_error)
+DIALECT = Dialect(make_packer, make_unpacker, unpack, remote_error)

@@ -18,8 +18,10 @@ from rpccluster.client.calling import Calling
 from rpccluster.client.choice import Choice, Loads
 from rpccluster.client.connection import Connection
 from rpccluster.client.future import Resender
+from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.sync import Client
 from rpccluster.errors import ConnectFailed, ConnectionLost
+from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Pool"]
 
@@ -40,12 +42,19 @@ class Pool(Calling):
         connections: int = 4,
         timeout: float | None = 10,
         connect_timeout: float | None = 5,
-        max_message_size: int = 16 * 1024 * 1024,
+        max_message_size: int = BOUNDS.max_size,
+        max_depth: int = BOUNDS.max_depth,
     ) -> None:
-        super().__init__(timeout)
+        super().__init__(timeout, Bounds(max_message_size, max_depth))
         self._clients = [
             [
-                Client(address, timeout=timeout, connect_timeout=connect_timeout, max_message_size=max_message_size)
+                Client(
+                    address,
+                    timeout=timeout,
+                    connect_timeout=connect_timeout,
+                    max_message_size=max_message_size,
+                    max_depth=max_depth,
+                )
                 for _ in range(connections)
             ]
             for address in ([addresses] if isinstance(addresses, str) else addresses)

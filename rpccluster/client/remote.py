@@ -24,6 +24,8 @@ _bounded.maxlist = _bounded.maxdict = 20
 
 def remote_error(error: object) -> RemoteError:
     """The exception for ``error``, which is not None, of a reply."""
+    if type(error) is list and len(error) == 2 and type(error[0]) is int and type(error[1]) in (str, bytes):
+        error = error[1]  # as Neovim words it: [kind, text]
     if isinstance(error, bytes):
         error = error.decode("utf-8", "surrogateescape")
     if not isinstance(error, str):

@@ -14,6 +14,7 @@ from typing import Any
 
 from rpccluster.client.calls import Call, Calls, CallState
 from rpccluster.client.dialect import DIALECT, Dialect
+from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.reader import Reader
 from rpccluster.client.wire import NOW, Wire
 from rpccluster.errors import NotSent
@@ -21,6 +22,7 @@ from rpccluster.errors import NotSent
 __all__ = ["Stream"]
 
 _IDLE_SECONDS = 0.002  # so often, at most, sending begins with a look whether the server is still there
+_MOST_ANSWERS_BYTES = 65_536  # that a server may leave unread before it gets no more of them
 _PUSH_SECONDS = 0.05  # so often one who only writes looks whether the lead has become free
 
 _NEW = CallState.NEW
@@ -39,14 +41,16 @@ class Stream:
     leader stops being it before it looks whether there are followers.
     """
 
-    def __init__(self, wire: Wire, max_message_size: int, dialect: Dialect = DIALECT) -> None:
+    def __init__(
+        self, wire: Wire, max_message_size: int, dialect: Dialect = DIALECT, max_depth: int = BOUNDS.max_depth
+    ) -> None:
         self.is_open = True
         self.has_ended = False
         self._wire = wire
         self._send = wire.send
         self._recv = wire.recv
         self._lock = threading.Lock()
-        self._calls = Calls(max_message_size, dialect, self._let_begin)
+        self._calls = Calls(max_message_size, dialect, self._let_begin, answer=self._answer, max_depth=max_depth)
         self._lone = Call()  # leads in the name of who waits alone and has not put his call down
         self._leader: Call | None = None
         self._followers: dict[Call, Any] = {}  # with the locks on which they sleep
@@ -257,6 +261,13 @@ class Stream:
         """Wait for the thread that has sent a call and is about to begin it."""
         with self._lock:
             pass
+
+    def _answer(self, data: bytes) -> None:
+        """Send what nobody waits for: an answer to the server, unless that does not read."""
+        with self._lock:
+            if len(self._unsent) < _MOST_ANSWERS_BYTES:
+                with contextlib.suppress(NotSent):
+                    self._hand_over(data)
 
     def _make_sure_of_the_server(self) -> None:
         """Find out before sending, rather than after, that the server went away while nobody was looking."""

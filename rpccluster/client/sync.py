@@ -20,8 +20,10 @@ from rpccluster.client.calling import Calling
 from rpccluster.client.connection import Connection
 from rpccluster.client.dialect import DIALECT
 from rpccluster.client.future import Resender
+from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.wire import open_wire
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
+from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Client"]
 
@@ -32,8 +34,9 @@ class Client(Calling):
     """A client of the server at ``address``, which connects when it is first used.
 
     ``timeout`` is how many seconds a call may take, connecting included, and ``connect_timeout`` how many of
-    these connecting may take; None means no limit. ``max_message_size`` bounds a reply, in bytes.
-    Raises `AddressError` for an address that cannot be parsed.
+    these connecting may take; None means no limit. ``max_message_size`` bounds a reply and a
+    request, in bytes, ``max_depth`` how deep a request may be nested; a server's own bounds are the options of the
+    same names. Raises `AddressError` for an address that cannot be parsed.
     """
 
     _dialect = DIALECT
@@ -44,9 +47,10 @@ class Client(Calling):
         *,
         timeout: float | None = 10,
         connect_timeout: float | None = 5,
-        max_message_size: int = 16 * 1024 * 1024,
+        max_message_size: int = BOUNDS.max_size,
+        max_depth: int = BOUNDS.max_depth,
     ) -> None:
-        super().__init__(timeout)
+        super().__init__(timeout, Bounds(max_message_size, max_depth))
         self.address = address if isinstance(address, (TCPAddress, UnixAddress)) else parse_address(address)
         self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
@@ -133,7 +137,7 @@ class Client(Calling):
             self._former = [former for former in self._all_connections() if former.pending]
         patience = math.inf if self.connect_timeout is None else self.connect_timeout
         wire = open_wire(self.address, min(deadline_at, monotonic() + patience))
-        self._connection = connection = Connection(wire, self.max_message_size, self._dialect)
+        self._connection = connection = Connection(wire, self.max_message_size, self._dialect, self._bounds.max_depth)
         connection.await_closing()
         if self._is_closed:  # meanwhile: then close() may have come too early to see this one
             connection.close("the client was closed")

@@ -18,7 +18,7 @@ from rpccluster.log import escaped, logger
 from rpccluster.master.listeners import Listener
 from rpccluster.master.loop import Loop
 from rpccluster.protocol.codec import pack_response
-from rpccluster.protocol.messages import Message, Request
+from rpccluster.protocol.messages import Message, Request, misfit_text
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.stream import StreamDecoder
 from rpccluster.rate_limit import LogLimiter, and_more
@@ -215,6 +215,8 @@ class _Client:
         method = self._server.methods.get(request.method)
         if method is None:
             answer(f"'{request.method}' method not found", None)
+        elif type(request.params) is not list:
+            answer(f"ArgumentError: {misfit_text(request.params)}", None)
         elif self._waiting > MOST_WAITING:
             answer(f"RuntimeError: {MOST_WAITING} calls of this connection are not answered yet", None)
         else:

@@ -51,13 +51,15 @@ def _sizes_of_plain() -> bytes:
     return bytes(sizes)
 
 
-_PLAIN = _sizes_of_plain()
+PLAIN = _sizes_of_plain()
 #: first byte: bytes of the length that follows, bytes beside it and the content
-_BLOCKS = {0xC4: (1, 2), 0xC5: (2, 3), 0xC6: (4, 5), 0xC7: (1, 3), 0xC8: (2, 4), 0xC9: (4, 6)}
-_BLOCKS.update({0xD9: (1, 2), 0xDA: (2, 3), 0xDB: (4, 5)})
+BLOCKS = {0xC4: (1, 2), 0xC5: (2, 3), 0xC6: (4, 5), 0xC7: (1, 3), 0xC8: (2, 4), 0xC9: (4, 6)}
+BLOCKS.update({0xD9: (1, 2), 0xDA: (2, 3), 0xDB: (4, 5)})
 #: first byte: bytes of the number that follows, values for each of that number
-_CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
-_CONTAINER_TYPES = {list, dict}
+CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+_CONTAINER_TYPES = {list, tuple, dict}
+#: Every byte that begins no container.
+NO_CONTAINER = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
 WINDOW_BYTES = 1024  # in which plain values are told apart at once
 FEW = 8  # values: of as many or fewer to come each is told by itself
 
@@ -65,32 +67,33 @@ FEW = 8  # values: of as many or fewer to come each is told by itself
 def _regex_of_plain() -> re.Pattern[bytes]:
     """Matches one plain value that is whole, or else all that follows, as its only group."""
     firsts: dict[int, bytes] = {}
-    for first, size in enumerate(_PLAIN):
+    for first, size in enumerate(PLAIN):
         if size and first not in (0x80, 0x90):
             firsts[size] = firsts.get(size, b"") + re.escape(bytes([first]))
     kinds = [b"[%s].{%d}" % (firsts[size], size - 1) for size in sorted(firsts)]
     return re.compile(b"|".join(kinds) + b"|(.+)", re.DOTALL)
 
 
-_PLAIN_VALUES = _regex_of_plain()
+PLAIN_VALUES = _regex_of_plain()
 #: values of one byte each, the second with empty containers
 _RUN = re.compile(rb"[\x00-\x7f\xa0\xc0\xc2\xc3\xe0-\xff]*")
-_RUN_WITH_EMPTY = re.compile(rb"[\x00-\x80\x90\xa0\xc0\xc2\xc3\xe0-\xff]*")
+RUN_WITH_EMPTY = re.compile(rb"[\x00-\x80\x90\xa0\xc0\xc2\xc3\xe0-\xff]*")
 
 
 class Outline:
     """Follows one message through the bytes that have come of it.
 
-    ``resume_at`` is the number of bytes that must be there before `advance` can get any further.
+    ``resume_at`` is the number of bytes that must be there before `advance` can get any further. ``passed`` bytes it
+    has passed, and ``owed`` values are yet to come behind them; both hold after `LimitExceeded`, too.
     """
 
-    __slots__ = ("_at", "_bounds", "_open", "_owed", "resume_at")
+    __slots__ = ("_bounds", "_open", "owed", "passed", "resume_at")
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        self._at = 0  # bytes looked at
+        self.passed = 0
         self._open = [1]  # for each container we are in, the values that are yet to come; first the message's own
-        self._owed = 1  # their sum: at least as many bytes are yet to come
+        self.owed = 1  # their sum: at least as many bytes are yet to come
         self.resume_at = 1
 
     def advance(self, data: Data) -> int:
@@ -100,70 +103,70 @@ class Outline:
         """
         size = len(data)
         while self.resume_at <= size:
-            first = data[self._at]
-            plain = _PLAIN[first]
+            first = data[self.passed]
+            plain = PLAIN[first]
             if plain == 1:
-                self._pass_run(data, min(size, self._at + self._open[-1]))
+                self._pass_run(data, min(size, self.passed + self._open[-1]))
             elif plain and self._open[-1] > FEW:
                 self._pass_several(data, size)
             elif plain:
-                self._pass_block(self._at + plain, size)
+                self._pass_block(self.passed + plain, size)
             else:
                 self._take_header(first, data, size)
             if not self._open:
-                return self._at
+                return self.passed
         return 0
 
     def _take_header(self, first: int, data: Data, size: int) -> None:
         """What has a length of its own: the rest of a block, or the values of a container."""
-        at = self._at
+        at = self.passed
         if 0x80 <= first <= 0x9F:
             self._enter(at + 1, (first & 0x0F) * (1 if first >= 0x90 else 2))
             return
-        width, extra = _BLOCKS.get(first) or _CONTAINERS.get(first) or (0, 0)
+        width, extra = BLOCKS.get(first) or CONTAINERS.get(first) or (0, 0)
         if not width:
             raise ProtocolError(f"found the byte {first:#x}, which MessagePack does not have")
         if at + 1 + width > size:
             self.resume_at = at + 1 + width
             return
         length = int.from_bytes(data[at + 1 : at + 1 + width], "big")
-        if first in _BLOCKS:
+        if first in BLOCKS:
             self._pass_block(at + extra + length, size)
         else:
             self._enter(at + 1 + width, length * extra)
 
     def _pass_run(self, data: Data, end: int) -> None:
         """As many values of one byte as lie before ``end``."""
-        runs = _RUN_WITH_EMPTY if len(self._open) <= self._bounds.max_depth else _RUN
-        run = runs.match(data, self._at, end)
-        if run is None or run.end() == self._at:
+        runs = RUN_WITH_EMPTY if len(self._open) <= self._bounds.max_depth else _RUN
+        run = runs.match(data, self.passed, end)
+        if run is None or run.end() == self.passed:
             raise too_deep(self._bounds)
-        self._pass(run.end(), run.end() - self._at)
+        self._pass(run.end(), run.end() - self.passed)
 
     def _pass_several(self, data: Data, size: int) -> None:
         """All plain values that come next, as far as they lie in one window."""
-        at = self._at
+        at = self.passed
         end = min(size, at + WINDOW_BYTES)
-        found = _PLAIN_VALUES.findall(data, at, end)
+        found = PLAIN_VALUES.findall(data, at, end)
         rest = len(found[-1])
         values = len(found) - bool(rest)
         if 0 < values <= self._open[-1]:
             self._pass(end - rest, values)
         else:
-            self._pass_block(at + _PLAIN[data[at]], size)
+            self._pass_block(at + PLAIN[data[at]], size)
 
     def _pass_block(self, end: int, size: int) -> None:
         if end > size:
-            self._check(end + self._owed - 1)
+            self._check(end + self.owed - 1)
             self.resume_at = end
         else:
             self._pass(end, 1)
 
     def _pass(self, end: int, values: int) -> None:
         """``values`` whole values lie before ``end``."""
-        self._at = end
-        self._owed -= values
-        self._check(end + self._owed)
+        self.passed = end
+        self.owed -= values
+        self._check(end + self.owed)
         still_open = self._open
         still_open[-1] -= values
         while still_open and not still_open[-1]:
@@ -173,7 +176,7 @@ class Outline:
     def _enter(self, end: int, values: int) -> None:
         if len(self._open) > self._bounds.max_depth:
             raise too_deep(self._bounds)
-        self._owed += values - 1
+        self.owed += values - 1
         self._open[-1] -= 1
         self._open.append(values)
         self._pass(end, 0)
@@ -185,7 +188,7 @@ class Outline:
 
 
 def depth_exceeds(value: object, most: int) -> bool:
-    """Whether more than ``most`` containers lie in each other in a decoded ``value``, itself counted."""
+    """Whether more than ``most`` lists, tuples and dicts lie in each other in ``value``, itself counted."""
     containers: list[Any] = [value] if type(value) in _CONTAINER_TYPES else []
     for _ in range(most):
         if not containers:

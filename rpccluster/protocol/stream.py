@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol.codec import unpack
-from rpccluster.protocol.messages import Message, to_message
+from rpccluster.protocol.messages import Message, Response, Unreadable, to_message
 from rpccluster.protocol.outline import Bounds
-from rpccluster.protocol.shared import Packed, Partial, SharedDecoder, Undecodable
+from rpccluster.protocol.shared import Packed, Rest, SharedDecoder, Undecodable
 
 __all__ = ["StreamDecoder"]
 
@@ -18,13 +18,14 @@ class StreamDecoder:
 
     def __init__(self, bounds: Bounds) -> None:
         self._decoder = SharedDecoder(bounds)
-        self._partial: Partial | None = None
+        self._partial: Rest = None
         self._has_failed = False
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """Yield each message that ``data`` completes.
 
-        Raises `ProtocolError` at the first that is none, and once one passes its bounds; the stream is dead then.
+        Raises `ProtocolError` at the first that is none, and once one passes its bounds or cannot be read; the stream
+        is dead then.
         """
         if self._has_failed:
             raise ProtocolError("the stream has failed before")
@@ -44,6 +45,10 @@ class StreamDecoder:
         except Undecodable as undecodable:
             values, error = undecodable.before, undecodable.error
         for value in values:
-            yield to_message(unpack(value) if type(value) is Packed else value)
+            message = to_message(unpack(value) if type(value) is Packed else value)
+            unread = message[1] if isinstance(message, Response) else message[-1]
+            if isinstance(unread, Unreadable):
+                raise unread.error
+            yield message
         if error is not None:
             raise error

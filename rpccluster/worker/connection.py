@@ -19,7 +19,8 @@ from rpccluster.errors import LimitExceeded, ProtocolError
 from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import logger
 from rpccluster.protocol.closing import closing_request, closing_response, msgids_of
-from rpccluster.protocol.shared import Partial, Undecodable
+from rpccluster.protocol.shared import Rest, Undecodable
+from rpccluster.protocol.skip import Skip, resumed
 from rpccluster.worker.caller import Batch
 from rpccluster.worker.connection_context import RECEIVE_MORE_BYTES, ConnectionContext
 from rpccluster.worker.connection_states import TRANSITIONS, Event, Pause, State, next_state
@@ -52,7 +53,7 @@ class Connection(Reading):
 
     def __init__(self, common: ConnectionContext, sock: _socket.socket, address: Any) -> None:
         super().__init__(common, sock, address)
-        self._partial: Partial | None = None
+        self._partial: Rest = None
         self._deferred: list[Any] = []  # messages of a peer that does not read its replies
         self._long: Iterator[Any] | None = None  # what was put into the engine's queue of long ones last
         self._state = State.OPEN
@@ -98,10 +99,10 @@ class Connection(Reading):
         self._was_heard = True
         self._take_in(data, partial)
 
-    def _take_in(self, data: bytes | memoryview, partial: Partial | None) -> None:
+    def _take_in(self, data: bytes | memoryview, partial: Rest) -> None:
         """Decode what came; ``partial`` is what came before."""
         decoder = self._all.decoder
-        rest: Partial | None = None
+        rest: Rest = None
         try:
             if partial is None:
                 messages, done = decoder.decode_whole(data)  # type: ignore[arg-type]  # a view comes with a partial alone
@@ -157,7 +158,7 @@ class Connection(Reading):
             self._long = None
             engine.enqueue(batch)
 
-    def _note_partial(self, rest: Partial | None) -> None:
+    def _note_partial(self, rest: Rest) -> None:
         self._partial = rest
         if rest is None:
             self._all.partial.pop(self, None)
@@ -175,11 +176,18 @@ class Connection(Reading):
         """The peer does not speak MessagePack-RPC: close, with one log line. What it sent behind that is not run."""
         if self.is_closed:
             return
-        name = error.limit if isinstance(error, LimitExceeded) else "not_messagepack_rpc"
-        self._all.limits.note(LIMITS[name], f"Closing the connection of {self.peer}", str(error), logging.WARNING)
+        self._note_unread("Closing the connection", error)
         self._all.engine.withdraw({self})
         self.flush()
         self.close()
+
+    def note_unread(self, error: ProtocolError) -> None:
+        """One call could not be read, and has been answered with an error: a log line is all it takes."""
+        self._note_unread("Refusing a call", error)
+
+    def _note_unread(self, action: str, error: ProtocolError) -> None:
+        name = error.limit if isinstance(error, LimitExceeded) else "not_messagepack_rpc"
+        self._all.limits.note(LIMITS[name], f"{action} of {self.peer}", str(error), logging.WARNING)
 
     def _choke(self) -> None:
         self.is_choked = True
@@ -337,7 +345,8 @@ class Connection(Reading):
         output = self._unsent.content() if self._unsent is not None else b""
         if self._closing_msgid is not None:
             messages.insert(0, closing_request(self._closing_msgid))  # as if it had not come yet
-        return Given(self._address, self._state is State.HALF_CLOSED, b"".join([*messages, rest]), output)
+        parts = [rest, *messages] if isinstance(self._partial, Skip) else [*messages, rest]
+        return Given(self._address, self._state is State.HALF_CLOSED, b"".join(parts), output)
 
     def fileno(self) -> int:
         """Its socket's descriptor."""
@@ -363,7 +372,10 @@ class Connection(Reading):
         self._was_heard = True  # where it comes from
         if given.output:
             self._keep(memoryview(given.output))
-        if given.input:
-            self._take_in(given.input, None)
+        skip, data = resumed(given.input, self._all.decoder.bounds)
+        if data:
+            self._take_in(data, None)
+        if skip is not None:
+            self._note_partial(skip)
         if given.is_eof and not self.is_closed:
             self._stop_reading(Event.PEER_ENDED)

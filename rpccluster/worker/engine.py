@@ -275,6 +275,10 @@ class Engine:
                             shown, cells[_RUNNING_METHOD] = function, numbers[name]
                         data = pack((RESPONSE, msgid, None, function(*params)))
                     except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
+                        if type(name) is bytes:
+                            self._slow_path.rename(message)
+                            ready.appendleft((connection, iter([message])))
+                            return
                         data = replies.failed(runner, raised)
                         pack = runner.pack
                         if not data and self._epoch == epoch:

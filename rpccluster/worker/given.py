@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgpack
+
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol.codec import make_packer
+from rpccluster.protocol.messages import UNREADABLE_TYPE, Unreadable
 from rpccluster.protocol.shared import Packed
 
 __all__ = ["Given", "packed_again"]
@@ -22,10 +25,16 @@ class Given(NamedTuple):
 
 def packed_again(messages: list[Any]) -> list[bytes | Packed]:
     """The bytes of messages that have not begun. Raises the error that stands for one that never will."""
-    pack = make_packer().pack
+    pack = make_packer(_as_extension).pack
     again: list[bytes | Packed] = []
     for message in messages:
         if isinstance(message, ProtocolError):
             raise message
         again.append(message if type(message) is Packed else pack(message))
     return again
+
+
+def _as_extension(value: Any) -> msgpack.ExtType:
+    if isinstance(value, Unreadable):
+        return msgpack.ExtType(UNREADABLE_TYPE, str(value.error).encode())
+    raise TypeError(f"found a value of type {type(value).__name__}, expected what was decoded")

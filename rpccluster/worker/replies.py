@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
+from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.closing import CLOSING
 from rpccluster.protocol.codec import pack_response
-from rpccluster.protocol.messages import REQUEST, RESPONSE, not_a_message
+from rpccluster.protocol.messages import (
+    REQUEST,
+    RESPONSE,
+    Notification,
+    Request,
+    Unreadable,
+    misfit_text,
+    not_a_message,
+)
 from rpccluster.worker.caller import Caller
 from rpccluster.worker.dispatch import Registry, ResultTooLarge, error_text, is_misfit, message_of, not_found_text
 from rpccluster.worker.runner import CallTimedOut, Runner
@@ -100,13 +109,23 @@ class Replies:
 
         self.error = error  # type: ignore[method-assign]
 
+    def refused(self, connection: Caller, call: Request | Notification) -> bytes:
+        """What is sent for a call whose params are no list; of a notification the log alone is told. May block."""
+        text = misfit_text(call.params)
+        self._count_error()
+        connection.note_unread(call.params.error if isinstance(call.params, Unreadable) else ProtocolError(text))
+        return pack_response(call.msgid, f"ArgumentError: {text}", None) if isinstance(call, Request) else b""
+
+    def _count_error(self) -> None:
+        self._errors += 1
+        self._cells[_ERRORS] = self._errors
+
     def error(self, connection: Caller, name: str, params: list[Any], raised: BaseException) -> str:
         """The reply's error for what a method raised; the traceback goes to the log.
 
         Never raises, but runs code of the service, which may block: an exception's ``__str__``, for instance.
         """
-        self._errors += 1
-        self._cells[_ERRORS] = self._errors
+        self._count_error()
         method = self._registry.methods.get(name)
         if method is None:
             return not_found_text(name)

@@ -9,9 +9,10 @@ from typing import Any
 
 from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.protocol.codec import pack_response, unpack
+from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import Notification, Request, Response, to_message
 from rpccluster.protocol.shared import Packed
+from rpccluster.protocol.unreadable import decoded
 from rpccluster.worker.caller import Caller
 from rpccluster.worker.dispatch import Registry
 from rpccluster.worker.replies import Replies
@@ -40,22 +41,30 @@ class SlowPath:
             return False
         try:
             if type(message) is Packed:
-                message = runner.message = unpack(message)
+                message = runner.message = decoded(message)
             call = to_message(message)
             if isinstance(call, Response):
                 raise ProtocolError("found a response, expected calls alone")
         except ProtocolError as error:
             connection.refuse(error)
         else:
+            message[-2] = call.method  # it may have come as bin
             self._run(runner, connection, call)
         return is_large
 
+    def rename(self, message: list[Any]) -> None:
+        """Give a request, whose method's name is of bin type, one of str: it may be run then like any other."""
+        message[2] = to_message(message)[1]
+
     def _run(self, runner: Runner, connection: Caller, call: Request | Notification) -> None:
         try:
-            function = self._registry.table[call.method]
-            self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
-            result = function(*call.params)
-            data = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""
+            if type(call.params) is list:
+                function = self._registry.table[call.method]
+                self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
+                result = function(*call.params)
+                data = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""
+            else:
+                data = self._replies.refused(connection, call)
         except BaseException as raised:
             data = self._replies.failed(runner, raised)
         if isinstance(call, Request):

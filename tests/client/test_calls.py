@@ -298,10 +298,13 @@ class TestFaults:
         assert isinstance(calls.fault, ProtocolError)
 
     def test_endless_reply(self, calls: Calls) -> None:
-        """A reply of ever more small pieces is a fault when it passes max_message_size."""
-        begin(calls)
-        calls.receive(b"\x94\x01\x00\xc0" + b"\xdc\x03\xe7" * 1)
-        for _ in range(100):
+        """A reply of ever more small pieces ends its call when it passes max_message_size, and then the stream."""
+        call, other = begin(calls), begin(calls)
+        ended = calls.receive(b"\x94\x01\x00\xc0" + b"\xdd\x00\x00\x03\xd0" * 1)
+        for _ in range(1000):
             if calls.fault is None:
-                calls.receive(b"\x92\xa8zzzzzzzz\xa8zzzzzzzz")
+                ended += calls.receive(b"\xdd\x00\x00\x03\xd0" + b"\xa8zzzzzzzz" * 10)
+        assert ended == [call]
+        assert "more than 1000 bytes (max_message_size)" in str(call.error)
         assert "more than 1000 bytes (max_message_size)" in str(calls.fault)
+        assert other.state is CallState.PENDING

@@ -13,11 +13,13 @@ from typing import Any
 import msgpack
 
 from rpccluster.errors import LimitExceeded, ProtocolError
-from rpccluster.protocol.codec import DECODE_ERRORS, unpack
-from rpccluster.protocol.messages import to_message
+from rpccluster.protocol.codec import DECODE_ERRORS
+from rpccluster.protocol.messages import Unreadable, to_message
 from rpccluster.protocol.outline import Bounds
-from rpccluster.protocol.shared import Packed, Partial, SharedDecoder, Undecodable
+from rpccluster.protocol.shared import Packed, Rest, SharedDecoder, Undecodable
+from rpccluster.protocol.skip import Skip
 from rpccluster.protocol.stream import StreamDecoder
+from rpccluster.protocol.unreadable import decoded
 
 __all__ = ["BOUNDS", "check"]
 
@@ -33,20 +35,39 @@ class _End(Exception):
 
 
 class _Reading:
-    """The value at the beginning of ``data``, read as the specification is written."""
+    """The value at the beginning of ``data``, read by the specification, within the bounds."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, bounds: Bounds | None = BOUNDS) -> None:
         self._data = data
+        self._bounds = bounds
         self._owed = 0  # values that containers have declared and that have not begun
         self.end = 0  # of the value, once it is whole
         self.least = 0  # bytes that it has, as far as is known
         self.deepest = 0  # containers in each other; one more than the bounds allow ends the reading
         with contextlib.suppress(_End):
-            self.end = self._value(0, 1)
+            self.end = self._read()
 
     @property
     def passes_bounds(self) -> bool:
         return self.least > BOUNDS.max_size or self.deepest > BOUNDS.max_depth
+
+    def _read(self) -> int:
+        at, still_open = 0, [1]
+        while still_open:
+            if not still_open[-1]:
+                still_open.pop()
+                continue
+            still_open[-1] -= 1
+            self._owed -= len(still_open) > 1
+            at, values = self._value(at)
+            if values is not None:
+                self.deepest = max(self.deepest, len(still_open))
+                if self._bounds is not None and self.deepest > self._bounds.max_depth:
+                    raise _End
+                self._owed += values
+                self._need(at)
+                still_open.append(values)
+        return at
 
     def _need(self, end: int) -> None:
         self.least = max(self.least, end + self._owed)
@@ -57,18 +78,19 @@ class _Reading:
         self._need(at + width)
         return int.from_bytes(self._data[at : at + width], "big")
 
-    def _value(self, at: int, level: int) -> int:
+    def _value(self, at: int) -> tuple[int, int | None]:
+        """Where the value at ``at`` ends; or where its header does, and how many values it declares."""
         first = self._number(at, 1)
         at += 1
         if first < 0x80 or first >= 0xE0 or first in (0xC0, 0xC2, 0xC3):
-            return at
+            return at, None
         if first < 0xA0:
-            return self._container(at, (first & 15) * (2 if first < 0x90 else 1), level)
+            return at, (first & 15) * (2 if first < 0x90 else 1)
         if first < 0xC0:
             return self._block(at + (first & 31))
         if first >= 0xDC:
             width = 4 if first & 1 else 2
-            return self._container(at + width, self._number(at, width) * (1 if first < 0xDE else 2), level)
+            return at + width, self._number(at, width) * (1 if first < 0xDE else 2)
         if 0xC4 <= first <= 0xC9 or first >= 0xD9:
             width = 1 << (first - 0xC4) % 3 if first < 0xD9 else 1 << first - 0xD9
             return self._block(at + width + (0xC7 <= first <= 0xC9) + self._number(at, width))
@@ -78,20 +100,9 @@ class _Reading:
             return self._block(at + (4, 8, 1, 2, 4, 8, 1, 2, 4, 8)[first - 0xCA])
         raise _End  # a byte that begins nothing
 
-    def _block(self, end: int) -> int:
+    def _block(self, end: int) -> tuple[int, None]:
         self._need(end)
-        return end
-
-    def _container(self, at: int, values: int, level: int) -> int:
-        self.deepest = max(self.deepest, level)
-        if level > BOUNDS.max_depth:
-            raise _End
-        self._owed += values
-        self._need(at)
-        for _ in range(values):
-            self._owed -= 1
-            at = self._value(at, level + 1)
-        return at
+        return end, None
 
 
 def check(case: bytes) -> None:
@@ -102,19 +113,28 @@ def check(case: bytes) -> None:
     seed, stream = case[:1], case[1 : 1 + MOST_BYTES]
     if not stream:
         return
-    values, ends, is_broken = _by_msgpack(stream)
     found, partial, error = _by_ours(_cut(stream, seed[0]))
-    assert [repr(value) for value in found] == [repr(value) for value in values[: len(found)]]
-    rest = stream[ends[len(found)] :]
+    at = 0
+    for value in found:
+        end = _Reading(stream[at:], None).end
+        if _is_unreadable(value):
+            assert _Reading(stream[at:]).passes_bounds or isinstance(_by_msgpack(stream[at : at + end]), _Broken)
+            if not end:
+                assert value is found[-1]
+                assert error is not None or isinstance(partial, Skip)
+                return
+        else:
+            assert 0 < end <= BOUNDS.max_size
+            expected = _by_msgpack(stream[at : at + end])
+            assert repr(value) == repr(expected) or isinstance(expected, _Broken)  # an array is a key
+            _check_depth(value)
+        at += end
     if error is not None:
-        _check_error(rest, len(found) < len(values) or not is_broken, error)
+        _check_error(stream[at:], error)
     else:
-        assert len(found) == len(values)
-        assert (bytes(partial.data) if partial else b"") == rest
-        _check_bounds(rest)
-    for begin, end, value in zip(ends, ends[1:], found):
-        assert end - begin <= BOUNDS.max_size
-        _check_depth(value)
+        assert not isinstance(partial, Skip)
+        assert (bytes(partial.data) if partial else b"") == stream[at:]
+        _check_bounds(stream[at:])
     _check_messages(_cut(stream, seed[0] ^ 0x55), found, error)
 
 
@@ -128,8 +148,12 @@ def _cut(stream: bytes, seed: int) -> Iterator[bytes]:
         at += size
 
 
-def _by_msgpack(stream: bytes) -> tuple[list[Any], list[int], bool]:
-    """The values, where each ends (the first ends at 0), and whether more than bytes is missing behind them."""
+class _Broken:
+    """What msgpack makes of a value that it cannot read."""
+
+
+def _by_msgpack(packed: bytes) -> Any:
+    """The one value, `_Broken` if there is none."""
     unpacker = msgpack.Unpacker(
         raw=False,
         strict_map_key=False,
@@ -139,23 +163,17 @@ def _by_msgpack(stream: bytes) -> tuple[list[Any], list[int], bool]:
         max_array_len=MOST_BYTES,
         max_map_len=MOST_BYTES,
     )
-    unpacker.feed(stream)
-    values: list[Any] = []
-    ends = [0]
+    unpacker.feed(packed)
     try:
-        while True:
-            values.append(unpacker.unpack())
-            ends.append(unpacker.tell())
-    except msgpack.OutOfData:
-        return values, ends, False
-    except DECODE_ERRORS:
-        return values, ends, True
+        return unpacker.unpack()
+    except (msgpack.OutOfData, *DECODE_ERRORS):
+        return _Broken()
 
 
-def _by_ours(pieces: Iterator[bytes]) -> tuple[list[Any], Partial | None, ProtocolError | None]:
+def _by_ours(pieces: Iterator[bytes]) -> tuple[list[Any], Rest, ProtocolError | None]:
     """The values, the incomplete rest, and the error that came of what follows the values."""
     values: list[Any] = []
-    partial: Partial | None = None
+    partial: Rest = None
     try:
         for piece in pieces:
             came, partial = _decoder.decode(piece) if partial is None else _decoder.decode_more(partial, piece)
@@ -173,15 +191,19 @@ def _by_ours(pieces: Iterator[bytes]) -> tuple[list[Any], Partial | None, Protoc
 
 
 def _unpacked(value: Any) -> Any:
-    return unpack(value) if type(value) is Packed else value
+    return decoded(value) if type(value) is Packed else value
 
 
-def _check_error(rest: bytes, is_fine: bool, error: ProtocolError) -> None:
-    """``error`` is right: the rest is no MessagePack, or passes a bound. ``is_fine`` is what msgpack says of it."""
+def _is_unreadable(value: Any) -> bool:
+    return type(value) is list and any(isinstance(part, Unreadable) for part in value)
+
+
+def _check_error(rest: bytes, error: ProtocolError) -> None:
+    """``error`` is right: the rest begins with what is no MessagePack, or passes a bound."""
     if isinstance(error, LimitExceeded):
         assert _Reading(rest).passes_bounds
     else:
-        assert not is_fine
+        assert isinstance(_by_msgpack(rest), _Broken)
 
 
 def _check_bounds(rest: bytes) -> None:
@@ -202,7 +224,12 @@ def _check_depth(value: Any) -> None:
 def _check_messages(pieces: Iterator[bytes], values: list[Any], error: ProtocolError | None) -> None:
     """A stream of messages has those that ``values`` stand for, up to the first that is none."""
     expected = []
+    is_too_much = isinstance(error, LimitExceeded)
     for value in values:
+        if _is_unreadable(value):
+            (error,) = [part.error for part in value if isinstance(part, Unreadable)]
+            is_too_much |= isinstance(error, LimitExceeded)
+            break
         try:
             expected.append(to_message(value))
         except ProtocolError as none:
@@ -218,6 +245,6 @@ def _check_messages(pieces: Iterator[bytes], values: list[Any], error: ProtocolE
         raised = protocol_error
     for one, other in zip(found, expected):
         assert repr(one) == repr(other)
-    if not isinstance(raised, LimitExceeded) and not isinstance(error, LimitExceeded):  # these may come sooner or later
+    if not isinstance(raised, LimitExceeded) and not is_too_much:  # these may come sooner or later
         assert len(found) == len(expected)
         assert (raised is None) == (error is None)

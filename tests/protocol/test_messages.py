@@ -24,11 +24,18 @@ def test_the_types_have_the_specifications_numbers() -> None:
         ([0, 2**32 - 1, "m", [1, [2]]], Request(2**32 - 1, "m", [1, [2]])),
         ([0, 1, "", []], Request(1, "", [])),
         ([0, 1, "\udcff", []], Request(1, "\udcff", [])),
+        ([0, 1, b"m", []], Request(1, "m", [])),
+        ([0, 1, b"\xff", []], Request(1, "\udcff", [])),
+        ([0, 1, "m", None], Request(1, "m", None)),
+        ([0, 1, "m", {}], Request(1, "m", {})),
+        ([0, 1, "m", ()], Request(1, "m", ())),
+        ([0, 1, "m", "x"], Request(1, "m", "x")),
         ([1, 7, None, 5], Response(7, None, 5)),
         ([1, 7, "error", None], Response(7, "error", None)),
         ([1, 7, {"any": "thing"}, {"else": 1}], Response(7, {"any": "thing"}, {"else": 1})),
         ([1, 7, None, None], Response(7, None, None)),
         ([2, "m", [None]], Notification("m", [None])),
+        ([2, b"m", []], Notification("m", [])),
     ],
 )
 def test_messages_are_known(value: list[Any], message: object) -> None:
@@ -63,12 +70,8 @@ def test_messages_are_known(value: list[Any], message: object) -> None:
         [0, True, "m", []],
         [0, "1", "m", []],
         [0, None, "m", []],
-        [0, 1, b"m", []],
         [0, 1, None, []],
-        [0, 1, "m", None],
-        [0, 1, "m", {}],
-        [0, 1, "m", ()],
-        [0, 1, "m", "x"],
+        [0, 1, ["m"], []],
         [1, 1, None],
         [1, 1, None, 2, 3],
         [1, -1, None, 2],
@@ -76,8 +79,8 @@ def test_messages_are_known(value: list[Any], message: object) -> None:
         [2, "m"],
         [2, "m", [], 1],
         [2, 1, "m", []],
-        [2, b"m", []],
         [2, "m", {}],
+        [2, b"m", None],
     ],
     ids=repr,
 )
@@ -108,6 +111,32 @@ values = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ([], ""),
+        (["x" * 1000], "it begins with of type str, not with 0, 1 or 2"),
+        ([7, 1], "it begins with 7, not with 0, 1 or 2"),
+        ([True, 1, "m", []], "it begins with of type bool, not with 0, 1 or 2"),
+        ([0, 1, "m"], "a request has 4 parts"),
+        ([1, 1, None], "a response has 4 parts"),
+        ([2, "m", [], 1], "a notification has 3 parts"),
+        ([0, 2**32, "m", []], "the request's msgid is 4294967296, not an integer from 0 to 4294967295"),
+        ([0, "1", "m", []], "the request's msgid is of type str, not an integer from 0 to 4294967295"),
+        ([1, None, None, 2], "the response's msgid is of type NoneType, not an integer from 0 to 4294967295"),
+        ([0, 1, None, []], "the request's method is of type NoneType, neither str nor bin"),
+        ([2, 1, []], "the notification's method is 1, neither str nor bin"),
+        ([2, "m", {}], "the notification's params are of type dict, not an array"),
+    ],
+    ids=repr,
+)
+def test_the_part_that_is_wrong_is_told(value: list[Any], part: str) -> None:
+    """Whoever reads the log knows what to mend in the client."""
+    with pytest.raises(ProtocolError) as raised:
+        to_message(value)
+    assert str(raised.value).partition("notification")[2] == (f"; {part}" if part else "")
+
+
 @given(values)
 def test_no_value_breaks_the_check(value: object) -> None:
     """A message that says the same as the value, or a `ProtocolError`."""
@@ -116,4 +145,7 @@ def test_no_value_breaks_the_check(value: object) -> None:
     except ProtocolError:
         return
     assert isinstance(value, list)
+    name = -2 if isinstance(value[-2], bytes) and value[0] != RESPONSE else None
+    if name is not None:
+        value[name] = value[name].decode("utf-8", "surrogateescape")
     assert list(message) == value[1:]

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol import outline, shared
 from rpccluster.protocol.codec import unpack
-from rpccluster.protocol.messages import Message, Response
+from rpccluster.protocol.messages import Message, Response, Unreadable
 from rpccluster.protocol.outline import Bounds
-from rpccluster.protocol.shared import SMALL_BYTES, Packed, Partial, SharedDecoder, Undecodable
+from rpccluster.protocol.shared import SMALL_BYTES, Packed, Rest, SharedDecoder, Undecodable
 
 from .streams import LIMIT, cut, cuts, messages, pack, sequences, value_of
 
@@ -27,12 +27,16 @@ def decoder_of(limit: int = LIMIT, depth: int = 100) -> SharedDecoder:
     return SharedDecoder(Bounds(limit, depth))
 
 
+def is_unread(part: object) -> bool:
+    return isinstance(part, Unreadable)
+
+
 class Stream:
     """One stream of a decoder, as a connection keeps it."""
 
     def __init__(self, decoder: SharedDecoder) -> None:
         self.decoder = decoder
-        self.partial: Partial | None = None
+        self.partial: Rest = None
         self.values: list[Any] = []
 
     def feed(self, *pieces: bytes) -> list[Any]:
@@ -44,7 +48,11 @@ class Stream:
                     found, self.partial = self.decoder.decode_more(self.partial, piece)
             except Undecodable as undecodable:
                 raise undecodable.error from None
-            self.values += [unpack(value) if type(value) is Packed else value for value in found]
+            found = [unpack(value) if type(value) is Packed else value for value in found]
+            unread = [part.error for value in found if type(value) is list for part in value if is_unread(part)]
+            if unread:
+                raise unread[0]
+            self.values += found
         return self.values
 
 
@@ -236,7 +244,7 @@ def test_random_bytes_give_values_or_a_protocol_error(data: bytes, shares: list[
 
 def test_what_came_before_the_garbage_is_told() -> None:
     """Its callers are answered all the same."""
-    for garbage in (b"\xc1", b"\x94\x00\x01\xa1m\xdd\xff\xff\xff\xff", pack([0, 1, "m", [nested(200)]])):
+    for garbage in (b"\xc1", b"\x94\x00\x01\xa1m\xdd\xff\xff\xff\xff", pack([0, -1, "m", [nested(200)]])):
         with pytest.raises(Undecodable) as caught:
             decoder_of().decode(pack(*VALUES) + garbage)
         assert caught.value.before == VALUES

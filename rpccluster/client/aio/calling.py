@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 from rpccluster.client.aio.link import Link
 from rpccluster.client.attempts import Attempts
 from rpccluster.client.batch import Batch
+from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.proxy import Proxy
 from rpccluster.errors import ConnectFailed, ConnectionLost
+from rpccluster.protocol.outline import Bounds
 
 __all__ = ["AioBatch", "Calling"]
 
@@ -23,14 +25,15 @@ T = TypeVar("T")
 
 
 class Calling(abc.ABC):
-    """``timeout`` is how many seconds a call may take, None without limit."""
+    """``timeout`` is how many seconds a call may take, None without limit; ``bounds`` are those of a message."""
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS) -> None:
         self.timeout = timeout
         #: The server's methods as attributes: ``await client.proxy.sum(1, 2)``.
         self.proxy = Proxy(self.call)
         self._seconds = math.inf if timeout is None else timeout
         self._is_closed = False
+        self._bounds = bounds
 
     async def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
         """Call ``method`` and return its result.
@@ -77,7 +80,7 @@ class AioBatch(Batch):
     """What `batch` gives; see there."""
 
     def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
-        super().__init__(idempotent, caller._attempts(idempotent))
+        super().__init__(idempotent, caller._attempts(idempotent), caller._bounds)
         self._caller = caller
         self._timeout = timeout
 

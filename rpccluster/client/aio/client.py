@@ -17,7 +17,9 @@ from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.link import Link
 from rpccluster.client.attempts import Attempts
+from rpccluster.client.outgoing import BOUNDS
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
+from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Client"]
 
@@ -33,9 +35,10 @@ class Client(Calling):
         *,
         timeout: float | None = 10,
         connect_timeout: float | None = 5,
-        max_message_size: int = 16 * 1024 * 1024,
+        max_message_size: int = BOUNDS.max_size,
+        max_depth: int = BOUNDS.max_depth,
     ) -> None:
-        super().__init__(timeout)
+        super().__init__(timeout, Bounds(max_message_size, max_depth))
         self.address = address if isinstance(address, (TCPAddress, UnixAddress)) else parse_address(address)
         self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
@@ -129,7 +132,7 @@ class Client(Calling):
         return link
 
     def _new_link(self) -> Link:
-        return Link(self.max_message_size)
+        return Link(self.max_message_size, self._bounds.max_depth)
 
     def _after_fork(self) -> None:
         self._former = []

@@ -13,12 +13,14 @@ from typing import Any
 
 from rpccluster.client.aio.quiet import keep_from_sigpipe
 from rpccluster.client.calls import Call, Calls
+from rpccluster.client.outgoing import BOUNDS
 from rpccluster.errors import CallTimeout, NotSent
 
 __all__ = ["Link"]
 
 _IDLE_SECONDS = 0.005  # so often, at most, sending begins with a look whether the server is still there
 _CLOSE_SECONDS = 1.0
+_MOST_ANSWERS_BYTES = 65_536  # that a server may leave unread before it gets no more of them
 
 # What a transport still holds nobody learns once its connection is lost. So a call that was given to it may have
 # run; one that still waits for its turn to be written has not begun, and certainly did not.
@@ -29,10 +31,10 @@ _ALL_GIVEN = 1
 class Link(asyncio.Protocol):
     """The protocol of one connection. It takes no more calls once not ``is_open``."""
 
-    def __init__(self, max_message_size: int) -> None:
+    def __init__(self, max_message_size: int, max_depth: int = BOUNDS.max_depth) -> None:
         self.is_open = False
         self.loop = asyncio.get_running_loop()
-        self._calls = Calls(max_message_size)
+        self._calls = Calls(max_message_size, answer=self._answer, max_depth=max_depth)
         self._transport: Any = None
         self._may_write = asyncio.Event()
         self._is_lost = asyncio.Event()
@@ -114,6 +116,11 @@ class Link(asyncio.Protocol):
         if self._transport.is_closing():  # the first attempt to send has failed
             self.is_open = False
             raise NotSent("the connection failed; the call did not run")
+
+    def _answer(self, data: bytes) -> None:
+        """Send what nobody waits for: an answer to the server, unless that does not read."""
+        if not self._transport.is_closing() and self._transport.get_write_buffer_size() < _MOST_ANSWERS_BYTES:
+            self._transport.write(data)
 
     def _begin(self, call: Call) -> None:
         self._calls.begin(call, self._calls.msgid, _GIVEN)

@@ -16,6 +16,7 @@ import msgpack
 from rpccluster.client.dialect import Dialect
 from rpccluster.compat.msgpackrpc import error as errors
 from rpccluster.errors import CallTimeout, ConnectFailed, RPCClusterError
+from rpccluster.protocol.codec import DECODE_ERRORS, map_of_any_keys, not_messagepack
 
 __all__ = ["old_dialect", "old_error"]
 
@@ -28,7 +29,8 @@ def old_dialect(pack_encoding: str | None, unpack_encoding: str | None) -> Diale
 
     return Dialect(
         lambda: _packer(pack_encoding or "utf-8"),
-        lambda max_message_size: _unpacker(unpack_encoding, max_message_size),
+        lambda max_message_size, max_container: _unpacker(unpack_encoding),
+        lambda packed: _unpacked(unpack_encoding, packed),
         _remote_error,
     )
 
@@ -58,14 +60,24 @@ def _packer(encoding: str) -> Any:
     return packer if _is_utf8(encoding) else _Encoder(packer, encoding)
 
 
-def _unpacker(encoding: str | None, max_message_size: int) -> Any:
+def _unpacker(encoding: str | None, **hooks: Any) -> Any:
     unpacker = msgpack.Unpacker(
         raw=encoding is None,
         strict_map_key=False,
         unicode_errors=None if encoding is None else "surrogateescape",
-        max_buffer_size=max_message_size,
+        max_buffer_size=0,  # a message's bytes are counted by its connection
+        **hooks,
     )
     return unpacker if encoding is None or _is_utf8(encoding) else _Decoder(unpacker, encoding)
+
+
+def _unpacked(encoding: str | None, packed: bytes | bytearray) -> Any:
+    unpacker = _unpacker(encoding, object_pairs_hook=map_of_any_keys)
+    unpacker.feed(packed)
+    try:
+        return unpacker.unpack()
+    except DECODE_ERRORS as error:
+        raise not_messagepack(error) from None
 
 
 def _is_utf8(encoding: str) -> bool:
@@ -108,8 +120,8 @@ class _Decoder:
 
 def _rebuilt(value: Any, convert: Callable[[Any], Any]) -> Any:
     """``value`` with its elements converted, if it has any."""
-    if isinstance(value, (list, tuple)):
-        return [convert(element) for element in value]
+    if type(value) in (list, tuple):  # a tuple is a key of a dict, or params
+        return type(value)(convert(element) for element in value)
     if isinstance(value, dict):
         return {convert(key): convert(element) for key, element in value.items()}
     return value

@@ -1,0 +1,129 @@
+"""Passing over what is left of a message that will not be read: its values are counted, and none of it is kept.
+
+Sans-I/O. For a message that passes its bounds, so that what comes behind it can still be read.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+
+from rpccluster.errors import ProtocolError
+from rpccluster.protocol.outline import (
+    BLOCKS,
+    CONTAINERS,
+    FEW,
+    PLAIN,
+    PLAIN_VALUES,
+    RUN_WITH_EMPTY,
+    WINDOW_BYTES,
+    Bounds,
+    too_large,
+)
+
+__all__ = ["MOST_MESSAGES", "Skip", "resumed"]
+
+MOST_MESSAGES = 16  # times max_message_size: who declares more than that has not just a value too many
+
+_STATE = struct.Struct(">QQQ5p")
+_MARK = b"\xc7\x1d\x7f"  # an extension, which is no message: nobody's input begins with it, or it is refused
+
+
+class Skip:
+    """What is yet to come of one message, as far as it has been declared."""
+
+    __slots__ = ("_bounds", "_gap", "_head", "_left", "_owed")
+
+    def __init__(self, owed: int, bounds: Bounds) -> None:
+        """``owed`` values are yet to come; so they are taken not to be more than so many bytes in all."""
+        self._bounds = bounds
+        self._owed = owed
+        self._gap = 0  # bytes of a block whose header has been passed
+        self._head = b""  # of a value, too short to tell how far it goes
+        self._left = MOST_MESSAGES * bounds.max_size  # bytes that may still be passed
+
+    #: As of a `Partial` of which much has come.
+    size = sys.maxsize
+
+    @property
+    def missing(self) -> int:
+        """Bytes that must come at the least."""
+        return self._gap + self._owed
+
+    @property
+    def data(self) -> bytes:
+        """What `resumed` makes it of again, in another process."""
+        return _MARK + _STATE.pack(self._owed, self._gap, self._left, self._head)
+
+    def pass_over(self, data: bytes | memoryview) -> bytes | None:
+        """What is in ``data`` behind the message; None if its end is not there yet.
+
+        Raises `ProtocolError` for a byte that MessagePack does not have, and for a message that is far too large.
+        """
+        at = min(self._gap, len(data))
+        self._gap -= at
+        self._left -= len(data)
+        if self._gap:
+            return None
+        data = self._head + bytes(data[at:])
+        self._head = b""
+        at, size = 0, len(data)
+        while self._owed and at < size and not self._head:
+            self._check(size - at)
+            at = self._step(data, at, size)
+        self._check(size - at)
+        return None if self._owed or self._gap else data[at:]
+
+    def _check(self, unpassed: int) -> None:
+        if self._gap + self._owed > self._left + unpassed:
+            raise too_large(self._bounds)
+
+    def _step(self, data: bytes, at: int, size: int) -> int:
+        """Pass at least one value that begins at ``at``, or its header. Returns where the next one begins."""
+        first = data[at]
+        plain = PLAIN[first]
+        if plain == 1 and self._owed > 1:
+            run = RUN_WITH_EMPTY.match(data, at, min(size, at + self._owed))
+            assert run is not None, "it matches each plain value of one byte"
+            self._owed -= run.end() - at
+            return run.end()
+        if plain and self._owed > FEW:
+            found = PLAIN_VALUES.findall(data, at, min(size, at + WINDOW_BYTES))
+            rest = len(found[-1])
+            values = len(found) - bool(rest)
+            if 0 < values <= self._owed:
+                self._owed -= values
+                return min(size, at + WINDOW_BYTES) - rest
+        if plain:
+            return self._pass(at + plain, size, 1)
+        return self._pass_header(first, data, at, size)
+
+    def _pass_header(self, first: int, data: bytes, at: int, size: int) -> int:
+        if 0x80 <= first <= 0x9F:
+            return self._pass(at + 1, size, 1 - (first & 0x0F) * (1 if first >= 0x90 else 2))
+        width, extra = BLOCKS.get(first) or CONTAINERS.get(first) or (0, 0)
+        if not width:
+            raise ProtocolError(f"found the byte {first:#x}, which MessagePack does not have")
+        if at + 1 + width > size:
+            self._head = data[at:]
+            return size
+        length = int.from_bytes(data[at + 1 : at + 1 + width], "big")
+        if first in BLOCKS:
+            return self._pass(at + extra + length, size, 1)
+        return self._pass(at + 1 + width, size, 1 - length * extra)
+
+    def _pass(self, end: int, size: int, values: int) -> int:
+        """Go on at ``end``, which may not be there yet, with so many ``values`` fewer to come."""
+        self._owed -= values
+        self._gap = max(0, end - size)
+        return min(end, size)
+
+
+def resumed(data: bytes, bounds: Bounds) -> tuple[Skip | None, bytes]:
+    """The `Skip` whose ``data`` stand at the beginning of ``data``, if there is one, and what follows it."""
+    end = len(_MARK) + _STATE.size
+    if not data.startswith(_MARK) or len(data) < end:
+        return None, data
+    skip = Skip(0, bounds)
+    skip._owed, skip._gap, skip._left, skip._head = _STATE.unpack(data[len(_MARK) : end])
+    return skip, data[end:]
