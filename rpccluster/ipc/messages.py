@@ -24,6 +24,7 @@ __all__ = [
     "PROTOCOL",
     "Accept",
     "Adopted",
+    "Asked",
     "BootFailed",
     "Closed",
     "Counted",
@@ -45,7 +46,7 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL = 2  # what this version speaks with another master; 1 knows no `TookOver`, nor `DonorGone.cid`
+PROTOCOL = 2  # what this version speaks with another master; 1 knows no `TookOver`, `Asked`, `DonorGone.cid`
 OLDEST_PROTOCOL = 2  # a new master that speaks less would not understand what this version says
 
 
@@ -75,11 +76,13 @@ class Accept(NamedTuple):
 class Retire(NamedTuple):
     """Master to worker: finish what you have within ``graceful_seconds``, then exit.
 
-    ``whole_cluster`` says that everything stops: connections are not served any further.
+    ``whole_cluster`` says that everything stops: connections are not served any further. With ``stays`` some may still
+    come that have to be answered: exit only after another order.
     """
 
     graceful_seconds: float
     whole_cluster: bool
+    stays: bool = False
 
 
 class ReopenLogs(NamedTuple):
@@ -177,6 +180,16 @@ class TookOver(NamedTuple):
     """New master to old, in an upgrade: I have it all, and my workers accept."""
 
 
+class Asked(NamedTuple):
+    """Old master to new, in an upgrade: this was asked of me since it began, do it too.
+
+    ``what`` is a signal's name, such as "term", or "scale" to ``number`` workers.
+    """
+
+    what: str
+    number: int = 0
+
+
 Message = Union[
     Ready,
     BootFailed,
@@ -196,6 +209,7 @@ Message = Union[
     DonorGone,
     TookOver,
     Counted,
+    Asked,
 ]
 
 _KINDS: tuple[type, ...] = (
@@ -217,6 +231,7 @@ _KINDS: tuple[type, ...] = (
     DonorGone,
     TookOver,
     Counted,
+    Asked,
 )
 _BY_NUMBER = dict(enumerate(_KINDS))
 _NUMBERS = {kind: number for number, kind in _BY_NUMBER.items()}

@@ -59,6 +59,11 @@ class Broker:
         """Connections that are in no worker."""
         return len(self._transits)
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether connections are on their way, or may be without having been seen."""
+        return bool(self._transits) or self._grants.are_open
+
     # -- what workers say on their connection channels
 
     def hear(self, worker: WorkerHandle, passing: Passing, descriptors: list[int], now: float) -> None:
@@ -184,7 +189,7 @@ class Broker:
         for transit in list(self._transits.values()):
             adopter = transit.adopter
             if transit.is_unplaced:
-                self._place(transit, now, may_move)
+                self._place(transit, now)
             elif adopter is not None and not transit.is_read and now - transit.sent_at > PATIENCE_SECONDS:
                 self._take_back(adopter, now)
                 transit.is_read = transit.adopter is not None
@@ -193,14 +198,14 @@ class Broker:
             if self.is_uneven:
                 self._even_out(now)
 
-    def _place(self, transit: Transit, now: float, may_move: bool) -> None:
+    def _place(self, transit: Transit, now: float) -> None:
         if self._heir is not None and now >= self._heir_rests_until:
             if self._show(self._heir, transit):
                 transit.is_with_heir = True
                 self._send_followers(self._heir, transit)
             return
         candidates = self._with_room(self._adopters(now))
-        if not candidates and may_move:  # somebody else was faster: back to one that retires
+        if not candidates:  # somebody else was faster, or all stops: to one that retires, and answers what it has
             candidates = self._with_room(self._alive(now, WorkerState.RETIRING))
         if candidates:
             adopter = min(candidates, key=lambda worker: worker.load)

@@ -52,6 +52,7 @@ class Cluster:
     is_rolling: bool = False
     reloaded_at: float = 0.0
     is_heir: bool = False  # started by an old master, for an upgrade
+    has_old_master: bool = False  # which lives, and may have more connections to give
     failure: str = ""  # why a worker of the start, or lately any, could not boot
     failed_at: float = 0.0
     is_service_at_fault: bool = False
@@ -96,6 +97,7 @@ class Cluster:
             is_all_or_nothing=self.is_heir,
             has_failed=bool(self.failure),
             in_transit=self.broker.in_transit if self.broker else 0,
+            awaits_connections=self.has_old_master or bool(self.broker and self.broker.is_moving),
         )
 
     def is_settled(self) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from rpccluster.config.cpus import MOST_WORKERS
-from rpccluster.ipc.messages import ReopenLogs
+from rpccluster.ipc.messages import Asked, ReopenLogs
 from rpccluster.ipc.reserve import Reserve
-from rpccluster.log import logger
+from rpccluster.log import escaped, logger
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.policy import Phase
 from rpccluster.master.reloading import Reloading
@@ -22,6 +22,9 @@ from rpccluster.master.upgrade import Upgrade
 from rpccluster.system import System
 
 __all__ = ["Commands"]
+
+_FOR_BOTH_MASTERS = (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)  # of an upgrade, when one of them leaves
+_NOTED = (signal.SIGUSR1, signal.SIGWINCH)  # for a new master that boots; a stop ends it, scaling is noted as such
 
 
 class Commands:
@@ -47,19 +50,25 @@ class Commands:
         self._on_stop = on_stop
         self._reserve = reserve
         self._kept: int | None = None
+        self._asked: list[Asked] = []  # since an upgrade began, and done here: for the new master, too
 
     def handle_signal(self, signum: int) -> None:
         """Do what the signal asks for; CHLD only wakes the loop, which always looks for the dead."""
         command, name = self._SIGNALS.get(signum), signal.Signals(signum).name[3:].lower()
         if command is None or (signum == signal.SIGWINCH and self._system.has_terminal()):  # whose size has changed
             return
-        reason = self._must_wait(signum)
+        is_leaving, reason = self._cluster.phase is Phase.LEAVING, self._must_wait(signum)
         if reason:
             logger.info("Keeping signal: %s, until %s is done", name, reason)
             self._kept = signum
             return
         logger.info("Handling signal: %s", name)
-        command(self)
+        if is_leaving:
+            self._pass_on(Asked(name))
+        if not is_leaving or signum in _FOR_BOTH_MASTERS:
+            command(self)
+        if self.succession.is_under_way and signum in _NOTED:
+            self._asked.append(Asked(name))
 
     def _must_wait(self, signum: int) -> str:
         """What a signal that begins something has to wait for; empty if for nothing. A reload overtakes another."""
@@ -74,13 +83,30 @@ class Commands:
     def obey_kept(self) -> None:
         """Called every turn: do what the last signal that had to wait asks for, here or in the new master."""
         signum = self._kept
-        if signum is None or self._must_wait(signum):
-            return
-        self._kept = None
-        if self._cluster.phase is Phase.LEAVING:
-            self._system.kill(self.succession.heir, signum)
-        else:
+        if signum is not None and not self._must_wait(signum):
+            self._kept = None
             self.handle_signal(signum)
+
+    def do_too(self, asked: Asked) -> None:
+        """Do what was asked of the old master when it was about to leave."""
+        if asked.what == "scale":
+            self.scale(asked.number)
+            return
+        signum = getattr(signal, f"SIG{asked.what.upper()}", None)
+        if signum in self._SIGNALS:
+            self.handle_signal(signum)
+        else:
+            logger.error("The old master passed on what this version does not know: %s", escaped(asked.what))
+
+    def pass_on_what_was_asked(self) -> None:
+        """The new master has taken over: it is to do what was done here since it was started."""
+        asked, self._asked = self._asked, []
+        for each in asked:
+            self._pass_on(each)
+
+    def _pass_on(self, asked: Asked) -> None:
+        logger.info("Passing on to the new master (pid: %d): %s", self.succession.heir, asked.what)
+        self.succession.tell(asked)
 
     def stop(self, *, is_quick: bool = False) -> None:
         """Stop the cluster: gracefully within ``graceful_timeout``, or at once."""
@@ -109,6 +135,8 @@ class Commands:
         if self._cluster.phase is Phase.DRAINED:
             self._cluster.phase = Phase.RUNNING
         self._cluster.number_workers = number_workers
+        if self.succession.is_under_way:
+            self._asked.append(Asked("scale", number_workers))
 
     def add_worker(self) -> None:
         """One worker more; after a drain, the first one."""
@@ -150,6 +178,8 @@ class Commands:
             refused = "a master that is pid 1 would take its whole container with it"
         elif cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or cluster.staged is not None:
             refused = f"the cluster is {'reloading' if cluster.staged else cluster.phase.value}"
+        if not self.succession.is_under_way:
+            self._asked.clear()
         with self._reserve.lent():
             self.succession.begin(self._start_heir, refused)
 

@@ -14,6 +14,7 @@ from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.commands import Commands
 from rpccluster.master.control import Answer, Method
+from rpccluster.master.policy import Phase
 from rpccluster.system import System
 
 __all__ = ["Operations", "Outcome"]
@@ -45,13 +46,25 @@ class Operations:
         """Name to method."""
         return {
             "status": self._status,
-            "scale": self._scale,
-            "reload": self._reload,
-            "rebalance": self._rebalance,
+            "scale": self._while_ours(self._scale),
+            "reload": self._while_ours(self._reload),
+            "rebalance": self._while_ours(self._rebalance),
             "upgrade": self._upgrade,
-            "stop": self._stop,
+            "stop": self._while_ours(self._stop),
             "rpc.ping": lambda params, answer: answer(None, "pong"),
         }
+
+    def _while_ours(self, method: Method) -> Method:
+        """``method``, refused while this master completes an upgrade or leaves: the new one would not do it."""
+
+        def ask(params: list[Any], answer: Answer) -> None:
+            reason = self._commands.succession.refusal()
+            if reason:
+                answer(f"RuntimeError: {reason}", None)
+            else:
+                method(params, answer)
+
+        return ask
 
     def answer_what_is_done(self) -> None:
         """Called after every turn of the loop."""
@@ -84,6 +97,8 @@ class Operations:
         self._commands.scale(wanted)
 
         def check() -> Outcome | None:
+            if cluster.phase is Phase.LEAVING:
+                return Outcome("RuntimeError: passed on to a new master, which has taken over")
             if cluster.number_workers != wanted or cluster.is_stopping:
                 return Outcome(f"RuntimeError: overtaken: {cluster.number_workers} workers are wanted now")
             if cluster.failed_at > began:

@@ -16,6 +16,7 @@ from rpccluster.master.worker_handle import HUNG, Overdue, WorkerHandle, WorkerS
 
 __all__ = [
     "Action",
+    "Dismiss",
     "Finish",
     "Halt",
     "Kill",
@@ -58,6 +59,12 @@ class Retire(NamedTuple):
     reason: str
 
 
+class Dismiss(NamedTuple):
+    """No connection can come any more to a worker that retires and stays for that: let it end."""
+
+    worker: WorkerHandle
+
+
 class Question(NamedTuple):
     """Ask a hung worker where it is."""
 
@@ -83,7 +90,7 @@ class Finish(NamedTuple):
     """Nothing is left to wait for: end."""
 
 
-Action = Union[Spawn, Retire, Question, Kill, Started, Halt, Finish]
+Action = Union[Spawn, Retire, Dismiss, Question, Kill, Started, Halt, Finish]
 
 
 @dataclass
@@ -103,6 +110,7 @@ class Situation:
     is_all_or_nothing: bool = False  # an upgrade's new master: one failed boot ends it
     has_failed: bool = False  # a worker of the start could not boot
     in_transit: int = 0  # connections that the heir of an upgrade has not acknowledged
+    awaits_connections: bool = False  # some may still come to workers: from others, or from an old master
 
     @property
     def is_ending(self) -> bool:
@@ -116,7 +124,7 @@ class Situation:
 
 def decide(situation: Situation, now: float) -> list[Action]:
     """What to do now. Pure."""
-    return [*_kill_overdue(situation, now), *_BY_PHASE[situation.phase](situation, now)]
+    return [*_kill_overdue(situation, now), *_dismiss(situation), *_BY_PHASE[situation.phase](situation, now)]
 
 
 def _kill_overdue(situation: Situation, now: float) -> Iterator[Action]:
@@ -131,6 +139,11 @@ def _kill_overdue(situation: Situation, now: float) -> Iterator[Action]:
             yield Kill(worker, "it did not finish in graceful_timeout")
         elif timeout and worker.silent_seconds > timeout + BEAT_SECONDS:
             yield Question(worker)
+
+
+def _dismiss(situation: Situation) -> Iterator[Action]:
+    if not situation.awaits_connections:
+        yield from (Dismiss(worker) for worker in situation.workers if worker.stays and not worker.is_killed)
 
 
 def _start(situation: Situation, now: float) -> Iterator[Action]:
@@ -225,10 +238,10 @@ def _drain(situation: Situation, now: float) -> Iterator[Action]:
 
 
 def _must_hurry(situation: Situation, worker: WorkerHandle) -> bool:
-    """Whether it retires for a reason of its own, but has yet to hear that the whole cluster stops."""
+    """Whether it retires for a reason of its own, but has yet to hear that connections end, too."""
     reason = situation.phase.value
     is_retiring = worker.state is WorkerState.RETIRING and not worker.is_killed
-    return situation.phase is Phase.STOPPING and is_retiring and worker.retire_reason != reason
+    return situation.is_ending and is_retiring and worker.retire_reason != reason
 
 
 def _leave(situation: Situation, now: float) -> Iterator[Action]:

@@ -91,6 +91,14 @@ class Succession:
         """Whether the new master may have taken over already: what is asked now is for the one that stays."""
         return self.stage is Stage.COMMITTING
 
+    def refusal(self) -> str:
+        """Why nothing but a signal can be asked of this master now; empty if anything can."""
+        if self.is_committing:
+            return "an upgrade is just being completed: ask again"
+        if self.stage is Stage.DONE:
+            return f"the new master (pid: {self.heir}) has taken over: ask that one"
+        return ""
+
     def _step(self, step: Step) -> None:
         try:
             self.stage = _TABLE[self.stage, step]

@@ -12,7 +12,7 @@ from rpccluster import system
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import Accept, Counted, DonorGone
+from rpccluster.ipc.messages import Accept, Asked, Counted, DonorGone
 from rpccluster.ipc.messages import Retire as RetireOrder
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.reserve import Reserve
@@ -161,7 +161,7 @@ class Supervisor:
         attempt = self._guard.attempt
         for worker, exit_ in self._roster.bury():
             attempt("note the end of a worker", self._news.note_end, worker, exit_)
-        for signum in self._signals.take():
+        for signum in () if self._succession.is_committing else self._signals.take():
             attempt("obey a signal", self._commands.handle_signal, signum)
         attempt("obey a signal", self._commands.obey_kept)
         now = self._now()
@@ -204,7 +204,15 @@ class Supervisor:
         worker, now, graceful = action.worker, self._now(), self._cluster.options.graceful_timeout
         logger.info("Retiring worker (pid: %d): %s", worker.pid, action.reason)
         worker.note_retirement(action.reason, now, now + graceful + KILL_SLACK_SECONDS)
-        self._roster.say(worker, RetireOrder(graceful, self._cluster.situation().is_ending))
+        situation = self._cluster.situation()
+        worker.stays = situation.is_ending and situation.awaits_connections
+        self._roster.say(worker, RetireOrder(graceful, situation.is_ending, worker.stays))
+
+    def _dismiss(self, action: policy.Dismiss) -> None:
+        worker, now = action.worker, self._now()
+        worker.stays = False
+        left = max(0.0, (worker.kill_at or now) - KILL_SLACK_SECONDS - now)
+        self._roster.say(worker, RetireOrder(left, True))
 
     def _question(self, action: policy.Question) -> None:
         action.worker.questioned_at = self._now()
@@ -239,6 +247,7 @@ class Supervisor:
     _PERFORM: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
         policy.Spawn: _spawn,
         policy.Retire: _retire,
+        policy.Dismiss: _dismiss,
         policy.Question: _question,
         policy.Kill: _kill,
         policy.Started: _note_started,
@@ -274,6 +283,7 @@ class Supervisor:
         self._tell_counts()
         logger.info("The new master (pid: %d) has taken over", self._succession.heir)
         self._cluster.phase = Phase.LEAVING
+        self._commands.pass_on_what_was_asked()
         self._holdings.leave()
 
     def _take_back(self) -> None:
@@ -289,15 +299,20 @@ class Supervisor:
             self._cluster.phase = Phase.STOPPING
 
     def _make_heir(self, inheritance: Inheritance) -> Heir:
+        self._cluster.has_old_master = True
         return Heir(
             self._loop,
             inheritance.channel,
             on_go=self._take_over,
             on_lost=self._lose_old_master,
             on_message=self._hear_old_master,
-            on_old_gone=lambda: self._broker.spread_loss(DonorGone(inheritance.first_serial, True)),
+            on_old_gone=lambda: self._bury_old_master(inheritance.first_serial),
             protocol=inheritance.protocol,
         )
+
+    def _bury_old_master(self, first_serial: int) -> None:
+        self._cluster.has_old_master = False
+        self._broker.spread_loss(DonorGone(first_serial, True))
 
     # -- the end
 
@@ -315,6 +330,8 @@ class Supervisor:
     def _hear_old_master(self, channel: Channel, message: Passing, descriptors: list[int]) -> None:
         if isinstance(message, Counted):
             self._cluster.totals.note_inherited(message.counts)
+        elif isinstance(message, Asked):
+            self._commands.do_too(message)
         else:
             self._broker.hear_old_master(channel, message, descriptors, self._now())
 

@@ -82,6 +82,11 @@ class Grants:
         granted = [release for worker, release in self._granted.items() if is_alive(worker)]
         return Release(sum(each.number for each in granted), sum(each.number_bytes for each in granted))
 
+    @property
+    def are_open(self) -> bool:
+        """Whether a donor has yet to say that it has given what it was told to."""
+        return bool(self._granted)
+
     def is_free(self, worker: WorkerHandle, now: float) -> bool:
         """Whether ``worker`` may be asked: it is done with the last grant, and had something to give."""
         return worker not in self._granted and now >= self._resting.get(worker, 0.0)

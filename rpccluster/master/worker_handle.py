@@ -75,6 +75,7 @@ class WorkerHandle:
     overdue: Overdue | None = None
     retire_reason: str = ""
     retired_at: float | None = None  # when it was told to, first
+    stays: bool = False  # told to retire, but not to end before connections that may still come have been answered
     kill_at: float | None = None  # when retiring has lasted too long
     questioned_at: float | None = None  # when it was asked where it hangs
     kill_reason: str = ""

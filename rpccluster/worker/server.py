@@ -70,6 +70,7 @@ class Server:
         self._loop = gevent.get_hub().loop
         self._retired_at = 0.0  # monotonic seconds, when it was told to
         self._state = State.BOOTING
+        self._may_end = True  # when it retires and has finished
         self._finished = gevent.event.Event()
         self._served_on: Retire | None = None  # connections are, beyond its graceful_timeout
         self._freed = FreedMemory()
@@ -249,13 +250,14 @@ class Server:
         self._acceptor.stop(drain=order.whole_cluster)
         if order.whole_cluster:
             self._connections.stop_reading()
+        self._may_end = not order.stays
         look = self._loop.timer(0.0, LOOK_SECONDS)
         look.start(self._look_whether_finished)
         self._watchers.append(look)
         self._set_deadline(order)
 
     def _look_whether_finished(self) -> None:
-        if self._connections.open:
+        if self._connections.open or not self._may_end:
             return
         if self._engine.is_quiet and self._handover.is_quiet:
             self._finish()

@@ -14,6 +14,7 @@ from rpccluster.ipc import messages
 from rpccluster.ipc.messages import (
     Accept,
     Adopted,
+    Asked,
     BootFailed,
     Closed,
     Counted,
@@ -49,6 +50,9 @@ EVERY = [
     Go(),
     TookOver(),
     Counted({"calls": 3}),
+    Asked("term"),
+    Asked("scale", 5),
+    Retire(0.5, True, True),
     Release(64),
     Released(3),
     Give(1 << 32 | 7, ["127.0.0.1", 4711], False, b"\x94\x00", b"\xff\x00", [[1, 2], [1, (1 << 32) - 1]]),
@@ -78,7 +82,7 @@ def test_every_kind_is_tried_here() -> None:
 def test_the_table_only_ever_grows_at_its_end() -> None:
     """Two versions speak with each other during an upgrade: these numbers stay."""
     begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
-    begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver]
+    begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver, Counted, Asked]
     assert list(messages._KINDS[: len(begins)]) == begins
     assert encode(Go()) == b"\x91\x07"
 

@@ -432,6 +432,29 @@ def test_replies_for_what_is_closed_are_dropped_and_counted(rig: Rig) -> None:
     assert rig.read(owner) == []
 
 
+def test_when_all_stops_those_who_retire_answer_what_is_in_transit(rig: Rig) -> None:
+    """Nobody else is there, and its calls would get no answer."""
+    donor, other = rig.add(retiring(), 2), rig.add(retiring(), 1)
+    rig.broker.even_out()
+    assert not rig.broker.is_moving
+    give = rig.gives(donor)
+    assert rig.broker.is_moving
+    rig.turn(may_move=False)
+    assert rig.adopts(other) == [give] or rig.adopts(donor) == [give]
+    assert not rig.broker.is_moving
+
+
+def test_connections_move_as_long_as_a_donor_has_not_said_how_many(rig: Rig) -> None:
+    """They may be on their way, unseen."""
+    donor = rig.add(retiring(), 2)
+    rig.add(ready())
+    rig.turn()
+    assert rig.releases() == {donor: 2}
+    assert rig.broker.is_moving
+    rig.says(donor, Released(0))
+    assert not rig.broker.is_moving
+
+
 # -- donors that die
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.master.operations import Operations
+from rpccluster.master.policy import Phase
 
 
 class MadeUpMaster:
@@ -25,13 +26,15 @@ class MadeUpMaster:
             failed_at=0.0,
             failure="",
             is_stopping=False,
+            phase=Phase.RUNNING,
             workers=["a worker"],
             broker=SimpleNamespace(is_uneven=True),
             is_settled=lambda: self.is_settled,
             status=lambda pid, now: {"pid": pid, "now": now},
         )
         self.reloading = SimpleNamespace(outcome="")
-        self.succession = SimpleNamespace(outcome="", heir=0)
+        self.succession = SimpleNamespace(outcome="", heir=0, refusal=lambda: self.refusal)
+        self.refusal = ""
         self.commands = SimpleNamespace(
             reloading=self.reloading,
             succession=self.succession,
@@ -194,3 +197,19 @@ def test_an_answer_that_nobody_awaits_is_forgotten(asked: Asked, method: str) ->
         asked.answer.is_awaited = False
     asked.look()
     assert asked.operations._waiting == []
+
+
+@pytest.mark.parametrize(("method", "params"), [("scale", ["3"]), ("reload", []), ("rebalance", []), ("stop", [])])
+def test_a_master_that_leaves_refuses_aloud(asked: Asked, method: str, params: list[Any]) -> None:
+    """What it did would be undone by the new master; what it tells is still true."""
+    asked.master.refusal = "the new master (pid: 9) has taken over: ask that one"
+    assert asked(method, *params) == [("RuntimeError: the new master (pid: 9) has taken over: ask that one", None)]
+    assert asked.master.told == []
+    assert asked("status")[1][0] is None
+
+
+def test_a_scale_that_was_passed_on_is_told(asked: Asked) -> None:
+    """It is not done, and not lost either."""
+    asked("scale", "3")
+    asked.master.cluster.phase = Phase.LEAVING
+    assert asked.look() == [("RuntimeError: passed on to a new master, which has taken over", None)]

@@ -10,6 +10,7 @@ from rpccluster.ipc.scoreboard import Cell
 from rpccluster.master.policy import (
     ANSWER_SECONDS,
     BEAT_SECONDS,
+    Dismiss,
     Finish,
     Halt,
     Kill,
@@ -355,12 +356,22 @@ def test_leaving_workers_finish_what_they_have(phase: Phase) -> None:
 
 
 def test_a_stop_overtakes_a_recycling() -> None:
-    """A worker that retires already learns that the whole cluster stops: it serves its connections no further."""
+    """A worker that retires already learns that connections end: nobody would take them, and it would be killed."""
     worker = retiring(0, retire_reason="max_requests")
-    assert decided(worker, phase=Phase.STOPPING) == [Retire(worker, "stopping")]
-    for phase in (Phase.DRAINED, Phase.LEAVING):
-        assert decided(worker, phase=phase) == []
+    for phase in (Phase.STOPPING, Phase.DRAINED):
+        assert decided(worker, phase=phase) == [Retire(worker, phase.value)]
+    assert decided(worker, phase=Phase.LEAVING) == []
     assert decided(retiring(0, retire_reason="max_requests", kill_reason="late"), phase=Phase.STOPPING) == []
+
+
+@pytest.mark.parametrize("phase", [Phase.STOPPING, Phase.DRAINED, Phase.RUNNING])
+def test_who_stays_for_connections_ends_when_none_can_come(phase: Phase) -> None:
+    """Whatever the cluster does by then: a drained one may be wanted again."""
+    worker = retiring(0, retire_reason=phase.value, stays=True)
+    assert decided(worker, phase=phase, number_workers=0, awaits_connections=True) == []
+    assert decided(worker, phase=phase, number_workers=0) == [Dismiss(worker)]
+    worker.stays = False
+    assert decided(worker, phase=phase, number_workers=0) == []
 
 
 @pytest.mark.parametrize("phase", [Phase.LEAVING, Phase.STOPPING, Phase.QUITTING])

@@ -5,8 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import threading
 from pathlib import Path
 
+import psutil
+import pytest
+
+from rpccluster.errors import RemoteError
 from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
 
 # Ends the new master in the moment in which it has said that its workers serve.
@@ -106,3 +111,74 @@ def test_an_upgrade_that_fails_leaves_nothing_at_its_new_paths(make_cluster):
     assert _is_locked(running.folder / "cluster.pid")
     for address in running.status()["master"]["listeners"]:
         assert call_once(address, "sum", 1, 2) == 3
+
+
+class Sleepers:
+    """Threads with one call each, which runs while things happen; what became of them."""
+
+    def __init__(self, address: str, number: int, seconds: float) -> None:
+        self._outcomes: list[object] = []
+        self._threads = [threading.Thread(target=self._call, args=(address, seconds)) for _ in range(number)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self, address: str, seconds: float) -> None:
+        try:
+            self._outcomes.append(call_once(address, "sleep", seconds))
+        except Exception as error:
+            self._outcomes.append(error)
+
+    def outcomes(self) -> list[object]:
+        for thread in self._threads:
+            thread.join()
+        return self._outcomes
+
+
+def _await_calls(running: RunningCluster, number: int) -> None:
+    wait_until(lambda: sum(worker["active_calls"] for worker in running.status()["workers"]) == number)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGWINCH])
+def test_a_stop_of_both_masters_answers_every_call(cluster, signum):
+    """Connections and replies that are on their way from one to the other: all are answered, then all is over."""
+    running: RunningCluster = cluster()
+    sleepers = Sleepers(running.address, 20, 1.0)
+    _await_calls(running, 20)
+    old = running.master_pid
+    os.kill(old, signal.SIGUSR2)
+    running.wait_log("has taken over")
+    new = int((running.folder / "cluster.pid").read_text())
+    for pid in (old, new):
+        os.kill(pid, signum)
+    assert sleepers.outcomes() == [1.0] * 20
+    wait_until(lambda: not is_alive(old))
+    if signum == signal.SIGTERM:
+        wait_until(lambda: not is_alive(new))
+    else:
+        drained = wait_until(lambda: (found := running.status()) and not found["workers"] and found)
+        assert drained["master"]["state"] == "drained"
+
+
+def test_what_is_asked_of_a_master_that_leaves_is_done_by_the_other(cluster):
+    """Signals and commands, from USR2 on until its end; what cannot be passed on is refused aloud."""
+    running: RunningCluster = cluster(number_workers=1)
+    old = running.master_pid
+    with running.control() as control:
+        assert control.call("status")["master"]["pid"] == old
+        sleepers = Sleepers(running.address, 2, 2.0)
+        _await_calls(running, 2)
+        os.kill(old, signal.SIGUSR2)
+        new = wait_until(lambda: next(iter(psutil.Process(old).children()[1:]), None))
+        new.suspend()
+        assert running.run("scale", "2").returncode == 0
+        new.resume()
+        running.wait_log("has taken over")
+        assert running.wait_ready(number_workers=2)["master"]["pid"] == new.pid
+        with pytest.raises(RemoteError, match=rf"the new master \(pid: {new.pid}\) has taken over: ask that one"):
+            control.call("scale", 5)
+        os.kill(old, signal.SIGTTIN)
+        running.wait_ready(number_workers=3)
+        os.kill(old, signal.SIGTERM)
+        assert sleepers.outcomes() == [2.0] * 2
+    wait_until(lambda: not is_alive(new.pid))
+    assert running.left_behind() == []

@@ -1,0 +1,70 @@
+"""Signals between two masters: what the one that leaves passes on, and what the other one does of it."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rpccluster.ipc.messages import Asked
+from rpccluster.master.commands import Commands
+from rpccluster.master.policy import Phase
+
+
+class Rig:
+    """The commands of a master that notes what it does."""
+
+    def __init__(self) -> None:
+        self.told: list[Asked] = []
+        self.succession: Any = SimpleNamespace(is_under_way=False, heir=9, tell=self.told.append)
+        self.cluster: Any = SimpleNamespace(phase=Phase.RUNNING, number_workers=2, workers=[], broker=None, staged=None)
+        self.cluster.logs = SimpleNamespace(reopen=list)
+        reloading: Any = SimpleNamespace(give_up=lambda reason: None)
+        nothing: Any = None
+        system: Any = SimpleNamespace(has_terminal=lambda: False)
+        self.commands = Commands(system, self.cluster, nothing, reloading, self.succession, nothing, nothing, nothing)
+
+    def gets(self, *signums: int) -> list[Asked]:
+        for signum in signums:
+            self.commands.handle_signal(signum)
+        return self.told
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.mark.parametrize("name", ["hup", "term", "ttin", "ttou", "usr2", "winch"])
+def test_a_master_that_leaves_passes_signals_on(rig: Rig, name: str) -> None:
+    """The other one has everything that they are about."""
+    rig.cluster.phase = Phase.LEAVING
+    assert rig.gets(getattr(signal, f"SIG{name.upper()}")) == [Asked(name)]
+    assert (rig.cluster.phase, rig.cluster.number_workers) == (Phase.LEAVING, 2)
+
+
+def test_what_is_done_while_a_new_master_boots_is_done_by_it_too(rig: Rig) -> None:
+    """In its order, when it has taken over; nothing of an upgrade that failed."""
+    rig.gets(signal.SIGTTIN)
+    rig.succession.is_under_way = True
+    rig.gets(signal.SIGTTIN, signal.SIGUSR1, signal.SIGWINCH, signal.SIGTTIN)
+    assert rig.told == []
+    rig.commands.pass_on_what_was_asked()
+    assert rig.told == [Asked("scale", 4), Asked("usr1"), Asked("winch"), Asked("scale", 1)]
+    rig.commands.pass_on_what_was_asked()
+    assert len(rig.told) == 4
+
+
+def test_a_new_master_does_what_the_old_one_was_asked(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """A later version may pass on what this one does not know."""
+    rig.commands.do_too(Asked("ttin"))
+    assert rig.cluster.number_workers == 3
+    rig.commands.do_too(Asked("scale", 7))
+    assert rig.cluster.number_workers == 7
+    rig.commands.do_too(Asked("winch"))
+    assert rig.cluster.phase is Phase.DRAINED
+    for what in ("kill", "no signal", "_dfl"):
+        rig.commands.do_too(Asked(what))
+    assert caplog.text.count("passed on what this version does not know") == 3
