@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +23,10 @@ class Rig:
         self.cluster: Any = SimpleNamespace(phase=Phase.RUNNING, number_workers=2, workers=[], broker=None, staged=None)
         self.cluster.logs = SimpleNamespace(reopen=list)
         reloading: Any = SimpleNamespace(give_up=lambda reason: None)
+        reserve: Any = SimpleNamespace(lent=contextlib.nullcontext)
         nothing: Any = None
         system: Any = SimpleNamespace(has_terminal=lambda: False)
-        self.commands = Commands(system, self.cluster, nothing, reloading, self.succession, nothing, nothing, nothing)
+        self.commands = Commands(system, self.cluster, nothing, reloading, self.succession, nothing, nothing, reserve)
 
     def gets(self, *signums: int) -> list[Asked]:
         for signum in signums:
