@@ -22,6 +22,7 @@ from typing import Any
 from rpccluster.failure import error_text
 from rpccluster.outlet import Outlet, own_description, write_now
 from rpccluster.own_files import open_own
+from rpccluster.own_logger import OWN_NAME, OwnHandler, OwnLogger
 from rpccluster.system import umasked
 
 __all__ = ["FORMAT", "LEVELS", "LogFiles", "escaped", "logger"]
@@ -36,16 +37,8 @@ LEVELS = {
 }
 
 
-class _Logger(logging.Logger):
-    """Logs for those who must go on: a handler that a service has added may raise."""
-
-    def handle(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(BaseException):
-            super().handle(record)
-
-
-logging.setLoggerClass(_Logger)
-logger = logging.getLogger("rpccluster")
+logging.setLoggerClass(OwnLogger)
+logger: OwnLogger = logging.getLogger(OWN_NAME)  # type: ignore[assignment]
 logging.setLoggerClass(logging.Logger)
 
 _STDOUT, _STDERR = 1, 2
@@ -92,7 +85,7 @@ def _record(level: int, text: str) -> logging.LogRecord:
     return logging.LogRecord(logger.name, level, __file__, 0, text, None, None)
 
 
-class _DescriptorHandler(logging.Handler):
+class _DescriptorHandler(OwnHandler):
     """Writes each line with one write(2), so that lines of several processes never mix."""
 
     def __init__(self, outlet: Outlet) -> None:
@@ -240,8 +233,10 @@ def set_up_logging(logs: LogFiles, level: str) -> None:
     for handler in list(root.handlers):
         if isinstance(handler, _DescriptorHandler):
             root.removeHandler(handler)
-    root.addHandler(_DescriptorHandler(logs.outlet))
+    handler = _DescriptorHandler(logs.outlet)
+    root.addHandler(handler)
     root.setLevel(LEVELS[level])
+    logger.write_by(handler.emit, LEVELS[level])
     logging.captureWarnings(True)
 
 

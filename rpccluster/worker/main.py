@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import faulthandler
+import logging
 import os
 import signal
 import traceback
@@ -29,6 +30,7 @@ from rpccluster.privileges import become, identity_of
 from rpccluster.worker.dispatch import error_text
 from rpccluster.worker.forks import Forks
 from rpccluster.worker.lifecycle import EXIT_CRASHED
+from rpccluster.worker.log_relay import LogRelay
 
 __all__ = ["EXIT_BOOT_FAILED", "run"]
 
@@ -36,6 +38,7 @@ EXIT_BOOT_FAILED = 3
 
 # A pkill by name hits workers, too; what these signals mean reaches them through the master.
 _IGNORED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+LAST_LINES_SECONDS = 1.0  # for log handlers of the service, at the end
 _LONGEST_REASON = 20_000
 _set_handler = signal.signal  # the original: others will take its place
 
@@ -51,7 +54,7 @@ def run(assignment: Assignment) -> int:
 
 def _run(assignment: Assignment, forks: Forks) -> int:
     try:
-        _become_worker(assignment)
+        relay = _become_worker(assignment, forks)
         server = _boot(assignment, forks)
     except RPCClusterError as error:
         return _boot_failed(assignment, "service", str(error))
@@ -63,6 +66,7 @@ def _run(assignment: Assignment, forks: Forks) -> int:
     try:
         code = server.serve()
         atexit._run_exitfuncs()  # the service's own; the master has none
+        relay.finish(LAST_LINES_SECONDS)
         return code
     except BaseException:
         if not forks.is_child:
@@ -85,7 +89,7 @@ def _boot_failed(assignment: Assignment, stage: str, reason: str) -> int:
     return EXIT_BOOT_FAILED
 
 
-def _become_worker(assignment: Assignment) -> None:
+def _become_worker(assignment: Assignment, forks: Forks) -> LogRelay:
     """Set up the process: all that the service's code is to find."""
     options = assignment.options
     _set_signals()
@@ -111,11 +115,16 @@ def _become_worker(assignment: Assignment) -> None:
         os.umask(options.umask)
     if options.chdir:
         enter(options.chdir)
+    relay = LogRelay(gevent.get_hub())
+    forks.add(relay.forget)
+    return relay
 
 
 def _patch() -> None:
     """While it patches, gevent asks some thirty times for plugins, and each time reads about all that is installed:
-    let it be told of one look."""
+    let it be told of one look. `logging` keeps its own lock: gevent's, where native threads log, too, may be waited for
+    for ever, and this one is never held across a wait of ours."""
+    lock = logging._lock  # type: ignore[attr-defined]
     original = metadata.entry_points
     everything: Any = original()
     metadata.entry_points = lambda **wanted: everything.select(**wanted) if wanted else everything
@@ -123,6 +132,7 @@ def _patch() -> None:
         monkey.patch_all()
     finally:
         metadata.entry_points = original
+        logging._lock = lock  # type: ignore[attr-defined]
 
 
 def _load_ourselves() -> None:

@@ -78,6 +78,7 @@ def reloadable(tmp_path: Path) -> Iterator[Reloadable]:
     yield made
     logging.captureWarnings(False)
     root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, log._DescriptorHandler)]
+    log.logger.write_by(None)
     root.setLevel(level)
     setproctitle.setproctitle(title)
     close_listeners(made.cluster.listeners, is_last=True)
