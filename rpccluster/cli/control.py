@@ -100,6 +100,9 @@ def _table(told: dict[str, Any]) -> str:
         f"{master['number_workers']} workers wanted, up {master['uptime_seconds']:.0f} s",
         "listening at " + ", ".join(master["listeners"]),
     ]
+    for worker in told["workers"]:
+        if worker.get("full_seconds"):  # a master of another version may not tell it
+            worker["state"] += f" (full for {worker['full_seconds']:.0f} s)"
     rows = [list(_COLUMNS)] + [[_cell(worker[column]) for column in _COLUMNS] for worker in told["workers"]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]

@@ -109,7 +109,9 @@ class Options:
     call_timeout: float = _option(
         kinds.DURATION, 0.0, "seconds a call may take, then its caller gets a timeout error; 0: no limit"
     )
-    max_greenlets: int = _option(_POSITIVE, 1000, "calls running at once in one worker; then it stops reading")
+    max_greenlets: int = _option(
+        _POSITIVE, 1000, "calls running at once in one worker; then it stops reading, and accepting if none ends"
+    )
     worker_connections: int = _option(_POSITIVE, 10000, "connections of one worker")
     max_pending_calls: int = _option(
         _POSITIVE, 1024, "unanswered calls of one connection; then the worker stops reading it"

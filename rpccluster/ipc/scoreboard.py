@@ -11,7 +11,7 @@ import mmap
 
 from rpccluster.system import make_private
 
-__all__ = ["HEADER_CELLS", "LIMITS", "ROW_CELLS", "Cell", "Row", "RowState", "Scoreboard"]
+__all__ = ["HEADER_CELLS", "LIMITS", "ROW_CELLS", "Cell", "Row", "RowState", "Scoreboard", "is_full"]
 
 ROW_CELLS = 32  # 256 bytes: rows of two writers never share a cache line
 HEADER_CELLS = 32
@@ -61,10 +61,18 @@ class Cell(enum.IntEnum):
     MESSAGE_TIMEOUT = 24
     WRITE_TIMEOUT = 25
     CALL_TIMEOUT = 26
+    GREENLETS_TAKEN_AT = 27  # since when calls have all max_greenlets, and none has ended; 0 = they have not
 
 
 #: What `status` calls them: where there is one, the option's name.
-LIMITS = {cell.name.lower(): cell for cell in Cell if cell >= Cell.NOT_MESSAGEPACK_RPC}
+LIMITS = {cell.name.lower(): cell for cell in Cell if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.CALL_TIMEOUT}
+
+FULL_AFTER_NS = 100_000_000  # a call that ends makes room: only where none does for so long a worker is full
+
+
+def is_full(greenlets_taken_at: int, now_ns: int) -> bool:
+    """Whether a worker can begin no call for now, told from its cell; it accepts and adopts no connection."""
+    return greenlets_taken_at != 0 and now_ns - greenlets_taken_at >= FULL_AFTER_NS
 
 
 class Row:

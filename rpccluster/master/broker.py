@@ -240,7 +240,8 @@ class Broker:
             self._hand_on(worker.connections, passing, descriptors)
 
     def _adopters(self, now: float) -> list[WorkerHandle]:
-        return [worker for worker in self._alive(now, WorkerState.READY) if worker.is_holding]
+        ready = self._alive(now, WorkerState.READY)
+        return [worker for worker in ready if worker.is_holding and not worker.is_full(now)]
 
     def _alive(self, now: float, state: WorkerState) -> list[WorkerHandle]:
         return [

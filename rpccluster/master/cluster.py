@@ -169,6 +169,7 @@ def _worker_status(worker: WorkerHandle, now: float) -> dict[str, Any]:
         "accepted": row[Cell.ACCEPTED],
         "accept_wakeups": row[Cell.ACCEPT_WAKEUPS],
         "dropped_replies": row[Cell.DROPPED_REPLIES],
+        "full_seconds": round(worker.full_seconds(now), 3),
         "limits": {name: row[cell] for name, cell in LIMITS.items()},
         "retire_reason": worker.retire_reason if worker.state is WorkerState.RETIRING else "",
     }

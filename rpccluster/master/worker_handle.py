@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import BootFailed
-from rpccluster.ipc.scoreboard import Cell, Row
+from rpccluster.ipc.scoreboard import Cell, Row, is_full
 
 __all__ = ["HUNG", "MOVING_SECONDS", "Overdue", "WorkerEvent", "WorkerHandle", "WorkerState"]
 
@@ -143,6 +143,14 @@ class WorkerHandle:
     def room(self) -> int:
         """Connections it could serve beyond those it has and gets."""
         return max(0, self.row[Cell.CONNECTION_LIMIT] - self.load)
+
+    def is_full(self, now: float) -> bool:
+        """Whether calls have had all its greenlets for a while: what it adopted would not be read."""
+        return is_full(self.row[Cell.GREENLETS_TAKEN_AT], int(now * 1e9))
+
+    def full_seconds(self, now: float) -> float:
+        """For how long; 0 if it is not."""
+        return now - self.row[Cell.GREENLETS_TAKEN_AT] / 1e9 if self.is_full(now) else 0.0
 
     def is_moving(self, now: float) -> bool:
         """Whether it retires, and the connections that it has are on their way to others."""

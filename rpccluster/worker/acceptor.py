@@ -21,7 +21,7 @@ from typing import Any, Callable
 from gevent.monkey import get_original
 
 from rpccluster.address import TCPAddress
-from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, RowState, Scoreboard
+from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, RowState, Scoreboard, is_full
 from rpccluster.log import logger
 from rpccluster.worker.limits import Limits
 
@@ -39,6 +39,7 @@ _STATE = int(Cell.STATE)
 _HEARTBEAT = int(Cell.HEARTBEAT)
 _CONNECTIONS = int(Cell.CONNECTIONS)
 _LIMIT = int(Cell.CONNECTION_LIMIT)
+_TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
 _WAKEUPS = int(Cell.ACCEPT_WAKEUPS)
 _ACCEPTING = int(RowState.ACCEPTING)
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -50,7 +51,7 @@ _close = get_original("os", "close")  # at once: gevent's own waits for the loop
 class Verdict(enum.Enum):
     """What a look at the scoreboard says."""
 
-    FULL = "this worker has as many connections as it may have"
+    FULL = "this worker has as many connections, or calls, as it may have"
     WAIT = "another's turn"
     MINE = "this worker's turn"
     OUT_OF_TURN = "connections wait and nobody takes them"
@@ -74,7 +75,7 @@ class Turn:
         just taken another.
         """
         is_unmoved = self._is_unmoved(now)
-        if self.is_full():
+        if self.is_full(now_ns):
             return Verdict.FULL
         if self._is_mine(now_ns, is_burst):
             return Verdict.OUT_OF_TURN if is_unmoved else Verdict.MINE
@@ -87,9 +88,17 @@ class Turn:
         """There is no connection to accept: the next one's patience begins anew."""
         self._unmoved_since = None
 
-    def is_full(self) -> bool:
+    def is_full(self, now_ns: int) -> bool:
+        """Whether this worker has as many connections as it may have, or calls have all its greenlets."""
+        return self._has_no_room(self._start, now_ns)
+
+    def has_all_connections(self) -> bool:
         """Whether this worker has as many connections as it may have."""
         return bool(self._cells[self._start + _CONNECTIONS] >= self._cells[self._start + _LIMIT])
+
+    def _has_no_room(self, start: int, now_ns: int) -> bool:
+        cells = self._cells
+        return cells[start + _CONNECTIONS] >= cells[start + _LIMIT] or is_full(cells[start + _TAKEN_AT], now_ns)
 
     def _is_mine(self, now_ns: int, is_burst: bool) -> bool:
         """Whether nobody who shows life has fewer connections (in a burst: clearly fewer); ties: the lowest row."""
@@ -108,7 +117,7 @@ class Turn:
                 start != self._start
                 and cells[start + _STATE] == _ACCEPTING
                 and now_ns - cells[start + _HEARTBEAT] < LIFE_SIGN_NS
-                and cells[start + _CONNECTIONS] < cells[start + _LIMIT]
+                and not self._has_no_room(start, now_ns)
                 and self._passed_over.get(start) != self._life_signs(start)
             ):
                 yield cells[start + _CONNECTIONS], start
@@ -204,7 +213,7 @@ class Acceptor:
         self._is_stopped = True
         for listener in self._listeners if drain else ():
             for _ in range(MOST_DRAINED):
-                if self._turn.is_full() or not self._accept(listener):
+                if self._turn.has_all_connections() or not self._accept(listener):
                     break
         self._unwatch()
         for timer in (self._pause, self._rest):
@@ -234,7 +243,7 @@ class Acceptor:
 
     def _accept_all(self, listener: socket.socket) -> None:
         for _ in range(BATCH):
-            if self._turn.is_full():
+            if self._turn.is_full(monotonic_ns()):
                 self._rest_full()
                 return
             if not self._accept(listener):
@@ -253,10 +262,10 @@ class Acceptor:
                 return
 
     def _rest_full(self) -> None:
-        """Connections wait, and this worker has as many as it may have; told once until it accepts again."""
-        if not self._is_known_full:
+        """Connections wait, and this worker is full; with connections, that is told once until it accepts again."""
+        most = self._row[Cell.CONNECTION_LIMIT]
+        if self._row[Cell.CONNECTIONS] >= most and not self._is_known_full:
             self._is_known_full = True
-            most = self._row[Cell.CONNECTION_LIMIT]
             self._limits.note(Cell.WORKER_CONNECTIONS, "Leaving connections waiting", f"{most} are open here")
         self._leave_alone(self._rest)
 

@@ -8,10 +8,11 @@ connections only by what a reply needs. `docs/internals.md` tells why it is shap
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Container, Iterator
 from contextvars import Context
 from operator import length_hint
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import Any, Callable
 
 import gevent
@@ -19,7 +20,7 @@ from greenlet import getcurrent
 
 from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.log import logger
+from rpccluster.log import escaped, logger
 from rpccluster.protocol.messages import MAX_MSGID, NOTIFY, REQUEST, RESPONSE
 from rpccluster.worker.caller import Call, Caller
 from rpccluster.worker.dispatch import Registry
@@ -38,6 +39,7 @@ _SHORT = 1 << 30  # an int below this is one digit of CPython's, and compared so
 _RUNNING_METHOD = int(Cell.RUNNING_METHOD)
 _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
+_TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
 
 
 class Engine:
@@ -140,6 +142,10 @@ class Engine:
         self.schedule = lambda: leave(0)  # type: ignore[method-assign]  # what a runner does whose queue is not its own
         self._replies.leave_at_exit(leave)
 
+    def running_methods(self) -> Counter[str]:
+        """How often each method runs."""
+        return Counter(escaped(str(message[-2])) for _, message in self.running())
+
     def running_method(self) -> int:
         """The number of the method that the present greenlet runs; 0 if it runs none. For signal handlers."""
         return self._registry.numbers.get(present_method(), 0)
@@ -171,6 +177,8 @@ class Engine:
         cells[_ACTIVE_CALLS] = self.active_calls
         cells[_CALLS] = calls = self.calls
         cells[_RUNNING_METHOD] = 0
+        if not idle and len(self._runners) >= self._max_greenlets and not cells[_TAKEN_AT]:
+            cells[_TAKEN_AT] = monotonic_ns()
         if self._starved and not self.is_starved and not long:
             self._feed_starved()
         if calls >= self._call_limit:
@@ -219,6 +227,7 @@ class Engine:
             if self._epoch != epoch:
                 self._stubborn.discard(runner)
                 self.is_starved = False
+                self._cells[_TAKEN_AT] = 0
                 self.schedule()
             park()
 

@@ -37,6 +37,7 @@ from rpccluster.worker.handover import Handover
 from rpccluster.worker.lifecycle import EXIT_CRASHED, Event, State, next_state
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.service_signals import ServiceSignals
+from rpccluster.worker.taken_greenlets import TakenGreenlets
 from rpccluster.worker.time_limit import bound
 
 __all__ = ["BEAT_SECONDS", "Server"]
@@ -97,6 +98,7 @@ class Server:
         self._handover = Handover(
             self._loop, assignment.connections, self._connections, self._engine, self._row, assignment.serial
         )
+        self._taken_greenlets = TakenGreenlets(options.max_greenlets, self._engine.running_methods)
         self._acceptor = Acceptor(
             self._loop,
             assignment.listeners,
@@ -173,7 +175,8 @@ class Server:
 
     def _beat(self) -> None:
         row = self._row
-        row[Cell.HEARTBEAT] = time.monotonic_ns()
+        row[Cell.HEARTBEAT] = now_ns = time.monotonic_ns()
+        self._taken_greenlets.look(row[Cell.GREENLETS_TAKEN_AT], now_ns)
         row[Cell.RSS_BYTES] = resident = system.resident_bytes()
         row[Cell.DROPPED_REPLIES] = self._connections.dropped_replies
         self._connections.sweep(time.monotonic())

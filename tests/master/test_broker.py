@@ -568,6 +568,18 @@ def test_no_more_are_asked_for_than_somebody_can_take(rig: Rig) -> None:
     assert rig.releases() == {one: 2}
 
 
+def test_one_whose_greenlets_are_all_taken_gets_none(rig: Rig) -> None:
+    """It would not read them: neither in place of a worker that retires, nor to even the counts out."""
+    one, two, full = rig.add(ready(), 30), rig.add(ready(), 10), rig.add(ready(), 0)
+    full.row[Cell.GREENLETS_TAKEN_AT] = 1
+    rig.broker.even_out()
+    rig.turn()
+    assert rig.releases() == {one: 10}
+    rig.gives(one, CID)
+    rig.turn()
+    assert (two.given, full.given) == (1, 0)
+
+
 def test_no_more_are_on_their_way_than_the_window(rig: Rig) -> None:
     """Descriptors in flight count per user: those granted and those in transit together."""
     one, two = rig.add(retiring(), WINDOW - 4), rig.add(retiring(), 50)

@@ -229,6 +229,22 @@ def test_a_full_worker_rests(rig, lock_file, has_lock):
     assert len(full.served) == 3
 
 
+@pytest.mark.parametrize("has_lock", [False, True])
+def test_one_whose_greenlets_are_all_taken_rests(rig, lock_file, has_lock, caplog):
+    """What it accepted nobody would read; that is told elsewhere."""
+    full = rig(lock=AcceptLock(lock_file.fileno()) if has_lock else None)
+    full.row[Cell.GREENLETS_TAKEN_AT] = 1
+    full.connect(3)
+    full.io.fire()
+    assert full.served == []
+    assert full.rest.is_active
+    assert (full.row[Cell.WORKER_CONNECTIONS], caplog.messages) == (0, [])
+    full.row[Cell.GREENLETS_TAKEN_AT] = 0
+    full.rest.fire()
+    full.io.fire()
+    assert len(full.served) == 3
+
+
 def test_being_full_is_counted_once_until_it_accepts_again(rig, caplog):
     """However often it looks while connections wait."""
     caplog.set_level("INFO")

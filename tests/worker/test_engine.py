@@ -319,6 +319,27 @@ def test_only_so_many_run_at_once(make_rig: Callable[..., Rig]) -> None:
     assert peer.call("echo", 1) == 1
 
 
+def test_the_scoreboard_tells_since_when_all_greenlets_are_taken(make_rig: Callable[..., Rig]) -> None:
+    """From the last one's call on, whether others wait or not; each call that ends makes room."""
+    rig = make_rig(max_greenlets=2)
+    peer = rig.connect()
+    peer.post("wait", 1)
+    assert peer.call("echo", "beside it") == "beside it"
+    assert rig.cells[Cell.GREENLETS_TAKEN_AT] == 0
+    peer.post("wait", 2)
+    taken_at = until(lambda: rig.cells[Cell.GREENLETS_TAKEN_AT])
+    assert rig.engine.running_methods() == {"wait": 2}
+    peer.post("wait", 3)
+    until(lambda: rig.engine.is_starved)
+    assert rig.cells[Cell.GREENLETS_TAKEN_AT] == taken_at
+    rig.service.open(1)
+    until(lambda: 3 in rig.service.began)
+    until(lambda: rig.cells[Cell.GREENLETS_TAKEN_AT] > taken_at)
+    rig.service.open(2, 3)
+    peer.wait(4)
+    assert rig.cells[Cell.GREENLETS_TAKEN_AT] == 0
+
+
 def test_a_starved_worker_reads_no_further(make_rig: Callable[..., Rig]) -> None:
     """What it does not read stays with the kernel and its sender, whatever the connection."""
     rig = make_rig(max_greenlets=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
     yield make
     for rig in made:
         rig.close()
+    gc.collect()  # here: what waits when it is forgotten would else do so in a call of the next test
 
 
 @pytest.fixture

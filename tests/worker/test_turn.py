@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
+from rpccluster.ipc.scoreboard import FULL_AFTER_NS, Cell, RowState, Scoreboard
 from rpccluster.worker.acceptor import LEAD, LIFE_SIGN_NS, PATIENCE_SECONDS, Turn, Verdict
 
 NOW = 1000.0
@@ -90,6 +90,18 @@ def test_a_full_worker_neither_accepts_nor_holds_others_up():
     assert board.look(1) is Verdict.MINE
     board.now += 10
     assert board.look(0) is Verdict.FULL
+
+
+def test_a_worker_whose_greenlets_are_all_taken_takes_no_part():
+    """While no call of it ends; one that has just begun its last greenlet is no worse than others."""
+    board = Board(2, 5)
+    board.rows[0][Cell.GREENLETS_TAKEN_AT] = int(board.now * 1e9)
+    assert whose(board) == [0]
+    board.rows[0][Cell.GREENLETS_TAKEN_AT] -= FULL_AFTER_NS
+    assert board.look(0) is Verdict.FULL
+    assert whose(board) == [1]
+    board.rows[0][Cell.GREENLETS_TAKEN_AT] = 0
+    assert whose(board) == [0]
 
 
 def test_a_burst_may_lead_the_fewest_by_one_or_five_percent():
