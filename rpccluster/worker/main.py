@@ -12,6 +12,7 @@ import faulthandler
 import logging
 import os
 import signal
+import threading
 import traceback
 from importlib import metadata
 from typing import Any
@@ -133,6 +134,8 @@ def _patch() -> None:
     finally:
         metadata.entry_points = original
         logging._lock = lock  # type: ignore[attr-defined]
+    # a thread that a call begins is a daemon if it says so, not because greenlets pass for daemons
+    threading._DummyThread._daemonic = False  # type: ignore[attr-defined]
 
 
 def _load_ourselves() -> None:

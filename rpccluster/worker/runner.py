@@ -6,7 +6,7 @@ answered, whatever the method makes of it, and it is interrupted again every sec
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, ClassVar
 
 from greenlet import getcurrent, greenlet
 
@@ -34,6 +34,9 @@ class Runner(greenlet):
     ``pack`` is its own: packing a mapping may block in the mapping's ``items()``, and what another packs meanwhile
     with the same Packer would be mixed into the reply.
     """
+
+    #: gevent lets every greenlet inherit these from the one that spawns it: so it shows which a call has begun.
+    spawn_tree_locals: ClassVar[dict[str, object]] = {}
 
     __slots__ = ("_answer", "_interrupted", "connection", "message", "pack")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import math
 import os
 import resource
 import signal
@@ -34,6 +35,7 @@ from rpccluster.worker.engine import Engine
 from rpccluster.worker.forks import leave
 from rpccluster.worker.freed_memory import FreedMemory
 from rpccluster.worker.handover import Handover
+from rpccluster.worker.left_behind import LeftBehind
 from rpccluster.worker.lifecycle import EXIT_CRASHED, Event, State, next_state
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.service_signals import ServiceSignals
@@ -70,11 +72,13 @@ class Server:
         self._row = assignment.row
         self._loop = gevent.get_hub().loop
         self._retired_at = 0.0  # monotonic seconds, when it was told to
+        self._ends_at = math.inf  # when graceful_timeout is over
         self._state = State.BOOTING
         self._may_end = True  # when it retires and has finished
         self._finished = gevent.event.Event()
         self._served_on: Retire | None = None  # connections are, beyond its graceful_timeout
         self._freed = FreedMemory()
+        self._left_behind = LeftBehind(gevent.get_hub())
         self._limits = Limits(self._row.cells, LogLimiter())
         self._registry = Registry(service, options.call_timeout, self._wrap)
         self._engine = Engine(
@@ -136,9 +140,12 @@ class Server:
             gc.set_threshold(*GC_THRESHOLDS)
         self._step(Event.BOOTED)
         self._channel.send(Ready(self._registry.names))
+        self._left_behind.begin()
         code = self._wait_for_the_end()
+        self._left_behind.wait(self._ends_at)
         if isinstance(self._service, Service):
             self._service.worker_stopping(self._info())
+        self._left_behind.finish(self._ends_at)
         return code
 
     def _wait_for_the_end(self) -> int:
@@ -248,6 +255,7 @@ class Server:
         if self._state is State.GONE:  # it waits for the service's last hook alone
             return
         self._retired_at = self._retired_at or time.monotonic()
+        self._ends_at = min(self._ends_at, time.monotonic() + order.graceful_seconds)
         logger.info("Worker retiring (pid: %d)", os.getpid())
         system.set_title(f"{self._assignment.title} (retiring)")
         self._acceptor.stop(drain=order.whole_cluster)

@@ -1,0 +1,72 @@
+"""What a call has begun is told apart from what the service began elsewhere, and is waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import gevent
+import gevent.event
+import pytest
+
+from rpccluster.worker.left_behind import LeftBehind
+
+from .rig import Gated, Rig, until
+
+
+class Leaving(Gated):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = gevent.event.Event()
+
+    def leave(self) -> None:
+        gevent.spawn(gevent.spawn, self.gate.wait)
+
+
+@pytest.fixture
+def left() -> Iterator[LeftBehind]:
+    left = LeftBehind(gevent.get_hub())
+    left.begin()
+    yield left
+    gevent.Greenlet.remove_spawn_callback(left._note)
+
+
+def test_greenlets_of_calls_are_waited_for(left: LeftBehind) -> None:
+    """Those that they spawn in turn, too; others are not."""
+    rig = Rig(Leaving())
+    other = gevent.spawn(gevent.sleep, 60)
+    left.wait(time.monotonic() + 60)
+    assert not other.ready()
+    rig.connect().call("leave")
+    waits = gevent.spawn(left.wait, time.monotonic() + 60)
+    until(lambda: waits.gr_frame is not None)
+    gevent.sleep(0.05)
+    assert not waits.ready()
+    rig.service.gate.set()
+    waits.join(20)
+    assert waits.ready()
+    other.kill()
+    rig.close()
+
+
+def test_not_past_its_time(left: LeftBehind) -> None:
+    """The worker ends."""
+    rig = Rig(Leaving())
+    rig.connect().call("leave")
+    left.wait(time.monotonic() + 0.05)
+    assert not rig.service.gate.is_set()
+    rig.service.gate.set()
+    rig.close()
+
+
+def test_jobs_of_native_threads_are_waited_for(left: LeftBehind) -> None:
+    """But for those that were there before the first call."""
+    pool = gevent.get_hub().threadpool
+    jobs = [pool.spawn(time.sleep, 0.1) for _ in range(3)]
+    left.wait(time.monotonic() + 60)
+    assert all(job.ready() for job in jobs)
+    jobs = [pool.spawn(time.sleep, 0.3)]
+    left.begin()
+    left.wait(time.monotonic() + 60)
+    assert not jobs[0].ready()
+    jobs[0].get()
