@@ -55,6 +55,11 @@ class Forks:
         """Call ``let_go`` in each child, before it goes on."""
         self._lets_go.append(let_go)
 
+    def end_child(self) -> None:
+        """End this process if it is a child: called where the service's code comes back to the worker's."""
+        if self.is_child:
+            leave()
+
     def _block_signals(self) -> None:
         self._masks[_get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _RESET)
 
@@ -62,11 +67,12 @@ class Forks:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(_get_ident()))
 
     def _enter_child(self) -> None:
-        self.is_child = True
-        if not _becomes_another_program():
-            self._let_go()
-        for signum in _RESET:
-            _set_handler(signum, signal.SIG_DFL)
+        if not self.is_child:  # a child's own child has nothing to let go of, and what it sets is its affair
+            self.is_child = True
+            if not _becomes_another_program():
+                self._let_go()
+            for signum in _RESET:
+                _set_handler(signum, signal.SIG_DFL)
         self._unblock_signals()
 
     def _let_go(self) -> None:

@@ -202,4 +202,8 @@ def _boot(assignment: Assignment, forks: Forks):  # type: ignore[no-untyped-def]
 
     signals = ServiceSignals(gevent.get_hub().loop, forks)
     signals.take_over()
-    return Server(assignment, signals, load_service(assignment.options.service, assignment.options.pythonpath))
+    service = load_service(assignment.options.service, assignment.options.pythonpath)
+    forks.end_child()
+    server = Server(assignment, signals, service)
+    forks.end_child()
+    return server

@@ -189,3 +189,45 @@ def test_a_program_that_a_service_runs_is_told_nothing_that_is_ours(forking):
         os.kill(worker, signum)
     with forking.client(10) as client:
         assert client.call("pid") == worker
+
+
+FORKS_AT_BOOT = """
+import os, time
+from rpccluster import Service
+
+os.fork()
+
+class AtBoot(Service):
+    def worker_started(self, worker):
+        os.fork()
+
+    def worker_stopping(self, worker):
+        os.fork()
+
+    def pid(self):
+        return os.getpid()
+
+    def grandchild(self):
+        child = os.fork()
+        if child == 0:
+            descriptors = [os.open("/dev/null", os.O_RDONLY) for _ in range(30)]
+            grandchild = os.fork()
+            if grandchild == 0:
+                os._exit(sum(1 for descriptor in descriptors if os.fstat(descriptor)))
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_fork_at_any_time_of_a_workers_life_is_one_worker(make_cluster):
+    """A child that comes back from the service's import or hooks ends in silence; a child's own child keeps its all."""
+    running = make_cluster(service="atboot:AtBoot", number_workers=1)
+    running.write_module("atboot", FORKS_AT_BOOT)
+    (worker,) = running.start().worker_pids()
+    with running.client(10) as client:
+        assert client.call("grandchild") == 30
+        assert {client.call("pid") for _ in range(10)} == {worker}
+        assert running.run("reload").returncode == 0
+        assert client.call("pid") != worker
+    running.wait_log(f"Worker exiting (pid: {worker})")
+    assert not [line for line in running.log_text().splitlines() if "[ERROR]" in line or "[CRITICAL]" in line]
