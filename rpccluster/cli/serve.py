@@ -128,6 +128,7 @@ def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | Non
     if not options.pidfile:
         return None
     if inheritance and inheritance.pidfile and inheritance.pidfile.path == options.pidfile:
+        inheritance.pidfile.is_single = options.single_instance
         return inheritance.pidfile
     pidfile = Pidfile.acquire(options.pidfile, is_single=options.single_instance)
     if inheritance is None:

@@ -31,6 +31,7 @@ __all__ = [
     "DonorGone",
     "Give",
     "Go",
+    "Listen",
     "Message",
     "Ready",
     "Refused",
@@ -87,6 +88,10 @@ class Retire(NamedTuple):
 
 class ReopenLogs(NamedTuple):
     """Master to worker: the log files anew; the descriptors come with the message."""
+
+
+class Listen(NamedTuple):
+    """Master to worker: one listener more, whose path was made anew; its descriptor comes with the message."""
 
 
 class Release(NamedTuple):
@@ -210,6 +215,7 @@ Message = Union[
     TookOver,
     Counted,
     Asked,
+    Listen,
 ]
 
 _KINDS: tuple[type, ...] = (
@@ -232,6 +238,7 @@ _KINDS: tuple[type, ...] = (
     TookOver,
     Counted,
     Asked,
+    Listen,
 )
 _BY_NUMBER = dict(enumerate(_KINDS))
 _NUMBERS = {kind: number for number, kind in _BY_NUMBER.items()}

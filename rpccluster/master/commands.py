@@ -40,7 +40,9 @@ class Commands:
         start_heir: Callable[[], Upgrade | None],
         on_stop: Callable[[], None],
         reserve: Reserve,
+        look: Callable[[], None],
     ) -> None:
+        """``look`` brings back what somebody has removed."""
         self._system = system
         self._cluster = cluster
         self._roster = roster
@@ -51,6 +53,7 @@ class Commands:
         self._reserve = reserve
         self._kept: int | None = None
         self._asked: list[Asked] = []  # since an upgrade began, and done here: for the new master, too
+        self._look = look
 
     def handle_signal(self, signum: int) -> None:
         """Do what the signal asks for; CHLD only wakes the loop, which always looks for the dead."""
@@ -126,6 +129,7 @@ class Commands:
             return
         candidate = cluster.staged.candidate if cluster.staged else None
         with self._reserve.lent():
+            self._look()
             reloading.stage(self._system.monotonic())
         if candidate is not None:
             self._roster.kill(candidate, "overtaken by another reload")
@@ -181,6 +185,7 @@ class Commands:
         if not self.succession.is_under_way:
             self._asked.clear()
         with self._reserve.lent():
+            self._look()
             self.succession.begin(self._start_heir, refused)
 
     _SIGNALS: ClassVar[dict[int, Callable[[Commands], None]]] = {

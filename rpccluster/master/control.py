@@ -112,6 +112,14 @@ class ControlServer:
             min(silent, key=lambda client: client.heard_at).close(f"there are {MOST_CLIENTS} of them")
         return bool(silent)
 
+    def listen_anew(self, listener: Listener) -> None:
+        """Listen at the socket of ``listener``, bound at the same path, from now on. Clients stay."""
+        self.loop.unwatch(self.listener.socket)
+        self.listener.become(listener)
+        self.listener.socket.setblocking(False)
+        self._rests_until = None
+        self.loop.watch(self.listener.socket, self._on_readable)
+
     def stop_listening(self, *, is_last: bool) -> None:
         """Close the listener; with ``is_last`` the path goes, too. Clients stay."""
         self._rests_until = None

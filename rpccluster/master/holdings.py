@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rpccluster.address import UnixAddress
 from rpccluster.errors import StartError
 from rpccluster.log import logger
 from rpccluster.master.control import ControlServer, Method
-from rpccluster.master.listeners import Listener, close_listeners
+from rpccluster.master.listeners import Listener, close_listeners, open_control_listener
 from rpccluster.master.loop import Loop
 from rpccluster.master.pidfile import Pidfile
 from rpccluster.master.upgrade import Inheritance
@@ -58,6 +59,15 @@ class Holdings:
         """Listen on the control socket."""
         if self.control is not None:
             self._server = ControlServer(self._loop, self.control, methods)
+
+    def bind_control_again(self) -> None:
+        """Make the control socket anew, whose path somebody has taken away. Raises `StartError`."""
+        assert isinstance(self.control, Listener) and isinstance(self.control.wanted, UnixAddress)
+        new = open_control_listener(self.control.wanted.path)
+        if self._server is None:
+            self.control.become(new)
+        else:
+            self._server.listen_anew(new)
 
     def turn(self) -> None:
         """Called after every turn of the loop."""

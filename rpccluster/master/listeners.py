@@ -1,6 +1,6 @@
 """The listening sockets: opening them, all faults at once, and handing them on. Runs in the master.
 
-Owns the sockets and the Unix paths; workers only hold copies of the descriptors.
+Owns the sockets; workers only hold copies of the descriptors. Unix paths are `rpccluster.master.unix_paths`'.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from rpccluster.address import Address, TCPAddress, UnixAddress
 from rpccluster.config.schema import Options
 from rpccluster.errors import ConfigError, StartError
 from rpccluster.log import logger
+from rpccluster.master.unix_paths import Mark, bind_unix, mark_at, set_mode, unlink_ours
 from rpccluster.privileges import Identity
-from rpccluster.system import umasked
 
-__all__ = ["Listener", "apply_options", "close_listeners", "open_control_listener", "open_listeners"]
+__all__ = ["Listener", "apply_options", "bind_again", "close_listeners", "open_control_listener", "open_listeners"]
 
 CONTROL_MODE = 0o600
 _CONTROL_BACKLOG = 1024
@@ -36,19 +36,31 @@ class Listener:
     wanted: Address
     actual: Address
     socket: socket.socket
+    mark: Mark | None = None  # of the Unix path
 
     @classmethod
-    def inherited(cls, wanted: Address, descriptor: int) -> Listener:
-        """One that an upgrade handed over."""
+    def inherited(cls, wanted: Address, descriptor: int, mark: Mark | None = None) -> Listener:
+        """One that an upgrade handed over. An older master tells no mark: then what is there is taken to be it."""
+        if mark is None and isinstance(wanted, UnixAddress):
+            mark = mark_at(wanted.path)
         sock = socket.socket(fileno=descriptor)
         os.set_inheritable(descriptor, False)
-        return cls(wanted, _actual(wanted, sock), sock)
+        return cls(wanted, _actual(wanted, sock), sock, mark)
+
+    def is_there(self) -> bool:
+        """Whether its Unix path still leads to it; others cannot be taken away."""
+        return not isinstance(self.wanted, UnixAddress) or mark_at(self.wanted.path) == self.mark
 
     def close(self, *, is_last: bool) -> None:
-        """Close this process's copy; with ``is_last`` the Unix path goes, too, if it is a socket still."""
+        """Close this process's copy; with ``is_last`` the Unix path goes, too, if it is this socket's still."""
         if is_last and isinstance(self.wanted, UnixAddress):
-            _unlink_own(self.wanted.path)
+            unlink_ours(self.wanted.path, self.mark)
         self.socket.close()
+
+    def become(self, other: Listener) -> None:
+        """Go on with the socket of ``other``, bound at the same path anew; whoever connected before is not touched."""
+        self.socket.close()
+        self.socket, self.mark = other.socket, other.mark
 
 
 def _plainly(key: str, problem: str) -> str:
@@ -98,17 +110,22 @@ def apply_options(listeners: list[Listener], options: Options) -> None:
 def open_control_listener(path: str) -> Listener:
     """A listener for the control socket, ours alone. Raises `StartError`."""
     try:
-        sock = _bind_unix(path, CONTROL_MODE, None)
+        sock, mark = bind_unix(path, CONTROL_MODE, None)
         try:
             _check_is_ours(path, CONTROL_MODE)
         except BaseException:
-            _unlink_own(path)
+            unlink_ours(path, mark)
             sock.close()
             raise
     except OSError as error:
         raise StartError(f"cannot open the control socket {path}: {error.strerror or error}") from error
     sock.listen(_CONTROL_BACKLOG)  # nobody can connect before this
-    return Listener(UnixAddress(path), UnixAddress(path), sock)
+    return Listener(UnixAddress(path), UnixAddress(path), sock, mark)
+
+
+def bind_again(listener: Listener, options: Options, owner: Identity | None) -> None:
+    """Bind a Unix listener anew, whose path somebody has taken away. Raises OSError, and changes nothing then."""
+    listener.become(_open(listener.wanted, options, owner, []))
 
 
 def close_listeners(listeners: list[Listener], *, is_last: bool) -> None:
@@ -118,15 +135,16 @@ def close_listeners(listeners: list[Listener], *, is_last: bool) -> None:
 
 
 def _open(wanted: Address, options: Options, owner: Identity | None, leaving: list[Listener]) -> Listener:
+    mark = None
     if isinstance(wanted, UnixAddress):
-        sock = _bind_unix(wanted.path, options.unix_socket_mode, owner)
+        sock, mark = bind_unix(wanted.path, options.unix_socket_mode, owner)
     else:
         place = _resolve(wanted)
         for each in leaving:
             if each.actual == TCPAddress(*place.address[:2]):
                 return each  # only its name has changed
         sock = _bind_tcp(place, options.backlog, leaving)
-    listener = Listener(wanted, _actual(wanted, sock), sock)
+    listener = Listener(wanted, _actual(wanted, sock), sock, mark)
     try:
         sock.setblocking(False)
         _apply(listener, options)
@@ -141,8 +159,7 @@ def _apply(listener: Listener, options: Options) -> None:
     sock = listener.socket
     sock.listen(options.backlog)
     if isinstance(listener.wanted, UnixAddress):
-        with contextlib.suppress(OSError):  # somebody took the path away: then there is nothing to open or shut
-            os.chmod(listener.wanted.path, options.unix_socket_mode)
+        set_mode(listener.wanted.path, listener.mark, options.unix_socket_mode)
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     idle = options.tcp_keepalive
@@ -197,22 +214,6 @@ def _sharing_ports(socks: list[socket.socket]) -> Iterator[None]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
-def _bind_unix(path: str, mode: int, owner: Identity | None) -> socket.socket:
-    """Bind with the right mode from the first moment on: connect(2) looks at it, umask(2) sets it."""
-    _clear_stale(path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with umasked(0o777 & ~mode):
-            sock.bind(path)
-        if owner is not None and os.geteuid() == 0:
-            os.chown(path, owner.uid, owner.gid)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 def _check_is_ours(path: str, mode: int) -> None:
     """Raise OSError unless the socket at ``path`` belongs to this process's user and has ``mode``: some file systems
     know better."""
@@ -220,31 +221,6 @@ def _check_is_ours(path: str, mode: int) -> None:
     if (found.st_uid, stat.S_IMODE(found.st_mode)) != (os.geteuid(), mode):
         told = f"found owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
         raise OSError(errno.EPERM, f"{told}, expected owner {os.geteuid()}, mode {mode:04o}")
-
-
-def _clear_stale(path: str) -> None:
-    """Nobody may answer at ``path``. Raises OSError if somebody does, or if it is no socket."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, "there is a file that is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-
-
-def _unlink_own(path: str) -> None:
-    """Unlink ``path`` if a socket is there: two clusters cannot share one, see `_clear_stale`."""
-    with contextlib.suppress(OSError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)
 
 
 def _actual(wanted: Address, sock: socket.socket) -> Address:

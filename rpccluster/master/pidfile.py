@@ -1,31 +1,38 @@
 """The pidfile: one instance at a time, by an flock that lives as long as its holder. Runs in the master.
 
 The file is never unlinked nor renamed, only rewritten in place under the lock: so a stale file, a reused pid
-or a kill -9 never block a start. Source: flock(2).
+or a kill -9 never block a start. Source: flock(2). Somebody else may remove it all the same: then its holder makes it
+again, and until then a start finds the holder by the file that it has open.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 
 from rpccluster.errors import StartError
+from rpccluster.own_files import open_own
 from rpccluster.system import Deadline
 
 __all__ = ["Pidfile"]
 
 _WAIT_SECONDS = 1.0  # for the holder to write its pid
 _LOOK_SECONDS = 0.02
+_MASTER_TITLE = b"rpccluster: master"
+_REMOVED = " (deleted)"  # what the kernel adds to the name of a file that has none any more
 
 
 class Pidfile:
     """An open pidfile whose lock this process, or with it its successor, holds."""
 
-    def __init__(self, path: str, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int, is_single: bool = True) -> None:
         """Take over a descriptor that holds the lock already: inherited in an upgrade."""
         self.path = path
         self.descriptor = descriptor
+        self.is_single = is_single
 
     @classmethod
     def acquire(cls, path: str, *, is_single: bool = True) -> Pidfile:
@@ -33,25 +40,41 @@ class Pidfile:
 
         With ``is_single`` false another holder is no obstacle.
         """
+        descriptor = _open(path)
         try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StartError(f"cannot open the pidfile {path}: {error.strerror}") from error
-        if is_single and not _lock_or_learn(descriptor):
-            pid = _read(descriptor)
+            if is_single:
+                _lock(path, descriptor)
+        except BaseException:
             os.close(descriptor)
-            raise StartError(f"rpccluster already runs with pid {pid} (pidfile {path})")
-        return cls(path, descriptor)
+            raise
+        return cls(path, descriptor, is_single)
 
     def write(self, pid: int) -> None:
         """Write ``pid`` in place. Raises `StartError` if the disk is full."""
         data = b"%d\n" % pid
         try:
             os.pwrite(self.descriptor, data, 0)
+            os.ftruncate(self.descriptor, len(data))
         except OSError as error:
             raise StartError(f"cannot write the pidfile {self.path}: {error.strerror}") from error
-        os.ftruncate(self.descriptor, len(data))
+
+    def is_there(self) -> bool:
+        """Whether its path still leads to it."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
+        except OSError:
+            return False
+
+    def make_again(self, pid: int) -> None:
+        """Make, lock and write it anew where it was. Raises `StartError`, and goes on with what it has."""
+        descriptor = _open(self.path)
+        try:
+            if self.is_single and not _try_lock(self.path, descriptor):
+                raise StartError(f"the process {_read(descriptor)} has locked the one that is there now")
+            Pidfile(self.path, descriptor).write(pid)
+            os.dup2(descriptor, self.descriptor, inheritable=False)
+        finally:
+            os.close(descriptor)
 
     def clear(self) -> None:
         """Empty the file: nobody runs any more."""
@@ -62,17 +85,41 @@ class Pidfile:
         os.close(self.descriptor)
 
 
-def _lock_or_learn(descriptor: int) -> bool:
+def _open(path: str) -> int:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open_own(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise StartError(f"cannot open the pidfile {path}: {error.strerror}") from error
+
+
+def _lock(path: str, descriptor: int) -> None:
+    """Raises `StartError` if another runs."""
+    if not _lock_or_learn(path, descriptor):
+        raise StartError(f"rpccluster already runs with pid {_read(descriptor)} (pidfile {path})")
+    for pid in _holders_of_a_removed(path, os.fstat(descriptor).st_dev):
+        raise StartError(f"rpccluster already runs with pid {pid} (pidfile {path}, which somebody has removed)")
+
+
+def _lock_or_learn(path: str, descriptor: int) -> bool:
     """Take the lock; if another holds it, wait until it has written its pid or is gone. Returns whether we have it."""
     deadline = Deadline.after(_WAIT_SECONDS)
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            if _has_open(_read(descriptor), descriptor) or deadline.is_over():
-                return False
+    while not _try_lock(path, descriptor):
+        if _has_open(_read(descriptor), descriptor) or deadline.is_over():
+            return False
         time.sleep(_LOOK_SECONDS)  # before there is a loop
+    return True
+
+
+def _try_lock(path: str, descriptor: int) -> bool:
+    """Returns whether we have the lock. Raises `StartError` if it is not taken, but cannot be had."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StartError(f"cannot lock the pidfile {path}: {error.strerror}") from error
+    return True
 
 
 def _read(descriptor: int) -> str:
@@ -93,3 +140,33 @@ def _has_open(pid: str, descriptor: int) -> bool:
         return True
     except OSError:
         return False
+
+
+def _holders_of_a_removed(path: str, device: int) -> Iterator[str]:
+    """The masters that have a file open whose name was ``path``, on the same file system, and is none any more.
+
+    Those that may not be looked into are passed over.
+    """
+    folder, name = os.path.split(path)
+    removed = os.path.join(os.path.realpath(folder), name) + _REMOVED
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if pid != str(os.getpid()) and _is_master(pid) and _has_open_removed(pid, removed, device):
+            yield pid
+
+
+def _is_master(pid: str) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as cmdline:
+        return cmdline.read(len(_MASTER_TITLE)) == _MASTER_TITLE
+    return False
+
+
+def _has_open_removed(pid: str, removed: str, device: int) -> bool:
+    links: list[str] = []
+    with contextlib.suppress(OSError):
+        links = os.listdir(f"/proc/{pid}/fd")
+    for link in links:
+        with contextlib.suppress(OSError):  # closed by now
+            link = f"/proc/{pid}/fd/{link}"
+            if os.readlink(link) == removed and os.stat(link).st_dev == device:
+                return True
+    return False

@@ -12,7 +12,7 @@ from rpccluster import system
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import Accept, Asked, Counted, DonorGone
+from rpccluster.ipc.messages import Accept, Asked, Counted, DonorGone, Listen
 from rpccluster.ipc.messages import Retire as RetireOrder
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.reserve import Reserve
@@ -36,6 +36,7 @@ from rpccluster.master.roster import MOST_ROWS, Roster
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.succession import Heir, Stage, Succession
 from rpccluster.master.upgrade import CommandLine, Inheritance, Upgrade, begin_upgrade
+from rpccluster.master.upkeep import Upkeep
 from rpccluster.master.watch import KILL_SLACK_SECONDS, Watch
 from rpccluster.master.worker_handle import HUNG, WorkerState
 from rpccluster.master.worker_news import WorkerNews
@@ -88,6 +89,7 @@ class Supervisor:
             self._take_back,
         )
         self._heir = self._make_heir(inheritance) if inheritance else None
+        self._upkeep = Upkeep(cluster, self._holdings, self._listen_anew, lambda: self._succession.is_under_way)
         self._commands = Commands(
             operating_system,
             cluster,
@@ -97,10 +99,16 @@ class Supervisor:
             self._start_heir,
             self._begin_to_stop,
             self._reserve,
+            self._upkeep.look,
         )
         self._operations = Operations(operating_system, cluster, self._commands)
         self._watch = Watch(cluster, self._now())
         self._exit_code: int | None = None
+
+    def _listen_anew(self, listener: Listener) -> None:
+        """A Unix path has a new socket: the workers that there are accept at it, too."""
+        for worker in self._cluster.workers:
+            self._roster.say(worker, Listen(), [listener.socket.fileno()])
 
     def _make_roster(self, entry: WorkerEntry, first_serial: int) -> Roster:
         return Roster(
@@ -149,6 +157,7 @@ class Supervisor:
         attempt("do what is due", self._act)
         attempt("complete a reload", self._reloading.note_progress)
         attempt("serve the control socket", self._holdings.turn)
+        attempt("look after paths", self._upkeep.turn, self._now())
         attempt("write the log", self._cluster.logs.flush)
         attempt("answer a command", self._operations.answer_what_is_done)
         attempt("notify systemd", self._notices.turn)

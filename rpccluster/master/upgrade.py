@@ -87,16 +87,21 @@ class Inheritance:
 def _parse(told: dict[str, Any]) -> Inheritance:
     channel = Channel(socket.socket(fileno=told["channel"]))
     inheritance = Inheritance(channel, told["generation"], told["first_serial"], told.get("protocol", 1))
+    marks = told.get("marks", {})  # an older master told none
     for text, descriptor in told["listeners"]:
-        inheritance.listeners.append(Listener.inherited(parse_address(text), descriptor))
+        inheritance.listeners.append(_inherited(text, descriptor, marks))
     if told["control"]:
-        text, descriptor = told["control"]
-        inheritance.control = Listener.inherited(parse_address(text), descriptor)
+        inheritance.control = _inherited(told["control"][0], told["control"][1], marks)
     if told["pidfile"]:
         inheritance.pidfile = Pidfile(*told["pidfile"])
     for descriptor in (told["channel"], *([inheritance.pidfile.descriptor] if inheritance.pidfile else ())):
         os.set_inheritable(descriptor, False)
     return inheritance
+
+
+def _inherited(text: str, descriptor: int, marks: dict[str, list[int]]) -> Listener:
+    mark = marks.get(text)
+    return Listener.inherited(parse_address(text), descriptor, (mark[0], mark[1]) if mark else None)
 
 
 def begin_upgrade(
@@ -122,6 +127,7 @@ def begin_upgrade(
         "listeners": [(str(listener.wanted), listener.socket.fileno()) for listener in listeners],
         "control": (str(control.wanted), control.socket.fileno()) if control else None,
         "pidfile": (pidfile.path, pidfile.descriptor) if pidfile else None,
+        "marks": {str(each.wanted): each.mark for each in (*listeners, *([control] if control else []))},
     }
     try:
         pid = system.fork()

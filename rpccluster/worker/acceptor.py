@@ -10,7 +10,6 @@ import _socket
 import contextlib
 import enum
 import errno
-import fcntl
 import logging
 import os
 import socket
@@ -23,9 +22,10 @@ from gevent.monkey import get_original
 from rpccluster.address import TCPAddress
 from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, RowState, Scoreboard, is_full
 from rpccluster.log import logger
+from rpccluster.worker.accept_lock import AcceptLock
 from rpccluster.worker.limits import Limits
 
-__all__ = ["AcceptLock", "Acceptor", "Turn", "Verdict"]
+__all__ = ["Acceptor", "Turn", "Verdict"]
 
 PAUSE_SECONDS = 0.001  # between two looks while it is another's turn
 PATIENCE_SECONDS = 0.008  # how long connections may wait for the one whose turn it is
@@ -46,6 +46,7 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _READ = 1
 _close = get_original("os", "close")  # at once: gevent's own waits for the loop
+_PlainSocket = get_original("socket", "socket")
 
 
 class Verdict(enum.Enum):
@@ -143,35 +144,6 @@ class Turn:
         return self._cells[start + _HEARTBEAT], self._cells[start + _WAKEUPS]
 
 
-class AcceptLock:
-    """A POSIX lock among the workers; the kernel drops it when its holder dies."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._has_failed = False
-
-    @contextlib.contextmanager
-    def tried(self) -> Iterator[bool]:
-        """Hold the lock if it is free right now; tells whether it was.
-
-        A lock that cannot be had at all is told once and done without: it is for balance alone.
-        """
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: another has it, fcntl(2)
-            yield False
-        except OSError as error:
-            if not self._has_failed:
-                logger.error("Accepting without the accept lock: %s", error)
-            self._has_failed = True
-            yield True
-        else:
-            try:
-                yield True
-            finally:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
-
-
 class Acceptor:
     """Watches the listeners and hands accepted sockets to ``serve(socket, peer)``."""
 
@@ -185,7 +157,8 @@ class Acceptor:
         lock: AcceptLock | None,
         limits: Limits,
     ) -> None:
-        self._listeners = listeners
+        self._loop = loop
+        self._listeners = listeners  # the assignment's own list: whoever is forked closes what is in it
         self._serve = serve
         self._scoreboard = scoreboard
         self._row = scoreboard.row(row_number)
@@ -199,18 +172,32 @@ class Acceptor:
         self._pause = loop.timer(0.0, PAUSE_SECONDS)
         self._rest = loop.timer(0.0, REST_SECONDS)
         self._is_stopped = True
+        self._has_ended = False
 
     def start(self) -> None:
         """Accept from now on."""
         self._is_stopped = False
         self._watch()
 
+    def add(self, descriptors: list[int]) -> None:
+        """Accept at these listeners, too, unless this worker has stopped for good."""
+        for descriptor in descriptors:
+            if self._has_ended:
+                _close(descriptor)
+                continue
+            listener = _PlainSocket(fileno=descriptor)
+            listener.setblocking(False)
+            self._listeners.append(listener)
+            self._watchers.append(self._loop.io(descriptor, _READ))
+            if not self._is_stopped:
+                self._watchers[-1].start(self._on_readable, listener)
+
     def stop(self, *, drain: bool = False) -> None:
         """Accept nothing more and close this process's copies of the listeners.
 
         With ``drain`` take what waits first: closing the last copy would reset it.
         """
-        self._is_stopped = True
+        self._is_stopped = self._has_ended = True
         for listener in self._listeners if drain else ():
             for _ in range(MOST_DRAINED):
                 if self._turn.has_all_connections() or not self._accept(listener):

@@ -20,13 +20,14 @@ from gevent.monkey import get_original
 
 from rpccluster import system
 from rpccluster.ipc.assignment import Assignment
-from rpccluster.ipc.messages import Accept, Message, Ready, ReopenLogs, Retire, WantsToRetire
+from rpccluster.ipc.messages import Accept, Listen, Message, Ready, ReopenLogs, Retire, WantsToRetire
 from rpccluster.ipc.scoreboard import Cell, RowState
 from rpccluster.log import logger
 from rpccluster.protocol.outline import Bounds
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
-from rpccluster.worker.acceptor import AcceptLock, Acceptor
+from rpccluster.worker.accept_lock import AcceptLock
+from rpccluster.worker.acceptor import Acceptor
 from rpccluster.worker.access_log import logged
 from rpccluster.worker.connection_context import ConnectionOptions
 from rpccluster.worker.connections import Connections
@@ -232,6 +233,8 @@ class Server:
             self._retire(message)
         elif isinstance(message, ReopenLogs):
             self._assignment.logs.take(descriptors)
+        elif isinstance(message, Listen):
+            self._acceptor.add(descriptors)
         else:
             self._handover.obey(message)
 

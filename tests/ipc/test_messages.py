@@ -21,6 +21,7 @@ from rpccluster.ipc.messages import (
     DonorGone,
     Give,
     Go,
+    Listen,
     Message,
     Ready,
     Refused,
@@ -64,6 +65,7 @@ EVERY = [
     DonorGone(10, False),
     DonorGone(11, True),
     DonorGone(11, False, 12),
+    Listen(),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import signal
@@ -174,3 +176,62 @@ def test_a_place_where_no_file_can_be_is_named(tmp_path: Path) -> None:
     for path in (str(tmp_path), str(tmp_path / "file" / "x.pid")):
         with pytest.raises(StartError, match=f"^cannot open the pidfile {re.escape(path)}: "):
             Pidfile.acquire(path)
+
+
+def test_a_lock_that_cannot_be_had_is_not_called_taken(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks: the system's reason is told at once."""
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StartError, match=r"cannot lock the pidfile .*: No locks available"):
+        Pidfile.acquire(path)
+
+
+def test_a_removed_one_is_made_again(path: str) -> None:
+    """Under the same descriptor, locked; the folder, too."""
+    pidfile = Pidfile.acquire(path)
+    descriptor = pidfile.descriptor
+    assert pidfile.is_there()
+    os.unlink(path)
+    os.rmdir(os.path.dirname(path))
+    assert not pidfile.is_there()
+    pidfile.make_again(4711)
+    assert pidfile.is_there()
+    assert (pidfile.descriptor, Path(path).read_text()) == (descriptor, "4711\n")
+    assert not os.get_inheritable(descriptor)
+    other = os.open(path, os.O_RDWR)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+    pidfile.close()
+
+
+def test_one_that_another_has_locked_by_now_is_left_to_it(path: str) -> None:
+    """The other's pid is told, its file is not touched, and what we had stays ours."""
+    pidfile = Pidfile.acquire(path)
+    os.unlink(path)
+    other = Pidfile.acquire(path)
+    other.write(4711)
+    with pytest.raises(StartError, match="the process 4711 has locked"):
+        pidfile.make_again(1)
+    assert Path(path).read_text() == "4711\n"
+    other.close()
+    pidfile.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+def test_root_follows_no_link_to_it(path: str, tmp_path: Path) -> None:
+    """Nor does it take a stranger's file."""
+    os.makedirs(os.path.dirname(path))
+    (tmp_path / "secret").write_text("root's\n")
+    os.symlink(tmp_path / "secret", path)
+    with pytest.raises(StartError, match="symbolic link"):
+        Pidfile.acquire(path)
+    os.unlink(path)
+    Path(path).write_text("")
+    os.chown(path, 4711, 4711)
+    with pytest.raises(StartError, match="found the owner 4711, expected 0"):
+        Pidfile.acquire(path)
+    assert (tmp_path / "secret").read_text() == "root's\n"

@@ -14,7 +14,8 @@ import pytest
 from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.testing import wait_until
-from rpccluster.worker.acceptor import PAUSE_SECONDS, REST_SECONDS, AcceptLock, Acceptor
+from rpccluster.worker.accept_lock import AcceptLock
+from rpccluster.worker.acceptor import PAUSE_SECONDS, REST_SECONDS, Acceptor
 from rpccluster.worker.limits import Limits
 
 
@@ -140,6 +141,23 @@ def lock_held_by_another(file):
         os.waitpid(pid, 0)
         os.close(read_end)
         os.close(write_end)
+
+
+def test_a_listener_that_is_added(rig) -> None:
+    """Its path was made anew: it is watched as the others are, and closed with them; one that comes late is closed."""
+    made = rig(0)
+    added = socket.create_server(("127.0.0.1", 0))
+    made.acceptor.add([os.dup(added.fileno())])
+    made.address = added.getsockname()
+    made.sent.append(socket.create_connection(made.address))
+    select.select([added], [], [], 5)
+    made.loop.ios[-1].fire()
+    assert len(made.served) == 1
+    made.acceptor.stop()
+    before = os.listdir("/proc/self/fd")
+    made.acceptor.add([os.dup(added.fileno())])
+    assert os.listdir("/proc/self/fd") == before
+    added.close()
 
 
 def test_a_lock_that_cannot_be_had_is_done_without(caplog: pytest.LogCaptureFixture) -> None:

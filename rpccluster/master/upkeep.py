@@ -1,0 +1,84 @@
+"""What was swept away comes back: the paths of Unix sockets and the pidfile. Runs in the master.
+
+Whoever cleans a folder takes no connection away, but nobody can come any more, and a second start finds nothing that
+says that we run. So a look is taken now and then, and before a reload and an upgrade.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+from rpccluster.config.schema import Options
+from rpccluster.errors import StartError
+from rpccluster.log import logger
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.holdings import Holdings
+from rpccluster.master.listeners import Listener, bind_again
+from rpccluster.master.policy import Phase
+from rpccluster.privileges import identity_of
+
+__all__ = ["LOOK_SECONDS", "Upkeep"]
+
+LOOK_SECONDS = 1.0
+
+
+class Upkeep:
+    """The looks of one master."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        holdings: Holdings,
+        on_bound: Callable[[Listener], None],
+        is_changing: Callable[[], bool],
+    ) -> None:
+        """``on_bound`` is given each of the service's listeners that has a new socket; while ``is_changing`` an heir
+        has copies of all, which are not to be replaced under its hands."""
+        self._cluster = cluster
+        self._holdings = holdings
+        self._on_bound = on_bound
+        self._is_changing = is_changing
+        self._looked_at = 0.0
+        self._told: dict[str, str] = {}  # what could not be had again, and why
+
+    def turn(self, now: float) -> None:
+        """Called after every turn of the loop."""
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self.look()
+
+    def look(self) -> None:
+        """See that everything is there, and make anew what is not."""
+        if self._cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or self._is_changing():
+            return
+        options = self._cluster.options
+        for listener in self._cluster.listeners:
+            if listener.is_there():
+                continue
+            if self._restore(str(listener.wanted), partial(_bind_again, listener, options)):
+                self._on_bound(listener)
+        control, pidfile = self._holdings.control, self._holdings.pidfile
+        if control is not None and not control.is_there():
+            self._restore(f"the control socket {options.control_socket}", self._holdings.bind_control_again)
+        if pidfile is not None and not pidfile.is_there():
+            self._restore(f"the pidfile {pidfile.path}", partial(pidfile.make_again, os.getpid()))
+
+    def _restore(self, what: str, make: Callable[[], None]) -> bool:
+        """Returns whether ``what`` is there again; a reason is told once."""
+        try:
+            make()
+        except (OSError, StartError) as error:
+            reason = str(error)
+            if self._told.get(what) != reason:
+                logger.error("Somebody has removed %s, and it cannot be had again: %s", what, reason)
+            self._told[what] = reason
+            return False
+        self._told.pop(what, None)
+        logger.warning("Somebody had removed %s: it is there again", what)
+        return True
+
+
+def _bind_again(listener: Listener, options: Options) -> None:
+    bind_again(listener, options, identity_of(options.user, options.group))
