@@ -24,7 +24,7 @@ from rpccluster.master.signals import SignalInbox
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.master.upgrade import CommandLine, Inheritance
 from rpccluster.own_code import OwnCode
-from rpccluster.privileges import identity_of
+from rpccluster.privileges import identity_of, tell_private_folder
 
 __all__ = ["serve"]
 
@@ -93,6 +93,8 @@ def _make_supervisor(
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()
     logger.info("Starting rpccluster with pid: %d", os.getpid())
+    options = configuration.options
+    tell_private_folder(identity_of(options.user, options.group))
     if logs.is_file and inheritance is None:
         addresses = ", ".join(str(listener.actual) for listener in listeners)
         say(f"rpccluster: listening at {addresses}, logging to {logs.log_path}")

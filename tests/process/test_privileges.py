@@ -33,6 +33,9 @@ class Who:
 
     def folder(self):
         return os.getcwd()
+
+    def environment(self):
+        return {name: os.environ.get(name) for name in ("HOME", "USER", "LOGNAME")}
 """
 
 
@@ -182,3 +185,51 @@ def test_umask_and_folder_follow_a_reload(start, folder):
     running.signal(signal.SIGUSR1)
     wait_until((folder / "it.log").exists)
     assert stat.S_IMODE((folder / "it.log").stat().st_mode) == 0o600
+
+
+def test_the_environment_is_the_accounts(start, folder, nobody, monkeypatch):
+    """Home and name, also of a number that is nobody's; a TMPDIR that is root's alone is told."""
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    monkeypatch.setenv("TMPDIR", str(private))
+    for name in ("HOME", "USER", "LOGNAME"):
+        monkeypatch.setenv(name, "root's")
+    running = start()
+    with running.client() as client:
+        told = {"HOME": nobody.pw_dir, "USER": "nobody", "LOGNAME": "nobody"}
+        assert client.call("environment") == told
+    text = f"[WARNING] TMPDIR is {private}, where nobody, the user of the workers, can make no file"
+    assert text in (folder / "it.log").read_text()
+    running.signal(signal.SIGTERM)
+    running.wait()
+    (folder / "it.log").unlink()
+    private.chmod(0o777)
+    running = start(user="12345", group="23456")
+    with running.client() as client:
+        assert client.call("environment") == {"HOME": "/", "USER": "12345", "LOGNAME": "12345"}
+    assert "TMPDIR" not in (folder / "it.log").read_text()
+
+
+def test_nothing_of_roots_changes_hands(start, folder, nobody):
+    """A log, a pidfile and a socket in a folder of the account's, which puts links there, at the start or later."""
+    own = folder / "own"
+    own.mkdir()
+    os.chown(own, nobody.pw_uid, nobody.pw_gid)
+    secret = folder / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    running = start(unix_socket=own / "it.sock", pidfile=own / "it.pid", log_file=own / "it.log")
+    assert (own / "it.pid").stat().st_uid == 0
+    assert (own / "it.sock").stat().st_uid == (own / "it.log").stat().st_uid == nobody.pw_uid
+    for name in ("it.sock", "it.pid", "it.log"):
+        (own / name).unlink()
+        (own / name).symlink_to(secret)
+    running.signal(signal.SIGUSR1)
+    running.write_config(unix_socket_mode="0666")
+    running.run("reload")
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
+    found = secret.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode), secret.read_text()) == (0, 0, 0o600, "root's")
+    for name in ("it.sock", "it.pid", "it.log"):
+        assert (own / name).is_symlink()
