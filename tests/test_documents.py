@@ -25,6 +25,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "rpccluster"
 README = CHECKOUT / "README.md"
 INTERNALS = CHECKOUT / "docs" / "internals.md"
+OPERATIONS = CHECKOUT / "docs" / "operations.md"
 SECURITY = CHECKOUT / "SECURITY.md"
 DOCUMENTS = sorted([README, SECURITY, CHECKOUT / "CHANGELOG.md", *(CHECKOUT / "docs").glob("*.md")])
 HOSTS = {"github.com", "gunicorn.org", "keepachangelog.com", "semver.org"}
@@ -214,3 +215,14 @@ def test_the_messages_are_those_of_the_channels():
     """Every kind, with its fields."""
     told = [names(row["message"])[0] for row in table(INTERNALS, "message", "way")]
     assert told == [f"{kind.__name__}({', '.join(kind._fields)})" for kind in messages._KINDS]
+
+
+def test_every_row_of_operations_has_its_test():
+    """A file that is linked, and in it the test that is named; or it was tried by hand."""
+    rows = table(OPERATIONS, "what", "goes away or changes", "what happens")
+    assert len(rows) > 30
+    for row in rows:
+        files = re.findall(r"\]\(\.\./([^)]+)\)", row["held by"])
+        assert files or row["held by"] == "by hand", row
+        for name in names(row["held by"]):
+            assert f"def {name}(" in (CHECKOUT / files[0]).read_text(), name

@@ -65,6 +65,10 @@ class Pidfile:
         except OSError:
             return False
 
+    def names(self, pid: int) -> bool:
+        """Whether ``pid`` stands in it, and nobody has written anything else there."""
+        return os.pread(self.descriptor, 32, 0) == b"%d\n" % pid
+
     def make_again(self, pid: int) -> None:
         """Make, lock and write it anew where it was. Raises `StartError`, and goes on with what it has."""
         descriptor = _open(self.path)

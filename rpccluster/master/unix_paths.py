@@ -22,8 +22,6 @@ __all__ = ["Mark", "bind_unix", "mark_at", "set_mode", "unlink_ours"]
 #: Device and inode of a socket's path.
 Mark = tuple[int, int]
 
-_PROBE_SECONDS = 1.0
-
 
 def mark_at(path: str) -> Mark | None:
     """The mark of the socket at ``path``, None if there is none."""
@@ -92,9 +90,11 @@ def _clear_stale(path: str, owner: Identity | None) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         raise OSError(errno.EEXIST, "there is a file that is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(_PROBE_SECONDS)
+        probe.setblocking(False)  # then it is decided at once: a backlog that is full is EAGAIN, unix(7)
         try:
             probe.connect(path)
+        except BlockingIOError:
+            pass
         except ConnectionRefusedError:
             check_owner(found, path, (owner.uid, owner.gid) if owner else None)
             unlink_ours(path, (found.st_dev, found.st_ino))

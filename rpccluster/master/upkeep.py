@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 
 from rpccluster.config.schema import Options
 from rpccluster.errors import StartError
@@ -22,6 +23,7 @@ from rpccluster.privileges import identity_of
 __all__ = ["LOOK_SECONDS", "Upkeep"]
 
 LOOK_SECONDS = 1.0
+RETRY_SECONDS = 3.0  # another may answer there: each try is a connection to it
 
 
 class Upkeep:
@@ -41,7 +43,7 @@ class Upkeep:
         self._on_bound = on_bound
         self._is_changing = is_changing
         self._looked_at = 0.0
-        self._told: dict[str, str] = {}  # what could not be had again, and why
+        self._failed: dict[str, tuple[str, float]] = {}  # what could not be had again: why, and when to try next
 
     def turn(self, now: float) -> None:
         """Called after every turn of the loop."""
@@ -59,24 +61,35 @@ class Upkeep:
                 continue
             if self._restore(str(listener.wanted), partial(_bind_again, listener, options)):
                 self._on_bound(listener)
-        control, pidfile = self._holdings.control, self._holdings.pidfile
+        control = self._holdings.control
         if control is not None and not control.is_there():
             self._restore(f"the control socket {options.control_socket}", self._holdings.bind_control_again)
-        if pidfile is not None and not pidfile.is_there():
-            self._restore(f"the pidfile {pidfile.path}", partial(pidfile.make_again, os.getpid()))
+        self._look_at_pidfile()
 
-    def _restore(self, what: str, make: Callable[[], None]) -> bool:
-        """Returns whether ``what`` is there again; a reason is told once."""
+    def _look_at_pidfile(self) -> None:
+        pidfile, pid = self._holdings.pidfile, os.getpid()
+        if pidfile is None:
+            return
+        if not pidfile.is_there():
+            self._restore(f"the pidfile {pidfile.path}", partial(pidfile.make_again, pid))
+        elif pidfile.is_single and not pidfile.names(pid):
+            self._restore(f"the pidfile {pidfile.path}", partial(pidfile.write, pid), "changed")
+
+    def _restore(self, what: str, make: Callable[[], None], happened: str = "removed") -> bool:
+        """Returns whether ``what`` is as it was; a reason is told once."""
+        told, try_at = self._failed.get(what, ("", 0.0))
+        if monotonic() < try_at:
+            return False
         try:
             make()
         except (OSError, StartError) as error:
             reason = str(error)
-            if self._told.get(what) != reason:
-                logger.error("Somebody has removed %s, and it cannot be had again: %s", what, reason)
-            self._told[what] = reason
+            if reason != told:
+                logger.error("Somebody has %s %s, and it cannot be had again: %s", happened, what, reason)
+            self._failed[what] = reason, monotonic() + RETRY_SECONDS
             return False
-        self._told.pop(what, None)
-        logger.warning("Somebody had removed %s: it is there again", what)
+        self._failed.pop(what, None)
+        logger.warning("Somebody had %s %s: it is there again", happened, what)
         return True
 
 

@@ -93,3 +93,14 @@ def test_a_bind_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         bind_unix(str(tmp_path / "x"), 0o600, NOBODY)
     assert os.listdir(tmp_path) == []
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_who_does_not_accept_is_there_all_the_same(tmp_path: Path) -> None:
+    """A backlog that is full: that is not waited for."""
+    path = str(tmp_path / "x")
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as caller:
+        busy.bind(path)
+        busy.listen(0)
+        caller.connect(path)
+        with pytest.raises(OSError, match="in use"):
+            bind_unix(path, 0o600, None)
