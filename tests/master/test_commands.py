@@ -26,7 +26,9 @@ class Rig:
         reserve: Any = SimpleNamespace(lent=contextlib.nullcontext)
         nothing: Any = None
         system: Any = SimpleNamespace(has_terminal=lambda: False)
-        self.commands = Commands(system, self.cluster, nothing, reloading, self.succession, nothing, nothing, reserve)
+        self.commands = Commands(
+            system, self.cluster, nothing, reloading, self.succession, nothing, nothing, reserve, look=lambda: None
+        )
 
     def gets(self, *signums: int) -> list[Asked]:
         for signum in signums:
