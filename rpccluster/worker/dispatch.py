@@ -5,13 +5,16 @@ A service's methods are collected once, at boot: a call costs one look-up in a d
 
 from __future__ import annotations
 
+import functools
 import inspect
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
 
 from rpccluster.errors import ServiceUnfit
 from rpccluster.failure import error_text, message_of
+from rpccluster.log import escaped, logger
 from rpccluster.service import RPCMark, Service
 
 __all__ = ["Method", "Registry", "ResultTooLarge", "error_text", "is_misfit", "message_of", "not_found_text"]
@@ -40,8 +43,15 @@ class Method:
         """Its parameters as a person would read them; ``(...)`` where Python does not know."""
         try:
             return str(inspect.signature(self.plain))
-        except (TypeError, ValueError):
+        except Exception:  # Python knows none, or it is made up
             return "(...)"
+
+    def doc(self) -> str:
+        """Its docstring; empty if there is none."""
+        try:
+            return inspect.getdoc(self.plain) or ""
+        except Exception:
+            return ""
 
 
 class Registry:
@@ -74,15 +84,13 @@ class Registry:
 
     def discover(self) -> dict[str, dict[str, str]]:
         """Tell all methods: name to ``{"signature": …, "doc": …}``."""
-        return {
-            method.name: {"signature": method.signature(), "doc": inspect.getdoc(method.plain) or ""}
-            for method in self.methods.values()
-        }
+        return {method.name: {"signature": method.signature(), "doc": method.doc()} for method in self.methods.values()}
 
     def _add(self, name: str, function: Callable[..., Any], plain: Callable[..., Any]) -> None:
+        name = str.__str__(name)  # a mark's may be of a subclass, whose own comparisons the hot path would run
         if name in self.methods:
             raise ServiceUnfit(f"found two methods named {name!r}, expected each name once")
-        if inspect.iscoroutinefunction(plain):
+        if _is_coroutine_function(plain):
             raise ServiceUnfit(f"found the coroutine method {name!r}, expected a plain one: gevent makes it concurrent")
         number = len(self.methods) + 1
         self.methods[name] = Method(name, number, function, plain)
@@ -92,14 +100,68 @@ class Registry:
 
 def _public_callables(service: object) -> Iterator[tuple[str, Callable[..., Any], RPCMark]]:
     hidden = set(dir(Service))
-    for name in dir(service):
-        if name.startswith("_") or name in hidden:
-            continue
-        if isinstance(inspect.getattr_static(service, name, None), property):
-            continue  # looking would run it
-        function = getattr(service, name)
-        if callable(function) and not inspect.isclass(function):
-            yield name, function, getattr(function, "__rpc__", RPCMark(None, None))
+    for name in _names_of(service):
+        if not name.startswith("_") and name not in hidden:
+            function = _look_at(service, name)
+            if callable(function) and not issubclass(type(function), type):
+                yield name, function, _mark_of(function)
+
+
+def _names_of(service: object) -> list[str]:
+    try:
+        return [str.__str__(name) for name in dir(service) if issubclass(type(name), str)]
+    except BaseException as error:  # a `__dir__` may do anything
+        raise ServiceUnfit(f"cannot list the attributes of {type(service).__name__}: {error_text(error)}") from error
+
+
+def _look_at(service: object, name: str) -> Any:
+    """The attribute; None for one that looking would compute, or that cannot be had: it is told and left out."""
+    try:
+        found = inspect.getattr_static(service, name, None)
+        if not _is_computed(found):
+            return getattr(service, name)
+    except BaseException as error:  # a `__getattr__` may do anything, too
+        logger.warning("Leaving out the attribute %s of the service: %s", escaped(name), escaped(error_text(error)))
+        return None
+    if not isinstance(found, (property, functools.cached_property)):
+        kind = escaped(type(found).__name__)
+        logger.warning(
+            "Leaving out the attribute %s of the service: looking would compute it (%s)", escaped(name), kind
+        )
+    return None
+
+
+def _is_computed(found: object) -> bool:
+    """Whether ``found``, as it stands in the class, is asked for a value at each look, and is none of Python's methods
+    or something that is called itself."""
+    if isinstance(found, classmethod):
+        return _is_computed(found.__func__)
+    if inspect.getattr_static(type(found), "__get__", None) is None or isinstance(found, _METHODS):
+        return False
+    return not callable(found)
+
+
+_METHODS = (
+    staticmethod,
+    functools.partialmethod,
+    functools.singledispatchmethod,
+    types.MemberDescriptorType,  # of a name in `__slots__`
+)
+
+
+def _mark_of(function: Callable[..., Any]) -> RPCMark:
+    try:
+        mark = getattr(function, "__rpc__", None)
+    except Exception:
+        mark = None
+    return mark if type(mark) is RPCMark else RPCMark(None, None)
+
+
+def _is_coroutine_function(function: Callable[..., Any]) -> bool:
+    try:
+        return inspect.iscoroutinefunction(function)
+    except Exception:
+        return False
 
 
 def not_found_text(name: object) -> str:

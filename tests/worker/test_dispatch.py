@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import types
 from typing import Any, Callable
@@ -123,6 +124,149 @@ def test_an_object_that_makes_up_its_names_may_serve() -> None:
     found = registry(Proxy())
     assert found.names == ["go", *RESERVED]
     assert found.table["go"]() == "went"
+
+
+class Computed:
+    """A descriptor as some libraries have them: each look runs code."""
+
+    def __get__(self, obj: Any, kind: Any = None) -> Any:
+        LOOKED.append("computed")
+        return lambda: 1
+
+
+class Wrapper:
+    """A decorator that is an object, as wrapt's are."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __get__(self, obj: Any, kind: Any = None) -> Any:
+        return functools.partial(self.function, obj)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+class Anything:
+    """Has every attribute, and can be called."""
+
+    def __getattr__(self, name: str) -> Any:
+        LOOKED.append(name)
+        return Anything()
+
+    def __call__(self) -> int:
+        return 7
+
+
+LOOKED: list[str] = []
+
+
+class Looked:
+    """Attributes that do something when they are looked at."""
+
+    anything = Anything()
+    computed = Computed()
+
+    def __init__(self) -> None:
+        self.slot = 5
+
+    @property
+    def a_property(self) -> Any:
+        raise SystemExit
+
+    @functools.cached_property
+    def cached(self) -> Any:
+        LOOKED.append("cached")
+        return lambda: 1
+
+    @Wrapper
+    def wrapped(self) -> str:
+        return "wrapped"
+
+    @functools.lru_cache  # noqa: B019
+    def kept(self) -> str:
+        return "kept"
+
+    @functools.singledispatchmethod
+    def by_kind(self, value: Any) -> str:
+        return "by kind"
+
+    half = functools.partialmethod(wrapped.function, 1)  # type: ignore[attr-defined]
+
+
+Looked.of_class_property = classmethod(property(lambda cls: LOOKED.append("class property")))  # type: ignore[attr-defined]
+
+
+def test_looking_has_no_effects(caplog: pytest.LogCaptureFixture) -> None:
+    """What would be computed is left out, and told unless that is plain; what is a method in some way is one."""
+    LOOKED.clear()
+    found = registry(Looked())
+    assert found.names == ["anything", "by_kind", "half", "kept", "wrapped", *RESERVED]
+    assert [name for name in LOOKED if not name.startswith("__")] == []
+    assert [found.table[name]() for name in ("anything", "kept", "wrapped")] == [7, "kept", "wrapped"]
+    assert found.table["by_kind"](1) == "by kind"
+    assert [record.getMessage() for record in caplog.records] == [
+        "Leaving out the attribute computed of the service: looking would compute it (Computed)",
+        "Leaving out the attribute of_class_property of the service: looking would compute it (classmethod)",
+    ]
+
+
+def test_one_odd_attribute_is_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    """And keeps no worker from starting."""
+
+    class Proxy:
+        def __dir__(self) -> list[Any]:
+            return ["go", "odd"]
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "go":
+                return lambda: "went"
+            raise SystemExit(f"{name} is not there")
+
+    assert registry(Proxy()).names == ["go", *RESERVED]
+    assert caplog.messages == ["Leaving out the attribute odd of the service: SystemExit: odd is not there"]
+
+
+def test_what_cannot_be_listed_cannot_serve() -> None:
+    """A fault of the service, at a check as at a start."""
+
+    class Unlisted:
+        def __dir__(self) -> list[str]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(ServiceUnfit, match="cannot list the attributes of Unlisted: KeyboardInterrupt"):
+        registry(Unlisted())
+
+
+def test_names_are_plain_strings() -> None:
+    """Also those of an enumeration: a look-up runs none of their own code."""
+
+    class Names(str, enum.Enum):
+        COUNT = "count"
+
+    class Service:
+        @rpc(name=Names.COUNT)
+        def method(self) -> int:
+            return 3
+
+    found = registry(Service())
+    assert found.table["count"]() == 3
+    assert all(type(name) is str for name in (*found.table, *found.numbers, *found.names))
+
+
+def test_discover_survives_odd_methods() -> None:
+    """One that raises when it is asked for its signature or docstring."""
+
+    class Odd:
+        __signature__ = property(lambda self: 1 / 0)
+        __doc__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
+
+        def __call__(self) -> None: ...
+
+    class Service:
+        odd = Odd()
+
+    assert registry(Service()).discover()["odd"] == {"signature": "(...)", "doc": ""}
 
 
 def test_a_dotted_name_is_a_name_and_no_walk() -> None:
