@@ -28,10 +28,10 @@ class OwnHandler(logging.Handler):
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        is_wanted = record.name != OWN_NAME and bool(self.filter(record))
-        if is_wanted:
-            self.emit(record)
-        return is_wanted
+        kept: Any = record.name != OWN_NAME and self.filter(record)
+        if kept:
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)  # a filter may put another in its place
+        return bool(kept)
 
 
 class OwnLogger(logging.Logger):

@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from rpccluster.log import escaped
 from rpccluster.outlet import Outlet
+from rpccluster.worker.caller import Call
 from rpccluster.worker.dispatch import error_text
 from rpccluster.worker.runner import present_call
 
@@ -21,7 +22,7 @@ def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
     """``function`` with a line for each call, to ``outlet``."""
 
     def observed(*params: Any) -> Any:
-        began = time.monotonic()
+        began, call = time.monotonic(), present_call()  # now: at its end it may have been answered already
         outcome = "ok"
         try:
             return function(*params)
@@ -29,15 +30,13 @@ def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
             outcome = escaped(error_text(error))
             raise
         finally:
-            _write(outlet, time.monotonic() - began, outcome)
+            if call is not None:
+                _write(outlet, call, time.monotonic() - began, outcome)
 
     return observed
 
 
-def _write(outlet: Outlet, seconds: float, outcome: str) -> None:
-    call = present_call()
-    if call is None:
-        return
+def _write(outlet: Outlet, call: Call, seconds: float, outcome: str) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
     line = f"[{stamp}] [{os.getpid()}] {call[0].peer} {escaped(str(call[1][-2]))} {seconds * 1000:.3f}ms {outcome}\n"
     outlet.write(line.encode("utf-8", "backslashreplace"))

@@ -74,6 +74,48 @@ def test_a_call_is_given_up_and_its_connection_goes_on(cluster):
     assert "Killing worker" not in running.log_text()
 
 
+STUBBORN = """
+import time
+
+class Stubborn:
+    def never_mind(self):
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+
+    def clean_up(self):
+        try:
+            time.sleep(60)
+        finally:
+            time.sleep(0.3)
+            with open("cleaned", "w"):
+                pass
+"""
+
+
+def test_whoever_goes_on_in_spite_of_it_holds_up_no_stop(make_cluster):
+    """A second later its caller is answered, and the worker ends by itself; others have had their time to clean up."""
+    running = make_cluster(
+        service="stubborn:Stubborn", number_workers=1, graceful_timeout=0.3, access_log="access.log", chdir="."
+    )
+    running.write_module("stubborn", STUBBORN)
+    running.start()
+    with Caller(running) as caller:
+        caller.send(1, "never_mind")
+        caller.send(2, "clean_up")
+        _wait_worker(running, active_calls=2)
+        running.signal(signal.SIGTERM)
+        assert sorted([caller.reply(), caller.reply()]) == [[1, 1, WORDS, None], [1, 2, WORDS, None]]
+    assert running.wait() == 0
+    assert (running.folder / "cleaned").exists()
+    text = running.log_text()
+    assert "Method never_mind goes on in spite of that; whatever comes of it is dropped" in text
+    assert "Worker exiting" in text
+    assert "Killing" not in text
+
+
 def test_calls_that_wait_are_not_given_up_with_those_that_run(cluster):
     """They have not begun: they go with their connection, and the new worker answers them, without waiting."""
     running = cluster(number_workers=1, graceful_timeout=1, max_greenlets=1)
