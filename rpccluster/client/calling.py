@@ -17,6 +17,7 @@ from rpccluster.client.batch import Batch
 from rpccluster.client.calls import Call
 from rpccluster.client.connection import Connection
 from rpccluster.client.future import CallFuture, Resender
+from rpccluster.client.hubs import this_hub
 from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.proxy import Proxy
 from rpccluster.errors import ConnectFailed, ConnectionLost
@@ -37,7 +38,7 @@ class Calling(abc.ABC):
         self._seconds = math.inf if timeout is None else timeout
         self._is_closed = False
         self._bounds = bounds
-        self._resender = Resender()
+        self._resenders: dict[Any, Resender] = {}  # by hub
 
     def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
         """Call ``method`` and return its result.
@@ -61,7 +62,7 @@ class Calling(abc.ABC):
         """Like `call`, but return a future at once; it ends within ``timeout``, whatever happens to the server.
 
         Connects before it returns, if need be. Whatever `call` raises, but for params that cannot be packed, is
-        the future's. Callbacks run in the thread that receives the reply.
+        the future's. Callbacks run in a thread of the client's; what one of them raises is logged.
         """
         deadline_at = self._deadline_at(timeout)
         attempts = self._attempts(idempotent)
@@ -77,7 +78,7 @@ class Calling(abc.ABC):
             except (ConnectionLost, ConnectFailed) as error:
                 future.end(error)
 
-        future = CallFuture(attempts, lambda future: self._resender.submit(lambda: send(future)))
+        future = CallFuture(attempts, send, self._send_again)
         send(future)
         return future
 
@@ -98,6 +99,11 @@ class Calling(abc.ABC):
         (`ConnectFailed`, `NotSent`); what became of each call is in the call.
         """
         return SyncBatch(self, timeout, idempotent)
+
+    def _send_again(self, future: CallFuture) -> None:
+        hub = this_hub()
+        resender = self._resenders.get(hub) or self._resenders.setdefault(hub, Resender())
+        resender.submit(future)
 
     def _attempts(self, idempotent: bool) -> Attempts:
         return Attempts(idempotent)

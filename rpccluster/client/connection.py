@@ -5,7 +5,9 @@ Who reads meanwhile is `rpccluster.client.stream`'s affair, and reconnecting the
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 from collections.abc import Iterable
 from time import monotonic
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from rpccluster.client.calls import Call, CallState
 from rpccluster.client.reader import Reader
 from rpccluster.client.stream import Stream
+from rpccluster.client.threads import log_error
 from rpccluster.client.wire import CHUNK, TICK_SECONDS
 from rpccluster.errors import CallTimeout, Lost, NotSent
 
@@ -31,20 +34,24 @@ class Connection(Stream):
         and does not even put a call down: as only the leader receives, he can still do so if something else than his
         reply comes first.
         """
+        if self._is_mine() or self._leader is not None:
+            self._refuse_nested()
         if now > self._look_at:
             self._make_sure_of_the_server()
         call = message = data = None
         msgid = -1
         try:
-            with self._lock:
-                data = self._calls.request(method, params)
-                self._hand_over(data)
-                msgid = self._calls.msgid
-                if self._leader is None and not self._unsent and deadline_at - now >= TICK_SECONDS:
-                    self._leader = call = self._lone
-                else:
-                    call = Call(deadline_at)
-                    self._calls.begin(call, msgid, self._start_of(data))
+            self._lock.acquire()  # `with` would cost a call 50 ns more
+            data = self._calls.request(method, params)
+            self._hand_over(data)
+            msgid = self._calls.msgid
+            if self._leader is None and not self._unsent and deadline_at - now >= TICK_SECONDS:
+                self._leading = threading.get_ident()
+                self._leader = call = self._lone
+            else:
+                call = Call(deadline_at)
+                self._calls.begin(call, msgid, self._start_of(data))
+            self._lock.release()
             if call is self._lone:
                 message = self._receive_alone(msgid)
                 if message is None:
@@ -53,6 +60,8 @@ class Connection(Stream):
             if message is None:
                 self._wait(call)
         except BaseException as error:
+            if self._is_mine():
+                self._lock.release()
             if data is not None:
                 self._give_up(call, error, msgid)
             raise
@@ -103,6 +112,7 @@ class Connection(Stream):
 
         ``bodies`` are the methods and params of the ``calls``, as `body_packer` packs them.
         """
+        self._refuse_nested()
         self._make_sure_of_the_server()
         call = None
         try:
@@ -148,22 +158,32 @@ class Connection(Stream):
 
     def start(self, call: Call, method: str, params: Iterable[Any]) -> None:
         """Send a call whose ``waiter`` is told of its end; at its deadline it ends at the latest. Raises `NotSent`."""
+        if self._is_mine():
+            self._refuse_nested()
         self._make_sure_of_the_server()
         with self._lock:
             data = self._calls.request(method, params)
             msgid = self._calls.msgid
         try:
             with self._lock:
+                reader = self._hired_reader()  # before anything relies on it
                 self._hand_over(data)
                 self._calls.begin(call, msgid, self._start_of(data))
                 self._calls.watch(call)
-                if self._reader is None:
-                    self._reader = Reader(self)
-                elif call.deadline_at <= self._reader.me.deadline_at or self._unsent:
-                    self._call_the_reader()
+                self._started.add(call)
+                if call.deadline_at <= reader.me.deadline_at or self._unsent:
+                    self._call_the_reader(reader)
         except BaseException as error:
             self._give_up(None, error)
             raise
+
+    def _hired_reader(self) -> Reader:
+        if self._reader is None:
+            try:
+                self._reader = Reader(self)
+            except (RuntimeError, OSError, MemoryError) as error:
+                raise NotSent(f"no thread can be had to wait for the reply: {error}; the call did not run") from None
+        return self._reader
 
     def await_closing(self) -> None:
         """Ask the server, once, to say when it reads no more. Raises `NotSent`."""
@@ -172,11 +192,14 @@ class Connection(Stream):
 
     def forget(self, call: Call) -> None:
         """Nobody waits for ``call`` any more: its reply is dropped when it comes."""
-        with self._lock:
-            self._calls.forget(call)
+        with self._lock if self.is_here else contextlib.nullcontext():  # which saves a msgid, and nothing else
+            if self._calls.forget(call):
+                self._started.discard(call)
 
     def notify(self, method: str, params: Iterable[Any], deadline_at: float) -> None:
         """Return when the kernel has the notification. Raises `CallTimeout`, `Lost` or `NotSent`."""
+        if self._is_mine():
+            self._refuse_nested()
         me = Call(deadline_at)
         self._make_sure_of_the_server()
         with self._lock:
@@ -205,22 +228,46 @@ class Connection(Stream):
     # -- for the reader ----------------------------------------------------------------------------------------
 
     def attend(self, me: Call) -> bool:
-        """End the started calls that are due, then take a turn for the others; false if there are none."""
+        """Tell of what has ended, end the started calls that are due, and take a turn for the others; false if none."""
+        self.tell()
         with self._lock:
             ended = self._calls.expire(monotonic())
             next_at = self._calls.next_deadline_at()
             me.deadline_at = math.inf if next_at is None else next_at
-        self._wake(ended)
+        if ended:
+            self._wake(ended, me)
+            return True
         if next_at is None:
             self._leave(me)
             return False
         self._lead(me) if self._leader is me else self._follow(me)
         return True
 
-    def dismiss(self) -> bool:
+    def tell(self) -> None:
+        """Tell the waiters of what has ended; only the reader does."""
+        while self._untold:
+            self._tell(self._untold.popleft())
+
+    def tell_the_rest(self) -> None:
+        """Likewise, of those whose end an interrupted thread has kept to itself."""
+        with self._lock:
+            leftovers = self._leftovers() if self._calls.next_deadline_at() is None else []
+        for call in leftovers:
+            self._tell(call)
+
+    def _tell(self, call: Call) -> None:
+        self._started.discard(call)
+        try:
+            call.waiter.settle(call)
+        except BaseException as error:
+            log_error("A future could not be ended as its call was", error)
+
+    def dismiss(self, reader: Reader) -> bool:
         """Let the reader end, unless there are started calls again."""
         with self._lock:
-            if self._calls.next_deadline_at() is not None:
+            if self._reader is not reader:  # its start was interrupted
+                return True
+            if self._started:
                 return False
             self._reader = None
             return True

@@ -1,6 +1,6 @@
 """The future of `Client.call_async`: it ends with its call, in a forked child at once, and always.
 
-Owns what happens to it then; sending it, and sending it again, is its client's affair.
+Owns what happens to it then, whatever its callbacks do; sending it, and sending it again, is its client's affair.
 """
 
 from __future__ import annotations
@@ -10,27 +10,48 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from typing import Any
 
 from rpccluster.client.attempts import Attempts
 from rpccluster.client.calls import Call
+from rpccluster.client.forks import MARK, notice_fork
+from rpccluster.client.threads import is_own_thread, log_error, start_thread
 from rpccluster.errors import ConnectionLost
 
 __all__ = ["CallFuture", "Resender"]
 
 
 class CallFuture(Future):
-    """Works with `concurrent.futures.wait`, ``as_completed`` and callbacks, which run in any thread that receives."""
+    """Works with `concurrent.futures.wait`, ``as_completed`` and callbacks, which run in a thread of the client's."""
 
-    def __init__(self, attempts: Attempts, send_again: Callable[[CallFuture], None]) -> None:
+    def __init__(
+        self, attempts: Attempts, send: Callable[[CallFuture], None], send_again: Callable[[CallFuture], None]
+    ) -> None:
         super().__init__()
         self.attempts = attempts
+        #: Makes an attempt, in the thread that calls it; ``send_again`` has it called in one that may wait.
+        self.send = send
         #: Where the call is pending: tells that nobody waits for it any more.
         self.forget: Callable[[], None] | None = None
         self._send_again = send_again
         self._is_cancelled = threading.Lock()
 
+    def result(self, timeout: float | None = None) -> Any:
+        """As beneath; in a copy of the process that nobody has told of the fork, too."""
+        if not MARK[0]:
+            notice_fork()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Likewise."""
+        if not MARK[0]:
+            notice_fork()
+        return super().exception(timeout)
+
     def cancel(self) -> bool:
         """Give the call up; its reply is dropped when it comes. False if the future has ended already."""
+        if not MARK[0]:
+            notice_fork()
         if not super().cancel():
             return False
         if self._is_cancelled.acquire(False):
@@ -48,7 +69,7 @@ class CallFuture(Future):
             error = self.attempts.error
         return self.end(error, call)
 
-    def end(self, error: Exception | None, call: Call | None = None) -> None:
+    def end(self, error: BaseException | None, call: Call | None = None) -> None:
         """End with ``error``, or with the value of ``call``."""
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             if error is not None:
@@ -56,38 +77,68 @@ class CallFuture(Future):
             elif call is not None:
                 self.set_result(call.value)
 
-    def end_in_child(self, error: Exception) -> None:
+    def end_in_child(self, call: Call) -> None:
         """End a copy that a fork made: no callbacks, which the parent runs, nor locks of threads that are not here."""
-        self._done_callbacks: list[object] = []
+        self._done_callbacks: list[Callable[[CallFuture], object]] = []
         if self._condition.acquire(blocking=False):
             self._condition.release()
         else:
             self._condition = threading.Condition()
-        self.end(error)
+        self.end(call.error, call)
+
+    def _invoke_callbacks(self) -> None:
+        """As beneath, but each is called, whatever another one raises; and that ends no thread of ours."""
+        ending = None
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException as error:
+                if isinstance(error, Exception) or is_own_thread():
+                    log_error(f"A callback of {self!r} has failed", error)
+                else:
+                    ending = error  # that of the thread which cancels
+        if ending is not None:
+            raise ending
 
 
 class Resender:
-    """Sends again what may be, in a thread of its own: connecting takes time, and others wait to be woken."""
+    """Sends again what may be, in a thread of its own: connecting takes time, and others wait to be woken.
+
+    Without a lock, since a finalizer may submit a future in the middle of a submission.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._tasks: deque[Callable[[], None]] = deque()
-        self._is_running = False
+        self._futures: deque[CallFuture] = deque()
+        self._is_running = threading.Lock()  # a flag that one thread alone can raise; nobody waits for it
 
-    def submit(self, task: Callable[[], None]) -> None:
-        """Have ``task`` run soon."""
-        with self._lock:
-            self._tasks.append(task)
-            if self._is_running:
-                return
-            self._is_running = True
-        threading.Thread(target=self._run, name="rpccluster resender", daemon=True).start()
+    def submit(self, future: CallFuture) -> None:
+        """Have it sent soon. It ends with the error of its last attempt if no thread can be had."""
+        self._futures.append(future)
+        if not self._is_running.acquire(False):
+            return
+        try:
+            start_thread(self._run, "rpccluster resender")
+        except Exception:
+            self._is_running.release()
+            self._for_each(lambda future: future.end(future.attempts.error))
 
     def _run(self) -> None:
         while True:
-            with self._lock:
-                if not self._tasks:
-                    self._is_running = False
-                    return
-                task = self._tasks.popleft()
-            task()
+            self._for_each(self._attempt)
+            self._is_running.release()
+            if not self._futures or not self._is_running.acquire(False):
+                return
+
+    def _for_each(self, act: Callable[[CallFuture], None]) -> None:
+        while True:
+            try:
+                future = self._futures.popleft()
+            except IndexError:
+                return
+            act(future)
+
+    def _attempt(self, future: CallFuture) -> None:
+        try:
+            future.send(future)
+        except BaseException as error:
+            future.end(error)

@@ -6,9 +6,7 @@ Owns a client for each connection, and what is known of the addresses; which one
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
+import _thread
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TypeVar
@@ -17,7 +15,7 @@ from rpccluster.client.attempts import Attempts
 from rpccluster.client.calling import Calling
 from rpccluster.client.choice import Choice, Loads
 from rpccluster.client.connection import Connection
-from rpccluster.client.future import Resender
+from rpccluster.client.forks import MARK, let_go_after, notice_fork
 from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.sync import Client
 from rpccluster.errors import ConnectFailed, ConnectionLost
@@ -62,8 +60,8 @@ class Pool(Calling):
         if not self._clients or connections < 1:
             raise ValueError(f"found {len(self._clients)} addresses and {connections} connections, expected some")
         self._choice = Choice(len(self._clients))
-        self._lock = threading.Lock()
-        _pools.add(self)
+        self._lock = _thread.RLock()  # native ones where gevent has patched, too; nobody waits while he holds it
+        let_go_after(self)
 
     def __enter__(self) -> Pool:
         return self
@@ -97,6 +95,8 @@ class Pool(Calling):
 
     def _connected(self, deadline_at: float, unreached: dict[int, ConnectFailed]) -> Connection:
         """A connection to an address that is not ``unreached``, which grows. Raises `ConnectFailed` if all are."""
+        if not MARK[0]:
+            notice_fork()
         while True:
             with self._lock:
                 chosen = self._choice.choose(self._loads(), monotonic(), unreached)
@@ -121,16 +121,5 @@ class Pool(Calling):
         return [[client.pending if client.is_connected else None for client in clients] for clients in self._clients]
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._resender = Resender()
-
-
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for pool in list(_pools):
-        pool._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+        self._lock = _thread.RLock()
+        self._resenders = {}

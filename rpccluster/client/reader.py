@@ -1,18 +1,20 @@
 """The thread that waits for the calls nobody waits for: those of `Client.call_async`.
 
 It takes its turns like everybody else who waits, as long as such calls are pending; when there have been none for
-a while it ends, and the next such call starts another. Owns the bell that gets it out of its sleep.
+a while it ends, and the next such call starts another. Owns the bell that gets it out of its sleep: no lock, since
+a signal handler or a finalizer may ring it in the middle of another ring.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import select
 import socket
-import threading
 from typing import Protocol
 
 from rpccluster.client.calls import Call
+from rpccluster.client.threads import log_error, start_thread
 from rpccluster.client.wire import NOW
 
 __all__ = ["Attended", "Reader"]
@@ -28,28 +30,42 @@ class Attended(Protocol):
     def attend(self, me: Call) -> bool:
         """Wait for one thing to happen; false if there is nothing to wait for."""
 
-    def dismiss(self) -> bool:
+    def dismiss(self, reader: Reader) -> bool:
         """Let the reader end, unless there is something to wait for again."""
+
+    def close(self, reason: str) -> None:
+        """End everything that is waited for."""
+
+    def tell_the_rest(self) -> None:
+        """Nothing is pending, nor comes any more: let those know who were forgotten."""
 
 
 class Reader:
-    """Starts its thread at once; what it waits for sees to it that there is one reader at a time."""
+    """Starts its thread at once; what it waits for sees to it that there is one reader at a time.
+
+    Raises RuntimeError or OSError when no thread, or no bell, can be had.
+    """
 
     def __init__(self, attended: Attended) -> None:
         self._attended = attended
         self._bell, self._hammer = socket.socketpair()
         self._bell.setblocking(False)
         self._hammer.setblocking(False)
-        self._is_rung = threading.Event()
+        #: Whether it has been rung since it last looked.
+        self.is_rung = False
         #: Stands for the thread among those who wait: a call that never begins.
         self.me = Call(math.inf, self._bell)
-        threading.Thread(target=self._run, name="rpccluster reader", daemon=True).start()
+        try:
+            start_thread(self._run, "rpccluster reader")
+        except Exception:
+            self.close()
+            raise
 
     def ring(self) -> None:
         """Something is new: look again."""
         with contextlib.suppress(OSError):  # full: it has not heard the last ones yet
             self._hammer.send(b"!", NOW)
-        self._is_rung.set()  # after the bell, which would ring on if it were emptied only before
+        self.is_rung = True  # after the bell, which would ring on if it were emptied only before
 
     def close(self) -> None:
         """Give the bell back."""
@@ -57,12 +73,31 @@ class Reader:
         self._hammer.close()
 
     def _run(self) -> None:
+        try:
+            self._attend()
+        except BaseException as error:  # no fault of ours may leave those pending who rely on this thread
+            log_error("The reader of a connection has failed; the connection ends", error)
+            self._attended.close(f"its reader failed: {error!r}")
+            self._attend()
+        finally:
+            self.close()
+
+    def _attend(self) -> None:
         attended = self._attended
         while True:
-            if self._is_rung.is_set():
-                self._is_rung.clear()
+            if self.is_rung:
+                self.is_rung = False
                 with contextlib.suppress(OSError):
                     self._bell.recv(4096)
-            has_work = attended.attend(self.me) or (not attended.has_ended and self._is_rung.wait(_REST_SECONDS))
-            if not has_work and attended.dismiss():
-                return self.close()
+            if attended.attend(self.me) or (not attended.has_ended and self._rest()):
+                continue
+            if attended.dismiss(self):
+                return
+            if not self._rest():  # for the one who is about to ring
+                attended.tell_the_rest()
+
+    def _rest(self) -> bool:
+        """Wait for the bell, not for ever; false if it did not ring."""
+        poll = select.poll()
+        poll.register(self._bell, select.POLLIN)
+        return bool(poll.poll(_REST_SECONDS * 1000))

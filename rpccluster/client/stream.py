@@ -9,21 +9,27 @@ from __future__ import annotations
 import contextlib
 import select
 import threading
+from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from rpccluster.client.calls import Call, Calls, CallState
 from rpccluster.client.dialect import DIALECT, Dialect
+from rpccluster.client.hubs import this_hub
 from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.reader import Reader
 from rpccluster.client.wire import NOW, Wire
-from rpccluster.errors import NotSent
+from rpccluster.errors import Lost, NotSent
 
 __all__ = ["Stream"]
 
 _IDLE_SECONDS = 0.002  # so often, at most, sending begins with a look whether the server is still there
 _MOST_ANSWERS_BYTES = 65_536  # that a server may leave unread before it gets no more of them
 _PUSH_SECONDS = 0.05  # so often one who only writes looks whether the lead has become free
+
+_NOBODY: tuple[Any, int] = (None, 0)
+_NESTED = "a signal handler or a finalizer called in the middle of the same connection's work"
 
 _NEW = CallState.NEW
 _PENDING = CallState.PENDING
@@ -46,18 +52,29 @@ class Stream:
     ) -> None:
         self.is_open = True
         self.has_ended = False
+        self.hub = this_hub()  # of gevent, to which the wire belongs
         self._wire = wire
         self._send = wire.send
         self._recv = wire.recv
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # that tells who holds it; nobody may enter twice
+        self._is_mine: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self._calls = Calls(max_message_size, dialect, self._let_begin, answer=self._answer, max_depth=max_depth)
         self._lone = Call()  # leads in the name of who waits alone and has not put his call down
         self._leader: Call | None = None
-        self._followers: dict[Call, Any] = {}  # with the locks on which they sleep
+        self._leading = 0  # the thread that leads
+        self._followers: dict[Call, tuple[Any, int]] = {}  # with the locks on which they sleep, and their threads
         self._unsent = bytearray()
         self._kept = 0  # bytes that have ever been unsent
         self._look_at = 0.0
         self._reader: Reader | None = None
+        self._started: set[Call] = set()  # calls with a waiter that has not been told of their end
+        self._untold: deque[Call] = deque()  # those of them that have ended
+        self._reason = "the server closed the connection"  # unless we have
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this native thread may wait for it: none but the one that connected, where gevent has patched."""
+        return self.hub is None or self.hub is this_hub()
 
     @property
     def pending(self) -> int:
@@ -66,12 +83,25 @@ class Stream:
 
     def close(self, reason: str) -> None:
         """End the connection, and every pending call with it."""
+        if self._is_mine() or not self.is_here:
+            return self._hang_up(reason)
         with self._lock:
             ended = self._end(reason)
-        self._wake(ended)
+        return self._wake(ended)
+
+    def _hang_up(self, reason: str) -> None:
+        """Close it without the lock: whoever receives, or comes to, finds the end of the stream."""
+        self.is_open = False
+        self._reason = reason
+        self._wire.shutdown()
+        reader = self._reader
+        if reader is not None:
+            reader.ring()
 
     def discard(self) -> None:
         """Close what takes no more calls, unless someone still receives what the server had sent, or will send."""
+        if self._is_mine():
+            return
         with self._lock:
             is_done = self._leader is None and not self._calls.pending
             ended = self._end("the connection has ended") if is_done else []
@@ -79,15 +109,17 @@ class Stream:
 
     def abandon(self) -> list[Call]:
         """In a forked child, let go of the parent's connection without a trace on the wire; return its calls."""
-        self._lock = threading.Lock()  # the old one may be held by a thread that is not in this process
+        self._lock = threading.RLock()  # the old one may be held by a thread that is not in this process
+        self._is_mine = self._lock._is_owned  # type: ignore[attr-defined]
         self.is_open = False
         self.has_ended = True
         self._wire.close()
         if self._reader is not None:
             self._reader.close()
-        for waker in self._followers.values():  # greenlets live on in the child
+        for waker, _ in self._followers.values():  # greenlets live on in the child
             waker.release()
-        return self._calls.cut(self._kept, "the process was forked, and the reply goes to its parent")
+        self._calls.cut(self._kept, "the process was forked, and the reply goes to its parent")
+        return self._leftovers()
 
     # -- waiting: as the leader, as one who pushes unsent bytes out, or as a follower -------------------------
 
@@ -105,12 +137,12 @@ class Stream:
 
     def _share(self, call: Call, ended: list[Call]) -> None:
         """Wake those whose calls have ended, and stop leading if ``call`` has."""
-        if call.state is not _PENDING or self._reader is not None:  # callbacks, which may call, run without the lead
+        if call.state is not _PENDING:
             self._leader = None
             if self._followers or self.has_ended:
                 self._pass_the_lead_on()
         if len(ended) != 1 or ended[0] is not call:
-            self._wake(ended)
+            self._wake(ended, call)
 
     def _receive(self, call: Call) -> bytes | None:
         if self._unsent or call.state is _NEW:
@@ -128,16 +160,19 @@ class Stream:
         """Wait while another one leads, or become the leader; false once the deadline of ``call`` has come."""
         waker = threading.Lock()
         waker.acquire()
+        me = threading.get_ident()
         with self._lock:
-            self._followers[call] = waker  # before it looks whether there is a leader
+            self._followers[call] = waker, me  # before it looks whether there is a leader
             if self._leader is None and not self.has_ended:
-                self._leader = call
-            has_news = self._leader is call or self.has_ended or call.is_over
-            sleeps = not (has_news or self._unsent)
+                self._leading, self._leader = me, call  # in this order: who sees a leader sees whose it is
+            has_news = self._leader is call or self.has_ended or call.is_over or self._is_rung(call)
+            sleeps = not (has_news or self._unsent or self._leading == me)
             if not sleeps:
                 self._followers.pop(call, None)
         if sleeps:
             return _sleep(waker, call.deadline_at)
+        if not has_news and self._leading == me and call.state is _PENDING:
+            raise Lost(f"{_NESTED}; the call may have run")  # it got the lead since the call was sent
         return has_news or self._push(call.deadline_at)
 
     def _push(self, deadline_at: float) -> bool:
@@ -163,17 +198,35 @@ class Stream:
                 self._wire.close()
             elif self._leader is None:
                 with contextlib.suppress(KeyError):  # the last one was woken meanwhile
-                    self._leader, waker = self._followers.popitem()
+                    leader, (waker, self._leading) = self._followers.popitem()
+                    self._leader = leader
                     waker.release()
 
-    def _wake(self, ended: list[Call]) -> None:
-        """Tell those who wait for them. Without the lock."""
+    def _wake(self, ended: list[Call], me: Call | None = None) -> None:
+        """Wake those who wait for them, and have the reader tell waiters. Without the lock.
+
+        The reader alone, which nobody interrupts: a thread that is interrupted in the midst of a wait for a future
+        must not be the one who ends it.
+        """
         for call in ended:
-            waker = self._followers.pop(call, None)
+            waker, _ = self._followers.pop(call, _NOBODY)
             if waker is not None:
                 waker.release()
             elif call.waiter is not None:
-                call.waiter.settle(call)
+                self._untold.append(call)
+        reader = self._reader
+        if self._untold and reader is not None and reader.me is not me:
+            self._call_the_reader(reader)
+
+    # -- what calls in the middle of something -----------------------------------------------------------------
+
+    def _refuse_nested(self) -> None:
+        """Raise `NotSent` if this thread holds the lock, or if it leads and so would wait for itself.
+
+        Both happen to a signal handler and a finalizer: Python runs them in the middle of anything.
+        """
+        if self._is_mine() or (self._leader is not None and self._leading == threading.get_ident()):
+            raise NotSent(f"{_NESTED}; the call did not run")
 
     # -- sending, and the end; under the lock ------------------------------------------------------------------
 
@@ -227,18 +280,32 @@ class Stream:
             self._wire.shutdown()  # it finds the end, and closes it
         for call in list(self._followers):  # those without a call of their own
             if call.state is _NEW:
-                self._followers.pop(call).release()
+                self._followers.pop(call)[0].release()
         if self._reader is not None:
             self._reader.ring()
         return ended
 
-    def _call_the_reader(self) -> None:
-        """Have the reader look again, whichever way it waits."""
-        assert self._reader is not None
-        waker = self._followers.pop(self._reader.me, None)
+    def _call_the_reader(self, reader: Reader) -> None:
+        """Have the reader look again, whichever way it waits. With the lock or without."""
+        reader.ring()
+        waker, _ = self._followers.pop(reader.me, _NOBODY)
         if waker is not None:
             waker.release()
-        self._reader.ring()
+
+    def orphaned(self) -> list[Call]:
+        """Close what the thread it belongs to has left; return its calls, which nobody will tell of their end."""
+        self._hang_up("the thread that had connected has ended")
+        return self._leftovers()
+
+    def _leftovers(self) -> list[Call]:
+        """The started calls whose waiters have not been told, all over: none is pending any more."""
+        for call in self._started:
+            if not call.is_over:  # its reply was being taken in by a thread that was interrupted, or is not here
+                call.error = Lost("the call's reply was lost; it may have run")
+        return list(self._started)
+
+    def _is_rung(self, call: Call) -> bool:
+        return self._reader is not None and call is self._reader.me and self._reader.is_rung
 
     # -- without the lock --------------------------------------------------------------------------------------
 
@@ -248,7 +315,7 @@ class Stream:
         fault = self._calls.fault
         if data == b"" or fault is not None:
             with self._lock:
-                ended += self._end("the server closed the connection" if fault is None else f"{fault} from the server")
+                ended += self._end(self._reason if fault is None else f"{fault} from the server")
         elif self._calls.due is not None and self.is_open:
             with self._lock:
                 self.is_open = False
@@ -286,7 +353,7 @@ class Stream:
         ended: list[Call] = []
         with self._lock:
             if self._leader is None and self.is_open:
-                self._leader = me
+                self._leading, self._leader = threading.get_ident(), me
         try:
             while self._leader is me and self.is_open:
                 data = self._wire.receive_now()

@@ -1,15 +1,14 @@
 """The client for threads, plain ones and gevent's: connects when needed, and again when the connection has ended.
 
-Owns the one connection. Safe to share between threads; after a fork the child's client has no connection and
-opens its own.
+Owns the one connection, in a process patched by gevent one for each native thread. Safe to share between threads;
+after a fork the child's client has no connection and opens its own.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-import os
 import threading
-import weakref
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
@@ -19,7 +18,8 @@ from rpccluster.client.attempts import Attempts, Unreached
 from rpccluster.client.calling import Calling
 from rpccluster.client.connection import Connection
 from rpccluster.client.dialect import DIALECT
-from rpccluster.client.future import Resender
+from rpccluster.client.forks import MARK, let_go_after, notice_fork
+from rpccluster.client.hubs import ended_hubs, this_hub
 from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.wire import open_wire
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
@@ -56,8 +56,10 @@ class Client(Calling):
         self.max_message_size = max_message_size
         self._connection: Connection | None = None
         self._former: list[Connection] = []  # that take no more calls, and have some that will be answered
-        self._connecting = threading.Lock()
-        _clients.add(self)
+        self._connecting = threading.RLock()
+        self._home: dict[str, Any] = {}  # "hub": the one that used this client first
+        self._twins: dict[Any, Client] = {}  # by hub: those for other hubs
+        let_go_after(self)
 
     def __enter__(self) -> Client:
         return self
@@ -71,12 +73,15 @@ class Client(Calling):
     @property
     def pending(self) -> int:
         """How many calls wait for their reply."""
-        return sum(connection.pending for connection in self._all_connections())
+        clients = [self, *self._twins.values()]
+        return sum(connection.pending for client in clients for connection in client._all_connections())
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection, as far as is known without asking."""
-        return self._connection is not None and self._connection.is_open
+        if self._connection is not None and self._connection.is_open:
+            return True
+        return any(twin.is_connected for twin in list(self._twins.values()))
 
     def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
         """See `Calling.call`; this is its shortest way, for the usual case."""
@@ -84,7 +89,7 @@ class Client(Calling):
         deadline_at = now + (self._seconds if timeout is None else timeout)
         connection = self._connection
         error = None
-        if connection is not None and connection.is_open:
+        if connection is not None and connection.is_open and MARK[0] and (connection.hub is None or connection.is_here):
             try:
                 return connection.call(method, params, now, deadline_at)
             except ConnectionLost as lost:
@@ -96,9 +101,13 @@ class Client(Calling):
 
     def close(self) -> None:
         """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
+        if not MARK[0]:
+            notice_fork()
         self._is_closed = True
         for connection in self._all_connections():
             connection.close("the client was closed")
+        for twin in list(self._twins.values()):
+            twin.close()
 
     def _all_connections(self) -> list[Connection]:
         return self._former if self._connection is None else [*self._former, self._connection]
@@ -115,15 +124,47 @@ class Client(Calling):
             raise attempts.error
 
     def _connected(self, deadline_at: float) -> Connection:
+        if not MARK[0]:
+            notice_fork()
         connection = self._connection
-        if connection is not None and connection.is_open:
+        if connection is not None and connection.is_open and (connection.hub is None or connection.is_here):
             return connection
+        here = self._here()
+        if here is not self:
+            return here._connected(deadline_at)
+        if self._connecting._is_owned():  # type: ignore[attr-defined]
+            raise ConnectFailed(f"{self.address}: a signal handler or finalizer called while its thread was connecting")
         if not self._connecting.acquire(timeout=min(max(0.0, deadline_at - monotonic()), threading.TIMEOUT_MAX)):
             raise ConnectFailed(f"{self.address}: the attempt of another thread to connect took too long")
         try:
             return self._connect(deadline_at)
         finally:
             self._connecting.release()
+
+    def _here(self) -> Client:
+        """This client, or in a hub of gevent that is not the first to use it the twin with a connection of that hub."""
+        hub = this_hub()
+        if hub is None or self._home.setdefault("hub", hub) is hub:  # in one step, as no lock serves several hubs
+            return self
+        twin = self._twins.get(hub)
+        return self._new_twin(hub) if twin is None else twin
+
+    def _new_twin(self, hub: Any) -> Client:
+        twin = copy.copy(self)
+        twin._home, twin._twins = {"hub": hub}, {}
+        twin._connection, twin._former, twin._connecting = None, [], threading.RLock()
+        let_go_after(twin)
+        self._twins[hub] = twin
+        twin._is_closed = self._is_closed  # close() may have come too early to see this one
+        self._clear_away(ended_hubs(list(self._twins), hub))
+        return twin
+
+    def _clear_away(self, hubs: list[Any]) -> None:
+        """Close what threads that have ended have left, and end their futures."""
+        orphans = [twin for twin in [self._twins.pop(hub, None) for hub in hubs] if twin is not None]
+        for connection in [connection for twin in orphans for connection in twin._all_connections()]:
+            for call in connection.orphaned():
+                call.waiter.end(call.error, call)
 
     def _connect(self, deadline_at: float) -> Connection:
         """Replace the connection, unless another thread just did."""
@@ -145,20 +186,9 @@ class Client(Calling):
 
     def _after_fork(self) -> None:
         """In a child: the connection is the parent's. Locks may have been held by threads that are not here."""
-        self._connecting = threading.Lock()
-        self._resender = Resender()
+        self._connecting = threading.RLock()
+        self._resenders = {}
         connections, self._connection, self._former = self._all_connections(), None, []
         for call in [call for connection in connections for call in connection.abandon()]:
-            if call.waiter is not None and call.error is not None:
-                call.waiter.end_in_child(call.error)
-
-
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+            if call.waiter is not None:
+                call.waiter.end_in_child(call)

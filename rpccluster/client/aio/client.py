@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -17,6 +15,7 @@ from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.link import Link
 from rpccluster.client.attempts import Attempts
+from rpccluster.client.forks import MARK, let_go_after, notice_fork
 from rpccluster.client.outgoing import BOUNDS
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
 from rpccluster.protocol.outline import Bounds
@@ -45,7 +44,7 @@ class Client(Calling):
         self._link: Link | None = None
         self._former: list[Link] = []  # that take no more calls, and have some that will be answered
         self._connecting: asyncio.Lock | None = None
-        _clients.add(self)
+        let_go_after(self)
 
     async def __aenter__(self) -> Client:
         return self
@@ -85,6 +84,8 @@ class Client(Calling):
                     raise attempts.error from None
 
     async def _connected(self, deadline_at: float) -> Link:
+        if not MARK[0]:
+            notice_fork()
         link = self._link
         loop = asyncio.get_running_loop()
         if link is not None and link.loop is not loop:
@@ -137,14 +138,3 @@ class Client(Calling):
     def _after_fork(self) -> None:
         self._former = []
         self._link = self._connecting = None  # the parent's; its selector is shared with it: touch nothing
-
-
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_clients):
-        client._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
