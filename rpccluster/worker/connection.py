@@ -159,6 +159,8 @@ class Connection(Reading):
             engine.enqueue(batch)
 
     def _note_partial(self, rest: Rest) -> None:
+        if self._partial is not None and self._partial.size > RECEIVE_BYTES:
+            self._all.engine.handled_large = True
         self._partial = rest
         if rest is None:
             self._all.partial.pop(self, None)

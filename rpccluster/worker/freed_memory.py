@@ -29,5 +29,9 @@ class FreedMemory:
             return False
         if not self._has_handled_large and abs(resident - self._settled) < WORTH_BYTES:
             return False
-        self._settled, self._quiet_since, self._has_handled_large = None, now, False
+        self._quiet_since, self._has_handled_large = now, False
         return True
+
+    def settle(self, resident: int) -> None:
+        """It has been given back, and so much is resident: with the next beat more may have been freed already."""
+        self._settled = resident

@@ -193,6 +193,7 @@ class Server:
         large, self._engine.handled_large = self._engine.handled_large, False
         if self._freed.is_due(resident, large, time.monotonic()):
             system.give_back_freed_memory()
+            self._freed.settle(system.resident_bytes())
 
     def _keep_term(self) -> None:
         """TERM is ours, also from a service that has gone round `ServiceSignals`."""

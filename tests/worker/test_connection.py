@@ -20,7 +20,7 @@ from rpccluster.protocol import codec
 from rpccluster.worker.connection import Connection
 from rpccluster.worker.output import HIGH_WATER_BYTES
 
-from .rig import Peer, Rig, until
+from .rig import Peer, Rig, until, wait_read
 
 
 @pytest.fixture
@@ -538,6 +538,17 @@ def sweep_through(rig: Rig, seconds: float, now: float | None = None) -> float:
         now += 0.5
         rig.connections.sweep(now)
     return now
+
+
+def test_what_a_broken_long_message_took_is_noticed(rig: Rig) -> None:
+    """It is no call, and its memory goes back to the kernel like that of one."""
+    peer = rig.connect()
+    peer.send(b"\x94\x00\x01\xa4echo\x92" + msgpack.packb(b"x" * 200_000))
+    wait_read(peer)
+    rig.engine.handled_large = False
+    peer.send(b"\xc1")
+    peer.wait_end()
+    assert rig.engine.handled_large
 
 
 # -- retiring

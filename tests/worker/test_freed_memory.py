@@ -22,6 +22,7 @@ class Beats:
             self.now += BEAT_SECONDS
             if self.freed.is_due(resident, is_busy, self.now):
                 due.append(self.now - began)
+                self.freed.settle(resident)
         return due
 
 
@@ -56,6 +57,14 @@ def test_what_was_large_is_given_back_though_it_began_to_arrive_before() -> None
     assert beats.after(BEAT_SECONDS, 2 * START) == [BEAT_SECONDS]
     assert beats.after(BEAT_SECONDS, 3 * START, is_busy=True) == []
     assert beats.after(60, 3 * START) == [QUIET_SECONDS]
+
+
+def test_what_is_freed_just_after_something_was_given_back() -> None:
+    """Before the next beat: that it fell is seen all the same."""
+    beats = Beats()
+    beats.after(10, START)
+    assert beats.after(BEAT_SECONDS, 4 * START) == [BEAT_SECONDS]
+    assert beats.after(60, START + 2 * WORTH_BYTES) == [QUIET_SECONDS]
 
 
 def test_a_worker_that_grows_all_the_time() -> None:
