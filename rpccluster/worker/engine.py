@@ -139,6 +139,8 @@ class Engine:
     def leave_to_parent(self, leave: Callable[[int], None]) -> None:
         """In a forked child: the queue is the parent's. When the call that forked ends, ``leave`` ends the process."""
         self._epoch += 1
+        self._ready.clear()
+        self.long.clear()
         self.schedule = lambda: leave(0)  # type: ignore[method-assign]  # what a runner does whose queue is not its own
         self._replies.leave_at_exit(leave)
 

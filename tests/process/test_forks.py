@@ -122,7 +122,10 @@ def test_a_forked_child_holds_nothing_of_its_worker(forking, tmp_path):
         assert {client.call("pid") for client in clients} == {worker}
         under_way = [client.call_async("mark", str(marks), 0.3) for client in clients[:3]]
         before = sockets_of(worker)
-        child = clients[3].call("fork", str(tmp_path))
+        with clients[3].batch() as batch:
+            batch.call("fork", str(tmp_path))
+            batch.call("mark", str(marks), 0)  # waits for its turn when the other one forks
+        child, _ = batch.results()
         wait_until(lambda: said.exists() and said.stat().st_size, what="the child has used gevent")
         assert json.loads(said.read_text()) == {
             "spawned": "5",
@@ -142,7 +145,7 @@ def test_a_forked_child_holds_nothing_of_its_worker(forking, tmp_path):
         (successor,) = forking.worker_pids()
         assert {client.call("pid") for client in clients} == {successor} != {worker}
         wait_until(lambda: not is_alive(child), what="the worker's child has gone with it")
-        assert marks.read_text().split() == [str(worker)] * 3
+        assert marks.read_text().split() == [str(worker)] * 4
     assert "ERROR" not in forking.log_text()
     assert "Worker crashed" not in forking.log_text()
 
