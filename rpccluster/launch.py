@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-__all__ = ["enter", "interpreter_flags", "program", "start_folder"]
+__all__ = ["enter", "interpreter", "interpreter_flags", "program", "start_folder"]
 
 _LETTERS = {
     "bytes_warning": "b",
@@ -59,8 +59,16 @@ def interpreter_flags() -> list[str]:
     ]
 
 
-def program(arguments: Sequence[str], folder: str) -> list[str]:
-    """What to exec in ``folder`` for this program, with ``arguments``, in a new interpreter.
+def interpreter(folder: str) -> str:
+    """This interpreter's path; if it lies in ``folder``, by the name that this has, where another may lie by then."""
+    real = os.path.join(os.path.realpath(folder), "")
+    if sys.executable.startswith(real):
+        return os.path.join(folder, sys.executable[len(real) :])
+    return sys.executable
+
+
+def program(arguments: Sequence[str], folder: str, executable: str) -> list[str]:
+    """What to exec in ``folder`` for this program, with ``arguments``, by ``executable`` if that is there still.
 
     ``python -m`` would import whatever lies in ``folder``. Only where the package itself was found there that has to
     be searched, after everything else.
@@ -71,4 +79,5 @@ def program(arguments: Sequence[str], folder: str) -> list[str]:
         if os.path.samefile(home, folder):
             steps.append(f"sys.path.append({folder!r})")
     steps.append("from rpccluster.cli.main import main; main()")
-    return [sys.executable, *interpreter_flags(), "-c", "; ".join(steps), *arguments]
+    found = executable if os.path.exists(executable) else sys.executable
+    return [found, *interpreter_flags(), "-c", "; ".join(steps), *arguments]

@@ -90,7 +90,7 @@ def test_nothing_of_the_folder_is_imported(tmp_path: Path) -> None:
     """Neither in the place of Python's own modules, nor of others'."""
     for name in ("calendar", "runpy", "click", "msgpack", "types"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('of the folder')\n")
-    command = launch.program(["--version"], str(tmp_path))
+    command = launch.program(["--version"], str(tmp_path), sys.executable)
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -99,5 +99,18 @@ def test_nothing_of_the_folder_is_imported(tmp_path: Path) -> None:
 
 def test_a_package_that_lies_in_the_folder_is_found(tmp_path: Path) -> None:
     """A checkout that is run where it lies: it has to be searched, after all the rest."""
-    command = launch.program(["--version"], str(CHECKOUT))
+    command = launch.program(["--version"], str(CHECKOUT), "/no/such/python")
+    assert command[0] == sys.executable
     assert f"sys.path.append({str(CHECKOUT)!r})" in " ".join(command)
+
+
+def test_an_interpreter_that_lies_in_a_release_is_followed(releases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its environment may be part of the release."""
+    current = str(releases / "current")
+    assert launch.interpreter(current) == sys.executable
+    monkeypatch.setattr(sys, "executable", str(releases / "one" / "bin" / "python"))
+    assert launch.interpreter(current) == f"{current}/bin/python"
+    assert launch.interpreter(str(releases / "two")) == sys.executable
+    (releases / "one" / "bin").mkdir()
+    (releases / "one" / "bin" / "python").touch()
+    assert launch.program([], current, f"{current}/bin/python")[0] == f"{current}/bin/python"

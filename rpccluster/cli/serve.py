@@ -13,7 +13,7 @@ from rpccluster import system
 from rpccluster.config import Configuration, Machine, Options, Sources, load
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.ipc.assignment import Assignment
-from rpccluster.launch import enter
+from rpccluster.launch import enter, interpreter
 from rpccluster.log import LogFiles, logger, say, set_up_logging
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.daemonize import StartReport, daemonize
@@ -32,7 +32,7 @@ __all__ = ["serve"]
 def serve(sources: Sources, arguments: list[str]) -> int:
     """Run a cluster until it ends. Returns the exit code. Raises `StartError` before a daemon has detached."""
     system.occupy_standard_descriptors()
-    command = CommandLine(arguments, sources.start_folder)
+    command = CommandLine(arguments, sources.start_folder, interpreter(sources.start_folder))
     inheritance = Inheritance.from_environment()
     configuration = load(sources, Machine())
     report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()

@@ -39,12 +39,14 @@ class CommandLine:
 
     arguments: list[str]
     folder: str
+    executable: str = sys.executable
 
     def exec(self) -> None:
         """Become that program. Raises OSError."""
         with contextlib.suppress(OSError):  # it is gone: what needs it will say so
             launch.enter(self.folder)
-        os.execv(sys.executable, launch.program(self.arguments, self.folder))
+        command = launch.program(self.arguments, self.folder, self.executable)
+        os.execv(command[0], command)
 
 
 @dataclass

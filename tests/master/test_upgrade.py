@@ -145,4 +145,4 @@ def test_a_program_that_cannot_be_had_is_an_oserror(tmp_path: Path, monkeypatch:
     """The interpreter is gone: the old master goes on. A folder that is gone is none of its affairs."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(OSError, match="No such file"):
-        CommandLine([], str(tmp_path / "gone")).exec()
+        CommandLine([], str(tmp_path / "gone"), str(tmp_path / "python")).exec()
