@@ -80,4 +80,7 @@ def program(arguments: Sequence[str], folder: str, executable: str) -> list[str]
             steps.append(f"sys.path.append({folder!r})")
     steps.append("from rpccluster.cli.main import main; main()")
     found = executable if os.path.exists(executable) else sys.executable
-    return [found, *interpreter_flags(), "-c", "; ".join(steps), *arguments]
+    flags = interpreter_flags()
+    if hasattr(sys.flags, "safe_path") and "-P" not in flags and not os.path.isdir(folder):
+        flags.append("-P")  # Python 3.13.0 has it in its path, and fails with a SystemError where a module lacks a name
+    return [found, *flags, "-c", "; ".join(steps), *arguments]
