@@ -176,6 +176,7 @@ def test_an_old_master_outlived_by_nobody_ends(notes, tmp_path):
         wait_until((tmp_path / "notes").read_text, 5, "it runs")
         assert running.run("upgrade").returncode == 0
         new = running.master_pid
+        wait_until(lambda: [worker["adopted"] for worker in running.status()["workers"]] == [1], 5, "it has moved")
         workers = running.worker_pids()
         _kill(new)
         assert running.wait(10) == 0
