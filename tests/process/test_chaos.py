@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hardy_callers import SERVICE, HardyCallers
 
+from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 CHAOS = os.environ.get("RPCCLUSTER_CHAOS")
@@ -141,7 +142,8 @@ def _assert_nothing_is_left(running: RunningCluster, chaos: Chaos) -> None:
     left = (chaos.masters | chaos.workers) - present
     wait_until(lambda: not any(is_alive(pid) for pid in left), 20, "no process of former times is left")
     number = len(status["workers"])
-    assert len(os.listdir(f"/proc/{status['master']['pid']}/fd")) <= 12 + 3 * number
+    own = 12 + DESCRIPTORS_KEPT_BACK
+    assert len(os.listdir(f"/proc/{status['master']['pid']}/fd")) <= own + 3 * number
     for worker in status["workers"]:
         assert len(os.listdir(f"/proc/{worker['pid']}/fd")) <= 20 + worker["connections"]
     assert running.run("stop").returncode == 0
