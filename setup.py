@@ -15,6 +15,11 @@ TEST = [
     "pytest-timeout>=2.3",
     "hypothesis>=6.100",
 ]
+CLIENTS = [  # other libraries' clients, by which the server is tried
+    "pynvim==0.6.0",
+    "aio-msgpack-rpc==0.2.0",
+    "py-msgpack-rpc==0.1.0a2; python_version >= '3.10' and python_version < '3.12'",
+]
 LINT = [
     "ruff>=0.6; platform_python_implementation == 'CPython'",
     "mypy>=1.11; platform_python_implementation == 'CPython'",
@@ -51,6 +56,6 @@ setup(
         "setproctitle>=1.3",
         "click>=8.1",
     ],
-    extras_require={"test": TEST + LINT, "bench": BENCH, "fuzz": FUZZ},
+    extras_require={"test": TEST + CLIENTS + LINT, "bench": BENCH, "fuzz": FUZZ},
     entry_points={"console_scripts": ["rpccluster = rpccluster.cli.main:main"]},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from npm_clients import npm_clients
 from old_library import old_library, old_tests
 
-__all__ = ["old_library", "old_tests"]
+__all__ = ["npm_clients", "old_library", "old_tests"]
