@@ -75,10 +75,12 @@ class Commands:
 
     def _must_wait(self, signum: int) -> str:
         """What a signal that begins something has to wait for; empty if for nothing. A reload overtakes another."""
-        if signum not in (signal.SIGHUP, signal.SIGUSR2):
+        if signum not in (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH):
             return ""
         if self._cluster.phase in (Phase.STARTING, Phase.STANDBY):
             return "the start"
+        if signum == signal.SIGWINCH:
+            return ""
         if self.succession.is_under_way:
             return "the upgrade"
         return "the reload" if signum == signal.SIGUSR2 and self._cluster.staged is not None else ""

@@ -113,13 +113,13 @@ def open_control_listener(path: str) -> Listener:
         sock, mark = bind_unix(path, CONTROL_MODE, None)
         try:
             _check_is_ours(path, CONTROL_MODE)
+            sock.listen(_CONTROL_BACKLOG)  # nobody can connect before this
         except BaseException:
             unlink_ours(path, mark)
             sock.close()
             raise
     except OSError as error:
         raise StartError(f"cannot open the control socket {path}: {error.strerror or error}") from error
-    sock.listen(_CONTROL_BACKLOG)  # nobody can connect before this
     return Listener(UnixAddress(path), UnixAddress(path), sock, mark)
 
 

@@ -72,14 +72,12 @@ class Loop:
         """Wait at most ``seconds`` for something to happen, and call whom it concerns.
 
         What a callback has unwatched is not called any more, though it happened in the same turn. One that fails is
-        called again in the next turn, after a rest, lest it takes a whole CPU.
+        called again in the next turn, after a rest, lest it takes a whole CPU. Raises OSError if it cannot wait.
         """
         if self._has_failed:
             self._has_failed = False
             time.sleep(FAILED_SECONDS)
-        with self._waiting():
-            happened = self._selector.select(BARRED_SECONDS if self._barred else seconds)
-        for key, events in happened:
+        for key, events in self._wait(BARRED_SECONDS if self._barred else seconds):
             on_readable, on_writable = key.data
             if events & selectors.EVENT_READ and on_readable is not None and self._is_watched(key):
                 self._call(on_readable)
@@ -90,6 +88,14 @@ class Loop:
         for channel in barred:
             if not channel.is_closed:
                 self._call(lambda channel=channel: self._flush(channel))  # type: ignore[misc]
+
+    def _wait(self, seconds: float) -> list[tuple[selectors.SelectorKey, int]]:
+        try:
+            with self._waiting():
+                return self._selector.select(seconds)
+        except OSError:  # the system has no memory for it, and will not have some at once
+            self._has_failed = True
+            raise
 
     def _flush(self, channel: Channel) -> None:
         channel.flush()

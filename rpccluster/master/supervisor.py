@@ -168,8 +168,7 @@ class Supervisor:
 
     def _collect(self) -> None:
         attempt = self._guard.attempt
-        for worker, exit_ in self._roster.bury():
-            attempt("note the end of a worker", self._news.note_end, worker, exit_)
+        attempt("bury the dead", self._bury)
         for signum in () if self._succession.is_committing else self._signals.take():
             attempt("obey a signal", self._commands.handle_signal, signum)
         attempt("obey a signal", self._commands.obey_kept)
@@ -178,6 +177,10 @@ class Supervisor:
         may_move = not self._cluster.situation().is_ending
         attempt("move connections", lambda: self._broker.turn(now, may_move=may_move))
         attempt("look at the workers", self._watch.turn, now)
+
+    def _bury(self) -> None:
+        for worker, exit_ in self._roster.bury():
+            self._guard.attempt("note the end of a worker", self._news.note_end, worker, exit_)
 
     def _start_heir(self) -> Upgrade | None:
         """Start a new master that inherits what this one holds."""

@@ -40,7 +40,7 @@ def test_a_signal_as_soon_as_the_pid_is_known(make_cluster, name):
         assert running.wait() == 0
         assert running.left_behind() == []
     elif name == "WINCH":
-        wait_until(lambda: (running.try_status() or {"master": {"state": ""}})["master"]["state"] == "running")
+        wait_until(lambda: (running.try_status() or {"master": {"state": ""}})["master"]["state"] == "drained")
     else:
         running.wait_log(f"Handling signal: {name.lower()}")
         generation = 2 if name in ("HUP", "USR2") else 1
