@@ -13,10 +13,9 @@ from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Accept, Asked, Counted, DonorGone, Listen
-from rpccluster.ipc.messages import Retire as RetireOrder
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.reserve import Reserve
-from rpccluster.log import escaped, logger, say
+from rpccluster.log import logger, say
 from rpccluster.master import policy
 from rpccluster.master.broker import Broker
 from rpccluster.master.cluster import Cluster
@@ -31,14 +30,13 @@ from rpccluster.master.operations import Operations
 from rpccluster.master.pidfile import Pidfile
 from rpccluster.master.policy import Phase
 from rpccluster.master.reloading import Reloading
-from rpccluster.master.restarts import RESTART_DELAY_SECONDS
 from rpccluster.master.roster import MOST_ROWS, Roster
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.succession import Heir, Stage, Succession
 from rpccluster.master.upgrade import CommandLine, Inheritance, Upgrade, begin_upgrade
 from rpccluster.master.upkeep import Upkeep
-from rpccluster.master.watch import KILL_SLACK_SECONDS, Watch
-from rpccluster.master.worker_handle import HUNG, WorkerState
+from rpccluster.master.watch import Watch
+from rpccluster.master.worker_actions import WorkerActions
 from rpccluster.master.worker_news import WorkerNews
 
 __all__ = ["Supervisor"]
@@ -102,6 +100,7 @@ class Supervisor:
             self._upkeep.look,
         )
         self._operations = Operations(operating_system, cluster, self._commands)
+        self._actions = WorkerActions(operating_system, cluster, self._roster, self._reserve)
         self._watch = Watch(cluster, self._now())
         self._exit_code: int | None = None
 
@@ -147,7 +146,7 @@ class Supervisor:
             logger.info("Listening at: %s (%d)", listener.actual, self._system.getpid())
         cluster.number_workers = cluster.options.number_workers
         for slot in range(cluster.number_workers):
-            self._spawn(policy.Spawn(slot, cluster.generation))
+            self._actions.perform(policy.Spawn(slot, cluster.generation))
 
     def _turn(self) -> None:
         """Whatever fails in one part, under pressure or by a fault of ours, the others go on."""
@@ -164,7 +163,11 @@ class Supervisor:
 
     def _act(self) -> None:
         for action in policy.decide(self._cluster.situation(), self._now()):
-            self._guard.attempt("do what is due", self._PERFORM[type(action)], self, action)
+            perform = self._PERFORM.get(type(action))
+            if perform is not None:
+                self._guard.attempt("do what is due", perform, self, action)
+            else:
+                self._guard.attempt("do what is due", self._actions.perform, action)
 
     def _collect(self) -> None:
         attempt = self._guard.attempt
@@ -197,47 +200,6 @@ class Supervisor:
 
     # -- performing
 
-    def _spawn(self, action: policy.Spawn) -> None:
-        cluster, staged = self._cluster, self._cluster.staged
-        if staged is not None and action.generation == staged.generation:
-            options, listeners, logs = staged.configuration.options, staged.listeners, staged.logs
-        else:
-            options, listeners, logs, staged = cluster.options, cluster.listeners, cluster.logs, None
-        with self._reserve.lent():
-            worker = self._roster.spawn(action.slot, action.generation, options, listeners, logs)
-        if worker is None:
-            cluster.spawn_at = self._now() + RESTART_DELAY_SECONDS
-        elif staged is not None:
-            staged.candidate = worker
-        if cluster.own_code is not None:
-            cluster.own_code.tell_of_changes()
-
-    def _retire(self, action: policy.Retire) -> None:
-        worker, now, graceful = action.worker, self._now(), self._cluster.options.graceful_timeout
-        logger.info("Retiring worker (pid: %d): %s", worker.pid, action.reason)
-        worker.note_retirement(action.reason, now, now + graceful + KILL_SLACK_SECONDS)
-        situation = self._cluster.situation()
-        worker.stays = situation.is_ending and situation.awaits_connections
-        self._roster.say(worker, RetireOrder(graceful, situation.is_ending, worker.stays))
-
-    def _dismiss(self, action: policy.Dismiss) -> None:
-        worker, now = action.worker, self._now()
-        worker.stays = False
-        left = max(0.0, (worker.kill_at or now) - KILL_SLACK_SECONDS - now)
-        self._roster.say(worker, RetireOrder(left, True))
-
-    def _question(self, action: policy.Question) -> None:
-        action.worker.questioned_at = self._now()
-        self._roster.signal(action.worker, system.TELL_SIGNAL)
-
-    def _kill(self, action: policy.Kill) -> None:
-        worker = action.worker
-        if action.reason == HUNG:
-            logger.critical("WORKER TIMEOUT (pid: %d) in %s", worker.pid, escaped(worker.method_it_hangs_in()))
-        elif worker.state is WorkerState.RETIRING:
-            logger.warning("Killing worker (pid: %d): %s", worker.pid, action.reason)
-        self._roster.kill(worker, action.reason)
-
     def _note_started(self, action: policy.Started) -> None:
         if self._heir is not None:
             self._cluster.phase = Phase.STANDBY
@@ -257,11 +219,6 @@ class Supervisor:
             self._exit_code = 0
 
     _PERFORM: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
-        policy.Spawn: _spawn,
-        policy.Retire: _retire,
-        policy.Dismiss: _dismiss,
-        policy.Question: _question,
-        policy.Kill: _kill,
         policy.Started: _note_started,
         policy.Halt: _halt,
         policy.Finish: _finish,
