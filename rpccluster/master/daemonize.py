@@ -21,6 +21,11 @@ class StartReport:
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = descriptor
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits, and has not been told yet."""
+        return self._descriptor is not None
+
     def send(self, exit_code: int) -> None:
         """Say how the start went, once."""
         if self._descriptor is None:

@@ -314,6 +314,8 @@ class Supervisor:
         attempt("give back what the master holds", self._holdings.give_back)
         attempt("answer commands", self._operations.end)
         attempt("close the control socket", self._holdings.close)
+        if self._report.is_awaited and not exit_code:
+            self._tell("stopped before it had started")
         self._report.send(exit_code or EXIT_FAULT)  # who still waits for it waits for a start
         self._cluster.logs.drain()
         return exit_code

@@ -49,12 +49,12 @@ def test_a_signal_as_soon_as_the_pid_is_known(make_cluster, name):
 
 def test_a_daemon_that_is_stopped_while_it_starts_has_not_started(make_cluster):
     """Its shell is told so."""
-    running = _slow(make_cluster, 60, graceful_timeout=1)
+    running = _slow(make_cluster, 60, graceful_timeout=1, log_file="cluster.log")
     (running.folder / "slow").touch()
     with running.launch("-D") as start:
         os.kill(_first_pid(running), signal.SIGTERM)
-        start.communicate(timeout=30)
-    assert start.returncode == 1
+        _, told = start.communicate(timeout=30)
+    assert (start.returncode, told.splitlines()[-1]) == (1, "rpccluster: stopped before it had started")
     assert running.left_behind() == []
 
 
