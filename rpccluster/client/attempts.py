@@ -34,6 +34,11 @@ class Attempts:
         return self._idempotent or not isinstance(error, Lost)
 
     @property
+    def last_error(self) -> Unreached | None:
+        """Likewise; None if no attempt has ended."""
+        return self._error
+
+    @property
     def error(self) -> Unreached:
         """What to tell the caller: once an attempt was lost the call may have run, however the others ended."""
         assert self._error is not None, "no attempt has ended yet"

@@ -14,13 +14,16 @@ from typing import Any, TypeVar
 
 from rpccluster.client.attempts import Attempts
 from rpccluster.client.batch import Batch
-from rpccluster.client.calls import Call
+from rpccluster.client.calls import Call, body_packer
 from rpccluster.client.connection import Connection
+from rpccluster.client.dialect import DIALECT
+from rpccluster.client.expirer import Expirer
 from rpccluster.client.future import CallFuture, Resender
 from rpccluster.client.hubs import this_hub
 from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.proxy import Proxy
-from rpccluster.errors import ConnectFailed, ConnectionLost
+from rpccluster.client.timeouts import CLIENTS, seconds_of
+from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Calling", "SyncBatch"]
@@ -31,6 +34,8 @@ T = TypeVar("T")
 class Calling(abc.ABC):
     """``timeout`` is how many seconds a call may take, None without limit; ``bounds`` are those of a message."""
 
+    _dialect = DIALECT
+
     def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS) -> None:
         self.timeout = timeout
         #: The server's methods as attributes: ``client.proxy.sum(1, 2)``.
@@ -39,15 +44,16 @@ class Calling(abc.ABC):
         self._is_closed = False
         self._bounds = bounds
         self._resenders: dict[Any, Resender] = {}  # by hub
+        self._expirers: dict[Any, Expirer] = {}  # likewise
 
-    def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
+    def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
         """Call ``method`` and return its result.
 
-        ``timeout`` in seconds, that of the constructor if None. A call that certainly did not run because the
-        connection ended is sent again; one that may have run only if it is ``idempotent``. Raises `RemoteError`,
-        `CallTimeout`, `ConnectFailed`, `Lost`, `NotSent`, `ProtocolError`; for params that cannot be packed what
-        msgpack raises (TypeError, ValueError, OverflowError), ValueError for a call above ``max_message_size`` or
-        ``max_depth``, and nothing is sent.
+        ``timeout`` in seconds, None without limit, else the constructor's. A call that certainly did not run
+        because the connection ended is sent again; one that may have run only if it is ``idempotent``. Raises
+        `RemoteError`, `CallTimeout`, `ConnectFailed`, `Lost`, `NotSent`, `ProtocolError`; for params that cannot be
+        packed what msgpack raises (TypeError, ValueError, OverflowError), ValueError for a call above
+        ``max_message_size`` or ``max_depth``, and nothing is sent.
         """
         deadline_at = self._deadline_at(timeout)
         return self._persist(
@@ -57,20 +63,26 @@ class Calling(abc.ABC):
         )
 
     def call_async(
-        self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False
+        self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False
     ) -> Future[Any]:
         """Like `call`, but return a future at once; it ends within ``timeout``, whatever happens to the server.
 
-        Connects before it returns, if need be. Whatever `call` raises, but for params that cannot be packed, is
-        the future's. Callbacks run in a thread of the client's; what one of them raises is logged.
+        It never waits for a connection: without one the call is packed, and sent when there is one. Whatever `call`
+        raises, but for params that cannot be packed, is the future's. Callbacks run in a thread of the client's; what
+        one of them raises is logged.
         """
         deadline_at = self._deadline_at(timeout)
         attempts = self._attempts(idempotent)
+        ready = self._ready()
+        body = body_packer(self._bounds, self._dialect)(method, params) if ready is None else None
 
         def start(connection: Connection) -> None:
+            if future.expirer is not None and not future.expirer.claim(future):
+                return
             call = Call(deadline_at, future)
+            future.connection = connection
             future.forget = lambda: connection.forget(call)
-            connection.start(call, method, params)
+            connection.start(call, method, params, body)
 
         def send(future: CallFuture) -> None:
             try:
@@ -78,11 +90,23 @@ class Calling(abc.ABC):
             except (ConnectionLost, ConnectFailed) as error:
                 future.end(error)
 
-        future = CallFuture(attempts, send, self._send_again)
-        send(future)
+        def send_soon(future: CallFuture) -> None:
+            hub = this_hub()
+            (self._expirers.get(hub) or self._expirers.setdefault(hub, Expirer())).watch(future, deadline_at)
+            (self._resenders.get(hub) or self._resenders.setdefault(hub, Resender())).submit(future)
+
+        future = CallFuture(attempts, send, send_soon)
+        if ready is None:
+            send_soon(future)
+        else:
+            try:
+                start(ready)
+            except ConnectionLost as error:
+                may_go_on = attempts.may_go_on(error)  # not if it is this thread that cannot call now:
+                send_soon(future) if may_go_on and not ready.is_open else future.end(attempts.error)
         return future
 
-    def notify(self, method: str, *params: Any, timeout: float | None = None) -> None:
+    def notify(self, method: str, *params: Any, timeout: float | None = CLIENTS) -> None:
         """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it.
 
         Returns when the kernel has taken the message. Raises like `call`.
@@ -92,7 +116,7 @@ class Calling(abc.ABC):
             lambda connection: connection.notify(method, params, deadline_at), deadline_at, self._attempts(False)
         )
 
-    def batch(self, *, timeout: float | None = None, idempotent: bool = False) -> SyncBatch:
+    def batch(self, *, timeout: float | None = CLIENTS, idempotent: bool = False) -> SyncBatch:
         """Gather calls in a ``with`` block; at its end they are sent in one write, and waited for.
 
         ``timeout`` is for all of them together. Raises at the end of the block if nothing could be sent
@@ -100,16 +124,29 @@ class Calling(abc.ABC):
         """
         return SyncBatch(self, timeout, idempotent)
 
-    def _send_again(self, future: CallFuture) -> None:
-        hub = this_hub()
-        resender = self._resenders.get(hub) or self._resenders.setdefault(hub, Resender())
-        resender.submit(future)
+    @abc.abstractmethod
+    def _ready(self) -> Connection | None:
+        """What a call takes that cannot wait for a connection, as far as is known without asking."""
+
+    def _close_expirers(self) -> None:
+        for expirer in list(self._expirers.values()):
+            expirer.close()
+
+    def _leave_futures_to_the_parent(self) -> None:
+        """In a forked child: those that wait for a connection are the parent's, and so are the threads."""
+        for expirer in self._expirers.values():
+            expirer.end_in_child()
+        self._resenders, self._expirers = {}, {}
 
     def _attempts(self, idempotent: bool) -> Attempts:
         return Attempts(idempotent)
 
     def _deadline_at(self, timeout: float | None) -> float:
-        return monotonic() + (self._seconds if timeout is None else timeout)
+        return monotonic() + seconds_of(timeout, self._seconds)
+
+    @abc.abstractmethod
+    def _note_timeout(self, connection: Connection) -> None:
+        """A call had no reply in time on ``connection``."""
 
     @abc.abstractmethod
     def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
@@ -137,4 +174,6 @@ class SyncBatch(Batch):
 
     def _send(self, connection: Connection) -> None:
         connection.call_all(*self._open(self._deadline_at))
+        if any(isinstance(call.error, CallTimeout) for call in self._calls):
+            self._caller._note_timeout(connection)
         self._check()

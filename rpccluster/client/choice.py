@@ -1,7 +1,8 @@
 """Which of a pool's addresses, and which of its connections there, a call takes. Pure: times and loads are handed in.
 
-The least pending calls win, and turns break ties. An address that could not be reached rests, longer each time;
-when all of them rest, the one whose rest ends first is tried rather than failing a call untried.
+The least pending calls win, and turns break ties. An address that could not be reached, or whose connection ended,
+rests, longer each time. One that left a call without a reply is a suspect: it rests, too, and takes no call before it
+has answered a ping. When there is no other, the one whose rest ends first is tried rather than failing a call untried.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Optional
 
-__all__ = ["Choice", "Loads"]
+__all__ = ["PING_SECONDS", "Choice", "Loads"]
 
 #: For each address, for each of its connections: how many calls are pending there, None if it is not connected.
 Loads = Sequence[Sequence[Optional[int]]]
 
 _FIRST_REST_SECONDS = 0.1
 _LONGEST_REST_SECONDS = 10.0
+#: How long a suspect may take to answer a ping.
+PING_SECONDS = 1.0
 
 
 class Choice:
@@ -25,15 +28,23 @@ class Choice:
         self._failures = [0] * addresses
         self._rests_until = [0.0] * addresses
         self._turn = 0
+        #: Addresses that take no call before they have answered a ping.
+        self.suspects: set[int] = set()
 
     def choose(self, loads: Loads, now: float, tried: Container[int] = ()) -> tuple[int, int] | None:
         """An address that was not ``tried`` and a connection of it, by their indexes; None if all were."""
+        chosen = self.look(loads, now, tried)
+        if chosen is not None:
+            self._turn = chosen[0] + 1
+        return chosen
+
+    def look(self, loads: Loads, now: float, tried: Container[int] = ()) -> tuple[int, int] | None:
+        """What `choose` would return; the turn is not taken."""
         left = [index for index in range(len(loads)) if index not in tried]
         if not left:
             return None
-        awake = [index for index in left if self._rests_until[index] <= now]
+        awake = [index for index in left if self._rests_until[index] <= now and index not in self.suspects]
         address = self._least_loaded(awake, loads) if awake else min(left, key=self._rests_until.__getitem__)
-        self._turn = address + 1
         return address, _connection(loads[address])
 
     def _least_loaded(self, awake: list[int], loads: Loads) -> int:
@@ -46,10 +57,38 @@ class Choice:
         self._failures[address] += 1
         self._rests_until[address] = now + rest
 
+    def ended(self, address: int, now: float) -> None:
+        """A connection to it has ended: one rest for all its calls."""
+        if self._rests_until[address] <= now:
+            self.failed(address, now)
+
+    def timed_out(self, address: int, now: float) -> None:
+        """A call had no reply in time: a suspect from now on; one rest for all its calls."""
+        if address not in self.suspects:
+            self.suspects.add(address)
+            self.ended(address, now)
+
+    def to_ping(self, now: float) -> list[int]:
+        """The suspects that have rested; each of them rests until its ping must have been answered."""
+        rested = [address for address in self.suspects if self._rests_until[address] <= now]
+        for address in rested:
+            self._rests_until[address] = now + 2 * PING_SECONDS
+        return rested
+
+    def pinged(self, address: int, is_alive: bool, now: float) -> None:
+        """How its ping ended."""
+        if is_alive:
+            self.suspects.discard(address)
+            self._failures[address] = 0
+            self._rests_until[address] = 0.0
+        else:
+            self.failed(address, now)
+
     def reached(self, address: int) -> None:
-        """It could be reached: its next rest is a short one again."""
-        self._failures[address] = 0
-        self._rests_until[address] = 0.0
+        """It could be reached: its next rest is a short one again. A suspect has yet to answer."""
+        if address not in self.suspects:
+            self._failures[address] = 0
+            self._rests_until[address] = 0.0
 
 
 def _connection(loads: Sequence[int | None]) -> int:

@@ -156,13 +156,17 @@ class Connection(Stream):
         if self._leader is call:
             self._leave(call)
 
-    def start(self, call: Call, method: str, params: Iterable[Any]) -> None:
-        """Send a call whose ``waiter`` is told of its end; at its deadline it ends at the latest. Raises `NotSent`."""
+    def start(self, call: Call, method: str, params: Iterable[Any], body: bytes | None = None) -> None:
+        """Send a call whose ``waiter`` is told of its end; at its deadline it ends at the latest. Raises `NotSent`.
+
+        ``body`` is its method and params, if they were packed before.
+        """
         if self._is_mine():
             self._refuse_nested()
         self._make_sure_of_the_server()
         with self._lock:
-            data = self._calls.request(method, params)
+            calls = self._calls
+            data = calls.request(method, params) if body is None else calls.packed_request(body)
             msgid = self._calls.msgid
         try:
             with self._lock:

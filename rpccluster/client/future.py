@@ -16,7 +16,7 @@ from rpccluster.client.attempts import Attempts
 from rpccluster.client.calls import Call
 from rpccluster.client.forks import MARK, notice_fork
 from rpccluster.client.threads import is_own_thread, log_error, start_thread
-from rpccluster.errors import ConnectionLost
+from rpccluster.errors import ConnectionLost, NotSent
 
 __all__ = ["CallFuture", "Resender"]
 
@@ -33,6 +33,9 @@ class CallFuture(Future):
         self.send = send
         #: Where the call is pending: tells that nobody waits for it any more.
         self.forget: Callable[[], None] | None = None
+        #: The connection of its last attempt.
+        self.connection: object = None
+        self.expirer: Any = None  # that watches it
         self._send_again = send_again
         self._is_cancelled = threading.Lock()
 
@@ -101,8 +104,13 @@ class CallFuture(Future):
             raise ending
 
 
+def _give_up(future: CallFuture) -> None:
+    future.end(future.attempts.last_error or NotSent("no thread can be had to connect; the call did not run"))
+
+
 class Resender:
-    """Sends again what may be, in a thread of its own: connecting takes time, and others wait to be woken.
+    """Sends what waits for a connection, and again what may be, in a thread of its own: connecting takes time, and
+    others wait to be woken.
 
     Without a lock, since a finalizer may submit a future in the middle of a submission.
     """
@@ -120,7 +128,7 @@ class Resender:
             start_thread(self._run, "rpccluster resender")
         except Exception:
             self._is_running.release()
-            self._for_each(lambda future: future.end(future.attempts.error))
+            self._for_each(_give_up)
 
     def _run(self) -> None:
         while True:

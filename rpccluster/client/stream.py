@@ -98,6 +98,14 @@ class Stream:
         if reader is not None:
             reader.ring()
 
+    def set_aside(self) -> None:
+        """Take no more calls; end at once if none is pending."""
+        with self._lock:
+            self.is_open = False
+            is_idle = self._leader is None and not self._calls.pending
+            ended = self._end("the connection was idle") if is_idle else []
+        self._wake(ended)
+
     def discard(self) -> None:
         """Close what takes no more calls, unless someone still receives what the server had sent, or will send."""
         if self._is_mine():

@@ -17,10 +17,10 @@ from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.attempts import Attempts, Unreached
 from rpccluster.client.calling import Calling
 from rpccluster.client.connection import Connection
-from rpccluster.client.dialect import DIALECT
 from rpccluster.client.forks import MARK, let_go_after, notice_fork
 from rpccluster.client.hubs import ended_hubs, this_hub
 from rpccluster.client.outgoing import BOUNDS
+from rpccluster.client.timeouts import CLIENTS, seconds_of
 from rpccluster.client.wire import open_wire
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
 from rpccluster.protocol.outline import Bounds
@@ -38,8 +38,6 @@ class Client(Calling):
     request, in bytes, ``max_depth`` how deep a request may be nested; a server's own bounds are the options of the
     same names. Raises `AddressError` for an address that cannot be parsed.
     """
-
-    _dialect = DIALECT
 
     def __init__(
         self,
@@ -83,10 +81,10 @@ class Client(Calling):
             return True
         return any(twin.is_connected for twin in list(self._twins.values()))
 
-    def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
+    def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
         """See `Calling.call`; this is its shortest way, for the usual case."""
         now = monotonic()
-        deadline_at = now + (self._seconds if timeout is None else timeout)
+        deadline_at = now + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
         connection = self._connection
         error = None
         if connection is not None and connection.is_open and MARK[0] and (connection.hub is None or connection.is_here):
@@ -99,11 +97,26 @@ class Client(Calling):
             self._check(attempts, error)
         return self._persist(lambda again: again.call(method, params, monotonic(), deadline_at), deadline_at, attempts)
 
+    def _note_timeout(self, connection: Connection) -> None:
+        """There is no other server."""
+
+    def has(self, connection: Connection) -> bool:
+        """Whether ``connection`` is one of its own."""
+        clients = [self, *list(self._twins.values())]
+        return any(connection in client._all_connections() for client in clients)
+
+    def set_aside(self) -> None:
+        """Take no more calls on the connection there is; those that are pending are still waited for."""
+        connection = self._here()._connection
+        if connection is not None:
+            connection.set_aside()
+
     def close(self) -> None:
         """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
         if not MARK[0]:
             notice_fork()
         self._is_closed = True
+        self._close_expirers()
         for connection in self._all_connections():
             connection.close("the client was closed")
         for twin in list(self._twins.values()):
@@ -118,6 +131,12 @@ class Client(Calling):
                 return attempt(self._connected(deadline_at))
             except (ConnectionLost, ConnectFailed) as error:
                 self._check(attempts, error)
+
+    def _ready(self) -> Connection | None:
+        if not MARK[0]:
+            notice_fork()
+        connection = self._here()._connection
+        return connection if connection is not None and connection.is_open else None
 
     def _check(self, attempts: Attempts, error: Unreached) -> None:
         if not attempts.may_go_on(error) or self._is_closed:
@@ -187,7 +206,7 @@ class Client(Calling):
     def _after_fork(self) -> None:
         """In a child: the connection is the parent's. Locks may have been held by threads that are not here."""
         self._connecting = threading.RLock()
-        self._resenders = {}
+        self._leave_futures_to_the_parent()
         connections, self._connection, self._former = self._all_connections(), None, []
         for call in [call for connection in connections for call in connection.abandon()]:
             if call.waiter is not None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from rpccluster.address import Address, UnixAddress
+from rpccluster.client.dialing import dial
 from rpccluster.errors import ConnectFailed
 
 __all__ = ["CHUNK", "NOW", "TICK_SECONDS", "PatchedWire", "Wire", "open_wire"]
@@ -30,31 +31,25 @@ _LONGEST_POLL_SECONDS = 3600.0
 
 
 def open_wire(address: Address, deadline_at: float) -> Wire:
-    """Connect to ``address`` by ``deadline_at`` on the monotonic clock. Raises `ConnectFailed`."""
-    left = max(0.001, deadline_at - time.monotonic())
+    """Connect to ``address`` by ``deadline_at`` on the monotonic clock, the look-up of a name included.
+
+    Raises `ConnectFailed`.
+    """
     try:
-        sock = _connect(address, None if left == math.inf else left)
+        sock = _connect(address, deadline_at)
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
         raise ConnectFailed(f"{address}: {error or type(error).__name__}") from None
     return (Wire if socket.socket.__module__ == "socket" else PatchedWire)(sock)
 
 
-def _connect(address: Address, seconds: float | None) -> socket.socket:
-    if isinstance(address, UnixAddress):
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.settimeout(seconds)
-            sock.connect(address.path)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-    sock = socket.create_connection((address.host, address.port), seconds)
+def _connect(address: Address, deadline_at: float) -> socket.socket:
+    if not isinstance(address, UnixAddress):
+        return dial(address.host, address.port, deadline_at)
+    left = max(0.001, deadline_at - time.monotonic())
+    sock = socket.socket(socket.AF_UNIX)
     try:
-        if sock.getsockname() == sock.getpeername():  # a free local port may be chosen that is the very one asked for
-            raise ConnectionRefusedError("connected to itself: nothing listens there")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.settimeout(None if left == math.inf else left)
+        sock.connect(address.path)
     except BaseException:
         sock.close()
         raise

@@ -76,6 +76,7 @@ def test_a_callback_that_raises(face: Calling, error: type[BaseException]) -> No
 
 def test_callbacks_that_raise_at_the_end_of_the_connection(face: Calling, server: Server) -> None:
     """When many end at once each is told, though the callbacks of all raise."""
+    face.call("echo", "connected")
     futures = [face.call_async("sleep", 60) for _ in range(20)]
     for future in futures:
         future.add_done_callback(raising(SystemExit))
@@ -180,6 +181,7 @@ def test_a_call_in_the_middle_of_another(client: Client, kind: str) -> None:
 
 def test_a_future_cancelled_and_a_client_closed_in_the_middle(client: Client) -> None:
     """They do not wait for their own thread, either."""
+    client.call("echo", "connected")
     pending = [client.call_async("sleep", 60) for _ in range(3)]
     connection = client._connection
     assert connection is not None

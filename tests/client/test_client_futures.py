@@ -100,6 +100,7 @@ def test_no_server() -> None:
 
 def test_the_end_of_the_connection_ends_them(client: Client, server: Server) -> None:
     """Every pending future ends with the connection; the next call connects again."""
+    client.call("sum", 1)
     futures = [client.call_async("sleep", 30) for _ in range(50)]
     server.cut()
     assert all(isinstance(future.exception(2), Lost) for future in futures)
@@ -108,6 +109,7 @@ def test_the_end_of_the_connection_ends_them(client: Client, server: Server) -> 
 
 def test_close_ends_them(client: Client) -> None:
     """Closing the client ends them, and its thread."""
+    client.call("sum", 1)
     futures = [client.call_async("sleep", 30) for _ in range(5)]
     client.close()
     assert all(isinstance(future.exception(2), Lost) for future in futures)
@@ -194,6 +196,7 @@ def test_killed_server(process: Process) -> None:
     After its restart the next call succeeds without any action.
     """
     with Client(f"127.0.0.1:{process.port}", timeout=60) as client:
+        client.call("sum", 1)
         futures = [client.call_async("sleep", 60, n) for n in range(1000)]
         client.call("sum", 1)  # the server has them all
         process.kill()

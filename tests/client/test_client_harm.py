@@ -103,7 +103,8 @@ def test_idempotent_call_cut(server: Server, face: Callable[..., Any], after: in
 @pytest.mark.parametrize("face", FACES)
 def test_half_closed(server: Server, face: Callable[..., Any]) -> None:
     """When the server sees the end of the requests it still answers; when the client sees the end it connects anew."""
-    with Proxy(server.name, lambda n: Harm(half_close_request_after=len(REQUEST)) if n == 0 else Harm()) as proxy:
+    length = len(REQUEST) + (4 if face is future_twice else 0)  # a msgid in its longest form
+    with Proxy(server.name, lambda n: Harm(half_close_request_after=length) if n == 0 else Harm()) as proxy:
         assert face(proxy.address) == ("abc", "second")
     with Proxy(server.name, lambda n: Harm(half_close_reply_after=len(REPLY)) if n == 0 else Harm()) as proxy:
         first, second = face(proxy.address)

@@ -86,6 +86,7 @@ def patient(sock: Any) -> None:
 def test_no_thread_to_send_again() -> None:
     """A future that may be sent again ends with the error of its first attempt; a later one is sent again."""
     with serve(patient) as server, Client(server.address) as client:
+        client.call("echo", "connected")
         futures = [client.call_async("never", idempotent=True) for _ in range(3)]
         client.call("echo", "the server has them")
         with no_threads():
@@ -102,6 +103,7 @@ def test_no_thread_to_send_again() -> None:
 def test_an_attempt_that_fails_otherwise(client: Client, server: Server) -> None:
     """A future whose params cannot be packed a second time has the error; later ones are sent again."""
     params = [1]
+    client.call("echo", "connected")
     spoilt = client.call_async("linger", 60, params, idempotent=True)
     params.append(object())  # type: ignore[arg-type]
     client.call("echo", "the server has it")

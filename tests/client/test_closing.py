@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from typing import Any, Callable
 
 import pytest
@@ -138,8 +139,8 @@ def test_new_calls_take_another_connection_at_once() -> None:
 
     with serve(scripted(closes, answers)) as server, Client(server.address, timeout=10) as client:
         slow = client.call_async("x")
-        while client.is_connected:
-            pass
+        while client.pending == 0 or client.is_connected:
+            time.sleep(0.001)
         assert client.call("x") == "answered"
         assert client.pending == 1
         may_answer.set()
@@ -156,8 +157,8 @@ def test_closing_the_client_ends_calls_of_the_old_connection_too() -> None:
 
     with serve(scripted(closes, answers)) as server, Client(server.address, timeout=10) as client:
         slow = client.call_async("x")
-        while client.is_connected:
-            pass
+        while client.pending == 0 or client.is_connected:
+            time.sleep(0.001)
         assert client.call("x") == "answered"
         client.close()
         assert isinstance(slow.exception(10), Lost)

@@ -161,6 +161,7 @@ def unreadable_server(sock: socket.socket) -> None:
 
 
 def by_client(client: Any, name: str) -> tuple[Any, list[Any]]:
+    client.call("echo", "connected")
     waiting: list[Future[Any]] = [client.call_async("wait", idempotent=True) for _ in range(4)]
     with contextlib.suppress(ProtocolError):
         raise AssertionError(client.call("bad", name, idempotent=True))

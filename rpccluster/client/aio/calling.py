@@ -16,7 +16,8 @@ from rpccluster.client.attempts import Attempts
 from rpccluster.client.batch import Batch
 from rpccluster.client.outgoing import BOUNDS
 from rpccluster.client.proxy import Proxy
-from rpccluster.errors import ConnectFailed, ConnectionLost
+from rpccluster.client.timeouts import CLIENTS, seconds_of
+from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["AioBatch", "Calling"]
@@ -35,11 +36,11 @@ class Calling(abc.ABC):
         self._is_closed = False
         self._bounds = bounds
 
-    async def call(self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False) -> Any:
+    async def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
         """Call ``method`` and return its result.
 
-        ``timeout`` in seconds, that of the constructor if None. What is sent again, and what is raised, is as in
-        `rpccluster.Client.call`. Cancelling it drops the reply when it comes, never the connection.
+        ``timeout`` in seconds, None without limit; else that of the constructor. What is sent again, and what is
+        raised, is as in `rpccluster.Client.call`. Cancelling it drops the reply when it comes, never the connection.
         """
         deadline_at = self._deadline_at(timeout)
         return await self._persist(
@@ -47,18 +48,18 @@ class Calling(abc.ABC):
         )
 
     def call_async(
-        self, method: str, *params: Any, timeout: float | None = None, idempotent: bool = False
+        self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False
     ) -> asyncio.Task[Any]:
         """Like `call`, as a task that runs by itself."""
         call = self.call(method, *params, timeout=timeout, idempotent=idempotent)
         return asyncio.get_running_loop().create_task(call)
 
-    async def notify(self, method: str, *params: Any, timeout: float | None = None) -> None:
+    async def notify(self, method: str, *params: Any, timeout: float | None = CLIENTS) -> None:
         """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it."""
         deadline_at = self._deadline_at(timeout)
         await self._persist(lambda link: link.notify(method, params, deadline_at), deadline_at, self._attempts(False))
 
-    def batch(self, *, timeout: float | None = None, idempotent: bool = False) -> AioBatch:
+    def batch(self, *, timeout: float | None = CLIENTS, idempotent: bool = False) -> AioBatch:
         """Gather calls in an ``async with`` block; at its end they are sent in one write, and waited for.
 
         As in `rpccluster.Client.batch`.
@@ -69,7 +70,11 @@ class Calling(abc.ABC):
         return Attempts(idempotent)
 
     def _deadline_at(self, timeout: float | None) -> float:
-        return asyncio.get_running_loop().time() + (self._seconds if timeout is None else timeout)
+        return asyncio.get_running_loop().time() + seconds_of(timeout, self._seconds)
+
+    @abc.abstractmethod
+    def _note_timeout(self, link: Link) -> None:
+        """A call had no reply in time on ``link``."""
 
     @abc.abstractmethod
     async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
@@ -97,4 +102,6 @@ class AioBatch(Batch):
 
     async def _send(self, link: Link) -> None:
         await link.call_all(*self._open(self._deadline_at), self._deadline_at)
+        if any(isinstance(call.error, CallTimeout) for call in self._calls):
+            self._caller._note_timeout(link)
         self._check()

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from copy import copy
 from typing import TypeVar
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.aio.calling import Calling
+from rpccluster.client.aio.dialing import dial, within
 from rpccluster.client.aio.link import Link
 from rpccluster.client.attempts import Attempts
 from rpccluster.client.forks import MARK, let_go_after, notice_fork
@@ -43,7 +45,7 @@ class Client(Calling):
         self.max_message_size = max_message_size
         self._link: Link | None = None
         self._former: list[Link] = []  # that take no more calls, and have some that will be answered
-        self._connecting: asyncio.Lock | None = None
+        self._connecting: asyncio.Task[Link] | None = None
         let_go_after(self)
 
     async def __aenter__(self) -> Client:
@@ -65,10 +67,25 @@ class Client(Calling):
         """Whether there is a connection, as far as is known without asking."""
         return self._link is not None and self._link.is_open
 
+    def _note_timeout(self, link: Link) -> None:
+        """There is no other server."""
+
+    def has(self, link: Link) -> bool:
+        """Whether ``link`` is one of its own."""
+        return link is self._link or link in self._former
+
+    def set_aside(self) -> None:
+        """Take no more calls on the connection there is; those that are pending are still waited for."""
+        if self._link is not None:
+            self._link.set_aside()
+
     async def close(self) -> None:
         """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
         loop = asyncio.get_running_loop()
+        if self._connecting is not None and self._connecting.get_loop() is loop and not self._connecting.done():
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
         links = [link for link in self._all_links() if link.loop is loop]
         await asyncio.gather(*(link.close("the client was closed") for link in links))
 
@@ -93,29 +110,28 @@ class Client(Calling):
             self._former = []
         if link is not None and link.is_open:
             return link
-        left = deadline_at - loop.time()
-        try:
-            return await asyncio.wait_for(self._connect(), None if left == math.inf else left)
-        except asyncio.TimeoutError:
-            raise ConnectFailed(f"{self.address}: no connection within the call's timeout") from None
+        task = self._connecting  # of all who wait for it: it goes on if one of them is cancelled
+        if task is None or task.done() or task.get_loop() is not loop:
+            task = self._connecting = loop.create_task(self._connect())
+            task.add_done_callback(_look_at_error)
+        left = max(0.0, deadline_at - loop.time())
+        await asyncio.wait({task}, timeout=None if left == math.inf else left)
+        if not task.done():
+            raise ConnectFailed(f"{self.address}: no connection within the call's timeout")
+        if task.cancelled():
+            raise NotSent("the client was closed; the call did not run")
+        error = task.exception()
+        if error is not None:
+            raise copy(error)  # one for each who waits
+        return task.result()
 
     async def _connect(self) -> Link:
-        """Replace the link, unless another task just did."""
-        if self._connecting is None:
-            self._connecting = asyncio.Lock()
-        async with self._connecting:
-            if self._is_closed:
-                raise NotSent("the client is closed; the call did not run")
-            if self._link is None or not self._link.is_open:
-                self._former = [link for link in self._all_links() if link.pending]
-                self._link = await self._open()
-            if self._is_closed:  # meanwhile: then close() may have come too early to see this one
-                await self._link.close("the client was closed")
-            return self._link
-
-    async def _open(self) -> Link:
+        """Replace the link."""
+        if self._is_closed:
+            raise NotSent("the client is closed; the call did not run")
+        self._former = [link for link in self._all_links() if link.pending]
         try:
-            return await asyncio.wait_for(self._open_link(), self.connect_timeout)
+            return await within(self._open_link(), self.connect_timeout)
         except asyncio.TimeoutError:
             raise ConnectFailed(f"{self.address}: no connection within {self.connect_timeout} seconds") from None
         except (OSError, UnicodeError) as error:
@@ -124,13 +140,11 @@ class Client(Calling):
     async def _open_link(self) -> Link:
         loop = asyncio.get_running_loop()
         if isinstance(self.address, UnixAddress):
-            _, link = await loop.create_unix_connection(self._new_link, self.address.path)
-            return link
-        transport, link = await loop.create_connection(self._new_link, self.address.host, self.address.port)
-        if transport.get_extra_info("sockname") == transport.get_extra_info("peername"):
-            transport.abort()  # a free local port may be chosen that is the very one asked for
-            raise ConnectionRefusedError("connected to itself: nothing listens there")
-        return link
+            _, self._link = await loop.create_unix_connection(self._new_link, self.address.path)
+        else:
+            sock = await dial(self.address.host, self.address.port)
+            _, self._link = await loop.create_connection(self._new_link, sock=sock)
+        return self._link
 
     def _new_link(self) -> Link:
         return Link(self.max_message_size, self._bounds.max_depth)
@@ -138,3 +152,9 @@ class Client(Calling):
     def _after_fork(self) -> None:
         self._former = []
         self._link = self._connecting = None  # the parent's; its selector is shared with it: touch nothing
+
+
+def _look_at_error(task: asyncio.Task[Link]) -> None:
+    """Or asyncio complains of one that nobody looks at, since all who waited have gone."""
+    if not task.cancelled():
+        task.exception()

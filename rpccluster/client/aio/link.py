@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from rpccluster.client.aio.dialing import within
 from rpccluster.client.aio.quiet import keep_from_sigpipe
 from rpccluster.client.calls import Call, Calls
 from rpccluster.client.outgoing import BOUNDS
@@ -83,12 +84,18 @@ class Link(asyncio.Protocol):
         await self._get_ready(deadline_at)
         self._write(self._calls.notify(method, params))
 
+    def set_aside(self) -> None:
+        """Take no more calls; close at once if none is pending."""
+        self.is_open = False
+        if not self._calls.pending:
+            self._transport.close()
+
     async def close(self, reason: str) -> None:
         """End every pending call, and return when the connection is closed."""
         self._end(reason)
         self._transport.close()
         try:
-            await asyncio.wait_for(self._is_lost.wait(), _CLOSE_SECONDS)
+            await within(self._is_lost.wait(), _CLOSE_SECONDS)
         except asyncio.TimeoutError:
             self._transport.abort()
 
@@ -104,7 +111,7 @@ class Link(asyncio.Protocol):
         if not self._may_write.is_set():
             try:
                 left = deadline_at - self.loop.time()
-                await asyncio.wait_for(self._may_write.wait(), None if left == math.inf else left)
+                await within(self._may_write.wait(), None if left == math.inf else left)
             except asyncio.TimeoutError:
                 raise CallTimeout("the server did not read in time; the call was not sent") from None
 
@@ -157,10 +164,8 @@ class Link(asyncio.Protocol):
             self._end(f"{self._calls.fault} from the server")
             self._transport.abort()
         elif self._calls.due is not None and self.is_open:
-            self.is_open = False
             self._settle(self._calls.cut_unread("the server closes the connection"))
-            if not self._calls.pending:
-                self._transport.close()
+            self.set_aside()
 
     def eof_received(self) -> None:
         """See `asyncio.Protocol`."""

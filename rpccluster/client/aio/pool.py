@@ -13,9 +13,9 @@ from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.client import Client
 from rpccluster.client.aio.link import Link
 from rpccluster.client.attempts import Attempts
-from rpccluster.client.choice import Choice, Loads
+from rpccluster.client.choice import PING_SECONDS, Choice, Loads
 from rpccluster.client.outgoing import BOUNDS
-from rpccluster.errors import ConnectFailed, ConnectionLost
+from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, RemoteError
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Pool"]
@@ -57,6 +57,7 @@ class Pool(Calling):
         if not self._clients or connections < 1:
             raise ValueError(f"found {len(self._clients)} addresses and {connections} connections, expected some")
         self._choice = Choice(len(self._clients))
+        self._pings: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Pool:
         return self
@@ -75,21 +76,41 @@ class Pool(Calling):
     async def close(self) -> None:
         """Close every connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
+        for ping in self._pings:
+            ping.cancel()
         await asyncio.gather(*(client.close() for clients in self._clients for client in clients))
 
     async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
         unreached: dict[int, ConnectFailed] = {}
+        time = asyncio.get_running_loop().time
         while True:
+            address = None
             try:
-                return await attempt(await self._connected(deadline_at, unreached))
+                address, link = await self._connected(deadline_at, unreached)
+                return await attempt(link)
+            except CallTimeout:
+                if address is not None:
+                    self._choice.timed_out(address, time())
+                raise
             except (ConnectionLost, ConnectFailed) as error:
+                if address is not None:
+                    self._choice.ended(address, time())
                 if not attempts.may_go_on(error) or self._is_closed:
                     raise attempts.error from None
 
-    async def _connected(self, deadline_at: float, unreached: dict[int, ConnectFailed]) -> Link:
-        """A link to an address that is not ``unreached``, which grows. Raises `ConnectFailed` if all are."""
+    def _note_timeout(self, link: Link) -> None:
+        for address, clients in enumerate(self._clients):
+            if any(client.has(link) for client in clients):
+                self._choice.timed_out(address, asyncio.get_running_loop().time())
+
+    async def _connected(self, deadline_at: float, unreached: dict[int, ConnectFailed]) -> tuple[int, Link]:
+        """An address that is not ``unreached``, which grows, and a link. Raises `ConnectFailed` if all are."""
         time = asyncio.get_running_loop().time
         while True:
+            for address in self._choice.to_ping(time()) if self._choice.suspects else ():
+                ping = asyncio.ensure_future(self._ping(address))
+                self._pings.add(ping)
+                ping.add_done_callback(self._pings.discard)
             chosen = self._choice.choose(self._loads(), time(), unreached)
             if chosen is None or (unreached and time() >= deadline_at):
                 raise ConnectFailed("; ".join(map(str, unreached.values())))
@@ -101,7 +122,19 @@ class Pool(Calling):
                 self._choice.failed(address, time())
             else:
                 self._choice.reached(address)
-                return link
+                return address, link
+
+    async def _ping(self, address: int) -> None:
+        """Over each connection there is, or a new one; those that do not answer are set aside."""
+        clients = self._clients[address]
+        clients = [client for client in clients if client.is_connected] or clients[:1]
+        pings = [client.call("rpc.ping", timeout=PING_SECONDS) for client in clients]
+        answers = await asyncio.gather(*pings, return_exceptions=True)
+        are_alive = [not isinstance(answer, BaseException) or isinstance(answer, RemoteError) for answer in answers]
+        for client, is_alive in zip(clients, are_alive):
+            if not is_alive:
+                client.set_aside()
+        self._choice.pinged(address, any(are_alive), asyncio.get_running_loop().time())
 
     def _attempts(self, idempotent: bool) -> Attempts:
         return Attempts(idempotent, sum(map(len, self._clients)))

@@ -1,0 +1,92 @@
+"""Connecting to whichever of a name's addresses answers, on asyncio; the counterpart of `rpccluster.client.dialing`.
+
+It uses no more of the loop than any loop has, uvloop included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from rpccluster.client.dialing import NEXT_SECONDS, adjust, all_failed
+from rpccluster.client.lookup import Target, numeric, ordered
+
+__all__ = ["dial", "within"]
+
+T = TypeVar("T")
+
+
+async def within(awaitable: Awaitable[T], seconds: float | None) -> T:
+    """What it brings within so many seconds. Raises `asyncio.TimeoutError`.
+
+    asyncio.wait_for before Python 3.12 forgets that it was cancelled if both happen in one turn of the loop.
+    """
+    task = asyncio.ensure_future(awaitable)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise asyncio.TimeoutError
+    return task.result()
+
+
+async def dial(host: str, port: int) -> socket.socket:
+    """A connected, non-blocking socket. Raises OSError or UnicodeError; nothing is left when it is cancelled."""
+    loop = asyncio.get_running_loop()
+    targets = numeric(host, port)
+    if targets is None:
+        targets = ordered(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    running: set[asyncio.Task[socket.socket]] = set()
+    errors: list[OSError] = []
+    winner = None
+    try:
+        while winner is None:
+            if targets:
+                running.add(loop.create_task(_connect(loop, targets.pop(0))))
+            elif not running:
+                raise all_failed(errors)
+            done, _ = await asyncio.wait(
+                running, timeout=NEXT_SECONDS if targets else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    winner = winner or task
+                else:
+                    running.discard(task)
+                    errors.append(_as_os_error(error))
+        return winner.result()
+    finally:
+        for task in running - {winner}:
+            task.cancel()
+            task.add_done_callback(_close)
+
+
+async def _connect(loop: Any, target: Target) -> socket.socket:
+    family, name = target
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, name)
+        adjust(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _as_os_error(error: BaseException) -> OSError:
+    return error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+
+
+def _close(task: asyncio.Task[socket.socket]) -> None:
+    """A loser: it may have been connected all the same."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()

@@ -1,0 +1,115 @@
+"""Connecting to whichever of a name's addresses answers, by one deadline for all: "happy eyeballs", RFC 8305.
+
+The addresses are tried in turn; the next one as soon as one has failed, or has said nothing for a while. The first
+that is connected wins. Threads alone; `rpccluster.client.aio.dialing` is the counterpart on asyncio.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import select
+import socket
+from collections.abc import Iterable
+from time import monotonic
+
+from rpccluster.client.lookup import Target, look_up
+
+__all__ = ["NEXT_SECONDS", "adjust", "all_failed", "dial"]
+
+#: How long one address may say nothing until the next is tried beside it: the RFC's "Connection Attempt Delay".
+NEXT_SECONDS = 0.25
+_IDLE_SECONDS = 15  # a silent peer is asked by the kernel whether it lives,
+_INTERVAL_SECONDS = 5  # so often,
+_USER_TIMEOUT_MS = 60_000  # and given up if it has acknowledged nothing, or taken nothing in, for so long: tcp(7)
+
+
+def dial(host: str, port: int, deadline_at: float) -> socket.socket:
+    """A connected, non-blocking socket, by ``deadline_at`` on the monotonic clock. Raises OSError or UnicodeError."""
+    with contextlib.closing(_Race(look_up(host, port, deadline_at))) as race:
+        return race.run(deadline_at)
+
+
+def adjust(sock: socket.socket) -> None:
+    """Set the options of a connected TCP socket. Raises OSError for one that is connected to itself."""
+    if sock.getsockname() == sock.getpeername():  # a free local port may be chosen that is the very one asked for
+        raise ConnectionRefusedError("connected to itself: nothing listens there")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _INTERVAL_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 18), _USER_TIMEOUT_MS)
+
+
+def all_failed(errors: Iterable[OSError]) -> OSError:
+    """What is raised when each address has failed: the only error there is, or all their texts."""
+    different = {str(error): error for error in errors}
+    return next(iter(different.values())) if len(different) == 1 else OSError("; ".join(different))
+
+
+class _Race:
+    """The attempts to connect, by descriptor."""
+
+    def __init__(self, targets: list[Target]) -> None:
+        self._left = targets
+        self._running: dict[int, socket.socket] = {}
+        self._errors: list[OSError] = []
+
+    def run(self, deadline_at: float) -> socket.socket:
+        """The first that is connected."""
+        next_at = monotonic()
+        while True:
+            now = monotonic()
+            if self._left and (now >= next_at or not self._running):
+                self._start(*self._left.pop(0))
+                next_at = now + NEXT_SECONDS
+            elif not self._running:
+                raise all_failed(self._errors)
+            winner = self._wait(min(deadline_at, next_at) if self._left else deadline_at)
+            if winner is not None:
+                return winner
+            if monotonic() >= deadline_at:
+                raise TimeoutError("timed out")
+
+    def close(self) -> None:
+        """Give up the attempts that have not won."""
+        for sock in self._running.values():
+            sock.close()
+
+    def _start(self, family: int, name: object) -> None:
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # of a family that this host does not have
+            self._errors.append(error)
+            return
+        self._running[sock.fileno()] = sock
+        sock.setblocking(False)
+        try:
+            sock.connect(name)  # type: ignore[arg-type]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._running.pop(sock.fileno()).close()
+            self._errors.append(error)
+
+    def _wait(self, until: float) -> socket.socket | None:
+        """One that is connected by ``until``; None if none is, or if one has failed."""
+        poll = select.poll()
+        for descriptor in self._running:
+            poll.register(descriptor, select.POLLOUT)
+        left = until - monotonic()
+        for descriptor, _ in poll.poll(None if left == math.inf else max(0, math.ceil(left * 1000))):
+            sock = self._running.pop(descriptor)
+            try:
+                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if number not in (0, errno.EISCONN):
+                    raise OSError(number, os.strerror(number))
+                adjust(sock)
+            except OSError as error:
+                sock.close()
+                self._errors.append(error)
+            else:
+                return sock
+        return None

@@ -1,0 +1,82 @@
+"""What a host name stands for, looked up for no longer than a caller can wait, and in which order to try it.
+
+getaddrinfo(3) has no time limit: it runs in a thread, one for a name at a time, that callers wait for as long as they
+may. A host that is an address needs none. In a process patched by gevent the thread is a greenlet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from time import monotonic
+from typing import Any
+
+from rpccluster.client.hubs import this_hub
+
+__all__ = ["Target", "look_up", "numeric", "ordered"]
+
+#: Family and socket address.
+Target = tuple[int, Any]
+
+
+def look_up(host: str, port: int, deadline_at: float) -> list[Target]:
+    """The targets of a name in the order to try them, by ``deadline_at``. Raises OSError, or UnicodeError."""
+    found = numeric(host, port)
+    if found is not None:
+        return found
+    key = host, port, this_hub()
+    search = _searches.get(key)
+    if search is None:
+        search = _searches[key] = _Search(key)
+        search.start()
+    if not search.is_over.wait(min(max(0.0, deadline_at - monotonic()), threading.TIMEOUT_MAX)):
+        raise TimeoutError("the look-up of its name timed out")
+    if isinstance(search.outcome, BaseException):
+        raise search.outcome
+    return search.outcome
+
+
+def numeric(host: str, port: int) -> list[Target] | None:
+    """The target of a host that is an address; None if it is a name."""
+    with contextlib.suppress(socket.gaierror, UnicodeError):
+        return ordered(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+    return None
+
+
+def ordered(found: Sequence[tuple[Any, ...]]) -> list[Target]:
+    """By turns of each family, the first one's first: RFC 8305, section 4."""
+    targets = list(dict.fromkeys((int(family), name) for family, _, _, _, name in found))
+    first = [target for target in targets if target[0] == targets[0][0]]
+    others = [target for target in targets if target[0] != targets[0][0]]
+    return [target for target in chain.from_iterable(zip_longest(first, others)) if target is not None]
+
+
+class _Search:
+    """``outcome`` is what was found, or raised, once ``is_over``."""
+
+    def __init__(self, key: tuple[str, int, Any]) -> None:
+        self._key = key
+        self.is_over = threading.Event()
+        self.outcome: list[Target] | BaseException = []
+
+    def start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="rpccluster look-up", daemon=True).start()
+        except RuntimeError:  # no thread can be had: then it takes as long as it takes
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self.outcome = ordered(socket.getaddrinfo(*self._key[:2], type=socket.SOCK_STREAM))
+        except BaseException as error:
+            self.outcome = error.with_traceback(None)
+        _searches.pop(self._key, None)
+        self.is_over.set()
+
+
+_searches: dict[tuple[str, int, Any], _Search] = {}
+os.register_at_fork(after_in_child=_searches.clear)  # their threads are the parent's
