@@ -142,7 +142,7 @@ class Calling(abc.ABC):
         return Attempts(idempotent)
 
     def _deadline_at(self, timeout: float | None) -> float:
-        return monotonic() + seconds_of(timeout, self._seconds)
+        return monotonic() + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
 
     @abc.abstractmethod
     def _note_timeout(self, connection: Connection) -> None:

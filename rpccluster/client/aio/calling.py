@@ -70,7 +70,8 @@ class Calling(abc.ABC):
         return Attempts(idempotent)
 
     def _deadline_at(self, timeout: float | None) -> float:
-        return asyncio.get_running_loop().time() + seconds_of(timeout, self._seconds)
+        seconds = self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds)
+        return asyncio.get_running_loop().time() + seconds
 
     @abc.abstractmethod
     def _note_timeout(self, link: Link) -> None:
