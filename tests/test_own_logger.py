@@ -44,7 +44,6 @@ def lines_of(program: str) -> list[str]:
         "logger.addFilter(lambda record: False)",
         "logging.getLogger().handlers[0].addFilter(lambda record: 1 / 0)",
         "logging.setLogRecordFactory(lambda *_: 1 / 0)",
-        "logging._lock = logging.getLogger().handlers[0].lock = None",
     ],
 )
 def test_own_lines_come_all_the_same(harm: str) -> None:
@@ -83,5 +82,6 @@ pool = gevent.get_hub().threadpool
 native = [pool.spawn(work, f'n{number}') for number in range(8)]
 greenlets = [gevent.spawn(work, f'g{number}') for number in range(4)]
 assert [each.get() for each in native + greenlets]
+os._exit(0)  # as a worker does
 """
     assert lines_of(program) == ["[WARNING] a line"] * 3600

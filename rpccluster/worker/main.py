@@ -28,7 +28,7 @@ from rpccluster.ipc.messages import BootFailed
 from rpccluster.launch import enter
 from rpccluster.log import escaped, logger, set_up_logging
 from rpccluster.privileges import become, identity_of
-from rpccluster.worker.asyncio_loops import set_aside_while_they_wait
+from rpccluster.worker.asyncio_loops import set_aside_at_switches
 from rpccluster.worker.dispatch import error_text
 from rpccluster.worker.forks import Forks
 from rpccluster.worker.lifecycle import EXIT_CRASHED
@@ -135,7 +135,7 @@ def _patch() -> None:
     finally:
         metadata.entry_points = original
         logging._lock = lock  # type: ignore[attr-defined]
-    set_aside_while_they_wait()
+    set_aside_at_switches()
     # a thread that a call begins is a daemon if it says so, not because greenlets pass for daemons
     threading._DummyThread._daemonic = False  # type: ignore[attr-defined]
 

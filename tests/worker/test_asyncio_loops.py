@@ -20,6 +20,7 @@ async def main(name):
     loop = asyncio.get_running_loop()
     seen = [number async for number in numbers()]
     await asyncio.gather(asyncio.sleep(0.1), loop.run_in_executor(None, gevent.sleep, 0.05))
+    gevent.sleep(0.02)  # waits in the middle of a step
     assert asyncio.get_running_loop() is loop
     return name, seen
 

@@ -202,7 +202,7 @@ def test_looking_has_no_effects(caplog: pytest.LogCaptureFixture) -> None:
     LOOKED.clear()
     found = registry(Looked())
     assert found.names == ["anything", "by_kind", "half", "kept", "wrapped", *RESERVED]
-    assert [name for name in LOOKED if not name.startswith("__")] == []
+    assert [name for name in LOOKED if not name.startswith("_")] == []
     assert [found.table[name]() for name in ("anything", "kept", "wrapped")] == [7, "kept", "wrapped"]
     assert found.table["by_kind"](1) == "by kind"
     assert [record.getMessage() for record in caplog.records] == [
