@@ -169,6 +169,7 @@ def test_a_name_of_bin_type_is_taken(make_rig: Callable[..., Rig], size: int) ->
         peer.send(msgpack.packb([2, b"echo", [[msgid, bytes(size)]]]))
         peer.look()
     assert peer.wait(50) == [[msgid, None, [msgid, bytes(size)]] for msgid in range(50)]
+    until(lambda: len(rig.service.began) == 100, "the last notification has begun")
     assert sorted(value[0] for value in rig.service.began) == sorted([*range(50)] * 2)
     assert rig.cells[Cell.ERRORS] == 0
     until(lambda: rig.engine.is_quiet)
