@@ -15,10 +15,10 @@ import contextlib
 import os
 import select
 import stat
-import time
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Iterator
+from time import monotonic, sleep  # as they are before gevent patches: at its end a worker has no loop to wait with
 from typing import Callable
 
 from rpccluster.system import without_sigpipe
@@ -114,10 +114,10 @@ class Outlet:
 
     def drain(self, seconds: float) -> None:
         """Write what waits; give a slow reader so long."""
-        give_up_at = time.monotonic() + seconds
+        give_up_at = monotonic() + seconds
         self.flush()
-        while self._lines and time.monotonic() < give_up_at:
-            time.sleep(0.01)
+        while self._lines and monotonic() < give_up_at:
+            sleep(0.01)
             self.flush()
 
     def _lose(self, reason: str) -> None:
@@ -141,6 +141,7 @@ class Outlet:
                 self._lines[0] = line[written:]
             else:
                 self._lines.popleft()
+        self._waiting_bytes = 0  # threads may have miscounted
         if has_written and self._lost:
             self._tell_losses()
 
