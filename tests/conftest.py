@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from npm_clients import npm_clients
 from old_library import old_library, old_tests
+from own_network import own_network
 
-__all__ = ["npm_clients", "old_library", "old_tests"]
+__all__ = ["npm_clients", "old_library", "old_tests", "own_network"]

@@ -227,6 +227,7 @@ def test_a_host_name_that_cannot_be_one_is_a_fault(opened: Opened) -> None:
 # -- listeners that overlap
 
 
+@pytest.mark.usefixtures("own_network")
 @pytest.mark.parametrize("hosts", [("0.0.0.0", "[::]"), ("[::]", "0.0.0.0"), ("127.0.0.1", "[::]")])
 def test_ipv4_and_ipv6_may_have_one_port(opened: Opened, hosts: tuple[str, str]) -> None:
     """An IPv6 listener serves IPv6 alone, whatever the machine's default is."""
@@ -235,6 +236,7 @@ def test_ipv4_and_ipv6_may_have_one_port(opened: Opened, hosts: tuple[str, str])
     assert second.actual.port == first.actual.port
 
 
+@pytest.mark.usefixtures("own_network")
 def test_what_listen_refuses_is_a_fault(opened: Opened) -> None:
     """Two addresses of one family and port can be bound, but not listened at; nothing is left."""
     (probe,) = opened("127.0.0.1:0")
@@ -246,6 +248,7 @@ def test_what_listen_refuses_is_a_fault(opened: Opened) -> None:
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.usefixtures("own_network")
 @pytest.mark.parametrize("hosts", [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("[::]", "[::1]")])
 def test_a_listener_that_leaves_is_not_in_the_way(opened: Opened, hosts: tuple[str, str]) -> None:
     """Both listen until the reload is committed, or given up: then the old one is as it was."""

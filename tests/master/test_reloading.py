@@ -261,6 +261,7 @@ def test_a_refused_reload_says_why(reloadable: Reloadable, caplog: pytest.LogCap
     assert reloadable.snapshot() == before
 
 
+@pytest.mark.usefixtures("own_network")
 def test_narrowing_an_address_is_one_step(reloadable: Reloadable) -> None:
     """The wide listener stands in the narrow one's way, and leaves when that has proved itself, not before."""
     cluster = reloadable.cluster
