@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol.codec import unpack
@@ -37,6 +38,8 @@ class StreamDecoder:
 
     def _decode(self, data: bytes) -> Iterator[Message]:
         error: ProtocolError | None = None
+        values: Any
+        message: Any
         try:
             if self._partial is None:
                 values, self._partial = self._decoder.decode(data)
@@ -48,7 +51,11 @@ class StreamDecoder:
             message = to_message(unpack(value) if type(value) is Packed else value)
             unread = message[1] if isinstance(message, Response) else message[-1]
             if isinstance(unread, Unreadable):
-                raise unread.error
+                error = unread.error
+                break
             yield message
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:  # or this frame, in the error's traceback, would keep it, and all that it has come through
+                error = values = value = message = unread = None

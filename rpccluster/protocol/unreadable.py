@@ -48,9 +48,11 @@ def _head(message: list[Any] | bytes | bytearray) -> list[Any]:
         count, unread = len(message), iter(message)
         read: Callable[[], Any] = unread.__next__
     else:
-        unpacker = make_unpacker(HEAD_BYTES)
+        unpacker = make_unpacker(HEAD_BYTES, max(LENGTHS.values()))  # nothing in a head is a container
         unpacker.feed(memoryview(message)[:HEAD_BYTES])
         count, read = unpacker.read_array_header(), unpacker.unpack
+    if count not in LENGTHS.values():
+        raise ValueError("found no message")
     head = [read()]
     if type(head[0]) is not int or LENGTHS.get(head[0]) != count:
         raise ValueError("found no message")

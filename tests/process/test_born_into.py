@@ -95,6 +95,7 @@ from rpccluster.cli.main import main
 
 class Supervisor(serve.Supervisor):
     def {method}(self, *arguments):
+        {before}
         raise OSError(28, "No space left on device")
 
 serve.Supervisor = Supervisor
@@ -103,11 +104,13 @@ main()
 """
 
 
-@pytest.mark.parametrize("method", ["__init__", "_spawn"])
-def test_a_start_that_fails_late_leaves_nothing(make_cluster, method):
+@pytest.mark.parametrize(
+    ("method", "before"), [("__init__", "pass"), ("_begin", "self._holdings.serve(self._operations.methods())")]
+)
+def test_a_start_that_fails_late_leaves_nothing(make_cluster, method, before):
     """Neither a pid, nor a socket, nor a process."""
     made = make_cluster(unix_socket=make_cluster().folder / "it.sock", number_workers=1)
-    command = [sys.executable, "-c", BREAK.format(method=method), "-c", str(made.config)]
+    command = [sys.executable, "-c", BREAK.format(method=method, before=before), "-c", str(made.config)]
     done = run(*command, cwd=made.folder, env=made._environment)
     assert done.returncode == 1
     assert "No space left on device" in done.stderr

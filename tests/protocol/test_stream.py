@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
 from typing import Any
 
@@ -259,3 +261,21 @@ def test_a_map_of_many_nans() -> None:
 def test_the_pairs_of_a_map_may_come_but_once(handed_over: Any) -> None:
     """As they do from msgpack in Python; in C they are a list."""
     assert codec._map_of_few_nans(handed_over([(1, "a"), (2, "b")])) == {1: "a", 2: "b"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xc1", b"\xdc\x0f\xff" * 1300, b"\x94\x00\x01\xa1x" + b"\x91" * 1000 + b"\xc0", b"\x93\x02\xa1x\xc0"],
+    ids=["no MessagePack", "no call, too deep", "a call too deep", "no message"],
+)
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy collects everything some time later")
+def test_a_failure_leaves_nothing_to_the_collector(data: bytes) -> None:
+    """It may come late, and what led to the error may be large."""
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ProtocolError):
+            list(StreamDecoder(Bounds(1 << 20, 100)).feed(data))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
