@@ -24,7 +24,8 @@ RESTART_DELAY_SECONDS = 1.0
 RESTART_DELAY_MAX_SECONDS = 30.0
 KEPT_ENDS = 20
 
-_OWN_DOING = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
+# KILL and TERM are how others end a process; INT and QUIT are what we tell people to send to a worker that is to go.
+_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
 class End(NamedTuple):
@@ -102,4 +103,4 @@ def pause_seconds(failures: int) -> float:
 
 
 def _is_own_doing(exit_: Exit) -> bool:
-    return exit_.signal is None or exit_.signal in _OWN_DOING
+    return exit_.signal not in _FROM_OUTSIDE

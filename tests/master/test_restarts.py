@@ -21,7 +21,8 @@ CRASHED = Exit(1, 1, None)
 WELL = Exit(1, 0, None)
 SEGFAULT = Exit(1, None, signal.SIGSEGV)
 KILLED = Exit(1, None, signal.SIGKILL)
-TERMED = Exit(1, None, signal.SIGTERM)
+OTHERS_DOING = [Exit(1, None, each) for each in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)]
+OWN_DOING = [CRASHED, SEGFAULT, *(Exit(1, None, each) for each in (signal.SIGABRT, signal.SIGALRM, signal.SIGRTMIN))]
 
 
 class Life:
@@ -69,7 +70,7 @@ def test_who_lives_in_another_slot_changes_nothing() -> None:
     assert pauses == [0.0, 0.0, 1.0, 2.0, 4.0, 8.0]
 
 
-@pytest.mark.parametrize("exit_", [CRASHED, SEGFAULT, Exit(1, None, signal.SIGABRT)], ids=str)
+@pytest.mark.parametrize("exit_", OWN_DOING, ids=str)
 def test_early_deaths_of_their_own_doing_back_off(exit_: Exit) -> None:
     """Ready and dead within 5 s, again and again: that it boots does not help."""
     life = Life()
@@ -82,7 +83,7 @@ def test_failed_boots_and_early_deaths_are_one_row() -> None:
     assert [life.ends(CRASHED, ready_for) for ready_for in (None, 1.0, None, 1.0)] == [0.0, 0.0, 1.0, 2.0]
 
 
-@pytest.mark.parametrize("exit_", [KILLED, TERMED, Exit(1, None, signal.SIGHUP)], ids=str)
+@pytest.mark.parametrize("exit_", OTHERS_DOING, ids=str)
 def test_who_was_ready_and_is_killed_from_outside_is_replaced_at_once(exit_: Exit) -> None:
     """However early and however often."""
     life = Life()
