@@ -119,6 +119,7 @@ class Commands:
         if cluster.phase is Phase.QUITTING or (cluster.is_stopping and not is_quick):
             return
         self.succession.give_up("this master stops")
+        self.reloading.give_up("overtaken: the cluster stops")
         is_guest = cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)
         cluster.phase = Phase.QUITTING if is_quick or is_guest else Phase.STOPPING
         self._on_stop()

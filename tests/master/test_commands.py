@@ -20,14 +20,17 @@ class Rig:
     def __init__(self) -> None:
         self.told: list[Asked] = []
         self.succession: Any = SimpleNamespace(is_under_way=False, heir=9, tell=self.told.append)
+        self.succession.give_up = lambda reason: None
         self.cluster: Any = SimpleNamespace(phase=Phase.RUNNING, number_workers=2, workers=[], broker=None, staged=None)
         self.cluster.logs = SimpleNamespace(reopen=list)
-        reloading: Any = SimpleNamespace(give_up=lambda reason: None)
+        self.cluster.is_heir = self.cluster.is_stopping = False
+        self.overtaken: list[str] = []
+        reloading: Any = SimpleNamespace(give_up=self.overtaken.append)
         reserve: Any = SimpleNamespace(lent=contextlib.nullcontext)
         nothing: Any = None
         system: Any = SimpleNamespace(has_terminal=lambda: False)
         self.commands = Commands(
-            system, self.cluster, nothing, reloading, self.succession, nothing, nothing, reserve, look=lambda: None
+            system, self.cluster, nothing, reloading, self.succession, nothing, list, reserve, look=lambda: None
         )
 
     def gets(self, *signums: int) -> list[Asked]:
@@ -72,3 +75,11 @@ def test_a_new_master_does_what_the_old_one_was_asked(rig: Rig, caplog: pytest.L
     for what in ("kill", "no signal", "_dfl"):
         rig.commands.do_too(Asked(what))
     assert caplog.text.count("passed on what this version does not know") == 3
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGWINCH])
+def test_a_reload_that_boots_its_first_worker_is_given_up(rig: Rig, signum: int) -> None:
+    """What it has opened goes, and nothing of it is committed while the cluster stops."""
+    rig.gets(signum)
+    assert len(rig.overtaken) == 1
+    assert rig.overtaken[0].startswith("overtaken: the cluster ")
