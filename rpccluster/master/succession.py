@@ -135,7 +135,7 @@ class Succession:
             elif isinstance(message, TookOver):
                 has_taken_over = True
             elif self.stage is Stage.DONE:
-                self._on_message(message)
+                self._loop.guard.attempt("heed what the new master says", self._on_message, message)
         if channel.is_closed:
             self._note_end(channel)
         elif has_taken_over and self.stage is Stage.COMMITTING:
@@ -249,7 +249,7 @@ class Heir:
                 if self._protocol > 1:  # else it has left already
                     channel.send(TookOver())
             elif self._has_gone:
-                self._on_message(channel, message, descriptors)
+                self._loop.guard.attempt("heed the old master", self._on_message, channel, message, descriptors)
         if channel.is_closed:
             self._loop.unwatch(channel)
             channel.close()

@@ -227,6 +227,28 @@ def test_what_it_cannot_understand_it_refuses(began: Began) -> None:
     os.close(write_end)
 
 
+def test_one_message_that_cannot_be_heeded_takes_no_other_along(rig: Rig, began: Began) -> None:
+    """On either side: a connection may be among those behind it."""
+
+    def note(happened: list[Any], message: Message) -> None:
+        happened.append(message)
+        if message == Adopted(1):
+            raise OSError("no descriptor left")
+
+    began.heir._on_message = lambda channel, message, descriptors: note(began.happened, message)
+    began.old.send(Go())
+    rig.succession._on_message = lambda message: note(rig.happened, message)
+    rig.says(Serving(NEW_MASTER, PROTOCOL))
+    rig.says(TookOver())
+    for number in (1, 2):
+        began.old.send(Adopted(number))
+        rig.new.send(Adopted(number))
+    began.hears()
+    rig.says()
+    assert began.happened == ["go", Adopted(1), Adopted(2)]
+    assert rig.happened == ["taken over", Adopted(1), Adopted(2)]
+
+
 def test_an_old_master_that_ends_before_it_said_go(began: Began) -> None:
     """Nothing has changed for anyone."""
     began.old.close()
