@@ -37,7 +37,9 @@ class OwnCode(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 continue
             with contextlib.suppress(ImportError, SyntaxError, OSError, ValueError):  # who imports it is told
                 loader: Any = spec.loader
-                self._codes[spec.name] = loader.get_code(spec.name)
+                code = loader.get_code(spec.name)
+                if code is not None:  # else it is an extension module: that has none
+                    self._codes[spec.name] = code
         self._on_disk = self._look()
 
     def answer_for_it(self) -> None:

@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
@@ -56,6 +57,14 @@ def test_what_could_not_be_read_fails_when_it_is_imported(package: ModuleType) -
         importlib.import_module("victuals.broken")
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("victuals.meat")
+
+
+def test_an_extension_module_is_left_to_python(package: ModuleType) -> None:
+    """It has no code to be remembered. This one is none, which Python says."""
+    (folder_of(package) / f"stone{EXTENSION_SUFFIXES[0]}").write_bytes(b"")
+    OwnCode(package).answer_for_it()
+    with pytest.raises(ImportError, match="stone"):
+        importlib.import_module("victuals.stone")
 
 
 def test_each_change_on_disk_is_told_once(package: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
