@@ -44,7 +44,9 @@ def bind_unix(path: str, mode: int, owner: Identity | None) -> tuple[socket.sock
     try:
         with umasked(0o777 & ~mode):
             sock.bind(path)
-        with _held(path) as (handle, mark):
+        mark = mark_at(path)  # first: what fails from here on, for want of a descriptor, too, is undone by it
+        with _held(path) as (handle, held):
+            mark = held
             if owner is not None and os.geteuid() == 0:
                 os.chown(handle, owner.uid, owner.gid)
     except BaseException:

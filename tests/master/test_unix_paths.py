@@ -81,17 +81,18 @@ def test_a_strangers_stale_socket_is_refused(tmp_path: Path, bound: socket.socke
     bind_unix(path, 0o600, NOBODY)[0].close()
 
 
-def test_a_bind_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["chown", "open"])
+def test_a_bind_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """Neither a path nor a descriptor."""
 
     def refuse(*arguments: object) -> None:
-        raise PermissionError
+        raise OSError("refused")
 
-    monkeypatch.setattr(os, "chown", refuse)
+    monkeypatch.setattr(os, call, refuse)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     gc.collect()  # what other tests left is not to go meanwhile
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(PermissionError):
+    with pytest.raises(OSError, match="refused"):
         bind_unix(str(tmp_path / "x"), 0o600, NOBODY)
     assert os.listdir(tmp_path) == []
     assert os.listdir("/proc/self/fd") == before
