@@ -191,7 +191,9 @@ class Broker:
             if transit.is_unplaced:
                 self._place(transit, now)
             elif adopter is not None and not transit.is_read and now - transit.sent_at > PATIENCE_SECONDS:
-                self._take_back(adopter, now)
+                if self._take_back(adopter):
+                    logger.warning("Took connections back from worker (pid: %d), which does not answer", adopter.pid)
+                    self._shunned[adopter] = now + SHUN_SECONDS
                 transit.is_read = transit.adopter is not None
         if may_move:
             self._empty_the_retiring(now)
@@ -222,22 +224,22 @@ class Broker:
             return False
         return True
 
-    def _take_back(self, worker: WorkerHandle, now: float) -> None:
-        """Read what a worker that does not answer has left unread: no one can adopt what another process read."""
-        replies = []
+    def _take_back(self, worker: WorkerHandle) -> int:
+        """Read what a worker has left unread, which nobody can adopt then; returns how many connections that were."""
+        replies, taken = [], 0
         for passing, descriptors in _unread(worker):
             message = seen(passing)
             if not isinstance(message, Give):
                 replies.append((passing, descriptors))
             else:
                 close_all(descriptors)
-                logger.warning("Taking a connection back from worker (pid: %d), which does not answer", worker.pid)
-                self._shunned[worker] = now + SHUN_SECONDS
+                taken += 1
                 transit = self._transits.get(message.cid)
                 if transit is not None:
                     transit.unplace()
         for passing, descriptors in replies:
             self._hand_on(worker.connections, passing, descriptors)
+        return taken
 
     def _adopters(self, now: float) -> list[WorkerHandle]:
         ready = self._alive(now, WorkerState.READY)
@@ -303,7 +305,7 @@ class Broker:
         """From now on everything goes to the new master."""
         self._heir = heir
         for worker in self._speaker.workers:
-            self._take_back(worker, now)
+            self._take_back(worker)
 
     def lose_heir(self) -> None:
         """The new master has ended: what it was given ends with it."""

@@ -722,6 +722,18 @@ def test_an_heir_gets_everything(rig: Rig) -> None:
     assert heard(heir) == [Reply(2, 5, b"after it")]
 
 
+def test_who_has_not_read_when_an_heir_comes_is_not_silent(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not told to be, and is asked as any other if the new master ends."""
+    to_heir, _ = rig.pair()
+    donor, adopter = rig.add(retiring(), 2), rig.add(ready())
+    rig.gives(donor)
+    rig.turn(may_move=False)
+    rig.broker.give_all_to(to_heir, rig.now)
+    rig.broker.lose_heir()
+    rig.turn(may_move=False)
+    assert (caplog.messages, given_to(rig, adopter)) == ([], [1])
+
+
 def test_an_heir_learns_who_had_died_before_it_came(rig: Rig) -> None:
     """As any owner does."""
     to_heir, heir = rig.pair()
