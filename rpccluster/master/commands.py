@@ -12,13 +12,14 @@ from typing import ClassVar
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.ipc.messages import Asked, ReopenLogs
 from rpccluster.ipc.reserve import Reserve
-from rpccluster.log import escaped, logger
+from rpccluster.log import LogFiles, escaped, logger
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.policy import Phase
 from rpccluster.master.reloading import Reloading
 from rpccluster.master.roster import Roster
 from rpccluster.master.succession import Succession
 from rpccluster.master.upgrade import Upgrade
+from rpccluster.master.worker_handle import WorkerHandle
 from rpccluster.system import System
 
 __all__ = ["Commands"]
@@ -167,14 +168,21 @@ class Commands:
             self._cluster.phase = Phase.DRAINED
 
     def reopen_logs(self) -> None:
-        """Open the log files anew, here and in the workers."""
+        """Open the log files anew, here and in the workers; a reload's first one may have others than the rest."""
+        cluster, staged, rest = self._cluster, self._cluster.staged, self._cluster.workers
+        if staged is not None and staged.logs is not cluster.logs:
+            self._reopen(staged.logs, [worker for worker in rest if worker is staged.candidate])
+            rest = [worker for worker in rest if worker is not staged.candidate]
+        self._reopen(cluster.logs, rest)
+
+    def _reopen(self, logs: LogFiles, workers: list[WorkerHandle]) -> None:
         try:
             with self._reserve.lent():
-                descriptors = self._cluster.logs.reopen()
+                descriptors = logs.reopen()
         except OSError as error:
             logger.error("Cannot reopen the log: %s", error)
             return
-        for worker in self._cluster.workers:
+        for worker in workers:
             self._roster.say(worker, ReopenLogs(), descriptors)
 
     def upgrade(self) -> None:

@@ -13,6 +13,8 @@ from rpccluster.ipc.messages import Asked
 from rpccluster.master.commands import Commands
 from rpccluster.master.policy import Phase
 
+from .made_up import booting, ready
+
 
 class Rig:
     """The commands of a master that notes what it does."""
@@ -28,9 +30,11 @@ class Rig:
         reloading: Any = SimpleNamespace(give_up=self.overtaken.append)
         reserve: Any = SimpleNamespace(lent=contextlib.nullcontext)
         nothing: Any = None
+        self.reopened: list[tuple[Any, list[int]]] = []
+        roster: Any = SimpleNamespace(say=lambda worker, _, descriptors: self.reopened.append((worker, descriptors)))
         system: Any = SimpleNamespace(has_terminal=lambda: False)
         self.commands = Commands(
-            system, self.cluster, nothing, reloading, self.succession, nothing, list, reserve, look=lambda: None
+            system, self.cluster, roster, reloading, self.succession, nothing, list, reserve, look=lambda: None
         )
 
     def gets(self, *signums: int) -> list[Asked]:
@@ -83,3 +87,16 @@ def test_a_reload_that_boots_its_first_worker_is_given_up(rig: Rig, signum: int)
     rig.gets(signum)
     assert len(rig.overtaken) == 1
     assert rig.overtaken[0].startswith("overtaken: the cluster ")
+
+
+@pytest.mark.parametrize("has_own_logs", [True, False])
+def test_each_worker_gets_the_logs_of_its_configuration(rig: Rig, has_own_logs: bool) -> None:
+    """The first one of a reload that may still be given up, too."""
+    old, new = ready(0), booting(0)
+    rig.cluster.workers = [old, new]
+    rig.cluster.logs = SimpleNamespace(reopen=lambda: [5])
+    logs = SimpleNamespace(reopen=lambda: [6]) if has_own_logs else rig.cluster.logs
+    rig.cluster.staged = SimpleNamespace(logs=logs, candidate=new)
+    rig.gets(signal.SIGUSR1)
+    assert sorted(descriptors for _, descriptors in rig.reopened) == [[5], [6] if has_own_logs else [5]]
+    assert (old, [5]) in rig.reopened
