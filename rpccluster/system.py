@@ -147,11 +147,11 @@ class System:
             os.kill(pid, signum)
 
     def has_terminal(self) -> bool:
-        """Whether this process has a controlling terminal. Source: tty(4)."""
+        """Whether this process has a controlling terminal, or may have: there is no room to look. Source: tty(4)."""
         try:
             os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno in _NO_ROOM
         return True
 
     def reap(self, leaders: Container[int] = ()) -> list[Exit]:

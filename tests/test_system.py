@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -281,3 +282,14 @@ def test_the_group_of_a_dead_leader_is_killed_before_the_leader_is_reaped() -> N
         "os.kill(theirs[1], signal.SIGKILL)\n"
     )
     assert run(program) == "[3, 3] False True"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENXIO], ids=os.strerror)
+def test_without_room_to_look_there_may_be_a_terminal(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Its window's new size is not to drain a cluster."""
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert System().has_terminal() == (number != errno.ENXIO)
