@@ -164,6 +164,8 @@ class System:
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid = _next_dead()
+                if _CAN_LOOK and not pid:
+                    break  # one that ends only now is not reaped unseen
                 if pid in leaders:
                     self._kill_group(pid)
                 pid, status = os.waitpid(pid or -1, os.WNOHANG)

@@ -284,6 +284,22 @@ def test_the_group_of_a_dead_leader_is_killed_before_the_leader_is_reaped() -> N
     assert run(program) == "[3, 3] False True"
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="only who can look sees that nobody has ended")
+def test_who_ends_after_the_look_is_left_for_the_next() -> None:
+    """Else its group would live on."""
+    program = (
+        "import os; from rpccluster import system\n"
+        "pid, look = os.fork(), system._next_dead\n"
+        "if pid == 0: os._exit(3)\n"
+        "os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"
+        "system._next_dead = lambda: 0\n"
+        "early = system.System().reap({pid})\n"
+        "system._next_dead = look\n"
+        "print(early, [each.code for each in system.System().reap()])"
+    )
+    assert run(program) == "[] [3]"
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENXIO], ids=os.strerror)
 def test_without_room_to_look_there_may_be_a_terminal(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Its window's new size is not to drain a cluster."""
