@@ -63,13 +63,14 @@ def _assemble(
     options = configuration.options
     with contextlib.ExitStack() as undo:
         pidfile = _pidfile(options, inheritance)
-        if pidfile and inheritance is None:
+        if pidfile and not (inheritance and pidfile is inheritance.pidfile):
             undo.callback(pidfile.clear)
         logs = open_logs(options)
         set_up_logging(logs, options.log_level)
         listeners, control = _open_sockets(configuration, inheritance)
-        if inheritance is None:
-            undo.callback(close_listeners, [*listeners, control] if control else listeners, is_last=True)
+        held = inheritance.sockets() if inheritance else []
+        opened = [each for each in (*listeners, control) if each and each not in held]
+        undo.callback(close_listeners, opened, is_last=True)
         supervisor = _make_supervisor(
             configuration, command, report, signals, inheritance, pidfile, logs, listeners, control
         )
