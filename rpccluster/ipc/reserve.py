@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from os import close  # gevent's, in a worker, closes later: this one was taken before
 
 __all__ = ["Reserve"]
 
@@ -32,6 +33,6 @@ class Reserve:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def close(self) -> None:
-        """Keep nothing back any more; in a forked child, too."""
+        """Keep nothing back any more."""
         while self._held:
-            os.close(self._held.pop())
+            close(self._held.pop())

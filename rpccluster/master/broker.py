@@ -117,7 +117,7 @@ class Broker:
         self._awaited.pop(cid, None)
 
     def _note_refused(self, worker: WorkerHandle, cid: int, now: float) -> None:
-        logger.warning("Worker (pid: %d) has no descriptor left for a connection", worker.pid)
+        logger.warning("Worker (pid: %d) has refused a connection: it ends, or has no descriptor left", worker.pid)
         self._shunned[worker] = now + SHUN_SECONDS
         transit = self._transits.get(cid)
         if transit is not None and transit.adopter is worker:

@@ -231,7 +231,12 @@ class Engine:
                 self.is_starved = False
                 self._cells[_TAKEN_AT] = 0
                 self.schedule()
-            park()
+            while True:
+                try:
+                    park()
+                    break
+                except BaseException:  # a time limit or a kill that a call has left behind: it is over
+                    continue
 
     def _answer_for(self, runner: Runner, error: BaseException) -> None:
         """Answer the call of ``runner``, which goes on in spite of ``error``. In the hub."""

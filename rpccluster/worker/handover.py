@@ -52,6 +52,7 @@ class Handover:
         self._engine = engine
         self._row = row
         self._serial = serial
+        self._has_stopped = False
         self._numbers = 0
         self._gave_at = 0.0  # when the last one went
         self._cids: dict[Connection, int] = {}  # of the adopted ones
@@ -77,8 +78,8 @@ class Handover:
             self._release(message.number, message.number_bytes)
 
     def stop(self) -> None:
-        """Adopt nothing any more: this worker ends, and what it has not read goes to another."""
-        self._reader.stop()
+        """Adopt nothing any more, since this worker ends. Replies are read on: they may be for what it has given."""
+        self._has_stopped = True
         self._reserve.close()
 
     def leave_to_parent(self) -> None:
@@ -97,22 +98,24 @@ class Handover:
     # -- giving
 
     def _release(self, number: int, number_bytes: int) -> None:
-        given, error = 0, None
+        given = 0
+        error: Exception | None = None
         try:
             with self._reserve.lent(), _epoll_of(self._loop) as epoll:  # first, since it takes a descriptor
                 given, error = self._give_some(self._choose(number), number_bytes, epoll)
-        except OSError as none_left:
-            error = none_left
+        except Exception as failed:
+            error = failed
         if error is not None:
             self._limits.note(Cell.DESCRIPTORS, "Cannot give connections away", str(error), logging.WARNING)
         self._say(Released(given))
 
-    def _give_some(self, chosen: list[Connection], number_bytes: int, epoll: Any) -> tuple[int, OSError | None]:
+    def _give_some(self, chosen: list[Connection], number_bytes: int, epoll: Any) -> tuple[int, Exception | None]:
         """Give one after another, until ``number_bytes`` have gone along. How many; and why some could not go.
 
         What does not go is served on here, with all that it had.
         """
-        given, error = 0, None
+        given = 0
+        error: Exception | None = None
         withdrawn = self._engine.withdraw(set(chosen))
         waiting = {connection: withdrawn.get(connection, []) for connection in chosen}
         running = self._running_msgids()
@@ -124,8 +127,8 @@ class Handover:
                     size = self._give(connection, waiting[connection], running.get(connection, []), epoll)
                 except (ProtocolError, ValueError, TypeError, RecursionError):
                     continue  # what it sent that is no call will end it in its turn
-                except OSError as none_left:
-                    error = none_left
+                except Exception as failed:  # no descriptor, or no memory, is left
+                    error = failed
                     continue
                 del waiting[connection]
                 given, number_bytes = given + 1, number_bytes - size
@@ -204,7 +207,9 @@ class Handover:
                 self._note_lost(message)
 
     def _adopt(self, give: Give, descriptors: list[int]) -> None:
-        if not descriptors:
+        if self._has_stopped or not descriptors:
+            for descriptor in descriptors:
+                os.close(descriptor)
             self._say(Refused(give.cid))
             return
         self._say(Adopted(give.cid))

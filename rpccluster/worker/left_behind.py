@@ -34,6 +34,7 @@ class LeftBehind:
     def __init__(self, hub: Any) -> None:
         self._hub = hub
         self._greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
+        self._early_pools: list[ThreadPool] = []
         self._jobs_before = 0
         gevent.Greenlet.add_spawn_callback(self._note)
 
@@ -42,13 +43,17 @@ class LeftBehind:
             self._greenlets.add(greenlet)
 
     def begin(self) -> None:
-        """Calls begin: what native threads do now the service has begun itself."""
-        pool = getattr(self._hub, "_threadpool", None)
-        self._jobs_before = 0 if pool is None else len(pool)
+        """Calls are about to begin: what native threads do now the service has begun itself.
+
+        To be called before `gc.freeze`: what is frozen cannot be found any more.
+        """
+        self._early_pools = list(_pools())
+        self._jobs_before = sum(map(len, self._early_pools))
 
     def wait(self, until: float) -> None:
-        """Wait for all but executors, until that monotonic time at the latest."""
-        self._wait(until, self._all_but_executors)
+        """Wait for all but executors, for half of the time until then: the rest is left to ``worker_stopping``."""
+        now = monotonic()
+        self._wait(now + max(0.0, until - now) / 2, self._all_but_executors)
 
     def finish(self, until: float) -> None:
         """Wait for executors, too, which take no more from now on. Tells in the log what is cut then."""
@@ -61,7 +66,7 @@ class LeftBehind:
 
     def _wait(self, until: float, look: Any) -> list[str]:
         """Until ``look`` finds nothing. Returns the names of what it still finds."""
-        pools = list(_pools())
+        pools = {*self._early_pools, *_pools()}
         while True:
             found = list(look())
             jobs = sum(map(len, pools)) - self._jobs_before

@@ -135,13 +135,13 @@ class Server:
         options = self._assignment.options
         self._row[Cell.CONNECTION_LIMIT] = min(options.worker_connections, _room_for_connections())
         system.keep_freed_memory(KEPT_BYTES)
+        self._left_behind.begin()
         gc.collect()  # the service's own: all before it is left out already
         system.keep_out_of_collections()
         if hasattr(gc, "set_threshold"):  # not PyPy's
             gc.set_threshold(*GC_THRESHOLDS)
         self._step(Event.BOOTED)
         self._channel.send(Ready(self._registry.names))
-        self._left_behind.begin()
         code = self._wait_for_the_end()
         self._left_behind.wait(self._ends_at)
         if isinstance(self._service, Service):

@@ -510,16 +510,15 @@ def test_one_that_comes_when_all_stops_ends_too(make_worker: Callable[..., Worke
 
 
 def test_a_worker_that_stops_leaves_the_rest_to_others(make_worker: Callable[..., Worker]) -> None:
-    """What it has not read the master reads back."""
+    """It refuses what comes now, and passes on replies for what it has given away."""
     worker = make_worker()
     worker.handover.stop()
     _, give, descriptor = adoptable(worker)
-    worker.master.send(give, [descriptor])
+    worker.tell(give, [descriptor])
     os.close(descriptor)
-    gevent.sleep(0.01)
-    ((message, (copy,)),) = worker.channel.receive()
-    assert message == give
-    os.close(copy)
+    late = Reply(5, 3, b"late")
+    worker.tell(late)
+    assert worker.told() == [Refused(give.cid), late]
 
 
 # -- replies

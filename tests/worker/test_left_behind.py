@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 
@@ -70,3 +71,27 @@ def test_jobs_of_native_threads_are_waited_for(left: LeftBehind) -> None:
     left.wait(time.monotonic() + 60)
     assert not jobs[0].ready()
     jobs[0].get()
+
+
+def test_a_pool_of_native_threads_from_before_the_first_call_is_known(left: LeftBehind) -> None:
+    """The worker freezes what it was born with, and what is frozen cannot be found any more."""
+    pool = gevent.get_hub().threadpool
+    pool.apply(time.monotonic)
+    left.begin()
+    gc.freeze()
+    try:
+        job = pool.spawn(time.sleep, 0.2)
+        left.wait(time.monotonic() + 60)
+        assert job.ready()
+    finally:
+        gc.unfreeze()
+
+
+def test_the_last_hook_has_its_share_of_the_time(left: LeftBehind) -> None:
+    """What does not end is waited for only half of it before ``worker_stopping``."""
+    rig = Rig(Leaving())
+    rig.connect().call("leave")
+    until_then = time.monotonic() + 0.5
+    left.wait(until_then)
+    assert time.monotonic() < until_then
+    rig.service.gate.set()

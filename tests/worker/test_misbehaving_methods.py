@@ -288,3 +288,22 @@ def test_giving_up_interrupts_once(make_rig: Callable[..., Rig]) -> None:
         again.close()
         rig.service.open("a")
     until(lambda: "a" in rig.service.ended)
+
+
+def test_what_is_thrown_into_a_greenlet_that_has_nothing_to_do_ends_it_not(make_rig: Any) -> None:
+    """A call left a time limit running, or its greenlet to be killed later: the next calls are served as ever."""
+
+    class Leaves:
+        def leave(self) -> None:
+            gevent.spawn_later(0, gevent.kill, gevent.getcurrent(), KeyError("too late"), block=False)
+
+        def echo(self, value: Any) -> Any:
+            return value
+
+    rig = make_rig(Leaves(), max_greenlets=1)
+    peer = rig.connect()
+    for number in range(3):
+        peer.call("leave")
+        gevent.sleep(0.01)
+        assert peer.call("echo", number) == number
+    assert rig.engine.active_calls == 0
