@@ -295,7 +295,7 @@ def test_what_is_thrown_into_a_greenlet_that_has_nothing_to_do_ends_it_not(make_
 
     class Leaves:
         def leave(self) -> None:
-            gevent.spawn_later(0, gevent.kill, gevent.getcurrent(), KeyError("too late"), block=False)
+            gevent.spawn_later(0, gevent.kill, gevent.getcurrent(), KeyError("too late"))
 
         def echo(self, value: Any) -> Any:
             return value
