@@ -71,7 +71,7 @@ class Response(NamedTuple):
 
 
 class Notification(NamedTuple):
-    """``[2, method, params]``: a call that nobody answers. ``params`` are a list, or `Unreadable`."""
+    """``[2, method, params]``: a call that nobody answers. ``params`` are a list, or `Unreadable` (moved or not)."""
 
     method: str
     params: Any
@@ -91,7 +91,7 @@ def to_message(value: object) -> Message:
             return Request(fields[0], _name_of(fields[1]), fields[2])
         if kind == RESPONSE and len(fields) == 3 and _is_msgid(fields[0]):
             return Response(*fields)
-        if kind == NOTIFY and len(fields) == 2 and type(fields[0]) in _NAMES and type(fields[1]) in _PARAMS:
+        if kind == NOTIFY and len(fields) == 2 and type(fields[0]) in _NAMES and _may_be_params(fields[1]):
             return Notification(_name_of(fields[0]), fields[1])
     raise not_a_message(value)
 
@@ -103,13 +103,22 @@ def not_a_message(value: object) -> ProtocolError:
     return ProtocolError(f"{expected}; {_wrong_part(value)}" if type(value) is list and value else expected)
 
 
-def misfit_text(params: object) -> str:
+def misfit_text(params: Any) -> str:
     """What is wrong with the params of a request that are no list."""
     if isinstance(params, Unreadable):
         return str(params.error)
-    if isinstance(params, ExtType) and params.code == UNREADABLE_TYPE:
+    if _was_unreadable(params):
         return params.data.decode("utf-8", "replace")
     return f"found params of type {type(params).__name__}, expected an array"
+
+
+def _may_be_params(value: object) -> bool:
+    return type(value) is list or isinstance(value, Unreadable) or _was_unreadable(value)
+
+
+def _was_unreadable(params: object) -> bool:
+    """In the process that it comes from."""
+    return isinstance(params, ExtType) and params.code == UNREADABLE_TYPE
 
 
 def _is_msgid(value: object) -> bool:
@@ -139,5 +148,4 @@ def _shown(part: object) -> str:
 
 
 _NAMES = {str, bytes}
-_PARAMS = {list, Unreadable}
 _KINDS = {REQUEST: "request", RESPONSE: "response", NOTIFY: "notification"}

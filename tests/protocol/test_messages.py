@@ -7,9 +7,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgpack import ExtType
 
 from rpccluster.errors import ProtocolError
-from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Notification, Request, Response, to_message
+from rpccluster.protocol.messages import (
+    NOTIFY,
+    REQUEST,
+    RESPONSE,
+    UNREADABLE_TYPE,
+    Notification,
+    Request,
+    Response,
+    to_message,
+)
 
 
 def test_the_types_have_the_specifications_numbers() -> None:
@@ -36,6 +46,7 @@ def test_the_types_have_the_specifications_numbers() -> None:
         ([1, 7, None, None], Response(7, None, None)),
         ([2, "m", [None]], Notification("m", [None])),
         ([2, b"m", []], Notification("m", [])),
+        ([2, "m", ExtType(UNREADABLE_TYPE, b"why")], Notification("m", ExtType(UNREADABLE_TYPE, b"why"))),
     ],
 )
 def test_messages_are_known(value: list[Any], message: object) -> None:
@@ -81,6 +92,7 @@ def test_messages_are_known(value: list[Any], message: object) -> None:
         [2, 1, "m", []],
         [2, "m", {}],
         [2, b"m", None],
+        [2, "m", ExtType(UNREADABLE_TYPE - 1, b"why")],
     ],
     ids=repr,
 )

@@ -150,6 +150,32 @@ def test_it_moves(make_rig: Callable[..., Rig], offset: int) -> None:
     assert adopter.service.began == ["behind"]
 
 
+UNREADABLE_PARAMS = {
+    "too large": b"\x91" + msgpack.packb(bytes(LIMIT)),
+    "too deep": b"\x91" + msgpack.packb(nested(10)),
+    "a map as a key": b"\x91\x81\x80\x01",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE_PARAMS)
+def test_a_notification_that_cannot_be_read_moves(
+    make_rig: Callable[..., Rig], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends nothing where it went, either; the log is told there."""
+    donor, adopter = make_rig(max_greenlets=1), make_rig()
+    peer = donor.connect()
+    peer.post("wait", "gate")
+    until(lambda: donor.service.began)
+    peer.send(b"\x93\x02\xa4echo" + UNREADABLE_PARAMS[name] + msgpack.packb([0, 8, "echo", ["behind"]]))
+    wait_read(peer)
+    move(peer, donor, adopter)
+    assert peer.wait(1) == [[8, None, "behind"]]
+    assert "Refusing a call of 127.0.0.1:4711: found a m" in caplog.text
+    donor.service.open("gate")
+    assert peer.wait(2)[1] == [1, None, "gate"]
+    assert peer.connection.is_at_rest
+
+
 def test_what_is_packed_again_is_what_came() -> None:
     """Tuples as keys, too."""
     message = [0, 1, "m", [{(1, (2,)): "x"}]]
