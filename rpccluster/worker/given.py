@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import msgpack
 
@@ -24,17 +24,24 @@ class Given(NamedTuple):
 
 
 def packed_again(messages: list[Any]) -> list[bytes | Packed]:
-    """The bytes of messages that have not begun. Raises the error that stands for one that never will."""
+    """The bytes of messages that have not begun. What is to be refused in its turn is so where it goes.
+
+    Raises TypeError or ValueError for what no bytes decode to, or is too deep.
+    """
     pack = make_packer(_as_extension).pack
-    again: list[bytes | Packed] = []
-    for message in messages:
-        if isinstance(message, ProtocolError):
-            raise message
-        again.append(message if type(message) is Packed else pack(message))
-    return again
+    return [_packed_again(message, pack) for message in messages]
+
+
+def _packed_again(message: Any, pack: Callable[[Any], bytes]) -> bytes | Packed:
+    if type(message) is Packed:
+        return message
+    return _NO_MESSAGE if isinstance(message, ProtocolError) else pack(message)
 
 
 def _as_extension(value: Any) -> msgpack.ExtType:
     if isinstance(value, Unreadable):
         return msgpack.ExtType(UNREADABLE_TYPE, str(value.error).encode())
     raise TypeError(f"found a value of type {type(value).__name__}, expected what was decoded")
+
+
+_NO_MESSAGE = b"\xc1"  # which MessagePack does not have: whoever reads it answers the calls before it, and closes

@@ -23,6 +23,7 @@ from rpccluster.ipc.packets import Packet
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.handover import Handover
+from rpccluster.worker.output import HIGH_WATER_BYTES
 
 from .rig import Peer, Rig, until, wait_read
 
@@ -410,20 +411,34 @@ def test_only_so_many_bytes_go_at_once(make_worker: Callable[..., Worker]) -> No
         assert peer.wait(1) == [[1, None, "x" * 1000]]
 
 
-def test_what_is_no_call_stays_and_ends_in_its_turn(make_worker: Callable[..., Worker]) -> None:
-    """The calls before it are answered; that was not so when it was to move."""
-    worker = make_worker(max_greenlets=1)
-    holder, bad = worker.connect(), worker.connect()
+def test_what_is_no_call_moves_and_ends_in_its_turn(make_worker: Callable[..., Worker]) -> None:
+    """Where it went, the calls before it answered."""
+    donor, adopter = make_worker(1, max_greenlets=1), make_worker(2)
+    holder, bad = donor.connect(), donor.connect()
     holder.post("wait", "gate")
-    until(lambda: worker.service.began, "it runs")
+    until(lambda: donor.service.began, "it runs")
     bad.send(msgpack.packb([0, 1, "echo", ["fine"]]) + b"\xc1")
     wait_read(bad)
-    for _, copy in gives(worker.release()):
+    for give, copy in gives(donor.release()):
+        adopter.tell(give, [copy])
         os.close(copy)
-    assert bad.connection in worker.connections.open
-    worker.service.open("gate")
+    assert donor.connections.open == set()
     assert bad.wait(1) == [[1, None, "fine"]]
     bad.wait_end()
+    assert adopter.limit_counts() == {"not_messagepack_rpc": 1}
+
+
+def test_what_is_no_call_moves_though_replies_are_unread(make_worker: Callable[..., Worker]) -> None:
+    """It would stay for as long as its peer likes, and a worker that retires with it."""
+    donor, adopter = make_worker(1), make_worker(2)
+    peer = donor.connect(buffer_bytes=4096)
+    peer.post("large", HIGH_WATER_BYTES + 400_000)
+    until(lambda: peer.connection.is_choked, "it does not read")
+    peer.send(b"\xc1")
+    peer.connection._on_readable()  # as if it had come before
+    move(peer, donor, adopter)
+    assert peer.connection.is_choked
+    peer.wait_end()
 
 
 # -- adopting
