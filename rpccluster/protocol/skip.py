@@ -26,7 +26,7 @@ __all__ = ["MOST_MESSAGES", "Skip", "resumed"]
 MOST_MESSAGES = 16  # times max_message_size: who declares more than that has not just a value too many
 
 _STATE = struct.Struct(">QQQ5p")
-_MARK = b"\xc7\x1d\x7f"  # an extension, which is no message: nobody's input begins with it, or it is refused
+_MARK = b"\xc7\x1d\x7f"  # an extension, which is no message: nothing that is given begins with a whole one
 
 
 class Skip:

@@ -6,7 +6,6 @@ from typing import Any, Callable, NamedTuple
 
 import msgpack
 
-from rpccluster.errors import ProtocolError
 from rpccluster.protocol.codec import make_packer
 from rpccluster.protocol.messages import UNREADABLE_TYPE, Unreadable
 from rpccluster.protocol.shared import Packed
@@ -35,7 +34,7 @@ def packed_again(messages: list[Any]) -> list[bytes | Packed]:
 def _packed_again(message: Any, pack: Callable[[Any], bytes]) -> bytes | Packed:
     if type(message) is Packed:
         return message
-    return _NO_MESSAGE if isinstance(message, ProtocolError) else pack(message)
+    return pack(message) if type(message) is list else _NO_MESSAGE
 
 
 def _as_extension(value: Any) -> msgpack.ExtType:

@@ -216,7 +216,7 @@ def test_a_message_that_cannot_be_packed_changes_nothing(make_rig: Callable[...,
     rig = make_rig()
     peer = rig.connect()
     with pytest.raises(TypeError):
-        peer.connection.picture([object()])
+        peer.connection.picture([[0, 1, "echo", [object()]]])
     assert peer.connection.is_movable
     assert peer.call("echo", 1) == 1
 

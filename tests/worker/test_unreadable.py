@@ -10,6 +10,8 @@ import msgpack
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell
+from rpccluster.protocol.outline import Bounds
+from rpccluster.protocol.skip import Skip
 from rpccluster.worker.given import packed_again
 
 from .rig import Rig, until
@@ -180,6 +182,26 @@ def test_what_is_packed_again_is_what_came() -> None:
     """Tuples as keys, too."""
     message = [0, 1, "m", [{(1, (2,)): "x"}]]
     assert packed_again([message]) == [msgpack.packb(message)]
+
+
+def test_what_is_no_list_is_not_packed_again() -> None:
+    """Of an extension the same bytes may say that the rest of a message is to be passed over."""
+    mark = Skip(1, Bounds(LIMIT, 10)).data
+    value = msgpack.unpackb(mark)
+    assert packed_again([value, "text", None, {1: 2}]) == [b"\xc1"] * 4
+
+
+def test_an_extension_that_moves_is_no_mark(make_rig: Callable[..., Rig]) -> None:
+    """It ends the connection where it went, as it would have here; nothing behind it is passed over."""
+    donor, adopter = make_rig(max_greenlets=1), make_rig()
+    holder, peer = donor.connect(), donor.connect()
+    holder.post("wait", "gate")
+    until(lambda: donor.service.began)
+    peer.send(Skip(1, Bounds(LIMIT, 10)).data)
+    wait_read(peer)
+    move(peer, donor, adopter)
+    peer.wait_end()
+    assert adopter.limit_counts() == {"not_messagepack_rpc": 1}
 
 
 # -- names of bin type
