@@ -92,10 +92,13 @@ class Outlet:
         self._reason = ""
         self._turn = allocate_lock()  # never waited for
 
+    def _forget_if_forked(self) -> None:
+        if self._pid != os.getpid():  # what waits is the parent's to write
+            self._forget()
+
     def write(self, line: bytes) -> None:
         """Write ``line``, now or when there is room, or count it as lost. Never waits, never raises."""
-        if self._pid != os.getpid():  # forked: what waits is the parent's to write
-            self._forget()
+        self._forget_if_forked()
         if self._lines and self._waiting_bytes + len(line) > MOST_BYTES:
             self._lose("its reader takes none")
         else:
@@ -105,6 +108,7 @@ class Outlet:
 
     def flush(self) -> None:
         """Write what waits, as far as there is room. Call it now and then."""
+        self._forget_if_forked()
         turn = self._turn
         if self._lines and turn.acquire(False):  # else another thread, or whom a signal has interrupted, is at it
             try:

@@ -105,14 +105,17 @@ def test_the_last_lines_are_given_a_moment(pipe: tuple[int, int]) -> None:
     assert shown + read_all(read_end) == LINE * 100
 
 
-def test_a_forked_child_does_not_say_it_again(pipe: tuple[int, int]) -> None:
-    """What waited at the fork is the parent's to write."""
+@pytest.mark.parametrize("is_flushed_first", [False, True])
+def test_a_forked_child_does_not_say_it_again(is_flushed_first: bool, pipe: tuple[int, int]) -> None:
+    """What waited at the fork is the parent's to write, whatever the child does first."""
     read_end, write_end = pipe
     out = Outlet(write_end, notice)
     for _ in range(100):
         out.write(LINE)
     read_all(read_end)
     if os.fork() == 0:
+        if is_flushed_first:
+            out.drain(0.0)
         out.write(b"child\n")
         os._exit(0)
     os.wait()
