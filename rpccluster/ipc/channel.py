@@ -117,7 +117,8 @@ class Channel:
         A dead peer's channel raises ECONNRESET before the messages it had queued: read on to the end. What cannot
         be understood is logged and dropped: it comes from another version, or from a service that wrote here. If it
         came with descriptors the sender is told: it has kept its own.
-        A process that may hold no more descriptors gets the message without any; of a long one a stub.
+        A process that may hold no more descriptors gets the message without any; of a long one a stub. So does one
+        that cannot read a long one. Raises OSError or MemoryError if nothing can be received.
         """
         return self._receive(message_of)
 
@@ -130,19 +131,37 @@ class Channel:
         while not self.is_closed:
             try:
                 data, descriptors = self._receive_packet()
-                if data:
-                    found.append((read(data, descriptors), descriptors))
-                else:
-                    self.is_closed = True
             except BlockingIOError:
                 break
             except ConnectionResetError:
                 continue
-            except UnknownMessage as error:
-                logger.error("Dropped a message between processes: %s", error)
-                if error.refused is not None:
-                    self.send(Refused(error.refused))
+            except (OSError, MemoryError):
+                if not found:
+                    raise
+                break  # what is found has descriptors that nobody else knows; the error is the next call's
+            if data:
+                found += self._read(read, data, descriptors)
+            else:
+                self.is_closed = True
         return found
+
+    def _read(
+        self, read: Callable[[bytes, list[int]], Any], data: bytes, descriptors: list[int]
+    ) -> list[tuple[Any, list[int]]]:
+        """What is in one packet, whose faults are its own affair. None, if it cannot be understood."""
+        has_descriptors = bool(descriptors)
+        try:
+            return [(read(data, descriptors), descriptors)]
+        except UnknownMessage as error:
+            logger.error("Dropped a message between processes: %s", error)
+            if error.refused is not None:
+                self.send(Refused(error.refused))
+        except (OSError, MemoryError) as error:
+            logger.error("Cannot read a message between processes: %r", error)
+            close_all(descriptors)
+            if has_descriptors:
+                return self._read(read, data, [])  # as if they had not come: so the sender may hear of it
+        return []
 
     def _receive_packet(self) -> tuple[bytes, list[int]]:
         try:

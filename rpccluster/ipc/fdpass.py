@@ -72,9 +72,9 @@ def memory_file(data: bytes = b"", name: str = "message") -> int:
     return descriptor
 
 
-def read_memory_file(descriptor: int) -> bytes:
-    """All that such a file holds; closes the descriptor."""
-    with open(descriptor, "rb", closefd=True) as file:
+def read_memory_file(descriptor: int, *, closes: bool = True) -> bytes:
+    """All that such a file holds; closes the descriptor, if ``closes``."""
+    with open(descriptor, "rb", closefd=closes) as file:
         file.seek(0)
         return file.read()
 

@@ -65,7 +65,7 @@ def unopened(data: bytes, descriptors: list[int]) -> Passing:
         return message_of(data, descriptors)
     with _closed_if_unknown(descriptors):
         head = data[len(IN_MEMORY_FILE) :]
-        return Unopened(decode(head) if head else _stub(decode(read_memory_file(os.dup(descriptors[-1])))))
+        return Unopened(decode(head) if head else _stub(decode(read_memory_file(descriptors[-1], closes=False))))
 
 
 def seen(message: Passing) -> Message:

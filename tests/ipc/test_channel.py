@@ -14,6 +14,7 @@ import msgpack
 import pytest
 from descriptors import descriptors_left, open_descriptors
 
+from rpccluster.ipc import packets
 from rpccluster.ipc.channel import LARGEST_PACKET, Channel, channel_pair
 from rpccluster.ipc.fdpass import send_packet
 from rpccluster.ipc.messages import (
@@ -389,6 +390,78 @@ def test_what_is_passed_on_is_not_opened(pair: Pair) -> None:
     ((message, (copy,)),) = pair[0].receive()
     assert message == give(200_000)
     os.close(copy)
+    assert open_descriptors() == before
+
+
+class FailingOnce:
+    """A socket of which the kernel takes one packet, and then has no memory for the next."""
+
+    def __init__(self, sock: socket.socket, error: Exception) -> None:
+        self.sock = sock
+        self.errors = [None, error]
+
+    def recvmsg(self, *arguments: int) -> object:
+        error = self.errors.pop(0) if self.errors else None
+        if error is not None:
+            raise error
+        return self.sock.recvmsg(*arguments)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.sock, name)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), MemoryError()], ids=repr)
+def test_what_was_found_before_an_error_is_kept(pair: Pair, error: Exception) -> None:
+    """It may be a connection; the error comes with the next call if it is still one, and alone."""
+    before = open_descriptors()
+    for number in (1, 2):
+        pair[0].send(Serving(number), [0])
+    failing = FailingOnce(pair[1]._socket, error)
+    pair[1]._socket = failing  # type: ignore[assignment]
+    ((one, (copy,)),) = pair[1].receive()
+    failing.errors = [error]
+    with pytest.raises(type(error)):
+        pair[1].receive()
+    ((two, (second_copy,)),) = pair[1].receive()
+    assert [one, two] == [Serving(1), Serving(2)]
+    close_all([copy, second_copy])
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "no more pages"), MemoryError()], ids=repr)
+def test_a_packet_that_cannot_be_read_costs_itself_alone(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """Of a long message the stub comes, without descriptors, as if they had been lost: enough to say no to it."""
+    before = open_descriptors()
+
+    def fail(descriptor: int, **options: bool) -> bytes:
+        os.close(descriptor)
+        raise error
+
+    monkeypatch.setattr(packets, "read_memory_file", fail)
+    for message in (Serving(1), give(200_000), Serving(2)):
+        pair[0].send(message, [0])
+    received = pair[1].receive()
+    assert [message for message, _ in received] == [Serving(1), give(0), Serving(2)]
+    assert [len(descriptors) for _, descriptors in received] == [1, 0, 1]
+    assert f"Cannot read a message between processes: {error!r}" in caplog.text
+    for _, descriptors in received:
+        close_all(descriptors)
+    assert open_descriptors() == before
+
+
+def test_looking_into_a_long_message_needs_no_descriptor(pair: Pair) -> None:
+    """Whoever passes on one that has no stub may hold no more; none of what came with it is lost."""
+    before = open_descriptors()
+    message = Give(7, [], False, b"input", b"", [[1, msgid] for msgid in range(100_000)])
+    pair[0].send(Serving(1), [0])
+    pair[0].send(message, [0])
+    with descriptors_left(3):
+        (one, other) = pair[1].receive_unopened()
+    assert (one[0], other[0]) == (Serving(1), Unopened(message._replace(input=b"")))
+    assert [len(descriptors) for _, descriptors in (one, other)] == [1, 2]
+    close_all(one[1] + other[1])
     assert open_descriptors() == before
 
 
