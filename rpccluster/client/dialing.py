@@ -63,7 +63,8 @@ class _Race:
         while True:
             now = monotonic()
             if self._left and (now >= next_at or not self._running):
-                self._start(*self._left.pop(0))
+                if not self._start(*self._left.pop(0)):
+                    continue  # the next one at once
                 next_at = now + NEXT_SECONDS
             elif not self._running:
                 raise all_failed(self._errors)
@@ -78,12 +79,13 @@ class _Race:
         for sock in self._running.values():
             sock.close()
 
-    def _start(self, family: int, name: object) -> None:
+    def _start(self, family: int, name: object) -> bool:
+        """Begin an attempt; false if it has failed at once."""
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:  # of a family that this host does not have
             self._errors.append(error)
-            return
+            return False
         self._running[sock.fileno()] = sock
         sock.setblocking(False)
         try:
@@ -93,6 +95,8 @@ class _Race:
         except OSError as error:
             self._running.pop(sock.fileno()).close()
             self._errors.append(error)
+            return False
+        return True
 
     def _wait(self, until: float) -> socket.socket | None:
         """One that is connected by ``until``; None if none is, or if one has failed."""

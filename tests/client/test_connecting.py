@@ -75,6 +75,17 @@ def test_an_address_that_refuses(face: str, names: dict[str, Any], server: Serve
 
 
 @each_face
+def test_an_address_without_a_route(face: str, names: dict[str, Any], server: Server) -> None:
+    """What fails before anybody could wait for it is not waited for; when all do the error says why."""
+    nowhere = ("255.255.255.255", 1)  # no TCP: the kernel refuses it itself
+    names["both.test"] = [nowhere, nowhere, server.name]
+    assert call_by(face, "both.test:1", "sum", 1, 2) == 3
+    names["none.test"] = [nowhere, nowhere]
+    with pytest.raises(ConnectFailed, match=r"unreachable|denied"):
+        call_by(face, "none.test:1", "sum", timeout=2)
+
+
+@each_face
 @pytest.mark.parametrize("options", [{"timeout": 0.5}, {"connect_timeout": 0.5}], ids=str)
 def test_all_addresses_together(
     face: str, options: dict[str, float], deaf: tuple[str, int], names: dict[str, Any]
