@@ -35,6 +35,7 @@ class Calling(abc.ABC):
     """``timeout`` is how many seconds a call may take, None without limit; ``bounds`` are those of a message."""
 
     _dialect = DIALECT
+    _addresses = 1
 
     def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS) -> None:
         self.timeout = timeout
@@ -93,7 +94,7 @@ class Calling(abc.ABC):
         def send_soon(future: CallFuture) -> None:
             hub = this_hub()
             (self._expirers.get(hub) or self._expirers.setdefault(hub, Expirer())).watch(future, deadline_at)
-            (self._resenders.get(hub) or self._resenders.setdefault(hub, Resender())).submit(future)
+            (self._resenders.get(hub) or self._resenders.setdefault(hub, Resender(self._addresses))).submit(future)
 
         future = CallFuture(attempts, send, send_soon)
         if ready is None:

@@ -1,8 +1,9 @@
 """Which of a pool's addresses, and which of its connections there, a call takes. Pure: times and loads are handed in.
 
 The least pending calls win, and turns break ties. An address that could not be reached, or whose connection ended,
-rests, longer each time. One that left a call without a reply is a suspect: it rests, too, and takes no call before it
-has answered a ping. When there is no other, the one whose rest ends first is tried rather than failing a call untried.
+rests, longer each time. One without a connection rests for others while a call connects to it. One that left a call
+without a reply is a suspect: it rests, too, and takes no call before it has answered a ping. When there is no other,
+the one whose rest ends first is tried rather than failing a call untried.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ Loads = Sequence[Sequence[Optional[int]]]
 
 _FIRST_REST_SECONDS = 0.1
 _LONGEST_REST_SECONDS = 10.0
+_TRIAL_SECONDS = 10.0  # after which one that is being connected to, and has not been reached, is tried by another call
 #: How long a suspect may take to answer a ping.
 PING_SECONDS = 1.0
 
@@ -27,6 +29,7 @@ class Choice:
     def __init__(self, addresses: int) -> None:
         self._failures = [0] * addresses
         self._rests_until = [0.0] * addresses
+        self._trials: dict[int, float] = {}  # those that are being connected to, and until when that is believed
         self._turn = 0
         #: Addresses that take no call before they have answered a ping.
         self.suspects: set[int] = set()
@@ -35,7 +38,10 @@ class Choice:
         """An address that was not ``tried`` and a connection of it, by their indexes; None if all were."""
         chosen = self.look(loads, now, tried)
         if chosen is not None:
-            self._turn = chosen[0] + 1
+            address, connection = chosen
+            self._turn = address + 1
+            if loads[address][connection] is None:
+                self._trials[address] = now + _TRIAL_SECONDS
         return chosen
 
     def look(self, loads: Loads, now: float, tried: Container[int] = ()) -> tuple[int, int] | None:
@@ -44,6 +50,8 @@ class Choice:
         if not left:
             return None
         awake = [index for index in left if self._rests_until[index] <= now and index not in self.suspects]
+        if self._trials and awake:
+            awake = [index for index in awake if not self._is_on_trial(index, loads, now)] or awake
         address = self._least_loaded(awake, loads) if awake else min(left, key=self._rests_until.__getitem__)
         return address, _connection(loads[address])
 
@@ -51,8 +59,12 @@ class Choice:
         count = len(loads)
         return min(awake, key=lambda index: (sum(load or 0 for load in loads[index]), (index - self._turn) % count))
 
+    def _is_on_trial(self, address: int, loads: Loads, now: float) -> bool:
+        return self._trials.get(address, 0.0) > now and all(load is None for load in loads[address])
+
     def failed(self, address: int, now: float) -> None:
         """It could not be reached: it rests from ``now`` on."""
+        self._trials.pop(address, None)
         rest = min(_FIRST_REST_SECONDS * 2 ** min(self._failures[address], 10), _LONGEST_REST_SECONDS)
         self._failures[address] += 1
         self._rests_until[address] = now + rest
@@ -86,6 +98,7 @@ class Choice:
 
     def reached(self, address: int) -> None:
         """It could be reached: its next rest is a short one again. A suspect has yet to answer."""
+        self._trials.pop(address, None)
         if address not in self.suspects:
             self._failures[address] = 0
             self._rests_until[address] = 0.0

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import Any
 
 from rpccluster.client.attempts import Attempts
@@ -110,31 +111,34 @@ def _give_up(future: CallFuture) -> None:
 
 class Resender:
     """Sends what waits for a connection, and again what may be, in a thread of its own: connecting takes time, and
-    others wait to be woken.
+    others wait to be woken. With several ``threads`` those that wait for one address do not hold up the others.
 
     Without a lock, since a finalizer may submit a future in the middle of a submission.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 1) -> None:
         self._futures: deque[CallFuture] = deque()
-        self._is_running = threading.Lock()  # a flag that one thread alone can raise; nobody waits for it
+        # for each thread a flag that it is running, which one alone can raise; nobody waits for it
+        self._are_running = [threading.Lock() for _ in range(threads)]
 
     def submit(self, future: CallFuture) -> None:
         """Have it sent soon. It ends with the error of its last attempt if no thread can be had."""
         self._futures.append(future)
-        if not self._is_running.acquire(False):
+        is_running = next((flag for flag in self._are_running if flag.acquire(False)), None)
+        if is_running is None:
             return
         try:
-            start_thread(self._run, "rpccluster resender")
+            start_thread(partial(self._run, is_running), "rpccluster resender")
         except Exception:
-            self._is_running.release()
-            self._for_each(_give_up)
+            is_running.release()
+            if not any(flag.locked() for flag in self._are_running):
+                self._for_each(_give_up)
 
-    def _run(self) -> None:
+    def _run(self, is_running: threading.Lock) -> None:
         while True:
             self._for_each(self._attempt)
-            self._is_running.release()
-            if not self._futures or not self._is_running.acquire(False):
+            is_running.release()
+            if not self._futures or not is_running.acquire(False):
                 return
 
     def _for_each(self, act: Callable[[CallFuture], None]) -> None:

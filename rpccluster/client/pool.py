@@ -62,7 +62,8 @@ class Pool(Calling):
         ]
         if not self._clients or connections < 1:
             raise ValueError(f"found {len(self._clients)} addresses and {connections} connections, expected some")
-        self._choice = Choice(len(self._clients))
+        self._addresses = len(self._clients)
+        self._choice = Choice(self._addresses)
         self._lock = _thread.RLock()  # native ones where gevent has patched, too; nobody waits while he holds it
         let_go_after(self)
 

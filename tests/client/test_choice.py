@@ -47,6 +47,21 @@ def test_a_dead_address_rests_longer_each_time() -> None:
     assert choice.choose([[0], [5]], now + 0.11) == (0, 0)
 
 
+def test_one_call_at_a_time_connects_to_an_address() -> None:
+    """Meanwhile it rests for the others, unless all do; not once it has a connection, nor for ever."""
+    choice = Choice(2)
+    assert choice.choose([[None], [3]], 0.0) == (0, 0)
+    assert choice.choose([[None], [3]], 0.0) == (1, 0)
+    assert choice.choose([[0], [3]], 0.0) == (0, 0)
+    assert choice.choose([[None], [3]], 60.0) == (0, 0)
+    choice.reached(0)
+    assert choice.choose([[None], [3]], 60.0) == (0, 0)
+    choice.failed(0, 60.0)
+    assert choice.choose([[None], [3]], 61.0) == (0, 0)
+    choice = Choice(2)
+    assert [choice.choose([[None], [None]], 0.0) for _ in range(4)] == [(0, 0), (1, 0)] * 2
+
+
 def test_all_rest() -> None:
     """When all rest, the one whose rest ends first is tried rather than failing a call untried."""
     choice = Choice(2)

@@ -231,6 +231,44 @@ def test_a_fork_while_futures_wait_for_a_connection(deaf: tuple[str, int]) -> No
         future.cancel()
 
 
+# -- pools
+
+
+def test_calls_of_a_pool_wait_for_no_dead_address(deaf: tuple[str, int], server: Server) -> None:
+    """One connects to it; all others have their results meanwhile, by whichever way."""
+    with Pool([f"127.0.0.1:{deaf[1]}", server.address], timeout=20, connect_timeout=15) as pool:
+        waiting = pool.call_async("sum", 0)
+        others = [pool.call_async("sum", number) for number in range(1, 6)]
+        assert [future.result(10) for future in others] == [1, 2, 3, 4, 5]
+        results: list[Any] = []
+        threads = [threading.Thread(target=lambda: results.append(pool.call("sum", 1, 2))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert results == [3] * 8
+        assert not waiting.done()
+        waiting.cancel()
+        pool.close()
+
+
+def test_calls_of_a_pool_wait_for_no_dead_address_on_asyncio(deaf: tuple[str, int], server: Server) -> None:
+    """The same there."""
+
+    async def main() -> None:
+        async with aio.Pool([f"127.0.0.1:{deaf[1]}", server.address], timeout=20, connect_timeout=15) as pool:
+            waiting = pool.call_async("sum", 0)
+            await asyncio.sleep(0)
+            assert await pool.call("sum", 1, 2) == 3
+            others = [pool.call_async("sum", number) for number in range(1, 6)]
+            assert await asyncio.wait_for(asyncio.gather(*others), 10) == [1, 2, 3, 4, 5]
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.wait({waiting})
+
+    asyncio.run(main())
+
+
 # -- asyncio
 
 
