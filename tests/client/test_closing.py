@@ -164,6 +164,38 @@ def test_closing_the_client_ends_calls_of_the_old_connection_too() -> None:
         assert isinstance(slow.exception(10), Lost)
 
 
+@pytest.mark.parametrize("end", ["answered", "timed out", "cancelled"])
+def test_what_was_set_aside_is_closed_after_its_last_call(end: str) -> None:
+    """However that call ends; on asyncio no descriptor is left to whoever has forgotten the connection."""
+
+    async def main() -> None:
+        async with aio.Client(server.address, timeout=10) as client:
+            call = client.call_async("x", timeout=0.3 if end == "timed out" else 10)
+            assert await loop.run_in_executor(None, is_read.wait, 10)
+            client.set_aside()
+            if end == "answered":
+                may_answer.set()
+            if end == "cancelled":
+                call.cancel()
+            await asyncio.wait({call})
+            assert await loop.run_in_executor(None, is_closed.wait, 5)
+
+    def answers_late(sock: socket.socket) -> None:
+        _, msgid = first_two(sock)
+        is_read.set()
+        if end == "answered":
+            may_answer.wait(10)
+            sock.sendall(reply(msgid))
+        if not sock.recv(1000):
+            is_closed.set()
+
+    is_read, may_answer, is_closed = threading.Event(), threading.Event(), threading.Event()
+    with serve(answers_late) as server:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+
+
 def test_the_core() -> None:
     """By the word alone: those it names stay, all others end; none is dropped."""
     calls = Calls(1000)

@@ -59,6 +59,7 @@ class Link(asyncio.Protocol):
             return await future
         except asyncio.CancelledError:
             self._calls.forget(call)
+            self._close_if_over()
             raise
 
     async def call_all(self, calls: list[Call], bodies: list[bytes], deadline_at: float) -> None:
@@ -77,6 +78,7 @@ class Link(asyncio.Protocol):
         except BaseException as error:
             for call in calls:
                 self._calls.withdraw(call) if isinstance(error, NotSent) else self._calls.forget(call)
+            self._close_if_over()
             raise
 
     async def notify(self, method: str, params: Iterable[Any], deadline_at: float) -> None:
@@ -85,10 +87,9 @@ class Link(asyncio.Protocol):
         self._write(self._calls.notify(method, params))
 
     def set_aside(self) -> None:
-        """Take no more calls; close at once if none is pending."""
+        """Take no more calls; close with the end of the last one that is pending."""
         self.is_open = False
-        if not self._calls.pending:
-            self._transport.close()
+        self._close_if_over()
 
     async def close(self, reason: str) -> None:
         """End every pending call, and return when the connection is closed."""
@@ -145,6 +146,7 @@ class Link(asyncio.Protocol):
 
     def _expire(self) -> None:
         self._settle(self._calls.expire(self.loop.time()))
+        self._close_if_over()
         self._set_timer()
 
     # -- what the loop tells ------------------------------------------------------------------------------------
@@ -166,6 +168,8 @@ class Link(asyncio.Protocol):
         elif self._calls.due is not None and self.is_open:
             self._settle(self._calls.cut_unread("the server closes the connection"))
             self.set_aside()
+        elif not self.is_open:
+            self._close_if_over()
 
     def eof_received(self) -> None:
         """See `asyncio.Protocol`."""
@@ -192,6 +196,10 @@ class Link(asyncio.Protocol):
         self._may_write.set()  # those who wait for it are to find out
         if self._timer is not None:
             self._timer.cancel()
+
+    def _close_if_over(self) -> None:
+        if not self.is_open and not self._calls.pending:
+            self._transport.close()
 
     def _settle(self, ended: list[Call]) -> None:
         for call in ended:
