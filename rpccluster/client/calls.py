@@ -107,6 +107,7 @@ class Calls:
     ) -> None:
         self.fault: ProtocolError | None = None
         self.due: frozenset[int] | None = None  # the msgids the server will still answer, once it reads no more
+        self.is_to_be_cut = False  # `due` has come; `cut_unread` is yet to be called
         self._closing_msgid: int | None = None
         self.dropped = 0  # replies that answered nobody
         self._table: dict[int, Call] = {}  # pending calls by msgid: who takes a call out of it ends it
@@ -279,6 +280,7 @@ class Calls:
             self._abandoned.discard(msgid)
             self._closing_msgid = None
             self.due = due_of(error, value)
+            self.is_to_be_cut = self.due is not None
             return
         call = call or self._claim_late(msgid)
         if call is not None:
@@ -345,6 +347,7 @@ class Calls:
     def cut_unread(self, reason: str) -> list[Call]:
         """End every call that is not `due`: the server has not read it. No more may begin."""
         assert self.due is not None
+        self.is_to_be_cut = False
         ended = [call for msgid, call in list(self._table.items()) if msgid not in self.due]
         for call in ended:
             del self._table[call.msgid]

@@ -324,7 +324,7 @@ class Stream:
         if data == b"" or fault is not None:
             with self._lock:
                 ended += self._end(self._reason if fault is None else f"{fault} from the server")
-        elif self._calls.due is not None and self.is_open:
+        elif self._calls.is_to_be_cut:
             with self._lock:
                 self.is_open = False
                 ended += self._calls.cut_unread("the server closes the connection")

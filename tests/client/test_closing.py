@@ -164,6 +164,37 @@ def test_closing_the_client_ends_calls_of_the_old_connection_too() -> None:
         assert isinstance(slow.exception(10), Lost)
 
 
+@pytest.mark.parametrize("face", ["threads", "asyncio"])
+def test_the_word_of_a_connection_that_takes_no_more_calls(face: str) -> None:
+    """It is heeded after the connection was set aside, too: what was not read is sent again."""
+
+    def closes(sock: socket.socket) -> None:
+        wish, _ = first_two(sock)
+        is_read.set()
+        is_aside.wait(10)
+        sock.sendall(closing_response(wish, []))
+
+    async def main() -> Any:
+        async with aio.Client(server.address, timeout=10) as client:
+            call = client.call_async("x")
+            await asyncio.get_running_loop().run_in_executor(None, is_read.wait, 10)
+            client.set_aside()
+            is_aside.set()
+            return await call
+
+    def by_threads() -> Any:
+        with Client(server.address, timeout=10) as client:
+            future = client.call_async("x")
+            is_read.wait(10)
+            client.set_aside()
+            is_aside.set()
+            return future.result(10)
+
+    is_read, is_aside = threading.Event(), threading.Event()
+    with serve(scripted(closes, answers)) as server:
+        assert (asyncio.run(main()) if face == "asyncio" else by_threads()) == "answered"
+
+
 @pytest.mark.parametrize("end", ["answered", "timed out", "cancelled"])
 def test_what_was_set_aside_is_closed_after_its_last_call(end: str) -> None:
     """However that call ends; on asyncio no descriptor is left to whoever has forgotten the connection."""

@@ -165,7 +165,7 @@ class Link(asyncio.Protocol):
         if self._calls.fault is not None:
             self._end(f"{self._calls.fault} from the server")
             self._transport.abort()
-        elif self._calls.due is not None and self.is_open:
+        elif self._calls.is_to_be_cut:
             self._settle(self._calls.cut_unread("the server closes the connection"))
             self.set_aside()
         elif not self.is_open:
