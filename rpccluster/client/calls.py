@@ -338,7 +338,9 @@ class Calls:
 
     def forget(self, call: Call) -> bool:
         """Nobody waits for ``call`` any more: its reply is dropped when it comes. False if it had ended before."""
-        if call.state is not _PENDING or self._table.pop(call.msgid, None) is None:  # its msgid may be another's by now
+        if call.state is not _PENDING or self._table.get(call.msgid) is not call:  # its msgid may be another's by now
+            return False
+        if self._table.pop(call.msgid, None) is None:  # another thread has taken it out meanwhile
             return False
         self._abandoned.add(call.msgid)
         call.state = CallState.ABANDONED

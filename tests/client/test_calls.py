@@ -227,6 +227,14 @@ class TestDeadlines:
         assert calls.receive(reply(0, "second")) == [other]
         assert other.result() == "second"
 
+    def test_forgetting_one_whose_msgid_another_has(self, calls: Calls) -> None:
+        """While its own reply is being taken in: the other stays pending, and is answered."""
+        one, other = Call(), Call()
+        for call in (one, other):
+            calls.begin(call, 7, 0)
+        assert not calls.forget(one)
+        assert calls.receive(reply(7, "x")) == [other]
+
     def test_many_ended_calls_are_forgotten(self, calls: Calls) -> None:
         """A million short calls with a long timeout do not pile up."""
         for _ in range(2000):
