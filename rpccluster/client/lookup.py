@@ -7,7 +7,6 @@ may. A host that is an address needs none. In a process patched by gevent the th
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from itertools import chain, zip_longest
 from time import monotonic
 from typing import Any
 
+from rpccluster.client.forks import let_go_after
 from rpccluster.client.hubs import this_hub
 
 __all__ = ["Target", "look_up", "numeric", "ordered"]
@@ -32,7 +32,11 @@ def look_up(host: str, port: int, deadline_at: float) -> list[Target]:
     search = _searches.get(key)
     if search is None:
         search = _searches[key] = _Search(key)
-        search.start()
+        try:
+            search.start()
+        except BaseException:  # a signal handler's, perhaps: nobody is to wait for what may not run
+            _searches.pop(key, None)
+            raise
     if not search.is_over.wait(min(max(0.0, deadline_at - monotonic()), threading.TIMEOUT_MAX)):
         raise TimeoutError("the look-up of its name timed out")
     if isinstance(search.outcome, BaseException):
@@ -79,4 +83,14 @@ class _Search:
 
 
 _searches: dict[tuple[str, int, Any], _Search] = {}
-os.register_at_fork(after_in_child=_searches.clear)  # their threads are the parent's
+
+
+class _Parents:
+    """The threads of what was being looked up when the process was forked are the parent's."""
+
+    def _after_fork(self) -> None:
+        _searches.clear()
+
+
+_parents = _Parents()
+let_go_after(_parents)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rpccluster.client import Client, Pool, aio, lookup
+from rpccluster.client import Client, Pool, aio, forks, lookup
 from rpccluster.client.dialing import dial
 from rpccluster.client.timeouts import CLIENTS, seconds_of
 from rpccluster.errors import CallTimeout, ConnectFailed, Lost, NotSent
@@ -135,6 +135,27 @@ def test_a_look_up_that_hangs_on_asyncio(names: dict[str, Any]) -> None:
 
     names["slow.test"] = hang
     asyncio.run(main())
+
+
+def test_a_look_up_whose_thread_was_not_started(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal handler has raised: the next one for the same name does not wait for it."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    names["some.test"] = [("127.0.0.1", 1)]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", interrupted)
+        lookup.look_up("some.test", 1, math.inf)
+    assert lookup.look_up("some.test", 1, time.monotonic() + 5) == [(socket.AF_INET, ("127.0.0.1", 1))]
+
+
+def test_a_copy_of_the_process_waits_for_no_look_up_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one that nobody has told of the fork."""
+    monkeypatch.setitem(lookup._searches, ("some.test", 1, None), lookup._Search(("some.test", 1, None)))
+    monkeypatch.setattr(forks, "MARK", [0])
+    forks.notice_fork()
+    assert not lookup._searches
 
 
 def test_families_take_turns() -> None:
