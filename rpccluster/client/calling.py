@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from rpccluster.client.attempts import Attempts
 from rpccluster.client.batch import Batch
-from rpccluster.client.calls import Call, body_packer
+from rpccluster.client.calls import Call, body_of, body_packer
 from rpccluster.client.connection import Connection
 from rpccluster.client.dialect import DIALECT
 from rpccluster.client.expirer import Expirer
@@ -92,6 +92,9 @@ class Calling(abc.ABC):
                 future.end(error)
 
         def send_soon(future: CallFuture) -> None:
+            nonlocal body
+            if body is None and future.request is not None:  # the params may have changed since
+                body = body_of(future.request)
             hub = this_hub()
             (self._expirers.get(hub) or self._expirers.setdefault(hub, Expirer())).watch(future, deadline_at)
             (self._resenders.get(hub) or self._resenders.setdefault(hub, Resender(self._addresses))).submit(future)

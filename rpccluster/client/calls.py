@@ -31,9 +31,10 @@ from rpccluster.protocol.codec import DECODE_ERRORS, pack_response
 from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Request, Unreadable, to_message
 from rpccluster.protocol.outline import Bounds
 
-__all__ = ["Call", "CallState", "Calls", "body_packer"]
+__all__ = ["Call", "CallState", "Calls", "body_of", "body_packer"]
 
 _PACKED_HEAD = b"\x94\x00\xce"  # an array of 4, REQUEST, and a uint 32 follows: the MessagePack specification
+_MSGID_BYTES = {0xCC: 2, 0xCD: 3, 0xCE: 5}  # of one above 127, by its first byte
 _MSGIDS = 2**32  # "32-bit unsigned integer": spec, "Request Message"
 _MOST_NAME = 1000  # characters of a method that a server asks for, in the answer
 
@@ -386,3 +387,8 @@ def body_packer(bounds: Bounds = BOUNDS, dialect: Dialect = DIALECT) -> Callable
         return data
 
     return body
+
+
+def body_of(request: bytes) -> bytes:
+    """The method and params in a ``request`` of `Calls`, for `Calls.packed_request`."""
+    return request[2 + _MSGID_BYTES.get(request[2], 1) :]

@@ -159,7 +159,7 @@ class Connection(Stream):
     def start(self, call: Call, method: str, params: Iterable[Any], body: bytes | None = None) -> None:
         """Send a call whose ``waiter`` is told of its end; at its deadline it ends at the latest. Raises `NotSent`.
 
-        ``body`` is its method and params, if they were packed before.
+        The bytes are the waiter's ``request``. ``body`` is its method and params, if they were packed before.
         """
         if self._is_mine():
             self._refuse_nested()
@@ -168,6 +168,7 @@ class Connection(Stream):
             calls = self._calls
             data = calls.request(method, params) if body is None else calls.packed_request(body)
             msgid = self._calls.msgid
+        call.waiter.request = data
         try:
             with self._lock:
                 reader = self._hired_reader()  # before anything relies on it

@@ -36,6 +36,8 @@ class CallFuture(Future):
         self.forget: Callable[[], None] | None = None
         #: The connection of its last attempt.
         self.connection: object = None
+        #: The bytes of its last attempt, so that the next one sends the same.
+        self.request: bytes | None = None
         self.expirer: Any = None  # that watches it
         self._send_again = send_again
         self._is_cancelled = threading.Lock()

@@ -15,6 +15,7 @@ import pytest
 
 from rpccluster.client import Client, Pool
 from rpccluster.client.calling import Calling
+from rpccluster.client.connection import Connection
 from rpccluster.errors import CallTimeout, Lost, NotSent
 from rpccluster.testing import wait_until
 
@@ -100,15 +101,19 @@ def test_no_thread_to_send_again() -> None:
         assert server.connections == connections + 1
 
 
-def test_an_attempt_that_fails_otherwise(client: Client, server: Server) -> None:
-    """A future whose params cannot be packed a second time has the error; later ones are sent again."""
-    params = [1]
+def test_an_attempt_that_fails_otherwise(client: Client, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A future has whatever error its next attempt ends with; later ones are sent again."""
+
+    def fail(*_: Any) -> NoReturn:
+        raise ZeroDivisionError
+
     client.call("echo", "connected")
-    spoilt = client.call_async("linger", 60, params, idempotent=True)
-    params.append(object())  # type: ignore[arg-type]
+    spoilt = client.call_async("linger", 60, idempotent=True)
     client.call("echo", "the server has it")
-    server.cut()
-    assert isinstance(spoilt.exception(5), TypeError)
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "start", fail)
+        server.cut()
+        assert isinstance(spoilt.exception(5), ZeroDivisionError)
     later = client.call_async("linger", 0.3, "later", idempotent=True)
     server.cut()
     assert later.result(5) == "later"

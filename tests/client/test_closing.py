@@ -11,12 +11,12 @@ from typing import Any, Callable
 import pytest
 
 from rpccluster.client import Client, aio
-from rpccluster.client.calls import Call, Calls, CallState
+from rpccluster.client.calls import Call, Calls, CallState, body_of, body_packer
 from rpccluster.errors import Lost, NotSent
 from rpccluster.protocol.closing import CLOSING, closing_response
 from rpccluster.protocol.codec import make_unpacker
 
-from .servers import reply, serve
+from .servers import answer, reply, serve
 
 
 def by_call(address: str) -> Any:
@@ -145,6 +145,43 @@ def test_new_calls_take_another_connection_at_once() -> None:
         assert client.pending == 1
         may_answer.set()
         assert slow.result(10) == "slow"
+
+
+def test_a_future_that_is_sent_again_has_the_params_it_was_given() -> None:
+    """Over a connection that was there, too: what its caller does with them afterwards changes nothing."""
+    may_close = threading.Event()
+
+    def closes(sock: socket.socket) -> None:
+        unpacker = make_unpacker(1000)
+        wish = None
+        while True:
+            unpacker.feed(sock.recv(1000))
+            for _, msgid, method, _ in unpacker:
+                if method == CLOSING:
+                    wish = msgid
+                elif method == "hello":
+                    sock.sendall(reply(msgid))
+                else:
+                    may_close.wait(10)
+                    return sock.sendall(closing_response(wish or 0, []))
+
+    with serve(scripted(closes, answer)) as server, Client(server.address, timeout=10) as client:
+        for _ in range(300):  # until its msgid takes more than a byte
+            client.call("hello")
+        params = [1]
+        future = client.call_async("echo", params)
+        params.append(2)
+        may_close.set()
+        assert future.result(10) == [1]
+
+
+@pytest.mark.parametrize("size", [1, 100, 200, 300, 70_000])
+def test_the_body_of_a_request(size: int) -> None:
+    """Whatever its msgid takes."""
+    calls = Calls(1000)
+    for _ in range(size):
+        request = calls.request("x", (1, [2]))
+    assert body_of(request) == body_packer()("x", (1, [2]))
 
 
 def test_closing_the_client_ends_calls_of_the_old_connection_too() -> None:
