@@ -14,10 +14,10 @@ import msgpack
 import pytest
 
 import rpccluster.compat.msgpackrpc as msgpackrpc
-from rpccluster.client import Client, Pool, aio
+from rpccluster.client import Client, Pool, aio, outgoing
 from rpccluster.client.calls import Call, Calls, body_packer
 from rpccluster.errors import ProtocolError
-from rpccluster.protocol.outline import Bounds
+from rpccluster.protocol.outline import Bounds, depth_exceeds
 
 from .faces import FACES, call_by
 from .servers import Server, reply, requests, serve
@@ -345,3 +345,25 @@ def test_the_old_clients_dialect() -> None:
                 client.call("other")
             assert client.call("keys") == value
             client.close()
+
+
+def test_a_shallow_call_is_not_gone_through_level_by_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many numbers, or many small dicts, are told from what is nested at a glance; by no looser a bound."""
+
+    def count(params: Any, most: int) -> bool:
+        looks.append(params)
+        return depth_exceeds(params, most)
+
+    looks: list[Any] = []
+    monkeypatch.setattr(outgoing, "depth_exceeds", count)
+    numbers, dicts, lists = [0x80] * 200, [{"a": 1, "b": 2}] * 200, [[1], (2,)] * 200
+    for shallow in (numbers, {"a": numbers, "b": numbers}, dicts, lists):
+        body_packer()("m", (1, shallow))
+    assert not looks
+    for deeper in ([[[]]] * 200, [*numbers, {}], [{"a": []}] * 200):
+        body_packer()("m", (1, deeper))
+    assert len(looks) == 3
+    with pytest.raises(ValueError, match="nested more than 3 deep"):
+        body_packer(Bounds(100_000, 3))("m", (1, dicts))
+    with pytest.raises(ValueError, match="nested more than 100 deep"):
+        body_packer()("m", ([*numbers, nested(98)],))
