@@ -17,7 +17,6 @@ from typing import Any
 
 from gevent.monkey import get_original
 
-from rpccluster.errors import ProtocolError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
 from rpccluster.ipc.reserve import Reserve
@@ -125,8 +124,6 @@ class Handover:
                     break
                 try:
                     size = self._give(connection, waiting[connection], running.get(connection, []), epoll)
-                except (ProtocolError, ValueError, TypeError, RecursionError):
-                    continue  # what it sent that is no call will end it in its turn
                 except Exception as failed:  # no descriptor, or no memory, is left
                     error = failed
                     continue
