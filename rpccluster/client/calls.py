@@ -277,22 +277,27 @@ class Calls:
             return
         _, msgid, error, value = message
         call = self._table.pop(msgid, None)
-        if call is None and msgid == self._closing_msgid:
+        if call is None:
+            call = self._claim_late(msgid, error, value)
+            if call is None:
+                return
+        if error is not None:
+            call.error = error.error if type(error) is Unreadable else self.to_error(error)
+        call.value = value
+        call.state = _ANSWERED
+        ended.append(call)
+
+    def _claim_late(self, msgid: int, error: Any, value: Any) -> Call | None:
+        """The call of a reply that came before its call had begun; if there is none the reply is dropped.
+
+        The one to the request of `closing_request` is kept in mind.
+        """
+        if msgid == self._closing_msgid:
             self._abandoned.discard(msgid)
             self._closing_msgid = None
             self.due = due_of(error, value)
             self.is_to_be_cut = self.due is not None
-            return
-        call = call or self._claim_late(msgid)
-        if call is not None:
-            if error is not None:
-                call.error = error.error if type(error) is Unreadable else self.to_error(error)
-            call.value = value
-            call.state = _ANSWERED
-            ended.append(call)
-
-    def _claim_late(self, msgid: int) -> Call | None:
-        """The call of a reply that came before its call had begun; if there is none the reply is dropped."""
+            return None
         self._let_begin()
         call = self._table.pop(msgid, None)
         if call is None:
