@@ -122,6 +122,7 @@ def test_the_cluster_is_killed(make_cluster):
     running = make_cluster(max_greenlets=2 * FUTURES, max_pending_calls=2 * FUTURES).start()
     address, pids = running.address, [running.master_pid, *running.worker_pids()]
     with running.client(timeout=60) as client:
+        client.call("sum")  # connected: what is sent to nobody yet ends otherwise
         futures = [client.call_async("sleep", 60) for _ in range(FUTURES)]
         assert client.call("sum", 1, 2) == 3
         for pid in pids:
@@ -139,6 +140,7 @@ def test_the_worker_is_killed(make_cluster):
     """When only the worker is killed its successor answers the next call; the caller does nothing for it."""
     running = make_cluster(number_workers=1, max_greenlets=2 * FUTURES, max_pending_calls=2 * FUTURES).start()
     with running.client(timeout=60) as client:
+        client.call("sum")  # connected: what is sent to nobody yet ends otherwise
         futures = [client.call_async("sleep", 60) for _ in range(FUTURES)]
         pid = client.call("pid")
         os.kill(pid, signal.SIGKILL)
