@@ -5,12 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,19 +138,22 @@ def test_idempotent() -> None:
 
 def test_what_was_not_sent_is_sent_again() -> None:
     """Futures that wait unsent behind a server that does not read are sent again when it goes away."""
-    first = threading.Event()
+    is_first = threading.Event()
+    is_first.set()
 
-    def handle(sock: object) -> None:
-        if not first.is_set():
-            first.set()
-            time.sleep(0.3)
-            return
-        for message in requests(sock):  # type: ignore[arg-type]
-            sock.sendall(reply(message[1], len(message[3][0])))  # type: ignore[attr-defined]
+    def handle(sock: Any) -> None:
+        if is_first.is_set():  # holds less than what is sent: only the first call comes whole
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        for message in requests(sock):
+            if is_first.is_set():
+                is_first.clear()
+                sock.recv(1)  # the second call is on its way
+                return
+            sock.sendall(reply(message[1], len(message[3][0])))
 
     with serve(handle) as server, Client(server.address) as client:
         value = b"x" * 8_000_000
-        futures = [client.call_async("size", value) for _ in range(4)]
+        futures = [client.call_async("size", value[:size]) for size in (10, None, None, None)]
         assert isinstance(futures[0].exception(10), Lost)
         assert [future.result(10) for future in futures[2:]] == [len(value)] * 2
 
