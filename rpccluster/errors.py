@@ -1,25 +1,25 @@
 """Every error of the package, under one root. Imports nothing; every process and every layer uses it.
 
-    RPCClusterError
-    ├── AddressError           an address that cannot be parsed
-    ├── StartError             the cluster cannot start; carries the exit code
-    │   └── ConfigError        the configuration is at fault; carries every fault
-    ├── ServiceNotLoaded       the service could not be imported or made
-    ├── ServiceUnfit           the service cannot serve as it is
-    ├── UnknownMessage         a packet on a channel that this version does not know
-    ├── TruncatedDescriptors   descriptors were lost on a channel
-    ├── IllegalTransition      an event that a state does not allow
-    ├── ProtocolError          the peer's bytes are not MessagePack-RPC
-    │   └── LimitExceeded      or a message of it is larger than it may be; carries the limit's name
-    ├── CallError              a call of the client did not bring its result
-    │   ├── RemoteError        the method raised; carries type and message
-    │   │   ├── NoMethodError
-    │   │   └── ArgumentError
-    │   └── CallTimeout
-    ├── ConnectFailed          no connection could be had
-    └── ConnectionLost         the connection ended under a call
-        ├── Lost               the call may have run
-        └── NotSent            the call certainly did not run
+RPCClusterError
+├── AddressError           an address that cannot be parsed
+├── StartError             the cluster cannot start; carries the exit code
+│   └── ConfigError        the configuration is at fault; carries every fault
+├── ServiceNotLoaded       the service could not be imported or made
+├── ServiceUnfit           the service cannot serve as it is
+├── UnknownMessage         a packet on a channel that this version does not know
+├── TruncatedDescriptors   descriptors were lost on a channel
+├── IllegalTransition      an event that a state does not allow
+├── ProtocolError          the peer's bytes are not MessagePack-RPC
+│   └── LimitExceeded      or a message of it is larger than it may be; carries the limit's name
+├── CallError              a call of the client did not bring its result
+│   ├── RemoteError        the method raised; carries type and message
+│   │   ├── NoMethodError
+│   │   └── ArgumentError
+│   └── CallTimeout
+├── ConnectFailed          no connection could be had
+└── ConnectionLost         the connection ended under a call
+    ├── Lost               the call may have run
+    └── NotSent            the call certainly did not run
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS
 from rpccluster.ipc import messages, scoreboard
 from rpccluster.ipc.scoreboard import LIMITS
-from rpccluster.master import policy, worker_handle
-from rpccluster.master.commands import Commands
+from rpccluster.master.children import child as worker_handle
+from rpccluster.master.children import policy
+from rpccluster.master.control.commands import Commands
 from rpccluster.master.signals import HANDLED
 from rpccluster.worker import lifecycle
 

@@ -57,7 +57,7 @@ def test_a_master_loads_no_gevent() -> None:
     """Nor its greenlets, nor a thread: everything it consists of, in a fresh process."""
     masters = [module.name for module in pkgutil.iter_modules(rpccluster.master.__path__, "rpccluster.master.")]
     assert "rpccluster.master.supervisor" in masters
-    names = [*masters, "rpccluster.cli.serve", "rpccluster.cli.main"]
+    names = [*masters, "rpccluster.assembly.assemble", "rpccluster.cli.main"]
     program = (
         "import importlib, sys\n"
         f"for name in {names}: importlib.import_module(name)\n"

@@ -354,10 +354,7 @@ def test_a_traceback_is_shown_as_python_does() -> None:
 def test_no_exception_can_spoil_the_log(make: str) -> None:
     """Whatever its name, its text, its causes: a bounded number of bounded lines, none forged, and the log goes on."""
     program = (
-        f"{make}\n"
-        "try: raise error\n"
-        "except BaseException: logger.warning('failed', exc_info=True)\n"
-        "logger.info('next')"
+        f"{make}\ntry: raise error\nexcept BaseException: logger.warning('failed', exc_info=True)\nlogger.info('next')"
     )
     shown = logged(program)
     assert len(shown) < 25_000

@@ -33,7 +33,7 @@ def check_service(options: Options) -> int:
 
 def _is_fine(options: Options) -> bool:
     """Load it, in the child; print the reason if that cannot be."""
-    from rpccluster.worker.trial import try_service
+    from rpccluster.worker.service.trial import try_service
 
     try:
         try_service(options)

@@ -52,7 +52,7 @@ def cli(context: click.Context, config: str | None, check_config: bool, print_co
 
         sys.exit(check_service(load(context.obj, Machine()).options))
     else:
-        from rpccluster.cli.serve import serve
+        from rpccluster.assembly.assemble import serve
 
         sys.exit(serve(context.obj, sys.argv[1:]))
 

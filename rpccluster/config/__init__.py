@@ -10,7 +10,7 @@ from rpccluster.config.checks import Machine
 from rpccluster.config.configuration import Configuration, Sources, find, load, refused_changes, reload
 from rpccluster.config.cpulist import CPU_AUTO, CPU_NONE, CPUChoice
 from rpccluster.config.origin import Fault, Origin
-from rpccluster.config.schema import OPTIONS, Option, Options
+from rpccluster.config.sections.cluster import OPTIONS, Option, Options
 
 __all__ = [
     "CPU_AUTO",

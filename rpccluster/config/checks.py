@@ -17,7 +17,7 @@ from rpccluster.address import TCPAddress, UnixAddress, unix_address
 from rpccluster.config.accounts import gid_of, uid_of
 from rpccluster.config.cpulist import CPUChoice
 from rpccluster.config.cpus import allowed_cpus
-from rpccluster.config.schema import Options
+from rpccluster.config.sections.cluster import Options
 from rpccluster.errors import AddressError, StartError
 
 __all__ = ["Complaint", "Machine", "complaints"]

@@ -13,7 +13,7 @@ from typing import Any
 from rpccluster.config.checks import Machine, complaints
 from rpccluster.config.ini import Reading, read_ini
 from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Fault, Origin, Setting, flag_origin
-from rpccluster.config.schema import OPTIONS, Options
+from rpccluster.config.sections.cluster import OPTIONS, Options
 from rpccluster.errors import ConfigError
 from rpccluster.launch import start_folder
 

@@ -1,6 +1,6 @@
 """The value of ``cpu_affinity``: none, auto, or CPUs as the user listed them. Pure; any process.
 
-Which CPUs ``auto`` means is decided in `rpccluster.master.affinity`; whether they exist, in the checks.
+Which CPUs ``auto`` means is decided in `rpccluster.master.children.affinity`; whether they exist, in the checks.
 """
 
 from __future__ import annotations

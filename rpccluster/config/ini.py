@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from configparser import ConfigParser, InterpolationDepthError, InterpolationError, InterpolationMissingOptionError
 from dataclasses import dataclass
 
-from rpccluster.config.kinds import shown
 from rpccluster.config.lines import Entry, Header, Item, Stray, scan
 from rpccluster.config.origin import Fault, Origin, Setting, file_origin
-from rpccluster.config.schema import OPTIONS
+from rpccluster.config.sections.cluster import OPTIONS
+from rpccluster.config.values import shown
 
 __all__ = ["CLUSTER", "SHARED", "Reading", "parse_ini", "read_ini"]
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rpccluster.child.assignment import Assignment
 from rpccluster.config.configuration import Configuration
-from rpccluster.config.schema import Options
-from rpccluster.ipc.assignment import Assignment
+from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import LogFiles
-from rpccluster.master.broker import Broker
-from rpccluster.master.listeners import Listener
-from rpccluster.master.policy import Phase, Situation
-from rpccluster.master.restarts import Restarts
-from rpccluster.master.totals import Totals
-from rpccluster.master.worker_handle import WorkerHandle, WorkerState
+from rpccluster.master.children.child import WorkerHandle, WorkerState
+from rpccluster.master.children.deaths import Restarts
+from rpccluster.master.children.policy import Phase, Situation
+from rpccluster.master.handover.broker import Broker
+from rpccluster.master.kinds.totals import Totals
+from rpccluster.master.resources.listeners import Listener
 from rpccluster.own_code import OwnCode
 from rpccluster.version import __version__
 

@@ -1,6 +1,6 @@
 """Signals to the master: handlers that only note the number, and the descriptor that wakes the loop.
 
-Owns the handlers and the wake-up pipe. What a signal means is in `rpccluster.master.commands`.
+Owns the handlers and the wake-up pipe. What a signal means is in `rpccluster.master.control.commands`.
 
 TTOU is let in only while the loop waits. Else a line that a master in the background writes to its terminal, where
 ``stty tostop`` is set, would make the kernel send TTOU instead of writing, again and again; who blocks it may write.

@@ -1,6 +1,6 @@
 """The master's loop: collect what happened, decide what to do, do it. Runs in the master; never blocks.
 
-Owns everything the master holds open. What should be done is decided in `rpccluster.master.policy`.
+Owns everything the master holds open. What should be done is decided in `rpccluster.master.children.policy`.
 """
 
 from __future__ import annotations
@@ -9,35 +9,35 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rpccluster import system
+from rpccluster.child.assignment import Assignment, WorkerEntry
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
-from rpccluster.ipc.assignment import Assignment, WorkerEntry
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Accept, Asked, Counted, DonorGone, Listen
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import logger, say
-from rpccluster.master import policy
-from rpccluster.master.broker import Broker
+from rpccluster.master.changes.inherited import CommandLine, Inheritance, Upgrade, begin_upgrade
+from rpccluster.master.changes.reload import Reloading
+from rpccluster.master.changes.succession import Heir, Stage, Succession
+from rpccluster.master.children import policy
+from rpccluster.master.children.actions import WorkerActions
+from rpccluster.master.children.policy import Phase
+from rpccluster.master.children.roster import MOST_ROWS, Roster
+from rpccluster.master.children.watch import Watch
 from rpccluster.master.cluster import Cluster
-from rpccluster.master.commands import Commands
-from rpccluster.master.daemonize import StartReport
+from rpccluster.master.control.commands import Commands
+from rpccluster.master.control.operations import Operations
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
-from rpccluster.master.holdings import Holdings
-from rpccluster.master.listeners import Listener, apply_options
+from rpccluster.master.handover.broker import Broker
+from rpccluster.master.kinds.rpc import WorkerNews
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
-from rpccluster.master.operations import Operations
-from rpccluster.master.pidfile import Pidfile
-from rpccluster.master.policy import Phase
-from rpccluster.master.reloading import Reloading
-from rpccluster.master.roster import MOST_ROWS, Roster
+from rpccluster.master.resources.daemonize import StartReport
+from rpccluster.master.resources.listeners import Listener, apply_options
+from rpccluster.master.resources.ownership import Holdings
+from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.resources.upkeep import Upkeep
 from rpccluster.master.signals import SignalInbox
-from rpccluster.master.succession import Heir, Stage, Succession
-from rpccluster.master.upgrade import CommandLine, Inheritance, Upgrade, begin_upgrade
-from rpccluster.master.upkeep import Upkeep
-from rpccluster.master.watch import Watch
-from rpccluster.master.worker_actions import WorkerActions
-from rpccluster.master.worker_news import WorkerNews
 
 __all__ = ["Supervisor"]
 

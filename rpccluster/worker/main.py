@@ -22,17 +22,17 @@ import gevent.hub
 from gevent import monkey
 
 from rpccluster import system
+from rpccluster.child.assignment import Assignment
 from rpccluster.errors import RPCClusterError
-from rpccluster.ipc.assignment import Assignment
 from rpccluster.ipc.messages import BootFailed
 from rpccluster.launch import enter
 from rpccluster.log import escaped, logger, set_up_logging
 from rpccluster.privileges import become, identity_of
-from rpccluster.worker.asyncio_loops import set_aside_at_switches
-from rpccluster.worker.dispatch import error_text
-from rpccluster.worker.forks import Forks
 from rpccluster.worker.lifecycle import EXIT_CRASHED
-from rpccluster.worker.log_relay import LogRelay
+from rpccluster.worker.process.asyncio_loops import set_aside_at_switches
+from rpccluster.worker.process.forks import Forks
+from rpccluster.worker.process.log_relay import LogRelay
+from rpccluster.worker.service.registry import error_text
 
 __all__ = ["EXIT_BOOT_FAILED", "run"]
 
@@ -142,10 +142,6 @@ def _patch() -> None:
 
 def _load_ourselves() -> None:
     """As long as we may: the user to become need not be able to read our files, or Python's."""
-    import rpccluster.demo
-    import rpccluster.worker.loading
-    import rpccluster.worker.server
-    import rpccluster.worker.service_signals  # noqa: F401
 
     _go_on_whatever_fails(gevent.get_hub())
 
@@ -198,9 +194,9 @@ def _end_at_once(signum: int, frame: object) -> None:
 
 
 def _boot(assignment: Assignment, forks: Forks):  # type: ignore[no-untyped-def]  # Server is imported when gevent has patched
-    from rpccluster.worker.loading import load_service
+    from rpccluster.worker.process.service_signals import ServiceSignals
     from rpccluster.worker.server import Server
-    from rpccluster.worker.service_signals import ServiceSignals
+    from rpccluster.worker.service.loading import load_service
 
     signals = ServiceSignals(gevent.get_hub().loop, forks)
     signals.take_over()

@@ -19,29 +19,29 @@ import gevent.event
 from gevent.monkey import get_original
 
 from rpccluster import system
-from rpccluster.ipc.assignment import Assignment
+from rpccluster.child.assignment import Assignment
 from rpccluster.ipc.messages import Accept, Listen, Message, Ready, ReopenLogs, Retire, WantsToRetire
 from rpccluster.ipc.scoreboard import Cell, RowState
 from rpccluster.log import logger
 from rpccluster.protocol.outline import Bounds
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
-from rpccluster.worker.accept_lock import AcceptLock
-from rpccluster.worker.acceptor import Acceptor
-from rpccluster.worker.access_log import logged
-from rpccluster.worker.connection_context import ConnectionOptions
-from rpccluster.worker.connections import Connections
-from rpccluster.worker.dispatch import Registry
-from rpccluster.worker.engine import Engine
-from rpccluster.worker.forks import leave
-from rpccluster.worker.freed_memory import FreedMemory
-from rpccluster.worker.handover import Handover
-from rpccluster.worker.left_behind import LeftBehind
+from rpccluster.worker.accepting.acceptor import Acceptor
+from rpccluster.worker.accepting.lock import AcceptLock
+from rpccluster.worker.connections.context import ConnectionOptions
+from rpccluster.worker.connections.handover import Handover
+from rpccluster.worker.connections.table import Connections
+from rpccluster.worker.hot.engine import Engine
 from rpccluster.worker.lifecycle import EXIT_CRASHED, Event, State, next_state
 from rpccluster.worker.limits import Limits
-from rpccluster.worker.service_signals import ServiceSignals
+from rpccluster.worker.process.forks import leave
+from rpccluster.worker.process.freed_memory import FreedMemory
+from rpccluster.worker.process.service_signals import ServiceSignals
+from rpccluster.worker.service.access_log import logged
+from rpccluster.worker.service.left_behind import LeftBehind
+from rpccluster.worker.service.registry import Registry
+from rpccluster.worker.service.time_limit import bound
 from rpccluster.worker.taken_greenlets import TakenGreenlets
-from rpccluster.worker.time_limit import bound
 
 __all__ = ["BEAT_SECONDS", "Server"]
 

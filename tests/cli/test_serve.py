@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from rpccluster.cli import serve
+from rpccluster.assembly import assemble as serve
 from rpccluster.config import Machine, Sources, load
 from rpccluster.ipc.channel import channel_pair
-from rpccluster.master.listeners import open_control_listener, open_listeners
-from rpccluster.master.pidfile import Pidfile
-from rpccluster.master.upgrade import Inheritance
+from rpccluster.master.changes.inherited import Inheritance
+from rpccluster.master.resources.listeners import open_control_listener, open_listeners
+from rpccluster.master.resources.pidfile import Pidfile
 
 
 @pytest.fixture

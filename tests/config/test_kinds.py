@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpccluster.address import TCPAddress, UnixAddress
-from rpccluster.config import kinds
+from rpccluster.config import values as kinds
 from rpccluster.config.cpulist import CPU_AUTO, CPU_NONE, CPUChoice
-from rpccluster.config.kinds import Kind
+from rpccluster.config.values import Kind
 
 LARGEST = 2**63 - 1
 COUNT = kinds.integer(1, 512)

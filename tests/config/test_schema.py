@@ -141,5 +141,5 @@ def test_importing_the_configuration_is_cheap() -> None:
     """`status` and the like start fast: no framework, no psutil and no gevent comes along."""
     script = "import sys, rpccluster.config; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert "rpccluster.config.schema" in loaded
+    assert "rpccluster.config.sections.cluster" in loaded
     assert not {"click", "psutil", "gevent", "asyncio", "msgpack", "difflib", "subprocess"} & set(loaded)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rpccluster.config import CPU_AUTO, CPU_NONE, CPUChoice
 from rpccluster.config.cpus import allowed_cpus
-from rpccluster.master.affinity import Core, cpu_order, cpus_for_slot, read_topology
+from rpccluster.master.children.affinity import Core, cpu_order, cpus_for_slot, read_topology
 
 
 def machine(cpus: int, core_of: Callable[[int], tuple[int, int]]) -> dict[int, Core]:

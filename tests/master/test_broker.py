@@ -26,7 +26,8 @@ from rpccluster.ipc.messages import (
     Reply,
 )
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.master.broker import (
+from rpccluster.master.children.child import WorkerHandle, WorkerState
+from rpccluster.master.handover.broker import (
     GRANT_BYTES,
     PATIENCE_SECONDS,
     SHUN_SECONDS,
@@ -35,9 +36,8 @@ from rpccluster.master.broker import (
     WINDOW_BYTES,
     Broker,
 )
+from rpccluster.master.handover.transit import REST_SECONDS
 from rpccluster.master.loop import Loop
-from rpccluster.master.transit import REST_SECONDS
-from rpccluster.master.worker_handle import WorkerHandle, WorkerState
 
 from .made_up import booting, ready, retiring
 

@@ -17,7 +17,7 @@ import pytest
 
 from rpccluster.client import Client
 from rpccluster.errors import CallTimeout, NoMethodError, RemoteError, RPCClusterError
-from rpccluster.master.control import (
+from rpccluster.master.control.server import (
     MOST_CLIENTS,
     MOST_WAITING,
     REST_SECONDS,
@@ -25,8 +25,8 @@ from rpccluster.master.control import (
     Answer,
     ControlServer,
 )
-from rpccluster.master.listeners import open_control_listener
 from rpccluster.master.loop import Loop
+from rpccluster.master.resources.listeners import open_control_listener
 from rpccluster.protocol.codec import pack_notify, pack_request, pack_response
 
 

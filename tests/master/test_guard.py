@@ -19,11 +19,11 @@ from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import Accept
 from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import LogFiles
+from rpccluster.master.changes.inherited import CommandLine, Upgrade, begin_upgrade
+from rpccluster.master.changes.succession import Succession
+from rpccluster.master.children.roster import Roster
 from rpccluster.master.guard import Guard
 from rpccluster.master.loop import Loop
-from rpccluster.master.roster import Roster
-from rpccluster.master.succession import Succession
-from rpccluster.master.upgrade import CommandLine, Upgrade, begin_upgrade
 from rpccluster.system import Exit, System
 
 PRESSURE = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.ENOSPC]

@@ -16,7 +16,7 @@ import pytest
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.config import Options
 from rpccluster.errors import StartError
-from rpccluster.master.listeners import (
+from rpccluster.master.resources.listeners import (
     Listener,
     _check_is_ours,
     apply_options,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from rpccluster.errors import StartError
-from rpccluster.master.pidfile import Pidfile
+from rpccluster.master.resources.pidfile import Pidfile
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_the_lock_ends_with_its_last_holder(path: str) -> None:
 def test_a_kill_9_frees_it(path: str) -> None:
     """The kernel drops the lock with the process."""
     program = (
-        "import sys, os, time; from rpccluster.master.pidfile import Pidfile;"
+        "import sys, os, time; from rpccluster.master.resources.pidfile import Pidfile;"
         "p = Pidfile.acquire(sys.argv[1]); p.write(os.getpid()); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE) as holder:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.master.policy import (
+from rpccluster.master.children.child import HUNG, MOVING_SECONDS, Overdue, WorkerHandle
+from rpccluster.master.children.policy import (
     ANSWER_SECONDS,
     BEAT_SECONDS,
     Dismiss,
@@ -21,7 +22,6 @@ from rpccluster.master.policy import (
     Started,
     decide,
 )
-from rpccluster.master.worker_handle import HUNG, MOVING_SECONDS, Overdue, WorkerHandle
 
 from .made_up import booting, ready, retiring, situation
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rpccluster.config import Options
-from rpccluster.master.policy import Kill, Phase, Question, Retire, Situation, Spawn, decide
-from rpccluster.master.restarts import End, Restarts
-from rpccluster.master.worker_handle import WorkerEvent, WorkerHandle, WorkerState
+from rpccluster.master.children.child import WorkerEvent, WorkerHandle, WorkerState
+from rpccluster.master.children.deaths import End, Restarts
+from rpccluster.master.children.policy import Kill, Phase, Question, Retire, Situation, Spawn, decide
 from rpccluster.system import Exit
 
 from .made_up import booting, ready

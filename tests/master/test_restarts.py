@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from rpccluster.master.restarts import (
+from rpccluster.master.children.deaths import (
     EARLY_SECONDS,
     FREE_FAILURES,
     KEPT_ENDS,

@@ -13,9 +13,9 @@ import pytest
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.fdpass import receive_packet, send_packet
 from rpccluster.ipc.messages import PROTOCOL, Adopted, Go, Message, Refused, Serving, TookOver
+from rpccluster.master.changes.inherited import Upgrade
+from rpccluster.master.changes.succession import COMMIT_SECONDS, Heir, Stage, Succession
 from rpccluster.master.loop import Loop
-from rpccluster.master.succession import COMMIT_SECONDS, Heir, Stage, Succession
-from rpccluster.master.upgrade import Upgrade
 from rpccluster.system import System
 
 NEW_MASTER = 4711

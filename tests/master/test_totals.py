@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.master.totals import Totals
+from rpccluster.master.kinds.totals import Totals
 
 from .made_up import ready
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster.master.unix_paths import bind_unix, mark_at, set_mode, unlink_ours
+from rpccluster.master.resources.unix_paths import bind_unix, mark_at, set_mode, unlink_ours
 from rpccluster.privileges import Identity
 
 NOBODY = Identity(65534, 65533, None)

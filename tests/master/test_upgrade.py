@@ -15,8 +15,8 @@ from rpccluster.address import TCPAddress, UnixAddress
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import Go, Serving
-from rpccluster.master.pidfile import Pidfile
-from rpccluster.master.upgrade import VARIABLE, CommandLine, Inheritance
+from rpccluster.master.changes.inherited import VARIABLE, CommandLine, Inheritance
+from rpccluster.master.resources.pidfile import Pidfile
 
 NOTHING: dict[str, Any] = {
     "channel": 0,

@@ -8,7 +8,7 @@ import pytest
 
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.master.worker_handle import HUNG, MOVING_SECONDS, Overdue, WorkerEvent, WorkerState
+from rpccluster.master.children.child import HUNG, MOVING_SECONDS, Overdue, WorkerEvent, WorkerState
 
 from .made_up import booting, ready, retiring
 

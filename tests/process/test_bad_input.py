@@ -270,9 +270,7 @@ def test_a_reload_that_cannot_listen_or_log_changes_nothing(cluster, busy_port):
     running.write_config(bind=free, log_file=running.folder / "other.log", service="json:loads")
     untouched.check("its first worker could not boot: found no public methods")
     running.write_config(service="no_such_module:It")
-    untouched.check(
-        "its first worker could not boot: cannot load the service 'no_such_module:It': ModuleNotFoundError"
-    )
+    untouched.check("its first worker could not boot: cannot load the service 'no_such_module:It': ModuleNotFoundError")
     with pytest.raises(ConnectFailed), Client(free) as client:
         client.call("pid")
 

@@ -90,7 +90,7 @@ def test_no_folder_need_be_writable(cluster):
 
 BREAK = """
 import sys
-from rpccluster.cli import serve
+from rpccluster.assembly import assemble as serve
 from rpccluster.cli.main import main
 
 class Supervisor(serve.Supervisor):

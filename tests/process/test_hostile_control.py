@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import msgpack
 import pytest
 
-from rpccluster.master.control import MOST_CLIENTS
+from rpccluster.master.control.server import MOST_CLIENTS
 from rpccluster.system import resident_bytes
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 

@@ -28,7 +28,7 @@ class It(Demo):
 """
 
 # What the old library can do; each function's result, or what it raised, is printed as JSON by its name.
-CALLER = '''
+CALLER = """
 import json, sys, time
 import msgpackrpc
 from msgpackrpc import error
@@ -103,7 +103,7 @@ def many_connections():
 print(json.dumps({test.__name__: test() for test in (
     results, nil, errors, notify, asynchronous, callbacks, patience, binary, many_connections)}))
 client.close()
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,12 @@ import msgpack
 from rpccluster.ipc.scoreboard import LIMITS, Cell, Scoreboard
 from rpccluster.protocol.outline import Bounds
 from rpccluster.rate_limit import LogLimiter
-from rpccluster.worker.connection_context import ConnectionOptions
-from rpccluster.worker.connections import Connections
-from rpccluster.worker.dispatch import Registry
-from rpccluster.worker.engine import Engine
+from rpccluster.worker.connections.context import ConnectionOptions
+from rpccluster.worker.connections.table import Connections
+from rpccluster.worker.hot.engine import Engine
 from rpccluster.worker.limits import Limits
-from rpccluster.worker.time_limit import bound
+from rpccluster.worker.service.registry import Registry
+from rpccluster.worker.service.time_limit import bound
 
 __all__ = ["Gated", "Peer", "Rig", "until", "wait_read"]
 

@@ -14,8 +14,8 @@ import pytest
 from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.testing import wait_until
-from rpccluster.worker.accept_lock import AcceptLock
-from rpccluster.worker.acceptor import PAUSE_SECONDS, REST_SECONDS, Acceptor
+from rpccluster.worker.accepting.acceptor import PAUSE_SECONDS, REST_SECONDS, Acceptor
+from rpccluster.worker.accepting.lock import AcceptLock
 from rpccluster.worker.limits import Limits
 
 

@@ -17,8 +17,8 @@ import pytest
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol import codec
-from rpccluster.worker.connection import Connection
-from rpccluster.worker.output import HIGH_WATER_BYTES
+from rpccluster.worker.connections.connection import Connection
+from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
 
 from .rig import Peer, Rig, until, wait_read
 

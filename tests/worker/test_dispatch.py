@@ -13,7 +13,7 @@ import pytest
 from rpccluster.demo import Demo
 from rpccluster.errors import ServiceUnfit
 from rpccluster.service import Service, WorkerInfo, rpc
-from rpccluster.worker.dispatch import Method, Registry, is_misfit, not_found_text
+from rpccluster.worker.service.registry import Method, Registry, is_misfit, not_found_text
 
 RESERVED = ["rpc.ping", "rpc.discover"]
 
@@ -280,9 +280,7 @@ def test_numbers_are_places() -> None:
     """Counted from 1: the master knows the names by them."""
     found = registry(Everything())
     assert [method.number for method in found.methods.values()] == list(range(1, len(found.names) + 1))
-    assert found.numbers == {
-        name: method.number for name, method in found.methods.items()
-    }
+    assert found.numbers == {name: method.number for name, method in found.methods.items()}
     assert found.names[0] == "built_in"
 
 
@@ -383,9 +381,7 @@ def test_the_words_for_an_unknown_method_are_msgpackrpcs() -> None:
 def plain(a: int, b: int = 2) -> None: ...
 
 
-@pytest.mark.parametrize(
-    ("params", "misfit"), [([], True), ([1], False), ([1, 2], False), ([1, 2, 3], True)], ids=str
-)
+@pytest.mark.parametrize(("params", "misfit"), [([], True), ([1], False), ([1, 2], False), ([1, 2, 3], True)], ids=str)
 def test_params_that_do_not_fit_the_signature(params: list[Any], misfit: bool) -> None:
     """Too few, too many."""
     assert is_misfit(Method("plain", 1, plain, plain), params) == misfit

@@ -15,9 +15,9 @@ import pytest
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol.codec import pack_response
-from rpccluster.worker.connection import RECEIVE_BYTES, RECEIVE_LESS_BYTES
-from rpccluster.worker.engine import CLOCK_EVERY, SLICE_SECONDS
-from rpccluster.worker.runner import present_call
+from rpccluster.worker.connections.connection import RECEIVE_BYTES, RECEIVE_LESS_BYTES
+from rpccluster.worker.hot.engine import CLOCK_EVERY, SLICE_SECONDS
+from rpccluster.worker.hot.runner import present_call
 
 from .rig import Gated, Peer, Rig, until
 

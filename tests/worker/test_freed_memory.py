@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rpccluster.worker.freed_memory import QUIET_SECONDS, WORTH_BYTES, FreedMemory
+from rpccluster.worker.process.freed_memory import QUIET_SECONDS, WORTH_BYTES, FreedMemory
 
 START = 50 << 20
 BEAT_SECONDS = 0.5

@@ -22,8 +22,8 @@ from rpccluster.ipc.messages import Accept, Adopted, Closed, DonorGone, Give, Me
 from rpccluster.ipc.packets import Packet
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.protocol.codec import msgid_of, pack_response
-from rpccluster.worker.handover import Handover
-from rpccluster.worker.output import HIGH_WATER_BYTES
+from rpccluster.worker.connections.handover import Handover
+from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
 
 from .rig import Peer, Rig, until, wait_read
 

@@ -10,7 +10,7 @@ import gevent
 import gevent.event
 import pytest
 
-from rpccluster.worker.left_behind import LeftBehind
+from rpccluster.worker.service.left_behind import LeftBehind
 
 from .rig import Gated, Rig, until
 

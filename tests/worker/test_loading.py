@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster.worker.loading import load_service
+from rpccluster.worker.service.loading import load_service
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import gevent.event
 import pytest
 
 from rpccluster.own_logger import OwnLogger
-from rpccluster.worker.log_relay import MOST_WAITING, LogRelay
+from rpccluster.worker.process.log_relay import MOST_WAITING, LogRelay
 
 from .rig import until
 

@@ -13,7 +13,7 @@ import gevent
 import msgpack
 import pytest
 
-from rpccluster.worker import runner
+from rpccluster.worker.hot import runner
 
 from .rig import Gated, Rig, until
 

@@ -12,8 +12,8 @@ import msgpack
 import pytest
 
 from rpccluster.protocol.codec import pack_response
-from rpccluster.worker.connection import Connection
-from rpccluster.worker.output import HIGH_WATER_BYTES
+from rpccluster.worker.connections.connection import Connection
+from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
 
 from .rig import Gated, Peer, Rig, until, wait_read
 

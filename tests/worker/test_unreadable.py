@@ -12,7 +12,7 @@ import pytest
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.skip import Skip
-from rpccluster.worker.given import packed_again
+from rpccluster.worker.connections.given import packed_again
 
 from .rig import Rig, until
 from .test_moving import move, wait_read

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from rpccluster.worker.output import HIGH_WATER_BYTES
-from rpccluster.worker.unsent import Unsent
+from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
+from rpccluster.worker.hot.unsent import Unsent
 
 Pair = tuple[_socket.socket, socket.socket]
 

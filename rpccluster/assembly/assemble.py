@@ -1,0 +1,171 @@
+"""Putting a master together from a configuration. The one place where master and worker meet.
+
+Runs in the process that becomes the master, and in its forked workers up to the worker's entry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import partial
+
+from rpccluster import system
+from rpccluster.child.assignment import Assignment
+from rpccluster.config import Configuration, Machine, Options, Sources, load
+from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
+from rpccluster.launch import enter, interpreter
+from rpccluster.log import LogFiles, logger, say, set_up_logging
+from rpccluster.master.changes.inherited import CommandLine, Inheritance
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.resources.daemonize import StartReport, daemonize
+from rpccluster.master.resources.listeners import Listener, close_listeners, open_control_listener, open_listeners
+from rpccluster.master.resources.logs import open_logs
+from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.signals import SignalInbox
+from rpccluster.master.supervisor import Supervisor
+from rpccluster.own_code import OwnCode
+from rpccluster.privileges import identity_of, tell_private_folder
+
+__all__ = ["serve"]
+
+
+def serve(sources: Sources, arguments: list[str]) -> int:
+    """Run a cluster until it ends. Returns the exit code. Raises `StartError` before a daemon has detached."""
+    system.occupy_standard_descriptors()
+    command = CommandLine(arguments, sources.start_folder, interpreter(sources.start_folder))
+    inheritance = Inheritance.from_environment()
+    configuration = load(sources, Machine())
+    report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
+    try:
+        signals = SignalInbox()  # before the pidfile tells anybody whom to signal
+        supervisor = _assemble(configuration, command, report, signals, inheritance)
+    except (StartError, OSError) as error:
+        exit_code = error.exit_code if isinstance(error, StartError) else EXIT_FAULT
+        prefix = "" if isinstance(error, ConfigError) else "rpccluster: "
+        for line in str(error).splitlines():
+            say(f"{prefix}{line}")
+        report.send(exit_code)
+        return exit_code
+    return supervisor.run()
+
+
+def _assemble(
+    configuration: Configuration,
+    command: CommandLine,
+    report: StartReport,
+    signals: SignalInbox,
+    inheritance: Inheritance | None,
+) -> Supervisor:
+    """Take everything that a master holds, the pidfile's lock first.
+
+    Raises `StartError`, or whatever else went wrong, with nothing left behind.
+    """
+    options = configuration.options
+    with contextlib.ExitStack() as undo:
+        pidfile = _pidfile(options, inheritance)
+        if pidfile and not (inheritance and pidfile is inheritance.pidfile):
+            undo.callback(pidfile.clear)
+        logs = open_logs(options)
+        set_up_logging(logs, options.log_level)
+        listeners, control = _open_sockets(configuration, inheritance)
+        held = inheritance.sockets() if inheritance else []
+        opened = [each for each in (*listeners, control) if each and each not in held]
+        undo.callback(close_listeners, opened, is_last=True)
+        supervisor = _make_supervisor(
+            configuration, command, report, signals, inheritance, pidfile, logs, listeners, control
+        )
+        undo.pop_all()
+    return supervisor
+
+
+def _make_supervisor(
+    configuration: Configuration,
+    command: CommandLine,
+    report: StartReport,
+    signals: SignalInbox,
+    inheritance: Inheritance | None,
+    pidfile: Pidfile | None,
+    logs: LogFiles,
+    listeners: list[Listener],
+    control: Listener | None,
+) -> Supervisor:
+    import rpccluster.assembly.preload  # late: no fault before this needs it
+
+    own_code = OwnCode(rpccluster)
+    own_code.answer_for_it()
+    logger.info("Starting rpccluster with pid: %d", os.getpid())
+    options = configuration.options
+    tell_private_folder(identity_of(options.user, options.group))
+    if logs.is_file and inheritance is None:
+        addresses = ", ".join(str(listener.actual) for listener in listeners)
+        say(f"rpccluster: listening at {addresses}, logging to {logs.log_path}")
+    operating_system = system.System()
+    cluster = Cluster(
+        configuration,
+        generation=inheritance.generation + 1 if inheritance else 1,
+        listeners=listeners,
+        logs=logs,
+        workers=[],
+        started_at=operating_system.monotonic(),
+        is_heir=inheritance is not None,
+        own_code=own_code,
+    )
+    entry = partial(_be_worker, command.folder)
+    return Supervisor(operating_system, cluster, entry, command, report, signals, pidfile, control, inheritance)
+
+
+def _be_worker(start_folder: str, assignment: Assignment) -> int:
+    """In a forked child: gevent is imported here, never in the master.
+
+    The name of the start folder may lead to another release by now, or nowhere.
+    """
+    with contextlib.suppress(OSError):
+        enter(start_folder)
+    from rpccluster.worker.main import run
+
+    return run(assignment)
+
+
+def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | None:
+    """Locked before anything else is touched. An heir writes its pid only when it takes over."""
+    if not options.pidfile:
+        return None
+    if inheritance and inheritance.pidfile and inheritance.pidfile.path == options.pidfile:
+        inheritance.pidfile.is_single = options.single_instance
+        return inheritance.pidfile
+    pidfile = Pidfile.acquire(options.pidfile, is_single=options.single_instance)
+    if inheritance is None:
+        pidfile.write(os.getpid())
+    return pidfile
+
+
+def _open_sockets(
+    configuration: Configuration, inheritance: Inheritance | None
+) -> tuple[list[Listener], Listener | None]:
+    """The listeners and that of the control socket. Raises `StartError` with every fault; then none was opened."""
+    options = configuration.options
+    inherited = inheritance.listeners if inheritance else []
+    held = inheritance.sockets() if inheritance else []
+    listeners: list[Listener] = []
+    control = None
+    faults: list[str] = []
+    try:
+        listeners = open_listeners(options, identity_of(options.user, options.group), inherited, configuration.fault)
+    except StartError as error:
+        faults.append(str(error))
+    try:
+        control = _control(options, inheritance)
+    except StartError as error:
+        faults.append(configuration.fault("control_socket", str(error)))
+    if faults:
+        close_listeners([each for each in (*listeners, control) if each and each not in held], is_last=True)
+        raise ConfigError(faults)
+    return listeners, control
+
+
+def _control(options: Options, inheritance: Inheritance | None) -> Listener | None:
+    if not options.control_socket:
+        return None
+    if inheritance and inheritance.control and str(inheritance.control.wanted) == f"unix://{options.control_socket}":
+        return inheritance.control
+    return open_control_listener(options.control_socket)

@@ -1,0 +1,135 @@
+"""HUP: a new configuration proves itself in one worker before it becomes the cluster's. Runs in the master.
+
+Stages, commits and gives up; whom to replace when is the policy's. A fault anywhere leaves the cluster as it was.
+"""
+
+from __future__ import annotations
+
+from rpccluster import config
+from rpccluster.errors import StartError
+from rpccluster.failure import error_text
+from rpccluster.log import logger, set_up_logging
+from rpccluster.master.children.child import WorkerHandle
+from rpccluster.master.children.deaths import Restarts
+from rpccluster.master.children.policy import Phase
+from rpccluster.master.cluster import Cluster, Staged
+from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
+from rpccluster.master.resources.logs import are_alike, open_logs
+from rpccluster.privileges import identity_of
+from rpccluster.system import set_title
+
+__all__ = ["Reloading"]
+
+
+class Reloading:
+    """The reloads of one cluster. ``outcome`` tells how the last one ended: None while it runs, "" if well."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.outcome: str | None = ""
+
+    def stage(self, now: float) -> None:
+        """Read the configuration again and hold it ready for a first worker; a faulty one is logged."""
+        cluster = self._cluster
+        self.outcome = None
+        self._unstage()
+        try:
+            staged = self._read()
+        except StartError as error:
+            self._fail(str(error))
+            return
+        except Exception as error:  # whatever it is: the cluster goes on as it was
+            self._fail(error_text(error))
+            return
+        cluster.staged = staged
+        cluster.restarts = Restarts()  # whatever made workers die may be mended now
+        if cluster.phase is Phase.DRAINED or not cluster.ready():
+            self.commit(now)  # nobody serves: there is nothing to protect
+
+    def _read(self) -> Staged:
+        """Raises `StartError`; nothing is changed then."""
+        cluster = self._cluster
+        changed = config.reload(cluster.configuration, config.Machine())
+        options = changed.options
+        owner = identity_of(options.user, options.group)
+        listeners = open_listeners(options, owner, cluster.listeners, changed.fault)
+        try:
+            logs = cluster.logs if are_alike(options, cluster.options) else open_logs(options)
+        except BaseException:
+            close_listeners([each for each in listeners if each not in cluster.listeners], is_last=True)
+            raise
+        return Staged(changed, cluster.generation + 1, listeners, logs)
+
+    def refuse(self, reason: str) -> None:
+        """Not now."""
+        self._fail(reason)
+
+    def give_up(self, reason: str) -> None:
+        """End the reload that is under way, if any."""
+        if self.outcome is None:
+            self._unstage()
+            self._cluster.is_rolling = False
+            self._fail(reason)
+
+    def commit(self, now: float) -> None:
+        """The staged configuration is the cluster's from now on; older workers are replaced one by one."""
+        cluster, staged = self._cluster, self._cluster.staged
+        assert staged is not None
+        close_listeners([each for each in cluster.listeners if each not in staged.listeners], is_last=True)
+        apply_options([each for each in cluster.listeners if each in staged.listeners], staged.configuration.options)
+        cluster.configuration, cluster.generation = staged.configuration, staged.generation
+        cluster.listeners[:] = staged.listeners
+        if staged.logs is not cluster.logs:
+            cluster.logs.close()
+            cluster.logs = staged.logs
+            if cluster.options.daemonize:
+                self._hold_output()
+        set_up_logging(cluster.logs, cluster.options.log_level)
+        set_title(cluster.title)
+        cluster.number_workers = cluster.options.number_workers
+        cluster.is_rolling, cluster.reloaded_at, cluster.staged = True, now, None
+        if cluster.phase is Phase.DRAINED:
+            cluster.phase = Phase.RUNNING
+        logger.info("Reloaded the configuration (generation %d)", cluster.generation)
+
+    def _hold_output(self) -> None:
+        try:
+            self._cluster.logs.hold_output()
+        except OSError as error:  # too late to refuse: they lead where they led
+            logger.error("Cannot lead stdout and stderr to the log: %s", error)
+
+    def note_progress(self) -> None:
+        """Notice when the last worker of an older generation has a successor."""
+        cluster = self._cluster
+        if cluster.is_rolling and cluster.has_rolled() and len(cluster.ready()) >= cluster.number_workers:
+            cluster.is_rolling = False
+            self.outcome = ""
+
+    def note_failed_boot(self, worker: WorkerHandle, reason: str) -> None:
+        """A worker died before it was ready: if it was a reload's, the rest stay as they are."""
+        cluster = self._cluster
+        if cluster.staged is not None and worker is cluster.staged.candidate:
+            self._unstage()
+            self._fail(f"its first worker could not boot: {reason}")
+        elif cluster.is_rolling and worker.generation == cluster.generation:
+            if self._was_successor(worker):
+                cluster.is_rolling = False
+                self._fail(f"a successor could not boot, the other workers stay as they are: {reason}")
+            elif self.outcome is None:
+                self._fail(f"a worker could not boot: {reason}")
+
+    def _was_successor(self, worker: WorkerHandle) -> bool:
+        return any(other.slot == worker.slot for other in self._cluster.ready())
+
+    def _unstage(self) -> None:
+        cluster, staged = self._cluster, self._cluster.staged
+        if staged is not None:
+            cluster.staged = None
+            close_listeners([each for each in staged.listeners if each not in cluster.listeners], is_last=True)
+            if staged.logs is not cluster.logs:
+                staged.logs.close()
+
+    def _fail(self, reason: str) -> None:
+        self.outcome = reason
+        for line in reason.splitlines():
+            logger.error("Reload failed: %s", line)

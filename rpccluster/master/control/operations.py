@@ -1,0 +1,154 @@
+"""The control socket's methods: what each does, and when it is done. Runs in the master.
+
+A method answers when the thing is done, not when it is begun: until then it waits here as a `Wait`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from rpccluster.config.cpus import MOST_WORKERS
+from rpccluster.master.children.policy import Phase
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.control.commands import Commands
+from rpccluster.master.control.server import Answer, Method
+from rpccluster.system import System
+
+__all__ = ["Operations", "Outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an operation ended: ``error`` None means well."""
+
+    error: str | None
+    result: Any = None
+
+
+#: Tells how an operation ended, None as long as it has not.
+Check = Callable[[], Optional[Outcome]]
+
+
+class Operations:
+    """The methods, and the answers that are still due."""
+
+    def __init__(self, system: System, cluster: Cluster, commands: Commands) -> None:
+        self._system = system
+        self._cluster = cluster
+        self._commands = commands
+        self._waiting: list[tuple[Check, Answer]] = []
+        self._has_ended = False
+
+    def methods(self) -> Mapping[str, Method]:
+        """Name to method."""
+        return {
+            "status": self._status,
+            "scale": self._while_ours(self._scale),
+            "reload": self._while_ours(self._reload),
+            "rebalance": self._while_ours(self._rebalance),
+            "upgrade": self._upgrade,
+            "stop": self._while_ours(self._stop),
+            "rpc.ping": lambda params, answer: answer(None, "pong"),
+        }
+
+    def _while_ours(self, method: Method) -> Method:
+        """``method``, refused while this master completes an upgrade or leaves: the new one would not do it."""
+
+        def ask(params: list[Any], answer: Answer) -> None:
+            reason = self._commands.succession.refusal()
+            if reason:
+                answer(f"RuntimeError: {reason}", None)
+            else:
+                method(params, answer)
+
+        return ask
+
+    def answer_what_is_done(self) -> None:
+        """Called after every turn of the loop."""
+        still = []
+        for check, answer in self._waiting:
+            outcome = check()
+            if outcome is not None:
+                answer(outcome.error, outcome.result)
+            elif answer.is_awaited:
+                still.append((check, answer))
+        self._waiting = still
+
+    def end(self) -> None:
+        """The master ends: a stop is done, everything else never will be."""
+        self._has_ended = True
+        for check, answer in self._waiting:
+            outcome = check() or Outcome("RuntimeError: the master has stopped")
+            answer(outcome.error, outcome.result)
+        self._waiting = []
+
+    def _status(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0)
+        answer(None, self._cluster.status(self._system.getpid(), self._system.monotonic()))
+
+    def _scale(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 1)
+        cluster = self._cluster
+        wanted = _new_number(params[0], cluster.number_workers)
+        began = self._system.monotonic()
+        self._commands.scale(wanted)
+
+        def check() -> Outcome | None:
+            if cluster.phase is Phase.LEAVING:
+                return Outcome("RuntimeError: passed on to a new master, which has taken over")
+            if cluster.number_workers != wanted or cluster.is_stopping:
+                return Outcome(f"RuntimeError: overtaken: {cluster.number_workers} workers are wanted now")
+            if cluster.failed_at > began:
+                return Outcome(f"RuntimeError: a worker could not boot: {cluster.failure}")
+            return Outcome(None, {"number_workers": wanted}) if cluster.is_settled() else None
+
+        self._waiting.append((check, answer))
+
+    def _reload(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0)
+        self._commands.reload()
+        reloading, cluster = self._commands.reloading, self._cluster
+        self._waiting.append((lambda: _outcome(reloading.outcome, {"generation": cluster.generation}), answer))
+
+    def _rebalance(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0)
+        self._commands.rebalance()
+        broker = self._cluster.broker
+        self._waiting.append((lambda: None if broker and broker.is_uneven else Outcome(None, True), answer))
+
+    def _upgrade(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0)
+        self._commands.upgrade()
+        succession = self._commands.succession
+        self._waiting.append((lambda: _outcome(succession.outcome, {"pid": succession.heir}), answer))
+
+    def _stop(self, params: list[Any], answer: Answer) -> None:
+        _expect(params, 0, 1)
+        self._commands.stop(is_quick=bool(params and params[0]))
+        self._waiting.append((lambda: Outcome(None, True) if self._has_ended else None, answer))
+
+
+def _outcome(reason: str | None, result: Any) -> Outcome | None:
+    """From None while it runs, "" if it went well, else why it did not."""
+    if reason is None:
+        return None
+    return Outcome(f"RuntimeError: {reason}") if reason else Outcome(None, result)
+
+
+def _expect(params: list[Any], *counts: int) -> None:
+    if len(params) not in counts:
+        raise TypeError(f"found {len(params)} params, expected {' or '.join(map(str, counts))}")
+
+
+def _new_number(asked: Any, present: int) -> int:
+    """``N``, ``+N`` or ``-N``. Raises ValueError."""
+    text = str(asked) if type(asked) is int else asked
+    if not isinstance(text, str) or not re.fullmatch(r"[+-]?[0-9]{1,4}", text):
+        raise ValueError("expected a number of workers N, +N or -N")
+    number = present + int(text) if text[0] in "+-" else int(text)
+    if not 1 <= number <= MOST_WORKERS:
+        raise ValueError(f"found {number} workers, expected 1 to {MOST_WORKERS}")
+    return number

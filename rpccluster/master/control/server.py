@@ -1,0 +1,269 @@
+"""The control socket: MessagePack-RPC to the master, on its own loop. Runs in the master.
+
+Owns the listener and its clients, and bounds what these may cost. What the methods do is the supervisor's; a
+reply may come much later, when the thing is done.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from time import monotonic
+from typing import Any, Callable
+
+from rpccluster.errors import ProtocolError
+from rpccluster.failure import error_text
+from rpccluster.log import escaped, logger
+from rpccluster.master.loop import Loop
+from rpccluster.master.resources.listeners import Listener
+from rpccluster.protocol.codec import pack_response
+from rpccluster.protocol.messages import Message, Request, misfit_text
+from rpccluster.protocol.outline import Bounds
+from rpccluster.protocol.stream import StreamDecoder
+from rpccluster.rate_limit import LogLimiter, and_more
+from rpccluster.system import MSG_NOSIGNAL, peer_process
+
+__all__ = ["Answer", "ControlServer", "Method"]
+
+MOST_CLIENTS = 64
+MOST_WAITING = 16  # calls of one client that are not answered yet
+SILENT_SECONDS = 60.0  # how long a client may ask nothing, or leave its reply unread
+REST_SECONDS = 0.5  # until the next try to accept, when there was no descriptor for it
+_ACCEPTS_A_TURN = 16
+_MESSAGE_BYTES = 4_096
+_MESSAGE_DEPTH = 10
+_RECEIVE_BYTES = 2_048  # decoded at once: some hundred tiny messages may wait for their turn
+
+#: A method of the control socket: params and where the answer goes.
+Method = Callable[["list[Any]", "Answer"], None]
+
+
+class ControlServer:
+    """Listens on the control socket and calls ``methods``."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: Listener,
+        methods: Mapping[str, Method],
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """``clock`` tells monotonic seconds."""
+        self.loop = loop
+        self.listener = listener
+        self.methods = methods
+        self.clock = clock
+        self.clients: set[_Client] = set()
+        self._limiter = LogLimiter(clock=clock)
+        self._rests_until: float | None = None
+        listener.socket.setblocking(False)
+        loop.watch(listener.socket, self._on_readable)
+
+    def turn(self) -> None:
+        """Called after every turn of the loop: close who has been silent for too long, end a rest that is over."""
+        now = self.clock()
+        for client in list(self.clients):
+            if client.is_silent and now - client.heard_at > SILENT_SECONDS:
+                client.close(f"it was silent for {SILENT_SECONDS:g} seconds")
+        if self._rests_until is not None and now >= self._rests_until:
+            self._rests_until = None
+            self.loop.watch(self.listener.socket, self._on_readable)
+
+    def log(self, kind: str, message: str, *args: object) -> None:
+        """Log what a client did, unless many have done so just now."""
+        is_due, held_back = self._limiter.should_log(kind)
+        if is_due:
+            logger.info(message + "%s", *args, and_more(held_back))
+
+    def _on_readable(self) -> None:
+        try:
+            for _ in range(_ACCEPTS_A_TURN):
+                sock, _ = self.listener.socket.accept()
+                self._admit(sock)
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            self._rest(error)
+
+    def _admit(self, sock: socket.socket) -> None:
+        pid, uid = peer = peer_process(sock)
+        if uid not in (0, os.geteuid()):
+            self.log("uid", "Refusing the control socket to pid %d: its uid is %d, expected the master's or 0", *peer)
+            sock.close()
+        elif self._make_room():
+            self.clients.add(_Client(self, sock, pid))
+        else:
+            sock.close()
+
+    def _rest(self, error: OSError) -> None:
+        """accept(2) had no descriptor. The listener stays readable and would only wake us: leave it for a moment."""
+        self.log("accept", "Cannot accept a connection to the control socket: %s", error)
+        self.loop.unwatch(self.listener.socket)
+        self._rests_until = self.clock() + REST_SECONDS
+
+    def _make_room(self) -> bool:
+        """See that there is room for one more client: the one that has been silent longest goes for it."""
+        if len(self.clients) < MOST_CLIENTS:
+            return True
+        silent = [client for client in self.clients if client.is_silent]
+        if silent:
+            min(silent, key=lambda client: client.heard_at).close(f"there are {MOST_CLIENTS} of them")
+        return bool(silent)
+
+    def listen_anew(self, listener: Listener) -> None:
+        """Listen at the socket of ``listener``, bound at the same path, from now on. Clients stay."""
+        self.loop.unwatch(self.listener.socket)
+        self.listener.become(listener)
+        self.listener.socket.setblocking(False)
+        self._rests_until = None
+        self.loop.watch(self.listener.socket, self._on_readable)
+
+    def stop_listening(self, *, is_last: bool) -> None:
+        """Close the listener; with ``is_last`` the path goes, too. Clients stay."""
+        self._rests_until = None
+        self.loop.unwatch(self.listener.socket)
+        self.listener.close(is_last=is_last)
+
+    def close(self) -> None:
+        """Close all clients."""
+        for client in list(self.clients):
+            client.close()
+
+    def close_in_child(self) -> None:
+        """In a forked child: close the copies, touch nothing else."""
+        self.listener.socket.close()
+        for client in self.clients:
+            client.socket.close()
+
+
+class Answer:
+    """Where the outcome of a call goes: called once, now or later, with an error's text or None, and a result."""
+
+    def __init__(self, client: _Client, msgid: int) -> None:
+        self._client = client
+        self._msgid = msgid
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the caller is still there."""
+        return not self._client.is_closed
+
+    def __call__(self, error: str | None, result: Any) -> None:
+        self._client.answer(self._msgid, error, result)
+
+
+class _Client:
+    """One connection to the control socket.
+
+    It is read when all that it asked before has been taken up, one call a turn of the loop, and all replies to
+    that have been read: whoever floods or does not read waits, and costs the master no memory.
+    """
+
+    def __init__(self, server: ControlServer, sock: socket.socket, pid: int) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.heard_at = server.clock()  # when a whole message came last, or a reply was made
+        self.is_closed = False
+        self._server = server
+        self._pid = pid
+        self._decoder = StreamDecoder(Bounds(_MESSAGE_BYTES, _MESSAGE_DEPTH))
+        self._messages: Iterator[Message] | None = None  # that came and wait for their turn
+        self._waiting = 0  # calls that are not answered yet
+        self._unsent = b""
+        server.loop.watch(sock, self._on_readable)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is its turn to say something, or to read."""
+        return not self._waiting
+
+    def _on_readable(self) -> None:
+        try:
+            data = self.socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(str(error))
+            return
+        if data:
+            self._messages = self._decoder.feed(data)
+            self._go_on()
+        else:
+            self.close()
+
+    def _go_on(self) -> None:
+        """Send what is due, then take one message; the next when the loop has turned."""
+        self._flush()
+        if self._messages is not None and not self._unsent and not self.is_closed:
+            try:
+                message = next(self._messages, None)
+            except ProtocolError as error:
+                self.close(str(error))
+                return
+            if message is None:
+                self._messages = None
+            else:
+                self.heard_at = self._server.clock()
+                if isinstance(message, Request):
+                    self._call(message)
+        self._watch()
+
+    def _watch(self) -> None:
+        if not self.is_closed:
+            if self._unsent or self._messages is not None:
+                self._server.loop.rewatch(self.socket, None, self._go_on)
+            else:
+                self._server.loop.rewatch(self.socket, self._on_readable, None)
+
+    def _call(self, request: Request) -> None:
+        self._waiting += 1
+        answer = Answer(self, request.msgid)
+        method = self._server.methods.get(request.method)
+        if method is None:
+            answer(f"'{request.method}' method not found", None)
+        elif type(request.params) is not list:
+            answer(f"ArgumentError: {misfit_text(request.params)}", None)
+        elif self._waiting > MOST_WAITING:
+            answer(f"RuntimeError: {MOST_WAITING} calls of this connection are not answered yet", None)
+        else:
+            self._run(method, request, answer)
+
+    def _run(self, method: Method, request: Request, answer: Answer) -> None:
+        try:
+            method(request.params, answer)
+        except (TypeError, ValueError) as error:
+            answer(f"ArgumentError: {error}", None)
+        except Exception as error:  # a fault of ours must not take the master and its cluster down
+            logger.exception("The control method %s failed", escaped(request.method))
+            answer(error_text(error), None)
+
+    def answer(self, msgid: int, error: str | None, result: Any) -> None:
+        """Send the reply to one of its calls, now or when it has read those before."""
+        if not self.is_closed:
+            self._waiting -= 1
+            self.heard_at = self._server.clock()
+            self._unsent += pack_response(msgid, error, result)
+            self._flush()
+            self._watch()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self.socket.send(self._unsent, MSG_NOSIGNAL) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.close(str(error))
+
+    def close(self, reason: str = "") -> None:
+        """Close the connection; a reason is logged."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._unsent, self._messages = b"", None
+            self._server.loop.unwatch(self.socket)
+            self.socket.close()
+            self._server.clients.discard(self)
+            if reason:
+                self._server.log("close", "Closing the control connection of pid %d: %s", self._pid, escaped(reason))

@@ -1,0 +1,230 @@
+"""The listening sockets: opening them, all faults at once, and handing them on. Runs in the master.
+
+Owns the sockets; workers only hold copies of the descriptors. Unix paths are `rpccluster.master.resources.unix_paths`'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rpccluster.address import Address, TCPAddress, UnixAddress
+from rpccluster.config.sections.cluster import Options
+from rpccluster.errors import ConfigError, StartError
+from rpccluster.log import logger
+from rpccluster.master.resources.unix_paths import Mark, bind_unix, mark_at, set_mode, unlink_ours
+from rpccluster.privileges import Identity
+
+__all__ = ["Listener", "apply_options", "bind_again", "close_listeners", "open_control_listener", "open_listeners"]
+
+CONTROL_MODE = 0o600
+_CONTROL_BACKLOG = 1024
+_KEEPALIVE_PROBES = 4
+_MAPPED = "::ffff:"  # an IPv4 address that is written as an IPv6 one
+
+
+@dataclass(eq=False)
+class Listener:
+    """One listening socket: ``wanted`` is the address as configured, ``actual`` with the port the kernel chose."""
+
+    wanted: Address
+    actual: Address
+    socket: socket.socket
+    mark: Mark | None = None  # of the Unix path
+
+    @classmethod
+    def inherited(cls, wanted: Address, descriptor: int, mark: Mark | None = None) -> Listener:
+        """One that an upgrade handed over. An older master tells no mark: then what is there is taken to be it."""
+        if mark is None and isinstance(wanted, UnixAddress):
+            mark = mark_at(wanted.path)
+        sock = socket.socket(fileno=descriptor)
+        os.set_inheritable(descriptor, False)
+        return cls(wanted, _actual(wanted, sock), sock, mark)
+
+    def is_there(self) -> bool:
+        """Whether its Unix path still leads to it; others cannot be taken away."""
+        return not isinstance(self.wanted, UnixAddress) or mark_at(self.wanted.path) == self.mark
+
+    def close(self, *, is_last: bool) -> None:
+        """Close this process's copy; with ``is_last`` the Unix path goes, too, if it is this socket's still."""
+        if is_last and isinstance(self.wanted, UnixAddress):
+            unlink_ours(self.wanted.path, self.mark)
+        self.socket.close()
+
+    def become(self, other: Listener) -> None:
+        """Go on with the socket of ``other``, bound at the same path anew; whoever connected before is not touched."""
+        self.socket.close()
+        self.socket, self.mark = other.socket, other.mark
+
+
+def _plainly(key: str, problem: str) -> str:
+    return problem
+
+
+def open_listeners(
+    options: Options,
+    owner: Identity | None,
+    present: list[Listener],
+    fault: Callable[[str, str], str] = _plainly,
+) -> list[Listener]:
+    """The listeners that ``options`` name, those among ``present`` as they are, the others opened and listening.
+
+    Raises `ConfigError` with a line for each address that cannot be had, as ``fault`` makes it of key and problem;
+    then none was opened.
+    """
+    known = {listener.actual: listener for listener in present}  # a port 0, or a host's name, may be spelt out now
+    known.update((listener.wanted, listener) for listener in present)
+    leaving = [each for each in present if not {each.wanted, each.actual} & set(options.listen_addresses)]
+    opened: list[Listener] = []
+    faults: list[str] = []
+    for wanted in options.listen_addresses:
+        if wanted not in known:
+            try:
+                known[wanted] = _open(wanted, options, owner, leaving)
+                opened.append(known[wanted])
+            except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
+                reason = getattr(error, "strerror", None) or error
+                key = "bind" if wanted in options.bind else "unix_socket"
+                faults.append(fault(key, f"cannot listen at {wanted}: {reason}"))
+    if faults:
+        close_listeners([each for each in opened if each not in leaving], is_last=True)
+        raise ConfigError(faults)
+    return [known[wanted] for wanted in options.listen_addresses]
+
+
+def apply_options(listeners: list[Listener], options: Options) -> None:
+    """Give ``listeners``, which have been open for some time, what a reload may change. What fails is logged."""
+    for listener in listeners:
+        try:
+            _apply(listener, options)
+        except OSError as error:
+            logger.error("Cannot change the listener at %s: %s", listener.actual, error)
+
+
+def open_control_listener(path: str) -> Listener:
+    """A listener for the control socket, ours alone. Raises `StartError`."""
+    try:
+        sock, mark = bind_unix(path, CONTROL_MODE, None)
+        try:
+            _check_is_ours(path, CONTROL_MODE)
+            sock.listen(_CONTROL_BACKLOG)  # nobody can connect before this
+        except BaseException:
+            unlink_ours(path, mark)
+            sock.close()
+            raise
+    except OSError as error:
+        raise StartError(f"cannot open the control socket {path}: {error.strerror or error}") from error
+    return Listener(UnixAddress(path), UnixAddress(path), sock, mark)
+
+
+def bind_again(listener: Listener, options: Options, owner: Identity | None) -> None:
+    """Bind a Unix listener anew, whose path somebody has taken away. Raises OSError, and changes nothing then."""
+    listener.become(_open(listener.wanted, options, owner, []))
+
+
+def close_listeners(listeners: list[Listener], *, is_last: bool) -> None:
+    """Close this process's copies; see `Listener.close`."""
+    for listener in listeners:
+        listener.close(is_last=is_last)
+
+
+def _open(wanted: Address, options: Options, owner: Identity | None, leaving: list[Listener]) -> Listener:
+    mark = None
+    if isinstance(wanted, UnixAddress):
+        sock, mark = bind_unix(wanted.path, options.unix_socket_mode, owner)
+    else:
+        place = _resolve(wanted)
+        for each in leaving:
+            if each.actual == TCPAddress(*place.address[:2]):
+                return each  # only its name has changed
+        sock = _bind_tcp(place, options.backlog, leaving)
+    listener = Listener(wanted, _actual(wanted, sock), sock, mark)
+    try:
+        sock.setblocking(False)
+        _apply(listener, options)
+    except BaseException:
+        listener.close(is_last=True)
+        raise
+    return listener
+
+
+def _apply(listener: Listener, options: Options) -> None:
+    """What a reload may change; accepted sockets inherit the TCP options (tcp(7))."""
+    sock = listener.socket
+    sock.listen(options.backlog)
+    if isinstance(listener.wanted, UnixAddress):
+        set_mode(listener.wanted.path, listener.mark, options.unix_socket_mode)
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    idle = options.tcp_keepalive
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1 if idle else 0)
+    if idle:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // _KEEPALIVE_PROBES))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+
+
+class _Place(NamedTuple):
+    family: int
+    address: Any  # as bind(2) takes it
+
+
+def _resolve(wanted: TCPAddress) -> _Place:
+    found = socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    return _Place(family, address)
+
+
+def _bind_tcp(place: _Place, backlog: int, leaving: list[Listener]) -> socket.socket:
+    """Bind and listen, beside listeners of ours that are ``leaving``: for a while both hold the port.
+
+    So a reload can narrow 0.0.0.0 to 127.0.0.1, or widen it, and be undone, and no caller is refused meanwhile.
+    """
+    host, port = place.address[:2]
+    sock = socket.socket(place.family, socket.SOCK_STREAM)
+    in_the_way = [each.socket for each in leaving if isinstance(each.actual, TCPAddress) and each.actual.port == port]
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if place.family == socket.AF_INET6 and not host.startswith(_MAPPED):  # an IPv4 listener may have its port
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        with _sharing_ports([sock, *in_the_way] if in_the_way else []):
+            sock.bind(place.address)
+            sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def _sharing_ports(socks: list[socket.socket]) -> Iterator[None]:
+    """Let ``socks`` listen at one port. Only for the moment of bind(2) and listen(2): nobody else is to join them."""
+    try:
+        for sock in socks:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
+    finally:
+        for sock in socks:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+
+
+def _check_is_ours(path: str, mode: int) -> None:
+    """Raise OSError unless the socket at ``path`` belongs to this process's user and has ``mode``: some file systems
+    know better."""
+    found = os.lstat(path)
+    if (found.st_uid, stat.S_IMODE(found.st_mode)) != (os.geteuid(), mode):
+        told = f"found owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
+        raise OSError(errno.EPERM, f"{told}, expected owner {os.geteuid()}, mode {mode:04o}")
+
+
+def _actual(wanted: Address, sock: socket.socket) -> Address:
+    if isinstance(wanted, UnixAddress):
+        return wanted
+    host, port = sock.getsockname()[:2]
+    return TCPAddress(host, port)

@@ -1,0 +1,34 @@
+"""The log files that the options ask for: opened by the master, which may; written by every process.
+
+What a log file is, and how it is reopened, is in `rpccluster.log`.
+"""
+
+from __future__ import annotations
+
+from rpccluster.config.sections.cluster import Options
+from rpccluster.errors import StartError
+from rpccluster.log import LogFiles
+from rpccluster.privileges import identity_of
+
+__all__ = ["are_alike", "open_logs"]
+
+
+def open_logs(options: Options) -> LogFiles:
+    """The log files of ``options``, open. Raises `StartError`; then none is."""
+    identity = identity_of(options.user, options.group)
+    logs = LogFiles(
+        log_path=options.log_file,
+        access_path="" if options.access_log == "off" else options.access_log,
+        owner=(identity.uid, identity.gid) if identity else None,
+        umask=options.umask,
+    )
+    try:
+        logs.open()
+    except OSError as error:
+        raise StartError(f"cannot open the log {error.filename}: {error.strerror}") from error
+    return logs
+
+
+def are_alike(one: Options, other: Options) -> bool:
+    """Whether both ask for the same log files."""
+    return (one.log_file, one.access_log, one.umask) == (other.log_file, other.access_log, other.umask)

@@ -1,0 +1,97 @@
+"""What was swept away comes back: the paths of Unix sockets and the pidfile. Runs in the master.
+
+Whoever cleans a folder takes no connection away, but nobody can come any more, and a second start finds nothing that
+says that we run. So a look is taken now and then, and before a reload and an upgrade.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+
+from rpccluster.config.sections.cluster import Options
+from rpccluster.errors import StartError
+from rpccluster.log import logger
+from rpccluster.master.children.policy import Phase
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.resources.listeners import Listener, bind_again
+from rpccluster.master.resources.ownership import Holdings
+from rpccluster.privileges import identity_of
+
+__all__ = ["LOOK_SECONDS", "Upkeep"]
+
+LOOK_SECONDS = 1.0
+RETRY_SECONDS = 3.0  # another may answer there: each try is a connection to it
+
+
+class Upkeep:
+    """The looks of one master."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        holdings: Holdings,
+        on_bound: Callable[[Listener], None],
+        is_changing: Callable[[], bool],
+    ) -> None:
+        """``on_bound`` is given each of the service's listeners that has a new socket; while ``is_changing`` an heir
+        has copies of all, which are not to be replaced under its hands."""
+        self._cluster = cluster
+        self._holdings = holdings
+        self._on_bound = on_bound
+        self._is_changing = is_changing
+        self._looked_at = 0.0
+        self._failed: dict[str, tuple[str, float]] = {}  # what could not be had again: why, and when to try next
+
+    def turn(self, now: float) -> None:
+        """Called after every turn of the loop."""
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self.look()
+
+    def look(self) -> None:
+        """See that everything is there, and make anew what is not."""
+        if self._cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or self._is_changing():
+            return
+        options = self._cluster.options
+        for listener in self._cluster.listeners:
+            if listener.is_there():
+                continue
+            if self._restore(str(listener.wanted), partial(_bind_again, listener, options)):
+                self._on_bound(listener)
+        control = self._holdings.control
+        if control is not None and not control.is_there():
+            self._restore(f"the control socket {options.control_socket}", self._holdings.bind_control_again)
+        self._look_at_pidfile()
+
+    def _look_at_pidfile(self) -> None:
+        pidfile, pid = self._holdings.pidfile, os.getpid()
+        if pidfile is None:
+            return
+        if not pidfile.is_there():
+            self._restore(f"the pidfile {pidfile.path}", partial(pidfile.make_again, pid))
+        elif pidfile.is_single and not pidfile.names(pid):
+            self._restore(f"the pidfile {pidfile.path}", partial(pidfile.write, pid), "changed")
+
+    def _restore(self, what: str, make: Callable[[], None], happened: str = "removed") -> bool:
+        """Returns whether ``what`` is as it was; a reason is told once."""
+        told, try_at = self._failed.get(what, ("", 0.0))
+        if monotonic() < try_at:
+            return False
+        try:
+            make()
+        except (OSError, StartError) as error:
+            reason = str(error)
+            if reason != told:
+                logger.error("Somebody has %s %s, and it cannot be had again: %s", happened, what, reason)
+            self._failed[what] = reason, monotonic() + RETRY_SECONDS
+            return False
+        self._failed.pop(what, None)
+        logger.warning("Somebody had %s %s: it is there again", happened, what)
+        return True
+
+
+def _bind_again(listener: Listener, options: Options) -> None:
+    bind_again(listener, options, identity_of(options.user, options.group))

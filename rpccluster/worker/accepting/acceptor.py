@@ -1,0 +1,312 @@
+"""Taking new connections from the shared listeners, in turns. Runs in the worker, on the loop's callbacks.
+
+The lock is for balance, not for safety: accept(2) is atomic. So nobody ever waits for it: whoever finds that
+connections wait and nobody takes them accepts out of turn, within milliseconds. `Turn` decides, purely.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import enum
+import errno
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from time import monotonic, monotonic_ns
+from typing import Any, Callable
+
+from gevent.monkey import get_original
+
+from rpccluster.address import TCPAddress
+from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, RowState, Scoreboard, is_full
+from rpccluster.log import logger
+from rpccluster.worker.accepting.lock import AcceptLock
+from rpccluster.worker.limits import Limits
+
+__all__ = ["Acceptor", "Turn", "Verdict"]
+
+PAUSE_SECONDS = 0.001  # between two looks while it is another's turn
+PATIENCE_SECONDS = 0.008  # how long connections may wait for the one whose turn it is
+LIFE_SIGN_NS = 1_500_000_000  # a worker silent for longer does not take part
+LEAD = 0.05  # how far, of the fewest, a worker may be ahead in a burst
+BATCH = 64  # connections accepted in one callback
+MOST_DRAINED = 4096  # connections taken from a listener before it is closed; who has not gone by then never will
+REST_SECONDS = 0.1  # the pause while this worker is full, or after the kernel had no descriptor left
+
+_STATE = int(Cell.STATE)
+_HEARTBEAT = int(Cell.HEARTBEAT)
+_CONNECTIONS = int(Cell.CONNECTIONS)
+_LIMIT = int(Cell.CONNECTION_LIMIT)
+_TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
+_WAKEUPS = int(Cell.ACCEPT_WAKEUPS)
+_ACCEPTING = int(RowState.ACCEPTING)
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_READ = 1
+_close = get_original("os", "close")  # at once: gevent's own waits for the loop
+_PlainSocket = get_original("socket", "socket")
+
+
+class Verdict(enum.Enum):
+    """What a look at the scoreboard says."""
+
+    FULL = "this worker has as many connections, or calls, as it may have"
+    WAIT = "another's turn"
+    MINE = "this worker's turn"
+    OUT_OF_TURN = "connections wait and nobody takes them"
+
+
+class Turn:
+    """Whose turn it is to accept, told from the scoreboard alone."""
+
+    def __init__(self, scoreboard: Scoreboard, row_number: int) -> None:
+        self._scoreboard = scoreboard
+        self._cells = scoreboard.cells
+        self._start = HEADER_CELLS + row_number * ROW_CELLS
+        self._counter_seen = 0
+        self._unmoved_since: float | None = None  # None: when this worker looked last, no connection waited
+        self._passed_over: dict[int, tuple[int, int]] = {}
+
+    def look(self, now: float, now_ns: int, *, is_burst: bool = False) -> Verdict:
+        """Whether this worker may take the next waiting connection. Call again and again while one waits.
+
+        ``now`` is monotonic seconds, ``now_ns`` the same clock in nanoseconds; ``is_burst`` says that it has
+        just taken another.
+        """
+        is_unmoved = self._is_unmoved(now)
+        if self.is_full(now_ns):
+            return Verdict.FULL
+        if self._is_mine(now_ns, is_burst):
+            return Verdict.OUT_OF_TURN if is_unmoved else Verdict.MINE
+        if is_unmoved:
+            self._pass_over(now_ns)
+            return Verdict.OUT_OF_TURN
+        return Verdict.WAIT
+
+    def note_none_waits(self) -> None:
+        """There is no connection to accept: the next one's patience begins anew."""
+        self._unmoved_since = None
+
+    def is_full(self, now_ns: int) -> bool:
+        """Whether this worker has as many connections as it may have, or calls have all its greenlets."""
+        return self._has_no_room(self._start, now_ns)
+
+    def has_all_connections(self) -> bool:
+        """Whether this worker has as many connections as it may have."""
+        return bool(self._cells[self._start + _CONNECTIONS] >= self._cells[self._start + _LIMIT])
+
+    def _has_no_room(self, start: int, now_ns: int) -> bool:
+        cells = self._cells
+        return cells[start + _CONNECTIONS] >= cells[start + _LIMIT] or is_full(cells[start + _TAKEN_AT], now_ns)
+
+    def _is_mine(self, now_ns: int, is_burst: bool) -> bool:
+        """Whether nobody who shows life has fewer connections (in a burst: clearly fewer); ties: the lowest row."""
+        mine = self._cells[self._start + _CONNECTIONS]
+        fewest, row = min(self._others(now_ns), default=(mine + 1, self._start))
+        if is_burst:
+            return bool(mine <= fewest + max(1, int(fewest * LEAD)))
+        return (mine, self._start) < (fewest, row)
+
+    def _others(self, now_ns: int) -> Iterator[tuple[int, int]]:
+        """(connections, row) of each other worker that takes part."""
+        cells = self._cells
+        end = HEADER_CELLS + self._scoreboard.rows_in_use * ROW_CELLS
+        for start in range(HEADER_CELLS, end, ROW_CELLS):
+            if (
+                start != self._start
+                and cells[start + _STATE] == _ACCEPTING
+                and now_ns - cells[start + _HEARTBEAT] < LIFE_SIGN_NS
+                and not self._has_no_room(start, now_ns)
+                and self._passed_over.get(start) != self._life_signs(start)
+            ):
+                yield cells[start + _CONNECTIONS], start
+
+    def _is_unmoved(self, now: float) -> bool:
+        """Whether connections have waited past patience while nobody accepted any.
+
+        One that this worker saw waiting waits still as long as the counter stands, however late it looks again.
+        """
+        counter = self._scoreboard.accept_counter
+        if self._unmoved_since is None or counter != self._counter_seen:
+            self._counter_seen, self._unmoved_since = counter, now
+        return now - self._unmoved_since >= PATIENCE_SECONDS
+
+    def _pass_over(self, now_ns: int) -> None:
+        """Leave out those whose turn it was until they show life: they are busy, or stopped, or gone."""
+        mine = (self._cells[self._start + _CONNECTIONS], self._start)
+        for count, start in list(self._others(now_ns)):
+            if (count, start) < mine:
+                self._passed_over[start] = self._life_signs(start)
+
+    def _life_signs(self, start: int) -> tuple[int, int]:
+        return self._cells[start + _HEARTBEAT], self._cells[start + _WAKEUPS]
+
+
+class Acceptor:
+    """Watches the listeners and hands accepted sockets to ``serve(socket, peer)``."""
+
+    def __init__(
+        self,
+        loop: Any,
+        listeners: list[socket.socket],
+        serve: Callable[[_socket.socket, Any], object],
+        scoreboard: Scoreboard,
+        row_number: int,
+        lock: AcceptLock | None,
+        limits: Limits,
+    ) -> None:
+        self._loop = loop
+        self._listeners = listeners  # the assignment's own list: whoever is forked closes what is in it
+        self._serve = serve
+        self._scoreboard = scoreboard
+        self._row = scoreboard.row(row_number)
+        self._turn = Turn(scoreboard, row_number)
+        self._lock = lock
+        self._limits = limits
+        self._is_known_full = False
+        self._reserve: int | None = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._watchers = [loop.io(listener.fileno(), _READ) for listener in listeners]
+        # Repeating and started by again(): libev forgets the time of a timer that fires once.
+        self._pause = loop.timer(0.0, PAUSE_SECONDS)
+        self._rest = loop.timer(0.0, REST_SECONDS)
+        self._is_stopped = True
+        self._has_ended = False
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._is_stopped = False
+        self._watch()
+
+    def add(self, descriptors: list[int]) -> None:
+        """Accept at these listeners, too, unless this worker has stopped for good."""
+        for descriptor in descriptors:
+            if self._has_ended:
+                _close(descriptor)
+                continue
+            listener = _PlainSocket(fileno=descriptor)
+            listener.setblocking(False)
+            self._listeners.append(listener)
+            self._watchers.append(self._loop.io(descriptor, _READ))
+            if not self._is_stopped:
+                self._watchers[-1].start(self._on_readable, listener)
+
+    def stop(self, *, drain: bool = False) -> None:
+        """Accept nothing more and close this process's copies of the listeners.
+
+        With ``drain`` take what waits first: closing the last copy would reset it.
+        """
+        self._is_stopped = self._has_ended = True
+        for listener in self._listeners if drain else ():
+            for _ in range(MOST_DRAINED):
+                if self._turn.has_all_connections() or not self._accept(listener):
+                    break
+        self._unwatch()
+        for timer in (self._pause, self._rest):
+            timer.stop()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+        self._watchers = []
+
+    def _watch(self) -> None:
+        self._pause.stop()
+        self._rest.stop()
+        if not self._is_stopped:
+            for watcher, listener in zip(self._watchers, self._listeners):
+                watcher.start(self._on_readable, listener)
+
+    def _unwatch(self) -> None:
+        for watcher in self._watchers:
+            watcher.stop()
+
+    def _on_readable(self, listener: socket.socket) -> None:
+        self._row[Cell.ACCEPT_WAKEUPS] += 1
+        if self._lock is None:
+            self._accept_all(listener)
+        else:
+            self._accept_in_turn(listener)
+
+    def _accept_all(self, listener: socket.socket) -> None:
+        for _ in range(BATCH):
+            if self._turn.is_full(monotonic_ns()):
+                self._rest_full()
+                return
+            if not self._accept(listener):
+                return
+
+    def _accept_in_turn(self, listener: socket.socket) -> None:
+        for taken in range(BATCH):  # then the loop comes back at once
+            verdict = self._turn.look(monotonic(), monotonic_ns(), is_burst=taken > 0)
+            if verdict is Verdict.FULL:
+                self._rest_full()
+                return
+            if verdict is Verdict.WAIT:
+                self._leave_alone(self._pause)
+                return
+            if not self._accept_locked(listener, verdict):
+                return
+
+    def _rest_full(self) -> None:
+        """Connections wait, and this worker is full; with connections, that is told once until it accepts again."""
+        most = self._row[Cell.CONNECTION_LIMIT]
+        if self._row[Cell.CONNECTIONS] >= most and not self._is_known_full:
+            self._is_known_full = True
+            self._limits.note(Cell.WORKER_CONNECTIONS, "Leaving connections waiting", f"{most} are open here")
+        self._leave_alone(self._rest)
+
+    def _leave_alone(self, timer: Any) -> None:
+        """Stop watching the listeners for as long as ``timer`` says: readable as they are, they would only wake us."""
+        self._unwatch()
+        timer.again(self._watch)
+
+    def _accept_locked(self, listener: socket.socket, verdict: Verdict) -> bool:
+        """Accept one under the lock. False if there is none, or the lock is taken.
+
+        A holder keeps the lock for microseconds; one that keeps it past patience is stopped, and is not waited for.
+        """
+        assert self._lock is not None
+        with self._lock.tried() as is_held:
+            if is_held or verdict is Verdict.OUT_OF_TURN:
+                return self._accept(listener)
+        self._leave_alone(self._pause)
+        return False
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Accept one connection and count it. False if none waits any more."""
+        try:
+            descriptor, peer = listener._accept()  # type: ignore[attr-defined]
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            self._turn.note_none_waits()
+            return False
+        except OSError as error:
+            self._failed(listener, error)
+            return False
+        self._scoreboard.count_accept()
+        self._row[Cell.ACCEPTED] += 1
+        self._is_known_full = False
+        sock = _socket.socket(fileno=descriptor)
+        sock.setblocking(False)
+        self._serve(sock, peer)
+        return True
+
+    def _failed(self, listener: socket.socket, error: OSError) -> None:
+        """accept(2) failed. Out of descriptors: close the one that waits, by the reserve, and rest for a moment."""
+        self._leave_alone(self._rest)
+        if error.errno in _EXHAUSTED:
+            self._limits.note(Cell.DESCRIPTORS, f"Refusing {self._refuse(listener)}", str(error), logging.WARNING)
+        else:
+            logger.error("Cannot accept a connection: %s", error)
+
+    def _refuse(self, listener: socket.socket) -> str:
+        """Close the connection that waits, if there is a reserve to take it by. Returns whose it was."""
+        reserve, self._reserve, peer = self._reserve, None, None
+        if reserve is not None:
+            _close(reserve)
+        with contextlib.suppress(OSError):
+            descriptor, peer = listener._accept()  # type: ignore[attr-defined]
+            _close(descriptor)
+        with contextlib.suppress(OSError):
+            self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        return f"the connection of {TCPAddress(*peer[:2])}" if isinstance(peer, tuple) else "a connection"

@@ -1,0 +1,42 @@
+"""The access log: a line for each call. Runs in the worker; costs nothing when it is off.
+
+A line: time, pid, caller, method, milliseconds, and "ok" or the error. Written by descriptor, like the log.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Callable
+
+from rpccluster.log import escaped
+from rpccluster.outlet import Outlet
+from rpccluster.worker.hot.caller import Call
+from rpccluster.worker.hot.runner import present_call
+from rpccluster.worker.service.registry import error_text
+
+__all__ = ["logged"]
+
+
+def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
+    """``function`` with a line for each call, to ``outlet``."""
+
+    def observed(*params: Any) -> Any:
+        began, call = time.monotonic(), present_call()  # now: at its end it may have been answered already
+        outcome = "ok"
+        try:
+            return function(*params)
+        except BaseException as error:
+            outcome = escaped(error_text(error))
+            raise
+        finally:
+            if call is not None:
+                _write(outlet, call, time.monotonic() - began, outcome)
+
+    return observed
+
+
+def _write(outlet: Outlet, call: Call, seconds: float, outcome: str) -> None:
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    line = f"[{stamp}] [{os.getpid()}] {call[0].peer} {escaped(str(call[1][-2]))} {seconds * 1000:.3f}ms {outcome}\n"
+    outlet.write(line.encode("utf-8", "backslashreplace"))

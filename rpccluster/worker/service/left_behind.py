@@ -1,0 +1,118 @@
+"""Work that calls have begun and left behind: a worker that ends waits for it, as Python does at its end.
+
+Greenlets that a call has spawned, directly or not, threads that are no daemons, jobs of native threads, executors.
+What the service began elsewhere, such as a loop in ``worker_started``, is its own to end. Runs in the worker.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.thread import get_ident
+from gevent.threadpool import ThreadPool
+
+from rpccluster.log import escaped, logger
+from rpccluster.worker.hot.runner import Runner
+
+__all__ = ["LeftBehind"]
+
+LOOK_SECONDS = 0.02
+LAST_SECONDS = 0.5  # which those that have nothing to do may take to end
+MOST_NAMES = 10  # in the log
+
+
+class LeftBehind:
+    """Made before the first call."""
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
+        self._early_pools: list[ThreadPool] = []
+        self._jobs_before = 0
+        gevent.Greenlet.add_spawn_callback(self._note)
+
+    def _note(self, greenlet: gevent.Greenlet) -> None:
+        if greenlet.spawn_tree_locals is Runner.spawn_tree_locals:
+            self._greenlets.add(greenlet)
+
+    def begin(self) -> None:
+        """Calls are about to begin: what native threads do now the service has begun itself.
+
+        To be called before `gc.freeze`: what is frozen cannot be found any more.
+        """
+        self._early_pools = list(_pools())
+        self._jobs_before = sum(map(len, self._early_pools))
+
+    def wait(self, until: float) -> None:
+        """Wait for all but executors, for half of the time until then: the rest is left to ``worker_stopping``."""
+        now = monotonic()
+        self._wait(now + max(0.0, until - now) / 2, self._all_but_executors)
+
+    def finish(self, until: float) -> None:
+        """Wait for executors, too, which take no more from now on. Tells in the log what is cut then."""
+        gevent.spawn(_end_executors)
+        cut = self._wait(max(until, monotonic() + LAST_SECONDS), self._all)
+        if cut:
+            shown = ", ".join(escaped(name) for name in cut[:MOST_NAMES])
+            more = f" and {len(cut) - MOST_NAMES} more" if len(cut) > MOST_NAMES else ""
+            logger.warning("Cut at the end of graceful_timeout, left behind by calls: %s%s", shown, more)
+
+    def _wait(self, until: float, look: Any) -> list[str]:
+        """Until ``look`` finds nothing. Returns the names of what it still finds."""
+        pools = {*self._early_pools, *_pools()}
+        while True:
+            found = list(look())
+            jobs = sum(map(len, pools)) - self._jobs_before
+            if jobs > 0:
+                found.append(f"{jobs} jobs of native threads")
+            if not found or monotonic() >= until:
+                return found
+            gevent.sleep(LOOK_SECONDS)
+
+    def _all_but_executors(self) -> Iterator[str]:
+        executors = _threads_of_executors()
+        threads = {thread.ident: thread for thread in threading.enumerate()}
+        for greenlet in list(self._greenlets):
+            thread = threads.get(get_ident(greenlet))
+            if not greenlet.ready() and (thread is None or not (thread.daemon or thread in executors)):
+                yield f"greenlet {_name_of(greenlet)}" if thread is None else f"thread {thread.name}"
+
+    def _all(self) -> Iterator[str]:
+        yield from self._all_but_executors()
+        yield from (f"executor thread {thread.name}" for thread in _threads_of_executors() if thread.is_alive())
+
+
+def _threads_of_executors() -> set[threading.Thread]:
+    """Those that wait for more work until they are told that there will be none."""
+    found: set[threading.Thread] = set()
+    for module, name in (("thread", "_threads_queues"), ("process", "_threads_wakeups")):
+        found.update(getattr(sys.modules.get(f"concurrent.futures.{module}"), name, ()))
+    return found
+
+
+def _end_executors() -> None:
+    """What Python does first at its end."""
+    for end in reversed(getattr(threading, "_threading_atexits", [])):
+        try:
+            end()
+        except Exception:
+            logger.exception("A function for the end of threads failed")
+
+
+def _pools() -> Iterator[ThreadPool]:
+    return (thing for thing in gc.get_objects() if issubclass(type(thing), ThreadPool))
+
+
+def _name_of(greenlet: gevent.Greenlet) -> str:
+    """The function it runs: what it calls itself may be anything."""
+    frame, name = greenlet.gr_frame, "that has not begun"
+    while frame is not None:
+        frame, name = frame.f_back, frame.f_code.co_name
+    return name
