@@ -16,8 +16,8 @@ from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS
 from rpccluster.ipc import messages, scoreboard
 from rpccluster.ipc.scoreboard import LIMITS
+from rpccluster.master import phases
 from rpccluster.master.children import child as worker_handle
-from rpccluster.master.children import policy
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.signals import HANDLED
 from rpccluster.worker import lifecycle
@@ -193,7 +193,7 @@ def test_the_numbers_are_the_codes(document):
 def test_the_phases_are_the_masters():
     """All of them, by the words that `status` uses."""
     told = [names(row["phase"])[0] for row in table(INTERNALS, "phase", "means")]
-    assert told == [phase.value for phase in policy.Phase]
+    assert told == [phase.value for phase in phases.Phase]
 
 
 def test_the_states_of_workers_are_the_tables():

@@ -15,9 +15,10 @@ from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import LogFiles
 from rpccluster.master.children.child import WorkerHandle, WorkerState
 from rpccluster.master.children.deaths import Restarts
-from rpccluster.master.children.policy import Phase, Situation
+from rpccluster.master.children.policy import Situation
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.totals import Totals
+from rpccluster.master.phases import Phase
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.own_code import OwnCode
 from rpccluster.version import __version__

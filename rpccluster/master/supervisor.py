@@ -21,7 +21,6 @@ from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.changes.succession import Heir, Stage, Succession
 from rpccluster.master.children import policy
 from rpccluster.master.children.actions import WorkerActions
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.children.roster import MOST_ROWS, Roster
 from rpccluster.master.children.watch import Watch
 from rpccluster.master.cluster import Cluster
@@ -32,6 +31,7 @@ from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.rpc import WorkerNews
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
+from rpccluster.master.phases import Phase
 from rpccluster.master.resources.daemonize import StartReport
 from rpccluster.master.resources.listeners import Listener, apply_options
 from rpccluster.master.resources.ownership import Holdings

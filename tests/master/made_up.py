@@ -9,7 +9,8 @@ from typing import Any
 from rpccluster.config import Options
 from rpccluster.ipc.scoreboard import ROW_CELLS, Row
 from rpccluster.master.children.child import WorkerHandle, WorkerState
-from rpccluster.master.children.policy import Phase, Situation
+from rpccluster.master.children.policy import Situation
+from rpccluster.master.phases import Phase
 
 __all__ = ["booting", "ready", "retiring", "situation"]
 

@@ -14,8 +14,8 @@ from rpccluster.config.configuration import Configuration
 from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import LogFiles
 from rpccluster.master.children.deaths import End
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.cluster import Cluster, Staged
+from rpccluster.master.phases import Phase
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.system import Exit
 from rpccluster.version import __version__

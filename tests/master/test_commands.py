@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from rpccluster.ipc.messages import Asked
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.control.commands import Commands
+from rpccluster.master.phases import Phase
 
 from .made_up import booting, ready
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rpccluster.config.cpus import MOST_WORKERS
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.control.operations import Operations
+from rpccluster.master.phases import Phase
 
 
 class MadeUpMaster:

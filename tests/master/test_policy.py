@@ -15,13 +15,13 @@ from rpccluster.master.children.policy import (
     Finish,
     Halt,
     Kill,
-    Phase,
     Question,
     Retire,
     Spawn,
     Started,
     decide,
 )
+from rpccluster.master.phases import Phase
 
 from .made_up import booting, ready, retiring, situation
 

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from rpccluster.config import Options
 from rpccluster.master.children.child import WorkerEvent, WorkerHandle, WorkerState
 from rpccluster.master.children.deaths import End, Restarts
-from rpccluster.master.children.policy import Kill, Phase, Question, Retire, Situation, Spawn, decide
+from rpccluster.master.children.policy import Kill, Question, Retire, Situation, Spawn, decide
+from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
 
 from .made_up import booting, ready

@@ -16,8 +16,8 @@ import setproctitle
 from rpccluster import log
 from rpccluster.config import Machine, Sources, load
 from rpccluster.master.changes.reload import Reloading
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.phases import Phase
 from rpccluster.master.resources.listeners import close_listeners, open_listeners
 from rpccluster.master.resources.logs import open_logs
 

@@ -11,8 +11,8 @@ from rpccluster.failure import error_text
 from rpccluster.log import logger, set_up_logging
 from rpccluster.master.children.child import WorkerHandle
 from rpccluster.master.children.deaths import Restarts
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.cluster import Cluster, Staged
+from rpccluster.master.phases import Phase
 from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
 from rpccluster.master.resources.logs import are_alike, open_logs
 from rpccluster.privileges import identity_of

@@ -6,13 +6,13 @@ the handles before the next call.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
 from rpccluster.config.sections.cluster import Options
 from rpccluster.master.children.child import HUNG, Overdue, WorkerHandle, WorkerState
+from rpccluster.master.phases import Phase
 
 __all__ = [
     "Action",
@@ -20,7 +20,6 @@ __all__ = [
     "Finish",
     "Halt",
     "Kill",
-    "Phase",
     "Question",
     "Retire",
     "Situation",
@@ -31,18 +30,6 @@ __all__ = [
 
 BEAT_SECONDS = 0.5  # workers beat so often; silence counts only beyond it
 ANSWER_SECONDS = 0.3  # a hung worker has so long to dump its stack before it is killed
-
-
-class Phase(enum.Enum):
-    """What the master is doing; each forbids what the next line says."""
-
-    STARTING = "starting"  # no restarts: a worker that fails now may end it all
-    STANDBY = "standby"  # a new master whose predecessor still serves: nobody accepts
-    RUNNING = "running"
-    DRAINED = "drained"  # WINCH: no workers until HUP, TTIN or scale
-    LEAVING = "leaving"  # a new master has taken over: workers finish, nothing is started
-    STOPPING = "stopping"  # graceful stop: likewise, and the listeners are closed
-    QUITTING = "quitting"  # quick stop: workers are killed
 
 
 class Spawn(NamedTuple):

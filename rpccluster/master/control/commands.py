@@ -17,9 +17,9 @@ from rpccluster.master.changes.inherited import Upgrade
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.changes.succession import Succession
 from rpccluster.master.children.child import WorkerHandle
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.phases import Phase
 from rpccluster.system import System
 
 __all__ = ["Commands"]

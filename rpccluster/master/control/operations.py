@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from rpccluster.config.cpus import MOST_WORKERS
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.server import Answer, Method
+from rpccluster.master.phases import Phase
 from rpccluster.system import System
 
 __all__ = ["Operations", "Outcome"]

@@ -12,10 +12,10 @@ from rpccluster.log import logger
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.children.child import HUNG, WorkerEvent, WorkerHandle
 from rpccluster.master.children.deaths import End
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.handover.broker import Broker
+from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
 
 __all__ = ["WorkerNews"]

@@ -14,8 +14,8 @@ from time import monotonic
 from rpccluster.config.sections.cluster import Options
 from rpccluster.errors import StartError
 from rpccluster.log import logger
-from rpccluster.master.children.policy import Phase
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.phases import Phase
 from rpccluster.master.resources.listeners import Listener, bind_again
 from rpccluster.master.resources.ownership import Holdings
 from rpccluster.privileges import identity_of
