@@ -57,7 +57,7 @@ class Configuration:
 
     def text(self, key: str) -> str:
         """The value of ``key`` as a file would say it."""
-        return OPTIONS[key].kind.write(getattr(self.options, key))
+        return OPTIONS[key].type.write(getattr(self.options, key))
 
     def describe(self) -> Iterator[tuple[str, str, str]]:
         """Key, value and origin of every option, as text."""
@@ -122,7 +122,7 @@ def _load(sources: Sources, machine: Machine | None) -> tuple[Configuration, lis
     faults = [*reading.faults, *wrong]
     faulty = {fault.key for fault in faults}
     if reading.section and "service" not in faulty | set(values):
-        faults.append(Fault(reading.section, "service", f"found nothing, expected {OPTIONS['service'].kind.expected}"))
+        faults.append(Fault(reading.section, "service", f"found nothing, expected {OPTIONS['service'].type.expected}"))
     for complaint in complaints(configuration.options, machine, path) if machine else ():
         if faulty.isdisjoint(complaint.keys):
             faults.append(Fault(configuration.origin(complaint.keys[0]), complaint.keys[0], complaint.problem))
@@ -146,9 +146,9 @@ def _convert(settings: Iterable[Setting], start_folder: str) -> tuple[dict[str, 
     origins: dict[str, Origin] = {}
     faults = []
     for setting in settings:
-        kind = OPTIONS[setting.key].kind
+        value_type = OPTIONS[setting.key].type
         try:
-            values[setting.key] = kind.anchor(kind.parse(setting.text), start_folder)
+            values[setting.key] = value_type.anchor(value_type.parse(setting.text), start_folder)
             origins[setting.key] = setting.origin
         except ValueError as error:
             faults.append(Fault(setting.origin, setting.key, str(error)))

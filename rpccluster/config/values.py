@@ -1,7 +1,7 @@
-"""The kinds of values an option can have: from text to value, and back to text that reads the same.
+"""The value types of options: each reads a value from text, and writes text that reads the same.
 
-Owns how a value is written and its range. Looks at nothing outside the text; what only the machine can tell
-is asked in `rpccluster.config.checks`. Any process.
+Owns how a value is written and its range. Looks at the text alone; `rpccluster.config.checks` asks the machine
+for the rest. Any process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
     "SIZE",
     "SOCKET_PATH",
     "UMASK",
-    "Kind",
+    "ValueType",
     "integer",
     "shown",
     "size",
@@ -61,7 +61,7 @@ def _keep(value: T, start_folder: str) -> T:
 
 
 @dataclass(frozen=True)
-class Kind(Generic[T]):
+class ValueType(Generic[T]):
     """How an option's value is written.
 
     ``expected`` completes the sentence "found …, expected …". ``write`` gives text that ``parse`` turns into the
@@ -91,16 +91,18 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…")
 
 
-def integer(low: int, high: int = _LARGEST) -> Kind[int]:
+def integer(low: int, high: int = _LARGEST) -> ValueType[int]:
     """A whole number from ``low`` to ``high``."""
     span = f"{low} or more" if high == _LARGEST else f"{low} to {high}"
-    return Kind(f"a whole number, {span}", lambda text: _within(int(text), low, high))
+    return ValueType(f"a whole number, {span}", lambda text: _within(int(text), low, high))
 
 
-def size(low: int, high: int = _LARGEST) -> Kind[int]:
+def size(low: int, high: int = _LARGEST) -> ValueType[int]:
     """A number of bytes from ``low`` to ``high``, written with K, M or G (powers of 1024) if wanted."""
     span = f"{low} or more" if high == _LARGEST else f"{low} to {high}"
-    return Kind(f"a size in bytes such as 16M, {span}", lambda text: _within(_read_size(text), low, high), _write_size)
+    return ValueType(
+        f"a size in bytes such as 16M, {span}", lambda text: _within(_read_size(text), low, high), _write_size
+    )
 
 
 def _within(value: N, low: int, high: int) -> N:
@@ -226,19 +228,19 @@ def _anchor_access_log(value: str, start_folder: str) -> str:
     return value if value in ("on", "off") else _anchor(value, start_folder)
 
 
-SERVICE = Kind("module:Class or module:object", _read_service)
-BOOLEAN = Kind("true or false", _read_boolean, _write_boolean)
-DURATION = Kind(f"seconds, 0 to {_LONGEST_SECONDS}", _read_seconds, _write_seconds)
+SERVICE = ValueType("module:Class or module:object", _read_service)
+BOOLEAN = ValueType("true or false", _read_boolean, _write_boolean)
+DURATION = ValueType(f"seconds, 0 to {_LONGEST_SECONDS}", _read_seconds, _write_seconds)
 SIZE = size(0)
-MODE = Kind("permissions in octal, 0000 to 0777", _read_octal, _write_octal)
-UMASK = Kind("a umask in octal, 0000 to 0777, or nothing", _read_umask, _write_octal)
-NAME = Kind("a name on one line", _read_name)
-ACCOUNT = Kind("a name or a number, or nothing", _read_line)
-PATH = Kind("a path on one line", _read_line, anchor=_anchor)
-SOCKET_PATH = Kind("the plain path of a Unix socket", _read_socket_path, anchor=_anchor)
-FOLDERS = Kind("folders separated by commas", _read_folders, _write_items, _anchor_folders)
-ADDRESSES = Kind("addresses separated by commas", _read_addresses, _write_items)
-CPUS = Kind("none, auto or a list of CPUs such as 0-3,8", CPUChoice.parse)
-LOG_FILE = Kind("a path on one line, or stderr", _read_log_file, lambda path: path or "stderr", _anchor)
-LOG_LEVEL = Kind(f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}", _read_level)
-ACCESS_LOG = Kind("off, on or a path on one line", _read_access_log, anchor=_anchor_access_log)
+MODE = ValueType("permissions in octal, 0000 to 0777", _read_octal, _write_octal)
+UMASK = ValueType("a umask in octal, 0000 to 0777, or nothing", _read_umask, _write_octal)
+NAME = ValueType("a name on one line", _read_name)
+ACCOUNT = ValueType("a name or a number, or nothing", _read_line)
+PATH = ValueType("a path on one line", _read_line, anchor=_anchor)
+SOCKET_PATH = ValueType("the plain path of a Unix socket", _read_socket_path, anchor=_anchor)
+FOLDERS = ValueType("folders separated by commas", _read_folders, _write_items, _anchor_folders)
+ADDRESSES = ValueType("addresses separated by commas", _read_addresses, _write_items)
+CPUS = ValueType("none, auto or a list of CPUs such as 0-3,8", CPUChoice.parse)
+LOG_FILE = ValueType("a path on one line, or stderr", _read_log_file, lambda path: path or "stderr", _anchor)
+LOG_LEVEL = ValueType(f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}", _read_level)
+ACCESS_LOG = ValueType("off, on or a path on one line", _read_access_log, anchor=_anchor_access_log)

@@ -38,7 +38,7 @@ def test_what_is_commented_out_is_the_default(key: str) -> None:
         assert value == option.default_text
     else:
         assert LINES[number - 1] == f"# default: {option.default_text}"
-        option.kind.parse(value)
+        option.type.parse(value)
 
 
 @pytest.mark.parametrize("key", sorted(OPTIONS))

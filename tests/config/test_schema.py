@@ -73,7 +73,7 @@ def test_a_default_can_be_written_in_a_file(key: str) -> None:
     """What etc/cluster.ini shows as a default reads as that default; "(needed)" has none."""
     option = OPTIONS[key]
     if key != "service":
-        assert option.kind.parse(option.default_text) == option.default == getattr(Options(), key)
+        assert option.type.parse(option.default_text) == option.default == getattr(Options(), key)
 
 
 @pytest.mark.parametrize("key", CONTRACT)
