@@ -187,7 +187,7 @@ class Server:
         self._taken_greenlets.look(row[Cell.GREENLETS_TAKEN_AT], now_ns)
         row[Cell.RSS_BYTES] = resident = system.resident_bytes()
         row[Cell.DROPPED_REPLIES] = self._connections.dropped_replies
-        self._connections.sweep(time.monotonic())
+        self._connections.sweep()
         self._assignment.logs.flush()
         self._keep_term()
         large, self._engine.handled_large = self._engine.handled_large, False

@@ -1,7 +1,8 @@
 """A worker's engine and connections on gevent's real loop, and the peers that speak to it over socket pairs.
 
-Nothing is patched: the tests' process stays as it is. A wait of a test is a look at a condition between turns of
-the loop.
+Nothing is patched: the tests' process stays as it is. A test waits until nothing more can happen by itself
+(`settle`), moves the made-up clock of the connections' deadlines (`Rig.jump`), or turns the loop until a condition
+holds (`until`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from rpccluster.worker.limits import Limits
 from rpccluster.worker.service.registry import Registry
 from rpccluster.worker.service.time_limit import bound
 
-__all__ = ["Gated", "Peer", "Rig", "until", "wait_read"]
+__all__ = ["Gated", "Peer", "Rig", "settle", "until", "wait_read"]
+
+SWEEP_SECONDS = 0.5  # between two sweeps of a worker
 
 
 def until(condition: Callable[[], Any], what: str = "", seconds: float = 20.0) -> Any:
@@ -41,6 +44,11 @@ def until(condition: Callable[[], Any], what: str = "", seconds: float = 20.0) -
             return found
         assert time.monotonic() < deadline, f"not so after {seconds:g} seconds: {what}"
         gevent.sleep(0.001)
+
+
+def settle() -> None:
+    """Turn the loop until no callback is pending and no watched socket is ready. Timers that are not due wait on."""
+    gevent.idle(gevent.get_hub().loop.MINPRI)  # such a watcher runs when a poll has found nothing else to do
 
 
 class Gated:
@@ -105,6 +113,7 @@ class Rig:
         call_limit: int = 0,
     ) -> None:
         self.service = service or Gated()
+        self.now = 1000.0  # what the clock of the connections says
         self.cells = Scoreboard(1).row(0).cells
         self.limit_reached = 0
         self.engine = Engine(
@@ -118,8 +127,21 @@ class Rig:
         self.limits = Limits(self.cells, LogLimiter(0.0))
         options = ConnectionOptions(max_pending_calls, idle_timeout, message_timeout, write_timeout)
         bounds = Bounds(max_message_size, max_depth)
-        self.connections = Connections(gevent.get_hub().loop, self.engine, options, bounds, self.limits)
+        loop = gevent.get_hub().loop
+        self.connections = Connections(loop, self.engine, options, bounds, self.limits, clock=lambda: self.now)
         self.peers: list[Peer] = []
+
+    def jump(self, seconds: float) -> None:
+        """Let ``seconds`` pass by the clock of the connections, sweeping as a worker does. The loop does not turn."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + SWEEP_SECONDS)
+            self.connections.sweep()
+
+    def hold_up(self, seconds: float) -> None:
+        """Let ``seconds`` pass in which nothing was done, as when a method keeps the loop."""
+        self.now += seconds
+        self.connections.sweep()
 
     def limit_counts(self) -> dict[str, int]:
         """How often each limit was reached, of those that were."""
@@ -148,7 +170,7 @@ class Rig:
         for peer in self.peers:
             peer.close()
             peer.connection.close()
-        gevent.sleep(0)
+        settle()
 
 
 def _tcp_pair() -> tuple[socket.socket, socket.socket]:

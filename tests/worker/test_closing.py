@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
-import gevent
 import msgpack
 import pytest
 
 from rpccluster.protocol.closing import CLOSING, due_of
 
-from .rig import Peer, Rig, until
+from .rig import Peer, Rig, settle, until
 from .test_moving import move
 
 
@@ -138,30 +136,23 @@ def test_one_that_has_just_come_may_speak_once(rig: Rig) -> None:
     """It is connected and its first bytes are on the way: they are answered, with the last word."""
     peer, silent = rig.connect(), rig.connect()
     rig.connections.stop_reading()
-    gevent.sleep(0.01)
+    settle()
     peer.sock.send(msgpack.packb([0, 1, CLOSING, []]) + msgpack.packb([0, 2, "echo", ["first"]]))
     assert word(peer, 1) == frozenset()
     peer.wait_end()
     assert sorted(reply[1] for reply in peer.replies) == [1, 2]
-
-    def swept() -> bool:
-        rig.connections.sweep(time.monotonic())
-        return silent.connection.is_closed
-
-    until(swept)
+    assert not silent.connection.is_closed
+    rig.jump(2)
+    assert silent.connection.is_closed
 
 
 def test_idle_timeout_says_it_too(make_rig: Callable[..., Rig]) -> None:
     """A call may be on its way when an idle connection is closed: who has asked hears that it was not read."""
-    rig = make_rig(idle_timeout=0.05)
+    rig = make_rig(idle_timeout=5)
     peer, wish = asked(rig)
     other = rig.connect()
     other.call("echo", 1)
-
-    def ended() -> bool:
-        rig.connections.sweep(time.monotonic())
-        return peer.look() is not None and peer.is_at_end
-
-    until(ended)
+    rig.jump(6)
+    peer.wait_end()
     assert word(peer, wish) == frozenset()
     assert len(other.replies) == 1

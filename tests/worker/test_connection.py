@@ -7,11 +7,9 @@ import gc
 import os
 import random
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
-import gevent
 import msgpack
 import pytest
 
@@ -20,7 +18,7 @@ from rpccluster.protocol import codec
 from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
 
-from .rig import Peer, Rig, until, wait_read
+from .rig import Peer, Rig, settle, until, wait_read
 
 
 @pytest.fixture
@@ -56,7 +54,7 @@ def test_calls_in_any_pieces(rig: Rig) -> None:
         for peer, cuts in zip(peers, places):
             borders = [0, *cuts, len(stream)]
             peer.send(stream[borders[number] : borders[number + 1]])
-        gevent.sleep(0)
+        settle()
     for peer in peers:
         assert peer.wait(40) == [[number, None, "ä" * number] for number in range(40)]
 
@@ -201,13 +199,12 @@ def test_a_connection_may_have_only_so_many_unanswered_calls(make_rig: Callable[
     peer, other = rig.connect(), rig.connect()
     for number in range(60):
         peer.post("wait", number)
-        gevent.sleep(0.001)
-    gevent.sleep(0.05)
+        settle()
     begun = len(rig.service.began)
     assert 11 <= begun < 60
     for number in range(60, 90):
         peer.post("wait", number)
-    gevent.sleep(0.05)
+    settle()
     assert len(rig.service.began) == begun
     assert other.call("echo", "served") == "served"
     rig.service.open(*range(begun - 5))
@@ -223,8 +220,7 @@ def test_notifications_count_as_pending_calls(make_rig: Callable[..., Rig]) -> N
     peer = rig.connect()
     for number in range(40):
         peer.notify("wait", number)
-        gevent.sleep(0.001)
-    gevent.sleep(0.05)
+        settle()
     assert 11 <= len(rig.service.began) < 40
     rig.service.open(*range(40))
     until(lambda: len(rig.service.ended) == 40)
@@ -240,7 +236,7 @@ def test_a_peer_that_does_not_read_is_waited_for(make_rig: Callable[..., Rig]) -
     slow, other = rig.connect(buffer_bytes=16_384), rig.connect()
     for _ in range(200):
         slow.post("large", 100_000)
-    gevent.sleep(0.1)
+    settle()
     begun = rig.service.began.count(100_000)
     assert HIGH_WATER_BYTES // 100_000 <= begun <= HIGH_WATER_BYTES // 100_000 + 5
     assert other.call("echo", 1) == 1
@@ -270,7 +266,7 @@ def test_what_waits_for_a_peer_takes_up_hardly_more_memory_than_it_has_bytes(
     while not peer.connection.is_choked:
         with contextlib.suppress(BlockingIOError):
             peer.sock.send(calls)
-        gevent.sleep(0)
+        settle()
     of_the_worker = tracemalloc.Filter(False, codec.__file__)  # its one Unpacker, and its Packers
     traces = tracemalloc.take_snapshot().filter_traces([of_the_worker])
     tracemalloc.stop()
@@ -313,7 +309,7 @@ def test_after_a_clients_end_of_file_its_calls_are_answered(rig: Rig) -> None:
     peer.post("echo", 2)
     peer.shut()
     assert peer.wait(1) == [[2, None, 2]]
-    gevent.sleep(0.02)
+    settle()
     assert not peer.connection.is_closed
     rig.service.open("gate")
     assert peer.wait(2)[1] == [1, None, "gate"]
@@ -328,7 +324,7 @@ def test_an_end_of_file_after_a_large_unread_reply(make_rig: Callable[..., Rig])
     for _ in range(30):
         peer.post("large", 100_000)
     peer.shut()
-    gevent.sleep(0.02)
+    settle()
     assert len(peer.wait(30)) == 30
     peer.wait_end()
     until(lambda: not rig.connections.open)
@@ -381,7 +377,7 @@ def test_a_closed_connection_can_be_told_anything(rig: Rig) -> None:
     for tell in (connection.stop_reading, connection.flush, connection.resume_starved):
         tell()
     connection.close("again")
-    gevent.sleep(0.01)
+    settle()
     assert rig.connections.open == {other.connection}
     assert not rig.connections.lingering
     assert other.call("echo", 1) == 1
@@ -393,16 +389,15 @@ def test_a_closed_connection_can_be_told_anything(rig: Rig) -> None:
 def test_an_idle_connection_is_closed(make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
     """After idle_timeout without a message; not one whose call runs."""
     caplog.set_level("INFO")
-    rig = make_rig(idle_timeout=0.1)
+    rig = make_rig(idle_timeout=5)
     idle, busy = rig.connect(), rig.connect()
     busy.post("wait", "gate")
-    until(lambda: rig.service.began)
-
-    def swept() -> bool:
-        rig.connections.sweep(time.monotonic())
-        return idle.connection.is_closed
-
-    until(swept)
+    settle()
+    rig.jump(4.5)
+    assert not idle.connection.is_closed
+    rig.jump(1)
+    assert idle.connection.is_closed
+    rig.jump(20)
     assert not busy.connection.is_closed
     assert caplog.messages == ["Closing the connection of 127.0.0.1:4711: idle_timeout passed"]
     rig.service.open("gate")
@@ -411,70 +406,66 @@ def test_an_idle_connection_is_closed(make_rig: Callable[..., Rig], caplog: pyte
 
 def test_messages_keep_a_connection_from_being_idle(make_rig: Callable[..., Rig]) -> None:
     """However long it lasts."""
-    rig = make_rig(idle_timeout=0.2)
+    rig = make_rig(idle_timeout=5)
     peer = rig.connect()
-    end = time.monotonic() + 0.6
-    while time.monotonic() < end:
+    for _ in range(10):
         assert peer.call("echo", 1) == 1
-        rig.connections.sweep(time.monotonic())
-        gevent.sleep(0.02)
+        rig.jump(4)
 
 
 def test_a_message_must_be_complete_in_time(make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
     """From its first byte on; more bytes of it do not help, and whole messages before it do not count."""
     caplog.set_level("INFO")
-    rig = make_rig(message_timeout=0.2)
+    rig = make_rig(message_timeout=5)
     slow, fine = rig.connect(), rig.connect()
     fine.send(b"\x94\x00\x01")
-    assert not until(lambda: rig.connections.partial).keys() - {fine.connection}
+    settle()
+    assert rig.connections.partial.keys() == {fine.connection}
     fine.send(b"\xa4echo\x91\x01")
     assert fine.wait(1) == [[1, None, 1]]
     slow.send(msgpack.packb([0, 1, "echo", [1]]) + b"\xdc\xff\xff")
-
-    def dripped() -> bool:
-        if not slow.connection.is_closed:
-            slow.sock.send(b"\x01")
-        rig.connections.sweep(time.monotonic())
-        return slow.connection.is_closed
-
-    until(dripped)
+    for _ in range(5):
+        settle()
+        assert not slow.connection.is_closed
+        rig.jump(1)
+        slow.sock.send(b"\x01")
+    rig.jump(0.5)
+    assert slow.connection.is_closed
     assert caplog.messages == ["Closing the connection of 127.0.0.1:4711: message_timeout passed"]
-    gevent.sleep(0.25)
-    rig.connections.sweep(time.monotonic())
+    rig.jump(20)
     assert not fine.connection.is_closed
 
 
 def test_each_message_has_its_own_time(make_rig: Callable[..., Rig]) -> None:
     """A stream whose pieces always end in mid-message goes on as long as its messages get complete."""
-    rig = make_rig(message_timeout=0.15)
+    rig = make_rig(message_timeout=5)
     peer = rig.connect()
     message = msgpack.packb([0, 1, "echo", [1]])
     peer.send(message[:4])
-    end, sent = time.monotonic() + 0.6, 0
-    while time.monotonic() < end:
+    for _ in range(10):
         peer.send(message[4:] + message[:4])
-        sent += 1
-        gevent.sleep(0.02)
-        rig.connections.sweep(time.monotonic())
+        settle()
+        rig.jump(4)
         assert not peer.connection.is_closed
-    assert len(peer.wait(sent)) == sent
+    assert len(peer.wait(10)) == 10
 
 
 def test_replies_must_be_read_in_time(make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
     """A peer that reads a little keeps its connection, one that reads nothing loses it."""
     caplog.set_level("INFO")
-    rig = make_rig(write_timeout=0.3)
+    rig = make_rig(write_timeout=5)
     dead, slow = rig.connect(buffer_bytes=8192), rig.connect(buffer_bytes=8192)
     for peer in (dead, slow):
         peer.post("large", 3_000_000)
-    end = time.monotonic() + 0.9
-    read = 0
-    while time.monotonic() < end or not dead.connection.is_closed:
-        with contextlib.suppress(BlockingIOError):
-            read += len(slow.sock.recv(8192)) if rig.connections.unsent else 0
-        rig.connections.sweep(time.monotonic())
-        gevent.sleep(0.005)
-    assert read < 3_000_000
+    settle()
+    for _ in range(6):
+        for _ in range(10):
+            with contextlib.suppress(BlockingIOError):
+                slow.sock.recv(8192)
+            settle()
+        assert slow.connection in rig.connections.unsent
+        rig.jump(2)
+    assert dead.connection.is_closed
     assert not slow.connection.is_closed
     closed = [message for message in caplog.messages if message.startswith("Closing")]
     assert closed == ["Closing the connection of 127.0.0.1:4711: write_timeout passed"]
@@ -489,7 +480,7 @@ def test_a_message_is_not_late_while_it_is_not_read(make_rig: Callable[..., Rig]
     peer.send(calls[:-4])
     until(lambda: rig.connections.partial and peer.connection.is_paused, "it is not read")
     peer.send(calls[-4:])
-    sweep_through(rig, 20)
+    rig.jump(20)
     assert not peer.connection.is_closed
     rig.service.open("one", "two")
     assert sorted(peer.wait(3)) == [[1, None, "one"], [2, None, "two"], [3, None, "three"]]
@@ -505,10 +496,10 @@ def test_half_a_message_is_late_once_it_is_read_again(make_rig: Callable[..., Ri
     calls = b"".join(msgpack.packb([0, msgid, method, [value]]) for msgid, method, value in CALLS)
     peer.send(calls[:-4])
     until(lambda: rig.connections.partial and peer.connection.is_paused, "it is not read")
-    later = sweep_through(rig, 20)
+    rig.jump(20)
     rig.service.open("one", "two")
     peer.wait(2)
-    sweep_through(rig, 6, later)
+    rig.jump(6)
     assert peer.connection.is_closed
 
 
@@ -523,21 +514,12 @@ def test_a_worker_that_was_held_up_closes_nobody_for_it(make_rig: Callable[..., 
     elif "write_timeout" in options:
         peer.post("large", 3_000_000)
         until(lambda: rig.connections.unsent, "it waits")
-    now = sweep_through(rig, 1) + 60
-    rig.connections.sweep(now)
-    now = sweep_through(rig, 3, now)
+    rig.jump(1)
+    rig.hold_up(60)
+    rig.jump(3)
     assert not peer.connection.is_closed
-    sweep_through(rig, 6, now)
+    rig.jump(6)
     assert peer.connection.is_closed
-
-
-def sweep_through(rig: Rig, seconds: float, now: float | None = None) -> float:
-    """Sweep as a worker does, twice a second, without waiting. Returns the time it is then."""
-    now = time.monotonic() if now is None else now
-    for _ in range(int(seconds * 2)):
-        now += 0.5
-        rig.connections.sweep(now)
-    return now
 
 
 def test_what_a_broken_long_message_took_is_noticed(rig: Rig) -> None:
@@ -565,15 +547,12 @@ def test_the_end_is_said_and_the_peer_has_a_moment_to_read(rig: Rig) -> None:
         peer.wait_end()
     assert rig.connections.open == {polite.connection, deaf.connection}
     polite.sock.close()
-    until(lambda: polite.connection.is_closed)
-
-    def swept() -> bool:
-        rig.connections.sweep(time.monotonic())
-        return deaf.connection.is_closed
-
-    began = time.monotonic()
-    until(swept)
-    assert time.monotonic() - began > 0.5
+    settle()
+    assert polite.connection.is_closed
+    rig.jump(0.5)
+    assert not deaf.connection.is_closed
+    rig.jump(1)
+    assert deaf.connection.is_closed
     assert rig.service.began == [1, 1]
 
 

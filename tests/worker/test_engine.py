@@ -19,7 +19,7 @@ from rpccluster.worker.connections.connection import RECEIVE_BYTES, RECEIVE_LESS
 from rpccluster.worker.hot.engine import CLOCK_EVERY, SLICE_SECONDS
 from rpccluster.worker.hot.runner import present_call
 
-from .rig import Gated, Peer, Rig, until
+from .rig import Gated, Peer, Rig, settle, until
 
 
 @pytest.fixture
@@ -307,7 +307,7 @@ def test_only_so_many_run_at_once(make_rig: Callable[..., Rig]) -> None:
         peer.post("wait", number)
     until(lambda: len(rig.service.began) == 5)
     other.post("wait", "other")
-    gevent.sleep(0.02)
+    settle()
     assert rig.service.began == [0, 1, 2, 3, 4]
     assert rig.engine.is_starved
     assert rig.cells[Cell.ACTIVE_CALLS] == 5
@@ -350,11 +350,11 @@ def test_a_starved_worker_reads_no_further(make_rig: Callable[..., Rig]) -> None
     until(lambda: rig.engine.begun == 2)
     for peer in peers:
         peer.post("echo", 1)
-    gevent.sleep(0.02)
+    settle()
     begun = rig.engine.begun
     for peer in peers:
         peer.post("echo", 2)
-    gevent.sleep(0.02)
+    settle()
     assert rig.engine.begun == begun <= 5
     rig.service.open("gate")
     assert len(peers[0].wait(4)) == 4
@@ -392,7 +392,7 @@ def test_a_connection_holds_nothing_of_a_large_call_that_took_its_time(make_rig:
 
     peer = make_rig(Slow()).connect()
     peer.call("take", bytes(100_000))
-    gevent.sleep(0)
+    settle()
     batch = peer.connection._long
     assert batch is not None
     assert list(batch.__reduce__()[1][0]) == []

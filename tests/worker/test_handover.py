@@ -25,7 +25,7 @@ from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.connections.handover import Handover
 from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
 
-from .rig import Peer, Rig, until, wait_read
+from .rig import Peer, Rig, settle, until, wait_read
 
 LOST = "WorkerLost: the worker that ran this call has died"
 
@@ -83,7 +83,7 @@ class Worker(Rig):
             peer.close()
         super().close()
         self.handover.stop()
-        gevent.sleep(0)
+        settle()
         for watcher in (self.handover._reader, self.handover._writer, self.handover._retry):
             watcher.stop()
             watcher.close()
@@ -98,7 +98,7 @@ def _unread(sender: Channel) -> int:
 @pytest.fixture
 def make_worker() -> Iterator[Callable[..., Worker]]:
     """Makes workers; afterwards no descriptor is left."""
-    gevent.sleep(0)
+    settle()
     before = len(os.listdir("/proc/self/fd"))
     made: list[Worker] = []
 
@@ -109,7 +109,7 @@ def make_worker() -> Iterator[Callable[..., Worker]]:
     yield make
     for worker in made:
         worker.service.open(*worker.service.gates)
-        gevent.sleep(0.01)
+        settle()
         worker.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -295,7 +295,7 @@ def test_the_loop_forgets_the_socket(make_worker: Callable[..., Worker]) -> None
     watched = Path(f"/proc/self/fdinfo/{gevent.get_hub().loop.fileno()}")
     assert _is_in(watched, descriptor)
     ((_, copy),) = gives(donor.release())
-    gevent.sleep(0.001)
+    settle()
     assert not _is_in(watched, descriptor)
     os.close(copy)
 
@@ -460,8 +460,7 @@ def test_nothing_is_done_before_it_is_announced(make_worker: Callable[..., Worke
     peer, give, descriptor = adoptable(worker, input=msgpack.packb([0, 1, "echo", ["early"]]))
     worker.tell(give, [descriptor])
     os.close(descriptor)
-    for _ in range(10):
-        gevent.sleep(0.001)
+    settle()
     assert not worker.handover.is_quiet
     assert worker.service.began == []
     assert worker.connections.open == set()

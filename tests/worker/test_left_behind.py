@@ -12,7 +12,7 @@ import pytest
 
 from rpccluster.worker.service.left_behind import LeftBehind
 
-from .rig import Gated, Rig, until
+from .rig import Gated, Rig, settle, until
 
 
 class Leaving(Gated):
@@ -41,7 +41,7 @@ def test_greenlets_of_calls_are_waited_for(left: LeftBehind) -> None:
     rig.connect().call("leave")
     waits = gevent.spawn(left.wait, time.monotonic() + 60)
     until(lambda: waits.gr_frame is not None)
-    gevent.sleep(0.05)
+    settle()
     assert not waits.ready()
     rig.service.gate.set()
     waits.join(20)

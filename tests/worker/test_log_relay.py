@@ -13,7 +13,7 @@ import pytest
 from rpccluster.own_logger import OwnLogger
 from rpccluster.worker.process.log_relay import MOST_WAITING, LogRelay
 
-from .rig import until
+from .rig import settle, until
 
 
 class Handler(logging.Handler):
@@ -56,8 +56,7 @@ def test_lines_that_come_too_fast_are_counted(log: Any) -> None:
     """They stand in our log all the same."""
     relay = LogRelay(gevent.get_hub(), log)
     log.info("first")
-    gevent.sleep(0)
-    gevent.sleep(0)
+    settle()
     for number in range(MOST_WAITING + 5):
         log.info("%d", number)
     assert len(log.written) == MOST_WAITING + 6

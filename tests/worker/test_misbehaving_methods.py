@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import gc
 import logging
-import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -15,7 +14,7 @@ import pytest
 
 from rpccluster.worker.hot import runner
 
-from .rig import Gated, Rig, until
+from .rig import Gated, Rig, settle, until
 
 
 @pytest.fixture
@@ -229,10 +228,8 @@ def test_a_time_limit_ends_what_catches_errors(make_rig: Callable[..., Rig], kin
     """At once."""
     rig = make_rig(Stubborn(), call_timeout=0.05)
     peer = rig.connect()
-    begun_at = time.monotonic()
     peer.post("retry", kind)
     assert peer.wait(1) == [[1, LATE, None]]
-    assert time.monotonic() - begun_at < 3
     assert rig.service.began == []
 
 
@@ -304,6 +301,6 @@ def test_what_is_thrown_into_a_greenlet_that_has_nothing_to_do_ends_it_not(make_
     peer = rig.connect()
     for number in range(3):
         peer.call("leave")
-        gevent.sleep(0.01)
+        settle()
         assert peer.call("echo", number) == number
     assert rig.engine.active_calls == 0

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import gevent
 import msgpack
 import pytest
 
@@ -15,7 +14,7 @@ from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
 
-from .rig import Gated, Peer, Rig, until, wait_read
+from .rig import Gated, Peer, Rig, settle, until, wait_read
 
 ADDRESS = ("127.0.0.1", 4711)
 
@@ -128,8 +127,7 @@ def test_one_whose_end_was_seen(make_rig: Callable[..., Rig], size: int) -> None
     peer.shut()
     until(lambda: peer.connection.needs_look, "the end is seen")
     move(peer, donor, adopter)
-    for _ in range(5):
-        gevent.sleep(0.001)
+    settle()
     assert not peer.is_at_end
     donor.service.open("gate")
     peer.wait_end()
@@ -235,8 +233,7 @@ def test_calls_that_run_elsewhere_are_pending(make_rig: Callable[..., Rig]) -> N
     peer.post("echo", "one too many")
     assert peer.wait(1) == [[4, None, "one too many"]]
     peer.post("echo", "not read yet")
-    for _ in range(20):
-        gevent.sleep(0.001)
+    settle()
     assert "not read yet" not in donor.service.began
     donor.service.open("a", "b")
     assert peer.wait(4)[-1] == [5, None, "not read yet"]
@@ -253,8 +250,7 @@ def test_a_peer_that_does_not_read_is_still_waited_for(make_rig: Callable[..., R
     until(lambda: peer.connection.is_choked, "it does not read")
     move(peer, donor, adopter)
     assert peer.connection.is_choked
-    for _ in range(20):
-        gevent.sleep(0.001)
+    settle()
     assert "later" not in donor.service.began
     assert [len(result) for _, _, result in peer.wait(2)] == [LARGE, len("later")]
     assert donor.service.began == [LARGE, "later"]

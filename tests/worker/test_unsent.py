@@ -13,6 +13,8 @@ import pytest
 from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
 from rpccluster.worker.hot.unsent import Unsent
 
+from .rig import settle
+
 Pair = tuple[_socket.socket, socket.socket]
 
 
@@ -69,7 +71,7 @@ def test_everything_is_sent_in_its_order(pair: Pair) -> None:
 
 def read(sock: socket.socket, size: int) -> bytes:
     """What is there, after a turn of the loop."""
-    gevent.sleep(0)
+    settle()
     try:
         return sock.recv(size)
     except BlockingIOError:

@@ -12,7 +12,6 @@ import logging
 import socket
 from collections.abc import Iterable, Iterator
 from operator import length_hint
-from time import monotonic
 from typing import Any, Callable
 
 from rpccluster.errors import LimitExceeded, ProtocolError
@@ -60,7 +59,7 @@ class Connection(Reading):
         self._closing_msgid: int | None = None  # of the peer's request to hear when we read no more
         self._is_ending = False  # of the state: nothing more is read; closes when all is answered
         self._was_heard = False  # since it was last asked whether it is quiet
-        self._quiet_since = monotonic()
+        self._quiet_since = common.clock()
         self._reader.start(self._on_readable)
 
     def is_quiet_for(self, seconds: float, now: float) -> bool:
@@ -165,7 +164,7 @@ class Connection(Reading):
         if rest is None:
             self._all.partial.pop(self, None)
         elif self._all.options.message_timeout:
-            self._all.partial[self] = monotonic() + self._all.options.message_timeout
+            self._all.partial[self] = self._all.clock() + self._all.options.message_timeout
 
     def _end_of_file(self, data: bytes | memoryview) -> None:
         """The client sends nothing more: answer what runs, then close. While lingering, only the end matters."""
@@ -237,7 +236,7 @@ class Connection(Reading):
             elif not self._pause:
                 self._on_readable()  # what has come by now is answered; it may be that wish
                 if self._is_new():
-                    self._all.lingering[self] = monotonic() + NEW_SECONDS
+                    self._all.lingering[self] = self._all.clock() + NEW_SECONDS
                     self._reader.stop()
                     self._reader.start(self._on_first_bytes)
                     return
@@ -253,7 +252,7 @@ class Connection(Reading):
 
     def _is_new(self) -> bool:
         """Whether it has just come, and nothing from it."""
-        return self._state is State.OPEN and not self._was_heard and monotonic() < self._quiet_since + NEW_SECONDS
+        return self._state is State.OPEN and not self._was_heard and self._all.clock() < self._quiet_since + NEW_SECONDS
 
     def _on_first_bytes(self) -> None:
         """All ends, and a peer that had just come has spoken: nothing is read behind that."""
@@ -288,7 +287,7 @@ class Connection(Reading):
             self._step(Event.ANSWERED)
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
-            self._all.lingering[self] = monotonic() + LINGER_SECONDS
+            self._all.lingering[self] = self._all.clock() + LINGER_SECONDS
             self.needs_look = False
             self._reader.start(self._on_readable)
 

@@ -6,6 +6,7 @@ Runs in the worker. What is done to many connections at once is in `rpccluster.w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Callable
 
 from rpccluster.protocol.outline import Bounds
@@ -31,11 +32,21 @@ class ConnectionOptions:
 class ConnectionContext:
     """Made once in a worker; its dicts and sets hold connections."""
 
-    def __init__(self, loop: Any, engine: Engine, options: ConnectionOptions, bounds: Bounds, limits: Limits) -> None:
+    def __init__(
+        self,
+        loop: Any,
+        engine: Engine,
+        options: ConnectionOptions,
+        bounds: Bounds,
+        limits: Limits,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """``clock`` tells the monotonic seconds that deadlines are counted in."""
         self.loop = loop
         self.engine = engine
         self.options = options
         self.limits = limits
+        self.clock = clock
         self.decoder = SharedDecoder(bounds)
         self.room = memoryview(bytearray(RECEIVE_MORE_BYTES))
         self.open: set[Any] = set()

@@ -30,12 +30,13 @@ class Connections(ConnectionContext):
         self.on_count(len(self.open))
         return connection
 
-    def sweep(self, now: float) -> None:
-        """Close what has passed a deadline; ``now`` is in monotonic seconds. Called twice a second.
+    def sweep(self) -> None:
+        """Close what has passed a deadline. Called twice a second.
 
         Time in which a peer was not listened to is not counted: a method held the worker up, or it reads nothing
         more of this connection for now. What came meanwhile, the kernel has.
         """
+        now = self.clock()
         if self._swept_at is not None and now - self._swept_at > HELD_UP_SECONDS:
             self._excuse(now - self._swept_at)
         self._swept_at = now

@@ -6,7 +6,6 @@ Runs in the worker, on the loop's callbacks. `rpccluster.worker.connections.conn
 from __future__ import annotations
 
 import _socket
-from time import monotonic
 from typing import Callable
 
 from rpccluster.ipc.scoreboard import Cell
@@ -133,7 +132,7 @@ class Output:
 
     def _note_progress(self) -> None:
         if self._all.options.write_timeout:
-            self._all.unsent[self] = monotonic() + self._all.options.write_timeout
+            self._all.unsent[self] = self._all.clock() + self._all.options.write_timeout
 
     def _reply_from_afar(self, replies: list[bytes]) -> None:
         """The connection is not here any more: another worker has it, or nobody."""
