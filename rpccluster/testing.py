@@ -17,8 +17,8 @@ from typing import Any, Callable, TypeVar
 
 from rpccluster.address import parse_address
 from rpccluster.client import Client
-from rpccluster.client.connection import Connection
-from rpccluster.client.wire import open_wire
+from rpccluster.client.sync.connection import Connection
+from rpccluster.client.sync.wire import open_wire
 from rpccluster.errors import RPCClusterError
 
 __all__ = ["RunningCluster", "call_once", "is_alive", "running_cluster", "title_of", "wait_until"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rpccluster.client.pool import Pool
-from rpccluster.client.sync import Client
+from rpccluster.client.sync import Client, Pool
 
 __all__ = ["Client", "Pool"]

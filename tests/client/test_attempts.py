@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rpccluster.client.attempts import Attempts
+from rpccluster.client.core.attempts import Attempts
 from rpccluster.errors import ConnectFailed, Lost, NotSent
 
 LOST, NOT_SENT, NO_SERVER = Lost("lost"), NotSent("not sent"), ConnectFailed("refused")

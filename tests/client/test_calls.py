@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from rpccluster.client.calls import Call, Calls, CallState, body_packer
+from rpccluster.client.core.exchange.calls import Call, Calls, CallState, body_packer
 from rpccluster.errors import CallTimeout, Lost, NoMethodError, NotSent, ProtocolError, RemoteError
 
 from .servers import reply

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpccluster.client.choice import Choice
+from rpccluster.client.core.choice import Choice
 
 
 def test_least_pending_address() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Callable
 import pytest
 
 from rpccluster.client import Client, Pool
-from rpccluster.client.calling import Calling
+from rpccluster.client.sync.calling import Calling
 from rpccluster.compat import msgpackrpc
 from rpccluster.errors import CallTimeout, ConnectFailed, Lost, NotSent
 

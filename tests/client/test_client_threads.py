@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import pytest
 
 from rpccluster.client import Client, Pool
-from rpccluster.client.calling import Calling
-from rpccluster.client.connection import Connection
+from rpccluster.client.sync.calling import Calling
+from rpccluster.client.sync.connection import Connection
 from rpccluster.errors import CallTimeout, Lost, NotSent
 from rpccluster.testing import wait_until
 

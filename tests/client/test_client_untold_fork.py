@@ -16,8 +16,8 @@ from typing import Any, Callable
 import pytest
 
 from rpccluster.client import Client, Pool, aio
-from rpccluster.client import forks as forks_module
-from rpccluster.client.forks import MARK
+from rpccluster.client.threads import forks as forks_module
+from rpccluster.client.threads.forks import MARK
 from rpccluster.compat import msgpackrpc
 from rpccluster.errors import Lost
 from rpccluster.testing import wait_until

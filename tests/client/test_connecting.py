@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from rpccluster.client import Client, Pool, aio, forks, lookup
-from rpccluster.client.dialing import dial
-from rpccluster.client.timeouts import CLIENTS, seconds_of
+from rpccluster.client.core.timeouts import CLIENTS, seconds_of
+from rpccluster.client.sync.dialing import dial
 from rpccluster.errors import CallTimeout, ConnectFailed, Lost, NotSent
 
 from .faces import FACES, call_by

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpccluster.client.remote import remote_error
+from rpccluster.client.core.exchange.remote import remote_error
 from rpccluster.errors import ArgumentError, NoMethodError, RemoteError
 
 

@@ -12,7 +12,7 @@ from typing import Any, Callable
 import pytest
 
 from rpccluster.client import Pool, aio
-from rpccluster.client.choice import PING_SECONDS, Choice
+from rpccluster.client.core.choice import PING_SECONDS, Choice
 from rpccluster.errors import CallTimeout
 
 from .servers import Server, reply, requests, serve

@@ -15,7 +15,7 @@ import pytest
 
 import rpccluster.compat.msgpackrpc as msgpackrpc
 from rpccluster.client import Client, Pool, aio, outgoing
-from rpccluster.client.calls import Call, Calls, body_packer
+from rpccluster.client.core.exchange.calls import Call, Calls, body_packer
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol.outline import Bounds, depth_exceeds
 

@@ -1,6 +1,6 @@
 """The ways to call that `aio.Client` and `aio.Pool` have in common, over whatever link their `_persist` finds.
 
-The counterpart of `rpccluster.client.calling`, with coroutines.
+The counterpart of `rpccluster.client.sync.calling`, with coroutines.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from rpccluster.client.aio.link import Link
-from rpccluster.client.attempts import Attempts
-from rpccluster.client.batch import Batch
-from rpccluster.client.outgoing import BOUNDS
-from rpccluster.client.proxy import Proxy
-from rpccluster.client.timeouts import CLIENTS, seconds_of
+from rpccluster.client.aio.connection import Link
+from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.batch import Batch
+from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.core.proxy import Proxy
+from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost
 from rpccluster.protocol.outline import Bounds
 

@@ -14,11 +14,11 @@ from typing import TypeVar
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.aio.calling import Calling
+from rpccluster.client.aio.connection import Link
 from rpccluster.client.aio.dialing import dial, within
-from rpccluster.client.aio.link import Link
-from rpccluster.client.attempts import Attempts
-from rpccluster.client.forks import MARK, let_go_after, notice_fork
-from rpccluster.client.outgoing import BOUNDS
+from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
 from rpccluster.protocol.outline import Bounds
 

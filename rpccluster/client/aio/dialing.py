@@ -1,4 +1,4 @@
-"""Connecting to whichever of a name's addresses answers, on asyncio; the counterpart of `rpccluster.client.dialing`.
+"""Connecting to whichever of a name's addresses answers, on asyncio; counterpart of `rpccluster.client.sync.dialing`.
 
 It uses no more of the loop than any loop has, uvloop included.
 """
@@ -10,8 +10,8 @@ import socket
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from rpccluster.client.dialing import NEXT_SECONDS, adjust, all_failed
-from rpccluster.client.lookup import Target, numeric, ordered
+from rpccluster.client.sync.dialing import NEXT_SECONDS, adjust, all_failed
+from rpccluster.client.threads.lookup import Target, numeric, ordered
 
 __all__ = ["dial", "within"]
 

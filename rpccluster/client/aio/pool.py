@@ -1,6 +1,6 @@
 """Several addresses, and several connections to each, behind the names of one client; on asyncio.
 
-The counterpart of `rpccluster.client.pool`, over the same choice.
+The counterpart of `rpccluster.client.sync.pool`, over the same choice.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.client import Client
-from rpccluster.client.aio.link import Link
-from rpccluster.client.attempts import Attempts
-from rpccluster.client.choice import PING_SECONDS, Choice, Loads
-from rpccluster.client.outgoing import BOUNDS
+from rpccluster.client.aio.connection import Link
+from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.choice import PING_SECONDS, Choice, Loads
+from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, RemoteError
 from rpccluster.protocol.outline import Bounds
 

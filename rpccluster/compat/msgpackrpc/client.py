@@ -6,8 +6,8 @@ from time import monotonic
 from typing import Any
 
 from rpccluster.address import TCPAddress
-from rpccluster.client.connection import Connection
-from rpccluster.client.sync import Client as Beneath
+from rpccluster.client.sync.client import Client as Beneath
+from rpccluster.client.sync.connection import Connection
 from rpccluster.compat.msgpackrpc.address import Address
 from rpccluster.compat.msgpackrpc.dialect import old_dialect, old_error
 from rpccluster.compat.msgpackrpc.future import Future

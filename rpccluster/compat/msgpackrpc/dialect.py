@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-from rpccluster.client.dialect import Dialect
+from rpccluster.client.core.exchange.dialect import Dialect
 from rpccluster.compat.msgpackrpc import error as errors
 from rpccluster.errors import CallTimeout, ConnectFailed, RPCClusterError
 from rpccluster.protocol.codec import DECODE_ERRORS, map_of_any_keys, not_messagepack

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Iterable
 from time import monotonic
 
-from rpccluster.client.lookup import Target, look_up
+from rpccluster.client.threads.lookup import Target, look_up
 
 __all__ = ["NEXT_SECONDS", "adjust", "all_failed", "dial"]
 

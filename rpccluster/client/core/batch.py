@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rpccluster.client.attempts import Attempts
-from rpccluster.client.calls import Call, body_packer
+from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.exchange.calls import Call, body_packer
 from rpccluster.errors import ConnectionLost, Lost
 from rpccluster.protocol.outline import Bounds
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rpccluster.client.remote import remote_error
+from rpccluster.client.core.exchange.remote import remote_error
 from rpccluster.protocol.codec import make_packer, make_unpacker, unpack
 
 __all__ = ["DIALECT", "Dialect"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rpccluster.client.dialect import Dialect
+from rpccluster.client.core.exchange.dialect import Dialect
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import Packed, Rest, SharedDecoder, Undecodable

@@ -1,7 +1,7 @@
 """One wire shared by threads: bytes go out in turn, and one of those who wait receives for all of them.
 
 The one who receives is the leader; the others are followers and sleep until their call has ended or the lead is
-handed to them. Owns who leads and what is still unsent; what the bytes mean is `rpccluster.client.calls`.
+handed to them. Owns who leads and what is still unsent; what the bytes mean is `Calls`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from rpccluster.client.calls import Call, Calls, CallState
-from rpccluster.client.dialect import DIALECT, Dialect
-from rpccluster.client.hubs import this_hub
-from rpccluster.client.outgoing import BOUNDS
-from rpccluster.client.reader import Reader
-from rpccluster.client.wire import NOW, Wire
+from rpccluster.client.core.exchange.calls import Call, Calls, CallState
+from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
+from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.sync.reader import Reader
+from rpccluster.client.sync.wire import NOW, Wire
+from rpccluster.client.threads.hubs import this_hub
 from rpccluster.errors import Lost, NotSent
 
 __all__ = ["Stream"]

@@ -14,8 +14,8 @@ from itertools import chain, zip_longest
 from time import monotonic
 from typing import Any
 
-from rpccluster.client.forks import let_go_after
-from rpccluster.client.hubs import this_hub
+from rpccluster.client.threads.forks import let_go_after
+from rpccluster.client.threads.hubs import this_hub
 
 __all__ = ["Target", "look_up", "numeric", "ordered"]
 

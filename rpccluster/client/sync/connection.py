@@ -1,6 +1,6 @@
 """The ways to call over one connection: and wait, many at once, without waiting, and without an answer.
 
-Who reads meanwhile is `rpccluster.client.stream`'s affair, and reconnecting the client's.
+Who reads meanwhile is `rpccluster.client.sync.stream`'s affair, and reconnecting the client's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
-from rpccluster.client.calls import Call, CallState
-from rpccluster.client.reader import Reader
-from rpccluster.client.stream import Stream
-from rpccluster.client.threads import log_error
-from rpccluster.client.wire import CHUNK, TICK_SECONDS
+from rpccluster.client.core.exchange.calls import Call, CallState
+from rpccluster.client.sync.reader import Reader
+from rpccluster.client.sync.stream import Stream
+from rpccluster.client.sync.wire import CHUNK, TICK_SECONDS
+from rpccluster.client.threads.own import log_error
 from rpccluster.errors import CallTimeout, Lost, NotSent
 
 __all__ = ["Connection"]

@@ -1,6 +1,6 @@
 """One connection on asyncio: bytes to ended calls, their deadlines, and the end of it all.
 
-The counterpart of `rpccluster.client.connection`, over the same core. Everything runs in the loop's thread.
+The counterpart of `rpccluster.client.sync.connection`, over the same core. Everything runs in the loop's thread.
 Knows nothing of connecting again.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from rpccluster.client.aio.dialing import within
 from rpccluster.client.aio.quiet import keep_from_sigpipe
-from rpccluster.client.calls import Call, Calls
-from rpccluster.client.outgoing import BOUNDS
+from rpccluster.client.core.exchange.calls import Call, Calls
+from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.errors import CallTimeout, NotSent
 
 __all__ = ["Link"]

@@ -9,9 +9,9 @@ import contextlib
 import threading
 from time import monotonic
 
-from rpccluster.client.calls import Call
-from rpccluster.client.future import CallFuture
-from rpccluster.client.threads import start_thread
+from rpccluster.client.core.exchange.calls import Call
+from rpccluster.client.threads.future import CallFuture
+from rpccluster.client.threads.own import start_thread
 from rpccluster.errors import ConnectFailed, Lost, NotSent
 
 __all__ = ["Expirer"]

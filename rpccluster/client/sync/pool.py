@@ -1,7 +1,7 @@
 """Several addresses, and several connections to each, behind the names of one client.
 
 Owns a client for each connection, and what is known of the addresses; which one a call takes is decided in
-`rpccluster.client.choice`. Safe to share between threads.
+`rpccluster.client.core.choice`. Safe to share between threads.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from rpccluster.client.attempts import Attempts
-from rpccluster.client.calling import Calling
-from rpccluster.client.choice import PING_SECONDS, Choice, Loads
-from rpccluster.client.connection import Connection
-from rpccluster.client.forks import MARK, let_go_after, notice_fork
-from rpccluster.client.outgoing import BOUNDS
-from rpccluster.client.sync import Client
-from rpccluster.client.timeouts import CLIENTS
+from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.choice import PING_SECONDS, Choice, Loads
+from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.core.timeouts import CLIENTS
+from rpccluster.client.sync.calling import Calling
+from rpccluster.client.sync.client import Client
+from rpccluster.client.sync.connection import Connection
+from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
 from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, RemoteError
 from rpccluster.protocol.outline import Bounds
 

@@ -14,14 +14,14 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
-from rpccluster.client.attempts import Attempts, Unreached
-from rpccluster.client.calling import Calling
-from rpccluster.client.connection import Connection
-from rpccluster.client.forks import MARK, let_go_after, notice_fork
-from rpccluster.client.hubs import ended_hubs, this_hub
-from rpccluster.client.outgoing import BOUNDS
-from rpccluster.client.timeouts import CLIENTS, seconds_of
-from rpccluster.client.wire import open_wire
+from rpccluster.client.core.attempts import Attempts, Unreached
+from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.core.timeouts import CLIENTS, seconds_of
+from rpccluster.client.sync.calling import Calling
+from rpccluster.client.sync.connection import Connection
+from rpccluster.client.sync.wire import open_wire
+from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
+from rpccluster.client.threads.hubs import ended_hubs, this_hub
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
 from rpccluster.protocol.outline import Bounds
 

@@ -13,10 +13,10 @@ from concurrent.futures import Future, InvalidStateError
 from functools import partial
 from typing import Any
 
-from rpccluster.client.attempts import Attempts
-from rpccluster.client.calls import Call
-from rpccluster.client.forks import MARK, notice_fork
-from rpccluster.client.threads import is_own_thread, log_error, start_thread
+from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.exchange.calls import Call
+from rpccluster.client.threads.forks import MARK, notice_fork
+from rpccluster.client.threads.own import is_own_thread, log_error, start_thread
 from rpccluster.errors import ConnectionLost, NotSent
 
 __all__ = ["CallFuture", "Resender"]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from rpccluster.address import Address, UnixAddress
-from rpccluster.client.dialing import dial
+from rpccluster.client.sync.dialing import dial
 from rpccluster.errors import ConnectFailed
 
 __all__ = ["CHUNK", "NOW", "TICK_SECONDS", "PatchedWire", "Wire", "open_wire"]

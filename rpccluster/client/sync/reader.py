@@ -13,9 +13,9 @@ import select
 import socket
 from typing import Protocol
 
-from rpccluster.client.calls import Call
-from rpccluster.client.threads import log_error, start_thread
-from rpccluster.client.wire import NOW
+from rpccluster.client.core.exchange.calls import Call
+from rpccluster.client.sync.wire import NOW
+from rpccluster.client.threads.own import log_error, start_thread
 
 __all__ = ["Attended", "Reader"]
 

@@ -12,17 +12,17 @@ from concurrent.futures import Future
 from time import monotonic
 from typing import Any, TypeVar
 
-from rpccluster.client.attempts import Attempts
-from rpccluster.client.batch import Batch
-from rpccluster.client.calls import Call, body_of, body_packer
-from rpccluster.client.connection import Connection
-from rpccluster.client.dialect import DIALECT
-from rpccluster.client.expirer import Expirer
-from rpccluster.client.future import CallFuture, Resender
-from rpccluster.client.hubs import this_hub
-from rpccluster.client.outgoing import BOUNDS
-from rpccluster.client.proxy import Proxy
-from rpccluster.client.timeouts import CLIENTS, seconds_of
+from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.batch import Batch
+from rpccluster.client.core.exchange.calls import Call, body_of, body_packer
+from rpccluster.client.core.exchange.dialect import DIALECT
+from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.core.proxy import Proxy
+from rpccluster.client.core.timeouts import CLIENTS, seconds_of
+from rpccluster.client.sync.connection import Connection
+from rpccluster.client.threads.expirer import Expirer
+from rpccluster.client.threads.future import CallFuture, Resender
+from rpccluster.client.threads.hubs import this_hub
 from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost
 from rpccluster.protocol.outline import Bounds
 

@@ -22,9 +22,9 @@ from typing import Any
 
 import msgpack
 
-from rpccluster.client.dialect import DIALECT, Dialect
-from rpccluster.client.outgoing import BOUNDS, HEAD_BYTES, check_outgoing, unchecked_size
-from rpccluster.client.rescue import Rescue
+from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
+from rpccluster.client.core.exchange.outgoing import BOUNDS, HEAD_BYTES, check_outgoing, unchecked_size
+from rpccluster.client.core.exchange.rescue import Rescue
 from rpccluster.errors import CallTimeout, Lost, NotSent, ProtocolError
 from rpccluster.protocol.closing import closing_request, due_of
 from rpccluster.protocol.codec import DECODE_ERRORS, pack_response
