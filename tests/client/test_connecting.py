@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from rpccluster.client import Client, Pool, aio, forks, lookup
+from rpccluster.client import Client, Pool, aio
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.client.sync.dialing import dial
+from rpccluster.client.threads import forks, lookup
 from rpccluster.errors import CallTimeout, ConnectFailed, Lost, NotSent
 
 from .faces import FACES, call_by
@@ -174,8 +175,8 @@ def test_the_kernel_notices_a_vanished_server(server: Server) -> None:
     async def main() -> None:
         async with aio.Client(server.address) as client:
             await client.call("sum")
-            assert client._link is not None
-            sock = client._link._transport.get_extra_info("socket")
+            assert client._connection is not None
+            sock = client._connection._transport.get_extra_info("socket")
             assert sock.getsockopt(socket.IPPROTO_TCP, 18) == 60_000
 
     asyncio.run(main())

@@ -46,11 +46,11 @@ ON_ASYNCIO = """
 from rpccluster.client.aio import Client
 async def main():
     client = Client(address)
-    link = await client._connect()
+    connection = await client._connect()
     hang_up()
     for _ in range(100):
-        link._transport.write(b"x")
-        if link._transport.is_closing():
+        connection._transport.write(b"x")
+        if connection._transport.is_closing():
             break
         time.sleep(0.01)  # and the loop does not look
     else:

@@ -1,4 +1,4 @@
-"""The ways to call that `aio.Client` and `aio.Pool` have in common, over whatever link their `_persist` finds.
+"""The ways to call that `aio.Client` and `aio.Pool` have in common, over whatever connection their `_persist` finds.
 
 The counterpart of `rpccluster.client.sync.calling`, with coroutines.
 """
@@ -11,7 +11,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from rpccluster.client.aio.connection import Link
+from rpccluster.client.aio.connection import Connection
 from rpccluster.client.core.attempts import Attempts
 from rpccluster.client.core.batch import Batch
 from rpccluster.client.core.exchange.outgoing import BOUNDS
@@ -44,7 +44,7 @@ class Calling(abc.ABC):
         """
         deadline_at = self._deadline_at(timeout)
         return await self._persist(
-            lambda link: link.call(method, params, deadline_at), deadline_at, self._attempts(idempotent)
+            lambda connection: connection.call(method, params, deadline_at), deadline_at, self._attempts(idempotent)
         )
 
     def call_async(
@@ -57,7 +57,9 @@ class Calling(abc.ABC):
     async def notify(self, method: str, *params: Any, timeout: float | None = CLIENTS) -> None:
         """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it."""
         deadline_at = self._deadline_at(timeout)
-        await self._persist(lambda link: link.notify(method, params, deadline_at), deadline_at, self._attempts(False))
+        await self._persist(
+            lambda connection: connection.notify(method, params, deadline_at), deadline_at, self._attempts(False)
+        )
 
     def batch(self, *, timeout: float | None = CLIENTS, idempotent: bool = False) -> AioBatch:
         """Gather calls in an ``async with`` block; at its end they are sent in one write, and waited for.
@@ -74,12 +76,14 @@ class Calling(abc.ABC):
         return asyncio.get_running_loop().time() + seconds
 
     @abc.abstractmethod
-    def _note_timeout(self, link: Link) -> None:
-        """A call had no reply in time on ``link``."""
+    def _note_timeout(self, connection: Connection) -> None:
+        """A call had no reply in time on ``connection``."""
 
     @abc.abstractmethod
-    async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
-        """Attempt it on a link, and on others as long as ``attempts`` allow. Raises what it ends with."""
+    async def _persist(
+        self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts
+    ) -> T:
+        """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with."""
 
 
 class AioBatch(Batch):
@@ -101,8 +105,8 @@ class AioBatch(Batch):
             except (ConnectionLost, ConnectFailed) as error:
                 self._fail(error)
 
-    async def _send(self, link: Link) -> None:
-        await link.call_all(*self._open(self._deadline_at), self._deadline_at)
+    async def _send(self, connection: Connection) -> None:
+        await connection.call_all(*self._open(self._deadline_at), self._deadline_at)
         if any(isinstance(call.error, CallTimeout) for call in self._calls):
-            self._caller._note_timeout(link)
+            self._caller._note_timeout(connection)
         self._check()

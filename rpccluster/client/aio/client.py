@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.aio.calling import Calling
-from rpccluster.client.aio.connection import Link
+from rpccluster.client.aio.connection import Connection
 from rpccluster.client.aio.dialing import dial, within
 from rpccluster.client.core.attempts import Attempts
 from rpccluster.client.core.exchange.outgoing import BOUNDS
@@ -43,9 +43,9 @@ class Client(Calling):
         self.address = address if isinstance(address, (TCPAddress, UnixAddress)) else parse_address(address)
         self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
-        self._link: Link | None = None
-        self._former: list[Link] = []  # that take no more calls, and have some that will be answered
-        self._connecting: asyncio.Task[Link] | None = None
+        self._connection: Connection | None = None
+        self._former: list[Connection] = []  # that take no more calls, and have some that will be answered
+        self._connecting: asyncio.Task[Connection] | None = None
         let_go_after(self)
 
     async def __aenter__(self) -> Client:
@@ -60,24 +60,24 @@ class Client(Calling):
     @property
     def pending(self) -> int:
         """How many calls wait for their reply."""
-        return sum(link.pending for link in self._all_links())
+        return sum(connection.pending for connection in self._all_connections())
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection, as far as is known without asking."""
-        return self._link is not None and self._link.is_open
+        return self._connection is not None and self._connection.is_open
 
-    def _note_timeout(self, link: Link) -> None:
+    def _note_timeout(self, connection: Connection) -> None:
         """There is no other server."""
 
-    def has(self, link: Link) -> bool:
-        """Whether ``link`` is one of its own."""
-        return link is self._link or link in self._former
+    def has(self, connection: Connection) -> bool:
+        """Whether ``connection`` is one of its own."""
+        return connection is self._connection or connection in self._former
 
     def set_aside(self) -> None:
         """Take no more calls on the connection there is; those that are pending are still waited for."""
-        if self._link is not None:
-            self._link.set_aside()
+        if self._connection is not None:
+            self._connection.set_aside()
 
     async def close(self) -> None:
         """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
@@ -86,13 +86,15 @@ class Client(Calling):
         if self._connecting is not None and self._connecting.get_loop() is loop and not self._connecting.done():
             self._connecting.cancel()
             await asyncio.wait({self._connecting})
-        links = [link for link in self._all_links() if link.loop is loop]
-        await asyncio.gather(*(link.close("the client was closed") for link in links))
+        connections = [connection for connection in self._all_connections() if connection.loop is loop]
+        await asyncio.gather(*(connection.close("the client was closed") for connection in connections))
 
-    def _all_links(self) -> list[Link]:
-        return self._former if self._link is None else [*self._former, self._link]
+    def _all_connections(self) -> list[Connection]:
+        return self._former if self._connection is None else [*self._former, self._connection]
 
-    async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
+    async def _persist(
+        self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts
+    ) -> T:
         while True:
             try:
                 return await attempt(await self._connected(deadline_at))
@@ -100,16 +102,16 @@ class Client(Calling):
                 if not attempts.may_go_on(error) or self._is_closed:
                     raise attempts.error from None
 
-    async def _connected(self, deadline_at: float) -> Link:
+    async def _connected(self, deadline_at: float) -> Connection:
         if not MARK[0]:
             notice_fork()
-        link = self._link
+        connection = self._connection
         loop = asyncio.get_running_loop()
-        if link is not None and link.loop is not loop:
-            link = self._link = self._connecting = None
+        if connection is not None and connection.loop is not loop:
+            connection = self._connection = self._connecting = None
             self._former = []
-        if link is not None and link.is_open:
-            return link
+        if connection is not None and connection.is_open:
+            return connection
         task = self._connecting  # of all who wait for it: it goes on if one of them is cancelled
         if task is None or task.done() or task.get_loop() is not loop:
             task = self._connecting = loop.create_task(self._connect())
@@ -125,36 +127,36 @@ class Client(Calling):
             raise copy(error)  # one for each who waits
         return task.result()
 
-    async def _connect(self) -> Link:
-        """Replace the link."""
+    async def _connect(self) -> Connection:
+        """Replace the connection."""
         if self._is_closed:
             raise NotSent("the client is closed; the call did not run")
-        self._former = [link for link in self._all_links() if link.pending]
+        self._former = [connection for connection in self._all_connections() if connection.pending]
         try:
-            return await within(self._open_link(), self.connect_timeout)
+            return await within(self._open_connection(), self.connect_timeout)
         except asyncio.TimeoutError:
             raise ConnectFailed(f"{self.address}: no connection within {self.connect_timeout} seconds") from None
         except (OSError, UnicodeError) as error:
             raise ConnectFailed(f"{self.address}: {error}") from None
 
-    async def _open_link(self) -> Link:
+    async def _open_connection(self) -> Connection:
         loop = asyncio.get_running_loop()
         if isinstance(self.address, UnixAddress):
-            _, self._link = await loop.create_unix_connection(self._new_link, self.address.path)
+            _, self._connection = await loop.create_unix_connection(self._new_connection, self.address.path)
         else:
             sock = await dial(self.address.host, self.address.port)
-            _, self._link = await loop.create_connection(self._new_link, sock=sock)
-        return self._link
+            _, self._connection = await loop.create_connection(self._new_connection, sock=sock)
+        return self._connection
 
-    def _new_link(self) -> Link:
-        return Link(self.max_message_size, self._bounds.max_depth)
+    def _new_connection(self) -> Connection:
+        return Connection(self.max_message_size, self._bounds.max_depth)
 
     def _after_fork(self) -> None:
         self._former = []
-        self._link = self._connecting = None  # the parent's; its selector is shared with it: touch nothing
+        self._connection = self._connecting = None  # the parent's; its selector is shared with it: touch nothing
 
 
-def _look_at_error(task: asyncio.Task[Link]) -> None:
+def _look_at_error(task: asyncio.Task[Connection]) -> None:
     """Or asyncio complains of one that nobody looks at, since all who waited have gone."""
     if not task.cancelled():
         task.exception()

@@ -17,7 +17,7 @@ from rpccluster.client.core.exchange.calls import Call, Calls
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.errors import CallTimeout, NotSent
 
-__all__ = ["Link"]
+__all__ = ["Connection"]
 
 _IDLE_SECONDS = 0.005  # so often, at most, sending begins with a look whether the server is still there
 _CLOSE_SECONDS = 1.0
@@ -29,7 +29,7 @@ _GIVEN = 0
 _ALL_GIVEN = 1
 
 
-class Link(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """The protocol of one connection. It takes no more calls once not ``is_open``."""
 
     def __init__(self, max_message_size: int, max_depth: int = BOUNDS.max_depth) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.client import Client
-from rpccluster.client.aio.connection import Link
+from rpccluster.client.aio.connection import Connection
 from rpccluster.client.core.attempts import Attempts
 from rpccluster.client.core.choice import PING_SECONDS, Choice, Loads
 from rpccluster.client.core.exchange.outgoing import BOUNDS
@@ -80,14 +80,16 @@ class Pool(Calling):
             ping.cancel()
         await asyncio.gather(*(client.close() for clients in self._clients for client in clients))
 
-    async def _persist(self, attempt: Callable[[Link], Awaitable[T]], deadline_at: float, attempts: Attempts) -> T:
+    async def _persist(
+        self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts
+    ) -> T:
         unreached: dict[int, ConnectFailed] = {}
         time = asyncio.get_running_loop().time
         while True:
             address = None
             try:
-                address, link = await self._connected(deadline_at, unreached)
-                return await attempt(link)
+                address, connection = await self._connected(deadline_at, unreached)
+                return await attempt(connection)
             except CallTimeout:
                 if address is not None:
                     self._choice.timed_out(address, time())
@@ -98,13 +100,13 @@ class Pool(Calling):
                 if not attempts.may_go_on(error) or self._is_closed:
                     raise attempts.error from None
 
-    def _note_timeout(self, link: Link) -> None:
+    def _note_timeout(self, connection: Connection) -> None:
         for address, clients in enumerate(self._clients):
-            if any(client.has(link) for client in clients):
+            if any(client.has(connection) for client in clients):
                 self._choice.timed_out(address, asyncio.get_running_loop().time())
 
-    async def _connected(self, deadline_at: float, unreached: dict[int, ConnectFailed]) -> tuple[int, Link]:
-        """An address that is not ``unreached``, which grows, and a link. Raises `ConnectFailed` if all are."""
+    async def _connected(self, deadline_at: float, unreached: dict[int, ConnectFailed]) -> tuple[int, Connection]:
+        """An address that is not ``unreached``, which grows, and a connection. Raises `ConnectFailed` if all are."""
         time = asyncio.get_running_loop().time
         while True:
             for address in self._choice.to_ping(time()) if self._choice.suspects else ():
@@ -116,13 +118,13 @@ class Pool(Calling):
                 raise ConnectFailed("; ".join(map(str, unreached.values())))
             address, number = chosen
             try:
-                link = await self._clients[address][number]._connected(deadline_at)
+                connection = await self._clients[address][number]._connected(deadline_at)
             except ConnectFailed as error:
                 unreached[address] = error
                 self._choice.failed(address, time())
             else:
                 self._choice.reached(address)
-                return address, link
+                return address, connection
 
     async def _ping(self, address: int) -> None:
         """Over each connection there is, or a new one; those that do not answer are set aside."""
