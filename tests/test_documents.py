@@ -14,7 +14,7 @@ import pytest
 
 from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS
-from rpccluster.ipc import messages, scoreboard
+from rpccluster.ipc import scoreboard
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
 from rpccluster.master.children import child as worker_handle
@@ -210,12 +210,6 @@ def test_the_scoreboard_is_laid_out_as_told():
     """Every cell with its place."""
     told = {names(row["cell"])[0]: int(row["number"]) for row in table(INTERNALS, "cell", "number")}
     assert told == {cell.name: cell.value for cell in scoreboard.Cell}
-
-
-def test_the_messages_are_those_of_the_channels():
-    """Every kind, with its fields."""
-    told = [names(row["message"])[0] for row in table(INTERNALS, "message", "way")]
-    assert told == [f"{kind.__name__}({', '.join(kind._fields)})" for kind in messages._KINDS]
 
 
 def test_every_row_of_operations_has_its_test():

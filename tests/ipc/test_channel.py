@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgpack
 import pytest
@@ -16,7 +17,7 @@ from descriptors import descriptors_left, open_descriptors
 
 from rpccluster.ipc import packets
 from rpccluster.ipc.channel import LARGEST_PACKET, Channel, channel_pair
-from rpccluster.ipc.fdpass import send_packet
+from rpccluster.ipc.fdpass import IN_MEMORY_FILE, memory_file, send_packet
 from rpccluster.ipc.messages import (
     Accept,
     BootFailed,
@@ -203,7 +204,6 @@ def give(size: int) -> Give:
     return Give(7, ["127.0.0.1", 1], False, b"i" * size, b"", [[1, 2]])
 
 
-# the message around the bytes takes some 30 more
 def test_an_unknown_kind_with_descriptors_is_refused(pair: Pair) -> None:
     """By its number: it came from a later version, which has kept what it sent."""
     one, other = pair
@@ -219,6 +219,61 @@ def test_an_unknown_kind_with_descriptors_is_refused(pair: Pair) -> None:
     assert open_descriptors() == before
 
 
+# -- what another version may say
+
+
+def of_another_version(packed: bytes, is_long: bool, descriptor: int) -> tuple[bytes, list[int]]:
+    """A packet with a descriptor, as a message of this form goes: as it is, or in a memory file."""
+    return (IN_MEMORY_FILE, [descriptor, memory_file(packed)]) if is_long else (packed, [descriptor])
+
+
+READERS = pytest.mark.parametrize("read", [Channel.receive, Channel.receive_unopened], ids=lambda read: read.__name__)
+LENGTHS = pytest.mark.parametrize("is_long", [False, True], ids=["short", "long"])
+GIVE = give(100)
+
+
+@READERS
+@LENGTHS
+@pytest.mark.parametrize(
+    "fields",
+    [[127, 7, "of a later version"], [10, *GIVE[:-1]], [10, GIVE.cid], [10, 7, 5], [127, 7, [["a"]], b"b"]],
+    ids=["another kind", "one field fewer", "its number alone", "fields of another kind", "more of another kind"],
+)
+def test_a_connection_that_is_not_understood_is_refused(
+    pair: Pair, fields: list[Any], is_long: bool, read: Callable[[Channel], Any]
+) -> None:
+    """Not lost: whoever has sent it hears so, and has its own copy. Nothing is left open, and later ones come."""
+    one, other = pair
+    before = open_descriptors()
+    data, descriptors = of_another_version(msgpack.packb(fields), is_long, os.open("/dev/null", os.O_RDONLY))
+    send_packet(one._socket, data, descriptors)
+    close_all(descriptors)
+    one.send(Accept())
+    assert read(other) == [(Accept(), [])]
+    assert heard(one) == [Refused(fields[1])]
+    assert open_descriptors() == before
+
+
+@READERS
+@LENGTHS
+def test_a_connection_with_one_field_more_comes(pair: Pair, is_long: bool, read: Callable[[Channel], Any]) -> None:
+    """With its descriptor; a later version has added something."""
+    one, other = pair
+    before = open_descriptors()
+    packed = msgpack.packb([10, *GIVE, {"added": "later"}])
+    data, descriptors = of_another_version(packed, is_long, os.open("/dev/null", os.O_RDONLY))
+    send_packet(one._socket, data, descriptors)
+    close_all(descriptors)
+    ((message, received),) = read(other)
+    stub = GIVE._replace(input=b"", output=b"")
+    assert message == (Unopened(stub) if is_long and read is Channel.receive_unopened else GIVE)
+    assert os.fstat(received[0]).st_rdev == os.stat("/dev/null").st_rdev
+    close_all(received)
+    assert heard(one) == []
+    assert open_descriptors() == before
+
+
+# the message around the bytes takes some 30 more
 @pytest.mark.parametrize("size", [LARGEST_PACKET - 100, LARGEST_PACKET - 20, LARGEST_PACKET, 200_000, 5_000_000])
 def test_a_message_may_be_of_any_size(pair: Pair, size: int) -> None:
     """What no packet could hold travels in a memory file, behind the message's own descriptors; none is left."""
