@@ -107,7 +107,6 @@ def _make_supervisor(
         logs=logs,
         workers=[],
         started_at=operating_system.monotonic(),
-        is_heir=inheritance is not None,
         own_code=own_code,
     )
     entry = partial(_be_worker, command.folder)

@@ -18,7 +18,7 @@ from rpccluster.master.children.deaths import Restarts
 from rpccluster.master.children.policy import Situation
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.totals import Totals
-from rpccluster.master.phases import Phase
+from rpccluster.master.phases import Event, Phase, next_phase
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.own_code import OwnCode
 from rpccluster.version import __version__
@@ -52,7 +52,6 @@ class Cluster:
     staged: Staged | None = None
     is_rolling: bool = False
     reloaded_at: float = 0.0
-    is_heir: bool = False  # started by an old master, for an upgrade
     has_old_master: bool = False  # which lives, and may have more connections to give
     failure: str = ""  # why a worker of the start, or lately any, could not boot
     failed_at: float = 0.0
@@ -73,10 +72,11 @@ class Cluster:
         """The master's process title; the contract fixes its form."""
         return f"rpccluster: master [{self.options.proc_name}]"
 
-    @property
-    def is_stopping(self) -> bool:
-        """Whether no worker will be started any more."""
-        return self.phase in (Phase.LEAVING, Phase.STOPPING, Phase.QUITTING)
+    def note(self, event: Event) -> bool:
+        """Change the phase as its table says: whether it has changed. Raises `IllegalTransition`."""
+        before = self.phase
+        self.phase = next_phase(before, event)
+        return self.phase is not before
 
     def ready(self) -> list[WorkerHandle]:
         """The workers that serve."""
@@ -95,7 +95,6 @@ class Cluster:
             reloaded_at=self.reloaded_at,
             spawn_at=self.spawn_at,
             start_at=self.restarts.start_at(),
-            is_all_or_nothing=self.is_heir,
             has_failed=bool(self.failure),
             in_transit=self.broker.in_transit if self.broker else 0,
             awaits_connections=self.has_old_master or bool(self.broker and self.broker.is_moving),

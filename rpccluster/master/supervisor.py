@@ -31,7 +31,7 @@ from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.rpc import WorkerNews
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
-from rpccluster.master.phases import Phase
+from rpccluster.master.phases import Event
 from rpccluster.master.resources.daemonize import StartReport
 from rpccluster.master.resources.listeners import Listener, apply_options
 from rpccluster.master.resources.ownership import Holdings
@@ -177,7 +177,7 @@ class Supervisor:
         attempt("obey a signal", self._commands.obey_kept)
         now = self._now()
         self._succession.check_deadline(now)
-        may_move = not self._cluster.situation().is_ending
+        may_move = self._cluster.phase.allows.connections_move
         attempt("move connections", lambda: self._broker.turn(now, may_move=may_move))
         attempt("look at the workers", self._watch.turn, now)
 
@@ -201,8 +201,8 @@ class Supervisor:
     # -- performing
 
     def _note_started(self, action: policy.Started) -> None:
+        self._cluster.note(Event.BOOTED)
         if self._heir is not None:
-            self._cluster.phase = Phase.STANDBY
             self._heir.say_serving()
         else:
             self._go_live()
@@ -213,7 +213,7 @@ class Supervisor:
         self._tell(f"no worker could boot: {cluster.failure or 'none could be started'}")
 
     def _finish(self, action: policy.Finish) -> None:
-        is_awaited = self._cluster.phase is Phase.LEAVING and self._heir is not None and self._heir.has_old_master
+        is_awaited = self._cluster.phase.allows.hands_over and self._cluster.has_old_master
         self._tell_counts()
         if self._exit_code is None and self._succession.has_told_all and not is_awaited:
             self._exit_code = 0
@@ -227,7 +227,6 @@ class Supervisor:
     # -- taking over and leaving
 
     def _go_live(self) -> None:
-        self._cluster.phase = Phase.RUNNING
         if self._cluster.options.daemonize:
             self._guard.attempt("lead stdout and stderr to the log", self._cluster.logs.hold_output)
         self._report.send(0)
@@ -235,6 +234,7 @@ class Supervisor:
 
     def _take_over(self) -> None:
         """The old master has said `Go`: everything is ours."""
+        self._cluster.note(Event.RELEASED)
         self._holdings.take_over(self._system.getpid(), self._operations.methods())
         apply_options(self._cluster.listeners, self._cluster.options)
         for worker in self._cluster.ready():
@@ -251,7 +251,7 @@ class Supervisor:
         self._guard.attempt("give the connections to the new master", self._broker.give_all_to, heir, self._now())
         self._tell_counts()
         logger.info("The new master (pid: %d) has taken over", self._succession.heir)
-        self._cluster.phase = Phase.LEAVING
+        self._cluster.note(Event.TAKEN_OVER)
         self._commands.pass_on_what_was_asked()
         self._holdings.leave()
 
@@ -263,12 +263,12 @@ class Supervisor:
     def _lose_heir(self) -> None:
         """The new master has ended before us: there is nobody left to give to."""
         self._broker.lose_heir()
-        if self._cluster.phase is Phase.LEAVING:
+        if self._cluster.note(Event.ABANDONED):
             logger.error("The new master has ended: finishing what runs")
-            self._cluster.phase = Phase.STOPPING
 
     def _make_heir(self, inheritance: Inheritance) -> Heir:
         self._cluster.has_old_master = True
+        self._cluster.note(Event.INHERITED)
         return Heir(
             self._loop,
             inheritance.channel,
@@ -291,7 +291,7 @@ class Supervisor:
 
     def _tell_counts(self) -> None:
         """To the new master, if there is one: what has been counted here since it was told last."""
-        if self._cluster.phase is Phase.LEAVING or self._succession.stage is Stage.DONE:
+        if self._succession.stage is Stage.DONE:
             counts = self._cluster.totals.untold(worker.row for worker in self._cluster.workers)
             if any(counts.values()):
                 self._succession.tell(Counted(counts))

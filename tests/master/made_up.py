@@ -6,13 +6,16 @@ import itertools
 from array import array
 from typing import Any
 
-from rpccluster.config import Options
+from rpccluster.config import Options, Sources
+from rpccluster.config.configuration import Configuration
 from rpccluster.ipc.scoreboard import ROW_CELLS, Row
+from rpccluster.log import LogFiles
 from rpccluster.master.children.child import WorkerHandle, WorkerState
 from rpccluster.master.children.policy import Situation
+from rpccluster.master.cluster import Cluster
 from rpccluster.master.phases import Phase
 
-__all__ = ["booting", "ready", "retiring", "situation"]
+__all__ = ["booting", "cluster", "configuration", "ready", "retiring", "situation"]
 
 _pids = itertools.count(1000)
 
@@ -50,6 +53,17 @@ def retiring(slot: int = 0, generation: int = 1, **values: Any) -> WorkerHandle:
     """A worker that was told to retire and may take a thousand seconds."""
     values = {"state": WorkerState.RETIRING, "ready_at": 0.0, "kill_at": 1000.0, **values}
     return booting(slot, generation, **values)
+
+
+def configuration(**options: Any) -> Configuration:
+    """These options, of a service that nobody imports."""
+    return Configuration(Options(service="a:b", **options), {}, Sources())
+
+
+def cluster(*workers: WorkerHandle, **values: Any) -> Cluster:
+    """A running cluster of these workers, as many as are wanted unless said otherwise."""
+    values = {"generation": 1, "number_workers": len(workers), "phase": Phase.RUNNING, "listeners": [], **values}
+    return Cluster(configuration(), logs=LogFiles("", ""), workers=list(workers), started_at=1.0, **values)
 
 
 def situation(*workers: WorkerHandle, **values: Any) -> Situation:

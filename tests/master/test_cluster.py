@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import Any
 
 import pytest
 
 from rpccluster.address import parse_address
-from rpccluster.config import Options, Sources
-from rpccluster.config.configuration import Configuration
+from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import LogFiles
 from rpccluster.master.children.deaths import End
-from rpccluster.master.cluster import Cluster, Staged
-from rpccluster.master.phases import Phase
+from rpccluster.master.cluster import Staged
+from rpccluster.master.phases import Event, Phase
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.system import Exit
 from rpccluster.version import __version__
 
-from .made_up import booting, ready, retiring
-
-
-def configuration(**options: Any) -> Configuration:
-    return Configuration(Options(service="a:b", **options), {}, Sources())
-
-
-def cluster(*workers: Any, **values: Any) -> Cluster:
-    values = {"generation": 1, "number_workers": len(workers), "phase": Phase.RUNNING, "listeners": [], **values}
-    return Cluster(configuration(), logs=LogFiles("", ""), workers=list(workers), started_at=1.0, **values)
+from .made_up import booting, cluster, configuration, ready, retiring
 
 
 def test_status_has_the_contracts_form() -> None:
@@ -102,10 +91,19 @@ def test_status_shows_workers_by_slot_the_older_first() -> None:
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_every_phase_is_shown(phase: Phase) -> None:
-    """As its value; the stopping ones start nothing."""
-    made = cluster(phase=phase)
-    assert made.status(1, 2.0)["master"]["state"] == phase.value
-    assert made.is_stopping == (phase in (Phase.LEAVING, Phase.STOPPING, Phase.QUITTING))
+    """As its value."""
+    assert cluster(phase=phase).status(1, 2.0)["master"]["state"] == phase.value
+
+
+def test_an_event_that_cannot_happen_leaves_the_phase_as_it_was() -> None:
+    """What can changes it, and says whether it has."""
+    made = cluster()
+    with pytest.raises(IllegalTransition):
+        made.note(Event.BOOTED)
+    assert made.phase is Phase.RUNNING
+    assert not made.note(Event.WANTED)
+    assert made.note(Event.DRAIN)
+    assert made.phase is Phase.DRAINED
 
 
 def test_settled_means_that_nobody_comes_or_goes() -> None:
@@ -130,12 +128,12 @@ def test_the_policy_sees_what_the_cluster_knows() -> None:
     staged = Staged(configuration(), 5, [], LogFiles("", ""))
     workers = [ready(0)]
     made = cluster(*workers, generation=4, number_workers=7, staged=staged, is_rolling=True, reloaded_at=3.0)
-    made.spawn_at, made.failure, made.is_heir = 9.0, "why", True
+    made.spawn_at, made.failure = 9.0, "why"
     made.restarts.note_end(3, End(Exit(1, 0, None), 40.0, None, 40.5))
     seen = made.situation()
     assert (seen.phase, seen.workers, seen.number_workers) == (Phase.RUNNING, workers, 7)
     assert (seen.generation, seen.staged_generation) == (4, 5)
     assert (seen.is_rolling, seen.reloaded_at, seen.spawn_at, seen.start_at) == (True, 3.0, 9.0, {3: 41.0})
-    assert (seen.has_failed, seen.is_all_or_nothing) == (True, True)
+    assert seen.has_failed
     assert seen.workers is not made.workers
     assert cluster().situation().staged_generation is None

@@ -13,7 +13,7 @@ from rpccluster.ipc.messages import Asked
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.phases import Phase
 
-from .made_up import booting, ready
+from .made_up import booting, cluster, ready
 
 
 class Rig:
@@ -23,9 +23,8 @@ class Rig:
         self.told: list[Asked] = []
         self.succession: Any = SimpleNamespace(is_under_way=False, heir=9, tell=self.told.append)
         self.succession.give_up = lambda reason: None
-        self.cluster: Any = SimpleNamespace(phase=Phase.RUNNING, number_workers=2, workers=[], broker=None, staged=None)
+        self.cluster: Any = cluster(number_workers=2)
         self.cluster.logs = SimpleNamespace(reopen=list)
-        self.cluster.is_heir = self.cluster.is_stopping = False
         self.overtaken: list[str] = []
         reloading: Any = SimpleNamespace(give_up=self.overtaken.append)
         reserve: Any = SimpleNamespace(lent=contextlib.nullcontext)

@@ -25,7 +25,6 @@ class MadeUpMaster:
             generation=1,
             failed_at=0.0,
             failure="",
-            is_stopping=False,
             phase=Phase.RUNNING,
             workers=["a worker"],
             broker=SimpleNamespace(is_uneven=True),

@@ -59,7 +59,7 @@ def test_a_start_without_any_worker_ends() -> None:
 
 def test_an_upgrade_is_all_or_nothing() -> None:
     """One worker of the new master that cannot boot ends it: the old one goes on."""
-    values: dict[str, Any] = {"phase": Phase.STARTING, "number_workers": 2, "is_all_or_nothing": True}
+    values: dict[str, Any] = {"phase": Phase.JOINING, "number_workers": 2}
     assert decided(ready(0), has_failed=True, **values) == [Halt()]
     assert decided(ready(0), ready(1), **values) == [Started()]
 

@@ -12,7 +12,7 @@ from rpccluster.log import logger, set_up_logging
 from rpccluster.master.children.child import WorkerHandle
 from rpccluster.master.children.deaths import Restarts
 from rpccluster.master.cluster import Cluster, Staged
-from rpccluster.master.phases import Phase
+from rpccluster.master.phases import Event
 from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
 from rpccluster.master.resources.logs import are_alike, open_logs
 from rpccluster.privileges import identity_of
@@ -43,7 +43,7 @@ class Reloading:
             return
         cluster.staged = staged
         cluster.restarts = Restarts()  # whatever made workers die may be mended now
-        if cluster.phase is Phase.DRAINED or not cluster.ready():
+        if not cluster.phase.allows.wants_children or not cluster.ready():
             self.commit(now)  # nobody serves: there is nothing to protect
 
     def _read(self) -> Staged:
@@ -88,8 +88,7 @@ class Reloading:
         set_title(cluster.title)
         cluster.number_workers = cluster.options.number_workers
         cluster.is_rolling, cluster.reloaded_at, cluster.staged = True, now, None
-        if cluster.phase is Phase.DRAINED:
-            cluster.phase = Phase.RUNNING
+        cluster.note(Event.WANTED)
         logger.info("Reloaded the configuration (generation %d)", cluster.generation)
 
     def _hold_output(self) -> None:

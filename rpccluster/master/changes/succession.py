@@ -232,11 +232,6 @@ class Heir:
         self._has_gone = False
         loop.watch(channel, self._hear)
 
-    @property
-    def has_old_master(self) -> bool:
-        """Whether the old master lives, and may have more to give."""
-        return not self._channel.is_closed
-
     def say_serving(self) -> None:
         """Our workers are ready. An old master of protocol 1 would not understand that one is named."""
         self._channel.send(Serving(os.getpid(), min(PROTOCOL, self._protocol)))

@@ -55,9 +55,9 @@ class WorkerActions:
         worker, now, graceful = action.worker, self._system.monotonic(), self._cluster.options.graceful_timeout
         logger.info("Retiring worker (pid: %d): %s", worker.pid, action.reason)
         worker.note_retirement(action.reason, now, now + graceful + KILL_SLACK_SECONDS)
-        situation = self._cluster.situation()
-        worker.stays = situation.is_ending and situation.awaits_connections
-        self._roster.say(worker, RetireOrder(graceful, situation.is_ending, worker.stays))
+        is_ending = not self._cluster.phase.allows.connections_move
+        worker.stays = is_ending and self._cluster.situation().awaits_connections
+        self._roster.say(worker, RetireOrder(graceful, is_ending, worker.stays))
 
     def _dismiss(self, action: policy.Dismiss) -> None:
         worker, now = action.worker, self._system.monotonic()

@@ -12,7 +12,7 @@ from typing import NamedTuple, Union
 
 from rpccluster.config.sections.cluster import Options
 from rpccluster.master.children.child import HUNG, Overdue, WorkerHandle, WorkerState
-from rpccluster.master.phases import Phase
+from rpccluster.master.phases import Permissions, Phase
 
 __all__ = [
     "Action",
@@ -94,15 +94,14 @@ class Situation:
     reloaded_at: float = 0.0
     spawn_at: float = 0.0  # the system had no room for one more process until then
     start_at: Mapping[int, float] = field(default_factory=dict)  # slots whose restarts back off until then
-    is_all_or_nothing: bool = False  # an upgrade's new master: one failed boot ends it
     has_failed: bool = False  # a worker of the start could not boot
-    in_transit: int = 0  # connections that the heir of an upgrade has not acknowledged
+    in_transit: int = 0  # connections that the new master of an upgrade has not acknowledged
     awaits_connections: bool = False  # some may still come to workers: from others, or from an old master
 
     @property
-    def is_ending(self) -> bool:
-        """Whether connections end, too: nobody is to take them over."""
-        return self.phase in (Phase.DRAINED, Phase.STOPPING, Phase.QUITTING)
+    def allows(self) -> Permissions:
+        """What the master may do in its phase."""
+        return self.phase.allows
 
     def may_start(self, slot: int, now: float) -> bool:
         """Whether the slot's restarts do not back off."""
@@ -111,7 +110,19 @@ class Situation:
 
 def decide(situation: Situation, now: float) -> list[Action]:
     """What to do now. Pure."""
-    return [*_kill_overdue(situation, now), *_dismiss(situation), *_BY_PHASE[situation.phase](situation, now)]
+    return [*_kill_overdue(situation, now), *_dismiss(situation), *_as_allowed(situation, now)]
+
+
+def _as_allowed(situation: Situation, now: float) -> Iterator[Action]:
+    allows = situation.allows
+    if allows.is_starting:
+        yield from _start(situation)
+    if allows.starts_children:
+        yield from _run(situation, now)
+    if not allows.wants_children:
+        yield from _kill_all(situation) if allows.kills_children else _retire_all(situation)
+    if allows.ends_when_empty and not situation.workers and not (allows.hands_over and situation.in_transit):
+        yield Finish()
 
 
 def _kill_overdue(situation: Situation, now: float) -> Iterator[Action]:
@@ -133,11 +144,14 @@ def _dismiss(situation: Situation) -> Iterator[Action]:
         yield from (Dismiss(worker) for worker in situation.workers if worker.stays and not worker.is_killed)
 
 
-def _start(situation: Situation, now: float) -> Iterator[Action]:
+def _start(situation: Situation) -> Iterator[Action]:
     if any(worker.state is WorkerState.BOOTING for worker in situation.workers):
         return
-    serves = any(worker.is_ready for worker in situation.workers)
-    yield Halt() if not serves or (situation.has_failed and situation.is_all_or_nothing) else Started()
+    allows, serves = situation.allows, any(worker.is_ready for worker in situation.workers)
+    if not serves or (allows.needs_all_children and situation.has_failed):
+        yield Halt()
+    elif allows.awaits_first_boots:
+        yield Started()
 
 
 def _run(situation: Situation, now: float) -> Iterator[Action]:
@@ -216,7 +230,7 @@ def _overdue(situation: Situation, worker: WorkerHandle, now: float) -> Overdue 
     return min(reasons, default=None)
 
 
-def _drain(situation: Situation, now: float) -> Iterator[Action]:
+def _retire_all(situation: Situation) -> Iterator[Action]:
     for worker in situation.workers:
         if worker.is_ready or _must_hurry(situation, worker):
             yield Retire(worker, situation.phase.value)
@@ -228,34 +242,10 @@ def _must_hurry(situation: Situation, worker: WorkerHandle) -> bool:
     """Whether it retires for a reason of its own, but has yet to hear that connections end, too."""
     reason = situation.phase.value
     is_retiring = worker.state is WorkerState.RETIRING and not worker.is_killed
-    return situation.is_ending and is_retiring and worker.retire_reason != reason
+    return not situation.allows.connections_move and is_retiring and worker.retire_reason != reason
 
 
-def _leave(situation: Situation, now: float) -> Iterator[Action]:
-    yield from _drain(situation, now)
-    if not situation.workers and not (situation.phase is Phase.LEAVING and situation.in_transit):
-        yield Finish()
-
-
-def _quit(situation: Situation, now: float) -> Iterator[Action]:
+def _kill_all(situation: Situation) -> Iterator[Action]:
     for worker in situation.workers:
         if not worker.is_killed:
             yield Kill(worker, "quick stop")
-    if not situation.workers:
-        yield Finish()
-
-
-def _stand_by(situation: Situation, now: float) -> Iterator[Action]:
-    if situation.has_failed:  # a worker died before we took over: nobody needs us
-        yield Halt()
-
-
-_BY_PHASE = {
-    Phase.STARTING: _start,
-    Phase.STANDBY: _stand_by,
-    Phase.RUNNING: _run,
-    Phase.DRAINED: _drain,
-    Phase.LEAVING: _leave,
-    Phase.STOPPING: _leave,
-    Phase.QUITTING: _quit,
-}

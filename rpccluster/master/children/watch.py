@@ -35,11 +35,11 @@ class Watch:
 
     def _look(self, watched: float, now: float) -> None:
         """``watched`` seconds have passed under our eyes since the last look."""
-        cluster, is_ending = self._cluster, self._cluster.situation().is_ending
+        cluster, may_move = self._cluster, self._cluster.phase.allows.connections_move
         for worker in cluster.workers:
             worker.watch(watched, now, cluster.options.max_memory)
             self._look_at_memory(worker, now)
-            if not is_ending:
+            if may_move:
                 worker.serve_on(now + cluster.options.graceful_timeout + KILL_SLACK_SECONDS)
             if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
                 cluster.restarts.note_survivor(worker.slot, worker.booted_at)

@@ -19,7 +19,7 @@ from rpccluster.master.changes.succession import Succession
 from rpccluster.master.children.child import WorkerHandle
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
-from rpccluster.master.phases import Phase
+from rpccluster.master.phases import Event
 from rpccluster.system import System
 
 __all__ = ["Commands"]
@@ -61,7 +61,7 @@ class Commands:
         command, name = self._SIGNALS.get(signum), signal.Signals(signum).name[3:].lower()
         if command is None or (signum == signal.SIGWINCH and self._system.has_terminal()):  # whose size has changed
             return
-        is_leaving, reason = self._cluster.phase is Phase.LEAVING, self._must_wait(signum)
+        is_leaving, reason = self._cluster.phase.allows.hands_over, self._must_wait(signum)
         if reason:
             logger.info("Keeping signal: %s, until %s is done", name, reason)
             self._kept = signum
@@ -78,7 +78,7 @@ class Commands:
         """What a signal that begins something has to wait for; empty if for nothing. A reload overtakes another."""
         if signum not in (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH):
             return ""
-        if self._cluster.phase in (Phase.STARTING, Phase.STANDBY):
+        if self._cluster.phase.allows.is_starting:
             return "the start"
         if signum == signal.SIGWINCH:
             return ""
@@ -116,20 +116,19 @@ class Commands:
 
     def stop(self, *, is_quick: bool = False) -> None:
         """Stop the cluster: gracefully within ``graceful_timeout``, or at once."""
-        cluster = self._cluster
-        if cluster.phase is Phase.QUITTING or (cluster.is_stopping and not is_quick):
+        if not self._cluster.note(Event.QUIT if is_quick else Event.STOP):
             return
         self.succession.give_up("this master stops")
         self.reloading.give_up("overtaken: the cluster stops")
-        is_guest = cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)
-        cluster.phase = Phase.QUITTING if is_quick or is_guest else Phase.STOPPING
         self._on_stop()
 
     def reload(self) -> None:
         """Read the configuration again and replace the workers one by one."""
         cluster, reloading = self._cluster, self.reloading
-        if cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or self.succession.is_under_way:
-            reloading.refuse(f"the cluster is {'upgrading' if cluster.phase is Phase.RUNNING else cluster.phase.value}")
+        if not cluster.phase.allows.may_change or self.succession.is_under_way:
+            reloading.refuse(
+                f"the cluster is {'upgrading' if cluster.phase.allows.may_change else cluster.phase.value}"
+            )
             return
         candidate = cluster.staged.candidate if cluster.staged else None
         with self._reserve.lent():
@@ -140,20 +139,19 @@ class Commands:
 
     def scale(self, number_workers: int) -> None:
         """Want so many workers from now on."""
-        if self._cluster.phase is Phase.DRAINED:
-            self._cluster.phase = Phase.RUNNING
+        self._cluster.note(Event.WANTED)
         self._cluster.number_workers = number_workers
         if self.succession.is_under_way:
             self._asked.append(Asked("scale", number_workers))
 
     def add_worker(self) -> None:
         """One worker more; after a drain, the first one."""
-        is_drained = self._cluster.phase is Phase.DRAINED
-        self.scale(1 if is_drained else min(self._cluster.number_workers + 1, MOST_WORKERS))
+        present = self._cluster.number_workers if self._cluster.phase.allows.wants_children else 0
+        self.scale(min(present + 1, MOST_WORKERS))
 
     def remove_worker(self) -> None:
         """One worker fewer, never below one."""
-        if self._cluster.phase is not Phase.DRAINED:
+        if self._cluster.phase.allows.wants_children:
             self.scale(max(1, self._cluster.number_workers - 1))
 
     def rebalance(self) -> None:
@@ -163,9 +161,8 @@ class Commands:
 
     def drain(self) -> None:
         """Retire all workers and keep the master; callers wait in the backlog until workers are wanted again."""
-        if self._cluster.phase is Phase.RUNNING:
+        if self._cluster.note(Event.DRAIN):
             self.reloading.give_up("overtaken: the cluster is drained")
-            self._cluster.phase = Phase.DRAINED
 
     def reopen_logs(self) -> None:
         """Open the log files anew, here and in the workers; a reload's first one may have others than the rest."""
@@ -191,7 +188,7 @@ class Commands:
         refused = ""
         if self._system.getpid() == 1:
             refused = "a master that is pid 1 would take its whole container with it"
-        elif cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or cluster.staged is not None:
+        elif not cluster.phase.allows.may_change or cluster.staged is not None:
             refused = f"the cluster is {'reloading' if cluster.staged else cluster.phase.value}"
         if not self.succession.is_under_way:
             self._asked.clear()

@@ -14,7 +14,6 @@ from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.server import Answer, Method
-from rpccluster.master.phases import Phase
 from rpccluster.system import System
 
 __all__ = ["Operations", "Outcome"]
@@ -97,9 +96,9 @@ class Operations:
         self._commands.scale(wanted)
 
         def check() -> Outcome | None:
-            if cluster.phase is Phase.LEAVING:
+            if cluster.phase.allows.hands_over:
                 return Outcome("RuntimeError: passed on to a new master, which has taken over")
-            if cluster.number_workers != wanted or cluster.is_stopping:
+            if cluster.number_workers != wanted or cluster.phase.allows.ends_when_empty:
                 return Outcome(f"RuntimeError: overtaken: {cluster.number_workers} workers are wanted now")
             if cluster.failed_at > began:
                 return Outcome(f"RuntimeError: a worker could not boot: {cluster.failure}")

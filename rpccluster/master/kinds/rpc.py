@@ -15,7 +15,6 @@ from rpccluster.master.children.deaths import End
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.handover.broker import Broker
-from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
 
 __all__ = ["WorkerNews"]
@@ -51,7 +50,7 @@ class WorkerNews:
         logger.info("Worker ready (pid: %d, slot: %d)", worker.pid, worker.slot)
         if cluster.staged is not None and cluster.staged.candidate is worker:
             self._reloading.commit(self._now())
-        if not (cluster.is_heir and cluster.phase in (Phase.STARTING, Phase.STANDBY)):
+        if cluster.phase.allows.children_accept:
             self._roster.say(worker, Accept())
         if cluster.options.rebalance:
             self._broker.even_out()
@@ -61,14 +60,14 @@ class WorkerNews:
         cluster = self._cluster
         cluster.totals.note_end(worker.row)
         self._broker.note_gone(worker)
-        if worker.is_expected_to_end or cluster.is_stopping:
+        if worker.is_expected_to_end or cluster.phase.allows.ends_when_empty:
             logger.info("Worker exiting (pid: %d)", worker.pid)
             return
         reason = _reason(worker, exit_)
         what = "could not boot" if worker.ready_at is None else "died"
         logger.error("Worker (pid: %d) %s: %s", worker.pid, what, reason)
         self._note_pause(worker, End(exit_, worker.booted_at, worker.ready_at, self._now()))
-        if worker.ready_at is None or cluster.phase is Phase.STANDBY:
+        if worker.ready_at is None or cluster.phase.allows.needs_all_children:
             cluster.failure, cluster.failed_at = reason, self._now()
             cluster.is_service_at_fault = worker.boot_failure is not None and worker.boot_failure.stage == "service"
             self._reloading.note_failed_boot(worker, reason)

@@ -15,7 +15,6 @@ from rpccluster.config.sections.cluster import Options
 from rpccluster.errors import StartError
 from rpccluster.log import logger
 from rpccluster.master.cluster import Cluster
-from rpccluster.master.phases import Phase
 from rpccluster.master.resources.listeners import Listener, bind_again
 from rpccluster.master.resources.ownership import Holdings
 from rpccluster.privileges import identity_of
@@ -53,7 +52,7 @@ class Upkeep:
 
     def look(self) -> None:
         """See that everything is there, and make anew what is not."""
-        if self._cluster.phase not in (Phase.RUNNING, Phase.DRAINED) or self._is_changing():
+        if not self._cluster.phase.allows.may_change or self._is_changing():
             return
         options = self._cluster.options
         for listener in self._cluster.listeners:
