@@ -18,7 +18,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Exit",
     "System",
     "allowed_cpus",
+    "close_all_but",
     "die_with_parent",
     "forget_what_is_ours",
     "give_back_freed_memory",
@@ -220,6 +221,23 @@ def forget_what_is_ours() -> None:
     """Drop what the environment says to this program alone: a service and what it runs would take it for theirs."""
     for name in _OURS:
         os.environ.pop(name, None)
+
+
+def close_all_but(kept: Container[int]) -> None:
+    """Close every descriptor that an exec would close, but for ``kept``: what was inherited by an exec stays."""
+    for descriptor in _open_descriptors():
+        if descriptor not in kept:
+            with contextlib.suppress(OSError):
+                if not os.get_inheritable(descriptor):
+                    os.close(descriptor)
+
+
+def _open_descriptors() -> Iterable[int]:
+    """At least those that are open. Source: proc(5), fd."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def make_room_for(connections: int) -> int:

@@ -1,6 +1,6 @@
-"""Putting a master together from a configuration. The one place where master and worker meet.
+"""Putting a master together from a configuration. Runs in the process that becomes the master.
 
-Runs in the process that becomes the master, and in its forked workers up to the worker's entry.
+Names no kind of child: the master is handed what makes a child of a forked process (`rpccluster.assembly.entries`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import os
 from functools import partial
 
 from rpccluster import system
-from rpccluster.child.assignment import Assignment
+from rpccluster.assembly.entries import load as load_kind
+from rpccluster.child.life import live
 from rpccluster.config import Configuration, Machine, Options, Sources, load
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
-from rpccluster.launch import enter, interpreter
+from rpccluster.launch import interpreter
 from rpccluster.log import LogFiles, logger, say, set_up_logging
 from rpccluster.master.changes.inherited import CommandLine, Inheritance
 from rpccluster.master.cluster import Cluster
@@ -109,20 +110,8 @@ def _make_supervisor(
         started_at=operating_system.monotonic(),
         own_code=own_code,
     )
-    entry = partial(_be_worker, command.folder)
+    entry = partial(live, load=partial(load_kind, command.folder))
     return Supervisor(operating_system, cluster, entry, command, report, signals, pidfile, control, inheritance)
-
-
-def _be_worker(start_folder: str, assignment: Assignment) -> int:
-    """In a forked child: gevent is imported here, never in the master.
-
-    The name of the start folder may lead to another release by now, or nowhere.
-    """
-    with contextlib.suppress(OSError):
-        enter(start_folder)
-    from rpccluster.worker.main import run
-
-    return run(assignment)
 
 
 def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | None:

@@ -1,7 +1,8 @@
-"""The scoreboard: shared memory with a row of counters for each worker, made before the fork.
+"""The scoreboard: shared memory with a row of cells for each child of the master, made before the fork.
 
-A row has one writer, its worker (the master clears it before and after). Cells are aligned 64-bit words
-written by plain stores: readers see whole values, maybe a moment old. Any process of one cluster.
+A row has one writer, its child (the master clears it before and after). Its first cells mean the same for every kind,
+the others are the kind's own. Cells are aligned 64-bit words written by plain stores: readers see whole values, maybe
+a moment old. Any process of one cluster.
 """
 
 from __future__ import annotations
@@ -11,7 +12,18 @@ import mmap
 
 from rpccluster.system import make_private
 
-__all__ = ["HEADER_CELLS", "LIMITS", "ROW_CELLS", "Cell", "Row", "RowState", "Scoreboard", "is_full"]
+__all__ = [
+    "FIRST_OWN_CELL",
+    "HEADER_CELLS",
+    "LIMITS",
+    "ROW_CELLS",
+    "Cell",
+    "CommonCell",
+    "Row",
+    "RowState",
+    "Scoreboard",
+    "is_full",
+]
 
 ROW_CELLS = 32  # 256 bytes: rows of two writers never share a cache line
 HEADER_CELLS = 32
@@ -22,7 +34,7 @@ ACCEPT_COUNTER = 1
 
 
 class RowState(enum.IntEnum):
-    """What a worker is, for its siblings who share the listeners with it."""
+    """What a child is, for its siblings who may share listeners with it."""
 
     FREE = 0
     BOOTING = 1
@@ -30,38 +42,47 @@ class RowState(enum.IntEnum):
     NOT_ACCEPTING = 3
 
 
-class Cell(enum.IntEnum):
-    """The cells of a row. Times are monotonic nanoseconds."""
+class CommonCell(enum.IntEnum):
+    """The first cells of each row, of whatever kind the child is. Times are monotonic nanoseconds."""
 
     STATE = 0
     HEARTBEAT = 1
-    CONNECTIONS = 2
-    ACTIVE_CALLS = 3
-    CALLS = 4
-    ERRORS = 5
-    RSS_BYTES = 6
-    RUNNING_METHOD = 7  # its number + 1; 0 = none
-    HUNG_IN = 8  # likewise, written by the worker when the master asks it where it hangs
-    ACCEPTED = 9
-    ACCEPT_WAKEUPS = 10
-    ADOPTED = 11
-    HANDED_OVER = 12
-    DROPPED_REPLIES = 13
-    CONNECTION_LIMIT = 14
+    RSS_BYTES = 2
+    RUNNING = 3  # what it works on, by a number that its kind gives a meaning; 0 = nothing
+    HUNG_IN = 4  # likewise, written by the child when the master asks it where it hangs
+    DEADLINE = 5  # when it should be through with that; 0 = never
+
+
+FIRST_OWN_CELL = 8  # those before it are common, and some are left for what will be
+
+
+class Cell(enum.IntEnum):
+    """The cells of an RPC worker's own, behind the common ones; ``RUNNING`` is its method's number + 1."""
+
+    CONNECTIONS = FIRST_OWN_CELL
+    ACTIVE_CALLS = 9
+    CALLS = 10
+    ERRORS = 11
+    ACCEPTED = 12
+    ACCEPT_WAKEUPS = 13
+    ADOPTED = 14
+    HANDED_OVER = 15
+    DROPPED_REPLIES = 16
+    CONNECTION_LIMIT = 17
     # How often each limit has been reached:
-    NOT_MESSAGEPACK_RPC = 15
-    MAX_MESSAGE_SIZE = 16
-    MAX_DEPTH = 17
-    MAX_PENDING_CALLS = 18
-    MAX_GREENLETS = 19
-    WORKER_CONNECTIONS = 20
-    DESCRIPTORS = 21
-    UNREAD_REPLIES = 22
-    IDLE_TIMEOUT = 23
-    MESSAGE_TIMEOUT = 24
-    WRITE_TIMEOUT = 25
-    CALL_TIMEOUT = 26
-    GREENLETS_TAKEN_AT = 27  # since when calls have all max_greenlets, and none has ended; 0 = they have not
+    NOT_MESSAGEPACK_RPC = 18
+    MAX_MESSAGE_SIZE = 19
+    MAX_DEPTH = 20
+    MAX_PENDING_CALLS = 21
+    MAX_GREENLETS = 22
+    WORKER_CONNECTIONS = 23
+    DESCRIPTORS = 24
+    UNREAD_REPLIES = 25
+    IDLE_TIMEOUT = 26
+    MESSAGE_TIMEOUT = 27
+    WRITE_TIMEOUT = 28
+    CALL_TIMEOUT = 29
+    GREENLETS_TAKEN_AT = 30  # since when calls have all max_greenlets, and none has ended; 0 = they have not
 
 
 #: What `status` calls them: where there is one, the option's name.
@@ -76,7 +97,7 @@ def is_full(greenlets_taken_at: int, now_ns: int) -> bool:
 
 
 class Row:
-    """One worker's cells: ``row.cells[Cell.CALLS]``; hot code keeps ``cells`` and plain integers."""
+    """One child's cells: ``row[CommonCell.STATE]``; hot code keeps ``cells`` and plain integers."""
 
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells
@@ -86,10 +107,10 @@ class Row:
         for cell in range(ROW_CELLS):
             self.cells[cell] = 0
 
-    def __getitem__(self, cell: Cell) -> int:
+    def __getitem__(self, cell: enum.IntEnum) -> int:
         return int(self.cells[cell])
 
-    def __setitem__(self, cell: Cell, value: int) -> None:
+    def __setitem__(self, cell: enum.IntEnum, value: int) -> None:
         self.cells[cell] = value
 
 
@@ -105,7 +126,7 @@ class Scoreboard:
 
     @property
     def rows_in_use(self) -> int:
-        """No row at or above this number has a worker."""
+        """No row at or above this number has a child."""
         return int(self.cells[ROWS_IN_USE])
 
     @property
@@ -136,7 +157,7 @@ class Scoreboard:
         return number
 
     def free_row(self, number: int) -> None:
-        """Give a row back when its worker is gone."""
+        """Give a row back when its child is gone."""
         self._taken.discard(number)
         self.row(number).clear()
         self.cells[ROWS_IN_USE] = max(self._taken, default=-1) + 1

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rpccluster.child.assignment import Assignment
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.cluster import Options
-from rpccluster.ipc.scoreboard import LIMITS, Cell
+from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell
 from rpccluster.log import LogFiles
 from rpccluster.master.children.child import WorkerHandle, WorkerState
 from rpccluster.master.children.deaths import Restarts
@@ -115,19 +114,6 @@ class Cluster:
             return {}
         return {"in_transit": self.broker.in_transit, **asdict(self.broker.figures)}
 
-    def close_in_child(self, assignment: Assignment) -> None:
-        """In a forked worker: close the listeners and logs of a configuration that is not its own.
-
-        A copy that lived on here would keep a dropped address open: callers would wait there for ever.
-        """
-        staged = self.staged.listeners if self.staged else []
-        for listener in self.listeners + staged:
-            if listener.socket not in assignment.listeners:
-                listener.socket.close()
-        for logs in (self.logs, self.staged.logs if self.staged else self.logs):
-            if logs is not assignment.logs:
-                logs.close()
-
     def status(self, pid: int, now: float) -> dict[str, Any]:
         """The contract's ``status``."""
         return {
@@ -162,7 +148,7 @@ def _worker_status(worker: WorkerHandle, now: float) -> dict[str, Any]:
         "active_calls": row[Cell.ACTIVE_CALLS],
         "calls": row[Cell.CALLS],
         "errors": row[Cell.ERRORS],
-        "rss_bytes": row[Cell.RSS_BYTES],
+        "rss_bytes": row[CommonCell.RSS_BYTES],
         "uptime_seconds": round(now - worker.booted_at, 3),
         "adopted": row[Cell.ADOPTED],
         "handed_over": row[Cell.HANDED_OVER],

@@ -73,12 +73,6 @@ class SignalInbox:
             numbers.append(self._numbers.pop(0))
         return numbers
 
-    def close_in_child(self) -> None:
-        """In a forked child, whose own handlers are not set yet: no wake-ups into the parent's pipe."""
-        signal.set_wakeup_fd(-1)
-        os.close(self._read_end)
-        os.close(self._write_end)
-
 
 def reset_for_exec() -> None:
     """Undo handlers, wake-up descriptor and mask: a blocked or ignored signal stays so across an exec."""

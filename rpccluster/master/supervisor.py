@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rpccluster import system
-from rpccluster.child.assignment import Assignment, WorkerEntry
+from rpccluster.child.assignment import ChildEntry
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Accept, Asked, Counted, DonorGone, Listen
@@ -52,7 +52,7 @@ class Supervisor:
         self,
         operating_system: system.System,
         cluster: Cluster,
-        entry: WorkerEntry,
+        entry: ChildEntry,
         command: CommandLine,
         report: StartReport,
         signals: SignalInbox,
@@ -109,14 +109,13 @@ class Supervisor:
         for worker in self._cluster.workers:
             self._roster.say(worker, Listen(), [listener.socket.fileno()])
 
-    def _make_roster(self, entry: WorkerEntry, first_serial: int) -> Roster:
+    def _make_roster(self, entry: ChildEntry, first_serial: int) -> Roster:
         return Roster(
             self._system,
             self._loop,
             entry,
             lambda worker, message: self._news.hear(worker, message),
             lambda worker, message, passed: self._broker.hear(worker, message, passed, self._now()),
-            self._close_in_child,
             first_serial,
         )
 
@@ -319,17 +318,6 @@ class Supervisor:
         self._report.send(exit_code or EXIT_FAULT)  # who still waits for it waits for a start
         self._cluster.logs.drain()
         return exit_code
-
-    def _close_in_child(self, assignment: Assignment) -> None:
-        self._cluster.close_in_child(assignment)
-        self._signals.close_in_child()
-        self._broker.close()
-        self._report.close()
-        self._reserve.close()
-        self._succession.close_in_child()
-        if self._heir is not None:
-            self._heir.close_in_child()
-        self._holdings.close_in_child()
 
     def _tell(self, text: str) -> None:
         """Log ``text``, and show it to the person who started this, if the log goes elsewhere."""

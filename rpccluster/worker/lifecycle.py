@@ -6,9 +6,7 @@ import enum
 
 from rpccluster.errors import IllegalTransition
 
-__all__ = ["EXIT_CRASHED", "Event", "State", "next_state"]
-
-EXIT_CRASHED = 1  # the exit code of a worker that something was thrown into
+__all__ = ["Event", "State", "next_state"]
 
 
 class State(enum.Enum):

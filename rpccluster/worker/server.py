@@ -19,7 +19,9 @@ import gevent.event
 from gevent.monkey import get_original
 
 from rpccluster import system
-from rpccluster.child.assignment import Assignment
+from rpccluster.child.assignment import Assignment, RPCPart
+from rpccluster.child.cells import Cells
+from rpccluster.child.life import EXIT_CRASHED
 from rpccluster.ipc.messages import Accept, Listen, Message, Ready, ReopenLogs, Retire, WantsToRetire
 from rpccluster.ipc.scoreboard import Cell, RowState
 from rpccluster.log import logger
@@ -32,7 +34,7 @@ from rpccluster.worker.connections.context import ConnectionOptions
 from rpccluster.worker.connections.handover import Handover
 from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.hot.engine import Engine
-from rpccluster.worker.lifecycle import EXIT_CRASHED, Event, State, next_state
+from rpccluster.worker.lifecycle import Event, State, next_state
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.process.forks import leave
 from rpccluster.worker.process.freed_memory import FreedMemory
@@ -63,7 +65,7 @@ _set_handler = get_original("signal", "signal")
 class Server:
     """One worker: made when the service is loaded, runs until `serve` returns."""
 
-    def __init__(self, assignment: Assignment, signals: ServiceSignals, service: Any) -> None:
+    def __init__(self, assignment: Assignment[RPCPart], signals: ServiceSignals, service: Any) -> None:
         """Raises `ServiceUnfit`; an exception of the service's ``worker_started`` comes through."""
         options = assignment.options
         self._assignment = assignment
@@ -71,6 +73,7 @@ class Server:
         self._signals = signals
         self._channel = assignment.channel
         self._row = assignment.row
+        self._cells = Cells(self._row)
         self._loop = gevent.get_hub().loop
         self._retired_at = 0.0  # monotonic seconds, when it was told to
         self._ends_at = math.inf  # when graceful_timeout is over
@@ -87,7 +90,7 @@ class Server:
             self._row.cells,
             options.max_greenlets,
             max_message_size=options.max_message_size,
-            call_limit=assignment.call_limit,
+            call_limit=assignment.part.call_limit,
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
         )
         self._connections = Connections(
@@ -101,16 +104,16 @@ class Server:
         )
         self._connections.on_count = self._count_connections
         self._handover = Handover(
-            self._loop, assignment.connections, self._connections, self._engine, self._row, assignment.serial
+            self._loop, assignment.part.connections, self._connections, self._engine, self._row, assignment.serial
         )
         self._taken_greenlets = TakenGreenlets(options.max_greenlets, self._engine.running_methods)
         self._acceptor = Acceptor(
             self._loop,
-            assignment.listeners,
+            assignment.part.listeners,
             self._connections.add,
             assignment.scoreboard,
             assignment.row_number,
-            AcceptLock(assignment.accept_lock) if options.accept_lock else None,
+            AcceptLock(assignment.part.accept_lock) if options.accept_lock else None,
             self._limits,
         )
         self._watchers = self._make_watchers()
@@ -177,15 +180,15 @@ class Server:
     def _step(self, event: Event) -> None:
         self._state = next_state(self._state, event)
         accepts = self._state is State.SERVING
-        self._row[Cell.STATE] = RowState.ACCEPTING if accepts else RowState.NOT_ACCEPTING
+        self._cells.show(RowState.ACCEPTING if accepts else RowState.NOT_ACCEPTING)
 
     # -- signs of life
 
     def _beat(self) -> None:
         row = self._row
-        row[Cell.HEARTBEAT] = now_ns = time.monotonic_ns()
+        now_ns = time.monotonic_ns()
+        resident = self._cells.beat(now_ns)
         self._taken_greenlets.look(row[Cell.GREENLETS_TAKEN_AT], now_ns)
-        row[Cell.RSS_BYTES] = resident = system.resident_bytes()
         row[Cell.DROPPED_REPLIES] = self._connections.dropped_replies
         self._connections.sweep()
         self._assignment.logs.flush()
@@ -208,7 +211,7 @@ class Server:
 
     def _tell_method(self, signum: int, frame: object) -> None:
         """The master asks a worker that hangs where it is; the stack has been dumped before this runs."""
-        self._row[Cell.HUNG_IN] = self._engine.running_method()
+        self._cells.tell_where(self._engine.running_method())
 
     def _wrap(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         """What is run for a call: with its time limit, and a line in the access log if that is on."""

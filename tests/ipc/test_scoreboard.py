@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpccluster.ipc.scoreboard import ROW_CELLS, Cell, RowState, Scoreboard
+from rpccluster.ipc.scoreboard import ROW_CELLS, Cell, CommonCell, RowState, Scoreboard
 
 
 def test_rows_are_taken_from_the_lowest() -> None:
@@ -57,8 +57,8 @@ def test_rows_do_not_touch_each_other() -> None:
     assert (board.rows_in_use, board.accept_counter) == (3, 1)
     board.row(1).clear()
     assert not any(board.row(1).cells)
-    assert board.row(0)[Cell.HEARTBEAT] == 1
-    assert board.row(2)[Cell.HEARTBEAT] == 201
+    assert board.row(0)[CommonCell.HEARTBEAT] == 1
+    assert board.row(2)[CommonCell.HEARTBEAT] == 201
 
 
 def test_every_cell_has_a_place() -> None:
@@ -71,15 +71,15 @@ def test_a_row_is_free_until_it_says_otherwise() -> None:
     """What a cleared row says."""
     board = Scoreboard(1)
     board.take_row()
-    assert board.row(0)[Cell.STATE] == RowState.FREE
+    assert board.row(0)[CommonCell.STATE] == RowState.FREE
 
 
 @pytest.mark.parametrize("value", [0, 1, 2**32, 2**63, 2**64 - 1])
 def test_cells_hold_64_bits(value: int) -> None:
     """All of them."""
     row = Scoreboard(1).row(0)
-    row[Cell.HEARTBEAT] = value
-    assert row[Cell.HEARTBEAT] == value == row.cells[Cell.HEARTBEAT]
+    row[CommonCell.HEARTBEAT] = value
+    assert row[CommonCell.HEARTBEAT] == value == row.cells[CommonCell.HEARTBEAT]
 
 
 @pytest.mark.parametrize("value", [-1, 2**64])
@@ -105,12 +105,12 @@ def test_a_forked_process_writes_what_the_other_reads() -> None:
             board.count_accept()
             os.write(done_write, b".")
             os.read(go_read, 1)
-            os._exit(0 if row[Cell.HUNG_IN] == 5 else 1)
+            os._exit(0 if row[CommonCell.HUNG_IN] == 5 else 1)
         finally:
             os._exit(2)
     os.read(done_read, 1)
     assert (row[Cell.CALLS], board.accept_counter) == (42, 1)
-    row[Cell.HUNG_IN] = 5
+    row[CommonCell.HUNG_IN] = 5
     os.write(go_write, b".")
     assert os.waitpid(pid, 0)[1] == 0
     for descriptor in (done_read, done_write, go_read, go_write):
@@ -126,12 +126,12 @@ def test_a_reader_never_sees_half_a_value() -> None:
         try:
             for _ in range(50_000):
                 for value in values:
-                    row[Cell.HEARTBEAT] = value
+                    row[CommonCell.HEARTBEAT] = value
         finally:
             os._exit(0)
     seen = set()
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        seen.update(row[Cell.HEARTBEAT] for _ in range(1000))
+        seen.update(row[CommonCell.HEARTBEAT] for _ in range(1000))
     assert seen <= values
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rpccluster.address import parse_address
 from rpccluster.errors import IllegalTransition
-from rpccluster.ipc.scoreboard import LIMITS, Cell
+from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell
 from rpccluster.log import LogFiles
 from rpccluster.master.children.deaths import End
 from rpccluster.master.cluster import Staged
@@ -29,7 +29,7 @@ def test_status_has_the_contracts_form() -> None:
         Cell.ACTIVE_CALLS: 1,
         Cell.CALLS: 10,
         Cell.ERRORS: 2,
-        Cell.RSS_BYTES: 4096,
+        CommonCell.RSS_BYTES: 4096,
         Cell.ADOPTED: 4,
         Cell.HANDED_OVER: 5,
     }

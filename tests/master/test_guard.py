@@ -72,7 +72,7 @@ class FullSelector(selectors.SelectSelector):
 
 
 def roster_on(system: System, loop: Loop, on_message: Any = None) -> Roster:
-    return Roster(system, loop, lambda assignment: 0, on_message, on_message, lambda assignment: None, 1)
+    return Roster(system, loop, lambda assignment: 0, on_message, on_message, 1)
 
 
 def spawned(roster: Roster) -> Any:

@@ -74,19 +74,3 @@ def test_nothing_is_left_for_the_next_program() -> None:
         "print({signal.getsignal(signum) for signum in HANDLED} == {signal.SIG_DFL})\n"
     )
     assert shown == ["-1", "0", "True"]
-
-
-def test_a_forked_child_wakes_nobody() -> None:
-    """Its signals do not write into the parent's pipe."""
-    shown = run(
-        "pid = os.fork()\n"
-        "if pid == 0:\n"
-        "    inbox.close_in_child()\n"
-        "    os.kill(os.getpid(), signal.SIGHUP)\n"
-        "    os._exit(0)\n"
-        "signal.signal(signal.SIGCHLD, signal.SIG_DFL)\n"
-        "os.waitpid(pid, 0)\n"
-        "inbox.drain()\n"
-        "print(len(select.select([inbox], [], [], 0)[0]))\n"
-    )
-    assert shown == ["0"]

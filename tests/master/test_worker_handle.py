@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from rpccluster.errors import IllegalTransition
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.master.children.child import HUNG, MOVING_SECONDS, Overdue, WorkerEvent, WorkerState
 
 from .made_up import booting, ready, retiring
@@ -35,7 +35,7 @@ def test_every_event_in_every_state(state: WorkerState, event: WorkerEvent) -> N
 def test_silence_is_counted_in_watched_seconds() -> None:
     """Only time that the master itself was awake for: a stopped master blames nobody."""
     worker = ready()
-    worker.row[Cell.HEARTBEAT] = 1
+    worker.row[CommonCell.HEARTBEAT] = 1
     for watched in (0.1, 0.2, 0.3):
         worker.watch(watched, 10.0, 0)
     assert worker.silent_seconds == pytest.approx(0.5)  # the first look saw a beat it did not know
@@ -48,7 +48,7 @@ def test_any_sign_of_life_ends_the_silence() -> None:
         for _ in range(10):
             worker.watch(1.0, 10.0, 0)
         assert worker.silent_seconds >= 9.0
-        worker.row[Cell.HEARTBEAT] = beat
+        worker.row[CommonCell.HEARTBEAT] = beat
         worker.watch(1.0, 10.0, 0)
         assert worker.silent_seconds == 0.0
 
@@ -64,7 +64,7 @@ def test_a_worker_that_never_beat_is_silent_from_its_birth() -> None:
 def test_memory_above_the_limit_is_a_reason() -> None:
     """Once; 0 means no limit, and the limit itself is allowed."""
     worker = ready()
-    worker.row[Cell.RSS_BYTES] = 1000
+    worker.row[CommonCell.RSS_BYTES] = 1000
     worker.watch(0.1, 10.0, 0)
     worker.watch(0.1, 10.0, 1000)
     assert worker.overdue is None
@@ -76,7 +76,7 @@ def test_memory_above_the_limit_is_a_reason() -> None:
 def test_memory_replaces_nobody_who_has_just_become_ready() -> None:
     """Where the limit is below what a fresh worker needs they would boot without end."""
     worker = ready(ready_at=100.0)
-    worker.row[Cell.RSS_BYTES] = 1000
+    worker.row[CommonCell.RSS_BYTES] = 1000
     worker.watch(0.1, 100.5, 999)
     assert (worker.overdue, worker.is_fresh(100.5), worker.is_fresh(101.0)) == (None, True, False)
     worker.watch(0.1, 109.9, 999)
@@ -166,10 +166,10 @@ def test_a_hung_worker_tells_its_method() -> None:
     """As it said itself when asked, else the one it began last, else what can be said."""
     worker = ready(methods=["sum", "spin"])
     assert worker.method_it_hangs_in() == "no method"
-    worker.row[Cell.RUNNING_METHOD] = 1
+    worker.row[CommonCell.RUNNING] = 1
     assert worker.method_it_hangs_in() == "sum"
-    worker.row[Cell.HUNG_IN] = 2
+    worker.row[CommonCell.HUNG_IN] = 2
     assert worker.method_it_hangs_in() == "spin"
-    worker.row[Cell.HUNG_IN] = 99
+    worker.row[CommonCell.HUNG_IN] = 99
     assert worker.method_it_hangs_in() == "no method"
     assert booting().method_it_hangs_in() == "its boot"

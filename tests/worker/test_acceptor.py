@@ -11,7 +11,7 @@ import tempfile
 
 import pytest
 
-from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
+from rpccluster.ipc.scoreboard import Cell, CommonCell, RowState, Scoreboard
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.testing import wait_until
 from rpccluster.worker.accepting.acceptor import PAUSE_SECONDS, REST_SECONDS, Acceptor
@@ -65,8 +65,8 @@ class Rig:
         self.scoreboard = Scoreboard(8)
         for count in (0, *others):
             row = self.scoreboard.row(self.scoreboard.take_row())
-            row[Cell.STATE], row[Cell.CONNECTIONS], row[Cell.CONNECTION_LIMIT] = RowState.ACCEPTING, count, limit
-            row[Cell.HEARTBEAT] = 2**62  # alive for as long as a test lasts
+            row[CommonCell.STATE], row[Cell.CONNECTIONS], row[Cell.CONNECTION_LIMIT] = RowState.ACCEPTING, count, limit
+            row[CommonCell.HEARTBEAT] = 2**62  # alive for as long as a test lasts
         self.row = self.scoreboard.row(0)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
@@ -348,8 +348,8 @@ def test_waiting_costs_one_look_a_pause(lock_file):
     scoreboard = Scoreboard(2)
     for count in (5, 0):
         row = scoreboard.row(scoreboard.take_row())
-        row[Cell.STATE], row[Cell.CONNECTIONS], row[Cell.CONNECTION_LIMIT] = RowState.ACCEPTING, count, 10
-        row[Cell.HEARTBEAT] = 2**62
+        row[CommonCell.STATE], row[Cell.CONNECTIONS], row[Cell.CONNECTION_LIMIT] = RowState.ACCEPTING, count, 10
+        row[CommonCell.HEARTBEAT] = 2**62
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         listener.setblocking(False)
         loop, served = gevent.get_hub().loop, []

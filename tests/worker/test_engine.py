@@ -13,7 +13,7 @@ import gevent.event
 import msgpack
 import pytest
 
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.connections.connection import RECEIVE_BYTES, RECEIVE_LESS_BYTES
 from rpccluster.worker.hot.engine import CLOCK_EVERY, SLICE_SECONDS
@@ -548,7 +548,7 @@ def test_the_running_method_is_shown(make_rig: Callable[..., Rig]) -> None:
         def look(self) -> list[Any]:
             call = present_call()
             assert call is not None
-            return [rig.cells[Cell.RUNNING_METHOD], rig.engine.running_method(), call[1][-2]]
+            return [rig.cells[CommonCell.RUNNING], rig.engine.running_method(), call[1][-2]]
 
         def after_a_wait(self) -> int:
             gevent.sleep(0)
@@ -559,7 +559,7 @@ def test_the_running_method_is_shown(make_rig: Callable[..., Rig]) -> None:
     peer = rig.connect()
     assert peer.call("look") == [numbers["look"], numbers["look"], "look"]
     assert peer.call("after_a_wait") == numbers["after_a_wait"]
-    assert (rig.cells[Cell.RUNNING_METHOD], rig.engine.running_method(), present_call()) == (0, 0, None)
+    assert (rig.cells[CommonCell.RUNNING], rig.engine.running_method(), present_call()) == (0, 0, None)
 
 
 def test_replies_of_one_turn_leave_together(rig: Rig) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpccluster.ipc.scoreboard import FULL_AFTER_NS, Cell, RowState, Scoreboard
+from rpccluster.ipc.scoreboard import FULL_AFTER_NS, Cell, CommonCell, RowState, Scoreboard
 from rpccluster.worker.accepting.acceptor import LEAD, LIFE_SIGN_NS, PATIENCE_SECONDS, Turn, Verdict
 
 NOW = 1000.0
@@ -22,7 +22,7 @@ class Board:
         self.rows = []
         for count in counts:
             row = self.scoreboard.row(self.scoreboard.take_row())
-            row[Cell.STATE], row[Cell.CONNECTIONS], row[Cell.CONNECTION_LIMIT] = RowState.ACCEPTING, count, LIMIT
+            row[CommonCell.STATE], row[Cell.CONNECTIONS], row[Cell.CONNECTION_LIMIT] = RowState.ACCEPTING, count, LIMIT
             self.rows.append(row)
         self.beat()
         self.turns = [Turn(self.scoreboard, number) for number in range(len(counts))]
@@ -30,7 +30,7 @@ class Board:
     def beat(self, *numbers: int) -> None:
         """A sign of life of those, or all, workers."""
         for number in numbers or range(len(self.rows)):
-            self.rows[number][Cell.HEARTBEAT] = int(self.now * 1e9)
+            self.rows[number][CommonCell.HEARTBEAT] = int(self.now * 1e9)
 
     def look(self, number: int, *, is_burst: bool = False) -> Verdict:
         """The verdict of worker ``number``, now."""
@@ -70,7 +70,7 @@ def test_a_worker_alone_always_accepts():
 def test_only_those_that_accept_take_part(state):
     """A booting, retiring or vanished worker with the fewest connections holds nobody up."""
     board = Board(0, 5, 6)
-    board.rows[0][Cell.STATE] = state
+    board.rows[0][CommonCell.STATE] = state
     assert board.look(1) is Verdict.MINE
 
 

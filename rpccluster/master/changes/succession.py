@@ -200,11 +200,6 @@ class Succession:
         if had_begun:
             self._on_undone()
 
-    def close_in_child(self) -> None:
-        """In a forked child: close the copy."""
-        if self._upgrade is not None:
-            self._upgrade.channel.close()
-
 
 class Heir:
     """The new master's side: waits for the old one's word."""
@@ -253,7 +248,3 @@ class Heir:
                 self._on_old_gone()
             else:
                 self._on_lost()
-
-    def close_in_child(self) -> None:
-        """In a forked child: close the copy."""
-        self._channel.close()

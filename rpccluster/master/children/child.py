@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import BootFailed
-from rpccluster.ipc.scoreboard import Cell, Row, is_full
+from rpccluster.ipc.scoreboard import Cell, CommonCell, Row, is_full
 
 __all__ = ["HUNG", "MOVING_SECONDS", "Overdue", "WorkerEvent", "WorkerHandle", "WorkerState"]
 
@@ -158,10 +158,10 @@ class WorkerHandle:
 
     def watch(self, watched_seconds: float, now: float, max_memory: int) -> None:
         """Look at the scoreboard: ``watched_seconds`` have passed under the master's eyes since the last look."""
-        beat = self.row[Cell.HEARTBEAT]
+        beat = self.row[CommonCell.HEARTBEAT]
         self.silent_seconds = 0.0 if beat != self._beat_seen else self.silent_seconds + watched_seconds
         self._beat_seen = beat
-        if max_memory and self.row[Cell.RSS_BYTES] > max_memory and self._is_ready_for(MEMORY_GRACE_SECONDS, now):
+        if max_memory and self.row[CommonCell.RSS_BYTES] > max_memory and self._is_ready_for(MEMORY_GRACE_SECONDS, now):
             self.want_recycling(now, "max_memory")
 
     def is_fresh(self, now: float) -> bool:
@@ -178,7 +178,7 @@ class WorkerHandle:
 
     def method_it_hangs_in(self) -> str:
         """The method's name: as it told when asked, else the one it began last."""
-        number = self.row[Cell.HUNG_IN] or self.row[Cell.RUNNING_METHOD]
+        number = self.row[CommonCell.HUNG_IN] or self.row[CommonCell.RUNNING]
         if 0 < number <= len(self.methods):
             return self.methods[number - 1]
         return "its boot" if self.state is WorkerState.BOOTING else "no method"

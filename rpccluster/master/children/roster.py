@@ -6,23 +6,20 @@ Owns the scoreboard, the channels' master ends and the handles. Decides nothing:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
-import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from rpccluster import system
-from rpccluster.child.assignment import Assignment, WorkerEntry
+from rpccluster.child.assignment import Assignment, ChildEntry, RPCPart
 from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import Message
 from rpccluster.ipc.packets import Passing
-from rpccluster.ipc.scoreboard import Cell, RowState, Scoreboard
+from rpccluster.ipc.scoreboard import CommonCell, RowState, Scoreboard
 from rpccluster.log import LogFiles, logger
 from rpccluster.master.children.affinity import cpu_order, cpus_for_slot, read_topology
 from rpccluster.master.children.child import WorkerHandle
@@ -33,8 +30,6 @@ __all__ = ["MOST_ROWS", "Roster"]
 
 MOST_ROWS = 1536  # three times the most workers: the present ones, their successors, those that retire slowly
 
-_CRASHED = 1
-
 
 class Roster:
     """All workers that were started and not yet buried."""
@@ -43,20 +38,17 @@ class Roster:
         self,
         operating_system: system.System,
         loop: Loop,
-        entry: WorkerEntry,
+        entry: ChildEntry,
         on_message: Callable[[WorkerHandle, Message], None],
         on_connection: Callable[[WorkerHandle, Passing, list[int]], None],
-        close_in_child: Callable[[Assignment], None],
         first_serial: int,
     ) -> None:
-        """``close_in_child`` closes, in a forked worker, what its assignment does not name."""
         self._system = operating_system
         self._loop = loop
         self._entry = entry
         self._on_message = on_message
         self._on_connection = on_connection
         self._serial = first_serial - 1
-        self._close_in_child = close_in_child
         self._scoreboard = Scoreboard(MOST_ROWS)
         self._lock = memory_file(name="accept-lock")  # no folder need be writable
         self.workers: list[WorkerHandle] = []
@@ -87,9 +79,7 @@ class Roster:
             return None
         ours, theirs, connections, far_end = ends
         if pid == 0:
-            ours.close()
-            connections.close()
-            self._be_worker(assignment)
+            self._entry(assignment)
         theirs.close()
         try:
             return self._enrol(assignment, pid, ours, connections, far_end)
@@ -115,29 +105,33 @@ class Roster:
         row_number: int,
         channel: Channel,
         connections: Channel,
-    ) -> Assignment:
+    ) -> Assignment[RPCPart]:
         """What the worker is born with."""
-        self._scoreboard.row(row_number)[Cell.STATE] = RowState.BOOTING
+        self._scoreboard.row(row_number)[CommonCell.STATE] = RowState.BOOTING
         allowed = system.allowed_cpus()
         return Assignment(
+            kind="rpc",
+            name=f"worker {slot}",
             slot=slot,
             generation=generation,
             options=options,
             cpus=cpus_for_slot(cpu_order(options.cpu_affinity, allowed, read_topology(allowed)), slot),
-            call_limit=_call_limit(options),
             row_number=row_number,
             scoreboard=self._scoreboard,
             serial=self._serial,
             channel=channel,
-            connections=connections,
-            listeners=[listener.socket for listener in listeners],
-            accept_lock=self._lock,
             master_pid=self._system.getpid(),
             logs=logs,
+            part=RPCPart(
+                call_limit=_call_limit(options),
+                connections=connections,
+                listeners=[listener.socket for listener in listeners],
+                accept_lock=self._lock,
+            ),
         )
 
     def _enrol(
-        self, assignment: Assignment, pid: int, channel: Channel, connections: Channel, far_end: Channel
+        self, assignment: Assignment[RPCPart], pid: int, channel: Channel, connections: Channel, far_end: Channel
     ) -> WorkerHandle:
         """The handle of a worker that has just been forked, watched from now on."""
         worker = WorkerHandle(
@@ -158,25 +152,6 @@ class Roster:
         self.workers.append(worker)
         logger.info("Booting worker with pid: %d", pid)
         return worker
-
-    def _be_worker(self, assignment: Assignment) -> None:
-        """The forked child: never returns, whatever happens."""
-        code = _CRASHED
-        try:
-            system.die_with_parent(assignment.master_pid)
-            system.keep_out_of_collections()  # what it was born with: looking through it would copy it all
-            self._loop.close()
-            self._close_in_child(assignment)
-            for sibling in self.workers:
-                sibling.close()
-            code = self._entry(assignment)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                assignment.logs.drain()
-            os._exit(code)
 
     def hear(self, worker: WorkerHandle) -> None:
         """Take what a worker said."""

@@ -5,7 +5,7 @@ Notes what it sees in the handles; what follows from it is the policy's.
 
 from __future__ import annotations
 
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.log import logger
 from rpccluster.master.children.child import MEMORY_GRACE_SECONDS, WorkerHandle
 from rpccluster.master.children.deaths import EARLY_SECONDS
@@ -46,7 +46,7 @@ class Watch:
 
     def _look_at_memory(self, worker: WorkerHandle, now: float) -> None:
         """Say once that a limit replaces every worker as soon as it may."""
-        limit, needed = self._cluster.options.max_memory, worker.row[Cell.RSS_BYTES]
+        limit, needed = self._cluster.options.max_memory, worker.row[CommonCell.RSS_BYTES]
         if limit and needed > limit != self._limit_told and worker.is_fresh(now):
             self._limit_told = limit
             logger.warning(

@@ -131,12 +131,6 @@ class ControlServer:
         for client in list(self.clients):
             client.close()
 
-    def close_in_child(self) -> None:
-        """In a forked child: close the copies, touch nothing else."""
-        self.listener.socket.close()
-        for client in self.clients:
-            client.socket.close()
-
 
 class Answer:
     """Where the outcome of a call goes: called once, now or later, with an error's text or None, and a result."""

@@ -130,15 +130,3 @@ class Holdings:
         """Close the control socket's clients, who have had their answers."""
         if self._server is not None:
             self._server.close()
-
-    def close_in_child(self) -> None:
-        """In a forked child: close the copies. The listeners are the worker's, too."""
-        close_listeners(self._dropped.listeners, is_last=False)
-        if self._dropped.pidfile is not None:
-            self._dropped.pidfile.close()
-        if self.pidfile is not None:
-            self.pidfile.close()
-        if self._server is not None:
-            self._server.close_in_child()
-        elif self.control is not None:
-            self.control.socket.close()

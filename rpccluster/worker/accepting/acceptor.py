@@ -20,7 +20,7 @@ from typing import Any, Callable
 from gevent.monkey import get_original
 
 from rpccluster.address import TCPAddress
-from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, RowState, Scoreboard, is_full
+from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, CommonCell, RowState, Scoreboard, is_full
 from rpccluster.log import logger
 from rpccluster.worker.accepting.lock import AcceptLock
 from rpccluster.worker.limits import Limits
@@ -35,8 +35,8 @@ BATCH = 64  # connections accepted in one callback
 MOST_DRAINED = 4096  # connections taken from a listener before it is closed; who has not gone by then never will
 REST_SECONDS = 0.1  # the pause while this worker is full, or after the kernel had no descriptor left
 
-_STATE = int(Cell.STATE)
-_HEARTBEAT = int(Cell.HEARTBEAT)
+_STATE = int(CommonCell.STATE)
+_HEARTBEAT = int(CommonCell.HEARTBEAT)
 _CONNECTIONS = int(Cell.CONNECTIONS)
 _LIMIT = int(Cell.CONNECTION_LIMIT)
 _TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)

@@ -19,7 +19,7 @@ import gevent
 from greenlet import getcurrent
 
 from rpccluster.errors import ProtocolError
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.messages import MAX_MSGID, NOTIFY, REQUEST, RESPONSE
 from rpccluster.worker.hot.caller import Call, Caller
@@ -36,7 +36,7 @@ CLOCK_EVERY = 8  # calls between two looks at the clock
 
 _SHORT = 1 << 30  # an int below this is one digit of CPython's, and compared sooner
 
-_RUNNING_METHOD = int(Cell.RUNNING_METHOD)
+_RUNNING_METHOD = int(CommonCell.RUNNING)
 _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
 _TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rpccluster.errors import ProtocolError
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import Notification, Request, Response, to_message
 from rpccluster.protocol.shared import Packed
@@ -22,7 +22,7 @@ __all__ = ["SlowPath"]
 
 LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping for the next
 
-_RUNNING_METHOD = int(Cell.RUNNING_METHOD)
+_RUNNING_METHOD = int(CommonCell.RUNNING)
 
 
 class SlowPath:

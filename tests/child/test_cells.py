@@ -1,0 +1,32 @@
+"""The common cells of a child: what is read of any of them, whatever its kind."""
+
+from __future__ import annotations
+
+from rpccluster.child.cells import Cells
+from rpccluster.ipc.scoreboard import FIRST_OWN_CELL, CommonCell, RowState, Scoreboard
+
+
+def test_a_beat_tells_of_life_and_memory() -> None:
+    """Both with one look."""
+    row = Scoreboard(1).row(0)
+    resident = Cells(row).beat(4711)
+    assert row[CommonCell.HEARTBEAT] == 4711
+    assert row[CommonCell.RSS_BYTES] == resident > 1 << 20
+
+
+def test_what_it_works_on_and_until_when() -> None:
+    """From its begin to its end; what it hangs in stays, as the answer to a question."""
+    row = Scoreboard(1).row(0)
+    cells = Cells(row)
+    cells.show(RowState.NOT_ACCEPTING)
+    cells.begin(5, deadline_ns=99)
+    cells.tell_where(5)
+    assert (row[CommonCell.RUNNING], row[CommonCell.DEADLINE]) == (5, 99)
+    cells.end()
+    assert (row[CommonCell.RUNNING], row[CommonCell.DEADLINE], row[CommonCell.HUNG_IN]) == (0, 0, 5)
+    assert row[CommonCell.STATE] == RowState.NOT_ACCEPTING
+
+
+def test_no_kinds_cells_lie_among_the_common_ones() -> None:
+    """There is room for a few more."""
+    assert max(CommonCell) < FIRST_OWN_CELL
