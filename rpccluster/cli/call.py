@@ -1,4 +1,4 @@
-"""``rpccluster call``: calls from the shell, arguments and result as JSON."""
+"""``rpccluster call``: calls from the shell, with arguments and result as JSON. The process that the user starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TAG = "base64"
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, help="seconds; default 10")
-@click.option("--notify", is_flag=True, help="send a notification: no result is awaited")
+@click.option("--notify", is_flag=True, help="send a notification and await no result")
 @click.option("--raw", is_flag=True, help='bytes are {"base64": "..."}, in arguments and in the result')
 @click.option("--repeat", "times", type=click.IntRange(min=1), metavar="N", help="call N times; show the latencies")
 @click.option("--discover", is_flag=True, help="list the methods with their signatures and docs")
@@ -47,7 +47,7 @@ def call(
 ) -> None:
     """Call METHOD at ADDRESS and print the result as JSON.
 
-    The argument - stands for those on stdin, a JSON array; what is no array is one argument.
+    The argument - stands for arguments on stdin: a JSON array of them, or one JSON value as the only argument.
     """
     if notify + (times is not None) + discover > 1:
         raise click.UsageError("found two of --notify, --repeat and --discover, expected one")
@@ -76,7 +76,7 @@ def _repeat(client: Client, times: int, method: str, params: list[Any]) -> None:
 
 @contextlib.contextmanager
 def _faults_told() -> Iterator[None]:
-    """End the program with a line on stderr, and the contract's exit code, for what calling may raise."""
+    """Turn the errors of a call into a line on stderr and the exit code of their kind."""
     try:
         yield
     except AddressError as error:
@@ -84,7 +84,7 @@ def _faults_told() -> Iterator[None]:
     except RemoteError as error:
         _fail(str(error), EXIT_REMOTE_ERROR)
     except (OverflowError, ValueError) as error:
-        _fail(f"found arguments that MessagePack cannot carry: {error}", EXIT_USAGE)
+        _fail(f"cannot pack the arguments: {error}", EXIT_USAGE)
     except (CallTimeout, ConnectFailed, ConnectionLost, ProtocolError) as error:
         _fail(str(error), EXIT_NO_ANSWER)
 
@@ -95,7 +95,7 @@ def _fail(text: str, exit_code: int) -> None:
 
 
 def _shown(text: str) -> str:
-    """What a server has said, as a terminal may be given it: nothing in it but lines of text."""
+    """Escape a server's text, so that a terminal gets nothing but lines of text."""
     return "\n".join(map(_shown_in_a_line, text.split("\n")))
 
 
@@ -107,7 +107,7 @@ def _shown_in_a_line(text: str) -> str:
 
 
 def _listed(methods: Any) -> str:
-    """A line for each method: its name, its signature, the first line of its docstring; JSON if it is no such list."""
+    """Write a line for each method: name, signature, first line of the docstring. Any other answer becomes JSON."""
     rows = [("METHOD", "SIGNATURE", "DOC")]
     try:
         for name, told in sorted(methods.items()):
@@ -141,14 +141,17 @@ def _parse(text: str | bytes, what: str, raw: bool) -> Any:
 
 
 def _untagged(value: dict[str, Any]) -> Any:
-    """The bytes that ``--raw`` writes as an object with one key."""
+    """Decode the one-key object that stands for bytes under ``--raw``; return any other object as it is."""
     if list(value) == [_TAG] and isinstance(value[_TAG], str):
         return base64.b64decode(value[_TAG], validate=True)
     return value
 
 
 def jsonable(value: Any, raw: bool = False) -> Any:
-    """``value`` as JSON can show it: bytes as base64, ``raw`` ones tagged; keys, and what is unknown, as text."""
+    """Convert ``value`` to what JSON can hold.
+
+    Bytes become base64, tagged if ``raw``; keys, and values of other types, become text.
+    """
     if isinstance(value, dict):
         return {key if isinstance(key, str) else str(jsonable(key)): jsonable(each, raw) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Trying the service in a child process, for ``--check-config``: its import can do anything."""
+"""Tries the service for ``--check-config``, in a child process, because an import can do anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_service"]
 
 
 def check_service(options: Options) -> int:
-    """Load the service in a child as a worker would. Returns 0, or 4 after the reason was printed to stderr."""
+    """Load the service in a child, as a worker would. Returns 0, or prints the reason to stderr and returns 4."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -26,13 +26,13 @@ def check_service(options: Options) -> int:
     answer = os.read(read_end, 1)
     os.close(read_end)
     exit_ = Exit.from_status(*os.waitpid(pid, 0))
-    if not answer:  # its exit code tells nothing: any code that it runs may have chosen it
+    if not answer:  # its exit code proves nothing: the service's own code may have chosen it
         say(f"rpccluster: cannot load the service {options.service!r}: the process that tried ended with {exit_}")
     return 0 if answer == b"y" else EXIT_NO_SERVICE
 
 
 def _is_fine(options: Options) -> bool:
-    """Load it, in the child; print the reason if that cannot be."""
+    """Load the service, in the child. Returns whether that worked; prints the reason if it did not."""
     from rpccluster.worker.service.trial import try_service
 
     try:
@@ -41,6 +41,6 @@ def _is_fine(options: Options) -> bool:
         say(f"rpccluster: {error}")
         return False
     except BaseException:  # the service's own code runs here, properties for instance
-        say(f"rpccluster: the service {options.service!r} cannot be used: {traceback.format_exc().rstrip()}")
+        say(f"rpccluster: cannot use the service {options.service!r}: {traceback.format_exc().rstrip()}")
         return False
     return True

@@ -1,4 +1,4 @@
-"""The subcommands that speak to a running master through its control socket."""
+"""The subcommands that command a running master through its control socket. The process that the user starts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rpccluster.errors import EXIT_FAULT, CallTimeout, ConnectFailed, Connection
 __all__ = ["COMMANDS", "ask"]
 
 EXIT_NO_MASTER = 3
-_ANSWER_SECONDS = 5.0  # a master that does not even say that it is there by then hangs, or was stopped
-_PATIENCE_SECONDS = 86_400.0  # a command returns when the thing is done; how long that takes is the master's affair
+_ANSWER_SECONDS = 5.0  # a master that has not answered a ping by then hangs, or was stopped
+_PATIENCE_SECONDS = 86_400.0  # a command returns when the work is done; the master bounds how long that takes
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="as JSON, for programs")
+@click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
 @click.pass_obj
 def status(sources: Sources, as_json: bool) -> None:
     """Show the master and its workers."""
@@ -32,14 +32,14 @@ def status(sources: Sources, as_json: bool) -> None:
 @click.argument("number", metavar="N|+N|-N", type=click.UNPROCESSED)
 @click.pass_obj
 def scale(sources: Sources, number: str) -> None:
-    """Want N workers, or N more or fewer; wait until it is so."""
+    """Set the number of workers to N, or add or remove N; wait until that is done."""
     click.echo(f"{ask(sources, 'scale', number)['number_workers']} workers")
 
 
 @click.command()
 @click.pass_obj
 def reload(sources: Sources) -> None:
-    """Read the configuration again and replace the workers one by one; wait until it is done."""
+    """Read the configuration again and replace the workers one by one; wait until that is done."""
     click.echo(f"generation {ask(sources, 'reload')['generation']}")
 
 
@@ -53,7 +53,7 @@ def rebalance(sources: Sources) -> None:
 @click.command()
 @click.pass_obj
 def upgrade(sources: Sources) -> None:
-    """Let a new master, from the code on disk, take over; wait until it has."""
+    """Start a new master from the code on disk; wait until it has taken over."""
     click.echo(f"master {ask(sources, 'upgrade')['pid']}")
 
 
@@ -69,10 +69,10 @@ COMMANDS = (status, scale, reload, rebalance, upgrade, stop)
 
 
 def ask(sources: Sources, method: str, *params: Any) -> Any:
-    """The master's answer to ``method``; without one this ends the program with the contract's code."""
+    """Call ``method`` of the master and return its answer. Without one, end the program with 1 or 3 (no master)."""
     path = find(sources, "control_socket")
     if not path:
-        raise StartError("found no control_socket in the configuration, expected one to reach the master by")
+        raise StartError("this command needs `control_socket`, which the configuration does not set")
     try:
         with Client(f"unix://{path}", timeout=_PATIENCE_SECONDS) as client:
             client.call("rpc.ping", timeout=_ANSWER_SECONDS)
@@ -82,7 +82,7 @@ def ask(sources: Sources, method: str, *params: Any) -> Any:
     except (ConnectFailed, CallTimeout) as error:
         _fail(f"no master answers: {error}", EXIT_NO_MASTER)
     except ConnectionLost:
-        _fail("the master ended before it had answered", EXIT_NO_MASTER)
+        _fail("the master ended before it answered", EXIT_NO_MASTER)
 
 
 def _fail(text: str, exit_code: int) -> None:
@@ -101,7 +101,7 @@ def _table(told: dict[str, Any]) -> str:
         "listening at " + ", ".join(master["listeners"]),
     ]
     for worker in told["workers"]:
-        if worker.get("full_seconds"):  # a master of another version may not tell it
+        if worker.get("full_seconds"):  # a master of another version may lack it
             worker["state"] += f" (full for {worker['full_seconds']:.0f} s)"
     rows = [list(_COLUMNS)] + [[_cell(worker[column]) for column in _COLUMNS] for worker in told["workers"]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]

@@ -1,6 +1,6 @@
-"""Calls made again and again: how long each took, how many failed, and the summary of it all.
+"""Repeats a call, measures how long each one took, counts errors, and writes the summary.
 
-Owns the bar on a terminal that shows how far they are; what is called is `rpccluster.cli.call`'s affair.
+Owns the progress bar on a terminal. `rpccluster.cli.call` says what is called. The process that the user starts.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ _LOOKS_A_SECOND = 10
 
 
 class Latencies:
-    """What became of the calls: the seconds of those that had a result, and how many had none."""
+    """The outcome of repeated calls: the seconds of each call that had a result, and the number of errors."""
 
     def __init__(self) -> None:
         self.seconds = array("d")
         self.errors = 0
-        self.error: RPCClusterError | None = None  # what to end with: the first that was no answer, or the last one
+        self.error: RPCClusterError | None = (
+            None  # the one to end with: the first that was no answer of the method's, else the last
+        )
         self.elapsed_seconds = 0.0
 
     def fail(self, error: RPCClusterError) -> None:
-        """A call had no result."""
+        """Count a call that ended in ``error``."""
         self.errors += 1
         if self.error is None or isinstance(self.error, RemoteError):
             self.error = error
 
     def summary(self) -> str:
-        """A line for each figure; latencies in milliseconds, percentiles by nearest rank."""
+        """Write a line for each figure: latencies in milliseconds, percentiles by nearest rank."""
         calls = len(self.seconds) + self.errors
         figures = {"calls": str(calls), "errors": str(self.errors), "calls/s": f"{calls / self.elapsed_seconds:.1f}"}
         if self.seconds:
@@ -54,7 +56,7 @@ def _percentile(ordered: list[float], percent: int) -> float:
 
 
 def repeat(call: Callable[[], object], times: int) -> Latencies:
-    """Make ``call`` so many times, one after the other; errors are counted, and without a server it ends early."""
+    """Make ``call`` ``times`` times, one after the other, and count errors; without a server it ends early."""
     latencies = Latencies()
     begin = perf_counter()
     for _ in _with_progress(range(times)):
@@ -72,7 +74,7 @@ def repeat(call: Callable[[], object], times: int) -> Latencies:
 
 
 def _with_progress(numbers: range) -> Iterator[int]:
-    """The numbers; when they last, and stderr is a terminal, with a bar for those that are left."""
+    """Yield ``numbers``; after a second, if stderr is a terminal, show a bar for those that are left."""
     show_at = perf_counter() + _LONG_SECONDS if sys.stderr.isatty() else math.inf
     for number in numbers:
         yield number

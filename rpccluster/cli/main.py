@@ -1,4 +1,7 @@
-"""The whole program: the flags with all subcommands, and one message and exit code for each fault."""
+"""The whole program: the flags, all subcommands, and one message and exit code for each fault.
+
+The process that the user starts.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ for command in (call.call, *control.COMMANDS):
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     _settle_in()
     try:
         cli(prog_name="rpccluster")
@@ -32,8 +35,8 @@ def main() -> None:
 
 
 def _settle_in() -> None:
-    """Undo what this process was started with and could not live with."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent may ignore it: then no child can be waited for
+    """Undo inherited settings that would break this process: an ignored SIGCHLD, and a strict stdout."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if a parent ignored it, no child could be waited for
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a locale that lacks a character must not end us
+            stream.reconfigure(errors="backslashreplace")  # a character that the locale lacks must not end the program

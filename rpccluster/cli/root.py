@@ -1,6 +1,6 @@
-"""The command line's flags and where else they come from. The process that the user starts.
+"""The flags of the command line and of RPCCLUSTER_CMD_ARGS. The process that the user starts.
 
-Owns what is parsed; what is done stands in the modules beside it, imported only where needed.
+Owns the parsing. The modules beside it carry out what is asked, and are imported only when needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ENVIRONMENT = "RPCCLUSTER_CMD_ARGS"
 
 
 def _with_option_flags(command: Any) -> Any:
-    """One flag for each option that has some; values stay text until the configuration reads them."""
+    """Give ``command`` the flags of each option; values stay text until the configuration reads them."""
     for key, option in reversed(list(OPTIONS.items())):
         if option.flags:
             kind: dict[str, Any] = {"metavar": "VALUE", "multiple": isinstance(option.default, tuple)}
@@ -35,12 +35,12 @@ def _with_option_flags(command: Any) -> Any:
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-c", "--config", metavar="FILE", help="configuration file")
 @_with_option_flags
-@click.option("--check-config", is_flag=True, help="only check the configuration and the service")
-@click.option("--print-config", is_flag=True, help="only show every option, its value and where it came from")
+@click.option("--check-config", is_flag=True, help="check the configuration and the service, and end")
+@click.option("--print-config", is_flag=True, help="show every option, its value and where it came from, and end")
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s", prog_name="rpccluster")
 @click.pass_context
 def cli(context: click.Context, config: str | None, check_config: bool, print_config: bool, **flags: Any) -> None:
-    """Run a cluster of MessagePack-RPC workers, or command one that runs."""
+    """Run a cluster of MessagePack-RPC workers, or command a running one."""
     environment = _environment()
     context.obj = Sources(config or environment["config"], _texts(environment), _texts(flags))
     if context.invoked_subcommand is not None:
@@ -58,15 +58,15 @@ def cli(context: click.Context, config: str | None, check_config: bool, print_co
 
 
 def _environment() -> dict[str, Any]:
-    """The flags that the environment holds. Raises `ConfigError` for what is none."""
-    flags = [each for each in cli.params if each.expose_value]  # none that only shows something and ends
+    """Parse the flags in RPCCLUSTER_CMD_ARGS. Raises `ConfigError` for anything that is no flag."""
+    flags = [each for each in cli.params if each.expose_value]  # leaves out --help and --version
     parser = click.Command(ENVIRONMENT, params=flags, add_help_option=False)
     try:
         return parser.make_context(ENVIRONMENT, shlex.split(os.environ.get(ENVIRONMENT, ""))).params
     except click.UsageError as error:
         raise ConfigError([f"{ENVIRONMENT}: {error.format_message()}"]) from error
     except ValueError as error:
-        raise ConfigError([f"{ENVIRONMENT}: found no flags, expected some: {error}"]) from error
+        raise ConfigError([f"cannot parse {ENVIRONMENT}: {error}"]) from error
 
 
 def _texts(params: dict[str, Any]) -> dict[str, str]:
@@ -74,7 +74,7 @@ def _texts(params: dict[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """A switch that is on, a flag that may be repeated, or plain text, as the file would say it."""
+    """Write a flag's value as the file would: a switch that is on, a repeated flag, or plain text."""
     return "true" if value is True else ",".join(value) if isinstance(value, tuple) else value
 
 

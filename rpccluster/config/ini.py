@@ -48,7 +48,7 @@ def read_ini(path: str, shown_path: str) -> Reading:
             return _unreadable(shown_path, 1, f"found more than {_LARGEST_FILE} bytes, expected a configuration file")
         text = data.decode("utf-8-sig")
     except OSError as error:
-        return _unreadable(shown_path, 1, f"found no readable file ({error.strerror}), expected one")
+        return _unreadable(shown_path, 1, f"cannot read the file: {error.strerror}")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         return _unreadable(shown_path, line, f"found the byte 0x{error.object[error.start]:02x}, expected UTF-8 text")

@@ -130,7 +130,7 @@ def test_a_missing_file_is_one_fault(folder: Folder) -> None:
     """What an unreadable file might have said is not complained about."""
     with pytest.raises(ConfigError) as error:
         load(folder.sources(), MACHINE)
-    assert error.value.faults == ["x.ini:1: config: found no readable file (No such file or directory), expected one"]
+    assert error.value.faults == ["x.ini:1: config: cannot read the file: No such file or directory"]
     assert error.value.exit_code == 1
 
 
@@ -268,7 +268,7 @@ def test_a_reload_reports_everything_at_once(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("text", "faults"),
     [
-        (None, ["x.ini:1: config"]),
+        (None, ["x.ini:1: config: cannot read the file: No such file or directory"]),
         ("service = a:b", ["x.ini:1: service", "x.ini:1: [cluster]"]),
         (RUNNING.replace("x.pid", "%(x)s"), ["x.ini:3: pidfile"]),
     ],

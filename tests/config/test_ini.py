@@ -204,7 +204,7 @@ def test_bytes_that_are_not_utf8_are_a_fault_with_their_line(tmp_path: Path) -> 
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     """No file, a folder, a path below a file: each is one fault, never a traceback."""
     (tmp_path / "file").touch()
-    fault = "x.ini:1: config: found no readable file ({}), expected one"
+    fault = "x.ini:1: config: cannot read the file: {}"
     assert unreadable(tmp_path / "none.ini") == fault.format("No such file or directory")
     assert unreadable(tmp_path) == fault.format("Is a directory")
     assert unreadable(tmp_path / "file" / "x.ini") == fault.format("Not a directory")

@@ -129,13 +129,11 @@ def test_an_unreadable_file(make_cluster, tmp_path):
     made.config.unlink()
     done = made.run()
     assert done.returncode == FAULT
-    assert done.stderr == (
-        f"{made.config}:1: config: found no readable file (No such file or directory), expected one\n"
-    )
+    assert done.stderr == (f"{made.config}:1: config: cannot read the file: No such file or directory\n")
     made.config.mkdir()
     done = made.run()
     assert done.returncode == FAULT
-    assert done.stderr == f"{made.config}:1: config: found no readable file (Is a directory), expected one\n"
+    assert done.stderr == f"{made.config}:1: config: cannot read the file: Is a directory\n"
 
 
 def test_contradiction_of_single_instance(make_cluster):
@@ -243,7 +241,7 @@ def test_a_faulty_reload_changes_nothing(cluster):
     for case in CASES.values():
         untouched.check(write_ini(running, case))
     running.config.unlink()
-    untouched.check(f"{running.config}:1: config: found no readable file (No such file or directory), expected one")
+    untouched.check(f"{running.config}:1: config: cannot read the file: No such file or directory")
     running.write_config(daemonize=True, control_socket=running.folder / "other.sock")
     untouched.check("daemonize: found true, expected false until the next start")
     assert f"found {running.folder}/other.sock, expected {running.folder}/control.sock until the next start" in (
