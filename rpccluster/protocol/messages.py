@@ -1,4 +1,4 @@
-"""The three messages of MessagePack-RPC, and telling which one a decoded value is. Sans-I/O; any process.
+"""The three message types of MessagePack-RPC, and which of them a decoded value is. Sans-I/O; any process.
 
 Source: https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md
 """
@@ -32,19 +32,19 @@ REQUEST = 0
 RESPONSE = 1
 NOTIFY = 2
 
-#: The parts of each.
+#: The number of parts of each message type.
 LENGTHS = {REQUEST: 4, RESPONSE: 4, NOTIFY: 3}
 
-#: Of the extension that `Unreadable` becomes where a message is packed again; who sends one refuses its own call.
+#: Type of the extension that stands for `Unreadable` in a repacked message. A peer that sends one fails its own call.
 UNREADABLE_TYPE = 127
 
 MAX_MSGID = 2**32 - 1  # "32-bit unsigned integer": spec, "Request Message"
 
 
 class Unreadable:
-    """Stands for the params of a call, or the error of a response, that could not be read; ``error`` tells why.
+    """Stands for unreadable params of a call, or an unreadable error of a response; ``error`` says why.
 
-    It may wait for its turn, and so keeps nothing of how it came about: a traceback would hold the bytes.
+    It may wait for its turn, so it drops the error's traceback, which would keep the bytes in memory.
     """
 
     __slots__ = ("error",)
@@ -55,7 +55,7 @@ class Unreadable:
 
 
 class Request(NamedTuple):
-    """``[0, msgid, method, params]``. If ``params`` are no list, its caller is owed an error."""
+    """``[0, msgid, method, params]``. If ``params`` is no list, the server answers with an error."""
 
     msgid: int
     method: str
@@ -71,7 +71,7 @@ class Response(NamedTuple):
 
 
 class Notification(NamedTuple):
-    """``[2, method, params]``: a call that nobody answers. ``params`` are a list, or `Unreadable` (moved or not)."""
+    """``[2, method, params]``: a call without a reply. ``params`` is a list, `Unreadable`, or its extension."""
 
     method: str
     params: Any
@@ -81,30 +81,30 @@ Message = Union[Request, Response, Notification]
 
 
 def to_message(value: object) -> Message:
-    """The message that ``value``, as decoded, stands for, a method's name of bin type as str.
+    """Convert a decoded value to its message; a method name of type bin becomes a str.
 
-    Raises `ProtocolError` if it is none. A request with a good msgid is one whatever its params are.
+    Raises `ProtocolError` if ``value`` is no message. A request needs a valid msgid, but its params may be anything.
     """
     if type(value) is list and value and type(value[0]) is int:
-        kind, fields = value[0], value[1:]
-        if kind == REQUEST and len(fields) == 3 and _is_msgid(fields[0]) and type(fields[1]) in _NAMES:
+        type_, fields = value[0], value[1:]
+        if type_ == REQUEST and len(fields) == 3 and _is_msgid(fields[0]) and type(fields[1]) in _NAMES:
             return Request(fields[0], _name_of(fields[1]), fields[2])
-        if kind == RESPONSE and len(fields) == 3 and _is_msgid(fields[0]):
+        if type_ == RESPONSE and len(fields) == 3 and _is_msgid(fields[0]):
             return Response(*fields)
-        if kind == NOTIFY and len(fields) == 2 and type(fields[0]) in _NAMES and _may_be_params(fields[1]):
+        if type_ == NOTIFY and len(fields) == 2 and type(fields[0]) in _NAMES and _may_be_params(fields[1]):
             return Notification(_name_of(fields[0]), fields[1])
     raise not_a_message(value)
 
 
 def not_a_message(value: object) -> ProtocolError:
-    """The error for a value that is no message: which part of it is wrong, and never its repr, which may be long."""
+    """Make the error for a value that is no message. It names the wrong part, and never its repr, which may be long."""
     what = f"an array of {len(value)}" if type(value) is list else f"a value of type {type(value).__name__}"
     expected = f"found {what}, expected a MessagePack-RPC request, response or notification"
     return ProtocolError(f"{expected}; {_wrong_part(value)}" if type(value) is list and value else expected)
 
 
 def misfit_text(params: Any) -> str:
-    """What is wrong with the params of a request that are no list."""
+    """Say what is wrong with the params of a request that are no list."""
     if isinstance(params, Unreadable):
         return str(params.error)
     if _was_unreadable(params):
@@ -117,7 +117,7 @@ def _may_be_params(value: object) -> bool:
 
 
 def _was_unreadable(params: object) -> bool:
-    """In the process that it comes from."""
+    """Return whether ``params`` stand for params that the process before could not read."""
     return isinstance(params, ExtType) and params.code == UNREADABLE_TYPE
 
 
@@ -130,15 +130,15 @@ def _name_of(method: Any) -> str:
 
 
 def _wrong_part(value: list[Any]) -> str:
-    """The first part of an array that is not as a message's."""
-    kind, name = value[0], "" if type(value[0]) is not int else _KINDS.get(value[0], "")
+    """Describe the first part of an array that does not fit a message."""
+    type_, name = value[0], "" if type(value[0]) is not int else _TYPE_NAMES.get(value[0], "")
     if not name:
-        return f"it begins with {_shown(kind)}, not with 0, 1 or 2"
-    if len(value) != LENGTHS[kind]:
-        return f"a {name} has {LENGTHS[kind]} parts"
-    if kind != NOTIFY and not _is_msgid(value[1]):
+        return f"it begins with {_shown(type_)}, not with 0, 1 or 2"
+    if len(value) != LENGTHS[type_]:
+        return f"a {name} has {LENGTHS[type_]} parts"
+    if type_ != NOTIFY and not _is_msgid(value[1]):
         return f"the {name}'s msgid is {_shown(value[1])}, not an integer from 0 to {MAX_MSGID}"
-    if kind != RESPONSE and type(value[-2]) not in _NAMES:
+    if type_ != RESPONSE and type(value[-2]) not in _NAMES:
         return f"the {name}'s method is {_shown(value[-2])}, neither str nor bin"
     return f"the {name}'s params are {_shown(value[-1])}, not an array"
 
@@ -148,4 +148,4 @@ def _shown(part: object) -> str:
 
 
 _NAMES = {str, bytes}
-_KINDS = {REQUEST: "request", RESPONSE: "response", NOTIFY: "notification"}
+_TYPE_NAMES = {REQUEST: "request", RESPONSE: "response", NOTIFY: "notification"}

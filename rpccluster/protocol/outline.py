@@ -1,7 +1,7 @@
-"""The outline of a message that arrives in pieces: how far it goes, without making anything of it. Sans-I/O.
+"""Finds the end of a message that arrives in pieces, without decoding it. Sans-I/O.
 
-What a peer only declares costs nothing here: lengths are added up and compared with the bounds, never trusted
-with memory. Structure alone is looked at; what is in a string or an extension is the Unpacker's to judge.
+A declared length costs no memory here: lengths are only added up and compared with the bounds. The outline reads the
+structure alone; the Unpacker judges the content of strings and extensions.
 
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
@@ -26,17 +26,17 @@ class Bounds(NamedTuple):
 
 
 def too_large(bounds: Bounds) -> LimitExceeded:
-    """The error for a message that has, or declares, more bytes than it may."""
+    """Make the error for a message that has, or declares, more bytes than ``bounds`` allow."""
     return LimitExceeded("max_message_size", f"found a message of more than {bounds.max_size} bytes (max_message_size)")
 
 
 def too_deep(bounds: Bounds) -> LimitExceeded:
-    """The error for a message that is nested deeper than it may."""
+    """Make the error for a message that is nested deeper than ``bounds`` allow."""
     return LimitExceeded("max_depth", f"found a message nested more than {bounds.max_depth} deep (max_depth)")
 
 
 def _sizes_of_plain() -> bytes:
-    """For each first byte, the bytes of the whole value if that byte tells them and it holds no other; else 0."""
+    """Map each first byte to the size of its value, if that byte alone tells it and no other lies inside; else 0."""
     sizes = bytearray(256)
     for first in (*range(0x81), 0x90, 0xC0, 0xC2, 0xC3, *range(0xE0, 0x100)):
         sizes[first] = 1
@@ -52,39 +52,39 @@ def _sizes_of_plain() -> bytes:
 
 
 PLAIN = _sizes_of_plain()
-#: first byte: bytes of the length that follows, bytes beside it and the content
+#: first byte: size of the length field that follows, size of the value beside its content
 BLOCKS = {0xC4: (1, 2), 0xC5: (2, 3), 0xC6: (4, 5), 0xC7: (1, 3), 0xC8: (2, 4), 0xC9: (4, 6)}
 BLOCKS.update({0xD9: (1, 2), 0xDA: (2, 3), 0xDB: (4, 5)})
-#: first byte: bytes of the number that follows, values for each of that number
+#: first byte: size of the count that follows, values for each counted one
 CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 _CONTAINER_TYPES = {list, tuple, dict}
-#: Every byte that begins no container.
+#: All bytes that begin no container.
 NO_CONTAINER = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
-WINDOW_BYTES = 1024  # in which plain values are told apart at once
-FEW = 8  # values: of as many or fewer to come each is told by itself
+WINDOW_BYTES = 1024  # bytes that one regex search splits into plain values
+FEW = 8  # if no more values are to come, they are passed one by one
 
 
 def _regex_of_plain() -> re.Pattern[bytes]:
-    """Matches one plain value that is whole, or else all that follows, as its only group."""
+    """Compile the pattern of one whole plain value, or else of everything that follows, as its only group."""
     firsts: dict[int, bytes] = {}
     for first, size in enumerate(PLAIN):
         if size and first not in (0x80, 0x90):
             firsts[size] = firsts.get(size, b"") + re.escape(bytes([first]))
-    kinds = [b"[%s].{%d}" % (firsts[size], size - 1) for size in sorted(firsts)]
-    return re.compile(b"|".join(kinds) + b"|(.+)", re.DOTALL)
+    patterns = [b"[%s].{%d}" % (firsts[size], size - 1) for size in sorted(firsts)]
+    return re.compile(b"|".join(patterns) + b"|(.+)", re.DOTALL)
 
 
 PLAIN_VALUES = _regex_of_plain()
-#: values of one byte each, the second with empty containers
+#: runs of one-byte values, without and with empty containers
 _RUN = re.compile(rb"[\x00-\x7f\xa0\xc0\xc2\xc3\xe0-\xff]*")
 RUN_WITH_EMPTY = re.compile(rb"[\x00-\x80\x90\xa0\xc0\xc2\xc3\xe0-\xff]*")
 
 
 class Outline:
-    """Follows one message through the bytes that have come of it.
+    """Follows one message through the bytes that have come so far.
 
-    ``resume_at`` is the number of bytes that must be there before `advance` can get any further. ``passed`` bytes it
-    has passed, and ``owed`` values are yet to come behind them; both hold after `LimitExceeded`, too.
+    `advance` gets no further until ``resume_at`` bytes have come. ``passed`` counts the bytes behind it, ``owed`` the
+    values that must still come; both hold after `LimitExceeded`, too.
     """
 
     __slots__ = ("_bounds", "_open", "owed", "passed", "resume_at")
@@ -92,12 +92,12 @@ class Outline:
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self.passed = 0
-        self._open = [1]  # for each container we are in, the values that are yet to come; first the message's own
-        self.owed = 1  # their sum: at least as many bytes are yet to come
+        self._open = [1]  # for each open container, the values still to come; first the message's own
+        self.owed = 1  # their sum: at least as many bytes are still to come
         self.resume_at = 1
 
     def advance(self, data: Data) -> int:
-        """Go on through ``data``, all bytes since the message's first one. Returns its length once it is whole, else 0.
+        """Go on through ``data``, the message from its first byte. Returns its length once it is whole, else 0.
 
         Raises `ProtocolError` for a byte that MessagePack does not have, and for a message that passes its bounds.
         """
@@ -118,7 +118,7 @@ class Outline:
         return 0
 
     def _take_header(self, first: int, data: Data, size: int) -> None:
-        """What has a length of its own: the rest of a block, or the values of a container."""
+        """Pass a header with a length: enter the container, or pass the block."""
         at = self.passed
         if 0x80 <= first <= 0x9F:
             self._enter(at + 1, (first & 0x0F) * (1 if first >= 0x90 else 2))
@@ -136,7 +136,7 @@ class Outline:
             self._enter(at + 1 + width, length * extra)
 
     def _pass_run(self, data: Data, end: int) -> None:
-        """As many values of one byte as lie before ``end``."""
+        """Pass all one-byte values that lie before ``end``."""
         runs = RUN_WITH_EMPTY if len(self._open) <= self._bounds.max_depth else _RUN
         run = runs.match(data, self.passed, end)
         if run is None or run.end() == self.passed:
@@ -144,7 +144,7 @@ class Outline:
         self._pass(run.end(), run.end() - self.passed)
 
     def _pass_several(self, data: Data, size: int) -> None:
-        """All plain values that come next, as far as they lie in one window."""
+        """Pass all plain values that come next, within one window."""
         at = self.passed
         end = min(size, at + WINDOW_BYTES)
         found = PLAIN_VALUES.findall(data, at, end)
@@ -163,7 +163,7 @@ class Outline:
             self._pass(end, 1)
 
     def _pass(self, end: int, values: int) -> None:
-        """``values`` whole values lie before ``end``."""
+        """Move on to ``end``, behind ``values`` more whole values."""
         self.passed = end
         self.owed -= values
         self._check(end + self.owed)
@@ -182,13 +182,13 @@ class Outline:
         self._pass(end, 0)
 
     def _check(self, least: int) -> None:
-        """``least`` is how long the message is at least."""
+        """Raise if a message of at least ``least`` bytes is too large."""
         if least > self._bounds.max_size:
             raise too_large(self._bounds)
 
 
 def depth_exceeds(value: object, most: int) -> bool:
-    """Whether more than ``most`` lists, tuples and dicts lie in each other in ``value``, itself counted."""
+    """Return whether ``value`` nests more than ``most`` lists, tuples and dicts, itself counted."""
     containers: list[Any] = [value] if type(value) in _CONTAINER_TYPES else []
     for _ in range(most):
         if not containers:

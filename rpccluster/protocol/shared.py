@@ -1,9 +1,9 @@
-"""Decoding thousands of streams through one Unpacker. Sans-I/O; used by the worker.
+"""Decodes thousands of streams through one Unpacker. Sans-I/O; used by the worker.
 
-An Unpacker holds some 44 KiB, and what it has begun to make of a message may be a hundred times the message's size.
-So whole messages alone are given to one; a stream whose message is incomplete keeps that message's bytes, and its
-outline to know when it is whole. A message that passes its bounds, or that Python cannot hold, has `Unreadable` in it
-and ends nothing, as long as its head tells which call it is.
+An Unpacker holds some 44 KiB, and a half-decoded message may take a hundred times its own size. So the Unpacker gets
+whole messages only. A stream with an incomplete message keeps that message's bytes, and its outline to know when it is
+whole. If a message passes its bounds, or Python cannot hold it, `Unreadable` takes the place of its params, and the
+stream goes on, as long as the message's head tells which call it is.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ __all__ = ["Packed", "Partial", "Rest", "SharedDecoder", "Undecodable"]
 
 Bytes = Union[bytes, memoryview]
 
-#: A whole message that is not decoded yet: it is long, and decoded when its turn comes.
+#: A long message that is whole but not decoded yet; it is decoded when its turn comes.
 Packed = bytearray
 
-SMALL_BYTES = 16_384  # of a message that came in pieces and is decoded all the same as soon as it is whole
-SMALL_CONTAINER = 1024  # values that a container may declare unseen; of one with more the outline is looked at first
-CALL_CONTAINERS = 2  # which every call has: its own array and that of its params
-COUNTED_BYTES = 64  # of a message on average, below which counting bytes is quicker than walking through values
+SMALL_BYTES = 16_384  # a message that came in pieces is decoded at once if it is no longer than this
+SMALL_CONTAINER = 1024  # values that a container may declare; a larger one goes through its outline first
+CALL_CONTAINERS = 2  # in every call: its own array and that of its params
+COUNTED_BYTES = 64  # mean size of a message below which counting bytes is quicker than walking through values
 
 _last_of = itemgetter(-1)
 
 
 class Partial:
-    """The beginning of a message: its bytes, and its outline as far as it is known.
+    """The beginning of a message: its bytes, and its outline so far.
 
-    Long pieces stay as they came until the outline can go on: one block that grows with each of them would be
-    copied again and again.
+    Long pieces stay separate until the outline can go on: a block that grew with each piece would be copied again and
+    again.
     """
 
     __slots__ = ("_pieces", "outline", "size")
@@ -47,7 +47,7 @@ class Partial:
         self.outline = Outline(bounds)
 
     def add(self, piece: Bytes) -> None:
-        """What came next."""
+        """Append the bytes that came next."""
         if SMALL_BYTES < len(piece) < self.missing:
             self._pieces.append(Packed(piece))
         else:
@@ -56,25 +56,25 @@ class Partial:
 
     @property
     def data(self) -> Packed:
-        """All bytes, as one block."""
+        """The bytes so far, as one block."""
         if len(self._pieces) > 1:
             self._pieces = [Packed().join(self._pieces)]
         return self._pieces[0]
 
     @property
     def missing(self) -> int:
-        """Bytes that must come, at the least, before it is of use to look again."""
+        """Number of bytes that must come before the outline can get any further."""
         return self.outline.resume_at - self.size
 
 
-#: What a stream keeps of an incomplete message.
+#: The state of a stream between its pieces; None between messages.
 Rest = Union[Partial, Skip, None]
 
 
 class Undecodable(Exception):
-    """What a stream has come to: ``before`` are the messages before the bytes of which ``error`` tells.
+    """A stream that cannot be decoded any further; ``before`` holds the messages before the faulty bytes.
 
-    That error waits for its turn, and so keeps nothing of how it came about: its traceback would hold the bytes.
+    ``error`` waits for its turn, so it drops its traceback, which would keep the bytes in memory.
     """
 
     def __init__(self, error: ProtocolError, before: list[Any]) -> None:
@@ -85,9 +85,9 @@ class Undecodable(Exception):
 
 
 class SharedDecoder:
-    """Decodes the bytes of many streams, each of which keeps at most a `Partial` or a `Skip` between its pieces.
+    """Decodes the bytes of many streams; each stream keeps at most a `Partial` or a `Skip` between its pieces.
 
-    ``bounds`` are those of each message. What it returns as a message is what the message decodes to, or `Packed`.
+    ``bounds`` hold for each message. A message is returned as its decoded value, or as `Packed`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class SharedDecoder:
         make: Callable[[int, int], Any] | None = None,
         unpack_one: Callable[[Any], Any] | None = None,
     ) -> None:
-        """Values have this project's types, unless ``make`` and ``unpack_one`` do what `make_unpacker`, `unpack` do."""
+        """``make`` and ``unpack_one`` may replace `make_unpacker` and `unpack`, for other types of values."""
         self.bounds = bounds
         self._make_unpacker = make or make_unpacker
         self._unpack_one = unpack_one or unpack
@@ -104,33 +104,33 @@ class SharedDecoder:
         self._renew()
 
     def _renew(self) -> None:
-        """The Unpacker for small messages: it is of no use any more once one has been incomplete."""
+        """Make a new Unpacker for small messages; an incomplete message spoils the old one."""
         unpacker = self._make_unpacker(self._max_size, SMALL_CONTAINER)
         self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
         self._fed = 0  # bytes fed to it in all
 
     def decode(self, data: bytes) -> tuple[list[Any], Rest]:
-        """The messages in ``data``, which begins at a message's first byte, and the incomplete rest.
+        """Return the messages in ``data``, which begins at a message's first byte, and the incomplete rest.
 
-        Raises `Undecodable` for bytes that are not MessagePack, and for what passes the bounds and is no call, as far
-        as that can be seen without decoding it.
+        Raises `Undecodable` for bytes that are not MessagePack, and for a message that passes the bounds and is no
+        call, as far as that shows without decoding it.
         """
         values, done = self.decode_whole(data)
         return (values, None) if done == len(data) else self.decode_rest(values, data[done:])
 
     def decode_rest(self, values: list[Any], rest: Bytes) -> tuple[list[Any], Rest]:
-        """Likewise for the ``rest`` that `decode_whole` left after ``values``."""
+        """Go on as `decode` does, with the ``rest`` that `decode_whole` has left after ``values``."""
         return self._go_by_outline(values, Partial(self.bounds), rest)
 
     def decode_more(self, partial: Partial | Skip, data: Bytes) -> tuple[list[Any], Rest]:
-        """Likewise for ``data`` that goes on where ``partial`` ends. ``partial`` is used up."""
+        """Go on as `decode` does, with ``data`` that continues ``partial``, which is used up."""
         return self._go_by_outline([], partial, data)
 
     def decode_whole(self, data: bytes) -> tuple[list[Any], int]:
-        """The messages up to one that is incomplete, or stranger than it may be here, and where that begins."""
+        """Return the messages before the first that is incomplete or needs its outline, and where that one begins."""
         values: list[Any] = []
         size = len(data)
-        if size > self._max_size:  # else no message in it can be too large
+        if size > self._max_size:  # otherwise no message in it can be too large
             return values, 0
         done = start = self._fed
         self._fed = end = start + size
@@ -139,10 +139,10 @@ class SharedDecoder:
             self._feed(data)
             while done != end:
                 values.append(unpack())
-                done = tell()  # it counts what it has read of an unfinished one, too
+                done = tell()  # tell() also counts the bytes of an unfinished message
         except DECODE_ERRORS:
             self._renew()
-        # counting the bytes that may begin a container clears most data; of long messages a walk is quicker
+        # counting the bytes that may begin a container clears most data; for long messages a walk is quicker
         if size > self._max_depth and (
             size > COUNTED_BYTES * len(values) or len(data.translate(None, NO_CONTAINER)) > self._max_depth
         ):
@@ -150,7 +150,7 @@ class SharedDecoder:
         return values, done - start
 
     def _go_by_outline(self, values: list[Any], partial: Partial | Skip, data: Bytes) -> tuple[list[Any], Rest]:
-        """Go on with ``partial``, and with what follows it, after ``values`` of the same data."""
+        """Complete ``partial`` with ``data``, decode what follows it, and add all messages to ``values``."""
         try:
             while True:
                 if isinstance(partial, Skip):
@@ -173,9 +173,9 @@ class SharedDecoder:
             raise Undecodable(undecodable.error, values + undecodable.before) from None
 
     def _take_one(self, values: list[Any], partial: Partial, data: Bytes) -> tuple[bytes | None, Partial | Skip]:
-        """Add the message that ``partial`` has begun to ``values`` once it is whole, or once it cannot be read.
+        """Add the message of ``partial`` to ``values`` once it is whole, or once it turns out to be unreadable.
 
-        Returns what follows it, None as long as its end is not there; and what goes on then.
+        Returns the data behind the message, or None if its end has not come, and the state to go on with.
         """
         partial.add(data)
         if partial.missing > 0:
@@ -199,13 +199,13 @@ class SharedDecoder:
         return rest, partial
 
     def _check_depth(self, values: list[Any], data: bytes) -> None:
-        """Put `Unreadable` into those of ``values`` that are nested too deep; all are in ``data``."""
+        """Put `Unreadable` into each of ``values`` that is nested too deep; ``data`` holds their bytes."""
         most = self._max_depth
         if len(data) <= COUNTED_BYTES * len(values) and _end_in_lists(values):
             others = CALL_CONTAINERS * (len(values) - 1)
             if len(data.translate(None, NO_CONTAINER)) - others <= most:
                 return
-        for place, value in enumerate(values):  # a call's params come last; what is no call is never looked into
+        for place, value in enumerate(values):  # a call's params come last; nothing looks into a value that is no call
             if type(value) is list and value and depth_exceeds(value[-1], most - 1):
                 message = without_body(value, too_deep(self.bounds))
                 if message is None:
@@ -214,7 +214,7 @@ class SharedDecoder:
 
 
 def _end_in_lists(values: list[Any]) -> bool:
-    """Whether each value has a list as its last part, and so as many containers as a call, at the least."""
+    """Return whether each value ends in a list, and so has at least the containers of a call."""
     try:
         return set(map(type, map(_last_of, values))) == {list}
     except (TypeError, LookupError):

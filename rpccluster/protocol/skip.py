@@ -1,6 +1,6 @@
-"""Passing over what is left of a message that will not be read: its values are counted, and none of it is kept.
+"""Skips the rest of a message that passes its bounds, so that the messages behind it can still be read.
 
-Sans-I/O. For a message that passes its bounds, so that what comes behind it can still be read.
+Counts the values and keeps no bytes. Sans-I/O.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from rpccluster.protocol.outline import (
 
 __all__ = ["MOST_MESSAGES", "Skip", "resumed"]
 
-MOST_MESSAGES = 16  # times max_message_size: who declares more than that has not just a value too many
+MOST_MESSAGES = 16  # times max_message_size: a message that declares more is no slip, and ends its stream
 
 _STATE = struct.Struct(">QQQ5p")
-_MARK = b"\xc7\x1d\x7f"  # an extension, which is no message: nothing that is given begins with a whole one
+_MARK = b"\xc7\x1d\x7f"  # an extension: no message begins with one
 
 
 class Skip:
-    """What is yet to come of one message, as far as it has been declared."""
+    """Counts what must still come of one message, as far as its headers have declared it."""
 
     __slots__ = ("_bounds", "_gap", "_head", "_left", "_owed")
 
     def __init__(self, owed: int, bounds: Bounds) -> None:
-        """``owed`` values are yet to come; so they are taken not to be more than so many bytes in all."""
+        """``owed`` values must still come; ``bounds`` limit how many bytes they may take."""
         self._bounds = bounds
         self._owed = owed
         self._gap = 0  # bytes of a block whose header has been passed
-        self._head = b""  # of a value, too short to tell how far it goes
+        self._head = b""  # an incomplete header, too short to tell how long its value is
         self._left = MOST_MESSAGES * bounds.max_size  # bytes that may still be passed
 
-    #: As of a `Partial` of which much has come.
+    #: Compares like the size of a long `Partial`.
     size = sys.maxsize
 
     @property
     def missing(self) -> int:
-        """Bytes that must come at the least."""
+        """Number of bytes that must come at least."""
         return self._gap + self._owed
 
     @property
     def data(self) -> bytes:
-        """What `resumed` makes it of again, in another process."""
+        """The state in bytes, from which `resumed` restores it in another process."""
         return _MARK + _STATE.pack(self._owed, self._gap, self._left, self._head)
 
     def pass_over(self, data: bytes | memoryview) -> bytes | None:
-        """What is in ``data`` behind the message; None if its end is not there yet.
+        """Return the part of ``data`` behind the message; None if its end has not come yet.
 
         Raises `ProtocolError` for a byte that MessagePack does not have, and for a message that is far too large.
         """
@@ -113,14 +113,14 @@ class Skip:
         return self._pass(at + 1 + width, size, 1 - length * extra)
 
     def _pass(self, end: int, size: int, values: int) -> int:
-        """Go on at ``end``, which may not be there yet, with so many ``values`` fewer to come."""
+        """Move on to ``end``, which may not have come yet; ``values`` fewer must come."""
         self._owed -= values
         self._gap = max(0, end - size)
         return min(end, size)
 
 
 def resumed(data: bytes, bounds: Bounds) -> tuple[Skip | None, bytes]:
-    """The `Skip` whose ``data`` stand at the beginning of ``data``, if there is one, and what follows it."""
+    """Restore the `Skip` at the beginning of ``data``, if there is one. Returns it and the rest of ``data``."""
     end = len(_MARK) + _STATE.size
     if not data.startswith(_MARK) or len(data) < end:
         return None, data

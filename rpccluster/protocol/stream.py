@@ -1,4 +1,4 @@
-"""One stream of messages that may be hostile: the control socket's. Sans-I/O; any process."""
+"""Decodes one stream that may be hostile: a connection to the control socket. Sans-I/O; any process."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class StreamDecoder:
     def feed(self, data: bytes) -> Iterator[Message]:
         """Yield each message that ``data`` completes.
 
-        Raises `ProtocolError` at the first that is none, and once one passes its bounds or cannot be read; the stream
-        is dead then.
+        Raises `ProtocolError` at the first value that is no message, passes its bounds or cannot be read. After that
+        the stream decodes nothing more.
         """
         if self._has_failed:
             raise ProtocolError("the stream has failed before")
@@ -57,5 +57,5 @@ class StreamDecoder:
         if error is not None:
             try:
                 raise error
-            finally:  # or this frame, in the error's traceback, would keep it, and all that it has come through
+            finally:  # otherwise the error's traceback would keep this frame, and with it the data
                 error = values = value = message = unread = None

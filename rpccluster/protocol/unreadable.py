@@ -1,7 +1,6 @@
-"""Messages whose params or result cannot be read, so that this call alone suffers. Sans-I/O; any process.
+"""Replaces unreadable params or results, so that only their own call fails. Sans-I/O; any process.
 
-Such a message passes a bound, or is MessagePack that Python cannot hold. Its head must tell which call it is: if it
-does not, the stream is at its end.
+Such a message passes a bound, or Python cannot hold it. If its head does not tell which call it is, the stream ends.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from rpccluster.protocol.messages import LENGTHS, NOTIFY, RESPONSE, Unreadable, 
 
 __all__ = ["decoded", "without_body"]
 
-HEAD_BYTES = 4096  # of a message, within which its method's name must end
+HEAD_BYTES = 4096  # from the beginning of a message to the end of its method's name, at most
 
 
 def decoded(packed: bytes | bytearray, unpack: Callable[[Any], Any] = unpack) -> Any:
-    """What a whole message decodes to, with `Unreadable` in it if need be. Raises `ProtocolError`."""
+    """Decode a whole message, with `Unreadable` in place of what cannot be read. Raises `ProtocolError`."""
     try:
         return unpack(packed)
     except ProtocolError as error:
@@ -29,9 +28,9 @@ def decoded(packed: bytes | bytearray, unpack: Callable[[Any], Any] = unpack) ->
 
 
 def without_body(message: list[Any] | bytes | bytearray, error: ProtocolError) -> list[Any] | None:
-    """The call or the response that ``message`` is, decoded or packed and perhaps cut short, with `Unreadable` in it.
+    """Rebuild the call or response from the head of ``message``, with `Unreadable` in place of its body.
 
-    None if it is none, or its head does not tell which.
+    ``message`` is decoded or packed, and may be cut short. Returns None if its head tells no call or response.
     """
     try:
         head = _head(message)
@@ -43,7 +42,7 @@ def without_body(message: list[Any] | bytes | bytearray, error: ProtocolError) -
 
 
 def _head(message: list[Any] | bytes | bytearray) -> list[Any]:
-    """Kind, msgid and method, as far as there are any. Raises one of `DECODE_ERRORS`."""
+    """Decode type, msgid and method, as far as the message has them. Raises one of `DECODE_ERRORS`."""
     if isinstance(message, list):
         count, unread = len(message), iter(message)
         read: Callable[[], Any] = unread.__next__
