@@ -1,4 +1,4 @@
-"""Addresses as users write them: parsing, and writing them back in one form. Opens nothing."""
+"""Parses addresses as users write them, and writes them in one form. Opens nothing; any process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Address = Union[TCPAddress, UnixAddress]
 def parse_address(text: str) -> Address:
     """Parse ``tcp://HOST:PORT``, ``HOST:PORT``, ``tcp://[::1]:PORT`` or ``unix:///path``.
 
-    Raises `AddressError` with what was found and what was expected.
+    Raises `AddressError`, which says what was found and what was expected.
     """
     text = text.strip()
     if text.startswith("unix:"):
@@ -65,7 +65,7 @@ def _unix_address(text: str) -> UnixAddress:
 
 
 def unix_address(path: str) -> UnixAddress:
-    """The address of a plain ``path``. Raises `AddressError` where the kernel could not hold it."""
+    """Return the address of a plain ``path``. Raises `AddressError` if the kernel cannot hold the path."""
     if "\0" in path:
         raise AddressError(f"found the path {path!r}, expected one without NUL")
     try:
@@ -78,8 +78,8 @@ def unix_address(path: str) -> UnixAddress:
 
 
 def native_path(path: str) -> str:
-    """``path`` as this process's file system functions take it. Raises UnicodeEncodeError for a lone surrogate.
+    """Convert ``path`` for this process's file functions. Raises UnicodeEncodeError for a lone surrogate.
 
-    Names of files are UTF-8, whatever the locale: under ``LANG=C`` without the UTF-8 mode Python takes ASCII alone.
+    File names are UTF-8 in every locale. Python itself takes only ASCII under ``LANG=C`` without the UTF-8 mode.
     """
     return os.fsdecode(path.encode("utf-8", "surrogateescape"))

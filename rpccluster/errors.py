@@ -1,23 +1,23 @@
-"""Every error of the package, under one root. Imports nothing; every process and every layer uses it.
+"""Every error of the package, under one root. Imports nothing; every process and layer uses it.
 
 RPCClusterError
-├── AddressError           an address that cannot be parsed
+├── AddressError           an address cannot be parsed
 ├── StartError             the cluster cannot start; carries the exit code
 │   └── ConfigError        the configuration is at fault; carries every fault
 ├── ServiceNotLoaded       the service could not be imported or made
-├── ServiceUnfit           the service cannot serve as it is
-├── UnknownMessage         a packet on a channel that this version does not know
-├── TruncatedDescriptors   descriptors were lost on a channel
-├── IllegalTransition      an event that a state does not allow
+├── ServiceUnfit           the service has no methods, or one that cannot be served
+├── UnknownMessage         this version does not know a packet on a channel
+├── TruncatedDescriptors   a message lost its descriptors on a channel
+├── IllegalTransition      a state does not allow an event
 ├── ProtocolError          the peer's bytes are not MessagePack-RPC
-│   └── LimitExceeded      or a message of it is larger than it may be; carries the limit's name
-├── CallError              a call of the client did not bring its result
+│   └── LimitExceeded      a message passes a limit; carries the limit's name
+├── CallError              a call ended without a result
 │   ├── RemoteError        the method raised; carries type and message
-│   │   ├── NoMethodError
-│   │   └── ArgumentError
-│   └── CallTimeout
-├── ConnectFailed          no connection could be had
-└── ConnectionLost         the connection ended under a call
+│   │   ├── NoMethodError  the server has no such method
+│   │   └── ArgumentError  the params do not fit the method
+│   └── CallTimeout        no reply came in time
+├── ConnectFailed          the client could not connect
+└── ConnectionLost         the connection ended during a call
     ├── Lost               the call may have run
     └── NotSent            the call certainly did not run
 """
@@ -61,7 +61,7 @@ class AddressError(RPCClusterError, ValueError):
 
 
 class StartError(RPCClusterError):
-    """The cluster cannot start, or go on starting. ``exit_code`` is what the process ends with."""
+    """The cluster cannot start. ``exit_code`` is the exit code of the process."""
 
     def __init__(self, message: str, exit_code: int = EXIT_FAULT) -> None:
         super().__init__(message, exit_code)
@@ -88,13 +88,14 @@ class ServiceNotLoaded(RPCClusterError):
 
 
 class ServiceUnfit(RPCClusterError):
-    """The object cannot serve: it has no methods, or one that cannot be called as it is."""
+    """The object cannot serve: it has no methods, or one that cannot be served."""
 
 
 class UnknownMessage(RPCClusterError):
-    """A packet on a channel that does not decode to a message of this version.
+    """A packet on a channel does not decode to a message of this version.
 
-    ``refused`` is its first field, by which to refuse the descriptors that came with it; None if it is no number.
+    ``refused`` is the packet's first field, the number with which the receiver refuses the descriptors; None if that
+    field is no number.
     """
 
     def __init__(self, text: str, refused: int | None = None) -> None:
@@ -103,7 +104,7 @@ class UnknownMessage(RPCClusterError):
 
 
 class TruncatedDescriptors(RPCClusterError, OSError):
-    """Descriptors were lost on the way: this process has no room for more of them. ``data`` came without them."""
+    """A message lost its descriptors, because this process may open no more. ``data`` is the message without them."""
 
     def __init__(self, text: str, data: bytes = b"") -> None:
         super().__init__(text)
@@ -111,7 +112,7 @@ class TruncatedDescriptors(RPCClusterError, OSError):
 
 
 class IllegalTransition(RPCClusterError):
-    """An event that the present state does not allow. Nothing was changed."""
+    """The present state does not allow the event, which has changed nothing."""
 
 
 class ProtocolError(RPCClusterError):
@@ -131,13 +132,13 @@ class LimitExceeded(ProtocolError):
 
 
 class CallError(RPCClusterError):
-    """A call that was made did not bring its result."""
+    """A call ended without a result."""
 
 
 class RemoteError(CallError):
-    """The method raised. ``type`` is the exception's class name there, ``message`` its text.
+    """The method raised. ``type`` is the name of the exception's class, ``message`` its text.
 
-    ``type`` is empty when the server's error was not of the form ``Class: message``.
+    ``type`` is empty if the server's error does not have the form ``Class: message``.
     """
 
     def __init__(self, type: str, message: str) -> None:
@@ -162,15 +163,15 @@ class CallTimeout(CallError, TimeoutError):
 
 
 class ConnectFailed(RPCClusterError, ConnectionError):
-    """No connection could be had within ``connect_timeout``. Nothing was sent."""
+    """The client could not connect within ``connect_timeout``. Nothing was sent."""
 
 
 class ConnectionLost(RPCClusterError, ConnectionError):
-    """The connection ended under a call; its subclass says whether the call may have run."""
+    """The connection ended during a call; the subclass says whether the call may have run."""
 
 
 class Lost(ConnectionLost):
-    """The call was sent, at least in part, and may have run. It is not sent again by itself."""
+    """The call was sent, at least in part, and may have run. The client does not send it again by itself."""
 
 
 class NotSent(ConnectionLost):

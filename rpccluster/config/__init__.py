@@ -1,6 +1,6 @@
 """The configuration: options as data, the file that sets them, and every fault with its line.
 
-Owns all of that and no more: nothing is opened, locked or changed here. Any process.
+It only reads: it opens no socket or log, locks nothing and changes nothing. Any process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Faults that no value shows by itself: two options that do not go together, or that this machine cannot meet.
+"""Finds faults that no single value shows: options that contradict each other, or that this machine cannot meet.
 
-Looks at files, accounts and CPUs, creates and changes nothing. The master, before it starts and before a HUP.
+Looks at files, accounts and CPUs, creates and changes nothing. The master calls it before its start and before a HUP.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks ask this machine: who runs this process, on which CPUs, and who has an account."""
+    """Answers the checks' questions about this machine: the process's user, its CPUs, and the accounts."""
 
     euid: int = field(default_factory=os.geteuid)
     egid: int = field(default_factory=os.getegid)
@@ -38,7 +38,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Complaint:
-    """A problem, and the options it is about; the first one is where to look."""
+    """A problem, and the options that cause it; the fault names the place of the first one."""
 
     keys: tuple[str, ...]
     problem: str
@@ -52,7 +52,7 @@ class _Path:
 
 
 def complaints(options: Options, machine: Machine, config_path: str | None = None) -> list[Complaint]:
-    """Everything that is wrong with ``options`` on ``machine``. ``config_path`` is the file they came from."""
+    """Return every fault of ``options`` on ``machine``. ``config_path`` is the file that set them."""
     return [
         *_instance(options),
         *_listening(options),
@@ -79,10 +79,10 @@ def _listening(options: Options) -> Iterator[Complaint]:
 
 
 def _overlapping(binds: Collection[TCPAddress]) -> Iterator[Complaint]:
-    """Two that need one port: an address twice, or beside the one that stands for all of its family."""
+    """Find two addresses that need one port: the same host twice, or a host beside its family's wildcard."""
     hosts: dict[TCPAddress, IPAddress] = {}
     for bind in binds:
-        with contextlib.suppress(ValueError):  # a name may be anything: the kernel will know
+        with contextlib.suppress(ValueError):  # a host name may stand for any address: leave it to the kernel
             host = ipaddress.ip_address(bind.host)
             for other, its_host in hosts.items():
                 overlap = host == its_host or (host.version == its_host.version and _is_any(host, its_host))
@@ -173,7 +173,7 @@ def _file_problem(path: str) -> str:
 
 
 def _folder_problem(path: str) -> str:
-    """What keeps this process from making ``path`` and the folders above it."""
+    """Say what keeps this process from creating ``path`` and the folders above it; empty if nothing does."""
     nearest = os.path.dirname(os.path.abspath(path))
     while not os.path.lexists(nearest):
         nearest = os.path.dirname(nearest)

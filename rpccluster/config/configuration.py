@@ -1,6 +1,6 @@
-"""From the sources of the configuration to one checked set of options, or to every fault at once.
+"""Merges the sources of the configuration into one checked set of options, or reports every fault at once.
 
-Owns the order default < file < environment < flags, and what a running cluster may not change. Any process.
+Owns the order default < file < environment < flags, and which options a running cluster may not change. Any process.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["Configuration", "Sources", "find", "load", "refused_changes", "reloa
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the configuration comes from; enough to read it again whatever the process's folder is by then.
+    """The sources of the configuration, enough to read it again after the process has changed its folder.
 
-    ``path`` is the file as the user wrote it. ``environment`` and ``flags`` hold option keys and their texts.
-    ``start_folder`` is what relative paths are relative to.
+    ``path`` is the file as the user wrote it. ``environment`` and ``flags`` map option keys to their texts. Relative
+    paths start in ``start_folder``.
     """
 
     path: str | None = None
@@ -36,7 +36,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The options of a cluster and where each one came from."""
+    """The options of a cluster, and the origin of each value."""
 
     options: Options
     origins: Mapping[str, Origin]
@@ -44,29 +44,29 @@ class Configuration:
 
     @property
     def path(self) -> str | None:
-        """The absolute path of the file, None if there is none."""
+        """The absolute path of the configuration file; None without a file."""
         return _absolute(self.sources)
 
     def origin(self, key: str) -> Origin:
-        """Where the value of ``key`` was written."""
+        """Return the place where the value of ``key`` was written."""
         return self.origins.get(key, BUILT_IN)
 
     def fault(self, key: str, problem: str) -> str:
-        """The line that tells what is wrong with the value of ``key``, and where that was written."""
+        """Write the line of a fault: the place of ``key``'s value, the key, and the problem."""
         return str(Fault(self.origin(key), key, problem))
 
     def text(self, key: str) -> str:
-        """The value of ``key`` as a file would say it."""
+        """Write the value of ``key`` as a file would."""
         return OPTIONS[key].type.write(getattr(self.options, key))
 
     def describe(self) -> Iterator[tuple[str, str, str]]:
-        """Key, value and origin of every option, as text."""
+        """Yield key, value and origin of every option, as text."""
         for key in OPTIONS:
             yield key, self.text(key), str(self.origin(key))
 
 
 def load(sources: Sources, machine: Machine | None = None) -> Configuration:
-    """Read and merge ``sources``; with ``machine``, also check what they say against it.
+    """Read and merge ``sources``; with ``machine``, also check the options against it.
 
     Raises `ConfigError` with every fault, in the order of file, environment and flags.
     """
@@ -76,9 +76,9 @@ def load(sources: Sources, machine: Machine | None = None) -> Configuration:
 
 
 def find(sources: Sources, key: str) -> Any:
-    """The value of one option, whatever is wrong with the others: enough to reach a cluster that runs.
+    """Return the value of one option, whatever faults the others have: enough to reach a running cluster.
 
-    Raises `ConfigError` with every fault if that option cannot be told.
+    Raises `ConfigError` with every fault if that option itself is at fault.
     """
     configuration, faults = _load(sources, None)
     if key not in configuration.origins:
@@ -89,11 +89,11 @@ def find(sources: Sources, key: str) -> Any:
 def reload(running: Configuration, machine: Machine) -> Configuration:
     """Read the sources of ``running`` again, for a HUP.
 
-    Raises `ConfigError` with every fault, a change of what a HUP cannot change among them.
+    Raises `ConfigError` with every fault. A change of an option that a HUP cannot change is one of them.
     """
     configuration, faults = _load(running.sources, machine)
     changes = refused_changes(running, configuration)
-    if faults:  # what is at its default may be so by a fault
+    if faults:  # a faulty option stands at its default: that is no change
         written = configuration.origins.keys() - {fault.key for fault in faults}
         changes = [change for change in changes if change.key in written]
     _refuse(faults + changes)
@@ -101,7 +101,7 @@ def reload(running: Configuration, machine: Machine) -> Configuration:
 
 
 def refused_changes(running: Configuration, changed: Configuration) -> list[Fault]:
-    """A fault for each option that differs although a HUP cannot change it."""
+    """Return a fault for each option that differs although a HUP cannot change it."""
     return [
         Fault(
             changed.origin(key),
@@ -114,7 +114,7 @@ def refused_changes(running: Configuration, changed: Configuration) -> list[Faul
 
 
 def _load(sources: Sources, machine: Machine | None) -> tuple[Configuration, list[Fault]]:
-    """What can be had of ``sources``, faulty options being left at their defaults, and every fault."""
+    """Read ``sources``. Returns the options, faulty ones at their defaults, and every fault."""
     path = _absolute(sources)
     reading = read_ini(path, sources.path or path) if path else Reading(section=COMMAND_LINE)
     values, origins, wrong = _convert([*reading.settings, *_given(sources)], sources.start_folder)
@@ -141,7 +141,7 @@ def _given(sources: Sources) -> Iterator[Setting]:
 
 
 def _convert(settings: Iterable[Setting], start_folder: str) -> tuple[dict[str, Any], dict[str, Origin], list[Fault]]:
-    """The values and origins of ``settings``, of which the last one of a key counts; and what cannot be read."""
+    """Convert the texts of ``settings``; the last setting of a key counts. Returns values, origins and faults."""
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     faults = []

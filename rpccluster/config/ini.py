@@ -1,7 +1,6 @@
-"""A configuration file: from its bytes to settings, and to one fault for each thing that is wrong.
+"""Reads a configuration file: from bytes to settings, and to one fault for each mistake.
 
-Owns the file's form: sections, keys, interpolation. What a value may be is the schema's; nothing is converted
-here. Any process.
+Owns the file's form: sections, keys, interpolation. The schema converts and checks the values. Any process.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _REFERENCE = re.compile(r"%\(([^)]+)\)s")
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file holds. A later setting of a key overrides an earlier one.
+    """The content of a file. A later setting of a key overrides an earlier one.
 
-    ``section`` is where ``[cluster]`` begins, None if there is none.
+    ``section`` is the place where ``[cluster]`` begins; None without that section.
     """
 
     settings: tuple[Setting, ...] = ()
@@ -40,7 +39,7 @@ class Reading:
 
 
 def read_ini(path: str, shown_path: str) -> Reading:
-    """Read the file at ``path``; faults call it ``shown_path``. Never raises for what is in the file."""
+    """Read the file at ``path``; faults call it ``shown_path``. Reports faults, never raises them."""
     try:
         with open(path, "rb") as file:
             data = file.read(_LARGEST_FILE + 1)
@@ -60,10 +59,10 @@ def _unreadable(path: str, line: int, problem: str) -> Reading:
 
 
 def parse_ini(text: str, here: str, path: str) -> Reading:
-    """The settings and faults of ``text``, whose file stands in the folder ``here`` and is called ``path``."""
+    """Return the settings and faults of ``text``, from the file ``path`` in the folder ``here``."""
     items = scan(text)
     entries = [each for each in items if isinstance(each, Entry) and each.section in (SHARED, CLUSTER)]
-    entries.sort(key=lambda entry: entry.section == CLUSTER)  # what [cluster] says overrides what is shared
+    entries.sort(key=lambda entry: entry.section == CLUSTER)  # [cluster] overrides [DEFAULT]
     interpolation = _Interpolation(entries, here)
     faults = [Fault(file_origin(path, line), key, problem) for line, key, problem in _misplaced(items)]
     settings = []
@@ -81,7 +80,7 @@ def parse_ini(text: str, here: str, path: str) -> Reading:
 
 
 class _Interpolation:
-    """What ``%(name)s`` stands for in one file. Its methods raise `ValueError` with ``found …, expected …``."""
+    """Replaces ``%(name)s`` within one file. Its methods raise `ValueError` with ``found …, expected …``."""
 
     def __init__(self, entries: list[Entry], here: str) -> None:
         self._names = {entry.key: entry.text for entry in entries}
@@ -91,7 +90,7 @@ class _Interpolation:
         self._parser.add_section(CLUSTER)
 
     def value(self, entry: Entry) -> str:
-        """The text of ``entry`` with every name replaced."""
+        """Return the text of ``entry`` with every name replaced."""
         try:
             return self._parser.get(CLUSTER, entry.key, vars={**self._names, entry.key: entry.text})
         except InterpolationMissingOptionError as error:
@@ -103,14 +102,16 @@ class _Interpolation:
             raise ValueError(f"found {shown(entry.text)}, expected %(name)s, or %% for a percent sign") from None
 
     def check_name(self, entry: Entry) -> None:
-        """Refuse a key that is no option and no shared value either."""
+        """Refuse a key that is neither an option nor a value that others refer to."""
         if entry.key == _HERE:
             raise ValueError("found a value, expected none: it is always the file's folder")
         if entry.section == CLUSTER:
             raise ValueError(f"found an unknown key, expected an option{_near(entry.key, OPTIONS)}")
         if entry.key not in self._used:
             hint = _near(entry.key, [*OPTIONS, *self._used])
-            raise ValueError(f"found a name that nothing uses, expected an option or what some value refers to{hint}")
+            raise ValueError(
+                f"found a name that nothing uses, expected an option, or a name that some value refers to{hint}"
+            )
 
 
 def _references(text: str) -> list[str]:
@@ -124,7 +125,7 @@ def _near(name: str, names: Iterable[str]) -> str:
 
 
 def _misplaced(items: list[Item]) -> Iterator[tuple[int, str, str]]:
-    """Line, key and problem of what stands where it should not."""
+    """Yield line, key and problem of each item that stands in the wrong place."""
     first: dict[tuple[str | None, ...], int] = {}
     for item in items:
         key, identity = _identity(item)
@@ -141,7 +142,7 @@ def _misplaced(items: list[Item]) -> Iterator[tuple[int, str, str]]:
 
 
 def _identity(item: Item) -> tuple[str, tuple[str | None, ...]]:
-    """How a fault calls ``item``, and what must not stand in a file twice."""
+    """Return the name of ``item`` in a fault, and the identity that must not occur twice in a file."""
     if isinstance(item, Header):
         return f"[{item.name}]", (item.name,)
     if isinstance(item, Entry):

@@ -1,7 +1,7 @@
-"""The lines of an INI text: headers and entries, each with its number. Pure; any process.
+"""Splits an INI text into headers and entries, each with its line number. Pure; any process.
 
-Reads what configparser reads, which keeps no line numbers and stops at the first fault; what the entries mean
-is the reader's, `rpccluster.config.ini`.
+It reads what configparser reads, but keeps line numbers and does not stop at the first fault. `rpccluster.config.ini`
+interprets the entries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ENTRY = re.compile(r"([^=:]+?)\s*[=:]\s*(.*)")
 
 @dataclass(frozen=True)
 class Header:
-    """``[name]``."""
+    """A section header ``[name]``."""
 
     line: int
     name: str
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stray:
-    """A line that is neither."""
+    """A line that is neither a header nor an entry."""
 
     line: int
     text: str
@@ -47,7 +47,7 @@ Item = Union[Header, Entry, Stray]
 
 
 def scan(text: str) -> list[Item]:
-    """What stands in ``text``, in order. A line indented deeper than the entry before it continues that entry."""
+    """Return the items of ``text`` in order. A line indented deeper than the entry before it continues that entry."""
     items: list[Item] = []
     section, margin = None, 0
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):

@@ -1,6 +1,6 @@
-"""Where a value of the configuration was written, and what is wrong with it there.
+"""The place where a value of the configuration was written, and the fault that it has there.
 
-Owns the wording of a fault's place; what is found and expected is said by whoever finds it. Any process.
+Owns the wording of a fault's place; the finder of a fault words the problem. Any process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["BUILT_IN", "COMMAND_LINE", "ENVIRONMENT", "Fault", "Origin", "Settin
 
 @dataclass(frozen=True, order=True)
 class Origin:
-    """A place where an option can get its value. Places sort as they override: file, environment, flags."""
+    """A place where an option gets its value. Places sort as they override: file, environment, flags."""
 
     rank: int
     line: int
@@ -28,18 +28,18 @@ COMMAND_LINE = Origin(3, 0, "command line")
 
 
 def file_origin(path: str, line: int) -> Origin:
-    """Line ``line`` (from 1) of the configuration file, which is shown as the user wrote its path."""
+    """Return the place of line ``line`` (from 1) in the configuration file; ``path`` is as the user wrote it."""
     return Origin(1, line, f"{path}:{line}")
 
 
 def flag_origin(flag: str) -> Origin:
-    """A flag of the command line, such as ``--workers``."""
+    """Return the place of a flag of the command line, such as ``--workers``."""
     return Origin(3, 0, f"flag {flag}")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One value, still as text, for one option."""
+    """The text of a value that a source gives to an option."""
 
     key: str
     text: str
@@ -48,7 +48,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong. ``problem`` says what was found and what was expected."""
+    """One mistake in the configuration. ``problem`` says what was found and what was expected."""
 
     origin: Origin
     key: str

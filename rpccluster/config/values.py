@@ -62,10 +62,10 @@ def _keep(value: T, start_folder: str) -> T:
 
 @dataclass(frozen=True)
 class ValueType(Generic[T]):
-    """How an option's value is written.
+    """Converts one type of option value from text and to text.
 
     ``expected`` completes the sentence "found …, expected …". ``write`` gives text that ``parse`` turns into the
-    same value. ``anchor`` makes the relative paths of a value absolute, from a folder.
+    same value. ``anchor`` makes the relative paths of a value absolute, starting in a folder.
     """
 
     expected: str
@@ -74,17 +74,17 @@ class ValueType(Generic[T]):
     anchor: Callable[[T, str], T] = _keep
 
     def parse(self, text: str) -> T:
-        """The value of ``text``. Raises `ValueError` whose text is ``found …, expected …``."""
+        """Convert ``text`` to its value. Raises `ValueError` whose text is ``found …, expected …``."""
         try:
             return self.read(text.strip())
-        except AddressError:  # says itself which address of several it is
+        except AddressError:  # its text already names the address at fault
             raise
         except ValueError:
             raise ValueError(f"found {shown(text)}, expected {self.expected}") from None
 
 
 def shown(text: str) -> str:
-    """``text`` as a fault quotes it: on one line and not too long."""
+    """Quote ``text`` for a fault: on one line and not too long."""
     text = text.strip()
     if not text:
         return "nothing"
@@ -92,13 +92,13 @@ def shown(text: str) -> str:
 
 
 def integer(low: int, high: int = _LARGEST) -> ValueType[int]:
-    """A whole number from ``low`` to ``high``."""
+    """Make the type of whole numbers from ``low`` to ``high``."""
     span = f"{low} or more" if high == _LARGEST else f"{low} to {high}"
     return ValueType(f"a whole number, {span}", lambda text: _within(int(text), low, high))
 
 
 def size(low: int, high: int = _LARGEST) -> ValueType[int]:
-    """A number of bytes from ``low`` to ``high``, written with K, M or G (powers of 1024) if wanted."""
+    """Make the type of byte counts from ``low`` to ``high``; K, M and G stand for powers of 1024."""
     span = f"{low} or more" if high == _LARGEST else f"{low} to {high}"
     return ValueType(
         f"a size in bytes such as 16M, {span}", lambda text: _within(_read_size(text), low, high), _write_size
@@ -139,7 +139,7 @@ def _write_boolean(value: bool) -> str:
 
 
 def _read_seconds(text: str) -> float:
-    return _within(float(text), 0, _LONGEST_SECONDS)  # "nan" is within nothing
+    return _within(float(text), 0, _LONGEST_SECONDS)  # refuses "nan", too
 
 
 def _write_seconds(value: float) -> str:

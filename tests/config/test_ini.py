@@ -87,13 +87,13 @@ FAULTY = [
     (
         "[DEFAULT]\nbaklog = 3\n[cluster]\n",
         [
-            "x.ini:2: baklog: found a name that nothing uses, expected an option or what some value refers to"
+            "x.ini:2: baklog: found a name that nothing uses, expected an option, or a name that some value refers to"
             "; did you mean backlog?"
         ],
     ),
     (
         "[DEFAULT]\nlogdir = 3\n[cluster]\npidfile = %%(logdir)s\n",
-        ["x.ini:2: logdir: found a name that nothing uses, expected an option or what some value refers to"],
+        ["x.ini:2: logdir: found a name that nothing uses, expected an option, or a name that some value refers to"],
     ),
     (
         "[cluster]\nbacklog = 1\nbacklog = 2\n",

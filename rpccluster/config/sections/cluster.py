@@ -1,7 +1,7 @@
 """Every option of the cluster as data: its value type, default and meaning, and whether HUP changes it. Any process.
 
-Reads no file and no flag; the rest of `rpccluster.config`, the command line, etc/cluster.ini and the
-documentation are driven by what stands here.
+Reads no file and no flag. The rest of `rpccluster.config`, the command line, etc/cluster.ini and the documentation
+follow this table.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _MANY = 2**31 - 1  # what a C int holds: listen(2), and msgpack's buffer
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of one option.
+    """Describes one option.
 
-    ``default`` is a value, or None where ``compute`` derives it from the machine or other options;
-    ``default_text`` is how a file would say it, or words where it is computed. ``hup`` says whether a HUP may
-    change the option. ``flags`` are its command-line flags, the long one last.
+    ``default`` is a value, or None if ``compute`` derives it from the machine or from other options. ``default_text``
+    writes the default as a file would, or describes a computed one. ``hup`` says whether a HUP may change the option.
+    ``flags`` are its command-line flags, the long one last.
     """
 
     type: ValueType[Any]
@@ -171,7 +171,7 @@ class Options:
 
     @property
     def listen_addresses(self) -> tuple[Address, ...]:
-        """Everything to listen at: ``bind`` and ``unix_socket``."""
+        """All addresses to listen at: ``bind`` and ``unix_socket``."""
         return self.bind + ((UnixAddress(self.unix_socket),) if self.unix_socket else ())
 
 
