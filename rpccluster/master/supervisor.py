@@ -75,14 +75,14 @@ class Supervisor:
         first_serial = inheritance.first_serial if inheritance else 1
         self._roster = self._make_roster(entry, first_serial)
         cluster.workers = self._roster.workers
-        self._broker = cluster.broker = Broker(self._loop, self._roster, first_serial)
+        self._broker = cluster.broker = Broker(self._loop, lambda: self._roster.workers, first_serial)
         self._reloading = Reloading(cluster)
         self._news = WorkerNews(cluster, self._roster, self._broker, self._reloading, operating_system.monotonic)
         self._succession = Succession(
             operating_system,
             self._loop,
             self._leave,
-            lambda message: self._broker.hear_heir(message, self._now()),
+            lambda message: self._broker.hear_new_master(message, self._now()),
             self._lose_heir,
             self._take_back,
         )
@@ -261,7 +261,7 @@ class Supervisor:
 
     def _lose_heir(self) -> None:
         """The new master has ended before us: there is nobody left to give to."""
-        self._broker.lose_heir()
+        self._broker.lose_new_master()
         if self._cluster.note(Event.ABANDONED):
             logger.error("The new master has ended: finishing what runs")
 

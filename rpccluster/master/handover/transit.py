@@ -1,10 +1,11 @@
-"""What the broker keeps: one connection in transit, what donors were granted, who has ended. Runs in the master.
+"""What is on its way: connections in transit, and those that a donor was asked for. Runs in the master.
 
-Data alone: who gets which connection, and when it is taken back, is decided in `rpccluster.master.handover.broker`.
+Data alone: what becomes of it is decided in `rpccluster.master.handover.placement`.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from dataclasses import dataclass, field
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import DonorGone, Give, Release
 from rpccluster.ipc.packets import Passing, Unopened, close_all, seen
-from rpccluster.master.children.child import WorkerHandle
+from rpccluster.master.handover.owners import ended_with
+from rpccluster.master.handover.worker import Worker
 
-__all__ = ["Ended", "Figures", "Grants", "Transit", "ended_with"]
+__all__ = ["Figures", "Grants", "Transit"]
 
 REST_SECONDS = 0.1  # before a donor that had nothing to give is asked again
 
@@ -26,13 +28,20 @@ class Transit:
     message: Passing  # what the donor said, with its memory file unopened
     descriptors: list[int]  # the connection's, and that file's
     began_at: float
-    giver: Channel | None = None  # the old master's, if it came from there: it keeps its copy until told
-    adopter: WorkerHandle | None = None
+    old_master: Channel | None = None  # it came from there, which keeps its copy until told
+    adopter: Worker | None = None
     sent_at: float = 0.0
-    is_with_heir: bool = False
+    is_with_new_master: bool = False
     is_read: bool = False  # by the adopter: it cannot be taken back any more
     replies: list[tuple[Passing, list[int]]] = field(default_factory=list)
-    lost: set[int] = field(default_factory=set)  # serials of predecessors' workers that will reply no more
+    lost: set[int] = field(default_factory=set)  # serials of earlier masters' workers that will reply no more
+    size: int = field(init=False)  # bytes that travel with it
+
+    def __post_init__(self) -> None:
+        if isinstance(self.message, Unopened):
+            self.size = os.fstat(self.descriptors[-1]).st_size
+        else:
+            self.size = len(self.give.input) + len(self.give.output)
 
     @property
     def give(self) -> Give:
@@ -42,11 +51,24 @@ class Transit:
         return give
 
     @property
-    def size(self) -> int:
-        """Bytes that travel with it."""
-        if isinstance(self.message, Unopened):
-            return os.fstat(self.descriptors[-1]).st_size
-        return len(self.give.input) + len(self.give.output)
+    def is_unplaced(self) -> bool:
+        """Whether nobody was sent it."""
+        return self.adopter is None and not self.is_with_new_master
+
+    def place(self, adopter: Worker, now: float) -> None:
+        """It was sent to ``adopter``."""
+        adopter.given += 1
+        self.adopter, self.sent_at, self.is_read = adopter, now, False
+
+    def unplace(self) -> None:
+        """It will not come to where it was sent: somebody else is to be sent it."""
+        if self.adopter is not None:
+            self.adopter.given -= 1
+            self.adopter = None
+
+    def note_loss(self, gone: DonorGone) -> None:
+        """Workers have ended, and sent all replies that they had."""
+        self.lost.update(serial for serial, _ in self.give.awaited if ended_with(serial, gone))
 
     def close(self) -> None:
         """Close this process's copies."""
@@ -54,89 +76,42 @@ class Transit:
         for _, descriptors in self.replies:
             close_all(descriptors)
 
-    @property
-    def is_unplaced(self) -> bool:
-        """Whether nobody was asked to adopt it."""
-        return self.adopter is None and not self.is_with_heir
-
-    def note_loss(self, gone: DonorGone) -> None:
-        """Workers have ended, and sent all replies that they had."""
-        self.lost.update(serial for serial, _ in self.give.awaited if ended_with(serial, gone))
-
-    def unplace(self) -> None:
-        """It will not come to where it was sent: somebody else is to be asked."""
-        if self.adopter is not None:
-            self.adopter.given -= 1
-            self.adopter = None
-
 
 class Grants:
-    """Which donors were told to release how many, and have not said yet that they have."""
+    """Which donors were asked to release how many, and have not said yet that they have."""
 
     def __init__(self) -> None:
-        self._granted: dict[WorkerHandle, Release] = {}
-        self._resting: dict[WorkerHandle, float] = {}
-
-    def total(self, is_alive: Callable[[WorkerHandle], bool]) -> Release:
-        """What may be on its way without anyone having seen it; a stopped donor gives nothing."""
-        granted = [release for worker, release in self._granted.items() if is_alive(worker)]
-        return Release(sum(each.number for each in granted), sum(each.number_bytes for each in granted))
+        self._granted: dict[Worker, Release] = {}
+        self._rests_until: dict[Worker, float] = {}
 
     @property
     def are_open(self) -> bool:
-        """Whether a donor has yet to say that it has given what it was told to."""
+        """Whether a donor has yet to say that it has given what it was asked for."""
         return bool(self._granted)
 
-    def is_free(self, worker: WorkerHandle, now: float) -> bool:
-        """Whether ``worker`` may be asked: it is done with the last grant, and had something to give."""
-        return worker not in self._granted and now >= self._resting.get(worker, 0.0)
+    def total(self, is_alive: Callable[[Worker], bool]) -> Release:
+        """What may be on its way without anyone having seen it; a donor that does not run gives nothing."""
+        granted = [release for worker, release in self._granted.items() if is_alive(worker)]
+        return Release(sum(each.number for each in granted), sum(each.number_bytes for each in granted))
 
-    def grant(self, worker: WorkerHandle, release: Release) -> None:
-        """``worker`` was told so."""
+    def free_at(self, worker: Worker) -> float:
+        """When ``worker`` may be asked; `math.inf` if it has to say `Released` before."""
+        return math.inf if worker in self._granted else self._rests_until.get(worker, 0.0)
+
+    def grant(self, worker: Worker, release: Release) -> None:
+        """``worker`` was asked."""
         self._granted[worker] = release
 
-    def note_released(self, worker: WorkerHandle, number: int, now: float) -> None:
+    def note_released(self, worker: Worker, number: int, now: float) -> None:
         """``worker`` has given ``number``, all that it could."""
-        self._granted.pop(worker, None)
-        self._resting.pop(worker, None)
+        self.forget(worker)
         if not number:
-            self._resting[worker] = now + REST_SECONDS
+            self._rests_until[worker] = now + REST_SECONDS
 
-    def forget(self, worker: WorkerHandle) -> None:
-        """``worker`` has ended."""
+    def forget(self, worker: Worker) -> None:
+        """``worker`` has ended, or has given what it was asked for."""
         self._granted.pop(worker, None)
-        self._resting.pop(worker, None)
-
-
-class Ended:
-    """Which workers have ended whose replies somebody may still await."""
-
-    def __init__(self, first_serial: int) -> None:
-        """``first_serial`` is the first worker's of this master; lower ones are those of its predecessors."""
-        self._first_serial = first_serial
-        self._before: list[DonorGone] = []
-
-    def note(self, gone: DonorGone) -> None:
-        """A worker has ended; of its own a master knows who lives, of its predecessors' what they said."""
-        if not gone.is_and_older and gone.serial >= self._first_serial:
-            return
-        if not gone.cid:
-            self._before = [each for each in self._before if not ended_with(each.serial, gone)]
-        self._before.append(gone)
-
-    def before(self, give: Give) -> set[int]:
-        """Serials of the predecessors' workers that ``give`` awaits and that have ended."""
-        told = [gone for gone in self._before if gone.cid in (0, give.cid)]
-        return {serial for serial, _ in give.awaited if any(ended_with(serial, gone) for gone in told)}
-
-    def own(self, give: Give, living: set[int]) -> set[int]:
-        """Serials of this master's workers that ``give`` awaits and that are none of ``living``."""
-        return {serial for serial, _ in give.awaited if serial >= self._first_serial and serial not in living}
-
-
-def ended_with(serial: int, gone: DonorGone) -> bool:
-    """Whether ``gone`` tells of the worker ``serial``."""
-    return serial == gone.serial or (gone.is_and_older and serial < gone.serial)
+        self._rests_until.pop(worker, None)
 
 
 @dataclass

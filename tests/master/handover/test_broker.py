@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,32 +28,22 @@ from rpccluster.ipc.messages import (
 )
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.master.children.child import WorkerHandle, WorkerState
-from rpccluster.master.handover.broker import (
+from rpccluster.master.handover.broker import Broker
+from rpccluster.master.handover.placement import (
+    ALONE_SECONDS,
     GRANT_BYTES,
+    LOOK_SECONDS,
     PATIENCE_SECONDS,
-    SHUN_SECONDS,
     SILENT_SECONDS,
     WINDOW,
     WINDOW_BYTES,
-    Broker,
 )
 from rpccluster.master.handover.transit import REST_SECONDS
 from rpccluster.master.loop import Loop
 
-from .made_up import booting, ready, retiring
+from ..made_up import booting, ready, retiring
 
 CID = 7
-
-
-class MadeUpRoster:
-    """Notes what is said to whom."""
-
-    def __init__(self) -> None:
-        self.workers: list[WorkerHandle] = []
-        self.said: list[tuple[WorkerHandle, Message]] = []
-
-    def say(self, worker: WorkerHandle, message: Message, descriptors: Sequence[int] = ()) -> None:
-        self.said.append((worker, message))
 
 
 class Rig:
@@ -61,8 +52,9 @@ class Rig:
     def __init__(self, first_serial: int = 1) -> None:
         self.now = 100.0
         self.loop = Loop()
-        self.roster = MadeUpRoster()
-        self.broker = Broker(self.loop, self.roster, first_serial)
+        self.workers: list[WorkerHandle] = []
+        self.broker = Broker(self.loop, lambda: self.workers, first_serial)
+        self.asked: dict[WorkerHandle, Channel] = {}  # their ends of the channels on which they are asked
         self.channels: list[Channel] = []
         self.clients: dict[int, socket.socket] = {}
 
@@ -71,8 +63,9 @@ class Rig:
     def add(self, worker: WorkerHandle, connections: int = 0, limit: int = 1000) -> WorkerHandle:
         """``worker`` with that many connections, of ``limit`` that it may have."""
         worker.connections, worker.far_end = self.pair()
+        worker.channel, self.asked[worker] = self.pair()
         worker.row[Cell.CONNECTIONS], worker.row[Cell.CONNECTION_LIMIT] = connections, limit
-        self.roster.workers.append(worker)
+        self.workers.append(worker)
         return worker
 
     def pair(self) -> tuple[Channel, Channel]:
@@ -87,19 +80,23 @@ class Rig:
 
     def hear(self) -> None:
         """All that workers have said."""
-        for worker in self.roster.workers:
+        for worker in self.workers:
             for message, descriptors in worker.connections.receive_unopened():
                 self.broker.hear(worker, message, descriptors, self.now)
 
     def releases(self) -> dict[WorkerHandle, int]:
         """How many each was asked for since the last look."""
-        said, self.roster.said = self.roster.said, []
-        return {worker: message.number for worker, message in said if isinstance(message, Release)}
+        return {worker: release.number for worker, release in self.granted()}
+
+    def granted(self) -> list[tuple[WorkerHandle, Release]]:
+        """Likewise, with all that it was told of it."""
+        said = [(worker, message) for worker, asked in self.asked.items() for message, _ in asked.receive()]
+        return [(worker, message) for worker, message in said if isinstance(message, Release)]
 
     def bury(self, worker: WorkerHandle) -> None:
         """``worker`` has ended; all that it said is heard first."""
         self.hear()
-        self.roster.workers.remove(worker)
+        self.workers.remove(worker)
         self.broker.note_gone(worker)
 
     # -- the workers' side
@@ -281,7 +278,7 @@ def test_who_refuses_is_left_in_peace_for_a_while(rig: Rig) -> None:
     rig.says(poor, Refused(CID))
     rig.turn()
     assert given_to(rig, poor) == [0]
-    rig.now += SHUN_SECONDS
+    rig.now += ALONE_SECONDS
     rig.turn()
     assert given_to(rig, poor) == [1]
     rig.says(poor, Refused(CID))
@@ -342,11 +339,11 @@ def test_what_a_worker_leaves_unread_is_taken_back(rig: Rig, is_queued: bool) ->
     give = rig.gives(donor)
     rig.turn()
     other = rig.add(ready(), 500)
-    rig.now += PATIENCE_SECONDS
+    rig.now += PATIENCE_SECONDS - 0.01
     rig.turn()
     rig.turn()
     assert given_to(rig, other) == [0]
-    rig.now += 0.01
+    rig.now += 0.02
     rig.turn()
     rig.turn()
     assert rig.adopts(other) == [give]
@@ -504,7 +501,7 @@ def test_a_donor_that_died_long_before_is_told_too(rig: Rig) -> None:
     owner = owned(rig, awaited=[[donor.serial, 1]])
     with rig.client(CID) as theirs:
         owner.far_end.send(Give(CID, [], False, b"", b"", [[donor.serial, 1]]), [theirs.fileno()])
-    rig.roster.workers.remove(donor)
+    rig.workers.remove(donor)
     rig.broker.note_gone(donor)
     rig.hear()
     owner.state = WorkerState.RETIRING
@@ -685,7 +682,7 @@ def test_it_comes_to_an_end_and_is_even_then(counts: list[int]) -> None:
         rig.close()
 
 
-# -- the heir of an upgrade
+# -- the new master of an upgrade
 
 
 def heard(channel: Channel) -> list[Message]:
@@ -697,97 +694,97 @@ def heard(channel: Channel) -> list[Message]:
     return [message for message, _ in found]
 
 
-def test_an_heir_gets_everything(rig: Rig) -> None:
+def test_a_new_master_gets_everything(rig: Rig) -> None:
     """What was held, what an adopter had not read, what comes later; each with the replies that came."""
-    to_heir, heir = rig.pair()
+    to_new_master, new_master = rig.pair()
     donor, adopter = rig.add(retiring(), 3), rig.add(ready(), 0, limit=1)
     unread = rig.gives(donor, 1)
     rig.turn(may_move=False)
     held = rig.gives(donor, 2, awaited=[[donor.serial, 9]])
     rig.says(donor, Reply(2, donor.serial, b"reply"))
-    rig.broker.give_all_to(to_heir, rig.now)
+    rig.broker.give_all_to(to_new_master, rig.now)
     rig.turn()
     later = rig.gives(donor, 3)
     rig.turn()
-    assert heard(heir) == [unread, held, Reply(2, donor.serial, b"reply"), later]
+    assert heard(new_master) == [unread, held, Reply(2, donor.serial, b"reply"), later]
     assert rig.read(adopter) == []
     assert rig.broker.in_transit == 3
     rig.says(donor, Reply(3, donor.serial, b"behind it"))
     rig.bury(donor)
-    assert heard(heir) == [Reply(3, donor.serial, b"behind it"), DonorGone(donor.serial, False)]
+    assert heard(new_master) == [Reply(3, donor.serial, b"behind it"), DonorGone(donor.serial, False)]
     for cid in (1, 2, 3):
-        rig.broker.hear_heir(Adopted(cid), rig.now)
+        rig.broker.hear_new_master(Adopted(cid), rig.now)
     assert (rig.broker.in_transit, rig.broker.figures.handed_over) == (0, 3)
     rig.says(adopter, Reply(2, 5, b"after it"))
-    assert heard(heir) == [Reply(2, 5, b"after it")]
+    assert heard(new_master) == [Reply(2, 5, b"after it")]
 
 
-def test_who_has_not_read_when_an_heir_comes_is_not_silent(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_has_not_read_when_a_new_master_comes_is_not_silent(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """It is not told to be, and is asked as any other if the new master ends."""
-    to_heir, _ = rig.pair()
+    to_new_master, _ = rig.pair()
     donor, adopter = rig.add(retiring(), 2), rig.add(ready())
     rig.gives(donor)
     rig.turn(may_move=False)
-    rig.broker.give_all_to(to_heir, rig.now)
-    rig.broker.lose_heir()
+    rig.broker.give_all_to(to_new_master, rig.now)
+    rig.broker.lose_new_master()
     rig.turn(may_move=False)
     assert (caplog.messages, given_to(rig, adopter)) == ([], [1])
 
 
-def test_an_heir_learns_who_had_died_before_it_came(rig: Rig) -> None:
+def test_a_new_master_learns_who_had_died_before_it_came(rig: Rig) -> None:
     """As any owner does."""
-    to_heir, heir = rig.pair()
+    to_new_master, new_master = rig.pair()
     donor = rig.add(retiring(kill_reason="dying"), 1)
     give = rig.gives(donor, awaited=[[donor.serial, 9]])
     rig.bury(donor)
-    rig.broker.give_all_to(to_heir, rig.now)
+    rig.broker.give_all_to(to_new_master, rig.now)
     rig.turn()
-    assert heard(heir) == [give, DonorGone(donor.serial, False, CID)]
+    assert heard(new_master) == [give, DonorGone(donor.serial, False, CID)]
 
 
 def test_what_an_adopter_had_read_is_its_own_until_it_gives_it_on(rig: Rig) -> None:
-    """Replies go to it, not to the heir."""
-    to_heir, heir = rig.pair()
+    """Replies go to it, not to the new master."""
+    to_new_master, new_master = rig.pair()
     donor, adopter = rig.add(retiring(), 1), rig.add(ready())
     rig.gives(donor)
     rig.turn()
     assert len(rig.read(adopter)) == 1
-    rig.broker.give_all_to(to_heir, rig.now)
+    rig.broker.give_all_to(to_new_master, rig.now)
     rig.turn()
     rig.says(adopter, Adopted(CID))
     rig.says(donor, Reply(CID, donor.serial, b"reply"))
     assert rig.read(adopter) == [Reply(CID, donor.serial, b"reply")]
-    assert heard(heir) == []
+    assert heard(new_master) == []
     adopter.state = WorkerState.RETIRING
     rig.turn()
     rig.gives(adopter)
     rig.turn()
-    assert [type(message) for message in heard(heir)] == [Give]
+    assert [type(message) for message in heard(new_master)] == [Give]
 
 
-def test_an_heir_has_room_for_all(rig: Rig) -> None:
+def test_a_new_master_has_room_for_all(rig: Rig) -> None:
     """But for no more at once than the window; without it there is nobody left to give to."""
-    to_heir, _ = rig.pair()
+    to_new_master, _ = rig.pair()
     leaves = rig.add(retiring(), 1000)
-    rig.broker.give_all_to(to_heir, rig.now)
+    rig.broker.give_all_to(to_new_master, rig.now)
     rig.turn()
     assert rig.releases() == {leaves: WINDOW}
     rig.says(leaves, Released(0))
-    rig.broker.lose_heir()
+    rig.broker.lose_new_master()
     rig.now += REST_SECONDS
     rig.turn()
     assert rig.releases() == {}
 
 
-def test_a_dead_heir_is_no_error(rig: Rig) -> None:
+def test_a_dead_new_master_is_no_error(rig: Rig) -> None:
     """Its channel is closed before anyone has said so."""
-    to_heir, heir = rig.pair()
-    rig.broker.give_all_to(to_heir, rig.now)
-    heir.close()
+    to_new_master, new_master = rig.pair()
+    rig.broker.give_all_to(to_new_master, rig.now)
+    new_master.close()
     rig.gives(rig.add(retiring(), 1))
     rig.turn()
-    assert heard(to_heir) == []
-    rig.loop.unwatch(to_heir)
+    assert heard(to_new_master) == []
+    rig.loop.unwatch(to_new_master)
     rig.turn()
     rig.broker.spread_loss(DonorGone(5, False))
 
@@ -807,16 +804,16 @@ def old_master_gives(rig: Rig, old: tuple[Channel, Channel], message: Message) -
 
 
 @pytest.fixture
-def heir() -> Iterator[Rig]:
+def new_master() -> Iterator[Rig]:
     """The new master's side."""
     made = Rig(first_serial=1000)
     yield made
     made.close()
 
 
-def test_an_old_master_keeps_its_copy_until_a_worker_has_adopted(heir: Rig) -> None:
+def test_an_old_master_keeps_its_copy_until_a_worker_has_adopted(new_master: Rig) -> None:
     """Only then it is told; replies follow as if the donor were here."""
-    rig, old = heir, heir.pair()
+    rig, old = new_master, new_master.pair()
     give = Give(CID, ["127.0.0.1", 1], False, b"", b"", [[3, 1]])
     old_master_gives(rig, old, give)
     old_master_gives(rig, old, Reply(CID, 3, b"early"))
@@ -830,42 +827,42 @@ def test_an_old_master_keeps_its_copy_until_a_worker_has_adopted(heir: Rig) -> N
 
 
 @pytest.mark.parametrize("gone", [DonorGone(3, False), DonorGone(1000, True)])
-def test_owners_hear_of_the_old_masters_dead(heir: Rig, gone: DonorGone) -> None:
+def test_owners_hear_of_the_old_masters_dead(new_master: Rig, gone: DonorGone) -> None:
     """One worker, or in the end all; those who adopt later hear it, too."""
-    old, present = heir.pair(), heir.add(ready())
-    old_master_gives(heir, old, Give(CID, [], False, b"", b"", [[3, 1]]))
-    old_master_gives(heir, old, gone)
-    old_master_gives(heir, old, Reply(CID, 3, b"too late"))
-    heir.turn()
-    assert len(heir.adopts(present)) == 1
-    assert heir.read(present) == [Reply(CID, 3, b"too late"), DonorGone(3, False, CID)]
+    old, present = new_master.pair(), new_master.add(ready())
+    old_master_gives(new_master, old, Give(CID, [], False, b"", b"", [[3, 1]]))
+    old_master_gives(new_master, old, gone)
+    old_master_gives(new_master, old, Reply(CID, 3, b"too late"))
+    new_master.turn()
+    assert len(new_master.adopts(present)) == 1
+    assert new_master.read(present) == [Reply(CID, 3, b"too late"), DonorGone(3, False, CID)]
     leaves = present
     leaves.state = WorkerState.RETIRING
-    heir.gives(leaves, awaited=[[3, 1]])  # before it had read that
-    following = heir.add(ready())
-    heir.turn()
-    heir.adopts(following)
-    assert heir.read(following) == [DonorGone(3, False, CID)]
+    new_master.gives(leaves, awaited=[[3, 1]])  # before it had read that
+    following = new_master.add(ready())
+    new_master.turn()
+    new_master.adopts(following)
+    assert new_master.read(following) == [DonorGone(3, False, CID)]
 
 
-def test_the_old_masters_word_on_one_connection_is_for_that_one(heir: Rig) -> None:
+def test_the_old_masters_word_on_one_connection_is_for_that_one(new_master: Rig) -> None:
     """Replies to the others may still be on their way, those to later ones are."""
-    old, owner = heir.pair(), heir.add(ready())
+    old, owner = new_master.pair(), new_master.add(ready())
     for cid in (1, 2):
-        old_master_gives(heir, old, Give(cid, [], False, b"", b"", [[3, cid]]))
-    heir.turn()
-    heir.adopts(owner)
-    old_master_gives(heir, old, DonorGone(3, False, 1))
-    assert heir.read(owner) == [DonorGone(3, False, 1)]
-    old_master_gives(heir, old, DonorGone(3, False))
-    assert {message.cid for message in heir.read(owner) if isinstance(message, DonorGone)} == {1, 2}
-    old_master_gives(heir, old, Give(5, [], False, b"", b"", [[3, 1]]))
-    heir.turn()
-    heir.adopts(owner)
-    assert heir.read(owner) == []
-    old_master_gives(heir, old, Reply(5, 3, b"behind it"))
-    old_master_gives(heir, old, DonorGone(3, False, 5))
-    assert heir.read(owner) == [Reply(5, 3, b"behind it"), DonorGone(3, False, 5)]
+        old_master_gives(new_master, old, Give(cid, [], False, b"", b"", [[3, cid]]))
+    new_master.turn()
+    new_master.adopts(owner)
+    old_master_gives(new_master, old, DonorGone(3, False, 1))
+    assert new_master.read(owner) == [DonorGone(3, False, 1)]
+    old_master_gives(new_master, old, DonorGone(3, False))
+    assert {message.cid for message in new_master.read(owner) if isinstance(message, DonorGone)} == {1, 2}
+    old_master_gives(new_master, old, Give(5, [], False, b"", b"", [[3, 1]]))
+    new_master.turn()
+    new_master.adopts(owner)
+    assert new_master.read(owner) == []
+    old_master_gives(new_master, old, Reply(5, 3, b"behind it"))
+    old_master_gives(new_master, old, DonorGone(3, False, 5))
+    assert new_master.read(owner) == [Reply(5, 3, b"behind it"), DonorGone(3, False, 5)]
 
 
 def test_a_connection_that_came_without_its_descriptor_is_lost_and_told(
@@ -881,35 +878,109 @@ def test_a_connection_that_came_without_its_descriptor_is_lost_and_told(
     assert rig.broker.in_transit == 0
 
 
-def test_what_a_new_master_has_no_descriptor_for_is_refused(heir: Rig) -> None:
+def test_what_a_new_master_has_no_descriptor_for_is_refused(new_master: Rig) -> None:
     """The old master still has its copy."""
-    ours, old = heir.pair()
-    heir.broker.hear_old_master(ours, Give(CID, [], False, b"", b"", []), [], heir.now)
+    ours, old = new_master.pair()
+    new_master.broker.hear_old_master(ours, Give(CID, [], False, b"", b"", []), [], new_master.now)
     assert heard(old) == [Refused(CID)]
-    assert heir.broker.in_transit == 0
+    assert new_master.broker.in_transit == 0
 
 
 def test_what_a_new_master_refuses_is_served_on(rig: Rig) -> None:
     """By the worker that retires; a while later the new master is asked again."""
-    to_heir, heir = rig.pair()
+    to_new_master, new_master = rig.pair()
     donor = rig.add(retiring(), 1)
     give = rig.gives(donor)
-    rig.broker.give_all_to(to_heir, rig.now)
+    rig.broker.give_all_to(to_new_master, rig.now)
     rig.turn()
-    assert heard(heir) == [give]
-    rig.broker.hear_heir(Refused(CID), rig.now)
+    assert heard(new_master) == [give]
+    rig.broker.hear_new_master(Refused(CID), rig.now)
     rig.turn()
     assert rig.adopts(donor) == [give]
     rig.turn()
     assert rig.releases() == {}
-    rig.now += SHUN_SECONDS
+    rig.now += ALONE_SECONDS
     rig.turn()
     assert rig.releases() == {donor: 1}
     again = rig.gives(donor)
     rig.turn()
-    assert heard(heir) == [again]
-    rig.broker.hear_heir(Adopted(CID), rig.now)
+    assert heard(new_master) == [again]
+    rig.broker.hear_new_master(Adopted(CID), rig.now)
     assert rig.broker.in_transit == 0
+
+
+# -- when it wants to be woken
+
+
+def test_it_sleeps_until_the_next_thing_is_due(rig: Rig) -> None:
+    """Nothing, a look for room, an adopter's silence, nothing again; and whatever is heard wants a turn at once."""
+    rig.turn()
+    assert rig.broker.wake_at == math.inf
+    donor = rig.add(retiring(kill_reason="dying"), 1)
+    rig.gives(donor)
+    assert rig.broker.wake_at <= rig.now
+    rig.turn()
+    assert rig.broker.wake_at == rig.now + LOOK_SECONDS
+    adopter = rig.add(ready())
+    rig.turn()
+    assert rig.broker.wake_at == rig.now + PATIENCE_SECONDS
+    rig.adopts(adopter)
+    assert rig.broker.wake_at <= rig.now
+    rig.turn()
+    assert rig.broker.wake_at == math.inf
+
+
+def test_what_was_taken_back_is_placed_at_once(rig: Rig) -> None:
+    """The turn that takes it back wants another one right away."""
+    donor, stopped, other = rig.add(retiring(kill_reason="dying"), 1), rig.add(ready()), rig.add(ready(), 5)
+    give = rig.gives(donor)
+    rig.turn()
+    rig.now = rig.broker.wake_at
+    rig.turn()
+    assert rig.broker.wake_at <= rig.now
+    rig.turn()
+    assert rig.adopts(other) == [give]
+    assert rig.read(stopped) == []
+
+
+@pytest.mark.parametrize("happens", ["a death", "a command", "an upgrade", "its failure", "its news", "the old master"])
+def test_what_comes_from_outside_wants_a_turn_at_once(rig: Rig, happens: str) -> None:
+    """It may change what is decided."""
+    ours, _ = rig.pair()
+    worker = rig.add(ready())
+    rig.turn()
+    assert rig.broker.wake_at == math.inf
+    {
+        "a death": lambda: rig.bury(worker),
+        "a command": rig.broker.even_out,
+        "an upgrade": lambda: rig.broker.give_all_to(ours, rig.now),
+        "its failure": rig.broker.lose_new_master,
+        "its news": lambda: rig.broker.hear_new_master(Adopted(1), rig.now),
+        "the old master": lambda: rig.broker.hear_old_master(ours, DonorGone(1, False), [], rig.now),
+    }[happens]()
+    assert rig.broker.wake_at <= rig.now
+
+
+def test_what_cannot_be_sent_now_is_tried_again_soon(rig: Rig) -> None:
+    """No event tells when a descriptor is free."""
+    donor, adopter = rig.add(retiring(kill_reason="dying"), 1), rig.add(ready())
+    rig.fill(adopter)
+    rig.gives(donor)
+    with descriptors_left(0):
+        rig.turn()
+    assert rig.broker.wake_at == rig.now + LOOK_SECONDS
+
+
+def test_one_that_fails_holds_up_no_other(rig: Rig) -> None:
+    """Of several that are to be done each is attempted."""
+    donor, full, free = rig.add(retiring(kill_reason="dying"), 2), rig.add(ready()), rig.add(ready())
+    rig.fill(full)
+    for cid in (1, 2):
+        rig.gives(donor, cid)
+    with descriptors_left(0):
+        rig.turn()
+    assert given_to(rig, free) == [1]
+    assert rig.broker.in_transit == 2
 
 
 # -- the end
@@ -967,8 +1038,7 @@ def test_only_so_many_bytes_are_under_way(rig: Rig) -> None:
     """A donor is granted some; while as many as there may be are in transit or granted, nobody is granted more."""
     donor, adopter = rig.add(retiring(), 100), rig.add(ready())
     rig.turn()
-    assert rig.roster.said == [(donor, Release(WINDOW, GRANT_BYTES))]
-    rig.releases()
+    assert rig.granted() == [(donor, Release(WINDOW, GRANT_BYTES))]
     rig.gives(donor, 1, data=bytes(WINDOW_BYTES - 1_000_000))
     rig.gives(donor, 2, data=bytes(2_000_000))
     rig.says(donor, Released(2))
@@ -988,7 +1058,7 @@ def test_a_connection_that_cannot_be_passed_on_waits(rig: Rig, caplog: pytest.Lo
         adopter.connections.send(Accept())
     with descriptors_left(0):
         rig.turn()
-    assert "Cannot pass a connection on for now: [Errno 24]" in caplog.text
+    assert "Cannot move a connection: OSError: [Errno 24]" in caplog.text
     assert adopter.given == 0
     rig.turn()
     assert Accept() in rig.read(adopter)

@@ -1,0 +1,245 @@
+"""Who gives how many connections, who gets which, and when to look again. Pure: no I/O, no clock. Runs in the master.
+
+`decide` looks at the connections in transit and at the workers, and returns what is to be done and the time at which
+to ask it again if nothing happens before. `rpccluster.master.handover.broker` performs it. The rules:
+
+- A connection in transit goes to the worker that serves the fewest, those on their way to it included, among those
+  that are ready and have room. If nobody has, a worker that retires will do: it serves on, and answers what it has.
+- An adopter that has not said `Adopted` for `PATIENCE_SECONDS` has what it did not read taken back. For a while it is
+  left alone, and so is one that refused a connection.
+- A worker that retires is asked for all its connections, as far as others have room for them. Those that nobody has
+  room for stay where they are.
+- No more are asked for than `WINDOW`: the kernel counts descriptors in flight for each user, see unix(7). And no more
+  bytes than `WINDOW_BYTES`: the kernel holds them in memory.
+- Counts are evened out only when nothing moves and nobody boots, since either will change them.
+- In an upgrade everything goes to the new master, which has room for all.
+
+Most of what it waits for comes as a message or an end, and wakes the master anyway. Room, load and signs of life are
+read off the scoreboard, where changes wake nobody: while something waits for those it looks every `LOOK_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Union
+
+from rpccluster.ipc.messages import Release
+from rpccluster.master.children.child import WorkerState
+from rpccluster.master.handover.transit import Grants, Transit
+from rpccluster.master.handover.worker import Worker
+
+__all__ = ["Action", "Ask", "Decision", "Even", "PassOn", "Place", "Situation", "TakeBack", "decide"]
+
+WINDOW = 64  # connections in transit at once
+WINDOW_BYTES = 16_777_216  # and of what travels with them; one more is granted while less than this is under way
+GRANT_BYTES = 4_194_304  # of that for one donor
+PATIENCE_SECONDS = 1.0  # for an adopter to say so; then what it has not read is taken back
+SILENT_SECONDS = 1.0  # a worker that shows no life for longer is not asked to adopt
+ALONE_SECONDS = 1.0  # nor is, for so long, one that refused or from which something was taken back
+LOOK_SECONDS = 0.25  # between two looks for what no event tells
+UNEVEN = 0.1  # of the mean: more than this between fullest and emptiest is worth moving connections
+
+
+class Place(NamedTuple):
+    """Send a connection in transit to a worker."""
+
+    transit: Transit
+    adopter: Worker
+
+
+class PassOn(NamedTuple):
+    """Send a connection in transit to the new master."""
+
+    transit: Transit
+
+
+class TakeBack(NamedTuple):
+    """Read back what a worker was sent and has not read."""
+
+    adopter: Worker
+
+
+class Ask(NamedTuple):
+    """Ask a worker for connections."""
+
+    donor: Worker
+    release: Release
+
+
+class Even(NamedTuple):
+    """The workers' connections are even now."""
+
+
+Action = Union[Place, PassOn, TakeBack, Ask, Even]
+
+
+@dataclass
+class Situation:
+    """All that `decide` looks at. Times are monotonic seconds."""
+
+    workers: Sequence[Worker]
+    transits: Sequence[Transit] = ()
+    grants: Grants = field(default_factory=Grants)
+    left_alone: Mapping[Worker, float] = field(default_factory=dict)  # until when they are not asked to adopt
+    new_master_at: float | None = None  # when it may be given connections; None if there is no new master
+    may_move: bool = True  # whether to ask for connections; those in transit are placed anyway
+    is_uneven: bool = False  # whether to even out
+
+
+class Decision(NamedTuple):
+    """What to do, in this order, and when to ask again: `math.inf` if only an event can change anything."""
+
+    actions: list[Action]
+    wake_at: float
+
+
+def decide(situation: Situation, now: float) -> Decision:
+    """What to do now."""
+    plan = _Plan(situation, now)
+    plan.take_back()
+    plan.place()
+    if situation.may_move:
+        plan.empty_the_retiring()
+        if situation.is_uneven:
+            plan.even_out()
+    return Decision(plan.actions, plan.wake_at)
+
+
+class _Plan:
+    """A decision that grows: it counts what it has already planned."""
+
+    def __init__(self, situation: Situation, now: float) -> None:
+        self._situation = situation
+        self._now = now
+        self.actions: list[Action] = []
+        self.wake_at = math.inf
+        self._late: dict[Worker, None] = {}  # they are taken back from, in this order
+        self._planned = dict.fromkeys(situation.workers, 0)  # connections that this plan sends them
+        self._unplaced = 0
+        granted = situation.grants.total(_shows_life)
+        self._granted, self._granted_bytes = granted.number, granted.number_bytes
+
+    def _wake(self, at: float) -> None:
+        self.wake_at = min(self.wake_at, at)
+
+    def _look_again(self) -> None:
+        self._wake(self._now + LOOK_SECONDS)
+
+    # -- connections in transit
+
+    def take_back(self) -> None:
+        """From adopters that have not spoken in time."""
+        for transit in self._situation.transits:
+            if transit.adopter is not None and not transit.is_read:
+                late_at = transit.sent_at + PATIENCE_SECONDS
+                self._wake(max(late_at, self._now))  # what is taken back is placed in the next decision
+                if self._now >= late_at:
+                    self._late[transit.adopter] = None
+        self.actions += [TakeBack(adopter) for adopter in self._late]
+
+    def place(self) -> None:
+        """Each connection that nobody was sent."""
+        adopters, last_resort = self._adopters(), self._living(lambda worker: worker.state is WorkerState.RETIRING)
+        for transit in self._situation.transits:
+            if not transit.is_unplaced:
+                continue
+            if self._gives_to_new_master:
+                self.actions.append(PassOn(transit))
+                continue
+            adopter = self._emptiest(adopters) or self._emptiest(last_resort)
+            if adopter is None:
+                self._unplaced += 1
+            else:
+                self.actions.append(Place(transit, adopter))
+                self._planned[adopter] += 1
+                self._wake(self._now + PATIENCE_SECONDS)
+        if self._unplaced:
+            self._wait_for_adopters()
+
+    def _wait_for_adopters(self) -> None:
+        self._look_again()
+        for at in (*self._situation.left_alone.values(), self._situation.new_master_at or 0.0):
+            if at > self._now:
+                self._wake(at)
+
+    @property
+    def _gives_to_new_master(self) -> bool:
+        return self._situation.new_master_at is not None and self._now >= self._situation.new_master_at
+
+    def _adopters(self) -> list[Worker]:
+        return self._living(lambda worker: worker.is_ready and not worker.is_full(self._now))
+
+    def _living(self, is_meant: Callable[[Worker], bool]) -> list[Worker]:
+        """Those of them that can be expected to adopt something at once."""
+        left_alone = self._situation.left_alone
+        return [
+            worker
+            for worker in self._situation.workers
+            if is_meant(worker)
+            and not worker.is_killed
+            and worker not in self._late
+            and _shows_life(worker)
+            and self._now >= left_alone.get(worker, 0.0)
+        ]
+
+    def _emptiest(self, workers: Iterable[Worker]) -> Worker | None:
+        """Whoever has the fewest connections, of those that have room."""
+        return min((worker for worker in workers if self._room(worker) > 0), key=self._load, default=None)
+
+    def _load(self, worker: Worker) -> int:
+        return worker.load + self._planned[worker]
+
+    def _room(self, worker: Worker) -> int:
+        return worker.room - self._planned[worker]
+
+    # -- asking for connections
+
+    def empty_the_retiring(self) -> None:
+        """Ask each for as many as others can take."""
+        for worker in self._situation.workers:
+            if worker.state is WorkerState.RETIRING and not worker.is_killed:
+                self._look_again()
+                if worker.connection_count:
+                    self._ask(worker, worker.connection_count)
+
+    def even_out(self) -> None:
+        """Ask the fullest for what it has above the mean, unless all are about even."""
+        adopters = self._adopters()
+        counts = [self._load(worker) for worker in adopters]
+        is_booting = any(worker.state is WorkerState.BOOTING for worker in self._situation.workers)
+        if self._situation.transits or self._granted or is_booting:
+            self._look_again()
+        elif len(counts) < 2 or max(counts) - min(counts) <= max(1, UNEVEN * sum(counts) / len(counts)):
+            self.actions.append(Even())
+        else:
+            fullest = max(adopters, key=self._load)
+            mean = -(-sum(counts) // len(counts))
+            self._ask(fullest, max(1, self._load(fullest) - mean))
+            self._look_again()
+
+    def _ask(self, donor: Worker, wanted: int) -> None:
+        """Ask ``donor`` for ``wanted`` connections, or for as many as may be under way and others have room for."""
+        free_at = self._situation.grants.free_at(donor)
+        if self._now < free_at:
+            self._wake(free_at)
+            return
+        transits = self._situation.transits
+        possible = min(self._room_of_all() - self._unplaced, WINDOW - len(transits)) - self._granted
+        under_way = sum(transit.size for transit in transits) + self._granted_bytes
+        number_bytes = min(GRANT_BYTES, WINDOW_BYTES - under_way)
+        number = min(wanted, possible)
+        if number > 0 and number_bytes > 0:
+            self.actions.append(Ask(donor, Release(number, number_bytes)))
+            self._granted += number
+            self._granted_bytes += number_bytes
+
+    def _room_of_all(self) -> int:
+        if self._situation.new_master_at is not None:
+            return WINDOW if self._gives_to_new_master else 0
+        return sum(self._room(worker) for worker in self._adopters())
+
+
+def _shows_life(worker: Worker) -> bool:
+    return worker.silent_seconds < SILENT_SECONDS

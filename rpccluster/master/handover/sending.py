@@ -1,0 +1,44 @@
+"""Sending on channels that the loop watches, and reading back what a worker has not read. Runs in the master."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rpccluster.ipc.channel import Channel
+from rpccluster.ipc.packets import Passing, close_all
+from rpccluster.master.handover.worker import Worker
+from rpccluster.master.loop import Loop
+
+__all__ = ["Sender", "read_back"]
+
+
+class Sender:
+    """Sends, or queues until there is room. A channel whose process has ended is no error."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def send(self, channel: Channel, message: Passing, descriptors: Sequence[int] = ()) -> None:
+        """Send ``message`` and keep ``descriptors``.
+
+        Raises OSError if a copy of one is needed and cannot be had; then nothing was sent.
+        """
+        if not channel.is_closed:
+            channel.send(message, descriptors)
+            self._mind_writing(channel)
+
+    def hand_on(self, channel: Channel, message: Passing, descriptors: list[int]) -> None:
+        """Send ``message`` and let ``descriptors`` go: that needs no copies."""
+        if channel.is_closed:
+            close_all(descriptors)
+        else:
+            channel.post(channel.pack(message, descriptors))
+            self._mind_writing(channel)
+
+    def _mind_writing(self, channel: Channel) -> None:
+        self._loop.guard.attempt("watch a channel", self._loop.mind_writing, channel)  # whoever sends has sent
+
+
+def read_back(worker: Worker) -> list[tuple[Passing, list[int]]]:
+    """What was sent to ``worker`` on its connection channel and not read, in its order. Nobody else can read it now."""
+    return [*worker.far_end.receive_unopened(), *worker.connections.unsend()]
