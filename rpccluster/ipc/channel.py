@@ -1,7 +1,7 @@
 """A channel: one end of a SOCK_SEQPACKET pair that carries messages and descriptors, never blocking.
 
-Owns its socket and what is queued for it. Knows no event loop: its owner watches ``fileno()`` and calls
-`receive` and `flush`. End-of-file means that the other process is gone.
+Owns its socket and its queue. Knows no event loop: its owner watches ``fileno()`` and calls `receive` and `flush`.
+End-of-file means that the other process has ended.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ from rpccluster.log import logger
 __all__ = ["Channel", "channel_pair"]
 
 _PACKET_BYTES = 262_144
-LARGEST_PACKET = 131_072  # what is bigger than this may never fit, and travels in a memory file
-_SURE_BYTES = 4096  # what fits whatever the socket's buffer: the kernel makes none smaller, socket(7)
+LARGEST_PACKET = 131_072  # a larger packet may never fit, and travels in a memory file
+_SURE_BYTES = 4096  # always fits: the kernel makes no smaller buffer, socket(7)
 _OVERHEAD_BYTES = 32  # of a packet, by the kernel's count: unix_dgram_sendmsg in net/unix/af_unix.c
 
-_LATER = {errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM}  # the kernel has no room, and does not tell when it has
+_LATER = {errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM}  # the kernel has no room, and sends no event when it has
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
 
 
 class Channel:
-    """One end of a channel. ``is_closed`` turns true at end-of-file, after the last message was read."""
+    """One end of a channel. ``is_closed`` turns true at end-of-file, after the last message."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._outbox: deque[Packet] = deque()
         self.is_closed = False
-        self.is_barred = False  # the kernel has no room, such as for descriptors in flight: flush again in a while
+        self.is_barred = False  # the kernel has no room, for instance for descriptors in flight: flush again later
 
     def fileno(self) -> int:
-        """The descriptor to watch; -1 after `close`."""
+        """Return the descriptor to watch; -1 after `close`."""
         return self._socket.fileno()
 
     @property
     def has_unsent(self) -> bool:
-        """Whether something waits to be sent."""
+        """Whether a packet waits to be sent."""
         return bool(self._outbox) and not self.is_closed
 
     @property
     def wants_to_write(self) -> bool:
-        """Whether something waits for room: watch for writing, then call `flush`."""
+        """Whether a packet waits for room: watch for writing, then call `flush`."""
         return self.has_unsent and not self.is_barred
 
     def send(self, message: Passing, descriptors: Sequence[int] = ()) -> None:
-        """Send ``message``, or queue it if there is no room; then descriptors are copied. A dead peer is no error.
+        """Send ``message``, or queue it with copies of its descriptors. A dead peer is no error.
 
-        Raises OSError if a copy or a memory file is needed and cannot be had; then nothing was sent.
+        Raises OSError, and sends nothing, if it cannot copy a descriptor or make a memory file.
         """
         packet = self.pack(message, descriptors)
         made = packet.descriptors[len(descriptors) :]
@@ -71,18 +71,18 @@ class Channel:
             raise
 
     def pack(self, message: Passing, descriptors: Sequence[int] = ()) -> Packet:
-        """What `post` takes. Raises OSError if a memory file is needed and cannot be had."""
+        """Make the packet that `post` takes. Raises OSError if it cannot make a memory file."""
         return packed(message, descriptors, self._fits)
 
     def post(self, packet: Packet) -> None:
-        """Send or queue ``packet``, whose descriptors are the channel's from now on. Never fails."""
+        """Send or queue ``packet``, and own its descriptors from now on. Never fails."""
         if not self._outbox and self._send(packet):
             close_all(packet.descriptors)
         else:
             self._outbox.append(packet)
 
     def flush(self) -> None:
-        """Send what is queued, as far as there is room."""
+        """Send the queue, as far as there is room."""
         self.is_barred = False
         while self._outbox and self._send(self._outbox[0]):
             close_all(self._outbox.popleft().descriptors)
@@ -94,7 +94,7 @@ class Channel:
         return size <= min(LARGEST_PACKET, room)
 
     def _send(self, packet: Packet) -> bool:
-        """Send one packet; False if it has to wait."""
+        """Send one packet. Returns False if it has to wait."""
         try:
             send_packet(self._socket, packet.data, packet.descriptors)
         except BlockingIOError:
@@ -103,27 +103,27 @@ class Channel:
             self.is_barred = error.errno in _LATER
             if not self.is_barred and error.errno not in _GONE:
                 logger.error("Cannot send a message to another process: %s", error)
-            return not self.is_barred  # if the peer is gone `receive` will say so, after its last messages
+            return not self.is_barred  # if the peer has ended, `receive` shows it, after its last messages
         return True
 
     def unsend(self) -> list[tuple[Passing, list[int]]]:
-        """Take back what is queued and has not been sent, as `receive_unopened` would tell it to the other end."""
+        """Take back the unsent queue, in the form in which `receive_unopened` returns messages."""
         taken, self._outbox = self._outbox, deque()
         return [(unopened(packet.data, packet.descriptors), packet.descriptors) for packet in taken]
 
     def receive(self) -> list[tuple[Message, list[int]]]:
-        """Every message that is there, with its descriptors, which are the caller's from now on.
+        """Receive every message that has come, with its descriptors, which belong to the caller from now on.
 
-        A dead peer's channel raises ECONNRESET before the messages it had queued: read on to the end. What cannot
-        be understood is logged and dropped: it comes from another version, or from a service that wrote here. If it
-        came with descriptors the sender is told: it has kept its own.
-        A process that may hold no more descriptors gets the message without any; of a long one a stub. So does one
-        that cannot read a long one. Raises OSError or MemoryError if nothing can be received.
+        A dead peer's channel raises ECONNRESET before the messages that it had queued: this reads on to the end. An
+        unknown message, from another version or from a service that wrote here, is logged and dropped. If it came with
+        descriptors, the sender gets a `Refused`, since it has kept its own copies.
+        If this process may open no more descriptors, a message comes without any, and a long one as its stub; so does
+        a long one that cannot be read. Raises OSError or MemoryError if nothing can be received.
         """
         return self._receive(message_of)
 
     def receive_unopened(self) -> list[tuple[Passing, list[int]]]:
-        """For one who passes messages on: of a long one the stub, and its memory file as the last descriptor."""
+        """Receive messages to pass on: a long one comes as its stub, with its memory file as the last descriptor."""
         return self._receive(unopened)
 
     def _receive(self, read: Callable[[bytes, list[int]], Any]) -> list[tuple[Any, list[int]]]:
@@ -138,7 +138,7 @@ class Channel:
             except (OSError, MemoryError):
                 if not found:
                     raise
-                break  # what is found has descriptors that nobody else knows; the error is the next call's
+                break  # the messages found hold descriptors, so return them; the next call meets the error again
             if data:
                 found += self._read(read, data, descriptors)
             else:
@@ -148,7 +148,7 @@ class Channel:
     def _read(
         self, read: Callable[[bytes, list[int]], Any], data: bytes, descriptors: list[int]
     ) -> list[tuple[Any, list[int]]]:
-        """What is in one packet, whose faults are its own affair. None, if it cannot be understood."""
+        """Read the message of one packet; a faulty packet is logged and yields none."""
         has_descriptors = bool(descriptors)
         try:
             return [(read(data, descriptors), descriptors)]
@@ -160,7 +160,7 @@ class Channel:
             logger.error("Cannot read a message between processes: %r", error)
             close_all(descriptors)
             if has_descriptors:
-                return self._read(read, data, [])  # as if they had not come: so the sender may hear of it
+                return self._read(read, data, [])  # as if the descriptors had not come, so that the sender learns of it
         return []
 
     def _receive_packet(self) -> tuple[bytes, list[int]]:
@@ -179,7 +179,7 @@ class Channel:
 
 
 def _copies(descriptors: Sequence[int]) -> list[int]:
-    """A copy of each. Raises OSError, and has made none then."""
+    """Copy each descriptor. Raises OSError, and leaves no copy behind then."""
     made: list[int] = []
     try:
         for descriptor in descriptors:
@@ -191,6 +191,6 @@ def _copies(descriptors: Sequence[int]) -> list[int]:
 
 
 def channel_pair() -> tuple[Channel, Channel]:
-    """The two ends of a new channel."""
+    """Make a channel and return its two ends."""
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return Channel(one), Channel(other)

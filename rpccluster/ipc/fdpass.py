@@ -1,6 +1,6 @@
-"""Descriptors over Unix sockets: sendmsg and recvmsg with SCM_RIGHTS. Used by both ends of a channel.
+"""Passes descriptors over Unix sockets: sendmsg and recvmsg with SCM_RIGHTS. Both ends of a channel use it.
 
-Unlike socket.recv_fds this sets close-on-exec at once and refuses a truncated set. Source: unix(7), recvmsg(2).
+Unlike socket.recv_fds it sets close-on-exec at once and refuses a truncated set. Source: unix(7), recvmsg(2).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = [
 ]
 
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD
-IN_MEMORY_FILE = b"\xc1"  # a byte that begins no message: the message is in the last descriptor
+IN_MEMORY_FILE = b"\xc1"  # begins no message; it says that the message is in the last descriptor's file
 _MSG_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)  # PyPy 3.9 lacks the name
 _DESCRIPTOR_BYTES = array.array("i").itemsize
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
 
 
 def send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
-    """Send one packet with ``descriptors``. Raises BlockingIOError if there is no room, OSError otherwise."""
+    """Send one packet with ``descriptors``. Raises BlockingIOError if there is no room, OSError for other reasons."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT | MSG_NOSIGNAL)
 
@@ -40,7 +40,7 @@ def send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int] = (
 def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Receive one packet of at most ``size`` bytes, and its descriptors; ``b""`` is end-of-file.
 
-    Raises BlockingIOError if none is there, `TruncatedDescriptors` if some were lost.
+    Raises BlockingIOError if no packet has come, `TruncatedDescriptors` if descriptors were lost.
     """
     data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, socket.MSG_DONTWAIT | _MSG_CMSG_CLOEXEC)
     descriptors = _descriptors(ancillary)
@@ -48,14 +48,14 @@ def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-        raise TruncatedDescriptors("descriptors were lost: this process may hold no more of them", data)
+        raise TruncatedDescriptors("this process may open no more descriptors, and has lost some", data)
     return data, descriptors
 
 
 def memory_file(data: bytes = b"", name: str = "message") -> int:
-    """A descriptor of a file in memory that holds ``data``; ``name`` is shown in /proc.
+    """Make a file in memory with ``data`` and return its descriptor; /proc shows ``name``.
 
-    Raises OSError, and leaves none open then.
+    Raises OSError, and leaves no descriptor open then.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create(f"rpccluster-{name}", os.MFD_CLOEXEC)
@@ -73,7 +73,7 @@ def memory_file(data: bytes = b"", name: str = "message") -> int:
 
 
 def read_memory_file(descriptor: int, *, closes: bool = True) -> bytes:
-    """All that such a file holds; closes the descriptor, if ``closes``."""
+    """Read a whole memory file; ``closes`` says whether to close the descriptor."""
     with open(descriptor, "rb", closefd=closes) as file:
         file.seek(0)
         return file.read()

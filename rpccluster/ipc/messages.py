@@ -1,14 +1,14 @@
-"""What the processes of a cluster say to each other, and its form on a channel. Pure; every process.
+"""The messages between the processes of a cluster, and their form on a channel. Pure; every process.
 
-A message is a NamedTuple; on the wire a MessagePack array of its kind's number and its fields. Two versions speak
-with each other during an upgrade, so what is said may only grow:
+A message is a NamedTuple. On the wire it is a MessagePack array of its type's number and its fields. Two versions
+speak with each other during an upgrade, so messages may only grow:
 
-- A kind takes the next free number and keeps it. A field comes at the end of its kind, with a default.
-- A field at its default is not sent. Fields that the receiver does not know are ignored, those it misses have their
-  defaults. A message without a field that its kind has had from the first is none, as if its kind were unknown.
-- The first field of a kind that carries descriptors is the number by which a receiver that does not know the kind
-  refuses it (`Refused`): what it refuses is still the sender's.
-- What goes beyond that raises `PROTOCOL`, and `OLDEST_PROTOCOL` with it if an older receiver would get it wrong.
+- A new type takes the next free number and keeps it. A new field comes last in its type, with a default.
+- The sender leaves out a field at its default. The receiver ignores fields that it does not know, and gives missing
+  ones their defaults. If a field without a default is missing, the message is unknown, as if its type were.
+- If a type carries descriptors, its first field is a number. A receiver that does not know the type refuses the message
+  by that number (`Refused`); the sender keeps what was refused.
+- Any other change raises `PROTOCOL`, and also `OLDEST_PROTOCOL` if an older receiver would get it wrong.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import msgpack
 
 from rpccluster.errors import UnknownMessage
 
-__all__ = ["KINDS", "OLDEST_PROTOCOL", "PROTOCOL", "Message", "decode", "encode"]  # and each kind
+__all__ = ["OLDEST_PROTOCOL", "PROTOCOL", "TYPES", "Message", "decode", "encode"]  # and each message type
 
-PROTOCOL = 2  # what this version speaks with another master; 1 knows no `TookOver`, `Asked`, `DonorGone.cid`
-OLDEST_PROTOCOL = 2  # a new master that speaks less would not understand what this version says
+PROTOCOL = 2  # the protocol that this version speaks with another master; 1 lacks `TookOver`, `Asked`, `DonorGone.cid`
+OLDEST_PROTOCOL = 2  # a new master with an older protocol would not understand this version
 
-KINDS: dict[int, type[Any]] = {}  # by number
+TYPES: dict[int, type[Any]] = {}  # by number
 _NUMBERS: dict[type[Any], int] = {}
 
-Kind = TypeVar("Kind", bound=type)
+Type = TypeVar("Type", bound=type)
 
 
 class Message(Protocol):
-    """Any of the kinds below."""
+    """Any of the message types below."""
 
     def __iter__(self) -> Iterator[Any]: ...
 
@@ -43,15 +43,15 @@ class Message(Protocol):
     def _field_defaults(self) -> dict[str, Any]: ...
 
 
-def _kind(number: int) -> Callable[[Kind], Kind]:
-    """The decorated NamedTuple is the kind ``number``."""
+def _type(number: int) -> Callable[[Type], Type]:
+    """Register the decorated NamedTuple as the message type ``number``."""
 
-    def register(kind: Kind) -> Kind:
-        assert number not in KINDS, f"{KINDS[number].__name__} has the number {number}"
-        KINDS[number] = kind
-        _NUMBERS[kind] = number
-        __all__.append(kind.__name__)
-        return kind
+    def register(type_: Type) -> Type:
+        assert number not in TYPES, f"{TYPES[number].__name__} has the number {number}"
+        TYPES[number] = type_
+        _NUMBERS[type_] = number
+        __all__.append(type_.__name__)
+        return type_
 
     return register
 
@@ -59,39 +59,39 @@ def _kind(number: int) -> Callable[[Kind], Kind]:
 # -- a worker and its master
 
 
-@_kind(0)
+@_type(0)
 class Ready(NamedTuple):
-    """Worker to master: the service is loaded. ``methods`` are its names, numbered by their place."""
+    """Worker to master: the service is loaded. ``methods`` are the names of its methods, numbered by their place."""
 
     methods: list[str]
 
 
-@_kind(1)
+@_type(1)
 class BootFailed(NamedTuple):
-    """Worker to master, its last word: it could not boot. ``stage`` is "service" or "worker"."""
+    """Worker to master, as its last message: the worker could not boot. ``stage`` is "service" or "worker"."""
 
     stage: str
     text: str
 
 
-@_kind(2)
+@_type(2)
 class WantsToRetire(NamedTuple):
-    """Worker to master: a reason of its own to be recycled, such as ``max_requests``."""
+    """Worker to master: recycle this worker. ``reason`` is its own, such as ``max_requests``."""
 
     reason: str
 
 
-@_kind(3)
+@_type(3)
 class Accept(NamedTuple):
     """Master to worker: accept connections from now on."""
 
 
-@_kind(4)
+@_type(4)
 class Retire(NamedTuple):
     """Master to worker: finish what you have within ``graceful_seconds``, then exit.
 
-    ``whole_cluster`` says that everything stops: connections are not served any further. With ``stays`` some may still
-    come that have to be answered: exit only after another order.
+    ``whole_cluster`` says that the cluster stops: close the connections, too. With ``stays`` connections may still
+    come, whose calls must be answered: exit only after another `Retire`.
     """
 
     graceful_seconds: float
@@ -99,44 +99,44 @@ class Retire(NamedTuple):
     stays: bool = False
 
 
-@_kind(5)
+@_type(5)
 class ReopenLogs(NamedTuple):
-    """Master to worker: the log files anew; the descriptors come with the message."""
+    """Master to worker: write to the reopened log files; their descriptors come with the message."""
 
 
-@_kind(19)
+@_type(19)
 class Listen(NamedTuple):
-    """Master to worker: one listener more, whose path was made anew; its descriptor comes with the message."""
+    """Master to worker: accept at a Unix path that was bound again; the listener comes with the message."""
 
 
 # -- connections that move
 
 
-@_kind(8)
+@_type(8)
 class Release(NamedTuple):
-    """Master to worker: give away up to ``number`` connections, idle ones first, and say `Released`.
+    """Master to worker: give away up to ``number`` connections, idle ones first, then send `Released`.
 
-    None but the first may follow once those given have taken ``number_bytes`` of input and output along.
+    Once the given connections have taken ``number_bytes`` of input and output along, give no further one.
     """
 
     number: int
     number_bytes: int = 1 << 62
 
 
-@_kind(9)
+@_type(9)
 class Released(NamedTuple):
-    """Worker to master, after its ``number`` `Give`s: that was all for the last `Release`."""
+    """Worker to master: the last `Release` is done, with ``number`` messages `Give` before this one."""
 
     number: int
 
 
-@_kind(10)
+@_type(10)
 class Give(NamedTuple):
-    """A connection that moves; its descriptor comes with the message. Whoever has received it owns it.
+    """Owner to master, and master to the next owner: a connection that moves. Its descriptor comes with the message.
 
-    ``cid`` is its number, never used for another. ``input`` is what was read and not begun, ``output`` what was
-    not sent and may begin in the middle of a message. ``awaited`` names each call that still runs elsewhere:
-    the serial of the worker that runs it, and its msgid.
+    The receiver owns the connection. ``cid`` is its number, which no other connection gets. ``input`` was read, and its
+    calls have not begun; ``output`` was not sent, and may begin in the middle of a message. ``awaited`` names each
+    call that still runs elsewhere: the serial of the worker that runs it, and its msgid.
     """
 
     cid: int
@@ -147,42 +147,42 @@ class Give(NamedTuple):
     awaited: list[list[int]]
 
 
-@_kind(11)
+@_type(11)
 class Adopted(NamedTuple):
-    """Owner to master, before it does anything with a connection: it is mine now."""
+    """Receiver to master, before it does anything with a connection: the receiver owns it now."""
 
     cid: int
 
 
-@_kind(12)
+@_type(12)
 class Refused(NamedTuple):
-    """Worker to master: a connection came without its descriptor, for this process may hold no more."""
+    """Receiver to sender: the connection came without its descriptor; the sender still owns it."""
 
     cid: int
 
 
-@_kind(13)
+@_type(13)
 class Reply(NamedTuple):
-    """One whole reply to a call on a connection that has moved; goes to whoever owns it now."""
+    """One whole reply to a call that ran while its connection moved. The master passes it on to the present owner."""
 
     cid: int
     serial: int
     data: bytes
 
 
-@_kind(14)
+@_type(14)
 class Closed(NamedTuple):
-    """Owner to master: an adopted connection has ended."""
+    """Owner to master: a connection that had moved to this owner has ended."""
 
     cid: int
 
 
-@_kind(15)
+@_type(15)
 class DonorGone(NamedTuple):
-    """Master to worker, after the last reply of a worker that has ended: its other calls have ended with it.
+    """Master to worker, after the last `Reply` of a worker that has ended: its other calls have ended with it.
 
-    With ``is_and_older`` so have those of all workers whose serials are lower. Meant are the calls of the connection
-    ``cid``; of any that the receiver has, if that is 0.
+    With ``is_and_older`` the calls of all workers with lower serials have ended, too. It concerns the calls of the
+    connection ``cid``, or of all connections of the receiver if that is 0.
     """
 
     serial: int
@@ -193,34 +193,34 @@ class DonorGone(NamedTuple):
 # -- two masters, in an upgrade
 
 
-@_kind(6)
+@_type(6)
 class Serving(NamedTuple):
-    """New master to old, in an upgrade: my workers are ready. ``protocol`` is what it understands, see `PROTOCOL`."""
+    """New master to old, in an upgrade: my workers are ready. ``protocol`` is the new master's `PROTOCOL`."""
 
     pid: int
     protocol: int = 1
 
 
-@_kind(7)
+@_type(7)
 class Go(NamedTuple):
-    """Old master to new, in an upgrade: take over; everything is yours as soon as you say `TookOver`."""
+    """Old master to new, in an upgrade: take over; everything is yours as soon as you send `TookOver`."""
 
 
-@_kind(16)
+@_type(16)
 class TookOver(NamedTuple):
-    """New master to old, in an upgrade: I have it all, and my workers accept."""
+    """New master to old, in an upgrade: I own everything, and my workers accept."""
 
 
-@_kind(17)
+@_type(17)
 class Counted(NamedTuple):
-    """Old master to new, after `TookOver` and before the old one ends: so much was counted since the last of these."""
+    """Old master to new, after `TookOver`: the ``counts`` of its workers since the last message of this type."""
 
     counts: dict[str, int]
 
 
-@_kind(18)
+@_type(18)
 class Asked(NamedTuple):
-    """Old master to new, in an upgrade: this was asked of me since it began, do it too.
+    """Old master to new, in an upgrade: obey this, too; I got it after the upgrade had begun.
 
     ``what`` is a signal's name, such as "term", or "scale" to ``number`` workers.
     """
@@ -233,7 +233,7 @@ class Asked(NamedTuple):
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of ``message``."""
+    """Return the bytes of ``message``."""
     fields = list(message)
     for name in reversed(message._fields):
         if name not in message._field_defaults or fields[-1] != message._field_defaults[name]:
@@ -243,14 +243,14 @@ def encode(message: Message) -> bytes:
     return packed
 
 
-def decode(data: bytes, kinds: Mapping[int, type[Any]] = KINDS) -> Message:
-    """The message in ``data``, one of ``kinds``. Raises `UnknownMessage` if it is none of them."""
+def decode(data: bytes, types: Mapping[int, type[Any]] = TYPES) -> Message:
+    """Decode the message in ``data``. Raises `UnknownMessage` if it is none of ``types``."""
     first: Any = None
     try:
         number, *fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
         first = fields[0] if fields else None
-        kind = kinds[number]
-        message: Message = kind(*fields[: len(kind._fields)])
+        type_ = types[number]
+        message: Message = type_(*fields[: len(type_._fields)])
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         reason = type(error).__name__  # its text may hold all that was decoded
         text = f"found a packet of {len(data)} bytes, expected a message ({reason})"

@@ -1,7 +1,7 @@
-"""The form of a message in one packet: as it is, or, if it is long, in a memory file that travels with it.
+"""Packs a message into one packet; a long message travels in a memory file beside it.
 
-In the second case the packet itself holds the message without its bytes. So a process that only passes a long
-message on, as the master does, never has to open the file. Owns no socket; used by both ends of a channel.
+The packet then holds a stub, which is the message without its bytes, so that the master can pass a long message on
+without opening the file. Owns no socket; both ends of a channel use it.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ __all__ = ["Packet", "Passing", "Unopened", "close_all", "message_of", "packed",
 
 
 class Unopened(NamedTuple):
-    """A long message as it is seen without opening its memory file, which is the last descriptor that came with it."""
+    """A long message whose memory file has not been opened. The file is the last descriptor that came with it."""
 
-    stub: Message  # without its bytes
+    stub: Message  # the message without its bytes
 
 
 Passing = Union[Message, Unopened]
 
 
 class Packet(NamedTuple):
-    """What one ``sendmsg`` takes."""
+    """The data and descriptors of one ``sendmsg``."""
 
     data: bytes
     descriptors: list[int]
 
 
 def packed(message: Passing, descriptors: Iterable[int], fits: Callable[[int], bool]) -> Packet:
-    """``message`` and what travels with it; ``fits`` tells whether a packet may hold so many bytes.
+    """Pack ``message`` with ``descriptors``; ``fits`` says whether a packet may hold a number of bytes.
 
-    Of the packet's descriptors those beyond ``descriptors`` were made for it. Raises OSError if a memory file is needed
-    and cannot be had.
+    A descriptor beyond ``descriptors`` is the memory file that this has made. Raises OSError if it cannot make one.
     """
     if isinstance(message, Unopened):
         return Packet(_head(message.stub, fits), [*descriptors])
@@ -49,9 +48,10 @@ def packed(message: Passing, descriptors: Iterable[int], fits: Callable[[int], b
 
 
 def message_of(data: bytes, descriptors: list[int]) -> Message:
-    """The message in a packet; its memory file is taken from ``descriptors``. A stub if that could not be received.
+    """Decode the message of a packet, and take its memory file out of ``descriptors``.
 
-    Raises `UnknownMessage`; then the descriptors are closed, and it tells what was refused with them.
+    Returns the stub if the file could not be received. Raises `UnknownMessage` with the number to refuse, and closes
+    the descriptors then.
     """
     with _closed_if_unknown(descriptors):
         if data.startswith(IN_MEMORY_FILE):
@@ -60,7 +60,7 @@ def message_of(data: bytes, descriptors: list[int]) -> Message:
 
 
 def unopened(data: bytes, descriptors: list[int]) -> Passing:
-    """The same, but a memory file stays in ``descriptors``, unread unless the packet holds nothing else."""
+    """Decode the stub of a packet; the memory file stays in ``descriptors``, and is read only if there is no stub."""
     if not data.startswith(IN_MEMORY_FILE) or not descriptors:
         return message_of(data, descriptors)
     with _closed_if_unknown(descriptors):
@@ -69,18 +69,18 @@ def unopened(data: bytes, descriptors: list[int]) -> Passing:
 
 
 def seen(message: Passing) -> Message:
-    """The message, as far as it can be seen without opening its memory file."""
+    """Return the message, or the stub of an unopened one."""
     return message.stub if isinstance(message, Unopened) else message
 
 
 def close_all(descriptors: Iterable[int]) -> None:
-    """Close them."""
+    """Close each of ``descriptors``."""
     for descriptor in descriptors:
         os.close(descriptor)
 
 
 def _head(stub: Message, fits: Callable[[int], bool]) -> bytes:
-    """The packet's own bytes: the stub, unless its lists are too long even for that."""
+    """Return the packet's own bytes: the stub, or nothing if its lists are too long even for that."""
     head = IN_MEMORY_FILE + encode(stub)
     return head if fits(len(head)) else IN_MEMORY_FILE
 

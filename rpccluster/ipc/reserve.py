@@ -1,17 +1,17 @@
-"""Descriptors kept back for what must not fail when a process may hold no more. Used by the master and by workers."""
+"""Keeps descriptors in reserve for work that must not fail when the process may open no more. Master and workers."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
-from os import close  # gevent's, in a worker, closes later: this one was taken before
+from os import close  # imported before gevent patches it: gevent's own closes later
 
 __all__ = ["Reserve"]
 
 
 class Reserve:
-    """Descriptors that are open for nothing, so that others can be had in their place when there are no more."""
+    """Open descriptors without a use, which make room for others when the process may open no more."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -20,7 +20,7 @@ class Reserve:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:
-        """Free them for what is done meanwhile; afterwards as many are kept back as can be had."""
+        """Free the reserve during the ``with`` block, then fill it again as far as possible."""
         self.close()
         try:
             yield
@@ -33,6 +33,6 @@ class Reserve:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def close(self) -> None:
-        """Keep nothing back any more."""
+        """Close all descriptors of the reserve."""
         while self._held:
             close(self._held.pop())

@@ -1,8 +1,8 @@
 """The scoreboard: shared memory with a row of cells for each child of the master, made before the fork.
 
-A row has one writer, its child (the master clears it before and after). Its first cells mean the same for every kind,
-the others are the kind's own. Cells are aligned 64-bit words written by plain stores: readers see whole values, maybe
-a moment old. Any process of one cluster.
+A row has one writer, its child (the master clears it before and after). Its first cells mean the same for every kind
+of child; the others belong to the kind. Cells are aligned 64-bit words, written by plain stores: readers see whole
+values, which may be a moment old. Any process of one cluster.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ACCEPT_COUNTER = 1
 
 
 class RowState(enum.IntEnum):
-    """What a child is, for its siblings who may share listeners with it."""
+    """The state of a child, for siblings that share listeners with it."""
 
     FREE = 0
     BOOTING = 1
@@ -43,21 +43,21 @@ class RowState(enum.IntEnum):
 
 
 class CommonCell(enum.IntEnum):
-    """The first cells of each row, of whatever kind the child is. Times are monotonic nanoseconds."""
+    """The first cells of each row, for children of every kind. Times are monotonic nanoseconds."""
 
     STATE = 0
     HEARTBEAT = 1
     RSS_BYTES = 2
-    RUNNING = 3  # what it works on, by a number that its kind gives a meaning; 0 = nothing
-    HUNG_IN = 4  # likewise, written by the child when the master asks it where it hangs
-    DEADLINE = 5  # when it should be through with that; 0 = never
+    RUNNING = 3  # what the child works on, as a number that its kind defines; 0 = nothing
+    HUNG_IN = 4  # as RUNNING; the child writes it when the master asks where it hangs
+    DEADLINE = 5  # when it should have finished that; 0 = never
 
 
-FIRST_OWN_CELL = 8  # those before it are common, and some are left for what will be
+FIRST_OWN_CELL = 8  # the cells before it are common; some are spare
 
 
 class Cell(enum.IntEnum):
-    """The cells of an RPC worker's own, behind the common ones; ``RUNNING`` is its method's number + 1."""
+    """The own cells of an RPC worker, behind the common ones. Its ``RUNNING`` is the method's number + 1."""
 
     CONNECTIONS = FIRST_OWN_CELL
     ACTIVE_CALLS = 9
@@ -82,17 +82,17 @@ class Cell(enum.IntEnum):
     MESSAGE_TIMEOUT = 27
     WRITE_TIMEOUT = 28
     CALL_TIMEOUT = 29
-    GREENLETS_TAKEN_AT = 30  # since when calls have all max_greenlets, and none has ended; 0 = they have not
+    GREENLETS_TAKEN_AT = 30  # since when calls hold all max_greenlets and none has ended; 0 = they do not
 
 
-#: What `status` calls them: where there is one, the option's name.
+#: The cells of the limits by their names in `status`, which are options' names where there is an option.
 LIMITS = {cell.name.lower(): cell for cell in Cell if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.CALL_TIMEOUT}
 
-FULL_AFTER_NS = 100_000_000  # a call that ends makes room: only where none does for so long a worker is full
+FULL_AFTER_NS = 100_000_000  # a call that ends makes room: a worker is full if none has ended for this long
 
 
 def is_full(greenlets_taken_at: int, now_ns: int) -> bool:
-    """Whether a worker can begin no call for now, told from its cell; it accepts and adopts no connection."""
+    """Return whether a worker can begin no call, and so accepts and adopts no connection, by its cell."""
     return greenlets_taken_at != 0 and now_ns - greenlets_taken_at >= FULL_AFTER_NS
 
 
@@ -115,7 +115,7 @@ class Row:
 
 
 class Scoreboard:
-    """A header and ``rows`` rows in anonymous shared memory; pages never touched cost nothing."""
+    """A header and ``rows`` rows in anonymous shared memory; untouched pages cost nothing."""
 
     def __init__(self, rows: int) -> None:
         size = (HEADER_CELLS + rows * ROW_CELLS) * _CELL_BYTES
@@ -126,16 +126,16 @@ class Scoreboard:
 
     @property
     def rows_in_use(self) -> int:
-        """No row at or above this number has a child."""
+        """The number of the highest row with a child, plus one."""
         return int(self.cells[ROWS_IN_USE])
 
     @property
     def accept_counter(self) -> int:
-        """Connections accepted by all workers together, modulo lost updates."""
+        """Number of connections that all workers have accepted, less lost updates."""
         return int(self.cells[ACCEPT_COUNTER])
 
     def leave(self) -> None:
-        """In a process that no longer takes part: what it reads and writes from now on is its own. Raises OSError."""
+        """Detach a process that no longer takes part: it reads and writes a private copy now. Raises OSError."""
         make_private(self._memory)
 
     def count_accept(self) -> None:
@@ -143,12 +143,12 @@ class Scoreboard:
         self.cells[ACCEPT_COUNTER] += 1
 
     def row(self, number: int) -> Row:
-        """The row of that number."""
+        """Return the row with ``number``."""
         start = HEADER_CELLS + number * ROW_CELLS
         return Row(self.cells[start : start + ROW_CELLS])
 
     def take_row(self) -> int | None:
-        """The lowest free row's number, cleared; None if all are taken. The master's alone, like `free_row`."""
+        """Clear the lowest free row and return its number; None if all are taken. Only the master calls it."""
         number = next((n for n in range(self._rows) if n not in self._taken), None)
         if number is not None:
             self._taken.add(number)
@@ -157,7 +157,7 @@ class Scoreboard:
         return number
 
     def free_row(self, number: int) -> None:
-        """Give a row back when its child is gone."""
+        """Give a row back when its child has ended. Only the master calls it."""
         self._taken.discard(number)
         self.row(number).clear()
         self.cells[ROWS_IN_USE] = max(self._taken, default=-1) + 1

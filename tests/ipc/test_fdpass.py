@@ -83,7 +83,7 @@ def test_lost_descriptors_are_an_error_and_leak_nothing(pair: Pair) -> None:
     tenth_free = [number for number in range(soft) if str(number) not in before][9]
     resource.setrlimit(resource.RLIMIT_NOFILE, (tenth_free + 1, hard))
     try:
-        with pytest.raises(TruncatedDescriptors, match="may hold no more") as raised:
+        with pytest.raises(TruncatedDescriptors, match="may open no more") as raised:
             receive_packet(pair[1], 100)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

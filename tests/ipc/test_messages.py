@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rpccluster.errors import UnknownMessage
 from rpccluster.ipc import messages
 from rpccluster.ipc.messages import (
-    KINDS,
+    TYPES,
     Accept,
     Adopted,
     Asked,
@@ -79,24 +79,24 @@ def test_every_message_comes_out_as_it_went_in(message: Message) -> None:
     assert type(decode(encode(message))) is type(message)
 
 
-def test_every_kind_is_tried_here() -> None:
-    """A kind that is added comes into the list above."""
-    assert {type(message) for message in EVERY} == set(KINDS.values())
+def test_every_type_is_tried_here() -> None:
+    """A type that is added comes into the list above."""
+    assert {type(message) for message in EVERY} == set(TYPES.values())
 
 
 def test_the_numbers_stay() -> None:
-    """Two versions speak with each other during an upgrade: a new kind takes a new number."""
+    """Two versions speak with each other during an upgrade: a new type takes a new number."""
     begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
     begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver, Counted, Asked, Listen]
-    assert [KINDS[number] for number in range(len(begins))] == begins
+    assert [TYPES[number] for number in range(len(begins))] == begins
     assert encode(Go()) == b"\x91\x07"
 
 
 def test_a_number_is_given_once() -> None:
-    """A second kind of the same number is noticed at once, and every kind is a public name."""
+    """A second type of the same number is noticed at once, and every type is a public name."""
     with pytest.raises(AssertionError, match="Go has the number 7"):
-        messages._kind(7)(tuple)
-    assert {kind.__name__ for kind in KINDS.values()} <= set(messages.__all__)
+        messages._type(7)(tuple)
+    assert {type_.__name__ for type_ in TYPES.values()} <= set(messages.__all__)
 
 
 def test_text_that_is_no_unicode_passes() -> None:
@@ -139,71 +139,71 @@ def test_no_packet_breaks_the_decoder(packet: bytes) -> None:
         message = decode(packet)
     except UnknownMessage:
         return
-    assert type(message) in KINDS.values()
+    assert type(message) in TYPES.values()
 
 
-@given(st.sampled_from(sorted(KINDS)), st.lists(st.integers() | st.text() | st.lists(st.text()), max_size=9))
+@given(st.sampled_from(sorted(TYPES)), st.lists(st.integers() | st.text() | st.lists(st.text()), max_size=9))
 def test_a_message_of_another_number_of_fields(number: int, fields: list[object]) -> None:
     """What a later version added is ignored; what it left out has its default, or the message is none."""
     packet = msgpack.packb([number, *fields], default=str)
-    kind = KINDS[number]
-    if len(fields) < len(kind._fields) - len(kind._field_defaults):
+    type_ = TYPES[number]
+    if len(fields) < len(type_._fields) - len(type_._field_defaults):
         with pytest.raises(UnknownMessage):
             decode(packet)
     else:
-        known = msgpack.unpackb(packet)[1 : 1 + len(kind._fields)]
-        assert decode(packet) == kind(*known)
+        known = msgpack.unpackb(packet)[1 : 1 + len(type_._fields)]
+        assert decode(packet) == type_(*known)
 
 
 # -- what another version may say
 
-#: Of each kind one message none of whose fields is at its default.
+#: Of each type one message none of whose fields is at its default.
 TELLING: dict[type, Any] = {
     type(message): message
     for message in EVERY
     if not any(message._field_defaults.get(name, ...) == value for name, value in zip(message._fields, message))
 }
 
-every_kind = pytest.mark.parametrize("number", sorted(KINDS), ids=lambda number: KINDS[number].__name__)
+every_type = pytest.mark.parametrize("number", sorted(TYPES), ids=lambda number: TYPES[number].__name__)
 
 
-def grown(kind: Any) -> Any:
-    """``kind`` as a later version might have it: with one field more."""
-    defaults = [*kind._field_defaults.values(), "as ever"]
-    return namedtuple(kind.__name__, [*kind._fields, "added"], defaults=defaults)  # type: ignore[misc]
+def grown(type_: Any) -> Any:
+    """``type_`` as a later version might have it: with one field more."""
+    defaults = [*type_._field_defaults.values(), "as ever"]
+    return namedtuple(type_.__name__, [*type_._fields, "added"], defaults=defaults)  # type: ignore[misc]
 
 
-@every_kind
+@every_type
 @pytest.mark.parametrize("added", [7, "text", None, [], {"a": [b"b"]}, False], ids=repr)
 def test_a_field_more_is_ignored(number: int, added: Any) -> None:
     """A later version says it; this one understands the rest."""
-    message = TELLING[KINDS[number]]
+    message = TELLING[TYPES[number]]
     packet = msgpack.packb([number, *message, added])
     assert decode(packet) == message
-    assert type(decode(packet)) is KINDS[number]
+    assert type(decode(packet)) is TYPES[number]
 
 
-@every_kind
+@every_type
 def test_a_field_fewer_has_its_default(number: int) -> None:
     """A later version hears this one: what it added is as ever; what it says with that at rest is as short as ours."""
-    message = TELLING[KINDS[number]]
-    later = {number: grown(KINDS[number])}
+    message = TELLING[TYPES[number]]
+    later = {number: grown(TYPES[number])}
     assert decode(encode(message), later) == (*message, "as ever")
 
 
-@every_kind
+@every_type
 def test_each_field_that_came_later_may_be_missing(number: int) -> None:
     """As an earlier version says it: the fields that it knows, the others at their defaults."""
-    kind, message = KINDS[number], TELLING[KINDS[number]]
-    for known in range(len(kind._fields) - len(kind._field_defaults), len(kind._fields)):
-        assert decode(msgpack.packb([number, *message[:known]])) == kind(*message[:known])
+    type_, message = TYPES[number], TELLING[TYPES[number]]
+    for known in range(len(type_._fields) - len(type_._field_defaults), len(type_._fields)):
+        assert decode(msgpack.packb([number, *message[:known]])) == type_(*message[:known])
 
 
-@every_kind
+@every_type
 def test_without_what_it_had_from_the_first_it_is_none(number: int) -> None:
     """A guess would lose a connection's replies or its calls: what came with it is refused by its first field."""
-    kind, message = KINDS[number], TELLING[KINDS[number]]
-    for known in range(len(kind._fields) - len(kind._field_defaults)):
+    type_, message = TYPES[number], TELLING[TYPES[number]]
+    for known in range(len(type_._fields) - len(type_._field_defaults)):
         with pytest.raises(UnknownMessage) as raised:
             decode(msgpack.packb([number, *message[:known]]))
         assert raised.value.refused == (message[0] if known and type(message[0]) is int else None)
@@ -216,10 +216,10 @@ def test_what_is_at_its_default_is_not_sent() -> None:
 
 
 def test_what_the_oldest_protocol_knew_is_what_an_old_master_says() -> None:
-    """A field more in these kinds, that is not at its default, wants a new `PROTOCOL` and `OLDEST_PROTOCOL`."""
+    """A field more in these types, that is not at its default, wants a new `PROTOCOL` and `OLDEST_PROTOCOL`."""
     known = {Go: 0, Give: 6, Reply: 3, DonorGone: 3}
     assert messages.OLDEST_PROTOCOL == 2
-    assert {kind: len(kind._fields) for kind in known} == known  # type: ignore[attr-defined]
+    assert {type_: len(type_._fields) for type_ in known} == known  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
