@@ -1,4 +1,4 @@
-"""The service that etc/cluster.ini runs: a few methods to try a cluster with. Runs in the workers."""
+"""The service that etc/cluster.ini runs: a few methods for trying a cluster. Runs in the workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Demo"]
 
 
 class Demo(Service):
-    """A method for each thing one may want to see a cluster do."""
+    """One method for each thing that a user may want to see a cluster do."""
 
     def sum(self, *numbers: float) -> float:
         """Add numbers."""
@@ -23,12 +23,12 @@ class Demo(Service):
         return value
 
     def sleep(self, seconds: float) -> float:
-        """Wait without holding anybody up; return the seconds."""
+        """Wait without delaying other calls; return the seconds."""
         time.sleep(seconds)
         return seconds
 
     def spin(self, seconds: float) -> float:
-        """Burn CPU and hold up the whole worker; return the seconds."""
+        """Burn CPU and delay the whole worker; return the seconds."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pass

@@ -1,6 +1,6 @@
-"""A real cluster for tests, of services as of this project: started in a folder, asked, signalled, ended.
+"""Runs real clusters in tests: starts one in a folder, asks it, signals it, ends it.
 
-Owns the processes it starts and ends them, whatever happens. Runs in the tests.
+Owns the processes that it starts, and ends them whatever happens. Runs in the tests of services and of this project.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def wait_until(condition: Callable[[], _T | None], seconds: float = 20.0, what: 
 
 
 def call_once(address: str, method: str, *params: Any, seconds: float = 30.0) -> Any:
-    """The result of one call over a connection of its own, which is never tried again. Raises what a `Client` does."""
+    """Make one call over its own connection, never repeat it, and return the result. Raises as a `Client` does."""
     now = time.monotonic()
     connection = Connection(open_wire(parse_address(address), now + seconds), 1 << 24)
     try:
@@ -50,12 +50,12 @@ def call_once(address: str, method: str, *params: Any, seconds: float = 30.0) ->
 
 
 def title_of(pid: int) -> str:
-    """The title that ps(1) shows for a process."""
+    """Return the title that ps(1) shows for a process."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of that pid runs; a zombie does not."""
+    """Return whether the process ``pid`` runs; a zombie does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -64,12 +64,12 @@ def is_alive(pid: int) -> bool:
 
 
 class RunningCluster:
-    """A cluster started in ``folder`` from ``cluster.ini``; its log, and its stderr, is ``cluster.log`` there."""
+    """A cluster that runs in ``folder`` from ``cluster.ini``, with its log and stderr in ``cluster.log`` there."""
 
     def __init__(
         self, folder: Path, options: Mapping[str, object], *, environment: Mapping[str, str] | None = None
     ) -> None:
-        """``options`` are keys of the configuration file; what a test needs is set unless given."""
+        """``options`` are keys of the configuration file; they override the defaults of tests."""
         self.folder = folder
         self.config = folder / "cluster.ini"
         self.log = folder / "cluster.log"
@@ -89,17 +89,17 @@ class RunningCluster:
         self.write_config()
 
     def write_config(self, **changes: object) -> None:
-        """Write the configuration file, with ``changes`` from now on; a value of None leaves a key out."""
+        """Write the configuration file with ``changes``, which stay; a value of None leaves a key out."""
         self.options.update(changes)
         lines = [f"{key} = {_ini(value)}" for key, value in self.options.items() if value is not None]
         self.config.write_text("[cluster]\n" + "\n".join(lines) + "\n")
 
     def write_module(self, name: str, text: str) -> None:
-        """Write a Python module that the service can be named in, or can import."""
+        """Write a Python module: the service's own, or one that it imports."""
         (self.folder / f"{name}.py").write_text(text)
 
     def command(self, *arguments: str) -> list[str]:
-        """The program with ``-c`` and ``arguments``."""
+        """Return the command line of the program, with ``-c`` and ``arguments``."""
         return [sys.executable, "-m", "rpccluster", "-c", str(self.config), *arguments]
 
     def run(self, *arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -137,9 +137,9 @@ class RunningCluster:
         return self
 
     def wait_ready(self, seconds: float = 30.0, *, number_workers: int | None = None) -> dict[str, Any]:
-        """Wait until as many workers are ready as should be and no other is left; return the status.
+        """Wait until all wanted workers are ready and no other one is left; return the status.
 
-        With ``number_workers`` wait until that is the number wanted, too.
+        With ``number_workers``, wait until the cluster wants that many, too.
         """
 
         def settled() -> dict[str, Any] | None:
@@ -158,33 +158,33 @@ class RunningCluster:
     # -- asking
 
     def control(self, timeout: float = 60.0) -> Client:
-        """A client of the control socket."""
+        """Return a client of the control socket."""
         return Client(f"unix://{self.options['control_socket']}", timeout=timeout)
 
     def status(self) -> dict[str, Any]:
-        """What ``status`` tells. Raises what the client raises."""
+        """Return the master's ``status``. Raises as the client does."""
         with self.control() as control:
             status: dict[str, Any] = control.call("status")
         self._pids.update([status["master"]["pid"], *(worker["pid"] for worker in status["workers"])])
         return status
 
     def try_status(self) -> dict[str, Any] | None:
-        """Likewise, None if no master answers."""
+        """Return the master's ``status``; None if no master answers."""
         with contextlib.suppress(RPCClusterError):
             return self.status()
         return None
 
     @property
     def address(self) -> str:
-        """The first address it listens at."""
+        """The first address that the cluster listens at."""
         return str(self.status()["master"]["listeners"][0])
 
     def client(self, timeout: float = 30.0) -> Client:
-        """A client of the service."""
+        """Return a client of the service."""
         return Client(self.address, timeout=timeout)
 
     def client_of(self, pid: int, timeout: float = 30.0) -> Client:
-        """A client that the worker of that pid serves; the service needs the demo's method ``pid``."""
+        """Return a client that the worker ``pid`` serves; the service needs the demo's method ``pid``."""
         address = self.address
         others: list[Client] = []  # stay open until it is that worker's turn
         try:
@@ -199,16 +199,16 @@ class RunningCluster:
                 client.close()
 
     def worker(self, pid: int) -> dict[str, Any]:
-        """What ``status`` tells of the worker of that pid; empty if there is none."""
+        """Return the row of the worker ``pid`` in ``status``; empty if there is none."""
         return next((worker for worker in self.status()["workers"] if worker["pid"] == pid), {})
 
     def worker_pids(self) -> list[int]:
-        """The pids of the workers that are ready, by slot."""
+        """Return the pids of the ready workers, by slot."""
         return [worker["pid"] for worker in self.status()["workers"] if worker["state"] == "ready"]
 
     @property
     def master_pid(self) -> int:
-        """The pid of the master that was started here, or of the one that took over."""
+        """The pid of the master: the one that was started here, or the one that has taken over."""
         status = self.try_status()
         if status is not None:
             return int(status["master"]["pid"])
@@ -216,7 +216,7 @@ class RunningCluster:
         return self._process.pid
 
     def log_text(self) -> str:
-        """All that was logged."""
+        """Return the whole log."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def wait_log(self, text: str, seconds: float = 20.0) -> None:
@@ -224,7 +224,7 @@ class RunningCluster:
         wait_until(lambda: text in self.log_text(), seconds, f"{text!r} in the log")
 
     def left_behind(self) -> list[str]:
-        """What a cluster that has ended, or never began, should not leave: processes, socket files, a pid."""
+        """Name what an ended cluster should not have left: processes, socket files, a pid."""
         left = [f"process {pid}" for pid in _pids_that_name(str(self.config))]
         left += [f"socket {path}" for path in self.folder.rglob("*") if path.is_socket()]
         pidfile = self.options.get("pidfile")
@@ -259,7 +259,7 @@ class RunningCluster:
 
 
 def _pids_that_name(text: str) -> Iterator[int]:
-    """Every process in whose command line ``text`` stands."""
+    """Yield the pid of each process whose command line holds ``text``."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if text.encode() in (process / "cmdline").read_bytes():
@@ -267,7 +267,7 @@ def _pids_that_name(text: str) -> Iterator[int]:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether the pid still belongs to a process of a cluster: it may have been given to another."""
+    """Return whether ``pid`` still belongs to a process of a cluster, and not to a later process."""
     with contextlib.suppress(OSError):
         return b"rpccluster" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
@@ -279,7 +279,7 @@ def _ini(value: object) -> str:
 
 @contextlib.contextmanager
 def running_cluster(folder: Path, **options: object) -> Iterator[RunningCluster]:
-    """A cluster that serves, and is gone afterwards."""
+    """Start a cluster, yield it once it serves, and end it afterwards."""
     cluster = RunningCluster(folder, options)
     try:
         yield cluster.start()
