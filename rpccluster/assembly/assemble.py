@@ -12,9 +12,10 @@ from functools import partial
 from rpccluster import system
 from rpccluster.assembly.entries import load as load_kind
 from rpccluster.child.life import live
+from rpccluster.child.own_code import OwnCode
 from rpccluster.config import Configuration, Machine, Options, Sources, load
+from rpccluster.config.accounts import identity_of
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
-from rpccluster.launch import interpreter
 from rpccluster.log import LogFiles, logger, say, set_up_logging
 from rpccluster.master.changes.inherited import CommandLine, Inheritance
 from rpccluster.master.cluster import Cluster
@@ -24,10 +25,12 @@ from rpccluster.master.resources.logs import open_logs
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.supervisor import Supervisor
-from rpccluster.own_code import OwnCode
-from rpccluster.privileges import identity_of, tell_private_folder
+from rpccluster.system.identity import Identity
+from rpccluster.system.launch import interpreter
 
 __all__ = ["serve"]
+
+_TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 
 
 def serve(sources: Sources, arguments: list[str]) -> int:
@@ -96,7 +99,7 @@ def _make_supervisor(
     own_code.answer_for_it()
     logger.info("Starting rpccluster with pid: %d", os.getpid())
     options = configuration.options
-    tell_private_folder(identity_of(options.user, options.group))
+    _tell_private_folder(identity_of(options.user, options.group))
     if logs.is_file and inheritance is None:
         addresses = ", ".join(str(listener.actual) for listener in listeners)
         say(f"rpccluster: listening at {addresses}, logging to {logs.log_path}")
@@ -157,3 +160,12 @@ def _control(options: Options, inheritance: Inheritance | None) -> Listener | No
     if inheritance and inheritance.control and str(inheritance.control.wanted) == f"unix://{options.control_socket}":
         return inheritance.control
     return open_control_listener(options.control_socket)
+
+
+def _tell_private_folder(identity: Identity | None) -> None:
+    """Log that the folder for temporary files is this user's alone, if it is: the service may look for it in vain."""
+    for variable in _TEMPORARY if identity is not None and identity.uid != os.geteuid() else ():
+        folder = os.environ.get(variable)
+        if folder and identity is not None and not identity.may_write(folder):
+            name = identity.name or identity.uid
+            logger.warning("%s is %s, where %s, the user of the workers, can make no file", variable, folder, name)

@@ -16,10 +16,11 @@ import signal
 
 from rpccluster import system
 from rpccluster.child.assignment import Assignment, Load, Run
+from rpccluster.config.accounts import identity_of
 from rpccluster.config.sections.cluster import Options
-from rpccluster.launch import enter
 from rpccluster.log import set_up_logging
-from rpccluster.privileges import become, identity_of
+from rpccluster.system.identity import become
+from rpccluster.system.launch import enter
 
 __all__ = ["IGNORED", "prepare"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rpccluster.config.accounts import gid_of, uid_of
 from rpccluster.config.checks import Machine
 from rpccluster.config.configuration import Configuration, Sources, find, load, refused_changes, reload
-from rpccluster.config.cpulist import CPU_AUTO, CPU_NONE, CPUChoice
+from rpccluster.config.cpus import CPU_AUTO, CPU_NONE, CPUChoice
 from rpccluster.config.origin import Fault, Origin
 from rpccluster.config.sections.cluster import OPTIONS, Option, Options
 

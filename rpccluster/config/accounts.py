@@ -1,15 +1,17 @@
 """The ids of the accounts that ``user`` and ``group`` name. Reads the account database; any process.
 
-Changes no identity: that is done where a process drops its privileges.
+Changes no identity: `rpccluster.system.identity` does.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from rpccluster.errors import StartError
+from rpccluster.system.identity import Identity
 
-__all__ = ["gid_of", "uid_of"]
+__all__ = ["gid_of", "identity_of", "uid_of"]
 
 _LARGEST_ID = 2**32 - 2  # the one above it means "leave unchanged": chown(2), setreuid(2)
 
@@ -43,3 +45,20 @@ def _gid_by_name(name: str) -> int:
     import grp
 
     return grp.getgrnam(name).gr_gid
+
+
+def identity_of(user: str, group: str) -> Identity | None:
+    """The ids that the options name, None if both are empty: then nothing changes.
+
+    A user without a group has its own primary one. Raises `StartError` for an unknown name.
+    """
+    if not user and not group:
+        return None
+    import pwd
+
+    uid = uid_of(user) if user else os.geteuid()
+    try:
+        account = pwd.getpwuid(uid)
+    except KeyError:
+        return Identity(uid, gid_of(group) if group else os.getegid(), None)
+    return Identity(uid, gid_of(group) if group else account.pw_gid, account.pw_name, account.pw_dir)

@@ -15,8 +15,7 @@ from typing import Union
 
 from rpccluster.address import TCPAddress, UnixAddress, unix_address
 from rpccluster.config.accounts import gid_of, uid_of
-from rpccluster.config.cpulist import CPUChoice
-from rpccluster.config.cpus import allowed_cpus
+from rpccluster.config.cpus import CPUChoice, allowed_cpus
 from rpccluster.config.sections.cluster import Options
 from rpccluster.errors import AddressError, StartError
 

@@ -15,7 +15,7 @@ from rpccluster.config.ini import Reading, read_ini
 from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Fault, Origin, Setting, flag_origin
 from rpccluster.config.sections.cluster import OPTIONS, Options
 from rpccluster.errors import ConfigError
-from rpccluster.launch import start_folder
+from rpccluster.system.launch import start_folder
 
 __all__ = ["Configuration", "Sources", "find", "load", "refused_changes", "reload"]
 

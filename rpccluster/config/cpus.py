@@ -1,24 +1,69 @@
-"""How many CPUs this process may use: its affinity, and the quota of its cgroup. Any process.
+"""CPUs as options name them: the value of ``cpu_affinity``, and the default of ``number_workers``. Any process.
 
-Reads /proc and /sys, changes nothing: pinning workers is the master's.
+Which CPUs ``auto`` means is decided in `rpccluster.master.children.affinity`; whether they exist, in the checks.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
 
-from rpccluster.config.cpulist import CPUChoice
+from rpccluster.system.cpus import allowed_cpus, quota_cpus
 
-__all__ = ["MOST_WORKERS", "allowed_cpus", "default_workers", "quota_cpus"]
+__all__ = ["CPU_AUTO", "CPU_NONE", "MOST_WORKERS", "CPUChoice", "default_workers"]
 
 MOST_WORKERS = 512
 
-_CGROUP = re.compile(r"^[0-9]+:([^:\n]*):(.*)$", re.MULTILINE)
-_ALLOWED = re.compile(r"^Cpus_allowed_list:\s*([0-9,-]+)$", re.MULTILINE)
+_RANGE = re.compile(r"([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?")
+_MOST_CPUS = 8192  # NR_CPUS of the largest Linux builds; a list may name one CPU several times
+
+
+@dataclass(frozen=True)
+class CPUChoice:
+    """``mode`` is "none", "auto" or "list"; ``cpus`` is what a list names, in its order."""
+
+    mode: str
+    cpus: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> CPUChoice:
+        """``none``, ``auto`` or a list such as ``0-3,8``. Raises `ValueError`."""
+        if text.lower() in ("none", "auto"):
+            return cls(text.lower())
+        cpus: list[int] = []
+        for item in text.split(","):
+            cpus += _read_range(item.strip())
+            if len(cpus) > _MOST_CPUS:
+                raise ValueError(text)
+        return cls("list", tuple(cpus))
+
+    def __str__(self) -> str:
+        return ",".join(_write_ranges(self.cpus)) if self.mode == "list" else self.mode
+
+
+CPU_NONE = CPUChoice("none")
+CPU_AUTO = CPUChoice("auto")
+
+
+def _read_range(text: str) -> range:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    first = int(match[1])
+    last = int(match[2] or first)
+    if last < first or last >= _MOST_CPUS:
+        raise ValueError(text)
+    return range(first, last + 1)
+
+
+def _write_ranges(cpus: tuple[int, ...]) -> Iterator[str]:
+    start = 0
+    for end in range(1, len(cpus) + 1):
+        if end == len(cpus) or cpus[end] != cpus[end - 1] + 1:
+            yield str(cpus[start]) if end - start == 1 else f"{cpus[start]}-{cpus[end - 1]}"
+            start = end
 
 
 def default_workers() -> int:
@@ -29,59 +74,3 @@ def default_workers() -> int:
 def workers_for(cpus: int, quota: float) -> int:
     """``cpus`` bounded by ``quota``, rounded down, at least one."""
     return max(1, min(cpus, MOST_WORKERS, math.floor(min(quota, MOST_WORKERS))))
-
-
-def allowed_cpus() -> frozenset[int]:
-    """The CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return cpus_of_status(_text(Path("/proc/self/status")))  # PyPy 3.9
-
-
-def cpus_of_status(text: str) -> frozenset[int]:
-    """The CPUs that a ``/proc/PID/status`` allows its process: proc(5)."""
-    allowed = _ALLOWED.search(text)
-    return frozenset(CPUChoice.parse(allowed[1]).cpus) if allowed else frozenset(range(os.cpu_count() or 1))
-
-
-def quota_cpus(root: str = "/") -> float:
-    """The CPUs' worth of time that this process's cgroups grant, infinity where they set no bound.
-
-    A cgroup is bounded by those above it too: cgroups(7), "cpu.max" of the kernel's cgroup-v2 document,
-    ``cpu.cfs_quota_us`` of version 1. Below ``root`` are the files to read; tests hand in a tree of their own.
-    """
-    return min(_quotas(Path(root)), default=math.inf)
-
-
-def _quotas(root: Path) -> Iterator[float]:
-    mounts = root / "sys/fs/cgroup"
-    for controllers, path in _CGROUP.findall(_text(root / "proc/self/cgroup")):
-        for folder in _upwards(path):
-            if not controllers:
-                yield _quota(_text(mounts / folder / "cpu.max"))
-            elif "cpu" in controllers.split(","):
-                group = mounts / controllers / folder
-                yield _quota(f"{_text(group / 'cpu.cfs_quota_us')} {_text(group / 'cpu.cfs_period_us')}")
-
-
-def _upwards(path: str) -> list[str]:
-    """The folders from a cgroup up to the mount's root, which inside a container may be all there is."""
-    inner = PurePosixPath(path.lstrip("/"))
-    return [str(folder) for folder in (inner, *inner.parents) if ".." not in folder.parts]
-
-
-def _quota(text: str) -> float:
-    """CPUs of ``QUOTA PERIOD`` in microseconds; "max" and -1 stand for no bound."""
-    numbers = text.split()
-    try:
-        quota, period = int(numbers[0]), int(numbers[1])
-    except (IndexError, ValueError):
-        return math.inf
-    return quota / period if quota > 0 and period > 0 else math.inf
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="surrogateescape")
-    except OSError:
-        return ""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from rpccluster.address import Address, native_path, parse_address
-from rpccluster.config.cpulist import CPUChoice
+from rpccluster.config.cpus import CPUChoice
 from rpccluster.errors import AddressError
 
 __all__ = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rpccluster.child.own_code import OwnCode
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell
@@ -19,7 +20,6 @@ from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.totals import Totals
 from rpccluster.master.phases import Event, Phase, next_phase
 from rpccluster.master.resources.listeners import Listener
-from rpccluster.own_code import OwnCode
 from rpccluster.version import __version__
 
 __all__ = ["Cluster", "Staged"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rpccluster.address import TCPAddress, UnixAddress
 from rpccluster.config import values
-from rpccluster.config.cpulist import CPU_AUTO, CPU_NONE, CPUChoice
+from rpccluster.config.cpus import CPU_AUTO, CPU_NONE, CPUChoice
 from rpccluster.config.values import ValueType
 
 LARGEST = 2**63 - 1

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rpccluster.config import CPU_AUTO, CPU_NONE, CPUChoice
-from rpccluster.config.cpus import allowed_cpus
-from rpccluster.master.children.affinity import Core, cpu_order, cpus_for_slot, read_topology
+from rpccluster.master.children.affinity import cpu_order, cpus_for_slot
+from rpccluster.system.cpus import Core, allowed_cpus, read_topology
 
 
 def machine(cpus: int, core_of: Callable[[int], tuple[int, int]]) -> dict[int, Core]:
@@ -68,16 +67,6 @@ def test_a_list_is_taken_as_written_and_cycles() -> None:
     """Worker slot k gets the k-th, cycling."""
     order = cpu_order(CPUChoice.parse("3,0-1,0"), {0, 1, 2, 3}, FLAT)
     assert [cpus_for_slot(order, slot) for slot in range(6)] == [[3], [0], [1], [0], [3], [0]]
-
-
-def test_the_topology_is_read_as_far_as_it_is_told(tmp_path: Path) -> None:
-    """A CPU that says nothing sensible is left out, never guessed."""
-    for cpu, package, core in [(0, "0\n", "0\n"), (1, "1\n", "7\n"), (2, "x\n", "1\n")]:
-        folder = tmp_path / f"cpu{cpu}" / "topology"
-        folder.mkdir(parents=True)
-        (folder / "physical_package_id").write_text(package)
-        (folder / "core_id").write_text(core)
-    assert read_topology([0, 1, 2, 3], str(tmp_path)) == {0: Core(0, 0), 1: Core(1, 7)}
 
 
 def test_this_machine_can_be_ordered() -> None:

@@ -24,7 +24,7 @@ from rpccluster.master.resources.listeners import (
     open_control_listener,
     open_listeners,
 )
-from rpccluster.privileges import Identity
+from rpccluster.system.identity import Identity
 
 
 class Opened:

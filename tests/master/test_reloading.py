@@ -15,6 +15,7 @@ import setproctitle
 
 from rpccluster import log
 from rpccluster.config import Machine, Sources, load
+from rpccluster.log.handler import DescriptorHandler
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.phases import Phase
@@ -77,7 +78,7 @@ def reloadable(tmp_path: Path) -> Iterator[Reloadable]:
     made = Reloadable(tmp_path)
     yield made
     logging.captureWarnings(False)
-    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, log._DescriptorHandler)]
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, DescriptorHandler)]
     log.logger.write_by(None)
     root.setLevel(level)
     setproctitle.setproctitle(title)

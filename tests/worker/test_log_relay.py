@@ -10,7 +10,7 @@ import gevent
 import gevent.event
 import pytest
 
-from rpccluster.own_logger import OwnLogger
+from rpccluster.log.own_logger import OwnLogger
 from rpccluster.worker.process.log_relay import MOST_WAITING, LogRelay
 
 from .rig import settle, until

@@ -13,8 +13,7 @@ from typing import Any, TypeVar, cast
 
 from rpccluster.address import Address, TCPAddress, UnixAddress
 from rpccluster.config import values
-from rpccluster.config.cpulist import CPU_NONE, CPUChoice
-from rpccluster.config.cpus import MOST_WORKERS, default_workers
+from rpccluster.config.cpus import CPU_NONE, MOST_WORKERS, CPUChoice, default_workers
 from rpccluster.config.values import ValueType
 
 __all__ = ["OPTIONS", "Option", "Options"]

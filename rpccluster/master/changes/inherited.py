@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rpccluster import launch
 from rpccluster.address import parse_address
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel, channel_pair
@@ -24,7 +23,7 @@ from rpccluster.log import logger
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.signals import reset_for_exec
-from rpccluster.system import System
+from rpccluster.system import System, launch
 
 __all__ = ["VARIABLE", "CommandLine", "Inheritance", "Upgrade", "begin_upgrade"]
 

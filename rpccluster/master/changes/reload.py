@@ -6,6 +6,7 @@ Stages, commits and gives up; whom to replace when is the policy's. A fault anyw
 from __future__ import annotations
 
 from rpccluster import config
+from rpccluster.config.accounts import identity_of
 from rpccluster.errors import StartError
 from rpccluster.failure import error_text
 from rpccluster.log import logger, set_up_logging
@@ -15,7 +16,6 @@ from rpccluster.master.cluster import Cluster, Staged
 from rpccluster.master.phases import Event
 from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
 from rpccluster.master.resources.logs import are_alike, open_logs
-from rpccluster.privileges import identity_of
 from rpccluster.system import set_title
 
 __all__ = ["Reloading"]

@@ -1,25 +1,16 @@
 """Which CPU each worker slot is pinned to. Decides only: the pinning is done where a worker is spawned.
 
-Pure but for `read_topology`, which reads /sys. The master.
+Pure; runs in the master.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-from rpccluster.config.cpulist import CPU_AUTO, CPU_NONE, CPUChoice
+from rpccluster.config.cpus import CPU_AUTO, CPU_NONE, CPUChoice
+from rpccluster.system.cpus import Core
 
-__all__ = ["Core", "cpu_order", "cpus_for_slot", "read_topology"]
-
-
-@dataclass(frozen=True, order=True)
-class Core:
-    """A physical core: its package (the chip in its socket), and its number there."""
-
-    package: int
-    number: int
+__all__ = ["cpu_order", "cpus_for_slot"]
 
 
 def cpu_order(choice: CPUChoice, allowed: Collection[int], topology: Mapping[int, Core]) -> list[int] | None:
@@ -51,16 +42,3 @@ def _spread(allowed: Collection[int], topology: Mapping[int, Core]) -> list[int]
         turn = cores_seen[core.package] = cores_seen.get(core.package, -1) + 1
         turns += [(thread, turn, core.package, cpu) for thread, cpu in enumerate(threads[core])]
     return [cpu for *_, cpu in sorted(turns)]
-
-
-def read_topology(cpus: Collection[int], folder: str = "/sys/devices/system/cpu") -> dict[int, Core]:
-    """The core of each of ``cpus``, as far as the kernel tells: Documentation/ABI/stable/sysfs-devices-system-cpu."""
-    topology = {}
-    for cpu in cpus:
-        about = Path(folder, f"cpu{cpu}", "topology")
-        try:
-            package, number = ((about / name).read_text() for name in ("physical_package_id", "core_id"))
-            topology[cpu] = Core(int(package), int(number))
-        except (OSError, ValueError):  # a virtual machine may not say
-            continue
-    return topology

@@ -21,10 +21,11 @@ from rpccluster.ipc.messages import Message
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import CommonCell, RowState, Scoreboard
 from rpccluster.log import LogFiles, logger
-from rpccluster.master.children.affinity import cpu_order, cpus_for_slot, read_topology
+from rpccluster.master.children.affinity import cpu_order, cpus_for_slot
 from rpccluster.master.children.child import WorkerHandle
 from rpccluster.master.loop import Loop
 from rpccluster.master.resources.listeners import Listener
+from rpccluster.system.cpus import read_topology
 
 __all__ = ["MOST_ROWS", "Roster"]
 

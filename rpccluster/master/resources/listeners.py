@@ -19,7 +19,7 @@ from rpccluster.config.sections.cluster import Options
 from rpccluster.errors import ConfigError, StartError
 from rpccluster.log import logger
 from rpccluster.master.resources.unix_paths import Mark, bind_unix, mark_at, set_mode, unlink_ours
-from rpccluster.privileges import Identity
+from rpccluster.system.identity import Identity
 
 __all__ = ["Listener", "apply_options", "bind_again", "close_listeners", "open_control_listener", "open_listeners"]
 

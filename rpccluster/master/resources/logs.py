@@ -5,10 +5,10 @@ What a log file is, and how it is reopened, is in `rpccluster.log`.
 
 from __future__ import annotations
 
+from rpccluster.config.accounts import identity_of
 from rpccluster.config.sections.cluster import Options
 from rpccluster.errors import StartError
 from rpccluster.log import LogFiles
-from rpccluster.privileges import identity_of
 
 __all__ = ["are_alike", "open_logs"]
 

@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 
 from rpccluster.errors import StartError
-from rpccluster.own_files import open_own
 from rpccluster.system import Deadline
+from rpccluster.system.files import open_own
 
 __all__ = ["Pidfile"]
 

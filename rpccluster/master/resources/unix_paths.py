@@ -13,9 +13,8 @@ import socket
 import stat
 from collections.abc import Iterator
 
-from rpccluster.own_files import check_owner
-from rpccluster.privileges import Identity
-from rpccluster.system import umasked
+from rpccluster.system.files import check_owner, umasked
+from rpccluster.system.identity import Identity
 
 __all__ = ["Mark", "bind_unix", "mark_at", "set_mode", "unlink_ours"]
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
+from rpccluster.config.accounts import identity_of
 from rpccluster.config.sections.cluster import Options
 from rpccluster.errors import StartError
 from rpccluster.log import logger
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.resources.listeners import Listener, bind_again
 from rpccluster.master.resources.ownership import Holdings
-from rpccluster.privileges import identity_of
 
 __all__ = ["LOOK_SECONDS", "Upkeep"]
 

@@ -12,7 +12,7 @@ from typing import Any, Callable
 import gevent
 
 from rpccluster.log import logger
-from rpccluster.own_logger import OwnLogger
+from rpccluster.log.own_logger import OwnLogger
 
 __all__ = ["LogRelay"]
 

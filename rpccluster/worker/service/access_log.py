@@ -10,7 +10,7 @@ import time
 from typing import Any, Callable
 
 from rpccluster.log import escaped
-from rpccluster.outlet import Outlet
+from rpccluster.log.outlet import Outlet
 from rpccluster.worker.hot.caller import Call
 from rpccluster.worker.hot.runner import present_call
 from rpccluster.worker.service.registry import error_text

@@ -10,7 +10,7 @@ import traceback
 from typing import Any
 
 from rpccluster.errors import ServiceNotLoaded
-from rpccluster.launch import start_folder
+from rpccluster.system.launch import start_folder
 
 __all__ = ["load_service"]
 

@@ -6,7 +6,7 @@ from gevent import monkey
 
 from rpccluster import system
 from rpccluster.config.sections.cluster import Options
-from rpccluster.launch import enter
+from rpccluster.system.launch import enter
 
 __all__ = ["try_service"]
 

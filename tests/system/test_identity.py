@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster.privileges import Identity
+from rpccluster.system.identity import Identity
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
 

@@ -73,7 +73,7 @@ def program(arguments: Sequence[str], folder: str, executable: str) -> list[str]
     ``python -m`` would import whatever lies in ``folder``. Only where the package itself was found there that has to
     be searched, after everything else.
     """
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    home = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
     steps = ["import sys", "sys.path[:1] == [''] and sys.path.pop(0)"]
     with contextlib.suppress(OSError):
         if os.path.samefile(home, folder):

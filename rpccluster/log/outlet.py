@@ -15,6 +15,7 @@ import contextlib
 import os
 import select
 import stat
+import sys
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from typing import Callable
 
 from rpccluster.system import without_sigpipe
 
-__all__ = ["MOST_BYTES", "Outlet", "own_description", "write_now"]
+__all__ = ["MOST_BYTES", "Outlet", "own_description", "say", "write_now"]
 
 MOST_BYTES = 256 << 10  # that wait, in each process
 
@@ -154,3 +155,10 @@ class Outlet:
         with contextlib.suppress(OSError):
             write_now(self.descriptor, self._notice(lost, self._reason))
             self._lost -= lost
+
+
+def say(text: str) -> None:
+    """Print ``text`` to stderr for the person who started this; a stderr that is closed, or full, is no error."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.flush()
+        write_now(sys.stderr.fileno(), f"{text}\n".encode("utf-8", "backslashreplace"))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster import launch
+from rpccluster.system import launch
 
-CHECKOUT = Path(launch.__file__).resolve().parent.parent
+CHECKOUT = Path(launch.__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
@@ -60,7 +60,12 @@ def test_entering_a_folder_names_it(releases: Path, monkeypatch: pytest.MonkeyPa
 
 def launched(flags: list[str], folder: Path, program: str) -> list[object]:
     """What an interpreter with ``flags`` would exec."""
-    command = [sys.executable, *flags, "-c", f"import json, rpccluster.launch as launch\nprint(json.dumps({program}))"]
+    command = [
+        sys.executable,
+        *flags,
+        "-c",
+        f"import json; from rpccluster.system import launch\nprint(json.dumps({program}))",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=True)

@@ -13,8 +13,8 @@ from typing import Callable
 
 import pytest
 
-from rpccluster import outlet as module
-from rpccluster.outlet import MOST_BYTES, Outlet, own_description, write_now
+from rpccluster.log import outlet as module
+from rpccluster.log.outlet import MOST_BYTES, Outlet, own_description, write_now
 
 LINE = b"x" * 999 + b"\n"
 
@@ -181,7 +181,7 @@ def test_a_terminal_of_another_user_is_opened_as_the_sessions() -> None:
     """After su(1) it cannot be opened by its own name."""
     program = (
         "import os, fcntl, termios, pty\n"
-        "from rpccluster import outlet\n"
+        "from rpccluster.log import outlet\n"
         "os.setsid(); master, terminal = pty.openpty()\n"
         "fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)\n"
         "stranger = pty.openpty()[1]\n"

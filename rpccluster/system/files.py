@@ -6,11 +6,13 @@ was just made is given to whoever is to have it. Decides by what was opened, nev
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
-__all__ = ["check_owner", "open_own"]
+__all__ = ["check_owner", "open_own", "umasked"]
 
 _TRIES = 10  # somebody makes and removes the file all the time
 
@@ -67,3 +69,14 @@ def check_owner(found: os.stat_result, path: str, owner: tuple[int, int] | None)
         raise OSError(errno.EPERM, f"found the owner {found.st_uid}, expected {ours}{also}", path)
     if found.st_nlink > 1:
         raise OSError(errno.EPERM, "it has another name, too: root does not write to such", path)
+
+
+@contextlib.contextmanager
+def umasked(mask: int | None) -> Iterator[None]:
+    """Make files under this umask; None leaves the process's own."""
+    before = None if mask is None else os.umask(mask)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.umask(before)

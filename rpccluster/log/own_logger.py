@@ -12,7 +12,7 @@ import contextlib
 import logging
 from typing import Any, Callable
 
-__all__ = ["OWN_NAME", "OwnHandler", "OwnLogger"]
+__all__ = ["OWN_NAME", "OwnHandler", "OwnLogger", "logger"]
 
 OWN_NAME = "rpccluster"
 
@@ -82,3 +82,17 @@ class OwnLogger(logging.Logger):
         with contextlib.suppress(BaseException):
             if super().isEnabledFor(record.levelno):
                 super().handle(logging.makeLogRecord(record.__dict__))
+
+
+def _made() -> OwnLogger:
+    """The one that `logging` knows by our name, made by our class, whatever class it makes others by."""
+    theirs = logging.getLoggerClass()
+    logging.setLoggerClass(OwnLogger)
+    try:
+        return logging.getLogger(OWN_NAME)  # type: ignore[return-value]
+    finally:
+        logging.setLoggerClass(theirs)
+
+
+#: Every line of ours goes here.
+logger = _made()

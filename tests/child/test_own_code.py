@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from rpccluster.own_code import OwnCode
+from rpccluster.child.own_code import OwnCode
 
 
 @pytest.fixture

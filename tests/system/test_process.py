@@ -1,22 +1,18 @@
-"""The operating system's edge: children, signals, clocks and the calls that Python does not wrap."""
+"""Children and signals: what Python does not wrap of fork, kill, wait and prctl."""
 
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import weakref
 from pathlib import Path
 
 import pytest
 
-from rpccluster import system
-from rpccluster.system import Deadline, Exit, System, give_back_freed_memory, peer_process
+from rpccluster.system import Deadline, Exit, System
 
 
 def run(program: str) -> str:
@@ -24,17 +20,6 @@ def run(program: str) -> str:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def test_a_deadline_counts_down_to_zero() -> None:
-    """Never below; None is for ever."""
-    deadline = Deadline.after(60.0)
-    assert 59 < (deadline.left() or 0) <= 60
-    assert not deadline.is_over()
-    assert Deadline(time.monotonic() - 1).left() == 0.0
-    assert Deadline.after(0.0).is_over()
-    assert Deadline.after(None).left() is None
-    assert not Deadline.after(None).is_over()
 
 
 @pytest.mark.parametrize(
@@ -128,75 +113,6 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
     assert run(program) == "1"
 
 
-def test_a_process_may_be_pinned() -> None:
-    """To one CPU of those it may run on."""
-    cpu = max(system.allowed_cpus())
-    program = f"from rpccluster import system; system.pin([{cpu}]); print(sorted(system.allowed_cpus()))"
-    assert run(program) == f"[{cpu}]"
-
-
-def test_a_cpu_that_is_not_there_is_an_oserror() -> None:
-    """Nothing has changed then."""
-    before = system.allowed_cpus()
-    with pytest.raises((OSError, ValueError)):
-        system.pin([4095])
-    assert system.allowed_cpus() == before
-
-
-def test_the_descriptor_limit_is_raised_as_far_as_it_may_be() -> None:
-    """For so many connections and what a process needs beside them; never lowered, never above the hard limit."""
-    program = (
-        "import resource; from rpccluster.system import make_room_for\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (300, 1000))\n"
-        "print(make_room_for(10), make_room_for(200), make_room_for(100), make_room_for(9999))\n"
-        "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
-    )
-    assert run(program).split() == ["300", "456", "456", "1000", "1000", "1000"]
-
-
-def test_a_umask_holds_for_a_while() -> None:
-    """And is put back whatever happens; None leaves the process's own."""
-    program = (
-        "import os; from rpccluster.system import umasked\n"
-        "os.umask(0o22); seen = []\n"
-        "def look(): mask = os.umask(0); os.umask(mask); seen.append(oct(mask))\n"
-        "with umasked(0o77): look()\n"
-        "with umasked(None): look()\n"
-        "try:\n"
-        "    with umasked(0): raise ValueError\n"
-        "except ValueError: look()\n"
-        "print(*seen)"
-    )
-    assert run(program) == "0o77 0o22 0o22"
-
-
-def test_resident_memory_is_told_in_bytes() -> None:
-    """Of any process; of none it is 0."""
-    assert 1 << 20 < system.resident_bytes() < 1 << 34
-    assert system.resident_bytes(os.getpid()) > 1 << 20
-    assert system.resident_bytes(2**22 + 1) == 0
-
-
-@pytest.mark.parametrize("is_abstract", [False, True])
-def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_abstract: bool) -> None:
-    """At the socket it named, a path or an abstract name: sd_notify(3)."""
-    name = f"\0rpccluster-test-{os.getpid()}" if is_abstract else str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(name)
-        monkeypatch.setenv("NOTIFY_SOCKET", name.replace("\0", "@"))
-        system.notify_systemd("READY=1\nMAINPID=5")
-        systemd.settimeout(10)
-        assert systemd.recv(100) == b"READY=1\nMAINPID=5"
-
-
-def test_without_systemd_nobody_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is a socket that is gone an error."""
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    system.notify_systemd("READY=1")
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    system.notify_systemd("READY=1")
-
-
 def test_a_title_is_what_others_see() -> None:
     """In /proc, where ps(1) looks."""
     program = (
@@ -211,49 +127,6 @@ def test_the_system_is_what_it_says() -> None:
     assert System().getpid() == os.getpid()
     before = time.monotonic()
     assert before <= System().monotonic() <= time.monotonic()
-
-
-def test_a_peer_is_known_by_pid_and_uid() -> None:
-    """As the kernel tells."""
-    one, other = socket.socketpair()
-    with one, other:
-        assert peer_process(one) == (os.getpid(), os.geteuid())
-
-
-def test_giving_back_memory_collects_first() -> None:
-    """What only a collection frees could not go back otherwise."""
-
-    class Cyclic:
-        itself: object = None
-
-    lost = Cyclic()
-    lost.itself = lost
-    seen = weakref.ref(lost)
-    gc.disable()
-    try:
-        del lost
-        give_back_freed_memory()
-        assert seen() is None
-    finally:
-        gc.enable()
-
-
-def test_a_write_to_a_pipe_that_nobody_reads_is_an_error_and_no_signal() -> None:
-    """Whatever SIGPIPE is set to; where it was blocked it stays so."""
-    program = (
-        "import os, signal; from rpccluster import system\n"
-        "read_end, write_end = os.pipe()\n"
-        "assert system.write(write_end, b'abc') == 3\n"
-        "os.close(read_end)\n"
-        "for handler in (signal.SIG_DFL, signal.SIG_IGN):\n"
-        "    signal.signal(signal.SIGPIPE, handler)\n"
-        "    for blocked in (set(), {signal.SIGPIPE}):\n"
-        "        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)\n"
-        "        try: system.write(write_end, b'abc')\n"
-        "        except BrokenPipeError: print('an error')\n"
-        "        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked\n"
-    )
-    assert run(program).split("\n") == ["an error"] * 4
 
 
 def test_the_group_of_a_dead_leader_is_killed_before_the_leader_is_reaped() -> None:
@@ -288,14 +161,14 @@ def test_the_group_of_a_dead_leader_is_killed_before_the_leader_is_reaped() -> N
 def test_who_ends_after_the_look_is_left_for_the_next() -> None:
     """Else its group would live on."""
     program = (
-        "import os; from rpccluster import system\n"
-        "pid, look = os.fork(), system._next_dead\n"
+        "import os; from rpccluster.system import process\n"
+        "pid, look = os.fork(), process._next_dead\n"
         "if pid == 0: os._exit(3)\n"
         "os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"
-        "system._next_dead = lambda: 0\n"
-        "early = system.System().reap({pid})\n"
-        "system._next_dead = look\n"
-        "print(early, [each.code for each in system.System().reap()])"
+        "process._next_dead = lambda: 0\n"
+        "early = process.System().reap({pid})\n"
+        "process._next_dead = look\n"
+        "print(early, [each.code for each in process.System().reap()])"
     )
     assert run(program) == "[] [3]"
 

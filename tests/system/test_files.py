@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from rpccluster.own_files import open_own
+from rpccluster.system.files import open_own
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
 
 FLAGS = os.O_WRONLY | os.O_APPEND
 OWNER = (65534, 65533)
@@ -24,6 +26,7 @@ def opened(path: Path, owner: tuple[int, int] | None = OWNER) -> os.stat_result:
         os.close(descriptor)
 
 
+@as_root
 def test_what_was_just_made_changes_hands(tmp_path: Path) -> None:
     """And keeps its owner when it is opened again."""
     for _ in range(2):
@@ -31,6 +34,7 @@ def test_what_was_just_made_changes_hands(tmp_path: Path) -> None:
         assert (found.st_uid, found.st_gid) == OWNER
 
 
+@as_root
 def test_what_was_there_keeps_its_owner(tmp_path: Path) -> None:
     """Root's file stays root's, a device stays a device."""
     (tmp_path / "log").write_text("")
@@ -39,6 +43,7 @@ def test_what_was_there_keeps_its_owner(tmp_path: Path) -> None:
     assert opened(Path(os.devnull)).st_uid == before.st_uid
 
 
+@as_root
 def test_no_link_is_followed(tmp_path: Path) -> None:
     """Neither to a file nor to where one could be made."""
     (tmp_path / "secret").write_text("")
@@ -52,6 +57,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     assert (tmp_path / "secret").stat().st_uid == 0
 
 
+@as_root
 @pytest.mark.parametrize("owner", [OWNER, None])
 def test_a_strangers_file_is_refused(tmp_path: Path, owner: tuple[int, int] | None) -> None:
     """Whose it is, and whose it should be, is told."""
@@ -62,6 +68,7 @@ def test_a_strangers_file_is_refused(tmp_path: Path, owner: tuple[int, int] | No
         opened(tmp_path / "log", owner)
 
 
+@as_root
 def test_a_file_of_roots_with_another_name_is_refused(tmp_path: Path) -> None:
     """A hard link into the folder is a link, too."""
     (tmp_path / "secret").write_text("")
@@ -70,6 +77,7 @@ def test_a_file_of_roots_with_another_name_is_refused(tmp_path: Path) -> None:
         opened(tmp_path / "log")
 
 
+@as_root
 def test_no_descriptor_is_left_by_a_refusal(tmp_path: Path) -> None:
     """However often it is tried."""
     (tmp_path / "log").write_text("")
@@ -80,6 +88,7 @@ def test_no_descriptor_is_left_by_a_refusal(tmp_path: Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
+@as_root
 def test_who_is_not_root_may_use_links(tmp_path: Path) -> None:
     """There is nothing to be gained by them."""
     tmp_path.chmod(0o777)
@@ -95,3 +104,26 @@ def test_who_is_not_root_may_use_links(tmp_path: Path) -> None:
     finally:
         os.seteuid(0)
     assert (tmp_path / "made").exists()
+
+
+def run(program: str) -> str:
+    """What ``program`` prints, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_umask_holds_for_a_while() -> None:
+    """And is put back whatever happens; None leaves the process's own."""
+    program = (
+        "import os; from rpccluster.system.files import umasked\n"
+        "os.umask(0o22); seen = []\n"
+        "def look(): mask = os.umask(0); os.umask(mask); seen.append(oct(mask))\n"
+        "with umasked(0o77): look()\n"
+        "with umasked(None): look()\n"
+        "try:\n"
+        "    with umasked(0): raise ValueError\n"
+        "except ValueError: look()\n"
+        "print(*seen)"
+    )
+    assert run(program) == "0o77 0o22 0o22"

@@ -1,21 +1,16 @@
-"""Who a worker is: from ``user`` and ``group`` to ids, and becoming them for good. Master and workers.
+"""Who a process runs as: what that identity may write, and becoming it for good.
 
-The master looks ids up to give files to their owner; only workers change who they are.
+The master stays who it is, and asks for the ids to give files to their owner; its children become somebody else.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 from dataclasses import dataclass
 
-from rpccluster.config.accounts import gid_of, uid_of
-from rpccluster.log import logger
-
-__all__ = ["Identity", "become", "identity_of", "tell_private_folder"]
+__all__ = ["Identity", "become"]
 
 _NAMES = ("USER", "LOGNAME")
-_TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 
 
 @dataclass(frozen=True)
@@ -51,21 +46,6 @@ class Identity:
         return (found.st_mode >> shift) & wanted == wanted
 
 
-def identity_of(user: str, group: str) -> Identity | None:
-    """The ids that the options name, None if both are empty: then nothing changes.
-
-    A user without a group has its own primary one. Raises `StartError` for an unknown name.
-    """
-    if not user and not group:
-        return None
-    uid = uid_of(user) if user else os.geteuid()
-    try:
-        account = pwd.getpwuid(uid)
-    except KeyError:
-        return Identity(uid, gid_of(group) if group else os.getegid(), None)
-    return Identity(uid, gid_of(group) if group else account.pw_gid, account.pw_name, account.pw_dir)
-
-
 def become(identity: Identity) -> None:
     """Drop this process's privileges. The order is the kernel's: groups as long as they may be set. Raises OSError.
 
@@ -82,12 +62,3 @@ def become(identity: Identity) -> None:
             os.setgroups([identity.gid])
     os.setgid(identity.gid)
     os.setuid(identity.uid)
-
-
-def tell_private_folder(identity: Identity | None) -> None:
-    """Log that the folder for temporary files is this user's alone, if it is: the service may look for it in vain."""
-    for variable in _TEMPORARY if identity is not None and identity.uid != os.geteuid() else ():
-        folder = os.environ.get(variable)
-        if folder and identity is not None and not identity.may_write(folder):
-            name = identity.name or identity.uid
-            logger.warning("%s is %s, where %s, the user of the workers, can make no file", variable, folder, name)

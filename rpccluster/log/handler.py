@@ -1,0 +1,52 @@
+"""Sending a process's logging to its log: our lines and the service's, each with one write. Any process."""
+
+from __future__ import annotations
+
+import logging
+
+from rpccluster.failure import error_text
+from rpccluster.log.files import LogFiles
+from rpccluster.log.lines import formatter, own_record
+from rpccluster.log.outlet import Outlet
+from rpccluster.log.own_logger import OwnHandler, logger
+
+__all__ = ["LEVELS", "DescriptorHandler", "set_up_logging"]
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+
+
+class DescriptorHandler(OwnHandler):
+    """Writes each line with one write(2), so that lines of several processes never mix."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception as error:  # arguments that do not fit: whoever logs them is told, and goes on
+            told = f"a log call failed in {record.pathname}, line {record.lineno}: {error_text(error)}"
+            line = self.format(own_record(logging.ERROR, told))
+        # nothing that is logged can pass for another line: what does not begin one is indented
+        self._outlet.write((line.replace("\n", "\n  ") + "\n").encode("utf-8", "backslashreplace"))
+
+
+def set_up_logging(logs: LogFiles, level: str) -> None:
+    """Send this process's logging, the service's own included, to the log."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, DescriptorHandler):
+            root.removeHandler(handler)
+    handler = DescriptorHandler(logs.outlet)
+    root.addHandler(handler)
+    root.setLevel(LEVELS[level])
+    logger.write_by(handler.emit, LEVELS[level])
+    logging.captureWarnings(True)

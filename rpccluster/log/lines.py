@@ -1,0 +1,84 @@
+"""What a line of the log looks like: its form, and what may come into it from outside. Pure; any process.
+
+No exception and no caller's text can forge a line, fill the disk, or raise while it is written: a traceback is written
+here, not by Python, at most so many chained exceptions and calls of each, every text escaped and cut.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from rpccluster.failure import error_text
+from rpccluster.log.own_logger import OWN_NAME
+
+__all__ = ["FORMAT", "escaped", "formatter", "lost_lines", "own_record"]
+
+FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
+
+_LONGEST = 200
+_LONGEST_TRACEBACK = 20_000
+_LONGEST_MESSAGE = 1_000  # of an exception, in its traceback
+_MOST_CHAINED = 8  # exceptions that are shown of a chain, and calls of each
+_MOST_CALLS = 30
+_CAUSE = "The above exception was the direct cause of the following exception:"  # Python's own words
+_CONTEXT = "During handling of the above exception, another exception occurred:"
+_escape = codecs.getencoder("unicode_escape")  # looked up once: a worker may have no right to read codecs later
+
+
+def escaped(text: str, longest: int = _LONGEST) -> str:
+    """``text`` from outside, safe for one log line: control characters escaped, cut to ``longest`` characters."""
+    cut = text if len(text) <= longest else text[:longest] + "…"
+    return "".join(c if c.isprintable() else _escape(c)[0].decode() for c in cut)
+
+
+class _Formatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(record.created))
+
+    def formatException(self, ei: Any) -> str:
+        """As Python's own, but bounded, and none of its lines is made up by the exception."""
+        try:
+            shown = "\n".join(_traceback_lines(ei[1]))
+        except BaseException:  # it comes from anywhere, and a log line must harm nobody
+            return "(its traceback cannot be had)"
+        return shown if len(shown) <= _LONGEST_TRACEBACK else shown[:_LONGEST_TRACEBACK] + "…"
+
+
+#: For every line of this process's.
+formatter = _Formatter(FORMAT)
+
+
+def _traceback_lines(error: BaseException | None) -> Iterator[str]:
+    links: list[tuple[BaseException, str]] = []
+    link = ""
+    while error is not None and len(links) < _MOST_CHAINED:
+        links.append((error, link))
+        if error.__cause__ is not None:
+            error, link = error.__cause__, _CAUSE
+        else:
+            error, link = None if error.__suppress_context__ else error.__context__, _CONTEXT
+    if error is not None:
+        yield "(more exceptions came before)"
+    for each, link in reversed(links):
+        yield "Traceback (most recent call last):"
+        for entry in traceback.format_tb(each.__traceback__, -_MOST_CALLS):
+            yield from (escaped(line) for line in entry.rstrip("\n").split("\n"))
+        yield escaped(error_text(each), _LONGEST_MESSAGE)
+        if link:
+            yield link
+
+
+def lost_lines(count: int, reason: str) -> bytes:
+    """The line that tells of lines that are missing."""
+    record = own_record(logging.WARNING, f"{count} lines of the log were lost: {reason}")
+    return (formatter.format(record) + "\n").encode()
+
+
+def own_record(level: int, text: str) -> logging.LogRecord:
+    """For a line of the log's own."""
+    return logging.LogRecord(OWN_NAME, level, __file__, 0, text, None, None)

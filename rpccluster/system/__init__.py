@@ -1,0 +1,57 @@
+"""The one edge to the operating system: what this package asks of the kernel and of the C library is asked here.
+
+Nothing in it decides anything. These names serve everywhere; files, identities and the launch of a process have
+modules of their own that are imported by name.
+"""
+
+from __future__ import annotations
+
+from rpccluster.system.clock import Deadline
+from rpccluster.system.cpus import allowed_cpus, pin
+from rpccluster.system.descriptors import (
+    MSG_NOSIGNAL,
+    READABLE,
+    WRITABLE,
+    close_all_but,
+    make_room_for,
+    notify_systemd,
+    occupy_standard_descriptors,
+    peer_process,
+    without_sigpipe,
+    write,
+)
+from rpccluster.system.memory import (
+    give_back_freed_memory,
+    keep_freed_memory,
+    keep_out_of_collections,
+    make_private,
+    resident_bytes,
+)
+from rpccluster.system.process import TELL_SIGNAL, Exit, System, die_with_parent, forget_what_is_ours, set_title
+
+__all__ = [
+    "MSG_NOSIGNAL",
+    "READABLE",
+    "TELL_SIGNAL",
+    "WRITABLE",
+    "Deadline",
+    "Exit",
+    "System",
+    "allowed_cpus",
+    "close_all_but",
+    "die_with_parent",
+    "forget_what_is_ours",
+    "give_back_freed_memory",
+    "keep_freed_memory",
+    "keep_out_of_collections",
+    "make_private",
+    "make_room_for",
+    "notify_systemd",
+    "occupy_standard_descriptors",
+    "peer_process",
+    "pin",
+    "resident_bytes",
+    "set_title",
+    "without_sigpipe",
+    "write",
+]

@@ -1,0 +1,108 @@
+"""The CPUs of this machine: which this process may run on, how much of their time, how they hang together; and pinning.
+
+Reads /proc and /sys. What follows from it is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+__all__ = ["Core", "allowed_cpus", "pin", "quota_cpus", "read_topology"]
+
+_CGROUP = re.compile(r"^[0-9]+:([^:\n]*):(.*)$", re.MULTILINE)
+_ALLOWED = re.compile(r"^Cpus_allowed_list:\s*([0-9,-]+)$", re.MULTILINE)
+
+
+def allowed_cpus() -> frozenset[int]:
+    """The CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return cpus_of_status(_text(Path("/proc/self/status")))  # PyPy 3.9
+
+
+def cpus_of_status(text: str) -> frozenset[int]:
+    """The CPUs that a ``/proc/PID/status`` allows its process: proc(5)."""
+    allowed = _ALLOWED.search(text)
+    if allowed is None:
+        return frozenset(range(os.cpu_count() or 1))
+    spans = [span.partition("-") for span in allowed[1].split(",")]
+    return frozenset(cpu for first, _, last in spans for cpu in range(int(first), int(last or first) + 1))
+
+
+def pin(cpus: list[int]) -> None:
+    """Let this process run on ``cpus`` alone. Raises OSError if the kernel will not."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+    else:
+        import psutil
+
+        psutil.Process().cpu_affinity(cpus)
+
+
+@dataclass(frozen=True, order=True)
+class Core:
+    """A physical core: its package (the chip in its socket), and its number there."""
+
+    package: int
+    number: int
+
+
+def read_topology(cpus: Collection[int], folder: str = "/sys/devices/system/cpu") -> dict[int, Core]:
+    """The core of each of ``cpus``, as far as the kernel tells: Documentation/ABI/stable/sysfs-devices-system-cpu."""
+    topology = {}
+    for cpu in cpus:
+        about = Path(folder, f"cpu{cpu}", "topology")
+        try:
+            package, number = ((about / name).read_text() for name in ("physical_package_id", "core_id"))
+            topology[cpu] = Core(int(package), int(number))
+        except (OSError, ValueError):  # a virtual machine may not say
+            continue
+    return topology
+
+
+def quota_cpus(root: str = "/") -> float:
+    """The CPUs' worth of time that this process's cgroups grant, infinity where they set no bound.
+
+    A cgroup is bounded by those above it too: cgroups(7), "cpu.max" of the kernel's cgroup-v2 document,
+    ``cpu.cfs_quota_us`` of version 1. Below ``root`` are the files to read; tests hand in a tree of their own.
+    """
+    return min(_quotas(Path(root)), default=math.inf)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    mounts = root / "sys/fs/cgroup"
+    for controllers, path in _CGROUP.findall(_text(root / "proc/self/cgroup")):
+        for folder in _upwards(path):
+            if not controllers:
+                yield _quota(_text(mounts / folder / "cpu.max"))
+            elif "cpu" in controllers.split(","):
+                group = mounts / controllers / folder
+                yield _quota(f"{_text(group / 'cpu.cfs_quota_us')} {_text(group / 'cpu.cfs_period_us')}")
+
+
+def _upwards(path: str) -> list[str]:
+    """The folders from a cgroup up to the mount's root, which inside a container may be all there is."""
+    inner = PurePosixPath(path.lstrip("/"))
+    return [str(folder) for folder in (inner, *inner.parents) if ".." not in folder.parts]
+
+
+def _quota(text: str) -> float:
+    """CPUs of ``QUOTA PERIOD`` in microseconds; "max" and -1 stand for no bound."""
+    numbers = text.split()
+    try:
+        quota, period = int(numbers[0]), int(numbers[1])
+    except (IndexError, ValueError):
+        return math.inf
+    return quota / period if quota > 0 and period > 0 else math.inf
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="surrogateescape")
+    except OSError:
+        return ""

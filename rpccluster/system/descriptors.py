@@ -1,0 +1,122 @@
+"""Descriptors: how many there may be, which stay open, who is at the other end, and writing to what others left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import socket
+import struct
+from collections.abc import Container, Iterable, Iterator
+
+__all__ = [
+    "MSG_NOSIGNAL",
+    "READABLE",
+    "WRITABLE",
+    "close_all_but",
+    "make_room_for",
+    "notify_systemd",
+    "occupy_standard_descriptors",
+    "peer_process",
+    "without_sigpipe",
+    "write",
+]
+
+#: What a watcher of libev's waits for: EV_READ and EV_WRITE of ev.h.
+READABLE, WRITABLE = 1, 2
+
+#: The flag of every send: a service, or the program that a client is part of, may have put SIGPIPE at its default.
+MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the name
+
+_NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_SO_PEERCRED = getattr(socket, "SO_PEERCRED", 17)  # socket.h; PyPy does not name it
+_SPARE_DESCRIPTORS = 256  # beside connections: files of the service, listeners, the loop
+
+
+def close_all_but(kept: Container[int]) -> None:
+    """Close every descriptor that an exec would close, but for ``kept``: what was inherited by an exec stays."""
+    for descriptor in _open_descriptors():
+        if descriptor not in kept:
+            with contextlib.suppress(OSError):
+                if not os.get_inheritable(descriptor):
+                    os.close(descriptor)
+
+
+def _open_descriptors() -> Iterable[int]:
+    """At least those that are open. Source: proc(5), fd."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def make_room_for(connections: int) -> int:
+    """Raise the soft RLIMIT_NOFILE so that so many connections, and the rest of a process, fit under it.
+
+    At most to the hard limit. Returns the soft limit.
+    """
+    wanted = connections + _SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+        return target
+    return soft
+
+
+def occupy_standard_descriptors() -> None:
+    """Open /dev/null where stdin, stdout or stderr is closed.
+
+    Else a socket or the pidfile would get that number, and what is printed, or be closed when it is redirected.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number: this one
+
+
+def write(descriptor: int, data: bytes) -> int:
+    """write(2) to what may be a pipe: BrokenPipeError if nobody reads it, whatever SIGPIPE is set to."""
+    with without_sigpipe():
+        return os.write(descriptor, data)
+
+
+@contextlib.contextmanager
+def without_sigpipe() -> Iterator[None]:
+    """Let a write to a pipe that nobody reads raise BrokenPipeError, and no more.
+
+    The signal goes to the thread that writes, so that is where it is blocked and taken back.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGPIPE,))
+    try:
+        yield
+    except BrokenPipeError:
+        if signal.SIGPIPE not in blocked and hasattr(signal, "sigtimedwait"):  # PyPy has none
+            signal.sigtimedwait((signal.SIGPIPE,), 0)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def peer_process(sock: socket.socket) -> tuple[int, int]:
+    """pid and uid of whoever connected a Unix stream socket, as they were then. Source: unix(7), SO_PEERCRED."""
+    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("iII")))
+    return pid, uid
+
+
+def notify_systemd(state: str) -> bool:
+    """Tell systemd ``state`` (sd_notify(3)), if it asked to be told. False: its queue is full, try again."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return True
+    address = "\0" + path[1:] if path.startswith("@") else path
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
+            notice.setblocking(False)
+            notice.sendto(state.encode(), MSG_NOSIGNAL, address)
+    except OSError as error:
+        return error.errno not in _NO_ROOM
+    return True

@@ -1,0 +1,73 @@
+"""Memory of a process: how much it holds, what the collector and the C library do with it, and sharing none of it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import mmap
+import os
+
+__all__ = ["give_back_freed_memory", "keep_freed_memory", "keep_out_of_collections", "make_private", "resident_bytes"]
+
+_M_TRIM_THRESHOLD = -1  # malloc.h
+_M_MMAP_THRESHOLD = -3
+_MAP_FIXED = 0x10  # mman.h
+
+
+@functools.lru_cache(maxsize=1)
+def _page_size() -> int:
+    """Bytes in a page of memory."""
+    return os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_bytes(pid: int | str = "self") -> int:
+    """Resident set size of a process in bytes; 0 if it is gone. Source: proc(5), statm."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * _page_size()
+    except (OSError, IndexError):
+        return 0
+
+
+def keep_out_of_collections() -> None:
+    """Let the garbage collector never look again at the objects there are. PyPy's does not look at all each time."""
+    if hasattr(gc, "freeze"):
+        gc.freeze()
+
+
+def keep_freed_memory(most_bytes: int) -> None:
+    """Let the C library keep up to ``most_bytes`` of freed memory instead of giving it back page by page.
+
+    Giving back and faulting in again costs more than the copying of a large message. Only glibc has the knob:
+    mallopt(3).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            mallopt(parameter, most_bytes)
+
+
+def give_back_freed_memory() -> None:
+    """Give the kernel all pages of memory that Python and the C library have kept.
+
+    A collection empties Python's lists of free objects, which keep whole arenas. Only glibc has malloc_trim(3).
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def make_private(memory: mmap.mmap) -> None:
+    """Put zeros that this process alone sees in the place of ``memory``, which it shares; views of it stay good.
+
+    Raises OSError. Source: mmap(2), MAP_FIXED.
+    """
+    c_library = ctypes.CDLL(None, use_errno=True)
+    c_library.mmap.restype = ctypes.c_void_p
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    size, protection, offset = ctypes.c_size_t(len(memory)), mmap.PROT_READ | mmap.PROT_WRITE, ctypes.c_long(0)
+    if c_library.mmap(ctypes.c_void_p(address), size, protection, flags, -1, offset) != address:
+        raise OSError(ctypes.get_errno(), "mmap")

@@ -1,0 +1,151 @@
+"""Processes: forking, killing and reaping them, and what a process is to its parent and in ps(1).
+
+`System` is what the master is handed, so that tests can hand it another; the functions serve every process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import time
+from collections.abc import Container
+from dataclasses import dataclass
+
+__all__ = ["TELL_SIGNAL", "Exit", "System", "die_with_parent", "forget_what_is_ours", "set_title"]
+
+#: The master's question to a child that hangs: dump your stack, write down what you are in.
+TELL_SIGNAL = signal.SIGXCPU
+
+_NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_OURS = (
+    "RPCCLUSTER_CMD_ARGS",
+    "NOTIFY_SOCKET",  # sd_notify(3)
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",  # sd_listen_fds(3)
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+)
+_CAN_LOOK = hasattr(os, "waitid")  # at a child that has ended, without reaping it; PyPy cannot
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: ``code`` if it exited, ``signal`` if a signal ended it."""
+
+    pid: int
+    code: int | None
+    signal: int | None
+
+    @classmethod
+    def from_status(cls, pid: int, status: int) -> Exit:
+        """From what waitpid(2) says."""
+        if os.WIFSIGNALED(status):
+            return cls(pid, None, os.WTERMSIG(status))
+        return cls(pid, os.WEXITSTATUS(status), None)
+
+    def __str__(self) -> str:
+        if self.signal is None:
+            return f"exit code {self.code}"
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(self.signal).name}"
+        return f"signal {self.signal}"
+
+
+class System:
+    """What the master asks of the operating system. Stateless; tests pass a made-up one."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        return time.monotonic()
+
+    def getpid(self) -> int:
+        """This process's pid."""
+        return os.getpid()
+
+    def fork(self) -> int:
+        """fork(2) with all signals blocked in both processes; each restores the mask when it is ready.
+
+        A signal that comes between the fork and the child's own handlers would run the parent's.
+        """
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            raise
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return pid
+
+    def kill(self, pid: int, signum: int) -> None:
+        """kill(2); a process that is gone already is no error."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+    def has_terminal(self) -> bool:
+        """Whether this process has a controlling terminal, or may have: there is no room to look. Source: tty(4)."""
+        try:
+            os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+        except OSError as error:
+            return error.errno in _NO_ROOM
+        return True
+
+    def reap(self, leaders: Container[int] = ()) -> list[Exit]:
+        """Every child that has ended since the last call, orphans that were handed to this process included.
+
+        Of those among ``leaders`` the process group is killed first: as long as its leader is a zombie the number
+        cannot be another's.
+        """
+        exits = []
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid = _next_dead()
+                if _CAN_LOOK and not pid:
+                    break  # one that ends only now is not reaped unseen
+                if pid in leaders:
+                    self._kill_group(pid)
+                pid, status = os.waitpid(pid or -1, os.WNOHANG)
+                if pid == 0:
+                    break
+                if not _CAN_LOOK and pid in leaders:  # its number is free already, but hardly taken
+                    self._kill_group(pid)
+                exits.append(Exit.from_status(pid, status))
+        return exits
+
+    def _kill_group(self, leader: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
+
+
+def _next_dead() -> int:
+    """The pid of a child that has ended and is not reaped yet; 0 if there is none, or no way to look."""
+    found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) if _CAN_LOOK else None
+    return found.si_pid if found is not None else 0
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when ``parent`` ends; exit at once if it already has.
+
+    Cleared by the kernel when the uid or gid changes: call it after dropping privileges. Source: prctl(2).
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def forget_what_is_ours() -> None:
+    """Drop what the environment says to this program alone: a service and what it runs would take it for theirs."""
+    for name in _OURS:
+        os.environ.pop(name, None)
+
+
+def set_title(title: str) -> None:
+    """Show ``title`` as this process's name in ps(1) and top(1)."""
+    import setproctitle
+
+    setproctitle.setproctitle(title)
