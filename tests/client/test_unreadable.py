@@ -14,7 +14,8 @@ import msgpack
 import pytest
 
 import rpccluster.compat.msgpackrpc as msgpackrpc
-from rpccluster.client import Client, Pool, aio, outgoing
+from rpccluster.client import Client, Pool, aio
+from rpccluster.client.core.exchange import outgoing
 from rpccluster.client.core.exchange.calls import Call, Calls, body_packer
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol.outline import Bounds, depth_exceeds
