@@ -29,7 +29,8 @@ def hang_up():
 
 ON_THREADS = """
 from rpccluster.address import parse_address
-from rpccluster.client.sync.wire import NOW, open_wire
+from rpccluster.client.sync.wire import open_wire
+from rpccluster.client.threads.sockets import NOW
 wire = open_wire(parse_address(address), math.inf)
 hang_up()
 for _ in range(100):  # on TCP the first one is what the server answers with a reset

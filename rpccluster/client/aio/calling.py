@@ -1,4 +1,4 @@
-"""The ways to call that `aio.Client` and `aio.Pool` have in common, over whatever connection their `_persist` finds.
+"""The ways to call that `aio.Client` and `aio.Pool` have in common, over whatever connection they find.
 
 The counterpart of `rpccluster.client.sync.calling`, with coroutines.
 """
@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from rpccluster.client.aio.connection import Connection
-from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.attempts import DIRECT, ENDINGS, Attempts, Route
 from rpccluster.client.core.batch import Batch
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.proxy import Proxy
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
-from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost
+from rpccluster.errors import ConnectFailed, ConnectionLost
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["AioBatch", "Calling"]
@@ -28,13 +28,14 @@ T = TypeVar("T")
 class Calling(abc.ABC):
     """``timeout`` is how many seconds a call may take, None without limit; ``bounds`` are those of a message."""
 
-    def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS) -> None:
+    def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS, route: Route = DIRECT) -> None:
         self.timeout = timeout
         #: The server's methods as attributes: ``await client.proxy.sum(1, 2)``.
         self.proxy = Proxy(self.call)
         self._seconds = math.inf if timeout is None else timeout
         self._is_closed = False
         self._bounds = bounds
+        self._route = route
 
     async def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
         """Call ``method`` and return its result.
@@ -44,7 +45,9 @@ class Calling(abc.ABC):
         """
         deadline_at = self._deadline_at(timeout)
         return await self._persist(
-            lambda connection: connection.call(method, params, deadline_at), deadline_at, self._attempts(idempotent)
+            lambda connection: connection.call(method, params, deadline_at),
+            deadline_at,
+            Attempts(self._route, idempotent),
         )
 
     def call_async(
@@ -58,7 +61,7 @@ class Calling(abc.ABC):
         """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it."""
         deadline_at = self._deadline_at(timeout)
         await self._persist(
-            lambda connection: connection.notify(method, params, deadline_at), deadline_at, self._attempts(False)
+            lambda connection: connection.notify(method, params, deadline_at), deadline_at, Attempts(self._route, False)
         )
 
     def batch(self, *, timeout: float | None = CLIENTS, idempotent: bool = False) -> AioBatch:
@@ -68,29 +71,34 @@ class Calling(abc.ABC):
         """
         return AioBatch(self, timeout, idempotent)
 
-    def _attempts(self, idempotent: bool) -> Attempts:
-        return Attempts(idempotent)
-
     def _deadline_at(self, timeout: float | None) -> float:
         seconds = self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds)
         return asyncio.get_running_loop().time() + seconds
 
-    @abc.abstractmethod
-    def _note_timeout(self, connection: Connection) -> None:
-        """A call had no reply in time on ``connection``."""
-
-    @abc.abstractmethod
     async def _persist(
         self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts
     ) -> T:
         """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with."""
+        while True:
+            try:
+                connection = await self._find(attempts, deadline_at)
+                attempts.connected()
+                return await attempt(connection)
+            except ENDINGS as error:
+                given_up = attempts.failed(error, asyncio.get_running_loop().time(), deadline_at)
+                if given_up is not None or self._is_closed:
+                    raise given_up or attempts.error or error from None
+
+    @abc.abstractmethod
+    async def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
+        """The connection of the next attempt. Raises `ConnectFailed` or `NotSent`."""
 
 
 class AioBatch(Batch):
     """What `batch` gives; see there."""
 
     def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
-        super().__init__(idempotent, caller._attempts(idempotent), caller._bounds)
+        super().__init__(idempotent, Attempts(caller._route, idempotent), caller._bounds)
         self._caller = caller
         self._timeout = timeout
 
@@ -107,6 +115,4 @@ class AioBatch(Batch):
 
     async def _send(self, connection: Connection) -> None:
         await connection.call_all(*self._open(self._deadline_at), self._deadline_at)
-        if any(isinstance(call.error, CallTimeout) for call in self._calls):
-            self._caller._note_timeout(connection)
-        self._check()
+        self._check(connection.loop.time())

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from copy import copy
-from typing import TypeVar
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.aio.calling import Calling
@@ -19,12 +17,10 @@ from rpccluster.client.aio.dialing import dial, within
 from rpccluster.client.core.attempts import Attempts
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
-from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
+from rpccluster.errors import ConnectFailed, NotSent
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Client"]
-
-T = TypeVar("T")
 
 
 class Client(Calling):
@@ -67,13 +63,6 @@ class Client(Calling):
         """Whether there is a connection, as far as is known without asking."""
         return self._connection is not None and self._connection.is_open
 
-    def _note_timeout(self, connection: Connection) -> None:
-        """There is no other server."""
-
-    def has(self, connection: Connection) -> bool:
-        """Whether ``connection`` is one of its own."""
-        return connection is self._connection or connection in self._former
-
     def set_aside(self) -> None:
         """Take no more calls on the connection there is; those that are pending are still waited for."""
         if self._connection is not None:
@@ -92,15 +81,8 @@ class Client(Calling):
     def _all_connections(self) -> list[Connection]:
         return self._former if self._connection is None else [*self._former, self._connection]
 
-    async def _persist(
-        self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts
-    ) -> T:
-        while True:
-            try:
-                return await attempt(await self._connected(deadline_at))
-            except (ConnectionLost, ConnectFailed) as error:
-                if not attempts.may_go_on(error) or self._is_closed:
-                    raise attempts.error from None
+    async def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
+        return await self._connected(deadline_at)
 
     async def _connected(self, deadline_at: float) -> Connection:
         if not MARK[0]:

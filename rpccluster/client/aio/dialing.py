@@ -10,8 +10,8 @@ import socket
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from rpccluster.client.sync.dialing import NEXT_SECONDS, adjust, all_failed
 from rpccluster.client.threads.lookup import Target, numeric, ordered
+from rpccluster.client.threads.sockets import NEXT_SECONDS, adjust, all_failed
 
 __all__ = ["dial", "within"]
 

@@ -11,9 +11,9 @@ import asyncio
 import socket
 from typing import Any
 
-__all__ = ["keep_from_sigpipe"]
+from rpccluster.client.threads.sockets import MSG_NOSIGNAL
 
-_MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the name
+__all__ = ["keep_from_sigpipe"]
 
 
 class _QuietSocket(socket.socket):
@@ -22,11 +22,11 @@ class _QuietSocket(socket.socket):
     __slots__ = ()  # or no socket could become one
 
     def send(self, data: Any, flags: int = 0, /, *, _send: Any = socket.socket.send) -> int:
-        sent: int = _send(self, data, flags | _MSG_NOSIGNAL)  # each call is sent by this: super() would cost a tenth
+        sent: int = _send(self, data, flags | MSG_NOSIGNAL)  # each call is sent by this: super() would cost a tenth
         return sent
 
     def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, /, *address: Any) -> int:
-        return super().sendmsg(buffers, ancdata, flags | _MSG_NOSIGNAL, *address)
+        return super().sendmsg(buffers, ancdata, flags | MSG_NOSIGNAL, *address)
 
 
 def keep_from_sigpipe(transport: asyncio.BaseTransport) -> None:

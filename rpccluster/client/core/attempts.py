@@ -1,45 +1,144 @@
-"""Whether a call whose connection ended is sent again, and which error its caller gets in the end. Pure.
+"""The attempts at one call: where the next one is made, and what the call ends with. Pure; both faces drive it.
 
-The rule: what certainly did not run is sent again, what may have run only if the caller calls it idempotent.
-Both faces and the pool keep to it.
+What certainly did not run is sent again; what may have run is sent again only if the caller calls it idempotent. A
+face asks `choose` where to connect, tells that it `connected`, makes the call there, and hands what that raised to
+`failed`, which says what to give up with, or None: then the face asks `choose` again.
+
+    connecting ── connected() ───────────────→ calling
+               ── failed(ConnectFailed) ─────→ connecting to another address, or give up when all have failed
+               ── failed(NotSent) ───────────→ give up: the client is closed, or this thread cannot call now
+    calling    ── failed(NotSent) ───────────→ connecting, or give up after so many attempts
+               ── failed(Lost) ──────────────→ the same if the call is idempotent, or give up
+               ── failed(CallTimeout) ───────→ give up
 """
 
 from __future__ import annotations
 
-from typing import Union
+from collections.abc import Container
+from typing import Protocol, Union
 
-from rpccluster.errors import ConnectFailed, ConnectionLost, Lost
+from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, Lost
 
-__all__ = ["Attempts", "Unreached"]
+__all__ = ["DIRECT", "ENDINGS", "Attempts", "Direct", "Place", "Route", "Unreached"]
 
+#: An address and one of its connections, by their indexes.
+Place = tuple[int, int]
 #: What ends an attempt without a word from the server.
 Unreached = Union[ConnectionLost, ConnectFailed]
+#: What a face hands to `Attempts.failed`.
+ENDINGS = (ConnectionLost, ConnectFailed, CallTimeout)
+
+_MORE_ATTEMPTS = 2  # than there are connections: each of them may have ended while nobody was looking
+
+
+class Route(Protocol):
+    """Where the attempts may go. It is told how they went, for the calls that come after."""
+
+    addresses: int
+    connections: int
+
+    def choose(self, now: float, tried: Container[int]) -> Place:
+        """The place of the next attempt, at an address that was not ``tried``; there is one."""
+
+    def reached(self, address: int) -> None:
+        """A connection could be had."""
+
+    def failed(self, address: int, now: float) -> None:
+        """No connection could be had."""
+
+    def ended(self, address: int, now: float) -> None:
+        """A connection ended under a call."""
+
+    def timed_out(self, address: int, now: float) -> None:
+        """A call had no reply in time."""
+
+
+class Direct:
+    """The route of a client that has one address and one connection: nothing is to be learned."""
+
+    addresses = 1
+    connections = 1
+
+    def choose(self, now: float, tried: Container[int]) -> Place:
+        """The only one."""
+        return 0, 0
+
+    def reached(self, address: int) -> None:
+        """See `Route`."""
+
+    def failed(self, address: int, now: float) -> None:
+        """See `Route`."""
+
+    ended = timed_out = failed
+
+
+DIRECT = Direct()
 
 
 class Attempts:
-    """The attempts at one call. There are some more when there are several ``connections``: each may have ended."""
+    """The attempts at one call, along ``route``."""
 
-    def __init__(self, idempotent: bool, connections: int = 1) -> None:
+    __slots__ = ("_address", "_error", "_idempotent", "_is_connected", "_left", "_route", "_unreached")
+
+    def __init__(self, route: Route, idempotent: bool) -> None:
+        self._route = route
         self._idempotent = idempotent
-        self._left = 2 + connections
+        self._left = _MORE_ATTEMPTS + route.connections
         self._error: Unreached | None = None
+        self._unreached: dict[int, ConnectFailed] = {}
+        self._address = 0
+        self._is_connected = False
+
+    @property
+    def error(self) -> Unreached | None:
+        """What to tell the caller, None before an attempt has failed. Once one was lost the call may have run."""
+        return self._error
+
+    def choose(self, now: float) -> Place:
+        """Connect there, and call."""
+        self._is_connected = False
+        place = self._route.choose(now, self._unreached)
+        self._address = place[0]
+        return place
+
+    def connected(self) -> None:
+        """There is a connection to the chosen place: call."""
+        self._is_connected = True
+        self._route.reached(self._address)
+
+    def started(self, address: int) -> None:
+        """The call goes over a connection of ``address`` that was there."""
+        self._address = address
+        self._is_connected = True
+
+    def timed_out(self, now: float) -> None:
+        """The call had no reply in time."""
+        if self._is_connected:
+            self._route.timed_out(self._address, now)
+
+    def failed(
+        self, error: ConnectionLost | ConnectFailed | CallTimeout, now: float, deadline_at: float
+    ) -> Exception | None:
+        """Note how the attempt ended; return what to give up with, None if there may be another one."""
+        if isinstance(error, CallTimeout):
+            self.timed_out(now)
+            return error
+        if self._is_connected:
+            self._route.ended(self._address, now)
+        elif isinstance(error, ConnectFailed):
+            self._unreached[self._address] = error
+            self._route.failed(self._address, now)
+            if len(self._unreached) < self._route.addresses and now < deadline_at:
+                return None
+            if len(self._unreached) > 1:
+                error = ConnectFailed("; ".join(map(str, self._unreached.values())))
+        return None if self.may_go_on(error) else self._error
 
     def may_go_on(self, error: Unreached) -> bool:
-        """Note how an attempt ended; say whether there may be another one."""
+        """Note what ended the attempt; say whether there may be another one."""
         if self._error is None or (isinstance(error, Lost) and not isinstance(self._error, Lost)):
             self._error = error
         self._left -= 1
         if self._left <= 0 or isinstance(error, ConnectFailed):
             return False
         return self._idempotent or not isinstance(error, Lost)
-
-    @property
-    def last_error(self) -> Unreached | None:
-        """Likewise; None if no attempt has ended."""
-        return self._error
-
-    @property
-    def error(self) -> Unreached:
-        """What to tell the caller: once an attempt was lost the call may have run, however the others ended."""
-        assert self._error is not None, "no attempt has ended yet"
-        return self._error

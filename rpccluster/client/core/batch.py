@@ -10,7 +10,7 @@ from typing import Any
 
 from rpccluster.client.core.attempts import Attempts
 from rpccluster.client.core.exchange.calls import Call, body_packer
-from rpccluster.errors import ConnectionLost, Lost
+from rpccluster.errors import CallTimeout, ConnectionLost, Lost
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Batch"]
@@ -55,8 +55,10 @@ class Batch:
             call.renew(deadline_at)
         return [call for call, _ in pairs], [body for _, body in pairs]
 
-    def _check(self) -> None:
-        """Raise the error of a call that may be sent again."""
+    def _check(self, now: float) -> None:
+        """Note that calls had no reply in time; raise the error of a call that may be sent again."""
+        if any(isinstance(call.error, CallTimeout) for call in self._calls):
+            self._attempts.timed_out(now)
         for call in self._calls:
             if self._is_to_be_sent(call) and call.error is not None:
                 raise call.error

@@ -1,4 +1,4 @@
-"""The ways to call that `Client` and `Pool` have in common, over whatever connection their `_persist` finds.
+"""The ways to call that `Client` and `Pool` have in common, over whatever connection they find.
 
 Owns the public names for threads; finding a connection, and a new one when it ends, is theirs.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.attempts import DIRECT, ENDINGS, Attempts, Route
 from rpccluster.client.core.batch import Batch
 from rpccluster.client.core.exchange.calls import Call, body_of, body_packer
 from rpccluster.client.core.exchange.dialect import DIALECT
@@ -20,9 +21,8 @@ from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.proxy import Proxy
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.client.sync.connection import Connection
-from rpccluster.client.threads.expirer import Expirer
-from rpccluster.client.threads.future import CallFuture, Resender
-from rpccluster.client.threads.hubs import this_hub
+from rpccluster.client.threads.deferred import Deferred
+from rpccluster.client.threads.future import CallFuture
 from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost
 from rpccluster.protocol.outline import Bounds
 
@@ -35,17 +35,16 @@ class Calling(abc.ABC):
     """``timeout`` is how many seconds a call may take, None without limit; ``bounds`` are those of a message."""
 
     _dialect = DIALECT
-    _addresses = 1
 
-    def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS) -> None:
+    def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS, route: Route = DIRECT) -> None:
         self.timeout = timeout
         #: The server's methods as attributes: ``client.proxy.sum(1, 2)``.
         self.proxy = Proxy(self.call)
         self._seconds = math.inf if timeout is None else timeout
         self._is_closed = False
         self._bounds = bounds
-        self._resenders: dict[Any, Resender] = {}  # by hub
-        self._expirers: dict[Any, Expirer] = {}  # likewise
+        self._route = route
+        self._deferred = Deferred(route.addresses)
 
     def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
         """Call ``method`` and return its result.
@@ -60,7 +59,7 @@ class Calling(abc.ABC):
         return self._persist(
             lambda connection: connection.call(method, params, monotonic(), deadline_at),
             deadline_at,
-            self._attempts(idempotent),
+            Attempts(self._route, idempotent),
         )
 
     def call_async(
@@ -73,41 +72,19 @@ class Calling(abc.ABC):
         one of them raises is logged.
         """
         deadline_at = self._deadline_at(timeout)
-        attempts = self._attempts(idempotent)
-        ready = self._ready()
+        attempts = Attempts(self._route, idempotent)
+        ready = self._ready(attempts)
         body = body_packer(self._bounds, self._dialect)(method, params) if ready is None else None
-
-        def start(connection: Connection) -> None:
-            if future.expirer is not None and not future.expirer.claim(future):
-                return
-            call = Call(deadline_at, future)
-            future.connection = connection
-            future.forget = lambda: connection.forget(call)
-            connection.start(call, method, params, body)
-
-        def send(future: CallFuture) -> None:
-            try:
-                self._persist(start, deadline_at, attempts)
-            except (ConnectionLost, ConnectFailed) as error:
-                future.end(error)
-
-        def send_soon(future: CallFuture) -> None:
-            nonlocal body
-            if body is None and future.request is not None:  # the params may have changed since
-                body = body_of(future.request)
-            hub = this_hub()
-            (self._expirers.get(hub) or self._expirers.setdefault(hub, Expirer())).watch(future, deadline_at)
-            (self._resenders.get(hub) or self._resenders.setdefault(hub, Resender(self._addresses))).submit(future)
-
-        future = CallFuture(attempts, send, send_soon)
+        sender = _Sender(self, method, params, body, deadline_at)
+        future = CallFuture(attempts, sender)
         if ready is None:
-            send_soon(future)
-        else:
-            try:
-                start(ready)
-            except ConnectionLost as error:
-                may_go_on = attempts.may_go_on(error)  # not if it is this thread that cannot call now:
-                send_soon(future) if may_go_on and not ready.is_open else future.end(attempts.error)
+            sender.send_soon(future)
+            return future
+        try:
+            sender.start(future, ready)
+        except ConnectionLost as error:
+            may_go_on = attempts.may_go_on(error)  # not if it is this thread that cannot call now:
+            sender.send_soon(future) if may_go_on and not ready.is_open else future.end(attempts.error)
         return future
 
     def notify(self, method: str, *params: Any, timeout: float | None = CLIENTS) -> None:
@@ -117,7 +94,9 @@ class Calling(abc.ABC):
         """
         deadline_at = self._deadline_at(timeout)
         self._persist(
-            lambda connection: connection.notify(method, params, deadline_at), deadline_at, self._attempts(False)
+            lambda connection: connection.notify(method, params, deadline_at),
+            deadline_at,
+            Attempts(self._route, False),
         )
 
     def batch(self, *, timeout: float | None = CLIENTS, idempotent: bool = False) -> SyncBatch:
@@ -128,40 +107,77 @@ class Calling(abc.ABC):
         """
         return SyncBatch(self, timeout, idempotent)
 
+    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
+        """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with."""
+        while True:
+            try:
+                connection = self._find(attempts, deadline_at)
+                attempts.connected()
+                return attempt(connection)
+            except ENDINGS as error:
+                self._go_on_after(error, attempts, deadline_at)
+
+    def _go_on_after(
+        self, error: ConnectionLost | ConnectFailed | CallTimeout, attempts: Attempts, deadline_at: float
+    ) -> None:
+        """Raise what the call ends with, unless there may be another attempt."""
+        given_up = attempts.failed(error, monotonic(), deadline_at)
+        if given_up is not None or self._is_closed:
+            raise given_up or attempts.error or error from None
+
     @abc.abstractmethod
-    def _ready(self) -> Connection | None:
+    def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
+        """The connection of the next attempt. Raises `ConnectFailed` or `NotSent`."""
+
+    @abc.abstractmethod
+    def _ready(self, attempts: Attempts) -> Connection | None:
         """What a call takes that cannot wait for a connection, as far as is known without asking."""
-
-    def _close_expirers(self) -> None:
-        for expirer in list(self._expirers.values()):
-            expirer.close()
-
-    def _leave_futures_to_the_parent(self) -> None:
-        """In a forked child: those that wait for a connection are the parent's, and so are the threads."""
-        for expirer in self._expirers.values():
-            expirer.end_in_child()
-        self._resenders, self._expirers = {}, {}
-
-    def _attempts(self, idempotent: bool) -> Attempts:
-        return Attempts(idempotent)
 
     def _deadline_at(self, timeout: float | None) -> float:
         return monotonic() + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
 
-    @abc.abstractmethod
-    def _note_timeout(self, connection: Connection) -> None:
-        """A call had no reply in time on ``connection``."""
 
-    @abc.abstractmethod
-    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
-        """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with."""
+class _Sender:
+    """Sends the call of one future: over a connection, or later in a thread that may wait for one."""
+
+    __slots__ = ("_body", "_caller", "_deadline_at", "_method", "_params")
+
+    def __init__(
+        self, caller: Calling, method: str, params: Iterable[Any], body: bytes | None, deadline_at: float
+    ) -> None:
+        self._caller = caller
+        self._method = method
+        self._params = params
+        self._body = body
+        self._deadline_at = deadline_at
+
+    def start(self, future: CallFuture, connection: Connection) -> None:
+        """Send it over ``connection``, unless the future has ended meanwhile. Raises `NotSent`."""
+        if future.expirer is not None and not future.expirer.claim(future):
+            return
+        call = Call(self._deadline_at, future)
+        future.forget = partial(connection.forget, call)
+        connection.start(call, self._method, self._params, self._body)
+
+    def send(self, future: CallFuture) -> None:
+        """See `rpccluster.client.threads.future.Sender`."""
+        try:
+            self._caller._persist(partial(self.start, future), self._deadline_at, future.attempts)
+        except (ConnectionLost, ConnectFailed) as error:
+            future.end(error)
+
+    def send_soon(self, future: CallFuture) -> None:
+        """See `rpccluster.client.threads.future.Sender`."""
+        if self._body is None and future.request is not None:  # the params may have changed since
+            self._body = body_of(future.request)
+        self._caller._deferred.add(future, self._deadline_at)
 
 
 class SyncBatch(Batch):
     """What `batch` gives; see there."""
 
     def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
-        super().__init__(idempotent, caller._attempts(idempotent), caller._bounds)
+        super().__init__(idempotent, Attempts(caller._route, idempotent), caller._bounds)
         self._caller = caller
         self._timeout = timeout
 
@@ -178,6 +194,4 @@ class SyncBatch(Batch):
 
     def _send(self, connection: Connection) -> None:
         connection.call_all(*self._open(self._deadline_at))
-        if any(isinstance(call.error, CallTimeout) for call in self._calls):
-            self._caller._note_timeout(connection)
-        self._check()
+        self._check(monotonic())

@@ -9,25 +9,22 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
-from rpccluster.client.core.attempts import Attempts, Unreached
+from rpccluster.client.core.attempts import DIRECT, Attempts
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.client.sync.calling import Calling
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.sync.wire import open_wire
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
-from rpccluster.client.threads.hubs import ended_hubs, this_hub
+from rpccluster.client.threads.native import ended_hubs, this_hub
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Client"]
-
-T = TypeVar("T")
 
 
 class Client(Calling):
@@ -92,18 +89,11 @@ class Client(Calling):
                 return connection.call(method, params, now, deadline_at)
             except ConnectionLost as lost:
                 error = lost
-        attempts = Attempts(idempotent)
+        attempts = Attempts(DIRECT, idempotent)
         if error is not None:
-            self._check(attempts, error)
+            attempts.connected()
+            self._go_on_after(error, attempts, deadline_at)
         return self._persist(lambda again: again.call(method, params, monotonic(), deadline_at), deadline_at, attempts)
-
-    def _note_timeout(self, connection: Connection) -> None:
-        """There is no other server."""
-
-    def has(self, connection: Connection) -> bool:
-        """Whether ``connection`` is one of its own."""
-        clients = [self, *list(self._twins.values())]
-        return any(connection in client._all_connections() for client in clients)
 
     def set_aside(self) -> None:
         """Take no more calls on the connection there is; those that are pending are still waited for."""
@@ -116,7 +106,7 @@ class Client(Calling):
         if not MARK[0]:
             notice_fork()
         self._is_closed = True
-        self._close_expirers()
+        self._deferred.close()
         for connection in self._all_connections():
             connection.close("the client was closed")
         for twin in list(self._twins.values()):
@@ -125,22 +115,21 @@ class Client(Calling):
     def _all_connections(self) -> list[Connection]:
         return self._former if self._connection is None else [*self._former, self._connection]
 
-    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
-        while True:
-            try:
-                return attempt(self._connected(deadline_at))
-            except (ConnectionLost, ConnectFailed) as error:
-                self._check(attempts, error)
+    def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
+        return self._connected(deadline_at)
 
-    def _ready(self) -> Connection | None:
+    def _ready(self, attempts: Attempts) -> Connection | None:
+        connection = self._open_connection()
+        if connection is not None:
+            attempts.started(0)
+        return connection
+
+    def _open_connection(self) -> Connection | None:
+        """The connection there is, if it takes calls here."""
         if not MARK[0]:
             notice_fork()
         connection = self._here()._connection
         return connection if connection is not None and connection.is_open else None
-
-    def _check(self, attempts: Attempts, error: Unreached) -> None:
-        if not attempts.may_go_on(error) or self._is_closed:
-            raise attempts.error
 
     def _connected(self, deadline_at: float) -> Connection:
         if not MARK[0]:
@@ -206,7 +195,7 @@ class Client(Calling):
     def _after_fork(self) -> None:
         """In a child: the connection is the parent's. Locks may have been held by threads that are not here."""
         self._connecting = threading.RLock()
-        self._leave_futures_to_the_parent()
+        self._deferred.end_in_child()
         connections, self._connection, self._former = self._all_connections(), None, []
         for call in [call for connection in connections for call in connection.abandon()]:
             if call.waiter is not None:

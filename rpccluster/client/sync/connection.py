@@ -13,10 +13,10 @@ from time import monotonic
 from typing import Any
 
 from rpccluster.client.core.exchange.calls import Call, CallState
-from rpccluster.client.sync.reader import Reader
 from rpccluster.client.sync.stream import Stream
 from rpccluster.client.sync.wire import CHUNK, TICK_SECONDS
-from rpccluster.client.threads.own import log_error
+from rpccluster.client.threads.native import log_error
+from rpccluster.client.threads.reader import Reader
 from rpccluster.errors import CallTimeout, Lost, NotSent
 
 __all__ = ["Connection"]

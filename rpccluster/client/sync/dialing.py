@@ -12,41 +12,18 @@ import math
 import os
 import select
 import socket
-from collections.abc import Iterable
 from time import monotonic
 
 from rpccluster.client.threads.lookup import Target, look_up
+from rpccluster.client.threads.sockets import NEXT_SECONDS, adjust, all_failed
 
-__all__ = ["NEXT_SECONDS", "adjust", "all_failed", "dial"]
-
-#: How long one address may say nothing until the next is tried beside it: the RFC's "Connection Attempt Delay".
-NEXT_SECONDS = 0.25
-_IDLE_SECONDS = 15  # a silent peer is asked by the kernel whether it lives,
-_INTERVAL_SECONDS = 5  # so often,
-_USER_TIMEOUT_MS = 60_000  # and given up if it has acknowledged nothing, or taken nothing in, for so long: tcp(7)
+__all__ = ["dial"]
 
 
 def dial(host: str, port: int, deadline_at: float) -> socket.socket:
     """A connected, non-blocking socket, by ``deadline_at`` on the monotonic clock. Raises OSError or UnicodeError."""
     with contextlib.closing(_Race(look_up(host, port, deadline_at))) as race:
         return race.run(deadline_at)
-
-
-def adjust(sock: socket.socket) -> None:
-    """Set the options of a connected TCP socket. Raises OSError for one that is connected to itself."""
-    if sock.getsockname() == sock.getpeername():  # a free local port may be chosen that is the very one asked for
-        raise ConnectionRefusedError("connected to itself: nothing listens there")
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _INTERVAL_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 18), _USER_TIMEOUT_MS)
-
-
-def all_failed(errors: Iterable[OSError]) -> OSError:
-    """What is raised when each address has failed: the only error there is, or all their texts."""
-    different = {str(error): error for error in errors}
-    return next(iter(different.values())) if len(different) == 1 else OSError("; ".join(different))
 
 
 class _Race:

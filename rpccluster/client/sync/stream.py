@@ -17,9 +17,10 @@ from typing import Any
 from rpccluster.client.core.exchange.calls import Call, Calls, CallState
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.client.core.exchange.outgoing import BOUNDS
-from rpccluster.client.sync.reader import Reader
-from rpccluster.client.sync.wire import NOW, Wire
-from rpccluster.client.threads.hubs import this_hub
+from rpccluster.client.sync.wire import Wire
+from rpccluster.client.threads.native import this_hub
+from rpccluster.client.threads.reader import Reader
+from rpccluster.client.threads.sockets import NOW
 from rpccluster.errors import Lost, NotSent
 
 __all__ = ["Stream"]

@@ -18,12 +18,10 @@ from rpccluster.address import Address, UnixAddress
 from rpccluster.client.sync.dialing import dial
 from rpccluster.errors import ConnectFailed
 
-__all__ = ["CHUNK", "NOW", "TICK_SECONDS", "PatchedWire", "Wire", "open_wire"]
+__all__ = ["CHUNK", "TICK_SECONDS", "PatchedWire", "Wire", "open_wire"]
 
 #: How many bytes are received at once.
 CHUNK = 65536
-#: The flags that make `Wire.send` take what the kernel takes without waiting, whatever SIGPIPE is set to.
-NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the name
 #: How long `Wire.recv` waits. A timer that ends so late costs a call next to nothing; one of 5 ms costs it 2 µs.
 TICK_SECONDS = 0.1
 _TICK = struct.pack("ll", 0, int(TICK_SECONDS * 1e6))  # a struct timeval

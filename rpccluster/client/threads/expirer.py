@@ -11,7 +11,7 @@ from time import monotonic
 
 from rpccluster.client.core.exchange.calls import Call
 from rpccluster.client.threads.future import CallFuture
-from rpccluster.client.threads.own import start_thread
+from rpccluster.client.threads.native import start_thread
 from rpccluster.errors import ConnectFailed, Lost, NotSent
 
 __all__ = ["Expirer"]

@@ -7,39 +7,41 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from rpccluster.client.core.attempts import Attempts
 from rpccluster.client.core.exchange.calls import Call
 from rpccluster.client.threads.forks import MARK, notice_fork
-from rpccluster.client.threads.own import is_own_thread, log_error, start_thread
-from rpccluster.errors import ConnectionLost, NotSent
+from rpccluster.client.threads.native import is_own_thread, log_error
+from rpccluster.errors import ConnectionLost
 
-__all__ = ["CallFuture", "Resender"]
+__all__ = ["CallFuture", "Sender"]
+
+
+class Sender(Protocol):
+    """Sends a future's call."""
+
+    def send(self, future: CallFuture) -> None:
+        """Make an attempt in this thread, which may wait for a connection."""
+
+    def send_soon(self, future: CallFuture) -> None:
+        """Have it made in a thread that may wait."""
 
 
 class CallFuture(Future):
     """Works with `concurrent.futures.wait`, ``as_completed`` and callbacks, which run in a thread of the client's."""
 
-    def __init__(
-        self, attempts: Attempts, send: Callable[[CallFuture], None], send_again: Callable[[CallFuture], None]
-    ) -> None:
+    def __init__(self, attempts: Attempts, sender: Sender) -> None:
         super().__init__()
         self.attempts = attempts
-        #: Makes an attempt, in the thread that calls it; ``send_again`` has it called in one that may wait.
-        self.send = send
+        self.sender = sender
         #: Where the call is pending: tells that nobody waits for it any more.
         self.forget: Callable[[], None] | None = None
-        #: The connection of its last attempt.
-        self.connection: object = None
         #: The bytes of its last attempt, so that the next one sends the same.
         self.request: bytes | None = None
         self.expirer: Any = None  # that watches it
-        self._send_again = send_again
         self._is_cancelled = threading.Lock()
 
     def result(self, timeout: float | None = None) -> Any:
@@ -71,7 +73,7 @@ class CallFuture(Future):
         error = call.error
         if isinstance(error, ConnectionLost):
             if self.attempts.may_go_on(error):
-                return self._send_again(self)
+                return self.sender.send_soon(self)
             error = self.attempts.error
         return self.end(error, call)
 
@@ -105,54 +107,3 @@ class CallFuture(Future):
                     ending = error  # that of the thread which cancels
         if ending is not None:
             raise ending
-
-
-def _give_up(future: CallFuture) -> None:
-    future.end(future.attempts.last_error or NotSent("no thread can be had to connect; the call did not run"))
-
-
-class Resender:
-    """Sends what waits for a connection, and again what may be, in a thread of its own: connecting takes time, and
-    others wait to be woken. With several ``threads`` those that wait for one address do not hold up the others.
-
-    Without a lock, since a finalizer may submit a future in the middle of a submission.
-    """
-
-    def __init__(self, threads: int = 1) -> None:
-        self._futures: deque[CallFuture] = deque()
-        # for each thread a flag that it is running, which one alone can raise; nobody waits for it
-        self._are_running = [threading.Lock() for _ in range(threads)]
-
-    def submit(self, future: CallFuture) -> None:
-        """Have it sent soon. It ends with the error of its last attempt if no thread can be had."""
-        self._futures.append(future)
-        is_running = next((flag for flag in self._are_running if flag.acquire(False)), None)
-        if is_running is None:
-            return
-        try:
-            start_thread(partial(self._run, is_running), "rpccluster resender")
-        except Exception:
-            is_running.release()
-            if not any(flag.locked() for flag in self._are_running):
-                self._for_each(_give_up)
-
-    def _run(self, is_running: threading.Lock) -> None:
-        while True:
-            self._for_each(self._attempt)
-            is_running.release()
-            if not self._futures or not is_running.acquire(False):
-                return
-
-    def _for_each(self, act: Callable[[CallFuture], None]) -> None:
-        while True:
-            try:
-                future = self._futures.popleft()
-            except IndexError:
-                return
-            act(future)
-
-    def _attempt(self, future: CallFuture) -> None:
-        try:
-            future.send(future)
-        except BaseException as error:
-            future.end(error)

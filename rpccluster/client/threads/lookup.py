@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from rpccluster.client.threads.forks import let_go_after
-from rpccluster.client.threads.hubs import this_hub
+from rpccluster.client.threads.native import this_hub
 
 __all__ = ["Target", "look_up", "numeric", "ordered"]
 

@@ -14,8 +14,8 @@ import socket
 from typing import Protocol
 
 from rpccluster.client.core.exchange.calls import Call
-from rpccluster.client.sync.wire import NOW
-from rpccluster.client.threads.own import log_error, start_thread
+from rpccluster.client.threads.native import log_error, start_thread
+from rpccluster.client.threads.sockets import NOW
 
 __all__ = ["Attended", "Reader"]
 

@@ -1,0 +1,139 @@
+"""A pool's clients, and what is known of their addresses: the route of its calls, and the numbers of `Pool.stats`.
+
+Both faces use it. Decides nothing itself: that is `Choice`, which is asked here under a lock if threads share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Generic, Protocol, TypeVar
+
+from rpccluster.client.core.attempts import Place
+from rpccluster.client.core.choice import Choice, Loads
+
+__all__ = ["Member", "Members"]
+
+
+class Member(Protocol):
+    """A client with one connection, of either face."""
+
+    @property
+    def address(self) -> Any:
+        """Where it connects."""
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for their reply."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection."""
+
+
+M = TypeVar("M", bound=Member)
+
+
+class Members(Generic[M]):
+    """``connections`` clients of each address, as ``make`` makes them. Raises ValueError if there are none."""
+
+    def __init__(
+        self,
+        addresses: str | Iterable[str],
+        connections: int,
+        make: Callable[[str], M],
+        lock: AbstractContextManager[Any],
+    ) -> None:
+        names = [addresses] if isinstance(addresses, str) else addresses
+        #: By address.
+        self.clients = [[make(address) for _ in range(connections)] for address in names]
+        self.addresses = len(self.clients)
+        if not self.clients or connections < 1:
+            raise ValueError(f"found {self.addresses} addresses and {connections} connections, expected some")
+        self.connections = self.addresses * connections
+        self._lock = lock
+        self._choice = Choice(self.addresses)
+        #: Addresses that take no call before they have answered a ping.
+        self.suspects = self._choice.suspects
+
+    def __str__(self) -> str:
+        return " ".join(str(clients[0].address) for clients in self.clients)
+
+    def __iter__(self) -> Iterator[M]:
+        return (client for clients in self.clients for client in clients)
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for their reply."""
+        return sum(client.pending for client in self)
+
+    def at(self, place: Place) -> M:
+        """The client of a place."""
+        return self.clients[place[0]][place[1]]
+
+    # -- as a route ---------------------------------------------------------------------------------------------
+
+    def choose(self, now: float, tried: Container[int] = ()) -> Place:
+        """See `Route`."""
+        return self.take(self.loads(), now, tried)
+
+    def take(self, loads: Loads, now: float, tried: Container[int] = ()) -> Place:
+        """The place of the next call, by its ``loads``; the turn is taken."""
+        with self._lock:
+            chosen = self._choice.choose(loads, now, tried)
+        assert chosen is not None, "every address was tried"
+        return chosen
+
+    def look(self, loads: Loads, now: float) -> Place:
+        """What `take` would return; the turn is not taken."""
+        with self._lock:
+            chosen = self._choice.look(loads, now)
+        assert chosen is not None, "there is an address"
+        return chosen
+
+    def reached(self, address: int) -> None:
+        """See `Route`."""
+        with self._lock:
+            self._choice.reached(address)
+
+    def failed(self, address: int, now: float) -> None:
+        """See `Route`."""
+        with self._lock:
+            self._choice.failed(address, now)
+
+    def ended(self, address: int, now: float) -> None:
+        """See `Route`."""
+        with self._lock:
+            self._choice.ended(address, now)
+
+    def timed_out(self, address: int, now: float) -> None:
+        """See `Route`."""
+        with self._lock:
+            self._choice.timed_out(address, now)
+
+    # -- pings --------------------------------------------------------------------------------------------------
+
+    def to_ping(self, now: float) -> list[int]:
+        """The addresses that have to answer a ping now."""
+        with self._lock:
+            return self._choice.to_ping(now)
+
+    def pinged(self, address: int, is_alive: bool, now: float) -> None:
+        """How the ping of an address ended."""
+        with self._lock:
+            self._choice.pinged(address, is_alive, now)
+
+    def pingable(self, address: int) -> list[M]:
+        """The clients that are to ping it: those that are connected, or a new connection."""
+        clients = self.clients[address]
+        return [client for client in clients if client.is_connected] or clients[:1]
+
+    # -- and what it goes by ------------------------------------------------------------------------------------
+
+    def loads(self) -> Loads:
+        """The pending calls of each connection, by address."""
+        return [[client.pending if client.is_connected else None for client in clients] for clients in self.clients]
+
+    def after_fork(self, lock: AbstractContextManager[Any]) -> None:
+        """In a child: the old lock may be held by a thread that is not in this process."""
+        self._lock = lock
