@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from rpccluster.client.aio.connection import Connection
-from rpccluster.client.core.attempts import DIRECT, ENDINGS, Attempts, Route
+from rpccluster.client.core.attempts import DIRECT, ENDINGS, Attempts, Ending, Route
 from rpccluster.client.core.batch import Batch
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.proxy import Proxy
@@ -85,12 +85,16 @@ class Calling(abc.ABC):
                 attempts.connected()
                 return await attempt(connection)
             except ENDINGS as error:
-                given_up = attempts.failed(error, asyncio.get_running_loop().time(), deadline_at)
-                if given_up is not None or self._is_closed:
-                    raise given_up or attempts.error or error from None
+                self._go_on_after(error, attempts, deadline_at)
+
+    def _go_on_after(self, error: Ending, attempts: Attempts, deadline_at: float) -> None:
+        """Raise what the call ends with, unless there may be another attempt."""
+        given_up = attempts.failed(error, asyncio.get_running_loop().time(), deadline_at)
+        if given_up is not None or self._is_closed:
+            raise given_up or attempts.error or error from None
 
     @abc.abstractmethod
-    async def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
+    def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
         """The connection of the next attempt. Raises `ConnectFailed` or `NotSent`."""
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable
 from copy import copy
+from typing import Any
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.connection import Connection
 from rpccluster.client.aio.dialing import dial, within
-from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.attempts import DIRECT, Attempts
 from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
-from rpccluster.errors import ConnectFailed, NotSent
+from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Client"]
@@ -63,6 +66,23 @@ class Client(Calling):
         """Whether there is a connection, as far as is known without asking."""
         return self._connection is not None and self._connection.is_open
 
+    async def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
+        """See `Calling.call`; this is its shortest way, for the usual case."""
+        loop = asyncio.get_running_loop()
+        deadline_at = loop.time() + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
+        connection = self._connection
+        error = None
+        if connection is not None and connection.is_open and connection.loop is loop and MARK[0]:
+            try:
+                return await connection.call(method, params, deadline_at)
+            except ConnectionLost as lost:
+                error = lost
+        attempts = Attempts(DIRECT, idempotent)
+        if error is not None:
+            attempts.connected()
+            self._go_on_after(error, attempts, deadline_at)
+        return await self._persist(lambda again: again.call(method, params, deadline_at), deadline_at, attempts)
+
     def set_aside(self) -> None:
         """Take no more calls on the connection there is; those that are pending are still waited for."""
         if self._connection is not None:
@@ -81,8 +101,8 @@ class Client(Calling):
     def _all_connections(self) -> list[Connection]:
         return self._former if self._connection is None else [*self._former, self._connection]
 
-    async def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
-        return await self._connected(deadline_at)
+    def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
+        return self._connected(deadline_at)
 
     async def _connected(self, deadline_at: float) -> Connection:
         if not MARK[0]:

@@ -6,7 +6,7 @@ The counterpart of `rpccluster.client.sync.pool`, over the same choice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import nullcontext
 from functools import partial
 
@@ -72,11 +72,11 @@ class Pool(Calling):
             ping.cancel()
         await asyncio.gather(*(client.close() for client in self._members))
 
-    async def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
+    def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
         now = asyncio.get_running_loop().time()
         if self._members.suspects:
             self._ping_suspects(now)
-        return await self._members.at(attempts.choose(now))._connected(deadline_at)
+        return self._members.at(attempts.choose(now))._connected(deadline_at)
 
     def _ping_suspects(self, now: float) -> None:
         for address in self._members.to_ping(now):

@@ -19,13 +19,15 @@ from typing import Protocol, Union
 
 from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, Lost
 
-__all__ = ["DIRECT", "ENDINGS", "Attempts", "Direct", "Place", "Route", "Unreached"]
+__all__ = ["DIRECT", "ENDINGS", "Attempts", "Direct", "Ending", "Place", "Route", "Unreached"]
 
 #: An address and one of its connections, by their indexes.
 Place = tuple[int, int]
 #: What ends an attempt without a word from the server.
 Unreached = Union[ConnectionLost, ConnectFailed]
-#: What a face hands to `Attempts.failed`.
+#: What ends an attempt otherwise than with a reply, and is handed to `Attempts.failed`.
+Ending = Union[ConnectionLost, ConnectFailed, CallTimeout]
+#: The same, to be caught.
 ENDINGS = (ConnectionLost, ConnectFailed, CallTimeout)
 
 _MORE_ATTEMPTS = 2  # than there are connections: each of them may have ended while nobody was looking
@@ -116,9 +118,7 @@ class Attempts:
         if self._is_connected:
             self._route.timed_out(self._address, now)
 
-    def failed(
-        self, error: ConnectionLost | ConnectFailed | CallTimeout, now: float, deadline_at: float
-    ) -> Exception | None:
+    def failed(self, error: Ending, now: float, deadline_at: float) -> Ending | None:
         """Note how the attempt ended; return what to give up with, None if there may be another one."""
         if isinstance(error, CallTimeout):
             self.timed_out(now)

@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from rpccluster.client.core.attempts import DIRECT, ENDINGS, Attempts, Route
+from rpccluster.client.core.attempts import DIRECT, ENDINGS, Attempts, Ending, Route
 from rpccluster.client.core.batch import Batch
 from rpccluster.client.core.exchange.calls import Call, body_of, body_packer
 from rpccluster.client.core.exchange.dialect import DIALECT
@@ -23,7 +23,7 @@ from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.threads.deferred import Deferred
 from rpccluster.client.threads.future import CallFuture
-from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost
+from rpccluster.errors import ConnectFailed, ConnectionLost
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Calling", "SyncBatch"]
@@ -117,9 +117,7 @@ class Calling(abc.ABC):
             except ENDINGS as error:
                 self._go_on_after(error, attempts, deadline_at)
 
-    def _go_on_after(
-        self, error: ConnectionLost | ConnectFailed | CallTimeout, attempts: Attempts, deadline_at: float
-    ) -> None:
+    def _go_on_after(self, error: Ending, attempts: Attempts, deadline_at: float) -> None:
         """Raise what the call ends with, unless there may be another attempt."""
         given_up = attempts.failed(error, monotonic(), deadline_at)
         if given_up is not None or self._is_closed:
