@@ -126,7 +126,7 @@ def test_somebody_writes_into_the_pidfile(made):
         pidfile.write_text(text)
         wait_until(lambda: pidfile.read_text() == f"{master}\n")
     assert made.run().returncode == 1
-    assert f"Somebody had changed the pidfile {pidfile}: it is there again" in made.options["log_file"].read_text()
+    assert f"Restored the pidfile {pidfile}, which somebody had changed" in made.options["log_file"].read_text()
 
 
 def test_the_configuration_and_the_start_folder_go(made):

@@ -1,7 +1,7 @@
-"""Going to the background, and telling the shell how the start went. Runs before the master has anything else.
+"""Moves the master to the background, and tells the shell how the start went. Runs before anything is opened.
 
-The process that the user started waits until the daemon says that its workers are up, or how it failed; its
-exit code is the daemon's answer. Faults are printed by the daemon itself, whose stderr is still the user's.
+The process that the user started waits until the daemon says that its workers are up, or how the start failed; the
+daemon's answer is its exit code. The daemon itself prints the faults, since its stderr is still the user's.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ __all__ = ["StartReport", "daemonize"]
 
 
 class StartReport:
-    """Whoever waits for the start; nobody if the master runs in the foreground."""
+    """Tells the waiting process how the start went; does nothing if the master runs in the foreground."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = descriptor
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits, and has not been told yet."""
+        """Whether a process waits and has had no answer yet."""
         return self._descriptor is not None
 
     def send(self, exit_code: int) -> None:
-        """Say how the start went, once."""
+        """Send the exit code of the start, once."""
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
             write(self._descriptor, bytes([exit_code]))
-        if exit_code:  # whoever waits is to go on only when this process is gone: it left nothing behind
+        if exit_code:  # the waiting process goes on only when this one has ended and left nothing behind
             self._descriptor = None
         else:
             self.close()
@@ -45,14 +45,14 @@ class StartReport:
 
 
 def daemonize() -> StartReport:
-    """Go on in a new session, in the background. Returns in the daemon; the caller's process waits and exits."""
+    """Go on in the background, in a new session. Returns in the daemon; the calling process waits and exits."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     if os.fork():
         os.close(write_end)
         _wait_and_exit(read_end)
     os.close(read_end)
     os.setsid()
-    if os.fork():  # not a session leader: it can never get a terminal again
+    if os.fork():  # without a session leader's rights it can never get a terminal again
         os._exit(0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -62,15 +62,17 @@ def daemonize() -> StartReport:
 
 
 def _close_what_it_was_born_with() -> None:
-    """A pipe whose end somebody waits for, or a lock. All that Python opens itself is not inheritable, so what is
-    came through an exec, from whoever started us."""
+    """Close inherited descriptors: a process may wait for the end of a pipe, or for a lock.
+
+    Python makes its own descriptors non-inheritable, so an inheritable one came through the exec that started us.
+    """
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # that of the listing has gone
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself has gone
             if int(name) > 2 and os.get_inheritable(int(name)):
                 os.close(int(name))
 
 
 def _wait_and_exit(read_end: int) -> None:
     answer = os.read(read_end, 1)
-    os.read(read_end, 1)  # end-of-file: at once, or when the process that failed is gone
-    os._exit(answer[0] if answer else EXIT_FAULT)  # no answer: the daemon died without a word
+    os.read(read_end, 1)  # end-of-file: at once, or when the failed process has ended
+    os._exit(answer[0] if answer else EXIT_FAULT)  # no answer: the daemon died before it sent one

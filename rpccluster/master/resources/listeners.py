@@ -1,6 +1,6 @@
-"""The listening sockets: opening them, all faults at once, and handing them on. Runs in the master.
+"""Opens the listening sockets, reports all faults at once, and hands the sockets on. Runs in the master.
 
-Owns the sockets; workers only hold copies of the descriptors. Unix paths are `rpccluster.master.resources.unix_paths`'.
+Owns the sockets; workers only hold copies of the descriptors. `rpccluster.master.resources.unix_paths` owns Unix paths.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAPPED = "::ffff:"  # an IPv4 address that is written as an IPv6 one
 
 @dataclass(eq=False)
 class Listener:
-    """One listening socket: ``wanted`` is the address as configured, ``actual`` with the port the kernel chose."""
+    """One listening socket. ``wanted`` is the configured address; ``actual`` has the port that the kernel chose."""
 
     wanted: Address
     actual: Address
@@ -40,7 +40,7 @@ class Listener:
 
     @classmethod
     def inherited(cls, wanted: Address, descriptor: int, mark: Mark | None = None) -> Listener:
-        """One that an upgrade handed over. An older master tells no mark: then what is there is taken to be it."""
+        """Make a listener of a descriptor from an upgrade; an older master sends no ``mark``: the path's own counts."""
         if mark is None and isinstance(wanted, UnixAddress):
             mark = mark_at(wanted.path)
         sock = socket.socket(fileno=descriptor)
@@ -48,17 +48,17 @@ class Listener:
         return cls(wanted, _actual(wanted, sock), sock, mark)
 
     def is_there(self) -> bool:
-        """Whether its Unix path still leads to it; others cannot be taken away."""
+        """Return whether the Unix path still leads to this socket; TCP addresses cannot be taken away."""
         return not isinstance(self.wanted, UnixAddress) or mark_at(self.wanted.path) == self.mark
 
     def close(self, *, is_last: bool) -> None:
-        """Close this process's copy; with ``is_last`` the Unix path goes, too, if it is this socket's still."""
+        """Close this process's copy; with ``is_last``, also unlink the Unix path if it still leads to this socket."""
         if is_last and isinstance(self.wanted, UnixAddress):
             unlink_ours(self.wanted.path, self.mark)
         self.socket.close()
 
     def become(self, other: Listener) -> None:
-        """Go on with the socket of ``other``, bound at the same path anew; whoever connected before is not touched."""
+        """Go on with the socket of ``other``, which is bound to the same path; existing connections stay."""
         self.socket.close()
         self.socket, self.mark = other.socket, other.mark
 
@@ -73,12 +73,12 @@ def open_listeners(
     present: list[Listener],
     fault: Callable[[str, str], str] = _plainly,
 ) -> list[Listener]:
-    """The listeners that ``options`` name, those among ``present`` as they are, the others opened and listening.
+    """Return the listeners that ``options`` name: those among ``present``, and the others newly opened.
 
-    Raises `ConfigError` with a line for each address that cannot be had, as ``fault`` makes it of key and problem;
-    then none was opened.
+    Raises `ConfigError` with a line for each address that cannot be had, and opens nothing then. ``fault`` writes such
+    a line from key and problem.
     """
-    known = {listener.actual: listener for listener in present}  # a port 0, or a host's name, may be spelt out now
+    known = {listener.actual: listener for listener in present}  # the file may now spell out a port 0 or a host name
     known.update((listener.wanted, listener) for listener in present)
     leaving = [each for each in present if not {each.wanted, each.actual} & set(options.listen_addresses)]
     opened: list[Listener] = []
@@ -99,16 +99,16 @@ def open_listeners(
 
 
 def apply_options(listeners: list[Listener], options: Options) -> None:
-    """Give ``listeners``, which have been open for some time, what a reload may change. What fails is logged."""
+    """Apply to open ``listeners`` the options that a reload may change; failures are logged."""
     for listener in listeners:
         try:
             _apply(listener, options)
         except OSError as error:
-            logger.error("Cannot change the listener at %s: %s", listener.actual, error)
+            logger.error("Cannot apply the new options to the listener at %s: %s", listener.actual, error)
 
 
 def open_control_listener(path: str) -> Listener:
-    """A listener for the control socket, ours alone. Raises `StartError`."""
+    """Open a listener for the control socket that only this user may use. Raises `StartError`."""
     try:
         sock, mark = bind_unix(path, CONTROL_MODE, None)
         try:
@@ -124,12 +124,12 @@ def open_control_listener(path: str) -> Listener:
 
 
 def bind_again(listener: Listener, options: Options, owner: Identity | None) -> None:
-    """Bind a Unix listener anew, whose path somebody has taken away. Raises OSError, and changes nothing then."""
+    """Bind a Unix listener again whose path somebody has removed. Raises OSError, and changes nothing then."""
     listener.become(_open(listener.wanted, options, owner, []))
 
 
 def close_listeners(listeners: list[Listener], *, is_last: bool) -> None:
-    """Close this process's copies; see `Listener.close`."""
+    """Close this process's copies of ``listeners``, as `Listener.close` does."""
     for listener in listeners:
         listener.close(is_last=is_last)
 
@@ -155,7 +155,7 @@ def _open(wanted: Address, options: Options, owner: Identity | None, leaving: li
 
 
 def _apply(listener: Listener, options: Options) -> None:
-    """What a reload may change; accepted sockets inherit the TCP options (tcp(7))."""
+    """Set the options that a reload may change; accepted sockets inherit the TCP options (tcp(7))."""
     sock = listener.socket
     sock.listen(options.backlog)
     if isinstance(listener.wanted, UnixAddress):
@@ -182,9 +182,9 @@ def _resolve(wanted: TCPAddress) -> _Place:
 
 
 def _bind_tcp(place: _Place, backlog: int, leaving: list[Listener]) -> socket.socket:
-    """Bind and listen, beside listeners of ours that are ``leaving``: for a while both hold the port.
+    """Bind and listen, even if a listener that is ``leaving`` still holds the port: for a while both hold it.
 
-    So a reload can narrow 0.0.0.0 to 127.0.0.1, or widen it, and be undone, and no caller is refused meanwhile.
+    So a reload can narrow 0.0.0.0 to 127.0.0.1, or widen it, and can be undone, and no caller is refused meanwhile.
     """
     host, port = place.address[:2]
     sock = socket.socket(place.family, socket.SOCK_STREAM)
@@ -204,7 +204,7 @@ def _bind_tcp(place: _Place, backlog: int, leaving: list[Listener]) -> socket.so
 
 @contextlib.contextmanager
 def _sharing_ports(socks: list[socket.socket]) -> Iterator[None]:
-    """Let ``socks`` listen at one port. Only for the moment of bind(2) and listen(2): nobody else is to join them."""
+    """Let ``socks`` share one port during bind(2) and listen(2), and no longer, so that no other process joins them."""
     try:
         for sock in socks:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -215,8 +215,10 @@ def _sharing_ports(socks: list[socket.socket]) -> Iterator[None]:
 
 
 def _check_is_ours(path: str, mode: int) -> None:
-    """Raise OSError unless the socket at ``path`` belongs to this process's user and has ``mode``: some file systems
-    know better."""
+    """Raise OSError unless the socket at ``path`` belongs to this process's user and has ``mode``.
+
+    Some file systems ignore the owner or the mode.
+    """
     found = os.lstat(path)
     if (found.st_uid, stat.S_IMODE(found.st_mode)) != (os.geteuid(), mode):
         told = f"found owner {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"

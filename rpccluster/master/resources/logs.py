@@ -1,4 +1,4 @@
-"""The log files that the options ask for: opened by the master, which may; written by every process.
+"""Opens the log files that the options name. The master opens them, because it may; every process writes them.
 
 What a log file is, and how it is reopened, is in `rpccluster.log`.
 """
@@ -14,7 +14,7 @@ __all__ = ["are_alike", "open_logs"]
 
 
 def open_logs(options: Options) -> LogFiles:
-    """The log files of ``options``, open. Raises `StartError`; then none is."""
+    """Open the log files of ``options``. Raises `StartError`, and leaves none open then."""
     identity = identity_of(options.user, options.group)
     logs = LogFiles(
         log_path=options.log_file,
@@ -30,5 +30,5 @@ def open_logs(options: Options) -> LogFiles:
 
 
 def are_alike(one: Options, other: Options) -> bool:
-    """Whether both ask for the same log files."""
+    """Return whether both name the same log files."""
     return (one.log_file, one.access_log, one.umask) == (other.log_file, other.access_log, other.umask)

@@ -1,8 +1,8 @@
-"""The pidfile: one instance at a time, by an flock that lives as long as its holder. Runs in the master.
+"""The pidfile: it admits one instance at a time, by an flock that lives as long as its holder. Runs in the master.
 
-The file is never unlinked nor renamed, only rewritten in place under the lock: so a stale file, a reused pid
-or a kill -9 never block a start. Source: flock(2). Somebody else may remove it all the same: then its holder makes it
-again, and until then a start finds the holder by the file that it has open.
+The file is never unlinked or renamed, only rewritten in place under the lock, so a stale file, a reused pid or a
+kill -9 never blocks a start. Source: flock(2). If somebody else removes the file, its holder makes it again; until then
+a start finds the holder by the file that it has open.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from rpccluster.system.files import open_own
 
 __all__ = ["Pidfile"]
 
-_WAIT_SECONDS = 1.0  # for the holder to write its pid
+_WAIT_SECONDS = 1.0  # for the holder of the lock to write its pid
 _LOOK_SECONDS = 0.02
 _MASTER_TITLE = b"rpccluster: master"
-_REMOVED = " (deleted)"  # what the kernel adds to the name of a file that has none any more
+_REMOVED = " (deleted)"  # the kernel adds this to the name of a removed file
 
 
 class Pidfile:
-    """An open pidfile whose lock this process, or with it its successor, holds."""
+    """An open pidfile. This process holds its lock, alone or together with a new master."""
 
     def __init__(self, path: str, descriptor: int, is_single: bool = True) -> None:
-        """Take over a descriptor that holds the lock already: inherited in an upgrade."""
+        """``descriptor`` already holds the lock: `acquire` took it, or an upgrade has passed it on."""
         self.path = path
         self.descriptor = descriptor
         self.is_single = is_single
 
     @classmethod
     def acquire(cls, path: str, *, is_single: bool = True) -> Pidfile:
-        """Open and lock ``path``. Raises `StartError` that names the pid that runs, or says why not.
+        """Open and lock ``path``. Raises `StartError`, which names the running pid, or says what failed.
 
-        With ``is_single`` false another holder is no obstacle.
+        With ``is_single`` false, another holder of the lock is no obstacle.
         """
         descriptor = _open(path)
         try:
@@ -59,33 +59,33 @@ class Pidfile:
             raise StartError(f"cannot write the pidfile {self.path}: {error.strerror}") from error
 
     def is_there(self) -> bool:
-        """Whether its path still leads to it."""
+        """Return whether the path still leads to this file."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
         except OSError:
             return False
 
     def names(self, pid: int) -> bool:
-        """Whether ``pid`` stands in it, and nobody has written anything else there."""
+        """Return whether the file holds ``pid`` and nothing else."""
         return os.pread(self.descriptor, 32, 0) == b"%d\n" % pid
 
     def make_again(self, pid: int) -> None:
-        """Make, lock and write it anew where it was. Raises `StartError`, and goes on with what it has."""
+        """Make the file at its path again, lock it and write ``pid``. Raises `StartError`; then the old file stays."""
         descriptor = _open(self.path)
         try:
             if self.is_single and not _try_lock(self.path, descriptor):
-                raise StartError(f"the process {_read(descriptor)} has locked the one that is there now")
+                raise StartError(f"the process {_read(descriptor)} has locked the file that is there now")
             Pidfile(self.path, descriptor).write(pid)
             os.dup2(descriptor, self.descriptor, inheritable=False)
         finally:
             os.close(descriptor)
 
     def clear(self) -> None:
-        """Empty the file: nobody runs any more."""
+        """Empty the file, because the cluster has ended."""
         os.ftruncate(self.descriptor, 0)
 
     def close(self) -> None:
-        """Close this process's copy. The lock stays with whoever else holds one; it is never released by hand."""
+        """Close this process's copy. Another holder of a copy keeps the lock, which is never released explicitly."""
         os.close(self.descriptor)
 
 
@@ -98,7 +98,7 @@ def _open(path: str) -> int:
 
 
 def _lock(path: str, descriptor: int) -> None:
-    """Raises `StartError` if another runs."""
+    """Take the lock. Raises `StartError` if another master runs."""
     if not _lock_or_learn(path, descriptor):
         raise StartError(f"rpccluster already runs with pid {_read(descriptor)} (pidfile {path})")
     for pid in _holders_of_a_removed(path, os.fstat(descriptor).st_dev):
@@ -106,17 +106,17 @@ def _lock(path: str, descriptor: int) -> None:
 
 
 def _lock_or_learn(path: str, descriptor: int) -> bool:
-    """Take the lock; if another holds it, wait until it has written its pid or is gone. Returns whether we have it."""
+    """Take the lock, or wait until its holder has written its pid or has ended. Returns whether we have it."""
     deadline = Deadline.after(_WAIT_SECONDS)
     while not _try_lock(path, descriptor):
         if _has_open(_read(descriptor), descriptor) or deadline.is_over():
             return False
-        time.sleep(_LOOK_SECONDS)  # before there is a loop
+        time.sleep(_LOOK_SECONDS)  # the loop does not run yet
     return True
 
 
 def _try_lock(path: str, descriptor: int) -> bool:
-    """Returns whether we have the lock. Raises `StartError` if it is not taken, but cannot be had."""
+    """Try to take the lock. Returns False if another holds it. Raises `StartError` if locking itself fails."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -132,9 +132,9 @@ def _read(descriptor: int) -> str:
 
 
 def _has_open(pid: str, descriptor: int) -> bool:
-    """Whether the process has this file open, as the lock's holder does; what a stale file names has not.
+    """Return whether the process ``pid`` has this file open. The lock's holder has; a pid in a stale file has not.
 
-    A process that may not be looked into passes.
+    If this process may not look into the other one, the answer is yes.
     """
     file = os.fstat(descriptor)
     try:
@@ -147,9 +147,9 @@ def _has_open(pid: str, descriptor: int) -> bool:
 
 
 def _holders_of_a_removed(path: str, device: int) -> Iterator[str]:
-    """The masters that have a file open whose name was ``path``, on the same file system, and is none any more.
+    """Yield the masters that have open a removed file that was named ``path``, on the same file system.
 
-    Those that may not be looked into are passed over.
+    Leaves out processes that this one may not look into.
     """
     folder, name = os.path.split(path)
     removed = os.path.join(os.path.realpath(folder), name) + _REMOVED
@@ -169,7 +169,7 @@ def _has_open_removed(pid: str, removed: str, device: int) -> bool:
     with contextlib.suppress(OSError):
         links = os.listdir(f"/proc/{pid}/fd")
     for link in links:
-        with contextlib.suppress(OSError):  # closed by now
+        with contextlib.suppress(OSError):  # it may be closed by now
             link = f"/proc/{pid}/fd/{link}"
             if os.readlink(link) == removed and os.stat(link).st_dev == device:
                 return True

@@ -1,7 +1,7 @@
-"""The path of a Unix socket: bound safely, told from another's, unlinked only if it is ours. Runs in the master.
+"""The path of a Unix socket: binds it safely, and unlinks it only if it still leads to our socket. Runs in the master.
 
-What a path leads to is known by its mark, device and inode: as long as the socket is open the kernel gives that inode
-to no other. A path that somebody else has taken since is left alone.
+A socket is known by its mark, device and inode: as long as the socket is open the kernel gives that inode to no other
+file. A path that somebody else has taken since is left alone.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rpccluster.system.identity import Identity
 
 __all__ = ["Mark", "bind_unix", "mark_at", "set_mode", "unlink_ours"]
 
-#: Device and inode of a socket's path.
+#: Device and inode of the file at a socket's path.
 Mark = tuple[int, int]
 
 
 def mark_at(path: str) -> Mark | None:
-    """The mark of the socket at ``path``, None if there is none."""
+    """Return the mark of the socket at ``path``; None if there is no socket."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -32,9 +32,9 @@ def mark_at(path: str) -> Mark | None:
 
 
 def bind_unix(path: str, mode: int, owner: Identity | None) -> tuple[socket.socket, Mark]:
-    """A socket bound there, with the right mode from the first moment on: connect(2) looks at it, umask(2) sets it.
+    """Bind a socket to ``path``, with the right mode from the first moment on, since connect(2) checks it.
 
-    Raises OSError with nothing left behind.
+    Raises OSError and leaves nothing behind then.
     """
     _clear_stale(path, owner)
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -43,7 +43,7 @@ def bind_unix(path: str, mode: int, owner: Identity | None) -> tuple[socket.sock
     try:
         with umasked(0o777 & ~mode):
             sock.bind(path)
-        mark = mark_at(path)  # first: what fails from here on, for want of a descriptor, too, is undone by it
+        mark = mark_at(path)  # taken first: it undoes whatever fails from here on, also for lack of a descriptor
         with _held(path) as (handle, held):
             mark = held
             if owner is not None and os.geteuid() == 0:
@@ -56,14 +56,14 @@ def bind_unix(path: str, mode: int, owner: Identity | None) -> tuple[socket.sock
 
 
 def set_mode(path: str, mark: Mark | None, mode: int) -> None:
-    """Change the permissions of the socket at ``path``, if it is still the one of that mark."""
+    """Change the permissions of the socket at ``path``, if it still has ``mark``."""
     with contextlib.suppress(OSError), _held(path) as (handle, found):
         if found == mark:
             os.chmod(handle, mode)
 
 
 def unlink_ours(path: str, mark: Mark | None) -> None:
-    """Unlink ``path`` if the socket of that mark is still there."""
+    """Unlink ``path`` if it still leads to the socket with ``mark``."""
     with contextlib.suppress(OSError):
         if mark is not None and mark_at(path) == mark:
             os.unlink(path)
@@ -71,19 +71,19 @@ def unlink_ours(path: str, mark: Mark | None) -> None:
 
 @contextlib.contextmanager
 def _held(path: str) -> Iterator[tuple[str, Mark]]:
-    """The socket at ``path`` itself, by a name that nobody can lead elsewhere meanwhile, and its mark."""
+    """Yield a name of the socket at ``path`` that nobody can redirect meanwhile, and its mark."""
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISSOCK(found.st_mode):
-            raise OSError(errno.EEXIST, "it is no socket any more", path)
+            raise OSError(errno.EEXIST, "the path no longer leads to a socket", path)
         yield f"/proc/self/fd/{descriptor}", (found.st_dev, found.st_ino)
     finally:
         os.close(descriptor)
 
 
 def _clear_stale(path: str, owner: Identity | None) -> None:
-    """Nobody may answer at ``path``. Raises OSError if somebody does, if it is no socket, or a stranger's."""
+    """Unlink a stale socket at ``path``. Raises OSError if one answers, is a stranger's, or is another kind of file."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def _clear_stale(path: str, owner: Identity | None) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         raise OSError(errno.EEXIST, "there is a file that is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # then it is decided at once: a backlog that is full is EAGAIN, unix(7)
+        probe.setblocking(False)  # decides at once: a full backlog is EAGAIN, unix(7)
         try:
             probe.connect(path)
         except BlockingIOError:

@@ -1,7 +1,7 @@
-"""What was swept away comes back: the paths of Unix sockets and the pidfile. Runs in the master.
+"""Restores what somebody has removed: the paths of Unix sockets, and the pidfile. Runs in the master.
 
-Whoever cleans a folder takes no connection away, but nobody can come any more, and a second start finds nothing that
-says that we run. So a look is taken now and then, and before a reload and an upgrade.
+A removed path ends no connection, but no new one can come, and a second start does not see that this cluster runs. So
+the master checks the paths once a second, and before a reload and an upgrade.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from rpccluster.master.resources.ownership import Holdings
 __all__ = ["LOOK_SECONDS", "Upkeep"]
 
 LOOK_SECONDS = 1.0
-RETRY_SECONDS = 3.0  # another may answer there: each try is a connection to it
+RETRY_SECONDS = 3.0  # each try connects to another process that may answer there
 
 
 class Upkeep:
-    """The looks of one master."""
+    """Checks the paths of one master."""
 
     def __init__(
         self,
@@ -42,16 +42,16 @@ class Upkeep:
         self._on_bound = on_bound
         self._is_changing = is_changing
         self._looked_at = 0.0
-        self._failed: dict[str, tuple[str, float]] = {}  # what could not be had again: why, and when to try next
+        self._failed: dict[str, tuple[str, float]] = {}  # what could not be restored: the reason, and when to try again
 
     def turn(self, now: float) -> None:
-        """Called after every turn of the loop."""
+        """Check the paths if it is time; called after every turn of the loop."""
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self.look()
 
     def look(self) -> None:
-        """See that everything is there, and make anew what is not."""
+        """Check every path, and restore what is missing."""
         if not self._cluster.phase.allows.may_change or self._is_changing():
             return
         options = self._cluster.options
@@ -75,7 +75,7 @@ class Upkeep:
             self._restore(f"the pidfile {pidfile.path}", partial(pidfile.write, pid), "changed")
 
     def _restore(self, what: str, make: Callable[[], None], happened: str = "removed") -> bool:
-        """Returns whether ``what`` is as it was; a reason is told once."""
+        """Restore ``what``. Returns whether that worked; the same reason is logged once."""
         told, try_at = self._failed.get(what, ("", 0.0))
         if monotonic() < try_at:
             return False
@@ -84,11 +84,11 @@ class Upkeep:
         except (OSError, StartError) as error:
             reason = str(error)
             if reason != told:
-                logger.error("Somebody has %s %s, and it cannot be had again: %s", happened, what, reason)
+                logger.error("Cannot restore %s, which somebody has %s: %s", what, happened, reason)
             self._failed[what] = reason, monotonic() + RETRY_SECONDS
             return False
         self._failed.pop(what, None)
-        logger.warning("Somebody had %s %s: it is there again", happened, what)
+        logger.warning("Restored %s, which somebody had %s", what, happened)
         return True
 
 
