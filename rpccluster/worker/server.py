@@ -30,10 +30,11 @@ from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.accepting.acceptor import Acceptor
 from rpccluster.worker.accepting.lock import AcceptLock
-from rpccluster.worker.connections.context import ConnectionOptions
+from rpccluster.worker.connections.context import ConnectionContext, ConnectionOptions
 from rpccluster.worker.connections.handover import Handover
 from rpccluster.worker.connections.table import Connections
-from rpccluster.worker.hot.engine import Engine
+from rpccluster.worker.current import present_method
+from rpccluster.worker.hot import Engine
 from rpccluster.worker.lifecycle import Event, State, next_state
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.process.forks import leave
@@ -88,21 +89,18 @@ class Server:
         self._engine = Engine(
             self._registry,
             self._row.cells,
-            options.max_greenlets,
-            max_message_size=options.max_message_size,
+            Bounds(options.max_message_size, options.max_depth),
+            max_greenlets=options.max_greenlets,
+            max_pending_calls=options.max_pending_calls,
+            max_reply_size=options.max_message_size,
             call_limit=assignment.part.call_limit,
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
         )
-        self._connections = Connections(
-            self._loop,
-            self._engine,
-            ConnectionOptions(
-                options.max_pending_calls, options.idle_timeout, options.message_timeout, options.write_timeout
-            ),
-            Bounds(options.max_message_size, options.max_depth),
-            self._limits,
+        context = ConnectionContext(
+            ConnectionOptions(options.idle_timeout, options.message_timeout, options.write_timeout), self._limits
         )
-        self._connections.on_count = self._count_connections
+        context.on_count = self._count_connections
+        self._connections = Connections(context, self._engine)
         self._handover = Handover(
             self._loop, assignment.part.connections, self._connections, self._engine, self._row, assignment.serial
         )
@@ -189,12 +187,11 @@ class Server:
         now_ns = time.monotonic_ns()
         resident = self._cells.beat(now_ns)
         self._taken_greenlets.look(row[Cell.GREENLETS_TAKEN_AT], now_ns)
-        row[Cell.DROPPED_REPLIES] = self._connections.dropped_replies
+        row[Cell.DROPPED_REPLIES] = self._engine.dropped_replies
         self._connections.sweep()
         self._assignment.logs.flush()
         self._keep_term()
-        large, self._engine.handled_large = self._engine.handled_large, False
-        if self._freed.is_due(resident, large, time.monotonic()):
+        if self._freed.is_due(resident, self._engine.has_handled_large(), time.monotonic()):
             system.give_back_freed_memory()
             self._freed.settle(system.resident_bytes())
 
@@ -211,7 +208,7 @@ class Server:
 
     def _tell_method(self, signum: int, frame: object) -> None:
         """The master asks a worker that hangs where it is; the stack has been dumped before this runs."""
-        self._cells.tell_where(self._engine.running_method())
+        self._cells.tell_where(self._registry.numbers.get(present_method(), 0))
 
     def _wrap(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
         """What is run for a call: with its time limit, and a line in the access log if that is on."""

@@ -18,7 +18,7 @@ from lines import lines_to
 
 from rpccluster.address import parse_address
 from rpccluster.testing import RunningCluster, wait_until
-from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
+from rpccluster.worker.hot import HIGH_WATER_BYTES
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 DRIPPERS, BYTE_EVERY_SECONDS, MESSAGE_TIMEOUT = (500, 10.0, 30) if FULL_SCALE else (60, 0.4, 2)

@@ -23,9 +23,9 @@ import msgpack
 from rpccluster.ipc.scoreboard import LIMITS, Cell, Scoreboard
 from rpccluster.protocol.outline import Bounds
 from rpccluster.rate_limit import LogLimiter
-from rpccluster.worker.connections.context import ConnectionOptions
+from rpccluster.worker.connections.context import ConnectionContext, ConnectionOptions
 from rpccluster.worker.connections.table import Connections
-from rpccluster.worker.hot.engine import Engine
+from rpccluster.worker.hot import Engine
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.service.registry import Registry
 from rpccluster.worker.service.time_limit import bound
@@ -116,19 +116,21 @@ class Rig:
         self.now = 1000.0  # what the clock of the connections says
         self.cells = Scoreboard(1).row(0).cells
         self.limit_reached = 0
+        self.registry = Registry(self.service, call_timeout, self._bound)
         self.engine = Engine(
-            Registry(self.service, call_timeout, self._bound),
+            self.registry,
             self.cells,
-            max_greenlets,
-            max_message_size=max_reply_size,
+            Bounds(max_message_size, max_depth),
+            max_greenlets=max_greenlets,
+            max_pending_calls=max_pending_calls,
+            max_reply_size=max_reply_size,
             call_limit=call_limit,
             on_call_limit=self._reach_limit,
         )
         self.limits = Limits(self.cells, LogLimiter(0.0))
-        options = ConnectionOptions(max_pending_calls, idle_timeout, message_timeout, write_timeout)
-        bounds = Bounds(max_message_size, max_depth)
-        loop = gevent.get_hub().loop
-        self.connections = Connections(loop, self.engine, options, bounds, self.limits, clock=lambda: self.now)
+        options = ConnectionOptions(idle_timeout, message_timeout, write_timeout)
+        self.context = ConnectionContext(options, self.limits, clock=lambda: self.now)
+        self.connections = Connections(self.context, self.engine)
         self.peers: list[Peer] = []
 
     def jump(self, seconds: float) -> None:

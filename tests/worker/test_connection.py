@@ -16,7 +16,7 @@ import pytest
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol import codec
 from rpccluster.worker.connections.connection import Connection
-from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
+from rpccluster.worker.hot import HIGH_WATER_BYTES, Happened
 
 from .rig import Peer, Rig, settle, until, wait_read
 
@@ -67,7 +67,7 @@ def test_a_large_message_and_small_ones_behind_it(rig: Rig) -> None:
     replies = peer.wait(5001)
     assert replies[0] == [1, None, payload]
     assert replies[1:] == [[2, None, 2]] * 5000
-    assert not rig.connections.partial
+    assert not rig.context.partial
 
 
 def test_a_message_may_have_exactly_as_many_bytes_as_allowed(make_rig: Callable[..., Rig]) -> None:
@@ -211,7 +211,7 @@ def test_a_connection_may_have_only_so_many_unanswered_calls(make_rig: Callable[
     until(lambda: len(rig.service.began) > begun + 1)
     rig.service.open(*range(90))
     assert len(peer.wait(90)) == 90
-    assert peer.connection.pending == 0
+    assert peer.connection.outbox.pending == 0
 
 
 def test_notifications_count_as_pending_calls(make_rig: Callable[..., Rig]) -> None:
@@ -240,12 +240,12 @@ def test_a_peer_that_does_not_read_is_waited_for(make_rig: Callable[..., Rig]) -
     begun = rig.service.began.count(100_000)
     assert HIGH_WATER_BYTES // 100_000 <= begun <= HIGH_WATER_BYTES // 100_000 + 5
     assert other.call("echo", 1) == 1
-    assert slow.connection.is_choked
+    assert slow.connection.outbox.is_backed_up
     replies = slow.wait(200)
     assert [reply[0] for reply in replies] == list(range(1, 201))
     assert all(len(reply[2]) == 100_000 for reply in replies)
-    assert not slow.connection.is_choked
-    assert not rig.connections.unsent
+    assert not slow.connection.outbox.is_backed_up
+    assert not rig.context.unsent
     assert slow.call("echo", 2) == 2
 
 
@@ -263,7 +263,7 @@ def test_what_waits_for_a_peer_takes_up_hardly_more_memory_than_it_has_bytes(
     peer = make_rig(Service()).connect(buffer_bytes=8192)
     calls = msgpack.packb([0, 1, "large", [size]]) * 500
     tracemalloc.start()
-    while not peer.connection.is_choked:
+    while not peer.connection.outbox.is_backed_up:
         with contextlib.suppress(BlockingIOError):
             peer.sock.send(calls)
         settle()
@@ -291,11 +291,11 @@ def test_a_choked_peer_that_goes_leaves_nothing_behind(make_rig: Callable[..., R
     peer = rig.connect(tcp=True, buffer_bytes=8192)
     for _ in range(100):
         peer.post("large", 100_000)
-    until(lambda: peer.connection.is_choked)
+    until(lambda: peer.connection.outbox.is_backed_up)
     peer.reset()
     until(lambda: not rig.connections.open)
     until(lambda: rig.engine.is_quiet)
-    assert not rig.connections.unsent
+    assert not rig.context.unsent
     assert rig.connect().call("echo", 1) == 1
 
 
@@ -339,7 +339,7 @@ def test_an_end_of_file_in_mid_message_ends_the_connection(rig: Rig) -> None:
     assert peer.wait(1) == [[1, None, 1]]
     peer.wait_end()
     assert rig.service.began == [1]
-    assert not rig.connections.partial
+    assert not rig.context.partial
 
 
 def test_after_a_reset_calls_run_on_and_their_replies_are_counted(rig: Rig) -> None:
@@ -352,7 +352,7 @@ def test_after_a_reset_calls_run_on_and_their_replies_are_counted(rig: Rig) -> N
     until(lambda: peer.connection.is_closed)
     assert rig.engine.active_calls == 5
     rig.service.open(*range(5))
-    until(lambda: rig.engine.is_quiet and rig.connections.dropped_replies == 5)
+    until(lambda: rig.engine.is_quiet and rig.engine.dropped_replies == 5)
     assert len(rig.service.ended) == 5
 
 
@@ -365,7 +365,7 @@ def test_replies_that_cannot_be_sent_are_counted(rig: Rig) -> None:
     peer.sock.close()
     rig.service.open(*range(7))
     until(lambda: peer.connection.is_closed and rig.engine.is_quiet)
-    assert rig.connections.dropped_replies == 7
+    assert rig.engine.dropped_replies == 7
 
 
 def test_a_closed_connection_can_be_told_anything(rig: Rig) -> None:
@@ -374,12 +374,12 @@ def test_a_closed_connection_can_be_told_anything(rig: Rig) -> None:
     connection = peer.connection
     connection.close()
     other = rig.connect()
-    for tell in (connection.stop_reading, connection.flush, connection.resume_starved):
+    for tell in (connection.stop_reading, connection.outbox.flush, lambda: connection._handle(Happened.ITS_TURN)):
         tell()
     connection.close("again")
     settle()
     assert rig.connections.open == {other.connection}
-    assert not rig.connections.lingering
+    assert not rig.context.lingering
     assert other.call("echo", 1) == 1
 
 
@@ -420,7 +420,7 @@ def test_a_message_must_be_complete_in_time(make_rig: Callable[..., Rig], caplog
     slow, fine = rig.connect(), rig.connect()
     fine.send(b"\x94\x00\x01")
     settle()
-    assert rig.connections.partial.keys() == {fine.connection}
+    assert rig.context.partial.keys() == {fine.connection}
     fine.send(b"\xa4echo\x91\x01")
     assert fine.wait(1) == [[1, None, 1]]
     slow.send(msgpack.packb([0, 1, "echo", [1]]) + b"\xdc\xff\xff")
@@ -463,7 +463,7 @@ def test_replies_must_be_read_in_time(make_rig: Callable[..., Rig], caplog: pyte
             with contextlib.suppress(BlockingIOError):
                 slow.sock.recv(8192)
             settle()
-        assert slow.connection in rig.connections.unsent
+        assert slow.connection in rig.context.unsent
         rig.jump(2)
     assert dead.connection.is_closed
     assert not slow.connection.is_closed
@@ -478,7 +478,7 @@ def test_a_message_is_not_late_while_it_is_not_read(make_rig: Callable[..., Rig]
     peer = rig.connect()
     calls = b"".join(msgpack.packb([0, msgid, method, [value]]) for msgid, method, value in CALLS)
     peer.send(calls[:-4])
-    until(lambda: rig.connections.partial and peer.connection.is_paused, "it is not read")
+    until(lambda: rig.context.partial and peer.connection.is_paused, "it is not read")
     peer.send(calls[-4:])
     rig.jump(20)
     assert not peer.connection.is_closed
@@ -495,7 +495,7 @@ def test_half_a_message_is_late_once_it_is_read_again(make_rig: Callable[..., Ri
     peer = rig.connect()
     calls = b"".join(msgpack.packb([0, msgid, method, [value]]) for msgid, method, value in CALLS)
     peer.send(calls[:-4])
-    until(lambda: rig.connections.partial and peer.connection.is_paused, "it is not read")
+    until(lambda: rig.context.partial and peer.connection.is_paused, "it is not read")
     rig.jump(20)
     rig.service.open("one", "two")
     peer.wait(2)
@@ -510,10 +510,10 @@ def test_a_worker_that_was_held_up_closes_nobody_for_it(make_rig: Callable[..., 
     peer = rig.connect(buffer_bytes=8192)
     if "message_timeout" in options:
         peer.send(b"\x94\x00")
-        until(lambda: rig.connections.partial, "it has begun")
+        until(lambda: rig.context.partial, "it has begun")
     elif "write_timeout" in options:
         peer.post("large", 3_000_000)
-        until(lambda: rig.connections.unsent, "it waits")
+        until(lambda: rig.context.unsent, "it waits")
     rig.jump(1)
     rig.hold_up(60)
     rig.jump(3)
@@ -527,10 +527,10 @@ def test_what_a_broken_long_message_took_is_noticed(rig: Rig) -> None:
     peer = rig.connect()
     peer.send(b"\x94\x00\x01\xa4echo\x92" + msgpack.packb(b"x" * 200_000))
     wait_read(peer)
-    rig.engine.handled_large = False
+    rig.engine.has_handled_large()
     peer.send(b"\xc1")
     peer.wait_end()
-    assert rig.engine.handled_large
+    assert rig.engine.has_handled_large()
 
 
 # -- retiring
@@ -573,7 +573,7 @@ def test_running_calls_are_answered_before_the_end(rig: Rig) -> None:
 def test_the_count_of_connections_is_told(rig: Rig) -> None:
     """With each that comes and goes: the scoreboard shows it."""
     counts: list[int] = []
-    rig.connections.on_count = counts.append
+    rig.context.on_count = counts.append
     one, two = rig.connect(), rig.connect()
     one.sock.close()
     two.sock.close()
@@ -590,7 +590,7 @@ def test_a_connections_peer_is_named_in_log_lines(rig: Rig) -> None:
         ("", "a Unix socket"),
         (b"\0x", "a Unix socket"),
     ]:
-        connection._address = address
+        connection.outbox.address = address
         assert connection.peer == name
 
 
@@ -607,8 +607,8 @@ def test_thousands_of_connections_leave_nothing_behind(rig: Rig) -> None:
         until(lambda: not rig.connections.open, f"round {round_number}")
         rig.peers.clear()
     assert len(os.listdir("/proc/self/fd")) == before
-    assert not rig.connections.partial
-    assert not rig.connections.unsent
+    assert not rig.context.partial
+    assert not rig.context.unsent
     assert rig.engine.is_quiet
     assert rig.cells[Cell.ACTIVE_CALLS] == 0
 
@@ -628,7 +628,7 @@ def _is_reset(peer: Peer) -> None:
 
 def _leaves_in_the_middle(peer: Peer) -> None:
     peer.send(b"\x94\x00\x07")
-    until(lambda: peer.connection._partial)
+    until(lambda: peer.connection.inbox.partial)
     peer.reset()
 
 
@@ -636,7 +636,7 @@ def _sends(*pieces: bytes) -> Callable[[Peer], None]:
     def send(peer: Peer) -> None:
         for piece in pieces:
             peer.send(piece)
-            until(lambda: peer.connection._partial or peer.connection.is_closed)
+            until(lambda: peer.connection.inbox.partial or peer.connection.is_closed)
         peer.wait_end()
 
     return send

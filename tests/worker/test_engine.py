@@ -15,9 +15,10 @@ import pytest
 
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.protocol.codec import pack_response
-from rpccluster.worker.connections.connection import RECEIVE_BYTES, RECEIVE_LESS_BYTES
-from rpccluster.worker.hot.engine import CLOCK_EVERY, SLICE_SECONDS
-from rpccluster.worker.hot.runner import present_call
+from rpccluster.worker.current import present_call, present_method
+from rpccluster.worker.hot.engine import SLICE_SECONDS
+from rpccluster.worker.hot.inbox import RECEIVE_BYTES, RECEIVE_LESS_BYTES
+from rpccluster.worker.hot.runners import CLOCK_EVERY
 
 from .rig import Gated, Peer, Rig, settle, until
 
@@ -155,7 +156,7 @@ def test_notifications_run_and_are_not_answered(rig: Rig, caplog: pytest.LogCapt
     assert peer.call("rpc.ping") == "pong"
     assert len(peer.replies) == 2
     assert "Method fail failed for 127.0.0.1:4711: RuntimeError: boom" in caplog.text
-    assert (rig.cells[Cell.ERRORS], peer.connection.pending) == (3, 0)
+    assert (rig.cells[Cell.ERRORS], peer.connection.outbox.pending) == (3, 0)
 
 
 # -- errors
@@ -309,13 +310,13 @@ def test_only_so_many_run_at_once(make_rig: Callable[..., Rig]) -> None:
     other.post("wait", "other")
     settle()
     assert rig.service.began == [0, 1, 2, 3, 4]
-    assert rig.engine.is_starved
+    assert rig.engine.is_full
     assert rig.cells[Cell.ACTIVE_CALLS] == 5
     rig.service.open(*range(40), "other")
     assert len(peer.wait(40)) == 40
     assert other.wait(1) == [[1, None, "other"]]
     assert rig.service.most_at_once == 5
-    assert not rig.engine.is_starved
+    assert not rig.engine.is_full
     assert peer.call("echo", 1) == 1
 
 
@@ -330,7 +331,7 @@ def test_the_scoreboard_tells_since_when_all_greenlets_are_taken(make_rig: Calla
     taken_at = until(lambda: rig.cells[Cell.GREENLETS_TAKEN_AT])
     assert rig.engine.running_methods() == {"wait": 2}
     peer.post("wait", 3)
-    until(lambda: rig.engine.is_starved)
+    until(lambda: rig.engine.is_full)
     assert rig.cells[Cell.GREENLETS_TAKEN_AT] == taken_at
     rig.service.open(1)
     until(lambda: 3 in rig.service.began)
@@ -393,7 +394,7 @@ def test_a_connection_holds_nothing_of_a_large_call_that_took_its_time(make_rig:
     peer = make_rig(Slow()).connect()
     peer.call("take", bytes(100_000))
     settle()
-    batch = peer.connection._long
+    batch = peer.connection.inbox._last_long
     assert batch is not None
     assert list(batch.__reduce__()[1][0]) == []
 
@@ -404,14 +405,14 @@ def test_what_ends_with_a_connection_is_worth_giving_back(rig: Rig) -> None:
     for peer in (reader, silent):
         peer.post("large", 3_000_000)
     torn.send(b"\x94\x00\x01\xa4echo\x91\xc6\x00\x01\x00\x00" + bytes(1000))
-    until(lambda: reader.connection._unsent and silent.connection._unsent and torn.connection._partial)
+    until(lambda: reader.connection.outbox.unsent and silent.connection.outbox.unsent and torn.connection.inbox.partial)
     for ends in (lambda: reader.wait(1), silent.connection.close, torn.connection.close):
-        rig.engine.handled_large = False
+        rig.engine.has_handled_large()
         ends()
-        until(lambda: rig.engine.handled_large, "it is noticed")
-    rig.engine.handled_large = False
+        until(rig.engine.has_handled_large, "it is noticed")
+    rig.engine.has_handled_large()
     idle.connection.close()
-    assert not rig.engine.handled_large
+    assert not rig.engine.has_handled_large()
 
 
 @pytest.mark.parametrize("calls", [1000, 1], ids=["many calls", "a long one"])
@@ -442,7 +443,7 @@ def test_what_many_send_at_once_is_not_decoded_far_ahead(rig: Rig) -> None:
     most = 0
     while len(rig.service.began) < 50 * 5000:
         gevent.sleep(0)
-        most = max(most, sum(flood.connection.pending for flood in floods))
+        most = max(most, sum(flood.connection.outbox.pending for flood in floods))
         for flood in floods:
             flood.look()
     assert most < (RECEIVE_BYTES + 50 * RECEIVE_LESS_BYTES) // len(message)
@@ -457,7 +458,7 @@ def test_a_long_message_arrives_while_many_send_much(rig: Rig) -> None:
     message = msgpack.packb([0, 1, "spin", [0.001]])
     for flood in floods:
         flood.send(message * 100)
-    until(lambda: upload.connection.pending)
+    until(lambda: upload.connection.outbox.pending)
     turns = rig.service.ended.count("spin") / CLOCK_EVERY
     assert turns < 2 * 150_000 / RECEIVE_BYTES
     assert len(upload.wait(1)) == 1
@@ -544,22 +545,25 @@ def test_each_call_runs_in_a_fresh_context(make_rig: Callable[..., Rig]) -> None
 def test_the_running_method_is_shown(make_rig: Callable[..., Rig]) -> None:
     """For the log line of a hung worker: by the scoreboard, and by the present greenlet when it is asked."""
 
+    def running_method() -> int:
+        return numbers.get(present_method(), 0)
+
     class Looking:
         def look(self) -> list[Any]:
             call = present_call()
             assert call is not None
-            return [rig.cells[CommonCell.RUNNING], rig.engine.running_method(), call[1][-2]]
+            return [rig.cells[CommonCell.RUNNING], running_method(), call.message[-2]]
 
         def after_a_wait(self) -> int:
             gevent.sleep(0)
-            return rig.engine.running_method()
+            return running_method()
 
     rig = make_rig(Looking())
-    numbers = rig.engine._registry.numbers
+    numbers = rig.registry.numbers
     peer = rig.connect()
     assert peer.call("look") == [numbers["look"], numbers["look"], "look"]
     assert peer.call("after_a_wait") == numbers["after_a_wait"]
-    assert (rig.cells[CommonCell.RUNNING], rig.engine.running_method(), present_call()) == (0, 0, None)
+    assert (rig.cells[CommonCell.RUNNING], running_method(), present_call()) == (0, 0, None)
 
 
 def test_replies_of_one_turn_leave_together(rig: Rig) -> None:
@@ -640,7 +644,7 @@ def test_giving_up_reaches_those_behind_a_caller_who_is_gone(make_rig: Callable[
     give_up(rig)
     for peer in others:
         assert peer.wait(1) == [[1, "WorkerRetired: over", None]]
-    until(lambda: rig.engine.is_quiet and rig.connections.dropped_replies == 1)
+    until(lambda: rig.engine.is_quiet and rig.engine.dropped_replies == 1)
 
 
 def test_giving_up_leaves_what_waits_in_the_queue(make_rig: Callable[..., Rig]) -> None:

@@ -23,7 +23,7 @@ from rpccluster.ipc.packets import Packet
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.connections.handover import Handover
-from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
+from rpccluster.worker.hot import HIGH_WATER_BYTES
 
 from .rig import Peer, Rig, settle, until, wait_read
 
@@ -162,7 +162,7 @@ def test_a_connection_without_an_address_moves(make_worker: Callable[..., Worker
     """That of a Unix socket."""
     donor, adopter = make_worker(1), make_worker(2)
     peer = donor.connect()
-    peer.connection._address = ""
+    peer.connection.outbox.address = ""
     assert move(peer, donor, adopter).peer == []
     assert peer.connection.peer == "a Unix socket"
     assert peer.call("echo", 1) == 1
@@ -264,7 +264,7 @@ def test_more_than_a_packet_holds_moves(make_worker: Callable[..., Worker]) -> N
     size = LARGEST_PACKET * 2
     call = msgpack.packb([0, 9, "echo", [b"y" * size]])
     peer.post("large", size)
-    until(lambda: donor.connections.unsent, "it does not fit")
+    until(lambda: donor.context.unsent, "it does not fit")
     peer.send(call[: size // 2])
     until(lambda: not _unread_of(peer), "it is read")
     give = move(peer, donor, adopter)
@@ -279,11 +279,11 @@ def test_a_peer_that_is_gone_is_not_given(make_worker: Callable[..., Worker]) ->
     donor, adopter = make_worker(1), make_worker(2)
     peer = donor.connect()
     give = move(peer, donor, adopter)
-    peer.connection.pending = 1
-    peer.connection.out.append(pack_response(1, None, None))
+    peer.connection.outbox.pending = 1
+    peer.connection.outbox.replies.append(pack_response(1, None, None))
     peer.close()
     assert [message for message, _ in adopter.release()] == [Closed(give.cid), Released(0)]
-    assert adopter.connections.dropped_replies == 1
+    assert adopter.engine.dropped_replies == 1
 
 
 def test_the_loop_forgets_the_socket(make_worker: Callable[..., Worker]) -> None:
@@ -433,11 +433,11 @@ def test_what_is_no_call_moves_though_replies_are_unread(make_worker: Callable[.
     donor, adopter = make_worker(1), make_worker(2)
     peer = donor.connect(buffer_bytes=4096)
     peer.post("large", HIGH_WATER_BYTES + 400_000)
-    until(lambda: peer.connection.is_choked, "it does not read")
+    until(lambda: peer.connection.outbox.is_backed_up, "it does not read")
     peer.send(b"\xc1")
-    peer.connection._on_readable()  # as if it had come before
+    peer.connection.inbox.receive()  # as if it had come before
     move(peer, donor, adopter)
-    assert peer.connection.is_choked
+    assert peer.connection.outbox.is_backed_up
     peer.wait_end()
 
 

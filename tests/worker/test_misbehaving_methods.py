@@ -12,7 +12,7 @@ import gevent
 import msgpack
 import pytest
 
-from rpccluster.worker.hot import runner
+from rpccluster.worker import current
 
 from .rig import Gated, Rig, settle, until
 
@@ -20,7 +20,7 @@ from .rig import Gated, Rig, settle, until
 @pytest.fixture
 def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
     """Makes rigs, which are closed at the end; an interrupted method has half a second for its clean-up."""
-    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.5, raising=False)
+    monkeypatch.setattr(current, "GRACE_SECONDS", 0.5, raising=False)
     made: list[Rig] = []
 
     def make(service: Any = None, **options: Any) -> Rig:
@@ -121,7 +121,7 @@ def test_a_malformed_request_and_a_handler_that_waits(
             assert got == [[msgid, None, msgid] for msgid in range(1, 101)]
         bad.wait_end()
     until(lambda: rig.engine.is_quiet)
-    assert all(peer.connection.pending == 0 for peer in peers)
+    assert all(peer.connection.outbox.pending == 0 for peer in peers)
 
 
 def test_a_result_too_large_and_a_handler_that_waits(
@@ -168,7 +168,7 @@ def test_a_fault_of_the_engine_costs_one_connection(make_rig: Callable[..., Rig]
     """The greenlets that run calls outlive whatever may be raised."""
     rig = make_rig()
     peer, other = rig.connect(), rig.connect()
-    rig.engine._replies.failed = lambda *_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    rig.engine._runners._failed = lambda *_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     peer.post("fail")
     peer.wait_end()
     assert other.call("echo", 1) == 1
@@ -255,13 +255,13 @@ def test_whoever_goes_on_past_its_grace_is_answered_for(
     peer.notify("never_mind", "a")
     assert peer.wait(1) == [[1, LATE, None]]
     until(lambda: rig.engine.active_calls == 0)
-    assert (peer.connection.pending, list(rig.engine.running())) == (0, [])
+    assert (peer.connection.outbox.pending, list(rig.engine.running())) == (0, [])
     assert rig.engine.is_quiet
     assert "Method never_mind goes on in spite of that" in caplog.text
     rig.service.open("a")
     until(lambda: rig.service.ended == ["a", "a"])
     assert peer.call("echo", 1) == 1
-    assert (len(peer.replies), peer.connection.pending, rig.engine.active_calls) == (2, 0, 0)
+    assert (len(peer.replies), peer.connection.outbox.pending, rig.engine.active_calls) == (2, 0, 0)
     assert set(rig.service.began) == {"CallTimedOut", 1}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.connections.connection import Connection
-from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
+from rpccluster.worker.hot import HIGH_WATER_BYTES
 
 from .rig import Gated, Peer, Rig, settle, until, wait_read
 
@@ -40,7 +40,7 @@ def request(msgid: int, method: str, *params: Any) -> bytes:
 
 
 def running(rig: Rig, connection: Connection) -> int:
-    return sum(caller is connection and len(message) == 4 for caller, message in rig.engine.running())
+    return sum(outbox is connection.outbox and len(message) == 4 for outbox, message in rig.engine.running())
 
 
 def move(peer: Peer, donor: Rig, adopter: Rig) -> None:
@@ -50,9 +50,9 @@ def move(peer: Peer, donor: Rig, adopter: Rig) -> None:
 
     def forward(replies: list[bytes]) -> None:
         for data in replies:
-            adopter.engine.leave(taker[0], data)
+            adopter.engine.answer(taker[0].outbox, data)
 
-    waiting = donor.engine.withdraw({connection}).get(connection, [])
+    waiting = donor.engine.withdraw({connection.outbox}).get(connection.outbox, [])
     awaited = running(donor, connection)
     given = connection.picture(waiting)
     sock = connection.move(forward)
@@ -60,7 +60,7 @@ def move(peer: Peer, donor: Rig, adopter: Rig) -> None:
     sock.close()
     copy.setblocking(False)
     taker.append(adopter.connections.add(copy, given.address))
-    taker[0].take_over(given, awaited)
+    taker[0].take_over(given, [[1, 0]] * awaited)
     peer.connection = taker[0]
 
 
@@ -91,7 +91,7 @@ def test_at_every_byte_of_a_call(make_rig: Callable[..., Rig], unread: str, is_e
         peer.send(data + LAST[:offset])  # read at once: what comes later stays in the kernel
         wait_read(peer)
         if unread == "deferred":
-            until(lambda peer=peer: peer.connection.is_choked and donor.engine.is_quiet, "calls are deferred")
+            until(lambda peer=peer: peer.connection.outbox.is_backed_up and donor.engine.is_quiet, "calls are deferred")
         else:
             until(lambda name=name: name in service.began, "one runs")
         if is_eof:
@@ -113,7 +113,7 @@ def test_at_every_byte_of_a_call(make_rig: Callable[..., Rig], unread: str, is_e
         donor.service.gates.pop(name)
     assert service.began.count("waits") == len(offsets)
     assert not donor.connections.open
-    assert not donor.connections.partial
+    assert not donor.context.partial
     assert donor.engine.is_quiet
 
 
@@ -125,7 +125,7 @@ def test_one_whose_end_was_seen(make_rig: Callable[..., Rig], size: int) -> None
     peer.send((request(1, "large", size) if size else b"") + request(2, "wait", "gate"))
     until(lambda: "gate" in donor.service.began, "it runs")
     peer.shut()
-    until(lambda: peer.connection.needs_look, "the end is seen")
+    until(lambda: peer.connection.outbox.reports, "the end is seen")
     move(peer, donor, adopter)
     settle()
     assert not peer.is_at_end
@@ -247,9 +247,9 @@ def test_a_peer_that_does_not_read_is_still_waited_for(make_rig: Callable[..., R
     donor, adopter = make_rig(), make_rig()
     peer = donor.connect(buffer_bytes=4096)
     peer.send(request(1, "large", LARGE) + request(2, "echo", "later"))
-    until(lambda: peer.connection.is_choked, "it does not read")
+    until(lambda: peer.connection.outbox.is_backed_up, "it does not read")
     move(peer, donor, adopter)
-    assert peer.connection.is_choked
+    assert peer.connection.outbox.is_backed_up
     settle()
     assert "later" not in donor.service.began
     assert [len(result) for _, _, result in peer.wait(2)] == [LARGE, len("later")]
@@ -268,9 +268,9 @@ def test_withdrawing_takes_what_waits_and_nothing_else(make_rig: Callable[..., R
     for peer, name in ((one, "one"), (other, "other")):
         peer.send(b"".join(request(2 + number, "echo", f"{name} {number}") for number in range(3)))
         wait_read(peer)
-    waiting = rig.engine.withdraw({one.connection})
-    assert waiting == {one.connection: [[0, 2 + number, "echo", [f"one {number}"]] for number in range(3)]}
-    assert rig.engine.withdraw({one.connection}) == {}
+    waiting = rig.engine.withdraw({one.connection.outbox})
+    assert waiting == {one.connection.outbox: [[0, 2 + number, "echo", [f"one {number}"]] for number in range(3)]}
+    assert rig.engine.withdraw({one.connection.outbox}) == {}
     assert rig.engine.withdraw(set()) == {}
     assert [message for _, message in rig.engine.running()] == [[0, 1, "wait", ["gate"]]]
     assert rig.engine.calls == 0
@@ -286,9 +286,9 @@ def test_replies_of_elsewhere_go_behind_those_that_have_gathered(make_rig: Calla
     """In their order, in one turn, though nothing of this connection runs here."""
     rig = make_rig()
     peer = rig.connect()
-    peer.connection.pending = 3
+    peer.connection.outbox.pending = 3
     for msgid in (1, 2, 3):
-        rig.engine.leave(peer.connection, pack_response(msgid, None, "elsewhere"))
+        rig.engine.answer(peer.connection.outbox, pack_response(msgid, None, "elsewhere"))
     assert peer.wait(3) == [[msgid, None, "elsewhere"] for msgid in (1, 2, 3)]
     assert peer.connection.is_at_rest
 
@@ -298,5 +298,5 @@ def test_replies_for_a_closed_connection_are_counted(make_rig: Callable[..., Rig
     rig = make_rig()
     peer = rig.connect()
     peer.connection.close()
-    rig.engine.leave(peer.connection, pack_response(1, None, None))
-    until(lambda: rig.connections.dropped_replies == 1, "it is counted")
+    rig.engine.answer(peer.connection.outbox, pack_response(1, None, None))
+    until(lambda: rig.engine.dropped_replies == 1, "it is counted")

@@ -11,7 +11,7 @@ import pytest
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.skip import Skip
-from rpccluster.worker.connections.given import packed_again
+from rpccluster.worker.hot.repacking import packed_again
 
 from .rig import Rig, until
 from .test_moving import move, wait_read
@@ -89,7 +89,7 @@ def test_it_is_answered_with_an_error(rig: Rig, name: str, step: int, caplog: py
     why = error.partition(": ")[2]
     assert [record.getMessage() for record in caplog.records] == [f"Refusing a call of 127.0.0.1:4711: {why}"]
     until(lambda: rig.engine.is_quiet)
-    assert peer.connection.pending == 0
+    assert peer.connection.outbox.pending == 0
 
 
 def test_a_notification_that_cannot_be_read_ends_nothing(rig: Rig) -> None:
@@ -99,7 +99,7 @@ def test_a_notification_that_cannot_be_read_ends_nothing(rig: Rig) -> None:
     assert peer.call("echo", 1) == 1
     assert rig.service.began == [1]
     assert rig.limit_counts() == {"max_message_size": 1, "not_messagepack_rpc": 1}
-    assert peer.connection.pending == 0
+    assert peer.connection.outbox.pending == 0
 
 
 def test_its_bytes_are_not_kept(make_rig: Callable[..., Rig]) -> None:
@@ -109,7 +109,7 @@ def test_its_bytes_are_not_kept(make_rig: Callable[..., Rig]) -> None:
     peer.send(ECHO + b"\xc6" + (15 * LIMIT).to_bytes(4, "big") + bytes(14 * LIMIT))
     assert peer.wait(1) == [[7, TOO_LARGE, None]]
     wait_read(peer)
-    assert len(peer.connection._partial.data) < 40
+    assert len(peer.connection.inbox.partial.data) < 40
     rig.jump(6)
     assert peer.connection.is_closed
     assert rig.limit_counts() == {"max_message_size": 1, "message_timeout": 1}
@@ -217,7 +217,7 @@ def test_a_name_of_bin_type_is_taken(make_rig: Callable[..., Rig], size: int) ->
     assert rig.cells[Cell.ERRORS] == 0
     until(lambda: rig.engine.is_quiet)
     assert rig.engine.calls == 100
-    assert peer.connection.pending == 0
+    assert peer.connection.outbox.pending == 0
 
 
 def test_calls_with_names_of_both_types_begin_in_their_order(rig: Rig) -> None:

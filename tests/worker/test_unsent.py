@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES
-from rpccluster.worker.hot.unsent import Unsent
+from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES, Unsent
 
 from .rig import settle
 

@@ -1,6 +1,6 @@
-"""What all connections of a worker share: the loop, the decoder, the engine, the limits, the deadlines.
+"""What all connections of a worker share: options, limits, clock and deadlines. Data; runs in the worker.
 
-Runs in the worker. What is done to many connections at once is in `rpccluster.worker.connections.table`.
+What is done to many connections at once is in `rpccluster.worker.connections.table`.
 """
 
 from __future__ import annotations
@@ -9,58 +9,49 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Callable
 
-from rpccluster.protocol.outline import Bounds
-from rpccluster.protocol.shared import SharedDecoder
-from rpccluster.worker.hot.engine import Engine
 from rpccluster.worker.limits import Limits
 
-__all__ = ["RECEIVE_MORE_BYTES", "ConnectionContext", "ConnectionOptions"]
-
-RECEIVE_MORE_BYTES = 262_144  # while a long string arrives
+__all__ = ["ConnectionContext", "ConnectionOptions"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class ConnectionOptions:
-    """The options that bound one connection; sizes in bytes, times in seconds, 0 for none."""
+    """The options that bound one connection; times in seconds, 0 for none. Read whenever they are needed."""
 
-    max_pending_calls: int
     idle_timeout: float
     message_timeout: float
     write_timeout: float
 
 
 class ConnectionContext:
-    """Made once in a worker; its dicts and sets hold connections."""
+    """Made once in a worker. Its dicts hold deadlines, by connection, in seconds of ``clock``."""
 
-    def __init__(
-        self,
-        loop: Any,
-        engine: Engine,
-        options: ConnectionOptions,
-        bounds: Bounds,
-        limits: Limits,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        """``clock`` tells the monotonic seconds that deadlines are counted in."""
-        self.loop = loop
-        self.engine = engine
+    def __init__(self, options: ConnectionOptions, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
         self.options = options
         self.limits = limits
         self.clock = clock
-        self.decoder = SharedDecoder(bounds)
-        self.room = memoryview(bytearray(RECEIVE_MORE_BYTES))
         self.open: set[Any] = set()
-        self.partial: dict[Any, float] = {}  # deadline of the incomplete message
-        self.unsent: dict[Any, float] = {}  # deadline of the unread replies
-        self.lingering: dict[Any, float] = {}
-        self.dropped_replies = 0
+        self.adopted: dict[int, Any] = {}  # those of `open` that have come from another worker, by their number
+        self.partial: dict[Any, float] = {}  # of the incomplete call
+        self.unsent: dict[Any, float] = {}  # of the unread replies
+        self.lingering: dict[Any, float] = {}  # of a peer that was told the end, or may still speak
         self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
         self.on_closed: Callable[[Any], object] = lambda connection: None
-        self.awaited_by: Callable[[Any], list[int]] = lambda connection: []  # msgids of calls that run elsewhere
+
+    @property
+    def deadlines(self) -> tuple[dict[Any, float], ...]:
+        """All of them."""
+        return self.partial, self.unsent, self.lingering
+
+    def add(self, connection: Any) -> None:
+        """``connection`` is one of the worker's."""
+        self.open.add(connection)
+        self.on_count(len(self.open))
 
     def forget(self, connection: Any) -> None:
         """``connection`` has ended here."""
         self.open.discard(connection)
-        for waiting in (self.partial, self.unsent, self.lingering):
-            waiting.pop(connection, None)
+        self.adopted.pop(connection.number, None)
+        for deadlines in self.deadlines:
+            deadlines.pop(connection, None)
         self.on_count(len(self.open))

@@ -23,10 +23,9 @@ from rpccluster.ipc.reserve import Reserve
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
-from rpccluster.worker.connections.connection import Connection
-from rpccluster.worker.connections.given import Given
+from rpccluster.worker.connections.connection import Connection, Given
 from rpccluster.worker.connections.table import Connections
-from rpccluster.worker.hot.engine import Engine
+from rpccluster.worker.hot import Engine, Outbox
 
 __all__ = ["Handover"]
 
@@ -45,7 +44,7 @@ class Handover:
     ) -> None:
         self._loop = loop
         self._reserve = Reserve(2)  # for the loop's epoll set, and for one memory file
-        self._limits = connections.limits
+        self._limits = connections.context.limits
         self._channel = channel
         self._connections = connections
         self._engine = engine
@@ -54,17 +53,14 @@ class Handover:
         self._has_stopped = False
         self._numbers = 0
         self._gave_at = 0.0  # when the last one went
-        self._cids: dict[Connection, int] = {}  # of the adopted ones
-        self._adopted: dict[int, Connection] = {}
-        self._awaited: dict[int, list[list[int]]] = {}  # by cid: serial and msgid of the calls that run elsewhere
+        self._adopted: dict[int, Connection] = connections.context.adopted
         self._kept_back: list[Reply] = []  # for which no descriptor could be had
         self._unannounced: list[partial[None]] = []  # adoptions that the master cannot have heard of yet
         self._reader = loop.io(channel.fileno(), _READ)
         self._writer = loop.io(channel.fileno(), _WRITE)
         self._retry = loop.timer(0.0, BARRED_SECONDS)  # repeating: libev forgets the time of one that fires once
         self._reader.start(self._on_readable)
-        connections.on_closed = self._note_closed
-        connections.awaited_by = self._awaited_by
+        connections.context.on_closed = self._note_closed
 
     @property
     def is_quiet(self) -> bool:
@@ -115,15 +111,15 @@ class Handover:
         """
         given = 0
         error: Exception | None = None
-        withdrawn = self._engine.withdraw(set(chosen))
-        waiting = {connection: withdrawn.get(connection, []) for connection in chosen}
+        withdrawn = self._engine.withdraw({connection.outbox for connection in chosen})
+        waiting = {connection: withdrawn.get(connection.outbox, []) for connection in chosen}
         running = self._running_msgids()
         try:
             for connection in chosen:
                 if number_bytes <= 0:
                     break
                 try:
-                    size = self._give(connection, waiting[connection], running.get(connection, []), epoll)
+                    size = self._give(connection, waiting[connection], running.get(connection.outbox, []), epoll)
                 except Exception as failed:  # no descriptor, or no memory, is left
                     error = failed
                     continue
@@ -132,7 +128,7 @@ class Handover:
         finally:
             for connection, messages in waiting.items():
                 if messages:
-                    connection.stay(messages)
+                    connection.inbox.queue_again(messages)
         return given, error
 
     def _choose(self, number: int) -> list[Connection]:
@@ -141,14 +137,14 @@ class Handover:
         movable.sort(key=lambda connection: not connection.is_at_rest)
         chosen = movable[:number]
         for connection in chosen:
-            connection.flush()  # which may find that its peer is gone
+            connection.outbox.flush()  # which may find that its peer is gone
         return [connection for connection in chosen if connection.is_movable]
 
-    def _running_msgids(self) -> dict[Any, list[int]]:
-        running: dict[Any, list[int]] = {}
-        for connection, message in self._engine.running():
-            if len(message) == 4:  # nobody waits for a notification
-                running.setdefault(connection, []).append(message[1])
+    def _running_msgids(self) -> dict[Outbox, list[int]]:
+        running: dict[Outbox, list[int]] = {}
+        for outbox, request in self._engine.running():
+            if len(request) == 4:  # nobody waits for a notification
+                running.setdefault(outbox, []).append(request[1])
         return running
 
     def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> int:
@@ -156,14 +152,11 @@ class Handover:
 
         Raises what `packed_again` does, or OSError if no descriptor can be had; then nothing has changed.
         """
-        cid = self._cids.get(connection) or self._new_cid()
-        awaited = self._awaited.get(cid, []) + [[self._serial, msgid] for msgid in running]
+        cid = connection.number or self._new_cid()
+        awaited = connection.awaited + [[self._serial, msgid] for msgid in running]
         given = connection.picture(waiting)
         give = Give(cid, _address(given.address), given.is_eof, given.input, given.output, awaited)
         packet = self._channel.pack(give, [connection.fileno()])
-        for known in (self._adopted, self._awaited):
-            known.pop(cid, None)
-        self._cids.pop(connection, None)
         sock = connection.move(partial(self._forward, cid))
         # the loop thinks that closing will do; but another copy of the socket lives on, and epoll(7) with it
         with contextlib.suppress(OSError):
@@ -220,14 +213,8 @@ class Handover:
         """The master knows, or will read, that the connection is ours: go on with it."""
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)
-        connection = self._connections.add(sock, tuple(give.peer) or "")
         self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
-        self._cids[connection] = give.cid
-        self._adopted[give.cid] = connection
-        self._awaited[give.cid] = give.awaited
-        connection.take_over(Given(give.peer, give.is_eof, give.input, give.output), len(give.awaited))
-        if self._connections.is_ending:
-            connection.stop_reading()
+        self._connections.adopt(sock, give.cid, Given(give.peer, give.is_eof, give.input, give.output), give.awaited)
 
     def _take_reply(self, reply: Reply) -> None:
         connection = self._adopted.get(reply.cid)
@@ -238,27 +225,21 @@ class Handover:
             connection.close("a reply was lost, since this process may hold no more descriptors")
             return
         with contextlib.suppress(ValueError):  # else it is answered already, for its worker has died
-            self._awaited[reply.cid].remove([reply.serial, msgid_of(reply.data)])
-            self._engine.leave(connection, reply.data)
+            connection.awaited.remove([reply.serial, msgid_of(reply.data)])
+            self._engine.answer(connection.outbox, reply.data)
 
     def _note_lost(self, gone: DonorGone) -> None:
         """Answer the calls that died with the worker that ran them."""
-        for cid in [gone.cid] if gone.cid else [*self._awaited]:
-            awaited = self._awaited.get(cid, [])
-            lost = [call for call in awaited if call[0] == gone.serial or (gone.is_and_older and call[0] < gone.serial)]
-            for call in lost:
-                awaited.remove(call)
-                self._engine.leave(self._adopted[cid], pack_response(call[1], _LOST, None))
-
-    def _awaited_by(self, connection: Connection) -> list[int]:
-        """The msgids of its calls that run in other workers."""
-        return [msgid for _, msgid in self._awaited.get(self._cids.get(connection, 0), [])]
+        asked = [*self._adopted] if not gone.cid else [gone.cid] if gone.cid in self._adopted else []
+        for connection in [self._adopted[number] for number in asked]:
+            for call in [*connection.awaited]:
+                if call[0] == gone.serial or (gone.is_and_older and call[0] < gone.serial):
+                    connection.awaited.remove(call)
+                    self._engine.answer(connection.outbox, pack_response(call[1], _LOST, None))
 
     def _note_closed(self, connection: Connection) -> None:
-        cid = self._cids.pop(connection, None)
-        if cid is not None:
-            del self._adopted[cid], self._awaited[cid]
-            self._say(Closed(cid))
+        if connection.number:
+            self._say(Closed(connection.number))
 
     # -- saying
 

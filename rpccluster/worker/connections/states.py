@@ -10,7 +10,7 @@ import enum
 
 from rpccluster.errors import IllegalTransition
 
-__all__ = ["TRANSITIONS", "Event", "Pause", "State", "next_state"]
+__all__ = ["TRANSITIONS", "Event", "State", "next_state"]
 
 
 class State(enum.Enum):
@@ -32,16 +32,6 @@ class Event(enum.Enum):
     ANSWERED = "answered"
     GIVEN = "given"
     BROKEN = "broken"
-
-
-class Pause(enum.IntFlag):
-    """Why a connection is not read."""
-
-    NOT = 0
-    STARVED = 1  # the worker runs as many calls as it may, or others who send much wait for their turn
-    PENDING = 2  # this connection has as many unanswered calls as it may
-    CHOKED = 4  # its peer does not read its replies
-    ENDED = 8  # nothing more is to be read, ever
 
 
 #: Where each event leads, and why.

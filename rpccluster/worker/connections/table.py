@@ -9,25 +9,39 @@ import _socket
 from typing import Any
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.worker.connections.connection import Connection
+from rpccluster.worker.connections.connection import Connection, Given
 from rpccluster.worker.connections.context import ConnectionContext
+from rpccluster.worker.hot import Engine
 
 __all__ = ["Connections"]
 
 HELD_UP_SECONDS = 2.0  # without a sweep, of which there are two a second: something held the worker up
 
 
-class Connections(ConnectionContext):
+class Connections:
     """The connections that are open, and what is done to many of them at once."""
 
-    is_ending = False  # nothing more is read; a connection that comes now ends, too
-    _swept_at: float | None = None
+    def __init__(self, context: ConnectionContext, engine: Engine) -> None:
+        self.context = context
+        self.open: set[Connection] = context.open
+        self._engine = engine
+        self._is_ending = False  # nothing more is read; a connection that is adopted now ends, too
+        self._swept_at: float | None = None
 
-    def add(self, sock: _socket.socket, peer: Any) -> Connection:
-        """Serve an accepted, non-blocking socket."""
-        connection = Connection(self, sock, peer)
-        self.open.add(connection)
-        self.on_count(len(self.open))
+    def add(self, sock: _socket.socket, address: Any) -> Connection:
+        """Serve an accepted, non-blocking socket of the peer at ``address``."""
+        connection = Connection(self.context, self._engine, sock, address)
+        self.context.add(connection)
+        return connection
+
+    def adopt(self, sock: _socket.socket, number: int, given: Given, awaited: list[list[int]]) -> Connection:
+        """Serve what another worker has given: see `Connection.take_over`."""
+        connection = self.add(sock, tuple(given.address) or "")
+        connection.number = number
+        self.context.adopted[number] = connection
+        connection.take_over(given, awaited)
+        if self._is_ending:
+            connection.stop_reading()
         return connection
 
     def sweep(self) -> None:
@@ -36,25 +50,25 @@ class Connections(ConnectionContext):
         Time in which a peer was not listened to is not counted: a method held the worker up, or it reads nothing
         more of this connection for now. What came meanwhile, the kernel has.
         """
-        now = self.clock()
+        context, options, now = self.context, self.context.options, self.context.clock()
         if self._swept_at is not None and now - self._swept_at > HELD_UP_SECONDS:
             self._excuse(now - self._swept_at)
         self._swept_at = now
-        for connection in self.partial:
+        for connection in context.partial:
             if connection.is_paused:
-                self.partial[connection] = now + self.options.message_timeout
-        for late, limit in ((self.partial, Cell.MESSAGE_TIMEOUT), (self.unsent, Cell.WRITE_TIMEOUT)):
+                context.partial[connection] = now + options.message_timeout
+        for late, limit in ((context.partial, Cell.MESSAGE_TIMEOUT), (context.unsent, Cell.WRITE_TIMEOUT)):
             for connection in _late(late, now):
                 connection.close(f"{limit.name.lower()} passed", limit)
-        for connection in _late(self.lingering, now):
+        for connection in _late(context.lingering, now):
             connection.close()
-        if self.options.idle_timeout:
-            for connection in [c for c in self.open if c.is_quiet_for(self.options.idle_timeout, now)]:
+        if options.idle_timeout:
+            for connection in [c for c in self.open if c.is_quiet_for(options.idle_timeout, now)]:
                 connection.close_idle()
 
     def _excuse(self, seconds: float) -> None:
         """Put every deadline off: for ``seconds`` this worker has neither read nor sent."""
-        for deadlines in (self.partial, self.unsent, self.lingering):
+        for deadlines in self.context.deadlines:
             for connection in deadlines:
                 deadlines[connection] += seconds
         for connection in self.open:
@@ -62,10 +76,10 @@ class Connections(ConnectionContext):
 
     def stop_reading(self) -> None:
         """Read nothing more; each connection ends when its running calls are answered."""
-        self.is_ending = True
-        unanswered = self.engine.unanswered()
+        self._is_ending = True
+        unanswered = self._engine.unanswered()
         for connection in list(self.open):
-            connection.stop_reading(unanswered.get(connection, ()))
+            connection.stop_reading(unanswered.get(connection.outbox, ()))
 
     def leave_to_parent(self) -> None:
         """In a forked child: let go of every socket."""

@@ -1,0 +1,23 @@
+"""The hot room: bytes to calls, calls to replies, replies to bytes. Each request comes through here, and nothing else.
+
+A request is received and decoded (`inbox.py`), waits for its turn (`room.py`), runs (`runners.py`, driven by the loop
+in `engine.py`) and is answered (`outbox.py`, and `replies.py` for errors). Inside, every part may touch every other.
+Outside of this folder nobody imports its files, but these names alone, so that another build of the same names, such
+as a compiled one, can take its place. What may differ between connections and over time stays outside: states,
+deadlines, limits that are told, handover.
+
+==================  ================================================================================================
+`Engine`            runs all calls of a worker; ``connect`` makes an inbox and an outbox for a socket
+`Inbox`             one socket's input: start and stop it, put its calls off, take its content along
+`Outbox`            one socket's output: flush it, take its content along, ask how many calls are pending
+`Happened`          what is told of an inbox or an outbox to the function that ``connect`` was given
+`HIGH_WATER_BYTES`  unsent output above which a connection's calls are to be put off
+==================  ================================================================================================
+"""
+
+from rpccluster.worker.hot.engine import Engine
+from rpccluster.worker.hot.inbox import Inbox
+from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES, Outbox
+from rpccluster.worker.hot.room import Happened
+
+__all__ = ["HIGH_WATER_BYTES", "Engine", "Happened", "Inbox", "Outbox"]

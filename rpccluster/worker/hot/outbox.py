@@ -1,142 +1,264 @@
 """A connection's way out: replies gather during a turn of the loop, leave in one send, wait while the peer is slow.
 
-Runs in the worker, on the loop's callbacks. `rpccluster.worker.connections.connection` adds the way in, and the end.
+Runs in the worker, on the loop's callbacks. Owns what is unsent and the watcher for writing, not the socket.
 """
 
 from __future__ import annotations
 
 import _socket
-from typing import Callable
+from collections import deque
+from typing import Any, Callable
 
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.errors import ProtocolError
 from rpccluster.system import MSG_NOSIGNAL
-from rpccluster.worker.connections.context import ConnectionContext
-from rpccluster.worker.hot.unsent import Unsent
+from rpccluster.worker.hot.room import Happened, Room, Tell, nobody
 
-__all__ = ["HIGH_WATER_BYTES", "Output"]
+__all__ = ["HIGH_WATER_BYTES", "LARGE_REPLY_BYTES", "Outbox"]
 
 HIGH_WATER_BYTES = 1_048_576  # unsent output above which a connection's calls wait
 LOW_WATER_BYTES = 262_144
 GATHER_BYTES = 65_536  # of large replies, before they are sent
+LARGE_REPLY_BYTES = 512  # replies above this count against the connection at once
+JOINED_BYTES = 4096  # of small pieces, which become one: each would cost two hundred bytes beside its own
+
+_WRITE = 2
 
 
-class Output:
-    """What is sent on one socket. The engine uses ``out`` directly."""
+class Outbox:
+    """What is sent on one socket. The runners put into ``replies`` directly; ``pending`` counts the calls that were
+    received and are not answered yet."""
 
     __slots__ = (
-        "_all",
         "_forward",
         "_gathered",
+        "_room",
         "_socket",
-        "_unsent",
-        "is_choked",
+        "_tell",
+        "address",
+        "closing_msgid",
+        "is_backed_up",
         "is_closed",
-        "needs_look",
-        "out",
         "pending",
+        "replies",
+        "reports",
+        "unsent",
     )
 
-    def __init__(self, common: ConnectionContext, sock: _socket.socket) -> None:
-        self._all = common
+    def __init__(self, room: Room, sock: _socket.socket, address: Any, tell: Tell) -> None:
+        """``address`` is the peer's, as accept(2) gave it; ``tell`` hears what happened to the output."""
+        self._room = room
         self._socket = sock
-        self._unsent: Unsent | None = None
+        self._tell = tell
         self._forward: Callable[[list[bytes]], None] | None = None  # where replies go when it has moved
-        self._gathered = 0  # bytes of the large ones among `out`
-        self.out: list[bytes] = []  # replies of this turn of the loop
-        self.pending = 0  # calls decoded and not yet ended
-        self.is_choked = False  # its peer does not read its replies: its calls wait
+        self._gathered = 0  # bytes of the large ones among `replies`
+        self.address = address
+        self.closing_msgid: int | None = None  # of the peer's request to hear when nothing more is read
+        self.is_backed_up = False  # between high and low water
         self.is_closed = False  # not here any more
-        self.needs_look = False  # flush() has more to do than to send
+        self.pending = 0
+        self.replies: list[bytes] = []  # of this turn of the loop
+        self.reports = False  # whether `Happened.ANSWERED` is told
+        self.unsent: Unsent | None = None
 
-    def leave_to_parent(self) -> None:
-        """In a forked child: the connection is the parent's, and replies go nowhere."""
-        self._socket.close()
-        self.is_closed = True
+    @property
+    def peer(self) -> str:
+        """The client's address, for log lines."""
+        address = self.address
+        if isinstance(address, (tuple, list)) and len(address) >= 2:
+            return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
+        return "a Unix socket"
 
-    # -- what the way in adds
+    @property
+    def has_room_again(self) -> bool:
+        """Whether enough of ``max_pending_calls`` calls have been answered to receive more."""
+        return self.pending <= self._room.max_pending_calls // 2
 
-    def close(self, reason: str = "", limit: Cell | None = None) -> None:
-        """End it now."""
-        raise NotImplementedError
+    # -- what has become of a call
 
-    def _look(self) -> None:
-        raise NotImplementedError
+    def put(self, reply: bytes) -> None:
+        """Send ``reply`` with the others of this turn."""
+        if not self.replies:
+            self._room.dirty.append(self)
+        self.replies.append(reply)
+        if len(reply) > LARGE_REPLY_BYTES:
+            self._gather(len(reply))
 
-    def _choke(self) -> None:
-        raise NotImplementedError
+    def _gather(self, size: int) -> None:
+        """A large reply of ``size`` bytes was put into ``replies``: not too many of them may gather."""
+        self._gathered += size
+        if self._gathered > GATHER_BYTES:
+            self._room.handled_large = True
+            self.flush()
 
-    def _unchoke(self) -> None:
-        raise NotImplementedError
+    def end_notification(self) -> None:
+        """A notification has run; nobody is told."""
+        self.pending -= 1
+        if self.reports and not self.replies and not self.is_closed:
+            self._tell(Happened.ANSWERED)
+
+    def await_closing(self, msgid: int) -> bool:
+        """The peer asks to hear when nothing more is read. False if it has asked before."""
+        if self.closing_msgid is not None:
+            return False
+        self.closing_msgid = msgid
+        self._room.begun -= 1  # it is no call
+        self.end_notification()
+        return True
+
+    def refuse(self, error: ProtocolError) -> None:
+        """What came is no call: nothing that came behind it is run."""
+        self._tell(Happened.REFUSED, error)
+
+    def note_refused(self, error: ProtocolError) -> None:
+        """One call could not be read, and is answered with an error."""
+        self._tell(Happened.CALL_REFUSED, error)
 
     # -- sending
 
-    def gather(self, size: int) -> None:
-        """A large reply of ``size`` bytes was put into ``out``: not too many of them may gather."""
-        self._gathered += size
-        if self._gathered > GATHER_BYTES:
-            self._all.engine.handled_large = True
-            self.flush()
-
     def flush(self) -> None:
-        """Send the replies that have gathered, and do what was put off until they are. Never raises, never blocks."""
-        out = self.out
-        count = len(out)
+        """Send the replies that have gathered, and tell it if anybody wants to know. Never raises, never blocks."""
+        replies = self.replies
+        count = len(replies)
         if count:
-            data = out[0] if count == 1 else b"".join(out)
+            data = replies[0] if count == 1 else b"".join(replies)
             self._gathered = 0
             self.pending -= count
             if self.is_closed:
-                self._reply_from_afar(list(out))
-                out.clear()
+                self._reply_from_afar(list(replies))
+                replies.clear()
                 return
-            out.clear()  # first: what gathers from here on is of the next turn
-            if self._unsent is not None:
-                self._keep(memoryview(data))
+            replies.clear()  # first: what gathers from here on is of the next turn
+            if self.unsent is not None:
+                self.keep(memoryview(data))
             else:
                 try:
                     sent = self._socket.send(data, MSG_NOSIGNAL)
                 except (BlockingIOError, InterruptedError):
-                    self._keep(memoryview(data))
+                    self.keep(memoryview(data))
                 except OSError:
-                    self._all.dropped_replies += count
-                    self.close()
+                    self._room.dropped_replies += count
+                    self._tell(Happened.BROKEN)
                 else:
                     if sent != len(data):
-                        self._keep(memoryview(data)[sent:])
-        if self.needs_look and not self.is_closed:
-            self._look()
+                        self.keep(memoryview(data)[sent:])
+        if self.reports and not self.is_closed:
+            self._tell(Happened.ANSWERED)
 
-    def _keep(self, rest: memoryview) -> None:
+    def keep(self, rest: memoryview) -> None:
         """Keep what the kernel has no room for until it has."""
-        if self._unsent is None:
-            self._unsent = Unsent(self._all.loop, self._socket, self._on_sent, self.close)
-            self._note_progress()
-        self._unsent.add(rest)
-        if self._unsent.size > HIGH_WATER_BYTES and not self.is_choked:
-            self._choke()
+        if self.unsent is None:
+            self.unsent = Unsent(self._room.loop, self._socket, self._on_sent, self._on_broken)
+            self._tell(Happened.UNSENT)
+        self.unsent.add(rest)
+        if self.unsent.size > HIGH_WATER_BYTES and not self.is_backed_up:
+            self.is_backed_up = True
+            self._tell(Happened.HIGH_WATER)
 
     def _on_sent(self) -> None:
         """The peer has read some of what was kept."""
-        assert self._unsent is not None
-        size = self._unsent.size
+        assert self.unsent is not None
+        size = self.unsent.size
         if size:
-            self._note_progress()
+            self._tell(Happened.UNSENT)
         else:
-            self._unsent = None
-            self._all.unsent.pop(self, None)
-            self._all.engine.handled_large = True
-        if self.is_choked and size < LOW_WATER_BYTES:
-            self._unchoke()
-        if self.needs_look and not self.is_closed:
-            self._look()
+            self.unsent = None
+            self._room.handled_large = True
+            self._tell(Happened.SENT)
+        if self.is_backed_up and size < LOW_WATER_BYTES:
+            self.is_backed_up = False
+            self._tell(Happened.LOW_WATER)
+        if self.reports and not self.is_closed:
+            self._tell(Happened.ANSWERED)
 
-    def _note_progress(self) -> None:
-        if self._all.options.write_timeout:
-            self._all.unsent[self] = self._all.clock() + self._all.options.write_timeout
+    def _on_broken(self) -> None:
+        self._tell(Happened.BROKEN)
+
+    # -- the end
+
+    def close(self, tell: Tell = nobody) -> None:
+        """Send nothing more. ``tell`` hears of the calls that still run; the one before it is let go of: a connection
+        and its outbox would keep each other until the garbage is collected."""
+        self.is_closed = True
+        self._tell = tell
+        if self.unsent is not None:
+            self.unsent.close()
+            self.unsent = None
+            self._room.handled_large = True
+
+    def content(self) -> bytes:
+        """All that is unsent."""
+        return self.unsent.content() if self.unsent is not None else b""
+
+    def forward_to(self, forward: Callable[[list[bytes]], None]) -> None:
+        """The connection moves: once it is closed here, hand the replies of calls that still run to ``forward``."""
+        self._forward = forward
 
     def _reply_from_afar(self, replies: list[bytes]) -> None:
         """The connection is not here any more: another worker has it, or nobody."""
         if self._forward is not None:
             self._forward(replies)
         else:
-            self._all.dropped_replies += len(replies)
+            self._room.dropped_replies += len(replies)
+
+
+class Unsent:
+    """Output that the kernel has no room for, and sending it when there is: pieces in their order; ``size`` is their
+    bytes. Made when a send falls short, gone when all is sent."""
+
+    __slots__ = ("_on_error", "_on_progress", "_pieces", "_socket", "_watcher", "size")
+
+    def __init__(
+        self, loop: Any, sock: _socket.socket, on_progress: Callable[[], None], on_error: Callable[[], None]
+    ) -> None:
+        """``on_progress`` is called when some of it was sent, and then no more if ``size`` is 0."""
+        self._socket = sock
+        self._pieces: deque[memoryview | bytearray] = deque()
+        self._on_progress = on_progress
+        self._on_error = on_error
+        self.size = 0
+        self._watcher = loop.io(sock.fileno(), _WRITE)
+        self._watcher.start(self._on_writable)
+
+    def add(self, piece: memoryview) -> None:
+        """Send ``piece``, too, in its turn."""
+        last = self._pieces[-1] if self._pieces else None
+        if type(last) is bytearray and len(last) + len(piece) <= JOINED_BYTES:
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece) if len(piece) <= JOINED_BYTES else piece)
+        self.size += len(piece)
+
+    def content(self) -> bytes:
+        """All of it."""
+        return b"".join(self._pieces)
+
+    def _on_writable(self) -> None:
+        before = self.size
+        try:
+            self._send()
+        except OSError:
+            self._on_error()
+            return
+        if not self.size:
+            self.close()
+        if self.size < before:
+            self._on_progress()
+
+    def _send(self) -> None:
+        """Send until there is no room. Raises OSError if the peer is gone."""
+        pieces = self._pieces
+        try:
+            while pieces:
+                sent = self._socket.send(pieces[0], MSG_NOSIGNAL)
+                self.size -= sent
+                if sent == len(pieces[0]):
+                    pieces.popleft()
+                else:
+                    pieces[0] = memoryview(pieces[0])[sent:]
+        except (BlockingIOError, InterruptedError):
+            pass
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._watcher.stop()
+        self._watcher.close()

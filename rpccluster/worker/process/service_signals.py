@@ -23,7 +23,7 @@ from greenlet import getcurrent
 from rpccluster import system
 from rpccluster.failure import error_text
 from rpccluster.log import escaped, logger
-from rpccluster.worker.hot.runner import Runner
+from rpccluster.worker.current import Runner
 from rpccluster.worker.process.forks import Forks
 
 __all__ = ["ServiceSignals"]
@@ -39,7 +39,7 @@ _TIMERS = {
     signal.ITIMER_VIRTUAL: signal.SIGVTALRM,
     signal.ITIMER_PROF: signal.SIGPROF,
 }
-_ENGINE = ("rpccluster.worker.hot.engine", "rpccluster.worker.hot.slow_path")
+_RUNNERS = "rpccluster.worker.hot.runners"
 _AROUND_METHODS = ("rpccluster.worker.service.time_limit", "rpccluster.worker.service.access_log")
 _OURS = "rpccluster.worker."
 
@@ -52,12 +52,12 @@ class _Owner(NamedTuple):
 
     def is_under_way(self) -> bool:
         """Whether its runner is still at it."""
-        return self.runner.message is self.message
+        return self.runner.call is self.message
 
 
 def _present_call() -> _Owner | None:
     runner = getcurrent()
-    return _Owner(runner, runner.message) if isinstance(runner, Runner) else None
+    return _Owner(runner, runner.call) if isinstance(runner, Runner) else None
 
 
 class ServiceSignals:
@@ -151,7 +151,7 @@ def _is_in_method(frame: Any) -> bool:
         return False
     while frame.f_back is not None:
         module = _module_of(frame.f_back)
-        if module in _ENGINE:
+        if module == _RUNNERS:
             return not _module_of(frame).startswith(_OURS) or _module_of(frame) in _AROUND_METHODS
         frame = frame.f_back
     return False

@@ -11,8 +11,7 @@ from typing import Any, Callable
 
 from rpccluster.log import escaped
 from rpccluster.log.outlet import Outlet
-from rpccluster.worker.hot.caller import Call
-from rpccluster.worker.hot.runner import present_call
+from rpccluster.worker.current import Call, present_call
 from rpccluster.worker.service.registry import error_text
 
 __all__ = ["logged"]
@@ -38,5 +37,6 @@ def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
 
 def _write(outlet: Outlet, call: Call, seconds: float, outcome: str) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    line = f"[{stamp}] [{os.getpid()}] {call[0].peer} {escaped(str(call[1][-2]))} {seconds * 1000:.3f}ms {outcome}\n"
+    called = f"{call.sender.peer} {escaped(str(call.message[-2]))}"
+    line = f"[{stamp}] [{os.getpid()}] {called} {seconds * 1000:.3f}ms {outcome}\n"
     outlet.write(line.encode("utf-8", "backslashreplace"))

@@ -19,7 +19,7 @@ from gevent.thread import get_ident
 from gevent.threadpool import ThreadPool
 
 from rpccluster.log import escaped, logger
-from rpccluster.worker.hot.runner import Runner
+from rpccluster.worker.current import is_begun_by_a_call
 
 __all__ = ["LeftBehind"]
 
@@ -39,7 +39,7 @@ class LeftBehind:
         gevent.Greenlet.add_spawn_callback(self._note)
 
     def _note(self, greenlet: gevent.Greenlet) -> None:
-        if greenlet.spawn_tree_locals is Runner.spawn_tree_locals:
+        if is_begun_by_a_call(greenlet):
             self._greenlets.add(greenlet)
 
     def begin(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 from greenlet import getcurrent
 
-from rpccluster.worker.hot.runner import CallTimedOut
+from rpccluster.worker.current import CallTimedOut
 
 __all__ = ["bound"]
 

@@ -1,0 +1,224 @@
+"""A connection's way in: bytes are received, decoded and queued as calls, or put off. Runs on the loop's callbacks.
+
+Owns the watcher for reading and the incomplete call, not the socket. Whether the socket is read is the connection's
+affair: it calls `Inbox.start` and `Inbox.stop`.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Iterator
+from operator import length_hint
+from typing import Any
+
+from rpccluster.protocol.closing import closing_request
+from rpccluster.protocol.shared import Rest, Undecodable
+from rpccluster.protocol.skip import Skip, resumed
+from rpccluster.worker.hot.outbox import Outbox
+from rpccluster.worker.hot.repacking import packed_again
+from rpccluster.worker.hot.room import RECEIVE_MORE_BYTES, Happened, Room, Tell, nobody
+
+__all__ = ["Inbox"]
+
+RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
+RECEIVE_LESS_BYTES = 2048  # while others who send much wait for their turn: what is decoded takes up much more
+LIGHT_BYTES = 1024  # of calls that need not wait for all who have sent more
+
+_READ = 1
+
+
+class Inbox:
+    """What is received on one socket. ``partial`` is what has come of an incomplete call."""
+
+    __slots__ = (
+        "_discards",
+        "_last_long",
+        "_outbox",
+        "_put_off",
+        "_room",
+        "_socket",
+        "_tell",
+        "_watcher",
+        "partial",
+        "was_heard",
+    )
+
+    def __init__(self, room: Room, sock: _socket.socket, outbox: Outbox, tell: Tell) -> None:
+        """``outbox`` is where the calls' replies go; ``tell`` hears what happened to the input."""
+        self._room = room
+        self._socket = sock
+        self._outbox = outbox
+        self._tell = tell
+        self._discards = False
+        self._last_long: Iterator[Any] | None = None  # the calls that were put into the queue of long ones last
+        self._put_off: list[Any] | None = None  # calls of a peer that does not read its replies
+        self.partial: Rest = None
+        self.was_heard = False  # cleared by whoever asks
+        self._watcher = room.loop.io(sock.fileno(), _READ)
+        self._watcher.start(self.receive)
+
+    # -- whether it is read
+
+    def start(self) -> None:
+        """Receive what comes."""
+        self._watcher.start(self.receive)
+
+    def stop(self) -> None:
+        """Receive nothing until `start`."""
+        self._watcher.stop()
+
+    def receive_last(self) -> None:
+        """Receive once more, and tell `Happened.HEARD_LAST` then."""
+        self._watcher.stop()
+        self._watcher.start(self._receive_last)
+
+    def _receive_last(self) -> None:
+        self.receive()
+        self._tell(Happened.HEARD_LAST)
+
+    def discard(self) -> None:
+        """Receive on for the sake of the peer's end alone: what else comes is nobody's."""
+        self._discards = True
+        self._watcher.start(self.receive)
+
+    def close(self) -> None:
+        """Stop for good, and let go of all that was kept."""
+        self._watcher.stop()
+        self._watcher.close()
+        self._room.handled_large |= bool(self.partial or self._put_off)
+        self.partial = self._put_off = None
+        self._tell = nobody  # or the two would keep each other until the garbage is collected
+
+    # -- from bytes to calls
+
+    def receive(self) -> None:
+        """Receive once, and take in what came."""
+        partial, room = self.partial, self._room
+        data: bytes | memoryview
+        try:
+            if room.long and (partial is None or partial.size < RECEIVE_LESS_BYTES):
+                data = self._socket.recv(RECEIVE_LESS_BYTES)
+            elif partial is None or partial.missing <= RECEIVE_BYTES:
+                data = self._socket.recv(RECEIVE_BYTES)
+            else:  # a long string: nothing new for each piece, and not much of what comes behind it
+                size = min(RECEIVE_MORE_BYTES, partial.missing + RECEIVE_BYTES)
+                data = room.buffer[: self._socket.recv_into(room.buffer, size)]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._tell(Happened.BROKEN)
+            return
+        if not data:
+            self._tell(Happened.PEER_ENDED)
+        elif not self._discards:
+            self.was_heard = True
+            self._take_in(data, partial)
+
+    def _take_in(self, data: bytes | memoryview, partial: Rest) -> None:
+        """Decode ``data``, which goes on where ``partial`` ends, and queue the calls."""
+        decoder = self._room.decoder
+        rest: Rest = None
+        try:
+            if partial is None:
+                calls, done = decoder.decode_whole(data)  # type: ignore[arg-type]  # a view comes with a partial alone
+                if done != len(data):
+                    calls, rest = decoder.decode_rest(calls, data[done:])
+            else:
+                calls, rest = decoder.decode_more(partial, data)
+        except Undecodable as undecodable:
+            calls, rest = [*undecodable.before, undecodable.error], None
+            self._tell(Happened.UNDECODABLE)
+        if calls:
+            self._queue(calls, len(data) > LIGHT_BYTES or partial is not None)
+        if rest is not partial:
+            self.keep(rest)
+
+    def keep(self, rest: Rest) -> None:
+        """Keep ``rest`` as what has come of an incomplete call; None if there is none."""
+        if self.partial is not None and self.partial.size > RECEIVE_BYTES:
+            self._room.handled_large = True
+        self.partial = rest
+        self._tell(Happened.COMPLETE if rest is None else Happened.INCOMPLETE)
+
+    def _queue(self, calls: list[Any], is_long: bool) -> None:
+        """Queue ``calls`` behind this connection's own; ``is_long``: they take their time.
+
+        What they are is looked at when their turn comes.
+        """
+        room, outbox = self._room, self._outbox
+        count = len(calls)
+        outbox.pending += count
+        if self._put_off is not None:
+            self._put_off += calls
+            return
+        if is_long or self._last_long is not None:
+            self._queue_long(iter(calls), is_long)
+        else:
+            room.add((outbox, iter(calls)))
+        room.begun += count
+        if not room.is_scheduled:
+            room.schedule()
+        if outbox.pending > room.max_pending_calls:
+            self._tell(Happened.PENDING)
+        elif room.is_full:
+            room.waiting.add(self._tell)
+            self._tell(Happened.NO_GREENLET)
+        elif is_long and room.long:
+            room.waiting.add(self._tell)
+            self._tell(Happened.OTHERS_TURN)
+
+    def _queue_long(self, calls: Iterator[Any], is_long: bool) -> None:
+        """Light calls, too, wait behind the long ones of their connection."""
+        if is_long or length_hint(self._last_long):
+            self._last_long = calls
+            self._room.add_long((self._outbox, calls))
+        else:
+            self._last_long = None
+            self._room.add((self._outbox, calls))
+
+    # -- calls that do not run yet
+
+    def put_off(self) -> None:
+        """Run none of the calls that wait for their turn, nor those to come, until `go_on`."""
+        self._put_off = [*(self._put_off or ()), *self.withdraw()]
+
+    def go_on(self) -> None:
+        """Run what was put off, and what comes."""
+        calls, self._put_off = self._put_off, None
+        if calls:
+            self.queue_again(calls)
+
+    def withdraw(self) -> list[Any]:
+        """Take this connection's calls that wait for their turn out of the queue."""
+        return self._room.withdraw((self._outbox,)).get(self._outbox, [])
+
+    def queue_again(self, calls: list[Any]) -> None:
+        """Queue ``calls``, which were withdrawn."""
+        self._outbox.pending -= len(calls)
+        self._queue(calls, True)
+
+    def unbegun(self) -> list[Any]:
+        """The calls that were put off."""
+        return self._put_off or []
+
+    # -- moving
+
+    def content(self, waiting: list[Any]) -> bytes:
+        """All input that has led to no reply yet, as bytes; changes nothing. ``waiting`` are the calls withdrawn.
+
+        Raises what `packed_again` does.
+        """
+        calls = packed_again([*self.unbegun(), *waiting])
+        if self._outbox.closing_msgid is not None:
+            calls.insert(0, closing_request(self._outbox.closing_msgid))  # as if it had not come yet
+        rest = self.partial.data if self.partial is not None else b""
+        return b"".join([rest, *calls] if isinstance(self.partial, Skip) else [*calls, rest])
+
+    def restore(self, data: bytes) -> None:
+        """Take in the `content` of an inbox in another process."""
+        self.was_heard = True  # where it comes from
+        skip, data = resumed(data, self._room.decoder.bounds)
+        if data:
+            self._take_in(data, None)
+        if skip is not None:
+            self.keep(skip)

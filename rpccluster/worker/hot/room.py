@@ -1,0 +1,117 @@
+"""What the parts of the hot room share: the calls that wait for their turn, what is to be sent, what happened.
+
+Runs in the worker. Calls wait in two queues, so that a client that sends little does not wait for all that send much.
+Of the long batches one is in ``ready`` at a time, behind the light ones that were there; so a light one waits for one
+of them at most, and each turn of the loop serves some of one.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Container, Iterator
+from copy import copy
+from itertools import chain
+from operator import length_hint
+from typing import Any, Callable
+
+from rpccluster.protocol.outline import Bounds
+from rpccluster.protocol.shared import SharedDecoder
+
+__all__ = ["RECEIVE_MORE_BYTES", "Happened", "Room", "Tell", "nobody"]
+
+RECEIVE_MORE_BYTES = 262_144  # while a long string arrives
+
+
+class Happened(enum.Enum):
+    """What the hot room tells a connection."""
+
+    # of its input
+    PEER_ENDED = "the peer sends nothing more"
+    BROKEN = "the socket cannot be read, or written, any more"
+    UNDECODABLE = "what comes now is no MessagePack; an error that says so is queued behind the calls before it"
+    INCOMPLETE = "the first bytes of a call have come, and not yet its last ones"
+    COMPLETE = "no incomplete call is kept any more"
+    HEARD_LAST = "after `receive_last`: something has come, and was taken in"
+    # of its turn: reasons not to read it
+    PENDING = "it has more than ``max_pending_calls`` unanswered calls"
+    NO_GREENLET = "all greenlets are taken"
+    OTHERS_TURN = "others that send much have their turn before it"
+    ITS_TURN = "after NO_GREENLET or OTHERS_TURN: it may be read"
+    # of its calls
+    REFUSED = "what came is no call; an error that says why comes along"
+    CALL_REFUSED = "a call was answered with an error since it could not be read; what was wrong comes along"
+    # of its output
+    ANSWERED = "while ``reports`` is set: some calls have ended, and their replies have left"
+    UNSENT = "the kernel took only some of the replies, or took more of those that were left"
+    SENT = "the kernel has taken all that was left"
+    HIGH_WATER = "the peer leaves more than `HIGH_WATER_BYTES` of replies unread"
+    LOW_WATER = "after HIGH_WATER: the peer has read most of them"
+
+
+#: How a connection is told: what happened, and the `ProtocolError` that comes along, if any.
+Tell = Callable[..., None]
+#: Calls that came together and were not looked at yet, and the outbox that their replies go to.
+Batch = tuple[Any, Iterator[Any]]
+
+
+def nobody(*news: Any) -> None:
+    """The `Tell` of a connection that has ended."""
+
+
+class Room:
+    """Made once in a worker, by its engine. The inboxes ``add`` to its queues, the runners take from ``ready``, the
+    outboxes with something to send are ``dirty``."""
+
+    def __init__(self, loop: Any, bounds: Bounds, max_pending_calls: int) -> None:
+        """``bounds`` are those of each message; ``max_pending_calls`` are those of one connection."""
+        self.loop = loop
+        self.decoder = SharedDecoder(bounds)
+        self.buffer = memoryview(bytearray(RECEIVE_MORE_BYTES))
+        self.max_pending_calls = max_pending_calls
+        self.ready: deque[Batch] = deque()
+        self.long: deque[Batch] = deque()
+        self.add = self.ready.append
+        self.add_long = self.long.append
+        self._turn: Iterator[Any] = iter(())  # the calls of the long batch that is in `ready`
+        self.begun = 0  # calls that were ever queued and not withdrawn
+        self.is_scheduled = False
+        self.schedule: Callable[[], None] = lambda: None  # the engine's
+        self.is_full = False  # all greenlets are taken
+        self.waiting: set[Tell] = set()  # of connections that are not read until it is their turn
+        self.dirty: list[Any] = []  # outboxes that have something to send at the end of this turn
+        self.dropped_replies = 0
+        self.handled_large = False
+
+    def go_on(self) -> None:
+        """Let the next long batch have its turn, if the last one is used up."""
+        if not length_hint(self._turn):
+            self.ready.append(self.long.popleft())
+            self._turn = self.ready[-1][1]
+
+    @property
+    def waiting_calls(self) -> int:
+        """How many calls wait for their turn."""
+        return sum(length_hint(calls) for _, calls in chain(self.ready, self.long))
+
+    def look(self) -> dict[Any, list[Any]]:
+        """All calls that wait for their turn, by outbox; they stay where they are."""
+        waiting: dict[Any, list[Any]] = {}
+        for outbox, calls in chain(self.ready, self.long):
+            if length_hint(calls):
+                waiting.setdefault(outbox, []).extend(copy(calls))  # of an iterator: taking changes it
+        return waiting
+
+    def withdraw(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:
+        """Take the calls that wait for their turn out, of ``outboxes``."""
+        taken: dict[Any, list[Any]] = {}
+        for outbox, calls in chain(self.ready, self.long):
+            if outbox in outboxes and length_hint(calls):
+                taken.setdefault(outbox, []).extend(calls)
+        self.begun -= sum(map(len, taken.values()))
+        return taken
+
+    def clear(self) -> None:
+        """Forget all calls: they are another process's."""
+        self.ready.clear()
+        self.long.clear()

@@ -1,0 +1,289 @@
+"""The greenlets that run calls: the hot path, and the slow one for what the hot path does not take. In the worker.
+
+Calls that do not block cost one greenlet switch a loop iteration, whatever connections they came from; a call that
+blocks keeps its greenlet, and the rest of the queue goes on in another. So whose the queue is shows by an epoch: the
+engine raises it after each switch, and a runner that finds another epoch than its own has blocked meanwhile and lets
+go of the queue.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context
+from time import monotonic
+from typing import Any
+
+from greenlet import getcurrent
+
+from rpccluster.errors import ProtocolError
+from rpccluster.ipc.scoreboard import Cell, CommonCell
+from rpccluster.log import escaped, logger
+from rpccluster.protocol.closing import CLOSING
+from rpccluster.protocol.codec import pack_response
+from rpccluster.protocol.messages import (
+    MAX_MSGID,
+    NOTIFY,
+    REQUEST,
+    RESPONSE,
+    Notification,
+    Request,
+    Response,
+    Unreadable,
+    misfit_text,
+    not_a_message,
+    to_message,
+)
+from rpccluster.protocol.shared import Packed
+from rpccluster.protocol.unreadable import decoded
+from rpccluster.worker.current import Call, Runner
+from rpccluster.worker.hot.outbox import LARGE_REPLY_BYTES, Outbox
+from rpccluster.worker.hot.replies import Replies
+from rpccluster.worker.hot.room import Room
+from rpccluster.worker.service.registry import Registry
+
+__all__ = ["Runners"]
+
+CLOCK_EVERY = 8  # calls between two looks at the clock
+LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping for the next
+REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buffer never shrinks
+
+_SHORT = 1 << 30  # an int below this is one digit of CPython's, and compared sooner
+
+_RUNNING_METHOD = int(CommonCell.RUNNING)
+_TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
+
+
+class Runners:
+    """All runners of a worker: ``idle`` are those that wait to be needed."""
+
+    def __init__(self, hub: Any, room: Room, registry: Registry, cells: Any, replies: Replies, most: int) -> None:
+        """``most`` runners there may be."""
+        self._hub = hub
+        self._room = room
+        self._registry = registry
+        self._cells = cells
+        self._replies = replies
+        self.most = most
+        self.epoch = 0  # raised by the engine: a runner that has blocked finds another than its own
+        self.slice_end = 0.0  # monotonic seconds, when the queue is to be left until the loop has polled
+        self.all: set[Runner] = set()
+        self.idle: list[Runner] = []
+        self._stubborn: set[Runner] = set()  # whose calls were answered without them
+
+    @property
+    def active(self) -> int:
+        """How many calls have begun and not ended."""
+        return len(self.all) - len(self.idle) - len(self._stubborn)
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether each runner that there may be runs a call."""
+        return not self.idle and len(self.all) >= self.most
+
+    def add_one(self) -> bool:
+        """Make one more idle runner. False when there are as many as there may be."""
+        self._room.is_full = len(self.all) >= self.most
+        if not self._room.is_full:
+            runner = Runner(self._run, self._hub, self._answer_for)
+            self.all.add(runner)
+            self.idle.append(runner)
+        return not self._room.is_full
+
+    def calls(self) -> list[Call]:
+        """The calls that have begun and not ended."""
+        return [Call(runner.outbox, runner.call) for runner in self.all if runner.outbox is not None]
+
+    def _answer_for(self, runner: Runner, error: BaseException) -> None:
+        """Answer the call of ``runner``, which goes on in spite of ``error``. In the hub."""
+        outbox, runner.outbox = runner.outbox, None  # whatever it returns later is nobody's
+        call = runner.call
+        assert outbox is not None
+        self._stubborn.add(runner)
+        name, params = call[-2:]
+        text = self._replies.error(outbox, name, params, error)
+        logger.warning("Method %s goes on in spite of that; whatever comes of it is dropped", escaped(name))
+        if call[0] is REQUEST:
+            outbox.put(pack_response(call[1], text, None))
+        else:
+            outbox.end_notification()
+        self._room.schedule()
+
+    # -- in the runners' greenlets
+
+    def _run(self) -> None:
+        """A runner's whole life: take calls until the queue is empty or no longer ours, then wait to be needed."""
+        runner: Any = getcurrent()
+        idle, park = self.idle, self._hub.switch
+        while True:
+            epoch = self.epoch
+            try:
+                self._take_calls(runner, epoch)
+            except BaseException:  # nothing is known to; but without its runners a worker would serve nobody
+                logger.critical("A fault of the engine", exc_info=True)
+                if runner.outbox is not None:
+                    runner.outbox.refuse(ProtocolError("found a fault of the engine in one of its calls"))
+            if self.epoch != epoch:
+                runner.gr_context = Context()
+            runner.outbox = runner.call = None  # which may be large
+            idle.append(runner)
+            if self.epoch != epoch:
+                self._stubborn.discard(runner)
+                self._room.is_full = False
+                self._cells[_TAKEN_AT] = 0
+                self._room.schedule()
+            while True:
+                try:
+                    park()
+                    break
+                except BaseException:  # a time limit or a kill that a call has left behind: it is over
+                    continue
+
+    def _take_calls(self, runner: Runner, epoch: int) -> None:
+        """Run call after call. The hot path: each call pays for what stands here, and for each function that it would
+        be cut into, hence its length.
+
+        A batch is an iterator, and the first in the queue until it is used up: when a call of it blocks, the next
+        runner goes on with the same one, so that each call is taken once and in its turn.
+
+        The service's code may block wherever its values are used, packed, shown or forgotten. So nothing of the queue,
+        and no reply, is touched behind any of that before the epoch was compared.
+        """
+        ready, cells, table, pack = self._room.ready, self._cells, self._registry.table, runner.pack
+        dirty = self._room.dirty
+        context = runner.gr_context = Context()
+        type_of, integer, array = type, int, list  # local names are found sooner
+        numbers, shown = self._registry.numbers, None
+        before_clock = CLOCK_EVERY
+        while ready:
+            outbox, calls = ready[0]
+            runner.outbox = outbox
+            replies = outbox.replies
+            for call in calls:
+                runner.call = call
+                try:
+                    kind, msgid, name, params = call
+                except (TypeError, ValueError):
+                    kind = msgid = name = params = NOTIFY
+                if (
+                    kind is not REQUEST  # an int: a false, nil or 0.0 in its place is no request
+                    or type_of(msgid) is not integer
+                    or (not 0 <= msgid < _SHORT and not 0 <= msgid <= MAX_MSGID)
+                    or type_of(params) is not array
+                ):
+                    self._take_slowly(runner, outbox, call)
+                    if context:
+                        context = runner.gr_context = Context()
+                    if self.epoch != epoch:
+                        return
+                    before_clock = 1  # it may have been long
+                else:
+                    try:
+                        function = table[name]
+                        if function is not shown:
+                            shown, cells[_RUNNING_METHOD] = function, numbers[name]
+                        reply = pack((RESPONSE, msgid, None, function(*params)))
+                    except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
+                        if type(name) is bytes:
+                            _rename(call)
+                            ready.appendleft((outbox, iter([call])))
+                            return
+                        reply = self._failed(runner, raised)
+                        pack = runner.pack
+                        if not reply and self.epoch == epoch:
+                            continue
+                    if context:  # the call left something in it: the next one gets a fresh one
+                        context = runner.gr_context = Context()
+                    if self.epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
+                        self._put(runner, reply)
+                        return
+                    if len(reply) > LARGE_REPLY_BYTES:
+                        self._put(runner, reply)
+                        pack = runner.pack
+                        if self.epoch != epoch:
+                            return
+                    elif replies:
+                        replies.append(reply)
+                    else:
+                        replies.append(reply)
+                        dirty.append(outbox)
+                before_clock -= 1
+                if not before_clock:
+                    if monotonic() > self.slice_end:
+                        return
+                    before_clock = CLOCK_EVERY
+            ready.popleft()
+
+    def _put(self, runner: Runner, reply: bytes) -> None:
+        """Send ``reply``, if there is one, for a call that is large or has blocked; it may have been answered already.
+
+        May block, as `Replies.error` may.
+        """
+        if len(reply) > LARGE_REPLY_BYTES:
+            if len(reply) > REUSED_BYTES:
+                runner.renew_packer()
+            if runner.outbox is not None:
+                reply = self._replies.bounded(runner.outbox, runner.call, reply)
+        if reply and runner.outbox is not None:
+            runner.outbox.put(reply)
+
+    def _failed(self, runner: Runner, raised: BaseException) -> bytes:
+        """What is sent for a call that has raised; empty if nothing is. May block, as `Replies.error` may."""
+        outbox, call = runner.outbox, runner.call
+        if outbox is None:  # answered already
+            return b""
+        name, params = call[-2:]
+        if type(name) is not str:
+            outbox.refuse(not_a_message(call))
+            return b""
+        if name == CLOSING and call[0] is REQUEST and outbox.await_closing(call[1]):
+            return b""  # until nothing more is read
+        text = self._replies.error(outbox, name, params, raised)
+        return runner.renew_packer()((RESPONSE, call[1], text, None)) if call[0] is REQUEST else b""
+
+    # -- the slow path: notifications, calls not decoded yet, and what is no call
+
+    def _take_slowly(self, runner: Runner, outbox: Outbox, message: Any) -> None:
+        """Run ``message``; what is no call ends its connection. May block."""
+        if isinstance(message, ProtocolError):  # not raised again: it would hold all that it came through
+            outbox.refuse(message)
+            return
+        is_large = type(message) is Packed and len(message) > LARGE_CALL_BYTES
+        try:
+            if type(message) is Packed:
+                message = runner.call = decoded(message)
+            call = to_message(message)
+            if isinstance(call, Response):
+                raise ProtocolError("found a response, expected calls alone")
+        except ProtocolError as error:
+            outbox.refuse(error)
+        else:
+            message[-2] = call.method  # it may have come as bin
+            self._run_slowly(runner, outbox, call)
+        if is_large:
+            self._room.handled_large = True
+
+    def _run_slowly(self, runner: Runner, outbox: Outbox, call: Request | Notification) -> None:
+        try:
+            if type(call.params) is list:
+                function = self._registry.table[call.method]
+                self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
+                result = function(*call.params)
+                reply = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""
+            else:
+                outbox.note_refused(_misfit(call.params))
+                reply = self._replies.refused(call)
+        except BaseException as raised:
+            reply = self._failed(runner, raised)
+        if isinstance(call, Request):
+            self._put(runner, reply)
+        elif runner.outbox is not None:  # nobody is told
+            runner.outbox.end_notification()
+
+
+def _misfit(params: Any) -> ProtocolError:
+    """What is wrong with ``params`` that are no list."""
+    return params.error if isinstance(params, Unreadable) else ProtocolError(misfit_text(params))
+
+
+def _rename(call: list[Any]) -> None:
+    """Give a request, whose method's name is of bin type, one of str: it may be run then like any other."""
+    call[2] = to_message(call)[1]
