@@ -12,7 +12,7 @@ from rpccluster import system
 from rpccluster.child.assignment import ChildEntry
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import Accept, Asked, Counted, DonorGone, Listen
+from rpccluster.ipc.messages import Accept, Asked, Counted, Listen
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import logger, say
@@ -274,13 +274,13 @@ class Supervisor:
             on_go=self._take_over,
             on_lost=self._lose_old_master,
             on_message=self._hear_old_master,
-            on_old_gone=lambda: self._bury_old_master(inheritance.first_serial),
+            on_old_gone=self._bury_old_master,
             protocol=inheritance.protocol,
         )
 
-    def _bury_old_master(self, first_serial: int) -> None:
+    def _bury_old_master(self) -> None:
         self._cluster.has_old_master = False
-        self._broker.spread_loss(DonorGone(first_serial, True))
+        self._broker.note_old_master_gone()
 
     # -- the end
 

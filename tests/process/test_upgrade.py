@@ -104,6 +104,21 @@ def test_an_upgrade_under_fresh_connections_refuses_none(answers):
     assert not (running.folder / "answers.sock").exists()
 
 
+def test_a_call_outlives_its_connections_next_move(make_cluster):
+    """After an upgrade, too, whichever of the new master's workers it runs in: nobody takes that one for dead."""
+    running = make_cluster(number_workers=3).start()
+    _upgrade(running)
+    pids = running.worker_pids()
+    clients = [running.client_of(pid) for pid in pids]
+    calls = [client.call_async("sleep", 3.0) for client in clients]
+    wait_until(lambda: all(running.worker(pid)["active_calls"] for pid in pids))
+    assert running.run("reload").returncode == 0
+    assert [call.result() for call in calls] == [3.0, 3.0, 3.0]
+    assert not set(pids) & {client.call("pid") for client in clients}
+    for client in clients:
+        client.close()
+
+
 def _break_service(running: RunningCluster) -> None:
     running.write_module("answers", "raise RuntimeError('sour')")
 

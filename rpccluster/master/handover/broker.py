@@ -105,21 +105,13 @@ class Broker:
                 transit.is_read = True
 
     def _take_back(self, worker: Worker) -> int:
-        """Read what a worker has left unread, which nobody can adopt then; returns how many connections that were."""
-        replies, taken = [], 0
-        for passing, descriptors in read_back(worker):
-            message = seen(passing)
-            if not isinstance(message, Give):
-                replies.append((passing, descriptors))
-                continue
-            close_all(descriptors)
-            taken += 1
-            transit = self._transits.get(message.cid)
+        """Take back the connections that a worker has not read; returns how many."""
+        taken = self._sender.take_back(worker)
+        for give in taken:
+            transit = self._transits.get(give.cid)
             if transit is not None:
                 transit.unplace()
-        for passing, descriptors in replies:
-            self._sender.hand_on(worker.connections, passing, descriptors)
-        return taken
+        return len(taken)
 
     def _ask(self, action: placement.Ask, now: float) -> None:
         self._grants.grant(action.donor, action.release)
@@ -234,9 +226,9 @@ class Broker:
                 self._route(passing, descriptors)
             else:
                 close_all(descriptors)
-        self.spread_loss(DonorGone(worker.serial, False))
+        self._spread_loss(DonorGone(worker.serial, False))
 
-    def spread_loss(self, gone: DonorGone) -> None:
+    def _spread_loss(self, gone: DonorGone) -> None:
         """Let every owner answer the calls that died with a worker: for each connection, behind its last reply.
 
         What is in transit learns it when it has come to its owner: the master may still hold replies to it.
@@ -292,7 +284,12 @@ class Broker:
         elif isinstance(message, Reply):
             self._route(passing, descriptors)
         elif isinstance(message, DonorGone):
-            self.spread_loss(message)
+            self._spread_loss(message)
+
+    def note_old_master_gone(self) -> None:
+        """The old master has ended, and all its workers with it; so have those of the masters before it."""
+        self._want_turn()
+        self._spread_loss(DonorGone(self._ended.first_serial - 1, True))
 
     def close(self) -> None:
         """Close this process's copies: no client's connection may stay in a forked child, or after the end."""

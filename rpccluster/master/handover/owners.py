@@ -54,12 +54,12 @@ class Ended:
 
     def __init__(self, first_serial: int) -> None:
         """``first_serial`` is the first worker's of this master; lower ones are those of earlier masters."""
-        self._first_serial = first_serial
+        self.first_serial = first_serial
         self._before: list[DonorGone] = []
 
     def note(self, gone: DonorGone) -> None:
         """A worker has ended; of its own a master knows who lives, of the earlier masters' what these said."""
-        if not gone.is_and_older and gone.serial >= self._first_serial:
+        if not gone.is_and_older and gone.serial >= self.first_serial:
             return
         if not gone.cid:
             self._before = [each for each in self._before if not ended_with(each.serial, gone)]
@@ -72,7 +72,7 @@ class Ended:
 
     def own(self, give: Give, living: set[int]) -> set[int]:
         """Serials of this master's workers that ``give`` awaits and that are none of ``living``."""
-        return {serial for serial, _ in give.awaited if serial >= self._first_serial and serial not in living}
+        return {serial for serial, _ in give.awaited if serial >= self.first_serial and serial not in living}
 
 
 def ended_with(serial: int, gone: DonorGone) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.packets import Passing, close_all
+from rpccluster.ipc.messages import Give
+from rpccluster.ipc.packets import Passing, close_all, seen
 from rpccluster.master.handover.worker import Worker
 from rpccluster.master.loop import Loop
 
@@ -34,6 +35,20 @@ class Sender:
         else:
             channel.post(channel.pack(message, descriptors))
             self._mind_writing(channel)
+
+    def take_back(self, worker: Worker) -> list[Give]:
+        """The connections that ``worker`` was sent and has not read. What else it has not read is sent again."""
+        taken, others = [], []
+        for passing, descriptors in read_back(worker):
+            message = seen(passing)
+            if isinstance(message, Give):
+                close_all(descriptors)
+                taken.append(message)
+            else:
+                others.append((passing, descriptors))
+        for passing, descriptors in others:
+            self.hand_on(worker.connections, passing, descriptors)
+        return taken
 
     def _mind_writing(self, channel: Channel) -> None:
         self._loop.guard.attempt("watch a channel", self._loop.mind_writing, channel)  # whoever sends has sent

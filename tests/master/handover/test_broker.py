@@ -786,7 +786,7 @@ def test_a_dead_new_master_is_no_error(rig: Rig) -> None:
     assert heard(to_new_master) == []
     rig.loop.unwatch(to_new_master)
     rig.turn()
-    rig.broker.spread_loss(DonorGone(5, False))
+    rig.bury(rig.add(ready()))
 
 
 # -- what an old master gives
@@ -826,7 +826,7 @@ def test_an_old_master_keeps_its_copy_until_a_worker_has_adopted(new_master: Rig
     assert rig.read(adopter) == [Reply(CID, 3, b"early"), Reply(CID, 3, b"late")]
 
 
-@pytest.mark.parametrize("gone", [DonorGone(3, False), DonorGone(1000, True)])
+@pytest.mark.parametrize("gone", [DonorGone(3, False), DonorGone(999, True)])
 def test_owners_hear_of_the_old_masters_dead(new_master: Rig, gone: DonorGone) -> None:
     """One worker, or in the end all; those who adopt later hear it, too."""
     old, present = new_master.pair(), new_master.add(ready())
@@ -843,6 +843,25 @@ def test_owners_hear_of_the_old_masters_dead(new_master: Rig, gone: DonorGone) -
     new_master.turn()
     new_master.adopts(following)
     assert new_master.read(following) == [DonorGone(3, False, CID)]
+
+
+def test_the_end_of_the_old_master_is_that_of_its_workers_alone(new_master: Rig) -> None:
+    """The calls that run in the new master's own, its very first included, go on."""
+    rig, old = new_master, new_master.pair()
+    first = rig.add(retiring(2, serial=1000))
+    owner = rig.add(ready())
+    old_master_gives(rig, old, Give(1, [], False, b"", b"", [[999, 1]]))
+    rig.gives(first, 2, awaited=[[1000, 2]])
+    rig.turn()
+    rig.adopts(owner)
+    rig.broker.note_old_master_gone()
+    assert rig.read(owner) == [DonorGone(999, True, 1)]
+    rig.gives(first, 3, awaited=[[1000, 3]])
+    rig.turn()
+    rig.adopts(owner)
+    rig.says(first, Reply(2, 1000, b"two"))
+    rig.says(first, Reply(3, 1000, b"three"))
+    assert rig.read(owner) == [Reply(2, 1000, b"two"), Reply(3, 1000, b"three")]
 
 
 def test_the_old_masters_word_on_one_connection_is_for_that_one(new_master: Rig) -> None:
