@@ -1,60 +1,71 @@
-"""Handing everything to a new master, on both sides. Runs in the old master, and at the start of the new one.
+"""What a new master is given by the old one: a list of named things, in the environment of its exec.
 
-Owns the start of the new master, and the environment variable that names what it inherits; what is said on the
-channel between the two is `rpccluster.master.changes.succession`'s.
+The old master writes it (`leave`), the new one reads it at its start (`Inheritance.from_environment`). The two may be of
+different versions, so the list may grow: of a name that the reader does not know the descriptor is closed, and what is
+missing has a default. What it cannot do without is a `StartError`: the new master ends before it has touched anything,
+and the old one serves on. What the two say to each other afterwards is `new_master`'s and `old_master`'s.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rpccluster.address import parse_address
 from rpccluster.errors import StartError
-from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import PROTOCOL
-from rpccluster.log import logger
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.pidfile import Pidfile
-from rpccluster.master.signals import reset_for_exec
-from rpccluster.system import System, launch
 
-__all__ = ["VARIABLE", "CommandLine", "Inheritance", "Upgrade", "begin_upgrade"]
+__all__ = ["VARIABLE", "Inheritance", "Thing", "leave", "things"]
 
 VARIABLE = "RPCCLUSTER_UPGRADE"
 SERIALS_LEFT_TO_US = 10_000  # for workers that the old master may still start before it leaves
-UPGRADE_SECONDS = 300.0  # a new master that is not serving by then is given up
 
 
 @dataclass(frozen=True)
-class CommandLine:
-    """How this program was started: what a new master is started with."""
+class Thing:
+    """One thing of the list: ``value`` is anything that JSON can hold. A name may stand more than once."""
 
-    arguments: list[str]
-    folder: str
-    executable: str = sys.executable
-
-    def exec(self) -> None:
-        """Become that program. Raises OSError."""
-        with contextlib.suppress(OSError):  # it is gone: what needs it will say so
-            launch.enter(self.folder)
-        command = launch.program(self.arguments, self.folder, self.executable)
-        os.execv(command[0], command)
+    name: str
+    value: Any = None
+    descriptor: int | None = None
 
 
-@dataclass
-class Upgrade:
-    """An upgrade under way, as the old master sees it."""
+def things(
+    generation: int,
+    next_serial: int,
+    listeners: Sequence[Listener],
+    control: Listener | None,
+    pidfile: Pidfile | None,
+) -> list[Thing]:
+    """All that a new master inherits, but for the channel to the old one. The readers' table below has every name."""
+    return [
+        Thing("protocol", PROTOCOL),
+        Thing("generation", generation),
+        Thing("first_serial", next_serial + SERIALS_LEFT_TO_US),
+        *(_socket("listener", each) for each in listeners),
+        *([_socket("control", control)] if control else []),
+        *([Thing("pidfile", pidfile.path, pidfile.descriptor)] if pidfile else []),
+    ]
 
-    pid: int
-    channel: Channel
-    give_up_at: float  # monotonic seconds
+
+def _socket(name: str, listener: Listener) -> Thing:
+    return Thing(name, {"address": str(listener.wanted), "mark": listener.mark}, listener.socket.fileno())
+
+
+def leave(inherited: Sequence[Thing]) -> None:
+    """In the process that becomes the new master: let these, and their descriptors, come through the exec."""
+    for thing in inherited:
+        if thing.descriptor is not None:
+            os.set_inheritable(thing.descriptor, True)
+    os.environ[VARIABLE] = json.dumps({"things": [asdict(thing) for thing in inherited], **_without_list(inherited)})
 
 
 @dataclass
@@ -62,8 +73,8 @@ class Inheritance:
     """What a new master was given by the old one."""
 
     channel: Channel
-    generation: int
     first_serial: int
+    generation: int = 1
     protocol: int = 1
     listeners: list[Listener] = field(default_factory=list)
     control: Listener | None = None
@@ -80,80 +91,79 @@ class Inheritance:
         if text is None:
             return None
         try:
-            return _parse(json.loads(text))
+            return _read(_listed(json.loads(text)))
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise StartError(f"{VARIABLE} is not what an old master would have set: {error!r}") from error
 
 
-def _parse(told: dict[str, Any]) -> Inheritance:
-    channel = Channel(socket.socket(fileno=told["channel"]))
-    inheritance = Inheritance(channel, told["generation"], told["first_serial"], told.get("protocol", 1))
-    marks = told.get("marks", {})  # an older master told none
-    for text, descriptor in told["listeners"]:
-        inheritance.listeners.append(_inherited(text, descriptor, marks))
-    if told["control"]:
-        inheritance.control = _inherited(told["control"][0], told["control"][1], marks)
-    if told["pidfile"]:
-        inheritance.pidfile = Pidfile(*told["pidfile"])
-    for descriptor in (told["channel"], *([inheritance.pidfile.descriptor] if inheritance.pidfile else ())):
-        os.set_inheritable(descriptor, False)
-    return inheritance
+def _listed(told: dict[str, Any]) -> list[Thing]:
+    if "things" not in told:
+        return _with_list(told)
+    return [Thing(each["name"], each.get("value"), each.get("descriptor")) for each in told["things"]]
 
 
-def _inherited(text: str, descriptor: int, marks: dict[str, list[int]]) -> Listener:
-    mark = marks.get(text)
-    return Listener.inherited(parse_address(text), descriptor, (mark[0], mark[1]) if mark else None)
+def _read(inherited: list[Thing]) -> Inheritance:
+    found: dict[str, list[Any]] = defaultdict(list)
+    for thing in inherited:
+        if thing.descriptor is not None:
+            os.set_inheritable(thing.descriptor, False)
+        if thing.name in _READERS:
+            found[thing.name].append(_READERS[thing.name](thing))
+        elif thing.descriptor is not None:
+            os.close(thing.descriptor)
+    for name in ("channel", "first_serial"):
+        if name not in found:
+            raise ValueError(f"found no {name}, expected one")
+    listeners = found.pop("listener", [])
+    return Inheritance(listeners=listeners, **{name: values[-1] for name, values in found.items()})
 
 
-def begin_upgrade(
-    system: System,
-    command: CommandLine,
-    generation: int,
-    next_serial: int,
-    listeners: Sequence[Listener],
-    control: Listener | None,
-    pidfile: Pidfile | None,
-) -> Upgrade | None:
-    """Start a new master that inherits all this. None, and a log line, if no process could be had."""
-    try:
-        ours, theirs = channel_pair()
-    except OSError as error:
-        logger.error("Cannot start a new master: %s", error)
-        return None
-    told = {
-        "channel": theirs.fileno(),
-        "protocol": PROTOCOL,
-        "generation": generation,
-        "first_serial": next_serial + SERIALS_LEFT_TO_US,
-        "listeners": [(str(listener.wanted), listener.socket.fileno()) for listener in listeners],
-        "control": (str(control.wanted), control.socket.fileno()) if control else None,
-        "pidfile": (pidfile.path, pidfile.descriptor) if pidfile else None,
-        "marks": {str(each.wanted): each.mark for each in (*listeners, *([control] if control else []))},
+def _read_listener(thing: Thing) -> Listener:
+    assert thing.descriptor is not None
+    mark = thing.value.get("mark")
+    address = parse_address(thing.value["address"])
+    return Listener.inherited(address, thing.descriptor, (mark[0], mark[1]) if mark else None)
+
+
+_READERS: dict[str, Callable[[Thing], Any]] = {
+    "channel": lambda thing: Channel(socket.socket(fileno=thing.descriptor)),
+    "protocol": lambda thing: int(thing.value),
+    "generation": lambda thing: int(thing.value),
+    "first_serial": lambda thing: int(thing.value),
+    "listener": _read_listener,
+    "control": _read_listener,
+    "pidfile": lambda thing: Pidfile(thing.value, thing.descriptor),
+}
+
+
+# -- builds that know no list read and write fixed keys, and need each but "protocol" and "marks"
+
+
+def _without_list(inherited: Sequence[Thing]) -> dict[str, Any]:
+    """What such a build reads."""
+    by_name = {thing.name: thing for thing in inherited}
+    sockets = [thing for thing in inherited if thing.name in ("listener", "control")]
+    control, pidfile = by_name.get("control"), by_name.get("pidfile")
+    return {
+        "channel": by_name["channel"].descriptor,
+        **{name: by_name[name].value for name in ("protocol", "generation", "first_serial")},
+        "listeners": [(each.value["address"], each.descriptor) for each in sockets if each is not control],
+        "control": (control.value["address"], control.descriptor) if control else None,
+        "pidfile": (pidfile.value, pidfile.descriptor) if pidfile else None,
+        "marks": {each.value["address"]: each.value["mark"] for each in sockets},
     }
-    try:
-        pid = system.fork()
-    except OSError as error:
-        logger.error("Cannot start a new master: %s", error)
-        ours.close()
-        theirs.close()
-        return None
-    if pid == 0:
-        _become_new_master(command, told)
-    theirs.close()
-    return Upgrade(pid, ours, system.monotonic() + UPGRADE_SECONDS)
 
 
-def _become_new_master(command: CommandLine, told: dict[str, Any]) -> None:
-    """The forked child: everything but what is told of closes at the exec."""
-    try:
-        reset_for_exec()
-        descriptors = [told["channel"], *(descriptor for _, descriptor in told["listeners"])]
-        descriptors += [told[name][1] for name in ("control", "pidfile") if told[name]]
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, True)
-        os.environ[VARIABLE] = json.dumps(told)
-        command.exec()
-    except BaseException as error:
-        logger.error("Cannot start the new master: %s", error)
-    finally:
-        os._exit(1)
+def _with_list(told: dict[str, Any]) -> list[Thing]:
+    """What such a build has written."""
+    marks = told.get("marks", {})
+    sockets = [("listener", each) for each in told["listeners"]]
+    sockets += [("control", told["control"])] if told["control"] else []
+    return [
+        Thing("channel", descriptor=told["channel"]),
+        Thing("protocol", told.get("protocol", 1)),
+        Thing("generation", told["generation"]),
+        Thing("first_serial", told["first_serial"]),
+        *(Thing(name, {"address": text, "mark": marks.get(text)}, number) for name, (text, number) in sockets),
+        *([Thing("pidfile", *told["pidfile"])] if told["pidfile"] else []),
+    ]

@@ -1,0 +1,274 @@
+"""The new master of an upgrade, as the old one sees it: started, heard, told to take over, or given up.
+
+Owns the channel to it, and the course of the upgrade as a table; what follows from each event is the supervisor's. Runs
+in the old master, and in the fork of it that becomes the new one.
+
+The old master has committed itself when it has heard `TookOver` from a new one that lives: until then it has given
+nothing away, and goes on if the new one fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Union
+
+from rpccluster import launch
+from rpccluster.errors import IllegalTransition
+from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.messages import OLDEST_PROTOCOL, Go, Message, Serving, TookOver
+from rpccluster.log import logger
+from rpccluster.master.changes.inherited import Thing, leave
+from rpccluster.master.loop import Loop
+from rpccluster.master.signals import reset_for_exec
+from rpccluster.system import System
+
+__all__ = ["CommandLine", "NewMaster", "NewMasterEnded", "Said", "Stage", "Started", "TakenOver", "Undone", "start"]
+
+COMMIT_SECONDS = 10.0  # from `Go` to `TookOver`; a new master that takes longer is given up
+UPGRADE_SECONDS = 300.0  # a new master that is not serving by then is given up
+
+
+class Stage(enum.Enum):
+    """How far an upgrade has come, as the old master sees it."""
+
+    NONE = "none"
+    BOOTING = "booting"  # the new master starts its workers
+    COMMITTING = "committing"  # it was told to take over, and has not said that it has
+    DONE = "done"  # everything is the new master's
+
+
+class Step(enum.Enum):
+    """What moves an upgrade from stage to stage."""
+
+    BEGUN = "begun"
+    SERVING = "serving"
+    TOOK_OVER = "took over"
+    FAILED = "failed"
+
+
+_TABLE = {
+    (Stage.NONE, Step.BEGUN): Stage.BOOTING,
+    (Stage.BOOTING, Step.SERVING): Stage.COMMITTING,
+    (Stage.BOOTING, Step.FAILED): Stage.NONE,
+    (Stage.COMMITTING, Step.TOOK_OVER): Stage.DONE,
+    (Stage.COMMITTING, Step.FAILED): Stage.NONE,
+}
+
+
+class TakenOver(NamedTuple):
+    """Everything is the new master's."""
+
+    channel: Channel
+
+
+class Said(NamedTuple):
+    """The new master, which has taken over, says something."""
+
+    message: Message
+
+
+class Undone(NamedTuple):
+    """The new master has failed when it may have begun to take over."""
+
+
+class NewMasterEnded(NamedTuple):
+    """The new master that had taken over has ended before this one."""
+
+
+Event = Union[TakenOver, Said, Undone, NewMasterEnded]
+
+
+@dataclass
+class Started:
+    """A new master that has been started."""
+
+    pid: int
+    channel: Channel
+    give_up_at: float  # monotonic seconds
+
+
+class NewMaster:
+    """The upgrade under way, if any. ``outcome`` is None while it runs, "" if it went well, else the reason."""
+
+    def __init__(
+        self, system: System, loop: Loop, start: Callable[[], Started | None], tell: Callable[[Event], None]
+    ) -> None:
+        """``start`` starts one, None if it cannot; ``tell`` is told what happens."""
+        self._system = system
+        self._loop = loop
+        self._start = start
+        self._tell = tell
+        self._started: Started | None = None
+        self.stage = Stage.NONE
+        self.outcome: str | None = ""
+        self.pid = 0  # of the one that has taken over
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a new master has been started and has not taken over yet."""
+        return self.stage in (Stage.BOOTING, Stage.COMMITTING)
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether the new master may have taken over already: what is asked now is for the one that stays."""
+        return self.stage is Stage.COMMITTING
+
+    def refusal(self) -> str:
+        """Why nothing but a signal can be asked of this master now; empty if anything can."""
+        if self.is_committing:
+            return "an upgrade is just being completed: ask again"
+        if self.stage is Stage.DONE:
+            return f"the new master (pid: {self.pid}) has taken over: ask that one"
+        return ""
+
+    def _step(self, step: Step) -> None:
+        try:
+            self.stage = _TABLE[self.stage, step]
+        except KeyError:
+            raise IllegalTransition(f"found {step.value!r} in stage {self.stage.value!r}") from None
+
+    def begin(self, refusal: str) -> None:
+        """Start a new master, unless there is a reason not to."""
+        reason = "an upgrade is under way" if self.is_under_way else refusal
+        if reason:
+            logger.error("Upgrade refused: %s", reason)
+            self.outcome = None if self.is_under_way else reason
+            return
+        self.outcome = None
+        self._started = self._start()
+        if self._started is None:
+            self.outcome = "no process could be had"
+            return
+        self._step(Step.BEGUN)
+        logger.info("Booting new master with pid: %d", self._started.pid)
+        try:
+            self._loop.watch(self._started.channel, self._hear)
+        except OSError as error:
+            self.give_up(f"it cannot be watched: {error}")
+
+    def _hear(self) -> None:
+        assert self._started is not None
+        channel, has_taken_over = self._started.channel, False
+        for message, descriptors in channel.receive():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if isinstance(message, Serving):
+                self._let_take_over(message)
+            elif isinstance(message, TookOver):
+                has_taken_over = True
+            elif self.stage is Stage.DONE:
+                self._loop.guard.attempt("heed what the new master says", self._tell, Said(message))
+        if channel.is_closed:
+            self._note_end(channel)
+        elif has_taken_over and self.stage is Stage.COMMITTING:
+            self._commit(channel)
+
+    def _let_take_over(self, serving: Serving) -> None:
+        assert self._started is not None
+        if serving.protocol < OLDEST_PROTOCOL:
+            found = f"the new master speaks protocol {serving.protocol}, expected {OLDEST_PROTOCOL} or later"
+            self.give_up(f"{found}: its version is too old to take over from this one")
+            return
+        self._step(Step.SERVING)
+        self._started.give_up_at = self._system.monotonic() + COMMIT_SECONDS
+        self._started.channel.send(Go())
+
+    def _commit(self, channel: Channel) -> None:
+        assert self._started is not None
+        self._step(Step.TOOK_OVER)
+        self.pid, self.outcome = self._started.pid, ""
+        self._tell(TakenOver(channel))
+
+    def _note_end(self, channel: Channel) -> None:
+        """The new master has ended, or was given up."""
+        if self.stage is Stage.DONE:
+            self._loop.unwatch(channel)
+            self._tell(NewMasterEnded())
+        elif self.stage is Stage.COMMITTING:
+            self._fail("the new master ended before it had taken over")
+        elif self.stage is Stage.BOOTING:
+            self._fail("the new master could not start; its own log lines say why")
+
+    def say(self, message: Message) -> None:
+        """Say something to the new master that has taken over."""
+        if self._started is not None and not self._started.channel.is_closed:
+            self._started.channel.send(message)
+            self._loop.mind_writing(self._started.channel)
+
+    @property
+    def has_told_all(self) -> bool:
+        """Whether nothing waits to be sent to the new master."""
+        return self._started is None or not self._started.channel.has_unsent
+
+    def check_deadline(self, now: float) -> None:
+        """Give up a new master that takes too long."""
+        if self._started is not None and self.is_under_way and now > self._started.give_up_at:
+            self.give_up("the new master took too long")
+
+    def give_up(self, reason: str) -> None:
+        """End the new master, if there is one that has not taken over, at once: it holds the pidfile's lock, too."""
+        if self._started is not None and self.is_under_way:
+            self._system.kill(self._started.pid, signal.SIGKILL)
+            self._fail(reason)
+
+    def _fail(self, reason: str) -> None:
+        assert self._started is not None
+        self._loop.unwatch(self._started.channel)
+        self._started.channel.close()
+        had_begun, self._started, self.outcome = self.is_committing, None, reason
+        self._step(Step.FAILED)
+        logger.error("Upgrade failed, nothing has changed: %s", reason)
+        if had_begun:
+            self._tell(Undone())
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """How this program was started: what a new master is started with."""
+
+    arguments: list[str]
+    folder: str
+    executable: str = sys.executable
+
+    def exec(self) -> None:
+        """Become that program. Raises OSError."""
+        with contextlib.suppress(OSError):  # it is gone: what needs it will say so
+            launch.enter(self.folder)
+        command = launch.program(self.arguments, self.folder, self.executable)
+        os.execv(command[0], command)
+
+
+def start(system: System, command: CommandLine, inherited: Sequence[Thing]) -> Started | None:
+    """Start a new master that inherits these, and a channel. None, and a log line, if no process could be had."""
+    ends: list[Channel] = []
+    try:
+        ends += channel_pair()
+        pid = system.fork()
+    except OSError as error:
+        logger.error("Cannot start a new master: %s", error)
+        for end in ends:
+            end.close()
+        return None
+    ours, theirs = ends
+    if pid == 0:
+        _become_new_master(command, [*inherited, Thing("channel", descriptor=theirs.fileno())])
+    theirs.close()
+    return Started(pid, ours, system.monotonic() + UPGRADE_SECONDS)
+
+
+def _become_new_master(command: CommandLine, inherited: Sequence[Thing]) -> None:
+    """The forked child: all that is not inherited closes at the exec."""
+    try:
+        reset_for_exec()
+        leave(inherited)
+        command.exec()
+    except BaseException as error:
+        logger.error("Cannot start the new master: %s", error)
+    finally:
+        os._exit(1)
