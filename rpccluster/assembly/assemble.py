@@ -17,7 +17,8 @@ from rpccluster.config import Configuration, Machine, Options, Sources, load
 from rpccluster.config.accounts import identity_of
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.log import LogFiles, logger, say, set_up_logging
-from rpccluster.master.changes.inherited import CommandLine, Inheritance
+from rpccluster.master.changes.inherited import Inheritance
+from rpccluster.master.changes.new_master import CommandLine
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.resources.daemonize import StartReport, daemonize
 from rpccluster.master.resources.listeners import Listener, close_listeners, open_control_listener, open_listeners

@@ -111,6 +111,7 @@ _NEXT = {
     (Phase.LEAVING, Event.STOP): Phase.LEAVING,
     (Phase.STOPPING, Event.STOP): Phase.STOPPING,
     (Phase.QUITTING, Event.STOP): Phase.QUITTING,
+    (Phase.QUITTING, Event.RELEASED): Phase.QUITTING,
     (Phase.QUITTING, Event.ABANDONED): Phase.QUITTING,
 }
 

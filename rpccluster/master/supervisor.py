@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 from rpccluster import system
 from rpccluster.child.assignment import ChildEntry
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
-from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Accept, Asked, Counted, Listen
-from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import logger, say
-from rpccluster.master.changes.inherited import CommandLine, Inheritance, Upgrade, begin_upgrade
+from rpccluster.master.changes import new_master, old_master
+from rpccluster.master.changes.inherited import Inheritance, things
+from rpccluster.master.changes.new_master import CommandLine, NewMaster, Stage
+from rpccluster.master.changes.old_master import OldMaster
 from rpccluster.master.changes.reload import Reloading
-from rpccluster.master.changes.succession import Heir, Stage, Succession
 from rpccluster.master.children import policy
 from rpccluster.master.children.actions import WorkerActions
 from rpccluster.master.children.roster import MOST_ROWS, Roster
@@ -78,23 +78,15 @@ class Supervisor:
         self._broker = cluster.broker = Broker(self._loop, lambda: self._roster.workers, first_serial)
         self._reloading = Reloading(cluster)
         self._news = WorkerNews(cluster, self._roster, self._broker, self._reloading, operating_system.monotonic)
-        self._succession = Succession(
-            operating_system,
-            self._loop,
-            self._leave,
-            lambda message: self._broker.hear_new_master(message, self._now()),
-            self._lose_heir,
-            self._take_back,
-        )
-        self._heir = self._make_heir(inheritance) if inheritance else None
-        self._upkeep = Upkeep(cluster, self._holdings, self._listen_anew, lambda: self._succession.is_under_way)
+        self._new_master = NewMaster(operating_system, self._loop, self._start_new_master, self._heed)
+        self._old_master = self._make_old_master(inheritance) if inheritance else None
+        self._upkeep = Upkeep(cluster, self._holdings, self._listen_anew, lambda: self._new_master.is_under_way)
         self._commands = Commands(
             operating_system,
             cluster,
             self._roster,
             self._reloading,
-            self._succession,
-            self._start_heir,
+            self._new_master,
             self._begin_to_stop,
             self._reserve,
             self._upkeep.look,
@@ -139,7 +131,7 @@ class Supervisor:
     def _begin(self) -> None:
         cluster = self._cluster
         system.set_title(cluster.title)
-        if self._heir is None:
+        if self._old_master is None:
             self._holdings.serve(self._operations.methods())
         for listener in cluster.listeners:
             logger.info("Listening at: %s (%d)", listener.actual, self._system.getpid())
@@ -171,11 +163,11 @@ class Supervisor:
     def _collect(self) -> None:
         attempt = self._guard.attempt
         attempt("bury the dead", self._bury)
-        for signum in () if self._succession.is_committing else self._signals.take():
+        for signum in () if self._new_master.is_committing else self._signals.take():
             attempt("obey a signal", self._commands.handle_signal, signum)
         attempt("obey a signal", self._commands.obey_kept)
         now = self._now()
-        self._succession.check_deadline(now)
+        self._new_master.check_deadline(now)
         may_move = self._cluster.phase.allows.connections_move
         attempt("move connections", lambda: self._broker.turn(now, may_move=may_move))
         attempt("look at the workers", self._watch.turn, now)
@@ -184,25 +176,22 @@ class Supervisor:
         for worker, exit_ in self._roster.bury():
             self._guard.attempt("note the end of a worker", self._news.note_end, worker, exit_)
 
-    def _start_heir(self) -> Upgrade | None:
+    def _start_new_master(self) -> new_master.Started | None:
         """Start a new master that inherits what this one holds."""
-        cluster = self._cluster
-        return begin_upgrade(
-            self._system,
-            self._command,
-            cluster.generation,
-            self._roster.next_serial,
-            cluster.listeners,
-            self._holdings.control,
-            self._holdings.pidfile,
-        )
+        cluster, holdings = self._cluster, self._holdings
+        with self._reserve.lent():
+            self._upkeep.look()
+            inherited = things(
+                cluster.generation, self._roster.next_serial, cluster.listeners, holdings.control, holdings.pidfile
+            )
+            return new_master.start(self._system, self._command, inherited)
 
     # -- performing
 
     def _note_started(self, action: policy.Started) -> None:
         self._cluster.note(Event.BOOTED)
-        if self._heir is not None:
-            self._heir.say_serving()
+        if self._old_master is not None:
+            self._old_master.say_serving()
         else:
             self._go_live()
 
@@ -214,7 +203,7 @@ class Supervisor:
     def _finish(self, action: policy.Finish) -> None:
         is_awaited = self._cluster.phase.allows.hands_over and self._cluster.has_old_master
         self._tell_counts()
-        if self._exit_code is None and self._succession.has_told_all and not is_awaited:
+        if self._exit_code is None and self._new_master.has_told_all and not is_awaited:
             self._exit_code = 0
 
     _PERFORM: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
@@ -231,56 +220,78 @@ class Supervisor:
         self._report.send(0)
         self._notices.tell(f"READY=1\nMAINPID={self._system.getpid()}")
 
-    def _take_over(self) -> None:
+    def _take_over(self, event: old_master.MayTakeOver) -> None:
         """The old master has said `Go`: everything is ours."""
-        self._cluster.note(Event.RELEASED)
+        if not self._cluster.note(Event.RELEASED):
+            return
         self._holdings.take_over(self._system.getpid(), self._operations.methods())
         apply_options(self._cluster.listeners, self._cluster.options)
         for worker in self._cluster.ready():
             self._roster.say(worker, Accept())
         self._go_live()
+        assert self._old_master is not None
+        self._old_master.say_took_over()
 
-    def _lose_old_master(self) -> None:
+    def _lose_old_master(self, event: old_master.GaveUp) -> None:
         """It gave us up, or died, before it said `Go`: nothing has changed for anyone."""
         logger.error("The old master gave this upgrade up")
         self._exit_code = EXIT_FAULT
 
-    def _leave(self, heir: Channel) -> None:
+    def _leave(self, event: new_master.TakenOver) -> None:
         """The new master serves: give it all our connections, finish the calls that run, and end."""
-        self._guard.attempt("give the connections to the new master", self._broker.give_all_to, heir, self._now())
+        self._guard.attempt(
+            "give the connections to the new master", self._broker.give_all_to, event.channel, self._now()
+        )
         self._tell_counts()
-        logger.info("The new master (pid: %d) has taken over", self._succession.heir)
+        logger.info("The new master (pid: %d) has taken over", self._new_master.pid)
         self._cluster.note(Event.TAKEN_OVER)
         self._commands.pass_on_what_was_asked()
         self._holdings.leave()
 
-    def _take_back(self) -> None:
+    def _take_back(self, event: new_master.Undone) -> None:
         """The new master has failed when it may have begun to take over."""
         self._holdings.sign(self._system.getpid())
         self._notices.tell(f"MAINPID={self._system.getpid()}")
 
-    def _lose_heir(self) -> None:
+    def _hear_new_master(self, event: new_master.Said) -> None:
+        self._broker.hear_new_master(event.message, self._now())
+
+    def _lose_new_master(self, event: new_master.NewMasterEnded) -> None:
         """The new master has ended before us: there is nobody left to give to."""
         self._broker.lose_new_master()
         if self._cluster.note(Event.ABANDONED):
             logger.error("The new master has ended: finishing what runs")
 
-    def _make_heir(self, inheritance: Inheritance) -> Heir:
+    def _make_old_master(self, inheritance: Inheritance) -> OldMaster:
         self._cluster.has_old_master = True
         self._cluster.note(Event.INHERITED)
-        return Heir(
-            self._loop,
-            inheritance.channel,
-            on_go=self._take_over,
-            on_lost=self._lose_old_master,
-            on_message=self._hear_old_master,
-            on_old_gone=self._bury_old_master,
-            protocol=inheritance.protocol,
-        )
+        return OldMaster(self._loop, inheritance.channel, inheritance.protocol, self._heed)
 
-    def _bury_old_master(self) -> None:
+    def _hear_old_master(self, event: old_master.Gave) -> None:
+        if isinstance(event.message, Counted):
+            self._cluster.totals.note_inherited(event.message.counts)
+        elif isinstance(event.message, Asked):
+            self._commands.do_too(event.message)
+        else:
+            self._broker.hear_old_master(event.channel, event.message, event.descriptors, self._now())
+
+    def _note_end_of_old_master(self, event: old_master.OldMasterEnded) -> None:
         self._cluster.has_old_master = False
         self._broker.note_old_master_gone()
+
+    def _heed(self, event: new_master.Event | old_master.Event) -> None:
+        self._HEED[type(event)](self, event)
+
+    _HEED: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
+        old_master.MayTakeOver: _take_over,
+        old_master.GaveUp: _lose_old_master,
+        old_master.Gave: _hear_old_master,
+        old_master.OldMasterEnded: _note_end_of_old_master,
+        new_master.TakenOver: _leave,
+        new_master.Said: _hear_new_master,
+        new_master.Undone: _take_back,
+        new_master.NewMasterEnded: _lose_new_master,
+    }
 
     # -- the end
 
@@ -290,18 +301,10 @@ class Supervisor:
 
     def _tell_counts(self) -> None:
         """To the new master, if there is one: what has been counted here since it was told last."""
-        if self._succession.stage is Stage.DONE:
+        if self._new_master.stage is Stage.DONE:
             counts = self._cluster.totals.untold(worker.row for worker in self._cluster.workers)
             if any(counts.values()):
-                self._succession.tell(Counted(counts))
-
-    def _hear_old_master(self, channel: Channel, message: Passing, descriptors: list[int]) -> None:
-        if isinstance(message, Counted):
-            self._cluster.totals.note_inherited(message.counts)
-        elif isinstance(message, Asked):
-            self._commands.do_too(message)
-        else:
-            self._broker.hear_old_master(channel, message, descriptors, self._now())
+                self._new_master.say(Counted(counts))
 
     def _close(self, exit_code: int) -> int:
         """Give back everything, then answer: whoever asked for a stop may start anew at once."""

@@ -32,7 +32,7 @@ def configuration(folder: Path, name: str) -> Any:
 
 
 def inherited(options: Any, at_the_end: ExitStack) -> Inheritance:
-    """What an old master with these options gives to its heir."""
+    """What an old master with these options leaves to a new one."""
     ours, theirs = channel_pair()
     listeners, control = open_listeners(options, None, []), open_control_listener(options.control_socket)
     pidfile = Pidfile.acquire(options.pidfile)
@@ -44,7 +44,7 @@ def inherited(options: Any, at_the_end: ExitStack) -> Inheritance:
     return Inheritance(ours, 1, 1, listeners=listeners, control=control, pidfile=pidfile)
 
 
-@pytest.mark.parametrize("case", ["start", "heir", "heir with other paths"])
+@pytest.mark.parametrize("case", ["start", "upgrade", "upgrade to other paths"])
 def test_a_master_that_fails_late_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_the_end: ExitStack, case: str
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_master_that_fails_late_leaves_nothing(
 
     present = {"old.control", "old.pid", "old.sock"} if case != "start" else set()
     inheritance = inherited(configuration(tmp_path, "old").options, at_the_end) if present else None
-    wanted = configuration(tmp_path, "old" if case == "heir" else "new")
+    wanted = configuration(tmp_path, "old" if case == "upgrade" else "new")
     monkeypatch.setattr(serve, "_make_supervisor", fail)
     monkeypatch.setattr(serve, "set_up_logging", lambda *arguments: None)
     nothing: Any = None

@@ -21,19 +21,18 @@ class Rig:
 
     def __init__(self) -> None:
         self.told: list[Asked] = []
-        self.succession: Any = SimpleNamespace(is_under_way=False, heir=9, tell=self.told.append)
-        self.succession.give_up = lambda reason: None
+        self.new_master: Any = SimpleNamespace(is_under_way=False, pid=9, say=self.told.append)
+        self.new_master.give_up = lambda reason: None
         self.cluster: Any = cluster(number_workers=2)
         self.cluster.logs = SimpleNamespace(reopen=list)
         self.overtaken: list[str] = []
         reloading: Any = SimpleNamespace(give_up=self.overtaken.append)
         reserve: Any = SimpleNamespace(lent=contextlib.nullcontext)
-        nothing: Any = None
         self.reopened: list[tuple[Any, list[int]]] = []
         roster: Any = SimpleNamespace(say=lambda worker, _, descriptors: self.reopened.append((worker, descriptors)))
         system: Any = SimpleNamespace(has_terminal=lambda: False)
         self.commands = Commands(
-            system, self.cluster, roster, reloading, self.succession, nothing, list, reserve, look=lambda: None
+            system, self.cluster, roster, reloading, self.new_master, list, reserve, look=lambda: None
         )
 
     def gets(self, *signums: int) -> list[Asked]:
@@ -58,7 +57,7 @@ def test_a_master_that_leaves_passes_signals_on(rig: Rig, name: str) -> None:
 def test_what_is_done_while_a_new_master_boots_is_done_by_it_too(rig: Rig) -> None:
     """In its order, when it has taken over; nothing of an upgrade that failed."""
     rig.gets(signal.SIGTTIN)
-    rig.succession.is_under_way = True
+    rig.new_master.is_under_way = True
     rig.gets(signal.SIGTTIN, signal.SIGUSR1, signal.SIGWINCH, signal.SIGTTIN)
     assert rig.told == []
     rig.commands.pass_on_what_was_asked()

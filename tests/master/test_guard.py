@@ -19,8 +19,7 @@ from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import Accept
 from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import LogFiles
-from rpccluster.master.changes.inherited import CommandLine, Upgrade, begin_upgrade
-from rpccluster.master.changes.succession import Succession
+from rpccluster.master.changes.new_master import CommandLine, NewMaster, Started, start
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.guard import Guard
 from rpccluster.master.loop import Loop
@@ -201,7 +200,7 @@ def test_a_new_master_that_cannot_be_forked(number: int) -> None:
     """The upgrade is refused, nothing stays open."""
     before = descriptors()
     command = CommandLine([], "/")
-    assert begin_upgrade(Pressed(number), command, 1, 1, [], None, None) is None
+    assert start(Pressed(number), command, []) is None
     assert descriptors() == before
 
 
@@ -210,13 +209,13 @@ def test_a_new_master_that_cannot_be_watched(number: int) -> None:
     """It is ended, and whoever asked learns why."""
     system = Pressed(number)
     loop = Loop(selector=FullSelector(number))
-    succession = Succession(system, loop, lambda heir: None, lambda message: None, lambda: None, lambda: None)
     ours, theirs = channel_pair()
-    succession.begin(lambda: Upgrade(4711, ours, 300.0), "")
+    new_master = NewMaster(system, loop, lambda: Started(4711, ours, 300.0), lambda event: None)
+    new_master.begin("")
     theirs.close()
-    assert not succession.is_under_way
-    assert succession.outcome
-    assert os.strerror(number) in succession.outcome
+    assert not new_master.is_under_way
+    assert new_master.outcome
+    assert os.strerror(number) in new_master.outcome
     assert system.killed == [(4711, signal.SIGKILL)]
 
 

@@ -32,14 +32,14 @@ class MadeUpMaster:
             status=lambda pid, now: {"pid": pid, "now": now},
         )
         self.reloading = SimpleNamespace(outcome="")
-        self.succession = SimpleNamespace(outcome="", heir=0, refusal=lambda: self.refusal)
+        self.new_master = SimpleNamespace(outcome="", pid=0, refusal=lambda: self.refusal)
         self.refusal = ""
         self.commands = SimpleNamespace(
             reloading=self.reloading,
-            succession=self.succession,
+            new_master=self.new_master,
             scale=self._scale,
             reload=lambda: self._begin(self.reloading, "reload"),
-            upgrade=lambda: self._begin(self.succession, "upgrade"),
+            upgrade=lambda: self._begin(self.new_master, "upgrade"),
             rebalance=lambda: self.told.append("rebalance"),
             stop=lambda is_quick: self.told.append(("stop", is_quick)),
         )
@@ -133,7 +133,7 @@ def test_scale_tells_that_a_worker_could_not_boot(asked: Asked) -> None:
 
 @pytest.mark.parametrize(
     ("method", "part", "result"),
-    [("reload", "reloading", {"generation": 2}), ("upgrade", "succession", {"pid": 99})],
+    [("reload", "reloading", {"generation": 2}), ("upgrade", "new_master", {"pid": 99})],
 )
 @pytest.mark.parametrize("reason", ["", "a fault"])
 def test_long_ones_answer_when_they_have_ended(
@@ -142,7 +142,7 @@ def test_long_ones_answer_when_they_have_ended(
     """Well, or with the reason."""
     assert asked(method) == []
     assert asked.look() == []
-    asked.master.cluster.generation, asked.master.succession.heir = 2, 99
+    asked.master.cluster.generation, asked.master.new_master.pid = 2, 99
     getattr(asked.master, part).outcome = reason
     assert asked.look() == [(f"RuntimeError: {reason}", None) if reason else (None, result)]
 

@@ -23,7 +23,7 @@ RUNNING     x          x        x         .        DRAINED  LEAVING     x       
 DRAINED     x          x        x         RUNNING  .        LEAVING     x          STOPPING  QUITTING
 LEAVING     x          x        x         .        x        x           STOPPING   .         QUITTING
 STOPPING    x          x        x         .        .        x           x          .         QUITTING
-QUITTING    x          x        x         .        .        x           .          .         .
+QUITTING    x          x        .         .        .        x           .          .         .
 """
 
 _HEAD, *_ROWS = (line.split() for line in EXPECTED.strip().splitlines())

@@ -1,9 +1,9 @@
 """What a new master is given by the old one: a list of named things, in the environment of its exec.
 
-The old master writes it (`leave`), the new one reads it at its start (`Inheritance.from_environment`). The two may be of
-different versions, so the list may grow: of a name that the reader does not know the descriptor is closed, and what is
-missing has a default. What it cannot do without is a `StartError`: the new master ends before it has touched anything,
-and the old one serves on. What the two say to each other afterwards is `new_master`'s and `old_master`'s.
+The old master writes it (`leave`), the new one reads it at its start (`Inheritance.from_environment`). The two may be
+of different versions, so the list may grow: of a name that the reader does not know the descriptor is closed, and what
+is missing has a default. What it cannot do without is a `StartError`: the new master ends before it has touched
+anything, and the old one serves on. What they say to each other afterwards is `new_master`'s and `old_master`'s.
 """
 
 from __future__ import annotations
@@ -118,21 +118,34 @@ def _read(inherited: list[Thing]) -> Inheritance:
     return Inheritance(listeners=listeners, **{name: values[-1] for name, values in found.items()})
 
 
+def _descriptor(thing: Thing) -> int:
+    if thing.descriptor is None:
+        raise ValueError(f"found no descriptor of the {thing.name}, expected one")
+    return thing.descriptor
+
+
+def _read_channel(thing: Thing) -> Channel:
+    return Channel(socket.socket(fileno=_descriptor(thing)))
+
+
 def _read_listener(thing: Thing) -> Listener:
-    assert thing.descriptor is not None
     mark = thing.value.get("mark")
     address = parse_address(thing.value["address"])
-    return Listener.inherited(address, thing.descriptor, (mark[0], mark[1]) if mark else None)
+    return Listener.inherited(address, _descriptor(thing), (mark[0], mark[1]) if mark else None)
+
+
+def _read_pidfile(thing: Thing) -> Pidfile:
+    return Pidfile(thing.value, _descriptor(thing))
 
 
 _READERS: dict[str, Callable[[Thing], Any]] = {
-    "channel": lambda thing: Channel(socket.socket(fileno=thing.descriptor)),
+    "channel": _read_channel,
     "protocol": lambda thing: int(thing.value),
     "generation": lambda thing: int(thing.value),
     "first_serial": lambda thing: int(thing.value),
     "listener": _read_listener,
     "control": _read_listener,
-    "pidfile": lambda thing: Pidfile(thing.value, thing.descriptor),
+    "pidfile": _read_pidfile,
 }
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Union
 
-from rpccluster import launch
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.messages import OLDEST_PROTOCOL, Go, Message, Serving, TookOver
@@ -26,7 +25,7 @@ from rpccluster.log import logger
 from rpccluster.master.changes.inherited import Thing, leave
 from rpccluster.master.loop import Loop
 from rpccluster.master.signals import reset_for_exec
-from rpccluster.system import System
+from rpccluster.system import System, launch
 
 __all__ = ["CommandLine", "NewMaster", "NewMasterEnded", "Said", "Stage", "Started", "TakenOver", "Undone", "start"]
 

@@ -15,7 +15,7 @@ from rpccluster.ipc.messages import PROTOCOL, Go, Serving, TookOver
 from rpccluster.ipc.packets import Passing
 from rpccluster.master.loop import Loop
 
-__all__ = ["GaveUp", "Gave", "MayTakeOver", "OldMaster", "OldMasterEnded"]
+__all__ = ["Gave", "GaveUp", "MayTakeOver", "OldMaster", "OldMasterEnded"]
 
 
 class MayTakeOver(NamedTuple):

@@ -13,9 +13,8 @@ from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.ipc.messages import Asked, ReopenLogs
 from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import LogFiles, escaped, logger
-from rpccluster.master.changes.inherited import Upgrade
+from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.reload import Reloading
-from rpccluster.master.changes.succession import Succession
 from rpccluster.master.children.child import WorkerHandle
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
@@ -37,8 +36,7 @@ class Commands:
         cluster: Cluster,
         roster: Roster,
         reloading: Reloading,
-        succession: Succession,
-        start_heir: Callable[[], Upgrade | None],
+        new_master: NewMaster,
         on_stop: Callable[[], None],
         reserve: Reserve,
         look: Callable[[], None],
@@ -48,8 +46,7 @@ class Commands:
         self._cluster = cluster
         self._roster = roster
         self.reloading = reloading
-        self.succession = succession
-        self._start_heir = start_heir
+        self.new_master = new_master
         self._on_stop = on_stop
         self._reserve = reserve
         self._kept: int | None = None
@@ -71,7 +68,7 @@ class Commands:
             self._pass_on(Asked(name))
         if not is_leaving or signum in _FOR_BOTH_MASTERS:
             command(self)
-        if self.succession.is_under_way and signum in _NOTED:
+        if self.new_master.is_under_way and signum in _NOTED:
             self._asked.append(Asked(name))
 
     def _must_wait(self, signum: int) -> str:
@@ -82,7 +79,7 @@ class Commands:
             return "the start"
         if signum == signal.SIGWINCH:
             return ""
-        if self.succession.is_under_way:
+        if self.new_master.is_under_way:
             return "the upgrade"
         return "the reload" if signum == signal.SIGUSR2 and self._cluster.staged is not None else ""
 
@@ -111,21 +108,21 @@ class Commands:
             self._pass_on(each)
 
     def _pass_on(self, asked: Asked) -> None:
-        logger.info("Passing on to the new master (pid: %d): %s", self.succession.heir, asked.what)
-        self.succession.tell(asked)
+        logger.info("Passing on to the new master (pid: %d): %s", self.new_master.pid, asked.what)
+        self.new_master.say(asked)
 
     def stop(self, *, is_quick: bool = False) -> None:
         """Stop the cluster: gracefully within ``graceful_timeout``, or at once."""
         if not self._cluster.note(Event.QUIT if is_quick else Event.STOP):
             return
-        self.succession.give_up("this master stops")
+        self.new_master.give_up("this master stops")
         self.reloading.give_up("overtaken: the cluster stops")
         self._on_stop()
 
     def reload(self) -> None:
         """Read the configuration again and replace the workers one by one."""
         cluster, reloading = self._cluster, self.reloading
-        if not cluster.phase.allows.may_change or self.succession.is_under_way:
+        if not cluster.phase.allows.may_change or self.new_master.is_under_way:
             reloading.refuse(
                 f"the cluster is {'upgrading' if cluster.phase.allows.may_change else cluster.phase.value}"
             )
@@ -141,7 +138,7 @@ class Commands:
         """Want so many workers from now on."""
         self._cluster.note(Event.WANTED)
         self._cluster.number_workers = number_workers
-        if self.succession.is_under_way:
+        if self.new_master.is_under_way:
             self._asked.append(Asked("scale", number_workers))
 
     def add_worker(self) -> None:
@@ -190,11 +187,9 @@ class Commands:
             refused = "a master that is pid 1 would take its whole container with it"
         elif not cluster.phase.allows.may_change or cluster.staged is not None:
             refused = f"the cluster is {'reloading' if cluster.staged else cluster.phase.value}"
-        if not self.succession.is_under_way:
+        if not self.new_master.is_under_way:
             self._asked.clear()
-        with self._reserve.lent():
-            self._look()
-            self.succession.begin(self._start_heir, refused)
+        self.new_master.begin(refused)
 
     _SIGNALS: ClassVar[dict[int, Callable[[Commands], None]]] = {
         signal.SIGTERM: stop,

@@ -57,7 +57,7 @@ class Operations:
         """``method``, refused while this master completes an upgrade or leaves: the new one would not do it."""
 
         def ask(params: list[Any], answer: Answer) -> None:
-            reason = self._commands.succession.refusal()
+            reason = self._commands.new_master.refusal()
             if reason:
                 answer(f"RuntimeError: {reason}", None)
             else:
@@ -121,8 +121,8 @@ class Operations:
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
         self._commands.upgrade()
-        succession = self._commands.succession
-        self._waiting.append((lambda: _outcome(succession.outcome, {"pid": succession.heir}), answer))
+        new_master = self._commands.new_master
+        self._waiting.append((lambda: _outcome(new_master.outcome, {"pid": new_master.pid}), answer))
 
     def _stop(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0, 1)

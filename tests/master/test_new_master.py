@@ -1,0 +1,176 @@
+"""An upgrade as the old master sees it, stage by stage, and what it does when the new one fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import msgpack
+import pytest
+
+from rpccluster.ipc.channel import channel_pair
+from rpccluster.ipc.fdpass import send_packet
+from rpccluster.ipc.messages import PROTOCOL, Adopted, Go, Message, Serving, TookOver
+from rpccluster.master.changes.new_master import (
+    COMMIT_SECONDS,
+    Event,
+    NewMaster,
+    NewMasterEnded,
+    Said,
+    Stage,
+    Started,
+    TakenOver,
+    Undone,
+)
+from rpccluster.master.loop import Loop
+from rpccluster.system import System
+
+NEW_MASTER = 4711
+
+
+class MadeUpSystem(System):
+    """The time stands still until it is set; whom it kills is noted."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.killed: list[int] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def kill(self, pid: int, signum: int) -> None:
+        self.killed.append(pid)
+
+
+class Rig:
+    """An old master's side; ``new`` is the new master's end of the channel."""
+
+    def __init__(self) -> None:
+        self.system, self.loop = MadeUpSystem(), Loop()
+        self.happened: list[Event] = []
+        self.new_master = NewMaster(self.system, self.loop, self.start, self.note)
+        self.new_master.begin("")
+
+    def start(self) -> Started:
+        self.old, self.new = channel_pair()
+        return Started(NEW_MASTER, self.old, self.system.now + 300)
+
+    def note(self, event: Event) -> None:
+        self.happened.append(event)
+        if event == Said(Adopted(1)):
+            raise OSError("no descriptor left")
+
+    def says(self, *messages: Message) -> list[Message]:
+        """The new master says these, and is heard; what it hears then."""
+        for message in messages:
+            self.new.send(message)
+        self.loop.turn(0)
+        return [message for message, _ in self.new.receive()]
+
+    def dies(self) -> None:
+        self.new.close()
+        self.loop.turn(0)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    for channel in (made.old, made.new):
+        with contextlib.suppress(OSError):
+            channel.close()
+    made.loop.close()
+
+
+def test_an_upgrade_is_done_when_the_new_master_says_so(rig: Rig) -> None:
+    """Until then this one goes on."""
+    assert rig.new_master.stage is Stage.BOOTING
+    assert rig.says(Serving(NEW_MASTER, PROTOCOL)) == [Go()]
+    assert (rig.new_master.stage, rig.new_master.outcome, rig.happened) == (Stage.COMMITTING, None, [])
+    rig.says(TookOver(), Adopted(5))
+    assert (rig.new_master.outcome, rig.new_master.pid, rig.happened) == ("", NEW_MASTER, [TakenOver(rig.old)])
+    rig.says(Adopted(6))
+    rig.dies()
+    assert rig.happened == [TakenOver(rig.old), Said(Adopted(6)), NewMasterEnded()]
+
+
+def test_a_new_master_that_dies_while_it_boots(rig: Rig) -> None:
+    """Nothing has changed, and another upgrade may begin."""
+    rig.dies()
+    assert rig.new_master.outcome == "the new master could not start; its own log lines say why"
+    assert (rig.new_master.stage, rig.happened) == (Stage.NONE, [])
+    rig.new_master.begin("")
+    assert rig.says(Serving(NEW_MASTER, PROTOCOL)) == [Go()]
+
+
+@pytest.mark.parametrize("last_words", [[], [TookOver()]], ids=["silent", "had taken over"])
+@pytest.mark.parametrize("is_heard_at_once", [False, True])
+def test_a_new_master_that_dies_when_it_was_to_take_over(
+    rig: Rig, last_words: list[Message], is_heard_at_once: bool
+) -> None:
+    """Whether it had begun to is unknown: what it may have done is undone, and this one goes on."""
+    if not is_heard_at_once:
+        rig.says(Serving(NEW_MASTER, PROTOCOL))
+    for message in [Serving(NEW_MASTER, PROTOCOL)] * is_heard_at_once + last_words:
+        rig.new.send(message)
+    rig.dies()
+    assert rig.new_master.outcome == "the new master ended before it had taken over"
+    assert (rig.new_master.stage, rig.happened) == (Stage.NONE, [Undone()])
+
+
+def test_a_new_master_that_does_not_take_over_in_time_is_given_up(rig: Rig) -> None:
+    """It may be stopped: killed, and what it may have done is undone."""
+    rig.says(Serving(NEW_MASTER, PROTOCOL))
+    rig.new_master.check_deadline(rig.system.now + COMMIT_SECONDS)
+    assert rig.system.killed == []
+    rig.new_master.check_deadline(rig.system.now + COMMIT_SECONDS + 1)
+    assert (rig.system.killed, rig.happened) == ([NEW_MASTER], [Undone()])
+
+
+def test_a_new_master_that_has_taken_over_is_never_given_up(rig: Rig) -> None:
+    """Everything is its own."""
+    rig.says(Serving(NEW_MASTER, PROTOCOL))
+    rig.says(TookOver())
+    rig.new_master.check_deadline(rig.system.now + 1e6)
+    rig.new_master.give_up("this master stops")
+    assert (rig.system.killed, rig.new_master.outcome) == ([], "")
+
+
+def test_a_new_master_that_is_too_old_is_refused_before_it_gets_anything(rig: Rig) -> None:
+    """A version before this one says no protocol; it would drop what it does not understand, connections too."""
+    send_packet(rig.new._socket, msgpack.packb([6, NEW_MASTER]))
+    assert rig.says() == []
+    assert rig.new_master.outcome is not None
+    assert rig.new_master.outcome.startswith("the new master speaks protocol 1, expected 2 or later")
+    assert (rig.system.killed, rig.happened) == ([NEW_MASTER], [])
+
+
+def test_a_later_version_may_say_more(rig: Rig) -> None:
+    """Fields of messages we know, and messages we do not know."""
+    send_packet(rig.new._socket, msgpack.packb([6, NEW_MASTER, 99, "and", {"more": 1}]))
+    assert rig.says() == [Go()]
+    for packet in ([200, "news"], [16, "how it went"]):
+        send_packet(rig.new._socket, msgpack.packb(packet))
+    rig.says()
+    assert rig.new_master.stage is Stage.DONE
+
+
+def test_one_message_that_cannot_be_heeded_takes_no_other_along(rig: Rig) -> None:
+    """A connection may be among those behind it."""
+    rig.says(Serving(NEW_MASTER, PROTOCOL))
+    rig.says(TookOver())
+    rig.says(Adopted(1), Adopted(2))
+    assert rig.happened == [TakenOver(rig.old), Said(Adopted(1)), Said(Adopted(2))]
+
+
+def test_an_upgrade_that_is_refused_starts_nothing(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """For a reason given, or because one is under way: then the answer is that one's."""
+    rig.new_master.begin("")
+    assert rig.new_master.outcome is None
+    rig.dies()
+    rig.new_master.begin("the cluster is reloading")
+    assert (rig.new_master.outcome, rig.new_master.stage) == ("the cluster is reloading", Stage.NONE)
+    reasons = ["an upgrade is under way", "the cluster is reloading"]
+    assert [f"Upgrade refused: {reason}" for reason in reasons] == [
+        record.getMessage() for record in caplog.records if "refused" in record.getMessage()
+    ]

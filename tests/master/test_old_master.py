@@ -1,0 +1,108 @@
+"""An upgrade as the new master sees it: when it takes over, and what it does when the old one fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import msgpack
+import pytest
+
+from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.fdpass import receive_packet, send_packet
+from rpccluster.ipc.messages import PROTOCOL, Adopted, Go, Message, Refused, Serving, TookOver
+from rpccluster.master.changes.old_master import Event, Gave, GaveUp, MayTakeOver, OldMaster, OldMasterEnded
+from rpccluster.master.loop import Loop
+
+
+class Began:
+    """A new master; ``old`` is the old one's end of the channel."""
+
+    def __init__(self, protocol: int = PROTOCOL) -> None:
+        self.loop = Loop()
+        self.happened: list[Event] = []
+        self.old, self.channel = channel_pair()
+        self.old_master = OldMaster(self.loop, self.channel, protocol, self.note)
+
+    def note(self, event: Event) -> None:
+        self.happened.append(event)
+        if isinstance(event, MayTakeOver):
+            self.old_master.say_took_over()
+        if event == self.gave(Adopted(1)):
+            raise OSError("no descriptor left")
+
+    def gave(self, message: Message) -> Gave:
+        return Gave(self.channel, message, [])
+
+    def hears(self) -> None:
+        self.loop.turn(0)
+
+    def said(self) -> list[Message]:
+        return [message for message, _ in self.old.receive()]
+
+
+@pytest.fixture
+def began() -> Iterator[Began]:
+    made = Began()
+    yield made
+    close(made.old, made.channel)
+
+
+def close(*channels: Channel) -> None:
+    for channel in channels:
+        channel.close()
+
+
+def test_it_says_that_it_has_taken_over(began: Began) -> None:
+    """When it has."""
+    began.old_master.say_serving()
+    assert began.said() == [Serving(os.getpid(), PROTOCOL)]
+    began.old.send(Go())
+    began.hears()
+    assert (began.happened, began.said()) == ([MayTakeOver()], [TookOver()])
+    began.old.send(Adopted(1))
+    began.hears()
+    began.old.close()
+    began.hears()
+    assert began.happened == [MayTakeOver(), began.gave(Adopted(1)), OldMasterEnded()]
+
+
+def test_an_old_master_that_knows_no_such_message_is_not_told() -> None:
+    """It has left when it has said `Go`, and would drop a `Serving` with a field that it does not know."""
+    began = Began(protocol=1)
+    began.old_master.say_serving()
+    assert receive_packet(began.old._socket, 100)[0] == msgpack.packb([6, os.getpid()])
+    began.old.send(Go())
+    began.hears()
+    assert (began.happened, began.said()) == ([MayTakeOver()], [])
+    close(began.old, began.channel)
+
+
+def test_what_it_cannot_understand_it_refuses(began: Began) -> None:
+    """A later version gives connections in a message of another kind: the old master keeps them."""
+    read_end, write_end = os.pipe()
+    began.old.send(Go())
+    began.hears()
+    send_packet(began.old._socket, msgpack.packb([99, 5, "a connection"]), [read_end])
+    began.hears()
+    assert (began.happened, began.said()) == ([MayTakeOver()], [TookOver(), Refused(5)])
+    os.close(read_end)
+    with pytest.raises(BrokenPipeError):  # it has closed its copy
+        os.write(write_end, b"x")
+    os.close(write_end)
+
+
+def test_one_message_that_cannot_be_heeded_takes_no_other_along(began: Began) -> None:
+    """A connection may be among those behind it."""
+    began.old.send(Go())
+    for number in (1, 2):
+        began.old.send(Adopted(number))
+    began.hears()
+    assert began.happened == [MayTakeOver(), began.gave(Adopted(1)), began.gave(Adopted(2))]
+
+
+def test_an_old_master_that_ends_before_it_said_go(began: Began) -> None:
+    """Nothing has changed for anyone."""
+    began.old.close()
+    began.hears()
+    assert began.happened == [GaveUp()]
