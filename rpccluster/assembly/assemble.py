@@ -9,8 +9,10 @@ import contextlib
 import os
 from functools import partial
 
+import rpccluster
 from rpccluster import system
 from rpccluster.assembly.entries import load as load_kind
+from rpccluster.assembly.preload import preload
 from rpccluster.child.life import live
 from rpccluster.child.own_code import OwnCode
 from rpccluster.config import Configuration, Machine, Options, Sources, load
@@ -94,8 +96,7 @@ def _make_supervisor(
     listeners: list[Listener],
     control: Listener | None,
 ) -> Supervisor:
-    import rpccluster.assembly.preload  # late: no fault before this needs it
-
+    preload()  # late: no fault before this needs it
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()
     logger.info("Starting rpccluster with pid: %d", os.getpid())

@@ -1,25 +1,49 @@
-"""What the master imports on its workers' behalf before it forks them: a boot takes CPU from those who serve.
+"""What the master imports on its children's behalf before it forks them: a boot takes CPU from those who serve.
 
-Holds nothing that knows gevent, nor makes a lock when it is imported: gevent would find that unpatched. Imported in
-the master.
+Nothing here knows gevent, nor makes a lock when it is imported: gevent would find that unpatched. Runs in the master.
 """
 
 from __future__ import annotations
 
-import calendar  # noqa: F401
-import faulthandler  # noqa: F401
-import gc  # noqa: F401
-import grp  # noqa: F401
-import importlib.metadata  # noqa: F401
-import locale  # noqa: F401
-import pickle  # noqa: F401
+import importlib
 import platform
-import pprint  # noqa: F401
-import queue  # noqa: F401
-import subprocess  # noqa: F401
-import zipfile  # noqa: F401
-from email import message  # noqa: F401
 
-__all__: list[str] = []
+__all__ = ["preload"]
 
-platform.uname()  # which is kept
+_PYTHONS_OWN = (
+    "calendar",
+    "email.message",
+    "faulthandler",
+    "gc",
+    "grp",
+    "importlib.metadata",
+    "locale",
+    "pickle",
+    "pprint",
+    "pwd",
+    "queue",
+    "subprocess",
+    "zipfile",
+)
+_OURS = (
+    "rpccluster.child.cells",
+    "rpccluster.demo",
+    "rpccluster.protocol.shared",
+    "rpccluster.worker.accepting.lock",
+    "rpccluster.worker.connections.context",
+    "rpccluster.worker.connections.pauses",
+    "rpccluster.worker.connections.states",
+    "rpccluster.worker.lifecycle",
+    "rpccluster.worker.limits",
+    "rpccluster.worker.process.freed_memory",
+    "rpccluster.worker.service.loading",
+    "rpccluster.worker.service.registry",
+    "rpccluster.worker.taken_greenlets",
+)
+
+
+def preload() -> None:
+    """Import it all."""
+    for name in (*_PYTHONS_OWN, *_OURS):
+        importlib.import_module(name)
+    platform.uname()  # which is kept

@@ -31,11 +31,12 @@ def test_what_is_preloaded_knows_no_gevent_and_makes_no_lock() -> None:
     """A lock from before gevent has patched would hold up the whole worker, not one greenlet."""
     program = (
         "import rpccluster.assembly.assemble, sys, threading\n"
+        "from rpccluster.assembly.preload import preload\n"
         "made = []\n"
         "for name in ('Lock', 'RLock'):\n"
         "    make = getattr(threading, name)\n"
         "    setattr(threading, name, lambda make=make, name=name: made.append(name) or make())\n"
-        "import rpccluster.assembly.preload\n"
+        "preload()\n"
         "unfit = ('gevent', 'greenlet', 'concurrent.futures.thread', 'ssl')\n"
         "print(made, [name for name in unfit if name in sys.modules])\n"
     )
