@@ -1,6 +1,7 @@
-"""Putting a master together from a configuration. Runs in the process that becomes the master.
+"""Puts a master together from a configuration. Runs in the process that becomes the master.
 
-Names no kind of child: the master is handed what makes a child of a forked process (`rpccluster.assembly.entries`).
+Names no kind of child: it gives the master the function that makes a forked process a child
+(`rpccluster.assembly.entries`).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def serve(sources: Sources, arguments: list[str]) -> int:
     configuration = load(sources, Machine())
     report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
     try:
-        signals = SignalInbox()  # before the pidfile tells anybody whom to signal
+        signals = SignalInbox()  # before the pidfile shows our pid
         supervisor = _assemble(configuration, command, report, signals, inheritance)
     except (StartError, OSError) as error:
         exit_code = error.exit_code if isinstance(error, StartError) else EXIT_FAULT
@@ -63,9 +64,9 @@ def _assemble(
     signals: SignalInbox,
     inheritance: Inheritance | None,
 ) -> Supervisor:
-    """Take everything that a master holds, the pidfile's lock first.
+    """Acquire everything that a master holds, the pidfile's lock first, and make the supervisor.
 
-    Raises `StartError`, or whatever else went wrong, with nothing left behind.
+    Raises `StartError` or OSError, and leaves nothing behind then.
     """
     options = configuration.options
     with contextlib.ExitStack() as undo:
@@ -96,7 +97,7 @@ def _make_supervisor(
     listeners: list[Listener],
     control: Listener | None,
 ) -> Supervisor:
-    preload()  # late: no fault before this needs it
+    preload()  # imported late: a faulty start does not need it
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()
     logger.info("Starting rpccluster with pid: %d", os.getpid())
@@ -135,7 +136,7 @@ def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | Non
 def _open_sockets(
     configuration: Configuration, inheritance: Inheritance | None
 ) -> tuple[list[Listener], Listener | None]:
-    """The listeners and that of the control socket. Raises `StartError` with every fault; then none was opened."""
+    """Open the listeners and the control socket. Raises `StartError` with every fault, and opens nothing then."""
     options = configuration.options
     inherited = inheritance.listeners if inheritance else []
     held = inheritance.sockets() if inheritance else []
@@ -165,9 +166,9 @@ def _control(options: Options, inheritance: Inheritance | None) -> Listener | No
 
 
 def _tell_private_folder(identity: Identity | None) -> None:
-    """Log that the folder for temporary files is this user's alone, if it is: the service may look for it in vain."""
+    """Log if the workers' user cannot write the folder for temporary files."""
     for variable in _TEMPORARY if identity is not None and identity.uid != os.geteuid() else ():
         folder = os.environ.get(variable)
         if folder and identity is not None and not identity.may_write(folder):
             name = identity.name or identity.uid
-            logger.warning("%s is %s, where %s, the user of the workers, can make no file", variable, folder, name)
+            logger.warning("%s is %s, where %s, the user of the workers, cannot make files", variable, folder, name)

@@ -1,6 +1,6 @@
-"""Where the code of each kind of child begins. The one list of them; runs in a forked child.
+"""The entry to the code of each kind of child, in one list. Runs in a forked child.
 
-A kind's code is imported there and nowhere else: gevent, for one, never comes into the master.
+Only the child imports its kind's code, so that the master never imports gevent.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ ENTRIES = {
 
 
 def load(start_folder: str, assignment: Assignment) -> Run:
-    """Import the code of the child's kind, and let it load what it consists of. Returns what runs the child.
+    """Import the code of the child's kind and let it load. Returns the function that runs the child.
 
-    The name of ``start_folder`` may lead to another release by now, or nowhere.
+    ``start_folder`` may lead to another release by now, or may have gone.
     """
     with contextlib.suppress(OSError):
         enter(start_folder)

@@ -1,6 +1,6 @@
-"""What the master imports on its children's behalf before it forks them: a boot takes CPU from those who serve.
+"""Imports modules in the master for all its children, because a boot takes CPU from the children that serve.
 
-Nothing here knows gevent, nor makes a lock when it is imported: gevent would find that unpatched. Runs in the master.
+No module here uses gevent, or creates a lock at its import, which gevent would find unpatched. Runs in the master.
 """
 
 from __future__ import annotations
@@ -46,4 +46,4 @@ def preload() -> None:
     """Import it all."""
     for name in (*_PYTHONS_OWN, *_OURS):
         importlib.import_module(name)
-    platform.uname()  # which is kept
+    platform.uname()  # its result is cached

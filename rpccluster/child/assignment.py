@@ -1,7 +1,7 @@
-"""What a child is born with: made by the master before the fork, used by the child after it.
+"""What a child gets at its birth: the master makes it before the fork, the child uses it after the fork.
 
-The interface between two layers that never import each other. One part is every child's; what a kind alone needs is in
-its own part. Owns nothing.
+The interface between two layers that never import each other. It has a part common to all children and a part of each
+kind. Owns nothing.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["Assignment", "ChildEntry", "KindPart", "Load", "RPCPart", "Run"]
 
 
 class KindPart:
-    """What a kind of child is born with beside the rest; a subclass for each kind."""
+    """The part of an assignment that one kind of child needs; a subclass for each kind."""
 
     def descriptors(self) -> list[int]:
-        """Those that it keeps; all others of the master's are closed in the child."""
+        """Return the descriptors that the child keeps; it closes all others of the master's."""
         return []
 
 
 @dataclass(frozen=True)
 class RPCPart(KindPart):
-    """An RPC worker's own part.
+    """The part of an RPC worker.
 
-    ``call_limit`` is max_requests with this worker's jitter, 0 for none; ``connections`` is the channel on which
+    ``call_limit`` is max_requests with this worker's jitter, 0 for no limit; ``connections`` is the channel on which
     connections travel; ``accept_lock`` is a descriptor for lockf(3).
     """
 
@@ -48,10 +48,10 @@ Part = TypeVar("Part", bound=KindPart, covariant=True)
 
 @dataclass(frozen=True)
 class Assignment(Generic[Part]):
-    """All that one child needs. The first part is every child's, ``part`` its kind's own.
+    """Everything that one child needs; ``part`` is its kind's own part.
 
-    ``name`` stands in its title, such as "worker 3". ``options`` are those of its group. ``cpus`` None means unpinned.
-    ``serial`` is never given to another child, nor by a later master.
+    ``name`` stands in the child's title, such as "worker 3". ``options`` are those of its group. ``cpus`` None means
+    unpinned. No other child gets the same ``serial``, not even from a later master.
     """
 
     kind: str
@@ -79,13 +79,13 @@ class Assignment(Generic[Part]):
         return self.scoreboard.row(self.row_number)
 
     def descriptors(self) -> list[int]:
-        """All that the child keeps of the master's."""
+        """Return all descriptors of the master's that the child keeps."""
         return [self.channel.fileno(), *self.logs.descriptors(), *self.part.descriptors()]
 
 
-#: Runs a child that is prepared and loaded. Returns the exit code of its process.
+#: Runs a prepared and loaded child. Returns the exit code of its process.
 Run = Callable[[], int]
 #: Loads a kind's code in a child that still has the master's rights, and returns what runs it.
 Load = Callable[[Assignment], Run]
-#: Makes a child of a process that has just been forked; never returns. Handed to the master.
+#: Makes a child of a newly forked process, and never returns. The master is given one.
 ChildEntry = Callable[[Assignment], NoReturn]

@@ -1,6 +1,6 @@
-"""A child's common cells of the scoreboard: what its master reads of any child, whatever its kind.
+"""Writes a child's common cells of the scoreboard, which the master reads for children of every kind.
 
-Written by the child alone, in its own process. The cells of a kind's own are written by the kind.
+Runs in the child, the only writer of its row. A kind writes its own cells itself.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ __all__ = ["Cells"]
 
 
 class Cells:
-    """Writes to one row."""
+    """Writes the common cells of one row."""
 
     def __init__(self, row: Row) -> None:
         self._row = row
 
     def show(self, state: RowState) -> None:
-        """Say what this child is, for its siblings."""
+        """Write the child's state, for its siblings."""
         self._row[CommonCell.STATE] = state
 
     def beat(self, now_ns: int) -> int:
-        """Give a sign of life, at monotonic ``now_ns``. Returns the resident memory in bytes, which it tells, too."""
+        """Write a heartbeat at monotonic ``now_ns``, and the resident memory. Returns that memory in bytes."""
         self._row[CommonCell.HEARTBEAT] = now_ns
         self._row[CommonCell.RSS_BYTES] = resident = system.resident_bytes()
         return resident
 
     def begin(self, number: int, deadline_ns: int = 0) -> None:
-        """Work on ``number`` from now on, until ``deadline_ns`` at most; 0 is no limit."""
+        """Write that the child works on ``number``, until ``deadline_ns`` at most; 0 is no limit."""
         self._row[CommonCell.DEADLINE] = deadline_ns
         self._row[CommonCell.RUNNING] = number
 
     def end(self) -> None:
-        """Work on nothing any more."""
+        """Write that the child works on nothing."""
         self._row[CommonCell.RUNNING] = 0
         self._row[CommonCell.DEADLINE] = 0
 
     def tell_where(self, number: int) -> None:
-        """Answer the master, who asks a child that hangs what it works on."""
+        """Answer the master's question to a hung child: what it works on."""
         self._row[CommonCell.HUNG_IN] = number

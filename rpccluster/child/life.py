@@ -1,6 +1,6 @@
-"""A forked child from its first instruction of ours to its last: prepared, loaded, run, ended. Runs in the child.
+"""The life of a forked child: prepare, load, run, end. Runs in the child.
 
-Knows no kind: what loads its code is handed in.
+Knows no kind: it is given the function that loads the kind's code.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _LONGEST_REASON = 20_000
 
 
 def live(assignment: Assignment, load: Load) -> NoReturn:
-    """Be the child that ``assignment`` describes, in a process that has just been forked, whatever happens."""
+    """Make a newly forked process the child that ``assignment`` describes, and end it, whatever happens."""
     code = EXIT_CRASHED
     try:
         system.die_with_parent(assignment.master_pid)
-        system.keep_out_of_collections()  # what it was born with: looking through it would copy it all
+        system.keep_out_of_collections()  # the collector would copy all inherited memory
         code = _live(assignment, load)
     except BaseException:
         traceback.print_exc()
@@ -52,7 +52,7 @@ def _live(assignment: Assignment, load: Load) -> int:
 
 def tell_boot_failed(assignment: Assignment, error: BaseException) -> int:
     """Tell the master why this child cannot boot. Returns the exit code to end with."""
-    if isinstance(error, RPCClusterError):  # says all there is to say
+    if isinstance(error, RPCClusterError):  # its text is complete
         failed = BootFailed("service", str(error)[:_LONGEST_REASON])
     else:
         reason = "".join(

@@ -1,8 +1,8 @@
-"""The package's own code as it is when the master starts: every worker boots with it, however late it is forked.
+"""Keeps the package's code as it was when the master started, so that every later worker boots with it.
 
-An upgrade on disk replaces the files under a running cluster. A worker imports most of its modules after the fork, so
-one forked later would be half of either version. The master therefore reads the code of all modules that it has not
-imported, without running any of it, and answers for them from then on. Runs in the master; its finder in workers too.
+A deployment replaces the files under a running cluster. A worker imports most of its modules after the fork, so a later
+worker would mix both versions. Therefore the master reads the code of all modules that it has not imported, without
+running any of it, and serves their imports from then on. Runs in the master; its finder also runs in the workers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["OwnCode"]
 
 
 class OwnCode(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """The modules of one package, remembered."""
+    """The kept modules of one package, as a finder and loader of them."""
 
     def __init__(self, package: ModuleType) -> None:
-        """Read them; nothing is imported."""
+        """Read the code of all modules of ``package``, and import none."""
         self._name = package.__name__
         self._specs: dict[str, ModuleSpec] = {}
         self._codes: dict[str, CodeType] = {}
@@ -35,19 +35,19 @@ class OwnCode(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             self._specs[spec.name] = spec
             if spec.name in sys.modules:
                 continue
-            with contextlib.suppress(ImportError, SyntaxError, OSError, ValueError):  # who imports it is told
+            with contextlib.suppress(ImportError, SyntaxError, OSError, ValueError):  # its importer will see the error
                 loader: Any = spec.loader
                 code = loader.get_code(spec.name)
-                if code is not None:  # else it is an extension module: that has none
+                if code is not None:  # an extension module has no code
                     self._codes[spec.name] = code
         self._on_disk = self._look()
 
     def answer_for_it(self) -> None:
-        """Let every import of this process, and of those forked from it, get what was remembered."""
+        """Serve the imports of this process, and of those forked from it, from the kept code."""
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """How a module that was remembered is loaded: by this object."""
+        """Return the spec of a kept module, which this object loads."""
         if name not in self._codes:
             return None
         found = self._specs[name]
@@ -58,11 +58,11 @@ class OwnCode(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run it."""
+        """Run the kept code of ``module``."""
         exec(self._codes[module.__name__], module.__dict__)
 
     def tell_of_changes(self) -> None:
-        """Log that the code on disk is another by now, once for each change."""
+        """Log, once for each change, that the code on disk has changed."""
         present = self._look()
         if present != self._on_disk:
             self._on_disk = present
@@ -77,7 +77,7 @@ class OwnCode(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def _specs_in(path: Iterable[str], prefix: str) -> Iterator[ModuleSpec]:
-    """The specs of all modules below ``path``, found without importing any."""
+    """Yield the specs of all modules below ``path``, without importing any."""
     for finder, name, _ in pkgutil.iter_modules(path, prefix):
         spec = finder.find_spec(name, None)
         if spec is not None:
@@ -90,7 +90,7 @@ def _is_package(spec: ModuleSpec) -> bool:
 
 
 def _signature(file: str | None) -> tuple[int, int, int] | None:
-    """What changes when a file is replaced or rewritten; None if it is not there."""
+    """Return what changes when ``file`` is replaced or rewritten; None if there is no file."""
     with contextlib.suppress(OSError):
         if file is not None:
             found = os.stat(file)

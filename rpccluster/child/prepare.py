@@ -1,10 +1,10 @@
-"""Making a forked child decent before any code of its kind's runs. Knows no kind, and no gevent; runs in the child.
+"""Prepares a forked child before any code of its kind runs. Knows no kind, and no gevent; runs in the child.
 
-A fork copies the master whole: its signal handlers, sockets, log, environment and rights. The order below is fixed by
-what needs what. Descriptors go first, since a copy that lives on keeps a dropped address open: callers would wait there
-for ever. Signals are blocked until their meaning is set (`rpccluster.system.System.fork`). A kind's code is loaded in
-the middle: the process still has the master's rights then, and the user it becomes need not be able to read our files,
-or Python's. Death with the parent comes last, since the kernel forgets it when the ids change.
+A fork copies the whole master: its signal handlers, sockets, log, environment and rights. Each step below depends on
+those before it. Descriptors are closed first: a copy would keep a dropped address open, and callers would wait there
+for ever. Signals are blocked until their handlers are set (`rpccluster.system.System.fork`). The kind's code is loaded
+while the process still has the master's rights, because the user that it becomes may be unable to read rpccluster's
+files or Python's. Death with the parent comes last, since the kernel clears it when the ids change.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from rpccluster.system.launch import enter
 
 __all__ = ["IGNORED", "prepare"]
 
-#: A pkill by name hits children, too; what these signals mean reaches them through the master.
+#: A pkill by name hits children, too; the master passes these signals' meaning on to them.
 IGNORED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
 
 def prepare(assignment: Assignment, load: Load) -> Run:
-    """Make this process what ``assignment`` says. Returns what ``load`` has returned. Raises what goes wrong."""
+    """Make this process the child of ``assignment``. Returns the result of ``load``. Raises any error of a step."""
     _let_go_of_the_masters(assignment)
     set_signals()
     system.forget_what_is_ours()
@@ -47,13 +47,13 @@ def prepare(assignment: Assignment, load: Load) -> Run:
 
 
 def _let_go_of_the_masters(assignment: Assignment) -> None:
-    """The master's objects stay as they are, referred to by the frames that this child will never return to."""
+    """Close the master's descriptors. Its objects stay, in frames to which this child never returns."""
     signal.set_wakeup_fd(-1)
     system.close_all_but(assignment.descriptors())
 
 
 def set_signals() -> None:
-    """What the master handles means what it means in any process, or nothing."""
+    """Give the signals that the master handles their default meaning, or none."""
     for signum in IGNORED:
         signal.signal(signum, signal.SIG_IGN)
     for signum in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
@@ -62,17 +62,17 @@ def set_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-_set_handler = signal.signal  # the original: others will take its place
+_set_handler = signal.signal  # the original, before gevent and the worker replace it
 
 
 def _end_at_once(signum: int, frame: object) -> None:
-    """QUIT ends a child as INT does: at once, without a core dump."""
+    """Handle QUIT: end the child as INT does, at once and without a core dump."""
     _set_handler(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
 
 
 def _log(assignment: Assignment) -> None:
-    """Its lines go to its log, and so does its stack when it crashes or is asked where it hangs."""
+    """Send the child's lines to its log, and its stack when it crashes or hangs."""
     logs = assignment.logs
     set_up_logging(logs, assignment.options.log_level)
     faulthandler.enable(logs.log_descriptor)
@@ -80,7 +80,7 @@ def _log(assignment: Assignment) -> None:
 
 
 def _take_place(options: Options) -> None:
-    """Become who it is to be, where it is to be. Raises OSError, or `StartError` for an account that is gone."""
+    """Take on the identity, umask and folder of ``options``. Raises OSError, or `StartError` for an unknown account."""
     identity = identity_of(options.user, options.group)
     if identity is not None:
         become(identity)

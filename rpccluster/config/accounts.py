@@ -1,6 +1,6 @@
-"""The ids of the accounts that ``user`` and ``group`` name. Reads the account database; any process.
+"""Finds the ids of the accounts that ``user`` and ``group`` name, in the account database. Any process.
 
-Changes no identity: `rpccluster.system.identity` does.
+`rpccluster.system.identity` makes a process run as them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _LARGEST_ID = 2**32 - 2  # the one above it means "leave unchanged": chown(2), s
 
 
 def uid_of(user: str) -> int:
-    """The id of ``user``, a name or a number. Raises `StartError` whose text is ``found …, expected …``."""
+    """Return the id of ``user``, a name or a number. Raises `StartError` whose text is ``found …, expected …``."""
     return _id_of(user, "user", _uid_by_name)
 
 
 def gid_of(group: str) -> int:
-    """The id of ``group``, a name or a number. Raises `StartError` whose text is ``found …, expected …``."""
+    """Return the id of ``group``, a name or a number. Raises `StartError` whose text is ``found …, expected …``."""
     return _id_of(group, "group", _gid_by_name)
 
 
@@ -48,9 +48,9 @@ def _gid_by_name(name: str) -> int:
 
 
 def identity_of(user: str, group: str) -> Identity | None:
-    """The ids that the options name, None if both are empty: then nothing changes.
+    """Return the identity that the options name; None if both are empty.
 
-    A user without a group has its own primary one. Raises `StartError` for an unknown name.
+    A user without a group gets its primary group. Raises `StartError` for an unknown name.
     """
     if not user and not group:
         return None

@@ -1,6 +1,6 @@
-"""CPUs as options name them: the value of ``cpu_affinity``, and the default of ``number_workers``. Any process.
+"""The value of ``cpu_affinity``, and the default of ``number_workers``. Any process.
 
-Which CPUs ``auto`` means is decided in `rpccluster.master.children.affinity`; whether they exist, in the checks.
+`rpccluster.master.children.affinity` decides which CPUs ``auto`` means; `rpccluster.config.checks` whether they exist.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MOST_CPUS = 8192  # NR_CPUS of the largest Linux builds; a list may name one CP
 
 @dataclass(frozen=True)
 class CPUChoice:
-    """``mode`` is "none", "auto" or "list"; ``cpus`` is what a list names, in its order."""
+    """A choice of CPUs. ``mode`` is "none", "auto" or "list"; ``cpus`` are those of a list, in its order."""
 
     mode: str
     cpus: tuple[int, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> CPUChoice:
-        """``none``, ``auto`` or a list such as ``0-3,8``. Raises `ValueError`."""
+        """Parse ``none``, ``auto`` or a list such as ``0-3,8``. Raises `ValueError`."""
         if text.lower() in ("none", "auto"):
             return cls(text.lower())
         cpus: list[int] = []
@@ -67,10 +67,10 @@ def _write_ranges(cpus: tuple[int, ...]) -> Iterator[str]:
 
 
 def default_workers() -> int:
-    """The default of ``number_workers``: the CPUs this process may run on, at most its cgroup's quota."""
+    """Return the default of ``number_workers``: the CPUs this process may run on, at most its cgroup's quota."""
     return workers_for(len(allowed_cpus()), quota_cpus())
 
 
 def workers_for(cpus: int, quota: float) -> int:
-    """``cpus`` bounded by ``quota``, rounded down, at least one."""
+    """Return ``cpus``, at most ``quota`` rounded down, and at least one."""
     return max(1, min(cpus, MOST_WORKERS, math.floor(min(quota, MOST_WORKERS))))

@@ -1,6 +1,6 @@
-"""The log: the form of its lines, its files, and a logger whose lines come whatever a service does to `logging`.
+"""The log: the form of its lines, its files, and a logger that works whatever a service does to `logging`.
 
-Nobody waits for a log, and no text from outside can harm it. Any process.
+No process waits for its log, and no text from outside can forge a line. Any process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where log lines go: one file or stderr, and an access log; written by descriptor, reopened in place.
+"""The files of the log: one file or stderr, and an access log; written by descriptor, reopened in place.
 
-Owns the two descriptors of each process, which keep their numbers for life: reopening puts a new file under
-the same number. The master opens files; workers, which may not have the right to, are handed descriptors.
+Owns the two descriptors of each process, which keep their numbers for life: reopening puts a new file under the same
+number. The master opens the files and passes the descriptors to its children, which may lack the right to open them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from rpccluster.system.files import open_own, umasked
 __all__ = ["LogFiles"]
 
 _STDOUT, _STDERR = 1, 2
-#: Not to be opened anew: they are what this process was started with, whatever that is.
+#: Paths that stand for the stdout and stderr with which this process was started; they are never opened again.
 _STANDARD = {
     **dict.fromkeys(("", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"), _STDERR),
     **dict.fromkeys(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"), _STDOUT),
 }
-_LAST_SECONDS = 1.0  # for what is left when a process ends
+_LAST_SECONDS = 1.0  # that a process gives its log's reader at its end
 
 
 @dataclass
 class LogFiles:
     """The log and the access log of this process, and the way to reopen them.
 
-    ``log_path`` empty means stderr; ``access_path`` empty means no access log, equal to "on" the log itself.
-    ``owner`` is the (uid, gid) that new files are given to, if any; ``umask`` what they are made under.
-    ``holds_output`` says that stdout and stderr lead to the log, too.
+    An empty ``log_path`` means stderr. An empty ``access_path`` means no access log; "on" means the log itself. New
+    files get ``owner`` (uid, gid), if given, and are made under ``umask``. ``holds_output`` says that stdout and stderr
+    lead to the log, too.
     """
 
     log_path: str
@@ -47,11 +47,11 @@ class LogFiles:
 
     @property
     def is_file(self) -> bool:
-        """Whether the log is a file of its own, and not what stdout or stderr were at the start."""
+        """Whether the log is a file of its own, and not the stdout or stderr of the start."""
         return _standard(self.log_path) is None
 
     def open(self) -> None:
-        """Open the files. Raises OSError; then none is open."""
+        """Open the files. Raises OSError, and leaves none open then."""
         self.log_descriptor = self._open(self.log_path)
         self.outlet = Outlet(self.log_descriptor, lost_lines)
         if self.access_path == "on":
@@ -71,7 +71,7 @@ class LogFiles:
                 os.close(descriptor)
 
     def reopen(self) -> list[int]:
-        """Open the same paths anew under the same numbers. Returns the descriptors, to be handed on. Raises OSError."""
+        """Open the same paths again under the same numbers. Returns their descriptors. Raises OSError."""
         self._replace(self.log_descriptor, self.log_path)
         if self.access_path and self.access_path != "on" and self.access_descriptor is not None:
             self._replace(self.access_descriptor, self.access_path)
@@ -80,7 +80,7 @@ class LogFiles:
         return self.descriptors()
 
     def hold_output(self) -> None:
-        """Let stdout and stderr lead to the log from now on, or nowhere if that has no file: they were the user's."""
+        """Let stdout and stderr lead to the log, or to /dev/null if the log is no file: the user's own are not kept."""
         self.holds_output = True
         output = os.dup(self.log_descriptor) if self.is_file else os.open(os.devnull, os.O_WRONLY)
         standard = {_STDOUT, _STDERR}
@@ -92,12 +92,12 @@ class LogFiles:
         os.close(output)
 
     def descriptors(self) -> list[int]:
-        """The log's descriptor, then the access log's if it has one of its own."""
+        """Return the log's descriptor, then the access log's if it has its own."""
         own = self.access_descriptor not in (None, self.log_descriptor)
         return [self.log_descriptor, self.access_descriptor] if own else [self.log_descriptor]  # type: ignore[list-item]
 
     def take(self, descriptors: list[int]) -> None:
-        """Put descriptors that the master sent under this process's numbers, and close them."""
+        """Put the master's ``descriptors`` under this process's numbers, and close them."""
         for new, old in zip(descriptors, self.descriptors()):
             os.dup2(new, old, inheritable=old <= _STDERR)
         for new in descriptors:
@@ -106,12 +106,12 @@ class LogFiles:
             self.hold_output()
 
     def flush(self) -> None:
-        """Write what waits for room, as far as there is some. Called now and then."""
+        """Write waiting lines, as far as there is room. Called now and then."""
         for outlet in self._outlets():
             outlet.flush()
 
     def drain(self) -> None:
-        """The last lines: a reader that is slow is given a moment, one that has stopped no more than that."""
+        """Write the last lines, and give a slow reader one second for them."""
         for outlet in self._outlets():
             outlet.drain(_LAST_SECONDS)
 
@@ -125,19 +125,19 @@ class LogFiles:
             os.close(new)
 
     def _open(self, path: str) -> int:
-        """Open for appending, without waiting for anybody."""
+        """Open ``path`` for appending, without waiting for a reader."""
         standard = _standard(path)
         if standard is not None:
             return own_description(standard)
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         flags = os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with umasked(self.umask):
-            # read and write: so that a FIFO needs no reader yet, and keeps the lines while that is away
+            # open a FIFO to read and write: it needs no reader yet, and keeps lines while the reader is away
             return open_own(path, flags | (os.O_RDWR if _is_fifo(path) else os.O_WRONLY), self.owner)
 
 
 def _standard(path: str) -> int | None:
-    """stdout or stderr, if that is what ``path`` names, or what is linked there."""
+    """Return stdout or stderr if ``path`` names it, directly or by a link; else None."""
     if path not in _STANDARD:
         with contextlib.suppress(OSError):
             path = os.readlink(path)

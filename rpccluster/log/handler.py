@@ -1,4 +1,4 @@
-"""Sending a process's logging to its log: our lines and the service's, each with one write. Any process."""
+"""Sends a process's logging to its log, rpccluster's lines and the service's, each in one write. Any process."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class DescriptorHandler(OwnHandler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception as error:  # arguments that do not fit: whoever logs them is told, and goes on
+        except Exception as error:  # the arguments do not fit the message: log that, and go on
             told = f"a log call failed in {record.pathname}, line {record.lineno}: {error_text(error)}"
             line = self.format(own_record(logging.ERROR, told))
-        # nothing that is logged can pass for another line: what does not begin one is indented
+        # indent the further lines of a record, so that none passes for a record of its own
         self._outlet.write((line.replace("\n", "\n  ") + "\n").encode("utf-8", "backslashreplace"))
 
 
 def set_up_logging(logs: LogFiles, level: str) -> None:
-    """Send this process's logging, the service's own included, to the log."""
+    """Send all logging of this process, also the service's, to the log."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, DescriptorHandler):

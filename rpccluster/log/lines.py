@@ -1,7 +1,8 @@
-"""What a line of the log looks like: its form, and what may come into it from outside. Pure; any process.
+"""The form of a log line, and the escaping of what comes into it from outside. Pure; any process.
 
-No exception and no caller's text can forge a line, fill the disk, or raise while it is written: a traceback is written
-here, not by Python, at most so many chained exceptions and calls of each, every text escaped and cut.
+No exception and no caller's text can forge a line, fill the disk, or raise while it is written. So tracebacks are
+written here and not by Python, with a bound on chained exceptions and on the calls of each, and every text escaped and
+cut.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
 
 _LONGEST = 200
 _LONGEST_TRACEBACK = 20_000
-_LONGEST_MESSAGE = 1_000  # of an exception, in its traceback
-_MOST_CHAINED = 8  # exceptions that are shown of a chain, and calls of each
-_MOST_CALLS = 30
+_LONGEST_MESSAGE = 1_000  # characters of an exception's message in its traceback
+_MOST_CHAINED = 8  # exceptions of a chain
+_MOST_CALLS = 30  # calls of each exception
 _CAUSE = "The above exception was the direct cause of the following exception:"  # Python's own words
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 _escape = codecs.getencoder("unicode_escape")  # looked up once: a worker may have no right to read codecs later
 
 
 def escaped(text: str, longest: int = _LONGEST) -> str:
-    """``text`` from outside, safe for one log line: control characters escaped, cut to ``longest`` characters."""
+    """Make ``text`` from outside safe for one log line: escape control characters, cut to ``longest`` characters."""
     cut = text if len(text) <= longest else text[:longest] + "…"
     return "".join(c if c.isprintable() else _escape(c)[0].decode() for c in cut)
 
@@ -41,15 +42,15 @@ class _Formatter(logging.Formatter):
         return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(record.created))
 
     def formatException(self, ei: Any) -> str:
-        """As Python's own, but bounded, and none of its lines is made up by the exception."""
+        """Write a traceback as Python does, but bounded, and with no line forged by the exception."""
         try:
             shown = "\n".join(_traceback_lines(ei[1]))
-        except BaseException:  # it comes from anywhere, and a log line must harm nobody
+        except BaseException:  # any code may have made the exception, and a log line must not fail
             return "(its traceback cannot be had)"
         return shown if len(shown) <= _LONGEST_TRACEBACK else shown[:_LONGEST_TRACEBACK] + "…"
 
 
-#: For every line of this process's.
+#: Formats every line of this process.
 formatter = _Formatter(FORMAT)
 
 
@@ -74,11 +75,11 @@ def _traceback_lines(error: BaseException | None) -> Iterator[str]:
 
 
 def lost_lines(count: int, reason: str) -> bytes:
-    """The line that tells of lines that are missing."""
+    """Write the line that stands for ``count`` lost lines."""
     record = own_record(logging.WARNING, f"{count} lines of the log were lost: {reason}")
     return (formatter.format(record) + "\n").encode()
 
 
 def own_record(level: int, text: str) -> logging.LogRecord:
-    """For a line of the log's own."""
+    """Make the record of a line that the log itself writes."""
     return logging.LogRecord(OWN_NAME, level, __file__, 0, text, None, None)

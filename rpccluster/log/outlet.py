@@ -1,12 +1,12 @@
-"""Lines to a descriptor whose reader nobody waits for: a pipe that is full, a terminal that stands still.
+"""Writes lines to a descriptor without ever waiting for its reader: the pipe may be full, the terminal stopped.
 
-What is not taken at once waits in a bounded buffer of this process; what does not fit in there is dropped and
-counted, and the count is a line of its own as soon as there is room. Any process, any thread.
+Lines that find no room wait in a bounded buffer of this process. Lines that do not fit there are dropped and counted;
+the count becomes a line of its own as soon as there is room. Any process, any thread.
 
-O_NONBLOCK belongs to the open file description, which is shared with whoever gave us the descriptor: to set it on
-an inherited stderr would change the terminal, or the pipe, for the user's shell and all that writes there. So
-`own_description` asks for a description of our own of the same pipe or terminal. Where none can be had (a socket, a
-pipe of another user) each write is made so that it does not wait: see `write_now`.
+O_NONBLOCK belongs to the open file description, which this process shares with the one that gave it the descriptor. To
+set it on an inherited stderr would change the terminal, or the pipe, for the user's shell and every other writer. So
+`own_description` opens a description of its own of the same pipe or terminal. If it cannot (a socket, another user's
+pipe), `write_now` makes each write so that it does not wait.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import sys
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Iterator
-from time import monotonic, sleep  # as they are before gevent patches: at its end a worker has no loop to wait with
+from time import monotonic, sleep  # imported before gevent patches them: at its end a worker has no loop to wait with
 from typing import Callable
 
 from rpccluster.system import without_sigpipe
 
 __all__ = ["MOST_BYTES", "Outlet", "own_description", "say", "write_now"]
 
-MOST_BYTES = 256 << 10  # that wait, in each process
+MOST_BYTES = 256 << 10  # of waiting lines, in each process
 
 _RWF_NOWAIT = 8  # uio.h
-_CHUNK_BYTES = select.PIPE_BUF  # what has room as soon as poll(2) says so
+_CHUNK_BYTES = select.PIPE_BUF  # always has room once poll(2) says so
 
 
 def own_description(descriptor: int) -> int:
-    """A descriptor of our own, which never waits, for the pipe or terminal that ``descriptor`` leads to.
+    """Open a non-blocking descriptor of the pipe or terminal that ``descriptor`` leads to.
 
-    Itself where none can be had, or for what keeps nobody waiting: a file has but one end to be appended to.
+    Returns ``descriptor`` itself if that is not possible, or if it leads to a file, which keeps nobody waiting.
     """
     for path in _other_ways(descriptor):
         with contextlib.suppress(OSError):
@@ -44,18 +44,18 @@ def own_description(descriptor: int) -> int:
 
 
 def _other_ways(descriptor: int) -> Iterator[str]:
-    """Paths that lead to the same pipe or terminal."""
+    """Yield paths that lead to the same pipe or terminal."""
     with contextlib.suppress(OSError):
         is_terminal = os.isatty(descriptor)
         if is_terminal or stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             yield f"/proc/self/fd/{descriptor}"
         if is_terminal:
-            os.tcgetpgrp(descriptor)  # an error unless it is this session's: then everybody may open it so,
+            os.tcgetpgrp(descriptor)  # raises unless it is this session's terminal: then any process may open it so,
             yield "/dev/tty"  # although it may belong to another user, after su(1)
 
 
 def write_now(descriptor: int, data: bytes) -> int:
-    """write(2) that does not wait, whatever ``descriptor`` is. Raises BlockingIOError, or another OSError."""
+    """Call write(2) without waiting, whatever ``descriptor`` is. Raises BlockingIOError, or another OSError."""
     with without_sigpipe():
         return _write_now(descriptor, data)
 
@@ -78,7 +78,7 @@ def _write_now(descriptor: int, data: bytes) -> int:
 
 
 class Outlet:
-    """Lines to one descriptor, in their order. ``notice`` makes the line that tells how many were lost, and why."""
+    """Writes lines to one descriptor in order. ``notice`` makes the line that says how many were lost, and why."""
 
     def __init__(self, descriptor: int, notice: Callable[[int, str], bytes]) -> None:
         self.descriptor = descriptor
@@ -91,10 +91,10 @@ class Outlet:
         self._waiting_bytes = 0
         self._lost = 0
         self._reason = ""
-        self._turn = allocate_lock()  # never waited for
+        self._turn = allocate_lock()  # nobody waits for it
 
     def _forget_if_forked(self) -> None:
-        if self._pid != os.getpid():  # what waits is the parent's to write
+        if self._pid != os.getpid():  # the parent writes the waiting lines
             self._forget()
 
     def write(self, line: bytes) -> None:
@@ -108,17 +108,19 @@ class Outlet:
         self.flush()
 
     def flush(self) -> None:
-        """Write what waits, as far as there is room. Call it now and then."""
+        """Write waiting lines, as far as there is room. Call it now and then."""
         self._forget_if_forked()
         turn = self._turn
-        if self._lines and turn.acquire(False):  # else another thread, or whom a signal has interrupted, is at it
+        if self._lines and turn.acquire(
+            False
+        ):  # otherwise another thread, or the code that a signal has interrupted, is writing
             try:
                 self._write_lines()
             finally:
                 turn.release()
 
     def drain(self, seconds: float) -> None:
-        """Write what waits; give a slow reader so long."""
+        """Write waiting lines; give a slow reader up to ``seconds``."""
         give_up_at = monotonic() + seconds
         self.flush()
         while self._lines and monotonic() < give_up_at:
@@ -158,7 +160,7 @@ class Outlet:
 
 
 def say(text: str) -> None:
-    """Print ``text`` to stderr for the person who started this; a stderr that is closed, or full, is no error."""
+    """Print ``text`` to stderr for the user who started this; a closed or full stderr is no error."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.flush()
         write_now(sys.stderr.fileno(), f"{text}\n".encode("utf-8", "backslashreplace"))

@@ -1,9 +1,9 @@
-"""The logger of rpccluster's own lines: they come whatever a service does to `logging`.
+"""The logger of rpccluster's own lines, which works whatever a service does to `logging`.
 
-A service may replace all handlers, disable loggers that exist, set levels, and add handlers that raise or wait. So a
-line is written by us, first; then it is handed on to the handlers of others, for which `logging` stays as the service
-wants it. In a worker `OwnLogger.hand_on` is replaced: no code of the service's runs between two steps of ours. Any
-process, any thread.
+A service may replace all handlers, disable loggers, set levels, and add handlers that raise or wait. So this logger
+first writes a line itself, then passes it to the service's handlers, for which `logging` stays as the service has set
+it up. A worker replaces `OwnLogger.hand_on`, so that no code of the service runs between two steps of the worker's own.
+Any process, any thread.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ OWN_NAME = "rpccluster"
 
 
 class OwnHandler(logging.Handler):
-    """A handler of ours: for the lines of a service on the root logger, for ours without it.
+    """A handler of rpccluster's own. On the root logger it writes the service's lines; ours do not need it.
 
-    It takes no lock, since what it writes with needs none: gevent's, where native threads log, too, is waited for for
-    ever.
+    It takes no lock, since its outlet needs none: with gevent's lock, native threads that log could wait for ever.
     """
 
     def createLock(self) -> None:
@@ -30,22 +29,22 @@ class OwnHandler(logging.Handler):
     def handle(self, record: logging.LogRecord) -> bool:
         kept: Any = record.name != OWN_NAME and self.filter(record)
         if kept:
-            self.emit(kept if isinstance(kept, logging.LogRecord) else record)  # a filter may put another in its place
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)  # a filter may return another record
         return bool(kept)
 
 
 class OwnLogger(logging.Logger):
-    """Never raises, and needs no lock."""
+    """Logs rpccluster's own lines. It never raises, and needs no lock."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._write: Callable[[logging.LogRecord], object] | None = None
         self._own_level = logging.NOTSET
-        #: Takes a record to the handlers of others.
+        #: Passes a record to the handlers of others.
         self.hand_on: Callable[[logging.LogRecord], object] = self.show_others
 
     def write_by(self, write: Callable[[logging.LogRecord], object] | None, level: int = logging.NOTSET) -> None:
-        """Write what is of ``level`` or above by ``write``, from now on; None leaves it to `logging`."""
+        """Write lines of ``level`` or above with ``write`` from now on; None leaves them to `logging`."""
         self._write, self._own_level = write, level
 
     def isEnabledFor(self, level: int) -> bool:
@@ -64,7 +63,7 @@ class OwnLogger(logging.Logger):
         extra: Any = None,
         sinfo: str | None = None,
     ) -> logging.LogRecord:
-        """Without the service's factory."""
+        """Make a record without the service's record factory."""
         return logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -78,14 +77,14 @@ class OwnLogger(logging.Logger):
         return any(not isinstance(handler, OwnHandler) for handler in [*self.handlers, *logging.getLogger().handlers])
 
     def show_others(self, record: logging.LogRecord) -> None:
-        """Let the handlers of others have ``record``, as `logging` is set up. Runs their code."""
+        """Pass ``record`` to the handlers of others, as `logging` is set up. Runs their code."""
         with contextlib.suppress(BaseException):
             if super().isEnabledFor(record.levelno):
                 super().handle(logging.makeLogRecord(record.__dict__))
 
 
 def _made() -> OwnLogger:
-    """The one that `logging` knows by our name, made by our class, whatever class it makes others by."""
+    """Register our logger with `logging`, of our class, whatever class a service has set."""
     theirs = logging.getLoggerClass()
     logging.setLoggerClass(OwnLogger)
     try:
@@ -94,5 +93,5 @@ def _made() -> OwnLogger:
         logging.setLoggerClass(theirs)
 
 
-#: Every line of ours goes here.
+#: Every line of rpccluster's own goes through this logger.
 logger = _made()

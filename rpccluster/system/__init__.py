@@ -1,7 +1,7 @@
-"""The one edge to the operating system: what this package asks of the kernel and of the C library is asked here.
+"""The one edge to the operating system: only this folder calls the kernel and the C library for the package.
 
-Nothing in it decides anything. These names serve everywhere; files, identities and the launch of a process have
-modules of their own that are imported by name.
+It decides nothing. These names serve everywhere; files, identities and the launch of a process have modules of their
+own.
 """
 
 from __future__ import annotations

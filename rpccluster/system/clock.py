@@ -1,4 +1,4 @@
-"""One timeout carried through many steps, on the monotonic clock."""
+"""Deadlines on the monotonic clock."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["Deadline"]
 
 @dataclass(frozen=True)
 class Deadline:
-    """One timeout carried through many steps; ``at`` is on the monotonic clock, None means never."""
+    """One timeout that several steps share. ``at`` is a time of the monotonic clock; None means never."""
 
     at: float | None
 
     @classmethod
     def after(cls, seconds: float | None) -> Deadline:
-        """The deadline ``seconds`` from now; None means never."""
+        """Return the deadline ``seconds`` from now; None means never."""
         return cls(None if seconds is None else time.monotonic() + seconds)
 
     def left(self) -> float | None:
-        """Seconds left, never below 0; None means for ever."""
+        """Return the seconds left, never below 0; None means no limit."""
         return None if self.at is None else max(0.0, self.at - time.monotonic())
 
     def is_over(self) -> bool:
-        """Whether nothing is left."""
+        """Return whether no time is left."""
         return self.at is not None and time.monotonic() >= self.at

@@ -1,6 +1,6 @@
-"""The CPUs of this machine: which this process may run on, how much of their time, how they hang together; and pinning.
+"""The CPUs of this machine: which ones this process may use, how much of their time, which core each belongs to.
 
-Reads /proc and /sys. What follows from it is decided elsewhere.
+Also pins a process. Reads /proc and /sys, and decides nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _ALLOWED = re.compile(r"^Cpus_allowed_list:\s*([0-9,-]+)$", re.MULTILINE)
 
 
 def allowed_cpus() -> frozenset[int]:
-    """The CPUs this process may run on."""
+    """Return the CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return cpus_of_status(_text(Path("/proc/self/status")))  # PyPy 3.9
 
 
 def cpus_of_status(text: str) -> frozenset[int]:
-    """The CPUs that a ``/proc/PID/status`` allows its process: proc(5)."""
+    """Read the allowed CPUs from the text of a ``/proc/PID/status``: proc(5)."""
     allowed = _ALLOWED.search(text)
     if allowed is None:
         return frozenset(range(os.cpu_count() or 1))
@@ -35,7 +35,7 @@ def cpus_of_status(text: str) -> frozenset[int]:
 
 
 def pin(cpus: list[int]) -> None:
-    """Let this process run on ``cpus`` alone. Raises OSError if the kernel will not."""
+    """Let this process run on ``cpus`` alone. Raises OSError if the kernel refuses."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
     else:
@@ -53,23 +53,23 @@ class Core:
 
 
 def read_topology(cpus: Collection[int], folder: str = "/sys/devices/system/cpu") -> dict[int, Core]:
-    """The core of each of ``cpus``, as far as the kernel tells: Documentation/ABI/stable/sysfs-devices-system-cpu."""
+    """Map ``cpus`` to their cores, as far as the kernel tells: Documentation/ABI/stable/sysfs-devices-system-cpu."""
     topology = {}
     for cpu in cpus:
         about = Path(folder, f"cpu{cpu}", "topology")
         try:
             package, number = ((about / name).read_text() for name in ("physical_package_id", "core_id"))
             topology[cpu] = Core(int(package), int(number))
-        except (OSError, ValueError):  # a virtual machine may not say
+        except (OSError, ValueError):  # a virtual machine may lack it
             continue
     return topology
 
 
 def quota_cpus(root: str = "/") -> float:
-    """The CPUs' worth of time that this process's cgroups grant, infinity where they set no bound.
+    """Return how many CPUs' time this process's cgroups grant; infinity without a limit.
 
-    A cgroup is bounded by those above it too: cgroups(7), "cpu.max" of the kernel's cgroup-v2 document,
-    ``cpu.cfs_quota_us`` of version 1. Below ``root`` are the files to read; tests hand in a tree of their own.
+    The cgroups above limit a cgroup, too: cgroups(7), "cpu.max" of the kernel's cgroup-v2 document,
+    ``cpu.cfs_quota_us`` of version 1. The files are below ``root``; tests pass a tree of their own.
     """
     return min(_quotas(Path(root)), default=math.inf)
 
@@ -86,13 +86,13 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _upwards(path: str) -> list[str]:
-    """The folders from a cgroup up to the mount's root, which inside a container may be all there is."""
+    """List the folders from a cgroup up to the mount's root, the only one that a container may have."""
     inner = PurePosixPath(path.lstrip("/"))
     return [str(folder) for folder in (inner, *inner.parents) if ".." not in folder.parts]
 
 
 def _quota(text: str) -> float:
-    """CPUs of ``QUOTA PERIOD`` in microseconds; "max" and -1 stand for no bound."""
+    """Convert ``QUOTA PERIOD`` in microseconds to CPUs; "max" and -1 mean no limit."""
     numbers = text.split()
     try:
         quota, period = int(numbers[0]), int(numbers[1])

@@ -1,4 +1,4 @@
-"""Descriptors: how many there may be, which stay open, who is at the other end, and writing to what others left."""
+"""Descriptors: their limit, which stay open, the process at the other end, and writes without SIGPIPE."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = [
     "write",
 ]
 
-#: What a watcher of libev's waits for: EV_READ and EV_WRITE of ev.h.
+#: The events of a libev watcher: EV_READ and EV_WRITE of ev.h.
 READABLE, WRITABLE = 1, 2
 
-#: The flag of every send: a service, or the program that a client is part of, may have put SIGPIPE at its default.
+#: The flag of every send: a service, or a client's program, may have set SIGPIPE to its default.
 MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the name
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
@@ -36,7 +36,7 @@ _SPARE_DESCRIPTORS = 256  # beside connections: files of the service, listeners,
 
 
 def close_all_but(kept: Container[int]) -> None:
-    """Close every descriptor that an exec would close, but for ``kept``: what was inherited by an exec stays."""
+    """Close every descriptor that an exec would close, except ``kept``; those inherited through an exec stay."""
     for descriptor in _open_descriptors():
         if descriptor not in kept:
             with contextlib.suppress(OSError):
@@ -45,7 +45,7 @@ def close_all_but(kept: Container[int]) -> None:
 
 
 def _open_descriptors() -> Iterable[int]:
-    """At least those that are open. Source: proc(5), fd."""
+    """Return at least all open descriptors. Source: proc(5), fd."""
     try:
         return [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
@@ -53,9 +53,9 @@ def _open_descriptors() -> Iterable[int]:
 
 
 def make_room_for(connections: int) -> int:
-    """Raise the soft RLIMIT_NOFILE so that so many connections, and the rest of a process, fit under it.
+    """Raise the soft RLIMIT_NOFILE for ``connections`` and the rest of a process, at most to the hard limit.
 
-    At most to the hard limit. Returns the soft limit.
+    Returns the soft limit.
     """
     wanted = connections + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -69,7 +69,7 @@ def make_room_for(connections: int) -> int:
 def occupy_standard_descriptors() -> None:
     """Open /dev/null where stdin, stdout or stderr is closed.
 
-    Else a socket or the pidfile would get that number, and what is printed, or be closed when it is redirected.
+    Otherwise a socket or the pidfile would get that number; prints would go into it, and a redirection would close it.
     """
     for number in range(3):
         try:
@@ -79,16 +79,16 @@ def occupy_standard_descriptors() -> None:
 
 
 def write(descriptor: int, data: bytes) -> int:
-    """write(2) to what may be a pipe: BrokenPipeError if nobody reads it, whatever SIGPIPE is set to."""
+    """Call write(2). A pipe without a reader raises BrokenPipeError, whatever SIGPIPE is set to."""
     with without_sigpipe():
         return os.write(descriptor, data)
 
 
 @contextlib.contextmanager
 def without_sigpipe() -> Iterator[None]:
-    """Let a write to a pipe that nobody reads raise BrokenPipeError, and no more.
+    """Let a write to a pipe without a reader raise BrokenPipeError and send no signal.
 
-    The signal goes to the thread that writes, so that is where it is blocked and taken back.
+    The kernel sends SIGPIPE to the writing thread, so this blocks it in that thread and takes it back.
     """
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGPIPE,))
     try:
@@ -102,13 +102,13 @@ def without_sigpipe() -> Iterator[None]:
 
 
 def peer_process(sock: socket.socket) -> tuple[int, int]:
-    """pid and uid of whoever connected a Unix stream socket, as they were then. Source: unix(7), SO_PEERCRED."""
+    """Return pid and uid of the process that connected a Unix socket, at that time. Source: unix(7), SO_PEERCRED."""
     pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("iII")))
     return pid, uid
 
 
 def notify_systemd(state: str) -> bool:
-    """Tell systemd ``state`` (sd_notify(3)), if it asked to be told. False: its queue is full, try again."""
+    """Send systemd ``state`` (sd_notify(3)), if it wants that. Returns False if its queue is full: try again."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return True

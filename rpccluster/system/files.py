@@ -1,7 +1,7 @@
-"""Opening files in folders that others may write, without being led astray: what a root master needs. Any process.
+"""Opens files in folders that others may write, safely for a master that runs as root. Any process.
 
-As root no link is followed, what is there already keeps its owner, and a file of a stranger is refused; only what
-was just made is given to whoever is to have it. Decides by what was opened, never by a look before.
+As root it follows no link, leaves existing files their owner, refuses a stranger's file, and gives only newly made
+files to their owner. It checks the open file, never the path before.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 
 __all__ = ["check_owner", "open_own", "umasked"]
 
-_TRIES = 10  # somebody makes and removes the file all the time
+_TRIES = 10  # another process may make and remove the file all the time
 
 
 def open_own(path: str, flags: int, owner: tuple[int, int] | None = None) -> int:
-    """Open ``path`` with mode 0644, made if there is none: then it is ``owner``'s (uid, gid), if this is root.
+    """Open ``path``, or make it with mode 0644; root gives a new file to ``owner`` (uid, gid).
 
     Raises OSError.
     """
@@ -36,7 +36,7 @@ def open_own(path: str, flags: int, owner: tuple[int, int] | None = None) -> int
         if owner is not None:
             os.fchown(descriptor, *owner)
         return descriptor
-    raise FileExistsError(errno.EEXIST, "it comes and goes", path)
+    raise FileExistsError(errno.EEXIST, "another process makes and removes it all the time", path)
 
 
 def _open_present(path: str, flags: int, owner: tuple[int, int] | None) -> int:
@@ -57,7 +57,7 @@ def _open_present(path: str, flags: int, owner: tuple[int, int] | None) -> int:
 def check_owner(found: os.stat_result, path: str, owner: tuple[int, int] | None) -> None:
     """Raise OSError unless a regular file or a socket belongs to this process's user, or to ``owner``.
 
-    A file of ours with a second name is refused, too: that may be a name in a folder of ours. Devices pass.
+    It also refuses a file with a second name, since somebody may have linked a file of ours there. Devices pass.
     """
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISSOCK(found.st_mode):
         return
@@ -68,12 +68,12 @@ def check_owner(found: os.stat_result, path: str, owner: tuple[int, int] | None)
         also = f" or {owner[0]}" if owner is not None and owner[0] != ours else ""
         raise OSError(errno.EPERM, f"found the owner {found.st_uid}, expected {ours}{also}", path)
     if found.st_nlink > 1:
-        raise OSError(errno.EPERM, "it has another name, too: root does not write to such", path)
+        raise OSError(errno.EPERM, "it has a second hard link, and root does not write to such a file", path)
 
 
 @contextlib.contextmanager
 def umasked(mask: int | None) -> Iterator[None]:
-    """Make files under this umask; None leaves the process's own."""
+    """Set the umask during the ``with`` block; None keeps the process's own."""
     before = None if mask is None else os.umask(mask)
     try:
         yield

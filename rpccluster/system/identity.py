@@ -1,6 +1,6 @@
-"""Who a process runs as: what that identity may write, and becoming it for good.
+"""The identity that a process runs as: what it may write, and how a process takes it on.
 
-The master stays who it is, and asks for the ids to give files to their owner; its children become somebody else.
+The master keeps its own identity, and needs the ids to give files to their owner; its children take the ids on.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Identity:
     home: str = "/"
 
     def groups(self) -> set[int]:
-        """All groups it is in."""
+        """Return all groups of this identity."""
         return {self.gid, *(os.getgrouplist(self.name, self.gid) if self.name is not None else ())}
 
     def may_write(self, folder: str) -> bool:
-        """Whether it may make files in ``folder``, as far as permissions tell."""
+        """Return whether this identity may make files in ``folder``, by the permissions."""
         folder = os.path.abspath(folder)
         above = os.path.dirname(folder)
         return self._may(folder, 0o3) and (above == folder or self._may_enter(above))
@@ -37,7 +37,7 @@ class Identity:
         return self._may(folder, 0o1) and (above == folder or self._may_enter(above))
 
     def _may(self, folder: str, wanted: int) -> bool:
-        """Whether all bits of ``wanted``, as in rwx, are set in the mode that counts."""
+        """Return whether the mode grants this identity all bits of ``wanted``, as in rwx."""
         try:
             found = os.stat(folder)
         except OSError:
@@ -47,9 +47,9 @@ class Identity:
 
 
 def become(identity: Identity) -> None:
-    """Drop this process's privileges. The order is the kernel's: groups as long as they may be set. Raises OSError.
+    """Drop this process's privileges: first the groups, while it still may set them. Raises OSError.
 
-    Another user's environment tells another home and name: programs look for their files there.
+    Also sets HOME, USER and LOGNAME, where programs look for the user's files.
     """
     if identity.uid != os.getuid():
         os.environ["HOME"] = identity.home

@@ -1,7 +1,6 @@
-"""How this process was launched: from which folder, with which flags of the interpreter; and launching it again.
+"""How this process was launched: its folder and the interpreter's flags; and the command that launches it again.
 
-A folder is named as the user named it: where a symlink leads may be another release by the time it is needed again.
-Every process.
+A folder keeps the name that the user gave it, since a symlink may lead to another release later. Every process.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _LETTERS = {
 
 
 def start_folder() -> str:
-    """The folder this process runs in: ``$PWD`` if that is it, so that a symlink stays one.
+    """Return the folder of this process, as ``$PWD`` if that names it, so that a symlink stays one.
 
-    Of a folder that is gone, the name it had; never raises OSError.
+    If the folder has gone, returns the name that it had. Never raises OSError.
     """
     named = os.environ.get("PWD", "")
     with contextlib.suppress(OSError):
@@ -43,13 +42,13 @@ def start_folder() -> str:
 
 
 def enter(folder: str) -> None:
-    """Go to ``folder`` and let ``$PWD`` name it, as a shell would. Raises OSError and changes nothing if it is gone."""
+    """Go to ``folder`` and set ``$PWD``, as a shell would. Raises OSError, and changes nothing, if it has gone."""
     os.chdir(folder)
     os.environ["PWD"] = folder
 
 
 def interpreter_flags() -> list[str]:
-    """Flags for an interpreter that is to be like this one: warnings, ``-X``, ``-O`` and the like."""
+    """Return the flags of this interpreter, for another one like it: warnings, ``-X``, ``-O`` and the like."""
     letters = [f"-{letter * getattr(sys.flags, name, 0)}" for name, letter in _LETTERS.items()]
     extras = [key if value is True else f"{key}={value}" for key, value in getattr(sys, "_xoptions", {}).items()]
     return [
@@ -60,7 +59,7 @@ def interpreter_flags() -> list[str]:
 
 
 def interpreter(folder: str) -> str:
-    """This interpreter's path; if it lies in ``folder``, by the name that this has, where another may lie by then."""
+    """Return this interpreter's path. If it lies in ``folder``, the path begins with that name, to follow a symlink."""
     real = os.path.join(os.path.realpath(folder), "")
     if sys.executable.startswith(real):
         return os.path.join(folder, sys.executable[len(real) :])
@@ -68,10 +67,10 @@ def interpreter(folder: str) -> str:
 
 
 def program(arguments: Sequence[str], folder: str, executable: str) -> list[str]:
-    """What to exec in ``folder`` for this program, with ``arguments``, by ``executable`` if that is there still.
+    """Return the command that runs this program in ``folder`` with ``arguments``, by ``executable`` if it still exists.
 
-    ``python -m`` would import whatever lies in ``folder``. Only where the package itself was found there that has to
-    be searched, after everything else.
+    ``python -m`` would import any module that lies in ``folder``. So ``folder`` is searched only if the package itself
+    lies there, and last.
     """
     home = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
     steps = ["import sys", "sys.path[:1] == [''] and sys.path.pop(0)"]

@@ -1,4 +1,4 @@
-"""Memory of a process: how much it holds, what the collector and the C library do with it, and sharing none of it."""
+"""Memory of a process: its size, what the collector and the C library keep, and a private copy of a shared part."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MAP_FIXED = 0x10  # mman.h
 
 @functools.lru_cache(maxsize=1)
 def _page_size() -> int:
-    """Bytes in a page of memory."""
+    """Return the bytes in a page of memory."""
     return os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes(pid: int | str = "self") -> int:
-    """Resident set size of a process in bytes; 0 if it is gone. Source: proc(5), statm."""
+    """Return the resident set size of a process in bytes; 0 if it has ended. Source: proc(5), statm."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as statm:
             return int(statm.read().split()[1]) * _page_size()
@@ -31,7 +31,7 @@ def resident_bytes(pid: int | str = "self") -> int:
 
 
 def keep_out_of_collections() -> None:
-    """Let the garbage collector never look again at the objects there are. PyPy's does not look at all each time."""
+    """Keep the garbage collector away from all present objects. PyPy's collector does not visit all each time."""
     if hasattr(gc, "freeze"):
         gc.freeze()
 
@@ -39,8 +39,7 @@ def keep_out_of_collections() -> None:
 def keep_freed_memory(most_bytes: int) -> None:
     """Let the C library keep up to ``most_bytes`` of freed memory instead of giving it back page by page.
 
-    Giving back and faulting in again costs more than the copying of a large message. Only glibc has the knob:
-    mallopt(3).
+    Giving memory back and faulting it in again costs more than copying a large message. Only glibc has mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -60,7 +59,7 @@ def give_back_freed_memory() -> None:
 
 
 def make_private(memory: mmap.mmap) -> None:
-    """Put zeros that this process alone sees in the place of ``memory``, which it shares; views of it stay good.
+    """Replace shared ``memory`` by zeros that only this process sees; views of it stay valid.
 
     Raises OSError. Source: mmap(2), MAP_FIXED.
     """

@@ -1,6 +1,6 @@
-"""Processes: forking, killing and reaping them, and what a process is to its parent and in ps(1).
+"""Forks, kills and reaps processes; ties a process to its parent, and sets its title in ps(1).
 
-`System` is what the master is handed, so that tests can hand it another; the functions serve every process.
+The master is given a `System`, which tests replace by their own; the functions serve every process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 __all__ = ["TELL_SIGNAL", "Exit", "System", "die_with_parent", "forget_what_is_ours", "set_title"]
 
-#: The master's question to a child that hangs: dump your stack, write down what you are in.
+#: The master sends it to a hung child, which then dumps its stack and notes what it works on.
 TELL_SIGNAL = signal.SIGXCPU
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
@@ -30,7 +30,7 @@ _OURS = (
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
 )
-_CAN_LOOK = hasattr(os, "waitid")  # at a child that has ended, without reaping it; PyPy cannot
+_CAN_LOOK = hasattr(os, "waitid")  # at an ended child without reaping it; PyPy cannot
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Exit:
 
     @classmethod
     def from_status(cls, pid: int, status: int) -> Exit:
-        """From what waitpid(2) says."""
+        """Make an `Exit` of a status of waitpid(2)."""
         if os.WIFSIGNALED(status):
             return cls(pid, None, os.WTERMSIG(status))
         return cls(pid, os.WEXITSTATUS(status), None)
@@ -57,18 +57,18 @@ class Exit:
 
 
 class System:
-    """What the master asks of the operating system. Stateless; tests pass a made-up one."""
+    """The master's calls to the operating system. Stateless; tests pass a made-up one."""
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
+        """Return the seconds of a clock that never goes back."""
         return time.monotonic()
 
     def getpid(self) -> int:
-        """This process's pid."""
+        """Return this process's pid."""
         return os.getpid()
 
     def fork(self) -> int:
-        """fork(2) with all signals blocked in both processes; each restores the mask when it is ready.
+        """Call fork(2) with all signals blocked in both processes; each restores the mask when it is ready.
 
         A signal that comes between the fork and the child's own handlers would run the parent's.
         """
@@ -83,12 +83,12 @@ class System:
         return pid
 
     def kill(self, pid: int, signum: int) -> None:
-        """kill(2); a process that is gone already is no error."""
+        """Call kill(2); a process that has already ended is no error."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signum)
 
     def has_terminal(self) -> bool:
-        """Whether this process has a controlling terminal, or may have: there is no room to look. Source: tty(4)."""
+        """Return whether this process has a controlling terminal; yes if it cannot look now. Source: tty(4)."""
         try:
             os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
         except OSError as error:
@@ -96,23 +96,23 @@ class System:
         return True
 
     def reap(self, leaders: Container[int] = ()) -> list[Exit]:
-        """Every child that has ended since the last call, orphans that were handed to this process included.
+        """Reap every child that has ended since the last call, also orphans that the kernel gave to this process.
 
-        Of those among ``leaders`` the process group is killed first: as long as its leader is a zombie the number
-        cannot be another's.
+        If a child is among ``leaders``, its process group is killed first: as long as the leader is a zombie, no other
+        group can have that number.
         """
         exits = []
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid = _next_dead()
                 if _CAN_LOOK and not pid:
-                    break  # one that ends only now is not reaped unseen
+                    break  # a child that ends only now must not be reaped unseen
                 if pid in leaders:
                     self._kill_group(pid)
                 pid, status = os.waitpid(pid or -1, os.WNOHANG)
                 if pid == 0:
                     break
-                if not _CAN_LOOK and pid in leaders:  # its number is free already, but hardly taken
+                if not _CAN_LOOK and pid in leaders:  # its number is already free, but hardly taken again
                     self._kill_group(pid)
                 exits.append(Exit.from_status(pid, status))
         return exits
@@ -123,7 +123,7 @@ class System:
 
 
 def _next_dead() -> int:
-    """The pid of a child that has ended and is not reaped yet; 0 if there is none, or no way to look."""
+    """Return the pid of an ended child that is not reaped yet; 0 if there is none, or no way to look."""
     found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) if _CAN_LOOK else None
     return found.si_pid if found is not None else 0
 
@@ -131,7 +131,7 @@ def _next_dead() -> int:
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when ``parent`` ends; exit at once if it already has.
 
-    Cleared by the kernel when the uid or gid changes: call it after dropping privileges. Source: prctl(2).
+    The kernel clears this when the uid or gid changes: call it after dropping privileges. Source: prctl(2).
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -139,7 +139,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def forget_what_is_ours() -> None:
-    """Drop what the environment says to this program alone: a service and what it runs would take it for theirs."""
+    """Remove the environment variables that are for the master alone; a service would take them for its own."""
     for name in _OURS:
         os.environ.pop(name, None)
 

@@ -198,7 +198,7 @@ def test_the_environment_is_the_accounts(start, folder, nobody, monkeypatch):
     with running.client() as client:
         told = {"HOME": nobody.pw_dir, "USER": "nobody", "LOGNAME": "nobody"}
         assert client.call("environment") == told
-    text = f"[WARNING] TMPDIR is {private}, where nobody, the user of the workers, can make no file"
+    text = f"[WARNING] TMPDIR is {private}, where nobody, the user of the workers, cannot make files"
     assert text in (folder / "it.log").read_text()
     running.signal(signal.SIGTERM)
     running.wait()
