@@ -59,7 +59,6 @@ KEPT_BYTES = 32 << 20
 RESERVED_DESCRIPTORS = 64  # for the service, the loop, the log: connections never take these
 GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: do not look through it all the time
 
-_READ = 1
 _set_handler = get_original("signal", "signal")
 
 
@@ -122,7 +121,7 @@ class Server:
         """The beat, the channel and TERM; watched as long as the worker lives."""
         beat = self._loop.timer(0.0, BEAT_SECONDS)
         beat.start(self._beat)
-        channel = self._loop.io(self._channel.fileno(), _READ)
+        channel = self._loop.io(self._channel.fileno(), system.READABLE)
         channel.start(self._on_channel)
         self._term = self._loop.signal(signal.SIGTERM)
         self._term.start(self._on_term)

@@ -22,6 +22,7 @@ from gevent.monkey import get_original
 from rpccluster.address import TCPAddress
 from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, CommonCell, RowState, Scoreboard, is_full
 from rpccluster.log import logger
+from rpccluster.system import READABLE
 from rpccluster.worker.accepting.lock import AcceptLock
 from rpccluster.worker.limits import Limits
 
@@ -44,7 +45,6 @@ _WAKEUPS = int(Cell.ACCEPT_WAKEUPS)
 _ACCEPTING = int(RowState.ACCEPTING)
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-_READ = 1
 _close = get_original("os", "close")  # at once: gevent's own waits for the loop
 _PlainSocket = get_original("socket", "socket")
 
@@ -167,7 +167,7 @@ class Acceptor:
         self._limits = limits
         self._is_known_full = False
         self._reserve: int | None = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._watchers = [loop.io(listener.fileno(), _READ) for listener in listeners]
+        self._watchers = [loop.io(listener.fileno(), READABLE) for listener in listeners]
         # Repeating and started by again(): libev forgets the time of a timer that fires once.
         self._pause = loop.timer(0.0, PAUSE_SECONDS)
         self._rest = loop.timer(0.0, REST_SECONDS)
@@ -188,7 +188,7 @@ class Acceptor:
             listener = _PlainSocket(fileno=descriptor)
             listener.setblocking(False)
             self._listeners.append(listener)
-            self._watchers.append(self._loop.io(descriptor, _READ))
+            self._watchers.append(self._loop.io(descriptor, READABLE))
             if not self._is_stopped:
                 self._watchers[-1].start(self._on_readable, listener)
 

@@ -23,6 +23,7 @@ from rpccluster.ipc.reserve import Reserve
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
+from rpccluster.system import READABLE, WRITABLE
 from rpccluster.worker.connections.connection import Connection, Given
 from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.hot import Engine, Outbox
@@ -31,8 +32,6 @@ __all__ = ["Handover"]
 
 BARRED_SECONDS = 0.02  # until the channel is tried again when its user has too many descriptors in flight
 
-_READ = 1
-_WRITE = 2
 _LOST = "WorkerLost: the worker that ran this call has died"
 
 
@@ -56,8 +55,8 @@ class Handover:
         self._adopted: dict[int, Connection] = connections.context.adopted
         self._kept_back: list[Reply] = []  # for which no descriptor could be had
         self._unannounced: list[partial[None]] = []  # adoptions that the master cannot have heard of yet
-        self._reader = loop.io(channel.fileno(), _READ)
-        self._writer = loop.io(channel.fileno(), _WRITE)
+        self._reader = loop.io(channel.fileno(), READABLE)
+        self._writer = loop.io(channel.fileno(), WRITABLE)
         self._retry = loop.timer(0.0, BARRED_SECONDS)  # repeating: libev forgets the time of one that fires once
         self._reader.start(self._on_readable)
         connections.context.on_closed = self._note_closed

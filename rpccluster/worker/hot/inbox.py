@@ -14,6 +14,7 @@ from typing import Any
 from rpccluster.protocol.closing import closing_request
 from rpccluster.protocol.shared import Rest, Undecodable
 from rpccluster.protocol.skip import Skip, resumed
+from rpccluster.system import READABLE
 from rpccluster.worker.hot.outbox import Outbox
 from rpccluster.worker.hot.repacking import packed_again
 from rpccluster.worker.hot.room import RECEIVE_MORE_BYTES, Happened, Room, Tell, nobody
@@ -23,8 +24,6 @@ __all__ = ["Inbox"]
 RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
 RECEIVE_LESS_BYTES = 2048  # while others who send much wait for their turn: what is decoded takes up much more
 LIGHT_BYTES = 1024  # of calls that need not wait for all who have sent more
-
-_READ = 1
 
 
 class Inbox:
@@ -54,7 +53,7 @@ class Inbox:
         self._put_off: list[Any] | None = None  # calls of a peer that does not read its replies
         self.partial: Rest = None
         self.was_heard = False  # cleared by whoever asks
-        self._watcher = room.loop.io(sock.fileno(), _READ)
+        self._watcher = room.loop.io(sock.fileno(), READABLE)
         self._watcher.start(self.receive)
 
     # -- whether it is read

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any, Callable
 
 from rpccluster.errors import ProtocolError
-from rpccluster.system import MSG_NOSIGNAL
+from rpccluster.system import MSG_NOSIGNAL, WRITABLE
 from rpccluster.worker.hot.room import Happened, Room, Tell, nobody
 
 __all__ = ["HIGH_WATER_BYTES", "LARGE_REPLY_BYTES", "Outbox"]
@@ -20,8 +20,6 @@ LOW_WATER_BYTES = 262_144
 GATHER_BYTES = 65_536  # of large replies, before they are sent
 LARGE_REPLY_BYTES = 512  # replies above this count against the connection at once
 JOINED_BYTES = 4096  # of small pieces, which become one: each would cost two hundred bytes beside its own
-
-_WRITE = 2
 
 
 class Outbox:
@@ -216,7 +214,7 @@ class Unsent:
         self._on_progress = on_progress
         self._on_error = on_error
         self.size = 0
-        self._watcher = loop.io(sock.fileno(), _WRITE)
+        self._watcher = loop.io(sock.fileno(), WRITABLE)
         self._watcher.start(self._on_writable)
 
     def add(self, piece: memoryview) -> None:
