@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ProtocolError,
         RemoteError,
         RPCClusterError,
+        TooManyWaiting,
     )
     from rpccluster.service import Service, rpc
 
@@ -47,6 +48,7 @@ _HOMES = {
             "ProtocolError",
             "RPCClusterError",
             "RemoteError",
+            "TooManyWaiting",
         ),
         "rpccluster.errors",
     ),
@@ -68,6 +70,7 @@ __all__ = [
     "RPCClusterError",
     "RemoteError",
     "Service",
+    "TooManyWaiting",
     "__version__",
     "aio",
     "rpc",

@@ -20,6 +20,7 @@ RPCClusterError
 └── ConnectionLost         the connection ended during a call
     ├── Lost               the call may have run
     └── NotSent            the call certainly did not run
+        └── TooManyWaiting a pool has as many calls that wait as it may have
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ __all__ = [
     "ServiceNotLoaded",
     "ServiceUnfit",
     "StartError",
+    "TooManyWaiting",
     "TruncatedDescriptors",
     "UnknownMessage",
 ]
@@ -176,3 +178,7 @@ class Lost(ConnectionLost):
 
 class NotSent(ConnectionLost):
     """The call certainly did not run: nothing of it left this process, or the server says that it did not read it."""
+
+
+class TooManyWaiting(NotSent):
+    """As many calls wait in the pool as its ``max_waiting`` allows. Nothing was sent; it is not tried again."""

@@ -27,6 +27,7 @@ PUBLIC = [
     "RPCClusterError",
     "RemoteError",
     "Service",
+    "TooManyWaiting",
     "__version__",
     "aio",
     "rpc",

@@ -367,8 +367,8 @@ def test_interrupted_wait(client: Client) -> None:
     client.call("sum", 1)
     with Interrupts() as interrupts:
         for delay in (0.001, 0.003, 0.02):
-            interrupts.arm(delay)
             with pytest.raises(KeyboardInterrupt):
+                interrupts.arm(delay)  # within: it may strike before the call begins
                 client.call("sleep", 5, "late")
             assert client.call("echo", delay) == delay
 

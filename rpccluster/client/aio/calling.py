@@ -76,9 +76,9 @@ class Calling(abc.ABC):
         return asyncio.get_running_loop().time() + seconds
 
     async def _persist(
-        self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts
+        self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts, calls: int = 1
     ) -> T:
-        """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with."""
+        """Attempt ``calls`` calls on a connection, and on others as long as ``attempts`` allow."""
         while True:
             try:
                 connection = await self._find(attempts, deadline_at)
@@ -113,7 +113,7 @@ class AioBatch(Batch):
         if kind is None and self._calls:
             self._deadline_at = self._caller._deadline_at(self._timeout)
             try:
-                await self._caller._persist(self._send, self._deadline_at, self._attempts)
+                await self._caller._persist(self._send, self._deadline_at, self._attempts, len(self))
             except (ConnectionLost, ConnectFailed) as error:
                 self._fail(error)
 

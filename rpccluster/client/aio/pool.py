@@ -6,28 +6,34 @@ The counterpart of `rpccluster.client.sync.pool`, over the same choice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
-from contextlib import nullcontext
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
+from typing import Any, TypeVar
 
 from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.client import Client
 from rpccluster.client.aio.connection import Connection
 from rpccluster.client.core.attempts import Attempts
-from rpccluster.client.core.choice import PING_SECONDS
+from rpccluster.client.core.choice import AGAIN_SECONDS, PING_SECONDS
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.members import Members
-from rpccluster.errors import RemoteError
+from rpccluster.client.core.waiting import Waiting
+from rpccluster.errors import NotSent, RemoteError, RPCClusterError
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Pool"]
+
+T = TypeVar("T")
 
 
 class Pool(Calling):
     """A client of the servers at ``addresses``, with at most ``connections`` to each.
 
-    The other parameters are those of `Client`. Raises ValueError without an address, `AddressError` for one
-    that cannot be parsed.
+    ``max_waiting`` is how many calls may wait at once, for a connection or for their reply; one more ends at once
+    with `TooManyWaiting`. None means any number. The other parameters are those of `Client`. Raises ValueError
+    without an address, `AddressError` for one that cannot be parsed.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class Pool(Calling):
         connect_timeout: float | None = 5,
         max_message_size: int = BOUNDS.max_size,
         max_depth: int = BOUNDS.max_depth,
+        max_waiting: int | None = None,
     ) -> None:
         make = partial(
             Client,
@@ -47,7 +54,9 @@ class Pool(Calling):
             max_message_size=max_message_size,
             max_depth=max_depth,
         )
-        self._members = Members(addresses, connections, make, nullcontext())
+        lock = threading.RLock()  # of no use to one thread, but cheaper than a context that does nothing
+        self._waiting = Waiting(max_waiting, lock)
+        self._members = Members(addresses, connections, make, lock)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
         self._pings: set[asyncio.Future[None]] = set()
 
@@ -71,6 +80,60 @@ class Pool(Calling):
         for ping in self._pings:
             ping.cancel()
         await asyncio.gather(*(client.close() for client in self._members))
+
+    async def wait(self, seconds: float = 30) -> None:
+        """Return as soon as a server serves: one of the addresses has answered an ``rpc.ping``.
+
+        All are asked at once, and again after an error. Raises `ConnectFailed` if none has answered within
+        ``seconds``, `NotSent` if the pool is closed.
+        """
+        errors: dict[int, BaseException] = {}
+        pings = [asyncio.ensure_future(self._served(address, errors)) for address in range(self._members.addresses)]
+        try:
+            done, _ = await asyncio.wait(pings, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for ping in pings:
+                ping.cancel()
+        if self._is_closed:
+            raise NotSent("the pool is closed")
+        if not done:
+            raise self._members.unserved(errors, seconds)
+
+    async def _served(self, address: int, errors: dict[int, BaseException]) -> None:
+        """Ping an address until it answers, or the pool is closed."""
+        while not self._is_closed:
+            try:
+                with suppress(RemoteError):  # an answer, too
+                    await self._members.pingable(address)[0].call("rpc.ping", timeout=None)
+                self._members.pinged(address, True, asyncio.get_running_loop().time())
+                return
+            except RPCClusterError as error:
+                errors[address] = error
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    def stats(self) -> dict[str, Any]:
+        """Numbers for an operator, as they stand now.
+
+        In all: ``connections`` that are open; calls that are ``pending``, that is wait for their reply; ``waiting``,
+        those and the ones that wait for a connection; ``refused`` because of ``max_waiting``; ``failures``, how often
+        an address was set aside; ``set_aside``, how many addresses are. ``addresses`` has for each of them its
+        ``connections``, ``pending`` and ``failures``, and ``set_aside_seconds``: for how long it has been set
+        aside, 0 if it is not.
+        """
+        return {
+            "waiting": self._waiting.count,
+            "refused": self._waiting.refused,
+            **self._members.stats(asyncio.get_running_loop().time()),
+        }
+
+    async def _persist(
+        self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts, calls: int = 1
+    ) -> T:
+        self._waiting.enter(calls)
+        try:
+            return await super()._persist(attempt, deadline_at, attempts)
+        finally:
+            self._waiting.leave(calls)
 
     def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
         now = asyncio.get_running_loop().time()

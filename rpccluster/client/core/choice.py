@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Optional
 
-__all__ = ["PING_SECONDS", "Choice", "Loads"]
+__all__ = ["AGAIN_SECONDS", "PING_SECONDS", "Choice", "Loads"]
 
 #: For each address, for each of its connections: how many calls are pending there, None if it is not connected.
 Loads = Sequence[Sequence[Optional[int]]]
@@ -21,13 +21,18 @@ _LONGEST_REST_SECONDS = 10.0
 _TRIAL_SECONDS = 10.0  # after which one that is being connected to, and has not been reached, is tried by another call
 #: How long a suspect may take to answer a ping.
 PING_SECONDS = 1.0
+#: Who waits for a server to serve asks again so long after an error.
+AGAIN_SECONDS = 0.05
 
 
 class Choice:
     """Remembers whose turn it is, and which of ``addresses`` rest until when."""
 
     def __init__(self, addresses: int) -> None:
-        self._failures = [0] * addresses
+        self._failures = [0] * addresses  # in a row
+        #: How often each address has been set aside.
+        self.times_set_aside = [0] * addresses
+        self._aside_since: list[float | None] = [None] * addresses
         self._rests_until = [0.0] * addresses
         self._trials: dict[int, float] = {}  # those that are being connected to, and until when that is believed
         self._turn = 0
@@ -67,6 +72,9 @@ class Choice:
         self._trials.pop(address, None)
         rest = min(_FIRST_REST_SECONDS * 2 ** min(self._failures[address], 10), _LONGEST_REST_SECONDS)
         self._failures[address] += 1
+        self.times_set_aside[address] += 1
+        if self._aside_since[address] is None:
+            self._aside_since[address] = now
         self._rests_until[address] = now + rest
 
     def ended(self, address: int, now: float) -> None:
@@ -91,8 +99,7 @@ class Choice:
         """How its ping ended."""
         if is_alive:
             self.suspects.discard(address)
-            self._failures[address] = 0
-            self._rests_until[address] = 0.0
+            self._take_back(address)
         else:
             self.failed(address, now)
 
@@ -100,8 +107,17 @@ class Choice:
         """It could be reached: its next rest is a short one again. A suspect has yet to answer."""
         self._trials.pop(address, None)
         if address not in self.suspects:
-            self._failures[address] = 0
-            self._rests_until[address] = 0.0
+            self._take_back(address)
+
+    def _take_back(self, address: int) -> None:
+        self._failures[address] = 0
+        self._rests_until[address] = 0.0
+        self._aside_since[address] = None
+
+    def aside_seconds(self, address: int, now: float) -> float:
+        """For how long it has been set aside: since it failed for the first time after it was last reached."""
+        since = self._aside_since[address]
+        return 0.0 if since is None else now - since
 
 
 def _connection(loads: Sequence[int | None]) -> int:

@@ -5,12 +5,13 @@ Both faces use it. Decides nothing itself: that is `Choice`, which is asked here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 from rpccluster.client.core.attempts import Place
 from rpccluster.client.core.choice import Choice, Loads
+from rpccluster.errors import ConnectFailed
 
 __all__ = ["Member", "Members"]
 
@@ -137,3 +138,35 @@ class Members(Generic[M]):
     def after_fork(self, lock: AbstractContextManager[Any]) -> None:
         """In a child: the old lock may be held by a thread that is not in this process."""
         self._lock = lock
+
+    # -- for operators ------------------------------------------------------------------------------------------
+
+    def stats(self, now: float) -> dict[str, Any]:
+        """The numbers of `Pool.stats` that are known of the addresses."""
+        addresses = {
+            str(clients[0].address): self._stats_of(number, now) for number, clients in enumerate(self.clients)
+        }
+        return {
+            **{name: sum(row[name] for row in addresses.values()) for name in ("connections", "pending", "failures")},
+            "set_aside": sum(row["set_aside_seconds"] > 0 for row in addresses.values()),
+            "addresses": addresses,
+        }
+
+    def _stats_of(self, address: int, now: float) -> dict[str, float]:
+        clients = self.clients[address]
+        with self._lock:
+            failures, aside = self._choice.times_set_aside[address], self._choice.aside_seconds(address, now)
+        return {
+            "connections": sum(client.is_connected for client in clients),
+            "pending": sum(client.pending for client in clients),
+            "failures": failures,
+            "set_aside_seconds": aside,
+        }
+
+    def unserved(self, errors: Mapping[int, BaseException | None], seconds: float) -> ConnectFailed:
+        """What `Pool.wait` raises when no address has answered; ``errors`` are the last ones, by address."""
+        reasons = [
+            str(errors[number]) if number in errors else f"{clients[0].address}: no answer"
+            for number, clients in enumerate(self.clients)
+        ]
+        return ConnectFailed(f"no server answered within {seconds:g} seconds: {'; '.join(reasons)}")

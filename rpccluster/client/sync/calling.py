@@ -107,8 +107,11 @@ class Calling(abc.ABC):
         """
         return SyncBatch(self, timeout, idempotent)
 
-    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
-        """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with."""
+    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts, calls: int = 1) -> T:
+        """Attempt ``calls`` calls on a connection, and on others as long as ``attempts`` allow."""
+        return self._pursue(attempt, deadline_at, attempts)
+
+    def _pursue(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
         while True:
             try:
                 connection = self._find(attempts, deadline_at)
@@ -160,7 +163,7 @@ class _Sender:
     def send(self, future: CallFuture) -> None:
         """See `rpccluster.client.threads.future.Sender`."""
         try:
-            self._caller._persist(partial(self.start, future), self._deadline_at, future.attempts)
+            self._caller._pursue(partial(self.start, future), self._deadline_at, future.attempts)
         except (ConnectionLost, ConnectFailed) as error:
             future.end(error)
 
@@ -186,7 +189,7 @@ class SyncBatch(Batch):
         if kind is None and self._calls:
             self._deadline_at = self._caller._deadline_at(self._timeout)
             try:
-                self._caller._persist(self._send, self._deadline_at, self._attempts)
+                self._caller._persist(self._send, self._deadline_at, self._attempts, len(self))
             except (ConnectionLost, ConnectFailed) as error:
                 self._fail(error)
 

@@ -7,25 +7,30 @@ between threads.
 from __future__ import annotations
 
 import _thread
+import threading
 from collections.abc import Callable, Iterable
+from concurrent import futures
 from concurrent.futures import Future
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from rpccluster.client.core.attempts import Attempts
-from rpccluster.client.core.choice import PING_SECONDS
+from rpccluster.client.core.choice import AGAIN_SECONDS, PING_SECONDS
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.members import Members
 from rpccluster.client.core.timeouts import CLIENTS
+from rpccluster.client.core.waiting import Waiting
 from rpccluster.client.sync.calling import Calling
 from rpccluster.client.sync.client import Client
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
-from rpccluster.errors import CallTimeout, RemoteError
+from rpccluster.errors import CallTimeout, NotSent, RemoteError, TooManyWaiting
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Pool"]
+
+T = TypeVar("T")
 
 _new_lock = _thread.RLock  # native ones where gevent has patched, too; nobody waits while he holds one
 
@@ -33,8 +38,9 @@ _new_lock = _thread.RLock  # native ones where gevent has patched, too; nobody w
 class Pool(Calling):
     """A client of the servers at ``addresses``, with at most ``connections`` to each.
 
-    The other parameters are those of `Client`. Raises ValueError without an address, `AddressError` for one
-    that cannot be parsed.
+    ``max_waiting`` is how many calls may wait at once, for a connection or for their reply; one more ends at once
+    with `TooManyWaiting`. None means any number. The other parameters are those of `Client`. Raises ValueError
+    without an address, `AddressError` for one that cannot be parsed.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class Pool(Calling):
         connect_timeout: float | None = 5,
         max_message_size: int = BOUNDS.max_size,
         max_depth: int = BOUNDS.max_depth,
+        max_waiting: int | None = None,
     ) -> None:
         make = partial(
             Client,
@@ -54,7 +61,9 @@ class Pool(Calling):
             max_message_size=max_message_size,
             max_depth=max_depth,
         )
-        self._members = Members(addresses, connections, make, _new_lock())
+        lock = _new_lock()
+        self._waiting = Waiting(max_waiting, lock)
+        self._members = Members(addresses, connections, make, lock)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
         let_go_after(self)
 
@@ -83,9 +92,68 @@ class Pool(Calling):
         self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False
     ) -> Future[Any]:
         """See `Calling.call_async`."""
-        future = super().call_async(method, *params, timeout=timeout, idempotent=idempotent)
-        future.add_done_callback(_note_end)
+        waiting = self._waiting
+        try:
+            waiting.enter()
+        except TooManyWaiting as error:
+            refused: Future[Any] = Future()
+            refused.set_exception(error)
+            return refused
+        try:
+            future = super().call_async(method, *params, timeout=timeout, idempotent=idempotent)
+        except BaseException:
+            waiting.leave()
+            raise
+        future.add_done_callback(partial(_note_end, waiting))
         return future
+
+    def wait(self, seconds: float = 30) -> None:
+        """Return as soon as a server serves: one of the addresses has answered an ``rpc.ping``.
+
+        All are asked at once, and again after an error. Raises `ConnectFailed` if none has answered within
+        ``seconds``, `NotSent` if the pool is closed.
+        """
+        members = self._members
+        errors: dict[int, BaseException | None] = {}
+        pings: dict[Future[Any], int] = {}
+        deadline_at = monotonic() + seconds
+        try:
+            while not self._is_closed:
+                left = max(0.0, deadline_at - monotonic())
+                for address in set(range(members.addresses)).difference(pings.values()):
+                    pings[members.pingable(address)[0].call_async("rpc.ping", timeout=None)] = address
+                for ping in futures.wait(pings, left, futures.FIRST_COMPLETED).done:
+                    address = pings.pop(ping)
+                    if _is_answered(ping):
+                        return self._note_ping(address, True)
+                    errors[address] = ping.exception()
+                left = deadline_at - monotonic()
+                if left <= 0:
+                    raise members.unserved(errors, seconds)
+                threading.Event().wait(min(left, AGAIN_SECONDS))
+        finally:
+            for ping in pings:
+                ping.cancel()
+        raise NotSent("the pool is closed")
+
+    def stats(self) -> dict[str, Any]:
+        """Numbers for an operator, as they stand now.
+
+        In all: ``connections`` that are open; calls that are ``pending``, that is wait for their reply; ``waiting``,
+        those and the ones that wait for a connection; ``refused`` because of ``max_waiting``; ``failures``, how often
+        an address was set aside; ``set_aside``, how many addresses are. ``addresses`` has for each of them its
+        ``connections``, ``pending`` and ``failures``, and ``set_aside_seconds``: for how long it has been set
+        aside, 0 if it is not.
+        """
+        return {"waiting": self._waiting.count, "refused": self._waiting.refused, **self._members.stats(monotonic())}
+
+    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts, calls: int = 1) -> T:
+        waiting = self._waiting
+        waiting.enter(calls)
+        try:
+            return self._pursue(attempt, deadline_at, attempts)
+        finally:
+            waiting.leave(calls)
 
     def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
         if not MARK[0]:
@@ -117,13 +185,21 @@ class Pool(Calling):
         self._members.pinged(address, is_alive, monotonic())
 
     def _after_fork(self) -> None:
-        self._members.after_fork(_new_lock())
+        lock = _new_lock()
+        self._members.after_fork(lock)
+        self._waiting = Waiting(self._waiting.most, lock)
         self._deferred.end_in_child()
 
 
-def _note_end(future: Any) -> None:
+def _note_end(waiting: Waiting, future: Any) -> None:
+    waiting.leave()
     if not future.cancelled() and isinstance(future.exception(), CallTimeout):
         future.attempts.timed_out(monotonic())
+
+
+def _is_answered(ping: Future[Any]) -> bool:
+    """Whether a server has answered, if only that it knows no such method."""
+    return ping.exception() is None or isinstance(ping.exception(), RemoteError)
 
 
 def _ping(clients: list[Client], tell: Callable[[bool], None]) -> None:
@@ -132,7 +208,7 @@ def _ping(clients: list[Client], tell: Callable[[bool], None]) -> None:
     answers: list[bool] = []
 
     def note(client: Client, future: Any) -> None:
-        is_alive = future.exception() is None or isinstance(future.exception(), RemoteError)
+        is_alive = _is_answered(future)
         if not is_alive:
             client.set_aside()
         answers.append(is_alive)
