@@ -23,6 +23,7 @@ from rpccluster.log import LogFiles, logger, say, set_up_logging
 from rpccluster.master.changes.inherited import Inheritance
 from rpccluster.master.changes.new_master import CommandLine
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.resources.daemonize import StartReport, daemonize
 from rpccluster.master.resources.listeners import Listener, close_listeners, open_control_listener, open_listeners
 from rpccluster.master.resources.logs import open_logs
@@ -112,12 +113,11 @@ def _make_supervisor(
         generation=inheritance.generation + 1 if inheritance else 1,
         listeners=listeners,
         logs=logs,
-        workers=[],
         started_at=operating_system.monotonic(),
-        own_code=own_code,
     )
     entry = partial(live, load=partial(load_kind, command.folder))
-    return Supervisor(operating_system, cluster, entry, command, report, signals, pidfile, control, inheritance)
+    rpc = RPC(own_code)
+    return Supervisor(operating_system, cluster, rpc, entry, command, report, signals, pidfile, control, inheritance)
 
 
 def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | None:

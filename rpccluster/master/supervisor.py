@@ -19,16 +19,20 @@ from rpccluster.master.changes.inherited import Inheritance, things
 from rpccluster.master.changes.new_master import CommandLine, NewMaster, Stage
 from rpccluster.master.changes.old_master import OldMaster
 from rpccluster.master.changes.reload import Reloading
-from rpccluster.master.children import policy
-from rpccluster.master.children.actions import WorkerActions
-from rpccluster.master.children.roster import MOST_ROWS, Roster
+from rpccluster.master.children import order, policy
+from rpccluster.master.children.actions import Actions
+from rpccluster.master.children.child import Child
+from rpccluster.master.children.group import Group
+from rpccluster.master.children.roster import MOST_ROWS, Roster, Said
 from rpccluster.master.children.watch import Watch
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.operations import Operations
+from rpccluster.master.control.status import Status
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
-from rpccluster.master.kinds.rpc import WorkerNews
+from rpccluster.master.kinds.kind import Booted, Gone, Kind, KindEvent, Passed
+from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
 from rpccluster.master.phases import Event
@@ -52,6 +56,7 @@ class Supervisor:
         self,
         operating_system: system.System,
         cluster: Cluster,
+        rpc: RPC,
         entry: ChildEntry,
         command: CommandLine,
         report: StartReport,
@@ -72,44 +77,49 @@ class Supervisor:
         self._holdings = Holdings(self._loop, pidfile, control, cluster.listeners, inheritance)
         self._loop.watch(signals, signals.drain)
         self._cluster = cluster
+        self._rpc = rpc
+        self._workers = Group("workers", rpc, cluster, cluster.phase)
+        self._groups = [self._workers]
+        self._kinds: dict[str, Kind] = {rpc.name: rpc}
         first_serial = inheritance.first_serial if inheritance else 1
-        self._roster = self._make_roster(entry, first_serial)
-        cluster.workers = self._roster.workers
-        self._broker = cluster.broker = Broker(self._loop, lambda: self._roster.workers, first_serial)
-        self._reloading = Reloading(cluster)
-        self._news = WorkerNews(cluster, self._roster, self._broker, self._reloading, operating_system.monotonic)
+        self._roster = Roster(operating_system, self._loop, entry, first_serial)
+        self._broker = Broker(self._loop, self._serving, first_serial)
+        self._reloading = Reloading(cluster, self._workers)
         self._new_master = NewMaster(operating_system, self._loop, self._start_new_master, self._heed)
         self._old_master = self._make_old_master(inheritance) if inheritance else None
         self._upkeep = Upkeep(cluster, self._holdings, self._listen_anew, lambda: self._new_master.is_under_way)
         self._commands = Commands(
             operating_system,
             cluster,
+            self._workers,
             self._roster,
+            self._broker,
             self._reloading,
             self._new_master,
             self._begin_to_stop,
             self._reserve,
             self._upkeep.look,
         )
-        self._operations = Operations(operating_system, cluster, self._commands)
-        self._actions = WorkerActions(operating_system, cluster, self._roster, self._reserve)
-        self._watch = Watch(cluster, self._now())
+        status = Status(cluster, self._groups, self._kinds, rpc, self._broker)
+        self._operations = Operations(
+            operating_system,
+            cluster,
+            self._workers,
+            self._commands,
+            lambda: status.make(operating_system.getpid(), self._now()),
+        )
+        self._actions = Actions(operating_system, self._roster, self._reserve)
+        self._watch = Watch()
         self._exit_code: int | None = None
+
+    def _serving(self) -> list[RPCWorker]:
+        """Those between whom connections may move."""
+        return [child for child in self._workers.children if isinstance(child, RPCWorker)]
 
     def _listen_anew(self, listener: Listener) -> None:
         """A Unix path has a new socket: the workers that there are accept at it, too."""
-        for worker in self._cluster.workers:
+        for worker in self._workers.children:
             self._roster.say(worker, Listen(), [listener.socket.fileno()])
-
-    def _make_roster(self, entry: ChildEntry, first_serial: int) -> Roster:
-        return Roster(
-            self._system,
-            self._loop,
-            entry,
-            lambda worker, message: self._news.hear(worker, message),
-            lambda worker, message, passed: self._broker.hear(worker, message, passed, self._now()),
-            first_serial,
-        )
 
     def _now(self) -> float:
         """Monotonic seconds."""
@@ -135,15 +145,11 @@ class Supervisor:
             self._holdings.serve(self._operations.methods())
         for listener in cluster.listeners:
             logger.info("Listening at: %s (%d)", listener.actual, self._system.getpid())
-        cluster.number_workers = cluster.options.number_workers
-        for slot in range(cluster.number_workers):
-            self._actions.perform(policy.Spawn(slot, cluster.generation))
+        self._workers.wanted = cluster.options.number_workers
 
     def _turn(self) -> None:
         """Whatever fails in one part, under pressure or by a fault of ours, the others go on."""
         attempt = self._guard.attempt
-        attempt("wait for what happens", self._loop.turn, TICK_SECONDS)
-        attempt("collect what has happened", self._collect)
         attempt("do what is due", self._act)
         attempt("complete a reload", self._reloading.note_progress)
         attempt("serve the control socket", self._holdings.turn)
@@ -151,18 +157,16 @@ class Supervisor:
         attempt("write the log", self._cluster.logs.flush)
         attempt("answer a command", self._operations.answer_what_is_done)
         attempt("notify systemd", self._notices.turn)
+        attempt("wait for what happens", self._loop.turn, TICK_SECONDS)
+        attempt("collect what has happened", self._collect)
 
-    def _act(self) -> None:
-        for action in policy.decide(self._cluster.situation(), self._now()):
-            perform = self._PERFORM.get(type(action))
-            if perform is not None:
-                self._guard.attempt("do what is due", perform, self, action)
-            else:
-                self._guard.attempt("do what is due", self._actions.perform, action)
+    # -- collecting
 
     def _collect(self) -> None:
         attempt = self._guard.attempt
-        attempt("bury the dead", self._bury)
+        self._tell_phases()
+        self._hear()
+        attempt("reap the dead", self._reap)
         for signum in () if self._new_master.is_committing else self._signals.take():
             attempt("obey a signal", self._commands.handle_signal, signum)
         attempt("obey a signal", self._commands.obey_kept)
@@ -170,11 +174,76 @@ class Supervisor:
         self._new_master.check_deadline(now)
         may_move = self._cluster.phase.allows.connections_move
         attempt("move connections", lambda: self._broker.turn(now, may_move=may_move))
-        attempt("look at the workers", self._watch.turn, now)
 
-    def _bury(self) -> None:
-        for worker, exit_ in self._roster.bury():
-            self._guard.attempt("note the end of a worker", self._news.note_end, worker, exit_)
+    def _tell_phases(self) -> None:
+        for group in self._groups:
+            group.phase = order.phase_of(group, self._groups, self._cluster.phase)
+
+    def _hear(self) -> None:
+        for said in self._roster.take_said():
+            self._guard.attempt("heed what a child says", self._heed_said, said)
+
+    def _heed_said(self, said: Said) -> None:
+        kind = self._kinds[said.group.kind.name]
+        self._heed_kind(said.group, kind.hear(said.child, said.message, said.descriptors, self._now()))
+
+    def _reap(self) -> None:
+        for group, child, exit_ in self._roster.reap():
+            self._hear()
+            self._guard.attempt("note the end of a child", self._note_end, group, child, exit_)
+
+    def _note_end(self, group: Group, child: Child, exit_: system.Exit) -> None:
+        death = group.note_end(child, exit_, self._now())
+        self._heed_kind(group, self._kinds[group.kind.name].note_end(child))
+        if group is self._workers and group.failed_at == death.at:
+            self._reloading.note_failed_boot(child, death.reason)
+
+    def _heed_kind(self, group: Group, event: KindEvent | None) -> None:
+        if event is not None:
+            self._HEED_KIND[type(event)](self, group, event)
+
+    def _note_booted(self, group: Group, event: Booted) -> None:
+        child = event.child
+        child.note_ready(self._now())
+        logger.info("%s ready (pid: %d, slot: %d)", group.kind.noun.capitalize(), child.pid, child.slot)
+        if group is not self._workers:
+            return
+        if group.is_candidate(child):
+            self._reloading.commit(self._now())
+        if self._cluster.phase.allows.children_accept:
+            self._roster.say(child, Accept())
+        if self._cluster.options.rebalance:
+            self._broker.even_out()
+
+    def _note_passed(self, group: Group, event: Passed) -> None:
+        self._broker.hear(event.child, event.message, event.descriptors, self._now())
+
+    def _note_gone(self, group: Group, event: Gone) -> None:
+        self._broker.note_gone(event.child)
+
+    _HEED_KIND: ClassVar[dict[type, Callable[[Supervisor, Group, Any], None]]] = {
+        Booted: _note_booted,
+        Passed: _note_passed,
+        Gone: _note_gone,
+    }
+
+    # -- deciding and performing
+
+    def _act(self) -> None:
+        self._tell_phases()
+        for group in self._groups:
+            self._guard.attempt("do what is due", self._act_on, group)
+        course = order.course(self._groups, self._cluster.phase)
+        if course is not None:
+            self._guard.attempt("do what is due", self._PERFORM[type(course)], self, course)
+
+    def _act_on(self, group: Group) -> None:
+        now = self._now()
+        group.is_awaited = self._cluster.has_old_master or self._broker.is_moving
+        self._watch.turn(group, self._kinds[group.kind.name].look, now)
+        for action in policy.decide(group, now).actions:
+            self._guard.attempt("do what is due", self._actions.perform, group, action)
+        group.has_begun = True
 
     def _start_new_master(self) -> new_master.Started | None:
         """Start a new master that inherits what this one holds."""
@@ -186,30 +255,29 @@ class Supervisor:
             )
             return new_master.start(self._system, self._command, inherited)
 
-    # -- performing
-
-    def _note_started(self, action: policy.Started) -> None:
+    def _note_started(self, course: order.Started) -> None:
         self._cluster.note(Event.BOOTED)
         if self._old_master is not None:
             self._old_master.say_serving()
         else:
             self._go_live()
 
-    def _halt(self, action: policy.Halt) -> None:
-        cluster = self._cluster
-        self._exit_code = EXIT_NO_SERVICE if cluster.is_service_at_fault else EXIT_NO_WORKER
-        self._tell(f"no worker could boot: {cluster.failure or 'none could be started'}")
+    def _halt(self, course: order.Halt) -> None:
+        group = course.group
+        self._exit_code = EXIT_NO_SERVICE if group.is_service_at_fault else EXIT_NO_WORKER
+        self._tell(f"no {group.kind.noun} could boot: {group.failure or 'none could be started'}")
 
-    def _finish(self, action: policy.Finish) -> None:
-        is_awaited = self._cluster.phase.allows.hands_over and self._cluster.has_old_master
+    def _finish(self, course: order.Finish) -> None:
+        allows = self._cluster.phase.allows
+        is_awaited = allows.hands_over and (self._cluster.has_old_master or self._broker.in_transit)
         self._tell_counts()
         if self._exit_code is None and self._new_master.has_told_all and not is_awaited:
             self._exit_code = 0
 
     _PERFORM: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
-        policy.Started: _note_started,
-        policy.Halt: _halt,
-        policy.Finish: _finish,
+        order.Started: _note_started,
+        order.Halt: _halt,
+        order.Finish: _finish,
     }
 
     # -- taking over and leaving
@@ -226,7 +294,7 @@ class Supervisor:
             return
         self._holdings.take_over(self._system.getpid(), self._operations.methods())
         apply_options(self._cluster.listeners, self._cluster.options)
-        for worker in self._cluster.ready():
+        for worker in self._workers.ready():
             self._roster.say(worker, Accept())
         self._go_live()
         assert self._old_master is not None
@@ -269,7 +337,7 @@ class Supervisor:
 
     def _hear_old_master(self, event: old_master.Gave) -> None:
         if isinstance(event.message, Counted):
-            self._cluster.totals.note_inherited(event.message.counts)
+            self._rpc.totals.note_inherited(event.message.counts)
         elif isinstance(event.message, Asked):
             self._commands.do_too(event.message)
         else:
@@ -302,14 +370,14 @@ class Supervisor:
     def _tell_counts(self) -> None:
         """To the new master, if there is one: what has been counted here since it was told last."""
         if self._new_master.stage is Stage.DONE:
-            counts = self._cluster.totals.untold(worker.row for worker in self._cluster.workers)
+            counts = self._rpc.totals.untold(worker.row for worker in self._workers.children)
             if any(counts.values()):
                 self._new_master.say(Counted(counts))
 
     def _close(self, exit_code: int) -> int:
         """Give back everything, then answer: whoever asked for a stop may start anew at once."""
         attempt = self._guard.attempt
-        for worker in self._cluster.workers:
+        for worker in self._workers.children:
             attempt("kill a worker", self._roster.kill, worker, "the master ends")
         attempt("close connections in transit", self._broker.close)
         logger.info("Shutting down: master (pid: %d)", self._system.getpid())

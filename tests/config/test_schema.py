@@ -27,6 +27,8 @@ DEFAULTS = {
     "max_lifetime": 0.0,
     "timeout": 30.0,
     "graceful_timeout": 30.0,
+    "restart_delay": 1.0,
+    "restart_delay_max": 30.0,
     "call_timeout": 0.0,
     "max_greenlets": 1000,
     "worker_connections": 10000,

@@ -1,57 +1,62 @@
-"""Workers that do not exist: handles without processes, for tests of what the master knows and decides."""
+"""Workers and groups that do not exist: records without processes, for tests of what the master knows and decides."""
 
 from __future__ import annotations
 
 import itertools
 from array import array
+from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 from rpccluster.config import Options, Sources
 from rpccluster.config.configuration import Configuration
-from rpccluster.ipc.scoreboard import ROW_CELLS, Row
+from rpccluster.ipc.scoreboard import ROW_CELLS, CommonCell, Row
 from rpccluster.log import LogFiles
-from rpccluster.master.children.child import WorkerHandle, WorkerState
-from rpccluster.master.children.policy import Situation
+from rpccluster.master.children.child import Birth, ChildState
+from rpccluster.master.children.deaths import Death
+from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.phases import Phase
+from rpccluster.system import Exit
 
-__all__ = ["booting", "cluster", "configuration", "ready", "retiring", "situation"]
+__all__ = ["booting", "cluster", "configuration", "edition", "group", "ready", "retiring"]
+
+RPC_KIND = RPC()
 
 _pids = itertools.count(1000)
 
 
-def booting(slot: int = 0, generation: int = 1, booted_at: float = 0.0, **values: Any) -> WorkerHandle:
-    """A worker that has just been started."""
+def edition(generation: int = 1, **options: Any) -> Any:
+    """What workers of that generation are born with."""
+    made = Options(service="a:b", **{"timeout": 0.0, **options})
+    return SimpleNamespace(generation=generation, options=made, logs=LogFiles("", ""), listeners=[], staged=None)
+
+
+def booting(slot: int = 0, generation: int = 1, booted_at: float = 0.0, **values: Any) -> RPCWorker:
+    """A worker that has just been started. Give ``silent_since`` for one that does not beat for ever."""
     row = Row(memoryview(array("Q", [0] * ROW_CELLS)))
+    row[CommonCell.HEARTBEAT] = int(values.pop("silent_since", 1e6) * 1e9)
     channel: Any = None
-    worker = WorkerHandle(
-        slot=slot,
-        pid=next(_pids),
-        generation=generation,
-        row_number=slot,
-        row=row,
-        serial=next(_pids),
-        channel=channel,
-        connections=channel,
-        far_end=channel,
-        cpus=[0],
-        booted_at=booted_at,
-    )
+    born_with = values.pop("edition", None) or edition(generation)
+    birth = Birth(slot, next(_pids), born_with, slot, row, channel, [0], booted_at)
+    worker = RPCWorker(birth, channel, channel)
+    worker.pid = next(_pids)
     for name, value in values.items():
         assert hasattr(worker, name), name
         setattr(worker, name, value)
     return worker
 
 
-def ready(slot: int = 0, generation: int = 1, booted_at: float = 0.0, **values: Any) -> WorkerHandle:
+def ready(slot: int = 0, generation: int = 1, booted_at: float = 0.0, **values: Any) -> RPCWorker:
     """A worker that serves."""
-    values = {"state": WorkerState.READY, "ready_at": booted_at, **values}
+    values = {"state": ChildState.READY, "ready_at": booted_at, **values}
     return booting(slot, generation, booted_at, **values)
 
 
-def retiring(slot: int = 0, generation: int = 1, **values: Any) -> WorkerHandle:
+def retiring(slot: int = 0, generation: int = 1, **values: Any) -> RPCWorker:
     """A worker that was told to retire and may take a thousand seconds."""
-    values = {"state": WorkerState.RETIRING, "ready_at": 0.0, "kill_at": 1000.0, **values}
+    values = {"state": ChildState.RETIRING, "ready_at": 0.0, "kill_at": 1000.0, **values}
     return booting(slot, generation, **values)
 
 
@@ -60,17 +65,26 @@ def configuration(**options: Any) -> Configuration:
     return Configuration(Options(service="a:b", **options), {}, Sources())
 
 
-def cluster(*workers: WorkerHandle, **values: Any) -> Cluster:
-    """A running cluster of these workers, as many as are wanted unless said otherwise."""
-    values = {"generation": 1, "number_workers": len(workers), "phase": Phase.RUNNING, "listeners": [], **values}
-    return Cluster(configuration(), logs=LogFiles("", ""), workers=list(workers), started_at=1.0, **values)
+def cluster(**values: Any) -> Cluster:
+    """A running cluster."""
+    values = {"generation": 1, "phase": Phase.RUNNING, "listeners": [], "started_at": 1.0, **values}
+    return Cluster(configuration(), logs=LogFiles("", ""), **values)
 
 
-def situation(*workers: WorkerHandle, **values: Any) -> Situation:
-    """A running cluster of these workers, as many as are wanted unless said otherwise; options by their names."""
+def group(*workers: RPCWorker, **values: Any) -> Group:
+    """A running group of these workers, as many as are wanted unless said otherwise; options by their names.
+
+    ``start_at`` says until when slots wait after the deaths in them.
+    """
     options = {name: values.pop(name) for name in list(values) if name in Options.__dataclass_fields__}
-    number_workers = options.pop("number_workers", len({worker.slot for worker in workers}))
-    values = {"phase": Phase.RUNNING, "generation": 1, **values}
-    return Situation(
-        workers=list(workers), options=Options(service="a:b", **options), number_workers=number_workers, **values
-    )
+    wanted = options.pop("number_workers", len({worker.slot for worker in workers}))
+    section = values.pop("section", None) or edition(values.pop("generation", 1), **options)
+    staged = values.pop("staged_generation", None)
+    section.staged = None if staged is None else edition(staged)
+    start_at = values.pop("start_at", {})
+    values = {"phase": Phase.RUNNING, "has_begun": True, "name": "workers", **values}
+    made = Group(kind=RPC_KIND, section=section, children=list(workers), wanted=wanted, **values)
+    for slot, at in start_at.items():
+        delay = made.options.restart_delay
+        made.deaths[slot] = deque([Death(Exit(1, 0, None), at - delay, None, at - delay / 2)])
+    return made

@@ -14,16 +14,17 @@ from typing import Any
 
 import pytest
 
-from rpccluster.config import Options
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import Accept
 from rpccluster.ipc.reserve import Reserve
-from rpccluster.log import LogFiles
 from rpccluster.master.changes.new_master import CommandLine, NewMaster, Started, start
+from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.guard import Guard
 from rpccluster.master.loop import Loop
 from rpccluster.system import Exit, System
+
+from .made_up import group
 
 PRESSURE = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.ENOSPC]
 each_error = pytest.mark.parametrize("number", PRESSURE, ids=errno.errorcode.get)
@@ -70,12 +71,13 @@ class FullSelector(selectors.SelectSelector):
         raise refusal(self.number)
 
 
-def roster_on(system: System, loop: Loop, on_message: Any = None) -> Roster:
-    return Roster(system, loop, lambda assignment: 0, on_message, on_message, 1)
+def roster_on(system: System, loop: Loop) -> Roster:
+    entry: Any = lambda assignment: 0  # noqa: E731
+    return Roster(system, loop, entry, 1)
 
 
-def spawned(roster: Roster) -> Any:
-    return roster.spawn(0, 1, Options(service="a:b"), [], LogFiles("", ""))
+def spawned(roster: Roster, workers: Group) -> Any:
+    return roster.spawn(workers, 0, workers.section, None)
 
 
 @pytest.fixture
@@ -160,39 +162,41 @@ def test_the_reserve_is_there_when_nothing_else_is() -> None:
 @each_error
 def test_a_worker_that_cannot_be_forked(number: int, loop: Loop) -> None:
     """None is started, nothing stays open, and its row is free again."""
-    roster = roster_on(Pressed(number), loop)
+    roster, workers = roster_on(Pressed(number), loop), group()
     before = descriptors()
-    assert [spawned(roster) for _ in range(3)] == [None] * 3
+    assert [spawned(roster, workers) for _ in range(3)] == [None] * 3
     assert descriptors() == before
-    assert (roster.workers, roster._scoreboard.rows_in_use) == ([], 0)
+    assert (workers.children, roster._scoreboard.rows_in_use) == ([], 0)
 
 
 @each_error
 def test_a_worker_that_cannot_be_watched(number: int) -> None:
     """It is killed: nobody would hear it. Nothing stays open."""
     system = Pressed(number, pid=4711)
-    roster = roster_on(system, Loop(selector=FullSelector(number)))
+    roster, workers = roster_on(system, Loop(selector=FullSelector(number))), group()
     before = descriptors()
-    assert spawned(roster) is None
+    assert spawned(roster, workers) is None
     assert descriptors() == before
-    assert (roster.workers, system.killed) == ([], [(4711, signal.SIGKILL)])
+    assert (workers.children, system.killed) == ([], [(4711, signal.SIGKILL)])
 
 
-def test_a_workers_burial_is_complete_whatever_fails(loop: Loop) -> None:
-    """Its last word cannot be heeded: it is buried all the same, and so are those who died with it."""
+def test_a_worker_is_reaped_whatever_fails(loop: Loop) -> None:
+    """Its last word cannot be read: it is reaped all the same, and so are those that died with it."""
 
     def fail(*_: object) -> None:
         raise refusal(errno.ENOMEM)
 
     system = Pressed(0, pid=4711)
-    roster = roster_on(system, loop, fail)
-    one = spawned(roster)
+    roster, workers = roster_on(system, loop), group()
+    one = spawned(roster, workers)
     system.pid = 4712
-    spawned(roster)
+    other = spawned(roster, workers)
     system.ended = [Exit(4711, 1, None), Exit(4712, 1, None)]
-    one.far_end.send(Accept())
-    assert [worker.pid for worker, _ in roster.bury()] == [4711, 4712]
-    assert roster.workers == []
+    one.read = fail
+    other.far_end.send(Accept())
+    assert [(each, child.pid) for each, child, _ in roster.reap()] == [(workers, 4711), (workers, 4712)]
+    assert [said.message for said in roster.take_said()] == [Accept()]
+    assert list(roster.reap()) == []
 
 
 @each_error

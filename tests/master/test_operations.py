@@ -20,21 +20,15 @@ class MadeUpMaster:
         self.told: list[Any] = []
         self.is_settled = False
         self.system = SimpleNamespace(monotonic=lambda: self.time, getpid=lambda: 7)
-        self.cluster = SimpleNamespace(
-            number_workers=2,
-            generation=1,
-            failed_at=0.0,
-            failure="",
-            phase=Phase.RUNNING,
-            workers=["a worker"],
-            broker=SimpleNamespace(is_uneven=True),
-            is_settled=lambda: self.is_settled,
-            status=lambda pid, now: {"pid": pid, "now": now},
+        self.cluster = SimpleNamespace(generation=1, phase=Phase.RUNNING)
+        self.workers = SimpleNamespace(
+            wanted=2, failed_at=0.0, failure="", children=["a worker"], is_settled=lambda: self.is_settled
         )
         self.reloading = SimpleNamespace(outcome="")
         self.new_master = SimpleNamespace(outcome="", pid=0, refusal=lambda: self.refusal)
         self.refusal = ""
         self.commands = SimpleNamespace(
+            broker=SimpleNamespace(is_uneven=True),
             reloading=self.reloading,
             new_master=self.new_master,
             scale=self._scale,
@@ -46,7 +40,7 @@ class MadeUpMaster:
 
     def _scale(self, number: int) -> None:
         self.told.append(("scale", number))
-        self.cluster.number_workers = number
+        self.workers.wanted = number
 
     def _begin(self, part: Any, name: str) -> None:
         self.told.append(name)
@@ -69,7 +63,13 @@ class Asked:
 
     def __init__(self) -> None:
         self.master: Any = MadeUpMaster()
-        self.operations = Operations(self.master.system, self.master.cluster, self.master.commands)
+        self.operations = Operations(
+            self.master.system,
+            self.master.cluster,
+            self.master.workers,
+            self.master.commands,
+            lambda: {"pid": 7},
+        )
         self.answers: list[tuple[str | None, Any]] = []
 
     def __call__(self, method: str, *params: Any) -> list[tuple[str | None, Any]]:
@@ -90,7 +90,7 @@ def asked() -> Asked:
 
 def test_status_and_ping_answer_at_once(asked: Asked) -> None:
     """There is nothing to wait for."""
-    assert asked("status") == [(None, {"pid": 7, "now": 10.0})]
+    assert asked("status") == [(None, {"pid": 7})]
     assert asked("rpc.ping")[-1] == (None, "pong")
 
 
@@ -119,15 +119,15 @@ def test_scale_refuses_what_is_no_number_of_workers(asked: Asked, bad: Any) -> N
 def test_scale_tells_that_it_was_overtaken(asked: Asked) -> None:
     """By another one, or by a stop."""
     asked("scale", 3)
-    asked.master.cluster.number_workers = 5
+    asked.master.workers.wanted = 5
     assert asked.look() == [("RuntimeError: overtaken: 5 workers are wanted now", None)]
 
 
 def test_scale_tells_that_a_worker_could_not_boot(asked: Asked) -> None:
     """Only of failures since it was asked for."""
-    asked.master.cluster.failed_at, asked.master.cluster.failure = 5.0, "old"
+    asked.master.workers.failed_at, asked.master.workers.failure = 5.0, "old"
     assert asked("scale", 3) == []
-    asked.master.cluster.failed_at, asked.master.cluster.failure = 11.0, "ImportError: x"
+    asked.master.workers.failed_at, asked.master.workers.failure = 11.0, "ImportError: x"
     assert asked.look() == [("RuntimeError: a worker could not boot: ImportError: x", None)]
 
 
@@ -151,7 +151,7 @@ def test_rebalance_answers_when_the_counts_are_even(asked: Asked) -> None:
     """Not before."""
     assert asked("rebalance") == []
     assert asked.master.told == ["rebalance"]
-    asked.master.cluster.broker.is_uneven = False
+    asked.master.commands.broker.is_uneven = False
     assert asked.look() == [(None, True)]
 
 
@@ -160,7 +160,7 @@ def test_stop_answers_when_all_is_given_back(asked: Asked, params: list[Any], is
     """At the master's end, not when the workers are gone; ``true`` means now."""
     assert asked("stop", *params) == []
     assert asked.master.told == [("stop", is_quick)]
-    asked.master.cluster.workers = []
+    asked.master.workers.children = []
     assert asked.look() == []
     asked.operations.end()
     assert asked.answers == [(None, True)]
@@ -170,7 +170,7 @@ def test_the_masters_end_answers_everyone(asked: Asked) -> None:
     """A stop is done then; what was not, never will be."""
     asked("scale", 3)
     asked("stop")
-    asked.master.cluster.workers = []
+    asked.master.workers.children = []
     asked.operations.end()
     assert asked.answers == [("RuntimeError: the master has stopped", None), (None, True)]
     asked.operations.end()

@@ -90,4 +90,8 @@ def test_nobody_else_names_a_phase() -> None:
         for line in path.read_text().splitlines()
         if naming.search(line)
     ]
-    assert named == ["phase: Phase = Phase.STARTING", "self.phase = next_phase(before, event)"]
+    assert named == [
+        "phase: Phase = Phase.STARTING",
+        "before, self.phase = self.phase, next_phase(self.phase, event)",
+        "group.phase = order.phase_of(group, self._groups, self._cluster.phase)",
+    ]

@@ -22,7 +22,7 @@ from rpccluster.master.phases import Phase
 from rpccluster.master.resources.listeners import close_listeners, open_listeners
 from rpccluster.master.resources.logs import open_logs
 
-from .made_up import booting, ready
+from .made_up import booting, group, ready
 
 NOW = 50.0
 
@@ -40,12 +40,11 @@ class Reloadable:
             generation=1,
             listeners=open_listeners(configuration.options, None, []),
             logs=logs,
-            workers=[ready(0), ready(1)],
             started_at=0.0,
             phase=Phase.RUNNING,
-            number_workers=2,
         )
-        self.reloading = Reloading(self.cluster)
+        self.workers = group(ready(0), ready(1), section=self.cluster)
+        self.reloading = Reloading(self.cluster, self.workers)
 
     def write(self, **options: Any) -> None:
         options = {"service": "a:b", "bind": "tcp://127.0.0.1:0", "log_file": self.folder / "log", **options}
@@ -59,14 +58,13 @@ class Reloadable:
     def snapshot(self) -> Any:
         cluster = self.cluster
         listeners = [(each.wanted, each.socket.fileno()) for each in cluster.listeners]
-        return cluster.configuration, cluster.generation, listeners, cluster.logs, cluster.number_workers, cluster.phase
+        return cluster.configuration, cluster.generation, listeners, cluster.logs, self.workers.wanted, cluster.phase
 
     def candidate(self) -> Any:
         """The first worker of the staged generation, as the supervisor starts it."""
         assert self.cluster.staged is not None
-        worker = booting(0, self.cluster.staged.generation)
-        self.cluster.staged.candidate = worker
-        self.cluster.workers.append(worker)
+        worker = booting(0, edition=self.cluster.staged)
+        self.workers.children.append(worker)
         return worker
 
 
@@ -99,7 +97,7 @@ def test_staging_changes_nothing_yet(reloadable: Reloadable) -> None:
     assert staged is not None
     assert (staged.generation, staged.configuration.options.number_workers) == (2, 5)
     assert reloadable.reloading.outcome is None
-    assert not reloadable.cluster.is_rolling
+    assert not reloadable.workers.is_rolling
 
 
 def test_committing_makes_it_the_clusters(reloadable: Reloadable) -> None:
@@ -107,9 +105,9 @@ def test_committing_makes_it_the_clusters(reloadable: Reloadable) -> None:
     listeners = list(reloadable.cluster.listeners)
     reloadable.stage(number_workers=3, timeout=7)
     reloadable.reloading.commit(NOW + 1)
-    cluster = reloadable.cluster
-    assert (cluster.generation, cluster.number_workers, cluster.options.timeout) == (2, 3, 7.0)
-    assert (cluster.is_rolling, cluster.reloaded_at, cluster.staged) == (True, NOW + 1, None)
+    cluster, workers = reloadable.cluster, reloadable.workers
+    assert (cluster.generation, workers.wanted, cluster.options.timeout) == (2, 3, 7.0)
+    assert (workers.is_rolling, workers.rolls_since, cluster.staged) == (True, NOW + 1, None)
     assert cluster.listeners == listeners
     assert reloadable.reloading.outcome is None
 
@@ -118,17 +116,17 @@ def test_it_is_done_when_the_last_old_worker_has_a_successor(reloadable: Reloada
     """Not when the first has."""
     reloadable.stage()
     reloadable.reloading.commit(NOW)
-    cluster = reloadable.cluster
-    cluster.number_workers = 2
-    cluster.workers[:] = [ready(0, 2), ready(1, 1)]
+    workers = reloadable.workers
+    workers.wanted = 2
+    workers.children[:] = [ready(0, 2), ready(1, 1)]
     reloadable.reloading.note_progress()
-    assert (reloadable.reloading.outcome, cluster.is_rolling) == (None, True)
-    cluster.workers[:] = [ready(0, 2), booting(1, 2)]
+    assert (reloadable.reloading.outcome, workers.is_rolling) == (None, True)
+    workers.children[:] = [ready(0, 2), booting(1, 2)]
     reloadable.reloading.note_progress()
     assert reloadable.reloading.outcome is None
-    cluster.workers[:] = [ready(0, 2), ready(1, 2)]
+    workers.children[:] = [ready(0, 2), ready(1, 2)]
     reloadable.reloading.note_progress()
-    assert (reloadable.reloading.outcome, cluster.is_rolling) == ("", False)
+    assert (reloadable.reloading.outcome, workers.is_rolling) == ("", False)
 
 
 @pytest.mark.parametrize(
@@ -188,9 +186,9 @@ def test_a_successor_that_cannot_boot_ends_the_replacing(reloadable: Reloadable)
     """The rest stay as they are."""
     reloadable.stage()
     reloadable.reloading.commit(NOW)
-    reloadable.cluster.workers[:] = [ready(0, 2), ready(1, 1)]
+    reloadable.workers.children[:] = [ready(0, 2), ready(1, 1)]
     reloadable.reloading.note_failed_boot(booting(1, 2), "ImportError: x")
-    assert not reloadable.cluster.is_rolling
+    assert not reloadable.workers.is_rolling
     assert "the other workers stay as they are: ImportError: x" in (reloadable.reloading.outcome or "")
 
 
@@ -198,9 +196,9 @@ def test_a_restart_that_cannot_boot_does_not_end_it(reloadable: Reloadable) -> N
     """Its slot was empty: it was nobody's successor."""
     reloadable.stage()
     reloadable.reloading.commit(NOW)
-    reloadable.cluster.workers[:] = [ready(0, 2)]
+    reloadable.workers.children[:] = [ready(0, 2)]
     reloadable.reloading.note_failed_boot(booting(1, 2), "x")
-    assert reloadable.cluster.is_rolling
+    assert reloadable.workers.is_rolling
 
 
 def test_another_reload_overtakes_a_staged_one(reloadable: Reloadable, tmp_path: Path) -> None:
@@ -247,9 +245,9 @@ def test_without_a_serving_worker_there_is_nothing_to_protect(reloadable: Reload
     if case == "drained":
         reloadable.cluster.phase = Phase.DRAINED
     else:
-        reloadable.cluster.workers[:] = [booting(0)]
+        reloadable.workers.children[:] = [booting(0)]
     reloadable.stage(number_workers=4)
-    assert (reloadable.cluster.generation, reloadable.cluster.number_workers) == (2, 4)
+    assert (reloadable.cluster.generation, reloadable.workers.wanted) == (2, 4)
     assert reloadable.cluster.phase is Phase.RUNNING
 
 

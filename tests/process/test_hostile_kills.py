@@ -103,7 +103,7 @@ def test_a_worker_killed_every_200_ms(
     assert callers.faults == []
     assert [loss for loss in callers.lost if loss.owner not in killer.killed | {0}] == []
     callers.assert_each_ran_once(tmp_path / "notes")
-    assert "die in a loop" not in running.log_text()
+    assert "times in a row" not in running.log_text()
     assert running.wait_ready()["master"]["pid"] == master
     wait_until(lambda: not list(zombies_of(master)))
     wait_until(lambda: descriptors_of(running) == descriptors, what=f"descriptors are {descriptors} again")

@@ -227,7 +227,7 @@ def test_a_reload_mends_a_cluster_whose_workers_die_in_a_loop(answers):
     killed = running.worker_pids()[0]
     running.write_module("answers", "raise RuntimeError('sour')")
     os.kill(killed, signal.SIGKILL)
-    running.wait_log("Workers die in a loop")
+    running.wait_log("times in a row")
     running.write_module("better", GOOD.format(answer="sweet"))
     running.write_config(service="better:Answers")
     assert running.run("reload", seconds=10).returncode == 0

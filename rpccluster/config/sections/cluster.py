@@ -109,6 +109,12 @@ class Options:
     graceful_timeout: float = _option(
         values.DURATION, 30.0, "seconds that a retiring worker may spend on the calls it has"
     )
+    restart_delay: float = _option(
+        values.DURATION,
+        1.0,
+        "seconds of the first pause when workers of a slot die in a row; each further death doubles it",
+    )
+    restart_delay_max: float = _option(values.DURATION, 30.0, "the longest such pause in seconds; 0: none")
     call_timeout: float = _option(
         values.DURATION, 0.0, "seconds that a call may take before its caller gets a timeout error; 0: no limit"
     )

@@ -10,8 +10,8 @@ from rpccluster.config.accounts import identity_of
 from rpccluster.errors import StartError
 from rpccluster.failure import error_text
 from rpccluster.log import logger, set_up_logging
-from rpccluster.master.children.child import WorkerHandle
-from rpccluster.master.children.deaths import Restarts
+from rpccluster.master.children.child import Child
+from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster, Staged
 from rpccluster.master.phases import Event
 from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
@@ -24,8 +24,9 @@ __all__ = ["Reloading"]
 class Reloading:
     """The reloads of one cluster. ``outcome`` tells how the last one ended: None while it runs, "" if well."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, workers: Group) -> None:
         self._cluster = cluster
+        self._workers = workers
         self.outcome: str | None = ""
 
     def stage(self, now: float) -> None:
@@ -42,8 +43,8 @@ class Reloading:
             self._fail(error_text(error))
             return
         cluster.staged = staged
-        cluster.restarts = Restarts()  # whatever made workers die may be mended now
-        if not cluster.phase.allows.wants_children or not cluster.ready():
+        self._workers.forgive(now)  # whatever made them die may be mended now
+        if not cluster.phase.allows.wants_children or not self._workers.ready():
             self.commit(now)  # nobody serves: there is nothing to protect
 
     def _read(self) -> Staged:
@@ -68,7 +69,7 @@ class Reloading:
         """End the reload that is under way, if any."""
         if self.outcome is None:
             self._unstage()
-            self._cluster.is_rolling = False
+            self._workers.is_rolling = False
             self._fail(reason)
 
     def commit(self, now: float) -> None:
@@ -86,8 +87,9 @@ class Reloading:
                 self._hold_output()
         set_up_logging(cluster.logs, cluster.options.log_level)
         set_title(cluster.title)
-        cluster.number_workers = cluster.options.number_workers
-        cluster.is_rolling, cluster.reloaded_at, cluster.staged = True, now, None
+        cluster.staged = None
+        self._workers.wanted = cluster.options.number_workers
+        self._workers.roll(now)
         cluster.note(Event.WANTED)
         logger.info("Reloaded the configuration (generation %d)", cluster.generation)
 
@@ -99,26 +101,23 @@ class Reloading:
 
     def note_progress(self) -> None:
         """Notice when the last worker of an older generation has a successor."""
-        cluster = self._cluster
-        if cluster.is_rolling and cluster.has_rolled() and len(cluster.ready()) >= cluster.number_workers:
-            cluster.is_rolling = False
+        workers = self._workers
+        if workers.is_rolling and workers.has_rolled():
+            workers.is_rolling = False
             self.outcome = ""
 
-    def note_failed_boot(self, worker: WorkerHandle, reason: str) -> None:
+    def note_failed_boot(self, worker: Child, reason: str) -> None:
         """A worker died before it was ready: if it was a reload's, the rest stay as they are."""
-        cluster = self._cluster
-        if cluster.staged is not None and worker is cluster.staged.candidate:
+        workers = self._workers
+        if workers.is_candidate(worker):
             self._unstage()
             self._fail(f"its first worker could not boot: {reason}")
-        elif cluster.is_rolling and worker.generation == cluster.generation:
-            if self._was_successor(worker):
-                cluster.is_rolling = False
+        elif workers.is_rolling and worker.generation == workers.generation:
+            if any(other.slot == worker.slot for other in workers.ready()):
+                workers.is_rolling = False
                 self._fail(f"a successor could not boot, the other workers stay as they are: {reason}")
             elif self.outcome is None:
                 self._fail(f"a worker could not boot: {reason}")
-
-    def _was_successor(self, worker: WorkerHandle) -> bool:
-        return any(other.slot == worker.slot for other in self._cluster.ready())
 
     def _unstage(self) -> None:
         cluster, staged = self._cluster, self._cluster.staged

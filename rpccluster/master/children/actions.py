@@ -1,10 +1,11 @@
-"""What the policy wants done to workers, done: started, retired, asked, killed. Runs in the master.
+"""What the policy wants done to children, done: started, retired, asked, killed. Runs in the master.
 
-Decides nothing; what it has done shows in the handles before the policy is asked again.
+Decides nothing; what it has done shows in the group before the policy is asked again.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -13,71 +14,78 @@ from rpccluster.ipc.messages import Retire as RetireOrder
 from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import escaped, logger
 from rpccluster.master.children import policy
-from rpccluster.master.children.child import HUNG, WorkerState
-from rpccluster.master.children.deaths import RESTART_DELAY_SECONDS
+from rpccluster.master.children.affinity import cpu_order, cpus_for_slot
+from rpccluster.master.children.child import HUNG, Child, ChildState
+from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
-from rpccluster.master.children.watch import KILL_SLACK_SECONDS
-from rpccluster.master.cluster import Cluster
+from rpccluster.system.cpus import read_topology
 
-__all__ = ["WorkerActions"]
+__all__ = ["KILL_SLACK_SECONDS", "Actions"]
+
+KILL_SLACK_SECONDS = 3.0  # beyond graceful_timeout, for a child to say goodbye
+NO_ROOM_SECONDS = 1.0  # until the next try, when the system had no room for one more process
 
 
-class WorkerActions:
-    """The actions of one master on its workers."""
+class Actions:
+    """The actions of one master on its children."""
 
-    def __init__(self, operating_system: system.System, cluster: Cluster, roster: Roster, reserve: Reserve) -> None:
-        """``reserve`` lends the descriptors of a new worker's channels."""
+    def __init__(self, operating_system: system.System, roster: Roster, reserve: Reserve) -> None:
+        """``reserve`` lends the descriptors of a new child's channels."""
         self._system = operating_system
-        self._cluster = cluster
         self._roster = roster
         self._reserve = reserve
 
-    def perform(self, action: policy.Action) -> None:
+    def perform(self, group: Group, action: policy.Action) -> None:
         """Do it."""
-        self._PERFORM[type(action)](self, action)
+        self._PERFORM[type(action)](self, group, action)
 
-    def _spawn(self, action: policy.Spawn) -> None:
-        cluster, staged = self._cluster, self._cluster.staged
-        if staged is not None and action.generation == staged.generation:
-            options, listeners, logs = staged.configuration.options, staged.listeners, staged.logs
-        else:
-            options, listeners, logs, staged = cluster.options, cluster.listeners, cluster.logs, None
+    def _spawn(self, group: Group, action: policy.Spawn) -> None:
+        staged = group.section.staged
+        is_staged = staged is not None and action.generation == staged.generation
+        edition = staged if staged is not None and is_staged else group.section
+        allowed = system.allowed_cpus()
+        cpus = cpus_for_slot(cpu_order(edition.options.cpu_affinity, allowed, read_topology(allowed)), action.slot)
         with self._reserve.lent():
-            worker = self._roster.spawn(action.slot, action.generation, options, listeners, logs)
-        if worker is None:
-            cluster.spawn_at = self._system.monotonic() + RESTART_DELAY_SECONDS
-        elif staged is not None:
-            staged.candidate = worker
-        if cluster.own_code is not None:
-            cluster.own_code.tell_of_changes()
+            child = self._roster.spawn(group, action.slot, edition, cpus)
+        if child is None:
+            group.spawn_at = self._system.monotonic() + NO_ROOM_SECONDS
 
-    def _retire(self, action: policy.Retire) -> None:
-        worker, now, graceful = action.worker, self._system.monotonic(), self._cluster.options.graceful_timeout
-        logger.info("Retiring worker (pid: %d): %s", worker.pid, action.reason)
-        worker.note_retirement(action.reason, now, now + graceful + KILL_SLACK_SECONDS)
-        is_ending = not self._cluster.phase.allows.connections_move
-        worker.stays = is_ending and self._cluster.situation().awaits_connections
-        self._roster.say(worker, RetireOrder(graceful, is_ending, worker.stays))
+    def _retire(self, group: Group, action: policy.Retire) -> None:
+        child, now, graceful = action.child, self._system.monotonic(), group.options.graceful_timeout
+        logger.info("Retiring %s (pid: %d): %s", group.kind.noun, child.pid, action.reason)
+        child.note_retirement(action.reason, now, now + graceful + KILL_SLACK_SECONDS)
+        is_ending = not group.phase.allows.connections_move
+        child.stays = is_ending and group.is_awaited
+        self._order(child, RetireOrder(graceful, is_ending, child.stays))
 
-    def _dismiss(self, action: policy.Dismiss) -> None:
-        worker, now = action.worker, self._system.monotonic()
-        worker.stays = False
-        left = max(0.0, (worker.kill_at or now) - KILL_SLACK_SECONDS - now)
-        self._roster.say(worker, RetireOrder(left, True))
+    def _dismiss(self, group: Group, action: policy.Dismiss) -> None:
+        child, now = action.child, self._system.monotonic()
+        child.stays = False
+        left = max(0.0, (child.kill_at or now) - KILL_SLACK_SECONDS - now)
+        self._order(child, RetireOrder(left, True))
 
-    def _question(self, action: policy.Question) -> None:
-        action.worker.questioned_at = self._system.monotonic()
-        self._roster.signal(action.worker, system.TELL_SIGNAL)
+    def _order(self, child: Child, order: RetireOrder) -> None:
+        message = child.farewell(order)
+        if message is None:
+            self._roster.signal(child, signal.SIGTERM)
+        else:
+            self._roster.say(child, message)
 
-    def _kill(self, action: policy.Kill) -> None:
-        worker = action.worker
+    def _question(self, group: Group, action: policy.Question) -> None:
+        action.child.questioned_at = self._system.monotonic()
+        self._roster.signal(action.child, system.TELL_SIGNAL)
+
+    def _kill(self, group: Group, action: policy.Kill) -> None:
+        child = action.child
         if action.reason == HUNG:
-            logger.critical("WORKER TIMEOUT (pid: %d) in %s", worker.pid, escaped(worker.method_it_hangs_in()))
-        elif worker.state is WorkerState.RETIRING:
-            logger.warning("Killing worker (pid: %d): %s", worker.pid, action.reason)
-        self._roster.kill(worker, action.reason)
+            logger.critical(
+                "%s TIMEOUT (pid: %d) in %s", group.kind.noun.upper(), child.pid, escaped(child.where_it_hangs())
+            )
+        elif child.state is ChildState.RETIRING:
+            logger.warning("Killing %s (pid: %d): %s", group.kind.noun, child.pid, action.reason)
+        self._roster.kill(child, action.reason)
 
-    _PERFORM: ClassVar[dict[type, Callable[[WorkerActions, Any], None]]] = {
+    _PERFORM: ClassVar[dict[type, Callable[[Actions, Group, Any], None]]] = {
         policy.Spawn: _spawn,
         policy.Retire: _retire,
         policy.Dismiss: _dismiss,

@@ -1,106 +1,89 @@
-"""When the process of a slot may be started again, after those before it have ended. Pure; runs in the master.
+"""How the processes of a slot have ended, and the pause that this has earned the next one. Pure; runs in the master.
 
-The last ends of a slot are kept as they were, and the pause is derived from them: no counter, nothing to reset.
+A death is data: when, how, for how long the process was ready, why. The last ones of a slot are kept, and everything
+is derived from them, so there is no counter and nothing to reset.
+
 Failures are ends before a process was ready, and ends by its own doing within seconds after. Two in a row are free,
-then the pause doubles; it never gives up. Who was ready and is killed, from outside or at a limit, is replaced at
-once, however often. An end with status 0 is no failure, but costs a moment.
+then the pause doubles; it never gives up. In a row means: since the start of the last process of that slot that was
+ready for some seconds; what lives in other slots does not count. A process that was ready and is killed, from outside
+or at a limit, is replaced at once, however often. An end with status 0 is no failure, but the next start comes a moment
+after the last start at the earliest. What the master itself has asked for costs nothing.
 """
 
 from __future__ import annotations
 
 import signal
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from rpccluster.system import Exit
 
-__all__ = ["EARLY_SECONDS", "RESTART_DELAY_SECONDS", "End", "Restarts", "Slot", "pause_seconds"]
+__all__ = ["EARLY_SECONDS", "KEPT_DEATHS", "Death", "failures_in_a_row", "pause_seconds", "start_at"]
 
 EARLY_SECONDS = 5.0
 FREE_FAILURES = 2  # so many in a row cost no pause
-RESTART_DELAY_SECONDS = 1.0
-RESTART_DELAY_MAX_SECONDS = 30.0
-KEPT_ENDS = 20
+KEPT_DEATHS = 20  # more failures than that earn no longer pause
+
+_NEVER = float("-inf")
 
 # KILL and TERM are how others end a process; INT and QUIT are what we tell people to send to a worker that is to go.
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
-class End(NamedTuple):
-    """How a process ended that nobody had told to. Times are monotonic seconds."""
+class Death(NamedTuple):
+    """How one process has ended. Times are monotonic seconds."""
 
     exit: Exit
     booted_at: float
     ready_at: float | None  # None: it never was
     at: float
+    reason: str = ""
+    was_asked: bool = False  # the master had told it to, or killed it for its own reasons
+
+    @property
+    def ready_seconds(self) -> float | None:
+        """For how long it was ready; None if it never was."""
+        return None if self.ready_at is None else self.at - self.ready_at
 
     @property
     def is_clean(self) -> bool:
-        """Whether it ended with status 0."""
-        return self.exit.code == 0
+        """Whether it ended with status 0, unasked."""
+        return self.exit.code == 0 and not self.was_asked
 
     @property
     def is_failure(self) -> bool:
         """Whether it counts for the pause."""
-        if self.is_clean:
+        if self.was_asked or self.exit.code == 0:
             return False
-        if self.ready_at is None:
-            return True
-        return self.at - self.ready_at < EARLY_SECONDS and _is_own_doing(self.exit)
+        lived = self.ready_seconds
+        return lived is None or (lived < EARLY_SECONDS and self.exit.signal not in _FROM_OUTSIDE)
 
 
-@dataclass
-class Slot:
-    """What is remembered of one slot."""
+def failures_in_a_row(deaths: Iterable[Death], survivor_booted_at: float = _NEVER) -> list[Death]:
+    """The failures since the start of the last process that was ready for `EARLY_SECONDS`.
 
-    ends: deque[End] = field(default_factory=lambda: deque(maxlen=KEPT_ENDS))
-    survivor_booted_at: float = float("-inf")  # of the youngest that was ready for `EARLY_SECONDS`
-
-    def failures(self) -> list[End]:
-        """The failures in a row: those since the last one that lived on."""
-        return [end for end in self.ends if end.is_failure and end.booted_at > self.survivor_booted_at]
-
-    def start_at(self) -> float:
-        """When the next process may be started; long ago if at once."""
-        failures = self.failures()
-        moments = [end.booted_at + RESTART_DELAY_SECONDS for end in self.ends if end.is_clean]
-        if failures:
-            moments.append(failures[-1].at + pause_seconds(len(failures)))
-        return max(moments, default=float("-inf"))
+    ``survivor_booted_at`` is when the youngest such one was started that still lives.
+    """
+    deaths = list(deaths)
+    survivors = [death.booted_at for death in deaths if (death.ready_seconds or 0.0) >= EARLY_SECONDS]
+    since = max([survivor_booted_at, *survivors])
+    return [death for death in deaths if death.is_failure and death.booted_at > since]
 
 
-class Restarts:
-    """All slots of one cluster."""
+def start_at(deaths: Iterable[Death], delay: float, most: float, survivor_booted_at: float = _NEVER) -> float:
+    """When the next process of a slot with these deaths may be started; minus infinity if at once.
 
-    def __init__(self) -> None:
-        self._slots: dict[int, Slot] = {}
-
-    def note_end(self, slot: int, end: End) -> Slot:
-        """A process ended unasked; returns what is remembered of its slot."""
-        kept = self._slots.setdefault(slot, Slot())
-        kept.ends.append(end)
-        if end.ready_at is not None and end.at - end.ready_at >= EARLY_SECONDS:
-            self.note_survivor(slot, end.booted_at)
-        return kept
-
-    def note_survivor(self, slot: int, booted_at: float) -> None:
-        """One that was started then has been ready for `EARLY_SECONDS`: it does not die in a loop."""
-        kept = self._slots.get(slot)
-        if kept is not None:
-            kept.survivor_booted_at = max(kept.survivor_booted_at, booted_at)
-
-    def start_at(self) -> Mapping[int, float]:
-        """For each slot in which one has ended, when the next may be started."""
-        return {slot: kept.start_at() for slot, kept in self._slots.items()}
+    ``delay`` and ``most`` are ``restart_delay`` and ``restart_delay_max``.
+    """
+    deaths = list(deaths)
+    failures = failures_in_a_row(deaths, survivor_booted_at)
+    moments = [death.booted_at + min(delay, most) for death in deaths if death.is_clean]
+    if failures:
+        moments.append(failures[-1].at + pause_seconds(len(failures), delay, most))
+    return max(moments, default=_NEVER)
 
 
-def pause_seconds(failures: int) -> float:
+def pause_seconds(failures: int, delay: float, most: float) -> float:
     """The pause that so many failures in a row have earned."""
     extra = failures - FREE_FAILURES
-    return min(RESTART_DELAY_MAX_SECONDS, RESTART_DELAY_SECONDS * 2 ** min(extra - 1, 10)) if extra > 0 else 0.0
-
-
-def _is_own_doing(exit_: Exit) -> bool:
-    return exit_.signal not in _FROM_OUTSIDE
+    return min(most, delay * 2 ** min(extra - 1, KEPT_DEATHS)) if extra > 0 else 0.0

@@ -1,251 +1,230 @@
-"""What the master should do next, decided purely from what it knows and the time. No I/O, no clock.
+"""What should be done next with the children of one group, and when to look again. No I/O, no clock.
 
-`decide` is called after every event and every tick and must be safe to call again: what it asked for shows in
-the handles before the next call.
+`decide` is pure. It is called after every event and at the time that it has named itself, and must be safe to call
+again: what it asked for shows in the group before the next call. While the group runs it goes through these, in this
+order:
+
+1. Every ready child beyond the number wanted retires, and so does every one whose slot has a better ready child (of a
+   newer generation, or started later). Booting children beyond the number wanted are killed.
+2. The first child of a staged edition is started, and one for each slot that nobody holds and that need not wait after
+   the deaths in it.
+3. If no slot was vacant and no edition is staged, at most one successor is started, beside the child that is overdue
+   longest. Not while a child boots; not while one that retires gives what it has to others, since a boot takes the CPU
+   from them; and not when as many retire as are wanted: successors do not pile up beside slow leavers.
+
+So a child that is recycled retires by rule 1, when its successor is ready, and as many as are wanted are ready all the
+time. Where a predecessor has to go first rule 3 retires it, and rule 2 starts its successor when it has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import NamedTuple, Union
 
-from rpccluster.config.sections.cluster import Options
-from rpccluster.master.children.child import HUNG, Overdue, WorkerHandle, WorkerState
-from rpccluster.master.phases import Permissions, Phase
+from rpccluster.master.children.child import HUNG, MOVING_SECONDS, Child, ChildState, Overdue
+from rpccluster.master.children.group import Group, Overlap
 
-__all__ = [
-    "Action",
-    "Dismiss",
-    "Finish",
-    "Halt",
-    "Kill",
-    "Question",
-    "Retire",
-    "Situation",
-    "Spawn",
-    "Started",
-    "decide",
-]
+__all__ = ["Action", "Decision", "Dismiss", "Kill", "Question", "Retire", "Spawn", "decide"]
 
-BEAT_SECONDS = 0.5  # workers beat so often; silence counts only beyond it
-ANSWER_SECONDS = 0.3  # a hung worker has so long to dump its stack before it is killed
+BEAT_SECONDS = 0.5  # children beat so often; silence counts only beyond it
+ANSWER_SECONDS = 0.3  # a hung child has so long to dump its stack before it is killed
 
 
 class Spawn(NamedTuple):
-    """Start a worker."""
+    """Start a child."""
 
     slot: int
     generation: int
 
 
 class Retire(NamedTuple):
-    """Let a worker finish and end."""
+    """Let a child finish and end."""
 
-    worker: WorkerHandle
+    child: Child
     reason: str
 
 
 class Dismiss(NamedTuple):
-    """No connection can come any more to a worker that retires and stays for that: let it end."""
+    """Nothing can come any more to a child that retires and stays for that: let it end."""
 
-    worker: WorkerHandle
+    child: Child
 
 
 class Question(NamedTuple):
-    """Ask a hung worker where it is."""
+    """Ask a hung child where it is."""
 
-    worker: WorkerHandle
+    child: Child
 
 
 class Kill(NamedTuple):
-    """End a worker with SIGKILL."""
+    """End a child with SIGKILL."""
 
-    worker: WorkerHandle
+    child: Child
     reason: str
 
 
-class Started(NamedTuple):
-    """Every worker of the start has booted or failed, and at least one serves."""
+Action = Union[Spawn, Retire, Dismiss, Question, Kill]
 
 
-class Halt(NamedTuple):
-    """No worker could boot: end with the reason."""
+class Decision(NamedTuple):
+    """What to do now; and when time alone may ask for more, infinity if never."""
+
+    actions: list[Action]
+    wake_at: float
 
 
-class Finish(NamedTuple):
-    """Nothing is left to wait for: end."""
+def decide(group: Group, now: float) -> Decision:
+    """What to do now, and when to look again. Pure."""
+    actions = [*_kill_overdue(group, now), *_dismiss(group), *_as_allowed(group, now)]
+    return Decision(actions, min((moment for moment in _moments(group, now) if moment > now), default=float("inf")))
 
 
-Action = Union[Spawn, Retire, Dismiss, Question, Kill, Started, Halt, Finish]
-
-
-@dataclass
-class Situation:
-    """All that `decide` looks at. Times are monotonic seconds."""
-
-    phase: Phase
-    workers: list[WorkerHandle]
-    options: Options
-    number_workers: int
-    generation: int
-    staged_generation: int | None = None  # of a reload whose first worker has yet to prove it
-    is_rolling: bool = False  # older generations are being replaced
-    reloaded_at: float = 0.0
-    spawn_at: float = 0.0  # the system had no room for one more process until then
-    start_at: Mapping[int, float] = field(default_factory=dict)  # slots whose restarts back off until then
-    has_failed: bool = False  # a worker of the start could not boot
-    in_transit: int = 0  # connections that the new master of an upgrade has not acknowledged
-    awaits_connections: bool = False  # some may still come to workers: from others, or from an old master
-
-    @property
-    def allows(self) -> Permissions:
-        """What the master may do in its phase."""
-        return self.phase.allows
-
-    def may_start(self, slot: int, now: float) -> bool:
-        """Whether the slot's restarts do not back off."""
-        return slot not in self.start_at or now >= self.start_at[slot]
-
-
-def decide(situation: Situation, now: float) -> list[Action]:
-    """What to do now. Pure."""
-    return [*_kill_overdue(situation, now), *_dismiss(situation), *_as_allowed(situation, now)]
-
-
-def _as_allowed(situation: Situation, now: float) -> Iterator[Action]:
-    allows = situation.allows
-    if allows.is_starting:
-        yield from _start(situation)
+def _as_allowed(group: Group, now: float) -> Iterator[Action]:
+    allows = group.phase.allows
+    if allows.awaits_first_boots and not group.has_begun:
+        yield from (Spawn(slot, group.generation) for slot in range(group.wanted))
     if allows.starts_children:
-        yield from _run(situation, now)
+        yield from _run(group, now)
     if not allows.wants_children:
-        yield from _kill_all(situation) if allows.kills_children else _retire_all(situation)
-    if allows.ends_when_empty and not situation.workers and not (allows.hands_over and situation.in_transit):
-        yield Finish()
+        yield from _kill_all(group) if allows.kills_children else _retire_all(group)
 
 
-def _kill_overdue(situation: Situation, now: float) -> Iterator[Action]:
-    timeout = situation.options.timeout
-    for worker in situation.workers:
-        if worker.is_killed:
+def _moments(group: Group, now: float) -> Iterator[float]:
+    """When something may be due that no event tells of."""
+    options = group.options
+    for child in group.children:
+        if child.is_killed:
             continue
-        if worker.questioned_at is not None:
-            if now >= worker.questioned_at + ANSWER_SECONDS:
-                yield Kill(worker, HUNG)
-        elif worker.kill_at is not None and now >= worker.kill_at:
-            yield Kill(worker, "it did not finish in graceful_timeout")
-        elif timeout and worker.silent_seconds > timeout + BEAT_SECONDS:
-            yield Question(worker)
+        if child.questioned_at is not None:
+            yield child.questioned_at + ANSWER_SECONDS
+        elif options.timeout:
+            yield child.silent_since + options.timeout + BEAT_SECONDS
+        if child.kill_at is not None:
+            yield child.kill_at
+        if child.retired_at is not None:
+            yield child.retired_at + MOVING_SECONDS
+        elif options.max_lifetime and child.ready_at is not None:
+            yield child.ready_at + options.max_lifetime
+    if group.phase.allows.starts_children:
+        yield group.spawn_at
+        yield from (group.start_at(slot, now) for slot in range(group.wanted))
 
 
-def _dismiss(situation: Situation) -> Iterator[Action]:
-    if not situation.awaits_connections:
-        yield from (Dismiss(worker) for worker in situation.workers if worker.stays and not worker.is_killed)
+def _kill_overdue(group: Group, now: float) -> Iterator[Action]:
+    timeout = group.options.timeout
+    for child in group.children:
+        if child.is_killed:
+            continue
+        if child.questioned_at is not None:
+            if now >= child.questioned_at + ANSWER_SECONDS:
+                yield Kill(child, HUNG)
+        elif child.kill_at is not None and now >= child.kill_at:
+            yield Kill(child, "it did not finish in graceful_timeout")
+        elif timeout and now >= child.silent_since + timeout + BEAT_SECONDS:
+            yield Question(child)
 
 
-def _start(situation: Situation) -> Iterator[Action]:
-    if any(worker.state is WorkerState.BOOTING for worker in situation.workers):
-        return
-    allows, serves = situation.allows, any(worker.is_ready for worker in situation.workers)
-    if not serves or (allows.needs_all_children and situation.has_failed):
-        yield Halt()
-    elif allows.awaits_first_boots:
-        yield Started()
+def _dismiss(group: Group) -> Iterator[Action]:
+    if not group.is_awaited:
+        yield from (Dismiss(child) for child in group.children if child.stays and not child.is_killed)
 
 
-def _run(situation: Situation, now: float) -> Iterator[Action]:
-    leave = list(_retire_surplus(situation, now))
+def _run(group: Group, now: float) -> Iterator[Action]:
+    leave = list(_retire_surplus(group, now))
     yield from leave
-    if now >= situation.spawn_at:
-        yield from _try_staged(situation)
-        vacant = list(_fill_slots(situation, now))
-        yield from vacant if vacant or leave else _replace(situation, now)
+    if now >= group.spawn_at:
+        yield from _try_staged(group)
+        vacant = list(_fill_slots(group, now))
+        yield from vacant if vacant or leave else _replace(group, now)
 
 
-def _retire_surplus(situation: Situation, now: float) -> Iterator[Retire | Kill]:
-    """Workers above the number wanted, and those whose successor is ready."""
-    newest: dict[int, WorkerHandle] = {}
-    for worker in situation.workers:
-        if worker.is_ready and worker.slot < situation.number_workers:
-            best = newest.get(worker.slot)
-            if best is None or (worker.generation, worker.booted_at) >= (best.generation, best.booted_at):
-                newest[worker.slot] = worker
-    for worker in situation.workers:
-        surplus = worker.slot >= situation.number_workers
-        if worker.is_ready and newest.get(worker.slot) is not worker:
-            overdue = _overdue(situation, worker, now)
-            yield Retire(worker, "scaled down" if surplus else overdue.reason if overdue else "replaced")
-        elif surplus and worker.state is WorkerState.BOOTING and not worker.is_killed:
-            yield Kill(worker, "scaled down")
+def _retire_surplus(group: Group, now: float) -> Iterator[Retire | Kill]:
+    """Children above the number wanted, and those whose successor is ready."""
+    newest: dict[int, Child] = {}
+    for child in group.children:
+        if child.is_ready and child.slot < group.wanted:
+            best = newest.get(child.slot)
+            if best is None or (child.generation, child.booted_at) >= (best.generation, best.booted_at):
+                newest[child.slot] = child
+    for child in group.children:
+        surplus = child.slot >= group.wanted
+        if child.is_ready and newest.get(child.slot) is not child:
+            overdue = _overdue(group, child, now)
+            yield Retire(child, "scaled down" if surplus else overdue.reason if overdue else "replaced")
+        elif surplus and child.state is ChildState.BOOTING and not child.is_killed:
+            yield Kill(child, "scaled down")
 
 
-def _try_staged(situation: Situation) -> Iterator[Action]:
-    """A reload's first worker; it waits for no vacant slot, which may be what the reload is to mend."""
-    staged = situation.staged_generation
-    if staged is not None and all(w.generation != staged or w.is_expected_to_end for w in situation.workers):
-        yield Spawn(0, staged)
+def _try_staged(group: Group) -> Iterator[Action]:
+    """The first child of a staged edition; it waits for no vacant slot, which may be what the edition is to mend."""
+    staged = group.section.staged
+    if staged is not None and all(
+        child.generation != staged.generation or child.is_expected_to_end for child in group.children
+    ):
+        yield Spawn(0, staged.generation)
 
 
-def _fill_slots(situation: Situation, now: float) -> Iterator[Action]:
-    held = {worker.slot for worker in situation.workers if worker.is_holding}
-    for slot in range(situation.number_workers):
-        if slot not in held and situation.may_start(slot, now):
-            yield Spawn(slot, situation.generation)
+def _fill_slots(group: Group, now: float) -> Iterator[Action]:
+    is_exclusive = group.overlap is Overlap.PREDECESSOR_FIRST
+    held = {child.slot for child in group.children if is_exclusive or child.is_holding}
+    for slot in range(group.wanted):
+        if slot not in held and now >= group.start_at(slot, now):
+            yield Spawn(slot, group.generation)
 
 
-def _replace(situation: Situation, now: float) -> Iterator[Action]:
-    """One successor at a time, that of the worker overdue longest; whoever has one has left.
-
-    Not while connections move: the calls on them would wait for the CPU that a boot takes.
-    """
-    if situation.staged_generation is not None:
+def _replace(group: Group, now: float) -> Iterator[Action]:
+    """One successor at a time, that of the child overdue longest; whoever has one has left."""
+    if group.section.staged is not None:
         return
-    if any(worker.is_moving(now) for worker in situation.workers):
+    if any(child.is_moving(now) for child in group.children):
         return
-    if any(worker.state is WorkerState.BOOTING and not worker.is_expected_to_end for worker in situation.workers):
-        return  # one that hangs, too: its burial may end a reload's replacing
-    retiring = sum(worker.state is WorkerState.RETIRING for worker in situation.workers)
-    if retiring >= situation.number_workers:  # successors must not pile up beside slow leavers
+    if any(child.state is ChildState.BOOTING and not child.is_expected_to_end for child in group.children):
+        return  # one that hangs, too: its end may be that of a reload's replacing
+    retiring = sum(child.state is ChildState.RETIRING for child in group.children)
+    if retiring >= group.wanted:
         return
     overdue = [
-        (reason.since, worker.slot)
-        for worker in situation.workers
-        if situation.may_start(worker.slot, now) and (reason := _overdue(situation, worker, now))
+        (reason.since, child.slot, child.serial, child, reason.reason)
+        for child in group.children
+        if now >= group.start_at(child.slot, now) and (reason := _overdue(group, child, now))
     ]
     if overdue:
-        yield Spawn(min(overdue)[1], situation.generation)
+        *_, child, why = min(overdue)
+        if group.overlap is Overlap.SUCCESSOR_FIRST:
+            yield Spawn(child.slot, group.generation)
+        elif not retiring:
+            yield Retire(child, why)
 
 
-def _overdue(situation: Situation, worker: WorkerHandle, now: float) -> Overdue | None:
-    """Since when and why the worker should be replaced; None if it need not."""
-    if not worker.is_ready or worker.ready_at is None:
+def _overdue(group: Group, child: Child, now: float) -> Overdue | None:
+    """Since when and why the child should be replaced; None if it need not."""
+    if not child.is_ready or child.ready_at is None:
         return None
-    reasons = [worker.overdue] if worker.overdue else []
-    if situation.is_rolling and worker.generation < situation.generation:
-        reasons.append(Overdue(situation.reloaded_at, "reload"))
-    lifetime = situation.options.max_lifetime
-    if lifetime and now >= worker.ready_at + lifetime:
-        reasons.append(Overdue(worker.ready_at + lifetime, "max_lifetime"))
+    reasons = [child.overdue] if child.overdue else []
+    if group.is_rolling and child.generation < group.generation:
+        reasons.append(Overdue(group.rolls_since, "reload"))
+    lifetime = group.options.max_lifetime
+    if lifetime and now >= child.ready_at + lifetime:
+        reasons.append(Overdue(child.ready_at + lifetime, "max_lifetime"))
     return min(reasons, default=None)
 
 
-def _retire_all(situation: Situation) -> Iterator[Action]:
-    for worker in situation.workers:
-        if worker.is_ready or _must_hurry(situation, worker):
-            yield Retire(worker, situation.phase.value)
-        elif worker.state is WorkerState.BOOTING and not worker.is_killed:
-            yield Kill(worker, situation.phase.value)
+def _retire_all(group: Group) -> Iterator[Action]:
+    for child in group.children:
+        if child.is_ready or _must_hurry(group, child):
+            yield Retire(child, group.phase.value)
+        elif child.state is ChildState.BOOTING and not child.is_killed:
+            yield Kill(child, group.phase.value)
 
 
-def _must_hurry(situation: Situation, worker: WorkerHandle) -> bool:
+def _must_hurry(group: Group, child: Child) -> bool:
     """Whether it retires for a reason of its own, but has yet to hear that connections end, too."""
-    reason = situation.phase.value
-    is_retiring = worker.state is WorkerState.RETIRING and not worker.is_killed
-    return not situation.allows.connections_move and is_retiring and worker.retire_reason != reason
+    if child.state is not ChildState.RETIRING or child.is_killed or group.phase.allows.connections_move:
+        return False
+    return child.retire_reason != group.phase.value
 
 
-def _kill_all(situation: Situation) -> Iterator[Action]:
-    for worker in situation.workers:
-        if not worker.is_killed:
-            yield Kill(worker, "quick stop")
+def _kill_all(group: Group) -> Iterator[Action]:
+    for child in group.children:
+        if not child.is_killed:
+            yield Kill(child, "quick stop")

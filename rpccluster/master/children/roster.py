@@ -1,216 +1,184 @@
-"""The workers that exist: starting them, hearing from them, burying them. Runs in the master.
+"""The children that exist: starting them, hearing from them, reaping them. Runs in the master.
 
-Owns the scoreboard, the channels' master ends and the handles. Decides nothing:
-`rpccluster.master.children.policy` does.
+Owns the scoreboard, and the master's ends of the channels as long as a child lives. Decides nothing:
+`rpccluster.master.children.policy` does. Knows no kind: what is special about a child is made by its kind, and what it
+says is handed on unread.
 """
 
 from __future__ import annotations
 
-import os
-import random
 import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Callable
+from typing import NamedTuple
 
 from rpccluster import system
-from rpccluster.child.assignment import Assignment, ChildEntry, RPCPart
-from rpccluster.config.sections.cluster import Options
+from rpccluster.child.assignment import Assignment, ChildEntry, KindPart
 from rpccluster.ipc.channel import Channel, channel_pair
-from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import Message
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import CommonCell, RowState, Scoreboard
-from rpccluster.log import LogFiles, logger
-from rpccluster.master.children.affinity import cpu_order, cpus_for_slot
-from rpccluster.master.children.child import WorkerHandle
+from rpccluster.log import logger
+from rpccluster.master.children.child import Birth, Child, Edition
+from rpccluster.master.children.group import Group
 from rpccluster.master.loop import Loop
-from rpccluster.master.resources.listeners import Listener
-from rpccluster.system.cpus import read_topology
 
-__all__ = ["MOST_ROWS", "Roster"]
+__all__ = ["MOST_ROWS", "Roster", "Said"]
 
 MOST_ROWS = 1536  # three times the most workers: the present ones, their successors, those that retire slowly
 
 
-class Roster:
-    """All workers that were started and not yet buried."""
+class Said(NamedTuple):
+    """A child has sent ``message``; the descriptors are the receiver's from now on."""
 
-    def __init__(
-        self,
-        operating_system: system.System,
-        loop: Loop,
-        entry: ChildEntry,
-        on_message: Callable[[WorkerHandle, Message], None],
-        on_connection: Callable[[WorkerHandle, Passing, list[int]], None],
-        first_serial: int,
-    ) -> None:
+    group: Group
+    child: Child
+    message: Passing
+    descriptors: list[int]
+
+
+class Roster:
+    """All children that were started and not yet reaped."""
+
+    def __init__(self, operating_system: system.System, loop: Loop, entry: ChildEntry, first_serial: int) -> None:
+        """``entry`` makes a child of a process that has just been forked."""
         self._system = operating_system
         self._loop = loop
         self._entry = entry
-        self._on_message = on_message
-        self._on_connection = on_connection
         self._serial = first_serial - 1
         self._scoreboard = Scoreboard(MOST_ROWS)
-        self._lock = memory_file(name="accept-lock")  # no folder need be writable
-        self.workers: list[WorkerHandle] = []
+        self._children: dict[Child, Group] = {}
+        self._said: deque[Said] = deque()
 
     @property
     def next_serial(self) -> int:
-        """No worker has had this serial or a higher one."""
+        """No child has had this serial or a higher one."""
         return self._serial + 1
 
-    def spawn(
-        self, slot: int, generation: int, options: Options, listeners: Sequence[Listener], logs: LogFiles
-    ) -> WorkerHandle | None:
-        """Start a worker. None if the system has no process or descriptor, or the scoreboard no row, left."""
+    # -- starting
+
+    def spawn(self, group: Group, slot: int, edition: Edition, cpus: list[int] | None) -> Child | None:
+        """Start a child, pinned to ``cpus``. None, and a log line, if the system or the scoreboard has no room."""
         row_number = self._scoreboard.take_row()
         if row_number is None:
-            logger.error("Cannot start a worker: %d exist", len(self.workers))
+            told = "Cannot start another %s: all %d rows of the scoreboard are in use"
+            logger.error(told, group.kind.noun, MOST_ROWS)
             return None
         self._serial += 1
         ends: list[Channel] = []
+        child: Child | None = None
         try:
             ends += channel_pair()
-            ends += channel_pair()
-            assignment = self._assign(slot, generation, options, listeners, logs, row_number, ends[1], ends[3])
-            pid = self._system.fork()
+            child, part = group.kind.equip(self._birth(slot, edition, row_number, ends[0], cpus))
+            assignment = self._assignment(group, child, ends[1], cpus, part)
+            child.pid = self._system.fork()
         except (OSError, MemoryError) as error:
-            logger.error("Cannot start a worker: %s", error)
-            self._give_up(row_number, ends)
+            logger.error("Cannot start a %s: %s", group.kind.noun, error)
+            self._give_up(row_number, child, ends)
             return None
-        ours, theirs, connections, far_end = ends
-        if pid == 0:
+        if child.pid == 0:
             self._entry(assignment)
-        theirs.close()
-        try:
-            return self._enrol(assignment, pid, ours, connections, far_end)
-        except (OSError, MemoryError) as error:  # epoll_ctl(2) has limits of its own
-            logger.error("Cannot watch the worker (pid: %d): %s", pid, error)
-            self._system.kill(pid, signal.SIGKILL)
-            self._give_up(row_number, ends)
-            return None
+        ends[1].close()
+        return child if self._enrol(group, child) else None
 
-    def _give_up(self, row_number: int, ends: list[Channel]) -> None:
-        self._scoreboard.free_row(row_number)
-        for end in ends:
-            self._loop.unwatch(end)
-            end.close()
+    def _birth(self, slot: int, edition: Edition, row_number: int, channel: Channel, cpus: list[int] | None) -> Birth:
+        row = self._scoreboard.row(row_number)
+        row[CommonCell.STATE] = RowState.BOOTING
+        shown = cpus or sorted(system.allowed_cpus())
+        return Birth(slot, self._serial, edition, row_number, row, channel, shown, self._system.monotonic())
 
-    def _assign(
-        self,
-        slot: int,
-        generation: int,
-        options: Options,
-        listeners: Sequence[Listener],
-        logs: LogFiles,
-        row_number: int,
-        channel: Channel,
-        connections: Channel,
-    ) -> Assignment[RPCPart]:
-        """What the worker is born with."""
-        self._scoreboard.row(row_number)[CommonCell.STATE] = RowState.BOOTING
-        allowed = system.allowed_cpus()
+    def _assignment(
+        self, group: Group, child: Child, channel: Channel, cpus: list[int] | None, part: KindPart
+    ) -> Assignment[KindPart]:
         return Assignment(
-            kind="rpc",
-            name=f"worker {slot}",
-            slot=slot,
-            generation=generation,
-            options=options,
-            cpus=cpus_for_slot(cpu_order(options.cpu_affinity, allowed, read_topology(allowed)), slot),
-            row_number=row_number,
+            kind=group.kind.name,
+            name=f"{group.kind.noun} {child.slot}",
+            slot=child.slot,
+            generation=child.generation,
+            options=child.edition.options,
+            cpus=cpus,
+            row_number=child.row_number,
             scoreboard=self._scoreboard,
-            serial=self._serial,
+            serial=child.serial,
             channel=channel,
             master_pid=self._system.getpid(),
-            logs=logs,
-            part=RPCPart(
-                call_limit=_call_limit(options),
-                connections=connections,
-                listeners=[listener.socket for listener in listeners],
-                accept_lock=self._lock,
-            ),
+            logs=child.edition.logs,
+            part=part,
         )
 
-    def _enrol(
-        self, assignment: Assignment[RPCPart], pid: int, channel: Channel, connections: Channel, far_end: Channel
-    ) -> WorkerHandle:
-        """The handle of a worker that has just been forked, watched from now on."""
-        worker = WorkerHandle(
-            slot=assignment.slot,
-            pid=pid,
-            generation=assignment.generation,
-            row_number=assignment.row_number,
-            row=assignment.row,
-            serial=assignment.serial,
-            channel=channel,
-            connections=connections,
-            far_end=far_end,
-            cpus=assignment.cpus or sorted(system.allowed_cpus()),
-            booted_at=self._system.monotonic(),
-        )
-        self._loop.watch(connections, lambda: self.hear_connections(worker))
-        self._loop.watch(channel, lambda: self.hear(worker))
-        self.workers.append(worker)
-        logger.info("Booting worker with pid: %d", pid)
-        return worker
+    def _enrol(self, group: Group, child: Child) -> bool:
+        """Watch a child that has just been forked; if that cannot be done it is ended."""
+        try:
+            for channel in child.channels():
+                self._loop.watch(channel, lambda channel=channel: self._hear(child, channel))  # type: ignore[misc]
+        except (OSError, MemoryError) as error:  # epoll_ctl(2) has limits of its own
+            logger.error("Cannot watch the %s (pid: %d): %s", group.kind.noun, child.pid, error)
+            self._system.kill(child.pid, signal.SIGKILL)
+            self._give_up(child.row_number, child, [])
+            return False
+        self._children[child] = group
+        group.children.append(child)
+        logger.info("Booting %s with pid: %d", group.kind.noun, child.pid)
+        return True
 
-    def hear(self, worker: WorkerHandle) -> None:
-        """Take what a worker said."""
-        for message, descriptors in worker.channel.receive():
-            for descriptor in descriptors:
-                os.close(descriptor)
-            self._loop.guard.attempt("heed what a worker says", self._on_message, worker, message)
-        if worker.channel.is_closed:
-            self._loop.unwatch(worker.channel)
+    def _give_up(self, row_number: int, child: Child | None, ends: list[Channel]) -> None:
+        self._scoreboard.free_row(row_number)
+        for channel in child.channels() if child else ():
+            self._loop.unwatch(channel)
+        if child is not None:
+            child.close()
+        for end in ends:
+            end.close()
 
-    def hear_connections(self, worker: WorkerHandle) -> None:
-        """Take the connections that a worker gives, and what it says of them."""
-        for message, descriptors in worker.connections.receive_unopened():
-            self._loop.guard.attempt("move a connection", self._on_connection, worker, message, descriptors)
+    # -- talking
 
-    def say(self, worker: WorkerHandle, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send to a worker; a dead one is no error. What cannot be sent, for want of descriptors, is logged."""
-        if not worker.channel.is_closed:
-            self._loop.guard.attempt("tell a worker something", worker.channel.send, message, descriptors)
-            self._loop.mind_writing(worker.channel)
+    def _hear(self, child: Child, channel: Channel) -> None:
+        """Keep what has come for `take_said`."""
+        group = self._children[child]
+        self._said.extend(Said(group, child, message, descriptors) for message, descriptors in child.read(channel))
+        if channel.is_closed:
+            self._loop.unwatch(channel)
 
-    def signal(self, worker: WorkerHandle, signum: int) -> None:
-        """Send a worker a signal; its pid is its own until it is buried."""
-        self._system.kill(worker.pid, signum)
+    def take_said(self) -> Iterator[Said]:
+        """What children have sent since the last call, in its order."""
+        while self._said:
+            yield self._said.popleft()
 
-    def kill(self, worker: WorkerHandle, reason: str) -> None:
-        """End a worker now."""
-        worker.kill_reason = reason
-        self.signal(worker, signal.SIGKILL)
+    def say(self, child: Child, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send to a child; a dead one is no error. What cannot be sent, for want of descriptors, is logged."""
+        if not child.channel.is_closed:
+            self._loop.guard.attempt("tell a child something", child.channel.send, message, descriptors)
+            self._loop.mind_writing(child.channel)
 
-    def bury(self) -> Iterator[tuple[WorkerHandle, system.Exit]]:
-        """Yield each worker that has ended, after its last words, and forget it; foreign children go silently.
+    def signal(self, child: Child, signum: int) -> None:
+        """Send a child a signal; its pid is its own until it is reaped."""
+        self._system.kill(child.pid, signum)
 
-        What it has left in its process group, children of the service, is killed.
+    def kill(self, child: Child, reason: str) -> None:
+        """End a child now."""
+        child.kill_reason = reason
+        self.signal(child, signal.SIGKILL)
 
-        Its channels are open, and its row is as it left it, until the next is asked for.
+    # -- reaping
+
+    def reap(self) -> Iterator[tuple[Group, Child, system.Exit]]:
+        """Yield each child that has ended, and forget it; children of others go silently.
+
+        What it has left in its process group is killed first. Its last words wait for `take_said`: take them before
+        anything else. Its channels are open, and its row is as it left it, until the next child is asked for.
         """
-        by_pid = {worker.pid: worker for worker in self.workers}
+        by_pid = {child.pid: child for child in self._children}
         for exit_ in self._system.reap(by_pid):
-            worker = by_pid.get(exit_.pid)
-            if worker is None:
+            child = by_pid.get(exit_.pid)
+            if child is None:
                 continue
-            self._loop.guard.attempt("hear the last words of a worker", self._hear_out, worker)
-            self._loop.unwatch(worker.connections)
-            self._loop.unwatch(worker.channel)
-            self.workers.remove(worker)
-            yield worker, exit_
-            self._scoreboard.free_row(worker.row_number)
-            worker.close()
+            self._hear_out(child)
+            yield self._children.pop(child), child, exit_
+            self._scoreboard.free_row(child.row_number)
+            child.close()
 
-    def _hear_out(self, worker: WorkerHandle) -> None:
-        self.hear_connections(worker)
-        if not worker.channel.is_closed:
-            self.hear(worker)
-
-
-def _call_limit(options: Options) -> int:
-    """``max_requests`` with this worker's jitter."""
-    if not options.max_requests:
-        return 0
-    return options.max_requests + random.randint(0, options.max_requests_jitter)
+    def _hear_out(self, child: Child) -> None:
+        for channel in reversed(child.channels()):
+            if not channel.is_closed:
+                self._loop.guard.attempt("hear the last words of a child", self._hear, child, channel)
+            self._loop.unwatch(channel)

@@ -1,58 +1,57 @@
-"""The master's look at the scoreboard, a few times a second: who is silent, has grown, or lives on. Runs in the master.
+"""The master's look at its children's cells: who has grown too large, who needs more time. Runs in the master.
 
-Notes what it sees in the handles; what follows from it is the policy's.
+Notes what it sees in the children; what follows from it is the policy's. Silence needs no look: a heartbeat tells its
+own time, so the policy names the moment at which the last one seen would be too old. Memory does: where `max_memory` is
+set, a few cells are read twice a second.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.log import logger
-from rpccluster.master.children.child import MEMORY_GRACE_SECONDS, WorkerHandle
-from rpccluster.master.children.deaths import EARLY_SECONDS
-from rpccluster.master.cluster import Cluster
+from rpccluster.master.children.child import MEMORY_GRACE_SECONDS, Child
+from rpccluster.master.children.group import Group
 
-__all__ = ["KILL_SLACK_SECONDS", "Watch"]
+__all__ = ["Watch"]
 
-WATCH_SECONDS = 0.1  # between two looks
-LONGEST_WATCH_SECONDS = 1.0  # what one look may count as silence: the master itself may have been stopped
-KILL_SLACK_SECONDS = 3.0  # beyond graceful_timeout, for a worker to say goodbye
+MEMORY_SECONDS = 0.5  # between two looks: as often as children write it down
+BUSY_SECONDS = 0.5  # between two looks at children that retire
+
+#: Looks at a child's cells that its kind has.
+Look = Callable[[Group, Child, float], None]
 
 
 class Watch:
-    """Over all workers of one cluster."""
+    """Over all groups of one master."""
 
-    def __init__(self, cluster: Cluster, now: float) -> None:
-        """``now``, here and below, is monotonic seconds."""
-        self._cluster = cluster
-        self._watched_at = now
+    def __init__(self) -> None:
         self._limit_told = 0  # of memory, that it is too low
 
-    def turn(self, now: float) -> None:
-        """Look, if the last look is old enough."""
-        if now - self._watched_at >= WATCH_SECONDS:
-            watched, self._watched_at = min(now - self._watched_at, LONGEST_WATCH_SECONDS), now
-            self._look(watched, now)
+    def turn(self, group: Group, look: Look, now: float) -> float:
+        """Look; returns when to look again (monotonic seconds, as ``now``), infinity if no child needs it."""
+        limit = group.options.max_memory
+        for child in group.children:
+            look(group, child, now)
+            if limit:
+                child.look_at_memory(now, limit)
+                self._look_at_limit(group, child, now)
+        if limit and group.children:
+            return now + MEMORY_SECONDS
+        return now + BUSY_SECONDS if any(child.retired_at is not None for child in group.children) else float("inf")
 
-    def _look(self, watched: float, now: float) -> None:
-        """``watched`` seconds have passed under our eyes since the last look."""
-        cluster, may_move = self._cluster, self._cluster.phase.allows.connections_move
-        for worker in cluster.workers:
-            worker.watch(watched, now, cluster.options.max_memory)
-            self._look_at_memory(worker, now)
-            if may_move:
-                worker.serve_on(now + cluster.options.graceful_timeout + KILL_SLACK_SECONDS)
-            if worker.ready_at is not None and now - worker.ready_at > EARLY_SECONDS:
-                cluster.restarts.note_survivor(worker.slot, worker.booted_at)
-
-    def _look_at_memory(self, worker: WorkerHandle, now: float) -> None:
-        """Say once that a limit replaces every worker as soon as it may."""
-        limit, needed = self._cluster.options.max_memory, worker.row[CommonCell.RSS_BYTES]
-        if limit and needed > limit != self._limit_told and worker.is_fresh(now):
+    def _look_at_limit(self, group: Group, child: Child, now: float) -> None:
+        """Say once that a limit replaces every child as soon as it may."""
+        limit, needed = group.options.max_memory, child.row[CommonCell.RSS_BYTES]
+        if needed > limit != self._limit_told and child.is_fresh(now):
             self._limit_told = limit
             logger.warning(
-                "max_memory is below what a fresh worker needs (found %d bytes, a worker that has just booted has %d): "
+                "max_memory is below what a fresh %s needs (found %d bytes, a %s that has just booted has %d): "
                 "each is replaced %g seconds after it is ready",
+                group.kind.noun,
                 limit,
+                group.kind.noun,
                 needed,
                 MEMORY_GRACE_SECONDS,
             )

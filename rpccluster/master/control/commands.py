@@ -15,9 +15,11 @@ from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import LogFiles, escaped, logger
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.reload import Reloading
-from rpccluster.master.children.child import WorkerHandle
+from rpccluster.master.children.child import Child
+from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.handover.broker import Broker
 from rpccluster.master.phases import Event
 from rpccluster.system import System
 
@@ -34,7 +36,9 @@ class Commands:
         self,
         system: System,
         cluster: Cluster,
+        workers: Group,
         roster: Roster,
+        broker: Broker,
         reloading: Reloading,
         new_master: NewMaster,
         on_stop: Callable[[], None],
@@ -44,7 +48,9 @@ class Commands:
         """``look`` brings back what somebody has removed."""
         self._system = system
         self._cluster = cluster
+        self._workers = workers
         self._roster = roster
+        self.broker = broker
         self.reloading = reloading
         self.new_master = new_master
         self._on_stop = on_stop
@@ -127,7 +133,7 @@ class Commands:
                 f"the cluster is {'upgrading' if cluster.phase.allows.may_change else cluster.phase.value}"
             )
             return
-        candidate = cluster.staged.candidate if cluster.staged else None
+        candidate = self._workers.candidate()
         with self._reserve.lent():
             self._look()
             reloading.stage(self._system.monotonic())
@@ -137,24 +143,23 @@ class Commands:
     def scale(self, number_workers: int) -> None:
         """Want so many workers from now on."""
         self._cluster.note(Event.WANTED)
-        self._cluster.number_workers = number_workers
+        self._workers.wanted = number_workers
         if self.new_master.is_under_way:
             self._asked.append(Asked("scale", number_workers))
 
     def add_worker(self) -> None:
         """One worker more; after a drain, the first one."""
-        present = self._cluster.number_workers if self._cluster.phase.allows.wants_children else 0
+        present = self._workers.wanted if self._cluster.phase.allows.wants_children else 0
         self.scale(min(present + 1, MOST_WORKERS))
 
     def remove_worker(self) -> None:
         """One worker fewer, never below one."""
         if self._cluster.phase.allows.wants_children:
-            self.scale(max(1, self._cluster.number_workers - 1))
+            self.scale(max(1, self._workers.wanted - 1))
 
     def rebalance(self) -> None:
         """Even the connections out among the workers."""
-        if self._cluster.broker is not None:
-            self._cluster.broker.even_out()
+        self.broker.even_out()
 
     def drain(self) -> None:
         """Retire all workers and keep the master; callers wait in the backlog until workers are wanted again."""
@@ -163,13 +168,13 @@ class Commands:
 
     def reopen_logs(self) -> None:
         """Open the log files anew, here and in the workers; a reload's first one may have others than the rest."""
-        cluster, staged, rest = self._cluster, self._cluster.staged, self._cluster.workers
+        cluster, staged, rest = self._cluster, self._cluster.staged, list(self._workers.children)
         if staged is not None and staged.logs is not cluster.logs:
-            self._reopen(staged.logs, [worker for worker in rest if worker is staged.candidate])
-            rest = [worker for worker in rest if worker is not staged.candidate]
+            self._reopen(staged.logs, [worker for worker in rest if self._workers.is_candidate(worker)])
+            rest = [worker for worker in rest if not self._workers.is_candidate(worker)]
         self._reopen(cluster.logs, rest)
 
-    def _reopen(self, logs: LogFiles, workers: list[WorkerHandle]) -> None:
+    def _reopen(self, logs: LogFiles, workers: list[Child]) -> None:
         try:
             with self._reserve.lent():
                 descriptors = logs.reopen()

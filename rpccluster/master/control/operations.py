@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from rpccluster.config.cpus import MOST_WORKERS
+from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.server import Answer, Method
@@ -34,9 +35,19 @@ Check = Callable[[], Optional[Outcome]]
 class Operations:
     """The methods, and the answers that are still due."""
 
-    def __init__(self, system: System, cluster: Cluster, commands: Commands) -> None:
+    def __init__(
+        self,
+        system: System,
+        cluster: Cluster,
+        workers: Group,
+        commands: Commands,
+        status: Callable[[], dict[str, Any]],
+    ) -> None:
+        """``status`` makes the contract's ``status``."""
         self._system = system
         self._cluster = cluster
+        self._workers = workers
+        self._make_status = status
         self._commands = commands
         self._waiting: list[tuple[Check, Answer]] = []
         self._has_ended = False
@@ -86,23 +97,23 @@ class Operations:
 
     def _status(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
-        answer(None, self._cluster.status(self._system.getpid(), self._system.monotonic()))
+        answer(None, self._make_status())
 
     def _scale(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 1)
-        cluster = self._cluster
-        wanted = _new_number(params[0], cluster.number_workers)
+        cluster, workers = self._cluster, self._workers
+        wanted = _new_number(params[0], workers.wanted)
         began = self._system.monotonic()
         self._commands.scale(wanted)
 
         def check() -> Outcome | None:
             if cluster.phase.allows.hands_over:
                 return Outcome("RuntimeError: passed on to a new master, which has taken over")
-            if cluster.number_workers != wanted or cluster.phase.allows.ends_when_empty:
-                return Outcome(f"RuntimeError: overtaken: {cluster.number_workers} workers are wanted now")
-            if cluster.failed_at > began:
-                return Outcome(f"RuntimeError: a worker could not boot: {cluster.failure}")
-            return Outcome(None, {"number_workers": wanted}) if cluster.is_settled() else None
+            if workers.wanted != wanted or cluster.phase.allows.ends_when_empty:
+                return Outcome(f"RuntimeError: overtaken: {workers.wanted} workers are wanted now")
+            if workers.failed_at > began:
+                return Outcome(f"RuntimeError: a worker could not boot: {workers.failure}")
+            return Outcome(None, {"number_workers": wanted}) if workers.is_settled() else None
 
         self._waiting.append((check, answer))
 
@@ -115,8 +126,8 @@ class Operations:
     def _rebalance(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
         self._commands.rebalance()
-        broker = self._cluster.broker
-        self._waiting.append((lambda: None if broker and broker.is_uneven else Outcome(None, True), answer))
+        broker = self._commands.broker
+        self._waiting.append((lambda: None if broker.is_uneven else Outcome(None, True), answer))
 
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)

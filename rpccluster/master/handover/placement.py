@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
 from rpccluster.ipc.messages import Release
-from rpccluster.master.children.child import WorkerState
+from rpccluster.master.children.child import ChildState
 from rpccluster.master.handover.transit import Grants, Transit
 from rpccluster.master.handover.worker import Worker
 
@@ -141,7 +141,7 @@ class _Plan:
 
     def place(self) -> None:
         """Each connection that nobody was sent."""
-        adopters, last_resort = self._adopters(), self._living(lambda worker: worker.state is WorkerState.RETIRING)
+        adopters, last_resort = self._adopters(), self._living(lambda worker: worker.state is ChildState.RETIRING)
         for transit in self._situation.transits:
             if not transit.is_unplaced:
                 continue
@@ -199,7 +199,7 @@ class _Plan:
     def empty_the_retiring(self) -> None:
         """Ask each for as many as others can take."""
         for worker in self._situation.workers:
-            if worker.state is WorkerState.RETIRING and not worker.is_killed:
+            if worker.state is ChildState.RETIRING and not worker.is_killed:
                 self._look_again()
                 if worker.connection_count:
                     self._ask(worker, worker.connection_count)
@@ -208,7 +208,7 @@ class _Plan:
         """Ask the fullest for what it has above the mean, unless all are about even."""
         adopters = self._adopters()
         counts = [self._load(worker) for worker in adopters]
-        is_booting = any(worker.state is WorkerState.BOOTING for worker in self._situation.workers)
+        is_booting = any(worker.state is ChildState.BOOTING for worker in self._situation.workers)
         if self._situation.transits or self._granted or is_booting:
             self._look_again()
         elif len(counts) < 2 or max(counts) - min(counts) <= max(1, UNEVEN * sum(counts) / len(counts)):

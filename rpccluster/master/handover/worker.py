@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from rpccluster.ipc.channel import Channel
-from rpccluster.master.children.child import WorkerState
+from rpccluster.master.children.child import ChildState
 
 __all__ = ["Worker"]
 
@@ -26,7 +26,7 @@ class Worker(Protocol):
         """No other worker, of this master or an earlier one, has it."""
 
     @property
-    def state(self) -> WorkerState: ...
+    def state(self) -> ChildState: ...
 
     @property
     def is_ready(self) -> bool:

@@ -1,86 +1,164 @@
-"""What the master hears of its workers: what they say of themselves, that they are ready, how they ended.
+"""RPC workers as their master sees them: methods, connections, load, what they count. Runs in the master.
 
-Runs in the master. What follows from it is decided in `rpccluster.master.children.policy`.
+The other side of this is `rpccluster.worker`. Which connections move where is `rpccluster.master.handover`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from typing import Any
 
-from rpccluster.ipc.messages import Accept, BootFailed, Message, Ready, WantsToRetire
+from rpccluster.child.assignment import RPCPart
+from rpccluster.child.own_code import OwnCode
+from rpccluster.config.sections.cluster import Options
+from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.fdpass import memory_file
+from rpccluster.ipc.messages import BootFailed, Message, Ready, Retire, WantsToRetire
+from rpccluster.ipc.packets import Passing, close_all
+from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell, is_full
 from rpccluster.log import logger
-from rpccluster.master.changes.reload import Reloading
-from rpccluster.master.children.child import HUNG, WorkerEvent, WorkerHandle
-from rpccluster.master.children.deaths import End
-from rpccluster.master.children.roster import Roster
-from rpccluster.master.cluster import Cluster
-from rpccluster.master.handover.broker import Broker
-from rpccluster.system import Exit
+from rpccluster.master.children.actions import KILL_SLACK_SECONDS
+from rpccluster.master.children.child import MOVING_SECONDS, Birth, Child, ChildState
+from rpccluster.master.children.group import Group
+from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed
+from rpccluster.master.kinds.totals import Totals
 
-__all__ = ["WorkerNews"]
+__all__ = ["RPC", "RPCWorker"]
 
 
-class WorkerNews:
-    """Takes the news down, where it belongs."""
+class RPCWorker(Child):
+    """One RPC worker."""
 
-    def __init__(
-        self, cluster: Cluster, roster: Roster, broker: Broker, reloading: Reloading, now: Callable[[], float]
-    ) -> None:
-        """``now`` tells monotonic seconds."""
-        self._cluster = cluster
-        self._roster = roster
-        self._broker = broker
-        self._reloading = reloading
-        self._now = now
+    def __init__(self, birth: Birth, connections: Channel, far_end: Channel) -> None:
+        super().__init__(birth)
+        self.connections = connections  # the channel on which connections travel
+        self.far_end = far_end  # the worker's end of that: what it has not read can be read back
+        self.methods: list[str] = []
+        self.silent_seconds = 0.0  # at the last look
+        self.given = 0  # connections that were sent to it, and not taken back or refused
 
-    def hear(self, worker: WorkerHandle, message: Message) -> None:
-        """A worker has said something of itself."""
+    def channels(self) -> list[Channel]:
+        return [self.channel, self.connections]
+
+    def read(self, channel: Channel) -> list[tuple[Passing, list[int]]]:
+        return channel.receive_unopened() if channel is self.connections else super().read(channel)
+
+    def close(self) -> None:
+        super().close()
+        self.far_end.close()
+
+    def farewell(self, order: Retire) -> Message:
+        return order
+
+    def is_moving(self, now: float) -> bool:
+        return self.retired_at is not None and self.connection_count > 0 and now < self.retired_at + MOVING_SECONDS
+
+    def serve_on(self, kill_at: float) -> None:
+        """If it retires with connections that nobody can take yet, it may take until ``kill_at`` at least."""
+        if self.kill_at is not None and self.connection_count:
+            self.kill_at = max(self.kill_at, kill_at)
+
+    def where_it_hangs(self) -> str:
+        """The method's name: as it told when asked, else the one it began last."""
+        number = self.row[CommonCell.HUNG_IN] or self.row[CommonCell.RUNNING]
+        if 0 < number <= len(self.methods):
+            return self.methods[number - 1]
+        return "its boot" if self.state is ChildState.BOOTING else "no method"
+
+    @property
+    def connection_count(self) -> int:
+        """Connections it serves now."""
+        return self.row[Cell.CONNECTIONS]
+
+    @property
+    def load(self) -> int:
+        """Connections it serves or that are on their way to it. Its own count of those that came tells which, not
+        what it says of them: that is heard later, and they would be counted twice until then."""
+        return self.connection_count + self.given - self.row[Cell.ADOPTED]
+
+    @property
+    def room(self) -> int:
+        """Connections it could serve beyond those it has and gets."""
+        return max(0, self.row[Cell.CONNECTION_LIMIT] - self.load)
+
+    def is_full(self, now: float) -> bool:
+        """Whether calls have had all its greenlets for a while: what it adopted would not be read."""
+        return is_full(self.row[Cell.GREENLETS_TAKEN_AT], int(now * 1e9))
+
+    def full_seconds(self, now: float) -> float:
+        """For how long; 0 if it is not."""
+        return now - self.row[Cell.GREENLETS_TAKEN_AT] / 1e9 if self.is_full(now) else 0.0
+
+
+class RPC:
+    """The kind of the workers that serve MessagePack-RPC; a `rpccluster.master.kinds.kind.Kind`."""
+
+    name = "rpc"
+    noun = "worker"
+
+    def __init__(self, own_code: OwnCode | None = None) -> None:
+        """``own_code`` is what workers boot with."""
+        self._own_code = own_code
+        self._accept_lock = memory_file(name="accept-lock")  # no folder need be writable
+        self.totals = Totals()
+
+    def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
+        edition: Any = birth.edition
+        listeners = [listener.socket for listener in edition.listeners]
+        if self._own_code is not None:
+            self._own_code.tell_of_changes()
+        connections, far_end = channel_pair()
+        part = RPCPart(_call_limit(edition.options), far_end, listeners, self._accept_lock)
+        return RPCWorker(birth, connections, far_end), part
+
+    def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
+        assert isinstance(child, RPCWorker)
         if isinstance(message, Ready):
-            self._note_ready(worker, message)
+            child.methods = message.methods
+            event: KindEvent | None = Booted(child)
         elif isinstance(message, BootFailed):
-            worker.boot_failure = message
+            child.last_words, child.is_service_at_fault = message.text, message.stage == "service"
+            event = None
         elif isinstance(message, WantsToRetire):
-            logger.info("Worker (pid: %d) wants to retire: %s", worker.pid, message.reason)
-            worker.want_recycling(self._now(), message.reason)
+            logger.info("Worker (pid: %d) wants to retire: %s", child.pid, message.reason)
+            child.want_recycling(now, message.reason)
+            event = None
+        else:
+            return Passed(child, message, descriptors)
+        close_all(descriptors)
+        return event
 
-    def _note_ready(self, worker: WorkerHandle, message: Ready) -> None:
-        cluster = self._cluster
-        worker.step(WorkerEvent.BOOTED)
-        worker.ready_at, worker.methods = self._now(), message.methods
-        logger.info("Worker ready (pid: %d, slot: %d)", worker.pid, worker.slot)
-        if cluster.staged is not None and cluster.staged.candidate is worker:
-            self._reloading.commit(self._now())
-        if cluster.phase.allows.children_accept:
-            self._roster.say(worker, Accept())
-        if cluster.options.rebalance:
-            self._broker.even_out()
+    def look(self, group: Group, child: Child, now: float) -> None:
+        """While others can take its connections, one that retires with some has time until they have."""
+        assert isinstance(child, RPCWorker)
+        child.silent_seconds = now - child.silent_since
+        if group.phase.allows.connections_move:
+            child.serve_on(now + group.options.graceful_timeout + KILL_SLACK_SECONDS)
 
-    def note_end(self, worker: WorkerHandle, exit_: Exit) -> None:
-        """A worker has ended, and all that it said has been heard."""
-        cluster = self._cluster
-        cluster.totals.note_end(worker.row)
-        self._broker.note_gone(worker)
-        if worker.is_expected_to_end or cluster.phase.allows.ends_when_empty:
-            logger.info("Worker exiting (pid: %d)", worker.pid)
-            return
-        reason = _reason(worker, exit_)
-        what = "could not boot" if worker.ready_at is None else "died"
-        logger.error("Worker (pid: %d) %s: %s", worker.pid, what, reason)
-        self._note_pause(worker, End(exit_, worker.booted_at, worker.ready_at, self._now()))
-        if worker.ready_at is None or cluster.phase.allows.needs_all_children:
-            cluster.failure, cluster.failed_at = reason, self._now()
-            cluster.is_service_at_fault = worker.boot_failure is not None and worker.boot_failure.stage == "service"
-            self._reloading.note_failed_boot(worker, reason)
+    def note_end(self, child: Child) -> KindEvent | None:
+        self.totals.note_end(child.row)
+        return Gone(child)
 
-    def _note_pause(self, worker: WorkerHandle, end: End) -> None:
-        slot = self._cluster.restarts.note_end(worker.slot, end)
-        pause = slot.start_at() - end.at
-        if pause > 0 and end.is_failure:
-            told = "Workers die in a loop (slot %d, %d in a row): the next one starts in %g seconds"
-            logger.error(told, worker.slot, len(slot.failures()), pause)
+    def status(self, child: Child, now: float) -> dict[str, Any]:
+        assert isinstance(child, RPCWorker)
+        row = child.row
+        return {
+            "connections": row[Cell.CONNECTIONS],
+            "active_calls": row[Cell.ACTIVE_CALLS],
+            "calls": row[Cell.CALLS],
+            "errors": row[Cell.ERRORS],
+            "adopted": row[Cell.ADOPTED],
+            "handed_over": row[Cell.HANDED_OVER],
+            "accepted": row[Cell.ACCEPTED],
+            "accept_wakeups": row[Cell.ACCEPT_WAKEUPS],
+            "dropped_replies": row[Cell.DROPPED_REPLIES],
+            "full_seconds": round(child.full_seconds(now), 3),
+            "limits": {name: row[cell] for name, cell in LIMITS.items()},
+        }
 
 
-def _reason(worker: WorkerHandle, exit_: Exit) -> str:
-    if worker.boot_failure is not None:
-        return worker.boot_failure.text
-    return "it hung" if worker.kill_reason == HUNG else str(exit_)
+def _call_limit(options: Options) -> int:
+    """``max_requests`` with this worker's jitter."""
+    if not options.max_requests:
+        return 0
+    return options.max_requests + random.randint(0, options.max_requests_jitter)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rpccluster.ipc.messages import Give
-from rpccluster.master.children.child import WorkerState
+from rpccluster.master.children.child import ChildState
 from rpccluster.master.handover.transit import Transit
 
 __all__ = ["MadeUpWorker", "booting", "ready", "retiring", "transit"]
@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 class MadeUpWorker:
     """All that is asked of a worker, as plain values; it has no channels."""
 
-    state: WorkerState
+    state: ChildState
     connection_count: int = 0
     limit: int = 1000
     given: int = 0
@@ -36,7 +36,7 @@ class MadeUpWorker:
 
     @property
     def is_ready(self) -> bool:
-        return self.state is WorkerState.READY and not self.is_killed and not self.is_questioned
+        return self.state is ChildState.READY and not self.is_killed and not self.is_questioned
 
     def is_full(self, now: float) -> bool:
         return self.is_overwhelmed
@@ -52,17 +52,17 @@ class MadeUpWorker:
 
 def ready(connection_count: int = 0, **values: Any) -> MadeUpWorker:
     """A worker that serves."""
-    return MadeUpWorker(WorkerState.READY, connection_count, **values)
+    return MadeUpWorker(ChildState.READY, connection_count, **values)
 
 
 def retiring(connection_count: int = 0, **values: Any) -> MadeUpWorker:
     """A worker that is to end."""
-    return MadeUpWorker(WorkerState.RETIRING, connection_count, **values)
+    return MadeUpWorker(ChildState.RETIRING, connection_count, **values)
 
 
 def booting(**values: Any) -> MadeUpWorker:
     """A worker that does not serve yet."""
-    return MadeUpWorker(WorkerState.BOOTING, **values)
+    return MadeUpWorker(ChildState.BOOTING, **values)
 
 
 def transit(adopter: MadeUpWorker | None = None, sent_at: float = 0.0, size: int = 0) -> Transit:

@@ -27,7 +27,7 @@ from rpccluster.ipc.messages import (
     Reply,
 )
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.master.children.child import WorkerHandle, WorkerState
+from rpccluster.master.children.child import ChildState
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.handover.placement import (
     ALONE_SECONDS,
@@ -39,6 +39,7 @@ from rpccluster.master.handover.placement import (
     WINDOW_BYTES,
 )
 from rpccluster.master.handover.transit import REST_SECONDS
+from rpccluster.master.kinds.rpc import RPCWorker
 from rpccluster.master.loop import Loop
 
 from ..made_up import booting, ready, retiring
@@ -52,15 +53,15 @@ class Rig:
     def __init__(self, first_serial: int = 1) -> None:
         self.now = 100.0
         self.loop = Loop()
-        self.workers: list[WorkerHandle] = []
+        self.workers: list[RPCWorker] = []
         self.broker = Broker(self.loop, lambda: self.workers, first_serial)
-        self.asked: dict[WorkerHandle, Channel] = {}  # their ends of the channels on which they are asked
+        self.asked: dict[RPCWorker, Channel] = {}  # their ends of the channels on which they are asked
         self.channels: list[Channel] = []
         self.clients: dict[int, socket.socket] = {}
 
     # -- the master's side
 
-    def add(self, worker: WorkerHandle, connections: int = 0, limit: int = 1000) -> WorkerHandle:
+    def add(self, worker: RPCWorker, connections: int = 0, limit: int = 1000) -> RPCWorker:
         """``worker`` with that many connections, of ``limit`` that it may have."""
         worker.connections, worker.far_end = self.pair()
         worker.channel, self.asked[worker] = self.pair()
@@ -84,16 +85,16 @@ class Rig:
             for message, descriptors in worker.connections.receive_unopened():
                 self.broker.hear(worker, message, descriptors, self.now)
 
-    def releases(self) -> dict[WorkerHandle, int]:
+    def releases(self) -> dict[RPCWorker, int]:
         """How many each was asked for since the last look."""
         return {worker: release.number for worker, release in self.granted()}
 
-    def granted(self) -> list[tuple[WorkerHandle, Release]]:
+    def granted(self) -> list[tuple[RPCWorker, Release]]:
         """Likewise, with all that it was told of it."""
         said = [(worker, message) for worker, asked in self.asked.items() for message, _ in asked.receive()]
         return [(worker, message) for worker, message in said if isinstance(message, Release)]
 
-    def bury(self, worker: WorkerHandle) -> None:
+    def bury(self, worker: RPCWorker) -> None:
         """``worker`` has ended; all that it said is heard first."""
         self.hear()
         self.workers.remove(worker)
@@ -101,7 +102,7 @@ class Rig:
 
     # -- the workers' side
 
-    def gives(self, donor: WorkerHandle, cid: int = CID, awaited: Any = (), data: bytes = b"") -> Give:
+    def gives(self, donor: RPCWorker, cid: int = CID, awaited: Any = (), data: bytes = b"") -> Give:
         """``donor`` gives a connection away; what its client is called lets it be told from others."""
         give = Give(cid, [], False, b"in", data or b"out", [list(call) for call in awaited])
         with self.client(cid) as theirs:
@@ -117,7 +118,7 @@ class Rig:
         self.clients[cid], theirs = socket.socketpair()
         return theirs
 
-    def read(self, worker: WorkerHandle) -> list[Message]:
+    def read(self, worker: RPCWorker) -> list[Message]:
         """What has come to ``worker``; each connection is looked at whether it is the right one."""
         found = []
         for message, descriptors in worker.far_end.receive():
@@ -129,7 +130,7 @@ class Rig:
                 assert self.clients[message.cid].recv(100) == b"it is me"
         return found
 
-    def adopts(self, worker: WorkerHandle) -> list[Message]:
+    def adopts(self, worker: RPCWorker) -> list[Message]:
         """``worker`` reads, adopts what it was given, and is heard."""
         found = self.read(worker)
         for message in found:
@@ -140,11 +141,11 @@ class Rig:
         self.hear()
         return found
 
-    def says(self, worker: WorkerHandle, message: Message) -> None:
+    def says(self, worker: RPCWorker, message: Message) -> None:
         worker.far_end.send(message)
         self.hear()
 
-    def fill(self, worker: WorkerHandle) -> int:
+    def fill(self, worker: RPCWorker) -> int:
         """Leave no room in the channel to ``worker``; return how many messages that took."""
         count = 0
         while not worker.connections.wants_to_write:
@@ -171,12 +172,12 @@ def rig() -> Iterator[Rig]:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def given_to(rig: Rig, *workers: WorkerHandle) -> list[int]:
+def given_to(rig: Rig, *workers: RPCWorker) -> list[int]:
     """How many connections each has been sent."""
     return [sum(isinstance(message, Give) for message in rig.read(worker)) for worker in workers]
 
 
-def owned(rig: Rig, cid: int = CID, awaited: Any = ()) -> WorkerHandle:
+def owned(rig: Rig, cid: int = CID, awaited: Any = ()) -> RPCWorker:
     """A worker that has adopted a connection."""
     donor = rig.add(retiring())
     owner = rig.add(ready())
@@ -226,7 +227,7 @@ def test_whoever_has_the_fewest_gets_it(rig: Rig) -> None:
     ],
     ids=["booting", "killed", "asked where it hangs", "silent", "retiring and killed", "retiring and silent"],
 )
-def test_who_may_not_live_long_is_not_asked(rig: Rig, worker: WorkerHandle) -> None:
+def test_who_may_not_live_long_is_not_asked(rig: Rig, worker: RPCWorker) -> None:
     """The connection is held until there is one who serves."""
     donor = rig.add(retiring(kill_reason="dying"), 1)
     rig.add(worker)
@@ -395,7 +396,7 @@ def test_a_reply_that_came_to_one_who_gave_the_connection_on_follows_it(rig: Rig
     rig.gives(owner)
     assert rig.read(owner) == [reply]
     rig.says(owner, reply)
-    owner.state = WorkerState.RETIRING
+    owner.state = ChildState.RETIRING
     following = rig.add(ready())
     rig.turn()
     rig.adopts(following)
@@ -504,7 +505,7 @@ def test_a_donor_that_died_long_before_is_told_too(rig: Rig) -> None:
     rig.workers.remove(donor)
     rig.broker.note_gone(donor)
     rig.hear()
-    owner.state = WorkerState.RETIRING
+    owner.state = ChildState.RETIRING
     following = rig.add(ready())
     rig.turn()
     rig.adopts(following)
@@ -539,7 +540,7 @@ def test_the_retiring_are_asked_for_all_they_have(rig: Rig) -> None:
     [(retiring(), 0), (retiring(kill_reason="late"), 5), (ready(), 5), (booting(), 5)],
     ids=["empty", "killed", "serving", "booting"],
 )
-def test_others_are_not_asked(rig: Rig, worker: WorkerHandle, connections: int) -> None:
+def test_others_are_not_asked(rig: Rig, worker: RPCWorker, connections: int) -> None:
     """Nor is anybody when all stop."""
     rig.add(worker, connections)
     rig.add(ready(), 5)
@@ -631,7 +632,7 @@ def test_it_waits_for_those_that_boot_and_for_what_is_under_way(rig: Rig) -> Non
     rig.broker.even_out()
     rig.turn()
     assert rig.releases() == {}
-    boots.state = WorkerState.READY
+    boots.state = ChildState.READY
     rig.turn()
     assert rig.releases() == {full: 6}
     rig.turn()
@@ -755,7 +756,7 @@ def test_what_an_adopter_had_read_is_its_own_until_it_gives_it_on(rig: Rig) -> N
     rig.says(donor, Reply(CID, donor.serial, b"reply"))
     assert rig.read(adopter) == [Reply(CID, donor.serial, b"reply")]
     assert heard(new_master) == []
-    adopter.state = WorkerState.RETIRING
+    adopter.state = ChildState.RETIRING
     rig.turn()
     rig.gives(adopter)
     rig.turn()
@@ -837,7 +838,7 @@ def test_owners_hear_of_the_old_masters_dead(new_master: Rig, gone: DonorGone) -
     assert len(new_master.adopts(present)) == 1
     assert new_master.read(present) == [Reply(CID, 3, b"too late"), DonorGone(3, False, CID)]
     leaves = present
-    leaves.state = WorkerState.RETIRING
+    leaves.state = ChildState.RETIRING
     new_master.gives(leaves, awaited=[[3, 1]])  # before it had read that
     following = new_master.add(ready())
     new_master.turn()

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from rpccluster.master.children.child import WorkerState
+from rpccluster.master.children.child import ChildState
 from rpccluster.master.handover.placement import (
     ALONE_SECONDS,
     WINDOW,
@@ -110,19 +110,19 @@ class Toy(RuleBasedStateMachine):
 
     # -- what workers do; all that they say wakes the master
 
-    def pick(self, number: int, *states: WorkerState) -> MadeUpWorker | None:
+    def pick(self, number: int, *states: ChildState) -> MadeUpWorker | None:
         found = [each for each in self.workers if each.state in states and each not in self.stopped]
         return found[number % len(found)] if found else None
 
     @rule(number=NUMBERS)
     def one_reads(self, number: int) -> None:
-        worker = self.pick(number, *WorkerState)
+        worker = self.pick(number, *ChildState)
         self.read |= {held for held in self.transits if held.adopter is worker}
 
     @rule(number=NUMBERS, adopts=st.booleans())
     def one_answers(self, number: int, adopts: bool) -> None:
         """It adopts or refuses what it has read."""
-        worker = self.pick(number, *WorkerState)
+        worker = self.pick(number, *ChildState)
         for held in [held for held in self.transits if held.adopter is worker and held in self.read]:
             self.read.discard(held)
             held.unplace()
@@ -136,7 +136,7 @@ class Toy(RuleBasedStateMachine):
     @rule(number=NUMBERS, refusals=st.integers(0, 9))
     def one_gives(self, number: int, refusals: int) -> None:
         """What it was asked for, but for so many that cannot move."""
-        worker = self.pick(number, *WorkerState)
+        worker = self.pick(number, *ChildState)
         if worker in self.asked:
             self.give(worker, max(0, self.asked[worker] - refusals))
 
@@ -152,21 +152,21 @@ class Toy(RuleBasedStateMachine):
 
     @rule(number=NUMBERS)
     def a_client_comes(self, number: int) -> None:
-        worker = self.pick(number, WorkerState.READY)
+        worker = self.pick(number, ChildState.READY)
         if worker is not None and worker.room:
             worker.connection_count += 1
             self.total += 1
 
     @rule(number=NUMBERS)
     def a_client_goes(self, number: int) -> None:
-        worker = self.pick(number, WorkerState.READY, WorkerState.RETIRING)
+        worker = self.pick(number, ChildState.READY, ChildState.RETIRING)
         if worker is not None and worker.connection_count:
             worker.connection_count -= 1
             self.total -= 1
 
     @rule(number=NUMBERS)
     def one_stops(self, number: int) -> None:
-        worker = self.pick(number, *WorkerState)
+        worker = self.pick(number, *ChildState)
         if worker is not None:
             self.stopped.add(worker)
 
@@ -198,17 +198,17 @@ class Toy(RuleBasedStateMachine):
 
     @rule(number=NUMBERS)
     def one_gets_ready(self, number: int) -> None:
-        worker = self.pick(number, WorkerState.BOOTING)
+        worker = self.pick(number, ChildState.BOOTING)
         if worker is not None:
-            worker.state = WorkerState.READY
+            worker.state = ChildState.READY
             self.is_uneven = True
             self.turn()
 
     @rule(number=NUMBERS)
     def one_retires(self, number: int) -> None:
-        worker = self.pick(number, WorkerState.READY)
+        worker = self.pick(number, ChildState.READY)
         if worker is not None:
-            worker.state = WorkerState.RETIRING
+            worker.state = ChildState.RETIRING
             self.turn()
 
     @rule(number=NUMBERS)
@@ -248,7 +248,7 @@ class Toy(RuleBasedStateMachine):
         """For what no event tells: room, signs of life, the end of a rest, an adopter's silence."""
         waits = any(held.is_unplaced for held in self.transits)
         is_sent = any(held.adopter is not None and not held.is_read for held in self.transits)
-        leaves = any(worker.state is WorkerState.RETIRING and not worker.is_killed for worker in self.workers)
+        leaves = any(worker.state is ChildState.RETIRING and not worker.is_killed for worker in self.workers)
         if waits or is_sent or leaves or self.is_uneven:
             assert self.now < self.wake_at <= self.now + 1.0
 
@@ -270,19 +270,19 @@ class Toy(RuleBasedStateMachine):
 
     def all_do_what_they_should(self) -> None:
         for worker in [*self.workers]:
-            if worker.state is WorkerState.BOOTING:
-                worker.state, self.is_uneven = WorkerState.READY, True
+            if worker.state is ChildState.BOOTING:
+                worker.state, self.is_uneven = ChildState.READY, True
             self.read |= {held for held in self.transits if held.adopter is worker}
         for number in range(len(self.workers)):
             self.one_answers(number, True)
             self.one_gives(number, 0)
         for worker in [*self.workers]:
-            if worker.state is WorkerState.RETIRING and not worker.load and worker not in self.asked:
+            if worker.state is ChildState.RETIRING and not worker.load and worker not in self.asked:
                 self.bury(worker)
 
     def is_at_rest(self) -> bool:
         is_moving = self.transits or self.asked or self.is_uneven
-        return not is_moving and all(worker.state is WorkerState.READY for worker in self.workers)
+        return not is_moving and all(worker.state is ChildState.READY for worker in self.workers)
 
 
 Toy.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

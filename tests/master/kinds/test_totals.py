@@ -5,7 +5,7 @@ from __future__ import annotations
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.master.kinds.totals import Totals
 
-from .made_up import ready
+from ..made_up import ready
 
 
 def test_who_has_ended_counts_on() -> None:

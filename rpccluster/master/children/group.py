@@ -1,0 +1,171 @@
+"""A group: the children of one section of the configuration, how many are wanted, and how those before them ended.
+
+Data, and what can be told from it alone; what is to be done is `rpccluster.master.children.policy`'s. Runs in the
+master.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rpccluster.child.assignment import KindPart
+from rpccluster.log import logger
+from rpccluster.master.children.child import HUNG, Birth, Child, ChildState, Edition, Options
+from rpccluster.master.children.deaths import EARLY_SECONDS, KEPT_DEATHS, Death, failures_in_a_row, start_at
+from rpccluster.master.phases import Phase
+from rpccluster.system import Exit
+
+__all__ = ["Group", "Kind", "Overlap", "Section"]
+
+
+class Kind(Protocol):
+    """What every group must know of the kind of its children; all of it is in `rpccluster.master.kinds.kind`."""
+
+    name: str  # as ``status`` shows it
+    noun: str  # what log lines call one
+
+    def equip(self, birth: Birth) -> tuple[Child, KindPart]: ...
+
+
+class Section(Edition, Protocol):
+    """A section of the configuration as it is in force; ``staged`` is its next edition, yet to prove itself."""
+
+    @property
+    def staged(self) -> Edition | None: ...
+
+
+class Overlap(enum.Enum):
+    """Which of two processes in a slot goes before the other comes."""
+
+    SUCCESSOR_FIRST = "the successor is ready before its predecessor goes"
+    PREDECESSOR_FIRST = "the predecessor has ended before its successor starts"  # what both would hold is held once
+
+
+@dataclass(eq=False)
+class Group:
+    """The children of one section. Times are monotonic seconds."""
+
+    name: str
+    kind: Kind
+    section: Section
+    phase: Phase  # what the master is doing with it: see `rpccluster.master.children.order`
+    after: Sequence[str] = ()  # names of groups that are ready before this one starts, and stop after it
+    overlap: Overlap = Overlap.SUCCESSOR_FIRST
+    children: list[Child] = field(default_factory=list)
+    wanted: int = 0
+    has_begun: bool = False  # its first children were started, well or not
+    is_awaited: bool = False  # something may still come to those that retire
+    is_rolling: bool = False  # children of older generations are being replaced
+    rolls_since: float = 0.0
+    spawn_at: float = 0.0  # the system had no room for one more process until then
+    failure: str = ""  # why one of the first children, or lately any, could not boot
+    failed_at: float = 0.0
+    is_service_at_fault: bool = False  # for that
+    deaths: dict[int, deque[Death]] = field(default_factory=dict)  # the last ones of each slot
+    restarts: dict[int, int] = field(default_factory=dict)  # how many in each slot have ended unasked
+    forgiven_at: float = float("-inf")  # what ended before costs no pause
+
+    @property
+    def generation(self) -> int:
+        """What new children are born with."""
+        return self.section.generation
+
+    @property
+    def options(self) -> Options:
+        """The options in force."""
+        options: Options = self.section.options
+        return options
+
+    def ready(self) -> list[Child]:
+        """The children that serve."""
+        return [child for child in self.children if child.is_ready]
+
+    def is_settled(self) -> bool:
+        """Whether every slot wanted has a child that serves, and no other slot has one left."""
+        slots = {child.slot for child in self.ready()}
+        return slots == set(range(self.wanted)) == slots | {child.slot for child in self.children}
+
+    def is_booting(self) -> bool:
+        """Whether a child boots."""
+        return any(child.state is ChildState.BOOTING for child in self.children)
+
+    # -- replacing older generations
+
+    def roll(self, now: float) -> None:
+        """Replace the children of older generations from now on."""
+        self.is_rolling, self.rolls_since = True, now
+
+    def has_rolled(self) -> bool:
+        """Whether as many serve as are wanted, and none of an older generation is left to be replaced."""
+        is_new = all(child.generation == self.generation for child in self.children if child.is_holding)
+        return is_new and len(self.ready()) >= self.wanted
+
+    def is_candidate(self, child: Child) -> bool:
+        """Whether ``child`` is the one that the staged edition has yet to prove itself in."""
+        return self.section.staged is not None and child.edition is self.section.staged
+
+    def candidate(self) -> Child | None:
+        """That child, if it lives."""
+        return next((child for child in self.children if self.is_candidate(child)), None)
+
+    # -- deaths
+
+    def forgive(self, now: float) -> None:
+        """Whatever made its children die may be mended now: the next ones start at once."""
+        self.forgiven_at = now
+
+    def note_end(self, child: Child, exit_: Exit, now: float) -> Death:
+        """``child`` has ended, and all that it said has been heard; tell it in the log."""
+        self.children.remove(child)
+        was_asked = child.is_expected_to_end or self.phase.allows.ends_when_empty
+        reason = (child.retire_reason or child.kill_reason or str(exit_)) if was_asked else _reason(child, exit_)
+        death = Death(exit_, child.booted_at, child.ready_at, now, reason, was_asked)
+        self.deaths.setdefault(child.slot, deque(maxlen=KEPT_DEATHS)).append(death)
+        if was_asked:
+            logger.info("%s exiting (pid: %d)", self.kind.noun.capitalize(), child.pid)
+            return death
+        self.restarts[child.slot] = self.restarts.get(child.slot, 0) + 1
+        what = "could not boot" if child.ready_at is None else "died"
+        logger.error("%s (pid: %d) %s: %s", self.kind.noun.capitalize(), child.pid, what, reason)
+        if child.ready_at is None or self.phase.allows.needs_all_children:
+            self.failure, self.failed_at, self.is_service_at_fault = reason, now, child.is_service_at_fault
+        self._tell_pause(child.slot, death)
+        return death
+
+    def _tell_pause(self, slot: int, death: Death) -> None:
+        pause = self.start_at(slot, death.at) - death.at
+        if pause > 0 and death.is_failure:
+            in_a_row = failures_in_a_row(self._counted(slot), self._survivor_booted_at(slot, death.at))
+            told = "%s slot %d died %d times in a row (last: %s): restarting it in %g seconds"
+            logger.error(told, self.kind.noun.capitalize(), slot, len(in_a_row), death.exit, pause)
+
+    def start_at(self, slot: int, now: float) -> float:
+        """When the next child of ``slot`` may be started; minus infinity if at once."""
+        deaths = self._counted(slot)
+        if not deaths:
+            return float("-inf")
+        options = self.options
+        survivor = self._survivor_booted_at(slot, now)
+        return start_at(deaths, options.restart_delay, options.restart_delay_max, survivor)
+
+    def _counted(self, slot: int) -> list[Death]:
+        return [death for death in self.deaths.get(slot, ()) if death.at > self.forgiven_at]
+
+    def _survivor_booted_at(self, slot: int, now: float) -> float:
+        """When the youngest child of ``slot`` was started that has been ready for long enough, and lives."""
+        survivors = (
+            child.booted_at
+            for child in self.children
+            if child.slot == slot and child.ready_at is not None and now - child.ready_at >= EARLY_SECONDS
+        )
+        return max(survivors, default=float("-inf"))
+
+
+def _reason(child: Child, exit_: Exit) -> str:
+    if child.last_words:
+        return child.last_words
+    return "it hung" if child.kill_reason == HUNG else str(exit_)

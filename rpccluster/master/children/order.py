@@ -1,0 +1,73 @@
+"""Which groups may start now, which must stop next, and when all of it is over. Pure; runs in the master.
+
+A group starts when all those that it comes after are ready, or have failed to get ready once: what is broken holds the
+others up no longer than that. It is stopped when all that come after it have ended; where the whole cluster ends at
+once nobody waits. A group knows nothing of this: it is told by its ``phase`` what the master is doing with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Union
+
+from rpccluster.master.children.group import Group
+from rpccluster.master.phases import Phase
+
+__all__ = ["Finish", "Halt", "Started", "course", "may_start", "phase_of"]
+
+
+class Started(NamedTuple):
+    """Every child of the start has booted or failed, and at least one serves."""
+
+
+class Halt(NamedTuple):
+    """No child could boot, or one of a new master's could not: end with the reason."""
+
+    group: Group
+
+
+class Finish(NamedTuple):
+    """Nothing is left to wait for: end."""
+
+
+Course = Union[Started, Halt, Finish]
+
+
+def may_start(group: Group, groups: Sequence[Group]) -> bool:
+    """Whether all groups that ``group`` comes after are ready, or have failed."""
+    before = [each for each in groups if each.name in group.after]
+    return all(each.failure or (each.has_begun and len(each.ready()) >= each.wanted) for each in before)
+
+
+def phase_of(group: Group, groups: Sequence[Group], phase: Phase) -> Phase:
+    """What the master, in its ``phase``, is doing with ``group``.
+
+    While the cluster ends gracefully a group goes on as before as long as one that comes after it has children.
+    """
+    allows = phase.allows
+    if allows.ends_when_empty and not allows.kills_children:
+        followers = [each for each in groups if group.name in each.after]
+        if any(each.children for each in followers):
+            return group.phase
+    return phase
+
+
+def course(groups: Sequence[Group], phase: Phase) -> Course | None:
+    """What follows for the master from the state of all its groups; None: nothing yet."""
+    allows = phase.allows
+    if allows.is_starting:
+        return _start(groups, phase)
+    if allows.ends_when_empty and not any(group.children for group in groups):
+        return Finish()
+    return None
+
+
+def _start(groups: Sequence[Group], phase: Phase) -> Course | None:
+    allows = phase.allows
+    if any(group.is_booting() for group in groups) or not all(group.has_begun for group in groups):
+        return None
+    for group in groups:
+        has_none = group.wanted > 0 and not group.ready()
+        if has_none or (allows.needs_all_children and group.failure):
+            return Halt(group)
+    return Started() if allows.awaits_first_boots else None

@@ -1,0 +1,141 @@
+"""The contract's ``status``, made of what the master knows. Runs in the master.
+
+What is special about a process its kind tells; everything else is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rpccluster.ipc.scoreboard import CommonCell
+from rpccluster.master.children.child import Child, ChildState
+from rpccluster.master.children.group import Group
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.handover.broker import Broker
+from rpccluster.master.kinds.kind import Kind
+from rpccluster.master.kinds.rpc import RPC
+from rpccluster.version import __version__
+
+__all__ = ["Status"]
+
+
+class Status:
+    """Tells of one master."""
+
+    def __init__(
+        self, cluster: Cluster, groups: Sequence[Group], kinds: Mapping[str, Kind], rpc: RPC, broker: Broker
+    ) -> None:
+        """``groups`` begin with the workers', whose kind is ``rpc``; ``kinds`` are known by their names."""
+        self._cluster = cluster
+        self._groups = groups
+        self._kinds = kinds
+        self._rpc = rpc
+        self._broker = broker
+
+    def make(self, pid: int, now: float) -> dict[str, Any]:
+        """``status`` as it is ``now`` (monotonic seconds) in the master ``pid``."""
+        workers = self._groups[0]
+        return {
+            "master": self._master(pid, now),
+            "workers": [self._worker(child, now) for child in _in_order(workers)],
+            "groups": [self._group(group, now) for group in self._groups],
+        }
+
+    def _master(self, pid: int, now: float) -> dict[str, Any]:
+        cluster, workers = self._cluster, self._groups[0]
+        return {
+            "pid": pid,
+            "state": cluster.phase.value,
+            "uptime_seconds": round(now - cluster.started_at, 3),
+            "version": __version__,
+            "generation": cluster.generation,
+            "number_workers": workers.wanted,
+            "in_transit": self._broker.in_transit,
+            **asdict(self._broker.figures),
+            "listeners": self._listeners(),
+            "totals": self._rpc.totals.status(child.row for child in workers.children),
+        }
+
+    def _listeners(self) -> list[str]:
+        return [str(listener.actual) for listener in self._cluster.listeners]
+
+    def _worker(self, child: Child, now: float) -> dict[str, Any]:
+        return {
+            "slot": child.slot,
+            "pid": child.pid,
+            "generation": child.generation,
+            "state": child.state.value,
+            "cpus": child.cpus,
+            "rss_bytes": child.row[CommonCell.RSS_BYTES],
+            "uptime_seconds": round(now - child.booted_at, 3),
+            **self._rpc.status(child, now),
+            "retire_reason": child.retire_reason if child.state is ChildState.RETIRING else "",
+        }
+
+    def _group(self, group: Group, now: float) -> dict[str, Any]:
+        processes = [self._process(group, child, now) for child in _in_order(group)]
+        held = {child.slot for child in group.children}
+        processes += [_vacancy(group, slot, now) for slot in range(group.wanted) if slot not in held]
+        processes.sort(key=lambda process: process["slot"])
+        first = _first_unready(group, processes)
+        return {
+            "name": group.name,
+            "kind": group.kind.name,
+            "state": first["state"] if first else "ready",
+            "wanted": group.wanted,
+            "reason": first.get("reason", "") if first else "",
+            "listeners": self._listeners() if group is self._groups[0] else [],
+            "processes": processes,
+        }
+
+    def _process(self, group: Group, child: Child, now: float) -> dict[str, Any]:
+        return {
+            "slot": child.slot,
+            "pid": child.pid,
+            "state": child.state.value,
+            "generation": child.generation,
+            "uptime_seconds": round(now - child.booted_at, 3),
+            "rss_bytes": child.row[CommonCell.RSS_BYTES],
+            **_past(group, child.slot, now),
+        }
+
+
+def _in_order(group: Group) -> list[Child]:
+    return sorted(group.children, key=lambda child: (child.slot, child.booted_at))
+
+
+def _first_unready(group: Group, processes: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of the first slot wanted that nobody serves in, what is there instead."""
+    ready = {process["slot"] for process in processes if process["state"] == ChildState.READY.value}
+    missing = (process for process in processes if process["slot"] < group.wanted and process["slot"] not in ready)
+    return next(missing, None)
+
+
+def _vacancy(group: Group, slot: int, now: float) -> dict[str, Any]:
+    """A slot without a process: it waits for a restart, or for what its group comes after; or it was emptied."""
+    past = _past(group, slot, now)
+    shown = {"slot": slot, "pid": None, "generation": group.generation, "uptime_seconds": 0.0, "rss_bytes": 0, **past}
+    if not group.phase.allows.wants_children:
+        return {**shown, "state": "stopped", "reason": group.phase.value}
+    waits = max(group.start_at(slot, now), group.spawn_at) - now
+    unasked = [death.reason for death in group.deaths.get(slot, ()) if not death.was_asked]
+    reason = unasked[-1] if unasked else ""
+    if waits > 0:
+        return {**shown, "state": "waiting", "reason": reason, "retry_in_seconds": round(waits, 3)}
+    return {**shown, "state": "waiting", "reason": reason or ", ".join(group.after)}
+
+
+def _past(group: Group, slot: int, now: float) -> dict[str, Any]:
+    deaths = [
+        {
+            "seconds_ago": round(now - death.at, 3),
+            "ready_seconds": None if death.ready_seconds is None else round(death.ready_seconds, 3),
+            "exit_code": death.exit.code,
+            "signal": death.exit.signal,
+            "reason": death.reason,
+        }
+        for death in group.deaths.get(slot, ())
+    ]
+    return {"restarts": group.restarts.get(slot, 0), "deaths": deaths}

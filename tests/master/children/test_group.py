@@ -1,0 +1,127 @@
+"""What can be told from a group alone: whether it is settled, has rolled, how long its slots wait after deaths."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from rpccluster.master.children.child import HUNG
+from rpccluster.master.phases import Phase
+from rpccluster.system import Exit
+
+from ..made_up import booting, edition, group, ready, retiring
+
+CRASHED = Exit(1, 1, None)
+AT_ONCE = float("-inf")
+
+
+def test_settled_means_that_nobody_comes_or_goes() -> None:
+    """Every slot wanted is served, and no other has a worker left; a predecessor may still finish in its own."""
+    assert group(ready(0), ready(1)).is_settled()
+    assert group(ready(0), retiring(0), number_workers=1).is_settled()
+    assert not group(ready(0), booting(1)).is_settled()
+    assert not group(ready(0), retiring(1), number_workers=1).is_settled()
+    assert not group(ready(0), number_workers=2).is_settled()
+    assert not group(ready(0), ready(1), number_workers=1).is_settled()
+    assert not group(ready(0), retiring(1), number_workers=1).is_settled()
+
+
+def test_rolled_means_that_nobody_older_fills_a_slot() -> None:
+    """Those on their way out do not count."""
+    assert group(ready(0, 2), retiring(0, 1), ready(1, 1, kill_reason="x"), generation=2, number_workers=1).has_rolled()
+    assert not group(ready(0, 2), ready(1, 1), generation=2).has_rolled()
+
+
+def test_rolled_means_that_as_many_serve_as_are_wanted() -> None:
+    """One that still boots is waited for."""
+    assert not group(ready(0, 2), booting(1, 2), generation=2).has_rolled()
+    assert not group(ready(0, 2), generation=2, number_workers=2).has_rolled()
+
+
+def test_the_candidate_is_the_child_of_the_staged_edition() -> None:
+    """Not one that an earlier staged edition was tried with, though its generation has the same number."""
+    made = group(ready(0), staged_generation=2)
+    assert made.candidate() is None
+    overtaken, new = booting(0, edition=edition(2)), booting(0, edition=made.section.staged)
+    made.children += [overtaken, new]
+    assert made.candidate() is new
+    assert [made.is_candidate(child) for child in made.children] == [False, False, True]
+
+
+def dies(made, slot: int = 0, exit_: Exit = CRASHED, *, at: float = 100.0) -> float:  # type: ignore[no-untyped-def]
+    """A child of ``slot`` boots and ends then; returns the pause."""
+    child = booting(slot, booted_at=at - 0.1)
+    made.children.append(child)
+    made.note_end(child, exit_, at)
+    return max(0.0, made.start_at(slot, at) - at)
+
+
+def test_slots_wait_each_for_itself() -> None:
+    """Deaths in one say nothing of another; the log says which, how often, and the last cause."""
+    made = group(ready(1), number_workers=2)
+    assert [dies(made, at=100.0 + number) for number in range(4)] == [0.0, 0.0, 1.0, 2.0]
+    assert made.start_at(1, 104.0) == AT_ONCE
+    assert dies(made, 1, at=105.0) == 0.0
+
+
+def test_the_log_names_slot_count_and_last_cause(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a pause."""
+    made = group(number_workers=1, restart_delay=4.0)
+    for number in range(3):
+        dies(made, at=100.0 + number)
+    assert "Worker slot 0 died 3 times in a row (last: exit code 1): restarting it in 4 seconds" in caplog.text
+
+
+def test_what_lives_long_enough_in_the_slot_ends_the_row() -> None:
+    """As long as it lives, too, if it was started after those that failed."""
+    made = group(ready(0, booted_at=50.0), number_workers=1)
+    for number in range(4):
+        dies(made, at=100.0 + number)
+    assert made.start_at(0, 104.0) == 105.0
+    made.children.append(ready(0, booted_at=200.0))
+    assert made.start_at(0, 204.0) == 105.0
+    assert made.start_at(0, 205.0) == AT_ONCE
+
+
+def test_a_reload_forgives() -> None:
+    """Whatever made the children die may be mended; the deaths are remembered."""
+    made = group(number_workers=1)
+    for number in range(4):
+        dies(made, at=100.0 + number)
+    made.forgive(103.5)
+    assert made.start_at(0, 103.5) == AT_ONCE
+    assert len(made.deaths[0]) == 4
+    assert dies(made, at=104.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("child", "phase", "reason", "was_asked"),
+    [
+        (ready(), Phase.RUNNING, "signal KILL", False),
+        (ready(kill_reason=HUNG), Phase.RUNNING, "it hung", False),
+        (booting(last_words="no module"), Phase.RUNNING, "no module", False),
+        (retiring(retire_reason="max_requests"), Phase.RUNNING, "max_requests", True),
+        (ready(kill_reason="quick stop"), Phase.QUITTING, "quick stop", True),
+        (ready(), Phase.STOPPING, "signal KILL", True),
+    ],
+)
+def test_a_death_tells_why(child, phase, reason, was_asked) -> None:  # type: ignore[no-untyped-def]
+    """In the words of the child itself, of the master, or of the system; what was not asked for counts as a restart."""
+    made = group(child, phase=phase)
+    death = made.note_end(child, Exit(child.pid, None, signal.SIGKILL), 90.0)
+    assert (death.reason, death.was_asked) == (reason.replace("signal KILL", "signal SIGKILL"), was_asked)
+    assert (made.children, made.restarts.get(0, 0)) == ([], 0 if was_asked else 1)
+    assert list(made.deaths[0]) == [death]
+
+
+def test_a_failed_boot_is_remembered() -> None:
+    """And in a new master that waits every death, which ends it."""
+    made = group(booting(0, last_words="no", is_service_at_fault=True), ready(1))
+    made.note_end(made.children[0], CRASHED, 90.0)
+    assert (made.failure, made.failed_at, made.is_service_at_fault) == ("no", 90.0, True)
+    made.note_end(made.children[0], CRASHED, 91.0)
+    assert (made.failure, made.failed_at) == ("no", 90.0)
+    standing_by = group(ready(0), phase=Phase.STANDBY)
+    standing_by.note_end(standing_by.children[0], CRASHED, 92.0)
+    assert (standing_by.failure, standing_by.failed_at) == ("exit code 1", 92.0)
