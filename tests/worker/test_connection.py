@@ -16,6 +16,7 @@ import pytest
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.protocol import codec
 from rpccluster.worker.connections.connection import Connection
+from rpccluster.worker.connections.given import address_of, peer_of
 from rpccluster.worker.hot import HIGH_WATER_BYTES, Happened
 
 from .rig import Peer, Rig, settle, until, wait_read
@@ -374,7 +375,7 @@ def test_a_closed_connection_can_be_told_anything(rig: Rig) -> None:
     connection = peer.connection
     connection.close()
     other = rig.connect()
-    for tell in (connection.stop_reading, connection.outbox.flush, lambda: connection._handle(Happened.ITS_TURN)):
+    for tell in (connection.stop_reading, connection.outbox.flush, lambda: connection.handle(Happened.ITS_TURN)):
         tell()
     connection.close("again")
     settle()
@@ -581,17 +582,21 @@ def test_the_count_of_connections_is_told(rig: Rig) -> None:
     assert counts == [1, 2, 1, 0]
 
 
-def test_a_connections_peer_is_named_in_log_lines(rig: Rig) -> None:
-    """As an address is written; a Unix socket has none."""
-    connection = rig.connect().connection
-    for address, name in [
-        (("10.0.0.1", 5), "10.0.0.1:5"),
-        (("::1", 5, 0, 0), "[::1]:5"),
-        ("", "a Unix socket"),
-        (b"\0x", "a Unix socket"),
-    ]:
-        connection.outbox.address = address
-        assert connection.peer == name
+@pytest.mark.parametrize(
+    ("address", "name", "sent"),
+    [
+        (("10.0.0.1", 5), "10.0.0.1:5", ["10.0.0.1", 5]),
+        (("::1", 5, 0, 0), "[::1]:5", ["::1", 5]),
+        (["fe80::1%eth0", 5], "[fe80::1%eth0]:5", ["fe80::1%eth0", 5]),
+        ("", "a Unix socket", []),
+        ([], "a Unix socket", []),
+        (b"\0x", "a Unix socket", []),
+    ],
+)
+def test_a_connections_peer_is_named_in_log_lines(address: Any, name: str, sent: list[Any]) -> None:
+    """As an address is written; a Unix socket has none. When the connection moves, the name is an address again."""
+    assert peer_of(address) == name
+    assert address_of(name) == sent
 
 
 def test_thousands_of_connections_leave_nothing_behind(rig: Rig) -> None:

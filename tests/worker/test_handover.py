@@ -162,7 +162,7 @@ def test_a_connection_without_an_address_moves(make_worker: Callable[..., Worker
     """That of a Unix socket."""
     donor, adopter = make_worker(1), make_worker(2)
     peer = donor.connect()
-    peer.connection.outbox.address = ""
+    peer.connection.outbox.peer = "a Unix socket"
     assert move(peer, donor, adopter).peer == []
     assert peer.connection.peer == "a Unix socket"
     assert peer.call("echo", 1) == 1

@@ -59,7 +59,7 @@ def move(peer: Peer, donor: Rig, adopter: Rig) -> None:
     copy = _socket.socket(fileno=os.dup(sock.fileno()))
     sock.close()
     copy.setblocking(False)
-    taker.append(adopter.connections.add(copy, given.address))
+    taker.append(adopter.connections._add(copy, given.peer))
     taker[0].take_over(given, [[1, 0]] * awaited)
     peer.connection = taker[0]
 

@@ -11,32 +11,23 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterable
-from functools import partial
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from rpccluster.errors import LimitExceeded, ProtocolError
 from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import logger
 from rpccluster.protocol.closing import closing_response, msgids_of
 from rpccluster.worker.connections.context import ConnectionContext
+from rpccluster.worker.connections.given import Given
 from rpccluster.worker.connections.pauses import Pause
 from rpccluster.worker.connections.states import TRANSITIONS, Event, State, next_state
 from rpccluster.worker.hot import HIGH_WATER_BYTES, Engine, Happened
 from rpccluster.worker.limits import Limits
 
-__all__ = ["Connection", "Given"]
+__all__ = ["Connection"]
 
 NEW_SECONDS = 1.0  # how long a peer may take, when all ends, to send its first bytes
 LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
-
-
-class Given(NamedTuple):
-    """What a connection is made of beside its socket; see `rpccluster.ipc.messages.Give`."""
-
-    address: Any
-    is_eof: bool
-    input: bytes
-    output: bytes
 
 
 class Connection:
@@ -55,7 +46,7 @@ class Connection:
         "outbox",
     )
 
-    def __init__(self, common: ConnectionContext, engine: Engine, sock: _socket.socket, address: Any) -> None:
+    def __init__(self, common: ConnectionContext, engine: Engine, sock: _socket.socket, peer: str) -> None:
         self._common = common
         self._socket = sock
         self._state = State.OPEN
@@ -63,11 +54,11 @@ class Connection:
         self._quiet_since = common.clock()
         self.number = 0
         self.awaited: list[list[int]] = _NONE_AWAITED
-        self.inbox, self.outbox = engine.connect(sock, address, self._handle)
+        self.inbox, self.outbox = engine.connect(sock, peer, self)
 
-    def _handle(self, happened: Happened, *detail: ProtocolError) -> None:
-        """What the inbox and the outbox are to tell."""
-        _HANDLERS[happened](self, *detail)
+    def handle(self, happened: Happened, *error: ProtocolError) -> None:
+        """Do what follows from what happened to the inbox or the outbox."""
+        _HANDLERS[happened](self, *error)
 
     @property
     def peer(self) -> str:
@@ -281,7 +272,7 @@ class Connection:
         self._step(event)
         self.inbox.close()
         if self.outbox.pending:
-            self.outbox.close(partial(_hear_of_closed, self._common.limits, self.peer))
+            self.outbox.close(_Closed(self._common.limits, self.peer))
         else:
             self.outbox.close()
         self._common.forget(self)
@@ -305,7 +296,7 @@ class Connection:
         decode to.
         """
         is_eof = self._state is State.HALF_CLOSED
-        return Given(self.outbox.address, is_eof, self.inbox.content(waiting), self.outbox.content())
+        return Given(self.peer, is_eof, self.inbox.content(waiting), self.outbox.content())
 
     def fileno(self) -> int:
         """Its socket's descriptor."""
@@ -331,10 +322,16 @@ class Connection:
             self._stop_reading(Event.PEER_ENDED)
 
 
-def _hear_of_closed(limits: Limits, peer: str, happened: Happened, *detail: ProtocolError) -> None:
-    """What is told of calls that still run when the connection of ``peer`` has ended."""
-    if happened is Happened.CALL_REFUSED:
-        _note_unreadable(limits, f"Refusing a call of {peer}", *detail)
+class _Closed:
+    """In the place of a connection that has ended: hears of its calls that still run."""
+
+    def __init__(self, limits: Limits, peer: str) -> None:
+        self._limits = limits
+        self._peer = peer
+
+    def handle(self, happened: Happened, *error: ProtocolError) -> None:
+        if happened is Happened.CALL_REFUSED:
+            _note_unreadable(self._limits, f"Refusing a call of {self._peer}", *error)
 
 
 def _note_unreadable(limits: Limits, action: str, error: ProtocolError) -> None:

@@ -24,7 +24,8 @@ from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.system import READABLE, WRITABLE
-from rpccluster.worker.connections.connection import Connection, Given
+from rpccluster.worker.connections.connection import Connection
+from rpccluster.worker.connections.given import Given, address_of, peer_of
 from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.hot import Engine, Outbox
 
@@ -154,7 +155,7 @@ class Handover:
         cid = connection.number or self._new_cid()
         awaited = connection.awaited + [[self._serial, msgid] for msgid in running]
         given = connection.picture(waiting)
-        give = Give(cid, _address(given.address), given.is_eof, given.input, given.output, awaited)
+        give = Give(cid, address_of(given.peer), given.is_eof, given.input, given.output, awaited)
         packet = self._channel.pack(give, [connection.fileno()])
         sock = connection.move(partial(self._forward, cid))
         # the loop thinks that closing will do; but another copy of the socket lives on, and epoll(7) with it
@@ -213,7 +214,9 @@ class Handover:
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)
         self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
-        self._connections.adopt(sock, give.cid, Given(give.peer, give.is_eof, give.input, give.output), give.awaited)
+        self._connections.adopt(
+            sock, give.cid, Given(peer_of(give.peer), give.is_eof, give.input, give.output), give.awaited
+        )
 
     def _take_reply(self, reply: Reply) -> None:
         connection = self._adopted.get(reply.cid)
@@ -266,11 +269,6 @@ class Handover:
             begins, self._unannounced = self._unannounced, []
             for begin in begins:
                 begin()
-
-
-def _address(address: Any) -> list[Any]:
-    """A peer's address as a message holds it."""
-    return list(address) if isinstance(address, (tuple, list)) else []
 
 
 @contextlib.contextmanager

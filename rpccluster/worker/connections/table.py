@@ -9,8 +9,9 @@ import _socket
 from typing import Any
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.worker.connections.connection import Connection, Given
+from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.context import ConnectionContext
+from rpccluster.worker.connections.given import Given, peer_of
 from rpccluster.worker.hot import Engine
 
 __all__ = ["Connections"]
@@ -30,13 +31,16 @@ class Connections:
 
     def add(self, sock: _socket.socket, address: Any) -> Connection:
         """Serve an accepted, non-blocking socket of the peer at ``address``."""
-        connection = Connection(self.context, self._engine, sock, address)
+        return self._add(sock, peer_of(address))
+
+    def _add(self, sock: _socket.socket, peer: str) -> Connection:
+        connection = Connection(self.context, self._engine, sock, peer)
         self.context.add(connection)
         return connection
 
     def adopt(self, sock: _socket.socket, number: int, given: Given, awaited: list[list[int]]) -> Connection:
         """Serve what another worker has given: see `Connection.take_over`."""
-        connection = self.add(sock, tuple(given.address) or "")
+        connection = self._add(sock, given.peer)
         connection.number = number
         self.context.adopted[number] = connection
         connection.take_over(given, awaited)

@@ -10,7 +10,7 @@ deadlines, limits that are told, handover.
 `Engine`            runs all calls of a worker; ``connect`` makes an inbox and an outbox for a socket
 `Inbox`             one socket's input: start and stop it, put its calls off, take its content along
 `Outbox`            one socket's output: flush it, take its content along, ask how many calls are pending
-`Happened`          what is told of an inbox or an outbox to the function that ``connect`` was given
+`Happened`          what an inbox and an outbox tell the `Listener` that ``connect`` was given
 `HIGH_WATER_BYTES`  unsent output above which a connection's calls are to be put off
 ==================  ================================================================================================
 """

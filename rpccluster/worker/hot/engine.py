@@ -23,7 +23,7 @@ from rpccluster.worker.current import Call, WorkerRetired
 from rpccluster.worker.hot.inbox import Inbox
 from rpccluster.worker.hot.outbox import Outbox
 from rpccluster.worker.hot.replies import Replies
-from rpccluster.worker.hot.room import Happened, Room, Tell
+from rpccluster.worker.hot.room import Happened, Listener, Room
 from rpccluster.worker.hot.runners import Runners
 from rpccluster.worker.service.registry import Registry
 
@@ -65,13 +65,13 @@ class Engine:
         self._runners = Runners(hub, self._room, registry, cells, self._replies, max_greenlets)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
 
-    def connect(self, sock: _socket.socket, address: Any, tell: Tell) -> tuple[Inbox, Outbox]:
-        """Receive calls on ``sock``, a non-blocking socket of the peer at ``address``, and send their replies.
+    def connect(self, sock: _socket.socket, peer: str, listener: Listener) -> tuple[Inbox, Outbox]:
+        """Receive calls on ``sock``, a non-blocking socket, and send their replies.
 
-        ``tell`` is called with what has `Happened` that the connection must know; the socket stays the caller's.
+        ``peer`` names the client in log lines; ``listener`` hears what happened. The socket stays the caller's.
         """
-        outbox = Outbox(self._room, sock, address, tell)
-        return Inbox(self._room, sock, outbox, tell), outbox
+        outbox = Outbox(self._room, sock, peer, listener)
+        return Inbox(self._room, sock, outbox, listener), outbox
 
     # -- calls
 
@@ -208,5 +208,5 @@ class Engine:
     def _let_them_be_read(self) -> None:
         """Read on where it was others' turn."""
         waiting, self._room.waiting = self._room.waiting, set()
-        for tell in waiting:
-            tell(Happened.ITS_TURN)
+        for listener in waiting:
+            listener.handle(Happened.ITS_TURN)

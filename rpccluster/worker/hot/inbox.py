@@ -17,7 +17,7 @@ from rpccluster.protocol.skip import Skip, resumed
 from rpccluster.system import READABLE
 from rpccluster.worker.hot.outbox import Outbox
 from rpccluster.worker.hot.repacking import packed_again
-from rpccluster.worker.hot.room import RECEIVE_MORE_BYTES, Happened, Room, Tell, nobody
+from rpccluster.worker.hot.room import NOBODY, RECEIVE_MORE_BYTES, Happened, Listener, Room
 
 __all__ = ["Inbox"]
 
@@ -30,25 +30,23 @@ class Inbox:
     """What is received on one socket. ``partial`` is what has come of an incomplete call."""
 
     __slots__ = (
-        "_discards",
         "_last_long",
+        "_listener",
         "_outbox",
         "_put_off",
         "_room",
         "_socket",
-        "_tell",
         "_watcher",
         "partial",
         "was_heard",
     )
 
-    def __init__(self, room: Room, sock: _socket.socket, outbox: Outbox, tell: Tell) -> None:
-        """``outbox`` is where the calls' replies go; ``tell`` hears what happened to the input."""
+    def __init__(self, room: Room, sock: _socket.socket, outbox: Outbox, listener: Listener) -> None:
+        """``outbox`` is where the calls' replies go; ``listener`` hears what happened to the input."""
         self._room = room
         self._socket = sock
         self._outbox = outbox
-        self._tell = tell
-        self._discards = False
+        self._listener = listener
         self._last_long: Iterator[Any] | None = None  # the calls that were put into the queue of long ones last
         self._put_off: list[Any] | None = None  # calls of a peer that does not read its replies
         self.partial: Rest = None
@@ -73,12 +71,23 @@ class Inbox:
 
     def _receive_last(self) -> None:
         self.receive()
-        self._tell(Happened.HEARD_LAST)
+        self._listener.handle(Happened.HEARD_LAST)
 
     def discard(self) -> None:
         """Receive on for the sake of the peer's end alone: what else comes is nobody's."""
-        self._discards = True
-        self._watcher.start(self.receive)
+        self._watcher.stop()
+        self._watcher.start(self._discard)
+
+    def _discard(self) -> None:
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._listener.handle(Happened.BROKEN)
+            return
+        if not data:
+            self._listener.handle(Happened.PEER_ENDED)
 
     def close(self) -> None:
         """Stop for good, and let go of all that was kept."""
@@ -86,7 +95,7 @@ class Inbox:
         self._watcher.close()
         self._room.handled_large |= bool(self.partial or self._put_off)
         self.partial = self._put_off = None
-        self._tell = nobody  # or the two would keep each other until the garbage is collected
+        self._listener = NOBODY  # or the two would keep each other until the garbage is collected
 
     # -- from bytes to calls
 
@@ -105,11 +114,11 @@ class Inbox:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self._tell(Happened.BROKEN)
+            self._listener.handle(Happened.BROKEN)
             return
         if not data:
-            self._tell(Happened.PEER_ENDED)
-        elif not self._discards:
+            self._listener.handle(Happened.PEER_ENDED)
+        else:
             self.was_heard = True
             self._take_in(data, partial)
 
@@ -126,7 +135,7 @@ class Inbox:
                 calls, rest = decoder.decode_more(partial, data)
         except Undecodable as undecodable:
             calls, rest = [*undecodable.before, undecodable.error], None
-            self._tell(Happened.UNDECODABLE)
+            self._listener.handle(Happened.UNDECODABLE)
         if calls:
             self._queue(calls, len(data) > LIGHT_BYTES or partial is not None)
         if rest is not partial:
@@ -137,7 +146,7 @@ class Inbox:
         if self.partial is not None and self.partial.size > RECEIVE_BYTES:
             self._room.handled_large = True
         self.partial = rest
-        self._tell(Happened.COMPLETE if rest is None else Happened.INCOMPLETE)
+        self._listener.handle(Happened.COMPLETE if rest is None else Happened.INCOMPLETE)
 
     def _queue(self, calls: list[Any], is_long: bool) -> None:
         """Queue ``calls`` behind this connection's own; ``is_long``: they take their time.
@@ -158,13 +167,13 @@ class Inbox:
         if not room.is_scheduled:
             room.schedule()
         if outbox.pending > room.max_pending_calls:
-            self._tell(Happened.PENDING)
+            self._listener.handle(Happened.PENDING)
         elif room.is_full:
-            room.waiting.add(self._tell)
-            self._tell(Happened.NO_GREENLET)
+            room.waiting.add(self._listener)
+            self._listener.handle(Happened.NO_GREENLET)
         elif is_long and room.long:
-            room.waiting.add(self._tell)
-            self._tell(Happened.OTHERS_TURN)
+            room.waiting.add(self._listener)
+            self._listener.handle(Happened.OTHERS_TURN)
 
     def _queue_long(self, calls: Iterator[Any], is_long: bool) -> None:
         """Light calls, too, wait behind the long ones of their connection."""

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from rpccluster.errors import ProtocolError
 from rpccluster.system import MSG_NOSIGNAL, WRITABLE
-from rpccluster.worker.hot.room import Happened, Room, Tell, nobody
+from rpccluster.worker.hot.room import NOBODY, Happened, Listener, Room
 
 __all__ = ["HIGH_WATER_BYTES", "LARGE_REPLY_BYTES", "Outbox"]
 
@@ -29,29 +29,27 @@ class Outbox:
     __slots__ = (
         "_forward",
         "_gathered",
+        "_listener",
         "_room",
         "_socket",
-        "_tell",
-        "address",
         "closing_msgid",
-        "is_backed_up",
         "is_closed",
+        "peer",
         "pending",
         "replies",
         "reports",
         "unsent",
     )
 
-    def __init__(self, room: Room, sock: _socket.socket, address: Any, tell: Tell) -> None:
-        """``address`` is the peer's, as accept(2) gave it; ``tell`` hears what happened to the output."""
+    def __init__(self, room: Room, sock: _socket.socket, peer: str, listener: Listener) -> None:
+        """``peer`` names the client in log lines; ``listener`` hears what happened to the output."""
         self._room = room
         self._socket = sock
-        self._tell = tell
+        self._listener = listener
         self._forward: Callable[[list[bytes]], None] | None = None  # where replies go when it has moved
         self._gathered = 0  # bytes of the large ones among `replies`
-        self.address = address
+        self.peer = peer
         self.closing_msgid: int | None = None  # of the peer's request to hear when nothing more is read
-        self.is_backed_up = False  # between high and low water
         self.is_closed = False  # not here any more
         self.pending = 0
         self.replies: list[bytes] = []  # of this turn of the loop
@@ -59,12 +57,9 @@ class Outbox:
         self.unsent: Unsent | None = None
 
     @property
-    def peer(self) -> str:
-        """The client's address, for log lines."""
-        address = self.address
-        if isinstance(address, (tuple, list)) and len(address) >= 2:
-            return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
-        return "a Unix socket"
+    def is_backed_up(self) -> bool:
+        """Whether the peer leaves more unread than it may, and has not read most of it yet."""
+        return self.unsent is not None and self.unsent.is_high
 
     @property
     def has_room_again(self) -> bool:
@@ -92,7 +87,7 @@ class Outbox:
         """A notification has run; nobody is told."""
         self.pending -= 1
         if self.reports and not self.replies and not self.is_closed:
-            self._tell(Happened.ANSWERED)
+            self._listener.handle(Happened.ANSWERED)
 
     def await_closing(self, msgid: int) -> bool:
         """The peer asks to hear when nothing more is read. False if it has asked before."""
@@ -105,11 +100,11 @@ class Outbox:
 
     def refuse(self, error: ProtocolError) -> None:
         """What came is no call: nothing that came behind it is run."""
-        self._tell(Happened.REFUSED, error)
+        self._listener.handle(Happened.REFUSED, error)
 
     def note_refused(self, error: ProtocolError) -> None:
         """One call could not be read, and is answered with an error."""
-        self._tell(Happened.CALL_REFUSED, error)
+        self._listener.handle(Happened.CALL_REFUSED, error)
 
     # -- sending
 
@@ -135,49 +130,49 @@ class Outbox:
                     self.keep(memoryview(data))
                 except OSError:
                     self._room.dropped_replies += count
-                    self._tell(Happened.BROKEN)
+                    self._listener.handle(Happened.BROKEN)
                 else:
                     if sent != len(data):
                         self.keep(memoryview(data)[sent:])
         if self.reports and not self.is_closed:
-            self._tell(Happened.ANSWERED)
+            self._listener.handle(Happened.ANSWERED)
 
     def keep(self, rest: memoryview) -> None:
         """Keep what the kernel has no room for until it has."""
         if self.unsent is None:
             self.unsent = Unsent(self._room.loop, self._socket, self._on_sent, self._on_broken)
-            self._tell(Happened.UNSENT)
+            self._listener.handle(Happened.UNSENT)
         self.unsent.add(rest)
-        if self.unsent.size > HIGH_WATER_BYTES and not self.is_backed_up:
-            self.is_backed_up = True
-            self._tell(Happened.HIGH_WATER)
+        if self.unsent.size > HIGH_WATER_BYTES and not self.unsent.is_high:
+            self.unsent.is_high = True
+            self._listener.handle(Happened.HIGH_WATER)
 
     def _on_sent(self) -> None:
         """The peer has read some of what was kept."""
-        assert self.unsent is not None
-        size = self.unsent.size
-        if size:
-            self._tell(Happened.UNSENT)
+        unsent = self.unsent
+        assert unsent is not None
+        if unsent.size:
+            self._listener.handle(Happened.UNSENT)
         else:
             self.unsent = None
             self._room.handled_large = True
-            self._tell(Happened.SENT)
-        if self.is_backed_up and size < LOW_WATER_BYTES:
-            self.is_backed_up = False
-            self._tell(Happened.LOW_WATER)
+            self._listener.handle(Happened.SENT)
+        if unsent.is_high and unsent.size < LOW_WATER_BYTES:
+            unsent.is_high = False
+            self._listener.handle(Happened.LOW_WATER)
         if self.reports and not self.is_closed:
-            self._tell(Happened.ANSWERED)
+            self._listener.handle(Happened.ANSWERED)
 
     def _on_broken(self) -> None:
-        self._tell(Happened.BROKEN)
+        self._listener.handle(Happened.BROKEN)
 
     # -- the end
 
-    def close(self, tell: Tell = nobody) -> None:
-        """Send nothing more. ``tell`` hears of the calls that still run; the one before it is let go of: a connection
+    def close(self, listener: Listener = NOBODY) -> None:
+        """Send nothing more. ``listener`` hears of the calls that still run; the one before it is let go of: a connection
         and its outbox would keep each other until the garbage is collected."""
         self.is_closed = True
-        self._tell = tell
+        self._listener = listener
         if self.unsent is not None:
             self.unsent.close()
             self.unsent = None
@@ -203,7 +198,7 @@ class Unsent:
     """Output that the kernel has no room for, and sending it when there is: pieces in their order; ``size`` is their
     bytes. Made when a send falls short, gone when all is sent."""
 
-    __slots__ = ("_on_error", "_on_progress", "_pieces", "_socket", "_watcher", "size")
+    __slots__ = ("_on_error", "_on_progress", "_pieces", "_socket", "_watcher", "is_high", "size")
 
     def __init__(
         self, loop: Any, sock: _socket.socket, on_progress: Callable[[], None], on_error: Callable[[], None]
@@ -214,6 +209,7 @@ class Unsent:
         self._on_progress = on_progress
         self._on_error = on_error
         self.size = 0
+        self.is_high = False  # between high and low water
         self._watcher = loop.io(sock.fileno(), WRITABLE)
         self._watcher.start(self._on_writable)
 

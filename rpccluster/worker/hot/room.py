@@ -13,12 +13,13 @@ from collections.abc import Container, Iterator
 from copy import copy
 from itertools import chain
 from operator import length_hint
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
+from rpccluster.errors import ProtocolError
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import SharedDecoder
 
-__all__ = ["RECEIVE_MORE_BYTES", "Happened", "Room", "Tell", "nobody"]
+__all__ = ["NOBODY", "RECEIVE_MORE_BYTES", "Happened", "Listener", "Room"]
 
 RECEIVE_MORE_BYTES = 262_144  # while a long string arrives
 
@@ -49,14 +50,24 @@ class Happened(enum.Enum):
     LOW_WATER = "after HIGH_WATER: the peer has read most of them"
 
 
-#: How a connection is told: what happened, and the `ProtocolError` that comes along, if any.
-Tell = Callable[..., None]
+class Listener(Protocol):
+    """Hears what happened to the input and the output of one socket: a connection."""
+
+    def handle(self, happened: Happened, *error: ProtocolError) -> None:
+        """Something has `Happened`; an error comes along where it says so."""
+
+
+class _Nobody:
+    """The `Listener` of a connection that has ended."""
+
+    def handle(self, happened: Happened, *error: ProtocolError) -> None:
+        """Nobody wants to know."""
+
+
+NOBODY = _Nobody()
+
 #: Calls that came together and were not looked at yet, and the outbox that their replies go to.
 Batch = tuple[Any, Iterator[Any]]
-
-
-def nobody(*news: Any) -> None:
-    """The `Tell` of a connection that has ended."""
 
 
 class Room:
@@ -78,7 +89,7 @@ class Room:
         self.is_scheduled = False
         self.schedule: Callable[[], None] = lambda: None  # the engine's
         self.is_full = False  # all greenlets are taken
-        self.waiting: set[Tell] = set()  # of connections that are not read until it is their turn
+        self.waiting: set[Listener] = set()  # connections that are not read until it is their turn
         self.dirty: list[Any] = []  # outboxes that have something to send at the end of this turn
         self.dropped_replies = 0
         self.handled_large = False
