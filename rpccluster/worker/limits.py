@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.errors import LimitExceeded, ProtocolError
+from rpccluster.ipc.scoreboard import LIMITS, Cell
 from rpccluster.log import escaped, logger
 from rpccluster.rate_limit import LogLimiter, and_more
 
@@ -25,6 +26,15 @@ class Limits:
         is_due, held_back = self._limiter.should_log(limit.name)
         if is_due:
             logger.log(level, "%s: %s%s", action, escaped(why), and_more(held_back))
+
+    def note_unreadable(self, action: str, peer: str, error: ProtocolError) -> None:
+        """``peer`` has sent what cannot be read: it has passed the limit that ``error`` tells, or is no call."""
+        name = error.limit if isinstance(error, LimitExceeded) else "not_messagepack_rpc"
+        self.note(LIMITS[name], f"{action} of {peer}", str(error), logging.WARNING)
+
+    def note_refused(self, peer: str, error: ProtocolError) -> None:
+        """A call of ``peer`` could not be read, and was answered with an error: a log line is all it takes."""
+        self.note_unreadable("Refusing a call", peer, error)
 
     def count(self, limit: Cell) -> None:
         """``limit`` was reached, and somebody else tells it."""

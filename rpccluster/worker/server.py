@@ -91,6 +91,7 @@ class Server:
             Bounds(options.max_message_size, options.max_depth),
             max_greenlets=options.max_greenlets,
             max_pending_calls=options.max_pending_calls,
+            on_refused=self._limits.note_refused,
             max_reply_size=options.max_message_size,
             call_limit=assignment.part.call_limit,
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),

@@ -116,6 +116,7 @@ class Rig:
         self.now = 1000.0  # what the clock of the connections says
         self.cells = Scoreboard(1).row(0).cells
         self.limit_reached = 0
+        self.limits = Limits(self.cells, LogLimiter(0.0))
         self.registry = Registry(self.service, call_timeout, self._bound)
         self.engine = Engine(
             self.registry,
@@ -123,11 +124,11 @@ class Rig:
             Bounds(max_message_size, max_depth),
             max_greenlets=max_greenlets,
             max_pending_calls=max_pending_calls,
+            on_refused=self.limits.note_refused,
             max_reply_size=max_reply_size,
             call_limit=call_limit,
             on_call_limit=self._reach_limit,
         )
-        self.limits = Limits(self.cells, LogLimiter(0.0))
         options = ConnectionOptions(idle_timeout, message_timeout, write_timeout)
         self.context = ConnectionContext(options, self.limits, clock=lambda: self.now)
         self.connections = Connections(self.context, self.engine)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import _socket
 import contextlib
-import logging
 import socket
 from collections.abc import Iterable
 from typing import Any, Callable
 
-from rpccluster.errors import LimitExceeded, ProtocolError
-from rpccluster.ipc.scoreboard import LIMITS, Cell
+from rpccluster.errors import ProtocolError
+from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import logger
 from rpccluster.protocol.closing import closing_response, msgids_of
 from rpccluster.worker.connections.context import ConnectionContext
@@ -22,7 +21,6 @@ from rpccluster.worker.connections.given import Given
 from rpccluster.worker.connections.pauses import Pause
 from rpccluster.worker.connections.states import TRANSITIONS, Event, State, next_state
 from rpccluster.worker.hot import HIGH_WATER_BYTES, Engine, Happened
-from rpccluster.worker.limits import Limits
 
 __all__ = ["Connection"]
 
@@ -34,17 +32,7 @@ class Connection:
     """One socket, read and answered. ``number`` is what other processes know it by, once it has moved; ``awaited``
     are then the calls of it that run elsewhere, each a worker's serial and a msgid."""
 
-    __slots__ = (
-        "_common",
-        "_pause",
-        "_quiet_since",
-        "_socket",
-        "_state",
-        "awaited",
-        "inbox",
-        "number",
-        "outbox",
-    )
+    __slots__ = ("_common", "_pause", "_quiet_since", "_socket", "_state", "awaited", "inbox", "number", "outbox")
 
     def __init__(self, common: ConnectionContext, engine: Engine, sock: _socket.socket, peer: str) -> None:
         self._common = common
@@ -69,11 +57,6 @@ class Connection:
     def is_closed(self) -> bool:
         """Whether it is not here any more."""
         return self.outbox.is_closed
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether nothing more is read, and it closes when all is answered."""
-        return self._state is not State.OPEN
 
     @property
     def is_paused(self) -> bool:
@@ -114,25 +97,9 @@ class Connection:
                 self.outbox.reports = False
                 self.inbox.start()
 
-    def _on_undecodable(self) -> None:
-        self._stop(Pause.ENDED)
-
-    def _on_pending(self) -> None:
-        self._stop(Pause.PENDING, Cell.MAX_PENDING_CALLS, "it has more unanswered calls than max_pending_calls")
-
-    def _on_no_greenlet(self) -> None:
-        self._stop(Pause.TURN, Cell.MAX_GREENLETS, "max_greenlets calls are running")
-
-    def _on_others_turn(self) -> None:
-        self._stop(Pause.TURN)
-
-    def _on_its_turn(self) -> None:
-        self._go_on(Pause.TURN)
-
     def _on_high_water(self) -> None:
         self.inbox.put_off()
-        why = f"it leaves more than {HIGH_WATER_BYTES} bytes of replies unread"
-        self._stop(Pause.UNREAD, Cell.UNREAD_REPLIES, why)
+        self._stop(Pause.UNREAD, *_TOO_MUCH_UNREAD)
 
     def _on_low_water(self) -> None:
         self.inbox.go_on()
@@ -149,29 +116,19 @@ class Connection:
         if self._common.options.message_timeout:
             self._common.partial[self] = self._common.clock() + self._common.options.message_timeout
 
-    def _on_complete(self) -> None:
-        self._common.partial.pop(self, None)
-
     def _on_unsent(self) -> None:
         if self._common.options.write_timeout:
             self._common.unsent[self] = self._common.clock() + self._common.options.write_timeout
-
-    def _on_sent(self) -> None:
-        self._common.unsent.pop(self, None)
 
     # -- what cannot be read
 
     def _on_refused(self, error: ProtocolError) -> None:
         """The peer does not speak MessagePack-RPC: close, with one log line. What it sent behind that is not run."""
         if not self.is_closed:
-            _note_unreadable(self._common.limits, f"Closing the connection of {self.peer}", error)
+            self._common.limits.note_unreadable("Closing the connection", self.peer, error)
             self.inbox.withdraw()
             self.outbox.flush()
             self.close()
-
-    def _on_call_refused(self, error: ProtocolError) -> None:
-        """One call could not be read, and was answered with an error: a log line is all it takes."""
-        _note_unreadable(self._common.limits, f"Refusing a call of {self.peer}", error)
 
     # -- the end
 
@@ -209,28 +166,25 @@ class Connection:
             self._stop_reading(Event.PEER_ENDED)
 
     def _stop_reading(self, event: Event) -> None:
-        self._step(event)
+        self._state = next_state(self._state, event)
         if self._state is not State.LINGERING:
             self.inbox.keep(None)
             self._stop(Pause.ENDED)
             self._on_answered()
-
-    def _step(self, event: Event) -> None:
-        self._state = next_state(self._state, event)
 
     def _end_if_answered(self) -> None:
         """Everything is answered: say so, and give the peer a moment to read it before the socket goes.
 
         Closing a socket with unread input would reset it, and the last replies might never be read.
         """
-        if not self.is_ending or self.outbox.pending > 0 or self.outbox.unsent is not None:
+        if self._state is State.OPEN or self.outbox.pending > 0 or self.outbox.unsent is not None:
             return
         if self.outbox.closing_msgid is not None:
             self._say_closing(())  # which comes back here
         elif self._state is State.HALF_CLOSED:
             self._close(Event.ANSWERED)
         elif self._state is State.ENDING:
-            self._step(Event.ANSWERED)
+            self._state = next_state(self._state, Event.ANSWERED)
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
             self._common.lingering[self] = self._common.clock() + LINGER_SECONDS
@@ -269,12 +223,9 @@ class Connection:
 
     def _let_go(self, event: Event) -> None:
         """Watch the socket no more, and be none of the worker's connections."""
-        self._step(event)
+        self._state = next_state(self._state, event)
         self.inbox.close()
-        if self.outbox.pending:
-            self.outbox.close(_Closed(self._common.limits, self.peer))
-        else:
-            self.outbox.close()
+        self.outbox.close()
         self._common.forget(self)
 
     def leave_to_parent(self) -> None:
@@ -322,41 +273,28 @@ class Connection:
             self._stop_reading(Event.PEER_ENDED)
 
 
-class _Closed:
-    """In the place of a connection that has ended: hears of its calls that still run."""
-
-    def __init__(self, limits: Limits, peer: str) -> None:
-        self._limits = limits
-        self._peer = peer
-
-    def handle(self, happened: Happened, *error: ProtocolError) -> None:
-        if happened is Happened.CALL_REFUSED:
-            _note_unreadable(self._limits, f"Refusing a call of {self._peer}", *error)
-
-
-def _note_unreadable(limits: Limits, action: str, error: ProtocolError) -> None:
-    name = error.limit if isinstance(error, LimitExceeded) else "not_messagepack_rpc"
-    limits.note(LIMITS[name], action, str(error), logging.WARNING)
-
+_TOO_MANY_PENDING = (Cell.MAX_PENDING_CALLS, "it has more unanswered calls than max_pending_calls")
+_NO_GREENLET = (Cell.MAX_GREENLETS, "max_greenlets calls are running")
+_TOO_MUCH_UNREAD = (Cell.UNREAD_REPLIES, f"it leaves more than {HIGH_WATER_BYTES} bytes of replies unread")
 
 _NONE_AWAITED: list[list[int]] = []  # of a connection that has not moved; never changed
 
+#: What a connection does when it hears of something.
 _HANDLERS: dict[Happened, Callable[..., None]] = {
     Happened.PEER_ENDED: Connection._on_peer_ended,
     Happened.BROKEN: Connection.close,
-    Happened.UNDECODABLE: Connection._on_undecodable,
+    Happened.UNDECODABLE: lambda self: self._stop(Pause.ENDED),
     Happened.INCOMPLETE: Connection._on_incomplete,
-    Happened.COMPLETE: Connection._on_complete,
+    Happened.COMPLETE: lambda self: self._common.partial.pop(self, None),
     Happened.HEARD_LAST: Connection._on_heard_last,
-    Happened.PENDING: Connection._on_pending,
-    Happened.NO_GREENLET: Connection._on_no_greenlet,
-    Happened.OTHERS_TURN: Connection._on_others_turn,
-    Happened.ITS_TURN: Connection._on_its_turn,
+    Happened.PENDING: lambda self: self._stop(Pause.PENDING, *_TOO_MANY_PENDING),
+    Happened.NO_GREENLET: lambda self: self._stop(Pause.TURN, *_NO_GREENLET),
+    Happened.OTHERS_TURN: lambda self: self._stop(Pause.TURN),
+    Happened.ITS_TURN: lambda self: self._go_on(Pause.TURN),
     Happened.REFUSED: Connection._on_refused,
-    Happened.CALL_REFUSED: Connection._on_call_refused,
     Happened.ANSWERED: Connection._on_answered,
     Happened.UNSENT: Connection._on_unsent,
-    Happened.SENT: Connection._on_sent,
+    Happened.SENT: lambda self: self._common.unsent.pop(self, None),
     Happened.HIGH_WATER: Connection._on_high_water,
     Happened.LOW_WATER: Connection._on_low_water,
 }

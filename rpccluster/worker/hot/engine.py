@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 import gevent
 
+from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.log import escaped
 from rpccluster.protocol.outline import Bounds
@@ -48,12 +49,14 @@ class Engine:
         *,
         max_greenlets: int,
         max_pending_calls: int,
+        on_refused: Callable[[str, ProtocolError], None],
         max_reply_size: int = sys.maxsize,
         call_limit: int = 0,
         on_call_limit: Callable[[], None] | None = None,
     ) -> None:
         """``bounds`` are those of a message, ``max_pending_calls`` those of a connection, ``max_reply_size`` is in
-        bytes. ``on_call_limit`` is called once, when ``call_limit`` calls have ended; 0 means never."""
+        bytes. ``on_refused`` is called with the peer for each call that cannot be read, ``on_call_limit`` once, when
+        ``call_limit`` calls have ended; 0 means never."""
         hub = gevent.get_hub()
         self._loop = hub.loop
         self._cells = cells
@@ -61,7 +64,7 @@ class Engine:
         self._on_call_limit = on_call_limit
         self._room = Room(self._loop, bounds, max_pending_calls)
         self._room.schedule = self._schedule
-        self._replies = Replies(registry, cells, max_reply_size)
+        self._replies = Replies(registry, cells, max_reply_size, on_refused)
         self._runners = Runners(hub, self._room, registry, cells, self._replies, max_greenlets)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
 

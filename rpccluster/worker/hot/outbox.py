@@ -102,10 +102,6 @@ class Outbox:
         """What came is no call: nothing that came behind it is run."""
         self._listener.handle(Happened.REFUSED, error)
 
-    def note_refused(self, error: ProtocolError) -> None:
-        """One call could not be read, and is answered with an error."""
-        self._listener.handle(Happened.CALL_REFUSED, error)
-
     # -- sending
 
     def flush(self) -> None:
@@ -168,11 +164,10 @@ class Outbox:
 
     # -- the end
 
-    def close(self, listener: Listener = NOBODY) -> None:
-        """Send nothing more. ``listener`` hears of the calls that still run; the one before it is let go of: a connection
-        and its outbox would keep each other until the garbage is collected."""
+    def close(self) -> None:
+        """Send nothing more, and tell nobody of the calls that still run."""
         self.is_closed = True
-        self._listener = listener
+        self._listener = NOBODY  # or the two would keep each other until the garbage is collected
         if self.unsent is not None:
             self.unsent.close()
             self.unsent = None

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
+from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import pack_response
-from rpccluster.protocol.messages import Notification, Request, misfit_text
+from rpccluster.protocol.messages import Notification, Request, Unreadable, misfit_text
 from rpccluster.worker.current import CallTimedOut, Sender
 from rpccluster.worker.service.registry import (
     Registry,
@@ -29,11 +30,15 @@ _ERRORS = int(Cell.ERRORS)
 class Replies:
     """The replies that tell of an error. Counts the errors."""
 
-    def __init__(self, registry: Registry, cells: Any, max_size: int) -> None:
-        """``max_size`` is that of one reply, in bytes."""
+    def __init__(
+        self, registry: Registry, cells: Any, max_size: int, on_refused: Callable[[str, ProtocolError], None]
+    ) -> None:
+        """``max_size`` is that of one reply, in bytes. ``on_refused`` is called with the peer for each call that
+        cannot be read."""
         self._registry = registry
         self._cells = cells
         self._max_size = max_size
+        self._on_refused = on_refused
         self._errors = 0
 
     def bounded(self, sender: Sender, call: Any, reply: bytes) -> bytes:
@@ -43,11 +48,13 @@ class Replies:
         _, msgid, name, params = call
         return pack_response(msgid, self.error(sender, name, params, ResultTooLarge(len(reply), self._max_size)), None)
 
-    def refused(self, call: Request | Notification) -> bytes:
-        """What is sent for a call whose params are no list; of a notification the log alone is told."""
+    def refused(self, sender: Sender, call: Request | Notification) -> bytes:
+        """What is sent for a call whose params are no list; of a notification the log alone is told. May block."""
+        text = misfit_text(call.params)
         self._count_error()
-        text = f"ArgumentError: {misfit_text(call.params)}"
-        return pack_response(call.msgid, text, None) if isinstance(call, Request) else b""
+        error = call.params.error if isinstance(call.params, Unreadable) else ProtocolError(text)
+        self._on_refused(sender.peer, error)
+        return pack_response(call.msgid, f"ArgumentError: {text}", None) if isinstance(call, Request) else b""
 
     def error(self, sender: Sender, name: str, params: list[Any], raised: BaseException) -> str:
         """The reply's error for what a method raised; the traceback goes to the log.

@@ -41,7 +41,6 @@ class Happened(enum.Enum):
     ITS_TURN = "after NO_GREENLET or OTHERS_TURN: it may be read"
     # of its calls
     REFUSED = "what came is no call; an error that says why comes along"
-    CALL_REFUSED = "a call was answered with an error since it could not be read; what was wrong comes along"
     # of its output
     ANSWERED = "while ``reports`` is set: some calls have ended, and their replies have left"
     UNSENT = "the kernel took only some of the replies, or took more of those that were left"

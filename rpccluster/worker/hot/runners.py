@@ -27,8 +27,6 @@ from rpccluster.protocol.messages import (
     Notification,
     Request,
     Response,
-    Unreadable,
-    misfit_text,
     not_a_message,
     to_message,
 )
@@ -269,19 +267,13 @@ class Runners:
                 result = function(*call.params)
                 reply = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""
             else:
-                outbox.note_refused(_misfit(call.params))
-                reply = self._replies.refused(call)
+                reply = self._replies.refused(outbox, call)
         except BaseException as raised:
             reply = self._failed(runner, raised)
         if isinstance(call, Request):
             self._put(runner, reply)
         elif runner.outbox is not None:  # nobody is told
             runner.outbox.end_notification()
-
-
-def _misfit(params: Any) -> ProtocolError:
-    """What is wrong with ``params`` that are no list."""
-    return params.error if isinstance(params, Unreadable) else ProtocolError(misfit_text(params))
 
 
 def _rename(call: list[Any]) -> None:
