@@ -77,7 +77,7 @@ def _assemble(
         logs = open_logs(options)
         set_up_logging(logs, options.log_level)
         listeners, control = _open_sockets(configuration, inheritance)
-        held = inheritance.sockets() if inheritance else []
+        held = inheritance.owned() if inheritance else []
         opened = [each for each in (*listeners, control) if each and each not in held]
         undo.callback(close_listeners, opened, is_last=True)
         supervisor = _make_supervisor(
@@ -139,7 +139,7 @@ def _open_sockets(
     """Open the listeners and the control socket. Raises `StartError` with every fault, and opens nothing then."""
     options = configuration.options
     inherited = inheritance.listeners if inheritance else []
-    held = inheritance.sockets() if inheritance else []
+    held = inheritance.owned() if inheritance else []
     listeners: list[Listener] = []
     control = None
     faults: list[str] = []

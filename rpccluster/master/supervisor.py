@@ -28,6 +28,7 @@ from rpccluster.master.children.watch import Watch
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.operations import Operations
+from rpccluster.master.control.server import ControlServer
 from rpccluster.master.control.status import Status
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
@@ -38,7 +39,7 @@ from rpccluster.master.notices import Notices
 from rpccluster.master.phases import Event
 from rpccluster.master.resources.daemonize import StartReport
 from rpccluster.master.resources.listeners import Listener, apply_options
-from rpccluster.master.resources.ownership import Holdings
+from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.upkeep import Upkeep
 from rpccluster.master.signals import SignalInbox
@@ -74,7 +75,9 @@ class Supervisor:
         self._guard = Guard(operating_system.monotonic)
         self._signals = signals
         self._loop = Loop(self._guard, waiting=signals.waiting)
-        self._holdings = Holdings(self._loop, pidfile, control, cluster.listeners, inheritance)
+        self._control = ControlServer(self._loop, control)
+        owned = inheritance.owned() if inheritance else []
+        self._ownership = Ownership(pidfile, self._control, cluster.listeners, owned)
         self._loop.watch(signals, signals.drain)
         self._cluster = cluster
         self._rpc = rpc
@@ -87,7 +90,7 @@ class Supervisor:
         self._reloading = Reloading(cluster, self._workers)
         self._new_master = NewMaster(operating_system, self._loop, self._start_new_master, self._heed)
         self._old_master = self._make_old_master(inheritance) if inheritance else None
-        self._upkeep = Upkeep(cluster, self._holdings, self._listen_anew, lambda: self._new_master.is_under_way)
+        self._upkeep = Upkeep(cluster, self._ownership, self._listen_anew, lambda: self._new_master.is_under_way)
         self._commands = Commands(
             operating_system,
             cluster,
@@ -132,7 +135,7 @@ class Supervisor:
         try:
             self._begin()
         except BaseException:  # a fault of ours, or of the system
-            self._holdings.give_back()
+            self._ownership.give_back()
             raise
         while self._exit_code is None:
             self._turn()
@@ -142,7 +145,7 @@ class Supervisor:
         cluster = self._cluster
         system.set_title(cluster.title)
         if self._old_master is None:
-            self._holdings.serve(self._operations.methods())
+            self._control.serve(self._operations.methods())
         for listener in cluster.listeners:
             logger.info("Listening at: %s (%d)", listener.actual, self._system.getpid())
         self._workers.wanted = cluster.options.number_workers
@@ -152,7 +155,7 @@ class Supervisor:
         attempt = self._guard.attempt
         attempt("do what is due", self._act)
         attempt("complete a reload", self._reloading.note_progress)
-        attempt("serve the control socket", self._holdings.turn)
+        attempt("serve the control socket", self._control.turn)
         attempt("look after paths", self._upkeep.turn, self._now())
         attempt("write the log", self._cluster.logs.flush)
         attempt("answer a command", self._operations.answer_what_is_done)
@@ -247,11 +250,15 @@ class Supervisor:
 
     def _start_new_master(self) -> new_master.Started | None:
         """Start a new master that inherits what this one holds."""
-        cluster, holdings = self._cluster, self._holdings
+        cluster, ownership = self._cluster, self._ownership
         with self._reserve.lent():
             self._upkeep.look()
             inherited = things(
-                cluster.generation, self._roster.next_serial, cluster.listeners, holdings.control, holdings.pidfile
+                cluster.generation,
+                self._roster.next_serial,
+                cluster.listeners,
+                self._control.listener,
+                ownership.pidfile,
             )
             return new_master.start(self._system, self._command, inherited)
 
@@ -292,7 +299,8 @@ class Supervisor:
         """The old master has said `Go`: everything is ours."""
         if not self._cluster.note(Event.RELEASED):
             return
-        self._holdings.take_over(self._system.getpid(), self._operations.methods())
+        self._ownership.take_over(self._system.getpid())
+        self._control.serve(self._operations.methods())
         apply_options(self._cluster.listeners, self._cluster.options)
         for worker in self._workers.ready():
             self._roster.say(worker, Accept())
@@ -314,11 +322,11 @@ class Supervisor:
         logger.info("The new master (pid: %d) has taken over", self._new_master.pid)
         self._cluster.note(Event.TAKEN_OVER)
         self._commands.pass_on_what_was_asked()
-        self._holdings.leave()
+        self._ownership.leave()
 
     def _take_back(self, event: new_master.Undone) -> None:
         """The new master has failed when it may have begun to take over."""
-        self._holdings.sign(self._system.getpid())
+        self._ownership.sign(self._system.getpid())
         self._notices.tell(f"MAINPID={self._system.getpid()}")
 
     def _hear_new_master(self, event: new_master.Said) -> None:
@@ -365,7 +373,7 @@ class Supervisor:
 
     def _begin_to_stop(self) -> None:
         self._notices.tell("STOPPING=1")
-        self._holdings.close_listeners()
+        self._ownership.close_listeners()
 
     def _tell_counts(self) -> None:
         """To the new master, if there is one: what has been counted here since it was told last."""
@@ -381,9 +389,9 @@ class Supervisor:
             attempt("kill a worker", self._roster.kill, worker, "the master ends")
         attempt("close connections in transit", self._broker.close)
         logger.info("Shutting down: master (pid: %d)", self._system.getpid())
-        attempt("give back what the master holds", self._holdings.give_back)
+        attempt("give back what the master holds", self._ownership.give_back)
         attempt("answer commands", self._operations.end)
-        attempt("close the control socket", self._holdings.close)
+        attempt("close the control socket", self._control.close)
         if self._report.is_awaited and not exit_code:
             self._tell("stopped before it had started")
         self._report.send(exit_code or EXIT_FAULT)  # who still waits for it waits for a start

@@ -47,7 +47,8 @@ class Served:
             "broken": self._broken,
             "large": lambda params, answer: answer(None, b"x" * params[0]),
         }
-        self.server = ControlServer(self.loop, open_control_listener(path), methods, clock=lambda: self.now)
+        self.server = ControlServer(self.loop, open_control_listener(path), clock=lambda: self.now)
+        self.server.serve(methods)
 
     def _picky(self, params: list[Any], answer: Answer) -> None:
         if params != [1]:

@@ -80,8 +80,9 @@ class OldMaster:
         self.close(new)
 
     def close(self, new: Inheritance) -> None:
-        for each in new.sockets():
-            self.at_the_end.callback(each.close, is_last=False)
+        for listener in (*new.listeners, new.control):
+            if listener is not None:
+                self.at_the_end.callback(listener.close, is_last=False)
         for closable in (new.channel, new.pidfile):
             if closable is not None:
                 self.at_the_end.callback(closable.close)

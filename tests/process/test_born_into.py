@@ -105,7 +105,7 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("method", "before"), [("__init__", "pass"), ("_begin", "self._holdings.serve(self._operations.methods())")]
+    ("method", "before"), [("__init__", "pass"), ("_begin", "self._control.serve(self._operations.methods())")]
 )
 def test_a_start_that_fails_late_leaves_nothing(make_cluster, method, before):
     """Neither a pid, nor a socket, nor a process."""

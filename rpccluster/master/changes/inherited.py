@@ -21,6 +21,7 @@ from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import PROTOCOL
 from rpccluster.master.resources.listeners import Listener
+from rpccluster.master.resources.ownership import Owned
 from rpccluster.master.resources.pidfile import Pidfile
 
 __all__ = ["VARIABLE", "Inheritance", "Thing", "leave", "things"]
@@ -80,9 +81,9 @@ class Inheritance:
     control: Listener | None = None
     pidfile: Pidfile | None = None
 
-    def sockets(self) -> list[Listener]:
-        """The listeners, that of the control socket among them."""
-        return [*self.listeners, *([self.control] if self.control else [])]
+    def owned(self) -> list[Owned]:
+        """What belongs to the old master until it is ours."""
+        return [*self.listeners, *(each for each in (self.control, self.pidfile) if each)]
 
     @classmethod
     def from_environment(cls) -> Inheritance | None:

@@ -1,7 +1,7 @@
 """The control socket: MessagePack-RPC to the master, on its own loop. Runs in the master.
 
-Owns the listener and its clients, and bounds what these may cost. What the methods do is the supervisor's; a
-reply may come much later, when the thing is done.
+Owns the listener and its clients, and bounds what these may cost. What the methods do is `operations`'; a reply may
+come much later, when the thing is done.
 """
 
 from __future__ import annotations
@@ -40,26 +40,28 @@ Method = Callable[["list[Any]", "Answer"], None]
 
 
 class ControlServer:
-    """Listens on the control socket and calls ``methods``."""
+    """Listens on the control socket, if one is configured, and calls methods; nobody is served before `serve`."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        listener: Listener,
-        methods: Mapping[str, Method],
-        *,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
+    def __init__(self, loop: Loop, listener: Listener | None, *, clock: Callable[[], float] = monotonic) -> None:
         """``clock`` tells monotonic seconds."""
         self.loop = loop
         self.listener = listener
-        self.methods = methods
+        self.methods: Mapping[str, Method] = {}
         self.clock = clock
         self.clients: set[_Client] = set()
         self._limiter = LogLimiter(clock=clock)
         self._rests_until: float | None = None
-        listener.socket.setblocking(False)
-        loop.watch(listener.socket, self._on_readable)
+
+    def serve(self, methods: Mapping[str, Method]) -> None:
+        """Accept clients, and call these methods for them, from now on."""
+        self.methods = methods
+        self._listen()
+
+    def _listen(self) -> None:
+        self._rests_until = None
+        if self.listener is not None and self.methods:
+            self.listener.socket.setblocking(False)
+            self.loop.watch(self.listener.socket, self._on_readable)
 
     def turn(self) -> None:
         """Called after every turn of the loop: close who has been silent for too long, end a rest that is over."""
@@ -68,8 +70,7 @@ class ControlServer:
             if client.is_silent and now - client.heard_at > SILENT_SECONDS:
                 client.close(f"it was silent for {SILENT_SECONDS:g} seconds")
         if self._rests_until is not None and now >= self._rests_until:
-            self._rests_until = None
-            self.loop.watch(self.listener.socket, self._on_readable)
+            self._listen()
 
     def log(self, kind: str, message: str, *args: object) -> None:
         """Log what a client did, unless many have done so just now."""
@@ -78,6 +79,7 @@ class ControlServer:
             logger.info(message + "%s", *args, and_more(held_back))
 
     def _on_readable(self) -> None:
+        assert self.listener is not None
         try:
             for _ in range(_ACCEPTS_A_TURN):
                 sock, _ = self.listener.socket.accept()
@@ -99,6 +101,7 @@ class ControlServer:
 
     def _rest(self, error: OSError) -> None:
         """accept(2) had no descriptor. The listener stays readable and would only wake us: leave it for a moment."""
+        assert self.listener is not None
         self.log("accept", "Cannot accept a connection to the control socket: %s", error)
         self.loop.unwatch(self.listener.socket)
         self._rests_until = self.clock() + REST_SECONDS
@@ -114,17 +117,17 @@ class ControlServer:
 
     def listen_anew(self, listener: Listener) -> None:
         """Listen at the socket of ``listener``, bound at the same path, from now on. Clients stay."""
+        assert self.listener is not None
         self.loop.unwatch(self.listener.socket)
         self.listener.become(listener)
-        self.listener.socket.setblocking(False)
-        self._rests_until = None
-        self.loop.watch(self.listener.socket, self._on_readable)
+        self._listen()
 
     def stop_listening(self, *, is_last: bool) -> None:
         """Close the listener; with ``is_last`` the path goes, too. Clients stay."""
         self._rests_until = None
-        self.loop.unwatch(self.listener.socket)
-        self.listener.close(is_last=is_last)
+        if self.listener is not None:
+            self.loop.unwatch(self.listener.socket)
+            self.listener.close(is_last=is_last)
 
     def close(self) -> None:
         """Close all clients."""

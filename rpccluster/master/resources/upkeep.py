@@ -17,7 +17,7 @@ from rpccluster.errors import StartError
 from rpccluster.log import logger
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.resources.listeners import Listener, bind_again
-from rpccluster.master.resources.ownership import Holdings
+from rpccluster.master.resources.ownership import Ownership
 
 __all__ = ["LOOK_SECONDS", "Upkeep"]
 
@@ -31,14 +31,14 @@ class Upkeep:
     def __init__(
         self,
         cluster: Cluster,
-        holdings: Holdings,
+        ownership: Ownership,
         on_bound: Callable[[Listener], None],
         is_changing: Callable[[], bool],
     ) -> None:
-        """``on_bound`` is given each of the service's listeners that has a new socket; while ``is_changing`` an heir
-        has copies of all, which are not to be replaced under its hands."""
+        """``on_bound`` is given each of the service's listeners that has a new socket; while ``is_changing`` a
+        new master has copies of all, which are not to be replaced meanwhile."""
         self._cluster = cluster
-        self._holdings = holdings
+        self._ownership = ownership
         self._on_bound = on_bound
         self._is_changing = is_changing
         self._looked_at = 0.0
@@ -60,13 +60,13 @@ class Upkeep:
                 continue
             if self._restore(str(listener.wanted), partial(_bind_again, listener, options)):
                 self._on_bound(listener)
-        control = self._holdings.control
+        control = self._ownership.control.listener
         if control is not None and not control.is_there():
-            self._restore(f"the control socket {options.control_socket}", self._holdings.bind_control_again)
+            self._restore(f"the control socket {options.control_socket}", self._ownership.bind_control_again)
         self._look_at_pidfile()
 
     def _look_at_pidfile(self) -> None:
-        pidfile, pid = self._holdings.pidfile, os.getpid()
+        pidfile, pid = self._ownership.pidfile, os.getpid()
         if pidfile is None:
             return
         if not pidfile.is_there():
