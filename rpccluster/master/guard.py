@@ -1,6 +1,6 @@
-"""What keeps the master alive under pressure: a failing part is told and the rest goes on. Runs in the master.
+"""Keeps the master alive when parts of its work fail: it logs the failure, and the rest goes on. Runs in the master.
 
-The system may run out of descriptors, memory or processes in any call: each part of a turn is attempted by itself.
+Any system call may fail for lack of descriptors, memory or processes, so each part of a turn is attempted by itself.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ DESCRIPTORS_KEPT_BACK = 24  # a worker takes 4, a new master 2, a reload those o
 
 
 class Guard:
-    """Attempts parts of the master's work; what one raises is logged, now and then."""
+    """Attempts parts of the master's work, and logs their errors, at most one of each part in ten seconds."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """``clock`` tells monotonic seconds."""
+        """``clock`` returns monotonic seconds."""
         self._limiter = LogLimiter(clock=clock)
 
     def attempt(self, what: str, act: Callable[..., object], *arguments: object) -> bool:
-        """Call ``act``; returns whether it raised nothing. ``what`` completes "Cannot …" and is a constant."""
+        """Call ``act``. Returns whether it raised nothing. ``what``, a constant, completes the log line "Cannot …"."""
         try:
             act(*arguments)
         except Exception as error:
             is_due, held_back = self._limiter.should_log(what)
             if is_due:
-                has_cause = isinstance(error, OSError)  # the system's refusal; anything else is a fault of ours
+                has_cause = isinstance(error, OSError)  # the system refuses; any other error is a fault of rpccluster
                 told = escaped(error_text(error)) + and_more(held_back)
                 logger.error("Cannot %s: %s", what, told, exc_info=None if has_cause else error)
             return False

@@ -1,6 +1,6 @@
-"""The master's event loop: descriptors and their callbacks, over selectors. Runs in the master alone.
+"""The master's event loop: descriptors and their callbacks, on a selector. Runs in the master alone.
 
-Owns the selector. A worker forked from the master closes its copy of it and touches nothing in it.
+Owns the selector. A forked child closes its copy of the selector and changes nothing in it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["Loop"]
 
 Callback = Callable[[], None]
 
-BARRED_SECONDS = 0.02  # until a channel is tried again whose user has too many descriptors in flight
-FAILED_SECONDS = 0.02  # of rest after a callback has failed: its descriptor is readable still
+BARRED_SECONDS = 0.02  # until the loop tries a channel again that the kernel had no room for
+FAILED_SECONDS = 0.02  # of rest after a callback has failed, because its descriptor is still readable
 
 
 class Loop:
-    """Watches descriptors for reading, and for writing where their owner has something to write."""
+    """Watches descriptors for reading, and for writing while their owner has something to write."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Loop:
         selector: selectors.BaseSelector | None = None,
         waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        """``guard`` attempts the callbacks; ``waiting`` is entered while nothing else is done than to wait."""
+        """``guard`` attempts the callbacks; the loop enters ``waiting`` only while it waits."""
         self.guard = guard or Guard()
         self._selector = selector or selectors.DefaultSelector()
         self._barred: set[Channel] = set()
@@ -39,40 +39,40 @@ class Loop:
         self._waiting = waiting
 
     def watch(self, source: Any, on_readable: Callback) -> None:
-        """Call ``on_readable`` whenever ``source``, a descriptor or something with ``fileno()``, is readable."""
+        """Call ``on_readable`` whenever ``source``, a descriptor or an object with ``fileno()``, is readable."""
         self._selector.register(source, selectors.EVENT_READ, (on_readable, None))
 
     def watch_writing(self, source: Any, on_writable: Callback | None) -> None:
-        """Call ``on_writable``, too, while ``source`` has room; None ends that."""
+        """Also call ``on_writable`` while ``source`` has room; None ends that."""
         on_readable, present = self._selector.get_key(source).data
         if (on_writable is None) != (present is None):
             self.rewatch(source, on_readable, on_writable)
 
     def rewatch(self, source: Any, on_readable: Callback | None, on_writable: Callback | None) -> None:
-        """Call these for ``source``, which is watched already, from now on; at least one is needed."""
+        """Replace the callbacks of ``source``, which is already watched; at least one is needed."""
         if self._selector.get_key(source).data != (on_readable, on_writable):
             events = (selectors.EVENT_READ if on_readable else 0) | (selectors.EVENT_WRITE if on_writable else 0)
             self._selector.modify(source, events, (on_readable, on_writable))
 
     def mind_writing(self, channel: Channel) -> None:
-        """Flush ``channel``, which is watched for reading, as soon as there is room for what it has queued."""
+        """Flush ``channel``, which is watched for reading, as soon as there is room for its queue."""
         if channel.is_barred:
             self._barred.add(channel)
 
         self.watch_writing(channel, (lambda: self._flush(channel)) if channel.wants_to_write else None)
 
     def unwatch(self, source: Any) -> None:
-        """Watch ``source`` no more; call it before the descriptor is closed. Not watched is no error."""
+        """Stop watching ``source``; call this before the descriptor is closed. An unwatched source is no error."""
         try:
             self._selector.unregister(source)
         except (KeyError, ValueError):
             pass
 
     def turn(self, seconds: float) -> None:
-        """Wait at most ``seconds`` for something to happen, and call whom it concerns.
+        """Wait at most ``seconds`` for events, and call their callbacks.
 
-        What a callback has unwatched is not called any more, though it happened in the same turn. One that fails is
-        called again in the next turn, after a rest, lest it takes a whole CPU. Raises OSError if it cannot wait.
+        If a callback unwatches a source, no event of the same turn reaches it. If a callback fails, it is called again
+        in the next turn, after a rest, so that it cannot take a whole CPU. Raises OSError if the loop cannot wait.
         """
         if self._has_failed:
             self._has_failed = False
@@ -93,7 +93,7 @@ class Loop:
         try:
             with self._waiting():
                 return self._selector.select(seconds)
-        except OSError:  # the system has no memory for it, and will not have some at once
+        except OSError:  # the system has no memory for it now
             self._has_failed = True
             raise
 
@@ -102,14 +102,14 @@ class Loop:
         self.mind_writing(channel)
 
     def _call(self, callback: Callback) -> None:
-        if not self.guard.attempt("take what has come", callback):
+        if not self.guard.attempt("handle an event of a descriptor", callback):
             self._has_failed = True
 
     def _is_watched(self, key: selectors.SelectorKey) -> bool:
-        """Whether ``key`` is still watched; its descriptor's number may be another's by now."""
+        """Return whether ``key`` is still watched; another source may have its descriptor's number by now."""
         present = self._selector.get_map().get(key.fd)
         return present is not None and present.fileobj is key.fileobj
 
     def close(self) -> None:
-        """Close this process's copy of the selector; what other processes watch is not touched."""
+        """Close this process's copy of the selector; copies of other processes go on."""
         self._selector.close()

@@ -1,6 +1,6 @@
-"""What systemd is told of this master, again until it was heard: its queue may be full. Runs in the master.
+"""Sends this master's states to systemd, and repeats one while systemd's queue is full. Runs in the master.
 
-How it is told is `rpccluster.system.notify_systemd`'s.
+`rpccluster.system.notify_systemd` does the sending.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ __all__ = ["Notices"]
 
 
 class Notices:
-    """States in their order; the next is sent when those before it have been."""
+    """Sends states in their order; each waits until those before it are sent."""
 
     def __init__(self, send: Callable[[str], bool] = notify_systemd) -> None:
-        """``send`` says whether it need not be tried again."""
+        """``send`` returns whether the state is done with, and False if it must be sent again."""
         self._send = send
         self._due: deque[str] = deque()
 
     def tell(self, state: str) -> None:
-        """Tell it now, or as soon as there is room."""
+        """Send ``state`` now, or as soon as there is room."""
         self._due.append(state)
         self.turn()
 
     def turn(self) -> None:
-        """Called every turn of the master's loop."""
+        """Send what waits; called in every turn of the master's loop."""
         while self._due and self._send(self._due[0]):
             self._due.popleft()

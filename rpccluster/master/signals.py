@@ -1,9 +1,9 @@
 """Signals to the master: handlers that only note the number, and the descriptor that wakes the loop.
 
-Owns the handlers and the wake-up pipe. What a signal means is in `rpccluster.master.control.commands`.
+Owns the handlers and the wake-up pipe. `rpccluster.master.control.commands` obeys the signals.
 
-TTOU is let in only while the loop waits. Else a line that a master in the background writes to its terminal, where
-``stty tostop`` is set, would make the kernel send TTOU instead of writing, again and again; who blocks it may write.
+TTOU is unblocked only while the loop waits. If a terminal has ``stty tostop`` set, the kernel sends TTOU to a
+background process that writes to it, again and again, and does not write; a process that blocks TTOU may write.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ HANDLED = (
 
 
 class SignalInbox:
-    """Collects the numbers of signals that came, in their order; ``fileno()`` turns readable with each.
+    """Collects the numbers of signals in their order; ``fileno()`` turns readable with each signal.
 
-    Made before anything is published by which this process can be found: from then on no signal ends it.
+    It must exist before anything shows this process's pid: from then on no signal ends the process.
     """
 
     def __init__(self) -> None:
@@ -41,15 +41,15 @@ class SignalInbox:
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         for signum in HANDLED:
             signal.signal(signum, self._note)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGTTOU])  # whoever started us may have blocked some
+        signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGTTOU])  # the parent may have blocked some
 
     def _note(self, signum: int, frame: object) -> None:
-        if signum not in self._numbers:  # equal ones that wait are one, as the kernel has it
+        if signum not in self._numbers:  # equal signals that wait count as one, as in the kernel
             self._numbers.append(signum)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Let in all signals while the loop waits and nothing is written."""
+        """Unblock TTOU, too, while the loop waits and writes nothing."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTTOU])
         try:
             yield
@@ -57,7 +57,7 @@ class SignalInbox:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
 
     def fileno(self) -> int:
-        """The descriptor to watch for reading."""
+        """Return the descriptor to watch for reading."""
         return self._read_end
 
     def drain(self) -> None:
@@ -67,7 +67,7 @@ class SignalInbox:
                 pass
 
     def take(self) -> list[int]:
-        """The signals since the last call."""
+        """Return the signals since the last call."""
         numbers = []
         while self._numbers:
             numbers.append(self._numbers.pop(0))
@@ -75,7 +75,7 @@ class SignalInbox:
 
 
 def reset_for_exec() -> None:
-    """Undo handlers, wake-up descriptor and mask: a blocked or ignored signal stays so across an exec."""
+    """Reset handlers, wake-up descriptor and mask, since a blocked or ignored signal stays so across an exec."""
     signal.set_wakeup_fd(-1)
     for signum in HANDLED:
         signal.signal(signum, signal.SIG_DFL)

@@ -77,7 +77,7 @@ def test_what_does_not_end_is_cut_and_told(make_cluster: Callable[..., RunningCl
         pid = client.call("never_end")
     running.signal(signal.SIGTERM)
     assert running.wait() == 0
-    text = "Cut at the end of graceful_timeout, left behind by calls: "
+    text = "Cut off at the end of graceful_timeout what calls had left behind: "
     (line,) = [line for line in running.log_text().splitlines() if text in line]
     assert f"[{pid}] [WARNING]" in line
     assert sorted(line.partition(text)[2].split(", ")) == ["greenlet loop", "thread endless thread"]

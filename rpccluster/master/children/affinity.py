@@ -1,6 +1,6 @@
-"""Which CPU each worker slot is pinned to. Decides only: the pinning is done where a worker is spawned.
+"""Decides which CPU each slot is pinned to. Pure; runs in the master.
 
-Pure; runs in the master.
+The child pins itself, in `rpccluster.child.prepare`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ __all__ = ["cpu_order", "cpus_for_slot"]
 
 
 def cpu_order(choice: CPUChoice, allowed: Collection[int], topology: Mapping[int, Core]) -> list[int] | None:
-    """The CPUs to hand out to slots 0, 1, 2 …, cycling; None where workers are not pinned.
+    """Return the CPUs for the slots 0, 1, 2 …, cycling; None if nothing is pinned.
 
-    A list is taken as written; that its CPUs are allowed was checked at the start. ``auto`` orders ``allowed``.
+    A list stays as written; the start has checked that its CPUs are allowed. ``auto`` orders ``allowed``.
     """
     if choice == CPU_NONE:
         return None
@@ -24,12 +24,12 @@ def cpu_order(choice: CPUChoice, allowed: Collection[int], topology: Mapping[int
 
 
 def cpus_for_slot(order: list[int] | None, slot: int) -> list[int] | None:
-    """The CPUs to pin the worker of ``slot`` to, None for no pinning."""
+    """Return the CPUs for ``slot``; None if nothing is pinned."""
     return [order[slot % len(order)]] if order else None
 
 
 def _spread(allowed: Collection[int], topology: Mapping[int, Core]) -> list[int]:
-    """Every core once, packages taking turns; then the cores' second threads likewise, and so on.
+    """List every core once, the packages in turns, then the cores' second threads in the same order, and so on.
 
     A CPU that ``topology`` does not know counts as a core of its own.
     """

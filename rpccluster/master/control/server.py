@@ -1,7 +1,7 @@
-"""The control socket: MessagePack-RPC to the master, on its own loop. Runs in the master.
+"""The control socket: MessagePack-RPC to the master, on the master's loop. Runs in the master.
 
-Owns the listener and its clients, and bounds what these may cost. What the methods do is `operations`'; a reply may
-come much later, when the thing is done.
+Owns the listener and its clients, and bounds the cost of these. `rpccluster.master.control.operations` has the methods;
+a reply may come much later, when the work is done.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from rpccluster.system import MSG_NOSIGNAL, peer_process
 __all__ = ["Answer", "ControlServer", "Method"]
 
 MOST_CLIENTS = 64
-MOST_WAITING = 16  # calls of one client that are not answered yet
-SILENT_SECONDS = 60.0  # how long a client may ask nothing, or leave its reply unread
-REST_SECONDS = 0.5  # until the next try to accept, when there was no descriptor for it
+MOST_WAITING = 16  # unanswered calls of one client
+SILENT_SECONDS = 60.0  # that a client may ask nothing, or leave a reply unread
+REST_SECONDS = 0.5  # until the next accept(2), after one had no descriptor
 _ACCEPTS_A_TURN = 16
 _MESSAGE_BYTES = 4_096
 _MESSAGE_DEPTH = 10
-_RECEIVE_BYTES = 2_048  # decoded at once: some hundred tiny messages may wait for their turn
+_RECEIVE_BYTES = 2_048  # at once: some hundred tiny messages may then wait for their turn
 
-#: A method of the control socket: params and where the answer goes.
+#: A method of the control socket; it gets the params and the answer to fill in.
 Method = Callable[["list[Any]", "Answer"], None]
 
 
 class ControlServer:
-    """Listens on the control socket, if one is configured, and calls methods; nobody is served before `serve`."""
+    """Listens on the control socket, if one is configured, and calls methods; serves no client before `serve`."""
 
     def __init__(self, loop: Loop, listener: Listener | None, *, clock: Callable[[], float] = monotonic) -> None:
-        """``clock`` tells monotonic seconds."""
+        """``clock`` returns monotonic seconds."""
         self.loop = loop
         self.listener = listener
         self.methods: Mapping[str, Method] = {}
@@ -53,7 +53,7 @@ class ControlServer:
         self._rests_until: float | None = None
 
     def serve(self, methods: Mapping[str, Method]) -> None:
-        """Accept clients, and call these methods for them, from now on."""
+        """Accept clients from now on, and call ``methods`` for them."""
         self.methods = methods
         self._listen()
 
@@ -64,7 +64,7 @@ class ControlServer:
             self.loop.watch(self.listener.socket, self._on_readable)
 
     def turn(self) -> None:
-        """Called after every turn of the loop: close who has been silent for too long, end a rest that is over."""
+        """Close clients that were silent too long, and end a rest that is over; called after every turn of the loop."""
         now = self.clock()
         for client in list(self.clients):
             if client.is_silent and now - client.heard_at > SILENT_SECONDS:
@@ -72,9 +72,9 @@ class ControlServer:
         if self._rests_until is not None and now >= self._rests_until:
             self._listen()
 
-    def log(self, kind: str, message: str, *args: object) -> None:
-        """Log what a client did, unless many have done so just now."""
-        is_due, held_back = self._limiter.should_log(kind)
+    def log(self, subject: str, message: str, *args: object) -> None:
+        """Log a line about a client, unless there was one about the same ``subject`` just now."""
+        is_due, held_back = self._limiter.should_log(subject)
         if is_due:
             logger.info(message + "%s", *args, and_more(held_back))
 
@@ -100,30 +100,32 @@ class ControlServer:
             sock.close()
 
     def _rest(self, error: OSError) -> None:
-        """accept(2) had no descriptor. The listener stays readable and would only wake us: leave it for a moment."""
+        """Stop watching the listener for a moment: accept(2) had no descriptor, and the listener stays readable."""
         assert self.listener is not None
         self.log("accept", "Cannot accept a connection to the control socket: %s", error)
         self.loop.unwatch(self.listener.socket)
         self._rests_until = self.clock() + REST_SECONDS
 
     def _make_room(self) -> bool:
-        """See that there is room for one more client: the one that has been silent longest goes for it."""
+        """Make room for one more client; if need be, close the one that was silent longest."""
         if len(self.clients) < MOST_CLIENTS:
             return True
         silent = [client for client in self.clients if client.is_silent]
         if silent:
-            min(silent, key=lambda client: client.heard_at).close(f"there are {MOST_CLIENTS} of them")
+            min(silent, key=lambda client: client.heard_at).close(
+                f"there are {MOST_CLIENTS} clients, and it was silent longest"
+            )
         return bool(silent)
 
     def listen_anew(self, listener: Listener) -> None:
-        """Listen at the socket of ``listener``, bound at the same path, from now on. Clients stay."""
+        """Listen at the socket of ``listener`` from now on, which is bound to the same path. Clients stay."""
         assert self.listener is not None
         self.loop.unwatch(self.listener.socket)
         self.listener.become(listener)
         self._listen()
 
     def stop_listening(self, *, is_last: bool) -> None:
-        """Close the listener; with ``is_last`` the path goes, too. Clients stay."""
+        """Close the listener; with ``is_last``, also remove the path. Clients stay."""
         self._rests_until = None
         if self.listener is not None:
             self.loop.unwatch(self.listener.socket)
@@ -136,7 +138,7 @@ class ControlServer:
 
 
 class Answer:
-    """Where the outcome of a call goes: called once, now or later, with an error's text or None, and a result."""
+    """Sends the outcome of a call. Call it once, now or later, with an error's text or None, and a result."""
 
     def __init__(self, client: _Client, msgid: int) -> None:
         self._client = client
@@ -144,7 +146,7 @@ class Answer:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the caller is still there."""
+        """Whether the client is still connected."""
         return not self._client.is_closed
 
     def __call__(self, error: str | None, result: Any) -> None:
@@ -154,26 +156,26 @@ class Answer:
 class _Client:
     """One connection to the control socket.
 
-    It is read when all that it asked before has been taken up, one call a turn of the loop, and all replies to
-    that have been read: whoever floods or does not read waits, and costs the master no memory.
+    The master takes one call of it in a turn of the loop. It reads the connection only when it has taken all earlier
+    calls and the client has read their replies. So a client that floods or does not read costs the master no memory.
     """
 
     def __init__(self, server: ControlServer, sock: socket.socket, pid: int) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self.heard_at = server.clock()  # when a whole message came last, or a reply was made
+        self.heard_at = server.clock()  # when the last whole message came, or the last reply was made
         self.is_closed = False
         self._server = server
         self._pid = pid
         self._decoder = StreamDecoder(Bounds(_MESSAGE_BYTES, _MESSAGE_DEPTH))
-        self._messages: Iterator[Message] | None = None  # that came and wait for their turn
-        self._waiting = 0  # calls that are not answered yet
+        self._messages: Iterator[Message] | None = None  # that have come and wait for their turn
+        self._waiting = 0  # unanswered calls
         self._unsent = b""
         server.loop.watch(sock, self._on_readable)
 
     @property
     def is_silent(self) -> bool:
-        """Whether it is its turn to say something, or to read."""
+        """Whether the master waits for the client to ask or to read."""
         return not self._waiting
 
     def _on_readable(self) -> None:
@@ -191,7 +193,7 @@ class _Client:
             self.close()
 
     def _go_on(self) -> None:
-        """Send what is due, then take one message; the next when the loop has turned."""
+        """Send due replies, then take one message; the next one in the next turn of the loop."""
         self._flush()
         if self._messages is not None and not self._unsent and not self.is_closed:
             try:
@@ -232,12 +234,12 @@ class _Client:
             method(request.params, answer)
         except (TypeError, ValueError) as error:
             answer(f"ArgumentError: {error}", None)
-        except Exception as error:  # a fault of ours must not take the master and its cluster down
+        except Exception as error:  # a fault of rpccluster must not end the master and its cluster
             logger.exception("The control method %s failed", escaped(request.method))
             answer(error_text(error), None)
 
     def answer(self, msgid: int, error: str | None, result: Any) -> None:
-        """Send the reply to one of its calls, now or when it has read those before."""
+        """Send the reply to a call, now or when the client has read those before."""
         if not self.is_closed:
             self._waiting -= 1
             self.heard_at = self._server.clock()
@@ -255,7 +257,7 @@ class _Client:
             self.close(str(error))
 
     def close(self, reason: str = "") -> None:
-        """Close the connection; a reason is logged."""
+        """Close the connection, and log ``reason`` if there is one."""
         if not self.is_closed:
             self.is_closed = True
             self._unsent, self._messages = b"", None

@@ -1,8 +1,8 @@
-"""Event loops of asyncio side by side: several calls of one worker may each be in `asyncio.run`.
+"""Lets several calls of one worker be in `asyncio.run` at the same time. Runs in the worker.
 
-asyncio keeps the running loop, and what it has hooked into asynchronous generators, with the thread, which greenlets
-share. So both are set aside at each switch between greenlets; but only while there is a loop, which is known by its
-selector, gevent's. Costs nobody else anything. Runs in the worker.
+asyncio keeps the running loop, and its hooks of asynchronous generators, per thread, and greenlets share a thread. So
+both are exchanged at each switch between greenlets, but only while an asyncio loop runs, which shows when gevent's
+selector is used. Other calls cost nothing more.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _NO_HOOKS = (None, None)
 
 
 class _Loops:
-    """The loops that run in greenlets of this process, with their hooks."""
+    """The asyncio loops of this process's greenlets, with their hooks."""
 
     def __init__(self) -> None:
         self._of: dict[Any, tuple[Any, Any]] = {}
         self._previous: Any = None
-        self._tracer = self._on_switch  # one object: a bound method is another each time
+        self._tracer = self._on_switch  # kept as one object: each look-up makes another bound method
 
     def begin(self) -> None:
-        """A loop runs: watch switches from now on."""
+        """Watch the switches from now on, because a loop runs."""
         if gettrace() is not self._tracer:
             self._previous = settrace(self._tracer)
 
@@ -49,7 +49,7 @@ class _Loops:
 
 
 def set_aside_at_switches() -> None:
-    """From now on a loop is the running one while its own greenlet runs, and no longer."""
+    """Make each asyncio loop the running one only while its own greenlet runs."""
     original = GeventSelector.select
     loops = _Loops()
 

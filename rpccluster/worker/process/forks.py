@@ -1,16 +1,16 @@
-"""What a child that the service forks has of its worker: nothing. Runs in the worker, and in the child before its code.
+"""Detaches a child that the service forks from its worker. Runs in the worker, and in the child before its code.
 
-A fork copies the worker whole: loop, connections, channels, scoreboard, and every other call as it stands. So the
-child would answer callers, accept, take the master's orders, count in the worker's row, and run all calls once more.
-Python calls `Forks` in the child before `os.fork` returns, whoever forks. There
+A fork copies the whole worker: loop, connections, channels, scoreboard, and every running call. So the child would
+answer callers, accept, obey the master, count in the worker's row, and run all calls once more. Python calls `Forks` in
+the child before `os.fork` returns, whatever code forks. There
 
-- the parts that hold descriptors let go of them (`Forks.add`);
-- everything that waits is stopped, so that of all greenlets the one that forked goes on alone, as of all threads the
-  one that forked does. Its sockets, locks and greenlets to come work as ever: the loop is the same, and empty;
-- signals mean what they mean in any process, but for those that workers ignore: the child looks like one to pkill(1).
-  They are blocked around the fork: one that comes too early would be lost to the worker's handlers.
+- the parts that hold descriptors close them (`Forks.add`);
+- every watcher and callback is stopped, so that only the greenlet that forked goes on, as only the thread that forked
+  does. Its sockets, locks and new greenlets work as before: the loop is the same, and empty;
+- signals get their default meaning, except those that workers ignore, because pkill(1) takes the child for a worker.
+  They are blocked around the fork: the worker's handlers would swallow one that comes too early.
 
-A child that becomes another program at once has nothing left by that: every descriptor is close-on-exec.
+A child that becomes another program at once needs none of this: every descriptor is close-on-exec.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rpccluster.log import logger
 
 __all__ = ["Forks", "leave"]
 
-_GOES_ON = ("check", "fork", "prepare")  # watchers of gevent's own: descriptors to be closed, the hub's thread pool
+_GOES_ON = ("check", "fork", "prepare")  # gevent's own watchers: descriptors to close, the hub's thread pool
 _get_ident = get_original("_thread", "get_ident")
 _set_handler = get_original("signal", "signal")
 _MOST_FRAMES = 8  # between gevent's subprocess and the fork
@@ -39,14 +39,14 @@ _RESET = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, system.TELL_SIGNAL)
 
 
 class Forks:
-    """Made once in a worker. ``is_child`` says whether this process is a child that the service has forked."""
+    """Detaches every forked child; made once in a worker. ``is_child`` says whether this process is such a child."""
 
     def __init__(self, title: str) -> None:
-        """``title`` is shown as a child's name in ps(1)."""
+        """ps(1) shows ``title`` as the name of a child."""
         self.is_child = False
         self._title = title
         self._lets_go: list[Callable[[], object]] = []
-        self._masks: dict[int, Any] = {}  # of the threads that fork right now
+        self._masks: dict[int, Any] = {}  # of the threads that are forking now
         os.register_at_fork(
             before=self._block_signals, after_in_parent=self._unblock_signals, after_in_child=self._enter_child
         )
@@ -56,7 +56,7 @@ class Forks:
         self._lets_go.append(let_go)
 
     def end_child(self) -> None:
-        """End this process if it is a child: called where the service's code comes back to the worker's."""
+        """End this process if it is a child; called where the service's code returns to the worker's."""
         if self.is_child:
             leave()
 
@@ -67,7 +67,7 @@ class Forks:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(_get_ident()))
 
     def _enter_child(self) -> None:
-        if not self.is_child:  # a child's own child has nothing to let go of, and what it sets is its affair
+        if not self.is_child:  # a child's own child is already detached, and may set signals as it likes
             self.is_child = True
             if not _becomes_another_program():
                 self._let_go()
@@ -76,18 +76,18 @@ class Forks:
         self._unblock_signals()
 
     def _let_go(self) -> None:
-        patched, os.close = os.close, get_original("os", "close")  # gevent's waits for the loop
+        patched, os.close = os.close, get_original("os", "close")  # gevent's own close waits for the loop
         for step in (_stop_what_waits, *self._lets_go):
             try:
                 step()
-            except Exception:  # the rest is let go of all the same
-                logger.exception("A forked child cannot let go of its worker")
+            except Exception:  # the other steps follow all the same
+                logger.exception("Cannot detach a forked child from its worker")
         os.close = patched
         system.set_title(self._title)
 
 
 def leave(code: int = 0) -> None:
-    """End the child: the method that forked has returned, and nobody here has a use for its result."""
+    """End the child, because the method that forked has returned, and nothing here needs its result."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -95,7 +95,7 @@ def leave(code: int = 0) -> None:
 
 
 def _becomes_another_program() -> bool:
-    """Whether this fork is that of gevent's Popen, which runs in Python up to the exec."""
+    """Return whether gevent's Popen has forked, which runs Python code up to the exec."""
     frame: Any = sys._getframe(2)
     for _ in range(_MOST_FRAMES):
         if frame is None:
@@ -107,22 +107,22 @@ def _becomes_another_program() -> bool:
 
 
 def _stop_what_waits() -> None:
-    """Stop every watcher and callback of the loop there are: those of the worker, and of greenlets that stay behind."""
+    """Stop every watcher and callback of the loop: the worker's, and those of the other greenlets."""
     hub = gevent.hub._get_hub()
-    if hub is None:  # of a native thread, which has none
+    if hub is None:  # a native thread has none
         return
-    hub.loop.reinit()  # or the parent's epoll set would be told
+    hub.loop.reinit()  # or the changes would reach the parent's epoll set
     if hasattr(gc, "unfreeze"):
-        gc.unfreeze()  # what is frozen cannot be found
+        gc.unfreeze()  # frozen objects cannot be found
     with hub.loop.timer(0) as timer:
-        watcher: Any = next(kind for kind in type(timer).__mro__ if kind.__name__ == "watcher")
+        watcher: Any = next(each for each in type(timer).__mro__ if each.__name__ == "watcher")
     callback: Any = type(hub.loop.run_callback(_do_nothing))
-    kinds: dict[type, bool] = {}
+    known: dict[type, bool] = {}
     for thing in gc.get_objects():
-        kind = type(thing)
-        is_one = kinds.get(kind)
+        type_ = type(thing)
+        is_one = known.get(type_)
         if is_one is None:
-            is_one = kinds[kind] = issubclass(kind, (watcher, callback)) and kind.__name__ not in _GOES_ON
+            is_one = known[type_] = issubclass(type_, (watcher, callback)) and type_.__name__ not in _GOES_ON
         if is_one:
             thing.stop()
 

@@ -1,26 +1,26 @@
-"""When memory that was freed goes back to the kernel: once it seems that it is not wanted again soon.
+"""Decides when freed memory goes back to the kernel: when the worker will probably not need it soon.
 
-Decides alone, for the worker's beat; keeping it, and giving it back, is in `rpccluster.system`.
+Pure; the worker's heartbeat asks it. `rpccluster.system` keeps the memory and gives it back.
 """
 
 from __future__ import annotations
 
 __all__ = ["FreedMemory"]
 
-QUIET_SECONDS = 5.0  # since something large was handled
-WORTH_BYTES = 2 << 20  # what the worker must have grown, or shrunk, by since
+QUIET_SECONDS = 5.0  # since the worker handled a large message
+WORTH_BYTES = 2 << 20  # by which the worker must have grown or shrunk since
 
 
 class FreedMemory:
-    """Watches what is resident, and whether the worker handles what is large."""
+    """Watches the resident memory, and whether the worker handles large messages."""
 
     def __init__(self) -> None:
-        self._settled: int | None = None  # bytes resident when it had been given back
+        self._settled: int | None = None  # resident bytes after the last time it was given back
         self._quiet_since = 0.0
         self._has_handled_large = False  # since then
 
     def is_due(self, resident: int, has_handled_large: bool, now: float) -> bool:
-        """Whether to give it back now, ``now`` being monotonic seconds; asked again and again."""
+        """Return whether to give memory back at ``now`` (monotonic seconds); asked at each heartbeat."""
         if self._settled is None:
             self._settled = resident
         if has_handled_large:
@@ -33,5 +33,5 @@ class FreedMemory:
         return True
 
     def settle(self, resident: int) -> None:
-        """It has been given back, and so much is resident: with the next beat more may have been freed already."""
+        """Note that memory was given back, and ``resident`` bytes are left."""
         self._settled = resident

@@ -1,6 +1,6 @@
-"""Our lines, on their way to log handlers that a service has added: these may wait, for a lock or for a log server.
+"""Passes rpccluster's own lines to log handlers of the service, which may wait, for a lock or for a log server.
 
-So a greenlet of its own shows them one line after another, and whoever logs goes on at once. Runs in the worker.
+So a greenlet of its own passes the lines, and the code that logs goes on at once. Runs in the worker.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rpccluster.log.own_logger import OwnLogger
 
 __all__ = ["LogRelay"]
 
-MOST_WAITING = 200  # lines; for more the handlers are too slow
+MOST_WAITING = 200  # lines; further ones are dropped and counted
 
 
 class LogRelay:
-    """Takes records, from any thread, and shows them when the loop turns."""
+    """Takes records from any thread, and passes them on when the loop turns."""
 
     def __init__(self, hub: Any, log: OwnLogger = logger) -> None:
         self._hub = hub
@@ -31,7 +31,7 @@ class LogRelay:
         log.hand_on = self.take
 
     def take(self, record: logging.LogRecord) -> None:
-        """Show ``record`` in its turn, or count it as lost."""
+        """Pass ``record`` on in its turn, or count it as lost."""
         if len(self._waiting) >= MOST_WAITING:
             self._lost += 1
             return
@@ -49,15 +49,15 @@ class LogRelay:
             self._is_showing = False
         lost, self._lost = self._lost, 0
         if lost:
-            self._log.warning("%d lines came too fast for the log handlers of the service", lost)
+            self._log.warning("%d lines did not reach the log handlers of the service, which are too slow", lost)
 
     def forget(self) -> None:
-        """In a forked child: what waits is the parent's to show."""
+        """Drop waiting lines in a forked child; the parent passes them on."""
         self._waiting.clear()
         self._lost, self._is_showing = 0, False
 
     def finish(self, seconds: float) -> None:
-        """Wait until all are shown, or so long."""
+        """Wait until all lines are passed on, at most ``seconds``."""
         with gevent.Timeout(seconds, False):
             while self._is_showing:
                 gevent.sleep(0.01)

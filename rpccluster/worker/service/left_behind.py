@@ -1,7 +1,7 @@
-"""Work that calls have begun and left behind: a worker that ends waits for it, as Python does at its end.
+"""Waits at a worker's end for the work that calls have left behind, as Python does at its end. Runs in the worker.
 
-Greenlets that a call has spawned, directly or not, threads that are no daemons, jobs of native threads, executors.
-What the service began elsewhere, such as a loop in ``worker_started``, is its own to end. Runs in the worker.
+That work is: greenlets that a call has spawned, directly or not, threads that are no daemons, jobs of native threads,
+executors. The service itself ends what it began elsewhere, such as a loop in ``worker_started``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from rpccluster.worker.current import is_begun_by_a_call
 __all__ = ["LeftBehind"]
 
 LOOK_SECONDS = 0.02
-LAST_SECONDS = 0.5  # which those that have nothing to do may take to end
+LAST_SECONDS = 0.5  # that idle executors may take to end
 MOST_NAMES = 10  # in the log
 
 
 class LeftBehind:
-    """Made before the first call."""
+    """The work that calls leave behind; made before the first call."""
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
@@ -43,29 +43,29 @@ class LeftBehind:
             self._greenlets.add(greenlet)
 
     def begin(self) -> None:
-        """Calls are about to begin: what native threads do now the service has begun itself.
+        """Note the present jobs of native threads, which no call has begun.
 
-        To be called before `gc.freeze`: what is frozen cannot be found any more.
+        Call this before the first call, and before `gc.freeze`, since frozen objects cannot be found.
         """
         self._early_pools = list(_pools())
         self._jobs_before = sum(map(len, self._early_pools))
 
     def wait(self, until: float) -> None:
-        """Wait for all but executors, for half of the time until then: the rest is left to ``worker_stopping``."""
+        """Wait for all work but executors, for half of the time to ``until``; the rest is for ``worker_stopping``."""
         now = monotonic()
         self._wait(now + max(0.0, until - now) / 2, self._all_but_executors)
 
     def finish(self, until: float) -> None:
-        """Wait for executors, too, which take no more from now on. Tells in the log what is cut then."""
+        """Let executors take no more work, wait for all work, and log what is cut off at ``until``."""
         gevent.spawn(_end_executors)
         cut = self._wait(max(until, monotonic() + LAST_SECONDS), self._all)
         if cut:
             shown = ", ".join(escaped(name) for name in cut[:MOST_NAMES])
             more = f" and {len(cut) - MOST_NAMES} more" if len(cut) > MOST_NAMES else ""
-            logger.warning("Cut at the end of graceful_timeout, left behind by calls: %s%s", shown, more)
+            logger.warning("Cut off at the end of graceful_timeout what calls had left behind: %s%s", shown, more)
 
     def _wait(self, until: float, look: Any) -> list[str]:
-        """Until ``look`` finds nothing. Returns the names of what it still finds."""
+        """Wait until ``look`` finds nothing, or until ``until``. Returns the names that it still finds."""
         pools = {*self._early_pools, *_pools()}
         while True:
             found = list(look())
@@ -90,7 +90,7 @@ class LeftBehind:
 
 
 def _threads_of_executors() -> set[threading.Thread]:
-    """Those that wait for more work until they are told that there will be none."""
+    """Return the threads of executors, which wait for work until they are told to end."""
     found: set[threading.Thread] = set()
     for module, name in (("thread", "_threads_queues"), ("process", "_threads_wakeups")):
         found.update(getattr(sys.modules.get(f"concurrent.futures.{module}"), name, ()))
@@ -98,12 +98,12 @@ def _threads_of_executors() -> set[threading.Thread]:
 
 
 def _end_executors() -> None:
-    """What Python does first at its end."""
+    """Run the functions that Python runs first at its end."""
     for end in reversed(getattr(threading, "_threading_atexits", [])):
         try:
             end()
         except Exception:
-            logger.exception("A function for the end of threads failed")
+            logger.exception("A function that the service registered for the end of threads failed")
 
 
 def _pools() -> Iterator[ThreadPool]:
@@ -111,7 +111,7 @@ def _pools() -> Iterator[ThreadPool]:
 
 
 def _name_of(greenlet: gevent.Greenlet) -> str:
-    """The function it runs: what it calls itself may be anything."""
+    """Return the function that ``greenlet`` runs; its own name could be anything."""
     frame, name = greenlet.gr_frame, "that has not begun"
     while frame is not None:
         frame, name = frame.f_back, frame.f_code.co_name

@@ -1,4 +1,4 @@
-"""Finding and making the service that the configuration names. Runs in the worker, and in the child that checks it."""
+"""Finds and makes the service that the configuration names. Runs in the worker, and in the child that tries it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["load_service"]
 
 
 def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:
-    """The object that ``spec``, ``module:Class`` or ``module:object``, names; a class is instantiated.
+    """Return the object of ``spec`` (``module:Class`` or ``module:object``); a class is instantiated.
 
-    ``pythonpath`` and the current folder stand first in ``sys.path`` then, in this order, wherever they stood before.
+    Afterwards ``pythonpath`` and the current folder stand first in ``sys.path``, in this order.
     Raises `ServiceNotLoaded`.
     """
     folders = list(dict.fromkeys([*pythonpath, start_folder()]))
@@ -29,14 +29,14 @@ def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:
         for name in path.split("."):
             found = getattr(found, name)
         return found() if inspect.isclass(found) else found
-    except BaseException as error:  # SystemExit and the like at import are faults of the service, too
+    except BaseException as error:  # a SystemExit at import is a fault of the service, too
         shut = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
         hint = f" (uid {os.geteuid()} may not read {', '.join(shut)})" if shut else ""
         raise ServiceNotLoaded(f"cannot load the service {spec!r}{hint}: {_own_traceback(error)}") from error
 
 
 def _own_traceback(error: BaseException) -> str:
-    """One line that says what happened, then the traceback without our own frames and the import system's."""
+    """Write one line that says what happened, then the traceback without our frames and the import system's."""
     lines = traceback.format_exception(type(error), error, _skip_ours(error.__traceback__))
     return f"{type(error).__name__}: {error}\n{''.join(lines).rstrip()}"
 

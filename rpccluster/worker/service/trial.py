@@ -1,4 +1,4 @@
-"""Loading a service as a worker would, to see whether it can be. Runs in a child process that ends afterwards."""
+"""Tries to load a service as a worker would. Runs in a child process that ends afterwards."""
 
 from __future__ import annotations
 
