@@ -27,11 +27,12 @@ if TYPE_CHECKING:
         RPCClusterError,
         TooManyWaiting,
     )
-    from rpccluster.service import Service, rpc
+    from rpccluster.service import Later, Service, rpc
 
 _HOMES = {
     "Client": "rpccluster.client",
     "Pool": "rpccluster.client",
+    "Later": "rpccluster.service",
     "Service": "rpccluster.service",
     "rpc": "rpccluster.service",
     **dict.fromkeys(
@@ -62,6 +63,7 @@ __all__ = [
     "Client",
     "ConnectFailed",
     "ConnectionLost",
+    "Later",
     "Lost",
     "NoMethodError",
     "NotSent",

@@ -19,6 +19,7 @@ PUBLIC = [
     "Client",
     "ConnectFailed",
     "ConnectionLost",
+    "Later",
     "Lost",
     "NoMethodError",
     "NotSent",

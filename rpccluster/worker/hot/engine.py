@@ -23,6 +23,7 @@ from rpccluster.protocol.outline import Bounds
 from rpccluster.worker.current import Call, WorkerRetired
 from rpccluster.worker.hot.inbox import Inbox
 from rpccluster.worker.hot.outbox import Outbox
+from rpccluster.worker.hot.parked import ParkedCalls
 from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Happened, Listener, Room
 from rpccluster.worker.hot.runners import Runners
@@ -65,6 +66,7 @@ class Engine:
         self._room = Room(self._loop, bounds, max_pending_calls)
         self._room.schedule = self._schedule
         self._replies = Replies(registry, cells, max_reply_size, on_refused)
+        self._parked = self._room.parked = ParkedCalls(self._room, self._replies)
         self._runners = Runners(hub, self._room, registry, cells, self._replies, max_greenlets)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
 
@@ -81,7 +83,7 @@ class Engine:
     @property
     def active_calls(self) -> int:
         """Calls that have begun and not ended."""
-        return self._runners.active
+        return self._runners.active + self._parked.count
 
     @property
     def begun(self) -> int:
@@ -91,12 +93,12 @@ class Engine:
     @property
     def calls(self) -> int:
         """Calls that have ended."""
-        return self._room.begun - self._room.waiting_calls - self._runners.active
+        return self._room.begun - self._room.waiting_calls - self.active_calls
 
     @property
     def is_quiet(self) -> bool:
         """Whether no call runs or waits to run, and no reply waits to be sent."""
-        return not (self._runners.active or self._room.waiting_calls or self._room.dirty)
+        return not (self.active_calls or self._room.waiting_calls or self._room.dirty)
 
     @property
     def is_full(self) -> bool:
@@ -115,11 +117,11 @@ class Engine:
 
     def running(self) -> list[Call]:
         """The calls that have begun and not ended; each one's sender is its `Outbox`."""
-        return self._runners.calls()
+        return [*self._runners.calls(), *self._parked.calls()]
 
     def running_methods(self) -> Counter[str]:
-        """How often each method runs."""
-        return Counter(escaped(str(call.message[-2])) for call in self.running())
+        """How often each method runs, of the calls that hold a greenlet."""
+        return Counter(escaped(str(call.message[-2])) for call in self._runners.calls())
 
     def unanswered(self) -> dict[Outbox, list[Any]]:
         """The calls that have begun and not ended, or wait for their turn, by outbox."""
@@ -138,14 +140,16 @@ class Engine:
         self._schedule()
 
     def give_up(self, reason: str) -> None:
-        """Interrupt every call that runs: each is answered with `WorkerRetired` and ``reason``. In the hub."""
+        """End every call that has begun: each is answered with `WorkerRetired` and ``reason``. In the hub."""
         for runner in list(self._runners.all):
             runner.interrupt(WorkerRetired(reason))
+        self._parked.give_up(WorkerRetired(reason))
 
     def leave_to_parent(self, leave: Callable[[int], None]) -> None:
         """In a forked child: the queue is the parent's. When the call that forked ends, ``leave`` ends the process."""
         self._runners.epoch += 1
         self._room.clear()
+        self._parked.leave_to_parent()
         self._room.schedule = lambda: leave(0)  # what a runner does whose queue is not its own
         self._replies.leave_at_exit(leave)
 
@@ -168,7 +172,7 @@ class Engine:
         room.is_scheduled = False
         ready, long, dirty, idle = room.ready, room.long, room.dirty, runners.idle
         if ready or long:
-            cells[_ACTIVE_CALLS] = runners.active + 1
+            cells[_ACTIVE_CALLS] = self.active_calls + 1
             runners.slice_end = monotonic() + SLICE_SECONDS
         while ready or long:
             if long:
@@ -198,7 +202,7 @@ class Engine:
     def _count(self) -> None:
         """Write what the drain has come to into the worker's cells."""
         cells, runners = self._cells, self._runners
-        cells[_ACTIVE_CALLS] = runners.active
+        cells[_ACTIVE_CALLS] = self.active_calls
         cells[_CALLS] = calls = self.calls
         cells[_RUNNING_METHOD] = 0
         if runners.are_taken and not cells[_TAKEN_AT]:

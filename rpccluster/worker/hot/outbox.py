@@ -66,6 +66,11 @@ class Outbox:
         """Whether enough of ``max_pending_calls`` calls have been answered to receive more."""
         return self.pending <= self._room.max_pending_calls // 2
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is closed and has not moved: nobody hears any more what has become of a call."""
+        return self.is_closed and self._forward is None
+
     # -- what has become of a call
 
     def put(self, reply: bytes) -> None:
@@ -168,6 +173,8 @@ class Outbox:
         """Send nothing more, and tell nobody of the calls that still run."""
         self.is_closed = True
         self._listener = NOBODY  # or the two would keep each other until the garbage is collected
+        if self.is_gone and self.pending:
+            self._room.parked.drop(self)
         if self.unsent is not None:
             self.unsent.close()
             self.unsent = None

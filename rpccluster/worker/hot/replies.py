@@ -43,15 +43,22 @@ class Replies:
 
     def bounded(self, sender: Sender, call: Any, reply: bytes) -> bytes:
         """What is sent for ``reply``: an error if it passes ``max_message_size``. May block, as `error` may."""
-        if len(reply) <= self._max_size:
-            return reply
-        _, msgid, name, params = call
-        return pack_response(msgid, self.error(sender, name, params, ResultTooLarge(len(reply), self._max_size)), None)
+        try:
+            return self.within_bounds(reply)
+        except ResultTooLarge as error:
+            _, msgid, name, params = call
+            return pack_response(msgid, self.error(sender, name, params, error), None)
+
+    def within_bounds(self, reply: bytes) -> bytes:
+        """``reply``. Raises `ResultTooLarge` if it passes ``max_message_size``."""
+        if len(reply) > self._max_size:
+            raise ResultTooLarge(len(reply), self._max_size)
+        return reply
 
     def refused(self, sender: Sender, call: Request | Notification) -> bytes:
         """What is sent for a call whose params are no list; of a notification the log alone is told. May block."""
         text = misfit_text(call.params)
-        self._count_error()
+        self.count_error()
         error = call.params.error if isinstance(call.params, Unreadable) else ProtocolError(text)
         self._on_refused(sender.peer, error)
         return pack_response(call.msgid, f"ArgumentError: {text}", None) if isinstance(call, Request) else b""
@@ -61,19 +68,24 @@ class Replies:
 
         Never raises, but runs code of the service, which may block: an exception's ``__str__``, for instance.
         """
-        self._count_error()
+        self.count_error()
         method = self._registry.methods.get(name)
         if method is None:
             return not_found_text(name)
         if issubclass(type(raised), TypeError) and is_misfit(method, params):
             return f"ArgumentError: {message_of(raised)}"
+        return self.told(sender, name, raised)
+
+    def told(self, sender: Sender, name: str, raised: BaseException) -> str:
+        """The reply's error for ``raised``, which is logged, and not counted. From any thread; may block."""
         if type(raised) is CallTimedOut:
             raised = TimeoutError(*raised.args).with_traceback(raised.__traceback__)
         text = error_text(raised)
         logger.warning("Method %s failed for %s: %s", escaped(name), sender.peer, escaped(text), exc_info=raised)
         return text
 
-    def _count_error(self) -> None:
+    def count_error(self) -> None:
+        """One more."""
         self._errors += 1
         self._cells[_ERRORS] = self._errors
 

@@ -90,6 +90,7 @@ class Room:
         self.is_full = False  # all greenlets are taken
         self.waiting: set[Listener] = set()  # connections that are not read until it is their turn
         self.dirty: list[Any] = []  # outboxes that have something to send at the end of this turn
+        self.parked: Any = None  # the `ParkedCalls`
         self.dropped_replies = 0
         self.handled_large = False
 

@@ -36,6 +36,7 @@ from rpccluster.worker.current import Call, Runner
 from rpccluster.worker.hot.outbox import LARGE_REPLY_BYTES, Outbox
 from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Room
+from rpccluster.worker.service.later import Parked
 from rpccluster.worker.service.registry import Registry
 
 __all__ = ["Runners"]
@@ -186,7 +187,11 @@ class Runners:
                             return
                         reply = self._failed(runner, raised)
                         pack = runner.pack
-                        if not reply and self.epoch == epoch:
+                        if not reply and self.epoch == epoch:  # nothing is sent now
+                            if context:
+                                context = runner.gr_context = Context()
+                            if self.epoch != epoch or monotonic() > self.slice_end:
+                                return
                             continue
                     if context:  # the call left something in it: the next one gets a fresh one
                         context = runner.gr_context = Context()
@@ -210,22 +215,33 @@ class Runners:
                     before_clock = CLOCK_EVERY
             ready.popleft()
 
-    def _put(self, runner: Runner, reply: bytes) -> None:
+    def _put(self, runner: Runner, reply: bytes | None) -> None:
         """Send ``reply``, if there is one, for a call that is large or has blocked; it may have been answered already.
 
         May block, as `Replies.error` may.
         """
+        if not reply:
+            return
         if len(reply) > LARGE_REPLY_BYTES:
             if len(reply) > REUSED_BYTES:
                 runner.renew_packer()
             if runner.outbox is not None:
                 reply = self._replies.bounded(runner.outbox, runner.call, reply)
-        if reply and runner.outbox is not None:
+        if runner.outbox is not None:
             runner.outbox.put(reply)
 
-    def _failed(self, runner: Runner, raised: BaseException) -> bytes:
-        """What is sent for a call that has raised; empty if nothing is. May block, as `Replies.error` may."""
+    def _failed(self, runner: Runner, raised: BaseException) -> Any:
+        """The bytes that are sent for a call that has raised; empty if nothing is, None if it is answered later.
+
+        May block, as `Replies.error` may.
+        """
         outbox, call = runner.outbox, runner.call
+        if type(raised) is Parked:
+            try:
+                self._room.parked.park(outbox, call, raised)
+                return None
+            except RuntimeError as error:
+                raised = error
         if outbox is None:  # answered already
             return b""
         name, params = call[-2:]
@@ -270,6 +286,8 @@ class Runners:
                 reply = self._replies.refused(outbox, call)
         except BaseException as raised:
             reply = self._failed(runner, raised)
+            if reply is None:
+                return
         if isinstance(call, Request):
             self._put(runner, reply)
         elif runner.outbox is not None:  # nobody is told

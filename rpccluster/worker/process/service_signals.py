@@ -40,7 +40,11 @@ _TIMERS = {
     signal.ITIMER_PROF: signal.SIGPROF,
 }
 _RUNNERS = "rpccluster.worker.hot.runners"
-_AROUND_METHODS = ("rpccluster.worker.service.time_limit", "rpccluster.worker.service.access_log")
+_AROUND_METHODS = (
+    "rpccluster.worker.service.access_log",
+    "rpccluster.worker.service.later",
+    "rpccluster.worker.service.time_limit",
+)
 _OURS = "rpccluster.worker."
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Any, Callable
 
 from rpccluster.log import escaped
 from rpccluster.log.outlet import Outlet
-from rpccluster.worker.current import Call, present_call
+from rpccluster.worker.current import present_call
+from rpccluster.worker.service.later import Parked
 from rpccluster.worker.service.registry import error_text
 
 __all__ = ["logged"]
@@ -25,18 +27,22 @@ def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
         outcome = "ok"
         try:
             return function(*params)
+        except Parked as parked:
+            parked.log, call = partial(_write, outlet, began), None
+            raise
         except BaseException as error:
             outcome = escaped(error_text(error))
             raise
         finally:
             if call is not None:
-                _write(outlet, call, time.monotonic() - began, outcome)
+                _write(outlet, began, call.sender.peer, str(call.message[-2]), outcome)
 
     return observed
 
 
-def _write(outlet: Outlet, call: Call, seconds: float, outcome: str) -> None:
+def _write(outlet: Outlet, began: float, peer: str, method: str, outcome: str) -> None:
+    """``began`` is in monotonic seconds."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    called = f"{call.sender.peer} {escaped(str(call.message[-2]))}"
-    line = f"[{stamp}] [{os.getpid()}] {called} {seconds * 1000:.3f}ms {outcome}\n"
+    milliseconds = (time.monotonic() - began) * 1000
+    line = f"[{stamp}] [{os.getpid()}] {peer} {escaped(method)} {milliseconds:.3f}ms {outcome}\n"
     outlet.write(line.encode("utf-8", "backslashreplace"))

@@ -16,6 +16,7 @@ from rpccluster.errors import ServiceUnfit
 from rpccluster.failure import error_text, message_of
 from rpccluster.log import escaped, logger
 from rpccluster.service import RPCMark, Service
+from rpccluster.worker.service.later import parking
 
 __all__ = ["Method", "Registry", "ResultTooLarge", "error_text", "is_misfit", "message_of", "not_found_text"]
 
@@ -67,7 +68,8 @@ class Registry:
         self.numbers: dict[str, int] = {}
         for name, function, mark in _public_callables(service):
             limit = call_timeout if mark.timeout is None else mark.timeout
-            self._add(mark.name or name, wrap(function, limit), function)
+            called = parking(function) if mark.later else function
+            self._add(mark.name or name, wrap(called, limit), function)
         if not self.methods:
             raise ServiceUnfit(f"found no public methods in {type(service).__name__}, expected at least one")
         self._add("rpc.ping", wrap(self.ping, 0), self.ping)

@@ -7,53 +7,61 @@ from typing import Any, Callable
 from greenlet import getcurrent
 
 from rpccluster.worker.current import CallTimedOut
+from rpccluster.worker.service.later import Parked
 
-__all__ = ["bound"]
+__all__ = ["TimeLimit", "bound"]
 
 
 def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], object]) -> Callable[..., Any]:
     """``function`` interrupted at its next switch once ``seconds`` have passed; 0 is no limit.
 
-    Then it raises TimeoutError, whatever the method makes of the interruption. ``on_passed`` is called each time.
+    Then it raises TimeoutError, whatever the method makes of the interruption. ``on_passed`` is called each time. The
+    limit of a call that is answered later goes on with the call.
     """
     if not seconds:
         return function
+    text = f"the call took longer than {seconds:g} seconds"
 
     def limited(*params: Any) -> Any:
-        limit = _Limit(seconds, on_passed)
+        limit = TimeLimit(seconds, text, on_passed)
         try:
             result = function(*params)
         except BaseException as error:
-            if limit.is_passed:
-                raise TimeoutError(limit.text) from error
-            raise
-        finally:
+            if type(error) is Parked and not limit.is_passed:
+                error.limit = limit
+                raise
             limit.end()
+            if limit.is_passed:
+                raise TimeoutError(text) from error
+            raise
+        limit.end()
         if limit.is_passed:
-            raise TimeoutError(limit.text)
+            raise TimeoutError(text)
         return result
 
     return limited
 
 
-class _Limit:
-    """The time limit of the present runner's call."""
+class TimeLimit:
+    """The time limit of one call, from its begin on; ``interrupt`` is called with `CallTimedOut` when it passes."""
 
-    __slots__ = ("_on_passed", "_runner", "_timer", "is_passed", "text")
+    __slots__ = ("_on_passed", "_text", "_timer", "interrupt", "is_passed")
 
-    def __init__(self, seconds: float, on_passed: Callable[[], object]) -> None:
-        self.text = f"the call took longer than {seconds:g} seconds"
+    def __init__(self, seconds: float, text: str, on_passed: Callable[[], object]) -> None:
+        runner: Any = getcurrent()
         self.is_passed = False
+        self.interrupt: Callable[[BaseException], object] = runner.interrupt
+        self._text = text
         self._on_passed = on_passed
-        self._runner: Any = getcurrent()
-        self._timer = self._runner.parent.loop.timer(seconds)
+        self._timer = runner.parent.loop.timer(seconds)
         self._timer.start(self._pass)
 
     def _pass(self) -> None:
         self.is_passed = True
         self._on_passed()
-        self._runner.interrupt(CallTimedOut(self.text))
+        self.interrupt(CallTimedOut(self._text))
 
     def end(self) -> None:
+        """The call has ended."""
         self._timer.stop()
         self._timer.close()

@@ -1,0 +1,206 @@
+"""Calls that are answered later: a small record each, and no greenlet. Runs in the worker.
+
+A call is parked when its method has returned a `Later`. Whoever answers packs the reply in its own greenlet or thread.
+All else happens in the thread of the loop, which other threads wake by one watcher. So several threads compete for the
+right to end a call and for nothing else; its `Later` gives that right once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from gevent.monkey import get_original
+
+from rpccluster.log import escaped, logger
+from rpccluster.protocol.codec import pack_response
+from rpccluster.protocol.messages import NOTIFY, REQUEST
+from rpccluster.service import Later
+from rpccluster.worker.current import Call
+from rpccluster.worker.hot.replies import Replies
+from rpccluster.worker.hot.room import Room
+from rpccluster.worker.service.later import Parked
+
+__all__ = ["ParkedCalls"]
+
+_thread_id = get_original("_thread", "get_ident")
+
+
+class ParkedCalls:
+    """All parked calls of a worker; ``count`` is how many there are."""
+
+    def __init__(self, room: Room, replies: Replies) -> None:
+        self.room = room
+        self.replies = replies
+        self.count = 0
+        self._records: dict[Any, dict[_Record, None]] = {}  # by outbox, in the order in which they came
+        self._thread = _thread_id()
+        self._answered: deque[tuple[_Record, bytes, str]] = deque()  # by other threads
+        self._wake: Any = None  # the watcher; there is one as soon as there is a call
+
+    def park(self, outbox: Any, message: list[Any], parked: Parked) -> None:
+        """The method that ``message`` has called has returned a `Later`.
+
+        ``outbox`` is where its reply goes, None if it was answered meanwhile. Raises RuntimeError if another call has
+        returned the same `Later`.
+        """
+        later = parked.later
+        if outbox is None or later._call is not None:
+            if parked.limit is not None:
+                parked.limit.end()
+            if outbox is not None:
+                raise RuntimeError("found the Later of another call, expected a new one for each call")
+            self.expire(later)
+            return
+        if self._wake is None:
+            self._wake = self.room.loop.async_(ref=False)
+            self._wake.start(self._take_answers)
+        record = _Record(self, outbox, message, parked)
+        self._records.setdefault(outbox, {})[record] = None
+        self.count += 1
+        later._call = record
+        if outbox.is_gone:
+            self.drop(outbox)
+        elif later._outcome is not None:  # answered before its method returned
+            record.answer()
+
+    def calls(self) -> Iterator[Call]:
+        """All of them, without their params."""
+        return (Call(record.outbox, record.message()) for record in self._all())
+
+    def drop(self, outbox: Any) -> None:
+        """The connection of ``outbox`` is closed: nobody waits for its calls any more."""
+        for record in list(self._records.get(outbox, ())):
+            if self.expire(record.later):
+                self.room.dropped_replies += record.msgid is not None
+                self._forget(record, "dropped")
+                self.room.schedule()
+
+    def give_up(self, error: BaseException) -> None:
+        """End all of them with ``error``."""
+        for record in self._all():
+            record.end(error)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: they are the parent's to answer."""
+        for record in self._all():
+            record.later._take()
+        self._records.clear()
+        self.count = 0
+
+    def _all(self) -> list[_Record]:
+        return [record for records in self._records.values() for record in records]
+
+    def expire(self, later: Later) -> bool:
+        """Its call is over without an answer, unless it has just got one. Returns whether it is."""
+        is_over = later._take()
+        if is_over and later._on_over is not None:
+            self.room.loop.run_callback(_tell, later._on_over)
+        return is_over
+
+    # -- in whatever thread
+
+    def send(self, record: _Record, reply: bytes, error: str) -> None:
+        """Send ``reply``, empty for a notification; ``error`` is the error's text in it, empty if there is none."""
+        if _thread_id() == self._thread:
+            self._send(record, reply, error)
+        else:
+            self._answered.append((record, reply, error))
+            self._wake.send()
+
+    # -- in the thread of the loop
+
+    def _take_answers(self) -> None:
+        while self._answered:
+            self._send(*self._answered.popleft())
+
+    def _send(self, record: _Record, reply: bytes, error: str) -> None:
+        if record not in self._records.get(record.outbox, ()):
+            return  # it has ended, or is the parent's
+        self._forget(record, escaped(error) or "ok")
+        if error:
+            self.replies.count_error()
+        if reply:
+            record.outbox.put(reply)
+        else:
+            record.outbox.end_notification()
+        self.room.schedule()
+
+    def _forget(self, record: _Record, outcome: str) -> None:
+        records = self._records[record.outbox]
+        del records[record]
+        if not records:
+            del self._records[record.outbox]
+        self.count -= 1
+        record.later._call, record.later._outcome = _ENDED, None
+        if record.limit is not None:
+            record.limit.end()
+        if record.log is not None:
+            record.log(record.outbox.peer, record.name, outcome)
+
+
+class _Record:
+    """What is kept of a call while it is parked."""
+
+    __slots__ = ("_calls", "later", "limit", "log", "msgid", "name", "outbox")
+
+    def __init__(self, calls: ParkedCalls, outbox: Any, message: list[Any], parked: Parked) -> None:
+        self._calls = calls
+        self.outbox = outbox
+        self.msgid: int | None = message[1] if message[0] is REQUEST else None  # None: of a notification
+        self.name = sys.intern(message[-2])
+        self.later = parked.later
+        self.limit = parked.limit
+        self.log = parked.log
+        if self.limit is not None:
+            self.limit.interrupt = self.end
+
+    def message(self) -> list[Any]:
+        """The call as it was decoded, without its params."""
+        return [NOTIFY, self.name, []] if self.msgid is None else [REQUEST, self.msgid, self.name, []]
+
+    def answer(self) -> None:
+        """Send what its `Later` was answered with. In whatever thread; may block, as packing and `Replies.told` may."""
+        outcome = self.later._outcome
+        if outcome is None:
+            return  # sent already: it was found here and in `ParkedCalls.park`
+        error, value = outcome
+        if error is not None:
+            self._fail(error)
+        elif self.msgid is None:
+            self._calls.send(self, b"", "")
+        else:
+            try:
+                reply = self._calls.replies.within_bounds(pack_response(self.msgid, None, value))
+            except BaseException as raised:  # what a result may raise is its caller's affair
+                self._fail(raised)
+            else:
+                self._calls.send(self, reply, "")
+
+    def end(self, error: BaseException) -> None:
+        """It may not go on: answer it with ``error``, unless its `Later` was answered just now. In the hub."""
+        if self._calls.expire(self.later):
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        text = self._calls.replies.told(self.outbox, self.name, error)
+        self._calls.send(self, b"" if self.msgid is None else pack_response(self.msgid, text, None), text)
+
+
+class _Ended:
+    """Stands for the record of a call that has ended."""
+
+    def answer(self) -> None:
+        """Nobody waits for it."""
+
+
+_ENDED = _Ended()
+
+
+def _tell(on_over: Any) -> None:
+    try:
+        on_over()
+    except BaseException:  # the service's, and in the hub
+        logger.error("What was to be told of the end of a call failed", exc_info=True)
