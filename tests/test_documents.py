@@ -13,7 +13,7 @@ import click
 import pytest
 
 from rpccluster.cli.main import cli
-from rpccluster.config import OPTIONS
+from rpccluster.config import OPTIONS, Effect
 from rpccluster.ipc import scoreboard
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
@@ -111,7 +111,7 @@ def test_the_table_of_keys_is_the_schemas():
     assert [names(row["key"])[0] for row in rows] == list(OPTIONS)
     for row, option in zip(rows, OPTIONS.values()):
         assert names(row["flag"]) == list(option.flags), row
-        assert ("†" in row["key"]) == (not option.hup), row
+        assert ("†" in row["key"]) == (option.effect is Effect.RESTART), row
         if option.compute is None and option.default_text:
             assert row["default"] == f"`{option.default_text}`", row
         assert row["meaning"], row
@@ -119,7 +119,7 @@ def test_the_table_of_keys_is_the_schemas():
 
 def test_keys_without_effect_are_marked():
     """Only what nothing reads bears the mark, and all of that does."""
-    sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.parent.name != "config")
+    sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if "config" not in path.parts)
     read = {key for key in OPTIONS if re.search(rf"options\.{key}\b", sources)} | {"bind", "unix_socket"}
     assert "options.listen_addresses" in sources
     marked = {names(row["key"])[0] for row in table(README, "key", "default", "flag") if "‡" in row["key"]}

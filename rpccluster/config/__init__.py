@@ -10,7 +10,8 @@ from rpccluster.config.checks import Machine
 from rpccluster.config.configuration import Configuration, Sources, find, load, refused_changes, reload
 from rpccluster.config.cpus import CPU_AUTO, CPU_NONE, CPUChoice
 from rpccluster.config.origin import Fault, Origin
-from rpccluster.config.sections.cluster import OPTIONS, Option, Options
+from rpccluster.config.sections.cluster import OPTIONS, Options
+from rpccluster.config.sections.option import Effect, Option, Section
 
 __all__ = [
     "CPU_AUTO",
@@ -18,11 +19,13 @@ __all__ = [
     "OPTIONS",
     "CPUChoice",
     "Configuration",
+    "Effect",
     "Fault",
     "Machine",
     "Option",
     "Options",
     "Origin",
+    "Section",
     "Sources",
     "find",
     "gid_of",

@@ -6,14 +6,16 @@ Owns the order default < file < environment < flags, and which options a running
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rpccluster.config.checks import Machine, complaints
-from rpccluster.config.ini import Reading, read_ini
+from rpccluster.config.checks import Machine
+from rpccluster.config.ini import SHARED, Reading, read_ini
 from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Fault, Origin, Setting, flag_origin
-from rpccluster.config.sections.cluster import OPTIONS, Options
+from rpccluster.config.sections import section_of
+from rpccluster.config.sections.cluster import CLUSTER, OPTIONS, Options
+from rpccluster.config.sections.option import Effect, Option, Section
 from rpccluster.errors import ConfigError
 from rpccluster.system.launch import start_folder
 
@@ -36,33 +38,50 @@ class Sources:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The options of a cluster, and the origin of each value."""
+    """The options of a cluster, and the origin of each value.
+
+    ``options`` are those of ``[cluster]``, ``others`` those of every other section by its header.
+    """
 
     options: Options
     origins: Mapping[str, Origin]
     sources: Sources
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> str | None:
         """The absolute path of the configuration file; None without a file."""
         return _absolute(self.sources)
 
-    def origin(self, key: str) -> Origin:
-        """Return the place where the value of ``key`` was written."""
-        return self.origins.get(key, BUILT_IN)
+    def origin(self, key: str, header: str = CLUSTER.name) -> Origin:
+        """Return the place where the value of ``key`` was written in the section of ``header``."""
+        return self.origins.get(_named(key, header), BUILT_IN)
 
     def fault(self, key: str, problem: str) -> str:
-        """Write the line of a fault: the place of ``key``'s value, the key, and the problem."""
+        """Write the line of a fault in ``[cluster]``: the place of ``key``'s value, the key, and the problem."""
         return str(Fault(self.origin(key), key, problem))
 
-    def text(self, key: str) -> str:
-        """Write the value of ``key`` as a file would."""
-        return OPTIONS[key].type.write(getattr(self.options, key))
+    def value(self, key: str, header: str = CLUSTER.name) -> Any:
+        """Return the value of ``key`` in the section of ``header``."""
+        return getattr(self._sections()[header], key)
+
+    def text(self, key: str, header: str = CLUSTER.name) -> str:
+        """Write that value as a file would."""
+        return _described(header).options[key].type.write(self.value(key, header))
+
+    def every_option(self) -> Iterator[tuple[str, str, Option]]:
+        """Yield header, key and description of every option, in the order in which they are shown."""
+        for header in self._sections():
+            for key, option in _described(header).options.items():
+                yield header, key, option
+
+    def _sections(self) -> dict[str, Any]:
+        return {CLUSTER.name: self.options, **self.others}
 
     def describe(self) -> Iterator[tuple[str, str, str]]:
         """Yield key, value and origin of every option, as text."""
-        for key in OPTIONS:
-            yield key, self.text(key), str(self.origin(key))
+        for header, key, _ in self.every_option():
+            yield _named(key, header), self.text(key, header), str(self.origin(key, header))
 
 
 def load(sources: Sources, machine: Machine | None = None) -> Configuration:
@@ -102,31 +121,61 @@ def reload(running: Configuration, machine: Machine) -> Configuration:
 
 def refused_changes(running: Configuration, changed: Configuration) -> list[Fault]:
     """Return a fault for each option that differs although a HUP cannot change it."""
+    common = [each for each in changed.every_option() if each[0] == CLUSTER.name or each[0] in running.others]
     return [
         Fault(
-            changed.origin(key),
+            changed.origin(key, header),
             key,
-            f"found {changed.text(key) or 'nothing'}, expected {running.text(key) or 'nothing'} until the next start",
+            f"found {changed.text(key, header) or 'nothing'}, "
+            f"expected {running.text(key, header) or 'nothing'} until the next start",
+            header,
         )
-        for key, option in OPTIONS.items()
-        if not option.hup and getattr(changed.options, key) != getattr(running.options, key)
+        for header, key, option in common
+        if option.effect is Effect.RESTART and changed.value(key, header) != running.value(key, header)
     ]
 
 
 def _load(sources: Sources, machine: Machine | None) -> tuple[Configuration, list[Fault]]:
     """Read ``sources``. Returns the options, faulty ones at their defaults, and every fault."""
     path = _absolute(sources)
-    reading = read_ini(path, sources.path or path) if path else Reading(section=COMMAND_LINE)
-    values, origins, wrong = _convert([*reading.settings, *_given(sources)], sources.start_folder)
-    configuration = Configuration(Options(**values), origins, sources)
-    faults = [*reading.faults, *wrong]
-    faulty = {fault.key for fault in faults}
-    if reading.section and "service" not in faulty | set(values):
-        faults.append(Fault(reading.section, "service", f"found nothing, expected {OPTIONS['service'].type.expected}"))
-    for complaint in complaints(configuration.options, machine, path) if machine else ():
-        if faulty.isdisjoint(complaint.keys):
-            faults.append(Fault(configuration.origin(complaint.keys[0]), complaint.keys[0], complaint.problem))
-    return configuration, faults
+    reading = read_ini(path, sources.path or path) if path else Reading(headers={CLUSTER.name: COMMAND_LINE})
+    settings = [*reading.settings, *_given(sources)]
+    made: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    faults = list(reading.faults)
+    for header in {CLUSTER.name: None, **reading.headers}:
+        section = _described(header)
+        own = [setting for setting in settings if setting.section == header]
+        values, places, wrong = _convert(section, own, sources.start_folder)
+        faults += wrong
+        faulty = {fault.key for fault in faults if fault.section in (header, SHARED, None)}
+        made[header] = section.values(**values)
+        origins.update({_named(key, header): place for key, place in places.items()})
+        if header in reading.headers:
+            faults += _missing(section, header, reading.headers[header], faulty | set(values))
+        for complaint in section.complaints(made[header], machine, path) if machine else ():
+            key = complaint.keys[0]
+            if faulty.isdisjoint(complaint.keys):
+                faults.append(Fault(places.get(key, BUILT_IN), key, complaint.problem, header))
+    return Configuration(made.pop(CLUSTER.name), origins, sources, made), faults
+
+
+def _missing(section: Section, header: str, place: Origin, known: Collection[str]) -> Iterator[Fault]:
+    """Yield a fault for each key that the section at ``place`` needs and does not have."""
+    for key in section.required:
+        if key not in known:
+            yield Fault(place, key, f"found nothing, expected {section.options[key].type.expected}", header)
+
+
+def _described(header: str) -> Section:
+    section = section_of(header)
+    assert section is not None, header  # the reader leaves unknown ones out
+    return section
+
+
+def _named(key: str, header: str) -> str:
+    """Name an option among all sections: a key of ``[cluster]`` is its name."""
+    return key if header == CLUSTER.name else f"{header}.{key}"
 
 
 def _absolute(sources: Sources) -> str | None:
@@ -135,23 +184,25 @@ def _absolute(sources: Sources) -> str | None:
 
 def _given(sources: Sources) -> Iterator[Setting]:
     for key, text in sources.environment.items():
-        yield Setting(key, text, ENVIRONMENT)
+        yield Setting(CLUSTER.name, key, text, ENVIRONMENT)
     for key, text in sources.flags.items():
-        yield Setting(key, text, flag_origin(OPTIONS[key].flags[-1]))
+        yield Setting(CLUSTER.name, key, text, flag_origin(OPTIONS[key].flags[-1]))
 
 
-def _convert(settings: Iterable[Setting], start_folder: str) -> tuple[dict[str, Any], dict[str, Origin], list[Fault]]:
+def _convert(
+    section: Section, settings: Iterable[Setting], start_folder: str
+) -> tuple[dict[str, Any], dict[str, Origin], list[Fault]]:
     """Convert the texts of ``settings``; the last setting of a key counts. Returns values, origins and faults."""
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     faults = []
     for setting in settings:
-        value_type = OPTIONS[setting.key].type
+        value_type = section.options[setting.key].type
         try:
             values[setting.key] = value_type.anchor(value_type.parse(setting.text), start_folder)
             origins[setting.key] = setting.origin
         except ValueError as error:
-            faults.append(Fault(setting.origin, setting.key, str(error)))
+            faults.append(Fault(setting.origin, setting.key, str(error), setting.section))
     return values, origins, faults
 
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from configparser import ConfigParser, InterpolationDepthError, InterpolationError, InterpolationMissingOptionError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rpccluster.config.lines import Entry, Header, Item, Stray, scan
 from rpccluster.config.origin import Fault, Origin, Setting, file_origin
-from rpccluster.config.sections.cluster import OPTIONS
+from rpccluster.config.sections import SECTIONS, section_of
+from rpccluster.config.sections.cluster import CLUSTER
 from rpccluster.config.values import shown
 
-__all__ = ["CLUSTER", "SHARED", "Reading", "parse_ini", "read_ini"]
+__all__ = ["SHARED", "Reading", "parse_ini", "read_ini"]
 
-CLUSTER = "cluster"
 SHARED = "DEFAULT"
 
 _HERE = "here"
@@ -28,14 +28,14 @@ _REFERENCE = re.compile(r"%\(([^)]+)\)s")
 
 @dataclass(frozen=True)
 class Reading:
-    """The content of a file. A later setting of a key overrides an earlier one.
+    """The content of a file. A later setting of a key overrides an earlier one of the same section.
 
-    ``section`` is the place where ``[cluster]`` begins; None without that section.
+    ``headers`` are the places where its sections begin, ``[DEFAULT]`` and unknown ones left out.
     """
 
     settings: tuple[Setting, ...] = ()
     faults: tuple[Fault, ...] = ()
-    section: Origin | None = None
+    headers: Mapping[str, Origin] = field(default_factory=dict)
 
 
 def read_ini(path: str, shown_path: str) -> Reading:
@@ -61,40 +61,55 @@ def _unreadable(path: str, line: int, problem: str) -> Reading:
 def parse_ini(text: str, here: str, path: str) -> Reading:
     """Return the settings and faults of ``text``, from the file ``path`` in the folder ``here``."""
     items = scan(text)
-    entries = [each for each in items if isinstance(each, Entry) and each.section in (SHARED, CLUSTER)]
-    entries.sort(key=lambda entry: entry.section == CLUSTER)  # [cluster] overrides [DEFAULT]
+    headers: dict[str, Origin] = {}
+    for item in items:
+        if isinstance(item, Header) and section_of(item.name):
+            headers.setdefault(item.name, file_origin(path, item.line))
+    entries = [
+        each for each in items if isinstance(each, Entry) and (each.section == SHARED or section_of(each.section))
+    ]
+    entries.sort(key=lambda entry: entry.section != SHARED)  # a section overrides [DEFAULT]
     interpolation = _Interpolation(entries, here)
     faults = [Fault(file_origin(path, line), key, problem) for line, key, problem in _misplaced(items)]
-    settings = []
+    settings: list[Setting] = []
     for entry in entries:
         origin = file_origin(path, entry.line)
         try:
-            if entry.key in OPTIONS:
-                settings.append(Setting(entry.key, interpolation.value(entry), origin))
-            else:
+            takers = list(_takers(entry, headers or {CLUSTER.name: origin}))
+            settings += [Setting(header, entry.key, interpolation.value(entry, header), origin) for header in takers]
+            if not takers:
                 interpolation.check_name(entry)
         except ValueError as error:
-            faults.append(Fault(origin, entry.key, str(error)))
-    sections = [file_origin(path, each.line) for each in items if isinstance(each, Header) and each.name == CLUSTER]
-    return Reading(tuple(settings), tuple(faults), sections[0] if sections else None)
+            faults.append(Fault(origin, entry.key, str(error), entry.section))
+    return Reading(tuple(settings), tuple(faults), headers)
+
+
+def _takers(entry: Entry, headers: Iterable[str]) -> Iterator[str]:
+    """Yield the headers of the sections for which ``entry`` is an option's: its own, or all for one of [DEFAULT]."""
+    for header in headers if entry.section == SHARED else (entry.section,):
+        section = section_of(header)
+        if header and section and entry.key in section.options:
+            yield header
 
 
 class _Interpolation:
     """Replaces ``%(name)s`` within one file. Its methods raise `ValueError` with ``found …, expected …``."""
 
     def __init__(self, entries: list[Entry], here: str) -> None:
-        self._names = {entry.key: entry.text for entry in entries}
-        self._names[_HERE] = here.replace("%", "%%")
+        self._entries = entries
+        self._here = here.replace("%", "%%")
         self._used = {name.lower() for entry in entries for name in _references(entry.text)}
         self._parser = ConfigParser()
-        self._parser.add_section(CLUSTER)
+        self._parser.add_section(CLUSTER.name)  # the names of each section are handed to it
 
-    def value(self, entry: Entry) -> str:
-        """Return the text of ``entry`` with every name replaced."""
+    def value(self, entry: Entry, header: str) -> str:
+        """Return the text of ``entry`` with every name replaced, as it is known in the section of ``header``."""
+        names = {each.key: each.text for each in self._entries if each.section in (SHARED, header)}
+        names.update({_HERE: self._here, entry.key: entry.text})
         try:
-            return self._parser.get(CLUSTER, entry.key, vars={**self._names, entry.key: entry.text})
+            return self._parser.get(CLUSTER.name, entry.key, vars=names)
         except InterpolationMissingOptionError as error:
-            hint = _near(error.reference, self._names)
+            hint = _near(error.reference, names)
             raise ValueError(f"found %({error.reference})s, expected a name of [DEFAULT] or here{hint}") from None
         except InterpolationDepthError:
             raise ValueError(f"found {shown(entry.text)}, which leads to itself, expected a value") from None
@@ -105,10 +120,12 @@ class _Interpolation:
         """Refuse a key that is neither an option nor a value that others refer to."""
         if entry.key == _HERE:
             raise ValueError("found a value, expected none: it is always the file's folder")
-        if entry.section == CLUSTER:
-            raise ValueError(f"found an unknown key, expected an option{_near(entry.key, OPTIONS)}")
+        section = section_of(entry.section)
+        if section is not None:
+            raise ValueError(f"found an unknown key, expected an option{_near(entry.key, section.options)}")
         if entry.key not in self._used:
-            hint = _near(entry.key, [*OPTIONS, *self._used])
+            keys = [key for each in SECTIONS.values() for key in each.options]
+            hint = _near(entry.key, [*keys, *self._used])
             raise ValueError(
                 f"found a name that nothing uses, expected an option, or a name that some value refers to{hint}"
             )
@@ -130,15 +147,16 @@ def _misplaced(items: list[Item]) -> Iterator[tuple[int, str, str]]:
     for item in items:
         key, identity = _identity(item)
         if isinstance(item, Stray):
-            yield item.line, key, f"found {shown(item.text)}, expected KEY = VALUE or [{CLUSTER}]"
-        elif isinstance(item, Header) and item.name not in (CLUSTER, SHARED):
-            yield item.line, key, f"found an unknown section, expected [{CLUSTER}] or [{SHARED}]"
+            yield item.line, key, f"found {shown(item.text)}, expected KEY = VALUE or [{CLUSTER.name}]"
+        elif isinstance(item, Header) and item.name != SHARED and section_of(item.name) is None:
+            known = ", ".join(section.header for section in SECTIONS.values())
+            yield item.line, key, f"found an unknown section, expected {known} or [{SHARED}]"
         elif isinstance(item, Entry) and item.section is None:
-            yield item.line, key, f"found it before any section, expected it under [{CLUSTER}]"
+            yield item.line, key, f"found it before any section, expected it under [{CLUSTER.name}]"
         elif first.setdefault(identity, item.line) != item.line:
             yield item.line, key, f"found it again, expected it once: it stands in line {first[identity]}"
-    if (CLUSTER,) not in first:
-        yield 1, f"[{CLUSTER}]", "found no such section, expected one"
+    if (CLUSTER.name,) not in first:
+        yield 1, f"[{CLUSTER.name}]", "found no such section, expected one"
 
 
 def _identity(item: Item) -> tuple[str, tuple[str | None, ...]]:

@@ -39,8 +39,9 @@ def flag_origin(flag: str) -> Origin:
 
 @dataclass(frozen=True)
 class Setting:
-    """The text of a value that a source gives to an option."""
+    """The text of a value that a source gives to an option; ``section`` is the header that the option stands under."""
 
+    section: str
     key: str
     text: str
     origin: Origin
@@ -48,11 +49,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Fault:
-    """One mistake in the configuration. ``problem`` says what was found and what was expected."""
+    """One mistake in the configuration. ``problem`` says what was found and what was expected.
+
+    ``section`` is the header that ``key`` stands under; None where that is no section's option.
+    """
 
     origin: Origin
     key: str
     problem: str
+    section: str | None = None
 
     def __str__(self) -> str:
         return f"{self.origin}: {self.key}: {self.problem}"

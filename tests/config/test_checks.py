@@ -15,7 +15,7 @@ import pytest
 
 from rpccluster.address import UnixAddress, parse_address
 from rpccluster.config import CPUChoice, Machine, Options
-from rpccluster.config.checks import complaints
+from rpccluster.config.sections.cluster import complaints
 
 ROOT = Machine(euid=0, egid=0, allowed_cpus=lambda: {0, 1, 2, 5})
 MORTAL = Machine(euid=1000, egid=1000, allowed_cpus=lambda: {0})

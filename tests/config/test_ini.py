@@ -33,7 +33,7 @@ def test_a_file_gives_settings_with_their_lines() -> None:
     reading = parse("# top\n\n[cluster]\nbind = tcp://a:1,\n   tcp://b:2\n# more\nbacklog: 5\n")
     assert values(reading) == {"bind": "tcp://a:1,\ntcp://b:2", "backlog": "5"}
     assert places(reading) == {"bind": "x.ini:4", "backlog": "x.ini:7"}
-    assert str(reading.section) == "x.ini:3"
+    assert str(reading.headers["cluster"]) == "x.ini:3"
 
 
 def test_here_is_the_folder_of_the_file() -> None:
@@ -187,7 +187,7 @@ def test_here_is_absolute_and_keeps_symbolic_links(tmp_path: Path) -> None:
 def unreadable(path: Path) -> str:
     reading = read_ini(str(path), "x.ini")
     assert reading.settings == ()
-    assert reading.section is None
+    assert reading.headers == {}
     (fault,) = reading.faults
     return str(fault)
 
@@ -220,4 +220,4 @@ def test_no_text_raises(text: str) -> None:
     """Whatever stands in a file, reading it ends with settings or faults."""
     for whole in (text, f"[cluster]\npidfile = {text}", f"[DEFAULT]\n{text}\n[cluster]\n"):
         reading = parse(whole)
-        assert reading.settings or reading.faults or reading.section
+        assert reading.settings or reading.faults or reading.headers

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from rpccluster.address import TCPAddress, UnixAddress
-from rpccluster.config import CPU_NONE, OPTIONS, Options
+from rpccluster.config import CPU_NONE, OPTIONS, Effect, Options
 from rpccluster.config.cpus import default_workers
 
 DEFAULTS = {
@@ -90,7 +90,7 @@ def test_every_option_says_what_it_means_in_one_line(key: str) -> None:
 
 def test_what_a_hup_cannot_change() -> None:
     """The contract's five, and single_instance, whose lock is held for the master's life."""
-    fixed = {key for key, option in OPTIONS.items() if not option.hup}
+    fixed = {key for key, option in OPTIONS.items() if option.effect is Effect.RESTART}
     assert fixed == {"user", "group", "daemonize", "pidfile", "control_socket", "single_instance"}
 
 

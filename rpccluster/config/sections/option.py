@@ -1,0 +1,111 @@
+"""What is known of an option, and of a section of the configuration, as data. Any process.
+
+A file beside this one describes each section: a dataclass of its options, and the checks that no single value shows.
+The reader of the file, the command line, etc/ and the documentation follow these descriptions.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
+
+from rpccluster.config.checks import Complaint, Machine
+from rpccluster.config.values import ValueType
+
+__all__ = ["Effect", "Option", "Section", "compute_defaults", "computed", "option"]
+
+T = TypeVar("T")
+
+
+class Effect(enum.Enum):
+    """When a change of an option takes effect."""
+
+    PROCESSES = "processes"  # at a HUP, which replaces the processes
+    RESTART = "restart"  # at the next start of the master: a HUP refuses it
+
+
+@dataclass(frozen=True)
+class Option:
+    """Describes one option.
+
+    ``default`` is a value, or None if ``compute`` derives it from the machine or from other options of its section.
+    ``default_text`` writes the default as a file would, or describes a computed one. ``flags`` are its command-line
+    flags, the long one last.
+    """
+
+    type: ValueType[Any]
+    default: Any
+    meaning: str
+    effect: Effect = Effect.PROCESSES
+    flags: tuple[str, ...] = ()
+    compute: Callable[[Any], Any] | None = None
+    default_text: str = ""
+
+
+def option(
+    value_type: ValueType[T],
+    default: T,
+    meaning: str,
+    *,
+    effect: Effect = Effect.PROCESSES,
+    flags: tuple[str, ...] = (),
+) -> T:
+    """Make a field of a section's dataclass: an option with a fixed default."""
+    described = Option(value_type, default, meaning, effect, flags, None, value_type.write(default))
+    return field(default=default, metadata={"option": described})
+
+
+def computed(
+    value_type: ValueType[T],
+    compute: Callable[[Any], T],
+    default_text: str,
+    meaning: str,
+    *,
+    effect: Effect = Effect.PROCESSES,
+    flags: tuple[str, ...] = (),
+) -> T:
+    """Make a field of a section's dataclass: an option whose default ``compute`` derives from the others."""
+    described = Option(value_type, None, meaning, effect, flags, compute, default_text)
+    return cast(T, field(default=None, metadata={"option": described}))
+
+
+def compute_defaults(options: Any) -> None:
+    """Fill in what was not given and has no fixed default; for a section's ``__post_init__``."""
+    for key, described in _options_of(options).items():
+        if described.compute is not None and getattr(options, key) is None:
+            object.__setattr__(options, key, described.compute(options))
+
+
+def _options_of(options: Any) -> dict[str, Option]:
+    return {each.name: each.metadata["option"] for each in fields(options)}
+
+
+def _find_nothing(options: Any, machine: Machine, config_path: str | None) -> list[Complaint]:
+    return []
+
+
+@dataclass(frozen=True)
+class Section:
+    """Describes one section, ``[name]``, or as many as wanted by ``[name:NAME]`` if ``is_named``.
+
+    ``values`` is the frozen dataclass of its options. ``complaints`` returns what is wrong with them on a machine,
+    given the path of their file. ``required`` are the keys without which there is no such section.
+    """
+
+    name: str
+    values: type
+    complaints: Callable[[Any, Machine, str | None], list[Complaint]] = _find_nothing
+    required: tuple[str, ...] = ()
+    is_named: bool = False
+    options: Mapping[str, Option] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(_options_of(self.values)))
+
+    @property
+    def header(self) -> str:
+        """How its header is written, for a fault."""
+        return f"[{self.name}:NAME]" if self.is_named else f"[{self.name}]"
