@@ -8,7 +8,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from rpccluster.client.core.exchange.calls import Call, Calls, CallState, body_packer
+from rpccluster.client.core.exchange.call import Call, CallState
+from rpccluster.client.core.exchange.calls import Calls
+from rpccluster.client.core.exchange.outgoing import body_packer
 from rpccluster.errors import CallTimeout, Lost, NoMethodError, NotSent, ProtocolError, RemoteError
 
 from .servers import reply

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from rpccluster.client.core.exchange.calls import Call, Calls, CallState
+from rpccluster.client.core.exchange.call import Call, CallState
+from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.errors import CallTimeout, Lost, NotSent, RemoteError
 
 from .mixed import FULL_SCALE

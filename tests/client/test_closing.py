@@ -11,7 +11,9 @@ from typing import Any, Callable
 import pytest
 
 from rpccluster.client import Client, aio
-from rpccluster.client.core.exchange.calls import Call, Calls, CallState, body_of, body_packer
+from rpccluster.client.core.exchange.call import Call, CallState
+from rpccluster.client.core.exchange.calls import Calls
+from rpccluster.client.core.exchange.outgoing import body_of, body_packer
 from rpccluster.errors import Lost, NotSent
 from rpccluster.protocol.closing import CLOSING, closing_response
 from rpccluster.protocol.codec import make_unpacker

@@ -16,7 +16,9 @@ import pytest
 import rpccluster.compat.msgpackrpc as msgpackrpc
 from rpccluster.client import Client, Pool, aio
 from rpccluster.client.core.exchange import outgoing
-from rpccluster.client.core.exchange.calls import Call, Calls, body_packer
+from rpccluster.client.core.exchange.call import Call
+from rpccluster.client.core.exchange.calls import Calls
+from rpccluster.client.core.exchange.outgoing import body_packer
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol.outline import Bounds, depth_exceeds
 
@@ -76,8 +78,8 @@ def test_it_ends_its_own_call(name: str) -> None:
             with pytest.raises(ProtocolError, match=why):
                 call.result()
         assert calls.receive(reply(4, "later")) == pending[4:]
-        assert calls._rescue is None
-        assert not calls._tail
+        assert calls._replies._rescue is None
+        assert not calls._replies._tail
 
 
 @pytest.mark.parametrize("name", UNREADABLE)

@@ -13,7 +13,8 @@ from typing import Any
 
 from rpccluster.client.aio.dialing import within
 from rpccluster.client.aio.quiet import keep_from_sigpipe
-from rpccluster.client.core.exchange.calls import Call, Calls
+from rpccluster.client.core.exchange.call import Call
+from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.errors import CallTimeout, NotSent
 

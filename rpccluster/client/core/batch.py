@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rpccluster.client.core.attempts import Attempts
-from rpccluster.client.core.exchange.calls import Call, body_packer
+from rpccluster.client.core.exchange.call import Call
+from rpccluster.client.core.exchange.outgoing import body_packer
 from rpccluster.errors import CallTimeout, ConnectionLost, Lost
 from rpccluster.protocol.outline import Bounds
 

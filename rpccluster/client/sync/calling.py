@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 from rpccluster.client.core.attempts import DIRECT, ENDINGS, Attempts, Ending, Route
 from rpccluster.client.core.batch import Batch
-from rpccluster.client.core.exchange.calls import Call, body_of, body_packer
+from rpccluster.client.core.exchange.call import Call
 from rpccluster.client.core.exchange.dialect import DIALECT
-from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.core.exchange.outgoing import BOUNDS, body_of, body_packer
 from rpccluster.client.core.proxy import Proxy
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.client.sync.connection import Connection

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
-from rpccluster.client.core.exchange.calls import Call, CallState
+from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.sync.stream import Stream
 from rpccluster.client.sync.wire import CHUNK, TICK_SECONDS
 from rpccluster.client.threads.native import log_error

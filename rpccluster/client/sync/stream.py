@@ -14,7 +14,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from rpccluster.client.core.exchange.calls import Call, Calls, CallState
+from rpccluster.client.core.exchange.call import Call, CallState
+from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.sync.wire import Wire

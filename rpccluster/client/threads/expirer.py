@@ -9,7 +9,7 @@ import contextlib
 import threading
 from time import monotonic
 
-from rpccluster.client.core.exchange.calls import Call
+from rpccluster.client.core.exchange.call import Call
 from rpccluster.client.threads.future import CallFuture
 from rpccluster.client.threads.native import start_thread
 from rpccluster.errors import ConnectFailed, Lost, NotSent

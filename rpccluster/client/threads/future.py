@@ -12,7 +12,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any, Protocol
 
 from rpccluster.client.core.attempts import Attempts
-from rpccluster.client.core.exchange.calls import Call
+from rpccluster.client.core.exchange.call import Call
 from rpccluster.client.threads.forks import MARK, notice_fork
 from rpccluster.client.threads.native import is_own_thread, log_error
 from rpccluster.errors import ConnectionLost

@@ -13,7 +13,7 @@ import select
 import socket
 from typing import Protocol
 
-from rpccluster.client.core.exchange.calls import Call
+from rpccluster.client.core.exchange.call import Call
 from rpccluster.client.threads.native import log_error, start_thread
 from rpccluster.client.threads.sockets import NOW
 

@@ -1,92 +1,35 @@
 """The calls of one connection: msgids, deadlines, and which reply answers which call. Sans-I/O; both faces use it.
 
-Owns the msgids and the decoder. Knows no socket, no lock and no clock: bytes and times are handed in, bytes and
-ended calls are handed back. A call's states, and the events that end it:
-
-    NEW     ── begin() ───────────────────────────────────→ PENDING
-    PENDING ── a reply with its msgid ────────────────────→ ANSWERED    result, or the remote error
-            ── expire(), forget() ────────────────────────→ ABANDONED   its msgid stays taken until the late reply came
-            ── cut(), its first byte was handed over ─────→ LOST        it may have run
-            ── cut(), it was not ────────────────────────→ NOT_SENT    it certainly did not run
-            ── cut_unread(), the server has not read it ──→ NOT_SENT    likewise
+Knows no socket, no lock and no clock: bytes and times are handed in, bytes and ended calls are handed back. A call's
+states are in `rpccluster.client.core.exchange.call`; what comes is read by `Replies`.
 """
 
 from __future__ import annotations
 
-import enum
 import heapq
 import itertools
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgpack
-
+from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
-from rpccluster.client.core.exchange.outgoing import BOUNDS, HEAD_BYTES, check_outgoing, unchecked_size
-from rpccluster.client.core.exchange.rescue import Rescue
+from rpccluster.client.core.exchange.outgoing import BOUNDS, check_outgoing, not_a_str, unchecked_size
+from rpccluster.client.core.exchange.replies import Replies
 from rpccluster.errors import CallTimeout, Lost, NotSent, ProtocolError
 from rpccluster.protocol.closing import closing_request, due_of
-from rpccluster.protocol.codec import DECODE_ERRORS, pack_response
+from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Request, Unreadable, to_message
 from rpccluster.protocol.outline import Bounds
 
-__all__ = ["Call", "CallState", "Calls", "body_of", "body_packer"]
+__all__ = ["Calls"]
 
 _PACKED_HEAD = b"\x94\x00\xce"  # an array of 4, REQUEST, and a uint 32 follows: the MessagePack specification
-_MSGID_BYTES = {0xCC: 2, 0xCD: 3, 0xCE: 5}  # of one above 127, by its first byte
 _MSGIDS = 2**32  # "32-bit unsigned integer": spec, "Request Message"
 _MOST_NAME = 1000  # characters of a method that a server asks for, in the answer
-
-
-class CallState(enum.Enum):
-    """Where a call stands; the table of what ends it is in the module's docstring."""
-
-    NEW = "new"
-    PENDING = "pending"
-    ANSWERED = "answered"
-    ABANDONED = "abandoned"
-    LOST = "lost"
-    NOT_SENT = "not sent"
-
 
 _NEW = CallState.NEW
 _PENDING = CallState.PENDING
 _ANSWERED = CallState.ANSWERED
-
-
-class Call:
-    """One call. ``deadline_at`` is on the face's clock; ``waiter`` is what the face wakes when it has ended."""
-
-    __slots__ = ("deadline_at", "error", "msgid", "starts_at", "state", "value", "waiter")
-
-    def __init__(self, deadline_at: float = math.inf, waiter: Any = None) -> None:
-        self.deadline_at = deadline_at
-        self.waiter = waiter
-        self.state = _NEW
-        self.msgid = -1
-        self.starts_at = 0  # where in the stream, as the face counts
-        self.value: Any = None
-        self.error: Exception | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has begun and ended."""
-        return self.state is not _PENDING and self.state is not _NEW
-
-    def renew(self, deadline_at: float) -> None:
-        """Make it as if it had not begun, but for the error of its last attempt."""
-        self.deadline_at = deadline_at
-        self.state = _NEW
-
-    def result(self) -> Any:
-        """What the method returned. Raises the call's error if that is how it ended, RuntimeError before its end."""
-        if self.state is _ANSWERED and self.error is None:
-            return self.value
-        try:
-            raise self.error or RuntimeError("found the call not ended yet")
-        finally:
-            del self  # the traceback refers to this frame: no cycle may keep it
 
 
 class Calls:
@@ -106,7 +49,7 @@ class Calls:
         answer: Callable[[bytes], None] = lambda data: None,
         max_depth: int = BOUNDS.max_depth,
     ) -> None:
-        self.fault: ProtocolError | None = None
+        self._fault: ProtocolError | None = None
         self.due: frozenset[int] | None = None  # the msgids the server will still answer, once it reads no more
         self.is_to_be_cut = False  # `due` has come; `cut_unread` is yet to be called
         self._closing_msgid: int | None = None
@@ -124,18 +67,14 @@ class Calls:
         self._pack = dialect.packer().pack
         self._bounds = Bounds(max_message_size, max_depth)
         self._unchecked_size = unchecked_size(self._bounds)
-        self._dialect = dialect
-        self._held: list[Any] = []  # messages that were decoded for `receive`
-        self._tail: list[bytes] = []  # the last pieces, in which the message that is incomplete begins
-        self._rescue: Rescue | None = None
-        self._renew()
+        self._replies = Replies(max_message_size, dialect)
+        #: See `Replies.reply`: None is followed by ``receive(b"")``.
+        self.reply = self._replies.reply
 
-    def _renew(self) -> None:
-        """A new Unpacker goes on."""
-        unpacker = self._dialect.unpacker(self._bounds.max_size, 0)
-        self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
-        self._fed = 0
-        self._decoded = 0  # bytes up to the end of the last whole message
+    @property
+    def fault(self) -> ProtocolError | None:
+        """What came that is no reply, and has ended the stream."""
+        return self._fault or self._replies.fault
 
     @property
     def pending(self) -> int:
@@ -149,7 +88,7 @@ class Calls:
         too deep, and TypeError for a method that is no string.
         """
         if type(method) is not str:
-            raise TypeError(f"found a method of type {type(method).__name__}, expected str")
+            raise not_a_str(method)
         self.msgid = msgid = self._next_msgid()
         data = self._pack((REQUEST, msgid, method, params))
         if len(data) > self._unchecked_size:
@@ -191,7 +130,7 @@ class Calls:
     def notify(self, method: str, params: Iterable[Any]) -> bytes:
         """The bytes of a notification, the next of the stream. Raises like `request`."""
         if type(method) is not str:
-            raise TypeError(f"found a method of type {type(method).__name__}, expected str")
+            raise not_a_str(method)
         data = self._pack((NOTIFY, method, params))
         if len(data) > self._unchecked_size:
             check_outgoing(len(data), data, params, self._bounds)
@@ -200,73 +139,12 @@ class Calls:
     def receive(self, data: bytes) -> list[Call]:
         """The calls that ``data`` answers, in order. After bytes that are no replies `fault` says what was found."""
         ended: list[Call] = []
-        if self._rescue is not None:
-            self._go_by_outline(data)
-            return self._match_held(ended)
-        self._fed = end = self._fed + len(data)
         try:
-            while self._held:
-                self._match(self._held.pop(0), ended)
-            self._feed(data)
-            while self._decoded != end:
-                message = self._unpack()
-                self._decoded = self._tell()
+            for message in self._replies.messages(data):
                 self._match(message, ended)
-        except DECODE_ERRORS as error:
-            self._note_incomplete(error, data)
-            self._match_held(ended)
         except ProtocolError as error:
-            self.fault = error
-        else:
-            if self._tail:
-                self._tail.clear()
+            self._fault = error
         return ended
-
-    def _match_held(self, ended: list[Call]) -> list[Call]:
-        try:
-            while self._held:
-                self._match(self._held.pop(0), ended)
-        except ProtocolError as error:
-            self.fault = error
-        return ended
-
-    def _go_by_outline(self, data: bytes) -> None:
-        """Hold the messages in ``data``, after one that the Unpacker could not read, until none is incomplete."""
-        assert self._rescue is not None
-        self._held += self._rescue.messages(data)
-        self.fault = self._rescue.fault
-        if self._rescue.is_over:
-            self._rescue = None
-            self._renew()
-
-    def reply(self, msgid: int, data: bytes) -> list[Any] | None:
-        """The whole reply, if ``data`` is the one to the request with ``msgid`` and nothing else: the usual case.
-
-        For who waits alone, to whom a call that begins and ends costs too much. After None the call must begin,
-        and ``receive(b"")`` goes on with ``data``.
-        """
-        if self._rescue is not None:
-            self._go_by_outline(data)
-            return None
-        self._fed += len(data)
-        try:
-            self._feed(data)
-            message = self._unpack()
-        except DECODE_ERRORS as error:
-            self._note_incomplete(error, data)
-            return None
-        self._decoded = self._tell()
-        if (
-            self._decoded == self._fed
-            and type(message) is list
-            and len(message) == 4
-            and message[1] == msgid
-            and message[0] == RESPONSE
-        ):
-            return message
-        self._held.append(message)
-        self._tail[:] = [data]
-        return None
 
     def _match(self, message: Any, ended: list[Call]) -> None:
         if type(message) is not list or len(message) != 4 or message[0] != RESPONSE or type(message[1]) is not int:
@@ -304,19 +182,6 @@ class Calls:
             self.dropped += 1
             self._abandoned.discard(msgid)
         return call
-
-    def _note_incomplete(self, error: BaseException, data: bytes) -> None:
-        """Keep the bytes of a message that is incomplete; if its Unpacker has failed they need a `Rescue`."""
-        incomplete = self._fed - self._decoded  # tell() counts an unfinished message as consumed: _decoded does not
-        if data:
-            if incomplete < len(data):  # it begins in them
-                self._tail.clear()
-            self._tail.append(data)
-        if not isinstance(error, msgpack.OutOfData) or incomplete > self._bounds.max_size:
-            tail = b"".join(self._tail)
-            self._tail.clear()
-            self._rescue = Rescue(self._dialect, self._bounds.max_size)
-            self._go_by_outline(tail[len(tail) - incomplete :])
 
     def watch(self, call: Call) -> None:
         """Let `expire` end ``call`` at its deadline."""
@@ -376,24 +241,3 @@ class Calls:
                 call.state = CallState.LOST
             ended.append(call)
         return ended
-
-
-def body_packer(bounds: Bounds = BOUNDS, dialect: Dialect = DIALECT) -> Callable[[str, Iterable[Any]], bytes]:
-    """A function that packs a method and its params for `Calls.packed_request`; it raises like `Calls.request`."""
-    pack = dialect.packer().pack
-    unchecked = unchecked_size(bounds)
-
-    def body(method: str, params: Iterable[Any]) -> bytes:
-        if type(method) is not str:
-            raise TypeError(f"found a method of type {type(method).__name__}, expected str")
-        data: bytes = pack(method) + pack(params)
-        if len(data) > unchecked:
-            check_outgoing(HEAD_BYTES + len(data), data, params, bounds)
-        return data
-
-    return body
-
-
-def body_of(request: bytes) -> bytes:
-    """The method and params in a ``request`` of `Calls`, for `Calls.packed_request`."""
-    return request[2 + _MSGID_BYTES.get(request[2], 1) :]

@@ -1,26 +1,28 @@
-"""What a client refuses to send, since no server would take it. Pure; any thread."""
+"""What a client sends: a method and its params as bytes, and what it refuses, since no server would take it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
+from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.protocol.outline import NO_CONTAINER, Bounds, depth_exceeds
 
-__all__ = ["BOUNDS", "HEAD_BYTES", "check_outgoing", "unchecked_size"]
+__all__ = ["BOUNDS", "body_of", "body_packer", "check_outgoing", "not_a_str", "unchecked_size"]
 
 #: The defaults of clients, and of servers.
 BOUNDS = Bounds(16 * 1024 * 1024, 100)
-HEAD_BYTES = 7  # of a request, before its method
+_HEAD_BYTES = 7  # of a request, before its method
 
+_MSGID_BYTES = {0xCC: 2, 0xCD: 3, 0xCE: 5}  # of one above 127, by its first byte
 _SHALLOW_DEPTH = 4  # of a call, its own array and that of its params among it, whose params are all shallow
 _PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})
 
 
 def unchecked_size(bounds: Bounds) -> int:
     """A packed call of so many bytes passes no bound: each container in it takes one."""
-    return min(bounds.max_depth, bounds.max_size) - HEAD_BYTES
+    return min(bounds.max_depth, bounds.max_size) - _HEAD_BYTES
 
 
 def check_outgoing(size: int, data: bytes, params: Iterable[Any], bounds: Bounds) -> None:
@@ -33,6 +35,11 @@ def check_outgoing(size: int, data: bytes, params: Iterable[Any], bounds: Bounds
         return
     if depth_exceeds(params, bounds.max_depth - 1):
         raise ValueError(f"found a message nested more than {bounds.max_depth} deep (max_depth)")
+
+
+def not_a_str(method: object) -> TypeError:
+    """The error of a ``method`` that is no string."""
+    return TypeError(f"found a method of type {type(method).__name__}, expected str")
 
 
 def _is_shallow(value: Any) -> bool:
@@ -50,3 +57,24 @@ def _is_shallow(value: Any) -> bool:
     elif not kinds <= {list, tuple}:
         return False
     return _PLAIN_TYPES.issuperset(map(type, chain.from_iterable(value)))
+
+
+def body_packer(bounds: Bounds = BOUNDS, dialect: Dialect = DIALECT) -> Callable[[str, Iterable[Any]], bytes]:
+    """A function that packs a method and its params for `Calls.packed_request`; it raises like `Calls.request`."""
+    pack = dialect.packer().pack
+    unchecked = unchecked_size(bounds)
+
+    def body(method: str, params: Iterable[Any]) -> bytes:
+        if type(method) is not str:
+            raise not_a_str(method)
+        data: bytes = pack(method) + pack(params)
+        if len(data) > unchecked:
+            check_outgoing(_HEAD_BYTES + len(data), data, params, bounds)
+        return data
+
+    return body
+
+
+def body_of(request: bytes) -> bytes:
+    """The method and params in a ``request`` of `Calls`, for `Calls.packed_request`."""
+    return request[2 + _MSGID_BYTES.get(request[2], 1) :]

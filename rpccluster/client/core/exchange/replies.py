@@ -1,0 +1,116 @@
+"""The bytes of a connection that come, to messages: one after the other, whatever the pieces. Sans-I/O.
+
+Owns the Unpacker, and the bytes of a message that is incomplete. What the messages mean is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+
+from rpccluster.client.core.exchange.dialect import Dialect
+from rpccluster.client.core.exchange.rescue import Rescue
+from rpccluster.errors import ProtocolError
+from rpccluster.protocol.codec import DECODE_ERRORS
+from rpccluster.protocol.messages import RESPONSE
+
+__all__ = ["Replies"]
+
+
+class Replies:
+    """``fault`` is what has ended the stream, if bytes have that are no MessagePack-RPC."""
+
+    def __init__(self, max_message_size: int, dialect: Dialect) -> None:
+        self.fault: ProtocolError | None = None
+        self._max_size = max_message_size
+        self._dialect = dialect
+        self._held: list[Any] = []  # messages that were decoded for `reply`, or by a rescue
+        self._tail: list[bytes] = []  # the last pieces, in which the message that is incomplete begins
+        self._rescue: Rescue | None = None
+        self._renew()
+
+    def _renew(self) -> None:
+        """A new Unpacker goes on."""
+        unpacker = self._dialect.unpacker(self._max_size, 0)
+        self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
+        self._fed = 0
+        self._decoded = 0  # bytes up to the end of the last whole message
+
+    def messages(self, data: bytes) -> Iterator[Any]:
+        """The messages that ``data`` completes, in order. What is left when one stops early comes the next time."""
+        if self._rescue is not None:
+            self._go_by_outline(data)
+            yield from self._take_held()
+            return
+        self._fed = end = self._fed + len(data)
+        try:
+            self._feed(data)
+            if self._held:
+                yield from self._take_held()
+            while self._decoded != end:
+                message = self._unpack()
+                self._decoded = self._tell()
+                yield message
+        except DECODE_ERRORS as error:
+            self._note_incomplete(error, data)
+            yield from self._take_held()
+        else:
+            if self._tail:
+                self._tail.clear()
+
+    def _take_held(self) -> Iterator[Any]:
+        while self._held:
+            yield self._held.pop(0)
+
+    def reply(self, msgid: int, data: bytes) -> list[Any] | None:
+        """The whole reply, if ``data`` is the one to the request with ``msgid`` and nothing else: the usual case.
+
+        For who waits alone, to whom a call that begins and ends costs too much. After None ``messages(b"")`` goes on
+        with ``data``.
+        """
+        if self._rescue is not None:
+            self._go_by_outline(data)
+            return None
+        self._fed += len(data)
+        try:
+            self._feed(data)
+            message = self._unpack()
+        except DECODE_ERRORS as error:
+            self._note_incomplete(error, data)
+            return None
+        self._decoded = self._tell()
+        if (
+            self._decoded == self._fed
+            and type(message) is list
+            and len(message) == 4
+            and message[1] == msgid
+            and message[0] == RESPONSE
+        ):
+            return message
+        self._held.append(message)
+        self._tail[:] = [data]
+        return None
+
+    def _go_by_outline(self, data: bytes) -> None:
+        """Hold the messages in ``data``, after one that the Unpacker could not read, until none is incomplete."""
+        assert self._rescue is not None
+        self._held += self._rescue.messages(data)
+        self.fault = self._rescue.fault
+        if self._rescue.is_over:
+            self._rescue = None
+            self._renew()
+
+    def _note_incomplete(self, error: BaseException, data: bytes) -> None:
+        """Keep the bytes of a message that is incomplete; if its Unpacker has failed they need a `Rescue`."""
+        incomplete = self._fed - self._decoded  # tell() counts an unfinished message as consumed: _decoded does not
+        if data:
+            if incomplete < len(data):  # it begins in them
+                self._tail.clear()
+            self._tail.append(data)
+        if not isinstance(error, msgpack.OutOfData) or incomplete > self._max_size:
+            tail = b"".join(self._tail)
+            self._tail.clear()
+            self._rescue = Rescue(self._dialect, self._max_size)
+            self._go_by_outline(tail[len(tail) - incomplete :])
