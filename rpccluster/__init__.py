@@ -1,6 +1,7 @@
 """rpccluster: an application server for MessagePack-RPC, and the client to call it.
 
-Names are loaded when first used: importing the package costs next to nothing.
+Names are loaded when first used: importing the package costs next to nothing. The errors, which import nothing, are
+there at once, and are named where they are defined.
 """
 
 from __future__ import annotations
@@ -8,86 +9,30 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rpccluster import errors
+from rpccluster.errors import *  # noqa: F403
 from rpccluster.version import __version__
 
 if TYPE_CHECKING:
     from rpccluster.client import Client, Pool, aio
-    from rpccluster.errors import (
-        AddressError,
-        ArgumentError,
-        CallError,
-        CallTimeout,
-        ConnectFailed,
-        ConnectionLost,
-        Lost,
-        NoMethodError,
-        NotSent,
-        ProtocolError,
-        RemoteError,
-        RPCClusterError,
-        TooManyWaiting,
-    )
     from rpccluster.service import Later, Service, rpc
+
+__all__ = ["Client", "Later", "Pool", "Service", "__version__", "aio", "rpc"]
+__all__ += errors.__all__
 
 _HOMES = {
     "Client": "rpccluster.client",
-    "Pool": "rpccluster.client",
     "Later": "rpccluster.service",
+    "Pool": "rpccluster.client",
     "Service": "rpccluster.service",
+    "aio": "rpccluster.client.aio",
     "rpc": "rpccluster.service",
-    **dict.fromkeys(
-        (
-            "AddressError",
-            "ArgumentError",
-            "CallError",
-            "CallTimeout",
-            "ConnectFailed",
-            "ConnectionLost",
-            "Lost",
-            "NoMethodError",
-            "NotSent",
-            "ProtocolError",
-            "RPCClusterError",
-            "RemoteError",
-            "TooManyWaiting",
-        ),
-        "rpccluster.errors",
-    ),
 }
-
-__all__ = [
-    "AddressError",
-    "ArgumentError",
-    "CallError",
-    "CallTimeout",
-    "Client",
-    "ConnectFailed",
-    "ConnectionLost",
-    "Later",
-    "Lost",
-    "NoMethodError",
-    "NotSent",
-    "Pool",
-    "ProtocolError",
-    "RPCClusterError",
-    "RemoteError",
-    "Service",
-    "TooManyWaiting",
-    "__version__",
-    "aio",
-    "rpc",
-]
-
-
-def _load(name: str) -> Any:
-    if name == "aio":
-        return importlib.import_module("rpccluster.client.aio")
-    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = _load(name)
-    globals()[name] = value
+    home = importlib.import_module(_HOMES[name])
+    globals()[name] = value = home if name == "aio" else getattr(home, name)
     return value

@@ -25,28 +25,21 @@ RPCClusterError
 
 from __future__ import annotations
 
+#: Those that `rpccluster` has, for whoever calls or serves; the others stay within the package.
 __all__ = [
     "AddressError",
     "ArgumentError",
     "CallError",
     "CallTimeout",
-    "ConfigError",
     "ConnectFailed",
     "ConnectionLost",
-    "IllegalTransition",
-    "LimitExceeded",
     "Lost",
     "NoMethodError",
     "NotSent",
     "ProtocolError",
     "RPCClusterError",
     "RemoteError",
-    "ServiceNotLoaded",
-    "ServiceUnfit",
-    "StartError",
     "TooManyWaiting",
-    "TruncatedDescriptors",
-    "UnknownMessage",
 ]
 
 EXIT_FAULT = 1

@@ -43,12 +43,14 @@ def drawn_tree() -> dict[str, str | None]:
 
 
 def test_the_docstring_draws_the_hierarchy() -> None:
-    """Every error stands in the tree under its first base, and in `__all__`."""
+    """Every error stands in the tree under its first base."""
     actual = {
-        name: None if name == "RPCClusterError" else getattr(errors, name).__bases__[0].__name__
-        for name in errors.__all__
+        error.__name__: None if error is RPCClusterError else error.__bases__[0].__name__
+        for error in _descendants(RPCClusterError)
+        if error.__module__ == errors.__name__
     }
     assert drawn_tree() == actual
+    assert set(errors.__all__) < actual.keys()
 
 
 def test_no_error_of_the_package_lives_elsewhere() -> None:
@@ -74,7 +76,7 @@ SAMPLES = [
     CallTimeout("no reply came within 1 s"),
     *(
         getattr(errors, name)("what happened")
-        for name in errors.__all__
+        for name in sorted(drawn_tree())
         if not issubclass(getattr(errors, name), (StartError, RemoteError, CallTimeout, LimitExceeded))
     ),
 ]
