@@ -12,7 +12,6 @@ from rpccluster import system
 from rpccluster.child.assignment import ChildEntry
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.messages import Accept, Asked, Counted, Listen
-from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import logger, say
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.inherited import Inheritance, things
@@ -43,6 +42,7 @@ from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.upkeep import Upkeep
 from rpccluster.master.signals import SignalInbox
+from rpccluster.system import Reserve
 
 __all__ = ["Supervisor"]
 

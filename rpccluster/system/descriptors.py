@@ -10,11 +10,13 @@ import signal
 import socket
 import struct
 from collections.abc import Container, Iterable, Iterator
+from os import close  # imported before gevent patches it: gevent's own closes later
 
 __all__ = [
     "MSG_NOSIGNAL",
     "READABLE",
     "WRITABLE",
+    "Reserve",
     "close_all_but",
     "make_room_for",
     "notify_systemd",
@@ -64,6 +66,34 @@ def make_room_for(connections: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
         return target
     return soft
+
+
+class Reserve:
+    """Open descriptors without a use, which make room for others when the process may open no more."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held: list[int] = []
+        self._fill()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Free the reserve during the ``with`` block, then fill it again as far as possible."""
+        self.close()
+        try:
+            yield
+        finally:
+            self._fill()
+
+    def _fill(self) -> None:
+        with contextlib.suppress(OSError):
+            while len(self._held) < self._size:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def close(self) -> None:
+        """Close all descriptors of the reserve."""
+        while self._held:
+            close(self._held.pop())
 
 
 def occupy_standard_descriptors() -> None:

@@ -16,13 +16,12 @@ import pytest
 
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import Accept
-from rpccluster.ipc.reserve import Reserve
 from rpccluster.master.changes.new_master import CommandLine, NewMaster, Started, start
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.guard import Guard
 from rpccluster.master.loop import Loop
-from rpccluster.system import Exit, System
+from rpccluster.system import Exit, Reserve, System
 
 from .made_up import group
 

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 from rpccluster import system
 from rpccluster.ipc.messages import Retire as RetireOrder
-from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import escaped, logger
 from rpccluster.master.children import policy
 from rpccluster.master.children.affinity import cpu_order, cpus_for_slot
 from rpccluster.master.children.child import HUNG, Child, ChildState
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
+from rpccluster.system import Reserve
 from rpccluster.system.cpus import read_topology
 
 __all__ = ["KILL_SLACK_SECONDS", "Actions"]

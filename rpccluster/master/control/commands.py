@@ -11,7 +11,6 @@ from typing import ClassVar
 
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.ipc.messages import Asked, ReopenLogs
-from rpccluster.ipc.reserve import Reserve
 from rpccluster.log import LogFiles, escaped, logger
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.reload import Reloading
@@ -21,7 +20,7 @@ from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.phases import Event
-from rpccluster.system import System
+from rpccluster.system import Reserve, System
 
 __all__ = ["Commands"]
 

@@ -19,11 +19,10 @@ from gevent.monkey import get_original
 
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Release, Released, Reply
-from rpccluster.ipc.reserve import Reserve
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.log import logger
 from rpccluster.protocol.codec import msgid_of, pack_response
-from rpccluster.system import READABLE, WRITABLE
+from rpccluster.system import READABLE, WRITABLE, Reserve
 from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.given import Given, address_of, peer_of
 from rpccluster.worker.connections.table import Connections

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-from rpccluster.ipc.reserve import Reserve
+from rpccluster.system import Reserve
 from gevent import monkey
 monkey.patch_all()
 import gevent, os, resource
