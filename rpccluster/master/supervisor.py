@@ -5,7 +5,8 @@ Owns everything the master holds open. What should be done is decided in `rpcclu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from rpccluster import system
@@ -15,6 +16,7 @@ from rpccluster.ipc.messages import Accept, Asked, Counted, Listen
 from rpccluster.log import logger, say
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.inherited import Inheritance, things
+from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.new_master import CommandLine, NewMaster, Stage
 from rpccluster.master.changes.old_master import OldMaster
 from rpccluster.master.changes.reload import Reloading
@@ -28,6 +30,7 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.operations import Operations
 from rpccluster.master.control.server import ControlServer
+from rpccluster.master.control.signal_commands import SignalCommands
 from rpccluster.master.control.status import Status
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
@@ -87,28 +90,20 @@ class Supervisor:
         first_serial = inheritance.first_serial if inheritance else 1
         self._roster = Roster(operating_system, self._loop, entry, first_serial)
         self._broker = Broker(self._loop, self._serving, first_serial)
-        self._reloading = Reloading(cluster, self._workers)
+        self._reloading = Reloading(operating_system, cluster, self._workers, self._roster, self._prepared)
         self._new_master = NewMaster(operating_system, self._loop, self._start_new_master, self._heed)
         self._old_master = self._make_old_master(inheritance) if inheritance else None
         self._upkeep = Upkeep(cluster, self._ownership, self._listen_anew, lambda: self._new_master.is_under_way)
-        self._commands = Commands(
-            operating_system,
-            cluster,
-            self._workers,
-            self._roster,
-            self._broker,
-            self._reloading,
-            self._new_master,
-            self._begin_to_stop,
-            self._reserve,
-            self._upkeep.look,
-        )
+        logs = LogReopening(cluster, self._workers, self._roster, self._reserve)
+        commands = Commands(cluster, self._workers, self._reloading, self._new_master, logs.reopen, self._begin_to_stop)
+        self._signal_commands = SignalCommands(operating_system, cluster, commands, self._new_master)
         status = Status(cluster, self._groups, self._kinds, rpc, self._broker)
         self._operations = Operations(
             operating_system,
             cluster,
             self._workers,
-            self._commands,
+            commands,
+            self._broker,
             lambda: status.make(operating_system.getpid(), self._now()),
         )
         self._actions = Actions(operating_system, self._roster, self._reserve)
@@ -171,8 +166,8 @@ class Supervisor:
         self._hear()
         attempt("reap the dead", self._reap)
         for signum in () if self._new_master.is_committing else self._signals.take():
-            attempt("obey a signal", self._commands.handle_signal, signum)
-        attempt("obey a signal", self._commands.obey_kept)
+            attempt("obey a signal", self._signal_commands.handle, signum)
+        attempt("obey a signal", self._signal_commands.obey_kept)
         now = self._now()
         self._new_master.check_deadline(now)
         may_move = self._cluster.phase.allows.connections_move
@@ -248,11 +243,17 @@ class Supervisor:
             self._guard.attempt("do what is due", self._actions.perform, group, action)
         group.has_begun = True
 
+    @contextlib.contextmanager
+    def _prepared(self) -> Iterator[None]:
+        """For what opens files and sockets: each path leads where it did, and there are descriptors."""
+        with self._reserve.lent():
+            self._upkeep.look()
+            yield
+
     def _start_new_master(self) -> new_master.Started | None:
         """Start a new master that inherits what this one holds."""
         cluster, ownership = self._cluster, self._ownership
-        with self._reserve.lent():
-            self._upkeep.look()
+        with self._prepared():
             inherited = things(
                 cluster.generation,
                 self._roster.next_serial,
@@ -321,7 +322,6 @@ class Supervisor:
         self._tell_counts()
         logger.info("The new master (pid: %d) has taken over", self._new_master.pid)
         self._cluster.note(Event.TAKEN_OVER)
-        self._commands.pass_on_what_was_asked()
         self._ownership.leave()
 
     def _take_back(self, event: new_master.Undone) -> None:
@@ -347,7 +347,7 @@ class Supervisor:
         if isinstance(event.message, Counted):
             self._rpc.totals.note_inherited(event.message.counts)
         elif isinstance(event.message, Asked):
-            self._commands.do_too(event.message)
+            self._signal_commands.do_too(event.message)
         else:
             self._broker.hear_old_master(event.channel, event.message, event.descriptors, self._now())
 

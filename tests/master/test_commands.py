@@ -1,8 +1,7 @@
-"""Signals between two masters: what the one that leaves passes on, and what the other one does of it."""
+"""Commands by signal and otherwise: which is done, which waits, and which the other master of an upgrade does."""
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +10,10 @@ import pytest
 
 from rpccluster.ipc.messages import Asked
 from rpccluster.master.control.commands import Commands
-from rpccluster.master.phases import Phase
+from rpccluster.master.control.signal_commands import SignalCommands
+from rpccluster.master.phases import Event, Phase
 
-from .made_up import booting, cluster, group, ready
+from .made_up import cluster, group, ready
 
 
 class Rig:
@@ -21,34 +21,34 @@ class Rig:
 
     def __init__(self) -> None:
         self.told: list[Asked] = []
-        self.new_master: Any = SimpleNamespace(is_under_way=False, pid=9, say=self.told.append)
-        self.new_master.give_up = lambda reason: None
+        self.done: list[str] = []
         self.cluster: Any = cluster()
         self.workers = group(ready(0), ready(1), section=self.cluster)
-        self.cluster.logs = SimpleNamespace(reopen=list)
-        self.overtaken: list[str] = []
-        reloading: Any = SimpleNamespace(give_up=self.overtaken.append)
-        reserve: Any = SimpleNamespace(lent=contextlib.nullcontext)
-        broker: Any = None
-        self.reopened: list[tuple[Any, list[int]]] = []
-        roster: Any = SimpleNamespace(say=lambda worker, _, descriptors: self.reopened.append((worker, descriptors)))
-        system: Any = SimpleNamespace(has_terminal=lambda: False)
-        self.commands = Commands(
-            system,
-            self.cluster,
-            self.workers,
-            roster,
-            broker,
-            reloading,
-            self.new_master,
-            list,
-            reserve,
-            look=lambda: None,
+        self.new_master: Any = SimpleNamespace(
+            is_under_way=False,
+            pass_on=self.told.append,
+            give_up=lambda reason: None,
+            begin=lambda: self.done.append("upgrade"),
+            refuse=lambda reason: self.done.append(f"no upgrade: {reason}"),
         )
+        self.reloading: Any = SimpleNamespace(
+            is_staged=False,
+            give_up=lambda reason: self.done.append(f"no reload: {reason}"),
+            begin=lambda: self.done.append("reload"),
+            refuse=lambda reason: self.done.append(f"no reload: {reason}"),
+        )
+        self.commands = Commands(
+            self.cluster, self.workers, self.reloading, self.new_master, self.reopen, lambda: self.done.append("stop")
+        )
+        system: Any = SimpleNamespace(has_terminal=lambda: False)
+        self.signals = SignalCommands(system, self.cluster, self.commands, self.new_master)
+
+    def reopen(self) -> None:
+        self.done.append("reopen")
 
     def gets(self, *signums: int) -> list[Asked]:
         for signum in signums:
-            self.commands.handle_signal(signum)
+            self.signals.handle(signum)
         return self.told
 
 
@@ -65,28 +65,30 @@ def test_a_master_that_leaves_passes_signals_on(rig: Rig, name: str) -> None:
     assert (rig.cluster.phase, rig.workers.wanted) == (Phase.LEAVING, 2)
 
 
-def test_what_is_done_while_a_new_master_boots_is_done_by_it_too(rig: Rig) -> None:
-    """In its order, when it has taken over; nothing of an upgrade that failed."""
-    rig.gets(signal.SIGTTIN)
-    rig.new_master.is_under_way = True
-    rig.gets(signal.SIGTTIN, signal.SIGUSR1, signal.SIGWINCH, signal.SIGTTIN)
-    assert rig.told == []
-    rig.commands.pass_on_what_was_asked()
-    assert rig.told == [Asked("scale", 4), Asked("usr1"), Asked("winch"), Asked("scale", 1)]
-    rig.commands.pass_on_what_was_asked()
-    assert len(rig.told) == 4
+def test_what_changes_what_is_wanted_is_for_the_new_master_too(rig: Rig) -> None:
+    """In its order; what a stop or a reload is about is not."""
+    rig.gets(signal.SIGTTIN, signal.SIGUSR1, signal.SIGHUP, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTERM)
+    assert rig.told == [Asked("scale", 3), Asked("usr1"), Asked("winch"), Asked("scale", 1)]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1])
+def test_what_both_masters_are_asked_both_do(rig: Rig, signum: int) -> None:
+    """The one that leaves, too."""
+    rig.cluster.phase = Phase.LEAVING
+    assert len(rig.gets(signum)) == 1
+    assert rig.done
 
 
 def test_a_new_master_does_what_the_old_one_was_asked(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """A later version may pass on what this one does not know."""
-    rig.commands.do_too(Asked("ttin"))
+    rig.signals.do_too(Asked("ttin"))
     assert rig.workers.wanted == 3
-    rig.commands.do_too(Asked("scale", 7))
+    rig.signals.do_too(Asked("scale", 7))
     assert rig.workers.wanted == 7
-    rig.commands.do_too(Asked("winch"))
+    rig.signals.do_too(Asked("winch"))
     assert rig.cluster.phase is Phase.DRAINED
     for what in ("kill", "no signal", "_dfl"):
-        rig.commands.do_too(Asked(what))
+        rig.signals.do_too(Asked(what))
     assert caplog.text.count("passed on what this version does not know") == 3
 
 
@@ -94,18 +96,66 @@ def test_a_new_master_does_what_the_old_one_was_asked(rig: Rig, caplog: pytest.L
 def test_a_reload_that_boots_its_first_worker_is_given_up(rig: Rig, signum: int) -> None:
     """What it has opened goes, and nothing of it is committed while the cluster stops."""
     rig.gets(signum)
-    assert len(rig.overtaken) == 1
-    assert rig.overtaken[0].startswith("overtaken: the cluster ")
+    assert rig.done[0].startswith("no reload: overtaken: the cluster ")
 
 
-@pytest.mark.parametrize("has_own_logs", [True, False])
-def test_each_worker_gets_the_logs_of_its_configuration(rig: Rig, has_own_logs: bool) -> None:
-    """The first one of a reload that may still be given up, too."""
-    rig.cluster.logs = SimpleNamespace(reopen=lambda: [5])
-    logs = SimpleNamespace(reopen=lambda: [6]) if has_own_logs else rig.cluster.logs
-    rig.cluster.staged = SimpleNamespace(logs=logs, generation=2)
-    old, new = ready(0), booting(0, edition=rig.cluster.staged)
-    rig.workers.children[:] = [old, new]
-    rig.gets(signal.SIGUSR1)
-    assert sorted(descriptors for _, descriptors in rig.reopened) == [[5], [6] if has_own_logs else [5]]
-    assert (old, [5]) in rig.reopened
+def test_a_stop_is_begun_once(rig: Rig) -> None:
+    """A quick one overtakes a graceful one, and nothing overtakes that."""
+    rig.gets(signal.SIGTERM, signal.SIGTERM)
+    assert rig.done.count("stop") == 1
+    rig.gets(signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+    assert (rig.done.count("stop"), rig.cluster.phase) == (2, Phase.QUITTING)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH])
+def test_what_begins_something_waits_for_the_start(rig: Rig, signum: int) -> None:
+    """The last of them; scaling need not wait."""
+    rig.cluster.phase = Phase.STARTING
+    rig.gets(signal.SIGHUP, signum, signal.SIGTTIN)
+    rig.signals.obey_kept()
+    assert (rig.done, rig.cluster.phase, rig.workers.wanted) == ([], Phase.STARTING, 3)
+    rig.cluster.note(Event.BOOTED)
+    for _ in range(2):
+        rig.signals.obey_kept()
+    assert len(rig.done) == 1
+
+
+def test_one_change_at_a_time(rig: Rig) -> None:
+    """A reload waits for an upgrade, and an upgrade for a reload; a reload overtakes another."""
+    rig.new_master.is_under_way = True
+    rig.gets(signal.SIGHUP)
+    assert rig.done == []
+    rig.new_master.is_under_way, rig.reloading.is_staged = False, True
+    rig.signals.obey_kept()
+    rig.gets(signal.SIGUSR2)
+    assert rig.done == ["reload"]
+    rig.reloading.is_staged = False
+    rig.signals.obey_kept()
+    assert rig.done == ["reload", "upgrade"]
+
+
+def test_who_asks_for_a_change_at_a_wrong_time_hears_why(rig: Rig) -> None:
+    """By the control socket, which keeps nothing."""
+    rig.new_master.is_under_way = True
+    rig.commands.reload()
+    rig.new_master.is_under_way, rig.reloading.is_staged = False, True
+    rig.commands.upgrade()
+    rig.cluster.phase, rig.reloading.is_staged = Phase.STARTING, False
+    rig.commands.reload()
+    rig.commands.upgrade()
+    assert rig.done == [
+        "no reload: the cluster is upgrading",
+        "no upgrade: the cluster is reloading",
+        "no reload: the cluster is starting",
+        "no upgrade: the cluster is starting",
+    ]
+
+
+def test_the_last_worker_stays(rig: Rig) -> None:
+    """Nor is one taken away after a drain, which scaling up ends with one worker."""
+    rig.gets(signal.SIGTTOU, signal.SIGTTOU)
+    assert rig.workers.wanted == 1
+    rig.gets(signal.SIGWINCH, signal.SIGTTOU)
+    assert rig.cluster.phase is Phase.DRAINED
+    rig.gets(signal.SIGTTIN)
+    assert (rig.workers.wanted, rig.cluster.phase) == (1, Phase.RUNNING)

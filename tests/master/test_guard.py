@@ -214,7 +214,7 @@ def test_a_new_master_that_cannot_be_watched(number: int) -> None:
     loop = Loop(selector=FullSelector(number))
     ours, theirs = channel_pair()
     new_master = NewMaster(system, loop, lambda: Started(4711, ours, 300.0), lambda event: None)
-    new_master.begin("")
+    new_master.begin()
     theirs.close()
     assert not new_master.is_under_way
     assert new_master.outcome

@@ -10,7 +10,7 @@ import pytest
 
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.fdpass import send_packet
-from rpccluster.ipc.messages import PROTOCOL, Adopted, Go, Message, Serving, TookOver
+from rpccluster.ipc.messages import PROTOCOL, Adopted, Asked, Go, Message, Serving, TookOver
 from rpccluster.master.changes.new_master import (
     COMMIT_SECONDS,
     Event,
@@ -49,7 +49,7 @@ class Rig:
         self.system, self.loop = MadeUpSystem(), Loop()
         self.happened: list[Event] = []
         self.new_master = NewMaster(self.system, self.loop, self.start, self.note)
-        self.new_master.begin("")
+        self.new_master.begin()
 
     def start(self) -> Started:
         self.old, self.new = channel_pair()
@@ -99,7 +99,7 @@ def test_a_new_master_that_dies_while_it_boots(rig: Rig) -> None:
     rig.dies()
     assert rig.new_master.outcome == "the new master could not start; its own log lines say why"
     assert (rig.new_master.stage, rig.happened) == (Stage.NONE, [])
-    rig.new_master.begin("")
+    rig.new_master.begin()
     assert rig.says(Serving(NEW_MASTER, PROTOCOL)) == [Go()]
 
 
@@ -163,12 +163,26 @@ def test_one_message_that_cannot_be_heeded_takes_no_other_along(rig: Rig) -> Non
     assert rig.happened == [TakenOver(rig.old), Said(Adopted(1)), Said(Adopted(2))]
 
 
+def test_what_is_done_while_a_new_master_boots_is_done_by_it_too(rig: Rig) -> None:
+    """In its order, when it has taken over; nothing of an upgrade that failed."""
+    rig.new_master.pass_on(Asked("scale", 9))
+    rig.dies()
+    rig.new_master.pass_on(Asked("scale", 5))
+    rig.new_master.begin()
+    rig.new_master.pass_on(Asked("scale", 4))
+    rig.new_master.pass_on(Asked("usr1"))
+    assert rig.says(Serving(NEW_MASTER, PROTOCOL)) == [Go()]
+    assert rig.says(TookOver()) == [Asked("scale", 4), Asked("usr1")]
+    rig.new_master.pass_on(Asked("ttin"))
+    assert rig.says() == [Asked("ttin")]
+
+
 def test_an_upgrade_that_is_refused_starts_nothing(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """For a reason given, or because one is under way: then the answer is that one's."""
-    rig.new_master.begin("")
+    rig.new_master.begin()
     assert rig.new_master.outcome is None
     rig.dies()
-    rig.new_master.begin("the cluster is reloading")
+    rig.new_master.refuse("the cluster is reloading")
     assert (rig.new_master.outcome, rig.new_master.stage) == ("the cluster is reloading", Stage.NONE)
     reasons = ["an upgrade is under way", "the cluster is reloading"]
     assert [f"Upgrade refused: {reason}" for reason in reasons] == [

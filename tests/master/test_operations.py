@@ -27,14 +27,13 @@ class MadeUpMaster:
         self.reloading = SimpleNamespace(outcome="")
         self.new_master = SimpleNamespace(outcome="", pid=0, refusal=lambda: self.refusal)
         self.refusal = ""
+        self.broker = SimpleNamespace(is_uneven=True, even_out=lambda: self.told.append("rebalance"))
         self.commands = SimpleNamespace(
-            broker=SimpleNamespace(is_uneven=True),
             reloading=self.reloading,
             new_master=self.new_master,
             scale=self._scale,
             reload=lambda: self._begin(self.reloading, "reload"),
             upgrade=lambda: self._begin(self.new_master, "upgrade"),
-            rebalance=lambda: self.told.append("rebalance"),
             stop=lambda is_quick: self.told.append(("stop", is_quick)),
         )
 
@@ -68,6 +67,7 @@ class Asked:
             self.master.cluster,
             self.master.workers,
             self.master.commands,
+            self.master.broker,
             lambda: {"pid": 7},
         )
         self.answers: list[tuple[str | None, Any]] = []
@@ -151,7 +151,7 @@ def test_rebalance_answers_when_the_counts_are_even(asked: Asked) -> None:
     """Not before."""
     assert asked("rebalance") == []
     assert asked.master.told == ["rebalance"]
-    asked.master.commands.broker.is_uneven = False
+    asked.master.broker.is_uneven = False
     assert asked.look() == [(None, True)]
 
 

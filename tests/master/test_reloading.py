@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,7 +46,10 @@ class Reloadable:
             phase=Phase.RUNNING,
         )
         self.workers = group(ready(0), ready(1), section=self.cluster)
-        self.reloading = Reloading(self.cluster, self.workers)
+        self.killed: list[Any] = []
+        roster: Any = SimpleNamespace(kill=lambda worker, reason: self.killed.append((worker, reason)))
+        system: Any = SimpleNamespace(monotonic=lambda: NOW)
+        self.reloading = Reloading(system, self.cluster, self.workers, roster, contextlib.nullcontext)
 
     def write(self, **options: Any) -> None:
         options = {"service": "a:b", "bind": "tcp://127.0.0.1:0", "log_file": self.folder / "log", **options}
@@ -53,7 +58,7 @@ class Reloadable:
 
     def stage(self, **options: Any) -> None:
         self.write(**options)
-        self.reloading.stage(NOW)
+        self.reloading.begin()
 
     def snapshot(self) -> Any:
         cluster = self.cluster
@@ -202,10 +207,12 @@ def test_a_restart_that_cannot_boot_does_not_end_it(reloadable: Reloadable) -> N
 
 
 def test_another_reload_overtakes_a_staged_one(reloadable: Reloadable, tmp_path: Path) -> None:
-    """The first one's sockets go, the file as it is now counts."""
+    """The first one's sockets go, and its first worker; the file as it is now counts."""
     descriptors = open_descriptors()
     reloadable.stage(bind=f"tcp://127.0.0.1:0, unix://{tmp_path}/one.sock")
+    overtaken = reloadable.candidate()
     reloadable.stage(number_workers=4)
+    assert reloadable.killed == [(overtaken, "overtaken by another reload")]
     assert not (tmp_path / "one.sock").exists()
     assert open_descriptors() == descriptors
     staged = reloadable.cluster.staged

@@ -20,7 +20,7 @@ from typing import NamedTuple, Union
 
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.channel import Channel, channel_pair
-from rpccluster.ipc.messages import OLDEST_PROTOCOL, Go, Message, Serving, TookOver
+from rpccluster.ipc.messages import OLDEST_PROTOCOL, Asked, Go, Message, Serving, TookOver
 from rpccluster.log import logger
 from rpccluster.master.changes.inherited import Thing, leave
 from rpccluster.master.loop import Loop
@@ -30,6 +30,7 @@ from rpccluster.system import System, launch
 __all__ = ["CommandLine", "NewMaster", "NewMasterEnded", "Said", "Stage", "Started", "TakenOver", "Undone", "start"]
 
 COMMIT_SECONDS = 10.0  # from `Go` to `TookOver`; a new master that takes longer is given up
+_UNDER_WAY = "an upgrade is under way"
 UPGRADE_SECONDS = 300.0  # a new master that is not serving by then is given up
 
 
@@ -106,6 +107,7 @@ class NewMaster:
         self._started: Started | None = None
         self.stage = Stage.NONE
         self.outcome: str | None = ""
+        self._to_pass_on: list[Asked] = []  # when it has taken over: what was done here since it was started
         self.pid = 0  # of the one that has taken over
 
     @property
@@ -132,13 +134,19 @@ class NewMaster:
         except KeyError:
             raise IllegalTransition(f"found {step.value!r} in stage {self.stage.value!r}") from None
 
-    def begin(self, refusal: str) -> None:
+    def refuse(self, reason: str) -> None:
+        """Not now; an upgrade that is under way goes on."""
+        reason = _UNDER_WAY if self.is_under_way else reason
+        logger.error("Upgrade refused: %s", reason)
+        if not self.is_under_way:
+            self.outcome = reason
+
+    def begin(self) -> None:
         """Start a new master, unless there is a reason not to."""
-        reason = "an upgrade is under way" if self.is_under_way else refusal
-        if reason:
-            logger.error("Upgrade refused: %s", reason)
-            self.outcome = None if self.is_under_way else reason
+        if self.is_under_way or self._system.getpid() == 1:
+            self.refuse("a master that is pid 1 would take its whole container with it")
             return
+        self._to_pass_on.clear()
         self.outcome = None
         self._started = self._start()
         if self._started is None:
@@ -183,6 +191,8 @@ class NewMaster:
         self._step(Step.TOOK_OVER)
         self.pid, self.outcome = self._started.pid, ""
         self._tell(TakenOver(channel))
+        for asked in self._to_pass_on:
+            self.pass_on(asked)
 
     def _note_end(self, channel: Channel) -> None:
         """The new master has ended, or was given up."""
@@ -193,6 +203,14 @@ class NewMaster:
             self._fail("the new master ended before it had taken over")
         elif self.stage is Stage.BOOTING:
             self._fail("the new master could not start; its own log lines say why")
+
+    def pass_on(self, asked: Asked) -> None:
+        """Let the new master do, too, what was asked of this one: now, or when it has taken over."""
+        if self.is_under_way:
+            self._to_pass_on.append(asked)
+        elif self.stage is Stage.DONE and self._started is not None and not self._started.channel.is_closed:
+            logger.info("Passing on to the new master (pid: %d): %s", self.pid, asked.what)
+            self.say(asked)
 
     def say(self, message: Message) -> None:
         """Say something to the new master that has taken over."""

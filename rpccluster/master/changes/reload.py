@@ -5,6 +5,9 @@ Stages, commits and gives up; whom to replace when is the policy's. A fault anyw
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 from rpccluster import config
 from rpccluster.config.accounts import identity_of
 from rpccluster.errors import StartError
@@ -12,11 +15,12 @@ from rpccluster.failure import error_text
 from rpccluster.log import logger, set_up_logging
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.group import Group
+from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster, Staged
 from rpccluster.master.phases import Event
 from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
 from rpccluster.master.resources.logs import are_alike, open_logs
-from rpccluster.system import set_title
+from rpccluster.system import System, set_title
 
 __all__ = ["Reloading"]
 
@@ -24,12 +28,36 @@ __all__ = ["Reloading"]
 class Reloading:
     """The reloads of one cluster. ``outcome`` tells how the last one ended: None while it runs, "" if well."""
 
-    def __init__(self, cluster: Cluster, workers: Group) -> None:
+    def __init__(
+        self,
+        operating_system: System,
+        cluster: Cluster,
+        workers: Group,
+        roster: Roster,
+        prepared: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """``prepared`` is entered while files and sockets are opened."""
+        self._system = operating_system
         self._cluster = cluster
         self._workers = workers
+        self._roster = roster
+        self._prepared = prepared
         self.outcome: str | None = ""
 
-    def stage(self, now: float) -> None:
+    @property
+    def is_staged(self) -> bool:
+        """Whether a configuration has yet to prove itself."""
+        return self._cluster.staged is not None
+
+    def begin(self) -> None:
+        """Read the configuration again and stage it; the first worker of an earlier one that is staged ends."""
+        overtaken = self._workers.candidate()
+        with self._prepared():
+            self._stage(self._system.monotonic())
+        if overtaken is not None:
+            self._roster.kill(overtaken, "overtaken by another reload")
+
+    def _stage(self, now: float) -> None:
         """Read the configuration again and hold it ready for a first worker; a faulty one is logged."""
         cluster = self._cluster
         self.outcome = None

@@ -15,6 +15,7 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.server import Answer, Method
+from rpccluster.master.handover.broker import Broker
 from rpccluster.system import System
 
 __all__ = ["Operations", "Outcome"]
@@ -41,6 +42,7 @@ class Operations:
         cluster: Cluster,
         workers: Group,
         commands: Commands,
+        broker: Broker,
         status: Callable[[], dict[str, Any]],
     ) -> None:
         """``status`` makes the contract's ``status``."""
@@ -49,6 +51,7 @@ class Operations:
         self._workers = workers
         self._make_status = status
         self._commands = commands
+        self._broker = broker
         self._waiting: list[tuple[Check, Answer]] = []
         self._has_ended = False
 
@@ -125,8 +128,8 @@ class Operations:
 
     def _rebalance(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
-        self._commands.rebalance()
-        broker = self._commands.broker
+        broker = self._broker
+        broker.even_out()
         self._waiting.append((lambda: None if broker.is_uneven else Outcome(None, True), answer))
 
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
