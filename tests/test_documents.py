@@ -18,7 +18,7 @@ from rpccluster.ipc import scoreboard
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
 from rpccluster.master.children import child as worker_handle
-from rpccluster.master.control.commands import Commands
+from rpccluster.master.control.signal_commands import COMMANDS
 from rpccluster.master.signals import HANDLED
 from rpccluster.worker import lifecycle
 
@@ -130,7 +130,7 @@ def test_the_tour_of_signals_is_complete():
     """Every signal that the master handles, and no other."""
     told = {name for row in table(README, "signal", "does") for name in names(row["signal"])}
     assert told == {signum.name[3:] for signum in HANDLED}
-    assert {signum.name[3:] for signum in Commands._SIGNALS} == told - {"CHLD"}
+    assert {signum.name[3:] for signum in COMMANDS} == told - {"CHLD"}
 
 
 def test_every_subcommand_and_flag_is_told():

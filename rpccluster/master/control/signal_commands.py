@@ -16,7 +16,7 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.system import System
 
-__all__ = ["SignalCommands"]
+__all__ = ["COMMANDS", "SignalCommands"]
 
 _FOR_BOTH_MASTERS = (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)  # of an upgrade, when one of them leaves
 _TOLD_LATER = (signal.SIGUSR1, signal.SIGWINCH)  # to a new master that boots; a stop ends it, scaling tells it itself
@@ -34,7 +34,7 @@ class SignalCommands:
 
     def handle(self, signum: int) -> None:
         """Do what the signal asks for; CHLD only wakes the loop, which always looks for the dead."""
-        command, name = _COMMANDS.get(signum), signal.Signals(signum).name[3:].lower()
+        command, name = COMMANDS.get(signum), signal.Signals(signum).name[3:].lower()
         if command is None or (signum == signal.SIGWINCH and self._system.has_terminal()):  # whose size has changed
             return
         reason = self._must_wait(signum)
@@ -73,7 +73,7 @@ class SignalCommands:
         signum = getattr(signal, f"SIG{asked.what.upper()}", None)
         if asked.what == "scale":
             self._commands.scale(asked.number)
-        elif signum in _COMMANDS:
+        elif signum in COMMANDS:
             self.handle(signum)
         else:
             logger.error("The old master passed on what this version does not know: %s", escaped(asked.what))
@@ -83,7 +83,8 @@ def _stop_at_once(commands: Commands) -> None:
     commands.stop(is_quick=True)
 
 
-_COMMANDS: dict[int, Callable[[Commands], None]] = {
+#: What each signal asks for; CHLD asks for nothing.
+COMMANDS: dict[int, Callable[[Commands], None]] = {
     signal.SIGTERM: Commands.stop,
     signal.SIGINT: _stop_at_once,
     signal.SIGQUIT: _stop_at_once,
