@@ -309,10 +309,9 @@ def test_a_reserve_that_is_lost_is_had_again(rig):
     short = rig()
     short.connect(2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reserve = short.acceptor._reserve
+    reserve = short.acceptor._reserve._held.pop()
     os.close(reserve)
-    os.dup2(0, reserve)  # as if ours
-    short.acceptor._reserve = None
+    os.dup2(0, reserve)  # another's
     taken = os.dup(0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (taken, hard))
     try:

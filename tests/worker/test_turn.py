@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpccluster.ipc.scoreboard import FULL_AFTER_NS, Cell, CommonCell, RowState, Scoreboard
-from rpccluster.worker.accepting.acceptor import LEAD, LIFE_SIGN_NS, PATIENCE_SECONDS, Turn, Verdict
+from rpccluster.worker.accepting.turn import LEAD, LIFE_SIGN_NS, PATIENCE_SECONDS, Turn, Verdict
 
 NOW = 1000.0
 LIMIT = 1000

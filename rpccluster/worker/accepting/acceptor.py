@@ -1,147 +1,41 @@
 """Taking new connections from the shared listeners, in turns. Runs in the worker, on the loop's callbacks.
 
 The lock is for balance, not for safety: accept(2) is atomic. So nobody ever waits for it: whoever finds that
-connections wait and nobody takes them accepts out of turn, within milliseconds. `Turn` decides, purely.
+connections wait and nobody takes them accepts out of turn, within milliseconds. `Turn` decides that.
 """
 
 from __future__ import annotations
 
 import _socket
 import contextlib
-import enum
 import errno
 import logging
-import os
 import socket
-from collections.abc import Iterator
 from time import monotonic, monotonic_ns
 from typing import Any, Callable
 
 from gevent.monkey import get_original
 
 from rpccluster.address import TCPAddress
-from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, CommonCell, RowState, Scoreboard, is_full
+from rpccluster.ipc.reserve import Reserve
+from rpccluster.ipc.scoreboard import Cell, Scoreboard
 from rpccluster.log import logger
 from rpccluster.system import READABLE
 from rpccluster.worker.accepting.lock import AcceptLock
+from rpccluster.worker.accepting.turn import Turn, Verdict
 from rpccluster.worker.limits import Limits
 
-__all__ = ["Acceptor", "Turn", "Verdict"]
+__all__ = ["Acceptor"]
 
 PAUSE_SECONDS = 0.001  # between two looks while it is another's turn
-PATIENCE_SECONDS = 0.008  # how long connections may wait for the one whose turn it is
-LIFE_SIGN_NS = 1_500_000_000  # a worker silent for longer does not take part
-LEAD = 0.05  # how far, of the fewest, a worker may be ahead in a burst
 BATCH = 64  # connections accepted in one callback
 MOST_DRAINED = 4096  # connections taken from a listener before it is closed; who has not gone by then never will
 REST_SECONDS = 0.1  # the pause while this worker is full, or after the kernel had no descriptor left
 
-_STATE = int(CommonCell.STATE)
-_HEARTBEAT = int(CommonCell.HEARTBEAT)
-_CONNECTIONS = int(Cell.CONNECTIONS)
-_LIMIT = int(Cell.CONNECTION_LIMIT)
-_TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
-_WAKEUPS = int(Cell.ACCEPT_WAKEUPS)
-_ACCEPTING = int(RowState.ACCEPTING)
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _close = get_original("os", "close")  # at once: gevent's own waits for the loop
 _PlainSocket = get_original("socket", "socket")
-
-
-class Verdict(enum.Enum):
-    """What a look at the scoreboard says."""
-
-    FULL = "this worker has as many connections, or calls, as it may have"
-    WAIT = "another's turn"
-    MINE = "this worker's turn"
-    OUT_OF_TURN = "connections wait and nobody takes them"
-
-
-class Turn:
-    """Whose turn it is to accept, told from the scoreboard alone."""
-
-    def __init__(self, scoreboard: Scoreboard, row_number: int) -> None:
-        self._scoreboard = scoreboard
-        self._cells = scoreboard.cells
-        self._start = HEADER_CELLS + row_number * ROW_CELLS
-        self._counter_seen = 0
-        self._unmoved_since: float | None = None  # None: when this worker looked last, no connection waited
-        self._passed_over: dict[int, tuple[int, int]] = {}
-
-    def look(self, now: float, now_ns: int, *, is_burst: bool = False) -> Verdict:
-        """Whether this worker may take the next waiting connection. Call again and again while one waits.
-
-        ``now`` is monotonic seconds, ``now_ns`` the same clock in nanoseconds; ``is_burst`` says that it has
-        just taken another.
-        """
-        is_unmoved = self._is_unmoved(now)
-        if self.is_full(now_ns):
-            return Verdict.FULL
-        if self._is_mine(now_ns, is_burst):
-            return Verdict.OUT_OF_TURN if is_unmoved else Verdict.MINE
-        if is_unmoved:
-            self._pass_over(now_ns)
-            return Verdict.OUT_OF_TURN
-        return Verdict.WAIT
-
-    def note_none_waits(self) -> None:
-        """There is no connection to accept: the next one's patience begins anew."""
-        self._unmoved_since = None
-
-    def is_full(self, now_ns: int) -> bool:
-        """Whether this worker has as many connections as it may have, or calls have all its greenlets."""
-        return self._has_no_room(self._start, now_ns)
-
-    def has_all_connections(self) -> bool:
-        """Whether this worker has as many connections as it may have."""
-        return bool(self._cells[self._start + _CONNECTIONS] >= self._cells[self._start + _LIMIT])
-
-    def _has_no_room(self, start: int, now_ns: int) -> bool:
-        cells = self._cells
-        return cells[start + _CONNECTIONS] >= cells[start + _LIMIT] or is_full(cells[start + _TAKEN_AT], now_ns)
-
-    def _is_mine(self, now_ns: int, is_burst: bool) -> bool:
-        """Whether nobody who shows life has fewer connections (in a burst: clearly fewer); ties: the lowest row."""
-        mine = self._cells[self._start + _CONNECTIONS]
-        fewest, row = min(self._others(now_ns), default=(mine + 1, self._start))
-        if is_burst:
-            return bool(mine <= fewest + max(1, int(fewest * LEAD)))
-        return (mine, self._start) < (fewest, row)
-
-    def _others(self, now_ns: int) -> Iterator[tuple[int, int]]:
-        """(connections, row) of each other worker that takes part."""
-        cells = self._cells
-        end = HEADER_CELLS + self._scoreboard.rows_in_use * ROW_CELLS
-        for start in range(HEADER_CELLS, end, ROW_CELLS):
-            if (
-                start != self._start
-                and cells[start + _STATE] == _ACCEPTING
-                and now_ns - cells[start + _HEARTBEAT] < LIFE_SIGN_NS
-                and not self._has_no_room(start, now_ns)
-                and self._passed_over.get(start) != self._life_signs(start)
-            ):
-                yield cells[start + _CONNECTIONS], start
-
-    def _is_unmoved(self, now: float) -> bool:
-        """Whether connections have waited past patience while nobody accepted any.
-
-        One that this worker saw waiting waits still as long as the counter stands, however late it looks again.
-        """
-        counter = self._scoreboard.accept_counter
-        if self._unmoved_since is None or counter != self._counter_seen:
-            self._counter_seen, self._unmoved_since = counter, now
-        return now - self._unmoved_since >= PATIENCE_SECONDS
-
-    def _pass_over(self, now_ns: int) -> None:
-        """Leave out those whose turn it was until they show life: they are busy, or stopped, or gone."""
-        mine = (self._cells[self._start + _CONNECTIONS], self._start)
-        for count, start in list(self._others(now_ns)):
-            if (count, start) < mine:
-                self._passed_over[start] = self._life_signs(start)
-
-    def _life_signs(self, start: int) -> tuple[int, int]:
-        return self._cells[start + _HEARTBEAT], self._cells[start + _WAKEUPS]
 
 
 class Acceptor:
@@ -166,7 +60,7 @@ class Acceptor:
         self._lock = lock
         self._limits = limits
         self._is_known_full = False
-        self._reserve: int | None = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._reserve = Reserve(1)  # to take a connection by that is to be refused
         self._watchers = [loop.io(listener.fileno(), READABLE) for listener in listeners]
         # Repeating and started by again(): libev forgets the time of a timer that fires once.
         self._pause = loop.timer(0.0, PAUSE_SECONDS)
@@ -209,6 +103,7 @@ class Acceptor:
             listener.close()
         self._listeners = []
         self._watchers = []
+        self._reserve.close()
 
     def _watch(self) -> None:
         self._pause.stop()
@@ -301,12 +196,8 @@ class Acceptor:
 
     def _refuse(self, listener: socket.socket) -> str:
         """Close the connection that waits, if there is a reserve to take it by. Returns whose it was."""
-        reserve, self._reserve, peer = self._reserve, None, None
-        if reserve is not None:
-            _close(reserve)
-        with contextlib.suppress(OSError):
+        peer = None
+        with contextlib.suppress(OSError), self._reserve.lent():
             descriptor, peer = listener._accept()  # type: ignore[attr-defined]
             _close(descriptor)
-        with contextlib.suppress(OSError):
-            self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         return f"the connection of {TCPAddress(*peer[:2])}" if isinstance(peer, tuple) else "a connection"
