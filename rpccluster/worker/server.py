@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import faulthandler
 import gc
-import math
 import os
 import resource
 import signal
@@ -22,7 +21,7 @@ from rpccluster import system
 from rpccluster.child.assignment import Assignment, RPCPart
 from rpccluster.child.cells import Cells
 from rpccluster.child.life import EXIT_CRASHED
-from rpccluster.ipc.messages import Accept, Listen, Message, Ready, ReopenLogs, Retire, WantsToRetire
+from rpccluster.ipc.messages import Accept, Listen, Message, Ready, Release, ReopenLogs, Retire, WantsToRetire
 from rpccluster.ipc.scoreboard import Cell, RowState
 from rpccluster.log import logger
 from rpccluster.protocol.outline import Bounds
@@ -30,8 +29,10 @@ from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.accepting.acceptor import Acceptor
 from rpccluster.worker.accepting.lock import AcceptLock
+from rpccluster.worker.connections.adopting import Adopting
 from rpccluster.worker.connections.context import ConnectionContext, ConnectionOptions
-from rpccluster.worker.connections.handover import Handover
+from rpccluster.worker.connections.giving import Giving
+from rpccluster.worker.connections.handover_channel import HandoverChannel
 from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.current import present_method
 from rpccluster.worker.hot import Engine
@@ -40,6 +41,7 @@ from rpccluster.worker.limits import Limits
 from rpccluster.worker.process.forks import leave
 from rpccluster.worker.process.freed_memory import FreedMemory
 from rpccluster.worker.process.service_signals import ServiceSignals
+from rpccluster.worker.retirement import Retirement
 from rpccluster.worker.service.access_log import logged
 from rpccluster.worker.service.left_behind import LeftBehind
 from rpccluster.worker.service.registry import Registry
@@ -49,7 +51,6 @@ from rpccluster.worker.taken_greenlets import TakenGreenlets
 __all__ = ["BEAT_SECONDS", "Server"]
 
 BEAT_SECONDS = 0.5
-LOOK_SECONDS = 0.02  # how often a retiring worker looks whether it has finished
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
 
 EARLY_SECONDS = 5.0  # after which the end of a worker is no sign that workers die in a loop
@@ -67,7 +68,7 @@ class Server:
 
     def __init__(self, assignment: Assignment[RPCPart], signals: ServiceSignals, service: Any) -> None:
         """Raises `ServiceUnfit`; an exception of the service's ``worker_started`` comes through."""
-        options = assignment.options
+        part = assignment.part
         self._assignment = assignment
         self._service = service
         self._signals = signals
@@ -75,17 +76,27 @@ class Server:
         self._row = assignment.row
         self._cells = Cells(self._row)
         self._loop = gevent.get_hub().loop
-        self._retired_at = 0.0  # monotonic seconds, when it was told to
-        self._ends_at = math.inf  # when graceful_timeout is over
         self._state = State.BOOTING
-        self._may_end = True  # when it retires and has finished
         self._finished = gevent.event.Event()
-        self._served_on: Retire | None = None  # connections are, beyond its graceful_timeout
         self._freed = FreedMemory()
         self._left_behind = LeftBehind(gevent.get_hub())
         self._limits = Limits(self._row.cells, LogLimiter())
-        self._registry = Registry(service, options.call_timeout, self._wrap)
-        self._engine = Engine(
+        self._registry = Registry(service, assignment.options.call_timeout, self._wrap)
+        self._engine = engine = self._make_engine()
+        self._taken_greenlets = TakenGreenlets(assignment.options.max_greenlets, engine.running_methods)
+        self._connections = connections = self._make_connections()
+        channel = HandoverChannel(self._loop, part.connections)
+        self._giving = Giving(self._loop, channel, connections.context, engine, self._row, assignment.serial)
+        self._adopting = Adopting(channel, connections.context, engine, connections.adopt, self._row)
+        self._retirement = Retirement(self._loop, engine, connections, channel, self._finish)
+        self._acceptor = self._make_acceptor()
+        self._watchers = self._make_watchers()
+        if isinstance(service, Service):
+            service.worker_started(self._info())
+
+    def _make_engine(self) -> Engine:
+        options = self._assignment.options
+        return Engine(
             self._registry,
             self._row.cells,
             Bounds(options.max_message_size, options.max_depth),
@@ -93,30 +104,28 @@ class Server:
             max_pending_calls=options.max_pending_calls,
             on_refused=self._limits.note_refused,
             max_reply_size=options.max_message_size,
-            call_limit=assignment.part.call_limit,
+            call_limit=self._assignment.part.call_limit,
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
         )
-        context = ConnectionContext(
-            ConnectionOptions(options.idle_timeout, options.message_timeout, options.write_timeout), self._limits
-        )
+
+    def _make_connections(self) -> Connections:
+        options = self._assignment.options
+        bounds = ConnectionOptions(options.idle_timeout, options.message_timeout, options.write_timeout)
+        context = ConnectionContext(bounds, self._limits)
         context.on_count = self._count_connections
-        self._connections = Connections(context, self._engine)
-        self._handover = Handover(
-            self._loop, assignment.part.connections, self._connections, self._engine, self._row, assignment.serial
-        )
-        self._taken_greenlets = TakenGreenlets(options.max_greenlets, self._engine.running_methods)
-        self._acceptor = Acceptor(
+        return Connections(context, self._engine)
+
+    def _make_acceptor(self) -> Acceptor:
+        assignment, part = self._assignment, self._assignment.part
+        return Acceptor(
             self._loop,
-            assignment.part.listeners,
+            part.listeners,
             self._connections.add,
             assignment.scoreboard,
             assignment.row_number,
-            AcceptLock(assignment.part.accept_lock) if options.accept_lock else None,
+            AcceptLock(part.accept_lock) if assignment.options.accept_lock else None,
             self._limits,
         )
-        self._watchers = self._make_watchers()
-        if isinstance(service, Service):
-            service.worker_started(self._info())
 
     def _make_watchers(self) -> list[Any]:
         """The beat, the channel and TERM; watched as long as the worker lives."""
@@ -144,10 +153,10 @@ class Server:
         self._step(Event.BOOTED)
         self._channel.send(Ready(self._registry.names))
         code = self._wait_for_the_end()
-        self._left_behind.wait(self._ends_at)
+        self._left_behind.wait(self._retirement.ends_at)
         if isinstance(self._service, Service):
             self._service.worker_stopping(self._info())
-        self._left_behind.finish(self._ends_at)
+        self._left_behind.finish(self._retirement.ends_at)
         return code
 
     def _wait_for_the_end(self) -> int:
@@ -169,7 +178,7 @@ class Server:
         """In a child that the service has forked: let go of the connections, and of the engine's queue."""
         self._state = State.GONE
         self._connections.leave_to_parent()
-        self._handover.leave_to_parent()
+        self._adopting.leave_to_parent()
         self._engine.leave_to_parent(leave)
 
     def _info(self) -> WorkerInfo:
@@ -236,8 +245,8 @@ class Server:
             self._assignment.logs.take(descriptors)
         elif isinstance(message, Listen):
             self._acceptor.add(descriptors)
-        else:
-            self._handover.obey(message)
+        elif isinstance(message, Release):
+            self._giving.release(message)
 
     def _on_term(self) -> None:
         """Ask to be replaced, unless the master stops the whole cluster just now."""
@@ -258,47 +267,17 @@ class Server:
         self._step(Event.MUST_RETIRE)
         if self._state is State.GONE:  # it waits for the service's last hook alone
             return
-        self._retired_at = self._retired_at or time.monotonic()
-        self._ends_at = min(self._ends_at, time.monotonic() + order.graceful_seconds)
         logger.info("Worker retiring (pid: %d)", os.getpid())
         system.set_title(f"{self._assignment.title} (retiring)")
         self._acceptor.stop(drain=order.whole_cluster)
-        if order.whole_cluster:
-            self._connections.stop_reading()
-        self._may_end = not order.stays
-        look = self._loop.timer(0.0, LOOK_SECONDS)
-        look.start(self._look_whether_finished)
-        self._watchers.append(look)
-        self._set_deadline(order)
-
-    def _look_whether_finished(self) -> None:
-        if self._connections.open or not self._may_end:
-            return
-        if self._engine.is_quiet and self._handover.is_quiet:
-            self._finish()
-        elif self._served_on is not None:
-            self._set_deadline(self._served_on)
-            self._served_on = None
-
-    def _set_deadline(self, order: Retire) -> None:
-        # when all stops, calls that have waited for a greenlet begin after the deadline: give up again and again
-        deadline = self._loop.timer(order.graceful_seconds, LOOK_SECONDS if order.whole_cluster else 0.0)
-        deadline.start(self._give_up, order)
-        self._watchers.append(deadline)
-
-    def _give_up(self, order: Retire) -> None:
-        """``graceful_timeout`` is over: what still runs is answered with an error. Connections are not ended by it.
-
-        Those that nobody can take yet are served on; when they have gone, their calls may take as long once more.
-        """
-        self._engine.give_up("its graceful_timeout is over")
-        self._served_on = order if self._connections.open and not order.whole_cluster else None
+        self._retirement.begin(order)
 
     def _finish(self) -> None:
         if self._state is State.RETIRING:
             self._step(Event.FINISHED)
-            self._handover.stop()
-            self._handover.tell(self._retired_at)
+            self._adopting.stop()
+            self._giving.stop()
+            self._giving.tell(self._retirement.began_at)
             self._finished.set()
 
 

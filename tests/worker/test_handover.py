@@ -22,7 +22,9 @@ from rpccluster.ipc.messages import Accept, Adopted, Closed, DonorGone, Give, Me
 from rpccluster.ipc.packets import Packet
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.protocol.codec import msgid_of, pack_response
-from rpccluster.worker.connections.handover import Handover
+from rpccluster.worker.connections.adopting import Adopting
+from rpccluster.worker.connections.giving import Giving
+from rpccluster.worker.connections.handover_channel import HandoverChannel
 from rpccluster.worker.hot import HIGH_WATER_BYTES
 
 from .rig import Peer, Rig, settle, until, wait_read
@@ -40,11 +42,13 @@ class Worker(Rig):
         self.serial = serial
         self.strangers: list[Peer] = []
         loop = gevent.get_hub().loop
-        self.handover = Handover(loop, self.channel, self.connections, self.engine, self.row, serial)
+        self.handover_channel = HandoverChannel(loop, self.channel)
+        self.giving = Giving(loop, self.handover_channel, self.context, self.engine, self.row, serial)
+        self.adopting = Adopting(self.handover_channel, self.context, self.engine, self.connections.adopt, self.row)
 
     def release(self, number: int = 1000) -> list[tuple[Message, list[int]]]:
         """What the worker says to the master when it is told to give away so many."""
-        self.handover.obey(Release(number))
+        self.giving.release(Release(number))
         return self.said()
 
     def said(self) -> list[tuple[Message, list[int]]]:
@@ -82,11 +86,10 @@ class Worker(Rig):
         for peer in self.strangers:
             peer.close()
         super().close()
-        self.handover.stop()
+        self.adopting.stop()
+        self.giving.stop()
         settle()
-        for watcher in (self.handover._reader, self.handover._writer, self.handover._retry):
-            watcher.stop()
-            watcher.close()
+        self.handover_channel.close()
         self.master.close()
         self.channel.close()
 
@@ -313,7 +316,7 @@ def test_it_gives_without_a_descriptor_left(make_worker: Callable[..., Worker]) 
     wait_read(long)
     sockets = {socket_of(peer.connection.fileno()): peer for peer in (long, idle)}
     with descriptors_left(0):
-        worker.handover.obey(Release(2))
+        worker.giving.release(Release(2))
     said = worker.said()
     assert said[-1] == (Released(2), [])
     adopt_all(said, sockets, adopter)
@@ -364,7 +367,7 @@ def test_without_any_descriptor_nothing_is_touched(
     peer = worker.connect()
     peer.send(msgpack.packb([0, 1, "wait", ["gate"]]) + msgpack.packb([0, 2, "echo", ["waits"]]))
     until(lambda: worker.service.began, "it runs")
-    worker.handover._reserve.close()
+    worker.giving._reserve.close()
     with descriptors_left(0):
         said = worker.release()
     assert said == [(Released(0), [])]
@@ -385,8 +388,8 @@ def test_a_long_reply_waits_for_a_descriptor(make_worker: Callable[..., Worker])
     move(peer, donor, adopter)
     with descriptors_left(0):
         donor.service.open(late)
-        until(lambda: not donor.handover.is_quiet, "it is kept back")
-    until(lambda: donor.handover.is_quiet, "it is sent")
+        until(lambda: not donor.handover_channel.is_quiet, "it is kept back")
+    until(lambda: donor.handover_channel.is_quiet, "it is sent")
     (reply,) = donor.told()
     adopter.tell(reply)
     assert peer.wait(1) == [[msgid, None, late]]
@@ -400,7 +403,7 @@ def test_only_so_many_bytes_go_at_once(make_worker: Callable[..., Worker]) -> No
     for peer in peers:
         peer.send(half[:-10])
         wait_read(peer)
-    worker.handover.obey(Release(4, 1500))
+    worker.giving.release(Release(4, 1500))
     said = worker.said()
     assert said[-1] == (Released(2), [])
     for _, copy in gives(said):
@@ -461,7 +464,7 @@ def test_nothing_is_done_before_it_is_announced(make_worker: Callable[..., Worke
     worker.tell(give, [descriptor])
     os.close(descriptor)
     settle()
-    assert not worker.handover.is_quiet
+    assert not worker.handover_channel.is_quiet
     assert worker.service.began == []
     assert worker.connections.open == set()
     said: list[Message] = []
@@ -469,7 +472,7 @@ def test_nothing_is_done_before_it_is_announced(make_worker: Callable[..., Worke
     until(lambda: worker.connections.open, "it begins")
     (peer.connection,) = worker.connections.open
     assert peer.wait(1) == [[1, None, "early"]]
-    assert worker.handover.is_quiet
+    assert worker.handover_channel.is_quiet
 
 
 def test_what_it_says_meanwhile_does_not_keep_it_from_beginning(make_worker: Callable[..., Worker]) -> None:
@@ -526,7 +529,7 @@ def test_one_that_comes_when_all_stops_ends_too(make_worker: Callable[..., Worke
 def test_a_worker_that_stops_leaves_the_rest_to_others(make_worker: Callable[..., Worker]) -> None:
     """It refuses what comes now, and passes on replies for what it has given away."""
     worker = make_worker()
-    worker.handover.stop()
+    worker.adopting.stop()
     _, give, descriptor = adoptable(worker)
     worker.tell(give, [descriptor])
     os.close(descriptor)
@@ -638,9 +641,9 @@ def test_replies_of_a_donor_wait_for_room(make_worker: Callable[..., Worker]) ->
     worker.fill()
     worker.service.open("gate")
     until(lambda: worker.engine.is_quiet, "it ends")
-    assert not worker.handover.is_quiet
+    assert not worker.handover_channel.is_quiet
     found: list[Message] = []
-    until(lambda: found.extend(worker.told()) or worker.handover.is_quiet, "there is room")
+    until(lambda: found.extend(worker.told()) or worker.handover_channel.is_quiet, "there is room")
     found += worker.told()
     assert found[-1] == Reply(give.cid, 1, pack_response(1, None, "gate"))
     os.close(copy)

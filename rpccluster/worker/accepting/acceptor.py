@@ -17,10 +17,9 @@ from typing import Any, Callable
 from gevent.monkey import get_original
 
 from rpccluster.address import TCPAddress
-from rpccluster.ipc.reserve import Reserve
 from rpccluster.ipc.scoreboard import Cell, Scoreboard
 from rpccluster.log import logger
-from rpccluster.system import READABLE
+from rpccluster.system import READABLE, Reserve
 from rpccluster.worker.accepting.lock import AcceptLock
 from rpccluster.worker.accepting.turn import Turn, Verdict
 from rpccluster.worker.limits import Limits

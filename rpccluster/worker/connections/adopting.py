@@ -1,0 +1,107 @@
+"""Adopting connections that another worker has given, and answering the calls of theirs that still run elsewhere.
+
+Runs in the worker. Before an adopter has said `Adopted` it neither reads nor writes the socket, and it begins only
+when the master can know: until then the master would give the connection to somebody else if this worker died.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import os
+from functools import partial
+from typing import Callable
+
+from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Reply
+from rpccluster.ipc.scoreboard import Cell, Row
+from rpccluster.protocol.codec import msgid_of, pack_response
+from rpccluster.worker.connections.connection import Connection
+from rpccluster.worker.connections.context import ConnectionContext
+from rpccluster.worker.connections.given import Given, peer_of
+from rpccluster.worker.connections.handover_channel import HandoverChannel
+from rpccluster.worker.hot import Engine
+
+__all__ = ["Adopting"]
+
+_LOST = "WorkerLost: the worker that ran this call has died"
+
+#: Makes a connection of a socket, its number, what was given, and the calls of it that run elsewhere.
+Adopt = Callable[[_socket.socket, int, Given, list[list[int]]], Connection]
+
+
+class Adopting:
+    """The connections of one worker that have come from another."""
+
+    def __init__(
+        self, channel: HandoverChannel, context: ConnectionContext, engine: Engine, adopt: Adopt, row: Row
+    ) -> None:
+        self._channel = channel
+        self._adopted: dict[int, Connection] = context.adopted
+        self._engine = engine
+        self._adopt = adopt
+        self._row = row
+        self._has_stopped = False
+        self._unannounced: set[int] = set()  # descriptors of those that the master cannot have heard of yet
+        context.on_closed = self._note_closed
+        channel.listen(self._hear)
+
+    def stop(self) -> None:
+        """Adopt nothing any more, since this worker ends. Replies are read on: they may be for what it has given."""
+        self._has_stopped = True
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the connections that are not announced yet. Nobody else has them in hand."""
+        for descriptor in self._unannounced:
+            os.close(descriptor)
+
+    def _hear(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Give):
+            self._take(message, descriptors)
+        elif isinstance(message, Reply):
+            self._take_reply(message)
+        elif isinstance(message, DonorGone):
+            self._note_lost(message)
+
+    def _take(self, give: Give, descriptors: list[int]) -> None:
+        if self._has_stopped or not descriptors:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._channel.say(Refused(give.cid))
+            return
+        self._channel.say(Adopted(give.cid))
+        self._unannounced.add(descriptors[0])
+        self._channel.when_said(partial(self._begin, give, descriptors[0]))
+
+    def _begin(self, give: Give, descriptor: int) -> None:
+        """The master knows, or will read, that the connection is ours: go on with it."""
+        self._unannounced.remove(descriptor)
+        sock = _socket.socket(fileno=descriptor)
+        sock.setblocking(False)
+        self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
+        given = Given(peer_of(give.peer), give.is_eof, give.input, give.output)
+        self._adopt(sock, give.cid, given, give.awaited)
+
+    def _take_reply(self, reply: Reply) -> None:
+        connection = self._adopted.get(reply.cid)
+        if connection is None:  # given on, or closed, before the master knew
+            self._channel.pass_on(reply)
+            return
+        if not reply.data:  # it came without its memory file: no descriptor was left
+            connection.close("a reply was lost, since this process may hold no more descriptors")
+            return
+        with contextlib.suppress(ValueError):  # else it is answered already, for its worker has died
+            connection.awaited.remove([reply.serial, msgid_of(reply.data)])
+            self._engine.answer(connection.outbox, reply.data)
+
+    def _note_lost(self, gone: DonorGone) -> None:
+        """Answer the calls that died with the worker that ran them."""
+        asked = [*self._adopted] if not gone.cid else [gone.cid] if gone.cid in self._adopted else []
+        for connection in [self._adopted[number] for number in asked]:
+            for call in [*connection.awaited]:
+                if call[0] == gone.serial or (gone.is_and_older and call[0] < gone.serial):
+                    connection.awaited.remove(call)
+                    self._engine.answer(connection.outbox, pack_response(call[1], _LOST, None))
+
+    def _note_closed(self, connection: Connection) -> None:
+        if connection.number:
+            self._channel.say(Closed(connection.number))

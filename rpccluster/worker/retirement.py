@@ -1,0 +1,80 @@
+"""How a worker retires: when its running calls are given up, and when it has finished. Runs in the worker.
+
+A retiring worker accepts nothing new. Its connections move to other workers, as the master asks for them; when all
+ends, they end here. ``graceful_timeout`` bounds the calls that run, never the connections: those that nobody can take
+yet are served on, and when they have gone, their calls may take as long once more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Callable
+
+from rpccluster.ipc.messages import Retire
+from rpccluster.worker.connections.handover_channel import HandoverChannel
+from rpccluster.worker.connections.table import Connections
+from rpccluster.worker.hot import Engine
+
+__all__ = ["Retirement"]
+
+LOOK_SECONDS = 0.02  # how often a retiring worker looks whether it has finished
+
+
+class Retirement:
+    """Begins with the master's order; there may be several, since a stop of the cluster overtakes a recycling."""
+
+    def __init__(
+        self,
+        loop: Any,
+        engine: Engine,
+        connections: Connections,
+        channel: HandoverChannel,
+        on_finished: Callable[[], None],
+    ) -> None:
+        """``on_finished`` is called when there is nothing left to do; again and again, if nothing comes of it."""
+        self._loop = loop
+        self._engine = engine
+        self._connections = connections
+        self._channel = channel
+        self._on_finished = on_finished
+        self._may_end = True  # as soon as it has finished
+        self._served_on: Retire | None = None  # connections are, beyond its graceful_timeout
+        self._timers: list[Any] = []
+        self.began_at = 0.0  # monotonic seconds
+        self.ends_at = math.inf  # monotonic seconds, when graceful_timeout is over
+
+    def begin(self, order: Retire) -> None:
+        """Do as ``order`` says."""
+        now = time.monotonic()
+        self.began_at = self.began_at or now
+        self.ends_at = min(self.ends_at, now + order.graceful_seconds)
+        if order.whole_cluster:
+            self._connections.stop_reading()
+        self._may_end = not order.stays
+        self._start(LOOK_SECONDS, LOOK_SECONDS, self._look)
+        self._set_deadline(order)
+
+    def _look(self) -> None:
+        if self._connections.open or not self._may_end:
+            return
+        if self._engine.is_quiet and self._channel.is_quiet:
+            self._on_finished()
+        elif self._served_on is not None:
+            self._set_deadline(self._served_on)
+            self._served_on = None
+
+    def _set_deadline(self, order: Retire) -> None:
+        # when all stops, calls that have waited for a greenlet begin after the deadline: give up again and again
+        again = LOOK_SECONDS if order.whole_cluster else 0.0
+        self._start(order.graceful_seconds, again, self._give_up, order)
+
+    def _give_up(self, order: Retire) -> None:
+        """``graceful_timeout`` is over: what still runs is answered with an error. Connections are not ended by it."""
+        self._engine.give_up("its graceful_timeout is over")
+        self._served_on = order if self._connections.open and not order.whole_cluster else None
+
+    def _start(self, seconds: float, again: float, do: Callable[..., None], *arguments: Any) -> None:
+        timer = self._loop.timer(seconds, again)
+        timer.start(do, *arguments)
+        self._timers.append(timer)
