@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from typing import Any, Callable
 
 from rpccluster.ipc.messages import Retire
 from rpccluster.worker.connections.handover_channel import HandoverChannel
-from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.hot import Engine
 
 __all__ = ["Retirement"]
@@ -28,11 +28,11 @@ class Retirement:
         self,
         loop: Any,
         engine: Engine,
-        connections: Connections,
+        connections: Collection[object],
         channel: HandoverChannel,
         on_finished: Callable[[], None],
     ) -> None:
-        """``on_finished`` is called when there is nothing left to do; again and again, if nothing comes of it."""
+        """``connections`` are those that are open. ``on_finished`` is called when there is nothing left to do; again and again, if nothing comes of it."""
         self._loop = loop
         self._engine = engine
         self._connections = connections
@@ -49,14 +49,12 @@ class Retirement:
         now = time.monotonic()
         self.began_at = self.began_at or now
         self.ends_at = min(self.ends_at, now + order.graceful_seconds)
-        if order.whole_cluster:
-            self._connections.stop_reading()
         self._may_end = not order.stays
         self._start(LOOK_SECONDS, LOOK_SECONDS, self._look)
         self._set_deadline(order)
 
     def _look(self) -> None:
-        if self._connections.open or not self._may_end:
+        if self._connections or not self._may_end:
             return
         if self._engine.is_quiet and self._channel.is_quiet:
             self._on_finished()
@@ -72,7 +70,7 @@ class Retirement:
     def _give_up(self, order: Retire) -> None:
         """``graceful_timeout`` is over: what still runs is answered with an error. Connections are not ended by it."""
         self._engine.give_up("its graceful_timeout is over")
-        self._served_on = order if self._connections.open and not order.whole_cluster else None
+        self._served_on = order if self._connections and not order.whole_cluster else None
 
     def _start(self, seconds: float, again: float, do: Callable[..., None], *arguments: Any) -> None:
         timer = self._loop.timer(seconds, again)

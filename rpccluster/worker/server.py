@@ -88,7 +88,7 @@ class Server:
         channel = HandoverChannel(self._loop, part.connections)
         self._giving = Giving(self._loop, channel, connections.context, engine, self._row, assignment.serial)
         self._adopting = Adopting(channel, connections.context, engine, connections.adopt, self._row)
-        self._retirement = Retirement(self._loop, engine, connections, channel, self._finish)
+        self._retirement = Retirement(self._loop, engine, connections.open, channel, self._finish)
         self._acceptor = self._make_acceptor()
         self._watchers = self._make_watchers()
         if isinstance(service, Service):
@@ -270,6 +270,8 @@ class Server:
         logger.info("Worker retiring (pid: %d)", os.getpid())
         system.set_title(f"{self._assignment.title} (retiring)")
         self._acceptor.stop(drain=order.whole_cluster)
+        if order.whole_cluster:
+            self._connections.stop_reading()
         self._retirement.begin(order)
 
     def _finish(self) -> None:
