@@ -26,7 +26,8 @@ def test_the_contracts_of_imports_hold(tmp_path: Path) -> None:
 
 
 def test_a_broken_contract_is_noticed(tmp_path: Path) -> None:
-    """The same contracts on a copy in which the master imports gevent, and the protocol a module of the master."""
+    """The same contracts on a copy where the master imports gevent, the protocol a module of the master, and a
+    connection's module one of the hot room."""
     pytest.importorskip("importlinter", reason="import-linter is installed on CPython 3.10 and newer")
     package = tmp_path / "rpccluster"
     for file in CHECKOUT.glob("rpccluster/**/*.py"):
@@ -37,6 +38,8 @@ def test_a_broken_contract_is_noticed(tmp_path: Path) -> None:
         loop.write("import gevent\n")
     with open(package / "protocol" / "codec.py", "a") as codec:
         codec.write("import rpccluster.master.loop\n")
+    with open(package / "worker" / "connections" / "table.py", "a") as table:
+        table.write("import rpccluster.worker.hot.room\n")
     (tmp_path / "pyproject.toml").write_text((CHECKOUT / "pyproject.toml").read_text())
     program = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     done = subprocess.run(
@@ -51,6 +54,7 @@ def test_a_broken_contract_is_noticed(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "rpccluster.master.loop -> gevent" in done.stdout
     assert "rpccluster.protocol.codec -> rpccluster.master.loop" in done.stdout
+    assert "rpccluster.worker.connections.table -> rpccluster.worker.hot.room" in done.stdout
 
 
 def test_a_master_loads_no_gevent() -> None:
