@@ -32,8 +32,8 @@ class Retirement:
         channel: HandoverChannel,
         on_finished: Callable[[], None],
     ) -> None:
-        """``connections`` are those that are open. ``on_finished`` is called when there is nothing left to do; again and
-        again, if nothing comes of it."""
+        """``connections`` are those that are open. ``on_finished`` is called when there is nothing left to do; again
+        and again, if nothing comes of it."""
         self._loop = loop
         self._engine = engine
         self._connections = connections
