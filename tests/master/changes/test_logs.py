@@ -10,7 +10,7 @@ import pytest
 
 from rpccluster.master.changes.logs import LogReopening
 
-from .made_up import booting, cluster, group, ready
+from ..made_up import booting, cluster, group, ready
 
 
 @pytest.mark.parametrize("has_own_logs", [True, False])

@@ -135,12 +135,12 @@ def test_the_file_is_rewritten_in_place(path: str) -> None:
 def test_the_lock_ends_with_its_last_holder(path: str) -> None:
     """Closing is enough; a copy, as an upgrade's new master has one, keeps it."""
     old = Pidfile.acquire(path)
-    heir = Pidfile(path, os.dup(old.descriptor))
+    new = Pidfile(path, os.dup(old.descriptor))
     old.close()
-    heir.write(os.getpid())
+    new.write(os.getpid())
     with pytest.raises(StartError):
         Pidfile.acquire(path)
-    heir.close()
+    new.close()
     Pidfile.acquire(path).close()
 
 

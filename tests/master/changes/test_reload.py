@@ -24,7 +24,7 @@ from rpccluster.master.phases import Phase
 from rpccluster.master.resources.listeners import close_listeners, open_listeners
 from rpccluster.master.resources.logs import open_logs
 
-from .made_up import booting, group, ready
+from ..made_up import booting, group, ready
 
 NOW = 50.0
 

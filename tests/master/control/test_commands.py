@@ -13,7 +13,7 @@ from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.signal_commands import SignalCommands
 from rpccluster.master.phases import Event, Phase
 
-from .made_up import cluster, group, ready
+from ..made_up import cluster, group, ready
 
 
 class Rig:

@@ -314,13 +314,13 @@ def test_an_inherited_listener_is_the_same(opened: Opened, tmp_path: Path, addre
     (old,) = opened(address.format(tmp_path))
     descriptor = os.dup(old.socket.fileno())
     os.set_inheritable(descriptor, True)
-    heir = Listener.inherited(old.wanted, descriptor)
-    assert (heir.wanted, heir.actual) == (old.wanted, old.actual)
-    assert heir.socket.family == old.socket.family
+    new = Listener.inherited(old.wanted, descriptor)
+    assert (new.wanted, new.actual) == (old.wanted, old.actual)
+    assert new.socket.family == old.socket.family
     assert not os.get_inheritable(descriptor)
     old.close(is_last=False)
-    assert connected(heir.actual)
-    heir.close(is_last=True)
+    assert connected(new.actual)
+    new.close(is_last=True)
 
 
 def test_what_is_no_socket_cannot_be_inherited() -> None:
