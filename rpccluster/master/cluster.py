@@ -1,7 +1,7 @@
-"""What the master knows of its cluster: configuration, phase, generation, listeners. Data alone. Runs in the master.
+"""The master's data about its cluster: configuration, phase, generation, listeners. Data alone. Runs in the master.
 
-What is made of it stands elsewhere: `rpccluster.master.control.status` shows it, the processes are in groups
-(`rpccluster.master.children.group`), which read here what a new one is born with.
+`rpccluster.master.control.status` shows it. The processes are in groups (`rpccluster.master.children.group`), which
+read here what a new process gets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Cluster", "Staged"]
 
 @dataclass(eq=False)
 class Staged:
-    """A reload that has yet to prove itself: what its first worker is born with."""
+    """A reload that has not proved itself: the configuration and files of its first worker."""
 
     configuration: Configuration
     generation: int
@@ -31,7 +31,7 @@ class Staged:
 
     @property
     def options(self) -> Options:
-        """The options that would be in force."""
+        """The options of the staged configuration."""
         return self.configuration.options
 
 
@@ -46,7 +46,7 @@ class Cluster:
     started_at: float
     phase: Phase = Phase.STARTING
     staged: Staged | None = None
-    has_old_master: bool = False  # which lives, and may have more connections to give
+    has_old_master: bool = False  # it lives, and may give more connections
 
     @property
     def options(self) -> Options:
@@ -59,7 +59,7 @@ class Cluster:
         return f"rpccluster: master [{self.options.proc_name}]"
 
     def note(self, event: Event) -> bool:
-        """Go to the phase that follows from ``event``; returns whether that is another one.
+        """Go to the phase that follows from ``event``. Returns whether the phase has changed.
 
         Raises `IllegalTransition` and changes nothing if ``event`` cannot happen now.
         """

@@ -1,8 +1,8 @@
-"""What the master is doing: one of eight phases, as two tables. Data alone. Runs in the master.
+"""The phases of the master, as two tables. Data alone. Runs in the master.
 
-`next_phase` is the first table, (phase, event) → phase: what is no row cannot happen, and raises. `Phase.allows` is the
-second, phase → what it allows: whoever must know what the phase means for it asks for that permission, never for the
-phase, so a new phase is a row in each table and no change elsewhere. `Cluster.note` is the one way to change the phase.
+The first table maps (phase, event) to the next phase; `next_phase` raises for a step that is not in it. The second maps
+a phase to what it allows. Other modules ask for a permission (`Phase.allows`), never for a phase, so a new phase is a
+row in each table and no change elsewhere. Only `Cluster.note` changes the phase.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ __all__ = ["Event", "Permissions", "Phase", "next_phase"]
 
 
 class Permissions(NamedTuple):
-    """What a phase allows, and what it asks for."""
+    """The permissions and duties of a phase."""
 
-    is_starting: bool = False  # a reload, upgrade or drain asked for now waits; no child that serves: the master ends
+    is_starting: bool = False  # a reload, upgrade or drain waits; if no child gets ready, the master ends
     awaits_first_boots: bool = False  # until each of the first children has booted or failed
-    needs_all_children: bool = False  # one that fails ends the master: the old one serves on
-    wants_children: bool = False  # those there are stay; else they retire
-    starts_children: bool = False  # those that are missing, or are to be replaced
-    children_accept: bool = False  # connections of their own
-    connections_move: bool = False  # from one that retires to another; else they end with it
-    may_change: bool = False  # a reload or an upgrade may begin; what somebody removed is made again
-    hands_over: bool = False  # everything is the new master's: connections, commands, counts
+    needs_all_children: bool = False  # a child that fails ends the master, and the old one serves on
+    wants_children: bool = False  # present children stay; otherwise they retire
+    starts_children: bool = False  # missing children are started, and overdue ones replaced
+    children_accept: bool = False  # they accept connections
+    connections_move: bool = False  # from a retiring child to another; otherwise they end with it
+    may_change: bool = False  # a reload or an upgrade may begin, and removed paths are restored
+    hands_over: bool = False  # the new master gets everything: connections, commands, counts
     kills_children: bool = False
-    ends_when_empty: bool = False  # the master, with its last child
+    ends_when_empty: bool = False  # the master ends with its last child
 
 
 class Phase(enum.Enum):
-    """What the master is doing; ``status`` shows the value."""
+    """The phase of the master; ``status`` shows the value."""
 
     STARTING = "starting"  # the first workers boot
-    JOINING = "joining"  # likewise, in a new master: the old one serves
-    STANDBY = "standby"  # a new master whose workers are ready: until the old one says `Go`
+    JOINING = "joining"  # the first workers of a new master boot, while the old one serves
+    STANDBY = "standby"  # the workers of a new master are ready, until the old one sends `Go`
     RUNNING = "running"
-    DRAINED = "drained"  # WINCH: no workers until HUP, TTIN or scale; callers wait in the backlog
-    LEAVING = "leaving"  # a new master has taken over: workers finish, nothing is started
+    DRAINED = "drained"  # after WINCH: no workers until HUP, TTIN or scale; callers wait in the backlog
+    LEAVING = "leaving"  # a new master has taken over: workers finish, and none is started
     STOPPING = "stopping"  # graceful stop: workers finish, the listeners are closed
     QUITTING = "quitting"  # quick stop: workers are killed
 
     @property
     def allows(self) -> Permissions:
-        """What this phase allows."""
+        """The permissions of this phase."""
         return _ALLOWS[self]
 
 
 class Event(enum.Enum):
-    """What changes the phase."""
+    """An event that may change the phase."""
 
     INHERITED = "started by an old master"
     BOOTED = "the first workers have booted"
-    RELEASED = "the old master said Go"
-    WANTED = "workers are wanted"  # a reload or `scale`, which end a drain
+    RELEASED = "the old master sent Go"
+    WANTED = "workers are wanted"  # by a reload or `scale`, which end a drain
     DRAIN = "drain"
     TAKEN_OVER = "a new master has taken over"
-    ABANDONED = "the new master has ended"  # the one that had taken over
+    ABANDONED = "the new master has ended"  # after it had taken over
     STOP = "graceful stop"
     QUIT = "quick stop"
 
@@ -92,12 +92,12 @@ _NEXT = {
     (Phase.DRAINED, Event.TAKEN_OVER): Phase.LEAVING,
     (Phase.LEAVING, Event.ABANDONED): Phase.STOPPING,
     (Phase.STARTING, Event.STOP): Phase.STOPPING,
-    (Phase.JOINING, Event.STOP): Phase.QUITTING,  # nobody has been served here: there is nothing to finish
+    (Phase.JOINING, Event.STOP): Phase.QUITTING,  # no call has begun here: there is nothing to finish
     (Phase.STANDBY, Event.STOP): Phase.QUITTING,
     (Phase.RUNNING, Event.STOP): Phase.STOPPING,
     (Phase.DRAINED, Event.STOP): Phase.STOPPING,
     **{(phase, Event.QUIT): Phase.QUITTING for phase in Phase},
-    # what changes nothing: it is so already, or the end goes before
+    # events that change nothing: it is so already, or the end takes precedence
     (Phase.STARTING, Event.WANTED): Phase.STARTING,
     (Phase.JOINING, Event.WANTED): Phase.JOINING,
     (Phase.STANDBY, Event.WANTED): Phase.STANDBY,
@@ -117,7 +117,7 @@ _NEXT = {
 
 
 def next_phase(phase: Phase, event: Event) -> Phase:
-    """The phase that follows. Raises `IllegalTransition` if the event cannot happen in this phase."""
+    """Return the next phase. Raises `IllegalTransition` if ``event`` cannot happen in ``phase``."""
     try:
         return _NEXT[phase, event]
     except KeyError:

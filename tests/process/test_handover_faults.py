@@ -158,7 +158,7 @@ def test_a_stopped_donor_holds_up_no_other(notes, tmp_path):
         pids = running.worker_pids()
         with _stopped(pids[2]):
             running.signal(signal.SIGTTOU)
-            running.wait_log(f"Retiring worker (pid: {pids[2]})")
+            running.wait_log(f"Retiring worker (pid: {pids[2]}, slot: 2)")
             running.signal(signal.SIGTTOU)
             wait_until(lambda: not running.worker(pids[1]), 4, "the other donor has given all it had")
         running.wait_ready(number_workers=1)

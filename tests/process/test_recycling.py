@@ -54,13 +54,13 @@ def test_recycling_by_calls_loses_no_call_and_never_leaves_a_gap(cluster):
     assert min(ready) >= 4
     wait_until(lambda: len(_retired(running.log_text())) >= 4)
     retired = _retired(running.log_text())
-    wanted = re.findall(r"Worker \(pid: (\d+)\) wants to retire: max_requests", running.log_text())
+    wanted = re.findall(r"Worker \(pid: (\d+), slot: \d\) wants to retire: max_requests", running.log_text())
     assert retired == wanted[: len(retired)], "the longest overdue goes first"
     print(f"{CALLS} calls answered; {len(ready)} samples, at least {min(ready)} ready; {len(retired)} recycled")
 
 
 def _retired(log: str) -> list[str]:
-    return re.findall(r"Retiring worker \(pid: (\d+)\): max_requests", log)
+    return re.findall(r"Retiring worker \(pid: (\d+), slot: \d\): max_requests", log)
 
 
 def _successor_in(running: RunningCluster, slot: int, predecessor: int) -> int:
@@ -83,7 +83,7 @@ def test_a_worker_past_max_memory_is_recycled(make_cluster):
         client.call("grow", 160 << 20)
     assert _successor_in(running, 0, grown)
     assert running.worker_pids()[1] == other
-    running.wait_log(f"Retiring worker (pid: {grown}): max_memory", 1)
+    running.wait_log(f"Retiring worker (pid: {grown}, slot: 0): max_memory", 1)
 
 
 def test_a_memory_limit_below_what_a_fresh_worker_needs_replaces_nobody_at_once(cluster):
@@ -110,8 +110,8 @@ def test_workers_past_max_lifetime_are_recycled_one_at_a_time(cluster):
 
     wait_until(are_replaced)
     assert min(ready) >= 2
-    for pid in first:
-        running.wait_log(f"Retiring worker (pid: {pid}): max_lifetime", 1)
+    for slot, pid in enumerate(first):
+        running.wait_log(f"Retiring worker (pid: {pid}, slot: {slot}): max_lifetime", 1)
 
 
 def test_a_worker_told_to_terminate_is_replaced_first(cluster):

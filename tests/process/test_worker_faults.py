@@ -38,7 +38,7 @@ def test_what_is_thrown_into_the_main_greenlet_ends_no_connection(make_cluster):
         assert client.call("pid") == crashed
         wait_until(lambda: client.call("pid") != crashed, what="a successor serves")
         assert other.call("pid") == client.call("pid")
-    assert f"Worker (pid: {crashed}) wants to retire: it has crashed" in running.log_text()
+    assert f"Worker (pid: {crashed}, slot: 0) wants to retire: it has crashed" in running.log_text()
     running.wait_log(f"Worker exiting (pid: {crashed})")
 
 
@@ -54,7 +54,7 @@ def test_the_last_hook_may_wait_while_the_cluster_stops(make_cluster):
         wait_until((running.folder / "waits").exists, what="the hook waits")
         running.signal(signal.SIGTERM)
         running.wait_log("Handling signal: term")
-        running.wait_log(f"Retiring worker (pid: {worker}): stopping")
+        running.wait_log(f"Retiring worker (pid: {worker}, slot: 0): stopping")
     finally:
         (running.folder / "wait").unlink()
         reload.communicate(timeout=30)

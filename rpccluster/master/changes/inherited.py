@@ -1,9 +1,9 @@
-"""What a new master is given by the old one: a list of named things, in the environment of its exec.
+"""The list of named things that an old master passes to a new one, in the environment of the exec.
 
 The old master writes it (`leave`), the new one reads it at its start (`Inheritance.from_environment`). The two may be
-of different versions, so the list may grow: of a name that the reader does not know the descriptor is closed, and what
-is missing has a default. What it cannot do without is a `StartError`: the new master ends before it has touched
-anything, and the old one serves on. What they say to each other afterwards is `new_master`'s and `old_master`'s.
+of different versions, so the list may grow: the reader closes the descriptor of a thing that it does not know, and
+gives a missing thing its default. If an indispensable thing is missing, the new master ends with a `StartError` before
+it has touched anything, and the old one serves on. `new_master` and `old_master` own the conversation that follows.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from rpccluster.master.resources.pidfile import Pidfile
 __all__ = ["VARIABLE", "Inheritance", "Thing", "leave", "things"]
 
 VARIABLE = "RPCCLUSTER_UPGRADE"
-SERIALS_LEFT_TO_US = 10_000  # for workers that the old master may still start before it leaves
+SERIALS_LEFT_TO_US = 10_000  # serials for workers that the old master may still start before it ends
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of the list: ``value`` is anything that JSON can hold. A name may stand more than once."""
+    """One thing of the list. ``value`` is any JSON value. Several things may have the same name."""
 
     name: str
     value: Any = None
@@ -46,7 +46,7 @@ def things(
     control: Listener | None,
     pidfile: Pidfile | None,
 ) -> list[Thing]:
-    """All that a new master inherits, but for the channel to the old one. The readers' table below has every name."""
+    """List everything that a new master inherits, except the channel to the old one. `_READERS` has every name."""
     return [
         Thing("protocol", PROTOCOL),
         Thing("generation", generation),
@@ -62,7 +62,7 @@ def _socket(name: str, listener: Listener) -> Thing:
 
 
 def leave(inherited: Sequence[Thing]) -> None:
-    """In the process that becomes the new master: let these, and their descriptors, come through the exec."""
+    """Let ``inherited`` and its descriptors come through the exec; runs in the process that becomes the new master."""
     for thing in inherited:
         if thing.descriptor is not None:
             os.set_inheritable(thing.descriptor, True)
@@ -71,7 +71,7 @@ def leave(inherited: Sequence[Thing]) -> None:
 
 @dataclass
 class Inheritance:
-    """What a new master was given by the old one."""
+    """Everything that a new master has inherited."""
 
     channel: Channel
     first_serial: int
@@ -82,19 +82,19 @@ class Inheritance:
     pidfile: Pidfile | None = None
 
     def owned(self) -> list[Owned]:
-        """What belongs to the old master until it is ours."""
+        """Return everything that belongs to the old master until this one takes over."""
         return [*self.listeners, *(each for each in (self.control, self.pidfile) if each)]
 
     @classmethod
     def from_environment(cls) -> Inheritance | None:
-        """What the environment names, None if this is no upgrade. Raises `StartError` if it makes no sense."""
+        """Read the list in the environment; None if this is no upgrade. Raises `StartError` for an unusable list."""
         text = os.environ.pop(VARIABLE, None)
         if text is None:
             return None
         try:
             return _read(_listed(json.loads(text)))
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise StartError(f"{VARIABLE} is not what an old master would have set: {error!r}") from error
+            raise StartError(f"cannot use {VARIABLE}, which an old master has set: {error!r}") from error
 
 
 def _listed(told: dict[str, Any]) -> list[Thing]:
@@ -150,11 +150,11 @@ _READERS: dict[str, Callable[[Thing], Any]] = {
 }
 
 
-# -- builds that know no list read and write fixed keys, and need each but "protocol" and "marks"
+# -- older builds know no list: they read and write fixed keys, and need all but "protocol" and "marks"
 
 
 def _without_list(inherited: Sequence[Thing]) -> dict[str, Any]:
-    """What such a build reads."""
+    """Write the keys that an older build reads."""
     by_name = {thing.name: thing for thing in inherited}
     sockets = [thing for thing in inherited if thing.name in ("listener", "control")]
     control, pidfile = by_name.get("control"), by_name.get("pidfile")
@@ -169,7 +169,7 @@ def _without_list(inherited: Sequence[Thing]) -> dict[str, Any]:
 
 
 def _with_list(told: dict[str, Any]) -> list[Thing]:
-    """What such a build has written."""
+    """Make the list from the keys of an older build."""
     marks = told.get("marks", {})
     sockets = [("listener", each) for each in told["listeners"]]
     sockets += [("control", told["control"])] if told["control"] else []

@@ -1,7 +1,7 @@
-"""The old master of an upgrade, as the new one sees it: who says `Go`, and gives what it still holds.
+"""The old master of an upgrade, as the new one sees it: it sends `Go`, then its connections.
 
-Owns the channel to it; what follows from each event is the supervisor's. Runs in the new master, which has committed
-itself when it has heard `Go`: until then it has touched nothing that is the old one's.
+Owns the channel to it and returns events, which the supervisor handles. Runs in the new master, which is committed once
+it has `Go`: until then it touches nothing that belongs to the old master.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["Gave", "GaveUp", "MayTakeOver", "OldMaster", "OldMasterEnded"]
 
 
 class MayTakeOver(NamedTuple):
-    """The old master has said `Go`: everything is ours. To be answered by `OldMaster.say_took_over`."""
+    """The old master has sent `Go`: everything is ours. Answer with `OldMaster.say_took_over`."""
 
 
 class GaveUp(NamedTuple):
-    """The old master has ended, or given us up, before it said `Go`."""
+    """The old master has ended, or given this one up, before it sent `Go`."""
 
 
 class Gave(NamedTuple):
-    """The old master says something after `Go`, or gives a connection: then its descriptors come along."""
+    """The old master has sent a message after `Go`; a connection comes with its descriptors."""
 
     channel: Channel
     message: Passing
@@ -35,17 +35,17 @@ class Gave(NamedTuple):
 
 
 class OldMasterEnded(NamedTuple):
-    """The old master, which had said `Go`, has ended."""
+    """The old master has ended after it had sent `Go`."""
 
 
 Event = Union[MayTakeOver, GaveUp, Gave, OldMasterEnded]
 
 
 class OldMaster:
-    """The one that has started us."""
+    """The old master, which has started this one."""
 
     def __init__(self, loop: Loop, channel: Channel, protocol: int, tell: Callable[[Event], None]) -> None:
-        """``protocol`` is what it speaks; ``tell`` is told what happens."""
+        """``protocol`` is the old master's; ``tell`` gets each event."""
         self._loop = loop
         self._channel = channel
         self._protocol = protocol
@@ -54,11 +54,11 @@ class OldMaster:
         loop.watch(channel, self._hear)
 
     def say_serving(self) -> None:
-        """Our workers are ready. An old master of protocol 1 would not understand that one is named."""
+        """Tell the old master that our workers are ready; one of protocol 1 does not know the field ``protocol``."""
         self._channel.send(Serving(os.getpid(), min(PROTOCOL, self._protocol)))
 
     def say_took_over(self) -> None:
-        """We have everything. One of protocol 1 has left already, and knows no such message."""
+        """Tell the old master that this one owns everything; one of protocol 1 has left, and knows no such message."""
         if self._protocol > 1:
             self._channel.send(TookOver())
 

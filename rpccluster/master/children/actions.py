@@ -1,6 +1,6 @@
-"""What the policy wants done to children, done: started, retired, asked, killed. Runs in the master.
+"""Performs the policy's actions on children: start, retire, question, kill. Runs in the master.
 
-Decides nothing; what it has done shows in the group before the policy is asked again.
+Decides nothing. The group shows the effect of an action before the policy is asked again.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from rpccluster.system.cpus import read_topology
 
 __all__ = ["KILL_SLACK_SECONDS", "Actions"]
 
-KILL_SLACK_SECONDS = 3.0  # beyond graceful_timeout, for a child to say goodbye
-NO_ROOM_SECONDS = 1.0  # until the next try, when the system had no room for one more process
+KILL_SLACK_SECONDS = 3.0  # beyond graceful_timeout, for a child to end
+NO_ROOM_SECONDS = 1.0  # until the next try if the system had no room for another process
 
 
 class Actions:
-    """The actions of one master on its children."""
+    """Performs the actions of one master on its children."""
 
     def __init__(self, operating_system: system.System, roster: Roster, reserve: Reserve) -> None:
         """``reserve`` lends the descriptors of a new child's channels."""
@@ -36,7 +36,7 @@ class Actions:
         self._reserve = reserve
 
     def perform(self, group: Group, action: policy.Action) -> None:
-        """Do it."""
+        """Perform ``action`` on a child of ``group``."""
         self._PERFORM[type(action)](self, group, action)
 
     def _spawn(self, group: Group, action: policy.Spawn) -> None:
@@ -52,7 +52,7 @@ class Actions:
 
     def _retire(self, group: Group, action: policy.Retire) -> None:
         child, now, graceful = action.child, self._system.monotonic(), group.options.graceful_timeout
-        logger.info("Retiring %s (pid: %d): %s", group.kind.noun, child.pid, action.reason)
+        logger.info("Retiring %s (pid: %d, slot: %d): %s", group.kind.noun, child.pid, child.slot, action.reason)
         child.note_retirement(action.reason, now, now + graceful + KILL_SLACK_SECONDS)
         is_ending = not group.phase.allows.connections_move
         child.stays = is_ending and group.is_awaited
@@ -82,7 +82,7 @@ class Actions:
                 "%s TIMEOUT (pid: %d) in %s", group.kind.noun.upper(), child.pid, escaped(child.where_it_hangs())
             )
         elif child.state is ChildState.RETIRING:
-            logger.warning("Killing %s (pid: %d): %s", group.kind.noun, child.pid, action.reason)
+            logger.warning("Killing %s (pid: %d, slot: %d): %s", group.kind.noun, child.pid, child.slot, action.reason)
         self._roster.kill(child, action.reason)
 
     _PERFORM: ClassVar[dict[type, Callable[[Actions, Group, Any], None]]] = {

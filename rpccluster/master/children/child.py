@@ -1,7 +1,7 @@
-"""A supervised process as its master sees it: its place, its state, its deadlines, and how long it has been silent.
+"""A supervised process as its master sees it: its slot, state, deadlines and heartbeat. Runs in the master.
 
-What every child has, of whatever kind; a kind adds to it by deriving. Owns no process:
-`rpccluster.master.children.roster` starts and reaps. The states are a table. Runs in the master.
+This is the part common to all kinds; a kind derives from it. The states are a table.
+`rpccluster.master.children.roster` starts and reaps the process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class ChildState(enum.Enum):
-    """What ``status`` shows. A child that has ended has no record any more."""
+    """The state of a child, as ``status`` shows it. An ended child has no record."""
 
     BOOTING = "booting"
     READY = "ready"
@@ -41,7 +41,7 @@ class ChildState(enum.Enum):
 
 
 class ChildEvent(enum.Enum):
-    """What moves a child from state to state."""
+    """An event that changes the state of a child."""
 
     BOOTED = "booted"
     TOLD_TO_RETIRE = "told to retire"
@@ -54,11 +54,11 @@ _TABLE = {
 }
 
 
-MEMORY_GRACE_SECONDS = 10.0  # after it is ready, in which `max_memory` replaces nobody: it may need so much
-FRESH_SECONDS = 1.0  # after it is ready, in which it has not grown by what was asked of it
-MOVING_SECONDS = 0.5  # in which what a retiring child still has is given to others, unless nobody can take it
+MEMORY_GRACE_SECONDS = 10.0  # after ready, in which `max_memory` replaces no child: it may need that much
+FRESH_SECONDS = 1.0  # after ready, in which its work has not made it grow
+MOVING_SECONDS = 0.5  # in which a retiring child gives its connections away
 
-#: Why a child that showed no sign of life is killed.
+#: The reason for killing a child without a heartbeat.
 HUNG = "timeout"
 
 
@@ -82,19 +82,19 @@ class Options(Protocol):
 
 
 class Edition(Protocol):
-    """What the children of one generation are born with."""
+    """What the children of one generation get at their birth."""
 
     @property
     def generation(self) -> int: ...
     @property
-    def options(self) -> Any: ...  # `Options`, and its kind's own
+    def options(self) -> Any: ...  # `Options`, and the kind's own
     @property
     def logs(self) -> LogFiles: ...
 
 
 @dataclass(frozen=True, order=True)
 class Overdue:
-    """Since when a child should be recycled (monotonic seconds), and why."""
+    """The time from which a child should be recycled (monotonic seconds), and the reason."""
 
     since: float
     reason: str
@@ -102,10 +102,10 @@ class Overdue:
 
 @dataclass(frozen=True)
 class Birth:
-    """What is known of a child before it is forked. ``edition`` is what its group is at that moment."""
+    """The data of a child before the fork. ``edition`` is that of its group at that moment."""
 
     slot: int
-    serial: int  # never another child's, nor a later master's
+    serial: int  # no other child gets it, not even from a later master
     edition: Edition
     row_number: int
     row: Row
@@ -132,35 +132,35 @@ class Child:
         self.ready_at: float | None = None
         self.overdue: Overdue | None = None
         self.retire_reason = ""
-        self.retired_at: float | None = None  # when it was told to, first
-        self.stays = False  # told to retire, but not to end before what may still come has been answered
+        self.retired_at: float | None = None  # when it was first told to
+        self.stays = False  # it retires, but must not end before calls that may still come are answered
         self.kill_at: float | None = None  # when retiring has lasted too long
-        self.questioned_at: float | None = None  # when it was asked where it hangs
+        self.questioned_at: float | None = None  # when the master asked where it hangs
         self.kill_reason = ""
-        self.last_words = ""  # why it could not boot, as it said itself
-        self.is_service_at_fault = False  # for that
+        self.last_words = ""  # its own reason why it could not boot
+        self.is_service_at_fault = False  # whether the service is that reason
         self._watched_since = birth.booted_at
 
-    # -- what a kind may say otherwise
+    # -- what a kind may override
 
     def channels(self) -> list[Channel]:
-        """The master's ends of its channels: watched for reading, closed when it has ended."""
+        """Return the master's ends of its channels, which are watched for reading and closed when it has ended."""
         return [self.channel]
 
     def read(self, channel: Channel) -> list[tuple[Passing, list[int]]]:
-        """What has come on ``channel``, one of `channels`, each message with its descriptors."""
+        """Receive all messages on ``channel``, one of `channels`, each with its descriptors."""
         return list(channel.receive())
 
     def farewell(self, order: Retire) -> Message | None:
-        """What to send so that it retires; None: it is told by TERM."""
+        """Return the message that makes it retire; None if TERM does."""
         return None
 
     def is_moving(self, now: float) -> bool:
-        """Whether it retires and gives what it has to others just now."""
+        """Return whether it is just giving its connections away."""
         return False
 
     def where_it_hangs(self) -> str:
-        """For the log line about its timeout."""
+        """Return where it hangs, for the log line about its timeout."""
         return "its boot" if self.state is ChildState.BOOTING else "its work"
 
     # -- what happens to it
@@ -173,12 +173,12 @@ class Child:
             raise IllegalTransition(f"found {event.value!r} in state {self.state.value!r}") from None
 
     def note_ready(self, now: float) -> None:
-        """It has said that it is."""
+        """Note that the child is ready."""
         self.step(ChildEvent.BOOTED)
         self.ready_at = now
 
     def note_retirement(self, reason: str, now: float, kill_at: float) -> None:
-        """It was told to retire for ``reason`` and may take until ``kill_at``; told again, until the earlier time."""
+        """Note that it was told to retire, and may take until ``kill_at``; the earliest time counts."""
         self.step(ChildEvent.TOLD_TO_RETIRE)
         self.retired_at = now if self.retired_at is None else self.retired_at
         self.retire_reason = reason
@@ -190,11 +190,11 @@ class Child:
             self.overdue = Overdue(since, reason)
 
     def excuse(self, now: float) -> None:
-        """The master itself could not watch it: what silence there was does not count."""
+        """Count its silence only from ``now`` on, because the master could not watch it before."""
         self._watched_since = now
 
     def look_at_memory(self, now: float, most: int) -> None:
-        """More than ``most`` bytes make it overdue, unless it has just become ready."""
+        """Note that it is overdue if it has more than ``most`` bytes, unless it has just become ready."""
         if self.row[CommonCell.RSS_BYTES] > most and self._is_ready_for(MEMORY_GRACE_SECONDS, now):
             self.want_recycling(now, "max_memory")
 
@@ -207,31 +207,31 @@ class Child:
 
     @property
     def is_killed(self) -> bool:
-        """Whether it was sent SIGKILL."""
+        """Whether the master has sent it SIGKILL."""
         return bool(self.kill_reason)
 
     @property
     def is_expected_to_end(self) -> bool:
-        """Whether its end is the master's own wish; that of one that hangs is not."""
+        """Whether the master wants it to end; killing a hung child does not count."""
         return self.state is ChildState.RETIRING or self.kill_reason not in ("", HUNG)
 
     @property
     def is_holding(self) -> bool:
-        """Whether it fills its slot, or is about to."""
+        """Whether it fills its slot, or soon will."""
         return self.state is not ChildState.RETIRING and not self.is_killed and self.questioned_at is None
 
     @property
     def is_ready(self) -> bool:
-        """Whether it serves and is to go on doing so."""
+        """Whether it serves, and shall go on."""
         return self.state is ChildState.READY and self.is_holding
 
     @property
     def silent_since(self) -> float:
-        """Since when it has shown no sign of life, as far as the master has watched."""
+        """The time of its last heartbeat, or since when the master has watched."""
         return max(self._watched_since, self.row[CommonCell.HEARTBEAT] / 1e9)
 
     def is_fresh(self, now: float) -> bool:
-        """Whether it has just become ready: what memory it takes it needs."""
+        """Return whether it has just become ready, so that it needs all the memory that it takes."""
         return self.is_ready and not self._is_ready_for(FRESH_SECONDS, now)
 
     def _is_ready_for(self, seconds: float, now: float) -> bool:

@@ -1,8 +1,8 @@
-"""The children that exist: starting them, hearing from them, reaping them. Runs in the master.
+"""Starts children, receives their messages, reaps them. Runs in the master.
 
 Owns the scoreboard, and the master's ends of the channels as long as a child lives. Decides nothing:
-`rpccluster.master.children.policy` does. Knows no kind: what is special about a child is made by its kind, and what it
-says is handed on unread.
+`rpccluster.master.children.policy` does. Knows no kind: a child's kind makes its own part, and its messages are passed
+on unread.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from rpccluster.master.loop import Loop
 
 __all__ = ["MOST_ROWS", "Roster", "Said"]
 
-MOST_ROWS = 1536  # three times the most workers: the present ones, their successors, those that retire slowly
+MOST_ROWS = 1536  # three times the most workers: present ones, successors, slowly retiring ones
 
 
 class Said(NamedTuple):
-    """A child has sent ``message``; the descriptors are the receiver's from now on."""
+    """A child has sent ``message``; the receiver owns the descriptors from now on."""
 
     group: Group
     child: Child
@@ -38,10 +38,10 @@ class Said(NamedTuple):
 
 
 class Roster:
-    """All children that were started and not yet reaped."""
+    """All started children that are not reaped yet."""
 
     def __init__(self, operating_system: system.System, loop: Loop, entry: ChildEntry, first_serial: int) -> None:
-        """``entry`` makes a child of a process that has just been forked."""
+        """``entry`` makes a newly forked process a child."""
         self._system = operating_system
         self._loop = loop
         self._entry = entry
@@ -52,13 +52,13 @@ class Roster:
 
     @property
     def next_serial(self) -> int:
-        """No child has had this serial or a higher one."""
+        """The next free serial: no child has had it or a higher one."""
         return self._serial + 1
 
     # -- starting
 
     def spawn(self, group: Group, slot: int, edition: Edition, cpus: list[int] | None) -> Child | None:
-        """Start a child, pinned to ``cpus``. None, and a log line, if the system or the scoreboard has no room."""
+        """Start a child, pinned to ``cpus``. Returns None, and logs why, if there is no room for it."""
         row_number = self._scoreboard.take_row()
         if row_number is None:
             told = "Cannot start another %s: all %d rows of the scoreboard are in use"
@@ -73,7 +73,7 @@ class Roster:
             assignment = self._assignment(group, child, ends[1], cpus, part)
             child.pid = self._system.fork()
         except (OSError, MemoryError) as error:
-            logger.error("Cannot start a %s: %s", group.kind.noun, error)
+            logger.error("Cannot start a %s for slot %d: %s", group.kind.noun, slot, error)
             self._give_up(row_number, child, ends)
             return None
         if child.pid == 0:
@@ -107,12 +107,12 @@ class Roster:
         )
 
     def _enrol(self, group: Group, child: Child) -> bool:
-        """Watch a child that has just been forked; if that cannot be done it is ended."""
+        """Watch a newly forked child, or kill it if that is not possible."""
         try:
             for channel in child.channels():
                 self._loop.watch(channel, lambda channel=channel: self._hear(child, channel))  # type: ignore[misc]
         except (OSError, MemoryError) as error:  # epoll_ctl(2) has limits of its own
-            logger.error("Cannot watch the %s (pid: %d): %s", group.kind.noun, child.pid, error)
+            logger.error("Cannot watch the %s (pid: %d, slot: %d): %s", group.kind.noun, child.pid, child.slot, error)
             self._system.kill(child.pid, signal.SIGKILL)
             self._give_up(child.row_number, child, [])
             return False
@@ -133,39 +133,39 @@ class Roster:
     # -- talking
 
     def _hear(self, child: Child, channel: Channel) -> None:
-        """Keep what has come for `take_said`."""
+        """Receive the messages on ``channel``, and keep them for `take_said`."""
         group = self._children[child]
         self._said.extend(Said(group, child, message, descriptors) for message, descriptors in child.read(channel))
         if channel.is_closed:
             self._loop.unwatch(channel)
 
     def take_said(self) -> Iterator[Said]:
-        """What children have sent since the last call, in its order."""
+        """Yield the messages of children since the last call, in order."""
         while self._said:
             yield self._said.popleft()
 
     def say(self, child: Child, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send to a child; a dead one is no error. What cannot be sent, for want of descriptors, is logged."""
+        """Send ``message`` to a child; an ended one is no error. A lack of descriptors is logged."""
         if not child.channel.is_closed:
             self._loop.guard.attempt("tell a child something", child.channel.send, message, descriptors)
             self._loop.mind_writing(child.channel)
 
     def signal(self, child: Child, signum: int) -> None:
-        """Send a child a signal; its pid is its own until it is reaped."""
+        """Send a signal to a child, whose pid is its own until it is reaped."""
         self._system.kill(child.pid, signum)
 
     def kill(self, child: Child, reason: str) -> None:
-        """End a child now."""
+        """Kill a child now, for ``reason``."""
         child.kill_reason = reason
         self.signal(child, signal.SIGKILL)
 
     # -- reaping
 
     def reap(self) -> Iterator[tuple[Group, Child, system.Exit]]:
-        """Yield each child that has ended, and forget it; children of others go silently.
+        """Yield each child that has ended, and forget it. Foreign children are reaped silently.
 
-        What it has left in its process group is killed first. Its last words wait for `take_said`: take them before
-        anything else. Its channels are open, and its row is as it left it, until the next child is asked for.
+        The rest of its process group is killed first. Its last messages wait for `take_said`: take them before anything
+        else. Until the next child is asked for, its channels stay open and its row stays as it was.
         """
         by_pid = {child.pid: child for child in self._children}
         for exit_ in self._system.reap(by_pid):

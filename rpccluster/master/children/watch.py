@@ -1,8 +1,7 @@
-"""The master's look at its children's cells: who has grown too large, who needs more time. Runs in the master.
+"""Reads the children's cells: which child has grown too large, and which needs more time. Runs in the master.
 
-Notes what it sees in the children; what follows from it is the policy's. Silence needs no look: a heartbeat tells its
-own time, so the policy names the moment at which the last one seen would be too old. Memory does: where `max_memory` is
-set, a few cells are read twice a second.
+Notes that in the children; the policy decides what follows. Silence needs no look: a heartbeat is a time, so the policy
+knows when the last one will be too old. Memory needs one: if `max_memory` is set, a few cells are read twice a second.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from rpccluster.master.children.group import Group
 
 __all__ = ["Watch"]
 
-MEMORY_SECONDS = 0.5  # between two looks: as often as children write it down
-BUSY_SECONDS = 0.5  # between two looks at children that retire
+MEMORY_SECONDS = 0.5  # between two looks: children write their memory as often
+BUSY_SECONDS = 0.5  # between two looks at retiring children
 
-#: Looks at a child's cells that its kind has.
+#: Looks at the cells of a child's kind.
 Look = Callable[[Group, Child, float], None]
 
 
 class Watch:
-    """Over all groups of one master."""
+    """Watches all groups of one master."""
 
     def __init__(self) -> None:
-        self._limit_told = 0  # of memory, that it is too low
+        self._limit_told = 0  # the max_memory that was logged as too low
 
     def turn(self, group: Group, look: Look, now: float) -> float:
-        """Look; returns when to look again (monotonic seconds, as ``now``), infinity if no child needs it."""
+        """Look at the children. Returns when to look again (monotonic seconds), infinity if no child needs it."""
         limit = group.options.max_memory
         for child in group.children:
             look(group, child, now)
@@ -42,7 +41,7 @@ class Watch:
         return now + BUSY_SECONDS if any(child.retired_at is not None for child in group.children) else float("inf")
 
     def _look_at_limit(self, group: Group, child: Child, now: float) -> None:
-        """Say once that a limit replaces every child as soon as it may."""
+        """Log once that no child can stay below max_memory."""
         limit, needed = group.options.max_memory, child.row[CommonCell.RSS_BYTES]
         if needed > limit != self._limit_told and child.is_fresh(now):
             self._limit_told = limit

@@ -1,6 +1,6 @@
-"""The contract's ``status``, made of what the master knows. Runs in the master.
+"""Makes the contract's ``status`` from the master's data. Runs in the master.
 
-What is special about a process its kind tells; everything else is the same for all.
+A kind adds the fields of its own processes; everything else is the same for all kinds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["Status"]
 
 
 class Status:
-    """Tells of one master."""
+    """The ``status`` of one master."""
 
     def __init__(
         self, cluster: Cluster, groups: Sequence[Group], kinds: Mapping[str, Kind], rpc: RPC, broker: Broker
     ) -> None:
-        """``groups`` begin with the workers', whose kind is ``rpc``; ``kinds`` are known by their names."""
+        """``groups`` begin with the workers, whose kind is ``rpc``; ``kinds`` maps names to kinds."""
         self._cluster = cluster
         self._groups = groups
         self._kinds = kinds
@@ -35,7 +35,7 @@ class Status:
         self._broker = broker
 
     def make(self, pid: int, now: float) -> dict[str, Any]:
-        """``status`` as it is ``now`` (monotonic seconds) in the master ``pid``."""
+        """Make the ``status`` of the master ``pid`` at ``now`` (monotonic seconds)."""
         workers = self._groups[0]
         return {
             "master": self._master(pid, now),
@@ -107,14 +107,14 @@ def _in_order(group: Group) -> list[Child]:
 
 
 def _first_unready(group: Group, processes: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Of the first slot wanted that nobody serves in, what is there instead."""
+    """Return the row of the first wanted slot without a ready process; None if all are ready."""
     ready = {process["slot"] for process in processes if process["state"] == ChildState.READY.value}
     missing = (process for process in processes if process["slot"] < group.wanted and process["slot"] not in ready)
     return next(missing, None)
 
 
 def _vacancy(group: Group, slot: int, now: float) -> dict[str, Any]:
-    """A slot without a process: it waits for a restart, or for what its group comes after; or it was emptied."""
+    """Make the row of a slot without a process: it waits for a restart or for other groups, or it is stopped."""
     past = _past(group, slot, now)
     shown = {"slot": slot, "pid": None, "generation": group.generation, "uptime_seconds": 0.0, "rss_bytes": 0, **past}
     if not group.phase.allows.wants_children:

@@ -1,8 +1,8 @@
-"""Connections in transit between workers, and the replies that follow them. Runs in the master.
+"""Moves connections between workers, and the replies that follow them. Runs in the master.
 
-Performs what `rpccluster.master.handover.placement` decides, and hears what workers and other masters say of
-connections. Owns the descriptors in transit: it keeps its copy of each until the adopter has said `Adopted`, so a
-connection outlives any worker that has not begun with it. In an upgrade the new master adopts all.
+Performs the decisions of `rpccluster.master.handover.placement`, and takes the messages of workers and other masters
+about connections. Owns the descriptors in transit: it keeps its copy of each until the adopter has sent `Adopted`, so a
+connection outlives a worker that has not begun with it. In an upgrade the new master adopts all connections.
 """
 
 from __future__ import annotations
@@ -29,43 +29,42 @@ __all__ = ["Broker"]
 class Broker:
     """All connections in transit.
 
-    ``wake_at`` tells when `turn` has to be called if nothing happens before, in monotonic seconds; `math.inf` if only
-    an event can change anything. Whatever is heard from outside wants a turn at once.
+    ``wake_at`` is the time (monotonic seconds) at which `turn` must be called if nothing happens before; `math.inf` if
+    only an event can change anything. Every message asks for a turn at once.
     """
 
     def __init__(self, loop: Loop, workers: Callable[[], Sequence[Worker]], first_serial: int = 1) -> None:
-        """``workers`` tells who serves; ``first_serial`` is the first worker's of this master, lower ones are those
-        of earlier masters."""
+        """``workers`` returns the workers that serve; ``first_serial`` is that of this master's first worker."""
         self._guard = loop.guard
         self._sender = Sender(loop)
         self._workers = workers
         self._transits: dict[int, Transit] = {}  # by cid
         self._owners = Owners()
         self._grants = Grants()
-        self._left_alone: dict[Worker, float] = {}  # until when they are not asked to adopt
+        self._left_alone: dict[Worker, float] = {}  # until when they get no connection
         self._ended = Ended(first_serial)
         self._new_master: Channel | None = None
-        self._new_master_at = 0.0  # it is left alone until then, since it has refused a connection
+        self._new_master_at = 0.0  # it gets no connection until then, since it has refused one
         self.is_uneven = False
         self.wake_at = math.inf
         self.figures = Figures()
 
     @property
     def in_transit(self) -> int:
-        """Connections that are in no worker."""
+        """Number of connections that no worker serves."""
         return len(self._transits)
 
     @property
     def is_moving(self) -> bool:
-        """Whether connections are on their way, or may be without having been seen."""
+        """Whether connections are in transit, or a donor may have sent some."""
         return bool(self._transits) or self._grants.are_open
 
     # -- performing what is decided
 
     def turn(self, now: float, *, may_move: bool) -> None:
-        """Place and take back what is in transit and, if ``may_move``, ask for more. Sets ``wake_at``.
+        """Place connections in transit, take some back and, if ``may_move``, ask for more. Sets ``wake_at``.
 
-        To be called when anything has happened, also after a worker's state has changed, and at ``wake_at``.
+        Call it after every event, also after a worker's state has changed, and at ``wake_at``.
         """
         situation = placement.Situation(
             workers=self._workers(),
@@ -79,7 +78,7 @@ class Broker:
         actions, self.wake_at = placement.decide(situation, now)
         for action in actions:
             if not self._guard.attempt("move a connection", self._PERFORM[type(action)], self, action, now):
-                self.wake_at = min(self.wake_at, now + LOOK_SECONDS)  # for want of a descriptor: later, then
+                self.wake_at = min(self.wake_at, now + LOOK_SECONDS)  # it lacked a descriptor: try again later
 
     def _place(self, action: placement.Place, now: float) -> None:
         transit, adopter = action
@@ -97,7 +96,7 @@ class Broker:
         adopter = action.adopter
         taken = self._take_back(adopter)
         if taken:
-            told = "Connections taken back from worker (pid: %d, slot: %d): %d, which it had not read for %g seconds"
+            told = "Took back from worker (pid: %d, slot: %d) %d connections that it had not read for %g seconds"
             logger.warning(told, adopter.pid, adopter.slot, taken, PATIENCE_SECONDS)
             self._left_alone[adopter] = now + ALONE_SECONDS
         for transit in self._transits.values():
@@ -105,7 +104,7 @@ class Broker:
                 transit.is_read = True
 
     def _take_back(self, worker: Worker) -> int:
-        """Take back the connections that a worker has not read; returns how many."""
+        """Take back the connections that ``worker`` has not read. Returns their number."""
         taken = self._sender.take_back(worker)
         for give in taken:
             transit = self._transits.get(give.cid)
@@ -129,7 +128,7 @@ class Broker:
     }
 
     def even_out(self) -> None:
-        """Even out the workers' connections, until they are."""
+        """Move connections until the workers have about as many each."""
         self.is_uneven = True
         self._want_turn()
 
@@ -139,7 +138,7 @@ class Broker:
     # -- what workers say on their connection channels
 
     def hear(self, worker: Worker, passing: Passing, descriptors: list[int], now: float) -> None:
-        """Take one message of ``worker``; its descriptors are the broker's from now on."""
+        """Take one message of ``worker``, and own its descriptors from now on."""
         self._want_turn()
         message = seen(passing)
         if isinstance(message, Give):
@@ -160,14 +159,14 @@ class Broker:
         assert isinstance(give, Give)
         self._owners.forget(give.cid)
         if not descriptors and old_master is not None:
-            logger.warning("Cannot take a connection from the old master, which serves it on: no descriptor left")
+            logger.warning("Cannot take a connection from the old master, which serves it on: no descriptor is free")
             self._sender.send(old_master, Refused(give.cid))
             return
         if not descriptors:  # the donor has closed its own
-            logger.error("A connection was lost on its way: no descriptor left")
+            logger.error("Lost a connection (cid: %d) that moved: no descriptor is free", give.cid)
             return
         transit = self._transits[give.cid] = Transit(passing, descriptors, now, old_master)
-        if old_master is None:  # else the old master tells, behind its replies
+        if old_master is None:  # otherwise the old master tells, behind its replies
             transit.lost |= self._ended.before(give)
 
     def _note_adopted_by(self, worker: Worker, cid: int, now: float) -> None:
@@ -177,7 +176,7 @@ class Broker:
             self._send_followers(worker.connections, transit)
 
     def _note_adopted(self, cid: int, now: float) -> Transit | None:
-        """A connection has arrived: our copy can go, and an old master's, if it came from there."""
+        """Close our copy of a connection that has arrived; tell the old master to, if it came from there."""
         transit = self._transits.pop(cid, None)
         if transit is not None:
             close_all(transit.descriptors)
@@ -188,7 +187,7 @@ class Broker:
         return transit
 
     def _note_refused(self, worker: Worker, cid: int, now: float) -> None:
-        told = "Worker (pid: %d, slot: %d) refused a connection: it ends, or has no descriptor left"
+        told = "Worker (pid: %d, slot: %d) refused a connection: it ends, or has no descriptor free"
         logger.warning(told, worker.pid, worker.slot)
         self._left_alone[worker] = now + ALONE_SECONDS
         transit = self._transits.get(cid)
@@ -196,7 +195,7 @@ class Broker:
             transit.unplace()
 
     def _route(self, passing: Passing, descriptors: list[int]) -> None:
-        """A reply goes to whoever owns the connection now; if nobody does, it has ended."""
+        """Pass a reply on to the owner of its connection; drop it if the connection has ended."""
         reply = seen(passing)
         assert isinstance(reply, Reply)
         transit, owner = self._transits.get(reply.cid), self._owners.of(reply.cid)
@@ -213,16 +212,16 @@ class Broker:
     # -- workers that have ended
 
     def note_gone(self, worker: Worker) -> None:
-        """``worker`` has ended, and all that it said has been heard. What it left unread goes to others."""
+        """Note that ``worker`` has ended and all its messages have come; its unread connections go to others."""
         self._want_turn()
         self._grants.forget(worker)
         self._left_alone.pop(worker, None)
         self._owners.forget_worker(worker)
         for transit in self._transits.values():
-            if transit.adopter is worker:  # it never said that it had it: it has done nothing with it
+            if transit.adopter is worker:  # it has not sent `Adopted`, so it has done nothing with the connection
                 transit.unplace()
         for passing, descriptors in read_back(worker):
-            if isinstance(seen(passing), Reply):  # for a connection that it gave on just before
+            if isinstance(seen(passing), Reply):  # for a connection that it had just given on
                 self._route(passing, descriptors)
             else:
                 close_all(descriptors)
@@ -231,7 +230,7 @@ class Broker:
     def _spread_loss(self, gone: DonorGone) -> None:
         """Let every owner answer the calls that died with a worker: for each connection, behind its last reply.
 
-        What is in transit learns it when it has come to its owner: the master may still hold replies to it.
+        The owner of a connection in transit learns it when it has adopted, since the master may still hold replies.
         """
         self._ended.note(gone)
         for cid, owner in self._owners.that_await(gone):
@@ -243,7 +242,7 @@ class Broker:
             self._sender.send(self._new_master, gone)
 
     def _send_followers(self, channel: Channel, transit: Transit) -> None:
-        """To a new owner: the replies that came meanwhile, and who has ended of those whose replies it awaits."""
+        """Send a new owner the replies that came meanwhile, then the ended workers whose replies it awaits."""
         replies, transit.replies = transit.replies, []
         for reply, descriptors in replies:
             self._sender.hand_on(channel, reply, descriptors)
@@ -254,29 +253,32 @@ class Broker:
     # -- an upgrade, on either side
 
     def give_all_to(self, new_master: Channel, now: float) -> None:
-        """From now on everything goes to the new master, what no adopter has read first."""
+        """Give everything to the new master from now on, beginning with what no adopter has read."""
         self._want_turn()
         self._new_master = new_master
         for worker in self._workers():
             self._take_back(worker)
 
     def lose_new_master(self) -> None:
-        """The new master has ended: what it was given ends with it."""
+        """Note that the new master has ended, and its connections with it."""
         self._want_turn()
         self._new_master = None
 
     def hear_new_master(self, message: Message, now: float) -> None:
-        """What the new master says of what it was given."""
+        """Take a message of the new master about the connections that it was given."""
         self._want_turn()
         if isinstance(message, Adopted):
             self._note_adopted(message.cid, now)
         elif isinstance(message, Refused) and message.cid in self._transits:
-            logger.warning("The new master refused a connection: it is served here for %g seconds more", ALONE_SECONDS)
+            logger.warning(
+                "The new master refused a connection: this master keeps it for %g seconds, then offers it again",
+                ALONE_SECONDS,
+            )
             self._transits[message.cid].is_with_new_master = False
             self._new_master_at = now + ALONE_SECONDS
 
     def hear_old_master(self, channel: Channel, passing: Passing, descriptors: list[int], now: float) -> None:
-        """What the old master gives, and what it says of its workers."""
+        """Take a message of the old master: a connection, a reply, or the end of one of its workers."""
         self._want_turn()
         message = seen(passing)
         if isinstance(message, Give):
@@ -287,11 +289,11 @@ class Broker:
             self._spread_loss(message)
 
     def note_old_master_gone(self) -> None:
-        """The old master has ended, and all its workers with it; so have those of the masters before it."""
+        """Note that the old master, its workers, and those of the masters before it have ended."""
         self._want_turn()
         self._spread_loss(DonorGone(self._ended.first_serial - 1, True))
 
     def close(self) -> None:
-        """Close this process's copies: no client's connection may stay in a forked child, or after the end."""
+        """Close this process's copies, since no connection may stay open in a forked child or after the end."""
         while self._transits:
             self._transits.popitem()[1].close()

@@ -1,21 +1,20 @@
-"""Who gives how many connections, who gets which, and when to look again. Pure: no I/O, no clock. Runs in the master.
+"""Decides which worker gives how many connections, and which gets which. Pure: no I/O, no clock. Runs in the master.
 
-`decide` looks at the connections in transit and at the workers, and returns what is to be done and the time at which
-to ask it again if nothing happens before. `rpccluster.master.handover.broker` performs it. The rules:
+`decide` looks at the connections in transit and at the workers. It returns the actions, and the time at which to ask
+again if nothing happens before. `rpccluster.master.handover.broker` performs the actions. The rules:
 
-- A connection in transit goes to the worker that serves the fewest, those on their way to it included, among those
-  that are ready and have room. If nobody has, a worker that retires will do: it serves on, and answers what it has.
-- An adopter that has not said `Adopted` for `PATIENCE_SECONDS` has what it did not read taken back. For a while it is
-  left alone, and so is one that refused a connection.
-- A worker that retires is asked for all its connections, as far as others have room for them. Those that nobody has
-  room for stay where they are.
-- No more are asked for than `WINDOW`: the kernel counts descriptors in flight for each user, see unix(7). And no more
-  bytes than `WINDOW_BYTES`: the kernel holds them in memory.
-- Counts are evened out only when nothing moves and nobody boots, since either will change them.
+- A connection in transit goes to the ready worker with room that serves the fewest connections, including those on
+  their way to it. If no ready worker has room, a retiring worker gets it, serves it and answers its calls.
+- If an adopter has not sent `Adopted` for `PATIENCE_SECONDS`, the connections that it has not read are taken back.
+  For a while it gets no more; the same holds for a worker that has refused a connection.
+- A retiring worker is asked for all its connections, as far as others have room. The rest stay with it.
+- At most `WINDOW` connections are asked for, because the kernel counts descriptors in flight for each user, see
+  unix(7); and at most `WINDOW_BYTES`, because the kernel holds them in memory.
+- The counts are evened out only when nothing moves and no worker boots, since either will change them.
 - In an upgrade everything goes to the new master, which has room for all.
 
-Most of what it waits for comes as a message or an end, and wakes the master anyway. Room, load and signs of life are
-read off the scoreboard, where changes wake nobody: while something waits for those it looks every `LOOK_SECONDS`.
+Most events are messages or ends of processes, and wake the master anyway. Room, load and heartbeats are cells of the
+scoreboard, whose changes wake nobody: a decision that waits for them asks again after `LOOK_SECONDS`.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from rpccluster.master.handover.worker import Worker
 
 __all__ = ["Action", "Ask", "Decision", "Even", "PassOn", "Place", "Situation", "TakeBack", "decide"]
 
-WINDOW = 64  # connections in transit at once
-WINDOW_BYTES = 16_777_216  # and of what travels with them; one more is granted while less than this is under way
-GRANT_BYTES = 4_194_304  # of that for one donor
-PATIENCE_SECONDS = 1.0  # for an adopter to say so; then what it has not read is taken back
-SILENT_SECONDS = 1.0  # a worker that shows no life for longer is not asked to adopt
-ALONE_SECONDS = 1.0  # nor is, for so long, one that refused or from which something was taken back
-LOOK_SECONDS = 0.25  # between two looks for what no event tells
-UNEVEN = 0.1  # of the mean: more than this between fullest and emptiest is worth moving connections
+WINDOW = 64  # most connections in transit at once
+WINDOW_BYTES = 16_777_216  # that travel with them; one more connection is granted while less is under way
+GRANT_BYTES = 4_194_304  # of these for one donor
+PATIENCE_SECONDS = 1.0  # for an adopter to send `Adopted`; then its unread connections are taken back
+SILENT_SECONDS = 1.0  # without a heartbeat; a worker that is silent longer gets no connection
+ALONE_SECONDS = 1.0  # in which a worker gets none after it has refused one, or one was taken back
+LOOK_SECONDS = 0.25  # between two looks at cells whose changes are no events
+UNEVEN = 0.1  # of the mean: a larger difference between fullest and emptiest is evened out
 
 
 class Place(NamedTuple):
@@ -56,7 +55,7 @@ class PassOn(NamedTuple):
 
 
 class TakeBack(NamedTuple):
-    """Read back what a worker was sent and has not read."""
+    """Take back the connections that a worker was sent and has not read."""
 
     adopter: Worker
 
@@ -77,26 +76,26 @@ Action = Union[Place, PassOn, TakeBack, Ask, Even]
 
 @dataclass
 class Situation:
-    """All that `decide` looks at. Times are monotonic seconds."""
+    """Everything that `decide` looks at. Times are monotonic seconds."""
 
     workers: Sequence[Worker]
     transits: Sequence[Transit] = ()
     grants: Grants = field(default_factory=Grants)
-    left_alone: Mapping[Worker, float] = field(default_factory=dict)  # until when they are not asked to adopt
-    new_master_at: float | None = None  # when it may be given connections; None if there is no new master
-    may_move: bool = True  # whether to ask for connections; those in transit are placed anyway
-    is_uneven: bool = False  # whether to even out
+    left_alone: Mapping[Worker, float] = field(default_factory=dict)  # until when they get no connection
+    new_master_at: float | None = None  # when it may get connections; None without a new master
+    may_move: bool = True  # whether to ask for connections; those in transit are placed in any case
+    is_uneven: bool = False  # whether to even out the counts
 
 
 class Decision(NamedTuple):
-    """What to do, in this order, and when to ask again: `math.inf` if only an event can change anything."""
+    """The actions in their order, and when to ask again: `math.inf` if only an event can change anything."""
 
     actions: list[Action]
     wake_at: float
 
 
 def decide(situation: Situation, now: float) -> Decision:
-    """What to do now."""
+    """Decide what to do now."""
     plan = _Plan(situation, now)
     plan.take_back()
     plan.place()
@@ -115,7 +114,7 @@ class _Plan:
         self._now = now
         self.actions: list[Action] = []
         self.wake_at = math.inf
-        self._late: dict[Worker, None] = {}  # they are taken back from, in this order
+        self._late: dict[Worker, None] = {}  # adopters to take back from, in this order
         self._planned = dict.fromkeys(situation.workers, 0)  # connections that this plan sends them
         self._unplaced = 0
         granted = situation.grants.total(_shows_life)
@@ -130,17 +129,17 @@ class _Plan:
     # -- connections in transit
 
     def take_back(self) -> None:
-        """From adopters that have not spoken in time."""
+        """Plan to take connections back from adopters that have not sent `Adopted` in time."""
         for transit in self._situation.transits:
             if transit.adopter is not None and not transit.is_read:
                 late_at = transit.sent_at + PATIENCE_SECONDS
-                self._wake(max(late_at, self._now))  # what is taken back is placed in the next decision
+                self._wake(max(late_at, self._now))  # connections taken back are placed in the next decision
                 if self._now >= late_at:
                     self._late[transit.adopter] = None
         self.actions += [TakeBack(adopter) for adopter in self._late]
 
     def place(self) -> None:
-        """Each connection that nobody was sent."""
+        """Plan a place for each connection that was sent to no worker."""
         adopters, last_resort = self._adopters(), self._living(lambda worker: worker.state is ChildState.RETIRING)
         for transit in self._situation.transits:
             if not transit.is_unplaced:
@@ -172,7 +171,7 @@ class _Plan:
         return self._living(lambda worker: worker.is_ready and not worker.is_full(self._now))
 
     def _living(self, is_meant: Callable[[Worker], bool]) -> list[Worker]:
-        """Those of them that can be expected to adopt something at once."""
+        """Return the workers that can be expected to adopt a connection at once."""
         left_alone = self._situation.left_alone
         return [
             worker
@@ -185,7 +184,7 @@ class _Plan:
         ]
 
     def _emptiest(self, workers: Iterable[Worker]) -> Worker | None:
-        """Whoever has the fewest connections, of those that have room."""
+        """Return the worker with room that has the fewest connections."""
         return min((worker for worker in workers if self._room(worker) > 0), key=self._load, default=None)
 
     def _load(self, worker: Worker) -> int:
@@ -197,7 +196,7 @@ class _Plan:
     # -- asking for connections
 
     def empty_the_retiring(self) -> None:
-        """Ask each for as many as others can take."""
+        """Plan to ask each retiring worker for as many connections as others can take."""
         for worker in self._situation.workers:
             if worker.state is ChildState.RETIRING and not worker.is_killed:
                 self._look_again()
@@ -205,7 +204,7 @@ class _Plan:
                     self._ask(worker, worker.connection_count)
 
     def even_out(self) -> None:
-        """Ask the fullest for what it has above the mean, unless all are about even."""
+        """Plan to ask the fullest worker for its connections above the mean, unless the counts are about even."""
         adopters = self._adopters()
         counts = [self._load(worker) for worker in adopters]
         is_booting = any(worker.state is ChildState.BOOTING for worker in self._situation.workers)
@@ -220,7 +219,7 @@ class _Plan:
             self._look_again()
 
     def _ask(self, donor: Worker, wanted: int) -> None:
-        """Ask ``donor`` for ``wanted`` connections, or for as many as may be under way and others have room for."""
+        """Plan to ask ``donor`` for ``wanted`` connections, within the window and the others' room."""
         free_at = self._situation.grants.free_at(donor)
         if self._now < free_at:
             self._wake(free_at)

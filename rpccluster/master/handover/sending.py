@@ -1,4 +1,4 @@
-"""Sending on channels that the loop watches, and reading back what a worker has not read. Runs in the master."""
+"""Sends on channels that the loop watches, and reads back what a worker has not read. Runs in the master."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Sender", "read_back"]
 
 
 class Sender:
-    """Sends, or queues until there is room. A channel whose process has ended is no error."""
+    """Sends messages, or queues them until there is room. A channel whose process has ended is no error."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -22,14 +22,14 @@ class Sender:
     def send(self, channel: Channel, message: Passing, descriptors: Sequence[int] = ()) -> None:
         """Send ``message`` and keep ``descriptors``.
 
-        Raises OSError if a copy of one is needed and cannot be had; then nothing was sent.
+        Raises OSError, and sends nothing, if it cannot copy a descriptor.
         """
         if not channel.is_closed:
             channel.send(message, descriptors)
             self._mind_writing(channel)
 
     def hand_on(self, channel: Channel, message: Passing, descriptors: list[int]) -> None:
-        """Send ``message`` and let ``descriptors`` go: that needs no copies."""
+        """Send ``message`` and give ``descriptors`` away, which needs no copies."""
         if channel.is_closed:
             close_all(descriptors)
         else:
@@ -37,7 +37,7 @@ class Sender:
             self._mind_writing(channel)
 
     def take_back(self, worker: Worker) -> list[Give]:
-        """The connections that ``worker`` was sent and has not read. What else it has not read is sent again."""
+        """Take back the connections that ``worker`` has not read; send its other unread messages again."""
         taken, others = [], []
         for passing, descriptors in read_back(worker):
             message = seen(passing)
@@ -51,9 +51,9 @@ class Sender:
         return taken
 
     def _mind_writing(self, channel: Channel) -> None:
-        self._loop.guard.attempt("watch a channel", self._loop.mind_writing, channel)  # whoever sends has sent
+        self._loop.guard.attempt("watch a channel", self._loop.mind_writing, channel)
 
 
 def read_back(worker: Worker) -> list[tuple[Passing, list[int]]]:
-    """What was sent to ``worker`` on its connection channel and not read, in its order. Nobody else can read it now."""
+    """Read back, in order, all messages that ``worker`` has not read from its connection channel."""
     return [*worker.far_end.receive_unopened(), *worker.connections.unsend()]

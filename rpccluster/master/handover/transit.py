@@ -1,6 +1,6 @@
-"""What is on its way: connections in transit, and those that a donor was asked for. Runs in the master.
+"""The connections in transit, and those that donors were asked for. Data alone. Runs in the master.
 
-Data alone: what becomes of it is decided in `rpccluster.master.handover.placement`.
+`rpccluster.master.handover.placement` decides about them.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from rpccluster.master.handover.worker import Worker
 
 __all__ = ["Figures", "Grants", "Transit"]
 
-REST_SECONDS = 0.1  # before a donor that had nothing to give is asked again
+REST_SECONDS = 0.1  # before the master asks a donor again that had nothing to give
 
 
 @dataclass(eq=False)
 class Transit:
-    """A connection that is nobody's but the master's, or whose adopter has not spoken yet."""
+    """A connection that the master owns, or whose adopter has not sent `Adopted` yet."""
 
-    message: Passing  # what the donor said, with its memory file unopened
-    descriptors: list[int]  # the connection's, and that file's
+    message: Passing  # the donor's message, with its memory file unopened
+    descriptors: list[int]  # of the connection, and of that file
     began_at: float
-    old_master: Channel | None = None  # it came from there, which keeps its copy until told
+    old_master: Channel | None = None  # if it came from there: the old master keeps its copy until it gets `Adopted`
     adopter: Worker | None = None
     sent_at: float = 0.0
     is_with_new_master: bool = False
-    is_read: bool = False  # by the adopter: it cannot be taken back any more
+    is_read: bool = False  # the adopter has read it: it cannot be taken back
     replies: list[tuple[Passing, list[int]]] = field(default_factory=list)
-    lost: set[int] = field(default_factory=set)  # serials of earlier masters' workers that will reply no more
-    size: int = field(init=False)  # bytes that travel with it
+    lost: set[int] = field(default_factory=set)  # serials of earlier masters' ended workers
+    size: int = field(init=False)  # in bytes
 
     def __post_init__(self) -> None:
         if isinstance(self.message, Unopened):
@@ -45,40 +45,40 @@ class Transit:
 
     @property
     def give(self) -> Give:
-        """The connection; without input and output if these are in a memory file."""
+        """The donor's message; without input and output if these are in a memory file."""
         give = seen(self.message)
         assert isinstance(give, Give)
         return give
 
     @property
     def is_unplaced(self) -> bool:
-        """Whether nobody was sent it."""
+        """Whether it was sent to no adopter."""
         return self.adopter is None and not self.is_with_new_master
 
     def place(self, adopter: Worker, now: float) -> None:
-        """It was sent to ``adopter``."""
+        """Note that it was sent to ``adopter``."""
         adopter.given += 1
         self.adopter, self.sent_at, self.is_read = adopter, now, False
 
     def unplace(self) -> None:
-        """It will not come to where it was sent: somebody else is to be sent it."""
+        """Note that its adopter will not get it, so that another one may."""
         if self.adopter is not None:
             self.adopter.given -= 1
             self.adopter = None
 
     def note_loss(self, gone: DonorGone) -> None:
-        """Workers have ended, and sent all replies that they had."""
+        """Note that workers have ended, and have sent all their replies."""
         self.lost.update(serial for serial, _ in self.give.awaited if ended_with(serial, gone))
 
     def close(self) -> None:
-        """Close this process's copies."""
+        """Close this process's copies of all descriptors."""
         close_all(self.descriptors)
         for _, descriptors in self.replies:
             close_all(descriptors)
 
 
 class Grants:
-    """Which donors were asked to release how many, and have not said yet that they have."""
+    """The connections that donors were asked to release and have not yet released."""
 
     def __init__(self) -> None:
         self._granted: dict[Worker, Release] = {}
@@ -86,37 +86,37 @@ class Grants:
 
     @property
     def are_open(self) -> bool:
-        """Whether a donor has yet to say that it has given what it was asked for."""
+        """Whether a donor has not yet sent `Released`."""
         return bool(self._granted)
 
     def total(self, is_alive: Callable[[Worker], bool]) -> Release:
-        """What may be on its way without anyone having seen it; a donor that does not run gives nothing."""
+        """Add up all open grants of donors that show life, since a stopped donor gives nothing."""
         granted = [release for worker, release in self._granted.items() if is_alive(worker)]
         return Release(sum(each.number for each in granted), sum(each.number_bytes for each in granted))
 
     def free_at(self, worker: Worker) -> float:
-        """When ``worker`` may be asked; `math.inf` if it has to say `Released` before."""
+        """Return when ``worker`` may be asked; `math.inf` if it must send `Released` before."""
         return math.inf if worker in self._granted else self._rests_until.get(worker, 0.0)
 
     def grant(self, worker: Worker, release: Release) -> None:
-        """``worker`` was asked."""
+        """Note that ``worker`` was asked."""
         self._granted[worker] = release
 
     def note_released(self, worker: Worker, number: int, now: float) -> None:
-        """``worker`` has given ``number``, all that it could."""
+        """Note that ``worker`` has given ``number`` connections, all that it could."""
         self.forget(worker)
         if not number:
             self._rests_until[worker] = now + REST_SECONDS
 
     def forget(self, worker: Worker) -> None:
-        """``worker`` has ended, or has given what it was asked for."""
+        """Forget the grant of ``worker``, which has ended or has given its connections."""
         self._granted.pop(worker, None)
         self._rests_until.pop(worker, None)
 
 
 @dataclass
 class Figures:
-    """What ``status`` tells of handovers; seconds are from giving to adopting."""
+    """The figures of handovers in ``status``; seconds are from `Give` to `Adopted`."""
 
     handed_over: int = 0
     longest_seconds: float = 0.0

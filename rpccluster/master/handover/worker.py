@@ -1,4 +1,4 @@
-"""What moving connections needs of a worker. A protocol: this room knows no kind of process. Runs in the master."""
+"""The worker as this folder needs it: a protocol, since the folder knows no kind of process. Runs in the master."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Worker"]
 class Worker(Protocol):
     """A process that serves connections, as its master sees it."""
 
-    given: int  # connections that were sent to it, and neither taken back nor refused; kept by this room
+    given: int  # connections that were sent to it, and neither taken back nor refused; this folder counts them
 
     @property
     def pid(self) -> int: ...
@@ -23,45 +23,45 @@ class Worker(Protocol):
 
     @property
     def serial(self) -> int:
-        """No other worker, of this master or an earlier one, has it."""
+        """The number that no other worker has, of this master or an earlier one."""
 
     @property
     def state(self) -> ChildState: ...
 
     @property
     def is_ready(self) -> bool:
-        """Whether it serves and is to go on doing so."""
+        """Whether it serves, and shall go on."""
 
     @property
     def is_killed(self) -> bool: ...
 
     @property
     def silent_seconds(self) -> float:
-        """For so long it has shown no sign of life."""
+        """Seconds since its last heartbeat."""
 
     def is_full(self, now: float) -> bool:
-        """Whether what it adopted would not be read."""
+        """Return whether it would not read a connection that it adopted."""
 
     @property
     def connection_count(self) -> int:
-        """Connections it serves now."""
+        """Number of connections that it serves now."""
 
     @property
     def load(self) -> int:
-        """Connections it serves or that are on their way to it."""
+        """Number of connections that it serves or that are on their way to it."""
 
     @property
     def room(self) -> int:
-        """Connections it could serve beyond those."""
+        """Number of connections that it could serve beyond its load."""
 
     @property
     def channel(self) -> Channel:
-        """On which it is asked for connections."""
+        """The channel on which the master asks it for connections."""
 
     @property
     def connections(self) -> Channel:
-        """On which connections travel."""
+        """The channel on which connections travel."""
 
     @property
     def far_end(self) -> Channel:
-        """The worker's end of ``connections``: what it has not read can be read back."""
+        """The worker's end of ``connections``, from which the master reads back unread messages."""

@@ -1,7 +1,7 @@
-"""What a kind of child is to the master: the protocol that it fulfils, and the events that it tells. In the master.
+"""The protocol that a kind of child fulfils, and the events that it returns. Runs in the master.
 
-Everything that all children share is in `rpccluster.master.children`, which knows no kind. A new kind is one module
-here with these methods, and one module of code that its processes run (`rpccluster.assembly.entries`).
+`rpccluster.master.children` has everything that all children share, and knows no kind. A new kind is one module here
+with these methods, and one module that its processes run (`rpccluster.assembly.entries`).
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ __all__ = ["Booted", "Gone", "Kind", "KindEvent", "Passed"]
 
 
 class Booted(NamedTuple):
-    """The child has said that it is ready."""
+    """The child is ready."""
 
     child: Child
 
 
 class Passed(NamedTuple):
-    """The child has sent what travels between children; the descriptors are the receiver's."""
+    """The child has sent a message about connections that move; the receiver owns the descriptors."""
 
-    child: Any  # of a kind that passes something on
+    child: Any  # of a kind that gives connections
     message: Passing
     descriptors: list[int]
 
 
 class Gone(NamedTuple):
-    """A child that may have passed something on has ended; what it left unread is the receiver's."""
+    """A child that may have given connections has ended; the receiver handles what it has not read."""
 
     child: Any
 
@@ -40,30 +40,30 @@ KindEvent = Union[Booted, Passed, Gone]
 
 
 class Kind(Protocol):
-    """What is special about the children of one kind. ``now`` is monotonic seconds."""
+    """A kind of children, as the master needs it. ``now`` is monotonic seconds."""
 
     name: str  # as ``status`` shows it
-    noun: str  # what log lines call one
+    noun: str  # the word for a child in log lines
 
     def equip(self, birth: Birth) -> tuple[Child, KindPart]:
-        """Make the record of a child that is about to be forked, and its kind's part of the assignment.
+        """Make the record of a child before its fork, and the kind's part of its assignment.
 
-        Raises OSError or MemoryError if something for it cannot be had, and leaves nothing open then.
+        Raises OSError or MemoryError if it lacks a resource, and leaves nothing open then.
         """
         ...
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
-        """Take what a child has said; what concerns others is returned. The descriptors are the kind's."""
+        """Take a message of a child, and own its descriptors. Returns an event if it concerns others."""
         ...
 
     def look(self, group: Group, child: Child, now: float) -> None:
-        """Look at a child's own cells: note what makes it overdue, or gives it more time."""
+        """Look at the child's own cells; note if it is overdue, or needs more time."""
         ...
 
     def note_end(self, child: Child) -> KindEvent | None:
-        """A child has ended, and all that it said was heard; its row is about to be cleared."""
+        """Note that a child has ended and all its messages have come, before its row is cleared."""
         ...
 
     def status(self, child: Child, now: float) -> dict[str, Any]:
-        """What ``status`` shows of a child beyond what it shows of every one."""
+        """Return the fields of ``status`` that only this kind has."""
         ...

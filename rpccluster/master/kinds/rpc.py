@@ -1,6 +1,6 @@
-"""RPC workers as their master sees them: methods, connections, load, what they count. Runs in the master.
+"""RPC workers as their master sees them: methods, connections, load, counters. Runs in the master.
 
-The other side of this is `rpccluster.worker`. Which connections move where is `rpccluster.master.handover`'s.
+`rpccluster.worker` is the process itself. `rpccluster.master.handover` moves connections between them.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["RPC", "RPCWorker"]
 
 
 class RPCWorker(Child):
-    """One RPC worker."""
+    """One RPC worker, as its master sees it."""
 
     def __init__(self, birth: Birth, connections: Channel, far_end: Channel) -> None:
         super().__init__(birth)
         self.connections = connections  # the channel on which connections travel
-        self.far_end = far_end  # the worker's end of that: what it has not read can be read back
+        self.far_end = far_end  # the worker's end of that, from which unread messages are read back
         self.methods: list[str] = []
         self.silent_seconds = 0.0  # at the last look
-        self.given = 0  # connections that were sent to it, and not taken back or refused
+        self.given = 0  # connections that were sent to it, and neither taken back nor refused
 
     def channels(self) -> list[Channel]:
         return [self.channel, self.connections]
@@ -54,12 +54,12 @@ class RPCWorker(Child):
         return self.retired_at is not None and self.connection_count > 0 and now < self.retired_at + MOVING_SECONDS
 
     def serve_on(self, kill_at: float) -> None:
-        """If it retires with connections that nobody can take yet, it may take until ``kill_at`` at least."""
+        """Give a retiring worker that still has connections until ``kill_at`` at least."""
         if self.kill_at is not None and self.connection_count:
             self.kill_at = max(self.kill_at, kill_at)
 
     def where_it_hangs(self) -> str:
-        """The method's name: as it told when asked, else the one it began last."""
+        """Return the name of the method that it hangs in: its own answer, else the method that it began last."""
         number = self.row[CommonCell.HUNG_IN] or self.row[CommonCell.RUNNING]
         if 0 < number <= len(self.methods):
             return self.methods[number - 1]
@@ -67,26 +67,29 @@ class RPCWorker(Child):
 
     @property
     def connection_count(self) -> int:
-        """Connections it serves now."""
+        """Number of connections that it serves now."""
         return self.row[Cell.CONNECTIONS]
 
     @property
     def load(self) -> int:
-        """Connections it serves or that are on their way to it. Its own count of those that came tells which, not
-        what it says of them: that is heard later, and they would be counted twice until then."""
+        """Number of connections that it serves or that are on their way to it.
+
+        The worker's own counter says which have come. Its `Adopted` comes later: until then a connection would count
+        twice.
+        """
         return self.connection_count + self.given - self.row[Cell.ADOPTED]
 
     @property
     def room(self) -> int:
-        """Connections it could serve beyond those it has and gets."""
+        """Number of connections that it could serve beyond its load."""
         return max(0, self.row[Cell.CONNECTION_LIMIT] - self.load)
 
     def is_full(self, now: float) -> bool:
-        """Whether calls have had all its greenlets for a while: what it adopted would not be read."""
+        """Return whether calls have held all its greenlets for a while, so that it reads no connection."""
         return is_full(self.row[Cell.GREENLETS_TAKEN_AT], int(now * 1e9))
 
     def full_seconds(self, now: float) -> float:
-        """For how long; 0 if it is not."""
+        """Return for how many seconds it has been full; 0 if it is not."""
         return now - self.row[Cell.GREENLETS_TAKEN_AT] / 1e9 if self.is_full(now) else 0.0
 
 
@@ -97,9 +100,9 @@ class RPC:
     noun = "worker"
 
     def __init__(self, own_code: OwnCode | None = None) -> None:
-        """``own_code`` is what workers boot with."""
+        """``own_code`` is the code with which workers boot."""
         self._own_code = own_code
-        self._accept_lock = memory_file(name="accept-lock")  # no folder need be writable
+        self._accept_lock = memory_file(name="accept-lock")  # in memory, so that no folder need be writable
         self.totals = Totals()
 
     def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
@@ -120,7 +123,7 @@ class RPC:
             child.last_words, child.is_service_at_fault = message.text, message.stage == "service"
             event = None
         elif isinstance(message, WantsToRetire):
-            logger.info("Worker (pid: %d) wants to retire: %s", child.pid, message.reason)
+            logger.info("Worker (pid: %d, slot: %d) wants to retire: %s", child.pid, child.slot, message.reason)
             child.want_recycling(now, message.reason)
             event = None
         else:
@@ -129,7 +132,7 @@ class RPC:
         return event
 
     def look(self, group: Group, child: Child, now: float) -> None:
-        """While others can take its connections, one that retires with some has time until they have."""
+        """Give a retiring worker time for its connections, as long as others can take them."""
         assert isinstance(child, RPCWorker)
         child.silent_seconds = now - child.silent_since
         if group.phase.allows.connections_move:
@@ -158,7 +161,7 @@ class RPC:
 
 
 def _call_limit(options: Options) -> int:
-    """``max_requests`` with this worker's jitter."""
+    """Return ``max_requests`` with this worker's jitter; 0 for no limit."""
     if not options.max_requests:
         return 0
     return options.max_requests + random.randint(0, options.max_requests_jitter)

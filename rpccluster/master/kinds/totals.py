@@ -1,6 +1,6 @@
-"""What all workers of a cluster have counted together, those that have ended included. Runs in the master.
+"""Adds up the counters of all workers of a cluster, including those that have ended. Runs in the master.
 
-A worker's own counters end with it; these never go back, also over an upgrade: the new master is told.
+A worker's own counters end with it. The totals never go back, not even in an upgrade: the new master gets them.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ COUNTERS = {
 
 
 class Totals:
-    """The counters of workers that have ended, by name; those of living ones are read as they are asked for."""
+    """The counters of ended workers, by name; those of living workers are read when needed."""
 
     def __init__(self) -> None:
         self._ended: Counter[str] = Counter()
         self._told: Counter[str] = Counter()
 
     def note_end(self, row: Row) -> None:
-        """The worker of this row has ended; the row is about to be cleared."""
+        """Add the counters of an ended worker, before its row is cleared."""
         self._ended.update(_counts(row))
 
     def note_inherited(self, counts: Mapping[str, int]) -> None:
-        """The old master has counted so much that it had not told yet."""
+        """Add the counts that the old master sends."""
         self._ended.update(counts)
 
     def untold(self, rows: Iterable[Row]) -> dict[str, int]:
-        """What the new master has not been told yet; it has now."""
+        """Return the counts since the last call, for the new master."""
         total = self._sum(rows)
         untold = total - self._told
         self._told = total
         return dict(untold)
 
     def status(self, rows: Iterable[Row]) -> dict[str, Any]:
-        """For ``status``; ``rows`` are those of the living."""
+        """Return the totals for ``status``; ``rows`` are those of living workers."""
         total = self._sum(rows)
         return {**{name: total[name] for name in COUNTERS}, "limits": {name: total[name] for name in LIMITS}}
 

@@ -1,7 +1,8 @@
-"""What only one master at a time may hold: the pidfile's lock, the control socket, the paths of listeners.
+"""The things that only one master at a time may own: the pidfile's lock, the control socket, the listeners' paths.
 
-A new master has copies of the old one's from its start, but owns them only once it has taken over: then it also clears
-away what its own configuration no longer names. Until then it owns only what it has opened itself. Runs in the master.
+A new master has copies of the old one's from its start, but owns them only once it has taken over. Then it also gives
+up those that its own configuration no longer names. Until then it owns only those that it has opened itself. Runs in
+the master.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from rpccluster.master.resources.pidfile import Pidfile
 
 __all__ = ["ControlSocket", "Owned", "Ownership"]
 
-#: What belongs to one master at a time.
+#: A thing that belongs to one master at a time.
 Owned = Union[Listener, Pidfile]
 
 
 class ControlSocket(Protocol):
-    """What is needed of whoever serves the control socket; ``listener`` is None if none is configured."""
+    """The server of the control socket, as this module needs it; ``listener`` is None if none is configured."""
 
     listener: Listener | None
 
@@ -34,7 +35,7 @@ class ControlSocket(Protocol):
 
 
 class Ownership:
-    """What one master owns. ``listeners`` is the cluster's own list, which a reload may change."""
+    """The things that one master owns. ``listeners`` is the cluster's own list, which a reload may change."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Ownership:
         listeners: list[Listener],
         inherited: Sequence[Owned] = (),
     ) -> None:
-        """``inherited`` is what the old master has left copies of, whether it is among the rest or not."""
+        """``inherited`` are the old master's things, of which this one has copies, used or not."""
         self.pidfile = pidfile
         self.control = control
         self._listeners = listeners
@@ -54,13 +55,13 @@ class Ownership:
         yield from (self.pidfile, self.control.listener, *self._listeners)
 
     def bind_control_again(self) -> None:
-        """Make the control socket anew, whose path somebody has taken away. Raises `StartError`."""
+        """Bind the control socket again, whose path somebody has removed. Raises `StartError`."""
         listener = self.control.listener
         assert listener is not None and isinstance(listener.wanted, UnixAddress)
         self.control.listen_anew(open_control_listener(listener.wanted.path))
 
     def take_over(self, pid: int) -> None:
-        """The old master has left: all is ours."""
+        """Own everything, since the old master has left."""
         theirs, self._theirs = self._theirs, []
         self.sign(pid)
         held = list(self._held())
@@ -69,15 +70,15 @@ class Ownership:
                 _end(each)
 
     def sign(self, pid: int) -> None:
-        """Write ``pid`` into the pidfile: of the two masters of an upgrade, the one that stays."""
+        """Write ``pid`` into the pidfile: the one of the two masters that stays."""
         if self.pidfile is not None:
             try:
                 self.pidfile.write(pid)
-            except StartError as error:  # too late for a fault: the lock is ours, and counts
+            except StartError as error:  # too late for a fault, and the lock is ours
                 logger.error("%s", error)
 
     def leave(self) -> None:
-        """A new master owns everything: close our copies, and touch nothing that it has."""
+        """Close our copies, since a new master owns everything, and unlink nothing."""
         self._has_left = True
         close_listeners(self._listeners, is_last=False)
         self._listeners.clear()
@@ -87,13 +88,13 @@ class Ownership:
             self.pidfile = None
 
     def close_listeners(self) -> None:
-        """Accept nothing any more."""
+        """Close the listeners, so that this master accepts no more connections."""
         for listener in self._listeners:
             listener.close(is_last=listener not in self._theirs)
         self._listeners.clear()
 
     def give_back(self) -> None:
-        """Leave nothing behind: whoever starts after this finds everything free."""
+        """Leave nothing behind, so that the next start finds everything free."""
         if self._has_left:
             return
         self.close_listeners()

@@ -894,7 +894,7 @@ def test_a_connection_that_came_without_its_descriptor_is_lost_and_told(
     rig.says(owner, Reply(CID, 3, b"late"))
     assert rig.read(owner) == []
     assert rig.broker.figures.dropped_replies == 1
-    assert "A connection was lost on its way" in caplog.text
+    assert f"Lost a connection (cid: {CID}) that moved" in caplog.text
     assert rig.broker.in_transit == 0
 
 
