@@ -13,8 +13,8 @@ from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.skip import Skip
 from rpccluster.worker.hot.repacking import packed_again
 
-from .rig import Rig, until
-from .test_moving import move, wait_read
+from ..connections.test_moving import move, wait_read
+from ..rig import Rig, until
 
 LIMIT = 10_000
 

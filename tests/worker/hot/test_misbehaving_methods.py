@@ -14,7 +14,7 @@ import pytest
 
 from rpccluster.worker import current
 
-from .rig import Gated, Rig, settle, until
+from ..rig import Gated, Rig, settle, until
 
 
 @pytest.fixture

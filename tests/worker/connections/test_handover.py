@@ -27,7 +27,7 @@ from rpccluster.worker.connections.giving import Giving
 from rpccluster.worker.connections.handover_channel import HandoverChannel
 from rpccluster.worker.hot import HIGH_WATER_BYTES
 
-from .rig import Peer, Rig, settle, until, wait_read
+from ..rig import Peer, Rig, settle, until, wait_read
 
 LOST = "WorkerLost: the worker that ran this call has died"
 

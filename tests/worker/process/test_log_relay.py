@@ -13,7 +13,7 @@ import pytest
 from rpccluster.log.own_logger import OwnLogger
 from rpccluster.worker.process.log_relay import MOST_WAITING, LogRelay
 
-from .rig import settle, until
+from ..rig import settle, until
 
 
 class Handler(logging.Handler):

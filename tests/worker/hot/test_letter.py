@@ -8,7 +8,7 @@ import gevent
 import msgpack
 import pytest
 
-from .rig import Rig, until
+from ..rig import Rig, until
 
 
 class Empty(str):

@@ -14,7 +14,7 @@ from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.hot import HIGH_WATER_BYTES
 
-from .rig import Gated, Peer, Rig, settle, until, wait_read
+from ..rig import Gated, Peer, Rig, settle, until, wait_read
 
 ADDRESS = ("127.0.0.1", 4711)
 

@@ -20,7 +20,7 @@ from rpccluster.worker.hot.engine import SLICE_SECONDS
 from rpccluster.worker.hot.inbox import RECEIVE_BYTES, RECEIVE_LESS_BYTES
 from rpccluster.worker.hot.runners import CLOCK_EVERY
 
-from .rig import Gated, Peer, Rig, settle, until
+from ..rig import Gated, Peer, Rig, settle, until
 
 
 @pytest.fixture

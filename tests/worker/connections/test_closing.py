@@ -10,7 +10,7 @@ import pytest
 
 from rpccluster.protocol.closing import CLOSING, due_of
 
-from .rig import Peer, Rig, settle, until
+from ..rig import Peer, Rig, settle, until
 from .test_moving import move
 
 

@@ -19,7 +19,7 @@ from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.given import address_of, peer_of
 from rpccluster.worker.hot import HIGH_WATER_BYTES, Happened
 
-from .rig import Peer, Rig, settle, until, wait_read
+from ..rig import Peer, Rig, settle, until, wait_read
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from rpccluster.worker.service.left_behind import LeftBehind
 
-from .rig import Gated, Rig, settle, until
+from ..rig import Gated, Rig, settle, until
 
 
 class Leaving(Gated):

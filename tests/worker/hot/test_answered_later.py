@@ -16,7 +16,7 @@ from gevent.monkey import get_original
 import rpccluster
 from rpccluster.ipc.scoreboard import Cell
 
-from .rig import Gated, Peer, Rig, settle, until
+from ..rig import Gated, Peer, Rig, settle, until
 
 
 class Mailbox(Gated):

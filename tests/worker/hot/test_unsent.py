@@ -12,7 +12,7 @@ import pytest
 
 from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES, Unsent
 
-from .rig import settle
+from ..rig import settle
 
 Pair = tuple[_socket.socket, socket.socket]
 
