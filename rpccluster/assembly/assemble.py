@@ -1,7 +1,7 @@
 """Puts a master together from a configuration. Runs in the process that becomes the master.
 
-Names no kind of child: it gives the master the function that makes a forked process a child
-(`rpccluster.assembly.entries`).
+The one place that knows both sides: it gives the master the function that makes a forked process a child of whatever
+kind (`rpccluster.assembly.entries`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from functools import partial
+from typing import NamedTuple
 
 import rpccluster
 from rpccluster import system
@@ -38,6 +39,24 @@ __all__ = ["serve"]
 _TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 
 
+class _Start(NamedTuple):
+    """How this master was started, who waits for it, and what it inherits."""
+
+    command: CommandLine
+    report: StartReport
+    signals: SignalInbox
+    inheritance: Inheritance | None
+
+
+class _Taken(NamedTuple):
+    """What this master has opened, or inherited, before there is a supervisor to own it."""
+
+    pidfile: Pidfile | None
+    logs: LogFiles
+    listeners: list[Listener]
+    control: Listener | None
+
+
 def serve(sources: Sources, arguments: list[str]) -> int:
     """Run a cluster until it ends. Returns the exit code. Raises `StartError` before a daemon has detached."""
     system.occupy_standard_descriptors()
@@ -46,8 +65,8 @@ def serve(sources: Sources, arguments: list[str]) -> int:
     configuration = load(sources, Machine())
     report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
     try:
-        signals = SignalInbox()  # before the pidfile shows our pid
-        supervisor = _assemble(configuration, command, report, signals, inheritance)
+        start = _Start(command, report, SignalInbox(), inheritance)  # before the pidfile shows our pid
+        supervisor = _assemble(configuration, start)
     except (StartError, OSError) as error:
         exit_code = error.exit_code if isinstance(error, StartError) else EXIT_FAULT
         prefix = "" if isinstance(error, ConfigError) else "rpccluster: "
@@ -58,18 +77,12 @@ def serve(sources: Sources, arguments: list[str]) -> int:
     return supervisor.run()
 
 
-def _assemble(
-    configuration: Configuration,
-    command: CommandLine,
-    report: StartReport,
-    signals: SignalInbox,
-    inheritance: Inheritance | None,
-) -> Supervisor:
+def _assemble(configuration: Configuration, start: _Start) -> Supervisor:
     """Acquire everything that a master holds, the pidfile's lock first, and make the supervisor.
 
     Raises `StartError` or OSError, and leaves nothing behind then.
     """
-    options = configuration.options
+    options, inheritance = configuration.options, start.inheritance
     with contextlib.ExitStack() as undo:
         pidfile = _pidfile(options, inheritance)
         if pidfile and not (inheritance and pidfile is inheritance.pidfile):
@@ -80,44 +93,45 @@ def _assemble(
         held = inheritance.owned() if inheritance else []
         opened = [each for each in (*listeners, control) if each and each not in held]
         undo.callback(close_listeners, opened, is_last=True)
-        supervisor = _make_supervisor(
-            configuration, command, report, signals, inheritance, pidfile, logs, listeners, control
-        )
+        supervisor = _make_supervisor(configuration, start, _Taken(pidfile, logs, listeners, control))
         undo.pop_all()
     return supervisor
 
 
-def _make_supervisor(
-    configuration: Configuration,
-    command: CommandLine,
-    report: StartReport,
-    signals: SignalInbox,
-    inheritance: Inheritance | None,
-    pidfile: Pidfile | None,
-    logs: LogFiles,
-    listeners: list[Listener],
-    control: Listener | None,
-) -> Supervisor:
+def _make_supervisor(configuration: Configuration, start: _Start, taken: _Taken) -> Supervisor:
     preload()  # imported late: a faulty start does not need it
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()
-    logger.info("Starting rpccluster with pid: %d", os.getpid())
-    options = configuration.options
-    _tell_private_folder(identity_of(options.user, options.group))
-    if logs.is_file and inheritance is None:
-        addresses = ", ".join(str(listener.actual) for listener in listeners)
-        say(f"rpccluster: listening at {addresses}, logging to {logs.log_path}")
+    _tell_of_start(configuration.options, taken, is_new=start.inheritance is None)
     operating_system = system.System()
     cluster = Cluster(
         configuration,
-        generation=inheritance.generation + 1 if inheritance else 1,
-        listeners=listeners,
-        logs=logs,
+        generation=start.inheritance.generation + 1 if start.inheritance else 1,
+        listeners=taken.listeners,
+        logs=taken.logs,
         started_at=operating_system.monotonic(),
     )
-    entry = partial(live, load=partial(load_kind, command.folder))
-    rpc = RPC(own_code)
-    return Supervisor(operating_system, cluster, rpc, entry, command, report, signals, pidfile, control, inheritance)
+    return Supervisor(
+        operating_system,
+        cluster,
+        RPC(own_code),
+        partial(live, load=partial(load_kind, start.command.folder)),
+        start.command,
+        start.report,
+        start.signals,
+        taken.pidfile,
+        taken.control,
+        start.inheritance,
+    )
+
+
+def _tell_of_start(options: Options, taken: _Taken, *, is_new: bool) -> None:
+    """Log it, and say where if the log goes elsewhere and nobody has served here before."""
+    logger.info("Starting rpccluster with pid: %d", os.getpid())
+    _tell_private_folder(identity_of(options.user, options.group))
+    if taken.logs.is_file and is_new:
+        addresses = ", ".join(str(listener.actual) for listener in taken.listeners)
+        say(f"rpccluster: listening at {addresses}, logging to {taken.logs.log_path}")
 
 
 def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | None:

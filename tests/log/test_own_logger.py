@@ -72,8 +72,8 @@ def test_native_threads_may_log_in_a_patched_process() -> None:
     """Beside greenlets that do, through loggers that are there and new ones; nobody waits for a lock for ever."""
     program = """
 import gevent
-from rpccluster.worker.main import _patch
-_patch()
+from rpccluster.worker.process.patches import patch
+patch()
 def work(name):
     for number in range(300):
         logging.getLogger(f'{name}.{number % 50}').warning('a line')

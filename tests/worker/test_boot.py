@@ -1,4 +1,4 @@
-"""What a boot costs: nothing is read twice, and what the master has imported for all is fit to be."""
+"""What a boot costs: nothing is read twice."""
 
 from __future__ import annotations
 
@@ -19,25 +19,9 @@ def test_gevent_finds_its_plugins_in_one_look() -> None:
         "looks, discover = [], metadata.Distribution.discover\n"
         "metadata.Distribution.discover = lambda **by: looks.append(by) or discover(**by)\n"
         "original = metadata.entry_points\n"
-        "from rpccluster.worker import main\n"
+        "from rpccluster.worker.process import patches\n"
         "looks.clear()\n"
-        "main._patch()\n"
-        "print(len(looks), metadata.entry_points is original, main.monkey.is_module_patched('socket'))\n"
+        "patches.patch()\n"
+        "print(len(looks), metadata.entry_points is original, patches.monkey.is_module_patched('socket'))\n"
     )
     assert printed(program) == "1 True True"
-
-
-def test_what_is_preloaded_knows_no_gevent_and_makes_no_lock() -> None:
-    """A lock from before gevent has patched would hold up the whole worker, not one greenlet."""
-    program = (
-        "import rpccluster.assembly.assemble, sys, threading\n"
-        "from rpccluster.assembly.preload import preload\n"
-        "made = []\n"
-        "for name in ('Lock', 'RLock'):\n"
-        "    make = getattr(threading, name)\n"
-        "    setattr(threading, name, lambda make=make, name=name: made.append(name) or make())\n"
-        "preload()\n"
-        "unfit = ('gevent', 'greenlet', 'concurrent.futures.thread', 'ssl')\n"
-        "print(made, [name for name in unfit if name in sys.modules])\n"
-    )
-    assert printed(program) == "[] []"

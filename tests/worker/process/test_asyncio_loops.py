@@ -8,8 +8,8 @@ import sys
 PROGRAM = """
 import asyncio, sys
 import gevent
-from rpccluster.worker.main import _patch
-_patch()
+from rpccluster.worker.process.patches import patch
+patch()
 
 async def numbers():
     for number in range(3):
