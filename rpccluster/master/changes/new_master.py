@@ -1,10 +1,32 @@
-"""The new master of an upgrade, as the old one sees it: started, heard, told to take over, or given up.
+"""USR2: the new master of an upgrade, as the old one sees it: started, heard, told to take over, or given up.
 
 Owns the channel to it, and the course of the upgrade as a table; what follows from each event is the supervisor's. Runs
 in the old master, and in the fork of it that becomes the new one.
 
-The old master has committed itself when it has heard `TookOver` from a new one that lives: until then it has given
-nothing away, and goes on if the new one fails.
+    old master                                    new master (`old_master` is its side)
+    forks, resets signals, execs the same
+    command line; `inherited` says with what
+                                                  reads the configuration, boots its workers; they
+                                                  are told nothing, so none accepts
+                                   <- Serving     every worker is ready
+    Go ->                                         writes its pid, answers the control socket,
+                                                  tells its workers Accept
+                                   <- TookOver
+    closes its copies of listeners, control
+    socket and pidfile, and unlinks nothing;
+    retires its workers, passes on their          gives the connections to its workers, and
+    connections and late replies, and ends        answers what was lost with the old workers
+
+Both must agree. The new master touches nothing that is the old one's before `Go`: if the old one ends by then, it ends,
+too. The old one gives nothing away before `TookOver`: if the new one ends by then, or takes too long, the old one
+writes its own pid again and goes on. The new master is all or nothing: one worker that cannot boot ends it. Between
+`Go` and `TookOver` the workers of both accept.
+
+The two may be of different versions. `Serving` tells the new one's protocol, and the old master ends a new one that
+could not understand what it would be given, so a downgrade that cannot go well is refused before anything has moved.
+
+What is asked of the old master between `Go` and `TookOver` waits. Afterwards it passes on what it is asked, and with
+it what it has done of the kind since the upgrade began.
 """
 
 from __future__ import annotations
@@ -150,14 +172,14 @@ class NewMaster:
         self.outcome = None
         self._started = self._start()
         if self._started is None:
-            self.outcome = "no process could be had"
+            self.outcome = "cannot start a process"
             return
         self._step(Step.BEGUN)
         logger.info("Booting new master with pid: %d", self._started.pid)
         try:
             self._loop.watch(self._started.channel, self._hear)
         except OSError as error:
-            self.give_up(f"it cannot be watched: {error}")
+            self.give_up(f"cannot watch it: {error}")
 
     def _hear(self) -> None:
         assert self._started is not None
@@ -262,7 +284,7 @@ class CommandLine:
 
 
 def start(system: System, command: CommandLine, inherited: Sequence[Thing]) -> Started | None:
-    """Start a new master that inherits these, and a channel. None, and a log line, if no process could be had."""
+    """Start a new master that inherits these, and a channel. None, and a log line, if cannot start a process."""
     ends: list[Channel] = []
     try:
         ends += channel_pair()

@@ -1,6 +1,18 @@
 """HUP: a new configuration proves itself in one worker before it becomes the cluster's. Runs in the master.
 
-Stages, commits and gives up; whom to replace when is the policy's. A fault anywhere leaves the cluster as it was.
+Stages, commits and gives up; which worker to replace when is the policy's. A fault at any step leaves the cluster as it
+was.
+
+1. The sources are read again and checked, and what is new is opened: listeners, log files. Whatever is raised is
+   logged, and what was opened is closed.
+2. The result is *staged*, and no slot pauses any more. The policy starts one worker with it, beside the worker of slot
+   0. If nobody serves there is nothing to protect: the commit follows at once.
+3. If that worker cannot boot, the staged configuration is dropped. Another reload drops it, too, and kills that worker.
+4. If it gets ready, the configuration is *committed*: listeners that are not named any more are closed, those that stay
+   get the new backlog, mode and keep-alive, and the generation grows by one. The policy replaces older workers one by
+   one; if a successor cannot boot, the rest stay as they are.
+
+A connection that waits in the backlog of a closed listener when the last worker closes its copy is reset.
 """
 
 from __future__ import annotations

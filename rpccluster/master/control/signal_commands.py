@@ -1,7 +1,8 @@
 """Which command each signal is, when it is obeyed, and by which of the two masters of an upgrade. Runs in the master.
 
-A signal that begins something waits until what is under way has ended; only the last one does. A master that leaves
-passes on to the new one what it is asked.
+HUP, USR2 and WINCH begin something, so they wait: for the start; HUP and USR2 also for an upgrade, USR2 for a reload's
+first worker. Of the signals that wait only the last is obeyed. A master that leaves passes on to the new one what it is
+asked.
 """
 
 from __future__ import annotations

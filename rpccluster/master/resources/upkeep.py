@@ -1,7 +1,8 @@
 """Restores what somebody has removed: the paths of Unix sockets, and the pidfile. Runs in the master.
 
 A removed path ends no connection, but no new one can come, and a second start does not see that this cluster runs. So
-the master checks the paths once a second, and before a reload and an upgrade.
+the master checks the paths once a second, and before a reload and an upgrade. A new socket of the service is sent to
+the workers, which accept at it beside the old one: no worker and no connection ends for it.
 """
 
 from __future__ import annotations
