@@ -97,7 +97,7 @@ def test_an_upgrade_that_the_system_refuses(pressed, tmp_path, calls, error):
     (pressed.folder / "cluster.log").write_text("")
     with _refused(before, calls, error, tmp_path / "notes"):
         os.kill(before, signal.SIGUSR2)
-        told = ("Cannot start a new master: ", "Upgrade failed, nothing has changed: it cannot be watched")
+        told = ("Cannot start a new master: ", "Upgrade failed, nothing has changed: cannot watch it")
         wait_until(lambda: any(text in pressed.log_text() for text in told))
     assert pressed.wait_ready()["master"]["pid"] == before
 
