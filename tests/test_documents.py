@@ -14,7 +14,6 @@ import pytest
 
 from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS, Effect
-from rpccluster.ipc import scoreboard
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
 from rpccluster.master.children import child as worker_handle
@@ -176,18 +175,17 @@ def test_every_limit_is_told():
     assert sorted(name for row in rows for name in names(row["counter"])) == sorted(LIMITS)
 
 
-# -- docs/internals.md
-
-
 def _value_of(module: str, name: str) -> Any:
     return getattr(importlib.import_module(f"rpccluster.{module}"), name)
 
 
-@pytest.mark.parametrize("document", [INTERNALS, SECURITY], ids=lambda path: path.name)
-def test_the_numbers_are_the_codes(document):
+def test_the_bounds_are_the_codes():
     """Each constant named has that value."""
-    for row in table(document, "constant", "module", "value"):
+    for row in table(SECURITY, "constant", "module", "value"):
         assert _value_of(names(row["module"])[0], names(row["constant"])[0]) == float(row["value"]), row
+
+
+# -- docs/internals.md
 
 
 def test_the_phases_are_the_masters():
@@ -204,12 +202,6 @@ def test_the_states_of_workers_are_the_tables():
     ]
     transitions = [*worker_handle._TABLE.items(), *lifecycle._TABLE.items()]
     assert sorted(told) == sorted((state.value, event.value, after.value) for (state, event), after in transitions)
-
-
-def test_the_scoreboard_is_laid_out_as_told():
-    """Every cell with its place."""
-    told = {names(row["cell"])[0]: int(row["number"]) for row in table(INTERNALS, "cell", "number")}
-    assert told == {cell.name: cell.value for cell in (*scoreboard.CommonCell, *scoreboard.Cell)}
 
 
 def test_every_row_of_operations_has_its_test():

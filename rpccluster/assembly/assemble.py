@@ -135,7 +135,7 @@ def _tell_of_start(options: Options, taken: _Taken, *, is_new: bool) -> None:
 
 
 def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | None:
-    """Locked before anything else is touched. An heir writes its pid only when it takes over."""
+    """Locked before anything else is touched. A new master writes its pid only when it takes over."""
     if not options.pidfile:
         return None
     if inheritance and inheritance.pidfile and inheritance.pidfile.path == options.pidfile:

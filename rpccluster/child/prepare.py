@@ -24,7 +24,8 @@ from rpccluster.system.launch import enter
 
 __all__ = ["IGNORED", "prepare"]
 
-#: A pkill by name hits children, too; the master passes these signals' meaning on to them.
+#: A pkill by name hits children, too; the master passes these signals' meaning on to them. It opens new log files for
+#: USR1, for example, which a child may have no right to open.
 IGNORED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
 

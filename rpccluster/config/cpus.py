@@ -14,7 +14,7 @@ from rpccluster.system.cpus import allowed_cpus, quota_cpus
 
 __all__ = ["CPU_AUTO", "CPU_NONE", "MOST_WORKERS", "CPUChoice", "default_workers"]
 
-MOST_WORKERS = 512
+MOST_WORKERS = 512  # a typo must not fork until the machine is full
 
 _RANGE = re.compile(r"([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?")
 _MOST_CPUS = 8192  # NR_CPUS of the largest Linux builds; a list may name one CPU several times

@@ -59,29 +59,29 @@ FIRST_OWN_CELL = 8  # the cells before it are common; some are spare
 class Cell(enum.IntEnum):
     """The own cells of an RPC worker, behind the common ones. Its ``RUNNING`` is the method's number + 1."""
 
-    CONNECTIONS = FIRST_OWN_CELL
-    ACTIVE_CALLS = 9
-    CALLS = 10
-    ERRORS = 11
-    ACCEPTED = 12
-    ACCEPT_WAKEUPS = 13
-    ADOPTED = 14
-    HANDED_OVER = 15
-    DROPPED_REPLIES = 16
-    CONNECTION_LIMIT = 17
+    CONNECTIONS = FIRST_OWN_CELL  # open now
+    ACTIVE_CALLS = 9  # begun and not ended
+    CALLS = 10  # ended
+    ERRORS = 11  # ended because they raised, or had no method
+    ACCEPTED = 12  # connections, ever
+    ACCEPT_WAKEUPS = 13  # for the listeners: what not sharing them well would cost
+    ADOPTED = 14  # connections that came from another worker
+    HANDED_OVER = 15  # connections given away
+    DROPPED_REPLIES = 16  # whose caller was gone
+    CONNECTION_LIMIT = 17  # worker_connections, or what RLIMIT_NOFILE leaves
     # How often each limit has been reached:
-    NOT_MESSAGEPACK_RPC = 18
-    MAX_MESSAGE_SIZE = 19
-    MAX_DEPTH = 20
-    MAX_PENDING_CALLS = 21
-    MAX_GREENLETS = 22
-    WORKER_CONNECTIONS = 23
-    DESCRIPTORS = 24
-    UNREAD_REPLIES = 25
-    IDLE_TIMEOUT = 26
-    MESSAGE_TIMEOUT = 27
-    WRITE_TIMEOUT = 28
-    CALL_TIMEOUT = 29
+    NOT_MESSAGEPACK_RPC = 18  # connections closed for their bytes, calls refused for their params
+    MAX_MESSAGE_SIZE = 19  # calls refused, or connections closed
+    MAX_DEPTH = 20  # likewise
+    MAX_PENDING_CALLS = 21  # pauses of a connection
+    MAX_GREENLETS = 22  # likewise
+    WORKER_CONNECTIONS = 23  # times that connections were left waiting
+    DESCRIPTORS = 24  # connections that could not be accepted, or not given away
+    UNREAD_REPLIES = 25  # pauses of a connection
+    IDLE_TIMEOUT = 26  # connections closed
+    MESSAGE_TIMEOUT = 27  # likewise
+    WRITE_TIMEOUT = 28  # likewise
+    CALL_TIMEOUT = 29  # calls ended
     GREENLETS_TAKEN_AT = 30  # since when calls hold all max_greenlets and none has ended; 0 = they do not
 
 

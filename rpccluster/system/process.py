@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 __all__ = ["TELL_SIGNAL", "Exit", "System", "die_with_parent", "forget_what_is_ours", "set_title"]
 
-#: The master sends it to a hung child, which then dumps its stack and notes what it works on.
+#: The master sends it to a hung child, which then dumps its stack and notes what it works on. A handled SIGXCPU kills
+#: nobody, and no user sends it.
 TELL_SIGNAL = signal.SIGXCPU
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
