@@ -66,7 +66,10 @@ class LogFiles:
 
     def close(self) -> None:
         """Close this process's copies; stdout and stderr stay."""
-        for descriptor in self.descriptors():
+        descriptors = self.descriptors()
+        self.log_descriptor, self.outlet = _STDERR, Outlet(_STDERR, lost_lines)
+        self.access_descriptor = self.access_outlet = None
+        for descriptor in descriptors:
             if descriptor > _STDERR:
                 os.close(descriptor)
 

@@ -22,6 +22,7 @@ __all__ = ["Pidfile"]
 _WAIT_SECONDS = 1.0  # for the holder of the lock to write its pid
 _LOOK_SECONDS = 0.02
 _MASTER_TITLE = b"rpccluster: master"
+_CLOSED = -1
 _REMOVED = " (deleted)"  # the kernel adds this to the name of a removed file
 
 
@@ -81,12 +82,15 @@ class Pidfile:
             os.close(descriptor)
 
     def clear(self) -> None:
-        """Empty the file, because the cluster has ended."""
-        os.ftruncate(self.descriptor, 0)
+        """Empty the file, because the cluster has ended. Does nothing if this process's copy is closed."""
+        if self.descriptor != _CLOSED:
+            os.ftruncate(self.descriptor, 0)
 
     def close(self) -> None:
         """Close this process's copy. Another holder of a copy keeps the lock, which is never released explicitly."""
-        os.close(self.descriptor)
+        if self.descriptor != _CLOSED:
+            os.close(self.descriptor)
+            self.descriptor = _CLOSED  # the number may be another file's by now
 
 
 def _open(path: str) -> int:

@@ -1,0 +1,1 @@
+CLIENT_PARTS: list = []

@@ -1,0 +1,343 @@
+"""The master's parts, and those that it shares with its workers, as the shared test handles them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from rpccluster.address import UnixAddress, parse_address
+from rpccluster.config import Options
+from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.messages import Accept, Give
+from rpccluster.ipc.reserve import Reserve
+from rpccluster.log.files import LogFiles
+from rpccluster.master.changes import new_master
+from rpccluster.master.changes.new_master import CommandLine, NewMaster
+from rpccluster.master.changes.old_master import OldMaster
+from rpccluster.master.control.server import ControlServer
+from rpccluster.master.handover.broker import Broker
+from rpccluster.master.loop import Loop
+from rpccluster.master.resources.daemonize import StartReport
+from rpccluster.master.resources.listeners import (
+    Listener,
+    close_listeners,
+    open_control_listener,
+    open_listeners,
+)
+from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.system import System
+
+from .part import Part
+
+__all__ = ["MASTER_PARTS"]
+
+Failures = Mapping[str, Callable[[], AbstractContextManager[object]]]
+
+
+class AChannel(Part):
+    """With messages and descriptors that nobody has read, and others that have found no room."""
+
+    one: Channel | None = None
+    other: Channel | None = None
+
+    def start(self) -> None:
+        self.one, self.other = channel_pair()
+        with open(os.devnull) as null:
+            while not self.one.has_unsent:
+                self.one.send(Give(1, [], False, bytes(2000), b"", []), [null.fileno()])
+            self.one.send(Give(1, [], False, bytes(2000), b"", []), [null.fileno()])
+
+    def stop(self) -> None:
+        for end in (self.one, self.other):
+            if end is not None:
+                end.close()
+
+    def is_stopped(self) -> bool:
+        return self.one is None or (self.one.is_closed and self.one.fileno() == -1 and not self.one.has_unsent)
+
+
+class AReserve(Part):
+    reserve: Reserve | None = None
+
+    def start(self) -> None:
+        self.reserve = Reserve(3)
+        with self.reserve.lent():
+            pass
+
+    def stop(self) -> None:
+        if self.reserve is not None:
+            self.reserve.close()
+
+
+class ALoop(Part):
+    """Which watches something that outlives it."""
+
+    loop: Loop | None = None
+
+    def prepare(self) -> None:
+        self.pair = socket.socketpair()
+
+    def start(self) -> None:
+        self.loop = Loop()
+        self.loop.watch(self.pair[0], lambda: None)
+        self.loop.turn(0)
+
+    def stop(self) -> None:
+        if self.loop is not None:
+            self.loop.unwatch(self.pair[0])
+            self.loop.close()
+
+    def clean(self) -> None:
+        for end in self.pair:
+            end.close()
+
+
+class ALogFile(Part):
+    """A log, and an access log beside it."""
+
+    def make(self) -> None:
+        self.files = LogFiles(str(self.folder / "a.log"), str(self.folder / "access.log"))
+
+    def start(self) -> None:
+        self.files.open()
+        self.files.reopen()
+
+    def stop(self) -> None:
+        self.files.close()
+
+    def failures(self) -> Failures:
+        return {
+            "its path is a folder's": lambda: in_the_way(self.folder / "a.log"),
+            "the access log's path is a folder's": lambda: in_the_way(self.folder / "access.log"),
+        }
+
+
+class APidfile(Part):
+    pidfile: Pidfile | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "cluster.pid"
+
+    def start(self) -> None:
+        self.pidfile = Pidfile.acquire(str(self.path))
+        self.pidfile.write(os.getpid())
+
+    def stop(self) -> None:
+        if self.pidfile is not None:
+            self.pidfile.clear()
+            self.pidfile.close()
+
+    def failures(self) -> Failures:
+        return {
+            "its path is a folder's": lambda: in_the_way(self.path),
+            "another master holds its lock": self.is_locked,
+        }
+
+    @contextlib.contextmanager
+    def is_locked(self) -> Iterator[None]:
+        other = Pidfile.acquire(str(self.path))
+        other.write(os.getpid())
+        yield
+        other.clear()
+        other.close()
+
+
+class Listeners(Part):
+    """At a port and at a Unix path."""
+
+    listeners: list[Listener]
+
+    def prepare(self) -> None:
+        self.listeners = []
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+
+    def start(self) -> None:
+        bind = (parse_address(f"tcp://127.0.0.1:{self.port}"), UnixAddress(str(self.folder / "a.sock")))
+        self.listeners = open_listeners(Options(service="a:b", bind=bind), None, [])
+
+    def stop(self) -> None:
+        close_listeners(self.listeners, is_last=True)
+
+    def failures(self) -> Failures:
+        return {
+            "its port is taken": lambda: socket.create_server(("127.0.0.1", self.port)),
+            "its path is a folder's": lambda: in_the_way(self.folder / "a.sock"),
+        }
+
+
+class AControlServer(Part):
+    """With clients that have asked nothing."""
+
+    server: ControlServer | None = None
+
+    def prepare(self) -> None:
+        self.loop = Loop()
+        self.clients: list[socket.socket] = []
+
+    def start(self) -> None:
+        path = str(self.folder / "control.sock")
+        listener = open_control_listener(path)
+        self.server = ControlServer(self.loop, listener, {})
+        for _ in range(3):
+            self.clients.append(socket.socket(socket.AF_UNIX))
+            self.clients[-1].connect(path)
+        self.loop.turn(0)
+
+    def stop(self) -> None:
+        while self.clients:
+            self.clients.pop().close()
+        if self.server is not None:
+            self.server.stop_listening(is_last=True)
+            self.server.close()
+
+    def is_stopped(self) -> bool:
+        return self.server is None or not self.server.clients
+
+    def clean(self) -> None:
+        self.loop.close()
+
+    def failures(self) -> Failures:
+        return {"its path is a folder's": lambda: in_the_way(self.folder / "control.sock")}
+
+
+class AStartReport(Part):
+    report: StartReport | None = None
+
+    def start(self) -> None:
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        self.report = StartReport(write_end)
+
+    def stop(self) -> None:
+        if self.report is not None:
+            self.report.send(0)
+            self.report.close()
+
+    def is_stopped(self) -> bool:
+        return self.report is None or not self.report.is_awaited
+
+
+class ABroker(Part):
+    """With a connection in transit that nobody can adopt."""
+
+    broker: Broker | None = None
+
+    def prepare(self) -> None:
+        self.loop = Loop()
+
+    def start(self) -> None:
+        self.broker = Broker(self.loop, lambda: [])
+        give: Any = Give(1, [], False, b"", b"", [])
+        self.broker.hear_old_master(None, give, [os.open(os.devnull, os.O_RDONLY)], 0.0)  # type: ignore[arg-type]
+        self.broker.turn(0.0, may_move=True)
+
+    def stop(self) -> None:
+        if self.broker is not None:
+            self.broker.close()
+
+    def is_stopped(self) -> bool:
+        return self.broker is None or not self.broker.in_transit
+
+    def clean(self) -> None:
+        self.loop.close()
+
+
+class AnUpgrade(Part):
+    """The old master's side: a new master that boots for ever is given up."""
+
+    takes_time = True
+
+    def prepare(self) -> None:
+        self.loop = Loop()
+        self.executable = self.folder / "master"
+        self.executable.write_text("#!/bin/sh\nexec sleep 60\n")
+        self.executable.chmod(0o755)
+        self.pids: list[int] = []
+
+    def make(self) -> None:
+        command = CommandLine([], str(self.folder), str(self.executable))
+        self.upgrade = NewMaster(System(), self.loop, lambda: self.noted(new_master.start(System(), command, [])), print)
+
+    def noted(self, started: new_master.Started | None) -> new_master.Started | None:
+        self.pids += [started.pid] if started else []
+        return started
+
+    def start(self) -> None:
+        self.upgrade.begin("")
+        if not self.upgrade.is_under_way:
+            raise OSError(self.upgrade.outcome)
+
+    def stop(self) -> None:
+        self.upgrade.give_up("it is stopped")
+        while self.pids:
+            os.waitpid(self.pids.pop(), 0)  # in a master the roster reaps it
+
+    def is_stopped(self) -> bool:
+        return not self.upgrade.is_under_way
+
+    def clean(self) -> None:
+        self.loop.close()
+
+    def failures(self) -> Failures:
+        return {"its program is not there": lambda: moved_away(self.executable)}
+
+
+class AnOldMaster(Part):
+    """The new master's side: the channel to the old one, which ends."""
+
+    old_master: OldMaster | None = None
+
+    def prepare(self) -> None:
+        self.loop = Loop()
+        self.theirs: Channel | None = None
+
+    def start(self) -> None:
+        ours, self.theirs = channel_pair()
+        self.old_master = OldMaster(self.loop, ours, 2, lambda event: None)
+        self.old_master.say_serving()
+        self.theirs.send(Accept())
+
+    def stop(self) -> None:
+        if self.theirs is not None:
+            self.theirs.close()
+            self.loop.turn(0)
+
+    def clean(self) -> None:
+        self.loop.close()
+
+
+@contextlib.contextmanager
+def in_the_way(path: Path) -> Iterator[None]:
+    """A folder has that name."""
+    path.mkdir()
+    yield
+    path.rmdir()
+
+
+@contextlib.contextmanager
+def moved_away(path: Path) -> Iterator[None]:
+    path.rename(path.with_suffix(".away"))
+    yield
+    path.with_suffix(".away").rename(path)
+
+
+MASTER_PARTS: list[type[Part]] = [
+    AChannel,
+    AReserve,
+    ALoop,
+    ALogFile,
+    APidfile,
+    Listeners,
+    AControlServer,
+    AStartReport,
+    ABroker,
+    AnUpgrade,
+    AnOldMaster,
+]
