@@ -233,7 +233,7 @@ class ABroker(Part):
         self.loop = Loop()
 
     def start(self) -> None:
-        self.broker = Broker(self.loop, lambda: [])
+        self.broker = Broker(self.loop, list)
         give: Any = Give(1, [], False, b"", b"", [])
         self.broker.hear_old_master(None, give, [os.open(os.devnull, os.O_RDONLY)], 0.0)  # type: ignore[arg-type]
         self.broker.turn(0.0, may_move=True)
@@ -263,7 +263,9 @@ class AnUpgrade(Part):
 
     def make(self) -> None:
         command = CommandLine([], str(self.folder), str(self.executable))
-        self.upgrade = NewMaster(System(), self.loop, lambda: self.noted(new_master.start(System(), command, [])), print)
+        self.upgrade = NewMaster(
+            System(), self.loop, lambda: self.noted(new_master.start(System(), command, [])), print
+        )
 
     def noted(self, started: new_master.Started | None) -> new_master.Started | None:
         self.pids += [started.pid] if started else []

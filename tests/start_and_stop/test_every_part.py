@@ -1,4 +1,4 @@
-"""Every part that starts and stops keeps the same promises: it may be stopped before its start, twice, during its start,
+"""Every part that starts and stops keeps the same promises: it may be stopped before its start, twice, during it,
 and when that fails; and nothing of it is left then: no descriptor, thread, process, socket file or pid.
 """
 

@@ -1,1 +1,109 @@
-WORKER_PARTS: list = []
+"""The parts of a worker, on gevent's real loop, as the shared test handles them."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import gevent
+from worker.rig import Peer, Rig, settle
+
+from rpccluster.ipc.channel import channel_pair
+from rpccluster.ipc.messages import Release
+from rpccluster.ipc.scoreboard import Cell, Row, Scoreboard
+from rpccluster.worker.accepting.acceptor import Acceptor
+from rpccluster.worker.connections.handover import Handover
+
+from .part import Part
+
+__all__ = ["WORKER_PARTS"]
+
+
+class AConnection(Part):
+    """Whose peer has sent a call that waits, and half of another one."""
+
+    def prepare(self) -> None:
+        gevent.get_hub()
+        settle()
+        self.rig = Rig()
+        self.peer: Peer | None = None
+
+    def start(self) -> None:
+        self.peer = self.rig.connect()
+        self.peer.post("wait", 1)
+        self.peer.send(b"\x94\x00")
+        settle()
+
+    def stop(self) -> None:
+        if self.peer is not None:
+            self.peer.close()
+            self.peer.connection.close()
+        self.rig.service.open(1)
+        settle()
+
+    def is_stopped(self) -> bool:
+        return not self.rig.connections.open
+
+
+class AnAcceptor(Part):
+    """At a listener of its own; a connection that it has accepted is somebody else's."""
+
+    acceptor: Acceptor | None = None
+
+    def prepare(self) -> None:
+        self.rig = Rig()
+        settle()
+        self.listeners: list[Any] = []
+        self.scoreboard = Scoreboard(1)
+        row = self.scoreboard.row(self.scoreboard.take_row() or 0)
+        row[Cell.CONNECTION_LIMIT] = 10
+
+    def make(self) -> None:
+        self.listeners = [socket.create_server(("127.0.0.1", 0))]
+        self.listeners[0].setblocking(False)
+        loop = gevent.get_hub().loop
+        self.acceptor = Acceptor(loop, self.listeners, self.serve, self.scoreboard, 0, None, self.rig.limits)
+
+    def serve(self, sock: Any, peer: Any) -> None:
+        sock.close()
+
+    def start(self) -> None:
+        assert self.acceptor is not None
+        self.acceptor.start()
+        settle()
+
+    def stop(self) -> None:
+        if self.acceptor is not None:
+            self.acceptor.stop(drain=True)
+        for listener in self.listeners:
+            listener.close()
+        settle()
+
+
+class AHandover(Part):
+    """Which has given nothing, and adopted nothing."""
+
+    handover: Handover | None = None
+
+    def prepare(self) -> None:
+        self.rig = Rig()
+        settle()
+        self.ends = channel_pair()
+
+    def start(self) -> None:
+        row = Row(self.rig.cells)
+        loop = gevent.get_hub().loop
+        self.handover = Handover(loop, self.ends[0], self.rig.connections, self.rig.engine, row, 1)
+        self.handover.obey(Release(1))
+
+    def stop(self) -> None:
+        if self.handover is not None:
+            self.handover.stop()
+        settle()
+
+    def clean(self) -> None:
+        for end in self.ends:
+            end.close()
+
+
+WORKER_PARTS: list[type[Part]] = [AConnection, AnAcceptor, AHandover]
