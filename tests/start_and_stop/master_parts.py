@@ -14,7 +14,6 @@ from rpccluster.address import UnixAddress, parse_address
 from rpccluster.config import Options
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.messages import Accept, Give
-from rpccluster.ipc.reserve import Reserve
 from rpccluster.log.files import LogFiles
 from rpccluster.master.changes import new_master
 from rpccluster.master.changes.new_master import CommandLine, NewMaster
@@ -29,8 +28,9 @@ from rpccluster.master.resources.listeners import (
     open_control_listener,
     open_listeners,
 )
+from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
-from rpccluster.system import System
+from rpccluster.system import Reserve, System
 
 from .part import Part
 
@@ -181,13 +181,19 @@ class AControlServer(Part):
         self.loop = Loop()
         self.clients: list[socket.socket] = []
 
+    @property
+    def path(self) -> Path:
+        return self.folder / "control.sock"
+
+    def make(self) -> None:
+        self.server = ControlServer(self.loop, open_control_listener(str(self.path)))
+
     def start(self) -> None:
-        path = str(self.folder / "control.sock")
-        listener = open_control_listener(path)
-        self.server = ControlServer(self.loop, listener, {})
+        assert self.server is not None
+        self.server.serve({"nothing": lambda params, answer: None})
         for _ in range(3):
             self.clients.append(socket.socket(socket.AF_UNIX))
-            self.clients[-1].connect(path)
+            self.clients[-1].connect(str(self.path))
         self.loop.turn(0)
 
     def stop(self) -> None:
@@ -204,7 +210,39 @@ class AControlServer(Part):
         self.loop.close()
 
     def failures(self) -> Failures:
-        return {"its path is a folder's": lambda: in_the_way(self.folder / "control.sock")}
+        return {"its path is a folder's": lambda: in_the_way(self.path)}
+
+
+class AllThatAMasterOwns(Part):
+    """Pidfile, control socket and listeners, given back together."""
+
+    ownership: Ownership | None = None
+
+    def prepare(self) -> None:
+        self.loop = Loop()
+
+    def make(self) -> None:
+        with contextlib.ExitStack() as opened:
+            pidfile = Pidfile.acquire(str(self.folder / "cluster.pid"))
+            opened.callback(pidfile.close)
+            control = open_control_listener(str(self.folder / "control.sock"))
+            opened.callback(control.close, is_last=True)
+            options = Options(service="a:b", bind=(UnixAddress(str(self.folder / "a.sock")),))
+            listeners = open_listeners(options, None, [])
+            self.ownership = Ownership(pidfile, ControlServer(self.loop, control), listeners)
+            opened.pop_all()
+
+    def start(self) -> None:
+        assert self.ownership is not None
+        self.ownership.sign(os.getpid())
+        self.ownership.take_over(os.getpid())
+
+    def stop(self) -> None:
+        if self.ownership is not None:
+            self.ownership.give_back()
+
+    def clean(self) -> None:
+        self.loop.close()
 
 
 class AStartReport(Part):
@@ -272,7 +310,7 @@ class AnUpgrade(Part):
         return started
 
     def start(self) -> None:
-        self.upgrade.begin("")
+        self.upgrade.begin()
         if not self.upgrade.is_under_way:
             raise OSError(self.upgrade.outcome)
 
@@ -338,6 +376,7 @@ MASTER_PARTS: list[type[Part]] = [
     APidfile,
     Listeners,
     AControlServer,
+    AllThatAMasterOwns,
     AStartReport,
     ABroker,
     AnUpgrade,

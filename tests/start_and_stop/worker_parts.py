@@ -9,10 +9,11 @@ import gevent
 from worker.rig import Peer, Rig, settle
 
 from rpccluster.ipc.channel import channel_pair
-from rpccluster.ipc.messages import Release
 from rpccluster.ipc.scoreboard import Cell, Row, Scoreboard
 from rpccluster.worker.accepting.acceptor import Acceptor
-from rpccluster.worker.connections.handover import Handover
+from rpccluster.worker.connections.adopting import Adopting
+from rpccluster.worker.connections.giving import Giving
+from rpccluster.worker.connections.handover_channel import HandoverChannel
 
 from .part import Part
 
@@ -81,24 +82,30 @@ class AnAcceptor(Part):
 
 
 class AHandover(Part):
-    """Which has given nothing, and adopted nothing."""
+    """Both sides of it, which have nothing to give, and have adopted nothing."""
 
-    handover: Handover | None = None
+    channel: HandoverChannel | None = None
 
     def prepare(self) -> None:
         self.rig = Rig()
         settle()
         self.ends = channel_pair()
+        self.parts: list[Giving | Adopting] = []
 
     def start(self) -> None:
-        row = Row(self.rig.cells)
-        loop = gevent.get_hub().loop
-        self.handover = Handover(loop, self.ends[0], self.rig.connections, self.rig.engine, row, 1)
-        self.handover.obey(Release(1))
+        rig, row, loop = self.rig, Row(self.rig.cells), gevent.get_hub().loop
+        self.channel = HandoverChannel(loop, self.ends[0])
+        self.parts = [
+            Giving(loop, self.channel, rig.context, rig.engine, row, 1),
+            Adopting(self.channel, rig.context, rig.engine, rig.connections.adopt, row),
+        ]
+        settle()
 
     def stop(self) -> None:
-        if self.handover is not None:
-            self.handover.stop()
+        for part in self.parts:
+            part.stop()
+        if self.channel is not None:
+            self.channel.close()
         settle()
 
     def clean(self) -> None:

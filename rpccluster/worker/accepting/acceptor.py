@@ -100,9 +100,6 @@ class Acceptor:
             timer.stop()
         for listener in self._listeners:
             listener.close()
-        if self._reserve is not None:
-            _close(self._reserve)
-            self._reserve = None
         self._listeners = []
         self._watchers = []
         self._reserve.close()
