@@ -30,7 +30,7 @@ from rpccluster.worker.limits import Limits
 from rpccluster.worker.service.registry import Registry
 from rpccluster.worker.service.time_limit import bound
 
-__all__ = ["Gated", "Peer", "Rig", "settle", "until", "wait_read"]
+__all__ = ["Gated", "Peer", "Rig", "settle", "tcp_pair", "until", "wait_read"]
 
 SWEEP_SECONDS = 0.5  # between two sweeps of a worker
 
@@ -158,7 +158,7 @@ class Rig:
 
     def connect(self, *, tcp: bool = False, buffer_bytes: int = 0) -> Peer:
         """A new peer, over TCP if asked for; with small kernel buffers."""
-        theirs, ours = _tcp_pair() if tcp else socket.socketpair()
+        theirs, ours = tcp_pair() if tcp else socket.socketpair()
         if buffer_bytes:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
@@ -176,7 +176,7 @@ class Rig:
         settle()
 
 
-def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
