@@ -72,16 +72,16 @@ Rest = Union[Partial, Skip, None]
 
 
 class Undecodable(Exception):
-    """A stream that cannot be decoded any further; ``before`` holds the messages before the faulty bytes.
+    """A stream that cannot be decoded any further; ``messages`` are those before the faulty bytes.
 
     ``error`` waits for its turn, so it drops its traceback, which would keep the bytes in memory.
     """
 
-    def __init__(self, error: ProtocolError, before: list[Any]) -> None:
+    def __init__(self, error: ProtocolError, messages: list[Any]) -> None:
         super().__init__(str(error))
         self.error = error
         error.__traceback__ = error.__context__ = error.__cause__ = None
-        self.before = before
+        self.messages = messages
 
 
 class SharedDecoder:
@@ -115,12 +115,12 @@ class SharedDecoder:
         Raises `Undecodable` for bytes that are not MessagePack, and for a message that passes the bounds and is no
         call, as far as that shows without decoding it.
         """
-        values, done = self.decode_whole(data)
-        return (values, None) if done == len(data) else self.decode_rest(values, data[done:])
+        messages, done = self.decode_whole(data)
+        return (messages, None) if done == len(data) else self.decode_rest(messages, data[done:])
 
-    def decode_rest(self, values: list[Any], rest: Bytes) -> tuple[list[Any], Rest]:
-        """Go on as `decode` does, with the ``rest`` that `decode_whole` has left after ``values``."""
-        return self._go_by_outline(values, Partial(self.bounds), rest)
+    def decode_rest(self, messages: list[Any], rest: Bytes) -> tuple[list[Any], Rest]:
+        """Go on as `decode` does, with the ``rest`` that `decode_whole` has left after ``messages``."""
+        return self._go_by_outline(messages, Partial(self.bounds), rest)
 
     def decode_more(self, partial: Partial | Skip, data: Bytes) -> tuple[list[Any], Rest]:
         """Go on as `decode` does, with ``data`` that continues ``partial``, which is used up."""
@@ -128,52 +128,52 @@ class SharedDecoder:
 
     def decode_whole(self, data: bytes) -> tuple[list[Any], int]:
         """Return the messages before the first that is incomplete or needs its outline, and where that one begins."""
-        values: list[Any] = []
+        messages: list[Any] = []
         size = len(data)
         if size > self._max_size:  # otherwise no message in it can be too large
-            return values, 0
+            return messages, 0
         done = start = self._fed
         self._fed = end = start + size
         unpack, tell = self._unpack, self._tell
         try:
             self._feed(data)
             while done != end:
-                values.append(unpack())
+                messages.append(unpack())
                 done = tell()  # tell() also counts the bytes of an unfinished message
         except DECODE_ERRORS:
             self._renew()
         # counting the bytes that may begin a container clears most data; for long messages a walk is quicker
         if size > self._max_depth and (
-            size > COUNTED_BYTES * len(values) or len(data.translate(None, NO_CONTAINER)) > self._max_depth
+            size > COUNTED_BYTES * len(messages) or len(data.translate(None, NO_CONTAINER)) > self._max_depth
         ):
-            self._check_depth(values, data)
-        return values, done - start
+            self._check_depth(messages, data)
+        return messages, done - start
 
-    def _go_by_outline(self, values: list[Any], partial: Partial | Skip, data: Bytes) -> tuple[list[Any], Rest]:
-        """Complete ``partial`` with ``data``, decode what follows it, and add all messages to ``values``."""
+    def _go_by_outline(self, messages: list[Any], partial: Partial | Skip, data: Bytes) -> tuple[list[Any], Rest]:
+        """Complete ``partial`` with ``data``, decode what follows it, and add all messages to ``messages``."""
         try:
             while True:
                 if isinstance(partial, Skip):
                     rest = partial.pass_over(bytes(data))
                 else:
-                    rest, partial = self._take_one(values, partial, data)
+                    rest, partial = self._take_one(messages, partial, data)
                 if rest is None:
-                    return values, partial
+                    return messages, partial
                 if not rest:
-                    return values, None
+                    return messages, None
                 data = rest
-                more, done = self.decode_whole(data)
-                values += more
+                others, done = self.decode_whole(data)
+                messages += others
                 if done == len(data):
-                    return values, None
+                    return messages, None
                 partial, data = Partial(self.bounds), data[done:]
         except ProtocolError as error:
-            raise Undecodable(error, values) from None
+            raise Undecodable(error, messages) from None
         except Undecodable as undecodable:
-            raise Undecodable(undecodable.error, values + undecodable.before) from None
+            raise Undecodable(undecodable.error, messages + undecodable.messages) from None
 
-    def _take_one(self, values: list[Any], partial: Partial, data: Bytes) -> tuple[bytes | None, Partial | Skip]:
-        """Add the message of ``partial`` to ``values`` once it is whole, or once it turns out to be unreadable.
+    def _take_one(self, messages: list[Any], partial: Partial, data: Bytes) -> tuple[bytes | None, Partial | Skip]:
+        """Add the message of ``partial`` to ``messages`` once it is whole, or once it turns out to be unreadable.
 
         Returns the data behind the message, or None if its end has not come, and the state to go on with.
         """
@@ -184,38 +184,38 @@ class SharedDecoder:
         try:
             length = partial.outline.advance(packed)
         except LimitExceeded as error:
-            message = without_body(packed, error)
-            if message is None:
+            unreadable = without_body(packed, error)
+            if unreadable is None:
                 raise
             skip = Skip(partial.outline.owed, self.bounds)
             rest = skip.pass_over(bytes(memoryview(packed)[partial.outline.passed :]))
-            values.append(message)
+            messages.append(unreadable)
             return rest, skip
         if not length:
             return None, partial
         rest = bytes(memoryview(packed)[length:])
         del packed[length:]
-        values.append(packed if length > SMALL_BYTES else decoded(packed, self._unpack_one))
+        messages.append(packed if length > SMALL_BYTES else decoded(packed, self._unpack_one))
         return rest, partial
 
-    def _check_depth(self, values: list[Any], data: bytes) -> None:
-        """Put `Unreadable` into each of ``values`` that is nested too deep; ``data`` holds their bytes."""
+    def _check_depth(self, messages: list[Any], data: bytes) -> None:
+        """Put `Unreadable` into each of ``messages`` that is nested too deep; ``data`` holds their bytes."""
         most = self._max_depth
-        if len(data) <= COUNTED_BYTES * len(values) and _end_in_lists(values):
-            others = CALL_CONTAINERS * (len(values) - 1)
+        if len(data) <= COUNTED_BYTES * len(messages) and _end_in_lists(messages):
+            others = CALL_CONTAINERS * (len(messages) - 1)
             if len(data.translate(None, NO_CONTAINER)) - others <= most:
                 return
-        for place, value in enumerate(values):  # a call's params come last; nothing looks into a value that is no call
-            if type(value) is list and value and depth_exceeds(value[-1], most - 1):
-                message = without_body(value, too_deep(self.bounds))
-                if message is None:
-                    raise Undecodable(too_deep(self.bounds), values[:place])
-                values[place] = message
+        for place, message in enumerate(messages):  # a call's params come last; nothing looks into what is no call
+            if type(message) is list and message and depth_exceeds(message[-1], most - 1):
+                unreadable = without_body(message, too_deep(self.bounds))
+                if unreadable is None:
+                    raise Undecodable(too_deep(self.bounds), messages[:place])
+                messages[place] = unreadable
 
 
-def _end_in_lists(values: list[Any]) -> bool:
+def _end_in_lists(messages: list[Any]) -> bool:
     """Return whether each value ends in a list, and so has at least the containers of a call."""
     try:
-        return set(map(type, map(_last_of, values))) == {list}
+        return set(map(type, map(_last_of, messages))) == {list}
     except (TypeError, LookupError):
         return False

@@ -46,7 +46,7 @@ class StreamDecoder:
             else:
                 values, self._partial = self._decoder.decode_more(self._partial, data)
         except Undecodable as undecodable:
-            values, error = undecodable.before, undecodable.error
+            values, error = undecodable.messages, undecodable.error
         for value in values:
             message = to_message(unpack(value) if type(value) is Packed else value)
             unread = message[1] if isinstance(message, Response) else message[-1]

@@ -179,7 +179,7 @@ def _by_ours(pieces: Iterator[bytes]) -> tuple[list[Any], Rest, ProtocolError | 
             came, partial = _decoder.decode(piece) if partial is None else _decoder.decode_more(partial, piece)
             values += map(_unpacked, came)
     except Undecodable as undecodable:
-        for value in undecodable.before:
+        for value in undecodable.messages:
             try:
                 values.append(_unpacked(value))
             except ProtocolError as error:

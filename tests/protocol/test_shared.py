@@ -247,7 +247,7 @@ def test_what_came_before_the_garbage_is_told() -> None:
     for garbage in (b"\xc1", b"\x94\x00\x01\xa1m\xdd\xff\xff\xff\xff", pack([0, -1, "m", [nested(200)]])):
         with pytest.raises(Undecodable) as caught:
             decoder_of().decode(pack(*VALUES) + garbage)
-        assert caught.value.before == VALUES
+        assert caught.value.messages == VALUES
 
 
 # -- depth

@@ -134,7 +134,7 @@ class Inbox:
             else:
                 calls, rest = decoder.decode_more(partial, data)
         except Undecodable as undecodable:
-            calls, rest = [*undecodable.before, undecodable.error], None
+            calls, rest = [*undecodable.messages, undecodable.error], None
             self._listener.handle(Happened.UNDECODABLE)
         if calls:
             self._queue(calls, len(data) > LIGHT_BYTES or partial is not None)

@@ -39,7 +39,7 @@ class Rescue:
         try:
             found, self._rest = decoder.decode(data) if rest is None else decoder.decode_more(rest, data)
         except Undecodable as undecodable:
-            found, self._rest, self.fault = undecodable.before, None, undecodable.error
+            found, self._rest, self.fault = undecodable.messages, None, undecodable.error
         messages: list[Any] = []
         try:
             for each in found:
