@@ -188,6 +188,15 @@ def test_the_bounds_are_the_codes():
 # -- docs/internals.md
 
 
+def test_the_tree_is_the_packages():
+    """Every folder, and every module at the top, once."""
+    tree = blocks(INTERNALS, "")[0]
+    told = [name for line in tree.splitlines() for name in re.findall(r"[\w/]+(?:/|\.py)(?=\s)", line.lstrip()[:32])]
+    folders = {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}
+    modules = [path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")]
+    assert sorted(told) == sorted([*modules, *(f"{folder.relative_to(PACKAGE)}/" for folder in folders)])
+
+
 def test_the_phases_are_the_masters():
     """All of them, by the words that `status` uses."""
     told = [names(row["phase"])[0] for row in table(INTERNALS, "phase", "means")]
