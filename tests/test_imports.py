@@ -59,7 +59,7 @@ def test_a_broken_contract_is_noticed(tmp_path: Path) -> None:
 
 def test_a_master_loads_no_gevent() -> None:
     """Nor its greenlets, nor a thread: everything it consists of, in a fresh process."""
-    masters = [module.name for module in pkgutil.iter_modules(rpccluster.master.__path__, "rpccluster.master.")]
+    masters = [module.name for module in pkgutil.walk_packages(rpccluster.master.__path__, "rpccluster.master.")]
     assert "rpccluster.master.supervisor" in masters
     names = [*masters, "rpccluster.assembly.assemble", "rpccluster.cli.main"]
     program = (
