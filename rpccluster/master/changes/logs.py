@@ -1,4 +1,4 @@
-"""USR1: the log files are opened anew, in the master and in its workers. Runs in the master."""
+"""USR1: reopens the log files, for the master and its workers. Runs in the master."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LogReopening:
         self._reserve = reserve
 
     def reopen(self) -> None:
-        """Open the files anew and send them to the workers; a reload's first one may have others than the rest."""
+        """Reopen the files and send them to the workers; a reload's first worker may have files of its own."""
         cluster, staged, rest = self._cluster, self._cluster.staged, list(self._workers.children)
         if staged is not None and staged.logs is not cluster.logs:
             self._reopen(staged.logs, [worker for worker in rest if self._workers.is_candidate(worker)])

@@ -1,12 +1,12 @@
-"""HUP: a new configuration proves itself in one worker before it becomes the cluster's. Runs in the master.
+"""HUP: a new configuration proves itself in one worker before the cluster takes it. Runs in the master.
 
-Stages, commits and gives up; which worker to replace when is the policy's. A fault at any step leaves the cluster as it
-was.
+Stages, commits and gives up; the policy decides which worker to replace, and when. A fault at any step leaves the
+cluster as it was.
 
-1. The sources are read again and checked, and what is new is opened: listeners, log files. Whatever is raised is
-   logged, and what was opened is closed.
+1. The sources are read again and checked, and new listeners and log files are opened. Any error is logged, and
+   everything that was opened is closed.
 2. The result is *staged*, and no slot pauses any more. The policy starts one worker with it, beside the worker of slot
-   0. If nobody serves there is nothing to protect: the commit follows at once.
+   0. If no worker serves, there is nothing to protect, and the commit follows at once.
 3. If that worker cannot boot, the staged configuration is dropped. Another reload drops it, too, and kills that worker.
 4. If it gets ready, the configuration is *committed*: listeners that are not named any more are closed, those that stay
    get the new backlog, mode and keep-alive, and the generation grows by one. The policy replaces older workers one by
@@ -38,7 +38,7 @@ __all__ = ["Reloading"]
 
 
 class Reloading:
-    """The reloads of one cluster. ``outcome`` tells how the last one ended: None while it runs, "" if well."""
+    """The reloads of one cluster. ``outcome`` is None while one runs, "" if the last one went well, else the reason."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Reloading:
         roster: Roster,
         prepared: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """``prepared`` is entered while files and sockets are opened."""
+        """A reload enters ``prepared`` while it opens files and sockets."""
         self._system = operating_system
         self._cluster = cluster
         self._workers = workers
@@ -58,11 +58,11 @@ class Reloading:
 
     @property
     def is_staged(self) -> bool:
-        """Whether a configuration has yet to prove itself."""
+        """Whether a staged configuration has not proved itself yet."""
         return self._cluster.staged is not None
 
     def begin(self) -> None:
-        """Read the configuration again and stage it; the first worker of an earlier one that is staged ends."""
+        """Read the configuration again and stage it; the first worker of an earlier staged one is killed."""
         overtaken = self._workers.candidate()
         with self._prepared():
             self._stage(self._system.monotonic())
@@ -70,7 +70,7 @@ class Reloading:
             self._roster.kill(overtaken, "overtaken by another reload")
 
     def _stage(self, now: float) -> None:
-        """Read the configuration again and hold it ready for a first worker; a faulty one is logged."""
+        """Read the configuration again and stage it for a first worker; a faulty one is logged."""
         cluster = self._cluster
         self.outcome = None
         self._unstage()
@@ -79,16 +79,16 @@ class Reloading:
         except StartError as error:
             self._fail(str(error))
             return
-        except Exception as error:  # whatever it is: the cluster goes on as it was
+        except Exception as error:  # whatever was raised, the cluster goes on as it was
             self._fail(error_text(error))
             return
         cluster.staged = staged
-        self._workers.forgive(now)  # whatever made them die may be mended now
+        self._workers.forgive(now)  # the cause of their deaths may be mended now
         if not cluster.phase.allows.wants_children or not self._workers.ready():
-            self.commit(now)  # nobody serves: there is nothing to protect
+            self.commit(now)  # no worker serves, so there is nothing to protect
 
     def _read(self) -> Staged:
-        """Raises `StartError`; nothing is changed then."""
+        """Read the configuration and open its files. Raises `StartError`, and changes nothing then."""
         cluster = self._cluster
         changed = config.reload(cluster.configuration, config.Machine())
         options = changed.options
@@ -102,18 +102,18 @@ class Reloading:
         return Staged(changed, cluster.generation + 1, listeners, logs)
 
     def refuse(self, reason: str) -> None:
-        """Not now."""
+        """Log that the reload is refused for ``reason``."""
         self._fail(reason)
 
     def give_up(self, reason: str) -> None:
-        """End the reload that is under way, if any."""
+        """End a running reload, for ``reason``."""
         if self.outcome is None:
             self._unstage()
             self._workers.is_rolling = False
             self._fail(reason)
 
     def commit(self, now: float) -> None:
-        """The staged configuration is the cluster's from now on; older workers are replaced one by one."""
+        """Make the staged configuration the cluster's; the policy then replaces older workers one by one."""
         cluster, staged = self._cluster, self._cluster.staged
         assert staged is not None
         close_listeners([each for each in cluster.listeners if each not in staged.listeners], is_last=True)
@@ -136,18 +136,18 @@ class Reloading:
     def _hold_output(self) -> None:
         try:
             self._cluster.logs.hold_output()
-        except OSError as error:  # too late to refuse: they lead where they led
+        except OSError as error:  # too late to refuse: they stay as they are
             logger.error("Cannot lead stdout and stderr to the log: %s", error)
 
     def note_progress(self) -> None:
-        """Notice when the last worker of an older generation has a successor."""
+        """End the reload when the last worker of an older generation has a successor."""
         workers = self._workers
         if workers.is_rolling and workers.has_rolled():
             workers.is_rolling = False
             self.outcome = ""
 
     def note_failed_boot(self, worker: Child, reason: str) -> None:
-        """A worker died before it was ready: if it was a reload's, the rest stay as they are."""
+        """Note that a worker died before it was ready; if it was the reload's, the other workers stay."""
         workers = self._workers
         if workers.is_candidate(worker):
             self._unstage()

@@ -1,6 +1,6 @@
-"""What a person may ask of a running master, by signal or control socket. Runs in the master.
+"""The commands to a running master, by signal or control socket. Runs in the master.
 
-Changes what is wanted, or begins a change; how it comes about is the policy's and `changes`'.
+A command changes what is wanted, or begins a change; the policy and `rpccluster.master.changes` bring it about.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Commands:
         reopen_logs: Callable[[], None],
         on_stop: Callable[[], None],
     ) -> None:
-        """``on_stop`` is called once, when the first stop has been asked for."""
+        """``on_stop`` is called once, at the first stop."""
         self._cluster = cluster
         self._workers = workers
         self.reloading = reloading
@@ -55,7 +55,7 @@ class Commands:
             self.reloading.begin()
 
     def upgrade(self) -> None:
-        """Let a new master, from the code on disk, take over."""
+        """Start a new master from the code on disk, which takes over."""
         if self.reloading.is_staged:
             self.new_master.refuse("the cluster is reloading")
         elif not self._cluster.phase.allows.may_change:
@@ -64,18 +64,18 @@ class Commands:
             self.new_master.begin()
 
     def scale(self, number_workers: int) -> None:
-        """Want so many workers from now on."""
+        """Want ``number_workers`` workers from now on."""
         self._cluster.note(Event.WANTED)
         self._workers.wanted = number_workers
         self.new_master.pass_on(Asked("scale", number_workers))
 
     def add_worker(self) -> None:
-        """One worker more; after a drain, the first one."""
+        """Want one worker more; after a drain, the first one."""
         present = self._workers.wanted if self._cluster.phase.allows.wants_children else 0
         self.scale(min(present + 1, MOST_WORKERS))
 
     def remove_worker(self) -> None:
-        """One worker fewer, never below one."""
+        """Want one worker fewer, but never less than one."""
         if self._cluster.phase.allows.wants_children:
             self.scale(max(1, self._workers.wanted - 1))
 

@@ -1,6 +1,6 @@
-"""The control socket's methods: what each does, and when it is done. Runs in the master.
+"""The methods of the control socket: what each does, and when it is done. Runs in the master.
 
-A method answers when the thing is done, not when it is begun: until then it waits here as a `Wait`.
+A method answers when its work is done; until then its answer waits here with a check of that.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["Operations", "Outcome"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an operation ended: ``error`` None means well."""
+    """The end of an operation; ``error`` is None if it went well."""
 
     error: str | None
     result: Any = None
 
 
-#: Tells how an operation ended, None as long as it has not.
+#: Returns the end of an operation, None while it runs.
 Check = Callable[[], Optional[Outcome]]
 
 
 class Operations:
-    """The methods, and the answers that are still due."""
+    """The methods, and the answers that still wait."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Operations:
         self._has_ended = False
 
     def methods(self) -> Mapping[str, Method]:
-        """Name to method."""
+        """Return the methods by their names."""
         return {
             "status": self._status,
             "scale": self._while_ours(self._scale),
@@ -68,7 +68,7 @@ class Operations:
         }
 
     def _while_ours(self, method: Method) -> Method:
-        """``method``, refused while this master completes an upgrade or leaves: the new one would not do it."""
+        """Wrap ``method`` to refuse it while this master completes an upgrade or leaves."""
 
         def ask(params: list[Any], answer: Answer) -> None:
             reason = self._commands.new_master.refusal()
@@ -80,7 +80,7 @@ class Operations:
         return ask
 
     def answer_what_is_done(self) -> None:
-        """Called after every turn of the loop."""
+        """Send the answers that are due; called after every turn of the loop."""
         still = []
         for check, answer in self._waiting:
             outcome = check()
@@ -91,7 +91,7 @@ class Operations:
         self._waiting = still
 
     def end(self) -> None:
-        """The master ends: a stop is done, everything else never will be."""
+        """Answer everything, since the master ends: a stop is done, and nothing else will ever be."""
         self._has_ended = True
         for check, answer in self._waiting:
             outcome = check() or Outcome("RuntimeError: the master has stopped")
@@ -145,7 +145,7 @@ class Operations:
 
 
 def _outcome(reason: str | None, result: Any) -> Outcome | None:
-    """From None while it runs, "" if it went well, else why it did not."""
+    """Make an `Outcome` of a reason: None while it runs, "" if it went well, else why it failed."""
     if reason is None:
         return None
     return Outcome(f"RuntimeError: {reason}") if reason else Outcome(None, result)
@@ -157,7 +157,7 @@ def _expect(params: list[Any], *counts: int) -> None:
 
 
 def _new_number(asked: Any, present: int) -> int:
-    """``N``, ``+N`` or ``-N``. Raises ValueError."""
+    """Compute the number of workers from ``N``, ``+N`` or ``-N``. Raises ValueError."""
     text = str(asked) if type(asked) is int else asked
     if not isinstance(text, str) or not re.fullmatch(r"[+-]?[0-9]{1,4}", text):
         raise ValueError("found no number of workers, expected N, +N or -N")

@@ -1,8 +1,7 @@
-"""Which command each signal is, when it is obeyed, and by which of the two masters of an upgrade. Runs in the master.
+"""The command of each signal, when it is obeyed, and by which of the two masters of an upgrade. Runs in the master.
 
-HUP, USR2 and WINCH begin something, so they wait: for the start; HUP and USR2 also for an upgrade, USR2 for a reload's
-first worker. Of the signals that wait only the last is obeyed. A master that leaves passes on to the new one what it is
-asked.
+HUP, USR2 and WINCH wait for the end of the start; HUP and USR2 also wait for an upgrade, and USR2 for a reload's first
+worker. Only the last waiting signal is obeyed. A leaving master passes its signals on to the new master.
 """
 
 from __future__ import annotations
@@ -19,12 +18,15 @@ from rpccluster.system import System
 
 __all__ = ["COMMANDS", "SignalCommands"]
 
-_FOR_BOTH_MASTERS = (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)  # of an upgrade, when one of them leaves
-_TOLD_LATER = (signal.SIGUSR1, signal.SIGWINCH)  # to a new master that boots; a stop ends it, scaling tells it itself
+_FOR_BOTH_MASTERS = (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)  # in an upgrade, once the old one is leaving
+_TOLD_LATER = (
+    signal.SIGUSR1,
+    signal.SIGWINCH,
+)  # a booting new master gets them later; a stop ends it, and `scale` passes itself on
 
 
 class SignalCommands:
-    """The commands to one master that come as signals."""
+    """Obeys the signals to one master."""
 
     def __init__(self, system: System, cluster: Cluster, commands: Commands, new_master: NewMaster) -> None:
         self._system = system
@@ -34,9 +36,9 @@ class SignalCommands:
         self._kept: int | None = None
 
     def handle(self, signum: int) -> None:
-        """Do what the signal asks for; CHLD only wakes the loop, which always looks for the dead."""
+        """Obey the signal; CHLD only wakes the loop, which looks for ended children in each turn."""
         command, name = COMMANDS.get(signum), signal.Signals(signum).name[3:].lower()
-        if command is None or (signum == signal.SIGWINCH and self._system.has_terminal()):  # whose size has changed
+        if command is None or (signum == signal.SIGWINCH and self._system.has_terminal()):  # its size has changed
             return
         reason = self._must_wait(signum)
         if reason:
@@ -51,7 +53,7 @@ class SignalCommands:
             command(self._commands)
 
     def _must_wait(self, signum: int) -> str:
-        """What a signal that begins something has to wait for; empty if for nothing. A reload overtakes another."""
+        """Return what the signal has to wait for; empty if nothing. A reload overtakes another."""
         if signum not in (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH):
             return ""
         if self._cluster.phase.allows.is_starting:
@@ -63,28 +65,28 @@ class SignalCommands:
         return "the reload" if signum == signal.SIGUSR2 and self._commands.reloading.is_staged else ""
 
     def obey_kept(self) -> None:
-        """Called every turn: do what the last signal that had to wait asks for, here or in the new master."""
+        """Obey the kept signal once it need not wait, here or in the new master; called in every turn."""
         signum = self._kept
         if signum is not None and not self._must_wait(signum):
             self._kept = None
             self.handle(signum)
 
     def do_too(self, asked: Asked) -> None:
-        """Do what was asked of the old master, which leaves."""
+        """Obey what the leaving old master passes on."""
         signum = getattr(signal, f"SIG{asked.what.upper()}", None)
         if asked.what == "scale":
             self._commands.scale(asked.number)
         elif signum in COMMANDS:
             self.handle(signum)
         else:
-            logger.error("The old master passed on what this version does not know: %s", escaped(asked.what))
+            logger.error("Cannot obey what the old master passed on: %s is unknown", escaped(asked.what))
 
 
 def _stop_at_once(commands: Commands) -> None:
     commands.stop(is_quick=True)
 
 
-#: What each signal asks for; CHLD asks for nothing.
+#: The command of each signal; CHLD has none.
 COMMANDS: dict[int, Callable[[Commands], None]] = {
     signal.SIGTERM: Commands.stop,
     signal.SIGINT: _stop_at_once,
