@@ -236,6 +236,7 @@ def test_listeners_are_added_and_dropped_at_the_commit(reloadable: Reloadable, t
 def test_logs_change_at_the_commit(reloadable: Reloadable, tmp_path: Path) -> None:
     """The old file is closed then."""
     old = reloadable.cluster.logs
+    descriptor = old.log_descriptor
     reloadable.stage(log_file=tmp_path / "new.log", access_log=tmp_path / "access.log")
     assert reloadable.cluster.logs is old
     reloadable.reloading.commit(NOW)
@@ -243,7 +244,7 @@ def test_logs_change_at_the_commit(reloadable: Reloadable, tmp_path: Path) -> No
     assert reloadable.cluster.logs.log_path == str(tmp_path / "new.log")
     assert (tmp_path / "access.log").exists()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(old.log_descriptor)
+        os.fstat(descriptor)
 
 
 @pytest.mark.parametrize("case", ["drained", "nobody serves"])
