@@ -165,8 +165,9 @@ class NewMaster:
 
     def begin(self) -> None:
         """Start a new master, unless there is a reason not to."""
-        if self.is_under_way or self._system.getpid() == 1:
-            self.refuse("a master that is pid 1 would take its whole container with it")
+        reason = "a master that is pid 1 would take its whole container with it" if self._system.getpid() == 1 else ""
+        if self.stage is not Stage.NONE or reason:
+            self.refuse(reason or self.refusal())
             return
         self._to_pass_on.clear()
         self.outcome = None

@@ -188,3 +188,13 @@ def test_an_upgrade_that_is_refused_starts_nothing(rig: Rig, caplog: pytest.LogC
     assert [f"Upgrade refused: {reason}" for reason in reasons] == [
         record.getMessage() for record in caplog.records if "refused" in record.getMessage()
     ]
+
+
+def test_there_is_one_upgrade_in_a_masters_life(rig: Rig) -> None:
+    """One that asks when the new master has just taken over hears so; no other process is started."""
+    rig.says(Serving(NEW_MASTER, PROTOCOL))
+    rig.says(TookOver())
+    channel = rig.old
+    rig.new_master.begin()
+    assert (rig.old, rig.new_master.stage) == (channel, Stage.DONE)
+    assert rig.new_master.outcome == f"the new master (pid: {NEW_MASTER}) has taken over: ask that one"
