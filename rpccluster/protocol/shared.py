@@ -4,6 +4,15 @@ An Unpacker holds some 44 KiB, and a half-decoded message may take a hundred tim
 whole messages only. A stream with an incomplete message keeps that message's bytes, and its outline to know when it is
 whole. If a message passes its bounds, or Python cannot hold it, `Unreadable` takes the place of its params, and the
 stream goes on, as long as the message's head tells which call it is.
+
+What bounds a message. ``max_message_size``: its outline adds the bytes that have come to the least that must still
+come, one for each value that a container declares, so it is refused before anything comes of what was declared.
+``max_depth``: the outline counts open containers; of messages that came whole the bytes that may begin a container are
+counted, which clears nearly all, and the rest are walked through. The Unpacker refuses containers of more than
+`SMALL_CONTAINER` values, so what nested headers make it allocate is bounded by the size of one recv.
+
+On Python 3.12 a map's string keys are never freed: msgpack interns them, and interned strings are immortal there. Where
+peers choose keys at will, ``max_memory`` bounds that.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How a worker retires: when its running calls are given up, and when it has finished. Runs in the worker.
 
 A retiring worker accepts nothing new. Its connections move to other workers, as the master asks for them; when all
-ends, they end here. ``graceful_timeout`` bounds the calls that run, never the connections: those that nobody can take
-yet are served on, and when they have gone, their calls may take as long once more.
+ends, they end here, and it has finished when no connection, no call and nothing to tell the master is left.
+``graceful_timeout`` bounds the calls that run, never the connections: those that nobody can take yet are served on, and
+when they have gone, their calls may take as long once more.
 """
 
 from __future__ import annotations

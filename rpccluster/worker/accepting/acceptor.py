@@ -1,7 +1,9 @@
 """Taking new connections from the shared listeners, in turns. Runs in the worker, on the loop's callbacks.
 
-The lock is for balance, not for safety: accept(2) is atomic. So nobody ever waits for it: whoever finds that
-connections wait and nobody takes them accepts out of turn, within milliseconds. `Turn` decides that.
+The lock is for balance, not for safety: accept(2) is atomic. So nobody ever waits for it, and a killed, stopped or busy
+worker delays a new connection by milliseconds. A worker whose turn it is takes the lock, accepts one, counts it, and
+looks again, up to `BATCH` times. One whose turn it is not, or that is full, leaves the listeners alone for a moment,
+readable as they are. One descriptor is kept back: by it a connection that cannot be served is closed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,12 @@
 """Whose turn it is to accept, told from the scoreboard alone. Pure; runs in the worker.
 
-A worker may accept if it has the fewest connections of those that take part. Nobody waits for a worker that is busy,
-stopped or gone: connections that nobody takes are accepted out of turn, and those whose turn it was are left out until
-they show life.
+A worker may accept if it has the fewest connections of those that take part: that accept, have had a heartbeat in the
+last `LIFE_SIGN_NS`, have room for connections, and a greenlet for calls. Ties: the lowest row. In a burst, when it has
+just taken one, it may lead the fewest by `LEAD`, and by one in any case.
+
+Nobody waits for a worker that is busy, stopped or gone. The scoreboard's accept counter tells whether anybody accepts:
+if a connection waits and the counter has not moved for `PATIENCE_SECONDS`, whoever sees it accepts out of turn, and
+leaves those that had fewer connections out until they show life, by a heartbeat or a wake-up for the listeners.
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
 """One client's connection as what surrounds its calls: its state, why it is not read, its deadlines, its end, its move.
 
-Runs in the worker, on the loop's callbacks. It has an inbox and an outbox, which turn bytes into calls and replies
-into bytes (`rpccluster.worker.hot`), and hears from them what happened. An error here ends this connection alone.
+Runs in the worker, on the loop's callbacks. It has an inbox and an outbox, which turn bytes into calls and replies into
+bytes (`rpccluster.worker.hot`), and hears from them what happened. An error here ends this connection alone.
+
+To end a connection is to shut down its sending side, and to close it when the peer has closed, or a second later:
+closing with unread input would reset it, and might cost the last replies. A peer that has asked to hear when nothing
+more is read (``rpc.closing``) hears then which of its calls will still be answered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,17 @@
-"""Why a connection is not read for now, or ever: there may be several reasons at once. Pure; runs in the worker."""
+"""Why a connection is not read for now, or ever, so that a client harms itself alone. Pure; runs in the worker.
+
+There may be several reasons at once. Those that are limits are counted in ``status``, and told in the log.
+
+=========  =====================================================================  =============================
+pause      begins                                                                 ends
+=========  =====================================================================  =============================
+`TURN`     all ``max_greenlets`` runners are in calls that block                  one is back
+`TURN`     it sends much, and others that do wait for their turn                  none waits
+`PENDING`  more than ``max_pending_calls`` calls are unanswered                   half of them are answered
+`UNREAD`   more than 1 MiB of replies wait for the peer to read                   less than 256 KiB wait
+`ENDED`    end-of-file, or the worker reads nothing more                          never
+=========  =====================================================================  =============================
+"""
 
 from __future__ import annotations
 
@@ -8,14 +21,10 @@ __all__ = ["Pause"]
 
 
 class Pause(enum.IntFlag):
-    """A reason not to read a connection; it is read while there is none.
-
-    ``TURN`` ends when a greenlet is free, or others who send much have had their turn; ``PENDING`` when half of
-    ``max_pending_calls`` are left; ``UNREAD`` when the peer has read most of its replies; ``ENDED`` never.
-    """
+    """A reason not to read a connection; it is read while there is none."""
 
     NOT = 0
-    TURN = 1  # the worker runs as many calls as it may, or others who send much wait for their turn
-    PENDING = 2  # this connection has as many unanswered calls as it may
-    UNREAD = 4  # its peer does not read its replies
-    ENDED = 8  # nothing more is to be read
+    TURN = 1
+    PENDING = 2
+    UNREAD = 4
+    ENDED = 8

@@ -1,6 +1,8 @@
 """All connections of a worker: adding them, and ending those that are late, quiet or no longer served.
 
-Runs in the worker, on the loop's timers; a single connection is in `rpccluster.worker.connections.connection`.
+Runs in the worker, on the loop's timers; a single connection is in `rpccluster.worker.connections.connection`. Three
+deadlines are looked at twice a second: ``message_timeout`` of a call that is incomplete, ``write_timeout`` since the
+peer last read something, ``idle_timeout``. Time in which the worker did not listen does not count.
 """
 
 from __future__ import annotations

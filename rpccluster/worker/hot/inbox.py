@@ -1,7 +1,11 @@
 """A connection's way in: bytes are received, decoded and queued as calls, or put off. Runs on the loop's callbacks.
 
 Owns the watcher for reading and the incomplete call, not the socket. Whether the socket is read is the connection's
-affair: it calls `Inbox.start` and `Inbox.stop`.
+affair: it calls `Inbox.start` and `Inbox.stop`. Input that is not read stays in the kernel, and the peer's send blocks.
+
+All that one recv brought is queued, so ``max_pending_calls`` may be passed by that much. While long batches wait, a
+recv takes `RECEIVE_LESS_BYTES` unless it goes on with a long call, and who sends much is not read again until all have
+had their turn: what is decoded takes up twenty times its bytes.
 """
 
 from __future__ import annotations

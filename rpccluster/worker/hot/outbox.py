@@ -1,6 +1,7 @@
 """A connection's way out: replies gather during a turn of the loop, leave in one send, wait while the peer is slow.
 
-Runs in the worker, on the loop's callbacks. Owns what is unsent and the watcher for writing, not the socket.
+Runs in the worker, on the loop's callbacks. Owns what is unsent and the watcher for writing, not the socket. A send
+that fails ends this connection, and never reaches a runner; its calls run on, their replies are dropped and counted.
 """
 
 from __future__ import annotations

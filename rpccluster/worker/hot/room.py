@@ -1,8 +1,10 @@
 """What the parts of the hot room share: the calls that wait for their turn, what is to be sent, what happened.
 
 Runs in the worker. Calls wait in two queues, so that a client that sends little does not wait for all that send much.
-Of the long batches one is in ``ready`` at a time, behind the light ones that were there; so a light one waits for one
-of them at most, and each turn of the loop serves some of one.
+What one recv brought is light if it has `LIGHT_BYTES` at most and nothing of its connection waits; else it is long. Of
+the long batches one is in ``ready`` at a time, behind the light ones that were there. So a light call waits for one
+long batch at most, and for one turn of the loop, however many connections send as much as they can; and each turn of
+the loop serves some of a long one. The calls of one connection begin in the order in which they came.
 """
 
 from __future__ import annotations
