@@ -10,7 +10,8 @@ stays outside: states, deadlines, limits that are told, handover.
 `Engine`            runs all calls of a worker; ``connect`` makes an inbox and an outbox for a socket
 `Inbox`             one socket's input: start and stop it, put its calls off, take its content along
 `Outbox`            one socket's output: flush it, take its content along, ask how many calls are pending
-`Happened`          what an inbox and an outbox tell the `Listener` that ``connect`` was given
+`Listener`          hears what happened to one socket's input and output: a connection
+`Happened`          what a listener may hear
 `HIGH_WATER_BYTES`  unsent output above which a connection's calls are to be put off
 ==================  ================================================================================================
 """
@@ -18,6 +19,6 @@ stays outside: states, deadlines, limits that are told, handover.
 from rpccluster.worker.hot.engine import Engine
 from rpccluster.worker.hot.inbox import Inbox
 from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES, Outbox
-from rpccluster.worker.hot.room import Happened
+from rpccluster.worker.hot.room import Happened, Listener
 
-__all__ = ["HIGH_WATER_BYTES", "Engine", "Happened", "Inbox", "Outbox"]
+__all__ = ["HIGH_WATER_BYTES", "Engine", "Happened", "Inbox", "Listener", "Outbox"]

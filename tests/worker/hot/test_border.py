@@ -77,7 +77,7 @@ def request(msgid: int, method: str, *params: Any) -> bytes:
 
 def test_the_room_has_few_names() -> None:
     """Each has its sentence in the room's charter."""
-    assert hot.__all__ == ["HIGH_WATER_BYTES", "Engine", "Happened", "Inbox", "Outbox"]
+    assert hot.__all__ == ["HIGH_WATER_BYTES", "Engine", "Happened", "Inbox", "Listener", "Outbox"]
     assert all(f"\n`{name}` " in str(hot.__doc__) for name in hot.__all__)
 
 
