@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rpccluster.assembly import assemble as serve
+from rpccluster.assembly import assemble
 from rpccluster.config import Machine, Sources, load
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.master.changes.inherited import Inheritance
@@ -56,11 +56,11 @@ def test_a_master_that_fails_late_leaves_nothing(
     present = {"old.control", "old.pid", "old.sock"} if case != "start" else set()
     inheritance = inherited(configuration(tmp_path, "old").options, at_the_end) if present else None
     wanted = configuration(tmp_path, "old" if case == "upgrade" else "new")
-    monkeypatch.setattr(serve, "_make_supervisor", fail)
-    monkeypatch.setattr(serve, "set_up_logging", lambda *arguments: None)
+    monkeypatch.setattr(assemble, "_make_supervisor", fail)
+    monkeypatch.setattr(assemble, "set_up_logging", lambda *arguments: None)
     nothing: Any = None
     with pytest.raises(OSError, match="no memory left"):
-        serve._assemble(wanted, nothing, nothing, nothing, inheritance)
+        assemble._assemble(wanted, assemble._Start(nothing, nothing, nothing, inheritance))
     left = set(os.listdir(tmp_path)) - {"x.ini"}
     assert left - {"new.pid"} == present
     if "new.pid" in left:
