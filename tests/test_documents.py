@@ -16,7 +16,6 @@ from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS, Effect
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
-from rpccluster.master.children import child as worker_handle
 from rpccluster.master.control.signal_commands import COMMANDS
 from rpccluster.master.signals import HANDLED
 
@@ -200,16 +199,6 @@ def test_the_phases_are_the_masters():
     """All of them, by the words that `status` uses."""
     told = [names(row["phase"])[0] for row in table(INTERNALS, "phase", "means")]
     assert told == [phase.value for phase in phases.Phase]
-
-
-def test_the_states_of_workers_are_the_tables():
-    """As the master sees them, each transition once."""
-    told = [
-        (names(row["state"])[0], row["event"], names(row["next"])[0])
-        for row in table(INTERNALS, "state", "event", "next")
-    ]
-    transitions = worker_handle._TABLE.items()
-    assert sorted(told) == sorted((state.value, event.value, after.value) for (state, event), after in transitions)
 
 
 def test_every_row_of_operations_has_its_test():

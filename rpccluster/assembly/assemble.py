@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import rpccluster
 from rpccluster import system
@@ -25,6 +25,7 @@ from rpccluster.master.changes.inherited import Inheritance
 from rpccluster.master.changes.new_master import CommandLine
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.rpc import RPC
+from rpccluster.master.parts import Parts, Start
 from rpccluster.master.resources.daemonize import StartReport, daemonize
 from rpccluster.master.resources.listeners import Listener, close_listeners, open_control_listener, open_listeners
 from rpccluster.master.resources.logs import open_logs
@@ -39,24 +40,6 @@ __all__ = ["serve"]
 _TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 
 
-class _Start(NamedTuple):
-    """How this master was started, who waits for it, and what it inherits."""
-
-    command: CommandLine
-    report: StartReport
-    signals: SignalInbox
-    inheritance: Inheritance | None
-
-
-class _Taken(NamedTuple):
-    """What this master has opened, or inherited, before there is a supervisor to own it."""
-
-    pidfile: Pidfile | None
-    logs: LogFiles
-    listeners: list[Listener]
-    control: Listener | None
-
-
 def serve(sources: Sources, arguments: list[str]) -> int:
     """Run a cluster until it ends. Returns the exit code. Raises `StartError` before a daemon has detached."""
     system.occupy_standard_descriptors()
@@ -65,7 +48,7 @@ def serve(sources: Sources, arguments: list[str]) -> int:
     configuration = load(sources, Machine())
     report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
     try:
-        start = _Start(command, report, SignalInbox(), inheritance)  # before the pidfile shows our pid
+        start = Start(command, report, SignalInbox(), inheritance)  # before the pidfile shows our pid
         supervisor = _assemble(configuration, start)
     except (StartError, OSError) as error:
         exit_code = error.exit_code if isinstance(error, StartError) else EXIT_FAULT
@@ -77,7 +60,7 @@ def serve(sources: Sources, arguments: list[str]) -> int:
     return supervisor.run()
 
 
-def _assemble(configuration: Configuration, start: _Start) -> Supervisor:
+def _assemble(configuration: Configuration, start: Start) -> Supervisor:
     """Acquire everything that a master holds, the pidfile's lock first, and make the supervisor.
 
     Raises `StartError` or OSError, and leaves nothing behind then.
@@ -93,45 +76,38 @@ def _assemble(configuration: Configuration, start: _Start) -> Supervisor:
         held = inheritance.owned() if inheritance else []
         opened = [each for each in (*listeners, control) if each and each not in held]
         undo.callback(close_listeners, opened, is_last=True)
-        supervisor = _make_supervisor(configuration, start, _Taken(pidfile, logs, listeners, control))
+        start = replace(start, pidfile=pidfile, control=control)
+        supervisor = _make_supervisor(configuration, start, logs, listeners)
         undo.pop_all()
     return supervisor
 
 
-def _make_supervisor(configuration: Configuration, start: _Start, taken: _Taken) -> Supervisor:
+def _make_supervisor(
+    configuration: Configuration, start: Start, logs: LogFiles, listeners: list[Listener]
+) -> Supervisor:
     preload()  # imported late: a faulty start does not need it
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()
-    _tell_of_start(configuration.options, taken, is_new=start.inheritance is None)
+    _tell_of_start(configuration.options, logs, listeners, is_new=start.inheritance is None)
     operating_system = system.System()
     cluster = Cluster(
         configuration,
         generation=start.inheritance.generation + 1 if start.inheritance else 1,
-        listeners=taken.listeners,
-        logs=taken.logs,
+        listeners=listeners,
+        logs=logs,
         started_at=operating_system.monotonic(),
     )
-    return Supervisor(
-        operating_system,
-        cluster,
-        RPC(own_code),
-        partial(live, load=partial(load_kind, start.command.folder)),
-        start.command,
-        start.report,
-        start.signals,
-        taken.pidfile,
-        taken.control,
-        start.inheritance,
-    )
+    entry = partial(live, load=partial(load_kind, start.command.folder))
+    return Supervisor(Parts(operating_system, cluster, RPC(own_code), entry, start))
 
 
-def _tell_of_start(options: Options, taken: _Taken, *, is_new: bool) -> None:
+def _tell_of_start(options: Options, logs: LogFiles, listeners: list[Listener], *, is_new: bool) -> None:
     """Log it, and say where if the log goes elsewhere and nobody has served here before."""
     logger.info("Starting rpccluster with pid: %d", os.getpid())
     _tell_private_folder(identity_of(options.user, options.group))
-    if taken.logs.is_file and is_new:
-        addresses = ", ".join(str(listener.actual) for listener in taken.listeners)
-        say(f"rpccluster: listening at {addresses}, logging to {taken.logs.log_path}")
+    if logs.is_file and is_new:
+        addresses = ", ".join(str(listener.actual) for listener in listeners)
+        say(f"rpccluster: listening at {addresses}, logging to {logs.log_path}")
 
 
 def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | None:

@@ -57,7 +57,7 @@ def set_signals() -> None:
     """Give the signals that the master handles their default meaning, or none."""
     for signum in IGNORED:
         signal.signal(signum, signal.SIG_IGN)
-    for signum in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
+    for signum in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGCONT):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGQUIT, _end_at_once)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

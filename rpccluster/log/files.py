@@ -113,6 +113,11 @@ class LogFiles:
         for outlet in self._outlets():
             outlet.flush()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether lines wait for room: call `flush` in a moment."""
+        return any(outlet.is_waiting for outlet in self._outlets())
+
     def drain(self) -> None:
         """Write the last lines, and give a slow reader one second for them."""
         for outlet in self._outlets():

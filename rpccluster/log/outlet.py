@@ -119,6 +119,11 @@ class Outlet:
             finally:
                 turn.release()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether lines wait for room: call `flush` in a moment."""
+        return bool(self._lines)
+
     def drain(self, seconds: float) -> None:
         """Write waiting lines; give a slow reader up to ``seconds``."""
         give_up_at = monotonic() + seconds

@@ -23,12 +23,19 @@ class Guard:
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         """``clock`` returns monotonic seconds."""
         self._limiter = LogLimiter(clock=clock)
+        self._has_failed = False
+
+    def take_failure(self) -> bool:
+        """Whether something has failed since the last call: it is worth another try, without an event to wait for."""
+        has_failed, self._has_failed = self._has_failed, False
+        return has_failed
 
     def attempt(self, what: str, act: Callable[..., object], *arguments: object) -> bool:
         """Call ``act``. Returns whether it raised nothing. ``what``, a constant, completes the log line "Cannot …"."""
         try:
             act(*arguments)
         except Exception as error:
+            self._has_failed = True
             is_due, held_back = self._limiter.should_log(what)
             if is_due:
                 has_cause = isinstance(error, OSError)  # the system refuses; any other error is a fault of rpccluster

@@ -68,8 +68,8 @@ class Loop:
         except (KeyError, ValueError):
             pass
 
-    def turn(self, seconds: float) -> None:
-        """Wait at most ``seconds`` for events, and call their callbacks.
+    def turn(self, seconds: float | None) -> None:
+        """Wait at most ``seconds``, or without end if None, for events, and call their callbacks.
 
         If a callback unwatches a source, no event of the same turn reaches it. If a callback fails, it is called again
         in the next turn, after a rest, so that it cannot take a whole CPU. Raises OSError if the loop cannot wait.
@@ -89,7 +89,7 @@ class Loop:
             if not channel.is_closed:
                 self._call(lambda channel=channel: self._flush(channel))  # type: ignore[misc]
 
-    def _wait(self, seconds: float) -> list[tuple[selectors.SelectorKey, int]]:
+    def _wait(self, seconds: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         try:
             with self._waiting():
                 return self._selector.select(seconds)

@@ -26,7 +26,12 @@ class Notices:
         self._due.append(state)
         self.turn()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is still to be told: call `turn` in a moment."""
+        return bool(self._due)
+
     def turn(self) -> None:
-        """Send what waits; called in every turn of the master's loop."""
+        """Tell what is due."""
         while self._due and self._send(self._due[0]):
             self._due.popleft()

@@ -28,6 +28,8 @@ HANDLED = (
     signal.SIGCHLD,
 )
 
+_NOTED = (*HANDLED, signal.SIGCONT)  # which says that this process was stopped, and goes on
+
 
 class SignalInbox:
     """Collects the numbers of signals in their order; ``fileno()`` turns readable with each signal.
@@ -39,7 +41,7 @@ class SignalInbox:
         self._numbers: list[int] = []
         self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        for signum in HANDLED:
+        for signum in _NOTED:
             signal.signal(signum, self._note)
         signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGTTOU])  # the parent may have blocked some
 
@@ -77,6 +79,6 @@ class SignalInbox:
 def reset_for_exec() -> None:
     """Reset handlers, wake-up descriptor and mask, since a blocked or ignored signal stays so across an exec."""
     signal.set_wakeup_fd(-1)
-    for signum in HANDLED:
+    for signum in _NOTED:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -14,6 +14,7 @@ from rpccluster.assembly import assemble
 from rpccluster.config import Machine, Sources, load
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.master.changes.inherited import Inheritance
+from rpccluster.master.parts import Start
 from rpccluster.master.resources.listeners import open_control_listener, open_listeners
 from rpccluster.master.resources.pidfile import Pidfile
 
@@ -60,7 +61,7 @@ def test_a_master_that_fails_late_leaves_nothing(
     monkeypatch.setattr(assemble, "set_up_logging", lambda *arguments: None)
     nothing: Any = None
     with pytest.raises(OSError, match="no memory left"):
-        assemble._assemble(wanted, assemble._Start(nothing, nothing, nothing, inheritance))
+        assemble._assemble(wanted, Start(nothing, nothing, nothing, inheritance))
     left = set(os.listdir(tmp_path)) - {"x.ini"}
     assert left - {"new.pid"} == present
     if "new.pid" in left:

@@ -106,6 +106,16 @@ def test_what_fails_is_told_once_and_the_rest_goes_on(number: int, caplog: pytes
     assert "(and 4 more like this" in caplog.text
 
 
+def test_a_failure_asks_for_another_try() -> None:
+    """Once for all that have failed: no event would."""
+    guard = Guard()
+    assert not guard.take_failure()
+    for _ in range(2):
+        guard.attempt("do what is due", lambda: [][0])
+    guard.attempt("do what is due", int)
+    assert [guard.take_failure(), guard.take_failure()] == [True, False]
+
+
 def test_a_fault_of_ours_is_told_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """Nobody could mend it otherwise."""
     assert not Guard().attempt("do what is due", lambda: [][0])

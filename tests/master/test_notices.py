@@ -24,11 +24,11 @@ def test_what_finds_no_room_is_told_again() -> None:
     notices.tell("READY=1")
     notices.tell("STOPPING=1")
     notices.turn()
-    assert heard == []
+    assert (heard, notices.is_waiting) == ([], True)
     room[0] = True
     notices.turn()
     notices.turn()
-    assert heard == ["READY=1", "STOPPING=1"]
+    assert (heard, notices.is_waiting) == (["READY=1", "STOPPING=1"], False)
 
 
 def test_ready_is_not_lost_when_the_queue_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,9 +246,14 @@ class NewMaster:
         """Whether nothing waits to be sent to the new master."""
         return self._started is None or not self._started.channel.has_unsent
 
+    @property
+    def wake_at(self) -> float:
+        """When `check_deadline` has something to do, in monotonic seconds; infinity if never."""
+        return self._started.give_up_at if self._started is not None and self.is_under_way else float("inf")
+
     def check_deadline(self, now: float) -> None:
         """Give up a new master that takes too long."""
-        if self._started is not None and self.is_under_way and now > self._started.give_up_at:
+        if self._started is not None and self.is_under_way and now >= self._started.give_up_at:
             self.give_up("the new master took too long")
 
     def give_up(self, reason: str) -> None:

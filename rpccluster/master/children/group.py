@@ -57,6 +57,7 @@ class Group:
     overlap: Overlap = Overlap.SUCCESSOR_FIRST
     children: list[Child] = field(default_factory=list)
     wanted: int = 0
+    is_held: bool = False  # it waits for groups that it comes after
     has_begun: bool = False  # its first children were started, well or not
     is_awaited: bool = False  # something may still come to those that retire
     is_rolling: bool = False  # children of older generations are being replaced

@@ -13,7 +13,7 @@ from typing import NamedTuple, Union
 from rpccluster.master.children.group import Group
 from rpccluster.master.phases import Phase
 
-__all__ = ["Finish", "Halt", "Started", "course", "may_start", "phase_of"]
+__all__ = ["Course", "Finish", "Halt", "Started", "course", "may_start", "phase_of"]
 
 
 class Started(NamedTuple):
@@ -30,6 +30,7 @@ class Finish(NamedTuple):
     """Nothing is left to wait for: end."""
 
 
+#: What follows for the master.
 Course = Union[Started, Halt, Finish]
 
 

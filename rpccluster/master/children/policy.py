@@ -12,8 +12,16 @@ order:
    longest. Not while a child boots; not while one that retires gives what it has to others, since a boot takes the CPU
    from them; and not when as many retire as are wanted: successors do not pile up beside slow leavers.
 
-So a child that is recycled retires by rule 1, when its successor is ready, and as many as are wanted are ready all the
-time. Where a predecessor has to go first rule 3 retires it, and rule 2 starts its successor when it has ended.
+So a child that is recycled retires by rule 1, when its successor is ready, and as many as are wanted are ready all
+the time. Where a predecessor has to go first rule 3 retires it, and rule 2 starts its successor when it has ended.
+While the first children of a group boot none is replaced: when none boots any more the start has gone well or not.
+
+In every phase children that hang are killed, and retiring ones that take too long. A child writes a heartbeat every
+half second from its loop, so a method that spins keeps it from beating; it does not beat while it imports the
+service, so `timeout` bounds that too. Past `timeout` it is asked where it is: it dumps its stack into the log, from
+C, whatever it is doing, and writes down what it works on. A moment later it is killed; its slot counts as vacant from
+the question on. Silence that the master itself could not watch, since it stood still, does not count
+(`Child.excuse`): stop all processes for an hour, and nobody is killed when they go on.
 """
 
 from __future__ import annotations
@@ -81,6 +89,8 @@ def decide(group: Group, now: float) -> Decision:
 
 def _as_allowed(group: Group, now: float) -> Iterator[Action]:
     allows = group.phase.allows
+    if group.is_held and allows.wants_children:
+        return
     if allows.awaits_first_boots and not group.has_begun:
         yield from (Spawn(slot, group.generation) for slot in range(group.wanted))
     if allows.starts_children:

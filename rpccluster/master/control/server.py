@@ -69,11 +69,18 @@ class ControlServer:
             self.listener.socket.setblocking(False)
             self.loop.watch(self.listener.socket, self._on_readable)
 
+    @property
+    def wake_at(self) -> float:
+        """When `turn` has something to do, if nothing happens before, in monotonic seconds; infinity if never."""
+        rests = [] if self._rests_until is None else [self._rests_until]
+        silent = [client.heard_at + SILENT_SECONDS for client in self.clients if client.is_silent]
+        return min([*rests, *silent], default=float("inf"))
+
     def turn(self) -> None:
-        """Close clients that were silent too long, and end a rest that is over; called after every turn of the loop."""
+        """Close the clients that have been silent for too long; end a rest that is over."""
         now = self.clock()
         for client in list(self.clients):
-            if client.is_silent and now - client.heard_at > SILENT_SECONDS:
+            if client.is_silent and now >= client.heard_at + SILENT_SECONDS:
                 client.close(f"it was silent for {SILENT_SECONDS:g} seconds")
         if self._rests_until is not None and now >= self._rests_until:
             self._listen()

@@ -5,7 +5,6 @@ A kind adds the fields of its own processes; everything else is the same for all
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,37 +13,35 @@ from rpccluster.master.children.child import Child, ChildState
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.handover.broker import Broker
+from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.version import __version__
 
-__all__ = ["Status"]
+__all__ = ["Status", "of_group"]
 
 
 class Status:
     """The ``status`` of one master."""
 
-    def __init__(
-        self, cluster: Cluster, groups: Sequence[Group], kinds: Mapping[str, Kind], rpc: RPC, broker: Broker
-    ) -> None:
-        """``groups`` begin with the workers, whose kind is ``rpc``; ``kinds`` maps names to kinds."""
+    def __init__(self, cluster: Cluster, groups: Groups, rpc: RPC, broker: Broker) -> None:
+        """The first of ``groups`` is that of the workers, whose kind is ``rpc``."""
         self._cluster = cluster
         self._groups = groups
-        self._kinds = kinds
         self._rpc = rpc
         self._broker = broker
 
     def make(self, pid: int, now: float) -> dict[str, Any]:
         """Make the ``status`` of the master ``pid`` at ``now`` (monotonic seconds)."""
-        workers = self._groups[0]
+        workers = self._groups.all[0]
         return {
             "master": self._master(pid, now),
             "workers": [self._worker(child, now) for child in _in_order(workers)],
-            "groups": [self._group(group, now) for group in self._groups],
+            "groups": [self._group(group, now) for group in self._groups.all],
         }
 
     def _master(self, pid: int, now: float) -> dict[str, Any]:
-        cluster, workers = self._cluster, self._groups[0]
+        cluster, workers = self._cluster, self._groups.all[0]
         return {
             "pid": pid,
             "state": cluster.phase.value,
@@ -57,6 +54,10 @@ class Status:
             "listeners": self._listeners(),
             "totals": self._rpc.totals.status(child.row for child in workers.children),
         }
+
+    def _group(self, group: Group, now: float) -> dict[str, Any]:
+        listeners = self._listeners() if group is self._groups.all[0] else []
+        return of_group(group, self._groups.kinds[group.kind.name], listeners, now)
 
     def _listeners(self) -> list[str]:
         return [str(listener.actual) for listener in self._cluster.listeners]
@@ -74,32 +75,36 @@ class Status:
             "retire_reason": child.retire_reason if child.state is ChildState.RETIRING else "",
         }
 
-    def _group(self, group: Group, now: float) -> dict[str, Any]:
-        processes = [self._process(group, child, now) for child in _in_order(group)]
-        held = {child.slot for child in group.children}
-        processes += [_vacancy(group, slot, now) for slot in range(group.wanted) if slot not in held]
-        processes.sort(key=lambda process: process["slot"])
-        first = _first_unready(group, processes)
-        return {
-            "name": group.name,
-            "kind": group.kind.name,
-            "state": first["state"] if first else "ready",
-            "wanted": group.wanted,
-            "reason": first.get("reason", "") if first else "",
-            "listeners": self._listeners() if group is self._groups[0] else [],
-            "processes": processes,
-        }
 
-    def _process(self, group: Group, child: Child, now: float) -> dict[str, Any]:
-        return {
-            "slot": child.slot,
-            "pid": child.pid,
-            "state": child.state.value,
-            "generation": child.generation,
-            "uptime_seconds": round(now - child.booted_at, 3),
-            "rss_bytes": child.row[CommonCell.RSS_BYTES],
-            **_past(group, child.slot, now),
-        }
+def of_group(group: Group, kind: Kind, listeners: list[str], now: float) -> dict[str, Any]:
+    """What ``status`` tells of one group, which has these ``listeners``."""
+    processes = [_process(group, child, kind, now) for child in _in_order(group)]
+    held = {child.slot for child in group.children}
+    processes += [_vacancy(group, slot, now) for slot in range(group.wanted) if slot not in held]
+    processes.sort(key=lambda process: process["slot"])
+    first = _first_unready(group, processes)
+    return {
+        "name": group.name,
+        "kind": group.kind.name,
+        "state": first["state"] if first else "ready",
+        "wanted": group.wanted,
+        "reason": first.get("reason", "") if first else "",
+        "listeners": listeners,
+        "processes": processes,
+    }
+
+
+def _process(group: Group, child: Child, kind: Kind, now: float) -> dict[str, Any]:
+    return {
+        "slot": child.slot,
+        "pid": child.pid,
+        "state": child.state.value,
+        "generation": child.generation,
+        "uptime_seconds": round(now - child.booted_at, 3),
+        "rss_bytes": child.row[CommonCell.RSS_BYTES],
+        **_past(group, child.slot, now),
+        **kind.status(child, now),
+    }
 
 
 def _in_order(group: Group) -> list[Child]:

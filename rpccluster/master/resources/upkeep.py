@@ -1,8 +1,9 @@
 """Restores what somebody has removed: the paths of Unix sockets, and the pidfile. Runs in the master.
 
 A removed path ends no connection, but no new one can come, and a second start does not see that this cluster runs. So
-the master checks the paths once a second, and before a reload and an upgrade. A new socket of the service is sent to
-the workers, which accept at it beside the old one: no worker and no connection ends for it.
+the master checks the paths every ten seconds, when something else has woken it, and before a reload and an upgrade. A
+new socket of the service is sent to the workers, which accept at it beside the old one: no worker and no connection
+ends for it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
+from rpccluster.address import UnixAddress
 from rpccluster.config.accounts import identity_of
 from rpccluster.config.sections.cluster import Options
 from rpccluster.errors import StartError
@@ -22,7 +24,8 @@ from rpccluster.master.resources.ownership import Ownership
 
 __all__ = ["LOOK_SECONDS", "Upkeep"]
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0  # at least, between two checks
+IDLE_SECONDS = 10.0  # at most, where nothing else wakes the master
 RETRY_SECONDS = 3.0  # each try connects to another process that may answer there
 
 
@@ -45,8 +48,16 @@ class Upkeep:
         self._looked_at = 0.0
         self._failed: dict[str, tuple[str, float]] = {}  # what could not be restored: the reason, and when to try again
 
+    @property
+    def wake_at(self) -> float:
+        """When to check the paths, if nothing happens before, in monotonic seconds; infinity if there are none."""
+        paths = [listener for listener in self._cluster.listeners if isinstance(listener.wanted, UnixAddress)]
+        if not paths and self._ownership.control.listener is None and self._ownership.pidfile is None:
+            return float("inf")
+        return self._looked_at + (RETRY_SECONDS if self._failed else IDLE_SECONDS)
+
     def turn(self, now: float) -> None:
-        """Check the paths if it is time; called after every turn of the loop."""
+        """Check the paths if the last check is old enough."""
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self.look()

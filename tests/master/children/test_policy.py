@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.master.children.child import HUNG, MOVING_SECONDS, Overdue
+from rpccluster.master.children.group import Overlap
 from rpccluster.master.children.policy import (
     ANSWER_SECONDS,
     BEAT_SECONDS,
@@ -375,3 +377,59 @@ def test_deciding_changes_nothing() -> None:
     before = [vars(worker).copy() for worker in workers]
     assert decide(asked, NOW) == decide(asked, NOW)
     assert [vars(worker) for worker in workers] == before
+
+
+# -- when to look again
+
+
+def wakes_at(*workers: RPCWorker, now: float = NOW, **values: Any) -> float:
+    return decide(group(*workers, **values), now).wake_at
+
+
+def test_nothing_is_waited_for_but_events() -> None:
+    """Workers that serve and have no limits of time: the master may sleep for ever."""
+    assert wakes_at(ready(0), booting(1)) == math.inf
+    assert wakes_at(number_workers=2, phase=Phase.DRAINED) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("worker", "values", "expected"),
+    [
+        (ready(0, silent_since=90.0), {"timeout": 30.0}, 120.0 + BEAT_SECONDS),
+        (ready(0, questioned_at=99.9), {"timeout": 30.0}, 99.9 + ANSWER_SECONDS),
+        (ready(0, silent_since=90.0, kill_reason="x"), {"timeout": 30.0, "phase": Phase.STOPPING}, math.inf),
+        (retiring(0, kill_at=133.0), {"phase": Phase.STOPPING}, 133.0),
+        (ready(0, ready_at=80.0), {"max_lifetime": 25.0}, 105.0),
+        (retiring(0, kill_at=133.0, retired_at=99.8), {"number_workers": 0}, 99.8 + MOVING_SECONDS),
+        (ready(0), {"number_workers": 2, "start_at": {1: 104.0}}, 104.0),
+        (ready(0), {"number_workers": 2, "spawn_at": 101.0}, 101.0),
+        (ready(0), {"number_workers": 2, "spawn_at": 101.0, "phase": Phase.DRAINED}, math.inf),
+    ],
+)
+def test_it_says_when_time_alone_may_ask_for_more(worker: Any, values: dict[str, Any], expected: float) -> None:
+    """The first moment at which something may be due that no event tells of."""
+    assert wakes_at(worker, **values) == expected
+
+
+def test_the_earliest_moment_counts_and_none_that_has_passed() -> None:
+    """What is due already was asked for, or waits for an event."""
+    workers = [ready(0, silent_since=90.0), ready(1, silent_since=80.0)]
+    assert wakes_at(*workers, timeout=30.0) == 110.0 + BEAT_SECONDS
+    assert wakes_at(*workers, timeout=30.0, now=110.0 + BEAT_SECONDS) == 120.0 + BEAT_SECONDS
+
+
+def test_a_group_that_waits_for_others_starts_nothing() -> None:
+    """Until those that it comes after are ready."""
+    assert decided(phase=Phase.STARTING, number_workers=1, has_begun=False, is_held=True) == []
+    assert decided(phase=Phase.RUNNING, number_workers=1, has_begun=False, is_held=True) == []
+
+
+def test_a_predecessor_goes_first_where_both_would_hold_the_same() -> None:
+    """It retires when nobody boots and nobody else retires; its successor starts when it has ended."""
+    exclusive: dict[str, Any] = {"overlap": Overlap.PREDECESSOR_FIRST}
+    old, other = ready(0, overdue=Overdue(1.0, "x")), ready(1, overdue=Overdue(2.0, "y"))
+    assert decided(old, other, **exclusive) == [Retire(old, "x")]
+    leaving = retiring(0, retired_at=1.0)
+    assert decided(leaving, other, **exclusive) == []
+    assert decided(other, number_workers=2, **exclusive) == [Spawn(0, 1)]
+    assert decided(ready(0), booting(1), **exclusive) == []

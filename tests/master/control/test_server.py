@@ -326,6 +326,17 @@ def test_a_silent_client_is_closed_at_its_deadline(
     assert f"Closing the control connection of pid {os.getpid()}: it was silent for 60 seconds" in caplog.text
 
 
+def test_it_says_when_a_client_will_have_been_silent_for_too_long(served: Served) -> None:
+    """The master need not look before; nor at all while nobody is there, or the next word is the master's."""
+    assert served.server.wake_at == float("inf")
+    with served.connect() as sock:
+        served.turn(10)
+        assert served.server.wake_at == served.now + SILENT_SECONDS
+        sock.send(pack_request(1, "later", []))
+        served.turn(10)
+        assert served.server.wake_at == float("inf")
+
+
 def test_whoever_awaits_an_answer_may_be_silent(served: Served) -> None:
     """A reload takes as long as it takes; the deadline begins with the answer."""
     with served.connect() as sock:

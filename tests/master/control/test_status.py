@@ -26,7 +26,8 @@ from ..made_up import RPC_KIND, booting, cluster, group, ready, retiring
 def status(*groups: Group, **values: Any) -> Callable[[int, float], dict[str, Any]]:
     """The ``status`` of a cluster of these groups, to be called with pid and time."""
     broker: Any = SimpleNamespace(in_transit=0, figures=Figures())
-    return Status(cluster(**values), groups, {RPC_KIND.name: RPC_KIND}, RPC_KIND, broker).make
+    all_groups: Any = SimpleNamespace(all=groups, kinds={RPC_KIND.name: RPC_KIND})
+    return Status(cluster(**values), all_groups, RPC_KIND, broker).make
 
 
 def test_status_has_the_contracts_form() -> None:
@@ -141,6 +142,7 @@ def test_a_group_is_shown_with_all_its_processes() -> None:
                 "rss_bytes": 4096,
                 "restarts": 0,
                 "deaths": [],
+                **RPC_KIND.status(worker, 51.25),
             }
         ],
     }

@@ -1,0 +1,131 @@
+"""All groups of one master, run: what their children say, how they end, and what is due. Runs in the master.
+
+Joins the parts of `rpccluster.master.children` with the kinds. Everything that concerns others is returned as an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Union
+
+from rpccluster.log import logger
+from rpccluster.master.children import order, policy
+from rpccluster.master.children.actions import Actions
+from rpccluster.master.children.child import Child
+from rpccluster.master.children.deaths import Death
+from rpccluster.master.children.group import Group
+from rpccluster.master.children.roster import Roster, Said
+from rpccluster.master.children.watch import Watch
+from rpccluster.master.guard import Guard
+from rpccluster.master.kinds.kind import Booted, Kind, KindEvent
+from rpccluster.master.phases import Phase
+from rpccluster.system import Exit, System
+
+__all__ = ["Died", "Event", "Groups"]
+
+
+class Died(NamedTuple):
+    """A child has ended."""
+
+    group: Group
+    child: Child
+    death: Death
+
+    @property
+    def is_failure_to_boot(self) -> bool:
+        """Whether it failed to boot; in a new master that waits, also whether it has died at all."""
+        return self.group.failed_at == self.death.at
+
+
+Event = Union[KindEvent, Died]
+
+
+class Groups:
+    """The groups of one master, in the order in which they are told of.
+
+    ``wake_at`` is when `act` has to be called if nothing happens before, in monotonic seconds; infinity if only events
+    count.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        guard: Guard,
+        roster: Roster,
+        actions: Actions,
+        kinds: Mapping[str, Kind],
+        groups: Sequence[Group],
+    ) -> None:
+        """``kinds`` are those of ``groups``, by their names."""
+        self._system = system
+        self._guard = guard
+        self._roster = roster
+        self._actions = actions
+        self.kinds = kinds
+        self.all = groups
+        self._watch = Watch()
+        self.wake_at = float("inf")
+
+    # -- collecting
+
+    def collect(self) -> Iterator[Event]:
+        """What children have said, and how they have ended, since the last call. Heed each before the next."""
+        yield from self._hear()
+        for group, child, exit_ in self._roster.reap():
+            yield from self._hear()
+            yield from self._end(group, child, exit_)
+
+    def _hear(self) -> Iterator[Event]:
+        for said in self._roster.take_said():
+            heard: list[Event] = []
+            self._guard.attempt("heed what a child says", self._take, said, heard)
+            yield from heard
+
+    def _take(self, said: Said, heard: list[Event]) -> None:
+        group, child, message, descriptors = said
+        now = self._system.monotonic()
+        event = self.kinds[group.kind.name].hear(child, message, descriptors, now)
+        if isinstance(event, Booted):
+            child.note_ready(now)
+            logger.info("%s ready (pid: %d, slot: %d)", group.kind.noun.capitalize(), child.pid, child.slot)
+        if event is not None:
+            heard.append(event)
+
+    def _end(self, group: Group, child: Child, exit_: Exit) -> Iterator[Event]:
+        death = group.note_end(child, exit_, self._system.monotonic())
+        event = self.kinds[group.kind.name].note_end(child)
+        if event is not None:
+            yield event
+        yield Died(group, child, death)
+
+    def excuse(self, now: float) -> None:
+        """The master itself has stood still: what silence there was says nothing of its children."""
+        for group in self.all:
+            for child in group.children:
+                child.excuse(now)
+
+    # -- deciding and performing
+
+    def tell(self, phase: Phase) -> None:
+        """Tell each group what the master, in its ``phase``, is doing with it."""
+        for group in self.all:
+            group.phase = order.phase_of(group, self.all, phase)
+            group.is_held = not group.has_begun and not order.may_start(group, self.all)
+
+    def act(self) -> None:
+        """Do what is due. Sets ``wake_at``: in no time if something was done, which may make something else due."""
+        now, self.wake_at = self._system.monotonic(), float("inf")
+        for group in self.all:
+            self._act_on(group, now)
+
+    def _act_on(self, group: Group, now: float) -> None:
+        look_at = self._watch.turn(group, self.kinds[group.kind.name].look, now)
+        decision = policy.decide(group, now)
+        for action in decision.actions:
+            self._guard.attempt("do what is due", self._actions.perform, group, action)
+        group.has_begun = group.has_begun or not group.is_held
+        self.wake_at = min(self.wake_at, now if decision.actions else decision.wake_at, look_at)
+
+    def course(self, phase: Phase) -> order.Course | None:
+        """What follows for the master from the state of all groups."""
+        return order.course(self.all, phase)

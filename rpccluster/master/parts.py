@@ -1,0 +1,147 @@
+"""Everything that a master consists of, put together. Runs in the master.
+
+Owns what the master holds open. The parts know nothing of each other but what they are handed here; what one of them
+tells, the supervisor (`rpccluster.master.supervisor`) carries to the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rpccluster import system
+from rpccluster.child.assignment import ChildEntry
+from rpccluster.ipc.messages import Listen
+from rpccluster.master.changes import new_master, old_master
+from rpccluster.master.changes.inherited import Inheritance, things
+from rpccluster.master.changes.logs import LogReopening
+from rpccluster.master.changes.new_master import CommandLine, NewMaster
+from rpccluster.master.changes.old_master import OldMaster
+from rpccluster.master.changes.reload import Reloading
+from rpccluster.master.children.actions import Actions
+from rpccluster.master.children.group import Group
+from rpccluster.master.children.roster import MOST_ROWS, Roster
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.control.commands import Commands
+from rpccluster.master.control.operations import Operations
+from rpccluster.master.control.server import ControlServer
+from rpccluster.master.control.signal_commands import SignalCommands
+from rpccluster.master.control.status import Status
+from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
+from rpccluster.master.handover.broker import Broker
+from rpccluster.master.kinds.groups import Groups
+from rpccluster.master.kinds.rpc import RPC, RPCWorker
+from rpccluster.master.loop import Loop
+from rpccluster.master.notices import Notices
+from rpccluster.master.phases import Event
+from rpccluster.master.resources.daemonize import StartReport
+from rpccluster.master.resources.listeners import Listener
+from rpccluster.master.resources.ownership import Ownership
+from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.resources.upkeep import Upkeep
+from rpccluster.master.signals import SignalInbox
+from rpccluster.system import Reserve
+
+__all__ = ["Parts", "Start"]
+
+MOST_DESCRIPTORS = 3 * MOST_ROWS + 256  # three for each worker there may be; clients, connections in transit
+
+
+@dataclass
+class Start:
+    """How a master was started, and what it has for itself alone."""
+
+    command: CommandLine
+    report: StartReport
+    signals: SignalInbox
+    inheritance: Inheritance | None = None
+    pidfile: Pidfile | None = None
+    control: Listener | None = None
+
+
+class Parts:
+    """The parts of one master. ``told`` is what the other master of an upgrade does, in its order."""
+
+    def __init__(
+        self, operating_system: system.System, cluster: Cluster, rpc: RPC, entry: ChildEntry, start: Start
+    ) -> None:
+        """``entry`` makes a child of a process that has just been forked."""
+        system.make_room_for(MOST_DESCRIPTORS)
+        inheritance = start.inheritance
+        first_serial = inheritance.first_serial if inheritance else 1
+        self.system = operating_system
+        self.cluster = cluster
+        self.rpc = rpc
+        self.start = start
+        self.told: deque[new_master.Event | old_master.Event] = deque()
+        self.reserve = Reserve(DESCRIPTORS_KEPT_BACK)
+        self.notices = Notices()
+        self.guard = Guard(operating_system.monotonic)
+        self.loop = Loop(self.guard, waiting=start.signals.waiting)
+        self.loop.watch(start.signals, start.signals.drain)
+        self.control = ControlServer(self.loop, start.control)
+        owned = inheritance.owned() if inheritance else []
+        self.ownership = Ownership(start.pidfile, self.control, cluster.listeners, owned)
+        self.roster = Roster(operating_system, self.loop, entry, first_serial)
+        self.workers = Group("workers", rpc, cluster, cluster.phase)
+        actions = Actions(operating_system, self.roster, self.reserve)
+        self.groups = Groups(operating_system, self.guard, self.roster, actions, {rpc.name: rpc}, [self.workers])
+        self.broker = Broker(self.loop, self._connected, first_serial)
+        self.reloading = Reloading(operating_system, cluster, self.workers, self.roster, self._prepared)
+        self.new_master = NewMaster(operating_system, self.loop, self._start_new_master, self.told.append)
+        self.old_master = self._make_old_master(inheritance) if inheritance else None
+        self.upkeep = Upkeep(cluster, self.ownership, self._listen_anew, lambda: self.new_master.is_under_way)
+        logs = LogReopening(cluster, self.workers, self.roster, self.reserve)
+        commands = Commands(cluster, self.workers, self.reloading, self.new_master, logs.reopen, self._begin_to_stop)
+        self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
+        self._status = Status(cluster, self.groups, rpc, self.broker)
+        self.operations = Operations(operating_system, cluster, self.workers, commands, self.broker, self._tell_status)
+
+    @property
+    def pid(self) -> int:
+        """This master's."""
+        return self.system.getpid()
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.system.monotonic()
+
+    def _tell_status(self) -> dict[str, Any]:
+        return self._status.make(self.pid, self.now())
+
+    def _connected(self) -> list[RPCWorker]:
+        """Those between whom connections may move."""
+        return [child for child in self.workers.children if isinstance(child, RPCWorker)]
+
+    def _listen_anew(self, listener: Listener) -> None:
+        """A Unix path has a new socket: the workers that there are accept at it, too."""
+        for worker in self.workers.children:
+            self.roster.say(worker, Listen(), [listener.socket.fileno()])
+
+    @contextlib.contextmanager
+    def _prepared(self) -> Iterator[None]:
+        """For what opens files and sockets: each path leads where it did, and there are descriptors."""
+        with self.reserve.lent():
+            self.upkeep.look()
+            yield
+
+    def _begin_to_stop(self) -> None:
+        self.notices.tell("STOPPING=1")
+        self.ownership.close_listeners()
+
+    def _make_old_master(self, inheritance: Inheritance) -> OldMaster:
+        self.cluster.has_old_master = True
+        self.cluster.note(Event.INHERITED)
+        return OldMaster(self.loop, inheritance.channel, inheritance.protocol, self.told.append)
+
+    def _start_new_master(self) -> new_master.Started | None:
+        """Start a new master that inherits what this one holds."""
+        cluster, pidfile = self.cluster, self.ownership.pidfile
+        with self._prepared():
+            inherited = things(
+                cluster.generation, self.roster.next_serial, cluster.listeners, self.control.listener, pidfile
+            )
+            return new_master.start(self.system, self.start.command, inherited)
