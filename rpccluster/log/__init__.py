@@ -6,9 +6,9 @@ No process waits for its log, and no text from outside can forge a line. Any pro
 from __future__ import annotations
 
 from rpccluster.log.files import LogFiles
-from rpccluster.log.handler import LEVELS, set_up_logging
+from rpccluster.log.handler import LEVELS, set_level, set_up_logging
 from rpccluster.log.lines import escaped
 from rpccluster.log.outlet import say
 from rpccluster.log.own_logger import logger
 
-__all__ = ["LEVELS", "LogFiles", "escaped", "logger", "say", "set_up_logging"]
+__all__ = ["LEVELS", "LogFiles", "escaped", "logger", "say", "set_level", "set_up_logging"]

@@ -10,7 +10,7 @@ from rpccluster.log.lines import formatter, own_record
 from rpccluster.log.outlet import Outlet
 from rpccluster.log.own_logger import OwnHandler, logger
 
-__all__ = ["LEVELS", "DescriptorHandler", "set_up_logging"]
+__all__ = ["LEVELS", "DescriptorHandler", "set_level", "set_up_logging"]
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -50,3 +50,9 @@ def set_up_logging(logs: LogFiles, level: str) -> None:
     root.setLevel(LEVELS[level])
     logger.write_by(handler.emit, LEVELS[level])
     logging.captureWarnings(True)
+
+
+def set_level(level: str) -> None:
+    """Log lines of ``level`` or above from now on."""
+    logging.getLogger().setLevel(LEVELS[level])
+    logger.own_level = LEVELS[level]

@@ -39,16 +39,16 @@ class OwnLogger(logging.Logger):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._write: Callable[[logging.LogRecord], object] | None = None
-        self._own_level = logging.NOTSET
+        self.own_level = logging.NOTSET
         #: Passes a record to the handlers of others.
         self.hand_on: Callable[[logging.LogRecord], object] = self.show_others
 
     def write_by(self, write: Callable[[logging.LogRecord], object] | None, level: int = logging.NOTSET) -> None:
         """Write lines of ``level`` or above with ``write`` from now on; None leaves them to `logging`."""
-        self._write, self._own_level = write, level
+        self._write, self.own_level = write, level
 
     def isEnabledFor(self, level: int) -> bool:
-        return super().isEnabledFor(level) if self._write is None else level >= self._own_level
+        return super().isEnabledFor(level) if self._write is None else level >= self.own_level
 
     def makeRecord(
         self,

@@ -106,9 +106,13 @@ class SharedDecoder:
         unpack_one: Callable[[Any], Any] | None = None,
     ) -> None:
         """``make`` and ``unpack_one`` may replace `make_unpacker` and `unpack`, for other types of values."""
-        self.bounds = bounds
         self._make_unpacker = make or make_unpacker
         self._unpack_one = unpack_one or unpack
+        self.set_bounds(bounds)
+
+    def set_bounds(self, bounds: Bounds) -> None:
+        """Let ``bounds`` hold for messages that begin from now on."""
+        self.bounds = bounds
         self._max_size, self._max_depth = bounds
         self._renew()
 

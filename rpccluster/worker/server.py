@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
-import resource
 import signal
 import time
 from typing import Any, Callable
@@ -23,14 +22,14 @@ from rpccluster.child.cells import Cells
 from rpccluster.child.life import EXIT_CRASHED
 from rpccluster.ipc.messages import Accept, Listen, Message, Ready, Release, ReopenLogs, Retire, WantsToRetire
 from rpccluster.ipc.scoreboard import Cell, RowState
-from rpccluster.log import logger
-from rpccluster.protocol.outline import Bounds
+from rpccluster.log import logger, set_level
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.accepting.acceptor import Acceptor
+from rpccluster.worker.accepting.connection_limit import tell_limit
 from rpccluster.worker.accepting.lock import AcceptLock
 from rpccluster.worker.connections.adopting import Adopting
-from rpccluster.worker.connections.context import ConnectionContext, ConnectionOptions
+from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.giving import Giving
 from rpccluster.worker.connections.handover_channel import HandoverChannel
 from rpccluster.worker.connections.table import Connections
@@ -38,14 +37,14 @@ from rpccluster.worker.current import present_method
 from rpccluster.worker.hot import Engine
 from rpccluster.worker.lifecycle import Event, State, next_state
 from rpccluster.worker.limits import Limits
+from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.process.forks import leave
 from rpccluster.worker.process.freed_memory import FreedMemory
 from rpccluster.worker.process.service_signals import ServiceSignals
 from rpccluster.worker.retirement import Retirement
-from rpccluster.worker.service.access_log import logged
 from rpccluster.worker.service.left_behind import LeftBehind
 from rpccluster.worker.service.registry import Registry
-from rpccluster.worker.service.time_limit import bound
+from rpccluster.worker.service.wrapper import Wrapper
 from rpccluster.worker.taken_greenlets import TakenGreenlets
 
 __all__ = ["BEAT_SECONDS", "Server"]
@@ -57,7 +56,6 @@ EARLY_SECONDS = 5.0  # after which the end of a worker is no sign that workers d
 MOST_FAILURES = 10  # of the main greenlet, before the worker ends by them
 
 KEPT_BYTES = 32 << 20
-RESERVED_DESCRIPTORS = 64  # for the service, the loop, the log: connections never take these
 GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: do not look through it all the time
 
 _set_handler = get_original("signal", "signal")
@@ -81,9 +79,11 @@ class Server:
         self._freed = FreedMemory()
         self._left_behind = LeftBehind(gevent.get_hub())
         self._limits = Limits(self._row.cells, LogLimiter())
-        self._registry = Registry(service, assignment.options.call_timeout, self._wrap)
+        self.options = LiveOptions.of(assignment.options)
+        wrapper = Wrapper(self.options, assignment.logs, self._limits)
+        self._registry = Registry(service, self.options.call_timeout, wrapper)
         self._engine = engine = self._make_engine()
-        self._taken_greenlets = TakenGreenlets(assignment.options.max_greenlets, engine.running_methods)
+        self._taken_greenlets = TakenGreenlets(self.options, engine.running_methods)
         self._connections = connections = self._make_connections()
         channel = HandoverChannel(self._loop, part.connections)
         self._giving = Giving(self._loop, channel, connections.context, engine, self._row, assignment.serial)
@@ -91,27 +91,22 @@ class Server:
         self._retirement = Retirement(self._loop, engine, connections.open, channel, self._finish)
         self._acceptor = self._make_acceptor()
         self._watchers = self._make_watchers()
+        self.options.follow(self._follow_options)
         if isinstance(service, Service):
             service.worker_started(self._info())
 
     def _make_engine(self) -> Engine:
-        options = self._assignment.options
         return Engine(
             self._registry,
             self._row.cells,
-            Bounds(options.max_message_size, options.max_depth),
-            max_greenlets=options.max_greenlets,
-            max_pending_calls=options.max_pending_calls,
+            self.options,
             on_refused=self._limits.note_refused,
-            max_reply_size=options.max_message_size,
             call_limit=self._assignment.part.call_limit,
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
         )
 
     def _make_connections(self) -> Connections:
-        options = self._assignment.options
-        bounds = ConnectionOptions(options.idle_timeout, options.message_timeout, options.write_timeout)
-        context = ConnectionContext(bounds, self._limits)
+        context = ConnectionContext(self.options, self._limits)
         context.on_count = self._count_connections
         return Connections(context, self._engine)
 
@@ -142,8 +137,7 @@ class Server:
 
     def serve(self) -> int:
         """Serve until retired. Returns the exit code."""
-        options = self._assignment.options
-        self._row[Cell.CONNECTION_LIMIT] = min(options.worker_connections, _room_for_connections())
+        tell_limit(self._row, self.options)
         system.keep_freed_memory(KEPT_BYTES)
         self._left_behind.begin()
         gc.collect()  # the service's own: all before it is left out already
@@ -219,11 +213,11 @@ class Server:
         """The master asks a worker that hangs where it is; the stack has been dumped before this runs."""
         self._cells.tell_where(self._registry.numbers.get(present_method(), 0))
 
-    def _wrap(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-        """What is run for a call: with its time limit, and a line in the access log if that is on."""
-        outlet = self._assignment.logs.access_outlet
-        limited = bound(function, seconds, lambda: self._limits.count(Cell.CALL_TIMEOUT))
-        return limited if outlet is None else logged(limited, outlet)
+    def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
+        if "log_level" in changed:  # else it is the service's, which may have set another
+            set_level(options.log_level)
+        tell_limit(self._row, options)
+        self._registry.wrap_all(options.call_timeout)
 
     # -- what the master says
 
@@ -281,9 +275,3 @@ class Server:
             self._giving.stop()
             self._giving.tell(self._retirement.began_at)
             self._finished.set()
-
-
-def _room_for_connections() -> int:
-    """How many leave descriptors for everything else; where there are few, half of them."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2))

@@ -20,15 +20,16 @@ import gevent
 import gevent.event
 import msgpack
 
-from rpccluster.ipc.scoreboard import LIMITS, Cell, Scoreboard
-from rpccluster.protocol.outline import Bounds
+from rpccluster.ipc.scoreboard import LIMITS, Scoreboard
+from rpccluster.log import LogFiles
 from rpccluster.rate_limit import LogLimiter
-from rpccluster.worker.connections.context import ConnectionContext, ConnectionOptions
+from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.hot import Engine
 from rpccluster.worker.limits import Limits
+from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.service.registry import Registry
-from rpccluster.worker.service.time_limit import bound
+from rpccluster.worker.service.wrapper import Wrapper
 
 __all__ = ["Gated", "Peer", "Rig", "settle", "tcp_pair", "until", "wait_read"]
 
@@ -104,8 +105,7 @@ class Rig:
         call_timeout: float = 0,
         max_greenlets: int = 1000,
         max_pending_calls: int = 1024,
-        max_message_size: int = 1 << 20,
-        max_reply_size: int = 1 << 30,
+        max_message_size: int = 16 << 20,
         max_depth: int = 100,
         idle_timeout: float = 0,
         message_timeout: float = 0,
@@ -117,21 +117,32 @@ class Rig:
         self.cells = Scoreboard(1).row(0).cells
         self.limit_reached = 0
         self.limits = Limits(self.cells, LogLimiter(0.0))
-        self.registry = Registry(self.service, call_timeout, self._bound)
+        self.options = LiveOptions(
+            call_timeout=call_timeout,
+            max_greenlets=max_greenlets,
+            max_pending_calls=max_pending_calls,
+            max_message_size=max_message_size,
+            max_depth=max_depth,
+            idle_timeout=idle_timeout,
+            message_timeout=message_timeout,
+            write_timeout=write_timeout,
+            worker_connections=10_000,
+            log_level="info",
+            access_log="off",
+        )
+        self.logs = LogFiles("", "")
+        self.registry = Registry(self.service, call_timeout, Wrapper(self.options, self.logs, self.limits))
         self.engine = Engine(
             self.registry,
             self.cells,
-            Bounds(max_message_size, max_depth),
-            max_greenlets=max_greenlets,
-            max_pending_calls=max_pending_calls,
+            self.options,
             on_refused=self.limits.note_refused,
-            max_reply_size=max_reply_size,
             call_limit=call_limit,
             on_call_limit=self._reach_limit,
         )
-        options = ConnectionOptions(idle_timeout, message_timeout, write_timeout)
-        self.context = ConnectionContext(options, self.limits, clock=lambda: self.now)
+        self.context = ConnectionContext(self.options, self.limits, clock=lambda: self.now)
         self.connections = Connections(self.context, self.engine)
+        self.options.follow(lambda options, changed: self.registry.wrap_all(options.call_timeout))
         self.peers: list[Peer] = []
 
     def jump(self, seconds: float) -> None:
@@ -149,9 +160,6 @@ class Rig:
     def limit_counts(self) -> dict[str, int]:
         """How often each limit was reached, of those that were."""
         return {name: self.cells[cell] for name, cell in LIMITS.items() if self.cells[cell]}
-
-    def _bound(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-        return bound(function, seconds, lambda: self.limits.count(Cell.CALL_TIMEOUT))
 
     def _reach_limit(self) -> None:
         self.limit_reached += 1

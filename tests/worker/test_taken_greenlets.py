@@ -6,6 +6,8 @@ from collections import Counter
 
 import pytest
 
+from rpccluster.config.sections.cluster import Options
+from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.taken_greenlets import LONG_SECONDS, TakenGreenlets
 
 SECOND = 1_000_000_000
@@ -14,7 +16,8 @@ BEGAN = 100 * SECOND
 
 @pytest.fixture
 def taken() -> TakenGreenlets:
-    return TakenGreenlets(7, lambda: Counter({"hang": 4, "wait": 2, "a": 1, "b": 1}))
+    options = LiveOptions.of(Options(max_greenlets=7))
+    return TakenGreenlets(options, lambda: Counter({"hang": 4, "wait": 2, "a": 1, "b": 1}))
 
 
 def test_it_is_told_once_and_when_it_is_over(taken: TakenGreenlets, caplog: pytest.LogCaptureFixture) -> None:

@@ -110,19 +110,21 @@ class Connection:
         self._go_on(Pause.UNREAD)
 
     def _on_answered(self) -> None:
+        self.look_at_pending()
+        self._end_if_answered()
+
+    def look_at_pending(self) -> None:
+        """Receive more if it may have so many unanswered calls again."""
         if self._pause & Pause.PENDING and self.outbox.has_room_again:
             self._go_on(Pause.PENDING)
-        self._end_if_answered()
 
     # -- deadlines
 
     def _on_incomplete(self) -> None:
-        if self._common.options.message_timeout:
-            self._common.partial[self] = self._common.clock() + self._common.options.message_timeout
+        self._common.partial[self] = self._common.clock()
 
     def _on_unsent(self) -> None:
-        if self._common.options.write_timeout:
-            self._common.unsent[self] = self._common.clock() + self._common.options.write_timeout
+        self._common.unsent[self] = self._common.clock()
 
     # -- what cannot be read
 

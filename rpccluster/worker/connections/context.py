@@ -5,42 +5,34 @@ What is done to many connections at once is in `rpccluster.worker.connections.ta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Callable
 
 from rpccluster.worker.limits import Limits
+from rpccluster.worker.live_options import LiveOptions
 
-__all__ = ["ConnectionContext", "ConnectionOptions"]
-
-
-@dataclass
-class ConnectionOptions:
-    """The options that bound one connection; times in seconds, 0 for none. Read whenever they are needed."""
-
-    idle_timeout: float
-    message_timeout: float
-    write_timeout: float
+__all__ = ["ConnectionContext"]
 
 
 class ConnectionContext:
-    """Made once in a worker. Its dicts hold deadlines, by connection, in seconds of ``clock``."""
+    """Made once in a worker. Its dicts hold times by connection, in seconds of ``clock``; a limit that is set while
+    they last holds for them, too."""
 
-    def __init__(self, options: ConnectionOptions, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, options: LiveOptions, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
         self.options = options
         self.limits = limits
         self.clock = clock
         self.open: set[Any] = set()
         self.adopted: dict[int, Any] = {}  # those of `open` that have come from another worker, by their number
-        self.partial: dict[Any, float] = {}  # of the incomplete call
-        self.unsent: dict[Any, float] = {}  # of the unread replies
-        self.lingering: dict[Any, float] = {}  # of a peer that was told the end, or may still speak
+        self.partial: dict[Any, float] = {}  # since when it has an incomplete call
+        self.unsent: dict[Any, float] = {}  # since when its peer has read nothing of its replies
+        self.lingering: dict[Any, float] = {}  # until when a peer may read the end, or speak for the first time
         self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
         self.on_closed: Callable[[Any], object] = lambda connection: None
 
     @property
-    def deadlines(self) -> tuple[dict[Any, float], ...]:
-        """All of them."""
+    def times(self) -> tuple[dict[Any, float], ...]:
+        """All of these dicts."""
         return self.partial, self.unsent, self.lingering
 
     def add(self, connection: Any) -> None:
@@ -52,6 +44,6 @@ class ConnectionContext:
         """``connection`` has ended here."""
         self.open.discard(connection)
         self.adopted.pop(connection.number, None)
-        for deadlines in self.deadlines:
-            deadlines.pop(connection, None)
+        for times in self.times:
+            times.pop(connection, None)
         self.on_count(len(self.open))

@@ -15,6 +15,7 @@ from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.given import Given, peer_of
 from rpccluster.worker.hot import Engine
+from rpccluster.worker.live_options import LiveOptions
 
 __all__ = ["Connections"]
 
@@ -30,6 +31,7 @@ class Connections:
         self._engine = engine
         self._is_ending = False  # nothing more is read; a connection that is adopted now ends, too
         self._swept_at: float | None = None
+        context.options.follow(self._follow_options)
 
     def add(self, sock: _socket.socket, address: Any) -> Connection:
         """Serve an accepted, non-blocking socket of the peer at ``address``."""
@@ -62,11 +64,14 @@ class Connections:
         self._swept_at = now
         for connection in context.partial:
             if connection.is_paused:
-                context.partial[connection] = now + options.message_timeout
-        for late, limit in ((context.partial, Cell.MESSAGE_TIMEOUT), (context.unsent, Cell.WRITE_TIMEOUT)):
-            for connection in _late(late, now):
+                context.partial[connection] = now
+        for since, seconds, limit in (
+            (context.partial, options.message_timeout, Cell.MESSAGE_TIMEOUT),
+            (context.unsent, options.write_timeout, Cell.WRITE_TIMEOUT),
+        ):
+            for connection in _of_before(since, now - seconds) if seconds else ():
                 connection.close(f"{limit.name.lower()} passed", limit)
-        for connection in _late(context.lingering, now):
+        for connection in _of_before(context.lingering, now):
             connection.close()
         if options.idle_timeout:
             for connection in [c for c in self.open if c.is_quiet_for(options.idle_timeout, now)]:
@@ -74,9 +79,9 @@ class Connections:
 
     def _excuse(self, seconds: float) -> None:
         """Put every deadline off: for ``seconds`` this worker has neither read nor sent."""
-        for deadlines in self.context.deadlines:
-            for connection in deadlines:
-                deadlines[connection] += seconds
+        for times in self.context.times:
+            for connection in times:
+                times[connection] += seconds
         for connection in self.open:
             connection.excuse(seconds)
 
@@ -87,11 +92,15 @@ class Connections:
         for connection in list(self.open):
             connection.stop_reading(unanswered.get(connection.outbox, ()))
 
+    def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
+        for connection in list(self.open):
+            connection.look_at_pending()
+
     def leave_to_parent(self) -> None:
         """In a forked child: let go of every socket."""
         for connection in self.open:
             connection.leave_to_parent()
 
 
-def _late(deadlines: dict[Connection, float], now: float) -> list[Connection]:
-    return [connection for connection, deadline in deadlines.items() if now > deadline]
+def _of_before(times: dict[Connection, float], then: float) -> list[Connection]:
+    return [connection for connection, time in times.items() if time < then]

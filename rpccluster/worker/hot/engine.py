@@ -39,6 +39,7 @@ from rpccluster.worker.hot.parked import ParkedCalls
 from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Happened, Listener, Room
 from rpccluster.worker.hot.runners import Runners
+from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.service.registry import Registry
 
 __all__ = ["Engine"]
@@ -58,29 +59,32 @@ class Engine:
         self,
         registry: Registry,
         cells: Any,
-        bounds: Bounds,
+        options: LiveOptions,
         *,
-        max_greenlets: int,
-        max_pending_calls: int,
         on_refused: Callable[[str, ProtocolError], None],
-        max_reply_size: int = sys.maxsize,
         call_limit: int = 0,
         on_call_limit: Callable[[], None] | None = None,
     ) -> None:
-        """``bounds`` are those of a message, ``max_pending_calls`` those of a connection, ``max_reply_size`` is in
-        bytes. ``on_refused`` is called with the peer for each call that cannot be read, ``on_call_limit`` once, when
-        ``call_limit`` calls have ended; 0 means never."""
+        """``options`` are followed. ``on_refused`` is called with the peer for each call that cannot be read,
+        ``on_call_limit`` once, when ``call_limit`` calls have ended; 0 means never."""
         hub = gevent.get_hub()
         self._loop = hub.loop
         self._cells = cells
         self._call_limit = call_limit or sys.maxsize
         self._on_call_limit = on_call_limit
-        self._room = Room(self._loop, bounds, max_pending_calls)
+        self._room = Room(self._loop, _bounds(options), options.max_pending_calls)
         self._room.schedule = self._schedule
-        self._replies = Replies(registry, cells, max_reply_size, on_refused)
+        self._replies = Replies(registry, cells, options, on_refused)
         self._parked = self._room.parked = ParkedCalls(self._room, self._replies)
-        self._runners = Runners(hub, self._room, registry, cells, self._replies, max_greenlets)
+        self._runners = Runners(hub, self._room, registry, cells, self._replies, options.max_greenlets)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
+        options.follow(self._follow_options)
+
+    def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
+        """Keep what is looked at with every call, or every turn of the loop."""
+        self._room.max_pending_calls = options.max_pending_calls
+        self._room.decoder.set_bounds(_bounds(options))
+        self._runners.set_most(options.max_greenlets)
 
     def connect(self, sock: _socket.socket, peer: str, listener: Listener) -> tuple[Inbox, Outbox]:
         """Receive calls on ``sock``, a non-blocking socket, and send their replies.
@@ -229,3 +233,7 @@ class Engine:
         waiting, self._room.waiting = self._room.waiting, set()
         for listener in waiting:
             listener.handle(Happened.ITS_TURN)
+
+
+def _bounds(options: LiveOptions) -> Bounds:
+    return Bounds(options.max_message_size, options.max_depth)

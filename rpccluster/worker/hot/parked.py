@@ -167,17 +167,17 @@ class _Record:
         if outcome is None:
             return  # sent already: it was found here and in `ParkedCalls.park`
         error, value = outcome
-        if error is not None:
-            self._fail(error)
-        elif self.msgid is None:
-            self._calls.send(self, b"", "")
-        else:
+        reply = b""
+        if error is None and self.msgid is not None:
             try:
-                reply = self._calls.replies.within_bounds(pack_response(self.msgid, None, value))
+                reply = pack_response(self.msgid, None, value)
+                error = self._calls.replies.too_large(reply)
             except BaseException as raised:  # what a result may raise is its caller's affair
-                self._fail(raised)
-            else:
-                self._calls.send(self, reply, "")
+                error = raised
+        if error is None:
+            self._calls.send(self, reply, "")
+        else:
+            self._fail(error)
 
     def end(self, error: BaseException) -> None:
         """It may not go on: answer it with ``error``, unless its `Later` was answered just now. In the hub."""

@@ -13,6 +13,7 @@ from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import Notification, Request, Unreadable, misfit_text
 from rpccluster.worker.current import CallTimedOut, Sender
+from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.service.registry import (
     Registry,
     ResultTooLarge,
@@ -31,29 +32,27 @@ class Replies:
     """The replies that tell of an error. Counts the errors."""
 
     def __init__(
-        self, registry: Registry, cells: Any, max_size: int, on_refused: Callable[[str, ProtocolError], None]
+        self, registry: Registry, cells: Any, options: LiveOptions, on_refused: Callable[[str, ProtocolError], None]
     ) -> None:
-        """``max_size`` is that of one reply, in bytes. ``on_refused`` is called with the peer for each call that
-        cannot be read."""
+        """``on_refused`` is called with the peer for each call that cannot be read."""
         self._registry = registry
         self._cells = cells
-        self._max_size = max_size
+        self._options = options
         self._on_refused = on_refused
         self._errors = 0
 
     def bounded(self, sender: Sender, call: Any, reply: bytes) -> bytes:
         """What is sent for ``reply``: an error if it passes ``max_message_size``. May block, as `error` may."""
-        try:
-            return self.within_bounds(reply)
-        except ResultTooLarge as error:
-            _, msgid, name, params = call
-            return pack_response(msgid, self.error(sender, name, params, error), None)
+        error = self.too_large(reply)
+        if error is None:
+            return reply
+        _, msgid, name, params = call
+        return pack_response(msgid, self.error(sender, name, params, error), None)
 
-    def within_bounds(self, reply: bytes) -> bytes:
-        """``reply``. Raises `ResultTooLarge` if it passes ``max_message_size``."""
-        if len(reply) > self._max_size:
-            raise ResultTooLarge(len(reply), self._max_size)
-        return reply
+    def too_large(self, reply: bytes) -> ResultTooLarge | None:
+        """The error that is sent instead of ``reply``, if it passes ``max_message_size``."""
+        most = self._options.max_message_size
+        return ResultTooLarge(len(reply), most) if len(reply) > most else None
 
     def refused(self, sender: Sender, call: Request | Notification) -> bytes:
         """What is sent for a call whose params are no list; of a notification the log alone is told. May block."""

@@ -69,7 +69,7 @@ class Runners:
         self._registry = registry
         self._cells = cells
         self._replies = replies
-        self.most = most
+        self._most = most
         self.epoch = 0  # raised by the engine: a runner that has blocked finds another than its own
         self.slice_end = 0.0  # monotonic seconds, when the queue is to be left until the loop has polled
         self.all: set[Runner] = set()
@@ -84,11 +84,27 @@ class Runners:
     @property
     def are_taken(self) -> bool:
         """Whether each runner that there may be runs a call."""
-        return not self.idle and len(self.all) >= self.most
+        return not self.idle and len(self.all) >= self._most
+
+    def set_most(self, most: int) -> None:
+        """Let there be ``most`` runners from now on; those that are too many end when they have nothing to do."""
+        self._most = most
+        while self.idle and len(self.all) > most:
+            runner = self.idle.pop()
+            self.all.discard(runner)
+            self._room.loop.run_callback(runner.switch)
+        if not self.are_taken:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """There may be a runner again for calls that wait."""
+        self._room.is_full = False
+        self._cells[_TAKEN_AT] = 0
+        self._room.schedule()
 
     def add_one(self) -> bool:
         """Make one more idle runner. False when there are as many as there may be."""
-        self._room.is_full = len(self.all) >= self.most
+        self._room.is_full = len(self.all) >= self._most
         if not self._room.is_full:
             runner = Runner(self._run, self._hub, self._answer_for)
             self.all.add(runner)
@@ -117,10 +133,11 @@ class Runners:
     # -- in the runners' greenlets
 
     def _run(self) -> None:
-        """A runner's whole life: take calls until the queue is empty or no longer ours, then wait to be needed."""
+        """A runner's whole life: take calls until the queue is empty or no longer ours, then wait to be needed, as long
+        as it is one of ours."""
         runner: Any = getcurrent()
         idle, park = self.idle, self._hub.switch
-        while True:
+        while runner in self.all:
             epoch = self.epoch
             try:
                 self._take_calls(runner, epoch)
@@ -131,13 +148,14 @@ class Runners:
             if self.epoch != epoch:
                 runner.gr_context = Context()
             runner.outbox = runner.call = None  # which may be large
-            idle.append(runner)
+            if len(self.all) > self._most:
+                self.all.discard(runner)
+            else:
+                idle.append(runner)
             if self.epoch != epoch:
                 self._stubborn.discard(runner)
-                self._room.is_full = False
-                self._cells[_TAKEN_AT] = 0
-                self._room.schedule()
-            while True:
+                self._make_room()
+            while runner in self.all:
                 try:
                     park()
                     break

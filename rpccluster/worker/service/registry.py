@@ -37,8 +37,9 @@ class Method:
 
     name: str
     number: int
-    function: Callable[..., Any]
     plain: Callable[..., Any]
+    parking: Callable[..., Any]  # `plain`, or what looks whether it returns a `Later`
+    timeout: float | None  # its own, None if it has that of all
 
     def signature(self) -> str:
         """Its parameters as a person would read them; ``(...)`` where Python does not know."""
@@ -63,17 +64,22 @@ class Registry:
 
         Raises `ServiceUnfit`.
         """
+        self._wrap = wrap
         self.methods: dict[str, Method] = {}
         self.table: dict[str, Callable[..., Any]] = {}  # what is run for a call, for the hot path
         self.numbers: dict[str, int] = {}
         for name, function, mark in _public_callables(service):
-            limit = call_timeout if mark.timeout is None else mark.timeout
-            called = parking(function) if mark.later else function
-            self._add(mark.name or name, wrap(called, limit), function)
+            self._add(mark.name or name, function, parking(function) if mark.later else function, mark.timeout)
         if not self.methods:
             raise ServiceUnfit(f"found no public methods in {type(service).__name__}, expected at least one")
-        self._add("rpc.ping", wrap(self.ping, 0), self.ping)
-        self._add("rpc.discover", wrap(self.discover, 0), self.discover)
+        self._add("rpc.ping", self.ping, self.ping, 0)
+        self._add("rpc.discover", self.discover, self.discover, 0)
+        self.wrap_all(call_timeout)
+
+    def wrap_all(self, call_timeout: float) -> None:
+        """Wrap all methods, anew if need be, for calls that begin from now on."""
+        for name, method in self.methods.items():
+            self.table[name] = self._wrap(method.parking, call_timeout if method.timeout is None else method.timeout)
 
     @property
     def names(self) -> list[str]:
@@ -88,15 +94,14 @@ class Registry:
         """Tell all methods: name to ``{"signature": …, "doc": …}``."""
         return {method.name: {"signature": method.signature(), "doc": method.doc()} for method in self.methods.values()}
 
-    def _add(self, name: str, function: Callable[..., Any], plain: Callable[..., Any]) -> None:
+    def _add(self, name: str, plain: Callable[..., Any], parking: Callable[..., Any], timeout: float | None) -> None:
         name = str.__str__(name)  # a mark's may be of a subclass, whose own comparisons the hot path would run
         if name in self.methods:
             raise ServiceUnfit(f"found two methods named {name!r}, expected each name once")
         if _is_coroutine_function(plain):
             raise ServiceUnfit(f"found the coroutine method {name!r}, expected a plain one: gevent makes it concurrent")
         number = len(self.methods) + 1
-        self.methods[name] = Method(name, number, function, plain)
-        self.table[name] = function
+        self.methods[name] = Method(name, number, plain, parking, timeout)
         self.numbers[name] = number
 
 

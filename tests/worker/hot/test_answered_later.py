@@ -164,7 +164,7 @@ def test_errors_read_like_those_of_other_calls(rig: Rig, caplog: pytest.LogCaptu
 
 def test_a_reply_may_be_too_large(make_rig: Callable[..., Rig]) -> None:
     """Like any other."""
-    rig = make_rig(max_reply_size=1000)
+    rig = make_rig(max_message_size=1000)
     peer = rig.connect()
     peer.post("get", "a")
     settle()

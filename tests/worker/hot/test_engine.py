@@ -705,7 +705,7 @@ def test_a_result_that_blocks_while_it_is_packed_mixes_with_no_other(make_rig: C
 
 def test_a_result_larger_than_a_message_is_an_error(make_rig: Callable[..., Rig]) -> None:
     """Up to the limit it is sent; past it the caller is told, and the connection lives on."""
-    peer = make_rig(Results(), max_reply_size=100_000).connect()
+    peer = make_rig(Results(), max_message_size=100_000).connect()
     overhead = len(pack_response(1, None, b"x" * 90_000)) - 90_000
     assert peer.call("large", 100_000 - overhead) == b"x" * (100_000 - overhead)
     error = "ResultTooLarge: found a reply of 100001 bytes, expected at most 100000 (max_message_size)"

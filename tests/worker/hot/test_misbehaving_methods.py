@@ -128,7 +128,7 @@ def test_a_result_too_large_and_a_handler_that_waits(
     make_rig: Callable[..., Rig], waiting_handler: logging.Handler
 ) -> None:
     """It does not go out, nor does the error take another reply's place."""
-    rig = make_rig(max_reply_size=10_000)
+    rig = make_rig(max_message_size=10_000)
     peer = rig.connect()
     for _ in range(20):
         peer.post("large", 20_000)

@@ -384,12 +384,12 @@ def plain(a: int, b: int = 2) -> None: ...
 @pytest.mark.parametrize(("params", "misfit"), [([], True), ([1], False), ([1, 2], False), ([1, 2, 3], True)], ids=str)
 def test_params_that_do_not_fit_the_signature(params: list[Any], misfit: bool) -> None:
     """Too few, too many."""
-    assert is_misfit(Method("plain", 1, plain, plain), params) == misfit
+    assert is_misfit(Method("plain", 1, plain, plain, None), params) == misfit
 
 
 def test_a_builtin_that_tells_no_signature_fits() -> None:
     """Nobody can say otherwise."""
-    method = Method("min", 1, min, min)
+    method = Method("min", 1, min, min, None)
     assert not is_misfit(method, [])
     assert method.signature().startswith("(")
 
@@ -404,4 +404,4 @@ def test_a_method_whose_signature_raises_fits() -> None:
 
         def __call__(self) -> None: ...
 
-    assert not is_misfit(Method("odd", 1, Odd(), Odd()), [])
+    assert not is_misfit(Method("odd", 1, Odd(), Odd(), None), [])
