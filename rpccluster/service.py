@@ -1,4 +1,4 @@
-"""What the author of a service may use: the `Service` base class, the `rpc` mark, `Later`. Imports nothing else."""
+"""The names for authors of services: the base class `Service`, the mark `rpc`, and `Later`. Imports nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """The worker that a service runs in, as its hooks see it."""
+    """The worker in which a service runs, as its hooks see it."""
 
     slot: int
     pid: int
@@ -20,18 +20,18 @@ class WorkerInfo:
 
 
 class Service:
-    """An optional base class with hooks. Neither hook is a method that callers could call."""
+    """An optional base class of services, with two hooks, which callers cannot call."""
 
     def worker_started(self, worker: WorkerInfo) -> None:
-        """Called once in each worker before it serves; an exception here keeps the worker from booting."""
+        """The worker calls it once, before it serves; an exception keeps the worker from booting."""
 
     def worker_stopping(self, worker: WorkerInfo) -> None:
-        """Called once in a worker that retires, after its last call; not when it is killed or stopped quickly."""
+        """A retiring worker calls it once, after its last call; a killed or quickly stopped one does not."""
 
 
 @dataclass(frozen=True)
 class RPCMark:
-    """What `rpc` leaves on a function."""
+    """The mark that `rpc` leaves on a function."""
 
     name: str | None
     timeout: float | None
@@ -41,10 +41,10 @@ class RPCMark:
 def rpc(
     *, name: str | None = None, timeout: float | None = None, later: bool = False
 ) -> Callable[[_Function], _Function]:
-    """Mark a method: ``name`` is what callers call it; ``timeout`` bounds it in seconds, instead of ``call_timeout``.
+    """Mark a method. Callers call it by ``name``; ``timeout`` limits it in seconds, instead of ``call_timeout``.
 
-    A timeout of 0 means no limit. With ``later`` the method may return a `Later`. Raises ValueError for a name that
-    callers could not use, or a negative timeout.
+    A timeout of 0 means no limit. With ``later``, the method may return a `Later`. Raises ValueError for a name that
+    callers cannot use, or for a negative timeout.
     """
     if name is not None and (not name or name.startswith(("_", "rpc."))):
         raise ValueError(f"found the method name {name!r}, expected one that starts neither with '_' nor with 'rpc.'")
@@ -59,23 +59,23 @@ def rpc(
 
 
 class Later:
-    """The answer to a call, given later: a method marked ``@rpc(later=True)`` returns it instead of a value.
+    """The later answer to a call; a method marked ``@rpc(later=True)`` returns it instead of a value.
 
-    The call is then answered by the first `reply` or `fail`, whoever calls it: other greenlets, callbacks of the loop,
-    native threads. Until then it holds no greenlet, and counts as a running call in everything else: its time limit,
-    ``max_pending_calls``, a move of its connection, the end of its worker.
+    The first `reply` or `fail` answers the call. Other greenlets, callbacks of the loop and native threads may call
+    them. Until then the call holds no greenlet. In all other respects it is a running call: its time limit,
+    ``max_pending_calls``, a move of its connection and the end of its worker concern it, too.
 
-    A call is over without an answer of the service when its time limit passes, its connection is closed, or its worker
-    ends. Whatever is answered afterwards is dropped, and `reply` and `fail` return False.
+    The call is over without an answer of the service when its time limit passes, its connection is closed, or its
+    worker ends. A later answer is dropped, and `reply` and `fail` return False.
     """
 
-    # The first to delete `_claim` has the right to end the call: deleting a slot happens once, in whatever thread.
+    # The thread that deletes `_claim` may end the call: a slot can be deleted only once, in whatever thread.
     __slots__ = ("_call", "_claim", "_on_over", "_outcome")
 
     def __init__(self, on_over: Callable[[], object] | None = None) -> None:
-        """``on_over`` is called once if the call is over without an answer: by the worker's loop, so it must not wait.
+        """The worker's loop calls ``on_over`` once if the call is over without an answer; it must not wait.
 
-        It is not called in a process that has been forked.
+        A forked child does not call it.
         """
         self._on_over = on_over
         self._claim = True
@@ -84,14 +84,14 @@ class Later:
 
     @property
     def is_over(self) -> bool:
-        """Whether it was answered, or is over without an answer."""
+        """Whether the call was answered, or is over without an answer."""
         return not hasattr(self, "_claim")
 
     def reply(self, value: Any = None) -> bool:
-        """Answer with ``value``. Returns whether this was in time; if not, it is dropped.
+        """Answer with ``value``. Returns whether this was in time; a late value is dropped.
 
-        A value that cannot be packed is an error for the caller, as a method's result is. It is packed here, so what
-        its packing calls may wait here.
+        If the value cannot be packed, the caller gets an error, as for a method's result. It is packed here, so code
+        that runs while it is packed may wait here.
         """
         return self._end(None, value)
 
@@ -104,14 +104,14 @@ class Later:
     def _end(self, error: BaseException | None, value: Any) -> bool:
         if not self._take():
             return False
-        self._outcome = error, value  # first: a method that returns just now finds it
+        self._outcome = error, value  # set first, so that a method that returns just now finds it
         call = self._call
         if call is not None:
             call.answer()
         return True
 
     def _take(self) -> bool:
-        """Get the right to end the call. Once; then nobody else does."""
+        """Return whether this is the first try to end the call, which alone may end it."""
         try:
             del self._claim
         except AttributeError:
