@@ -145,6 +145,8 @@ def test_what_was_not_sent_is_sent_again() -> None:
         if is_first.is_set():  # holds less than what is sent: only the first call comes whole
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         for message in requests(sock):
+            if message[0] == 2:
+                continue
             if is_first.is_set():
                 is_first.clear()
                 sock.recv(1)  # the second call is on its way
@@ -153,6 +155,7 @@ def test_what_was_not_sent_is_sent_again() -> None:
 
     with serve(handle) as server, Client(server.address) as client:
         value = b"x" * 8_000_000
+        client.notify("connect")  # or a thread would, and a later call might be sent before the first
         futures = [client.call_async("size", value[:size]) for size in (10, None, None, None)]
         assert isinstance(futures[0].exception(10), Lost)
         assert [future.result(10) for future in futures[2:]] == [len(value)] * 2

@@ -15,7 +15,6 @@ from typing import Any
 from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.sync.stream import Stream
 from rpccluster.client.sync.wire import CHUNK, TICK_SECONDS
-from rpccluster.client.threads.native import log_error
 from rpccluster.client.threads.reader import Reader
 from rpccluster.errors import CallTimeout, Lost, NotSent
 
@@ -43,14 +42,16 @@ class Connection(Stream):
         try:
             self._lock.acquire()  # `with` would cost a call 50 ns more
             data = self._calls.request(method, params)
-            self._hand_over(data)
+            if not self.is_open:
+                self._refuse_ended()
+            self._send(data)
             msgid = self._calls.msgid
             if self._leader is None and not self._unsent and deadline_at - now >= TICK_SECONDS:
                 self._leading = threading.get_ident()
                 self._leader = call = self._lone
             else:
                 call = Call(deadline_at)
-                self._calls.begin(call, msgid, self._start_of(data))
+                self._calls.begin(call, msgid, self._out.start_of(data))
             self._lock.release()
             if call is self._lone:
                 message = self._receive_alone(msgid)
@@ -87,10 +88,10 @@ class Connection(Stream):
     def _begin_late(self, call: Call, msgid: int) -> Call:
         """Put the call of one down who led alone; all of it was handed over."""
         with self._lock:
-            self._calls.begin(call, msgid, self._handed_over - 1)
+            self._calls.begin(call, msgid, self._out.handed_over - 1)
             self._leader = call
             if self.has_ended:  # meanwhile; the calls that were put down by then have been cut
-                self._calls.cut(self._handed_over, "the connection was closed")
+                self._calls.cut(self._out.handed_over, "the connection was closed")
         return call
 
     def _give_up(self, call: Call | None, error: BaseException, msgid: int = -1) -> None:
@@ -139,7 +140,7 @@ class Connection(Stream):
             for call in calls:
                 self._calls.withdraw(call)
             raise
-        start = self._start_of(data)
+        start = self._out.start_of(data)
         for call, request in zip(calls, requests):
             call.starts_at = start
             start += len(request)
@@ -173,7 +174,7 @@ class Connection(Stream):
             with self._lock:
                 reader = self._hired_reader()  # before anything relies on it
                 self._hand_over(data)
-                self._calls.begin(call, msgid, self._start_of(data))
+                self._calls.begin(call, msgid, self._out.start_of(data))
                 self._calls.watch(call)
                 self._started.add(call)
                 if call.deadline_at <= reader.me.deadline_at or self._unsent:
@@ -212,7 +213,7 @@ class Connection(Stream):
         try:
             with self._lock:
                 self._hand_over(data)
-                start = self._start_of(data)
+                start = self._out.start_of(data)
             if self._unsent:
                 self._push_out(me, start, start + len(data))
         except BaseException as error:
@@ -221,20 +222,20 @@ class Connection(Stream):
 
     def _push_out(self, me: Call, start: int, end: int) -> None:
         """Wait until the kept bytes from ``start`` to ``end`` are handed over."""
-        while self._handed_over < end and not self.has_ended:
+        while self._out.handed_over < end and not self.has_ended:
             if not (self._lead(me) if self._leader is me else self._follow(me)):
                 raise CallTimeout("the server did not read the notification in time")
         self._leave(me)
-        if self._handed_over <= start:
+        if self._out.handed_over <= start:
             raise NotSent("the connection ended before the notification was sent")
-        if self._handed_over < end:
+        if self._out.handed_over < end:
             raise Lost("the connection ended while the notification was being sent")
 
     # -- for the reader ----------------------------------------------------------------------------------------
 
     def attend(self, me: Call) -> bool:
         """Tell of what has ended, end the started calls that are due, and take a turn for the others; false if none."""
-        self.tell()
+        self._started.tell_all()
         with self._lock:
             ended = self._calls.expire(monotonic())
             next_at = self._calls.next_deadline_at()
@@ -248,24 +249,12 @@ class Connection(Stream):
         self._lead(me) if self._leader is me else self._follow(me)
         return True
 
-    def tell(self) -> None:
-        """Tell the waiters of what has ended; only the reader does."""
-        while self._untold:
-            self._tell(self._untold.popleft())
-
     def tell_the_rest(self) -> None:
-        """Likewise, of those whose end an interrupted thread has kept to itself."""
+        """See `rpccluster.client.threads.reader.Attended`."""
         with self._lock:
-            leftovers = self._leftovers() if self._calls.next_deadline_at() is None else []
+            leftovers = self._started.leftovers() if self._calls.next_deadline_at() is None else []
         for call in leftovers:
-            self._tell(call)
-
-    def _tell(self, call: Call) -> None:
-        self._started.discard(call)
-        try:
-            call.waiter.settle(call)
-        except BaseException as error:
-            log_error("A future could not be ended as its call was", error)
+            self._started.tell(call)
 
     def dismiss(self, reader: Reader) -> bool:
         """Let the reader end, unless there are started calls again."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import select
 import threading
-from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -18,10 +17,10 @@ from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.sync.outbox import Outbox
 from rpccluster.client.sync.wire import Wire
 from rpccluster.client.threads.native import this_hub
-from rpccluster.client.threads.reader import Reader
-from rpccluster.client.threads.sockets import NOW
+from rpccluster.client.threads.reader import Reader, Started
 from rpccluster.errors import Lost, NotSent
 
 __all__ = ["Stream"]
@@ -56,7 +55,6 @@ class Stream:
         self.has_ended = False
         self.hub = this_hub()  # of gevent, to which the wire belongs
         self._wire = wire
-        self._send = wire.send
         self._recv = wire.recv
         self._lock = threading.RLock()  # that tells who holds it; nobody may enter twice
         self._is_mine: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
@@ -65,12 +63,12 @@ class Stream:
         self._leader: Call | None = None
         self._leading = 0  # the thread that leads
         self._followers: dict[Call, tuple[Any, int]] = {}  # with the locks on which they sleep, and their threads
-        self._unsent = bytearray()
-        self._kept = 0  # bytes that have ever been unsent
+        self._out = Outbox(wire, self._stop_sending)
+        self._send = self._out.send
+        self._unsent = self._out.unsent
         self._look_at = 0.0
         self._reader: Reader | None = None
-        self._started: set[Call] = set()  # calls with a waiter that has not been told of their end
-        self._untold: deque[Call] = deque()  # those of them that have ended
+        self._started = Started()
         self._reason = "the server closed the connection"  # unless we have
 
     @property
@@ -128,8 +126,8 @@ class Stream:
             self._reader.close()
         for waker, _ in self._followers.values():  # greenlets live on in the child
             waker.release()
-        self._calls.cut(self._kept, "the process was forked, and the reply goes to its parent")
-        return self._leftovers()
+        self._calls.cut(self._out.kept, "the process was forked, and the reply goes to its parent")
+        return self._started.leftovers()
 
     # -- waiting: as the leader, as one who pushes unsent bytes out, or as a follower -------------------------
 
@@ -163,7 +161,7 @@ class Stream:
         events = select.POLLIN | select.POLLOUT if self._unsent else select.POLLIN
         self._wire.wait(events, call.deadline_at, call.waiter if call.state is _NEW else None)
         with self._lock:
-            self._flush()
+            self._out.flush()
         return self._wire.receive_now()
 
     def _follow(self, call: Call) -> bool:
@@ -190,7 +188,7 @@ class Stream:
         now = monotonic()
         self._wire.wait(select.POLLOUT, min(deadline_at, now + _PUSH_SECONDS))
         with self._lock:
-            self._flush()
+            self._out.flush()
         return now < deadline_at
 
     def _leave(self, call: Call) -> None:
@@ -223,9 +221,9 @@ class Stream:
             if waker is not None:
                 waker.release()
             elif call.waiter is not None:
-                self._untold.append(call)
+                self._started.note_end(call)
         reader = self._reader
-        if self._untold and reader is not None and reader.me is not me:
+        if self._started.has_untold and reader is not None and reader.me is not me:
             self._call_the_reader(reader)
 
     # -- what calls in the middle of something -----------------------------------------------------------------
@@ -241,39 +239,13 @@ class Stream:
     # -- sending, and the end; under the lock ------------------------------------------------------------------
 
     def _hand_over(self, data: bytes) -> None:
-        """Send what the kernel takes at once, and keep the rest. Raises `NotSent` if it takes nothing any more."""
+        """Send ``data``, now or as soon as the kernel takes it. Raises `NotSent` once the connection takes no more."""
         if not self.is_open:
-            raise NotSent("the connection has ended; the call did not run")
-        sent = 0
-        if not self._unsent:
-            try:
-                sent = self._send(data, NOW)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                self._stop_sending()
-                raise NotSent(f"the connection failed: {error}; the call did not run") from None
-        if sent != len(data):
-            self._unsent += memoryview(data)[sent:]
-            self._kept += len(data) - sent
+            self._refuse_ended()
+        self._out.send(data)
 
-    @property
-    def _handed_over(self) -> int:
-        """How much of all that was ever kept has been handed over since."""
-        return self._kept - len(self._unsent)
-
-    def _start_of(self, data: bytes) -> int:
-        """Where the ``data`` just handed over starts in all that was ever kept: before its end if nothing was."""
-        return self._kept - len(data)
-
-    def _flush(self) -> None:
-        try:
-            while self._unsent:
-                del self._unsent[: self._send(self._unsent, NOW)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._stop_sending()
+    def _refuse_ended(self) -> None:
+        raise NotSent("the connection has ended; the call did not run")
 
     def _stop_sending(self) -> None:
         self.is_open = False
@@ -283,7 +255,7 @@ class Stream:
         """End every call; return them, to be woken without the lock."""
         self.is_open = False
         self.has_ended = True
-        ended = self._calls.cut(self._handed_over, reason)
+        ended = self._calls.cut(self._out.handed_over, reason)
         if self._leader is None:
             self._wire.close()
         else:
@@ -305,14 +277,7 @@ class Stream:
     def orphaned(self) -> list[Call]:
         """Close what the thread it belongs to has left; return its calls, which nobody will tell of their end."""
         self._hang_up("the thread that had connected has ended")
-        return self._leftovers()
-
-    def _leftovers(self) -> list[Call]:
-        """The started calls whose waiters have not been told, all over: none is pending any more."""
-        for call in self._started:
-            if not call.is_over:  # its reply was being taken in by a thread that was interrupted, or is not here
-                call.error = Lost("the call's reply was lost; it may have run")
-        return list(self._started)
+        return self._started.leftovers()
 
     def _is_rung(self, call: Call) -> bool:
         return self._reader is not None and call is self._reader.me and self._reader.is_rung

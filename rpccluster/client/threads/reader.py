@@ -11,13 +11,15 @@ import contextlib
 import math
 import select
 import socket
+from collections import deque
 from typing import Protocol
 
 from rpccluster.client.core.exchange.call import Call
 from rpccluster.client.threads.native import log_error, start_thread
 from rpccluster.client.threads.sockets import NOW
+from rpccluster.errors import Lost
 
-__all__ = ["Attended", "Reader"]
+__all__ = ["Attended", "Reader", "Started"]
 
 _REST_SECONDS = 5.0
 
@@ -101,3 +103,51 @@ class Reader:
         poll = select.poll()
         poll.register(self._bell, select.POLLIN)
         return bool(poll.poll(_REST_SECONDS * 1000))
+
+
+class Started:
+    """The calls of one connection whose waiters have not been told of their end."""
+
+    def __init__(self) -> None:
+        self._calls: set[Call] = set()
+        self._untold: deque[Call] = deque()  # those of them that have ended
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether the reader has something to tell."""
+        return bool(self._untold)
+
+    def add(self, call: Call) -> None:
+        """It has been started."""
+        self._calls.add(call)
+
+    def discard(self, call: Call) -> None:
+        """Its waiter is not to be told any more."""
+        self._calls.discard(call)
+
+    def note_end(self, call: Call) -> None:
+        """It has ended."""
+        self._untold.append(call)
+
+    def tell_all(self) -> None:
+        """Tell the waiters of what has ended; the reader alone does."""
+        while self._untold:
+            self.tell(self._untold.popleft())
+
+    def tell(self, call: Call) -> None:
+        """Tell one waiter, whatever its callbacks do."""
+        self._calls.discard(call)
+        try:
+            call.waiter.settle(call)
+        except BaseException as error:
+            log_error("A future could not be ended as its call was", error)
+
+    def leftovers(self) -> list[Call]:
+        """The calls whose waiters have not been told, all over: none is pending any more."""
+        for call in self._calls:
+            if not call.is_over:  # its reply was being taken in by a thread that was interrupted, or is not here
+                call.error = Lost("the call's reply was lost; it may have run")
+        return list(self._calls)
