@@ -11,7 +11,6 @@ import select
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
 from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.core.exchange.calls import Calls
@@ -19,6 +18,7 @@ from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.sync.outbox import Outbox
 from rpccluster.client.sync.wire import Wire
+from rpccluster.client.threads.followers import Followers, new_waker, sleep
 from rpccluster.client.threads.native import this_hub
 from rpccluster.client.threads.reader import Reader, Started
 from rpccluster.errors import Lost, NotSent
@@ -29,7 +29,6 @@ _IDLE_SECONDS = 0.002  # so often, at most, sending begins with a look whether t
 _MOST_ANSWERS_BYTES = 65_536  # that a server may leave unread before it gets no more of them
 _PUSH_SECONDS = 0.05  # so often one who only writes looks whether the lead has become free
 
-_NOBODY: tuple[Any, int] = (None, 0)
 _NESTED = "a signal handler or a finalizer called in the middle of the same connection's work"
 
 _NEW = CallState.NEW
@@ -62,7 +61,7 @@ class Stream:
         self._lone = Call()  # leads in the name of who waits alone and has not put his call down
         self._leader: Call | None = None
         self._leading = 0  # the thread that leads
-        self._followers: dict[Call, tuple[Any, int]] = {}  # with the locks on which they sleep, and their threads
+        self._followers = Followers()
         self._out = Outbox(wire, self._stop_sending)
         self._send = self._out.send
         self._unsent = self._out.unsent
@@ -124,8 +123,7 @@ class Stream:
         self._wire.close()
         if self._reader is not None:
             self._reader.close()
-        for waker, _ in self._followers.values():  # greenlets live on in the child
-            waker.release()
+        self._followers.wake_all()  # greenlets live on in the child
         self._calls.cut(self._out.kept, "the process was forked, and the reply goes to its parent")
         return self._started.leftovers()
 
@@ -166,8 +164,7 @@ class Stream:
 
     def _follow(self, call: Call) -> bool:
         """Wait while another one leads, or become the leader; false once the deadline of ``call`` has come."""
-        waker = threading.Lock()
-        waker.acquire()
+        waker = new_waker()
         me = threading.get_ident()
         with self._lock:
             self._followers[call] = waker, me  # before it looks whether there is a leader
@@ -178,7 +175,7 @@ class Stream:
             if not sleeps:
                 self._followers.pop(call, None)
         if sleeps:
-            return _sleep(waker, call.deadline_at)
+            return sleep(waker, call.deadline_at)
         if not has_news and self._leading == me and call.state is _PENDING:
             raise Lost(f"{_NESTED}; the call may have run")  # it got the lead since the call was sent
         return has_news or self._push(call.deadline_at)
@@ -217,10 +214,7 @@ class Stream:
         must not be the one who ends it.
         """
         for call in ended:
-            waker, _ = self._followers.pop(call, _NOBODY)
-            if waker is not None:
-                waker.release()
-            elif call.waiter is not None:
+            if not self._followers.wake(call) and call.waiter is not None:
                 self._started.note_end(call)
         reader = self._reader
         if self._started.has_untold and reader is not None and reader.me is not me:
@@ -260,9 +254,7 @@ class Stream:
             self._wire.close()
         else:
             self._wire.shutdown()  # it finds the end, and closes it
-        for call in list(self._followers):  # those without a call of their own
-            if call.state is _NEW:
-                self._followers.pop(call)[0].release()
+        self._followers.wake_without_call()
         if self._reader is not None:
             self._reader.ring()
         return ended
@@ -270,9 +262,7 @@ class Stream:
     def _call_the_reader(self, reader: Reader) -> None:
         """Have the reader look again, whichever way it waits. With the lock or without."""
         reader.ring()
-        waker, _ = self._followers.pop(reader.me, _NOBODY)
-        if waker is not None:
-            waker.release()
+        self._followers.wake(reader.me)
 
     def orphaned(self) -> list[Call]:
         """Close what the thread it belongs to has left; return its calls, which nobody will tell of their end."""
@@ -341,11 +331,3 @@ class Stream:
         if self._leader is me:
             self._leave(me)
         return ended
-
-
-def _sleep(waker: Any, deadline_at: float) -> bool:
-    """Sleep until ``waker`` is released; false once the deadline has come."""
-    left = deadline_at - monotonic()
-    if left > threading.TIMEOUT_MAX:
-        return bool(waker.acquire())
-    return bool(waker.acquire(timeout=left)) if left > 0 else bool(waker.acquire(False))
