@@ -14,6 +14,8 @@ from .part import SECONDS, Part
 
 __all__ = ["CLUSTER_PARTS"]
 
+SERVICE = "from rpccluster.demo import Demo as Service\n"
+
 
 class ARunningCluster(Part):
     """As tests start and stop one."""
@@ -24,7 +26,7 @@ class ARunningCluster(Part):
     def make(self) -> None:
         options = {"unix_socket": self.folder / "service.sock", "service": "given:Service"}
         self.cluster = RunningCluster(self.folder, options)
-        self.cluster.write_module("given", "from rpccluster.demo import Demo as Service\n")
+        self.cluster.write_module("given", SERVICE)
 
     def start(self) -> None:
         self.cluster.start()
@@ -105,4 +107,48 @@ class AClusterToldToQuit(AClusterToldToStop):
             assert self.cluster.left_behind() == []
 
 
-CLUSTER_PARTS: list[type[Part]] = [ARunningCluster, AClusterToldToStop, AClusterToldToQuit]
+class AWorker(Part):
+    """One more in a cluster that has one: started by TTIN, told to retire by TTOU, even while it boots."""
+
+    takes_time = True
+    is_slow = True
+
+    def prepare(self) -> None:
+        self.cluster = RunningCluster(self.folder, {"number_workers": 1, "service": "given:Service"})
+        self.cluster.write_module("given", SERVICE)
+        self.cluster.start()
+        (self.first,) = self.cluster.worker_pids()
+
+    def start(self) -> None:
+        self.begin()
+        self.cluster.wait_ready(5.0, number_workers=2)
+
+    def begin(self) -> None:
+        self.cluster.signal(signal.SIGTTIN)
+        wait_until(lambda: self.cluster.status()["master"]["number_workers"] == 2, SECONDS)
+
+    def stop(self) -> None:
+        self.cluster.signal(signal.SIGTTOU)  # the last one stays
+        wait_until(self.is_stopped, SECONDS)
+
+    def is_stopped(self) -> bool:
+        status = self.cluster.status()
+        return (status["master"]["number_workers"], [worker["pid"] for worker in status["workers"]]) == (
+            1,
+            [self.first],
+        )
+
+    def clean(self) -> None:
+        self.cluster.stop()
+
+    def failures(self) -> Mapping[str, Callable[[], AbstractContextManager[object]]]:
+        return {"its service cannot be imported any more": self.service_is_broken}
+
+    @contextlib.contextmanager
+    def service_is_broken(self) -> Iterator[None]:
+        self.cluster.write_module("given", "raise ImportError('no')")
+        yield
+        self.cluster.write_module("given", SERVICE)
+
+
+CLUSTER_PARTS: list[type[Part]] = [ARunningCluster, AClusterToldToStop, AClusterToldToQuit, AWorker]
