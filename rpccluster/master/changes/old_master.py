@@ -74,3 +74,5 @@ class OldMaster:
             self._loop.unwatch(self._channel)
             self._channel.close()
             self._tell(OldMasterEnded() if self._has_said_go else GaveUp())
+        else:
+            self._loop.mind_writing(self._channel)  # it may have refused what this version does not know

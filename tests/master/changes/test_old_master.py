@@ -106,3 +106,20 @@ def test_an_old_master_that_ends_before_it_said_go(began: Began) -> None:
     began.old.close()
     began.hears()
     assert began.happened == [GaveUp()]
+
+
+def test_a_refusal_that_finds_no_room_is_sent_later(began: Began) -> None:
+    """The old master keeps a connection that comes in a form of a later version, so it must hear that it has to."""
+    began.old.send(Go())
+    began.hears()
+    said = 1  # that it has taken over
+    while not began.channel.has_unsent:
+        began.channel.send(Adopted(1))
+        said += 1
+    with open(os.devnull) as null:
+        send_packet(began.old._socket, msgpack.packb([127, 7]), [null.fileno()])
+    began.hears()
+    found = began.said()
+    began.hears()
+    found += began.said()
+    assert (len(found), found[-1]) == (said + 1, Refused(7))
