@@ -46,6 +46,7 @@ def began() -> Iterator[Began]:
     made = Began()
     yield made
     close(made.old, made.channel)
+    made.loop.close()
 
 
 def close(*channels: Channel) -> None:
