@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import gc
+import logging
 import os
 import socket
 from collections.abc import Iterator
