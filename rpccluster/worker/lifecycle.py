@@ -20,7 +20,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What may happen to it."""
+    """What may happen to a worker."""
 
     BOOTED = "booted"
     MAY_ACCEPT = "may accept"
@@ -43,7 +43,7 @@ _TABLE = {
 
 
 def next_state(state: State, event: Event) -> State:
-    """The state after ``event``. Raises `IllegalTransition`."""
+    """Return the state after ``event``. Raises `IllegalTransition`."""
     try:
         return _TABLE[state, event]
     except KeyError:

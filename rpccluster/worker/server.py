@@ -52,11 +52,11 @@ __all__ = ["BEAT_SECONDS", "Server"]
 BEAT_SECONDS = 0.5
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
 
-EARLY_SECONDS = 5.0  # after which the end of a worker is no sign that workers die in a loop
-MOST_FAILURES = 10  # of the main greenlet, before the worker ends by them
+EARLY_SECONDS = 5.0  # a crash after this time is no sign that workers die in a loop
+MOST_FAILURES = 10  # exceptions in the main greenlet that a worker outlives
 
 KEPT_BYTES = 32 << 20
-GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: do not look through it all the time
+GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: look through it rarely
 
 _set_handler = get_original("signal", "signal")
 
@@ -123,7 +123,7 @@ class Server:
         )
 
     def _make_watchers(self) -> list[Any]:
-        """The beat, the channel and TERM; watched as long as the worker lives."""
+        """Watch the beat, the channel and TERM, as long as the worker lives."""
         beat = self._loop.timer(0.0, BEAT_SECONDS)
         beat.start(self._beat)
         channel = self._loop.io(self._channel.fileno(), system.READABLE)
@@ -154,7 +154,10 @@ class Server:
         return code
 
     def _wait_for_the_end(self) -> int:
-        """Returns the exit code. What is thrown into this greenlet ends no connection: they go to a successor first."""
+        """Wait until the worker has finished. Returns the exit code.
+
+        An exception thrown into this greenlet ends no connection: a successor gets them first.
+        """
         begun, failures = time.monotonic(), 0
         while not self._finished.is_set():
             try:
@@ -164,7 +167,7 @@ class Server:
                 if self._state is State.GONE or failures > MOST_FAILURES:
                     raise
                 logger.critical("Worker crashed; it serves on until it has a successor", exc_info=True)
-                # not at once after the start: each successor may do the same
+                # not at once after the start, since each successor may crash, too
                 self._after(max(0.0, begun + EARLY_SECONDS - time.monotonic()), self._ask_to_retire, "it has crashed")
         return EXIT_CRASHED if failures else 0
 
@@ -199,7 +202,7 @@ class Server:
             self._freed.settle(system.resident_bytes())
 
     def _keep_term(self) -> None:
-        """TERM is ours, also from a service that has gone round `ServiceSignals`."""
+        """Take TERM back from a service that has set a handler behind the back of `ServiceSignals`."""
         if self._signals.is_set_behind_us(signal.SIGTERM):
             _set_handler(signal.SIGTERM, signal.SIG_DFL)
             self._term.stop()
@@ -210,7 +213,7 @@ class Server:
         self._row.cells[Cell.CONNECTIONS] = count
 
     def _tell_method(self, signum: int, frame: object) -> None:
-        """The master asks a worker that hangs where it is; the stack has been dumped before this runs."""
+        """Tell the master, that takes this worker for hung, which method runs; the stack has been dumped already."""
         self._cells.tell_where(self._registry.numbers.get(present_method(), 0))
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:

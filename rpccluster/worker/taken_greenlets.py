@@ -1,4 +1,4 @@
-"""Tells in the log that calls have had all greenlets of a worker for long. Decides alone, for the worker's beat."""
+"""Warns in the log when calls have taken all greenlets of a worker for a long time. Runs in the worker's beat."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rpccluster.worker.live_options import LiveOptions
 __all__ = ["TakenGreenlets"]
 
 LONG_SECONDS = 10.0
-MOST_METHODS = 3  # that are named
+MOST_METHODS = 3  # named in the log
 
 
 class TakenGreenlets:
-    """Looks again and again, and tells once when it begins and once when it is over."""
+    """Warns once when it begins, and once when it is over."""
 
     def __init__(self, options: LiveOptions, methods: Callable[[], Counter[str]]) -> None:
-        """``methods`` tells what the greenlets run."""
+        """``methods`` returns how often each method runs."""
         self._options = options
         self._methods = methods
-        self._told_of = 0  # nanoseconds, when that began which was told last
+        self._told_of = 0  # nanoseconds, when the last one began that was warned of
 
     def look(self, taken_at: int, now_ns: int) -> None:
-        """``taken_at`` is what the worker's cell says."""
+        """Warn if it is due. ``taken_at`` is the worker's `Cell.GREENLETS_TAKEN_AT`, 0 while a greenlet is free."""
         if taken_at and taken_at != self._told_of and now_ns - taken_at >= LONG_SECONDS * 1e9:
             self._told_of = taken_at
             methods = ", ".join(f"{name} ({count})" for name, count in self._methods().most_common(MOST_METHODS))

@@ -30,8 +30,8 @@ __all__ = ["Acceptor"]
 
 PAUSE_SECONDS = 0.001  # between two looks while it is another's turn
 BATCH = 64  # connections accepted in one callback
-MOST_DRAINED = 4096  # connections taken from a listener before it is closed; who has not gone by then never will
-REST_SECONDS = 0.1  # the pause while this worker is full, or after the kernel had no descriptor left
+MOST_DRAINED = 4096  # connections taken from a listener before it is closed
+REST_SECONDS = 0.1  # pause while this worker is full, or after the kernel had no descriptor left
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -61,7 +61,7 @@ class Acceptor:
         self._lock = lock
         self._limits = limits
         self._is_known_full = False
-        self._reserve = Reserve(1)  # to take a connection by that is to be refused
+        self._reserve = Reserve(1)  # lets a connection be accepted in order to close it
         self._watchers = [loop.io(listener.fileno(), READABLE) for listener in listeners]
         # Repeating and started by again(): libev forgets the time of a timer that fires once.
         self._pause = loop.timer(0.0, PAUSE_SECONDS)
@@ -75,7 +75,7 @@ class Acceptor:
         self._watch()
 
     def add(self, descriptors: list[int]) -> None:
-        """Accept at these listeners, too, unless this worker has stopped for good."""
+        """Accept at the listeners with these descriptors, too, unless this worker has stopped for good."""
         for descriptor in descriptors:
             if self._has_ended:
                 _close(descriptor)
@@ -90,7 +90,7 @@ class Acceptor:
     def stop(self, *, drain: bool = False) -> None:
         """Accept nothing more and close this process's copies of the listeners.
 
-        With ``drain`` take what waits first: closing the last copy would reset it.
+        With ``drain`` take the connections that wait first: closing the last copy would reset them.
         """
         self._is_stopped = self._has_ended = True
         for listener in self._listeners if drain else ():
@@ -145,7 +145,7 @@ class Acceptor:
                 return
 
     def _rest_full(self) -> None:
-        """Connections wait, and this worker is full; with connections, that is told once until it accepts again."""
+        """Rest, since this worker is full. If it is full of connections, log that once until it accepts again."""
         most = self._row[Cell.CONNECTION_LIMIT]
         if self._row[Cell.CONNECTIONS] >= most and not self._is_known_full:
             self._is_known_full = True
@@ -153,14 +153,14 @@ class Acceptor:
         self._leave_alone(self._rest)
 
     def _leave_alone(self, timer: Any) -> None:
-        """Stop watching the listeners for as long as ``timer`` says: readable as they are, they would only wake us."""
+        """Stop watching the listeners until ``timer`` fires: readable as they are, they would only wake this worker."""
         self._unwatch()
         timer.again(self._watch)
 
     def _accept_locked(self, listener: socket.socket, verdict: Verdict) -> bool:
-        """Accept one under the lock. False if there is none, or the lock is taken.
+        """Accept one connection under the lock. Returns False if none waits, or another worker holds the lock.
 
-        A holder keeps the lock for microseconds; one that keeps it past patience is stopped, and is not waited for.
+        A worker holds the lock for microseconds. One that holds it past patience is stopped, and nobody waits for it.
         """
         assert self._lock is not None
         with self._lock.tried() as is_held:
@@ -170,7 +170,7 @@ class Acceptor:
         return False
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Accept one connection and count it. False if none waits any more."""
+        """Accept one connection and count it. Returns False if none waits any more."""
         try:
             descriptor, peer = listener._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -188,7 +188,7 @@ class Acceptor:
         return True
 
     def _failed(self, listener: socket.socket, error: OSError) -> None:
-        """accept(2) failed. Out of descriptors: close the one that waits, by the reserve, and rest for a moment."""
+        """Rest after a failed accept(2). If no descriptor is left, close the waiting connection by the reserve."""
         self._leave_alone(self._rest)
         if error.errno in _EXHAUSTED:
             self._limits.note(Cell.DESCRIPTORS, f"Refusing {self._refuse(listener)}", str(error), logging.WARNING)
@@ -196,7 +196,7 @@ class Acceptor:
             logger.error("Cannot accept a connection: %s", error)
 
     def _refuse(self, listener: socket.socket) -> str:
-        """Close the connection that waits, if there is a reserve to take it by. Returns whose it was."""
+        """Close the connection that waits. Returns a text that names it."""
         peer = None
         with contextlib.suppress(OSError), self._reserve.lent():
             descriptor, peer = listener._accept()  # type: ignore[attr-defined]

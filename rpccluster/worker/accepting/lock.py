@@ -1,4 +1,4 @@
-"""The lock that workers take before they accept: for balance, so that nobody ever waits for it. Runs in the worker."""
+"""The lock that a worker takes before it accepts. It serves balance alone, so nobody waits for it. In the worker."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class AcceptLock:
 
     @contextlib.contextmanager
     def tried(self) -> Iterator[bool]:
-        """Hold the lock if it is free right now; tells whether it was.
+        """Hold the lock if it is free right now; yields whether it was.
 
-        A lock that cannot be had at all is told once and done without: it is for balance alone.
+        If the lock cannot be taken at all, that is logged once, and the worker accepts without it.
         """
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,8 +19,8 @@ from rpccluster.ipc.scoreboard import HEADER_CELLS, ROW_CELLS, Cell, CommonCell,
 __all__ = ["Turn", "Verdict"]
 
 PATIENCE_SECONDS = 0.008  # how long connections may wait for the one whose turn it is
-LIFE_SIGN_NS = 1_500_000_000  # a worker silent for longer does not take part
-LEAD = 0.05  # how far, of the fewest, a worker may be ahead in a burst
+LIFE_SIGN_NS = 1_500_000_000  # a worker with an older heartbeat does not take part
+LEAD = 0.05  # share of the fewest connections by which a worker may be ahead in a burst
 
 _STATE = int(CommonCell.STATE)
 _HEARTBEAT = int(CommonCell.HEARTBEAT)
@@ -52,7 +52,7 @@ class Turn:
         self._passed_over: dict[int, tuple[int, int]] = {}
 
     def look(self, now: float, now_ns: int, *, is_burst: bool = False) -> Verdict:
-        """Whether this worker may take the next waiting connection. Call again and again while one waits.
+        """Tell whether this worker may take the next waiting connection. Call it again and again while one waits.
 
         ``now`` is monotonic seconds, ``now_ns`` the same clock in nanoseconds; ``is_burst`` says that it has
         just taken another.
@@ -68,7 +68,7 @@ class Turn:
         return Verdict.WAIT
 
     def note_none_waits(self) -> None:
-        """There is no connection to accept: the next one's patience begins anew."""
+        """Note that no connection waits: patience begins anew with the next one."""
         self._unmoved_since = None
 
     def is_full(self, now_ns: int) -> bool:
@@ -84,7 +84,7 @@ class Turn:
         return cells[start + _CONNECTIONS] >= cells[start + _LIMIT] or is_full(cells[start + _TAKEN_AT], now_ns)
 
     def _is_mine(self, now_ns: int, is_burst: bool) -> bool:
-        """Whether nobody who shows life has fewer connections (in a burst: clearly fewer); ties: the lowest row."""
+        """Whether no worker that takes part has fewer connections (in a burst: clearly fewer); ties: the lowest row."""
         mine = self._cells[self._start + _CONNECTIONS]
         fewest, row = min(self._others(now_ns), default=(mine + 1, self._start))
         if is_burst:
@@ -92,7 +92,7 @@ class Turn:
         return (mine, self._start) < (fewest, row)
 
     def _others(self, now_ns: int) -> Iterator[tuple[int, int]]:
-        """(connections, row) of each other worker that takes part."""
+        """Yield (connections, row) of each other worker that takes part."""
         cells = self._cells
         end = HEADER_CELLS + self._scoreboard.rows_in_use * ROW_CELLS
         for start in range(HEADER_CELLS, end, ROW_CELLS):
@@ -108,7 +108,7 @@ class Turn:
     def _is_unmoved(self, now: float) -> bool:
         """Whether connections have waited past patience while nobody accepted any.
 
-        One that this worker saw waiting waits still as long as the counter stands, however late it looks again.
+        As long as the counter stands, a connection that this worker saw waiting still waits.
         """
         counter = self._scoreboard.accept_counter
         if self._unmoved_since is None or counter != self._counter_seen:
@@ -116,7 +116,7 @@ class Turn:
         return now - self._unmoved_since >= PATIENCE_SECONDS
 
     def _pass_over(self, now_ns: int) -> None:
-        """Leave out those whose turn it was until they show life: they are busy, or stopped, or gone."""
+        """Leave out the workers whose turn it was, until they show life: they are busy, stopped or gone."""
         mine = (self._cells[self._start + _CONNECTIONS], self._start)
         for count, start in list(self._others(now_ns)):
             if (count, start) < mine:

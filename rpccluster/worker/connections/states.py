@@ -25,7 +25,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What may happen to it."""
+    """What may happen to a connection."""
 
     PEER_ENDED = "peer ended"
     MUST_END = "must end"
@@ -54,7 +54,7 @@ TRANSITIONS = {
 
 
 def next_state(state: State, event: Event) -> State:
-    """The state after ``event``. Raises `IllegalTransition`."""
+    """Return the state after ``event``. Raises `IllegalTransition`."""
     try:
         return TRANSITIONS[state, event][0]
     except KeyError:
