@@ -22,7 +22,6 @@ import _socket
 import sys
 from collections import Counter
 from collections.abc import Collection
-from operator import length_hint
 from time import monotonic, monotonic_ns
 from typing import Any, Callable
 
@@ -37,7 +36,7 @@ from rpccluster.worker.hot.inbox import Inbox
 from rpccluster.worker.hot.outbox import Outbox
 from rpccluster.worker.hot.parked import ParkedCalls
 from rpccluster.worker.hot.replies import Replies
-from rpccluster.worker.hot.room import Happened, Listener, Room
+from rpccluster.worker.hot.room import Happened, Listener, Room, is_used_up
 from rpccluster.worker.hot.runners import Runners
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.service.registry import Registry
@@ -123,7 +122,7 @@ class Engine:
 
     @property
     def dropped_replies(self) -> int:
-        """Replies that nobody could be sent any more."""
+        """Replies that could be sent to nobody, since their connection had ended."""
         return self._room.dropped_replies
 
     def has_handled_large(self) -> bool:
@@ -172,13 +171,13 @@ class Engine:
     # -- the loop's side: runs in the hub, never blocks
 
     def _schedule(self) -> None:
-        """Run what is in the queue, and send what has gathered, before the loop polls again."""
+        """Have the queue run, and what has gathered sent, before the loop polls again."""
         if not self._room.is_scheduled:
             self._room.is_scheduled = True
             self._loop.run_callback(self._drain)
 
     def _go_on_later(self) -> None:
-        """Let the loop poll, then drain on: gevent reruns plain callbacks up to 50 times before it polls."""
+        """Let the loop poll, then drain on."""
         if not self._room.is_scheduled:
             self._room.is_scheduled = True
             self._later.start(self._drain, update=False)
@@ -197,8 +196,8 @@ class Engine:
                 break
             idle.pop().switch()
             runners.epoch += 1  # the queue is ours again: whoever has blocked must not go on with it
-            while ready and not length_hint(ready[0][1]):
-                next(ready.popleft()[1], None)  # only that makes it let go of the calls
+            while ready and is_used_up(ready[0][1]):
+                next(ready.popleft()[1], None)  # makes the iterator let go of the calls
             if dirty:  # sent now, since the next runner may keep it waiting
                 self._send(dirty)
             if (ready or long) and monotonic() > runners.slice_end:
@@ -216,7 +215,7 @@ class Engine:
         dirty.clear()
 
     def _count(self) -> None:
-        """Write what the drain has come to into the worker's cells."""
+        """Write the counts after a drain into the worker's cells."""
         cells, runners = self._cells, self._runners
         cells[_ACTIVE_CALLS] = self.active_calls
         cells[_CALLS] = calls = self.calls
@@ -229,7 +228,7 @@ class Engine:
                 self._on_call_limit()
 
     def _let_them_be_read(self) -> None:
-        """Read on where it was others' turn."""
+        """Tell the connections that had to wait for their turn."""
         waiting, self._room.waiting = self._room.waiting, set()
         for listener in waiting:
             listener.handle(Happened.ITS_TURN)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import _socket
 from collections.abc import Iterator
-from operator import length_hint
 from typing import Any
 
 from rpccluster.protocol.closing import closing_request
@@ -21,7 +20,7 @@ from rpccluster.protocol.skip import Skip, resumed
 from rpccluster.system import READABLE
 from rpccluster.worker.hot.outbox import Outbox
 from rpccluster.worker.hot.repacking import packed_again
-from rpccluster.worker.hot.room import NOBODY, RECEIVE_MORE_BYTES, Happened, Listener, Room
+from rpccluster.worker.hot.room import NOBODY, RECEIVE_MORE_BYTES, Happened, Listener, Room, is_used_up
 
 __all__ = ["Inbox"]
 
@@ -181,7 +180,7 @@ class Inbox:
 
     def _queue_long(self, calls: Iterator[Any], is_long: bool) -> None:
         """Light calls, too, wait behind the long ones of their connection."""
-        if is_long or length_hint(self._last_long):
+        if is_long or (self._last_long is not None and not is_used_up(self._last_long)):
             self._last_long = calls
             self._room.add_long((self._outbox, calls))
         else:

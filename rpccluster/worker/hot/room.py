@@ -21,7 +21,7 @@ from rpccluster.errors import ProtocolError
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import SharedDecoder
 
-__all__ = ["NOBODY", "RECEIVE_MORE_BYTES", "Happened", "Listener", "Room"]
+__all__ = ["NOBODY", "RECEIVE_MORE_BYTES", "Happened", "Listener", "Room", "is_used_up"]
 
 RECEIVE_MORE_BYTES = 262_144  # while a long string arrives
 
@@ -71,6 +71,11 @@ NOBODY = _Nobody()
 Batch = tuple[Any, Iterator[Any]]
 
 
+def is_used_up(calls: Iterator[Any]) -> bool:
+    """Tell whether none of the calls of a batch is left."""
+    return not length_hint(calls)
+
+
 class Room:
     """Made once in a worker, by its engine. The inboxes ``add`` to its queues, the runners take from ``ready``, the
     outboxes with something to send are ``dirty``."""
@@ -98,7 +103,7 @@ class Room:
 
     def go_on(self) -> None:
         """Let the next long batch have its turn, if the last one is used up."""
-        if not length_hint(self._turn):
+        if is_used_up(self._turn):
             self.ready.append(self.long.popleft())
             self._turn = self.ready[-1][1]
 
@@ -108,23 +113,23 @@ class Room:
         return sum(length_hint(calls) for _, calls in chain(self.ready, self.long))
 
     def look(self) -> dict[Any, list[Any]]:
-        """All calls that wait for their turn, by outbox; they stay where they are."""
+        """Return all calls that wait for their turn, by outbox; they stay where they are."""
         waiting: dict[Any, list[Any]] = {}
         for outbox, calls in chain(self.ready, self.long):
-            if length_hint(calls):
-                waiting.setdefault(outbox, []).extend(copy(calls))  # of an iterator: taking changes it
+            if not is_used_up(calls):
+                waiting.setdefault(outbox, []).extend(copy(calls))  # copying an iterator leaves it as it is
         return waiting
 
     def withdraw(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:
-        """Take the calls that wait for their turn out, of ``outboxes``."""
+        """Take the calls of ``outboxes`` that wait for their turn out of the queues."""
         taken: dict[Any, list[Any]] = {}
         for outbox, calls in chain(self.ready, self.long):
-            if outbox in outboxes and length_hint(calls):
+            if outbox in outboxes and not is_used_up(calls):
                 taken.setdefault(outbox, []).extend(calls)
         self.begun -= sum(map(len, taken.values()))
         return taken
 
     def clear(self) -> None:
-        """Forget all calls: they are another process's."""
+        """Forget all calls: another process has them."""
         self.ready.clear()
         self.long.clear()

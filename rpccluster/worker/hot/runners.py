@@ -29,7 +29,6 @@ from rpccluster.protocol.closing import CLOSING
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import (
     MAX_MSGID,
-    NOTIFY,
     REQUEST,
     RESPONSE,
     Notification,
@@ -60,10 +59,10 @@ _TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
 
 
 class Runners:
-    """All runners of a worker: ``idle`` are those that wait to be needed."""
+    """All runners of a worker; ``idle`` holds those that wait to be needed."""
 
     def __init__(self, hub: Any, room: Room, registry: Registry, cells: Any, replies: Replies, most: int) -> None:
-        """``most`` runners there may be."""
+        """``most`` is ``max_greenlets``."""
         self._hub = hub
         self._room = room
         self._registry = registry
@@ -78,7 +77,7 @@ class Runners:
 
     @property
     def active(self) -> int:
-        """How many calls have begun and not ended."""
+        """How many calls have begun and not ended, without those that are answered later."""
         return len(self.all) - len(self.idle) - len(self._stubborn)
 
     @property
@@ -103,7 +102,7 @@ class Runners:
         self._room.schedule()
 
     def add_one(self) -> bool:
-        """Make one more idle runner. False when there are as many as there may be."""
+        """Make one more idle runner. Returns False when there are as many as there may be."""
         self._room.is_full = len(self.all) >= self._most
         if not self._room.is_full:
             runner = Runner(self._run, self._hub, self._answer_for)
@@ -117,7 +116,7 @@ class Runners:
 
     def _answer_for(self, runner: Runner, error: BaseException) -> None:
         """Answer the call of ``runner``, which goes on in spite of ``error``. In the hub."""
-        outbox, runner.outbox = runner.outbox, None  # whatever it returns later is nobody's
+        outbox, runner.outbox = runner.outbox, None  # what the method returns later is dropped
         call = runner.call
         assert outbox is not None
         self._stubborn.add(runner)
@@ -133,15 +132,14 @@ class Runners:
     # -- in the runners' greenlets
 
     def _run(self) -> None:
-        """A runner's whole life: take calls until the queue is empty or no longer ours, then wait to be needed, as long
-        as it is one of ours."""
+        """Take calls until the queue is empty or another's, then wait to be needed; end when it is none of ``all``."""
         runner: Any = getcurrent()
         idle, park = self.idle, self._hub.switch
         while runner in self.all:
             epoch = self.epoch
             try:
                 self._take_calls(runner, epoch)
-            except BaseException:  # nothing is known to; but without its runners a worker would serve nobody
+            except BaseException:  # no known fault; but without its runners a worker would serve nobody
                 logger.critical("A fault of the engine", exc_info=True)
                 if runner.outbox is not None:
                     runner.outbox.refuse(ProtocolError("found a fault of the engine in one of its calls"))
@@ -187,7 +185,7 @@ class Runners:
                 try:
                     kind, msgid, name, params = call
                 except (TypeError, ValueError):
-                    kind = msgid = name = params = NOTIFY
+                    kind = None  # whatever it is, it is no request
                 if (
                     kind is not REQUEST  # an int: a false, nil or 0.0 in its place is no request
                     or type_of(msgid) is not integer
