@@ -113,8 +113,11 @@ def reload(running: Configuration, machine: Machine) -> Configuration:
     configuration, faults = _load(running.sources, machine)
     changes = refused_changes(running, configuration)
     if faults:  # a faulty option stands at its default: that is no change
-        written = configuration.origins.keys() - {fault.key for fault in faults}
-        changes = [change for change in changes if change.key in written]
+        changes = [
+            change
+            for change in changes
+            if change.origin is not BUILT_IN and change.key not in _faulty_keys(change.section, faults)
+        ]
     _refuse(faults + changes)
     return configuration
 
@@ -148,7 +151,7 @@ def _load(sources: Sources, machine: Machine | None) -> tuple[Configuration, lis
         own = [setting for setting in settings if setting.section == header]
         values, places, wrong = _convert(section, own, sources.start_folder)
         faults += wrong
-        faulty = {fault.key for fault in faults if fault.section in (header, SHARED, None)}
+        faulty = _faulty_keys(header, faults)
         made[header] = section.values(**values)
         origins.update({_named(key, header): place for key, place in places.items()})
         if header in reading.headers:
@@ -158,6 +161,11 @@ def _load(sources: Sources, machine: Machine | None) -> tuple[Configuration, lis
             if faulty.isdisjoint(complaint.keys):
                 faults.append(Fault(places.get(key, BUILT_IN), key, complaint.problem, header))
     return Configuration(made.pop(CLUSTER.name), origins, sources, made), faults
+
+
+def _faulty_keys(header: str | None, faults: Iterable[Fault]) -> set[str]:
+    """Return the keys whose faults concern the section of ``header``."""
+    return {fault.key for fault in faults if fault.section in (header, SHARED, None)}
 
 
 def _missing(section: Section, header: str, place: Origin, known: Collection[str]) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster.config import Configuration, Effect, Machine, Section, Sources, load, refused_changes, values
+from rpccluster.config import Configuration, Effect, Machine, Section, Sources, load, refused_changes, reload, values
 from rpccluster.config.checks import Complaint
 from rpccluster.config.sections import SECTIONS, section_of
 from rpccluster.config.sections.option import compute_defaults, computed, option
@@ -104,6 +104,20 @@ def test_what_only_a_restart_changes_is_refused_by_a_hup(tmp_path: Path) -> None
     told = ["x.ini:5: number: found 2, expected 1 until the next start"]
     assert [str(fault) for fault in refused_changes(running, changed)] == told
     assert refused_changes(changed, loaded(tmp_path, CLUSTER)) == []
+
+
+def test_such_a_change_is_told_beside_other_faults(tmp_path: Path) -> None:
+    """But not what stands at its default by a fault of its own."""
+    running = loaded(tmp_path, f"{CLUSTER}[thing:a]\ncommand = x\nnumber = 2\n[thing:b]\ncommand = x\nnumber = 2\n")
+    changed = "backlog = no\n[thing:a]\ncommand = x\nnumber = 3\n[thing:b]\ncommand = x\nnumber = many\n"
+    (tmp_path / "x.ini").write_text(CLUSTER + changed)
+    with pytest.raises(ConfigError) as raised:
+        reload(running, MACHINE)
+    assert [fault.split(": ")[:2] for fault in raised.value.faults] == [
+        ["x.ini:3", "backlog"],
+        ["x.ini:6", "number"],
+        ["x.ini:9", "number"],
+    ]
 
 
 def test_all_are_shown_with_their_origins(tmp_path: Path) -> None:
