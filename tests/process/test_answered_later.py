@@ -21,6 +21,7 @@ from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 MAILBOX = """
 import os
+import random
 import gevent
 from gevent.monkey import get_original
 import rpccluster
@@ -39,7 +40,8 @@ class Mailbox(rpccluster.Service):
         while True:  # also when no connection is this worker's any more
             for name in list(self.waiting):
                 if os.path.exists(os.path.join(FOLDER, name)):
-                    for number, later in self.waiting.pop(name):
+                    random.shuffle(waiting := self.waiting.pop(name))
+                    for number, later in waiting:
                         later.reply([os.getpid(), number])
             gevent.sleep(0.01)
 
@@ -230,12 +232,14 @@ def waiting_beside(running: RunningCluster, pid: int, name: str) -> Iterator[Any
 COUNT = 20_000
 
 
-def test_many_on_one_connection_move_together(mailbox: Any) -> None:
-    """Others are served meanwhile; each is answered once."""
+@pytest.mark.parametrize("connections", [1, 100])
+def test_many_move_together(mailbox: Any, connections: int) -> None:
+    """Others are served meanwhile; each is answered once, in whatever order."""
     running = mailbox(number_workers=1, max_pending_calls=COUNT, graceful_timeout=60)
     (leaver,) = running.worker_pids()
-    with running.client(timeout=60) as client, running.client() as other:
-        futures = [client.call_async("get", "a", number) for number in range(COUNT)]
+    with contextlib.ExitStack() as stack, running.client() as other:
+        clients = [stack.enter_context(running.client(timeout=60)) for _ in range(connections)]
+        futures = [clients[number % connections].call_async("get", "a", number) for number in range(COUNT)]
         wait_until(lambda: running.worker(leaver)["active_calls"] == COUNT, what="all wait")
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(running.run, "reload")

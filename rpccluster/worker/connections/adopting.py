@@ -7,7 +7,6 @@ when the master can know: until then the master would give the connection to som
 from __future__ import annotations
 
 import _socket
-import contextlib
 import os
 from functools import partial
 from typing import Callable
@@ -89,18 +88,17 @@ class Adopting:
         if not reply.data:  # it came without its memory file: no descriptor was left
             connection.close("a reply was lost, since this process may hold no more descriptors")
             return
-        with contextlib.suppress(ValueError):  # else it is answered already, for its worker has died
-            connection.awaited.remove([reply.serial, msgid_of(reply.data)])
+        if connection.stop_awaiting((reply.serial, msgid_of(reply.data))):  # else it was answered as lost
             self._engine.answer(connection.outbox, reply.data)
 
     def _note_lost(self, gone: DonorGone) -> None:
         """Answer the calls that died with the worker that ran them."""
         asked = [*self._adopted] if not gone.cid else [gone.cid] if gone.cid in self._adopted else []
         for connection in [self._adopted[number] for number in asked]:
-            for call in [*connection.awaited]:
-                if call[0] == gone.serial or (gone.is_and_older and call[0] < gone.serial):
-                    connection.awaited.remove(call)
-                    self._engine.answer(connection.outbox, pack_response(call[1], _LOST, None))
+            for serial, msgid in [*connection.awaited.elements()]:
+                if serial == gone.serial or (gone.is_and_older and serial < gone.serial):
+                    connection.stop_awaiting((serial, msgid))
+                    self._engine.answer(connection.outbox, pack_response(msgid, _LOST, None))
 
     def _note_closed(self, connection: Connection) -> None:
         if connection.number:

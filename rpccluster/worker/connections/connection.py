@@ -13,6 +13,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Callable
 
@@ -34,7 +35,7 @@ LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
 class Connection:
     """One socket, read and answered. ``number`` is what other processes know it by, once it has moved; ``awaited``
-    are then the calls of it that run elsewhere, each a worker's serial and a msgid."""
+    counts the calls of it that run elsewhere, by their worker's serial and their msgid."""
 
     __slots__ = ("_common", "_pause", "_quiet_since", "_socket", "_state", "awaited", "inbox", "number", "outbox")
 
@@ -45,7 +46,7 @@ class Connection:
         self._pause = Pause.NOT
         self._quiet_since = common.clock()
         self.number = 0
-        self.awaited: list[list[int]] = _NONE_AWAITED
+        self.awaited: Counter[tuple[int, int]] = _NONE_AWAITED
         self.inbox, self.outbox = engine.connect(sock, peer, self)
 
     def handle(self, happened: Happened, *error: ProtocolError) -> None:
@@ -142,7 +143,7 @@ class Connection:
         """Read nothing more; when all is answered and sent, end. ``unanswered`` are calls the engine has of it."""
         if self._state is State.OPEN:
             if self.outbox.closing_msgid is not None:
-                elsewhere = [msgid for _, msgid in self.awaited]
+                elsewhere = [msgid for _, msgid in self.awaited.elements()]
                 self._say_closing([*msgids_of([*self.inbox.unbegun(), *unanswered]), *elsewhere])
             elif not self._pause:
                 self.inbox.receive()  # what has come by now is answered; it may be that wish
@@ -268,9 +269,19 @@ class Connection:
         self._let_go(Event.GIVEN)
         return self._socket
 
+    def stop_awaiting(self, call: tuple[int, int]) -> bool:
+        """One such call has ended elsewhere. Returns whether there was one: its worker may have been given up."""
+        number = self.awaited.get(call, 0)
+        if number > 1:
+            self.awaited[call] = number - 1
+        elif number:
+            del self.awaited[call]
+        return number > 0
+
     def take_over(self, given: Given, awaited: list[list[int]]) -> None:
         """Go on where another worker stopped; ``awaited`` are the calls that still run elsewhere."""
-        self.awaited = awaited
+        if awaited:
+            self.awaited = Counter((serial, msgid) for serial, msgid in awaited)
         self.outbox.pending = len(awaited)
         if given.output:
             self.outbox.keep(memoryview(given.output))
@@ -283,7 +294,7 @@ _TOO_MANY_PENDING = (Cell.MAX_PENDING_CALLS, "it has more unanswered calls than 
 _NO_GREENLET = (Cell.MAX_GREENLETS, "max_greenlets calls are running")
 _TOO_MUCH_UNREAD = (Cell.UNREAD_REPLIES, f"it leaves more than {HIGH_WATER_BYTES} bytes of replies unread")
 
-_NONE_AWAITED: list[list[int]] = []  # of a connection that has not moved; never changed
+_NONE_AWAITED: Counter[tuple[int, int]] = Counter()  # of a connection that has not moved; never changed
 
 #: What a connection does when it hears of something.
 _HANDLERS: dict[Happened, Callable[..., None]] = {

@@ -120,7 +120,7 @@ class Giving:
         Raises what `packed_again` does, or OSError if no descriptor can be had; then nothing has changed.
         """
         number = connection.number or self._new_number()
-        awaited = connection.awaited + [[self._serial, msgid] for msgid in running]
+        awaited = [list(call) for call in connection.awaited.elements()] + [[self._serial, msgid] for msgid in running]
         given = connection.picture(waiting)
         give = Give(number, address_of(given.peer), given.is_eof, given.input, given.output, awaited)
         packet = self._channel.pack(give, [connection.fileno()])

@@ -589,6 +589,17 @@ def test_equal_msgids_are_told_apart_by_their_worker(make_worker: Callable[..., 
     assert peer.connection.is_at_rest
 
 
+def test_many_calls_that_run_elsewhere_may_end_in_any_order(make_worker: Callable[..., Worker]) -> None:
+    """Each is found at once: tens of thousands may have been parked there."""
+    worker = make_worker(max_pending_calls=30_000)
+    peer, give, descriptor = adoptable(worker, awaited=[[1, msgid] for msgid in range(30_000)])
+    worker.take(peer, give, [descriptor])
+    for msgid in reversed(range(30_000)):
+        assert peer.connection.stop_awaiting((1, msgid))
+    assert not peer.connection.stop_awaiting((1, 1))
+    assert not peer.connection.awaited
+
+
 def test_a_reply_that_came_without_its_bytes_ends_the_connection(
     make_worker: Callable[..., Worker], caplog: pytest.LogCaptureFixture
 ) -> None:
