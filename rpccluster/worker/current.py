@@ -1,7 +1,7 @@
-"""Which call the present greenlet runs, and how a call is interrupted. Runs in the worker; imports nothing of it.
+"""The call that the present greenlet runs, and how a call is interrupted. Runs in the worker; imports nothing of it.
 
-A call that may not go on is interrupted once. It has a second for what it does in ``finally``; then its caller is
-answered, whatever the method makes of it, and it is interrupted again every second.
+A call that may not go on is interrupted once, and has a second for its ``finally`` blocks. Then its caller is answered,
+whatever the method does, and the call is interrupted again every second.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ __all__ = [
     "present_method",
 ]
 
-GRACE_SECONDS = 1.0  # for what an interrupted method does in its `finally`
+GRACE_SECONDS = 1.0  # for the `finally` blocks of an interrupted method
 
 
 class WorkerRetired(BaseException):
-    """Thrown into a method that still runs when its worker's ``graceful_timeout`` is over; not an Exception, so
-    that a method's own handling of errors lets it through. Callers know it by its name."""
+    """Thrown into a method that still runs at its worker's ``graceful_timeout``. Callers see its name.
+
+    It is no Exception, so that a method's own handling of errors does not catch it.
+    """
 
 
 class CallTimedOut(BaseException):
-    """Thrown into a method whose time limit is over; not an Exception either. Callers are told of a TimeoutError."""
+    """Thrown into a method past its time limit; no Exception either. Callers get a TimeoutError."""
 
 
 class Sender(Protocol):
-    """What anybody may ask of where a call came from."""
+    """The origin of a call, as other modules see it."""
 
     @property
     def peer(self) -> str:
@@ -45,36 +47,35 @@ class Sender(Protocol):
 
 
 class Call(NamedTuple):
-    """A call that runs: where it came from, and the request or notification as it was decoded."""
+    """A running call: its origin, and the decoded request or notification."""
 
-    sender: Any  # a Sender; within the hot room it is the Outbox that the reply goes to
+    sender: Any  # a Sender; within the hot room the Outbox of the reply
     message: Any
 
 
 class Runner(greenlet):
-    """A greenlet that runs calls, one after another; ``call`` is the one it is at, unless ``outbox`` is None: then it
-    waits for one, or its call was answered without it.
+    """A greenlet that runs one call after another. ``call`` is the present one, unless ``outbox`` is None.
 
-    ``pack`` is its own: packing a mapping may block in the mapping's ``items()``, and what another runner packs
-    meanwhile with the same Packer would be mixed into the reply.
+    Then the runner waits for a call, or its call was answered without it. Each runner has its own ``pack``: packing a
+    mapping may block in the mapping's ``items()``, and another runner would mix its output into the same Packer.
     """
 
-    #: gevent lets every greenlet inherit these from the one that spawns it: they show which greenlets a call has begun.
+    #: A greenlet inherits these from the one that spawns it, so they show which greenlets a call has spawned.
     spawn_tree_locals: ClassVar[dict[str, object]] = {}
 
     __slots__ = ("_answer", "_interrupted", "call", "outbox", "pack")
 
     def __init__(self, run: Callable[[], None], hub: greenlet, answer: Callable[[Runner, BaseException], None]) -> None:
-        """``answer`` is called for a call that goes on in spite of an interruption."""
+        """``answer`` answers a call that goes on after an interruption."""
         super().__init__(run, parent=hub)
         self.outbox: Any = None
         self.call: Any = None
         self._answer = answer
-        self._interrupted: Any = None  # the call that it is interrupted at
+        self._interrupted: Any = None  # the call that was interrupted
         self.renew_packer()
 
     def interrupt(self, error: BaseException) -> None:
-        """Throw ``error`` into the method of the present call; once, however often this is called. In the hub."""
+        """Throw ``error`` into the method of the present call, but only once for each call. Runs in the hub."""
         if self.outbox is not None and self._interrupted is not self.call:
             self._interrupted = self.call
             timer = self.parent.loop.timer(GRACE_SECONDS, GRACE_SECONDS)
@@ -82,7 +83,7 @@ class Runner(greenlet):
             self.throw(error)
 
     def _insist(self, timer: Any, call: Any, error: BaseException) -> None:
-        """The grace is over."""
+        """Answer a call that goes on after its grace, and interrupt it again."""
         if self.call is not call:
             timer.stop()
             timer.close()
@@ -94,13 +95,13 @@ class Runner(greenlet):
         self.throw(type(error)(*error.args))
 
     def renew_packer(self) -> Callable[[Any], bytes]:
-        """Pack by a new Packer from now on: the old one's buffer may have grown."""
+        """Replace the Packer, whose buffer may have grown."""
         self.pack: Callable[[Any], bytes] = make_packer().pack
         return self.pack
 
 
 def present_call() -> Call | None:
-    """The call that the present greenlet runs, None if it runs none."""
+    """Return the call that the present greenlet runs; None if it runs none."""
     runner = getcurrent()
     if not isinstance(runner, Runner) or runner.outbox is None:
         return None
@@ -108,7 +109,7 @@ def present_call() -> Call | None:
 
 
 def present_method() -> str:
-    """The name of the method that the present greenlet runs, empty if it runs none."""
+    """Return the name of the method that the present greenlet runs; empty if it runs none."""
     call = present_call()
     message = call.message if call is not None else None
     name = message[-2] if type(message) is list and len(message) >= 3 else ""
@@ -116,5 +117,5 @@ def present_method() -> str:
 
 
 def is_begun_by_a_call(greenlet: Any) -> bool:
-    """Whether a call has spawned ``greenlet``, directly or through greenlets that it has spawned."""
+    """Return whether a call has spawned ``greenlet``, directly or through other greenlets."""
     return greenlet.spawn_tree_locals is Runner.spawn_tree_locals

@@ -1,8 +1,7 @@
-"""The limits and timeouts of a worker as they are now: set here, while it runs. Runs in the worker; data.
+"""The present limits and timeouts of a worker, which may change while it runs. Data; runs in the worker.
 
-Whoever looks at an option now and then reads it here each time. Whoever would look at it with every call, or has made
-something of it, keeps its own, and follows: it is told after each change. A change holds for connections that exist
-and for calls that begin afterwards.
+A module that needs an option now and then reads it here each time. A module that needs it with every call keeps a copy,
+and follows the changes. A change holds for existing connections, and for calls that begin afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ __all__ = ["LiveOptions"]
 
 @dataclass
 class LiveOptions:
-    """Some options of a worker, by the names that the configuration has for them."""
+    """The options of a worker that may change, by their names in the configuration."""
 
     call_timeout: float
     max_greenlets: int
@@ -32,7 +31,7 @@ class LiveOptions:
 
     @classmethod
     def of(cls, options: Any) -> LiveOptions:
-        """Take them from the ``options`` that the worker was born with."""
+        """Take the values from the ``options`` of the worker's birth."""
         return cls(**{name: getattr(options, name) for name in _NAMES})
 
     def follow(self, tell: Tell) -> None:
@@ -40,8 +39,10 @@ class LiveOptions:
         self._followers.append(tell)
 
     def set(self, **changes: Any) -> None:
-        """Change some of them to values that the configuration allows. Raises AttributeError for a name unknown here,
-        and changes nothing then."""
+        """Set options to values that the configuration allows.
+
+        Raises AttributeError for an option that cannot change, and changes nothing then.
+        """
         for name in changes:
             if name not in _NAMES:
                 raise AttributeError(f"cannot set {name} while a worker runs")
@@ -51,6 +52,6 @@ class LiveOptions:
             tell(self, frozenset(changes))
 
 
-#: Is called with all options, and the names of those that were set.
+#: A follower; it gets all options, and the names of those that were set.
 Tell = Callable[[LiveOptions, frozenset[str]], object]
 _NAMES = [each.name for each in fields(LiveOptions) if each.init]

@@ -1,7 +1,7 @@
-"""An RPC worker from the load of its code to its end. Runs in the forked child; the first to import gevent.
+"""An RPC worker from the loading of its code to its end. Runs in the forked child, and is the first to import gevent.
 
-The process is prepared already (`rpccluster.child.prepare`). How it is made fit for the code of a service is in
-`rpccluster.worker.process`; what it serves with is in the modules beside this one.
+`rpccluster.child.prepare` has prepared the process. `rpccluster.worker.process` adapts it to the code of a service; the
+modules beside this one serve.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rpccluster.worker.process.forks import Forks
 from rpccluster.worker.process.log_relay import LogRelay
 from rpccluster.worker.process.patches import go_on_whatever_fails, patch, receive_what_is_ignored
 
-if TYPE_CHECKING:  # imported when gevent has patched
+if TYPE_CHECKING:  # imported after gevent has patched
     from rpccluster.worker.server import Server
 
 __all__ = ["load"]
@@ -37,10 +37,10 @@ _OURSELVES = (
 
 
 def load(assignment: Assignment[RPCPart]) -> Run:
-    """Patch, and import all that a worker consists of. Returns what runs it.
+    """Patch the process and import all modules of a worker. Returns the function that runs the worker.
 
-    gevent patches before anything is imported that would keep what is patched. The rest is imported while the process
-    has the master's rights: the user to become need not be able to read our files, or Python's.
+    gevent patches before other modules could keep unpatched objects. All are imported while the process has the
+    master's rights: the user that it becomes may be unable to read rpccluster's files or Python's.
     """
     forks = Forks(f"rpccluster: child of {assignment.name} [{assignment.options.proc_name}]")
     forks.add(lambda: _leave_to_parent(assignment))
@@ -55,7 +55,7 @@ def load(assignment: Assignment[RPCPart]) -> Run:
 
 
 def _run(assignment: Assignment[RPCPart], forks: Forks) -> int:
-    """Be a worker until it is over. Returns the exit code; a child that the service has forked comes back here, too."""
+    """Run the worker to its end. Returns the exit code; a child that the service has forked returns here, too."""
     code = _serve(assignment, forks)
     return 0 if forks.is_child else code
 
@@ -72,7 +72,7 @@ def _serve(assignment: Assignment[RPCPart], forks: Forks) -> int:
     forks.add(server.leave_to_parent)
     try:
         code = server.serve()
-        atexit._run_exitfuncs()  # the service's own; the master has none
+        atexit._run_exitfuncs()  # those of the service; the master has none
         relay.finish(LAST_LINES_SECONDS)
         return code
     except BaseException:
@@ -82,7 +82,7 @@ def _serve(assignment: Assignment[RPCPart], forks: Forks) -> int:
 
 
 def _leave_to_parent(assignment: Assignment[RPCPart]) -> None:
-    """In a forked child: let go of all that the master has given this worker."""
+    """Close, in a forked child, everything that the master has given this worker."""
     part = assignment.part
     assignment.channel.close()
     part.connections.close()
@@ -93,7 +93,7 @@ def _leave_to_parent(assignment: Assignment[RPCPart]) -> None:
 
 
 def _boot(assignment: Assignment[RPCPart], forks: Forks) -> Server:
-    """Import the service and make what serves it; a child that is forked meanwhile ends where it comes back."""
+    """Import the service and make its server; a child that is forked meanwhile ends here."""
     from rpccluster.worker.process.service_signals import ServiceSignals
     from rpccluster.worker.server import Server
     from rpccluster.worker.service.loading import load_service

@@ -1,9 +1,9 @@
-"""How a worker retires: when its running calls are given up, and when it has finished. Runs in the worker.
+"""Retires a worker: decides when its running calls are given up, and when it has finished. Runs in the worker.
 
-A retiring worker accepts nothing new. Its connections move to other workers, as the master asks for them; when all
-ends, they end here, and it has finished when no connection, no call and nothing to tell the master is left.
-``graceful_timeout`` bounds the calls that run, never the connections: those that nobody can take yet are served on, and
-when they have gone, their calls may take as long once more.
+A retiring worker accepts nothing new. Its connections move to other workers, as the master asks for them; if the whole
+cluster stops, they end here. The worker has finished when it has no connection, no call and no message to the master
+left. ``graceful_timeout`` limits running calls, never connections: the worker goes on with connections that nobody can
+take yet, and when they have gone, their calls may take as long again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from rpccluster.worker.hot import Engine
 
 __all__ = ["Retirement"]
 
-LOOK_SECONDS = 0.02  # how often a retiring worker looks whether it has finished
+LOOK_SECONDS = 0.02  # between two checks whether a retiring worker has finished
 
 
 class Retirement:
-    """Begins with the master's order; there may be several, since a stop of the cluster overtakes a recycling."""
+    """The retirement of one worker. There may be several orders, since a stop of the cluster overtakes a recycling."""
 
     def __init__(
         self,
@@ -33,21 +33,20 @@ class Retirement:
         channel: HandoverChannel,
         on_finished: Callable[[], None],
     ) -> None:
-        """``connections`` are those that are open. ``on_finished`` is called when there is nothing left to do; again
-        and again, if nothing comes of it."""
+        """``connections`` are the open ones. ``on_finished`` is called, repeatedly, when nothing is left to do."""
         self._loop = loop
         self._engine = engine
         self._connections = connections
         self._channel = channel
         self._on_finished = on_finished
-        self._may_end = True  # as soon as it has finished
-        self._served_on: Retire | None = None  # connections are, beyond its graceful_timeout
+        self._may_end = True  # once it has finished
+        self._served_on: Retire | None = None  # the order beyond whose graceful_timeout connections are served
         self._timers: list[Any] = []
         self.began_at = 0.0  # monotonic seconds
         self.ends_at = math.inf  # monotonic seconds, when graceful_timeout is over
 
     def begin(self, order: Retire) -> None:
-        """Do as ``order`` says."""
+        """Obey ``order``."""
         now = time.monotonic()
         self.began_at = self.began_at or now
         self.ends_at = min(self.ends_at, now + order.graceful_seconds)
@@ -65,12 +64,12 @@ class Retirement:
             self._served_on = None
 
     def _set_deadline(self, order: Retire) -> None:
-        # when all stops, calls that have waited for a greenlet begin after the deadline: give up again and again
+        # if the cluster stops, calls that waited for a greenlet begin after the deadline: give up again and again
         again = LOOK_SECONDS if order.whole_cluster else 0.0
         self._start(order.graceful_seconds, again, self._give_up, order)
 
     def _give_up(self, order: Retire) -> None:
-        """``graceful_timeout`` is over: what still runs is answered with an error. Connections are not ended by it."""
+        """Answer running calls with an error at ``graceful_timeout``, and keep the connections."""
         self._engine.give_up("its graceful_timeout is over")
         self._served_on = order if self._connections and not order.whole_cluster else None
 

@@ -148,7 +148,7 @@ def test_an_alarm_that_comes_too_late_is_logged(signals):
     with signals.client(10) as client:
         client.call("forget", 0.05)
         assert client.call("wait", 0.1) == worker
-        signals.wait_log("A signal handler of the service's failed: SystemExit: left")
+        signals.wait_log("A signal handler of the service failed: SystemExit: left")
         assert client.call("pid") == worker
 
 
@@ -160,7 +160,7 @@ def test_a_handler_that_waits_and_raises_harms_nobody(signals):
             os.kill(worker, signal.SIGUSR2)
             wait_until(lambda count=count: len(client.call("what_was_noted")) >= count)
         assert client.call("what_was_noted") == [signal.SIGUSR2] * 3
-    signals.wait_log("A signal handler of the service's failed: ValueError: of a handler that nobody waits for")
+    signals.wait_log("A signal handler of the service failed: ValueError: of a handler that nobody waits for")
 
 
 def test_signals_at_any_moment_lose_no_call(signals):
@@ -190,7 +190,7 @@ def test_term_retires_a_worker_whatever_its_service_sets(signals, how):
         os.kill(worker, signal.SIGTERM)
         assert [call.result(10) for call in under_way] == [worker] * 10
         wait_until(lambda: client.call("pid") != worker)
-    assert signals.log_text().count("A handler of the service's for SIGTERM is not set") == 2  # by each worker
+    assert signals.log_text().count("Did not set the service's handler for SIGTERM") == 2  # by each worker
     assert "belongs into the hook worker_stopping" in signals.log_text()
 
 

@@ -1,8 +1,8 @@
-"""Calls that are answered later: a small record each, and no greenlet. Runs in the worker.
+"""Calls that are answered later: each is a small record, and holds no greenlet. Runs in the worker.
 
-A call is parked when its method has returned a `Later`. Whoever answers packs the reply in its own greenlet or thread.
-All else happens in the thread of the loop, which other threads wake by one watcher. So several threads compete for the
-right to end a call and for nothing else; its `Later` gives that right once.
+A call is parked when its method has returned a `Later`. The thread or greenlet that answers packs the reply itself.
+Everything else happens in the thread of the loop, which other threads wake by one watcher. So threads compete for one
+thing only, the right to end a call, and its `Later` gives that right once.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _thread_id = get_original("_thread", "get_ident")
 
 
 class ParkedCalls:
-    """All parked calls of a worker; ``count`` is how many there are."""
+    """All parked calls of a worker; ``count`` is their number."""
 
     def __init__(self, room: Room, replies: Replies) -> None:
         self.room = room
         self.replies = replies
         self.count = 0
-        self._records: dict[Any, dict[_Record, None]] = {}  # by outbox, in the order in which they came
+        self._records: dict[Any, dict[_Record, None]] = {}  # by outbox, in order of arrival
         self._thread = _thread_id()
         self._answered: deque[tuple[_Record, bytes, str]] = deque()  # by other threads
-        self._wake: Any = None  # the watcher; there is one as soon as there is a call
+        self._wake: Any = None  # the watcher, from the first call on
 
     def park(self, outbox: Any, message: list[Any], parked: Parked) -> None:
-        """The method that ``message`` has called has returned a `Later`.
+        """Park the call of ``message``, whose method has returned a `Later`.
 
-        ``outbox`` is where its reply goes, None if it was answered meanwhile. Raises RuntimeError if another call has
-        returned the same `Later`.
+        Its reply goes to ``outbox``, which is None if the call was answered meanwhile. Raises RuntimeError if another
+        call has returned the same `Later`.
         """
         later = parked.later
         if outbox is None or later._call is not None:
@@ -63,15 +63,15 @@ class ParkedCalls:
         later._call = record
         if outbox.is_gone:
             self.drop(outbox)
-        elif later._outcome is not None:  # answered before its method returned
+        elif later._outcome is not None:  # it was answered before its method returned
             record.answer()
 
     def calls(self) -> Iterator[Call]:
-        """All of them, without their params."""
+        """Return all parked calls, without their params."""
         return (Call(record.outbox, record.message()) for record in self._all())
 
     def drop(self, outbox: Any) -> None:
-        """The connection of ``outbox`` is closed: nobody waits for its calls any more."""
+        """End the calls of ``outbox``, whose connection is closed."""
         for record in list(self._records.get(outbox, ())):
             if self.expire(record.later):
                 self.room.dropped_replies += record.msgid is not None
@@ -79,12 +79,12 @@ class ParkedCalls:
                 self.room.schedule()
 
     def give_up(self, error: BaseException) -> None:
-        """End all of them with ``error``."""
+        """End all parked calls with ``error``."""
         for record in self._all():
             record.end(error)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: they are the parent's to answer."""
+        """Forget all parked calls in a forked child; the parent answers them."""
         for record in self._all():
             record.later._take()
         self._records.clear()
@@ -94,7 +94,7 @@ class ParkedCalls:
         return [record for records in self._records.values() for record in records]
 
     def expire(self, later: Later) -> bool:
-        """Its call is over without an answer, unless it has just got one. Returns whether it is."""
+        """End the call of ``later`` without an answer. Returns False if it has just got one."""
         is_over = later._take()
         if is_over and later._on_over is not None:
             self.room.loop.run_callback(_tell, later._on_over)
@@ -103,7 +103,7 @@ class ParkedCalls:
     # -- in whatever thread
 
     def send(self, record: _Record, reply: bytes, error: str) -> None:
-        """Send ``reply``, empty for a notification; ``error`` is the error's text in it, empty if there is none."""
+        """Send ``reply``, which is empty for a notification; ``error`` is the text of its error, or empty."""
         if _thread_id() == self._thread:
             self._send(record, reply, error)
         else:
@@ -118,7 +118,7 @@ class ParkedCalls:
 
     def _send(self, record: _Record, reply: bytes, error: str) -> None:
         if record not in self._records.get(record.outbox, ()):
-            return  # it has ended, or is the parent's
+            return  # it has ended, or belongs to the parent
         self._forget(record, escaped(error) or "ok")
         if error:
             self.replies.count_error()
@@ -142,14 +142,14 @@ class ParkedCalls:
 
 
 class _Record:
-    """What is kept of a call while it is parked."""
+    """The data of a parked call."""
 
     __slots__ = ("_calls", "later", "limit", "log", "msgid", "name", "outbox")
 
     def __init__(self, calls: ParkedCalls, outbox: Any, message: list[Any], parked: Parked) -> None:
         self._calls = calls
         self.outbox = outbox
-        self.msgid: int | None = message[1] if message[0] is REQUEST else None  # None: of a notification
+        self.msgid: int | None = message[1] if message[0] is REQUEST else None  # None for a notification
         self.name = sys.intern(message[-2])
         self.later = parked.later
         self.limit = parked.limit
@@ -158,21 +158,21 @@ class _Record:
             self.limit.interrupt = self.end
 
     def message(self) -> list[Any]:
-        """The call as it was decoded, without its params."""
+        """Return the decoded call, without its params."""
         return [NOTIFY, self.name, []] if self.msgid is None else [REQUEST, self.msgid, self.name, []]
 
     def answer(self) -> None:
-        """Send what its `Later` was answered with. In whatever thread; may block, as packing and `Replies.told` may."""
+        """Send the answer of its `Later`. Runs in any thread; may block, as packing and `Replies.told` may."""
         outcome = self.later._outcome
         if outcome is None:
-            return  # sent already: it was found here and in `ParkedCalls.park`
+            return  # `ParkedCalls.park` has sent it already
         error, value = outcome
         reply = b""
         if error is None and self.msgid is not None:
             try:
                 reply = pack_response(self.msgid, None, value)
                 error = self._calls.replies.too_large(reply)
-            except BaseException as raised:  # what a result may raise is its caller's affair
+            except BaseException as raised:  # a value may raise anything: that becomes the caller's error
                 error = raised
         if error is None:
             self._calls.send(self, reply, "")
@@ -180,7 +180,7 @@ class _Record:
             self._fail(error)
 
     def end(self, error: BaseException) -> None:
-        """It may not go on: answer it with ``error``, unless its `Later` was answered just now. In the hub."""
+        """Answer the call with ``error``, unless its `Later` was answered just now. Runs in the hub."""
         if self._calls.expire(self.later):
             self._fail(error)
 
@@ -190,10 +190,10 @@ class _Record:
 
 
 class _Ended:
-    """Stands for the record of a call that has ended."""
+    """Stands for the record of an ended call."""
 
     def answer(self) -> None:
-        """Nobody waits for it."""
+        """Do nothing, since the call has ended."""
 
 
 _ENDED = _Ended()
@@ -202,5 +202,5 @@ _ENDED = _Ended()
 def _tell(on_over: Any) -> None:
     try:
         on_over()
-    except BaseException:  # the service's, and in the hub
-        logger.error("What was to be told of the end of a call failed", exc_info=True)
+    except BaseException:  # the service's code, and in the hub
+        logger.error("The function on_over of a Later failed", exc_info=True)

@@ -1,4 +1,4 @@
-"""Calls that were decoded and have not begun, as bytes again, for the worker that takes their connection. Pure."""
+"""Packs decoded calls that have not begun, for the worker that takes their connection. Pure; runs in the worker."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rpccluster.protocol.shared import Packed
 
 __all__ = ["packed_again"]
 
-_NO_MESSAGE = b"\xc1"  # which MessagePack does not have: whoever reads it answers the calls before it, and closes
+_NO_MESSAGE = b"\xc1"  # no MessagePack: the adopter answers the calls before it, and closes the connection
 
 
 def packed_again(calls: list[Any]) -> list[bytes | Packed]:
-    """The bytes of each of ``calls``. What is to be refused in its turn is refused where it goes, too.
+    """Pack each of ``calls``. A call that would be refused in its turn is refused by the adopter, too.
 
-    Raises TypeError or ValueError for what no bytes decode to, or is too deep.
+    Raises TypeError or ValueError for a value that cannot be packed, or is too deep.
     """
     pack = make_packer(_as_extension).pack
     return [_packed_again(call, pack) for call in calls]
@@ -33,4 +33,4 @@ def _packed_again(call: Any, pack: Callable[[Any], bytes]) -> bytes | Packed:
 def _as_extension(value: Any) -> msgpack.ExtType:
     if isinstance(value, Unreadable):
         return msgpack.ExtType(UNREADABLE_TYPE, str(value.error).encode())
-    raise TypeError(f"found a value of type {type(value).__name__}, expected what was decoded")
+    raise TypeError(f"found a value of type {type(value).__name__}, expected a decoded value")

@@ -1,6 +1,6 @@
-"""What is sent for a call that did not end with a plain result: an error's text, or a bound kept. Runs in the worker.
+"""Makes the replies of calls that end without a plain result, and keeps a reply's size limit. Runs in the worker.
 
-Decides and logs; what it returns is put into an outbox by `rpccluster.worker.hot.runners`.
+Decides and logs; `rpccluster.worker.hot.runners` puts the replies into an outbox.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ERRORS = int(Cell.ERRORS)
 
 
 class Replies:
-    """The replies that tell of an error. Counts the errors."""
+    """Makes replies with errors, and counts the errors."""
 
     def __init__(
         self, registry: Registry, cells: Any, options: LiveOptions, on_refused: Callable[[str, ProtocolError], None]
     ) -> None:
-        """``on_refused`` is called with the peer for each call that cannot be read."""
+        """``on_refused`` gets the peer and the error of each unreadable call."""
         self._registry = registry
         self._cells = cells
         self._options = options
@@ -42,7 +42,7 @@ class Replies:
         self._errors = 0
 
     def bounded(self, sender: Sender, call: Any, reply: bytes) -> bytes:
-        """What is sent for ``reply``: an error if it passes ``max_message_size``. May block, as `error` may."""
+        """Return ``reply``, or an error if it passes ``max_message_size``. May block, as `error` may."""
         error = self.too_large(reply)
         if error is None:
             return reply
@@ -50,12 +50,12 @@ class Replies:
         return pack_response(msgid, self.error(sender, name, params, error), None)
 
     def too_large(self, reply: bytes) -> ResultTooLarge | None:
-        """The error that is sent instead of ``reply``, if it passes ``max_message_size``."""
+        """Return the error to send instead of ``reply``, if that passes ``max_message_size``; else None."""
         most = self._options.max_message_size
         return ResultTooLarge(len(reply), most) if len(reply) > most else None
 
     def refused(self, sender: Sender, call: Request | Notification) -> bytes:
-        """What is sent for a call whose params are no list; of a notification the log alone is told. May block."""
+        """Return the reply to a call whose params are no list; a notification gets a log line only. May block."""
         text = misfit_text(call.params)
         self.count_error()
         error = call.params.error if isinstance(call.params, Unreadable) else ProtocolError(text)
@@ -63,7 +63,7 @@ class Replies:
         return pack_response(call.msgid, f"ArgumentError: {text}", None) if isinstance(call, Request) else b""
 
     def error(self, sender: Sender, name: str, params: list[Any], raised: BaseException) -> str:
-        """The reply's error for what a method raised; the traceback goes to the log.
+        """Return the error text for an exception of a method, and log the traceback.
 
         Never raises, but runs code of the service, which may block: an exception's ``__str__``, for instance.
         """
@@ -76,7 +76,7 @@ class Replies:
         return self.told(sender, name, raised)
 
     def told(self, sender: Sender, name: str, raised: BaseException) -> str:
-        """The reply's error for ``raised``, which is logged, and not counted. From any thread; may block."""
+        """Return the error text for ``raised``, and log it, but do not count it. Runs in any thread; may block."""
         if type(raised) is CallTimedOut:
             raised = TimeoutError(*raised.args).with_traceback(raised.__traceback__)
         text = error_text(raised)
@@ -84,12 +84,12 @@ class Replies:
         return text
 
     def count_error(self) -> None:
-        """One more."""
+        """Count one more error."""
         self._errors += 1
         self._cells[_ERRORS] = self._errors
 
     def leave_at_exit(self, leave: Callable[[int], None]) -> None:
-        """In a forked child: a SystemExit that comes out of the method means what it says."""
+        """Let a SystemExit of a method end the process, in a forked child."""
         answer = self.error
 
         def error(sender: Sender, name: str, params: list[Any], raised: BaseException) -> str:

@@ -1,6 +1,6 @@
-"""What gevent, Python and libev are made to do otherwise in a worker, before any code of the service is imported.
+"""Changes gevent, Python and libev for a worker, before it imports any code of the service. Runs in the worker, once.
 
-Runs in the worker, once. What changes the service's own view of signals, forks and log handlers is beside this file.
+The modules beside this one change the service's own view of signals, forks and log handlers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["go_on_whatever_fails", "patch", "receive_what_is_ignored"]
 def patch() -> None:
     """Let gevent patch Python.
 
-    While it patches, it asks some thirty times for plugins, and each time reads about all that is installed: a third of
-    a boot. So it is told of one look. `logging` keeps its own lock: gevent's, where native threads log, too, may be
-    waited for for ever, and this one is never held across a wait of ours.
+    While gevent patches, it asks some thirty times for plugins, and each time reads the metadata of all installed
+    packages: a third of a boot. So all answers come from one reading. `logging` keeps its own lock, which is never held
+    while this worker waits: with gevent's lock, native threads that log could wait for ever.
     """
     lock = logging._lock  # type: ignore[attr-defined]
     original = metadata.entry_points
@@ -39,19 +39,19 @@ def patch() -> None:
         metadata.entry_points = original
         logging._lock = lock  # type: ignore[attr-defined]
     set_aside_at_switches()
-    # a thread that a call begins is a daemon if it says so, not because greenlets pass for daemons
+    # a thread that a call starts is a daemon only if it says so, although greenlets pass for daemons
     threading._DummyThread._daemonic = False  # type: ignore[attr-defined]
 
 
 def go_on_whatever_fails(hub: gevent.hub.Hub) -> None:
-    """Log the error that a greenlet of the service's ends with, like one of a method, and do nothing more.
+    """Log an error that ends a greenlet of the service, as one of a method, and do nothing more.
 
-    gevent would print it, which a full disk makes fail in turn, and leave the loop for a SystemExit.
+    gevent itself would print it, which fails on a full disk, and would leave the loop at a SystemExit.
     """
     handle_error = hub.handle_error
 
     def log_error(context: object, kind: type[BaseException], error: BaseException, trace: object) -> None:
-        if context is None or kind is gevent.hub.HubDestroyed:  # the loop itself is at its end
+        if context is None or kind is gevent.hub.HubDestroyed:  # the loop itself ends
             handle_error(context, kind, error, trace)
         elif not issubclass(kind, hub.NOT_ERROR):
             logger.error("A greenlet failed: %s", escaped(error_text(error)), exc_info=error)
@@ -60,10 +60,10 @@ def go_on_whatever_fails(hub: gevent.hub.Hub) -> None:
 
 
 def receive_what_is_ignored() -> None:
-    """Take the signals and do nothing: what is ignored would be so in each program that the service runs, too.
+    """Receive the ignored signals and do nothing, since programs of the service would inherit ignored signals.
 
-    By libev's handler, which blocks the others meanwhile. Those of Python are run on faulthandler's small stack, six
-    at once overflow it.
+    libev's handler receives them, which blocks other signals meanwhile. Python's handlers run on faulthandler's small
+    stack, and six at once overflow it.
     """
     loop = gevent.get_hub().loop
     if loop.default:  # not in a child that a native thread has forked

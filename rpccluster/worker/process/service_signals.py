@@ -1,15 +1,15 @@
-"""Signal handlers of the service's. Runs in the worker, where it takes the place of `signal.signal` and the like.
+"""The signal handlers of a service. Runs in the worker, where it replaces `signal.signal` and the like.
 
-Python runs a handler wherever the main thread happens to be: in the loop, between two steps of the engine's, in
-another call. One that raises there would end the worker, or that call; one that waits would stop it half-way. So
+Python runs a handler wherever the main thread is: in the loop, between two steps of the engine, in another call. A
+handler that raises there would end the worker, or that call; one that waits would stop it half-way. So
 
-- a handler that a call has set, or armed a timer for, runs at once if that call is what is interrupted, in code of
-  the service's. Else it runs a moment later in a greenlet of its own, and what it raises is thrown into the call;
-- a handler that no running call has to do with runs in a greenlet of its own, and what it raises is logged. One that
-  was not set in a call, and whose signal interrupts one, runs there, as anywhere in Python;
-- TERM, INT, QUIT and the master's question are the worker's. A handler for them is not set, and the log says so.
+- a handler that a call has set, or armed a timer for, runs at once if its signal interrupts the service's code in that
+  call. Otherwise it runs a moment later in a greenlet of its own, and its exception is thrown into the call;
+- a handler without a running call runs in a greenlet of its own, and its exception is logged. If no call has set it,
+  and its signal interrupts one, it runs there, as in any Python program;
+- TERM, INT, QUIT and the master's question belong to the worker. A handler for them is not set, and the log says so.
 
-A child that the service forks is out of this: there Python's own ways hold.
+In a child that the service forks, Python's own rules hold.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rpccluster.worker.process.forks import Forks
 __all__ = ["ServiceSignals"]
 
 _MEANS = {
-    signal.SIGTERM: "retires the worker. What is to be done then belongs into the hook worker_stopping, or into atexit",
+    signal.SIGTERM: "retires the worker. Put clean-up into the hook worker_stopping or into atexit",
     signal.SIGINT: "ends the worker at once",
     signal.SIGQUIT: "ends the worker at once",
     system.TELL_SIGNAL: "asks the worker where it hangs",
@@ -49,13 +49,13 @@ _OURS = "rpccluster.worker."
 
 
 class _Owner(NamedTuple):
-    """The call that a handler belongs to."""
+    """The call that has set a handler."""
 
     runner: Runner
     message: Any
 
     def is_under_way(self) -> bool:
-        """Whether its runner is still at it."""
+        """Return whether its runner still runs it."""
         return self.runner.call is self.message
 
 
@@ -65,24 +65,24 @@ def _present_call() -> _Owner | None:
 
 
 class ServiceSignals:
-    """Made once in a worker, before the service is imported."""
+    """Keeps the service's handlers; made once in a worker, before the service is imported."""
 
     def __init__(self, loop: Any, forks: Forks) -> None:
         self._loop = loop
         self._forks = forks
-        self._handlers: dict[int, Any] = {}  # what the service has set, by signal
+        self._handlers: dict[int, Any] = {}  # the service's handlers, by signal
         self._owners: dict[int, _Owner | None] = {}
         self._told: set[int] = set()
-        self._set, self._get = signal.signal, signal.getsignal  # gevent's: they know of SIGCHLD
+        self._set, self._get = signal.signal, signal.getsignal  # gevent's versions, which handle SIGCHLD
         self._alarm, self._set_timer = signal.alarm, signal.setitimer
 
     def take_over(self) -> None:
-        """From now on the service comes here."""
+        """Replace the functions of `signal` from now on."""
         signal.signal, signal.getsignal = self._signal, self._getsignal  # type: ignore[assignment]
         signal.alarm, signal.setitimer = self._arm_alarm, self._arm_timer
 
     def is_set_behind_us(self, signum: int) -> bool:
-        """Whether somebody has got round `take_over` and set a handler of Python's for one that is the worker's."""
+        """Return whether the service has set a real handler for a signal of the worker's, in spite of `take_over`."""
         return self._get(signum) is not signal.SIG_DFL
 
     # -- what the service calls
@@ -100,7 +100,7 @@ class ServiceSignals:
         return before
 
     def _getsignal(self, signalnum: Any, /) -> Any:
-        """What the service has set, although something else is in force."""
+        """Return the handler that the service has set, in force or not."""
         if self._forks.is_child:
             return self._get(signalnum)
         default = signal.SIG_DFL if signalnum in _MEANS else self._get(signalnum)
@@ -119,12 +119,12 @@ class ServiceSignals:
         if signum not in self._told and handler is not signal.SIG_DFL:
             self._told.add(signum)
             name = signal.Signals(signum).name
-            logger.warning("A handler of the service's for %s is not set: %s %s", name, name, _MEANS[signum])  # type: ignore[index]
+            logger.warning("Did not set the service's handler for %s: %s %s", name, name, _MEANS[signum])  # type: ignore[index]
 
     # -- what Python calls
 
     def _deliver(self, signum: int, frame: Any) -> None:
-        """Anywhere in the main thread."""
+        """Run the service's handler, here or in a greenlet; called anywhere in the main thread."""
         handler, owner = self._handlers[signum], self._owners.get(signum)
         if self._forks.is_child:
             handler(signum, frame)
@@ -142,15 +142,15 @@ class ServiceSignals:
             self._loop.run_callback(self._end, owner, error)
 
     def _end(self, owner: _Owner | None, error: BaseException) -> None:
-        """In the hub."""
+        """Throw ``error`` into the call of ``owner``, or log it. Runs in the hub."""
         if owner is not None and owner.is_under_way():
             owner.runner.throw(error)
         else:
-            logger.error("A signal handler of the service's failed: %s", escaped(error_text(error)), exc_info=error)
+            logger.error("A signal handler of the service failed: %s", escaped(error_text(error)), exc_info=error)
 
 
 def _is_in_method(frame: Any) -> bool:
-    """Whether what ``frame`` is at is the method's code, or what it calls: not what we do around it."""
+    """Return whether ``frame`` is in the method's code, or in code that it calls, and not in the worker's own."""
     if _module_of(frame).startswith(_OURS):
         return False
     while frame.f_back is not None:

@@ -1,6 +1,6 @@
-"""The access log: a line for each call. Runs in the worker; costs nothing when it is off.
+"""The access log: one line for each call. Runs in the worker; costs nothing when it is off.
 
-A line: time, pid, caller, method, milliseconds, and "ok" or the error. Written by descriptor, like the log.
+A line has time, pid, caller, method, milliseconds, and "ok" or the error. It is written by descriptor, like the log.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["logged"]
 
 
 def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
-    """``function`` with a line for each call, to ``outlet``."""
+    """Wrap ``function`` to write a line for each call to ``outlet``."""
 
     def observed(*params: Any) -> Any:
-        began, call = time.monotonic(), present_call()  # now: at its end it may have been answered already
+        began, call = time.monotonic(), present_call()  # taken now: at its end the call may have been answered already
         outcome = "ok"
         try:
             return function(*params)
@@ -41,7 +41,7 @@ def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
 
 
 def _write(outlet: Outlet, began: float, peer: str, method: str, outcome: str) -> None:
-    """``began`` is in monotonic seconds."""
+    """Write the line of a call that began at ``began`` (monotonic seconds)."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
     milliseconds = (time.monotonic() - began) * 1000
     line = f"[{stamp}] [{os.getpid()}] {peer} {escaped(method)} {milliseconds:.3f}ms {outcome}\n"

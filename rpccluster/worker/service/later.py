@@ -1,6 +1,6 @@
-"""Methods that may return a `Later`: how their wrappers, and then the engine, learn of it. Runs in the worker.
+"""Tells the wrappers of a method, and then the engine, that it has returned a `Later`. Runs in the worker.
 
-Only a method marked with ``later=True`` is looked at like this, so that others pay nothing for it.
+Only methods marked with ``later=True`` are checked, so that other methods pay nothing.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ __all__ = ["Parked", "parking"]
 
 
 class Parked(BaseException):
-    """Raised in place of a result: the call has begun and is answered later. No error, and nothing of a service's."""
+    """Raised instead of a result, when a call is answered later. It is no error, and services never see it."""
 
     def __init__(self, later: Later) -> None:
         super().__init__()
         self.later = later
         self.limit: Any = None  # the call's `TimeLimit`, which goes on
-        self.log: Callable[[str, str, str], object] | None = None  # told peer, method and outcome at the end
+        self.log: Callable[[str, str, str], object] | None = None  # gets peer, method and outcome at the end
 
 
 def parking(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, that raises `Parked` where it returns a `Later`."""
+    """Wrap ``function`` to raise `Parked` if it returns a `Later`."""
 
     def parks(*params: Any) -> Any:
         result = function(*params)

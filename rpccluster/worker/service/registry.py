@@ -1,6 +1,6 @@
-"""Which names callers may call, and what an exception becomes on the wire. Runs in the worker; no I/O, no gevent.
+"""The names that callers may call, and the form of an exception on the wire. Runs in the worker; no I/O, no gevent.
 
-A service's methods are collected once, at boot: a call costs one look-up in a dict.
+A service's methods are collected once, at boot, so that a call costs one look-up in a dict.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from rpccluster.worker.service.later import parking
 
 __all__ = ["Method", "Registry", "ResultTooLarge", "error_text", "is_misfit", "message_of", "not_found_text"]
 
-#: Turns a function and its limit in seconds, 0 for none, into what is run for a call.
+#: Wraps a function in its limit in seconds, 0 for none, for calls to run.
 Wrap = Callable[[Callable[..., Any], float], Callable[..., Any]]
 
 
 class ResultTooLarge(Exception):
-    """A method's result, packed, is larger than a message may be. Callers know it by its name."""
+    """A method's packed result is larger than a message may be. Callers see its name."""
 
     def __init__(self, size: int, most: int) -> None:
         super().__init__(f"found a reply of {size} bytes, expected at most {most} (max_message_size)")
@@ -33,23 +33,23 @@ class ResultTooLarge(Exception):
 
 @dataclass(frozen=True)
 class Method:
-    """One method that callers may call; ``number`` is its place in the registry, counted from 1."""
+    """A method that callers may call; ``number`` is its place in the registry, from 1."""
 
     name: str
     number: int
     plain: Callable[..., Any]
-    parking: Callable[..., Any]  # `plain`, or what looks whether it returns a `Later`
-    timeout: float | None  # its own, None if it has that of all
+    parking: Callable[..., Any]  # `plain`, or a wrapper that checks for a `Later`
+    timeout: float | None  # of its own; None if `call_timeout` holds
 
     def signature(self) -> str:
-        """Its parameters as a person would read them; ``(...)`` where Python does not know."""
+        """Return the parameters in readable form; ``(...)`` if Python does not know them."""
         try:
             return str(inspect.signature(self.plain))
-        except Exception:  # Python knows none, or it is made up
+        except Exception:  # it has none, or a made-up one
             return "(...)"
 
     def doc(self) -> str:
-        """Its docstring; empty if there is none."""
+        """Return the docstring; empty if there is none."""
         try:
             return inspect.getdoc(self.plain) or ""
         except Exception:
@@ -57,16 +57,16 @@ class Method:
 
 
 class Registry:
-    """The methods of one service, by the names callers use."""
+    """The methods of one service, by their names for callers."""
 
     def __init__(self, service: object, call_timeout: float, wrap: Wrap) -> None:
-        """``call_timeout`` is in seconds, 0 for none; ``wrap`` makes a function keep such a limit.
+        """``call_timeout`` is in seconds, 0 for none; ``wrap`` wraps a function in such a limit.
 
         Raises `ServiceUnfit`.
         """
         self._wrap = wrap
         self.methods: dict[str, Method] = {}
-        self.table: dict[str, Callable[..., Any]] = {}  # what is run for a call, for the hot path
+        self.table: dict[str, Callable[..., Any]] = {}  # the wrapped functions, for the hot path
         self.numbers: dict[str, int] = {}
         for name, function, mark in _public_callables(service):
             self._add(mark.name or name, function, parking(function) if mark.later else function, mark.timeout)
@@ -77,13 +77,13 @@ class Registry:
         self.wrap_all(call_timeout)
 
     def wrap_all(self, call_timeout: float) -> None:
-        """Wrap all methods, anew if need be, for calls that begin from now on."""
+        """Wrap all methods again, for calls that begin from now on."""
         for name, method in self.methods.items():
             self.table[name] = self._wrap(method.parking, call_timeout if method.timeout is None else method.timeout)
 
     @property
     def names(self) -> list[str]:
-        """All names, in the order of their numbers."""
+        """Return all names in the order of their numbers."""
         return list(self.methods)
 
     def ping(self) -> str:
@@ -91,11 +91,11 @@ class Registry:
         return "pong"
 
     def discover(self) -> dict[str, dict[str, str]]:
-        """Tell all methods: name to ``{"signature": …, "doc": …}``."""
+        """Return all methods: name to ``{"signature": …, "doc": …}``."""
         return {method.name: {"signature": method.signature(), "doc": method.doc()} for method in self.methods.values()}
 
     def _add(self, name: str, plain: Callable[..., Any], parking: Callable[..., Any], timeout: float | None) -> None:
-        name = str.__str__(name)  # a mark's may be of a subclass, whose own comparisons the hot path would run
+        name = str.__str__(name)  # a mark may hold a subclass of str, whose own comparisons the hot path would run
         if name in self.methods:
             raise ServiceUnfit(f"found two methods named {name!r}, expected each name once")
         if _is_coroutine_function(plain):
@@ -122,7 +122,7 @@ def _names_of(service: object) -> list[str]:
 
 
 def _look_at(service: object, name: str) -> Any:
-    """The attribute; None for one that looking would compute, or that cannot be had: it is told and left out."""
+    """Return the attribute; log and return None if it would be computed, or cannot be read."""
     try:
         found = inspect.getattr_static(service, name, None)
         if not _is_computed(found):
@@ -133,14 +133,16 @@ def _look_at(service: object, name: str) -> Any:
     if not isinstance(found, (property, functools.cached_property)):
         kind = escaped(type(found).__name__)
         logger.warning(
-            "Leaving out the attribute %s of the service: looking would compute it (%s)", escaped(name), kind
+            "Leaving out the attribute %s of the service: reading would compute it (%s)", escaped(name), kind
         )
     return None
 
 
 def _is_computed(found: object) -> bool:
-    """Whether ``found``, as it stands in the class, is asked for a value at each look, and is none of Python's methods
-    or something that is called itself."""
+    """Return whether ``found``, an attribute of the class, is a descriptor that computes its value.
+
+    Python's own kinds of methods, and descriptors that can be called themselves, do not count.
+    """
     if isinstance(found, classmethod):
         return _is_computed(found.__func__)
     if inspect.getattr_static(type(found), "__get__", None) is None or isinstance(found, _METHODS):
@@ -152,7 +154,7 @@ _METHODS = (
     staticmethod,
     functools.partialmethod,
     functools.singledispatchmethod,
-    types.MemberDescriptorType,  # of a name in `__slots__`
+    types.MemberDescriptorType,  # a name in `__slots__`
 )
 
 
@@ -172,16 +174,16 @@ def _is_coroutine_function(function: Callable[..., Any]) -> bool:
 
 
 def not_found_text(name: object) -> str:
-    """The error of a call to a method that is not there, worded as msgpack-rpc-python words it."""
+    """Return the error for an unknown method, in the words of msgpack-rpc-python."""
     return f"'{name}' method not found"
 
 
 def is_misfit(method: Method, params: list[Any]) -> bool:
-    """Whether ``params`` do not fit the method's signature."""
+    """Return whether ``params`` do not fit the method's signature."""
     try:
         inspect.signature(method.plain).bind(*params)
     except TypeError:
         return True
-    except BaseException:  # a builtin that tells no signature, a service's object with one of its own
+    except BaseException:  # a builtin without a signature, or an object with one of its own
         return False
     return False

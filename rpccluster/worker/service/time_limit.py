@@ -1,4 +1,4 @@
-"""``call_timeout``: a method is interrupted at its next switch once its time is over. Runs in the worker."""
+"""``call_timeout``: interrupts a method at its next switch once its time is over. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["TimeLimit", "bound"]
 
 
 def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], object]) -> Callable[..., Any]:
-    """``function`` interrupted at its next switch once ``seconds`` have passed; 0 is no limit.
+    """Wrap ``function`` to be interrupted at its next switch once ``seconds`` have passed; 0 means no limit.
 
-    Then it raises TimeoutError, whatever the method makes of the interruption. ``on_passed`` is called each time. The
-    limit of a call that is answered later goes on with the call.
+    The wrapper then raises TimeoutError, whatever the method does with the interruption, and calls ``on_passed``. The
+    limit of a call that is answered later goes on.
     """
     if not seconds:
         return function
@@ -43,7 +43,7 @@ def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], 
 
 
 class TimeLimit:
-    """The time limit of one call, from its begin on; ``interrupt`` is called with `CallTimedOut` when it passes."""
+    """The time limit of one call from its begin; it calls ``interrupt`` with `CallTimedOut` when it passes."""
 
     __slots__ = ("_on_passed", "_text", "_timer", "interrupt", "is_passed")
 
@@ -62,6 +62,6 @@ class TimeLimit:
         self.interrupt(CallTimedOut(self._text))
 
     def end(self) -> None:
-        """The call has ended."""
+        """Stop the limit, since the call has ended."""
         self._timer.stop()
         self._timer.close()

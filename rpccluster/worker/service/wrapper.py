@@ -1,4 +1,4 @@
-"""What is run for a call: the method, with its time limit and its line in the access log. Runs in the worker."""
+"""Wraps a method in its time limit and its line in the access log. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Wrapper"]
 
 
 class Wrapper:
-    """Wraps methods as the options say when it is called; `Registry.wrap_all` calls it again when they change."""
+    """Wraps methods as the present options say; `Registry.wrap_all` calls it again when they change."""
 
     def __init__(self, options: LiveOptions, logs: LogFiles, limits: Limits) -> None:
         self._options = options
@@ -24,7 +24,7 @@ class Wrapper:
         self._limits = limits
 
     def __call__(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-        """``function``, bounded by ``seconds`` unless they are 0."""
+        """Wrap ``function``, with a limit of ``seconds`` unless that is 0."""
         limited = bound(function, seconds, self._count_timeout)
         outlet = self._access_outlet()
         return limited if outlet is None else logged(limited, outlet)
@@ -33,6 +33,6 @@ class Wrapper:
         self._limits.count(Cell.CALL_TIMEOUT)
 
     def _access_outlet(self) -> Outlet | None:
-        """Where the access log goes; None if it is off, or if this process has not been given its file."""
+        """Return the outlet of the access log; None if it is off, or if this process does not have its file."""
         where = self._options.access_log
         return None if where == "off" else self._logs.outlet if where == "on" else self._logs.access_outlet

@@ -360,7 +360,7 @@ def test_what_a_service_makes_of_the_end_harms_nobody(rig: Rig, caplog: pytest.L
     rig.service.laters["b"]._on_over = lambda: gevent.sleep(1)
     peer.connection.close()
     settle()
-    assert caplog.messages == ["What was to be told of the end of a call failed"] * 2
+    assert caplog.messages == ["The function on_over of a Later failed"] * 2
     assert rig.connect().call("echo", 1) == 1
     ended(rig)
 

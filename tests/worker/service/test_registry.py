@@ -206,8 +206,8 @@ def test_looking_has_no_effects(caplog: pytest.LogCaptureFixture) -> None:
     assert [found.table[name]() for name in ("anything", "kept", "wrapped")] == [7, "kept", "wrapped"]
     assert found.table["by_kind"](1) == "by kind"
     assert [record.getMessage() for record in caplog.records] == [
-        "Leaving out the attribute computed of the service: looking would compute it (Computed)",
-        "Leaving out the attribute of_class_property of the service: looking would compute it (classmethod)",
+        "Leaving out the attribute computed of the service: reading would compute it (Computed)",
+        "Leaving out the attribute of_class_property of the service: reading would compute it (classmethod)",
     ]
 
 
