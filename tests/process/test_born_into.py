@@ -88,6 +88,7 @@ def test_no_folder_need_be_writable(cluster):
         assert [file for file in files if file.endswith(" (deleted)")] == ["/memfd:rpccluster-accept-lock (deleted)"]
 
 
+SERVE = "self._parts.control.serve(self._parts.operations.methods())"
 BREAK = """
 import sys
 from rpccluster.assembly import assemble as serve
@@ -104,9 +105,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(
-    ("method", "before"), [("__init__", "pass"), ("_begin", "self._control.serve(self._operations.methods())")]
-)
+@pytest.mark.parametrize(("method", "before"), [("__init__", "pass"), ("_begin", SERVE)])
 def test_a_start_that_fails_late_leaves_nothing(make_cluster, method, before):
     """Neither a pid, nor a socket, nor a process."""
     made = make_cluster(unix_socket=make_cluster().folder / "it.sock", number_workers=1)

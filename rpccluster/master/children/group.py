@@ -55,6 +55,7 @@ class Group:
     phase: Phase  # what the master is doing with it: see `rpccluster.master.children.order`
     after: Sequence[str] = ()  # names of groups that are ready before this one starts, and stop after it
     overlap: Overlap = Overlap.SUCCESSOR_FIRST
+    is_drained: bool = False  # with the cluster; others stay, since WINCH means the workers
     children: list[Child] = field(default_factory=list)
     wanted: int = 0
     is_held: bool = False  # it waits for groups that it comes after

@@ -43,14 +43,16 @@ def may_start(group: Group, groups: Sequence[Group]) -> bool:
 def phase_of(group: Group, groups: Sequence[Group], phase: Phase) -> Phase:
     """What the master, in its ``phase``, is doing with ``group``.
 
-    While the cluster ends gracefully a group goes on as before as long as one that comes after it has children.
+    A group goes on as before while only others are drained, and, while the cluster ends gracefully, as long as one that
+    comes after it has children.
     """
     allows = phase.allows
-    if allows.ends_when_empty and not allows.kills_children:
-        followers = [each for each in groups if group.name in each.after]
-        if any(each.children for each in followers):
-            return group.phase
-    return phase
+    if allows.wants_children or allows.kills_children:
+        return phase
+    if not allows.ends_when_empty:
+        return phase if group.is_drained else group.phase
+    has_followers = any(each.children for each in groups if group.name in each.after)
+    return group.phase if has_followers else phase
 
 
 def course(groups: Sequence[Group], phase: Phase) -> Course | None:

@@ -1,4 +1,4 @@
-"""A worker as its master sees it: the table of its states, its silence, where it hangs."""
+"""A child as its master sees it: the table of its states, its silence, its memory, its retirement."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from rpccluster.errors import IllegalTransition
-from rpccluster.ipc.scoreboard import Cell, CommonCell
-from rpccluster.master.children.child import HUNG, MOVING_SECONDS, ChildEvent, ChildState, Overdue
+from rpccluster.ipc.scoreboard import CommonCell
+from rpccluster.master.children.child import HUNG, ChildEvent, ChildState, Overdue
 
 from ..made_up import booting, ready, retiring
 
@@ -92,36 +92,6 @@ def test_a_retirement_told_twice_ends_at_the_earlier_time() -> None:
     assert worker.retired_at == 10.0
 
 
-def test_connections_move_for_a_while_after_the_retirement() -> None:
-    """Of a worker that has some; those that stay longer than that are not on their way."""
-    worker = ready()
-    worker.row[Cell.CONNECTIONS] = 1
-    assert not worker.is_moving(10.0)
-    worker.note_retirement("max_requests", 10.0, 40.0)
-    assert worker.is_moving(10.0)
-    assert not worker.is_moving(10.0 + MOVING_SECONDS)
-    worker.row[Cell.CONNECTIONS] = 0
-    assert not worker.is_moving(10.0)
-
-
-def test_a_worker_that_must_serve_on_is_not_killed_for_it() -> None:
-    """As long as it has connections that nobody can take its deadline moves, never backwards; then it stands."""
-    worker = retiring(kill_at=10.0)
-    worker.serve_on(30.0)
-    assert worker.kill_at == 10.0
-    worker.row[Cell.CONNECTIONS] = 1
-    worker.serve_on(30.0)
-    worker.serve_on(20.0)
-    assert worker.kill_at == 30.0
-    worker.row[Cell.CONNECTIONS] = 0
-    worker.serve_on(40.0)
-    assert worker.kill_at == 30.0
-    serving = ready()
-    serving.row[Cell.CONNECTIONS] = 1
-    serving.serve_on(30.0)
-    assert serving.kill_at is None
-
-
 def test_a_booting_worker_cannot_be_told_to_retire() -> None:
     """It raises and notes nothing."""
     worker = booting()
@@ -147,16 +117,3 @@ def test_a_booting_worker_cannot_be_told_to_retire() -> None:
 def test_what_a_worker_counts_for(worker, serves, holds, expected) -> None:  # type: ignore[no-untyped-def]
     """Whether it serves, fills its slot, and whether its end would be the master's own wish."""
     assert (worker.is_ready, worker.is_holding, worker.is_expected_to_end) == (serves, holds, expected)
-
-
-def test_a_hung_worker_tells_its_method() -> None:
-    """As it said itself when asked, else the one it began last, else what can be said."""
-    worker = ready(methods=["sum", "spin"])
-    assert worker.where_it_hangs() == "no method"
-    worker.row[CommonCell.RUNNING] = 1
-    assert worker.where_it_hangs() == "sum"
-    worker.row[CommonCell.HUNG_IN] = 2
-    assert worker.where_it_hangs() == "spin"
-    worker.row[CommonCell.HUNG_IN] = 99
-    assert worker.where_it_hangs() == "no method"
-    assert booting().where_it_hangs() == "its boot"

@@ -93,6 +93,11 @@ def test_a_group_stops_when_those_after_it_have_ended() -> None:
     assert phase_of(later, groups, Phase.STOPPING) is Phase.STOPPING
     assert phase_of(before, groups, Phase.STOPPING) is Phase.RUNNING
     assert phase_of(before, groups, Phase.QUITTING) is Phase.QUITTING
-    assert phase_of(before, groups, Phase.DRAINED) is Phase.DRAINED
     later.children = []
     assert phase_of(before, groups, Phase.STOPPING) is Phase.STOPPING
+
+
+def test_draining_means_the_workers() -> None:
+    """Other groups stay as they are."""
+    assert phase_of(group(ready(0), is_drained=True), [], Phase.DRAINED) is Phase.DRAINED
+    assert phase_of(group(ready(0)), [], Phase.DRAINED) is Phase.RUNNING
