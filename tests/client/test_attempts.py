@@ -54,70 +54,70 @@ class Recorder:
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []
 
-    def choose(self, now: float, tried: Container[int]) -> tuple[int, int]:
+    def choose(self, tried: Container[int]) -> tuple[int, int]:
         return (1 if 0 in tried else 0), 0
 
     def reached(self, address: int) -> None:
         self.told.append(("reached", address))
 
-    def failed(self, address: int, now: float) -> None:
-        self.told.append(("failed", address, now))
+    def failed(self, address: int) -> None:
+        self.told.append(("failed", address))
 
-    def ended(self, address: int, now: float) -> None:
-        self.told.append(("ended", address, now))
+    def ended(self, address: int) -> None:
+        self.told.append(("ended", address))
 
-    def timed_out(self, address: int, now: float) -> None:
-        self.told.append(("timed out", address, now))
+    def timed_out(self, address: int) -> None:
+        self.told.append(("timed out", address))
 
 
 def test_another_address_is_tried_before_the_call_fails() -> None:
     """What cannot be reached is not chosen again for this call; when all have failed the error tells of all."""
     route = Recorder()
     attempts = Attempts(route, False)
-    assert attempts.choose(1.0) == (0, 0)
-    assert attempts.failed(ConnectFailed("a: refused"), 2.0, 9.0) is None
-    assert attempts.choose(2.0) == (1, 0)
-    given_up = attempts.failed(ConnectFailed("b: refused"), 3.0, 9.0)
+    assert attempts.choose() == (0, 0)
+    assert attempts.failed(ConnectFailed("a: refused"), False) is None
+    assert attempts.choose() == (1, 0)
+    given_up = attempts.failed(ConnectFailed("b: refused"), False)
     assert isinstance(given_up, ConnectFailed) and str(given_up) == "a: refused; b: refused"
-    assert route.told == [("failed", 0, 2.0), ("failed", 1, 3.0)]
+    assert route.told == [("failed", 0), ("failed", 1)]
 
 
 def test_no_other_address_is_tried_after_the_deadline() -> None:
     """The call is over then, whatever the others would say."""
     attempts = Attempts(Recorder(), False)
-    attempts.choose(1.0)
+    attempts.choose()
     error = ConnectFailed("a: silent")
-    assert attempts.failed(error, 9.0, 9.0) is error
+    assert attempts.failed(error, True) is error
 
 
 def test_the_route_is_told_how_a_call_went() -> None:
     """A connection that could be had, one that ended under the call, and a reply that did not come."""
     route = Recorder()
     attempts = Attempts(route, False)
-    attempts.choose(1.0)
+    attempts.choose()
     attempts.connected()
-    assert attempts.failed(NOT_SENT, 2.0, 9.0) is None
-    attempts.choose(2.0)
+    assert attempts.failed(NOT_SENT, False) is None
+    attempts.choose()
     attempts.connected()
     late = CallTimeout("late")
-    assert attempts.failed(late, 9.0, 9.0) is late
-    assert route.told == [("reached", 0), ("ended", 0, 2.0), ("reached", 0), ("timed out", 0, 9.0)]
+    assert attempts.failed(late, True) is late
+    assert route.told == [("reached", 0), ("ended", 0), ("reached", 0), ("timed out", 0)]
 
 
 def test_a_refusal_of_the_client_says_nothing_of_the_address() -> None:
     """A client that is closed sends nothing; its address may be well."""
     route = Recorder()
     attempts = Attempts(route, False)
-    attempts.choose(1.0)
-    attempts.failed(NotSent("the client is closed"), 2.0, 9.0)
+    attempts.choose()
+    attempts.failed(NotSent("the client is closed"), False)
     assert route.told == []
 
 
 def test_an_older_loss_is_told_rather_than_a_later_failure() -> None:
     """A call that may have run must not end as one that certainly did not."""
     attempts = Attempts(DIRECT, True)
-    attempts.choose(1.0)
+    attempts.choose()
     attempts.connected()
-    assert attempts.failed(LOST, 2.0, 9.0) is None
-    attempts.choose(2.0)
-    assert attempts.failed(NO_SERVER, 3.0, 9.0) is LOST
+    assert attempts.failed(LOST, False) is None
+    attempts.choose()
+    assert attempts.failed(NO_SERVER, False) is LOST

@@ -14,6 +14,7 @@ from rpccluster.client import Pool, aio
 from rpccluster.errors import AddressError, ConnectFailed, Lost, NotSent, RemoteError
 
 from .servers import Server, serve
+from .settling import settle
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_connection_that_ended(servers: list[Server], pool: Pool) -> None:
         pool.call("sum", 1)
     for server in servers:
         server.cut()
-    time.sleep(0.02)
+    settle(pool)
     assert [pool.call("sum", 1) for _ in range(12)] == [1] * 12
 
 
@@ -154,7 +155,7 @@ def test_on_asyncio(servers: list[Server]) -> None:
             with pytest.raises(Lost):
                 await pool.call("die")
             servers[0].close()
-            await asyncio.sleep(0.02)
+            settle(pool, servers[0].address)
             assert [await pool.call("sum", 1) for _ in range(20)] == [1] * 20
         with pytest.raises(NotSent, match="closed"):
             await pool.call("sum", 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -14,8 +13,12 @@ import pytest
 from rpccluster.client import Pool, aio
 from rpccluster.client.core.choice import PING_SECONDS, Choice
 from rpccluster.errors import CallTimeout
+from rpccluster.testing import wait_until
 
 from .servers import Server, reply, requests, serve
+from .settling import MadeUpClock
+
+LONGEST_SECONDS = 10.0  # a pause of an address that was set aside lasts
 
 
 class Moody:
@@ -58,11 +61,10 @@ def by_batch(pool: Pool) -> None:
     batch.results()
 
 
-def timeouts(one: Callable[[], Any], seconds: float) -> int:
-    """How many of the calls that are made one after the other in so many seconds have no reply in time."""
+def timeouts(one: Callable[[], Any], calls: int) -> int:
+    """How many of the calls that are made one after the other have no reply in time."""
     count = 0
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    for _ in range(calls):
         try:
             one()
         except CallTimeout:
@@ -74,18 +76,19 @@ def timeouts(one: Callable[[], Any], seconds: float) -> int:
 def test_a_silent_server_costs_one_call(moody: Moody, addresses: list[str], one: Callable[[Pool], None]) -> None:
     """Then the others take the calls, and pings alone go to it; when it answers one it is used again."""
     with Pool(addresses, connections=1) as pool:
+        pool._members.clock = clock = MadeUpClock()
         for _ in range(4):
             one(pool)
         moody.speaks.clear()
         moody.asked.clear()
-        assert 1 <= timeouts(lambda: one(pool), 2.5) <= 2  # the other may be slow under load, once
+        assert timeouts(lambda: one(pool), 20) == 1
+        for count in (1, 2):
+            clock.jump(LONGEST_SECONDS)
+            assert timeouts(lambda: one(pool), 20) == 0
+            wait_until(lambda: len(moody.asked) == 1 + count, what="a ping a pause")  # noqa: B023
         assert set(moody.asked[1:]) == {"rpc.ping"}
         moody.speaks.set()
-        deadline = time.monotonic() + 20
-        while moody.asked[-1] != "sum":
-            assert time.monotonic() < deadline
-            one(pool)
-            time.sleep(0.001)
+        wait_until(lambda: clock.jump(LONGEST_SECONDS) or one(pool) or moody.asked[-1] == "sum")
 
 
 def test_on_asyncio(moody: Moody, addresses: list[str]) -> None:
@@ -93,23 +96,23 @@ def test_on_asyncio(moody: Moody, addresses: list[str]) -> None:
 
     async def main() -> None:
         async with aio.Pool(addresses, connections=1) as pool:
+            pool._members.clock = clock = MadeUpClock()
             for _ in range(4):
                 await pool.call("sum", 1)
             moody.speaks.clear()
             moody.asked.clear()
-            count = 0
-            until = time.monotonic() + 2.5
-            while time.monotonic() < until:
-                try:
-                    await pool.call("sum", 1, timeout=0.5)
-                except CallTimeout:
-                    count += 1
-            assert 1 <= count <= 2
+            calls = [pool.call_async("sum", 1, timeout=0.5) for _ in range(2)]  # one goes to each
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert sum(isinstance(outcome, CallTimeout) for outcome in outcomes) == 1
+            for count in (1, 2):
+                clock.jump(LONGEST_SECONDS)
+                assert [await pool.call("sum", 1) for _ in range(20)] == [1] * 20
+                while len(moody.asked) < 1 + count:
+                    await asyncio.sleep(0)
             assert set(moody.asked[1:]) == {"rpc.ping"}
             moody.speaks.set()
-            deadline = time.monotonic() + 20
             while moody.asked[-1] != "sum":
-                assert time.monotonic() < deadline
+                clock.jump(LONGEST_SECONDS)
                 await pool.call("sum", 1)
 
     asyncio.run(main())
@@ -131,10 +134,8 @@ def test_a_way_that_is_dead_for_old_connections_alone() -> None:
         silent.set()
         with pytest.raises(CallTimeout):
             pool.call("x", timeout=0.1)
-        deadline = time.monotonic() + 20
-        while server.connections == 1:
-            assert time.monotonic() < deadline
-            timeouts(lambda: pool.call("x", timeout=0.1), 0.1)
+        wait_until(lambda: timeouts(lambda: pool.call("x", timeout=0.1), 1) == 0, what="a new connection")
+        assert server.connections == 2
         assert pool.call("x") == "answered"
 
 

@@ -173,7 +173,8 @@ def by_client(client: Any, name: str) -> tuple[Any, list[Any]]:
 
 async def by_aio(client: Any, name: str) -> tuple[Any, list[Any]]:
     waiting = [client.call_async("wait", idempotent=True) for _ in range(4)]
-    await asyncio.sleep(0.05)
+    while client.pending < 4:
+        await asyncio.sleep(0)
     with contextlib.suppress(ProtocolError):
         raise AssertionError(await client.call("bad", name, idempotent=True))
     return await client.call("echo", 1), await asyncio.gather(*waiting)

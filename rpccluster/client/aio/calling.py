@@ -89,7 +89,7 @@ class Calling(abc.ABC):
 
     def _go_on_after(self, error: Ending, attempts: Attempts, deadline_at: float) -> None:
         """Raise what the call ends with, unless there may be another attempt."""
-        given_up = attempts.failed(error, asyncio.get_running_loop().time(), deadline_at)
+        given_up = attempts.failed(error, asyncio.get_running_loop().time() >= deadline_at)
         if given_up is not None or self._is_closed:
             raise given_up or attempts.error or error from None
 
@@ -119,4 +119,4 @@ class AioBatch(Batch):
 
     async def _send(self, connection: Connection) -> None:
         await connection.call_all(*self._open(self._deadline_at), self._deadline_at)
-        self._check(connection.loop.time())
+        self._check()

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
 from rpccluster.client.aio.calling import Calling
@@ -56,7 +57,7 @@ class Pool(Calling):
         )
         lock = threading.RLock()  # of no use to one thread, but cheaper than a context that does nothing
         self._waiting = Waiting(max_waiting, lock)
-        self._members = Members(addresses, connections, make, lock)
+        self._members = Members(addresses, connections, make, lock, monotonic)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
         self._pings: set[asyncio.Future[None]] = set()
 
@@ -105,7 +106,7 @@ class Pool(Calling):
             try:
                 with suppress(RemoteError):  # an answer, too
                     await self._members.pingable(address)[0].call("rpc.ping", timeout=None)
-                self._members.pinged(address, True, asyncio.get_running_loop().time())
+                self._members.pinged(address, True)
                 return
             except RPCClusterError as error:
                 errors[address] = error
@@ -123,7 +124,7 @@ class Pool(Calling):
         return {
             "waiting": self._waiting.count,
             "refused": self._waiting.refused,
-            **self._members.stats(asyncio.get_running_loop().time()),
+            **self._members.stats(),
         }
 
     async def _persist(
@@ -136,13 +137,12 @@ class Pool(Calling):
             self._waiting.leave(calls)
 
     def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
-        now = asyncio.get_running_loop().time()
         if self._members.suspects:
-            self._ping_suspects(now)
-        return self._members.at(attempts.choose(now))._connected(deadline_at)
+            self._ping_suspects()
+        return self._members.at(attempts.choose())._connected(deadline_at)
 
-    def _ping_suspects(self, now: float) -> None:
-        for address in self._members.to_ping(now):
+    def _ping_suspects(self) -> None:
+        for address in self._members.to_ping():
             ping = asyncio.ensure_future(self._ping(address))
             self._pings.add(ping)
             ping.add_done_callback(self._pings.discard)
@@ -156,4 +156,4 @@ class Pool(Calling):
         for client, is_alive in zip(clients, are_alive):
             if not is_alive:
                 client.set_aside()
-        self._members.pinged(address, any(are_alive), asyncio.get_running_loop().time())
+        self._members.pinged(address, any(are_alive))

@@ -1,1 +1,1 @@
-"""What both faces of the client share. It opens no socket, starts no thread and reads no clock: times are handed in."""
+"""What both faces of the client share. It opens no socket and starts no thread; times and clocks are handed in."""

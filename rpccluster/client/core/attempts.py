@@ -39,19 +39,19 @@ class Route(Protocol):
     addresses: int
     connections: int
 
-    def choose(self, now: float, tried: Container[int]) -> Place:
+    def choose(self, tried: Container[int]) -> Place:
         """The place of the next attempt, at an address that was not ``tried``; there is one."""
 
     def reached(self, address: int) -> None:
         """A connection could be had."""
 
-    def failed(self, address: int, now: float) -> None:
+    def failed(self, address: int) -> None:
         """No connection could be had."""
 
-    def ended(self, address: int, now: float) -> None:
+    def ended(self, address: int) -> None:
         """A connection ended under a call."""
 
-    def timed_out(self, address: int, now: float) -> None:
+    def timed_out(self, address: int) -> None:
         """A call had no reply in time."""
 
 
@@ -61,14 +61,14 @@ class Direct:
     addresses = 1
     connections = 1
 
-    def choose(self, now: float, tried: Container[int]) -> Place:
+    def choose(self, tried: Container[int]) -> Place:
         """The only one."""
         return 0, 0
 
     def reached(self, address: int) -> None:
         """See `Route`."""
 
-    def failed(self, address: int, now: float) -> None:
+    def failed(self, address: int) -> None:
         """See `Route`."""
 
     ended = timed_out = failed
@@ -96,10 +96,10 @@ class Attempts:
         """What to tell the caller, None before an attempt has failed. Once one was lost the call may have run."""
         return self._error
 
-    def choose(self, now: float) -> Place:
+    def choose(self) -> Place:
         """Connect there, and call."""
         self._is_connected = False
-        place = self._route.choose(now, self._unreached)
+        place = self._route.choose(self._unreached)
         self._address = place[0]
         return place
 
@@ -113,22 +113,25 @@ class Attempts:
         self._address = address
         self._is_connected = True
 
-    def timed_out(self, now: float) -> None:
+    def timed_out(self) -> None:
         """The call had no reply in time."""
         if self._is_connected:
-            self._route.timed_out(self._address, now)
+            self._route.timed_out(self._address)
 
-    def failed(self, error: Ending, now: float, deadline_at: float) -> Ending | None:
-        """Note how the attempt ended; return what to give up with, None if there may be another one."""
+    def failed(self, error: Ending, is_late: bool) -> Ending | None:
+        """Note how the attempt ended; return what to give up with, None if there may be another one.
+
+        No other address is tried when it ``is_late``: the call's time is over.
+        """
         if isinstance(error, CallTimeout):
-            self.timed_out(now)
+            self.timed_out()
             return error
         if self._is_connected:
-            self._route.ended(self._address, now)
+            self._route.ended(self._address)
         elif isinstance(error, ConnectFailed):
             self._unreached[self._address] = error
-            self._route.failed(self._address, now)
-            if len(self._unreached) < self._route.addresses and now < deadline_at:
+            self._route.failed(self._address)
+            if len(self._unreached) < self._route.addresses and not is_late:
                 return None
             if len(self._unreached) > 1:
                 error = ConnectFailed("; ".join(map(str, self._unreached.values())))

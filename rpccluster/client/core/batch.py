@@ -56,10 +56,10 @@ class Batch:
             call.renew(deadline_at)
         return [call for call, _ in pairs], [body for _, body in pairs]
 
-    def _check(self, now: float) -> None:
+    def _check(self) -> None:
         """Note that calls had no reply in time; raise the error of a call that may be sent again."""
         if any(isinstance(call.error, CallTimeout) for call in self._calls):
-            self._attempts.timed_out(now)
+            self._attempts.timed_out()
         for call in self._calls:
             if self._is_to_be_sent(call) and call.error is not None:
                 raise call.error

@@ -1,6 +1,7 @@
 """A pool's clients, and what is known of their addresses: the route of its calls, and the numbers of `Pool.stats`.
 
-Both faces use it. Decides nothing itself: that is `Choice`, which is asked here under a lock if threads share it.
+Both faces use it. Decides nothing itself: that is `Choice`, which is asked here, under a lock and by a clock that the
+face gives.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Members(Generic[M]):
         connections: int,
         make: Callable[[str], M],
         lock: AbstractContextManager[Any],
+        clock: Callable[[], float],
     ) -> None:
         names = [addresses] if isinstance(addresses, str) else addresses
         #: By address.
@@ -53,6 +55,8 @@ class Members(Generic[M]):
             raise ValueError(f"found {self.addresses} addresses and {connections} connections, expected some")
         self.connections = self.addresses * connections
         self._lock = lock
+        #: What the pauses of addresses go by.
+        self.clock = clock
         self._choice = Choice(self.addresses)
         #: Addresses that take no call before they have answered a ping.
         self.suspects = self._choice.suspects
@@ -74,21 +78,21 @@ class Members(Generic[M]):
 
     # -- as a route ---------------------------------------------------------------------------------------------
 
-    def choose(self, now: float, tried: Container[int] = ()) -> Place:
+    def choose(self, tried: Container[int] = ()) -> Place:
         """See `Route`."""
-        return self.take(self.loads(), now, tried)
+        return self.take(self.loads(), tried)
 
-    def take(self, loads: Loads, now: float, tried: Container[int] = ()) -> Place:
+    def take(self, loads: Loads, tried: Container[int] = ()) -> Place:
         """The place of the next call, by its ``loads``; the turn is taken."""
         with self._lock:
-            chosen = self._choice.choose(loads, now, tried)
+            chosen = self._choice.choose(loads, self.clock(), tried)
         assert chosen is not None, "every address was tried"
         return chosen
 
-    def look(self, loads: Loads, now: float) -> Place:
+    def look(self, loads: Loads) -> Place:
         """What `take` would return; the turn is not taken."""
         with self._lock:
-            chosen = self._choice.look(loads, now)
+            chosen = self._choice.look(loads, self.clock())
         assert chosen is not None, "there is an address"
         return chosen
 
@@ -97,32 +101,32 @@ class Members(Generic[M]):
         with self._lock:
             self._choice.reached(address)
 
-    def failed(self, address: int, now: float) -> None:
+    def failed(self, address: int) -> None:
         """See `Route`."""
         with self._lock:
-            self._choice.failed(address, now)
+            self._choice.failed(address, self.clock())
 
-    def ended(self, address: int, now: float) -> None:
+    def ended(self, address: int) -> None:
         """See `Route`."""
         with self._lock:
-            self._choice.ended(address, now)
+            self._choice.ended(address, self.clock())
 
-    def timed_out(self, address: int, now: float) -> None:
+    def timed_out(self, address: int) -> None:
         """See `Route`."""
         with self._lock:
-            self._choice.timed_out(address, now)
+            self._choice.timed_out(address, self.clock())
 
     # -- pings --------------------------------------------------------------------------------------------------
 
-    def to_ping(self, now: float) -> list[int]:
+    def to_ping(self) -> list[int]:
         """The addresses that have to answer a ping now."""
         with self._lock:
-            return self._choice.to_ping(now)
+            return self._choice.to_ping(self.clock())
 
-    def pinged(self, address: int, is_alive: bool, now: float) -> None:
+    def pinged(self, address: int, is_alive: bool) -> None:
         """How the ping of an address ended."""
         with self._lock:
-            self._choice.pinged(address, is_alive, now)
+            self._choice.pinged(address, is_alive, self.clock())
 
     def pingable(self, address: int) -> list[M]:
         """The clients that are to ping it: those that are connected, or a new connection."""
@@ -141,21 +145,20 @@ class Members(Generic[M]):
 
     # -- for operators ------------------------------------------------------------------------------------------
 
-    def stats(self, now: float) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         """The numbers of `Pool.stats` that are known of the addresses."""
-        addresses = {
-            str(clients[0].address): self._stats_of(number, now) for number, clients in enumerate(self.clients)
-        }
+        rows = [self._stats_of(address) for address in range(self.addresses)]
         return {
-            **{name: sum(row[name] for row in addresses.values()) for name in ("connections", "pending", "failures")},
-            "set_aside": sum(row["set_aside_seconds"] > 0 for row in addresses.values()),
-            "addresses": addresses,
+            **{name: sum(row[name] for row in rows) for name in ("connections", "pending", "failures")},
+            "set_aside": sum(row["set_aside_seconds"] > 0 for row in rows),
+            "addresses": {str(clients[0].address): row for clients, row in zip(self.clients, rows)},
         }
 
-    def _stats_of(self, address: int, now: float) -> dict[str, float]:
+    def _stats_of(self, address: int) -> dict[str, float]:
         clients = self.clients[address]
         with self._lock:
-            failures, aside = self._choice.times_set_aside[address], self._choice.aside_seconds(address, now)
+            failures = self._choice.times_set_aside[address]
+            aside = self._choice.aside_seconds(address, self.clock())
         return {
             "connections": sum(client.is_connected for client in clients),
             "pending": sum(client.pending for client in clients),

@@ -122,7 +122,7 @@ class Calling(abc.ABC):
 
     def _go_on_after(self, error: Ending, attempts: Attempts, deadline_at: float) -> None:
         """Raise what the call ends with, unless there may be another attempt."""
-        given_up = attempts.failed(error, monotonic(), deadline_at)
+        given_up = attempts.failed(error, monotonic() >= deadline_at)
         if given_up is not None or self._is_closed:
             raise given_up or attempts.error or error from None
 
@@ -195,4 +195,4 @@ class SyncBatch(Batch):
 
     def _send(self, connection: Connection) -> None:
         connection.call_all(*self._open(self._deadline_at))
-        self._check(monotonic())
+        self._check()

@@ -63,7 +63,7 @@ class Pool(Calling):
         )
         lock = _new_lock()
         self._waiting = Waiting(max_waiting, lock)
-        self._members = Members(addresses, connections, make, lock)
+        self._members = Members(addresses, connections, make, lock, monotonic)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
         let_go_after(self)
 
@@ -125,7 +125,7 @@ class Pool(Calling):
                 for ping in futures.wait(pings, left, futures.FIRST_COMPLETED).done:
                     address = pings.pop(ping)
                     if _is_answered(ping):
-                        return self._note_ping(address, True)
+                        return members.pinged(address, True)
                     errors[address] = ping.exception()
                 left = deadline_at - monotonic()
                 if left <= 0:
@@ -145,7 +145,7 @@ class Pool(Calling):
         ``connections``, ``pending`` and ``failures``, and ``set_aside_seconds``: for how long it has been set
         aside, 0 if it is not.
         """
-        return {"waiting": self._waiting.count, "refused": self._waiting.refused, **self._members.stats(monotonic())}
+        return {"waiting": self._waiting.count, "refused": self._waiting.refused, **self._members.stats()}
 
     def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts, calls: int = 1) -> T:
         waiting = self._waiting
@@ -160,7 +160,7 @@ class Pool(Calling):
             notice_fork()
         if self._members.suspects:
             self._ping_suspects()
-        return self._members.at(attempts.choose(monotonic()))._connected(deadline_at)
+        return self._members.at(attempts.choose())._connected(deadline_at)
 
     def _ready(self, attempts: Attempts) -> Connection | None:
         if not MARK[0]:
@@ -168,21 +168,18 @@ class Pool(Calling):
         members = self._members
         if members.suspects:
             self._ping_suspects()
-        loads, now = members.loads(), monotonic()
-        place = members.look(loads, now)
+        loads = members.loads()
+        place = members.look(loads)
         connection = members.at(place)._open_connection()
         if connection is not None:
-            members.take(loads, now)
+            members.take(loads)
             attempts.started(place[0])
         return connection
 
     def _ping_suspects(self) -> None:
         members = self._members
-        for address in members.to_ping(monotonic()):
-            _ping(members.pingable(address), partial(self._note_ping, address))
-
-    def _note_ping(self, address: int, is_alive: bool) -> None:
-        self._members.pinged(address, is_alive, monotonic())
+        for address in members.to_ping():
+            _ping(members.pingable(address), partial(members.pinged, address))
 
     def _after_fork(self) -> None:
         lock = _new_lock()
@@ -194,7 +191,7 @@ class Pool(Calling):
 def _note_end(waiting: Waiting, future: Any) -> None:
     waiting.leave()
     if not future.cancelled() and isinstance(future.exception(), CallTimeout):
-        future.attempts.timed_out(monotonic())
+        future.attempts.timed_out()
 
 
 def _is_answered(ping: Future[Any]) -> bool:
