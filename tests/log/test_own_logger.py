@@ -51,6 +51,14 @@ def test_own_lines_come_all_the_same(harm: str) -> None:
     assert lines_of(f"{harm}\nlogger.info('one'); logger.warning('two')") == ["[INFO] one", "[WARNING] two"]
 
 
+def test_the_level_may_be_set_while_it_runs() -> None:
+    """That of rpccluster's lines, and of the service's."""
+    program = "from rpccluster.log import set_level\nown = logging.getLogger('own')\n"
+    for level in ("warning", "debug"):
+        program += f"set_level('{level}'); logger.info('{level}'); own.debug('own {level}')\n"
+    assert lines_of(program) == ["[INFO] debug", "[DEBUG] own debug"]
+
+
 def test_others_see_them_too() -> None:
     """Of the level that `logging` is set to, by the service's own factory of records."""
     program = THEIRS + "logging.getLogger().setLevel('WARNING')\n"

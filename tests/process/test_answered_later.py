@@ -62,6 +62,12 @@ class Mailbox(rpccluster.Service):
         return later
 
     @rpccluster.rpc(later=True)
+    def failed_by_thread(self, text):
+        later = rpccluster.Later()
+        get_original("_thread", "start_new_thread")(later.fail, (ValueError(text),))
+        return later
+
+    @rpccluster.rpc(later=True)
     def by_fork(self):
         later = rpccluster.Later()
         pid = os.fork()
@@ -131,10 +137,13 @@ def test_they_wait_beside_others_and_are_answered(mailbox: Any) -> None:
         deliver(running, "a")
         assert sorted(outcome(future) for future in futures) == sorted([pid, n] for n in range(30) for _ in range(3))
         assert client.call("by_thread", 7) == 7
+        with pytest.raises(RemoteError, match=r"^ValueError: of a thread$"):
+            client.call("failed_by_thread", "of a thread")
         wait_until(lambda: running.worker(pid)["active_calls"] == 0)
         row = running.worker(pid)
-        assert (row["calls"] >= len(futures) + 2, row["errors"]) == (True, 0)
+        assert (row["calls"] >= len(futures) + 3, row["errors"]) == (True, 1)
     assert running.log_text().count(" get ") == len(futures)
+    assert "Method failed_by_thread failed for " in running.log_text()
 
 
 def test_call_timeout_holds(mailbox: Any) -> None:

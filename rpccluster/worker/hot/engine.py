@@ -187,7 +187,7 @@ class Engine:
         room.is_scheduled = False
         ready, long, dirty, idle = room.ready, room.long, room.dirty, runners.idle
         if ready or long:
-            cells[_ACTIVE_CALLS] = self.active_calls + 1
+            cells[_ACTIVE_CALLS] = runners.active + self._parked.count + 1
             runners.slice_end = monotonic() + SLICE_SECONDS
         while ready or long:
             if long:
@@ -217,8 +217,8 @@ class Engine:
     def _count(self) -> None:
         """Write the counts after a drain into the worker's cells."""
         cells, runners = self._cells, self._runners
-        cells[_ACTIVE_CALLS] = self.active_calls
-        cells[_CALLS] = calls = self.calls
+        cells[_ACTIVE_CALLS] = active = runners.active + self._parked.count
+        cells[_CALLS] = calls = self._room.begun - self._room.waiting_calls - active
         cells[_RUNNING_METHOD] = 0
         if runners.are_taken and not cells[_TAKEN_AT]:
             cells[_TAKEN_AT] = monotonic_ns()

@@ -54,6 +54,8 @@ REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buff
 
 _SHORT = 1 << 30  # an int below this is one digit of CPython's, and compared sooner
 
+_THE_END = object()  # what a runner is woken with that is not needed any more
+
 _RUNNING_METHOD = int(CommonCell.RUNNING)
 _TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
 
@@ -91,7 +93,7 @@ class Runners:
         while self.idle and len(self.all) > most:
             runner = self.idle.pop()
             self.all.discard(runner)
-            self._room.loop.run_callback(runner.switch)
+            self._room.loop.run_callback(runner.switch, _THE_END)
         if not self.are_taken:
             self._make_room()
 
@@ -132,10 +134,10 @@ class Runners:
     # -- in the runners' greenlets
 
     def _run(self) -> None:
-        """Take calls until the queue is empty or another's, then wait to be needed; end when it is none of ``all``."""
+        """Take calls until the queue is empty or another's, then wait to be needed; end when it is one too many."""
         runner: Any = getcurrent()
         idle, park = self.idle, self._hub.switch
-        while runner in self.all:
+        while True:
             epoch = self.epoch
             try:
                 self._take_calls(runner, epoch)
@@ -146,16 +148,20 @@ class Runners:
             if self.epoch != epoch:
                 runner.gr_context = Context()
             runner.outbox = runner.call = None  # which may be large
-            if len(self.all) > self._most:
+            is_one_too_many = len(self.all) > self._most
+            if is_one_too_many:
                 self.all.discard(runner)
             else:
                 idle.append(runner)
             if self.epoch != epoch:
                 self._stubborn.discard(runner)
                 self._make_room()
-            while runner in self.all:
+            if is_one_too_many:
+                return
+            while True:
                 try:
-                    park()
+                    if park() is _THE_END:
+                        return
                     break
                 except BaseException:  # a time limit or a kill that a call has left behind: it is over
                     continue
