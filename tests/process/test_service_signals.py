@@ -191,7 +191,7 @@ def test_term_retires_a_worker_whatever_its_service_sets(signals, how):
         assert [call.result(10) for call in under_way] == [worker] * 10
         wait_until(lambda: client.call("pid") != worker)
     assert signals.log_text().count("Did not set the service's handler for SIGTERM") == 2  # by each worker
-    assert "belongs into the hook worker_stopping" in signals.log_text()
+    assert "Put clean-up into the hook worker_stopping" in signals.log_text()
 
 
 def test_int_ends_a_worker_at_once_whatever_its_service_sets(signals):
