@@ -116,13 +116,16 @@ class Expirer:
         """End ``future`` at its deadline unless it was claimed; without a thread to be had, whoever sends it does."""
         future.expirer = self
         self._waiting[future] = deadline_at
-        with contextlib.suppress(RuntimeError):  # there is news already
-            self._waker.release()
+        self._wake()
         if self._is_running.acquire(False):
             try:
                 start_thread(self._run, "rpccluster expirer")
             except Exception:
                 self._is_running.release()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # there is news already
+            self._waker.release()
 
     def claim(self, future: CallFuture) -> bool:
         """Whether ``future`` is still to be sent; it is not watched any more."""
@@ -134,6 +137,7 @@ class Expirer:
         for future in self._waiting.copy():
             if self.claim(future):
                 future.end(NotSent("the client was closed; the call did not run"))
+        self._wake()  # or the thread would sleep on until the last of their deadlines
 
     def end_in_child(self) -> None:
         """In a forked child: end the copies of them all; the calls are the parent's."""
