@@ -23,7 +23,7 @@ from rpccluster.log import logger
 from rpccluster.protocol.closing import closing_response, msgids_of
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.given import Given
-from rpccluster.worker.connections.pauses import Pause
+from rpccluster.worker.connections.pauses import ENDED, NOT, PENDING, TURN, UNREAD
 from rpccluster.worker.connections.states import TRANSITIONS, Event, State, next_state
 from rpccluster.worker.hot import HIGH_WATER_BYTES, Engine, Happened
 
@@ -37,26 +37,21 @@ class Connection:
     """One socket, read and answered. ``number`` is what other processes know it by, once it has moved; ``awaited``
     counts the calls of it that run elsewhere, by their worker's serial and their msgid."""
 
-    __slots__ = ("_common", "_pause", "_quiet_since", "_socket", "_state", "awaited", "inbox", "number", "outbox")
+    __slots__ = ("_common", "_pauses", "_quiet_since", "_socket", "_state", "awaited", "inbox", "number", "outbox")
 
     def __init__(self, common: ConnectionContext, engine: Engine, sock: _socket.socket, peer: str) -> None:
         self._common = common
         self._socket = sock
         self._state = State.OPEN
-        self._pause = Pause.NOT
+        self._pauses = NOT
         self._quiet_since = common.clock()
         self.number = 0
         self.awaited: Counter[tuple[int, int]] = _NONE_AWAITED
         self.inbox, self.outbox = engine.connect(sock, peer, self)
 
-    def handle(self, happened: Happened, *error: ProtocolError) -> None:
+    def handle(self, happened: Happened) -> None:
         """Do what follows from what happened to the inbox or the outbox."""
-        _HANDLERS[happened](self, *error)
-
-    @property
-    def peer(self) -> str:
-        """The client's address, for log lines."""
-        return self.outbox.peer
+        _HANDLERS[happened](self)
 
     @property
     def is_closed(self) -> bool:
@@ -66,7 +61,7 @@ class Connection:
     @property
     def is_paused(self) -> bool:
         """Whether its socket is not read for now."""
-        return bool(self._pause)
+        return bool(self._pauses)
 
     @property
     def is_at_rest(self) -> bool:
@@ -87,28 +82,28 @@ class Connection:
 
     # -- whether it is read
 
-    def _stop(self, reason: Pause, limit: Cell | None = None, why: str = "") -> None:
-        """Do not read it, for ``reason``; ``limit`` is what it has reached, and ``why`` is told then."""
-        self._pause |= reason
+    def _stop(self, pause: int, limit: Cell | None = None, why: str = "") -> None:
+        """Do not read it, for this ``pause``; ``limit`` is what it has reached, and ``why`` is told then."""
+        self._pauses |= pause
         self.outbox.reports = True
         self.inbox.stop()
         if limit is not None:
-            self._common.limits.note(limit, f"Not reading from {self.peer} for now", why)
+            self._common.limits.note(limit, f"Not reading from {self.outbox.peer} for now", why)
 
-    def _go_on(self, reason: Pause) -> None:
-        if self._pause & reason:
-            self._pause &= ~reason
-            if not self._pause and not self.is_closed:
+    def _go_on(self, pause: int) -> None:
+        if self._pauses & pause:
+            self._pauses &= ~pause
+            if not self._pauses and not self.is_closed:
                 self.outbox.reports = False
                 self.inbox.start()
 
     def _on_high_water(self) -> None:
         self.inbox.put_off()
-        self._stop(Pause.UNREAD, *_TOO_MUCH_UNREAD)
+        self._stop(UNREAD, *_TOO_MUCH_UNREAD)
 
     def _on_low_water(self) -> None:
         self.inbox.go_on()
-        self._go_on(Pause.UNREAD)
+        self._go_on(UNREAD)
 
     def _on_answered(self) -> None:
         self.look_at_pending()
@@ -116,8 +111,8 @@ class Connection:
 
     def look_at_pending(self) -> None:
         """Receive more if it may have so many unanswered calls again."""
-        if self._pause & Pause.PENDING and self.outbox.has_room_again:
-            self._go_on(Pause.PENDING)
+        if self._pauses & PENDING and self.outbox.has_room_again:
+            self._go_on(PENDING)
 
     # -- deadlines
 
@@ -129,10 +124,10 @@ class Connection:
 
     # -- what cannot be read
 
-    def _on_refused(self, error: ProtocolError) -> None:
+    def refuse(self, error: ProtocolError) -> None:
         """The peer does not speak MessagePack-RPC: close, with one log line. What it sent behind that is not run."""
         if not self.is_closed:
-            self._common.limits.note_unreadable("Closing the connection", self.peer, error)
+            self._common.limits.note_unreadable("Closing the connection", self.outbox.peer, error)
             self.inbox.withdraw()
             self.outbox.flush()
             self.close()
@@ -145,7 +140,7 @@ class Connection:
             if self.outbox.closing_msgid is not None:
                 elsewhere = [msgid for _, msgid in self.awaited.elements()]
                 self._say_closing([*msgids_of([*self.inbox.unbegun(), *unanswered]), *elsewhere])
-            elif not self._pause:
+            elif not self._pauses:
                 self.inbox.receive()  # what has come by now is answered; it may be that wish
                 if self._is_new():
                     self._common.lingering[self] = self._common.clock() + NEW_SECONDS
@@ -176,7 +171,7 @@ class Connection:
         self._state = next_state(self._state, event)
         if self._state is not State.LINGERING:
             self.inbox.keep(None)
-            self._stop(Pause.ENDED)
+            self._stop(ENDED)
             self._on_answered()
 
     def _end_if_answered(self) -> None:
@@ -184,7 +179,7 @@ class Connection:
 
         Closing a socket with unread input would reset it, and the last replies might never be read.
         """
-        if self._state is State.OPEN or self.outbox.pending > 0 or self.outbox.unsent is not None:
+        if self._state is _OPEN or self.outbox.pending > 0 or self.outbox.unsent is not None:
             return
         if self.outbox.closing_msgid is not None:
             self._say_closing(())  # which comes back here
@@ -209,9 +204,9 @@ class Connection:
         """Close now; replies of calls that still run will be dropped and counted. ``limit`` is one that it passed."""
         if not self.is_closed:
             if limit is not None:
-                self._common.limits.note(limit, f"Closing the connection of {self.peer}", reason)
+                self._common.limits.note(limit, f"Closing the connection of {self.outbox.peer}", reason)
             elif reason:
-                logger.info("Closing the connection of %s: %s", self.peer, reason)
+                logger.info("Closing the connection of %s: %s", self.outbox.peer, reason)
             self._close(Event.BROKEN)
 
     def close_idle(self) -> None:
@@ -219,8 +214,8 @@ class Connection:
         if self.outbox.closing_msgid is None:
             self.close("idle_timeout passed", Cell.IDLE_TIMEOUT)
         else:
-            action = f"Closing the connection of {self.peer}"
-            self._common.limits.note(Cell.IDLE_TIMEOUT, action, "idle_timeout passed")
+            closing = f"Closing the connection of {self.outbox.peer}"
+            self._common.limits.note(Cell.IDLE_TIMEOUT, closing, "idle_timeout passed")
             self.stop_reading()
 
     def _close(self, event: Event) -> None:
@@ -250,11 +245,10 @@ class Connection:
     def picture(self, waiting: list[Any]) -> Given:
         """All that another process needs to go on with it, beside the socket; changes nothing.
 
-        ``waiting`` are its calls that the engine had in its queue. Raises TypeError or ValueError for what no bytes
-        decode to.
+        ``waiting`` are its calls that the engine had in its queue. Raises what `Inbox.content` does.
         """
         is_eof = self._state is State.HALF_CLOSED
-        return Given(self.peer, is_eof, self.inbox.content(waiting), self.outbox.content())
+        return Given(self.outbox.peer, is_eof, self.inbox.content(waiting), self.outbox.content())
 
     def fileno(self) -> int:
         """Its socket's descriptor."""
@@ -290,6 +284,7 @@ class Connection:
             self._stop_reading(Event.PEER_ENDED)
 
 
+_OPEN = State.OPEN
 _TOO_MANY_PENDING = (Cell.MAX_PENDING_CALLS, "it has more unanswered calls than max_pending_calls")
 _NO_GREENLET = (Cell.MAX_GREENLETS, "max_greenlets calls are running")
 _TOO_MUCH_UNREAD = (Cell.UNREAD_REPLIES, f"it leaves more than {HIGH_WATER_BYTES} bytes of replies unread")
@@ -300,15 +295,14 @@ _NONE_AWAITED: Counter[tuple[int, int]] = Counter()  # of a connection that has 
 _HANDLERS: dict[Happened, Callable[..., None]] = {
     Happened.PEER_ENDED: Connection._on_peer_ended,
     Happened.BROKEN: Connection.close,
-    Happened.UNDECODABLE: lambda self: self._stop(Pause.ENDED),
+    Happened.UNDECODABLE: lambda self: self._stop(ENDED),
     Happened.INCOMPLETE: Connection._on_incomplete,
     Happened.COMPLETE: lambda self: self._common.partial.pop(self, None),
     Happened.HEARD_LAST: Connection._on_heard_last,
-    Happened.PENDING: lambda self: self._stop(Pause.PENDING, *_TOO_MANY_PENDING),
-    Happened.NO_GREENLET: lambda self: self._stop(Pause.TURN, *_NO_GREENLET),
-    Happened.OTHERS_TURN: lambda self: self._stop(Pause.TURN),
-    Happened.ITS_TURN: lambda self: self._go_on(Pause.TURN),
-    Happened.REFUSED: Connection._on_refused,
+    Happened.PENDING: lambda self: self._stop(PENDING, *_TOO_MANY_PENDING),
+    Happened.NO_GREENLET: lambda self: self._stop(TURN, *_NO_GREENLET),
+    Happened.OTHERS_TURN: lambda self: self._stop(TURN),
+    Happened.ITS_TURN: lambda self: self._go_on(TURN),
     Happened.ANSWERED: Connection._on_answered,
     Happened.UNSENT: Connection._on_unsent,
     Happened.SENT: lambda self: self._common.unsent.pop(self, None),

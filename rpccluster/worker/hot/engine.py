@@ -45,6 +45,7 @@ __all__ = ["Engine"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 
+_ITS_TURN = Happened.ITS_TURN
 _RUNNING_METHOD = int(CommonCell.RUNNING)
 _ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
 _CALLS = int(Cell.CALLS)
@@ -73,7 +74,7 @@ class Engine:
         self._on_call_limit = on_call_limit
         self._room = Room(self._loop, _bounds(options), options.max_pending_calls)
         self._room.schedule = self._schedule
-        self._replies = Replies(registry, cells, options, on_refused)
+        self._replies = Replies(registry.methods, cells, options, on_refused)
         self._parked = self._room.parked = ParkedCalls(self._room, self._replies)
         self._runners = Runners(hub, self._room, registry, cells, self._replies, options.max_greenlets)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
@@ -231,7 +232,7 @@ class Engine:
         """Tell the connections that had to wait for their turn."""
         waiting, self._room.waiting = self._room.waiting, set()
         for listener in waiting:
-            listener.handle(Happened.ITS_TURN)
+            listener.handle(_ITS_TURN)
 
 
 def _bounds(options: LiveOptions) -> Bounds:

@@ -22,6 +22,15 @@ GATHER_BYTES = 65_536  # of large replies, before they are sent
 LARGE_REPLY_BYTES = 512  # replies above this count against the connection at once
 JOINED_BYTES = 4096  # of small pieces, which become one: each would cost two hundred bytes beside its own
 
+# what happens often: a look-up in the class takes 0.2 µs before Python 3.12
+_ANSWERED, _UNSENT, _SENT, _HIGH_WATER, _LOW_WATER = (
+    Happened.ANSWERED,
+    Happened.UNSENT,
+    Happened.SENT,
+    Happened.HIGH_WATER,
+    Happened.LOW_WATER,
+)
+
 
 class Outbox:
     """What is sent on one socket. The runners put into ``replies`` directly; ``pending`` counts the calls that were
@@ -93,7 +102,7 @@ class Outbox:
         """A notification has run; nobody is told."""
         self.pending -= 1
         if self.reports and not self.replies and not self.is_closed:
-            self._listener.handle(Happened.ANSWERED)
+            self._listener.handle(_ANSWERED)
 
     def await_closing(self, msgid: int) -> bool:
         """The peer asks to hear when nothing more is read. False if it has asked before."""
@@ -106,7 +115,7 @@ class Outbox:
 
     def refuse(self, error: ProtocolError) -> None:
         """What came is no call: nothing that came behind it is run."""
-        self._listener.handle(Happened.REFUSED, error)
+        self._listener.refuse(error)
 
     # -- sending
 
@@ -137,33 +146,33 @@ class Outbox:
                     if sent != len(data):
                         self.keep(memoryview(data)[sent:])
         if self.reports and not self.is_closed:
-            self._listener.handle(Happened.ANSWERED)
+            self._listener.handle(_ANSWERED)
 
     def keep(self, rest: memoryview) -> None:
         """Keep what the kernel has no room for until it has."""
         if self.unsent is None:
             self.unsent = Unsent(self._room.loop, self._socket, self._on_sent, self._on_broken)
-            self._listener.handle(Happened.UNSENT)
+            self._listener.handle(_UNSENT)
         self.unsent.add(rest)
         if self.unsent.size > HIGH_WATER_BYTES and not self.unsent.is_high:
             self.unsent.is_high = True
-            self._listener.handle(Happened.HIGH_WATER)
+            self._listener.handle(_HIGH_WATER)
 
     def _on_sent(self) -> None:
         """The peer has read some of what was kept."""
         unsent = self.unsent
         assert unsent is not None
         if unsent.size:
-            self._listener.handle(Happened.UNSENT)
+            self._listener.handle(_UNSENT)
         else:
             self.unsent = None
             self._room.handled_large = True
-            self._listener.handle(Happened.SENT)
+            self._listener.handle(_SENT)
         if unsent.is_high and unsent.size < LOW_WATER_BYTES:
             unsent.is_high = False
-            self._listener.handle(Happened.LOW_WATER)
+            self._listener.handle(_LOW_WATER)
         if self.reports and not self.is_closed:
-            self._listener.handle(Happened.ANSWERED)
+            self._listener.handle(_ANSWERED)
 
     def _on_broken(self) -> None:
         self._listener.handle(Happened.BROKEN)

@@ -1,43 +1,49 @@
 """Makes the replies of calls that end without a plain result, and keeps a reply's size limit. Runs in the worker.
 
-Decides and logs; `rpccluster.worker.hot.runners` puts the replies into an outbox.
+Decides and logs; `rpccluster.worker.hot.slow_path` puts the replies into an outbox.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any, Callable
 
 from rpccluster.errors import ProtocolError
+from rpccluster.failure import error_text, message_of
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import Notification, Request, Unreadable, misfit_text
 from rpccluster.worker.current import CallTimedOut, Sender
 from rpccluster.worker.live_options import LiveOptions
-from rpccluster.worker.service.registry import (
-    Registry,
-    ResultTooLarge,
-    error_text,
-    is_misfit,
-    message_of,
-    not_found_text,
-)
 
-__all__ = ["Replies"]
+__all__ = ["Replies", "ResultTooLarge", "is_misfit", "not_found_text"]
 
 _ERRORS = int(Cell.ERRORS)
+
+
+class ResultTooLarge(Exception):
+    """A method's result, packed, is larger than a message may be. Callers know it by its name."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"found a reply of {size} bytes, expected at most {most} (max_message_size)")
 
 
 class Replies:
     """Makes replies with errors, and counts the errors."""
 
     def __init__(
-        self, registry: Registry, cells: Any, options: LiveOptions, on_refused: Callable[[str, ProtocolError], None]
+        self,
+        methods: Mapping[str, Any],
+        cells: Any,
+        options: LiveOptions,
+        on_refused: Callable[[str, ProtocolError], None],
     ) -> None:
-        """``on_refused`` gets the peer and the error of each unreadable call."""
-        self._registry = registry
+        """``methods`` are the service's, by name; ``on_refused`` gets the peer and the error of each unreadable call."""
+        self._methods = methods
         self._cells = cells
-        self._options = options
+        self.options = options
         self._on_refused = on_refused
         self._errors = 0
 
@@ -51,7 +57,7 @@ class Replies:
 
     def too_large(self, reply: bytes) -> ResultTooLarge | None:
         """Return the error to send instead of ``reply``, if that passes ``max_message_size``; else None."""
-        most = self._options.max_message_size
+        most = self.options.max_message_size
         return ResultTooLarge(len(reply), most) if len(reply) > most else None
 
     def refused(self, sender: Sender, call: Request | Notification) -> bytes:
@@ -68,10 +74,10 @@ class Replies:
         Never raises, but runs code of the service, which may block: an exception's ``__str__``, for instance.
         """
         self.count_error()
-        method = self._registry.methods.get(name)
+        method = self._methods.get(name)
         if method is None:
             return not_found_text(name)
-        if issubclass(type(raised), TypeError) and is_misfit(method, params):
+        if issubclass(type(raised), TypeError) and is_misfit(method.plain, params):
             return f"ArgumentError: {message_of(raised)}"
         return self.told(sender, name, raised)
 
@@ -98,3 +104,19 @@ class Replies:
             return answer(sender, name, params, raised)
 
         self.error = error  # type: ignore[method-assign]
+
+
+def not_found_text(name: object) -> str:
+    """Return the error of a call to a method that is not there, worded as msgpack-rpc-python words it."""
+    return f"'{name}' method not found"
+
+
+def is_misfit(method: Callable[..., Any], params: list[Any]) -> bool:
+    """Tell whether ``params`` do not fit the signature of ``method``."""
+    try:
+        inspect.signature(method).bind(*params)
+    except TypeError:
+        return True
+    except BaseException:  # a builtin that tells no signature, a service's object with one of its own
+        return False
+    return False

@@ -29,6 +29,8 @@ RECEIVE_MORE_BYTES = 262_144  # while a long string arrives
 class Happened(enum.Enum):
     """What the hot room tells a connection."""
 
+    __hash__ = object.__hash__  # an Enum's own takes longer than what follows from most of these
+
     # of its input
     PEER_ENDED = "the peer sends nothing more"
     BROKEN = "the socket cannot be read, or written, any more"
@@ -41,8 +43,6 @@ class Happened(enum.Enum):
     NO_GREENLET = "all greenlets are taken"
     OTHERS_TURN = "others that send much have their turn before it"
     ITS_TURN = "after NO_GREENLET or OTHERS_TURN: it may be read"
-    # of its calls
-    REFUSED = "what came is no call; an error that says why comes along"
     # of its output
     ANSWERED = "while ``reports`` is set: some calls have ended, and their replies have left"
     UNSENT = "the kernel took only some of the replies, or took more of those that were left"
@@ -54,14 +54,20 @@ class Happened(enum.Enum):
 class Listener(Protocol):
     """Hears what happened to the input and the output of one socket: a connection."""
 
-    def handle(self, happened: Happened, *error: ProtocolError) -> None:
-        """Something has `Happened`; an error comes along where it says so."""
+    def handle(self, happened: Happened) -> None:
+        """Something has `Happened`."""
+
+    def refuse(self, error: ProtocolError) -> None:
+        """What came is no call: nothing that came behind it is to be run."""
 
 
 class _Nobody:
     """The `Listener` of a connection that has ended."""
 
-    def handle(self, happened: Happened, *error: ProtocolError) -> None:
+    def handle(self, happened: Happened) -> None:
+        """Nobody wants to know."""
+
+    def refuse(self, error: ProtocolError) -> None:
         """Nobody wants to know."""
 
 

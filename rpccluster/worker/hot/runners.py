@@ -1,4 +1,4 @@
-"""The greenlets that run calls: the hot path, and the slow one for what the hot path does not take. In the worker.
+"""The greenlets that run calls, and the hot path of a call; what that does not take is in `slow_path`. In the worker.
 
 A runner takes call after call. One that blocks keeps its greenlet, and the queue goes on in another; so whose the queue
 is shows by an epoch. The engine raises it after each switch: a runner that finds another epoch than its own has blocked
@@ -25,32 +25,22 @@ from greenlet import getcurrent
 from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.log import escaped, logger
-from rpccluster.protocol.closing import CLOSING
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import (
     MAX_MSGID,
     REQUEST,
     RESPONSE,
-    Notification,
-    Request,
-    Response,
-    not_a_message,
-    to_message,
 )
-from rpccluster.protocol.shared import Packed
-from rpccluster.protocol.unreadable import decoded
 from rpccluster.worker.current import Call, Runner
-from rpccluster.worker.hot.outbox import LARGE_REPLY_BYTES, Outbox
+from rpccluster.worker.hot.outbox import LARGE_REPLY_BYTES
 from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Room
-from rpccluster.worker.service.later import Parked
+from rpccluster.worker.hot.slow_path import SlowPath, rename
 from rpccluster.worker.service.registry import Registry
 
 __all__ = ["Runners"]
 
 CLOCK_EVERY = 8  # calls between two looks at the clock
-LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping for the next
-REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buffer never shrinks
 
 _SHORT = 1 << 30  # an int below this is one digit of CPython's, and compared sooner
 
@@ -70,6 +60,7 @@ class Runners:
         self._registry = registry
         self._cells = cells
         self._replies = replies
+        self._slow_path = SlowPath(room, registry, cells, replies)
         self._most = most
         self.epoch = 0  # raised by the engine: a runner that has blocked finds another than its own
         self.slice_end = 0.0  # monotonic seconds, when the queue is to be left until the loop has polled
@@ -198,7 +189,7 @@ class Runners:
                     or (not 0 <= msgid < _SHORT and not 0 <= msgid <= MAX_MSGID)
                     or type_of(params) is not array
                 ):
-                    self._take_slowly(runner, outbox, call)
+                    self._slow_path.take(runner, outbox, call)
                     if context:
                         context = runner.gr_context = Context()
                     if self.epoch != epoch:
@@ -212,10 +203,10 @@ class Runners:
                         reply = pack((RESPONSE, msgid, None, function(*params)))
                     except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
                         if type(name) is bytes:
-                            _rename(call)
+                            rename(call)
                             ready.appendleft((outbox, iter([call])))
                             return
-                        reply = self._failed(runner, raised)
+                        reply = self._slow_path.failed(runner, raised)
                         pack = runner.pack
                         if not reply and self.epoch == epoch:  # nothing is sent now
                             if context:
@@ -226,10 +217,10 @@ class Runners:
                     if context:  # the call left something in it: the next one gets a fresh one
                         context = runner.gr_context = Context()
                     if self.epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
-                        self._put(runner, reply)
+                        self._slow_path.put(runner, reply)
                         return
                     if len(reply) > LARGE_REPLY_BYTES:
-                        self._put(runner, reply)
+                        self._slow_path.put(runner, reply)
                         pack = runner.pack
                         if self.epoch != epoch:
                             return
@@ -244,86 +235,3 @@ class Runners:
                         return
                     before_clock = CLOCK_EVERY
             ready.popleft()
-
-    def _put(self, runner: Runner, reply: bytes | None) -> None:
-        """Send ``reply``, if there is one, for a call that is large or has blocked; it may have been answered already.
-
-        May block, as `Replies.error` may.
-        """
-        if not reply:
-            return
-        if len(reply) > LARGE_REPLY_BYTES:
-            if len(reply) > REUSED_BYTES:
-                runner.renew_packer()
-            if runner.outbox is not None:
-                reply = self._replies.bounded(runner.outbox, runner.call, reply)
-        if runner.outbox is not None:
-            runner.outbox.put(reply)
-
-    def _failed(self, runner: Runner, raised: BaseException) -> Any:
-        """The bytes that are sent for a call that has raised; empty if nothing is, None if it is answered later.
-
-        May block, as `Replies.error` may.
-        """
-        outbox, call = runner.outbox, runner.call
-        if type(raised) is Parked:
-            try:
-                self._room.parked.park(outbox, call, raised)
-                return None
-            except RuntimeError as error:
-                raised = error
-        if outbox is None:  # answered already
-            return b""
-        name, params = call[-2:]
-        if type(name) is not str:
-            outbox.refuse(not_a_message(call))
-            return b""
-        if name == CLOSING and call[0] is REQUEST and outbox.await_closing(call[1]):
-            return b""  # until nothing more is read
-        text = self._replies.error(outbox, name, params, raised)
-        return runner.renew_packer()((RESPONSE, call[1], text, None)) if call[0] is REQUEST else b""
-
-    # -- the slow path: notifications, calls not decoded yet, and what is no call
-
-    def _take_slowly(self, runner: Runner, outbox: Outbox, message: Any) -> None:
-        """Run ``message``; what is no call ends its connection. May block."""
-        if isinstance(message, ProtocolError):  # not raised again: it would hold all that it came through
-            outbox.refuse(message)
-            return
-        is_large = type(message) is Packed and len(message) > LARGE_CALL_BYTES
-        try:
-            if type(message) is Packed:
-                message = runner.call = decoded(message)
-            call = to_message(message)
-            if isinstance(call, Response):
-                raise ProtocolError("found a response, expected calls alone")
-        except ProtocolError as error:
-            outbox.refuse(error)
-        else:
-            message[-2] = call.method  # it may have come as bin
-            self._run_slowly(runner, outbox, call)
-        if is_large:
-            self._room.handled_large = True
-
-    def _run_slowly(self, runner: Runner, outbox: Outbox, call: Request | Notification) -> None:
-        try:
-            if type(call.params) is list:
-                function = self._registry.table[call.method]
-                self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
-                result = function(*call.params)
-                reply = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""
-            else:
-                reply = self._replies.refused(outbox, call)
-        except BaseException as raised:
-            reply = self._failed(runner, raised)
-            if reply is None:
-                return
-        if isinstance(call, Request):
-            self._put(runner, reply)
-        elif runner.outbox is not None:  # nobody is told
-            runner.outbox.end_notification()
-
-
-def _rename(call: list[Any]) -> None:
-    """Give a request, whose method's name is of bin type, one of str: it may be run then like any other."""
-    call[2] = to_message(call)[1]

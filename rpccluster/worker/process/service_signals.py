@@ -39,7 +39,7 @@ _TIMERS = {
     signal.ITIMER_VIRTUAL: signal.SIGVTALRM,
     signal.ITIMER_PROF: signal.SIGPROF,
 }
-_RUNNERS = "rpccluster.worker.hot.runners"
+_RUN_METHODS = ("rpccluster.worker.hot.runners", "rpccluster.worker.hot.slow_path")
 _AROUND_METHODS = (
     "rpccluster.worker.service.access_log",
     "rpccluster.worker.service.later",
@@ -155,7 +155,7 @@ def _is_in_method(frame: Any) -> bool:
         return False
     while frame.f_back is not None:
         module = _module_of(frame.f_back)
-        if module == _RUNNERS:
+        if module in _RUN_METHODS:
             return not _module_of(frame).startswith(_OURS) or _module_of(frame) in _AROUND_METHODS
         frame = frame.f_back
     return False

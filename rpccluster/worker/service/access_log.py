@@ -10,11 +10,11 @@ import time
 from functools import partial
 from typing import Any, Callable
 
+from rpccluster.failure import error_text
 from rpccluster.log import escaped
 from rpccluster.log.outlet import Outlet
 from rpccluster.worker.current import present_call
 from rpccluster.worker.service.later import Parked
-from rpccluster.worker.service.registry import error_text
 
 __all__ = ["logged"]
 

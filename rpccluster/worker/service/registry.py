@@ -1,4 +1,4 @@
-"""The names that callers may call, and the form of an exception on the wire. Runs in the worker; no I/O, no gevent.
+"""Collects the methods of a service, by the names that callers use. Runs in the worker; no I/O, no gevent.
 
 A service's methods are collected once, at boot, so that a call costs one look-up in a dict.
 """
@@ -13,22 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from rpccluster.errors import ServiceUnfit
-from rpccluster.failure import error_text, message_of
+from rpccluster.failure import error_text
 from rpccluster.log import escaped, logger
 from rpccluster.service import RPCMark, Service
 from rpccluster.worker.service.later import parking
 
-__all__ = ["Method", "Registry", "ResultTooLarge", "error_text", "is_misfit", "message_of", "not_found_text"]
+__all__ = ["Method", "Registry"]
 
 #: Wraps a function in its limit in seconds, 0 for none, for calls to run.
 Wrap = Callable[[Callable[..., Any], float], Callable[..., Any]]
-
-
-class ResultTooLarge(Exception):
-    """A method's packed result is larger than a message may be. Callers see its name."""
-
-    def __init__(self, size: int, most: int) -> None:
-        super().__init__(f"found a reply of {size} bytes, expected at most {most} (max_message_size)")
 
 
 @dataclass(frozen=True)
@@ -171,19 +164,3 @@ def _is_coroutine_function(function: Callable[..., Any]) -> bool:
         return inspect.iscoroutinefunction(function)
     except Exception:
         return False
-
-
-def not_found_text(name: object) -> str:
-    """Return the error for an unknown method, in the words of msgpack-rpc-python."""
-    return f"'{name}' method not found"
-
-
-def is_misfit(method: Method, params: list[Any]) -> bool:
-    """Return whether ``params`` do not fit the method's signature."""
-    try:
-        inspect.signature(method.plain).bind(*params)
-    except TypeError:
-        return True
-    except BaseException:  # a builtin without a signature, or an object with one of its own
-        return False
-    return False

@@ -158,7 +158,7 @@ def test_a_connection_moves_with_its_socket(make_worker: Callable[..., Worker]) 
     assert (donor.service.began, adopter.service.began) == ([1], [2])
     assert (donor.row[Cell.HANDED_OVER], adopter.row[Cell.ADOPTED]) == (1, 1)
     assert (len(donor.connections.open), len(adopter.connections.open)) == (0, 1)
-    assert peer.connection.peer == "127.0.0.1:4711"
+    assert peer.connection.outbox.peer == "127.0.0.1:4711"
 
 
 def test_a_connection_without_an_address_moves(make_worker: Callable[..., Worker]) -> None:
@@ -167,7 +167,7 @@ def test_a_connection_without_an_address_moves(make_worker: Callable[..., Worker
     peer = donor.connect()
     peer.connection.outbox.peer = "a Unix socket"
     assert move(peer, donor, adopter).peer == []
-    assert peer.connection.peer == "a Unix socket"
+    assert peer.connection.outbox.peer == "a Unix socket"
     assert peer.call("echo", 1) == 1
 
 

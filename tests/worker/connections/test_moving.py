@@ -144,7 +144,7 @@ def test_one_that_is_at_rest(make_rig: Callable[..., Rig]) -> None:
         move(peer, donor, adopter)
         assert peer.call("echo", "here") == "here"
         assert (len(donor.connections.open), len(adopter.connections.open)) == (0, 1)
-        assert peer.connection.peer == "127.0.0.1:4711"
+        assert peer.connection.outbox.peer == "127.0.0.1:4711"
 
 
 def test_a_long_message_in_many_pieces(make_rig: Callable[..., Rig]) -> None:

@@ -168,7 +168,7 @@ def test_a_fault_of_the_engine_costs_one_connection(make_rig: Callable[..., Rig]
     """The greenlets that run calls outlive whatever may be raised."""
     rig = make_rig()
     peer, other = rig.connect(), rig.connect()
-    rig.engine._runners._failed = lambda *_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    rig.engine._runners._slow_path.failed = lambda *_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     peer.post("fail")
     peer.wait_end()
     assert other.call("echo", 1) == 1

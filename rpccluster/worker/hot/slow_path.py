@@ -1,0 +1,128 @@
+"""What the hot path leaves to others, since most calls are plain requests that succeed. Runs in the runners' greenlets.
+
+Notifications, calls that were not decoded yet, and what is no call; and of all calls those that have failed, blocked,
+or have a large reply. Everything here may block, since it runs code of the service.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rpccluster.errors import ProtocolError
+from rpccluster.ipc.scoreboard import CommonCell
+from rpccluster.protocol.closing import CLOSING
+from rpccluster.protocol.codec import pack_response
+from rpccluster.protocol.messages import (
+    REQUEST,
+    RESPONSE,
+    Notification,
+    Request,
+    Response,
+    not_a_message,
+    to_message,
+)
+from rpccluster.protocol.shared import Packed
+from rpccluster.protocol.unreadable import decoded
+from rpccluster.worker.current import Runner
+from rpccluster.worker.hot.outbox import Outbox
+from rpccluster.worker.hot.replies import Replies
+from rpccluster.worker.hot.room import Room
+from rpccluster.worker.service.later import Parked
+from rpccluster.worker.service.registry import Registry
+
+__all__ = ["SlowPath", "rename"]
+
+LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping for the next
+REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buffer never shrinks
+
+_RUNNING_METHOD = int(CommonCell.RUNNING)
+
+
+class SlowPath:
+    """Runs one message, or ends one call, of a runner."""
+
+    def __init__(self, room: Room, registry: Registry, cells: Any, replies: Replies) -> None:
+        self._room = room
+        self._registry = registry
+        self._cells = cells
+        self._replies = replies
+
+    def put(self, runner: Runner, reply: bytes | None) -> None:
+        """Send ``reply``, if there is one, for a call that is large or has blocked; it may have been answered already.
+
+        May block, as `Replies.error` may.
+        """
+        if not reply:
+            return
+        if len(reply) > REUSED_BYTES:
+            runner.renew_packer()
+        if len(reply) > self._replies.options.max_message_size and runner.outbox is not None:
+            reply = self._replies.bounded(runner.outbox, runner.call, reply)
+        if runner.outbox is not None:
+            runner.outbox.put(reply)
+
+    def failed(self, runner: Runner, raised: BaseException) -> Any:
+        """The bytes that are sent for a call that has raised; empty if nothing is, None if it is answered later.
+
+        May block, as `Replies.error` may.
+        """
+        outbox, call = runner.outbox, runner.call
+        if type(raised) is Parked:
+            try:
+                self._room.parked.park(outbox, call, raised)
+                return None
+            except RuntimeError as error:
+                raised = error
+        if outbox is None:  # answered already
+            return b""
+        name, params = call[-2:]
+        if type(name) is not str:
+            outbox.refuse(not_a_message(call))
+            return b""
+        if name == CLOSING and call[0] is REQUEST and outbox.await_closing(call[1]):
+            return b""  # until nothing more is read
+        text = self._replies.error(outbox, name, params, raised)
+        return runner.renew_packer()((RESPONSE, call[1], text, None)) if call[0] is REQUEST else b""
+
+    def take(self, runner: Runner, outbox: Outbox, message: Any) -> None:
+        """Run ``message``; what is no call ends its connection. May block."""
+        if isinstance(message, ProtocolError):  # not raised again: it would hold all that it came through
+            outbox.refuse(message)
+            return
+        is_large = type(message) is Packed and len(message) > LARGE_CALL_BYTES
+        try:
+            if type(message) is Packed:
+                message = runner.call = decoded(message)
+            call = to_message(message)
+            if isinstance(call, Response):
+                raise ProtocolError("found a response, expected calls alone")
+        except ProtocolError as error:
+            outbox.refuse(error)
+        else:
+            message[-2] = call.method  # it may have come as bin
+            self._run(runner, outbox, call)
+        if is_large:
+            self._room.handled_large = True
+
+    def _run(self, runner: Runner, outbox: Outbox, call: Request | Notification) -> None:
+        try:
+            if type(call.params) is list:
+                function = self._registry.table[call.method]
+                self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
+                result = function(*call.params)
+                reply = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""
+            else:
+                reply = self._replies.refused(outbox, call)
+        except BaseException as raised:
+            reply = self.failed(runner, raised)
+            if reply is None:
+                return
+        if isinstance(call, Request):
+            self.put(runner, reply)
+        elif runner.outbox is not None:  # nobody is told
+            runner.outbox.end_notification()
+
+
+def rename(call: list[Any]) -> None:
+    """Give a request, whose method's name is of bin type, one of str: it may be run then like any other."""
+    call[2] = to_message(call)[1]
