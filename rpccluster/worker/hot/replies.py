@@ -40,7 +40,7 @@ class Replies:
         options: LiveOptions,
         on_refused: Callable[[str, ProtocolError], None],
     ) -> None:
-        """``methods`` are the service's, by name; ``on_refused`` gets the peer and the error of each unreadable call."""
+        """``methods`` are the service's, by name; ``on_refused`` gets the peer and error of each unreadable call."""
         self._methods = methods
         self._cells = cells
         self.options = options
