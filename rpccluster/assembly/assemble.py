@@ -22,7 +22,7 @@ from rpccluster.config.accounts import identity_of
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.log import LogFiles, logger, say, set_up_logging
 from rpccluster.master.changes.inherited import Inheritance
-from rpccluster.master.changes.new_master import CommandLine
+from rpccluster.master.changes.starting import CommandLine
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.parts import Parts, Start

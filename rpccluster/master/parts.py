@@ -18,9 +18,10 @@ from rpccluster.ipc.messages import Listen
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.inherited import Inheritance, things
 from rpccluster.master.changes.logs import LogReopening
-from rpccluster.master.changes.new_master import CommandLine, NewMaster
+from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
 from rpccluster.master.changes.reload import Reloading
+from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.children.actions import Actions
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import MOST_ROWS, Roster
@@ -137,11 +138,11 @@ class Parts:
         self.cluster.note(Event.INHERITED)
         return OldMaster(self.loop, inheritance.channel, inheritance.protocol, self.told.append)
 
-    def _start_new_master(self) -> new_master.Started | None:
+    def _start_new_master(self) -> Started | None:
         """Start a new master that inherits what this one holds."""
         cluster, pidfile = self.cluster, self.ownership.pidfile
         with self._prepared():
             inherited = things(
                 cluster.generation, self.roster.next_serial, cluster.listeners, self.control.listener, pidfile
             )
-            return new_master.start(self.system, self.start.command, inherited)
+            return start(self.system, self.start.command, inherited)

@@ -16,7 +16,8 @@ import pytest
 
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import Accept
-from rpccluster.master.changes.new_master import CommandLine, NewMaster, Started, start
+from rpccluster.master.changes.new_master import NewMaster
+from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.guard import Guard

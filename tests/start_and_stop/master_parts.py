@@ -15,9 +15,9 @@ from rpccluster.config import Options
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.messages import Accept, Give
 from rpccluster.log.files import LogFiles
-from rpccluster.master.changes import new_master
-from rpccluster.master.changes.new_master import CommandLine, NewMaster
+from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
+from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.control.server import ControlServer
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.loop import Loop
@@ -301,11 +301,9 @@ class AnUpgrade(Part):
 
     def make(self) -> None:
         command = CommandLine([], str(self.folder), str(self.executable))
-        self.upgrade = NewMaster(
-            System(), self.loop, lambda: self.noted(new_master.start(System(), command, [])), print
-        )
+        self.upgrade = NewMaster(System(), self.loop, lambda: self.noted(start(System(), command, [])), print)
 
-    def noted(self, started: new_master.Started | None) -> new_master.Started | None:
+    def noted(self, started: Started | None) -> Started | None:
         self.pids += [started.pid] if started else []
         return started
 

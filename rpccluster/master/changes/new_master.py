@@ -1,7 +1,7 @@
 """USR2: the new master of an upgrade, as the old one sees it: started, heard, told to take over, or given up.
 
-Owns the channel to it, and the course of the upgrade as a table; what follows from each event is the supervisor's. Runs
-in the old master, and in the fork of it that becomes the new one.
+Owns the channel to it, and the course of the upgrade as a table; what follows from each event is `takeover`'s. Runs in
+the old master.
 
     old master                                    new master (`old_master` is its side)
     forks, resets signals, execs the same
@@ -31,29 +31,24 @@ it what it has done of the kind since the upgrade began.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import os
 import signal
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple, Union
 
 from rpccluster.errors import IllegalTransition
-from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import OLDEST_PROTOCOL, Asked, Go, Message, Serving, TookOver
 from rpccluster.log import logger
-from rpccluster.master.changes.inherited import Thing, leave
+from rpccluster.master.changes.starting import Started
 from rpccluster.master.loop import Loop
-from rpccluster.master.signals import reset_for_exec
-from rpccluster.system import System, launch
+from rpccluster.system import System
 
-__all__ = ["CommandLine", "NewMaster", "NewMasterEnded", "Said", "Stage", "Started", "TakenOver", "Undone", "start"]
+__all__ = ["NewMaster", "NewMasterEnded", "Said", "Stage", "TakenOver", "Undone"]
 
 COMMIT_SECONDS = 10.0  # from `Go` to `TookOver`; a new master that takes longer is given up
 _UNDER_WAY = "an upgrade is under way"
-UPGRADE_SECONDS = 300.0  # a new master that is not serving by then is given up
 
 
 class Stage(enum.Enum):
@@ -104,15 +99,6 @@ class NewMasterEnded(NamedTuple):
 
 
 Event = Union[TakenOver, Said, Undone, NewMasterEnded]
-
-
-@dataclass
-class Started:
-    """A new master that has been started."""
-
-    pid: int
-    channel: Channel
-    give_up_at: float  # monotonic seconds
 
 
 class NewMaster:
@@ -271,49 +257,3 @@ class NewMaster:
         logger.error("Upgrade failed, nothing has changed: %s", reason)
         if had_begun:
             self._tell(Undone())
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """How this program was started: what a new master is started with."""
-
-    arguments: list[str]
-    folder: str
-    executable: str = sys.executable
-
-    def exec(self) -> None:
-        """Become that program. Raises OSError."""
-        with contextlib.suppress(OSError):  # it is gone: what needs it will say so
-            launch.enter(self.folder)
-        command = launch.program(self.arguments, self.folder, self.executable)
-        os.execv(command[0], command)
-
-
-def start(system: System, command: CommandLine, inherited: Sequence[Thing]) -> Started | None:
-    """Start a new master that inherits these, and a channel. None, and a log line, if cannot start a process."""
-    ends: list[Channel] = []
-    try:
-        ends += channel_pair()
-        pid = system.fork()
-    except OSError as error:
-        logger.error("Cannot start a new master: %s", error)
-        for end in ends:
-            end.close()
-        return None
-    ours, theirs = ends
-    if pid == 0:
-        _become_new_master(command, [*inherited, Thing("channel", descriptor=theirs.fileno())])
-    theirs.close()
-    return Started(pid, ours, system.monotonic() + UPGRADE_SECONDS)
-
-
-def _become_new_master(command: CommandLine, inherited: Sequence[Thing]) -> None:
-    """The forked child: all that is not inherited closes at the exec."""
-    try:
-        reset_for_exec()
-        leave(inherited)
-        command.exec()
-    except BaseException as error:
-        logger.error("Cannot start the new master: %s", error)
-    finally:
-        os._exit(1)

@@ -19,7 +19,7 @@ from rpccluster.errors import StartError
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import PROTOCOL, Go, Serving
 from rpccluster.master.changes.inherited import VARIABLE, Inheritance, Thing, leave, things
-from rpccluster.master.changes.new_master import CommandLine
+from rpccluster.master.changes.starting import CommandLine
 from rpccluster.master.resources.listeners import Listener, open_control_listener
 from rpccluster.master.resources.pidfile import Pidfile
 

@@ -18,10 +18,10 @@ from rpccluster.master.changes.new_master import (
     NewMasterEnded,
     Said,
     Stage,
-    Started,
     TakenOver,
     Undone,
 )
+from rpccluster.master.changes.starting import Started
 from rpccluster.master.loop import Loop
 from rpccluster.system import System
 
