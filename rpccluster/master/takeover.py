@@ -1,7 +1,7 @@
-"""What the two masters of an upgrade tell each other, carried out. Runs in the old master, and in the new one.
+"""Carries out the messages between the two masters of an upgrade. Runs in the old master, and in the new one.
 
-The course of an upgrade is `rpccluster.master.changes.new_master`'s and `rpccluster.master.changes.old_master`'s; here
-the other parts of this master follow it. Connections travel by `rpccluster.master.handover`.
+`rpccluster.master.changes.new_master` and `rpccluster.master.changes.old_master` own the course of an upgrade; here the
+other parts of this master follow it. `rpccluster.master.handover` moves the connections.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["Takeover"]
 
 
 class Takeover:
-    """Both sides of it. ``has_failed`` says that this is a new master that the old one has given up."""
+    """Both sides of a takeover. ``has_failed`` says that the old master has given this new one up."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.has_failed = False
 
     def heed(self, event: new_master.Event | old_master.Event) -> None:
-        """Do what follows from what the other master does."""
+        """Handle an event of the other master."""
         self._HEED[type(event)](self, event)
 
     def go_live(self) -> None:
-        """Tell those who wait for it that this master serves."""
+        """Tell the waiting shell and systemd that this master serves."""
         parts = self._parts
         if parts.cluster.options.daemonize:
             parts.guard.attempt("lead stdout and stderr to the log", parts.cluster.logs.hold_output)
@@ -40,7 +40,7 @@ class Takeover:
         parts.notices.tell(f"READY=1\nMAINPID={parts.pid}")
 
     def tell_counts(self) -> None:
-        """Tell the new master, if there is one, what has been counted here since it was told last."""
+        """Send the new master, if it has taken over, the counts since the last time."""
         parts = self._parts
         if parts.new_master.stage is Stage.DONE:
             counts = parts.rpc.totals.untold(worker.row for worker in parts.workers.children)
@@ -50,7 +50,7 @@ class Takeover:
     # -- in the new master
 
     def _take_over(self, event: old_master.MayTakeOver) -> None:
-        """The old master has said `Go`: everything is ours."""
+        """Take everything over, since the old master has sent `Go`."""
         parts = self._parts
         if not parts.cluster.note(Event.RELEASED):
             return
@@ -64,8 +64,8 @@ class Takeover:
         parts.old_master.say_took_over()
 
     def _lose_old_master(self, event: old_master.GaveUp) -> None:
-        """It gave us up, or died, before it said `Go`: nothing has changed for anyone."""
-        logger.error("The old master gave this upgrade up")
+        """End this new master, since the old one has given it up, or died, before `Go`."""
+        logger.error("The old master has given up this upgrade")
         self.has_failed = True
 
     def _hear_old_master(self, event: old_master.Gave) -> None:
@@ -84,7 +84,7 @@ class Takeover:
     # -- in the old master
 
     def _leave(self, event: new_master.TakenOver) -> None:
-        """The new master serves: give it all our connections, finish the calls that run, and end."""
+        """Give the new master all connections, finish the running calls, and end."""
         parts = self._parts
         parts.guard.attempt(
             "give the connections to the new master", parts.broker.give_all_to, event.channel, parts.now()
@@ -95,7 +95,7 @@ class Takeover:
         parts.ownership.leave()
 
     def _take_back(self, event: new_master.Undone) -> None:
-        """The new master has failed when it may have begun to take over."""
+        """Own everything again, since the new master has failed in the middle."""
         self._parts.ownership.sign(self._parts.pid)
         self._parts.notices.tell(f"MAINPID={self._parts.pid}")
 
@@ -103,10 +103,10 @@ class Takeover:
         self._parts.broker.hear_new_master(event.message, self._parts.now())
 
     def _lose_new_master(self, event: new_master.NewMasterEnded) -> None:
-        """The new master has ended before us: there is nobody left to give to."""
+        """Keep the remaining connections, since the new master has ended before this one."""
         self._parts.broker.lose_new_master()
         if self._parts.cluster.note(Event.ABANDONED):
-            logger.error("The new master has ended: finishing what runs")
+            logger.error("The new master has ended: this master answers the calls that still run, and ends")
 
     _HEED: ClassVar[dict[type, Callable[[Takeover, Any], None]]] = {
         old_master.MayTakeOver: _take_over,

@@ -1,13 +1,13 @@
 """USR2: the new master of an upgrade, as the old one sees it: started, heard, told to take over, or given up.
 
-Owns the channel to it, and the course of the upgrade as a table; what follows from each event is `takeover`'s. Runs in
-the old master.
+Owns the channel to it, and the course of the upgrade as a table; `rpccluster.master.takeover` handles its events. Runs
+in the old master.
 
     old master                                    new master (`old_master` is its side)
     forks, resets signals, execs the same
-    command line; `inherited` says with what
-                                                  reads the configuration, boots its workers; they
-                                                  are told nothing, so none accepts
+    command line with the `inherited` list
+                                                  reads the configuration, boots its workers, and
+                                                  sends them nothing, so that none accepts
                                    <- Serving     every worker is ready
     Go ->                                         writes its pid, answers the control socket,
                                                   tells its workers Accept
@@ -15,18 +15,18 @@ the old master.
     closes its copies of listeners, control
     socket and pidfile, and unlinks nothing;
     retires its workers, passes on their          gives the connections to its workers, and
-    connections and late replies, and ends        answers what was lost with the old workers
+    connections and late replies, and ends        answers the calls that died with old workers
 
-Both must agree. The new master touches nothing that is the old one's before `Go`: if the old one ends by then, it ends,
-too. The old one gives nothing away before `TookOver`: if the new one ends by then, or takes too long, the old one
-writes its own pid again and goes on. The new master is all or nothing: one worker that cannot boot ends it. Between
-`Go` and `TookOver` the workers of both accept.
+Both must agree. The new master touches nothing of the old one's before `Go`: if the old one ends before that, the new
+one ends, too. The old master gives nothing away before `TookOver`: if the new one ends before that, or takes too long,
+the old one writes its own pid again and goes on. One worker that cannot boot ends the new master. Between `Go` and
+`TookOver` the workers of both accept.
 
-The two may be of different versions. `Serving` tells the new one's protocol, and the old master ends a new one that
-could not understand what it would be given, so a downgrade that cannot go well is refused before anything has moved.
+The two may be of different versions. `Serving` carries the new one's protocol. The old master ends a new one that could
+not understand its messages, so an impossible downgrade is refused before anything has moved.
 
-What is asked of the old master between `Go` and `TookOver` waits. Afterwards it passes on what it is asked, and with
-it what it has done of the kind since the upgrade began.
+Signals and commands that come to the old master between `Go` and `TookOver` wait. Afterwards it passes them on,
+together with those that it has obeyed since the upgrade began.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ _UNDER_WAY = "an upgrade is under way"
 
 
 class Stage(enum.Enum):
-    """How far an upgrade has come, as the old master sees it."""
+    """The stage of an upgrade, as the old master sees it."""
 
     NONE = "none"
     BOOTING = "booting"  # the new master starts its workers
-    COMMITTING = "committing"  # it was told to take over, and has not said that it has
-    DONE = "done"  # everything is the new master's
+    COMMITTING = "committing"  # it was told to take over, and has not confirmed that
+    DONE = "done"  # the new master owns everything
 
 
 class Step(enum.Enum):
-    """What moves an upgrade from stage to stage."""
+    """A step from one stage of an upgrade to the next."""
 
     BEGUN = "begun"
     SERVING = "serving"
@@ -79,23 +79,23 @@ _TABLE = {
 
 
 class TakenOver(NamedTuple):
-    """Everything is the new master's."""
+    """The new master owns everything."""
 
     channel: Channel
 
 
 class Said(NamedTuple):
-    """The new master, which has taken over, says something."""
+    """The new master has sent a message after it had taken over."""
 
     message: Message
 
 
 class Undone(NamedTuple):
-    """The new master has failed when it may have begun to take over."""
+    """The new master has failed after it may have begun to take over."""
 
 
 class NewMasterEnded(NamedTuple):
-    """The new master that had taken over has ended before this one."""
+    """The new master has taken over, and has ended before this one."""
 
 
 Event = Union[TakenOver, Said, Undone, NewMasterEnded]
@@ -107,7 +107,7 @@ class NewMaster:
     def __init__(
         self, system: System, loop: Loop, start: Callable[[], Started | None], tell: Callable[[Event], None]
     ) -> None:
-        """``start`` starts one, None if it cannot; ``tell`` is told what happens."""
+        """``start`` starts a new master, or returns None; ``tell`` gets each event."""
         self._system = system
         self._loop = loop
         self._start = start
@@ -115,21 +115,23 @@ class NewMaster:
         self._started: Started | None = None
         self.stage = Stage.NONE
         self.outcome: str | None = ""
-        self._to_pass_on: list[Asked] = []  # when it has taken over: what was done here since it was started
-        self.pid = 0  # of the one that has taken over
+        self._to_pass_on: list[
+            Asked
+        ] = []  # once it has taken over: what this one has obeyed since the start of the upgrade
+        self.pid = 0  # of the new master, once it has taken over
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a new master has been started and has not taken over yet."""
+        """Whether a new master was started and has not taken over yet."""
         return self.stage in (Stage.BOOTING, Stage.COMMITTING)
 
     @property
     def is_committing(self) -> bool:
-        """Whether the new master may have taken over already: what is asked now is for the one that stays."""
+        """Whether the new master may have taken over already, so that commands must wait."""
         return self.stage is Stage.COMMITTING
 
     def refusal(self) -> str:
-        """Why nothing but a signal can be asked of this master now; empty if anything can."""
+        """Return why this master refuses commands now; empty if it does not."""
         if self.is_committing:
             return "an upgrade is just being completed: ask again"
         if self.stage is Stage.DONE:
@@ -143,14 +145,14 @@ class NewMaster:
             raise IllegalTransition(f"found {step.value!r} in stage {self.stage.value!r}") from None
 
     def refuse(self, reason: str) -> None:
-        """Not now; an upgrade that is under way goes on."""
+        """Log that an upgrade is refused; one under way goes on."""
         reason = _UNDER_WAY if self.is_under_way else reason
         logger.error("Upgrade refused: %s", reason)
         if not self.is_under_way:
             self.outcome = reason
 
     def begin(self) -> None:
-        """Start a new master, unless there is a reason not to."""
+        """Start a new master, unless an upgrade is refused."""
         reason = "a master that is pid 1 would take its whole container with it" if self._system.getpid() == 1 else ""
         if self.stage is not Stage.NONE or reason:
             self.refuse(reason or self.refusal())
@@ -204,7 +206,7 @@ class NewMaster:
             self.pass_on(asked)
 
     def _note_end(self, channel: Channel) -> None:
-        """The new master has ended, or was given up."""
+        """Note that the new master has ended."""
         if self.stage is Stage.DONE:
             self._loop.unwatch(channel)
             self._tell(NewMasterEnded())
@@ -214,7 +216,7 @@ class NewMaster:
             self._fail("the new master could not start; its own log lines say why")
 
     def pass_on(self, asked: Asked) -> None:
-        """Let the new master do, too, what was asked of this one: now, or when it has taken over."""
+        """Pass a signal or a command on to the new master, now or once it has taken over."""
         if self.is_under_way:
             self._to_pass_on.append(asked)
         elif self.stage is Stage.DONE and self._started is not None and not self._started.channel.is_closed:
@@ -222,19 +224,19 @@ class NewMaster:
             self.say(asked)
 
     def say(self, message: Message) -> None:
-        """Say something to the new master that has taken over."""
+        """Send ``message`` to the new master, after it has taken over."""
         if self._started is not None and not self._started.channel.is_closed:
             self._started.channel.send(message)
             self._loop.mind_writing(self._started.channel)
 
     @property
     def has_told_all(self) -> bool:
-        """Whether nothing waits to be sent to the new master."""
+        """Whether no message to the new master waits for room."""
         return self._started is None or not self._started.channel.has_unsent
 
     @property
     def wake_at(self) -> float:
-        """When `check_deadline` has something to do, in monotonic seconds; infinity if never."""
+        """When `check_deadline` must be called (monotonic seconds); infinity if never."""
         return self._started.give_up_at if self._started is not None and self.is_under_way else float("inf")
 
     def check_deadline(self, now: float) -> None:
@@ -243,7 +245,7 @@ class NewMaster:
             self.give_up("the new master took too long")
 
     def give_up(self, reason: str) -> None:
-        """End the new master, if there is one that has not taken over, at once: it holds the pidfile's lock, too."""
+        """Kill a new master that has not taken over, since it holds the pidfile's lock, too."""
         if self._started is not None and self.is_under_way:
             self._system.kill(self._started.pid, signal.SIGKILL)
             self._fail(reason)

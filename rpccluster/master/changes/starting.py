@@ -1,6 +1,6 @@
-"""The start of a new master: a fork that execs the command line this program was started with.
+"""Starts a new master: a fork that execs the command line with which this program was started.
 
-Runs in the old master, and in the fork that becomes the new one. What is inherited is `inherited`'s.
+Runs in the old master, and in its fork that becomes the new one. `inherited` lists what passes between them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UPGRADE_SECONDS = 300.0  # a new master that is not serving by then is given up
 
 @dataclass
 class Started:
-    """A new master that has been started."""
+    """A started new master."""
 
     pid: int
     channel: Channel
@@ -33,22 +33,22 @@ class Started:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """How this program was started: what a new master is started with."""
+    """The command line of this program, with which a new master is started."""
 
     arguments: list[str]
     folder: str
     executable: str = sys.executable
 
     def exec(self) -> None:
-        """Become that program. Raises OSError."""
-        with contextlib.suppress(OSError):  # it is gone: what needs it will say so
+        """Replace this process by that program. Raises OSError."""
+        with contextlib.suppress(OSError):  # the folder has gone: only what needs it fails
             launch.enter(self.folder)
         command = launch.program(self.arguments, self.folder, self.executable)
         os.execv(command[0], command)
 
 
 def start(system: System, command: CommandLine, inherited: Sequence[Thing]) -> Started | None:
-    """Start a new master that inherits these, and a channel. None, and a log line, if cannot start a process."""
+    """Start a new master that inherits ``inherited`` and a channel. Logs and returns None if that fails."""
     ends: list[Channel] = []
     try:
         ends += channel_pair()
@@ -66,7 +66,7 @@ def start(system: System, command: CommandLine, inherited: Sequence[Thing]) -> S
 
 
 def _become_new_master(command: CommandLine, inherited: Sequence[Thing]) -> None:
-    """The forked child: all that is not inherited closes at the exec."""
+    """Become the new master, in the forked child; the exec closes everything that is not inherited."""
     try:
         reset_for_exec()
         leave(inherited)

@@ -1,7 +1,6 @@
-"""A group: the children of one section of the configuration, how many are wanted, and how those before them ended.
+"""A group: the children of one section of the configuration, how many are wanted, and how earlier ones ended.
 
-Data, and what can be told from it alone; what is to be done is `rpccluster.master.children.policy`'s. Runs in the
-master.
+Data, and conclusions from it alone; `rpccluster.master.children.policy` decides what to do. Runs in the master.
 """
 
 from __future__ import annotations
@@ -23,26 +22,28 @@ __all__ = ["Group", "Kind", "Overlap", "Section"]
 
 
 class Kind(Protocol):
-    """What every group must know of the kind of its children; all of it is in `rpccluster.master.kinds.kind`."""
+    """The part of a kind that a group needs; `rpccluster.master.kinds.kind` has the whole protocol."""
 
     name: str  # as ``status`` shows it
-    noun: str  # what log lines call one
+    noun: str  # the word for a child in log lines
 
     def equip(self, birth: Birth) -> tuple[Child, KindPart]: ...
 
 
 class Section(Edition, Protocol):
-    """A section of the configuration as it is in force; ``staged`` is its next edition, yet to prove itself."""
+    """A section of the configuration in force; ``staged`` is its next edition, which has not proved itself."""
 
     @property
     def staged(self) -> Edition | None: ...
 
 
 class Overlap(enum.Enum):
-    """Which of two processes in a slot goes before the other comes."""
+    """The order in which two processes of a slot replace each other."""
 
     SUCCESSOR_FIRST = "the successor is ready before its predecessor goes"
-    PREDECESSOR_FIRST = "the predecessor has ended before its successor starts"  # what both would hold is held once
+    PREDECESSOR_FIRST = (
+        "the predecessor has ended before its successor starts"  # for a resource that only one process can hold
+    )
 
 
 @dataclass(eq=False)
@@ -52,28 +53,28 @@ class Group:
     name: str
     kind: Kind
     section: Section
-    phase: Phase  # what the master is doing with it: see `rpccluster.master.children.order`
-    after: Sequence[str] = ()  # names of groups that are ready before this one starts, and stop after it
+    phase: Phase  # the phase of the master as it concerns this group: see `rpccluster.master.children.order`
+    after: Sequence[str] = ()  # names of groups that must be ready before this one starts, and stop after it
     overlap: Overlap = Overlap.SUCCESSOR_FIRST
-    is_drained: bool = False  # with the cluster; others stay, since WINCH means the workers
+    is_drained: bool = False  # drained by WINCH, which means the workers alone
     children: list[Child] = field(default_factory=list)
     wanted: int = 0
-    is_held: bool = False  # it waits for groups that it comes after
-    has_begun: bool = False  # its first children were started, well or not
-    is_awaited: bool = False  # something may still come to those that retire
+    is_held: bool = False  # it waits for the groups of `after`
+    has_begun: bool = False  # its first children were started, successfully or not
+    is_awaited: bool = False  # calls or connections may still come to retiring children
     is_rolling: bool = False  # children of older generations are being replaced
     rolls_since: float = 0.0
-    spawn_at: float = 0.0  # the system had no room for one more process until then
-    failure: str = ""  # why one of the first children, or lately any, could not boot
+    spawn_at: float = 0.0  # no start before then, because the system had no room for a process
+    failure: str = ""  # why one of the first children, or the last one, could not boot
     failed_at: float = 0.0
-    is_service_at_fault: bool = False  # for that
+    is_service_at_fault: bool = False  # whether the service is the cause of that failure
     deaths: dict[int, deque[Death]] = field(default_factory=dict)  # the last ones of each slot
-    restarts: dict[int, int] = field(default_factory=dict)  # how many in each slot have ended unasked
-    forgiven_at: float = float("-inf")  # what ended before costs no pause
+    restarts: dict[int, int] = field(default_factory=dict)  # number of unasked ends in each slot
+    forgiven_at: float = float("-inf")  # earlier deaths cost no pause
 
     @property
     def generation(self) -> int:
-        """What new children are born with."""
+        """The generation of new children."""
         return self.section.generation
 
     @property
@@ -83,16 +84,16 @@ class Group:
         return options
 
     def ready(self) -> list[Child]:
-        """The children that serve."""
+        """Return the children that serve."""
         return [child for child in self.children if child.is_ready]
 
     def is_settled(self) -> bool:
-        """Whether every slot wanted has a child that serves, and no other slot has one left."""
+        """Return whether every wanted slot has a serving child, and no other child is left."""
         slots = {child.slot for child in self.ready()}
         return slots == set(range(self.wanted)) == slots | {child.slot for child in self.children}
 
     def is_booting(self) -> bool:
-        """Whether a child boots."""
+        """Return whether a child is booting."""
         return any(child.state is ChildState.BOOTING for child in self.children)
 
     # -- replacing older generations
@@ -102,26 +103,26 @@ class Group:
         self.is_rolling, self.rolls_since = True, now
 
     def has_rolled(self) -> bool:
-        """Whether as many serve as are wanted, and none of an older generation is left to be replaced."""
+        """Return whether all wanted children serve, and none of an older generation is left to replace."""
         is_new = all(child.generation == self.generation for child in self.children if child.is_holding)
         return is_new and len(self.ready()) >= self.wanted
 
     def is_candidate(self, child: Child) -> bool:
-        """Whether ``child`` is the one that the staged edition has yet to prove itself in."""
+        """Return whether ``child`` is the one in which the staged edition proves itself."""
         return self.section.staged is not None and child.edition is self.section.staged
 
     def candidate(self) -> Child | None:
-        """That child, if it lives."""
+        """Return the child in which the staged edition proves itself; None if there is none."""
         return next((child for child in self.children if self.is_candidate(child)), None)
 
     # -- deaths
 
     def forgive(self, now: float) -> None:
-        """Whatever made its children die may be mended now: the next ones start at once."""
+        """Start the next children at once, since the cause of earlier deaths may be mended."""
         self.forgiven_at = now
 
     def note_end(self, child: Child, exit_: Exit, now: float) -> Death:
-        """``child`` has ended, and all that it said has been heard; tell it in the log."""
+        """Note and log that ``child`` has ended, after all its messages have come. Returns its death."""
         self.children.remove(child)
         was_asked = child.is_expected_to_end or self.phase.allows.ends_when_empty
         reason = (child.retire_reason or child.kill_reason or str(exit_)) if was_asked else _reason(child, exit_)
@@ -132,7 +133,7 @@ class Group:
             return death
         self.restarts[child.slot] = self.restarts.get(child.slot, 0) + 1
         what = "could not boot" if child.ready_at is None else "died"
-        logger.error("%s (pid: %d) %s: %s", self.kind.noun.capitalize(), child.pid, what, reason)
+        logger.error("%s (pid: %d, slot: %d) %s: %s", self.kind.noun.capitalize(), child.pid, child.slot, what, reason)
         if child.ready_at is None or self.phase.allows.needs_all_children:
             self.failure, self.failed_at, self.is_service_at_fault = reason, now, child.is_service_at_fault
         self._tell_pause(child.slot, death)
@@ -146,7 +147,7 @@ class Group:
             logger.error(told, self.kind.noun.capitalize(), slot, len(in_a_row), death.exit, pause)
 
     def start_at(self, slot: int, now: float) -> float:
-        """When the next child of ``slot`` may be started; minus infinity if at once."""
+        """Return when the next child of ``slot`` may start; minus infinity if at once."""
         deaths = self._counted(slot)
         if not deaths:
             return float("-inf")
@@ -158,7 +159,7 @@ class Group:
         return [death for death in self.deaths.get(slot, ()) if death.at > self.forgiven_at]
 
     def _survivor_booted_at(self, slot: int, now: float) -> float:
-        """When the youngest child of ``slot`` was started that has been ready for long enough, and lives."""
+        """Return the start of the youngest living child of ``slot`` that was ready for `EARLY_SECONDS`."""
         survivors = (
             child.booted_at
             for child in self.children

@@ -1,8 +1,8 @@
-"""Which groups may start now, which must stop next, and when all of it is over. Pure; runs in the master.
+"""Decides which groups may start, which must stop next, and when everything is over. Pure; runs in the master.
 
-A group starts when all those that it comes after are ready, or have failed to get ready once: what is broken holds the
-others up no longer than that. It is stopped when all that come after it have ended; where the whole cluster ends at
-once nobody waits. A group knows nothing of this: it is told by its ``phase`` what the master is doing with it.
+A group starts when all groups in its ``after`` are ready or have failed once, so that a broken group delays the others
+no longer than that. It stops when all groups that come after it have ended; at a quick stop no group waits. A group
+knows nothing of this order: its ``phase`` tells it what the master does with it.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ __all__ = ["Course", "Finish", "Halt", "Started", "course", "may_start", "phase_
 
 
 class Started(NamedTuple):
-    """Every child of the start has booted or failed, and at least one serves."""
+    """Every first child has booted or failed, and at least one serves."""
 
 
 class Halt(NamedTuple):
-    """No child could boot, or one of a new master's could not: end with the reason."""
+    """No child could boot, or one of a new master could not: the master ends with the reason."""
 
     group: Group
 
 
 class Finish(NamedTuple):
-    """Nothing is left to wait for: end."""
+    """Nothing is left to wait for: the master ends."""
 
 
-#: What follows for the master.
+#: What the state of all groups means for the master.
 Course = Union[Started, Halt, Finish]
 
 
 def may_start(group: Group, groups: Sequence[Group]) -> bool:
-    """Whether all groups that ``group`` comes after are ready, or have failed."""
+    """Return whether all groups that ``group`` comes after are ready, or have failed."""
     before = [each for each in groups if each.name in group.after]
     return all(each.failure or (each.has_begun and len(each.ready()) >= each.wanted) for each in before)
 
 
 def phase_of(group: Group, groups: Sequence[Group], phase: Phase) -> Phase:
-    """What the master, in its ``phase``, is doing with ``group``.
+    """Return the phase of ``group`` when the master is in ``phase``.
 
-    A group goes on as before while only others are drained, and, while the cluster ends gracefully, as long as one that
-    comes after it has children.
+    A group keeps its phase while only other groups are drained. While the cluster stops gracefully, it keeps its phase
+    as long as a group that comes after it has children.
     """
     allows = phase.allows
     if allows.wants_children or allows.kills_children:
@@ -56,7 +56,7 @@ def phase_of(group: Group, groups: Sequence[Group], phase: Phase) -> Phase:
 
 
 def course(groups: Sequence[Group], phase: Phase) -> Course | None:
-    """What follows for the master from the state of all its groups; None: nothing yet."""
+    """Return what the state of all groups means for the master; None if nothing yet."""
     allows = phase.allows
     if allows.is_starting:
         return _start(groups, phase)

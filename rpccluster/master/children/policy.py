@@ -1,27 +1,26 @@
-"""What should be done next with the children of one group, and when to look again. No I/O, no clock.
+"""Decides what to do next with the children of one group, and when to look again. Pure; runs in the master.
 
-`decide` is pure. It is called after every event and at the time that it has named itself, and must be safe to call
-again: what it asked for shows in the group before the next call. While the group runs it goes through these, in this
-order:
+`decide` is called after every event, and at the time that it has returned. The group shows the effect of its actions
+before the next call. While the group runs, these rules hold, in this order:
 
-1. Every ready child beyond the number wanted retires, and so does every one whose slot has a better ready child (of a
-   newer generation, or started later). Booting children beyond the number wanted are killed.
-2. The first child of a staged edition is started, and one for each slot that nobody holds and that need not wait after
-   the deaths in it.
+1. Every ready child beyond the wanted number retires, and so does every child whose slot has a better ready child (of
+   a newer generation, or started later). Booting children beyond the wanted number are killed.
+2. The first child of a staged edition is started, and a child for each vacant slot that need not pause after its
+   deaths.
 3. If no slot was vacant and no edition is staged, at most one successor is started, beside the child that is overdue
-   longest. Not while a child boots; not while one that retires gives what it has to others, since a boot takes the CPU
-   from them; and not when as many retire as are wanted: successors do not pile up beside slow leavers.
+   longest. It is not started while a child boots; nor while a retiring child gives its connections away, since a boot
+   takes CPU from the others; nor when as many children retire as are wanted, so that successors do not pile up.
 
-So a child that is recycled retires by rule 1, when its successor is ready, and as many as are wanted are ready all
-the time. Where a predecessor has to go first rule 3 retires it, and rule 2 starts its successor when it has ended.
-While the first children of a group boot none is replaced: when none boots any more the start has gone well or not.
+So a recycled child retires by rule 1, when its successor is ready, and the wanted number is ready all the time. If a
+predecessor must end first, rule 3 retires it, and rule 2 starts its successor when it has ended. While the first
+children of a group boot, none is replaced: the start has succeeded or failed when none boots any more.
 
-In every phase children that hang are killed, and retiring ones that take too long. A child writes a heartbeat every
-half second from its loop, so a method that spins keeps it from beating; it does not beat while it imports the
-service, so `timeout` bounds that too. Past `timeout` it is asked where it is: it dumps its stack into the log, from
-C, whatever it is doing, and writes down what it works on. A moment later it is killed; its slot counts as vacant from
-the question on. Silence that the master itself could not watch, since it stood still, does not count
-(`Child.excuse`): stop all processes for an hour, and nobody is killed when they go on.
+In every phase hung children are killed, and retiring ones that take too long. A child writes a heartbeat every half
+second from its loop, so a spinning method stops the heartbeat; there is none while the service is imported, so
+`timeout` bounds that, too. Past `timeout` the master questions the child, which dumps its stack into the log, from C,
+whatever it is doing, and notes what it works on. A moment later it is killed; its slot counts as vacant from the
+question on. Silence that the master could not watch, because it stood still, does not count (`Child.excuse`): if all
+processes are stopped for an hour, none is killed when they go on.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from rpccluster.master.children.group import Group, Overlap
 
 __all__ = ["Action", "Decision", "Dismiss", "Kill", "Question", "Retire", "Spawn", "decide"]
 
-BEAT_SECONDS = 0.5  # children beat so often; silence counts only beyond it
-ANSWER_SECONDS = 0.3  # a hung child has so long to dump its stack before it is killed
+BEAT_SECONDS = 0.5  # between two heartbeats; silence counts only beyond it
+ANSWER_SECONDS = 0.3  # that a hung child has to dump its stack before it is killed
 
 
 class Spawn(NamedTuple):
@@ -53,19 +52,19 @@ class Retire(NamedTuple):
 
 
 class Dismiss(NamedTuple):
-    """Nothing can come any more to a child that retires and stays for that: let it end."""
+    """Let a retiring child end that has stayed for calls and connections, since none can come any more."""
 
     child: Child
 
 
 class Question(NamedTuple):
-    """Ask a hung child where it is."""
+    """Ask a hung child where it hangs."""
 
     child: Child
 
 
 class Kill(NamedTuple):
-    """End a child with SIGKILL."""
+    """Kill a child with SIGKILL."""
 
     child: Child
     reason: str
@@ -75,14 +74,14 @@ Action = Union[Spawn, Retire, Dismiss, Question, Kill]
 
 
 class Decision(NamedTuple):
-    """What to do now; and when time alone may ask for more, infinity if never."""
+    """The actions now, and the time of the next action that no event asks for; infinity if there is none."""
 
     actions: list[Action]
     wake_at: float
 
 
 def decide(group: Group, now: float) -> Decision:
-    """What to do now, and when to look again. Pure."""
+    """Decide what to do now, and when to look again."""
     actions = [*_kill_overdue(group, now), *_dismiss(group), *_as_allowed(group, now)]
     return Decision(actions, min((moment for moment in _moments(group, now) if moment > now), default=float("inf")))
 
@@ -100,7 +99,7 @@ def _as_allowed(group: Group, now: float) -> Iterator[Action]:
 
 
 def _moments(group: Group, now: float) -> Iterator[float]:
-    """When something may be due that no event tells of."""
+    """Yield the times at which an action may be due without an event."""
     options = group.options
     for child in group.children:
         if child.is_killed:
@@ -149,7 +148,7 @@ def _run(group: Group, now: float) -> Iterator[Action]:
 
 
 def _retire_surplus(group: Group, now: float) -> Iterator[Retire | Kill]:
-    """Children above the number wanted, and those whose successor is ready."""
+    """Retire or kill children beyond the wanted number, and those whose successor is ready."""
     newest: dict[int, Child] = {}
     for child in group.children:
         if child.is_ready and child.slot < group.wanted:
@@ -166,7 +165,7 @@ def _retire_surplus(group: Group, now: float) -> Iterator[Retire | Kill]:
 
 
 def _try_staged(group: Group) -> Iterator[Action]:
-    """The first child of a staged edition; it waits for no vacant slot, which may be what the edition is to mend."""
+    """Start the first child of a staged edition; it needs no vacant slot, since the edition may mend a slot."""
     staged = group.section.staged
     if staged is not None and all(
         child.generation != staged.generation or child.is_expected_to_end for child in group.children
@@ -183,13 +182,13 @@ def _fill_slots(group: Group, now: float) -> Iterator[Action]:
 
 
 def _replace(group: Group, now: float) -> Iterator[Action]:
-    """One successor at a time, that of the child overdue longest; whoever has one has left."""
+    """Start one successor, for the child that is overdue longest and has none yet."""
     if group.section.staged is not None:
         return
     if any(child.is_moving(now) for child in group.children):
         return
     if any(child.state is ChildState.BOOTING and not child.is_expected_to_end for child in group.children):
-        return  # one that hangs, too: its end may be that of a reload's replacing
+        return  # a hung one, too: its end may be the end of a reload
     retiring = sum(child.state is ChildState.RETIRING for child in group.children)
     if retiring >= group.wanted:
         return
@@ -207,7 +206,7 @@ def _replace(group: Group, now: float) -> Iterator[Action]:
 
 
 def _overdue(group: Group, child: Child, now: float) -> Overdue | None:
-    """Since when and why the child should be replaced; None if it need not."""
+    """Return since when and why the child should be replaced; None if it should not."""
     if not child.is_ready or child.ready_at is None:
         return None
     reasons = [child.overdue] if child.overdue else []
@@ -228,7 +227,7 @@ def _retire_all(group: Group) -> Iterator[Action]:
 
 
 def _must_hurry(group: Group, child: Child) -> bool:
-    """Whether it retires for a reason of its own, but has yet to hear that connections end, too."""
+    """Return whether it retires for another reason, and does not know yet that connections end."""
     if child.state is not ChildState.RETIRING or child.is_killed or group.phase.allows.connections_move:
         return False
     return child.retire_reason != group.phase.value
