@@ -70,6 +70,10 @@ class Mailbox(Gated):
         return self.get(name)
 
 
+LATE = "TimeoutError: the call took longer than 0.05 seconds"
+plain_sleep = get_original("time", "sleep")
+
+
 @pytest.fixture
 def make_rig() -> Iterator[Callable[..., Rig]]:
     made: list[Rig] = []
@@ -274,6 +278,32 @@ def test_a_thread_that_is_sooner_than_the_methods_return(rig: Rig) -> None:
     rig.close()
 
 
+def test_whether_an_answer_was_in_time_is_true_for_its_caller(rig: Rig) -> None:
+    """Threads answer at about the time at which the limits pass: who is told "in time" is who is answered."""
+    peer = rig.connect()
+    for name in range(2000):
+        peer.post("get_soon", name)
+    in_time: dict[int, bool] = {}
+
+    def answer(names: Any) -> None:
+        for name in names:
+            while name not in rig.service.laters:
+                plain_sleep(0.0001)
+            if name % 50 == 0:
+                plain_sleep(0.001)
+            in_time[name] = rig.service.laters[name].reply(name)
+
+    for half in range(2):
+        get_original("_thread", "start_new_thread")(answer, (range(half, 2000, 2),))
+    replies = peer.wait(2000)
+    until(lambda: len(in_time) == 2000, "all have been answered, or were late")
+    for msgid, error, result in replies:
+        name = msgid - 1
+        assert (error, result) == ((None, name) if in_time[name] else (LATE, None))
+    assert len(rig.service.over) == sum(not was for was in in_time.values())
+    ended(rig)
+
+
 def test_notifications_get_no_answer(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """It is dropped; until it comes they count as pending, and a failure is logged."""
     peer = rig.connect()
@@ -309,7 +339,7 @@ def test_time_limits_hold(rig: Rig) -> None:
     """The text is that of any call; what is answered afterwards is dropped, and the service knows."""
     peer = rig.connect()
     peer.post("get_soon", "a")
-    assert peer.wait(1) == [[1, "TimeoutError: the call took longer than 0.05 seconds", None]]
+    assert peer.wait(1) == [[1, LATE, None]]
     settle()
     later = rig.service.laters["a"]
     assert later.is_over
@@ -329,7 +359,7 @@ def test_an_answer_in_time_ends_the_limit(make_rig: Callable[..., Rig]) -> None:
     peer.post("get", "b")
     settle()
     rig.service.laters["a"].reply(1)
-    assert peer.wait(2) == [[1, None, 1], [2, "TimeoutError: the call took longer than 0.05 seconds", None]]
+    assert peer.wait(2) == [[1, None, 1], [2, LATE, None]]
     assert rig.service.over == ["b"]
     assert rig.limit_counts() == {"call_timeout": 1}
     ended(rig)
