@@ -95,6 +95,7 @@ class Parts:
         self.new_master = NewMaster(operating_system, self.loop, self._start_new_master, self.told.append)
         self.old_master = self._make_old_master(inheritance) if inheritance else None
         self.upkeep = Upkeep(cluster, self.ownership, self._listen_anew, lambda: self.new_master.is_under_way)
+        self.upkeep.watch(self.loop)
         logs = LogReopening(cluster, self.workers, self.roster, self.reserve)
         commands = Commands(cluster, self.workers, self.reloading, self.new_master, logs.reopen, self._begin_to_stop)
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)

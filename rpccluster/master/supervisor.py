@@ -109,13 +109,16 @@ class Supervisor:
             attempt("heed the other master", self._takeover.heed, parts.told.popleft())
         if self._takeover.has_failed:
             self._exit_code = EXIT_FAULT
-        self._groups.tell(self._cluster.phase)
-        for event in self._groups.collect():
-            attempt("heed a child", self._HEED[type(event)], self, event)
+        attempt("heed the children", self._heed_children)
         for signum in () if parts.new_master.is_committing else parts.start.signals.take():
             attempt("obey a signal", self._obey, signum)
         attempt("obey a signal", parts.signal_commands.obey_kept)
         parts.new_master.check_deadline(parts.now())
+
+    def _heed_children(self) -> None:
+        self._groups.tell(self._cluster.phase)
+        for event in self._groups.collect():
+            self._guard.attempt("heed a child", self._HEED[type(event)], self, event)
 
     def _obey(self, signum: int) -> None:
         if signum == signal.SIGCONT:
@@ -140,7 +143,7 @@ class Supervisor:
         self._broker.note_gone(event.child)
 
     def _note_died(self, event: Died) -> None:
-        if event.group is self._workers and event.is_failure_to_boot:
+        if event.group is self._workers and event.death.is_failed_boot:
             self._parts.reloading.note_failed_boot(event.child, event.death.reason)
 
     _HEED: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {

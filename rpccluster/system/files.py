@@ -1,4 +1,4 @@
-"""Opens files in folders that others may write, safely for a master that runs as root. Any process.
+"""Opens files in folders that others may write, safely for a master that runs as root; watches files. Any process.
 
 As root it follows no link, leaves existing files their owner, refuses a stranger's file, and gives only newly made
 files to their owner. It checks the open file, never the path before.
@@ -7,13 +7,16 @@ files to their owner. It checks the open file, never the path before.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-__all__ = ["check_owner", "open_own", "umasked"]
+__all__ = ["FileWatch", "check_owner", "open_own", "umasked"]
 
+_CHANGES = 0x2 | 0x4 | 0x400 | 0x800  # inotify.h: IN_MODIFY, IN_ATTRIB (a link less, too), IN_DELETE_SELF, IN_MOVE_SELF
+_EVENT_BYTES = 4096
 _TRIES = 10  # another process may make and remove the file all the time
 
 
@@ -80,3 +83,45 @@ def umasked(mask: int | None) -> Iterator[None]:
     finally:
         if before is not None:
             os.umask(before)
+
+
+class FileWatch:
+    """Turns readable when one of the files that it follows was removed, renamed or changed. Source: inotify(7).
+
+    It follows the files themselves, not their folders: what others do there wakes nobody.
+    """
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL(None, use_errno=True)
+        init = getattr(self._library, "inotify_init1", None)
+        self._descriptor: int = init(os.O_NONBLOCK | os.O_CLOEXEC) if init is not None else -1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to watch with; the kernel bounds how many of them a user has."""
+        return self._descriptor >= 0
+
+    def fileno(self) -> int:
+        """The descriptor to watch for reading."""
+        return self._descriptor
+
+    def follow(self, paths: Iterable[str]) -> bool:
+        """Follow the files that are at ``paths`` now, too. Returns whether all of them are followed."""
+        followed = [self._follow(path) for path in paths] if self.is_open else [False]
+        return all(followed)
+
+    def _follow(self, path: str) -> bool:
+        added: int = self._library.inotify_add_watch(self._descriptor, os.fsencode(path), _CHANGES)
+        return added >= 0
+
+    def drain(self) -> None:
+        """Forget what has happened so far."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._descriptor, _EVENT_BYTES):
+                pass
+
+    def close(self) -> None:
+        """Follow nothing any more."""
+        if self.is_open:
+            os.close(self._descriptor)
+            self._descriptor = -1

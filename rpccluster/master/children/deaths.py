@@ -46,6 +46,11 @@ class Death(NamedTuple):
         return None if self.ready_at is None else self.at - self.ready_at
 
     @property
+    def is_failed_boot(self) -> bool:
+        """Whether it never got ready, unasked."""
+        return self.ready_at is None and not self.was_asked
+
+    @property
     def is_clean(self) -> bool:
         """Whether it ended with status 0, unasked."""
         return self.exit.code == 0 and not self.was_asked

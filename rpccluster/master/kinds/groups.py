@@ -31,11 +31,6 @@ class Died(NamedTuple):
     child: Child
     death: Death
 
-    @property
-    def is_failure_to_boot(self) -> bool:
-        """Whether it failed to boot; in a new master that waits, also whether it has died at all."""
-        return self.group.failed_at == self.death.at
-
 
 Event = Union[KindEvent, Died]
 
@@ -73,7 +68,9 @@ class Groups:
         yield from self._hear()
         for group, child, exit_ in self._roster.reap():
             yield from self._hear()
-            yield from self._end(group, child, exit_)
+            ended: list[Event] = []
+            self._guard.attempt("note the end of a child", self._end, group, child, exit_, ended)
+            yield from ended
 
     def _hear(self) -> Iterator[Event]:
         for said in self._roster.take_said():
@@ -91,12 +88,11 @@ class Groups:
         if event is not None:
             heard.append(event)
 
-    def _end(self, group: Group, child: Child, exit_: Exit) -> Iterator[Event]:
+    def _end(self, group: Group, child: Child, exit_: Exit, ended: list[Event]) -> None:
         death = group.note_end(child, exit_, self._system.monotonic())
         event = self.kinds[group.kind.name].note_end(child)
-        if event is not None:
-            yield event
-        yield Died(group, child, death)
+        ended += [event] if event is not None else []
+        ended.append(Died(group, child, death))
 
     def excuse(self, now: float) -> None:
         """The master itself has stood still: what silence there was says nothing of its children."""

@@ -1,9 +1,10 @@
 """Restores what somebody has removed: the paths of Unix sockets, and the pidfile. Runs in the master.
 
 A removed path ends no connection, but no new one can come, and a second start does not see that this cluster runs. So
-the master checks the paths every ten seconds, when something else has woken it, and before a reload and an upgrade. A
-new socket of the service is sent to the workers, which accept at it beside the old one: no worker and no connection
-ends for it.
+the master follows these files. It checks them soon after one has changed, when something else has woken it, before a
+reload and an upgrade, and every ten seconds, since what becomes of the folders above is not told; every second where
+the kernel follows nothing. A new socket of the service is sent to the workers, which accept at it beside the old one:
+no worker and no connection ends for it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from rpccluster.config.sections.cluster import Options
 from rpccluster.errors import StartError
 from rpccluster.log import logger
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.loop import Loop
 from rpccluster.master.resources.listeners import Listener, bind_again
 from rpccluster.master.resources.ownership import Ownership
+from rpccluster.system.files import FileWatch
 
 __all__ = ["LOOK_SECONDS", "Upkeep"]
 
-LOOK_SECONDS = 1.0  # at least, between two checks
-IDLE_SECONDS = 10.0  # at most, where nothing else wakes the master
+LOOK_SECONDS = 1.0  # between two checks, unless a change is told
+SETTLE_SECONDS = 0.5  # after a change that is told: whoever clears a folder is to find it empty at the end
+IDLE_SECONDS = 10.0  # between two checks where changes are told
 RETRY_SECONDS = 3.0  # each try connects to another process that may answer there
 
 
@@ -45,25 +49,56 @@ class Upkeep:
         self._ownership = ownership
         self._on_bound = on_bound
         self._is_changing = is_changing
+        self._watch = FileWatch()
+        self._is_told = False  # of changes of all paths
+        self._changed_at: float | None = None
         self._looked_at = 0.0
         self._failed: dict[str, tuple[str, float]] = {}  # what could not be restored: the reason, and when to try again
+
+    def watch(self, loop: Loop) -> None:
+        """Let ``loop`` tell of changes."""
+        if self._watch.is_open:
+            loop.watch(self._watch, self._note_change)
+
+    def _note_change(self) -> None:
+        self._watch.drain()
+        if self._changed_at is None:
+            self._changed_at = monotonic()
+
+    def close(self) -> None:
+        """Follow no file any more."""
+        self._watch.close()
 
     @property
     def wake_at(self) -> float:
         """When to check the paths, if nothing happens before, in monotonic seconds; infinity if there are none."""
-        paths = [listener for listener in self._cluster.listeners if isinstance(listener.wanted, UnixAddress)]
-        if not paths and self._ownership.control.listener is None and self._ownership.pidfile is None:
+        if not self._paths():
             return float("inf")
-        return self._looked_at + (RETRY_SECONDS if self._failed else IDLE_SECONDS)
+        if self._changed_at is not None:
+            return self._changed_at + SETTLE_SECONDS
+        if self._failed:
+            return self._looked_at + RETRY_SECONDS
+        return self._looked_at + (IDLE_SECONDS if self._is_told else LOOK_SECONDS)
 
     def turn(self, now: float) -> None:
-        """Check the paths if the last check is old enough."""
-        if now - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = now
+        """Check the paths if a change has settled, or the last check is old enough."""
+        if self._changed_at is None:
+            is_due = now >= self._looked_at + LOOK_SECONDS
+        else:
+            is_due = now >= self._changed_at + SETTLE_SECONDS
+        if is_due:
+            self._looked_at, self._changed_at = now, None
             self.look()
+
+    def _paths(self) -> list[str]:
+        control, pidfile = self._ownership.control.listener, self._ownership.pidfile
+        listeners = [*self._cluster.listeners, *([control] if control else [])]
+        paths = [each.wanted.path for each in listeners if isinstance(each.wanted, UnixAddress)]
+        return paths + ([pidfile.path] if pidfile else [])
 
     def look(self) -> None:
         """Check every path, and restore what is missing."""
+        self._is_told = False
         if not self._cluster.phase.allows.may_change or self._is_changing():
             return
         options = self._cluster.options
@@ -76,6 +111,7 @@ class Upkeep:
         if control is not None and not control.is_there():
             self._restore(f"the control socket {options.control_socket}", self._ownership.bind_control_again)
         self._look_at_pidfile()
+        self._is_told = self._watch.follow(self._paths())
 
     def _look_at_pidfile(self) -> None:
         pidfile, pid = self._ownership.pidfile, os.getpid()

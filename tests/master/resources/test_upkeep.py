@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Callable
+
+import pytest
 
 from rpccluster.address import parse_address
-from rpccluster.master.resources.upkeep import IDLE_SECONDS, LOOK_SECONDS, Upkeep
+from rpccluster.master.loop import Loop
+from rpccluster.master.resources.upkeep import IDLE_SECONDS, LOOK_SECONDS, SETTLE_SECONDS, Upkeep
 
 from ..made_up import cluster
+
+made_here: list[Upkeep] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    yield
+    while made_here:
+        made_here.pop().close()
 
 
 def upkeep(*addresses: str, pidfile: Any = None) -> tuple[Any, list[str]]:
@@ -25,7 +41,8 @@ def upkeep(*addresses: str, pidfile: Any = None) -> tuple[Any, list[str]]:
         for address in addresses
     ]
     ownership: Any = SimpleNamespace(control=SimpleNamespace(listener=None), pidfile=pidfile)
-    return Upkeep(cluster(listeners=listeners), ownership, lambda listener: None, lambda: False), looked_at
+    made_here.append(Upkeep(cluster(listeners=listeners), ownership, lambda listener: None, lambda: False))
+    return made_here[-1], looked_at
 
 
 def test_without_paths_there_is_nothing_to_look_after() -> None:
@@ -33,18 +50,41 @@ def test_without_paths_there_is_nothing_to_look_after() -> None:
     assert upkeep("tcp://127.0.0.1:1")[0].wake_at == math.inf
 
 
-def test_paths_are_looked_after_now_and_then() -> None:
-    """When something else wakes the master, too, but not for each event."""
-    made, looked_at = upkeep("unix:///a")
+def test_paths_that_are_not_followed_are_checked_every_second() -> None:
+    """There may be no file, or no way to be told of its changes."""
+    made, looked_at = upkeep("unix:///no/such/path")
     made.turn(100.0)
-    assert (looked_at, made.wake_at) == (["unix:///a"], 100.0 + IDLE_SECONDS)
+    assert (len(looked_at), made.wake_at) == (1, 100.0 + LOOK_SECONDS)
     made.turn(100.0 + LOOK_SECONDS / 2)
     assert len(looked_at) == 1
-    made.turn(100.0 + LOOK_SECONDS)
-    assert (len(looked_at), made.wake_at) == (2, 100.0 + LOOK_SECONDS + IDLE_SECONDS)
+    made.turn(made.wake_at)
+    assert len(looked_at) == 2
+
+
+@pytest.mark.parametrize(
+    "change", [os.unlink, lambda path: os.rename(path, f"{path}.old"), lambda path: path.write_text("x")]
+)
+def test_a_change_is_told(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    """Until then there is time; after it the check waits until whoever clears a folder is done."""
+    path = tmp_path / "it"
+    path.touch()
+    loop = Loop()
+    made, looked_at = upkeep(f"unix://{path}")
+    made.watch(loop)
+    made.turn(100.0)
+    assert made.wake_at == 100.0 + IDLE_SECONDS
+    change(path)
+    before = monotonic()
+    loop.turn(10.0)
+    assert before <= made.wake_at - SETTLE_SECONDS <= monotonic()
+    made.turn(made.wake_at - 0.01)
+    assert len(looked_at) == 1
+    made.turn(made.wake_at)
+    assert len(looked_at) == 2
+    loop.close()
 
 
 def test_a_pidfile_is_a_path_too() -> None:
     """It may be removed, or overwritten."""
-    pidfile = SimpleNamespace(is_there=lambda: True, is_single=False)
+    pidfile = SimpleNamespace(path="/no/such/path", is_there=lambda: True, is_single=False)
     assert upkeep("tcp://127.0.0.1:1", pidfile=pidfile)[0].wake_at < math.inf
