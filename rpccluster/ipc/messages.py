@@ -88,7 +88,7 @@ class Accept(NamedTuple):
 
 @_type(4)
 class Retire(NamedTuple):
-    """Master to worker: finish what you have within ``graceful_seconds``, then exit.
+    """Master to worker: finish what you have within ``graceful_seconds``, then exit. A duration means the same in both.
 
     ``whole_cluster`` says that the cluster stops: close the connections, too. With ``stays`` connections may still
     come, whose calls must be answered: exit only after another `Retire`.

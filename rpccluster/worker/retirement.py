@@ -19,7 +19,7 @@ from rpccluster.worker.hot import Engine
 
 __all__ = ["Retirement"]
 
-LOOK_SECONDS = 0.02  # between two checks whether a retiring worker has finished
+LOOK_SECONDS = 0.02  # between two checks whether a retiring worker has finished: an event would cost each call
 
 
 class Retirement:

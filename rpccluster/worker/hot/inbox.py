@@ -157,7 +157,8 @@ class Inbox:
     def _queue(self, calls: list[Any], is_long: bool) -> None:
         """Queue ``calls`` behind this connection's own; ``is_long``: they take their time.
 
-        What they are is looked at when their turn comes.
+        What they are is looked at when their turn comes, which saves a pass over them. So what is no message ends the
+        connection in its turn: the calls before it are answered, those behind it are not run.
         """
         room, outbox = self._room, self._outbox
         count = len(calls)
