@@ -181,7 +181,7 @@ class NewMaster:
             elif isinstance(message, TookOver):
                 has_taken_over = True
             elif self.stage is Stage.DONE:
-                self._loop.guard.attempt("heed what the new master says", self._tell, Said(message))
+                self._tell(Said(message))
         if channel.is_closed:
             self._note_end(channel)
         elif has_taken_over and self.stage is Stage.COMMITTING:

@@ -68,8 +68,7 @@ class OldMaster:
                 self._has_said_go = True
                 self._tell(MayTakeOver())
             elif self._has_said_go:
-                told = Gave(self._channel, message, descriptors)
-                self._loop.guard.attempt("heed the old master", self._tell, told)
+                self._tell(Gave(self._channel, message, descriptors))
         if self._channel.is_closed:
             self._loop.unwatch(self._channel)
             self._channel.close()

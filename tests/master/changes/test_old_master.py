@@ -28,8 +28,6 @@ class Began:
         self.happened.append(event)
         if isinstance(event, MayTakeOver):
             self.old_master.say_took_over()
-        if event == self.gave(Adopted(1)):
-            raise OSError("no descriptor left")
 
     def gave(self, message: Message) -> Gave:
         return Gave(self.channel, message, [])
@@ -91,15 +89,6 @@ def test_what_it_cannot_understand_it_refuses(began: Began) -> None:
     with pytest.raises(BrokenPipeError):  # it has closed its copy
         os.write(write_end, b"x")
     os.close(write_end)
-
-
-def test_one_message_that_cannot_be_heeded_takes_no_other_along(began: Began) -> None:
-    """A connection may be among those behind it."""
-    began.old.send(Go())
-    for number in (1, 2):
-        began.old.send(Adopted(number))
-    began.hears()
-    assert began.happened == [MayTakeOver(), began.gave(Adopted(1)), began.gave(Adopted(2))]
 
 
 def test_an_old_master_that_ends_before_it_said_go(began: Began) -> None:

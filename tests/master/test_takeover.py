@@ -1,0 +1,164 @@
+"""What the parts of a master do when the other master of an upgrade has done something."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rpccluster.ipc.messages import Accept, Adopted, Asked, Closed, Counted
+from rpccluster.master.changes import new_master, old_master
+from rpccluster.master.changes.new_master import Stage
+from rpccluster.master.guard import Guard
+from rpccluster.master.phases import Phase
+from rpccluster.master.supervisor import Supervisor
+from rpccluster.master.takeover import Takeover
+
+from .made_up import cluster, group, ready
+
+PID = 7
+
+
+class Noted:
+    """A part that notes what it is told, as its name and what with."""
+
+    def __init__(self, name: str, done: list[Any]) -> None:
+        self._name = name
+        self._done = done
+
+    def __getattr__(self, verb: str) -> Any:
+        return lambda *given: self._done.append((f"{self._name}.{verb}", *given))
+
+
+class Rig:
+    """A master of made-up parts; ``done`` is what they were told, in order."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.done: list[Any] = []
+        self.worker = ready(0)
+        self.cluster = cluster(phase=phase)
+        self.inherited: dict[str, int] = {}
+        totals = SimpleNamespace(untold=lambda rows: {"calls": 3}, note_inherited=self.inherited.update)
+        parts: Any = SimpleNamespace(
+            cluster=self.cluster,
+            guard=Guard(),
+            pid=PID,
+            now=lambda: 50.0,
+            workers=group(self.worker, section=self.cluster),
+            rpc=SimpleNamespace(totals=totals),
+            operations=SimpleNamespace(methods=dict),
+            start=SimpleNamespace(report=self.part("report")),
+            new_master=SimpleNamespace(stage=Stage.NONE, pid=8, say=self.part("new master").say),
+            **{name: self.part(name.replace("_", " ")) for name in ("broker", "control", "notices", "old_master")},
+            **{name: self.part(name.replace("_", " ")) for name in ("ownership", "roster", "signal_commands")},
+        )
+        self.parts = parts
+        self.takeover = Takeover(parts)
+
+    def part(self, name: str) -> Any:
+        return Noted(name, self.done)
+
+    def verbs(self) -> list[str]:
+        return [each[0] for each in self.done]
+
+
+def test_a_new_master_takes_over() -> None:
+    """It owns everything before anybody is told so, the old master last."""
+    rig = Rig(Phase.STANDBY)
+    rig.takeover.heed(old_master.MayTakeOver())
+    assert rig.cluster.phase is Phase.RUNNING
+    assert rig.verbs() == [
+        "ownership.take_over",
+        "control.serve",
+        "roster.say",
+        "report.send",
+        "notices.tell",
+        "old master.say_took_over",
+    ]
+    assert ("roster.say", rig.worker, Accept()) in rig.done
+
+
+def test_a_new_master_that_quits_takes_nothing_over() -> None:
+    """Its end, unanswered, tells the old master to go on."""
+    rig = Rig(Phase.QUITTING)
+    rig.takeover.heed(old_master.MayTakeOver())
+    assert (rig.cluster.phase, rig.done) == (Phase.QUITTING, [])
+
+
+def test_a_new_master_that_is_given_up_has_failed() -> None:
+    """It has touched nothing."""
+    rig = Rig(Phase.STANDBY)
+    rig.takeover.heed(old_master.GaveUp())
+    assert (rig.takeover.has_failed, rig.done) == (True, [])
+
+
+def test_what_the_old_master_says_goes_where_it_belongs() -> None:
+    """Counts, commands, connections; when it has ended, nothing more comes."""
+    rig = Rig(Phase.RUNNING)
+    rig.cluster.has_old_master = True
+    channel: Any = object()
+    for message in (Counted({"calls": 5}), Asked("ttin"), Closed(1)):
+        rig.takeover.heed(old_master.Gave(channel, message, []))
+    rig.takeover.heed(old_master.OldMasterEnded())
+    assert rig.inherited == {"calls": 5}
+    assert rig.done == [
+        ("signal commands.do_too", Asked("ttin")),
+        ("broker.hear_old_master", channel, Closed(1), [], 50.0),
+        ("broker.note_old_master_gone",),
+    ]
+    assert not rig.cluster.has_old_master
+
+
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.DRAINED])
+def test_an_old_master_leaves(phase: Phase) -> None:
+    """It gives everything, tells its counts, and closes its copies."""
+    rig = Rig(phase)
+    rig.parts.new_master.stage = Stage.DONE
+    channel: Any = object()
+    rig.takeover.heed(new_master.TakenOver(channel))
+    assert rig.cluster.phase is Phase.LEAVING
+    assert rig.done == [
+        ("broker.give_all_to", channel, 50.0),
+        ("new master.say", Counted({"calls": 3})),
+        ("ownership.leave",),
+    ]
+
+
+def test_an_old_master_takes_back_what_may_have_been_taken() -> None:
+    """The pidfile, and systemd's idea of the main process."""
+    rig = Rig(Phase.RUNNING)
+    rig.takeover.heed(new_master.Undone())
+    assert (rig.cluster.phase, rig.verbs()) == (Phase.RUNNING, ["ownership.sign", "notices.tell"])
+
+
+@pytest.mark.parametrize(
+    ("phase", "then"), [(Phase.LEAVING, Phase.STOPPING), (Phase.QUITTING, Phase.QUITTING)], ids=["leaving", "quitting"]
+)
+def test_an_old_master_outlives_the_new_one(phase: Phase, then: Phase) -> None:
+    """There is nobody left to give to: it finishes what runs."""
+    rig = Rig(phase)
+    rig.takeover.heed(new_master.Said(Adopted(4)))
+    rig.takeover.heed(new_master.NewMasterEnded())
+    assert (rig.cluster.phase, rig.verbs()) == (then, ["broker.hear_new_master", "broker.lose_new_master"])
+
+
+def test_one_message_that_cannot_be_heeded_takes_no_other_along() -> None:
+    """On either side: a connection may be among those behind it."""
+    rig = Rig(Phase.RUNNING)
+    channel: Any = object()
+    heard: list[Any] = []
+
+    def hear(channel: Any, message: Any, descriptors: list[int], now: float) -> None:
+        heard.append(message)
+        if message == Closed(1):
+            raise OSError("no descriptor left")
+
+    parts = rig.parts
+    parts.broker = SimpleNamespace(hear_old_master=hear)
+    parts.told = deque(old_master.Gave(channel, Closed(number), []) for number in (1, 2))
+    parts.groups = SimpleNamespace(tell=lambda phase: None, collect=list)
+    parts.new_master.is_committing, parts.new_master.check_deadline = True, lambda now: None
+    Supervisor(parts)._collect()
+    assert (heard, list(parts.told)) == ([Closed(1), Closed(2)], [])
