@@ -172,7 +172,7 @@ def test_an_old_master_outlived_by_nobody_ends(notes, tmp_path):
     running = notes(number_workers=1)
     host, _, port = running.address.partition("//")[2].rpartition(":")
     with socket.create_connection((host, int(port)), timeout=20) as caller:
-        caller.sendall(msgpack.packb([0, 1, "note", [1, 1.5]]))
+        caller.sendall(msgpack.packb([0, 1, "note", [1, 4.0]]))
         wait_until((tmp_path / "notes").read_text, 5, "it runs")
         assert running.run("upgrade").returncode == 0
         new = running.master_pid

@@ -20,6 +20,7 @@ scoreboard, whose changes wake nobody: a decision that waits for them asks again
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Union
@@ -115,7 +116,7 @@ class _Plan:
         self.actions: list[Action] = []
         self.wake_at = math.inf
         self._late: dict[Worker, None] = {}  # adopters to take back from, in this order
-        self._planned = dict.fromkeys(situation.workers, 0)  # connections that this plan sends them
+        self._planned: Counter[Worker] = Counter()  # connections that this plan sends them
         self._unplaced = 0
         granted = situation.grants.total(_shows_life)
         self._granted, self._granted_bytes = granted.number, granted.number_bytes
@@ -140,13 +141,14 @@ class _Plan:
 
     def place(self) -> None:
         """Plan a place for each connection that was sent to no worker."""
+        unplaced = [transit for transit in self._situation.transits if transit.is_unplaced]
+        if not unplaced:
+            return
+        if self._gives_to_new_master:
+            self.actions += map(PassOn, unplaced)
+            return
         adopters, last_resort = self._adopters(), self._living(lambda worker: worker.state is ChildState.RETIRING)
-        for transit in self._situation.transits:
-            if not transit.is_unplaced:
-                continue
-            if self._gives_to_new_master:
-                self.actions.append(PassOn(transit))
-                continue
+        for transit in unplaced:
             adopter = self._emptiest(adopters) or self._emptiest(last_resort)
             if adopter is None:
                 self._unplaced += 1
