@@ -213,8 +213,11 @@ class Stream:
         The reader alone, which nobody interrupts: a thread that is interrupted in the midst of a wait for a future
         must not be the one who ends it.
         """
+        followers = self._followers
         for call in ended:
-            if not self._followers.wake(call) and call.waiter is not None:
+            if call in followers:
+                followers.wake(call)
+            elif call.waiter is not None:
                 self._started.note_end(call)
         reader = self._reader
         if self._started.has_untold and reader is not None and reader.me is not me:

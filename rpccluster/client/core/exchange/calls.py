@@ -70,6 +70,7 @@ class Calls:
         self._replies = Replies(max_message_size, dialect)
         #: See `Replies.reply`: None is followed by ``receive(b"")``.
         self.reply = self._replies.reply
+        self._read = self._replies.read
 
     @property
     def fault(self) -> ProtocolError | None:
@@ -140,8 +141,7 @@ class Calls:
         """The calls that ``data`` answers, in order. After bytes that are no replies `fault` says what was found."""
         ended: list[Call] = []
         try:
-            for message in self._replies.messages(data):
-                self._match(message, ended)
+            self._read(data, self._match, ended)
         except ProtocolError as error:
             self._fault = error
         return ended
