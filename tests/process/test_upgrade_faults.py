@@ -165,7 +165,7 @@ def test_what_is_asked_of_a_master_that_leaves_is_done_by_the_other(cluster):
     old = running.master_pid
     with running.control() as control:
         assert control.call("status")["master"]["pid"] == old
-        sleepers = Sleepers(running.address, 2, 2.0)
+        sleepers = Sleepers(running.address, 2, 6.0)  # the old master lives as long as they sleep
         _await_calls(running, 2)
         os.kill(old, signal.SIGUSR2)
         new = wait_until(lambda: next(iter(psutil.Process(old).children()[1:]), None))
@@ -179,6 +179,6 @@ def test_what_is_asked_of_a_master_that_leaves_is_done_by_the_other(cluster):
         os.kill(old, signal.SIGTTIN)
         running.wait_ready(number_workers=3)
         os.kill(old, signal.SIGTERM)
-        assert sleepers.outcomes() == [2.0] * 2
+        assert sleepers.outcomes() == [6.0] * 2
     wait_until(lambda: not is_alive(new.pid))
     assert running.left_behind() == []
