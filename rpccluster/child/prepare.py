@@ -28,11 +28,13 @@ __all__ = ["IGNORED", "prepare"]
 #: USR1, for example, which a child may have no right to open.
 IGNORED = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
+_set_handler = signal.signal  # the original, before gevent and the worker replace it
+
 
 def prepare(assignment: Assignment, load: Load) -> Run:
     """Make this process the child of ``assignment``. Returns the result of ``load``. Raises any error of a step."""
     _let_go_of_the_masters(assignment)
-    set_signals()
+    _set_signals()
     system.forget_what_is_ours()
     with contextlib.suppress(PermissionError):  # a session leader keeps its group
         os.setpgid(0, 0)
@@ -53,7 +55,7 @@ def _let_go_of_the_masters(assignment: Assignment) -> None:
     system.close_all_but(assignment.descriptors())
 
 
-def set_signals() -> None:
+def _set_signals() -> None:
     """Give the signals that the master handles their default meaning, or none."""
     for signum in IGNORED:
         signal.signal(signum, signal.SIG_IGN)
@@ -61,9 +63,6 @@ def set_signals() -> None:
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGQUIT, _end_at_once)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
-_set_handler = signal.signal  # the original, before gevent and the worker replace it
 
 
 def _end_at_once(signum: int, frame: object) -> None:
