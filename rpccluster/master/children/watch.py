@@ -6,7 +6,7 @@ knows when the last one will be too old. Memory needs one: if `max_memory` is se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Callable
 
 from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.log import logger
