@@ -112,8 +112,8 @@ class Supervisor:
         attempt("heed the children", self._heed_children)
         for signum in () if parts.new_master.is_committing else parts.start.signals.take():
             attempt("obey a signal", self._obey, signum)
-        attempt("obey a signal", parts.signal_commands.obey_kept)
-        parts.new_master.check_deadline(parts.now())
+        attempt("end an upgrade that takes too long", parts.new_master.check_deadline, parts.now())
+        attempt("obey a signal", parts.signal_commands.obey_kept)  # last: what it waited for may have just ended
 
     def _heed_children(self) -> None:
         self._groups.tell(self._cluster.phase)
