@@ -31,6 +31,7 @@ from rpccluster.master.resources.listeners import (
 from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.system import Reserve, System
+from rpccluster.system.files import FileWatch
 
 from .part import Part
 
@@ -115,6 +116,29 @@ class ALogFile(Part):
             "its path is a folder's": lambda: in_the_way(self.folder / "a.log"),
             "the access log's path is a folder's": lambda: in_the_way(self.folder / "access.log"),
         }
+
+
+class AFileWatch(Part):
+    """Which follows a file that goes."""
+
+    watch: FileWatch | None = None
+
+    def start(self) -> None:
+        file = self.folder / "followed"
+        file.touch()
+        self.watch = FileWatch()
+        is_followed = self.watch.follow([str(file)])
+        file.unlink()
+        if not is_followed:
+            raise OSError("it cannot be followed")
+        self.watch.drain()
+
+    def stop(self) -> None:
+        if self.watch is not None:
+            self.watch.close()
+
+    def is_stopped(self) -> bool:
+        return self.watch is None or not self.watch.is_open
 
 
 class APidfile(Part):
@@ -371,6 +395,7 @@ MASTER_PARTS: list[type[Part]] = [
     AReserve,
     ALoop,
     ALogFile,
+    AFileWatch,
     APidfile,
     Listeners,
     AControlServer,
