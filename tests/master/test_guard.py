@@ -228,8 +228,8 @@ def test_a_new_master_that_cannot_be_watched(number: int) -> None:
     new_master.begin()
     theirs.close()
     assert not new_master.is_under_way
-    assert new_master.outcome
-    assert os.strerror(number) in new_master.outcome
+    assert new_master.failure
+    assert os.strerror(number) in new_master.failure
     assert system.killed == [(4711, signal.SIGKILL)]
 
 

@@ -334,7 +334,7 @@ class AnUpgrade(Part):
     def start(self) -> None:
         self.upgrade.begin()
         if not self.upgrade.is_under_way:
-            raise OSError(self.upgrade.outcome)
+            raise OSError(self.upgrade.failure)
 
     def stop(self) -> None:
         self.upgrade.give_up("it is stopped")

@@ -102,7 +102,7 @@ Event = Union[TakenOver, Said, Undone, NewMasterEnded]
 
 
 class NewMaster:
-    """The upgrade under way, if any. ``outcome`` is None while it runs, "" if it went well, else the reason."""
+    """The upgrade under way, if any. ``failure`` says why the last one failed; it is empty if that went well."""
 
     def __init__(
         self, system: System, loop: Loop, start: Callable[[], Started | None], tell: Callable[[Event], None]
@@ -114,7 +114,7 @@ class NewMaster:
         self._tell = tell
         self._started: Started | None = None
         self.stage = Stage.NONE
-        self.outcome: str | None = ""
+        self.failure = ""
         self._to_pass_on: list[
             Asked
         ] = []  # once it has taken over: what this one has obeyed since the start of the upgrade
@@ -149,7 +149,7 @@ class NewMaster:
         reason = _UNDER_WAY if self.is_under_way else reason
         logger.error("Upgrade refused: %s", reason)
         if not self.is_under_way:
-            self.outcome = reason
+            self.failure = reason
 
     def begin(self) -> None:
         """Start a new master, unless an upgrade is refused."""
@@ -158,10 +158,9 @@ class NewMaster:
             self.refuse(reason or self.refusal())
             return
         self._to_pass_on.clear()
-        self.outcome = None
         self._started = self._start()
         if self._started is None:
-            self.outcome = "cannot start a process"
+            self.failure = "cannot start a process"
             return
         self._step(Step.BEGUN)
         logger.info("Booting new master with pid: %d", self._started.pid)
@@ -200,7 +199,7 @@ class NewMaster:
     def _commit(self, channel: Channel) -> None:
         assert self._started is not None
         self._step(Step.TOOK_OVER)
-        self.pid, self.outcome = self._started.pid, ""
+        self.pid, self.failure = self._started.pid, ""
         self._tell(TakenOver(channel))
         for asked in self._to_pass_on:
             self.pass_on(asked)
@@ -254,7 +253,7 @@ class NewMaster:
         assert self._started is not None
         self._loop.unwatch(self._started.channel)
         self._started.channel.close()
-        had_begun, self._started, self.outcome = self.is_committing, None, reason
+        had_begun, self._started, self.failure = self.is_committing, None, reason
         self._step(Step.FAILED)
         logger.error("Upgrade failed, nothing has changed: %s", reason)
         if had_begun:

@@ -38,7 +38,7 @@ __all__ = ["Reloading"]
 
 
 class Reloading:
-    """The reloads of one cluster. ``outcome`` is None while one runs, "" if the last one went well, else the reason."""
+    """The reloads of one cluster. ``failure`` says why the last one failed; it is empty if that went well."""
 
     def __init__(
         self,
@@ -54,7 +54,13 @@ class Reloading:
         self._workers = workers
         self._roster = roster
         self._prepared = prepared
-        self.outcome: str | None = ""
+        self._is_under_way = False
+        self.failure = ""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Return whether a reload has yet to succeed or fail."""
+        return self._is_under_way
 
     @property
     def is_staged(self) -> bool:
@@ -72,7 +78,7 @@ class Reloading:
     def _stage(self, now: float) -> None:
         """Read the configuration again and stage it for a first worker; a faulty one is logged."""
         cluster = self._cluster
-        self.outcome = None
+        self._is_under_way = True
         self._unstage()
         try:
             staged = self._read()
@@ -107,7 +113,7 @@ class Reloading:
 
     def give_up(self, reason: str) -> None:
         """End a running reload, for ``reason``."""
-        if self.outcome is None:
+        if self._is_under_way:
             self._unstage()
             self._workers.is_rolling = False
             self._fail(reason)
@@ -144,7 +150,7 @@ class Reloading:
         workers = self._workers
         if workers.is_rolling and workers.has_rolled():
             workers.is_rolling = False
-            self.outcome = ""
+            self._is_under_way, self.failure = False, ""
 
     def note_failed_boot(self, worker: Child, reason: str) -> None:
         """Note that a worker died before it was ready; if it was the reload's, the other workers stay."""
@@ -156,7 +162,7 @@ class Reloading:
             if any(other.slot == worker.slot for other in workers.ready()):
                 workers.is_rolling = False
                 self._fail(f"a successor could not boot, the other workers stay as they are: {reason}")
-            elif self.outcome is None:
+            elif self._is_under_way:
                 self._fail(f"a worker could not boot: {reason}")
 
     def _unstage(self) -> None:
@@ -168,6 +174,6 @@ class Reloading:
                 staged.logs.close()
 
     def _fail(self, reason: str) -> None:
-        self.outcome = reason
+        self._is_under_way, self.failure = False, reason
         for line in reason.splitlines():
             logger.error("Reload failed: %s", line)

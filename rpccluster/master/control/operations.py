@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.master.children.group import Group
@@ -31,6 +31,16 @@ class Outcome:
 
 #: Returns the end of an operation, None while it runs.
 Check = Callable[[], Optional[Outcome]]
+
+
+class Change(Protocol):
+    """A reload or an upgrade; ``failure`` is why the last one failed, empty if it went well."""
+
+    failure: str
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it has yet to succeed or fail."""
 
 
 class Operations:
@@ -123,8 +133,8 @@ class Operations:
     def _reload(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
         self._commands.reload()
-        reloading, cluster = self._commands.reloading, self._cluster
-        self._waiting.append((lambda: _outcome(reloading.outcome, {"generation": cluster.generation}), answer))
+        cluster = self._cluster
+        self._answer_after(self._commands.reloading, lambda: {"generation": cluster.generation}, answer)
 
     def _rebalance(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0)
@@ -136,19 +146,20 @@ class Operations:
         _expect(params, 0)
         self._commands.upgrade()
         new_master = self._commands.new_master
-        self._waiting.append((lambda: _outcome(new_master.outcome, {"pid": new_master.pid}), answer))
+        self._answer_after(new_master, lambda: {"pid": new_master.pid}, answer)
+
+    def _answer_after(self, change: Change, result: Callable[[], Any], answer: Answer) -> None:
+        def check() -> Outcome | None:
+            if change.is_under_way:
+                return None
+            return Outcome(f"RuntimeError: {change.failure}") if change.failure else Outcome(None, result())
+
+        self._waiting.append((check, answer))
 
     def _stop(self, params: list[Any], answer: Answer) -> None:
         _expect(params, 0, 1)
         self._commands.stop(is_quick=bool(params and params[0]))
         self._waiting.append((lambda: Outcome(None, True) if self._has_ended else None, answer))
-
-
-def _outcome(reason: str | None, result: Any) -> Outcome | None:
-    """Make an `Outcome` of a reason: None while it runs, "" if it went well, else why it failed."""
-    if reason is None:
-        return None
-    return Outcome(f"RuntimeError: {reason}") if reason else Outcome(None, result)
 
 
 def _expect(params: list[Any], *counts: int) -> None:

@@ -81,9 +81,9 @@ def test_an_upgrade_is_done_when_the_new_master_says_so(rig: Rig) -> None:
     """Until then this one goes on."""
     assert rig.new_master.stage is Stage.BOOTING
     assert rig.says(Serving(NEW_MASTER, PROTOCOL)) == [Go()]
-    assert (rig.new_master.stage, rig.new_master.outcome, rig.happened) == (Stage.COMMITTING, None, [])
+    assert (rig.new_master.stage, rig.new_master.is_under_way, rig.happened) == (Stage.COMMITTING, True, [])
     rig.says(TookOver(), Adopted(5))
-    assert (rig.new_master.outcome, rig.new_master.pid, rig.happened) == ("", NEW_MASTER, [TakenOver(rig.old)])
+    assert (rig.new_master.failure, rig.new_master.pid, rig.happened) == ("", NEW_MASTER, [TakenOver(rig.old)])
     rig.says(Adopted(6))
     rig.dies()
     assert rig.happened == [TakenOver(rig.old), Said(Adopted(6)), NewMasterEnded()]
@@ -92,7 +92,7 @@ def test_an_upgrade_is_done_when_the_new_master_says_so(rig: Rig) -> None:
 def test_a_new_master_that_dies_while_it_boots(rig: Rig) -> None:
     """Nothing has changed, and another upgrade may begin."""
     rig.dies()
-    assert rig.new_master.outcome == "the new master could not start; its own log lines say why"
+    assert rig.new_master.failure == "the new master could not start; its own log lines say why"
     assert (rig.new_master.stage, rig.happened) == (Stage.NONE, [])
     rig.new_master.begin()
     assert rig.says(Serving(NEW_MASTER, PROTOCOL)) == [Go()]
@@ -109,7 +109,7 @@ def test_a_new_master_that_dies_when_it_was_to_take_over(
     for message in [Serving(NEW_MASTER, PROTOCOL)] * is_heard_at_once + last_words:
         rig.new.send(message)
     rig.dies()
-    assert rig.new_master.outcome == "the new master ended before it had taken over"
+    assert rig.new_master.failure == "the new master ended before it had taken over"
     assert (rig.new_master.stage, rig.happened) == (Stage.NONE, [Undone()])
 
 
@@ -129,15 +129,14 @@ def test_a_new_master_that_has_taken_over_is_never_given_up(rig: Rig) -> None:
     rig.says(TookOver())
     rig.new_master.check_deadline(rig.system.now + 1e6)
     rig.new_master.give_up("this master stops")
-    assert (rig.system.killed, rig.new_master.outcome) == ([], "")
+    assert (rig.system.killed, rig.new_master.failure) == ([], "")
 
 
 def test_a_new_master_that_is_too_old_is_refused_before_it_gets_anything(rig: Rig) -> None:
     """A version before this one says no protocol; it would drop what it does not understand, connections too."""
     send_packet(rig.new._socket, msgpack.packb([6, NEW_MASTER]))
     assert rig.says() == []
-    assert rig.new_master.outcome is not None
-    assert rig.new_master.outcome.startswith("the new master speaks protocol 1, expected 2 or later")
+    assert rig.new_master.failure.startswith("the new master speaks protocol 1, expected 2 or later")
     assert (rig.system.killed, rig.happened) == ([NEW_MASTER], [])
 
 
@@ -168,10 +167,10 @@ def test_what_is_done_while_a_new_master_boots_is_done_by_it_too(rig: Rig) -> No
 def test_an_upgrade_that_is_refused_starts_nothing(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """For a reason given, or because one is under way: then the answer is that one's."""
     rig.new_master.begin()
-    assert rig.new_master.outcome is None
+    assert rig.new_master.is_under_way
     rig.dies()
     rig.new_master.refuse("the cluster is reloading")
-    assert (rig.new_master.outcome, rig.new_master.stage) == ("the cluster is reloading", Stage.NONE)
+    assert (rig.new_master.failure, rig.new_master.stage) == ("the cluster is reloading", Stage.NONE)
     reasons = ["an upgrade is under way", "the cluster is reloading"]
     assert [f"Upgrade refused: {reason}" for reason in reasons] == [
         record.getMessage() for record in caplog.records if "refused" in record.getMessage()
@@ -185,4 +184,4 @@ def test_there_is_one_upgrade_in_a_masters_life(rig: Rig) -> None:
     channel = rig.old
     rig.new_master.begin()
     assert (rig.old, rig.new_master.stage) == (channel, Stage.DONE)
-    assert rig.new_master.outcome == f"the new master (pid: {NEW_MASTER}) has taken over: ask that one"
+    assert rig.new_master.failure == f"the new master (pid: {NEW_MASTER}) has taken over: ask that one"

@@ -103,7 +103,7 @@ def test_staging_changes_nothing_yet(reloadable: Reloadable) -> None:
     staged = reloadable.cluster.staged
     assert staged is not None
     assert (staged.generation, staged.configuration.options.number_workers) == (2, 5)
-    assert reloadable.reloading.outcome is None
+    assert reloadable.reloading.is_under_way
     assert not reloadable.workers.is_rolling
 
 
@@ -116,7 +116,7 @@ def test_committing_makes_it_the_clusters(reloadable: Reloadable) -> None:
     assert (cluster.generation, workers.wanted, cluster.options.timeout) == (2, 3, 7.0)
     assert (workers.is_rolling, workers.rolls_since, cluster.staged) == (True, NOW + 1, None)
     assert cluster.listeners == listeners
-    assert reloadable.reloading.outcome is None
+    assert reloadable.reloading.is_under_way
 
 
 def test_it_is_done_when_the_last_old_worker_has_a_successor(reloadable: Reloadable) -> None:
@@ -127,13 +127,13 @@ def test_it_is_done_when_the_last_old_worker_has_a_successor(reloadable: Reloada
     workers.wanted = 2
     workers.children[:] = [ready(0, 2), ready(1, 1)]
     reloadable.reloading.note_progress()
-    assert (reloadable.reloading.outcome, workers.is_rolling) == (None, True)
+    assert (reloadable.reloading.is_under_way, workers.is_rolling) == (True, True)
     workers.children[:] = [ready(0, 2), booting(1, 2)]
     reloadable.reloading.note_progress()
-    assert reloadable.reloading.outcome is None
+    assert reloadable.reloading.is_under_way
     workers.children[:] = [ready(0, 2), ready(1, 2)]
     reloadable.reloading.note_progress()
-    assert (reloadable.reloading.outcome, workers.is_rolling) == ("", False)
+    assert (reloadable.reloading.is_under_way, reloadable.reloading.failure, workers.is_rolling) == (False, "", False)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_faulty_configuration_changes_nothing(
     reloadable.stage(**options)
     assert reloadable.snapshot() == before
     assert reloadable.cluster.staged is None
-    assert said in (reloadable.reloading.outcome or "")
+    assert said in reloadable.reloading.failure
     assert any(said in line and line.startswith("Reload failed: ") for line in caplog.messages)
     assert open_descriptors() == descriptors
 
@@ -174,7 +174,7 @@ def test_a_candidate_that_cannot_boot_gives_it_up(reloadable: Reloadable, tmp_pa
     assert (tmp_path / "new.sock").exists()
     reloadable.reloading.note_failed_boot(reloadable.candidate(), "ImportError: x")
     assert reloadable.cluster.staged is None
-    assert "could not boot: ImportError: x" in (reloadable.reloading.outcome or "")
+    assert "could not boot: ImportError: x" in reloadable.reloading.failure
     assert reloadable.snapshot() == before
     assert open_descriptors() == descriptors
     assert not (tmp_path / "new.sock").exists()
@@ -186,7 +186,7 @@ def test_another_workers_failed_boot_is_not_the_candidates(reloadable: Reloadabl
     reloadable.candidate()
     reloadable.reloading.note_failed_boot(booting(1), "x")
     assert reloadable.cluster.staged is not None
-    assert reloadable.reloading.outcome is None
+    assert reloadable.reloading.is_under_way
 
 
 def test_a_successor_that_cannot_boot_ends_the_replacing(reloadable: Reloadable) -> None:
@@ -196,7 +196,7 @@ def test_a_successor_that_cannot_boot_ends_the_replacing(reloadable: Reloadable)
     reloadable.workers.children[:] = [ready(0, 2), ready(1, 1)]
     reloadable.reloading.note_failed_boot(booting(1, 2), "ImportError: x")
     assert not reloadable.workers.is_rolling
-    assert "the other workers stay as they are: ImportError: x" in (reloadable.reloading.outcome or "")
+    assert "the other workers stay as they are: ImportError: x" in reloadable.reloading.failure
 
 
 def test_a_restart_that_cannot_boot_does_not_end_it(reloadable: Reloadable) -> None:
@@ -265,7 +265,7 @@ def test_a_refused_reload_says_why(reloadable: Reloadable, caplog: pytest.LogCap
     """And changes nothing."""
     before = reloadable.snapshot()
     reloadable.reloading.refuse("the cluster is stopping")
-    assert reloadable.reloading.outcome == "the cluster is stopping"
+    assert reloadable.reloading.failure == "the cluster is stopping"
     assert caplog.messages == ["Reload failed: the cluster is stopping"]
     assert reloadable.snapshot() == before
 
@@ -323,4 +323,4 @@ def test_whatever_is_raised_in_a_reload_undoes_it(reloadable: Reloadable, error:
     reloadable.stage(bind="tcp://127.0.0.1:0, tcp://127.0.0.2:0")
     assert (reloadable.snapshot(), cluster.staged) == (before, None)
     assert open_descriptors() == descriptors
-    assert type(error).__name__ in (reloadable.reloading.outcome or "")
+    assert type(error).__name__ in reloadable.reloading.failure

@@ -24,8 +24,8 @@ class MadeUpMaster:
         self.workers = SimpleNamespace(
             wanted=2, failed_at=0.0, failure="", children=["a worker"], is_settled=lambda: self.is_settled
         )
-        self.reloading = SimpleNamespace(outcome="")
-        self.new_master = SimpleNamespace(outcome="", pid=0, refusal=lambda: self.refusal)
+        self.reloading = SimpleNamespace(is_under_way=False, failure="")
+        self.new_master = SimpleNamespace(is_under_way=False, failure="", pid=0, refusal=lambda: self.refusal)
         self.refusal = ""
         self.broker = SimpleNamespace(is_uneven=True, even_out=lambda: self.told.append("rebalance"))
         self.commands = SimpleNamespace(
@@ -43,7 +43,7 @@ class MadeUpMaster:
 
     def _begin(self, part: Any, name: str) -> None:
         self.told.append(name)
-        part.outcome = None
+        part.is_under_way = True
 
 
 class NotedAnswer:
@@ -143,7 +143,8 @@ def test_long_ones_answer_when_they_have_ended(
     assert asked(method) == []
     assert asked.look() == []
     asked.master.cluster.generation, asked.master.new_master.pid = 2, 99
-    getattr(asked.master, part).outcome = reason
+    change = getattr(asked.master, part)
+    change.is_under_way, change.failure = False, reason
     assert asked.look() == [(f"RuntimeError: {reason}", None) if reason else (None, result)]
 
 
