@@ -47,24 +47,30 @@ class ParkedCalls:
         call has returned the same `Later`.
         """
         later = parked.later
-        if outbox is None or later._call is not None:
-            if parked.limit is not None:
-                parked.limit.end()
-            if outbox is not None:
-                raise RuntimeError("found the Later of another call, expected a new one for each call")
-            self.expire(later)
+        if outbox is not None and later._call is None:
+            record = self._add(outbox, message, parked)
+            if later._outcome is not None:  # it was answered before its method returned
+                record.answer()
+            elif parked.overdue is not None:
+                record.end(parked.overdue)
+            elif outbox.is_gone:
+                self.drop(outbox)
             return
+        if parked.limit is not None:
+            parked.limit.end()
+        if later._call is not None:
+            raise RuntimeError("found the Later of another call, expected a new one for each call")
+        later._call = _ENDED
+        self.expire(later)
+
+    def _add(self, outbox: Any, message: list[Any], parked: Parked) -> _Record:
         if self._wake is None:
             self._wake = self.room.loop.async_(ref=False)
             self._wake.start(self._take_answers)
-        record = _Record(self, outbox, message, parked)
+        record = parked.later._call = _Record(self, outbox, message, parked)
         self._records.setdefault(outbox, {})[record] = None
         self.count += 1
-        later._call = record
-        if outbox.is_gone:
-            self.drop(outbox)
-        elif later._outcome is not None:  # it was answered before its method returned
-            record.answer()
+        return record
 
     def calls(self) -> Iterator[Call]:
         """Return all parked calls, without their params."""

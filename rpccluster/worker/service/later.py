@@ -19,7 +19,14 @@ class Parked(BaseException):
         super().__init__()
         self.later = later
         self.limit: Any = None  # the call's `TimeLimit`, which goes on
+        self.overdue: TimeoutError | None = None  # if it has passed before the method returned
         self.log: Callable[[str, str, str], object] | None = None  # gets peer, method and outcome at the end
+
+    def keep(self, limit: Any) -> None:
+        """Let ``limit``, a `TimeLimit`, go on; if it has passed, the call must end at once."""
+        self.limit = limit
+        if limit.is_passed:
+            self.overdue = TimeoutError(limit.text)
 
 
 def parking(function: Callable[..., Any]) -> Callable[..., Any]:

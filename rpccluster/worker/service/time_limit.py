@@ -27,8 +27,8 @@ def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], 
         try:
             result = function(*params)
         except BaseException as error:
-            if type(error) is Parked and not limit.is_passed:
-                error.limit = limit
+            if type(error) is Parked:
+                error.keep(limit)
                 raise
             limit.end()
             if limit.is_passed:
@@ -45,13 +45,13 @@ def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], 
 class TimeLimit:
     """The time limit of one call from its begin; it calls ``interrupt`` with `CallTimedOut` when it passes."""
 
-    __slots__ = ("_on_passed", "_text", "_timer", "interrupt", "is_passed")
+    __slots__ = ("_on_passed", "_timer", "interrupt", "is_passed", "text")
 
     def __init__(self, seconds: float, text: str, on_passed: Callable[[], object]) -> None:
         runner: Any = getcurrent()
         self.is_passed = False
         self.interrupt: Callable[[BaseException], object] = runner.interrupt
-        self._text = text
+        self.text = text
         self._on_passed = on_passed
         self._timer = runner.parent.loop.timer(seconds)
         self._timer.start(self._pass)
@@ -59,7 +59,7 @@ class TimeLimit:
     def _pass(self) -> None:
         self.is_passed = True
         self._on_passed()
-        self.interrupt(CallTimedOut(self._text))
+        self.interrupt(CallTimedOut(self.text))
 
     def end(self) -> None:
         """Stop the limit, since the call has ended."""

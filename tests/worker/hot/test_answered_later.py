@@ -49,11 +49,27 @@ class Mailbox(Gated):
     def get_soon(self, name: Any) -> Any:
         return self.get(name)
 
+    @rpccluster.rpc(later=True, timeout=0.05)
+    def stubborn(self, name: Any) -> Any:
+        """Is interrupted, and returns one all the same."""
+        try:
+            self.wait("for ever")
+        except BaseException:
+            return self.get(name)
+
     @rpccluster.rpc(later=True)
     def early(self, value: Any) -> Any:
         """Is answered before it has returned."""
         later = rpccluster.Later()
         assert later.reply(value)
+        return later
+
+    @rpccluster.rpc(later=True)
+    def late_and_early(self, name: Any) -> Any:
+        """Is answered before it has returned, and returns when its connection is closed."""
+        later = rpccluster.Later()
+        assert later.reply(name)
+        self.wait(name)
         return later
 
     @rpccluster.rpc(later=True)
@@ -351,6 +367,18 @@ def test_time_limits_hold(rig: Rig) -> None:
     ended(rig)
 
 
+def test_a_limit_may_pass_before_the_method_returns(rig: Rig) -> None:
+    """What it returns in spite of that is over."""
+    peer = rig.connect()
+    peer.post("stubborn", "a")
+    assert peer.wait(1) == [[1, LATE, None]]
+    settle()
+    assert rig.service.over == ["a"]
+    assert not rig.service.laters["a"].reply("late")
+    assert rig.limit_counts() == {"call_timeout": 1}
+    ended(rig)
+
+
 def test_an_answer_in_time_ends_the_limit(make_rig: Callable[..., Rig]) -> None:
     """It is call_timeout where the mark names none."""
     rig = make_rig(call_timeout=0.05)
@@ -426,6 +454,13 @@ def test_a_connection_may_be_closed_before_the_method_returns(rig: Rig) -> None:
     until(lambda: rig.service.over == ["a"])
     assert rig.service.laters["a"].is_over
     assert rig.engine.dropped_replies == 1
+    ended(rig)
+    other = rig.connect()
+    other.post("late_and_early", "b")
+    settle()
+    other.connection.close()
+    rig.service.open("b")
+    until(lambda: rig.engine.dropped_replies == 2)
     ended(rig)
 
 
