@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from client.both_faces.test_harm import FACES, REPLY, REQUEST, WISH
 from client.mixed import FULL_SCALE, late_replies, late_replies_on_asyncio, mixed_calls_of_threads
-from client.test_client_harm import FACES, REPLY, REQUEST, WISH
 from proxy import UNHARMED, Harm, Proxy
 
 from rpccluster import Client, ConnectFailed, Lost, NotSent, aio

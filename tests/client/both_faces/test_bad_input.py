@@ -12,8 +12,8 @@ import pytest
 from rpccluster.client import Client, Pool, aio
 from rpccluster.errors import AddressError, CallTimeout, Lost, NotSent, ProtocolError
 
-from .faces import FACES, call_by
-from .servers import Server, reply, requests, serve
+from ..faces import FACES, call_by
+from ..servers import Server, reply, requests, serve
 
 each_face = pytest.mark.parametrize("face", FACES)
 

@@ -24,8 +24,8 @@ from rpccluster.errors import (
     RemoteError,
 )
 
-from .servers import Server, answer, reply, requests, serve
-from .settling import settle
+from ..servers import Server, answer, reply, requests, serve
+from ..settling import settle
 
 
 def test_call(client: Client) -> None:

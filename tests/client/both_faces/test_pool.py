@@ -13,8 +13,8 @@ import pytest
 from rpccluster.client import Pool, aio
 from rpccluster.errors import AddressError, ConnectFailed, Lost, NotSent, RemoteError
 
-from .servers import Server, serve
-from .settling import settle
+from ..servers import Server, serve
+from ..settling import settle
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pytest
 from rpccluster.client import Client, Pool
 from rpccluster.errors import Lost
 
-from .mixed import mixed_calls_of_threads
-from .servers import Server
+from ..mixed import mixed_calls_of_threads
+from ..servers import Server
 
 CALLS = 20_000
 
@@ -97,7 +97,7 @@ def test_greenlets(server: Server, script: str) -> None:
 
     Nor does one that is killed in its wait, or a fork, harm the others.
     """
-    tests = Path(__file__).parent.parent
+    tests = Path(__file__).parent.parent.parent
     done = subprocess.run(
         [sys.executable, "-c", script, server.address, str(CALLS)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},

@@ -18,7 +18,7 @@ from rpccluster.errors import Lost, NotSent
 from rpccluster.protocol.closing import CLOSING, closing_response
 from rpccluster.protocol.codec import make_unpacker
 
-from .servers import answer, reply, serve
+from ..servers import answer, reply, serve
 
 
 def by_call(address: str) -> Any:

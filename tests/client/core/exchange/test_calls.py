@@ -13,7 +13,7 @@ from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.client.core.exchange.outgoing import body_packer
 from rpccluster.errors import CallTimeout, Lost, NoMethodError, NotSent, ProtocolError, RemoteError
 
-from .servers import reply
+from ...servers import reply
 
 LIMIT = 1000
 

@@ -17,7 +17,7 @@ from rpccluster.client import Client, aio
 from rpccluster.errors import ConnectFailed, Lost, NotSent, RPCClusterError
 from rpccluster.protocol.closing import closing_request
 
-from .servers import Server, reply, serve
+from ..servers import Server, reply, serve
 
 WISH = closing_request(0)  # comes first, and is not answered
 REQUEST = WISH + msgpack.packb([0, 1, "echo", ["abc"]])

@@ -15,8 +15,8 @@ from rpccluster.client.core.choice import PING_SECONDS, Choice
 from rpccluster.errors import CallTimeout
 from rpccluster.testing import wait_until
 
-from .servers import Server, reply, requests, serve
-from .settling import MadeUpClock
+from ..servers import Server, reply, requests, serve
+from ..settling import MadeUpClock
 
 LONGEST_SECONDS = 10.0  # a pause of an address that was set aside lasts
 

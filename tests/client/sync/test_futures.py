@@ -19,7 +19,7 @@ import pytest
 from rpccluster.client import Client
 from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, Lost, NotSent, RemoteError
 
-from .servers import Server, reply, requests, serve
+from ..servers import Server, reply, requests, serve
 
 
 def test_results_and_errors(client: Client) -> None:
@@ -179,7 +179,7 @@ class Process:
     """A server in a process of its own, to be killed."""
 
     def __init__(self, port: int = 0) -> None:
-        tests = Path(__file__).parent.parent
+        tests = Path(__file__).parent.parent.parent
         path = os.pathsep.join([str(tests), str(tests.parent)])
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER, str(port)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}

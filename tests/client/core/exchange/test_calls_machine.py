@@ -13,8 +13,8 @@ from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.errors import CallTimeout, Lost, NotSent, RemoteError
 
-from .mixed import FULL_SCALE
-from .servers import reply
+from ...mixed import FULL_SCALE
+from ...servers import reply
 
 MSGIDS = 8  # few, so that they go round
 

@@ -21,7 +21,7 @@ from rpccluster.client.sync.calling import Calling
 from rpccluster.compat import msgpackrpc
 from rpccluster.errors import CallTimeout, ConnectFailed, Lost, NotSent
 
-from .servers import Server
+from ..servers import Server
 
 
 class Stop(BaseException):
@@ -283,7 +283,7 @@ def test_signal_handlers_and_finalizers_call(server: Server, face: str, kind: st
 
     Its other calls have their results.
     """
-    tests = Path(__file__).parent.parent
+    tests = Path(__file__).parent.parent.parent
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, server.address, face, kind],
         env={**os.environ, "PYTHONPATH": str(tests.parent)},

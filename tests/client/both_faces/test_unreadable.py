@@ -22,8 +22,8 @@ from rpccluster.client.core.exchange.outgoing import body_packer
 from rpccluster.errors import ProtocolError
 from rpccluster.protocol.outline import Bounds, depth_exceeds
 
-from .faces import FACES, call_by
-from .servers import Server, reply, requests, serve
+from ..faces import FACES, call_by
+from ..servers import Server, reply, requests, serve
 
 LIMIT = 200_000
 HEAD = b"\x94\x01%c\xc0"

@@ -19,7 +19,7 @@ from rpccluster.client.core.waiting import Waiting
 from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, NotSent, TooManyWaiting
 from rpccluster.testing import wait_until
 
-from .servers import Server, reply, requests, serve
+from ..servers import Server, reply, requests, serve
 
 
 class Gate:

@@ -19,7 +19,7 @@ from rpccluster.client.sync.connection import Connection
 from rpccluster.errors import CallTimeout, Lost, NotSent
 from rpccluster.testing import wait_until
 
-from .servers import Server, reply, requests, serve
+from ..servers import Server, reply, requests, serve
 
 pytestmark = pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy asks for no stack of its own")
 

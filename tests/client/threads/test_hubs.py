@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .servers import Server
+from ..servers import Server
 
 HEAD = """
 import gevent.monkey
@@ -106,7 +106,7 @@ def test_greenlets_and_native_threads(server: Server, script: str, face: str) ->
     """
     done = subprocess.run(
         [sys.executable, "-c", HEAD + script, server.address, face],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent.parent)},
         stdout=subprocess.PIPE,
         timeout=60,
         check=True,

@@ -26,8 +26,8 @@ from rpccluster.errors import (
     RemoteError,
 )
 
-from .servers import Server, reply, requests, serve
-from .settling import settle
+from ..servers import Server, reply, requests, serve
+from ..settling import settle
 
 Test = Callable[..., Coroutine[Any, Any, None]]
 

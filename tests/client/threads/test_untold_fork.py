@@ -104,7 +104,7 @@ WAYS: dict[str, Callable[[Any, object], object]] = {
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, int]]:
     """Where a server in another process listens."""
-    tests = Path(__file__).parent.parent
+    tests = Path(__file__).parent.parent.parent
     path = os.pathsep.join([str(tests), str(tests.parent)])
     command = [sys.executable, "-c", SERVER]
     environment = {**os.environ, "PYTHONPATH": path}

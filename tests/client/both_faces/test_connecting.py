@@ -19,8 +19,8 @@ from rpccluster.client.sync.dialing import dial
 from rpccluster.client.threads import forks, lookup
 from rpccluster.errors import CallTimeout, ConnectFailed, Lost, NotSent
 
-from .faces import FACES, call_by
-from .servers import Server, serve
+from ..faces import FACES, call_by
+from ..servers import Server, serve
 
 each_face = pytest.mark.parametrize("face", FACES)
 
