@@ -115,9 +115,7 @@ class NewMaster:
         self._started: Started | None = None
         self.stage = Stage.NONE
         self.failure = ""
-        self._to_pass_on: list[
-            Asked
-        ] = []  # once it has taken over: what this one has obeyed since the start of the upgrade
+        self._to_pass_on: list[Asked] = []  # once it has taken over: what this one has obeyed meanwhile
         self.pid = 0  # of the new master, once it has taken over
 
     @property
