@@ -1,10 +1,10 @@
 """The hot room: bytes to calls, calls to replies, replies to bytes. Each request comes through here, and nothing else.
 
 A request is received and decoded (`inbox.py`), waits for its turn (`room.py`), runs (`runners.py`, driven by the loop
-in `engine.py`) and is answered (`outbox.py`, and `replies.py` for errors), perhaps later (`parked.py`). Inside, every
-part may touch every other. Outside of this folder nobody imports its files, but these names alone, so that another
-build of the same names, such as a compiled one, can take its place. What may differ between connections and over time
-stays outside: states, deadlines, limits that are told, handover.
+in `engine.py`) and is answered (`outbox.py`). What is no plain request, or fails, takes the slow path (`slow_path.py`,
+`replies.py` for errors); some are answered later (`parked.py`). Inside, every part may touch every other. Outside of
+this folder nobody imports its files, but these names alone, so that another build of the same names, such as a compiled
+one, can take its place. States, deadlines, limits that are told, and handover stay outside.
 
 ==================  ================================================================================================
 `Engine`            runs all calls of a worker; ``connect`` makes an inbox and an outbox for a socket
