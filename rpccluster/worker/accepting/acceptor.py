@@ -53,7 +53,7 @@ class Acceptor:
         limits: Limits,
     ) -> None:
         self._loop = loop
-        self._listeners = listeners  # the assignment's own list: whoever is forked closes what is in it
+        self._listeners = listeners  # the assignment's own list: a forked child closes what is in it
         self._serve = serve
         self._scoreboard = scoreboard
         self._row = scoreboard.row(row_number)

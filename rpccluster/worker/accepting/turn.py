@@ -5,8 +5,8 @@ last `LIFE_SIGN_NS`, have room for connections, and a greenlet for calls. Ties: 
 just taken one, it may lead the fewest by `LEAD`, and by one in any case.
 
 Nobody waits for a worker that is busy, stopped or gone. The scoreboard's accept counter tells whether anybody accepts:
-if a connection waits and the counter has not moved for `PATIENCE_SECONDS`, whoever sees it accepts out of turn, and
-leaves those that had fewer connections out until they show life, by a heartbeat or a wake-up for the listeners.
+if a connection waits and the counter has not moved for `PATIENCE_SECONDS`, the worker that sees it accepts out of turn,
+and leaves those that had fewer connections out until they show life, by a heartbeat or a wake-up for the listeners.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Verdict(enum.Enum):
 
 
 class Turn:
-    """Whose turn it is to accept, told from the scoreboard alone."""
+    """Decides whose turn it is to accept."""
 
     def __init__(self, scoreboard: Scoreboard, row_number: int) -> None:
         self._scoreboard = scoreboard

@@ -72,7 +72,7 @@ class Adopting:
         self._channel.when_said(partial(self._begin, give, descriptors[0]))
 
     def _begin(self, give: Give, descriptor: int) -> None:
-        """The master knows, or will read, that the connection is ours: go on with it."""
+        """Go on with the connection, since the master knows, or will read, that this worker has it."""
         self._unannounced.remove(descriptor)
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)

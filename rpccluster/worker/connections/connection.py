@@ -55,12 +55,12 @@ class Connection:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is not here any more."""
+        """Whether it has ended here, or moved."""
         return self.outbox.is_closed
 
     @property
     def is_paused(self) -> bool:
-        """Whether its socket is not read for now."""
+        """Whether there is a reason not to read it."""
         return bool(self._pauses)
 
     @property
@@ -77,7 +77,7 @@ class Connection:
         return now - self._quiet_since >= seconds and self._state is State.OPEN
 
     def excuse(self, seconds: float) -> None:
-        """It cannot have been heard for ``seconds``: that is no silence of its peer."""
+        """Do not take ``seconds`` in which the worker could not listen for silence of the peer."""
         self._quiet_since += seconds
 
     # -- whether it is read
@@ -125,7 +125,7 @@ class Connection:
     # -- what cannot be read
 
     def refuse(self, error: ProtocolError) -> None:
-        """The peer does not speak MessagePack-RPC: close, with one log line. What it sent behind that is not run."""
+        """Close, with one log line, since the peer does not speak MessagePack-RPC. What came behind is not run."""
         if not self.is_closed:
             self._common.limits.note_unreadable("Closing the connection", self.outbox.peer, error)
             self.inbox.withdraw()
@@ -155,13 +155,13 @@ class Connection:
         return self._state is State.OPEN and not self.inbox.was_heard and is_young
 
     def _on_heard_last(self) -> None:
-        """All ends, and a peer that had just come has spoken: nothing is read behind that."""
+        """Read nothing more of a peer that had just come and has spoken now, since all ends."""
         self._common.lingering.pop(self, None)
         if not self.is_closed:
             self._stop_reading(Event.MUST_END)
 
     def _on_peer_ended(self) -> None:
-        """The client sends nothing more: answer what runs, then close."""
+        """Answer what runs, then close, since the peer sends nothing more."""
         if self._state is State.LINGERING:
             self._close(Event.PEER_ENDED)
         else:
@@ -175,7 +175,7 @@ class Connection:
             self._on_answered()
 
     def _end_if_answered(self) -> None:
-        """Everything is answered: say so, and give the peer a moment to read it before the socket goes.
+        """If everything is answered, say so, and give the peer a moment to read it before the socket goes.
 
         Closing a socket with unread input would reset it, and the last replies might never be read.
         """
@@ -210,7 +210,7 @@ class Connection:
             self._close(Event.BROKEN)
 
     def close_idle(self) -> None:
-        """``idle_timeout`` has passed. A call may be on its way: who has asked hears that it is not read."""
+        """End it since ``idle_timeout`` has passed. A peer that has asked hears that a call on its way is not read."""
         if self.outbox.closing_msgid is None:
             self.close("idle_timeout passed", Cell.IDLE_TIMEOUT)
         else:
@@ -224,7 +224,7 @@ class Connection:
         self._common.on_closed(self)
 
     def _let_go(self, event: Event) -> None:
-        """Watch the socket no more, and be none of the worker's connections."""
+        """Stop watching the socket, and leave the worker's connections."""
         self._state = next_state(self._state, event)
         self.inbox.close()
         self.outbox.close()
@@ -243,7 +243,7 @@ class Connection:
         return (self._state, Event.GIVEN) in TRANSITIONS
 
     def picture(self, waiting: list[Any]) -> Given:
-        """All that another process needs to go on with it, beside the socket; changes nothing.
+        """Return all that another process needs to go on with it, beside the socket; change nothing.
 
         ``waiting`` are its calls that the engine had in its queue. Raises what `Inbox.content` does.
         """
@@ -251,7 +251,7 @@ class Connection:
         return Given(self.outbox.peer, is_eof, self.inbox.content(waiting), self.outbox.content())
 
     def fileno(self) -> int:
-        """Its socket's descriptor."""
+        """Return its socket's descriptor."""
         return self._socket.fileno()
 
     def move(self, forward: Callable[[list[bytes]], None]) -> _socket.socket:

@@ -72,9 +72,9 @@ class Giving:
         self._channel.say(Released(given))
 
     def _give_some(self, chosen: list[Connection], number_bytes: int, epoll: Any) -> tuple[int, Exception | None]:
-        """Give one after another, until ``number_bytes`` have gone along. How many; and why some could not go.
+        """Give one after another until ``number_bytes`` have gone along. Returns how many, and why others could not.
 
-        What does not go is served on here, with all that it had.
+        A connection that does not go is served on here, with all that it had.
         """
         given = 0
         error: Exception | None = None
@@ -99,12 +99,12 @@ class Giving:
         return given, error
 
     def _choose(self, number: int) -> list[Connection]:
-        """Up to ``number`` of those that can move, and have nothing left to send at once, idle ones first."""
+        """Return up to ``number`` connections that can move and have nothing to send at once, those at rest first."""
         movable = [connection for connection in self._context.open if connection.is_movable]
         movable.sort(key=lambda connection: not connection.is_at_rest)
         chosen = movable[:number]
         for connection in chosen:
-            connection.outbox.flush()  # which may find that its peer is gone
+            connection.outbox.flush()  # a flush may find that the peer is gone
         return [connection for connection in chosen if connection.is_movable]
 
     def _running_msgids(self) -> dict[Outbox, list[int]]:
@@ -115,7 +115,7 @@ class Giving:
         return running
 
     def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> int:
-        """Give one connection away; returns how many bytes went along.
+        """Give one connection away. Returns how many bytes went along.
 
         Raises what `packed_again` does, or OSError if no descriptor can be had; then nothing has changed.
         """
@@ -125,7 +125,7 @@ class Giving:
         give = Give(number, address_of(given.peer), given.is_eof, given.input, given.output, awaited)
         packet = self._channel.pack(give, [connection.fileno()])
         sock = connection.move(partial(self._forward, number))
-        # the loop thinks that closing will do; but another copy of the socket lives on, and epoll(7) with it
+        # the loop relies on closing; but another copy of the socket lives on and keeps it in the set, epoll(7)
         with contextlib.suppress(OSError):
             epoll.unregister(sock.fileno())
         sock.detach()  # it is the packet's
@@ -139,14 +139,14 @@ class Giving:
         return self._serial << 32 | self._numbers
 
     def _forward(self, number: int, replies: list[bytes]) -> None:
-        """Calls have ended here whose connection has moved on."""
+        """Send the replies of calls that have ended here after their connection had moved."""
         for data in replies:
             self._channel.pass_on(Reply(number, self._serial, data))
 
 
 @contextlib.contextmanager
 def _epoll_of(loop: Any) -> Iterator[Any]:
-    """The loop's own epoll set, made anew each time: the loop may rebuild it."""
+    """Yield the loop's own epoll set, a new object each time, since the loop may rebuild the set."""
     epoll = get_original("select", "epoll").fromfd(os.dup(loop.fileno()))
     try:
         yield epoll

@@ -1,4 +1,4 @@
-"""What this worker says about connections that move, on their channel with the master: at once, or when it can.
+"""The channel on which a worker and its master speak of connections that move: what is said, at once or when it can.
 
 Runs in the worker, on the loop's callbacks. A channel never blocks: what finds no room waits for it, and what needs a
 descriptor that cannot be had is tried again.
@@ -58,7 +58,7 @@ class HandoverChannel:
         self._mind_writing()
 
     def pass_on(self, reply: Reply) -> None:
-        """Send ``reply`` to whoever has its connection; a long one needs a descriptor, and waits for one."""
+        """Send ``reply`` to the worker that has its connection. A long one needs a descriptor, and waits for one."""
         try:
             self.say(reply)
         except OSError:
@@ -94,7 +94,7 @@ class HandoverChannel:
                 do()
 
     def close(self) -> None:
-        """Watch it no more. The channel stays its owner's."""
+        """Stop watching it. The channel itself stays open."""
         for watcher in (self._reader, self._writer, self._retry):
             watcher.stop()
             watcher.close()

@@ -166,7 +166,7 @@ class Engine:
         self._runners.epoch += 1
         self._room.clear()
         self._parked.leave_to_parent()
-        self._room.schedule = lambda: leave(0)  # what a runner does whose queue is not its own
+        self._room.schedule = lambda: leave(0)  # what a runner does when the queue is not its own
         self._replies.leave_at_exit(leave)
 
     # -- the loop's side: runs in the hub, never blocks
@@ -196,7 +196,7 @@ class Engine:
             if not idle and not runners.add_one():
                 break
             idle.pop().switch()
-            runners.epoch += 1  # the queue is ours again: whoever has blocked must not go on with it
+            runners.epoch += 1  # the queue is ours again: a runner that has blocked must not go on with it
             while ready and is_used_up(ready[0][1]):
                 next(ready.popleft()[1], None)  # makes the iterator let go of the calls
             if dirty:  # sent now, since the next runner may keep it waiting

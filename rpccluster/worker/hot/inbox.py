@@ -4,8 +4,8 @@ Owns the watcher for reading and the incomplete call, not the socket. Whether th
 affair: it calls `Inbox.start` and `Inbox.stop`. Input that is not read stays in the kernel, and the peer's send blocks.
 
 All that one recv brought is queued, so ``max_pending_calls`` may be passed by that much. While long batches wait, a
-recv takes `RECEIVE_LESS_BYTES` unless it goes on with a long call, and who sends much is not read again until all have
-had their turn: what is decoded takes up twenty times its bytes.
+recv takes `RECEIVE_LESS_BYTES` unless it goes on with a long call, and a peer that sends much is not read again until
+all have had their turn: decoded calls take up twenty times their bytes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rpccluster.worker.hot.room import NOBODY, RECEIVE_MORE_BYTES, Happened, Lis
 __all__ = ["Inbox"]
 
 RECEIVE_BYTES = 16_384  # small, so that one flooding client cannot put thousands of calls before the others'
-RECEIVE_LESS_BYTES = 2048  # while others who send much wait for their turn: what is decoded takes up much more
-LIGHT_BYTES = 1024  # of calls that need not wait for all who have sent more
+RECEIVE_LESS_BYTES = 2048  # while other peers that send much wait for their turn
+LIGHT_BYTES = 1024  # bytes of a light batch, which does not wait for all long ones
 
 # what happens often: a look-up in the class takes 0.2 µs before Python 3.12
 _INCOMPLETE, _COMPLETE, _OTHERS_TURN = Happened.INCOMPLETE, Happened.COMPLETE, Happened.OTHERS_TURN
@@ -56,7 +56,7 @@ class Inbox:
         self._last_long: Iterator[Any] | None = None  # the calls that were put into the queue of long ones last
         self._put_off: list[Any] | None = None  # calls of a peer that does not read its replies
         self.partial: Rest = None
-        self.was_heard = False  # cleared by whoever asks
+        self.was_heard = False  # cleared by the reader
         self._watcher = room.loop.io(sock.fileno(), READABLE)
         self._watcher.start(self.receive)
 
@@ -80,7 +80,7 @@ class Inbox:
         self._listener.handle(Happened.HEARD_LAST)
 
     def discard(self) -> None:
-        """Receive on for the sake of the peer's end alone: what else comes is nobody's."""
+        """Wait for the peer's end, and drop all else that comes."""
         self._watcher.stop()
         self._watcher.start(self._discard)
 
@@ -96,7 +96,7 @@ class Inbox:
             self._listener.handle(Happened.PEER_ENDED)
 
     def close(self) -> None:
-        """Stop for good, and let go of all that was kept."""
+        """Stop for good, and drop what was kept."""
         self._watcher.stop()
         self._watcher.close()
         self._room.handled_large |= bool(self.partial or self._put_off)
@@ -148,7 +148,7 @@ class Inbox:
             self.keep(rest)
 
     def keep(self, rest: Rest) -> None:
-        """Keep ``rest`` as what has come of an incomplete call; None if there is none."""
+        """Keep ``rest``, the bytes of an incomplete call, or None."""
         if self.partial is not None and self.partial.size > RECEIVE_BYTES:
             self._room.handled_large = True
         self.partial = rest
@@ -183,7 +183,7 @@ class Inbox:
             self._listener.handle(_OTHERS_TURN)
 
     def _queue_long(self, calls: Iterator[Any], is_long: bool) -> None:
-        """Light calls, too, wait behind the long ones of their connection."""
+        """Queue a long batch, or a light one behind the long ones of its connection."""
         if is_long or (self._last_long is not None and not is_used_up(self._last_long)):
             self._last_long = calls
             self._room.add_long((self._outbox, calls))
@@ -194,7 +194,7 @@ class Inbox:
     # -- calls that do not run yet
 
     def put_off(self) -> None:
-        """Run none of the calls that wait for their turn, nor those to come, until `go_on`."""
+        """Run neither the calls that wait for their turn nor those to come until `go_on`."""
         self._put_off = [*(self._put_off or ()), *self.withdraw()]
 
     def go_on(self) -> None:
@@ -213,13 +213,13 @@ class Inbox:
         self._queue(calls, True)
 
     def unbegun(self) -> list[Any]:
-        """The calls that were put off."""
+        """Return the calls that were put off."""
         return self._put_off or []
 
     # -- moving
 
     def content(self, waiting: list[Any]) -> bytes:
-        """All input that has led to no reply yet, as bytes; changes nothing. ``waiting`` are the calls withdrawn.
+        """Return all input that has led to no reply yet, as bytes; change nothing. ``waiting`` are the withdrawn calls.
 
         Raises what `packed_again` does.
         """

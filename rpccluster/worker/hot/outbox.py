@@ -92,20 +92,20 @@ class Outbox:
             self._gather(len(reply))
 
     def _gather(self, size: int) -> None:
-        """A large reply of ``size`` bytes was put into ``replies``: not too many of them may gather."""
+        """Count a large reply of ``size`` bytes, and send before too many of them gather."""
         self._gathered += size
         if self._gathered > GATHER_BYTES:
             self._room.handled_large = True
             self.flush()
 
     def end_notification(self) -> None:
-        """A notification has run; nobody is told."""
+        """Count a notification that has run; nobody is answered."""
         self.pending -= 1
         if self.reports and not self.replies and not self.is_closed:
             self._listener.handle(_ANSWERED)
 
     def await_closing(self, msgid: int) -> bool:
-        """The peer asks to hear when nothing more is read. False if it has asked before."""
+        """Note that the peer asks to hear when nothing more is read. Returns False if it has asked before."""
         if self.closing_msgid is not None:
             return False
         self.closing_msgid = msgid
@@ -114,13 +114,13 @@ class Outbox:
         return True
 
     def refuse(self, error: ProtocolError) -> None:
-        """What came is no call: nothing that came behind it is run."""
+        """Tell that what came is no call, so that nothing behind it is run."""
         self._listener.refuse(error)
 
     # -- sending
 
     def flush(self) -> None:
-        """Send the replies that have gathered, and tell it if anybody wants to know. Never raises, never blocks."""
+        """Send the replies that have gathered, and report that, if wanted. Never raises, never blocks."""
         replies = self.replies
         count = len(replies)
         if count:
@@ -191,15 +191,15 @@ class Outbox:
             self._room.handled_large = True
 
     def content(self) -> bytes:
-        """All that is unsent."""
+        """Return all that is unsent."""
         return self.unsent.content() if self.unsent is not None else b""
 
     def forward_to(self, forward: Callable[[list[bytes]], None]) -> None:
-        """The connection moves: once it is closed here, hand the replies of calls that still run to ``forward``."""
+        """Hand the replies of calls that still run to ``forward`` once this is closed, since the connection moves."""
         self._forward = forward
 
     def _reply_from_afar(self, replies: list[bytes]) -> None:
-        """The connection is not here any more: another worker has it, or nobody."""
+        """Forward the replies of a connection that has moved; drop those of one that has ended."""
         if self._forward is not None:
             self._forward(replies)
         else:
@@ -226,7 +226,7 @@ class Unsent:
         self._watcher.start(self._on_writable)
 
     def add(self, piece: memoryview) -> None:
-        """Send ``piece``, too, in its turn."""
+        """Send ``piece`` behind the others."""
         last = self._pieces[-1] if self._pieces else None
         if type(last) is bytearray and len(last) + len(piece) <= JOINED_BYTES:
             last += piece
@@ -235,7 +235,7 @@ class Unsent:
         self.size += len(piece)
 
     def content(self) -> bytes:
-        """All of it."""
+        """Return all pieces as one."""
         return b"".join(self._pieces)
 
     def _on_writable(self) -> None:

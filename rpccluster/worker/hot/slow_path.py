@@ -62,7 +62,7 @@ class SlowPath:
             runner.outbox.put(reply)
 
     def failed(self, runner: Runner, raised: BaseException) -> Any:
-        """The bytes that are sent for a call that has raised; empty if nothing is, None if it is answered later.
+        """Return the bytes to send for a call that has raised: empty for nothing, None if the call is answered later.
 
         May block, as `Replies.error` may.
         """
@@ -85,7 +85,7 @@ class SlowPath:
         return runner.renew_packer()((RESPONSE, call[1], text, None)) if call[0] is REQUEST else b""
 
     def take(self, runner: Runner, outbox: Outbox, message: Any) -> None:
-        """Run ``message``; what is no call ends its connection. May block."""
+        """Run ``message``; if it is no call, its connection ends. May block."""
         if isinstance(message, ProtocolError):  # not raised again: it would hold all that it came through
             outbox.refuse(message)
             return
@@ -124,5 +124,5 @@ class SlowPath:
 
 
 def rename(call: list[Any]) -> None:
-    """Give a request, whose method's name is of bin type, one of str: it may be run then like any other."""
+    """Make the name of the method a str in a request that has it as bin, so that it can be run like any other."""
     call[2] = to_message(call)[1]
