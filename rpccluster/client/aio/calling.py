@@ -1,4 +1,4 @@
-"""The ways to call that `aio.Client` and `aio.Pool` have in common, over whatever connection they find.
+"""The calls that `aio.Client` and `aio.Pool` have in common, over any connection that they find.
 
 The counterpart of `rpccluster.client.sync.calling`, with coroutines.
 """
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Calling(abc.ABC):
-    """``timeout`` is how many seconds a call may take, None without limit; ``bounds`` are those of a message."""
+    """Makes calls. ``timeout`` limits a call in seconds, None means no limit; ``bounds`` are those of a message."""
 
     def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS, route: Route = DIRECT) -> None:
         self.timeout = timeout
@@ -40,8 +40,8 @@ class Calling(abc.ABC):
     async def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
         """Call ``method`` and return its result.
 
-        ``timeout`` in seconds, None without limit; else that of the constructor. What is sent again, and what is
-        raised, is as in `rpccluster.Client.call`. Cancelling it drops the reply when it comes, never the connection.
+        ``timeout`` is in seconds; None means no limit. The default is that of the constructor. Calls are sent again,
+        and raise, as in `rpccluster.Client.call`. Cancelling the call drops its reply, and keeps the connection.
         """
         deadline_at = self._deadline_at(timeout)
         return await self._persist(
@@ -53,21 +53,21 @@ class Calling(abc.ABC):
     def call_async(
         self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False
     ) -> asyncio.Task[Any]:
-        """Like `call`, as a task that runs by itself."""
+        """Make a call as `call` does, in a task of its own."""
         call = self.call(method, *params, timeout=timeout, idempotent=idempotent)
         return asyncio.get_running_loop().create_task(call)
 
     async def notify(self, method: str, *params: Any, timeout: float | None = CLIENTS) -> None:
-        """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it."""
+        """Send a notification: the call has no reply, and its outcome stays unknown."""
         deadline_at = self._deadline_at(timeout)
         await self._persist(
             lambda connection: connection.notify(method, params, deadline_at), deadline_at, Attempts(self._route, False)
         )
 
     def batch(self, *, timeout: float | None = CLIENTS, idempotent: bool = False) -> AioBatch:
-        """Gather calls in an ``async with`` block; at its end they are sent in one write, and waited for.
+        """Gather calls in an ``async with`` block; its end sends them in one write, and waits for all.
 
-        As in `rpccluster.Client.batch`.
+        As `rpccluster.Client.batch`.
         """
         return AioBatch(self, timeout, idempotent)
 
@@ -78,7 +78,7 @@ class Calling(abc.ABC):
     async def _persist(
         self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts, calls: int = 1
     ) -> T:
-        """Attempt ``calls`` calls on a connection, and on others as long as ``attempts`` allow."""
+        """Attempt ``calls`` calls on one connection, and on others as long as ``attempts`` allow."""
         while True:
             try:
                 connection = await self._find(attempts, deadline_at)
@@ -88,18 +88,18 @@ class Calling(abc.ABC):
                 self._go_on_after(error, attempts, deadline_at)
 
     def _go_on_after(self, error: Ending, attempts: Attempts, deadline_at: float) -> None:
-        """Raise what the call ends with, unless there may be another attempt."""
+        """Raise the error that ends the call, unless there may be another attempt."""
         given_up = attempts.failed(error, asyncio.get_running_loop().time() >= deadline_at)
         if given_up is not None or self._is_closed:
             raise given_up or attempts.error or error from None
 
     @abc.abstractmethod
     def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
-        """The connection of the next attempt. Raises `ConnectFailed` or `NotSent`."""
+        """Find the connection of the next attempt. Raises `ConnectFailed` or `NotSent`."""
 
 
 class AioBatch(Batch):
-    """What `batch` gives; see there."""
+    """The calls of one `Calling.batch`."""
 
     def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
         super().__init__(idempotent, Attempts(caller._route, idempotent), caller._bounds)

@@ -1,7 +1,7 @@
-"""The client for asyncio: connects when needed, and again when the connection has ended.
+"""The client for asyncio: it connects at its first call, and reconnects when the connection has ended.
 
-Owns the one connection. It belongs to the loop in which it is used; in another loop, or after a fork, it opens a
-connection of that loop's.
+Owns the one connection, which belongs to the loop in which it is used. In another loop, or after a fork, it opens a
+new one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Client(Calling):
 
     @property
     def pending(self) -> int:
-        """How many calls wait for their reply."""
+        """The number of calls that wait for their reply."""
         return sum(connection.pending for connection in self._all_connections())
 
     @property
@@ -67,7 +67,7 @@ class Client(Calling):
         return self._connection is not None and self._connection.is_open
 
     async def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
-        """See `Calling.call`; this is its shortest way, for the usual case."""
+        """Call ``method``, as `Calling.call` does; this is its shortest way, for the usual case."""
         loop = asyncio.get_running_loop()
         deadline_at = loop.time() + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
         connection = self._connection
@@ -84,12 +84,12 @@ class Client(Calling):
         return await self._persist(lambda again: again.call(method, params, deadline_at), deadline_at, attempts)
 
     def set_aside(self) -> None:
-        """Take no more calls on the connection there is; those that are pending are still waited for."""
+        """Take no more calls on the present connection; pending ones may still be answered."""
         if self._connection is not None:
             self._connection.set_aside()
 
     async def close(self) -> None:
-        """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
+        """Close the connection. Pending calls end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
         loop = asyncio.get_running_loop()
         if self._connecting is not None and self._connecting.get_loop() is loop and not self._connecting.done():
@@ -159,6 +159,6 @@ class Client(Calling):
 
 
 def _look_at_error(task: asyncio.Task[Connection]) -> None:
-    """Or asyncio complains of one that nobody looks at, since all who waited have gone."""
+    """Retrieve the task's error, since asyncio complains about one that nobody retrieves."""
     if not task.cancelled():
         task.exception()

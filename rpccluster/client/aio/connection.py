@@ -1,7 +1,7 @@
-"""One connection on asyncio: bytes to ended calls, their deadlines, and the end of it all.
+"""One connection on asyncio: from bytes to ended calls, with their deadlines, and its own end.
 
-The counterpart of `rpccluster.client.sync.connection`, over the same core. Everything runs in the loop's thread.
-Knows nothing of connecting again.
+The counterpart of `rpccluster.client.sync.connection`, over the same core. Everything runs in the loop's thread. It
+does not reconnect.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ALL_GIVEN = 1
 
 
 class Connection(asyncio.Protocol):
-    """The protocol of one connection. It takes no more calls once not ``is_open``."""
+    """The asyncio protocol of one connection. It takes no more calls once not ``is_open``."""
 
     def __init__(self, max_message_size: int, max_depth: int = BOUNDS.max_depth) -> None:
         self.is_open = False
@@ -45,11 +45,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def pending(self) -> int:
-        """How many calls wait for their reply."""
+        """The number of calls that wait for their reply."""
         return self._calls.pending
 
     async def call(self, method: str, params: Iterable[Any], deadline_at: float) -> Any:
-        """The result of a call. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent` or `ProtocolError`."""
+        """Make a call, return its result. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent`, `ProtocolError`."""
         if self.loop.time() > self._look_at or not self._may_write.is_set():
             await self._get_ready(deadline_at)
         future = self.loop.create_future()
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
             raise
 
     async def call_all(self, calls: list[Call], bodies: list[bytes], deadline_at: float) -> None:
-        """Send them all in one write and wait for all of them; how each ended is in the call. Raises `NotSent`."""
+        """Send all calls in one write and wait for them; each holds its own outcome. Raises `NotSent`."""
         await self._get_ready(deadline_at)
         over = self.loop.create_future()
         countdown = _Countdown(len(calls), over)
@@ -83,12 +83,12 @@ class Connection(asyncio.Protocol):
             raise
 
     async def notify(self, method: str, params: Iterable[Any], deadline_at: float) -> None:
-        """Return when the transport has the notification. Raises `CallTimeout` or `NotSent`."""
+        """Give a notification to the transport. Raises `CallTimeout` or `NotSent`."""
         await self._get_ready(deadline_at)
         self._write(self._calls.notify(method, params))
 
     def set_aside(self) -> None:
-        """Take no more calls; close with the end of the last one that is pending."""
+        """Take no more calls, and close when the last pending one has ended."""
         self.is_open = False
         self._close_if_over()
 
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
     # -- sending ------------------------------------------------------------------------------------------------
 
     async def _get_ready(self, deadline_at: float) -> None:
-        """Wait until the transport takes more; find out before sending, rather than after, that the server is gone."""
+        """Wait until the transport takes more, and find out before sending whether the server has gone."""
         now = self.loop.time()
         if now > self._look_at:
             self._look_at = now + _IDLE_SECONDS
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             raise NotSent("the connection failed; the call did not run")
 
     def _answer(self, data: bytes) -> None:
-        """Send what nobody waits for: an answer to the server, unless that does not read."""
+        """Send an answer to the server's own request, unless the server does not read."""
         if not self._transport.is_closing() and self._transport.get_write_buffer_size() < _MOST_ANSWERS_BYTES:
             self._transport.write(data)
 
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
     # -- what the loop tells ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
+        """Note the transport, as `asyncio.Protocol` asks."""
         keep_from_sigpipe(transport)
         self._transport = transport
         self.is_open = True
@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(self._calls.closing_request())
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
+        """Take what has come, as `asyncio.Protocol` asks."""
         self._settle(self._calls.receive(data))
         if self._calls.fault is not None:
             self._end(f"{self._calls.fault} from the server")
@@ -173,20 +173,20 @@ class Connection(asyncio.Protocol):
             self._close_if_over()
 
     def eof_received(self) -> None:
-        """See `asyncio.Protocol`."""
+        """Note that the server sends no more, as `asyncio.Protocol` asks."""
         self._end("the server closed the connection")
 
     def connection_lost(self, error: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
+        """End everything, as `asyncio.Protocol` asks."""
         self._end("the server closed the connection" if error is None else f"the connection failed: {error}")
         self._is_lost.set()
 
     def pause_writing(self) -> None:
-        """See `asyncio.Protocol`."""
+        """Stop sending, as `asyncio.Protocol` asks."""
         self._may_write.clear()
 
     def resume_writing(self) -> None:
-        """See `asyncio.Protocol`."""
+        """Send again, as `asyncio.Protocol` asks."""
         self._may_write.set()
 
     # -- what becomes of the calls ------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class Connection(asyncio.Protocol):
 
 
 class _Countdown:
-    """Passes for the future of each call of a batch, and ends the batch's with the last of them."""
+    """Stands for the future of each call of a batch, and ends the batch's future with the last call."""
 
     def __init__(self, count: int, over: asyncio.Future[None]) -> None:
         self._left = count

@@ -1,6 +1,6 @@
-"""Connecting to whichever of a name's addresses answers, on asyncio; counterpart of `rpccluster.client.sync.dialing`.
+"""Connects to the first of a name's addresses that answers, on asyncio.
 
-It uses no more of the loop than any loop has, uvloop included.
+The counterpart of `rpccluster.client.sync.dialing`. It uses only what every loop has, uvloop included.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 async def within(awaitable: Awaitable[T], seconds: float | None) -> T:
-    """What it brings within so many seconds. Raises `asyncio.TimeoutError`.
+    """Await ``awaitable`` for at most ``seconds``. Raises `asyncio.TimeoutError`.
 
-    asyncio.wait_for before Python 3.12 forgets that it was cancelled if both happen in one turn of the loop.
+    Before Python 3.12 asyncio.wait_for forgets a cancellation that comes in the same turn of the loop as the result.
     """
     task = asyncio.ensure_future(awaitable)
     try:
@@ -38,7 +38,7 @@ async def within(awaitable: Awaitable[T], seconds: float | None) -> T:
 
 
 async def dial(host: str, port: int) -> socket.socket:
-    """A connected, non-blocking socket. Raises OSError or UnicodeError; nothing is left when it is cancelled."""
+    """Return a connected, non-blocking socket. Raises OSError or UnicodeError; a cancellation leaves nothing behind."""
     loop = asyncio.get_running_loop()
     targets = numeric(host, port)
     if targets is None:
@@ -87,6 +87,6 @@ def _as_os_error(error: BaseException) -> OSError:
 
 
 def _close(task: asyncio.Task[socket.socket]) -> None:
-    """A loser: it may have been connected all the same."""
+    """Close the socket of an attempt that did not win, which may have connected all the same."""
     if not task.cancelled() and task.exception() is None:
         task.result().close()

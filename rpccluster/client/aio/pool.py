@@ -1,4 +1,4 @@
-"""Several addresses, and several connections to each, behind the names of one client; on asyncio.
+"""Several addresses, with several connections to each, behind the names of one client; on asyncio.
 
 The counterpart of `rpccluster.client.sync.pool`, over the same choice.
 """
@@ -32,9 +32,9 @@ T = TypeVar("T")
 class Pool(Calling):
     """A client of the servers at ``addresses``, with at most ``connections`` to each.
 
-    ``max_waiting`` is how many calls may wait at once, for a connection or for their reply; one more ends at once
-    with `TooManyWaiting`. None means any number. The other parameters are those of `Client`. Raises ValueError
-    without an address, `AddressError` for one that cannot be parsed.
+    If ``max_waiting`` calls already wait for a connection or a reply, a further one ends at once with `TooManyWaiting`;
+    None means no limit. The other parameters are those of `Client`. Raises ValueError without an address,
+    `AddressError` for an address that cannot be parsed.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class Pool(Calling):
 
     @property
     def pending(self) -> int:
-        """How many calls wait for their reply."""
+        """The number of calls that wait for their reply."""
         return self._members.pending
 
     async def close(self) -> None:
-        """Close every connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
+        """Close every connection. Pending calls end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
         for ping in self._pings:
             ping.cancel()
         await asyncio.gather(*(client.close() for client in self._members))
 
     async def wait(self, seconds: float = 30) -> None:
-        """Return as soon as a server serves: one of the addresses has answered an ``rpc.ping``.
+        """Return as soon as one of the servers answers an ``rpc.ping``.
 
-        All are asked at once, and again after an error. Raises `ConnectFailed` if none has answered within
+        All addresses are asked at once, and again after an error. Raises `ConnectFailed` if none answers within
         ``seconds``, `NotSent` if the pool is closed.
         """
         errors: dict[int, BaseException] = {}
@@ -113,13 +113,12 @@ class Pool(Calling):
                 await asyncio.sleep(AGAIN_SECONDS)
 
     def stats(self) -> dict[str, Any]:
-        """Numbers for an operator, as they stand now.
+        """Return the present numbers, for an operator.
 
-        In all: ``connections`` that are open; calls that are ``pending``, that is wait for their reply; ``waiting``,
-        those and the ones that wait for a connection; ``refused`` because of ``max_waiting``; ``failures``, how often
-        an address was set aside; ``set_aside``, how many addresses are. ``addresses`` has for each of them its
-        ``connections``, ``pending`` and ``failures``, and ``set_aside_seconds``: for how long it has been set
-        aside, 0 if it is not.
+        In all: ``connections`` (open), ``pending`` (calls that wait for their reply), ``waiting`` (these, and calls
+        that wait for a connection), ``refused`` (because of ``max_waiting``), ``failures`` (how often an address was
+        set aside), and ``set_aside`` (how many addresses are). ``addresses`` has for each address its ``connections``,
+        ``pending`` and ``failures``, and ``set_aside_seconds``, the time since it was set aside, or 0.
         """
         return {
             "waiting": self._waiting.count,
@@ -148,7 +147,7 @@ class Pool(Calling):
             ping.add_done_callback(self._pings.discard)
 
     async def _ping(self, address: int) -> None:
-        """Over each connection there is, or a new one; those that do not answer are set aside."""
+        """Ping over each connection of an address, or over a new one; set aside those that do not answer."""
         clients = self._members.pingable(address)
         pings = [client.call("rpc.ping", timeout=PING_SECONDS) for client in clients]
         answers = await asyncio.gather(*pings, return_exceptions=True)

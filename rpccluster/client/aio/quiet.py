@@ -1,8 +1,7 @@
-"""Sends of asyncio's that do not rely on SIGPIPE being ignored: where the program has put it at its default, one to a
-server that has hung up would end the program.
+"""Keeps asyncio's sends from raising SIGPIPE, even if the program has set it to its default.
 
-asyncio has no way to say how its transports send. So the socket they made is told: it becomes one whose sends carry
-MSG_NOSIGNAL. uvloop sends by itself, in C, and is left alone.
+Otherwise a send to a server that has hung up would end the program. asyncio's transports have no flag for that, so the
+socket that they have made becomes one whose sends carry MSG_NOSIGNAL. uvloop sends by itself, in C, and is left alone.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["keep_from_sigpipe"]
 
 
 class _QuietSocket(socket.socket):
-    """A socket in all but its flags."""
+    """A socket whose sends carry MSG_NOSIGNAL."""
 
     __slots__ = ()  # or no socket could become one
 

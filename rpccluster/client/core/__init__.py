@@ -1,1 +1,1 @@
-"""What both faces of the client share. It opens no socket and starts no thread; times and clocks are handed in."""
+"""The part that both faces of the client share. Opens no socket and starts no thread; clocks are passed in."""

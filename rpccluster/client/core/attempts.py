@@ -1,13 +1,13 @@
-"""The attempts at one call: where the next one is made, and what the call ends with. Pure; both faces drive it.
+"""The attempts at one call: where the next one is made, and how the call ends. Pure; both faces drive it.
 
-What certainly did not run is sent again; what may have run is sent again only if the caller calls it idempotent. A
-face asks `choose` where to connect, tells that it `connected`, makes the call there, and hands what that raised to
-`failed`, which says what to give up with, or None: then the face asks `choose` again.
+A call that certainly did not run is sent again; one that may have run only if the caller says that it is idempotent. A
+face asks `choose` where to connect, reports that it has `connected`, makes the call there, and passes its error to
+`failed`. That returns the error to give up with, or None: then the face asks `choose` again.
 
     connecting ── connected() ───────────────→ calling
                ── failed(ConnectFailed) ─────→ connecting to another address, or give up when all have failed
                ── failed(NotSent) ───────────→ give up: the client is closed, or this thread cannot call now
-    calling    ── failed(NotSent) ───────────→ connecting, or give up after so many attempts
+    calling    ── failed(NotSent) ───────────→ connecting, or give up after several attempts
                ── failed(Lost) ──────────────→ the same if the call is idempotent, or give up
                ── failed(CallTimeout) ───────→ give up
 """
@@ -34,42 +34,42 @@ _MORE_ATTEMPTS = 2  # than there are connections: each of them may have ended wh
 
 
 class Route(Protocol):
-    """Where the attempts may go. It is told how they went, for the calls that come after."""
+    """Chooses the places of attempts, and learns from their outcomes for later calls."""
 
     addresses: int
     connections: int
 
     def choose(self, tried: Container[int]) -> Place:
-        """The place of the next attempt, at an address that was not ``tried``; there is one."""
+        """Return the place of the next attempt, at an address that was not ``tried``; there is one."""
 
     def reached(self, address: int) -> None:
-        """A connection could be had."""
+        """Note that a connection was made."""
 
     def failed(self, address: int) -> None:
-        """No connection could be had."""
+        """Note that no connection was made."""
 
     def ended(self, address: int) -> None:
-        """A connection ended under a call."""
+        """Note that a connection ended during a call."""
 
     def timed_out(self, address: int) -> None:
-        """A call had no reply in time."""
+        """Note that a call had no reply in time."""
 
 
 class Direct:
-    """The route of a client that has one address and one connection: nothing is to be learned."""
+    """The route of a client with one address and one connection; it has nothing to learn."""
 
     addresses = 1
     connections = 1
 
     def choose(self, tried: Container[int]) -> Place:
-        """The only one."""
+        """Return the only place."""
         return 0, 0
 
     def reached(self, address: int) -> None:
-        """See `Route`."""
+        """Do nothing; see `Route.reached`."""
 
     def failed(self, address: int) -> None:
-        """See `Route`."""
+        """Do nothing; see `Route.failed`."""
 
     ended = timed_out = failed
 
@@ -93,35 +93,35 @@ class Attempts:
 
     @property
     def error(self) -> Unreached | None:
-        """What to tell the caller, None before an attempt has failed. Once one was lost the call may have run."""
+        """The error for the caller; None before an attempt has failed. After a lost one the call may have run."""
         return self._error
 
     def choose(self) -> Place:
-        """Connect there, and call."""
+        """Return the place at which to connect and call next."""
         self._is_connected = False
         place = self._route.choose(self._unreached)
         self._address = place[0]
         return place
 
     def connected(self) -> None:
-        """There is a connection to the chosen place: call."""
+        """Note that there is a connection to the chosen place, for the call."""
         self._is_connected = True
         self._route.reached(self._address)
 
     def started(self, address: int) -> None:
-        """The call goes over a connection of ``address`` that was there."""
+        """Note that the call uses an open connection of ``address``."""
         self._address = address
         self._is_connected = True
 
     def timed_out(self) -> None:
-        """The call had no reply in time."""
+        """Note that the call had no reply in time."""
         if self._is_connected:
             self._route.timed_out(self._address)
 
     def failed(self, error: Ending, is_late: bool) -> Ending | None:
-        """Note how the attempt ended; return what to give up with, None if there may be another one.
+        """Note how the attempt ended. Returns the error to give up with, or None if there may be another attempt.
 
-        No other address is tried when it ``is_late``: the call's time is over.
+        If the call's time is over (``is_late``), no other address is tried.
         """
         if isinstance(error, CallTimeout):
             self.timed_out()
@@ -138,7 +138,7 @@ class Attempts:
         return None if self.may_go_on(error) else self._error
 
     def may_go_on(self, error: Unreached) -> bool:
-        """Note what ended the attempt; say whether there may be another one."""
+        """Note how the attempt ended. Returns whether there may be another one."""
         if self._error is None or (isinstance(error, Lost) and not isinstance(self._error, Lost)):
             self._error = error
         self._left -= 1

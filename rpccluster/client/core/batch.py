@@ -1,6 +1,6 @@
-"""Many calls in one write: gathers them, and has the result of each when it is over.
+"""Many calls in one write: gathers them, and holds the outcome of each afterwards.
 
-What is common to both faces; sending and waiting is theirs.
+The part that both faces share; each face sends and waits in its own way.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["Batch"]
 class Batch:
     """Calls in the order in which they were added; iterating gives their results in that order.
 
-    Params are packed at once: what cannot be packed raises where it stands, and a list changed later is not
-    changed in the call.
+    Params are packed at once: params that cannot be packed raise where the call is added, and a list that changes later
+    does not change the call.
     """
 
     def __init__(self, idempotent: bool, attempts: Attempts, bounds: Bounds) -> None:
@@ -38,7 +38,7 @@ class Batch:
         return (call.result() for call in self._calls)
 
     def call(self, method: str, *params: Any) -> Call:
-        """Add a call. When the batch is over its ``result()`` is the result, or raises the call's error."""
+        """Add a call. After the batch, its ``result()`` returns the result or raises the call's error."""
         body = self._pack(method, params)
         call = Call()
         self._calls.append(call)
@@ -46,11 +46,11 @@ class Batch:
         return call
 
     def results(self) -> list[Any]:
-        """The results in order. Raises the error of the first call that has one."""
+        """Return the results in order. Raises the error of the first call that has one."""
         return list(self)
 
     def _open(self, deadline_at: float) -> tuple[list[Call], list[bytes]]:
-        """The calls that have not been sent, or may be sent again, with their bodies; made new, with a deadline."""
+        """Return the calls to send, for the first time or again, with their bodies; renew them with a deadline."""
         pairs = [pair for pair in zip(self._calls, self._bodies) if self._is_to_be_sent(pair[0])]
         for call, _ in pairs:
             call.renew(deadline_at)
@@ -65,7 +65,7 @@ class Batch:
                 raise call.error
 
     def _fail(self, error: Exception) -> None:
-        """Sending has failed with ``error``; raise it, unless some calls have come further and tell their own."""
+        """Raise ``error``, with which sending has failed, unless some calls have got further and hold their own."""
         if any(call.is_over or call.error for call in self._calls):
             return
         for call in self._calls:

@@ -1,9 +1,9 @@
-"""Which of a pool's addresses, and which of its connections there, a call takes. Pure: times and loads are handed in.
+"""Decides which address of a pool, and which connection to it, a call uses. Pure: times and loads are passed in.
 
-The least pending calls win, and turns break ties. An address that could not be reached, or whose connection ended,
-rests, longer each time. One without a connection rests for others while a call connects to it. One that left a call
-without a reply is a suspect: it rests, too, and takes no call before it has answered a ping. When there is no other,
-the one whose rest ends first is tried rather than failing a call untried.
+The address with the fewest pending calls wins; turns break ties. An address that could not be reached, or whose
+connection ended, is set aside, longer each time. While a call connects to an address without a connection, other calls
+avoid it. An address that left a call without a reply is a suspect: it is set aside, too, and gets no call before it has
+answered a ping. If all addresses are set aside, the call tries the one whose rest ends first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AGAIN_SECONDS = 0.05
 
 
 class Choice:
-    """Remembers whose turn it is, and which of ``addresses`` rest until when."""
+    """Remembers whose turn it is, and until when each of ``addresses`` is set aside."""
 
     def __init__(self, addresses: int) -> None:
         self._failures = [0] * addresses  # in a row
@@ -40,7 +40,7 @@ class Choice:
         self.suspects: set[int] = set()
 
     def choose(self, loads: Loads, now: float, tried: Container[int] = ()) -> tuple[int, int] | None:
-        """An address that was not ``tried`` and a connection of it, by their indexes; None if all were."""
+        """Return an address that was not ``tried`` and a connection of it, as indexes; None if all were tried."""
         chosen = self.look(loads, now, tried)
         if chosen is not None:
             address, connection = chosen
@@ -50,7 +50,7 @@ class Choice:
         return chosen
 
     def look(self, loads: Loads, now: float, tried: Container[int] = ()) -> tuple[int, int] | None:
-        """What `choose` would return; the turn is not taken."""
+        """Return what `choose` would return, and take no turn."""
         left = [index for index in range(len(loads)) if index not in tried]
         if not left:
             return None
@@ -68,7 +68,7 @@ class Choice:
         return self._trials.get(address, 0.0) > now and all(load is None for load in loads[address])
 
     def failed(self, address: int, now: float) -> None:
-        """It could not be reached: it rests from ``now`` on."""
+        """Note that the address could not be reached: it is set aside from ``now`` on."""
         self._trials.pop(address, None)
         rest = min(_FIRST_REST_SECONDS * 2 ** min(self._failures[address], 10), _LONGEST_REST_SECONDS)
         self._failures[address] += 1
@@ -78,25 +78,25 @@ class Choice:
         self._rests_until[address] = now + rest
 
     def ended(self, address: int, now: float) -> None:
-        """A connection to it has ended: one rest for all its calls."""
+        """Note that a connection to the address has ended: it is set aside once for all its calls."""
         if self._rests_until[address] <= now:
             self.failed(address, now)
 
     def timed_out(self, address: int, now: float) -> None:
-        """A call had no reply in time: a suspect from now on; one rest for all its calls."""
+        """Note that a call had no reply in time: the address is a suspect, set aside once for all its calls."""
         if address not in self.suspects:
             self.suspects.add(address)
             self.ended(address, now)
 
     def to_ping(self, now: float) -> list[int]:
-        """The suspects that have rested; each of them rests until its ping must have been answered."""
+        """Return the suspects whose rest is over; each is set aside until its ping must have been answered."""
         rested = [address for address in self.suspects if self._rests_until[address] <= now]
         for address in rested:
             self._rests_until[address] = now + 2 * PING_SECONDS
         return rested
 
     def pinged(self, address: int, is_alive: bool, now: float) -> None:
-        """How its ping ended."""
+        """Note how the ping of an address ended."""
         if is_alive:
             self.suspects.discard(address)
             self._take_back(address)
@@ -104,7 +104,7 @@ class Choice:
             self.failed(address, now)
 
     def reached(self, address: int) -> None:
-        """It could be reached: its next rest is a short one again. A suspect has yet to answer."""
+        """Note that the address was reached: its next rest is short again. A suspect still has to answer."""
         self._trials.pop(address, None)
         if address not in self.suspects:
             self._take_back(address)
@@ -115,12 +115,12 @@ class Choice:
         self._aside_since[address] = None
 
     def aside_seconds(self, address: int, now: float) -> float:
-        """For how long it has been set aside: since it failed for the first time after it was last reached."""
+        """Return for how long the address has been set aside, since its first failure in a row; 0 if it is not."""
         since = self._aside_since[address]
         return 0.0 if since is None else now - since
 
 
 def _connection(loads: Sequence[int | None]) -> int:
-    """An idle connection, else a new one, else the least loaded."""
+    """Return an idle connection, else a new one, else the least loaded."""
     order = {0: -2, None: -1}
     return min(range(len(loads)), key=lambda index: order.get(loads[index], loads[index] or 0))

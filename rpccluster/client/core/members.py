@@ -1,7 +1,6 @@
-"""A pool's clients, and what is known of their addresses: the route of its calls, and the numbers of `Pool.stats`.
+"""The clients of a pool, and what is known of their addresses: the route of its calls, the numbers of `Pool.stats`.
 
-Both faces use it. Decides nothing itself: that is `Choice`, which is asked here, under a lock and by a clock that the
-face gives.
+Both faces use it. `Choice` decides; it is asked here, under a lock and by a clock that the face passes in.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ class Member(Protocol):
 
     @property
     def address(self) -> Any:
-        """Where it connects."""
+        """The address to which it connects."""
 
     @property
     def pending(self) -> int:
-        """How many calls wait for their reply."""
+        """The number of calls that wait for their reply."""
 
     @property
     def is_connected(self) -> bool:
@@ -37,7 +36,7 @@ M = TypeVar("M", bound=Member)
 
 
 class Members(Generic[M]):
-    """``connections`` clients of each address, as ``make`` makes them. Raises ValueError if there are none."""
+    """Holds ``connections`` clients of each address, which ``make`` makes. Raises ValueError if there are none."""
 
     def __init__(
         self,
@@ -69,84 +68,84 @@ class Members(Generic[M]):
 
     @property
     def pending(self) -> int:
-        """How many calls wait for their reply."""
+        """The number of calls that wait for their reply."""
         return sum(client.pending for client in self)
 
     def at(self, place: Place) -> M:
-        """The client of a place."""
+        """Return the client at a place."""
         return self.clients[place[0]][place[1]]
 
     # -- as a route ---------------------------------------------------------------------------------------------
 
     def choose(self, tried: Container[int] = ()) -> Place:
-        """See `Route`."""
+        """Choose a place; see `Route.choose`."""
         return self.take(self.loads(), tried)
 
     def take(self, loads: Loads, tried: Container[int] = ()) -> Place:
-        """The place of the next call, by its ``loads``; the turn is taken."""
+        """Return the place of the next call by the ``loads``, and take the turn."""
         with self._lock:
             chosen = self._choice.choose(loads, self.clock(), tried)
         assert chosen is not None, "every address was tried"
         return chosen
 
     def look(self, loads: Loads) -> Place:
-        """What `take` would return; the turn is not taken."""
+        """Return what `take` would return, and take no turn."""
         with self._lock:
             chosen = self._choice.look(loads, self.clock())
         assert chosen is not None, "there is an address"
         return chosen
 
     def reached(self, address: int) -> None:
-        """See `Route`."""
+        """Note that a connection was made; see `Route.reached`."""
         with self._lock:
             self._choice.reached(address)
 
     def failed(self, address: int) -> None:
-        """See `Route`."""
+        """Note that no connection was made; see `Route.failed`."""
         with self._lock:
             self._choice.failed(address, self.clock())
 
     def ended(self, address: int) -> None:
-        """See `Route`."""
+        """Note that a connection ended during a call; see `Route.ended`."""
         with self._lock:
             self._choice.ended(address, self.clock())
 
     def timed_out(self, address: int) -> None:
-        """See `Route`."""
+        """Note that a call had no reply in time; see `Route.timed_out`."""
         with self._lock:
             self._choice.timed_out(address, self.clock())
 
     # -- pings --------------------------------------------------------------------------------------------------
 
     def to_ping(self) -> list[int]:
-        """The addresses that have to answer a ping now."""
+        """Return the addresses that must answer a ping now."""
         with self._lock:
             return self._choice.to_ping(self.clock())
 
     def pinged(self, address: int, is_alive: bool) -> None:
-        """How the ping of an address ended."""
+        """Note how the ping of an address ended."""
         with self._lock:
             self._choice.pinged(address, is_alive, self.clock())
 
     def pingable(self, address: int) -> list[M]:
-        """The clients that are to ping it: those that are connected, or a new connection."""
+        """Return the clients that ping an address: the connected ones, or a new connection."""
         clients = self.clients[address]
         return [client for client in clients if client.is_connected] or clients[:1]
 
     # -- and what it goes by ------------------------------------------------------------------------------------
 
     def loads(self) -> Loads:
-        """The pending calls of each connection, by address."""
+        """Return the pending calls of each connection, by address."""
         return [[client.pending if client.is_connected else None for client in clients] for clients in self.clients]
 
     def after_fork(self, lock: AbstractContextManager[Any]) -> None:
-        """In a child: the old lock may be held by a thread that is not in this process."""
+        """Replace the lock, in a forked child: a thread that does not exist here may hold the old one."""
         self._lock = lock
 
     # -- for operators ------------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """The numbers of `Pool.stats` that are known of the addresses."""
+        """Return the numbers of `Pool.stats` that concern the addresses."""
         rows = [self._stats_of(address) for address in range(self.addresses)]
         return {
             **{name: sum(row[name] for row in rows) for name in ("connections", "pending", "failures")},
@@ -167,7 +166,7 @@ class Members(Generic[M]):
         }
 
     def unserved(self, errors: Mapping[int, BaseException | None], seconds: float) -> ConnectFailed:
-        """What `Pool.wait` raises when no address has answered; ``errors`` are the last ones, by address."""
+        """Make the error of `Pool.wait` if no address has answered; ``errors`` are the last ones, by address."""
         reasons = [
             str(errors[number]) if number in errors else f"{clients[0].address}: no answer"
             for number, clients in enumerate(self.clients)

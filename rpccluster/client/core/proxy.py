@@ -1,4 +1,4 @@
-"""Methods of the server as attributes: ``client.proxy.sum(1, 2)``. Both faces and the pools have it. Pure."""
+"""The server's methods as attributes: ``client.proxy.sum(1, 2)``. Both faces and the pools have it. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Proxy"]
 
 
 class Proxy:
-    """Calls the method it is named after; an attribute of it is a method of that name, with a dot between.
+    """Calls the method of its name; its attributes are methods with a dot in their names.
 
     Keyword arguments are those of the client's ``call``.
     """
@@ -24,7 +24,7 @@ class Proxy:
         return Proxy(self._call, f"{self._name}.{name}" if self._name else name)
 
     def __call__(self, *params: Any, **options: Any) -> Any:
-        """The result of the call, or with asyncio the coroutine that has it."""
+        """Make the call. Returns its result, or on asyncio the coroutine that does."""
         if not self._name:
             raise TypeError("found no method, expected its name as in proxy.sum(1, 2)")
         return self._call(self._name, *params, **options)

@@ -1,4 +1,4 @@
-"""What ``timeout`` means in a call. Pure; both faces use it."""
+"""The meaning of ``timeout`` in a call. Pure; both faces use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIENTS: Any = _Clients()
 
 
 def seconds_of(timeout: float | None, clients: float) -> float:
-    """Seconds; None means no limit, in a call as in a constructor, and `CLIENTS` as many as ``clients``."""
+    """Return the seconds of ``timeout``: None means no limit, and `CLIENTS` means ``clients``."""
     if timeout is CLIENTS:
         return clients
     return math.inf if timeout is None else timeout

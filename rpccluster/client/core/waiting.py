@@ -1,4 +1,4 @@
-"""How many calls a pool has taken that have not ended yet, and how many these may be. Sans-I/O; both faces use it."""
+"""Counts the calls of a pool that have not ended yet, and limits them. Sans-I/O; both faces use it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["Waiting"]
 
 
 class Waiting:
-    """Counts the calls that wait for a connection or for their reply: ``most`` at once, None for any number.
+    """Counts calls that wait for a connection or for their reply, at most ``most``; None means no limit.
 
-    ``lock`` is held while it counts, for threads that share a pool.
+    It holds ``lock`` while it counts, for threads that share a pool.
     """
 
     def __init__(self, most: int | None, lock: AbstractContextManager[Any]) -> None:
@@ -26,7 +26,7 @@ class Waiting:
         self._lock = lock
 
     def enter(self, calls: int = 1) -> None:
-        """Count ``calls`` in. Raises `TooManyWaiting` if there would be too many; then none of them is counted."""
+        """Add ``calls`` to the count. Raises `TooManyWaiting`, and adds none, if there would be too many."""
         with self._lock:
             if self.most is not None and self.count + calls > self.most:
                 self.refused += calls
@@ -35,6 +35,6 @@ class Waiting:
             self.count += calls
 
     def leave(self, calls: int = 1) -> None:
-        """They have ended."""
+        """Take ended calls off the count."""
         with self._lock:
             self.count -= calls

@@ -1,4 +1,4 @@
-"""The client for threads, plain ones and gevent's. Public as ``rpccluster.Client`` and ``rpccluster.Pool``."""
+"""The client for native threads and gevent's greenlets. Public as ``rpccluster.Client`` and ``rpccluster.Pool``."""
 
 from __future__ import annotations
 

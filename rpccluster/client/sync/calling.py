@@ -1,6 +1,6 @@
-"""The ways to call that `Client` and `Pool` have in common, over whatever connection they find.
+"""The calls that `Client` and `Pool` have in common, over any connection that they find.
 
-Owns the public names for threads; finding a connection, and a new one when it ends, is theirs.
+Owns the public names for threads; `Client` and `Pool` find a connection, and a new one when it has ended.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Calling(abc.ABC):
-    """``timeout`` is how many seconds a call may take, None without limit; ``bounds`` are those of a message."""
+    """Makes calls. ``timeout`` limits a call in seconds, None means no limit; ``bounds`` are those of a message."""
 
     _dialect = DIALECT
 
@@ -49,11 +49,11 @@ class Calling(abc.ABC):
     def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
         """Call ``method`` and return its result.
 
-        ``timeout`` in seconds, None without limit, else the constructor's. A call that certainly did not run
-        because the connection ended is sent again; one that may have run only if it is ``idempotent``. Raises
-        `RemoteError`, `CallTimeout`, `ConnectFailed`, `Lost`, `NotSent`, `ProtocolError`; for params that cannot be
-        packed what msgpack raises (TypeError, ValueError, OverflowError), ValueError for a call above
-        ``max_message_size`` or ``max_depth``, and nothing is sent.
+        ``timeout`` is in seconds; None means no limit. The default is that of the constructor. A call that certainly
+        did not run because the connection ended is sent again; one that may have run only if it is ``idempotent``.
+        Raises `RemoteError`, `CallTimeout`, `ConnectFailed`, `Lost`, `NotSent`, `ProtocolError`. If the params cannot
+        be packed, raises msgpack's error (TypeError, ValueError, OverflowError), or ValueError for a call above
+        ``max_message_size`` or ``max_depth``, and sends nothing.
         """
         deadline_at = self._deadline_at(timeout)
         return self._persist(
@@ -65,11 +65,11 @@ class Calling(abc.ABC):
     def call_async(
         self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False
     ) -> Future[Any]:
-        """Like `call`, but return a future at once; it ends within ``timeout``, whatever happens to the server.
+        """Make a call as `call` does, but return a future at once, which ends within ``timeout``, whatever happens.
 
-        It never waits for a connection: without one the call is packed, and sent when there is one. Whatever `call`
-        raises, but for params that cannot be packed, is the future's. Callbacks run in a thread of the client's; what
-        one of them raises is logged.
+        It never waits for a connection: without one the call is packed, and sent when there is one. The future gets
+        every error of `call` except those of params that cannot be packed. One thread of the client runs the callbacks,
+        and logs their errors.
         """
         deadline_at = self._deadline_at(timeout)
         attempts = Attempts(self._route, idempotent)
@@ -88,9 +88,9 @@ class Calling(abc.ABC):
         return future
 
     def notify(self, method: str, *params: Any, timeout: float | None = CLIENTS) -> None:
-        """Call ``method`` without waiting for it: nobody learns whether it ran, or what became of it.
+        """Send a notification: the call has no reply, and its outcome stays unknown.
 
-        Returns when the kernel has taken the message. Raises like `call`.
+        Returns when the kernel has taken the message. Raises as `call` does.
         """
         deadline_at = self._deadline_at(timeout)
         self._persist(
@@ -100,15 +100,15 @@ class Calling(abc.ABC):
         )
 
     def batch(self, *, timeout: float | None = CLIENTS, idempotent: bool = False) -> SyncBatch:
-        """Gather calls in a ``with`` block; at its end they are sent in one write, and waited for.
+        """Gather calls in a ``with`` block; its end sends them in one write, and waits for all.
 
-        ``timeout`` is for all of them together. Raises at the end of the block if nothing could be sent
-        (`ConnectFailed`, `NotSent`); what became of each call is in the call.
+        ``timeout`` is for all of them together. The end of the block raises `ConnectFailed` or `NotSent` if nothing
+        could be sent; each call holds its own outcome.
         """
         return SyncBatch(self, timeout, idempotent)
 
     def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts, calls: int = 1) -> T:
-        """Attempt ``calls`` calls on a connection, and on others as long as ``attempts`` allow."""
+        """Attempt ``calls`` calls on one connection, and on others as long as ``attempts`` allow."""
         return self._pursue(attempt, deadline_at, attempts)
 
     def _pursue(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
@@ -121,18 +121,18 @@ class Calling(abc.ABC):
                 self._go_on_after(error, attempts, deadline_at)
 
     def _go_on_after(self, error: Ending, attempts: Attempts, deadline_at: float) -> None:
-        """Raise what the call ends with, unless there may be another attempt."""
+        """Raise the error that ends the call, unless there may be another attempt."""
         given_up = attempts.failed(error, monotonic() >= deadline_at)
         if given_up is not None or self._is_closed:
             raise given_up or attempts.error or error from None
 
     @abc.abstractmethod
     def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
-        """The connection of the next attempt. Raises `ConnectFailed` or `NotSent`."""
+        """Find the connection of the next attempt. Raises `ConnectFailed` or `NotSent`."""
 
     @abc.abstractmethod
     def _ready(self, attempts: Attempts) -> Connection | None:
-        """What a call takes that cannot wait for a connection, as far as is known without asking."""
+        """Return an open connection for a call that cannot wait for one; None if none is known."""
 
     def _deadline_at(self, timeout: float | None) -> float:
         return monotonic() + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
@@ -153,7 +153,7 @@ class _Sender:
         self._deadline_at = deadline_at
 
     def start(self, future: CallFuture, connection: Connection) -> None:
-        """Send it over ``connection``, unless the future has ended meanwhile. Raises `NotSent`."""
+        """Send the call over ``connection``, unless the future has ended meanwhile. Raises `NotSent`."""
         if future.expirer is not None and not future.expirer.claim(future):
             return
         call = Call(self._deadline_at, future)
@@ -161,21 +161,21 @@ class _Sender:
         connection.start(call, self._method, self._params, self._body)
 
     def send(self, future: CallFuture) -> None:
-        """See `rpccluster.client.threads.future.Sender`."""
+        """Attempt the call in this thread; see `rpccluster.client.threads.future.Sender.send`."""
         try:
             self._caller._pursue(partial(self.start, future), self._deadline_at, future.attempts)
         except (ConnectionLost, ConnectFailed) as error:
             future.end(error)
 
     def send_soon(self, future: CallFuture) -> None:
-        """See `rpccluster.client.threads.future.Sender`."""
+        """Attempt it in another thread; see `rpccluster.client.threads.future.Sender.send_soon`."""
         if self._body is None and future.request is not None:  # the params may have changed since
             self._body = body_of(future.request)
         self._caller._deferred.add(future, self._deadline_at)
 
 
 class SyncBatch(Batch):
-    """What `batch` gives; see there."""
+    """The calls of one `Calling.batch`."""
 
     def __init__(self, caller: Calling, timeout: float | None, idempotent: bool) -> None:
         super().__init__(idempotent, Attempts(caller._route, idempotent), caller._bounds)

@@ -1,7 +1,7 @@
-"""The client for threads, plain ones and gevent's: connects when needed, and again when the connection has ended.
+"""The client for threads: it connects at its first call, and reconnects when the connection has ended.
 
-Owns the one connection, in a process patched by gevent one for each native thread. Safe to share between threads;
-after a fork the child's client has no connection and opens its own.
+Owns the one connection; in a process that gevent has patched, one for each native thread. Threads may share a client.
+After a fork the child's client opens its own connection.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ __all__ = ["Client"]
 
 
 class Client(Calling):
-    """A client of the server at ``address``, which connects when it is first used.
+    """A client of the server at ``address``; it connects at its first call.
 
-    ``timeout`` is how many seconds a call may take, connecting included, and ``connect_timeout`` how many of
-    these connecting may take; None means no limit. ``max_message_size`` bounds a reply and a
-    request, in bytes, ``max_depth`` how deep a request may be nested; a server's own bounds are the options of the
-    same names. Raises `AddressError` for an address that cannot be parsed.
+    ``timeout`` limits a call in seconds, connecting included; ``connect_timeout`` limits connecting; None means no
+    limit. ``max_message_size`` limits the bytes of a reply and of a request, ``max_depth`` the nesting of a request;
+    the server has options of the same names. Raises `AddressError` for an address that cannot be parsed.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Client(Calling):
 
     @property
     def pending(self) -> int:
-        """How many calls wait for their reply."""
+        """The number of calls that wait for their reply."""
         clients = [self, *self._twins.values()]
         return sum(connection.pending for client in clients for connection in client._all_connections())
 
@@ -79,7 +78,7 @@ class Client(Calling):
         return any(twin.is_connected for twin in list(self._twins.values()))
 
     def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
-        """See `Calling.call`; this is its shortest way, for the usual case."""
+        """Call ``method``, as `Calling.call` does; this is its shortest way, for the usual case."""
         now = monotonic()
         deadline_at = now + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
         connection = self._connection
@@ -96,13 +95,13 @@ class Client(Calling):
         return self._persist(lambda again: again.call(method, params, monotonic(), deadline_at), deadline_at, attempts)
 
     def set_aside(self) -> None:
-        """Take no more calls on the connection there is; those that are pending are still waited for."""
+        """Take no more calls on the present connection; pending ones may still be answered."""
         connection = self._here()._connection
         if connection is not None:
             connection.set_aside()
 
     def close(self) -> None:
-        """Close the connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
+        """Close the connection. Pending calls end with `Lost` or `NotSent`, later ones with `NotSent`."""
         if not MARK[0]:
             notice_fork()
         self._is_closed = True
@@ -125,7 +124,7 @@ class Client(Calling):
         return connection
 
     def _open_connection(self) -> Connection | None:
-        """The connection there is, if it takes calls here."""
+        """Return the present connection if it takes calls in this thread; else None."""
         if not MARK[0]:
             notice_fork()
         connection = self._here()._connection
@@ -150,7 +149,7 @@ class Client(Calling):
             self._connecting.release()
 
     def _here(self) -> Client:
-        """This client, or in a hub of gevent that is not the first to use it the twin with a connection of that hub."""
+        """Return this client, or its twin for the present hub if another hub of gevent was the first to use it."""
         hub = this_hub()
         if hub is None or self._home.setdefault("hub", hub) is hub:  # in one step, as no lock serves several hubs
             return self
@@ -168,14 +167,14 @@ class Client(Calling):
         return twin
 
     def _clear_away(self, hubs: list[Any]) -> None:
-        """Close what threads that have ended have left, and end their futures."""
+        """Close the connections of ended threads, and end their futures."""
         orphans = [twin for twin in [self._twins.pop(hub, None) for hub in hubs] if twin is not None]
         for connection in [connection for twin in orphans for connection in twin._all_connections()]:
             for call in connection.orphaned():
                 call.waiter.end(call.error, call)
 
     def _connect(self, deadline_at: float) -> Connection:
-        """Replace the connection, unless another thread just did."""
+        """Replace the connection, unless another thread has just done so."""
         if self._is_closed:
             raise NotSent("the client is closed; the call did not run")
         connection = self._connection
@@ -193,7 +192,7 @@ class Client(Calling):
         return connection
 
     def _after_fork(self) -> None:
-        """In a child: the connection is the parent's. Locks may have been held by threads that are not here."""
+        """Drop the parent's connection in a forked child, and locks that threads of the parent may hold."""
         self._connecting = threading.RLock()
         self._deferred.end_in_child()
         connections, self._connection, self._former = self._all_connections(), None, []

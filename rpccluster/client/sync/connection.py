@@ -1,6 +1,6 @@
-"""The ways to call over one connection: and wait, many at once, without waiting, and without an answer.
+"""The ways to call over one connection: and wait, many at once, by a future, and without a reply.
 
-Who reads meanwhile is `rpccluster.client.sync.stream`'s affair, and reconnecting the client's.
+`rpccluster.client.sync.stream` decides who reads meanwhile; the client reconnects.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _PENDING = CallState.PENDING
 
 
 class Connection(Stream):
-    """One connection. Every method may be called from any thread."""
+    """One connection. Any thread may call every method."""
 
     def call(self, method: str, params: Iterable[Any], now: float, deadline_at: float) -> Any:
-        """The result of a call. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent` or `ProtocolError`.
+        """Make a call and return its result. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent`, `ProtocolError`.
 
-        The way of nearly every call, and flat for speed. Who finds himself alone, with time to spare, leads at once
-        and does not even put a call down: as only the leader receives, he can still do so if something else than his
-        reply comes first.
+        Nearly every call comes this way, so it is flat for speed. A thread that is alone and has time leads at once,
+        and does not even register its call: only the leader receives, so it can register the call later, if something
+        else comes first.
         """
         if self._is_mine() or self._leader is not None:
             self._refuse_nested()
@@ -73,7 +73,7 @@ class Connection(Stream):
         raise self._calls.to_error(message[2])
 
     def _receive_alone(self, msgid: int) -> list[Any] | None:
-        """The reply to the request with ``msgid``, if it comes soon and first."""
+        """Receive the reply to the request ``msgid``, if it comes soon and first."""
         try:
             data = self._recv(CHUNK)
         except OSError:  # nothing came within a tick; or the connection has failed, which the next look tells, too
@@ -86,7 +86,7 @@ class Connection(Stream):
         return message
 
     def _begin_late(self, call: Call, msgid: int) -> Call:
-        """Put the call of one down who led alone; all of it was handed over."""
+        """Register the call of a thread that led alone, and whose request was handed over whole."""
         with self._lock:
             self._calls.begin(call, msgid, self._out.handed_over - 1)
             self._leader = call
@@ -97,8 +97,8 @@ class Connection(Stream):
     def _give_up(self, call: Call | None, error: BaseException, msgid: int = -1) -> None:
         """Stop waiting because of ``error``.
 
-        If it came from outside while this thread led or sent (the exception of a signal handler), bytes may have been
-        lost between the kernel and here, and the connection ends. A greenlet is interrupted in its waits alone.
+        If the error came from outside while this thread led or sent (an exception of a signal handler), bytes may have
+        been lost between the kernel and here, so the connection ends. A greenlet is interrupted only while it waits.
         """
         is_orderly = isinstance(error, (CallTimeout, NotSent)) or self._wire.is_cooperative
         if not is_orderly and (call is None or call is self._lone or call is self._leader or self._unsent):
@@ -109,9 +109,9 @@ class Connection(Stream):
             self._leave(call)
 
     def call_all(self, calls: list[Call], bodies: list[bytes]) -> None:
-        """Send them all in one write and wait for all of them; how each ended is in the call. Raises `NotSent`.
+        """Send all calls in one write and wait for them; each holds its own outcome. Raises `NotSent`.
 
-        ``bodies`` are the methods and params of the ``calls``, as `body_packer` packs them.
+        ``bodies`` are the methods and params of the ``calls``, packed by `body_packer`.
         """
         self._refuse_nested()
         self._make_sure_of_the_server()
@@ -158,7 +158,7 @@ class Connection(Stream):
             self._leave(call)
 
     def start(self, call: Call, method: str, params: Iterable[Any], body: bytes | None = None) -> None:
-        """Send a call whose ``waiter`` is told of its end; at its deadline it ends at the latest. Raises `NotSent`.
+        """Send a call that ends at its deadline at the latest, and tells its ``waiter`` then. Raises `NotSent`.
 
         The bytes are the waiter's ``request``. ``body`` is its method and params, if they were packed before.
         """
@@ -192,18 +192,18 @@ class Connection(Stream):
         return self._reader
 
     def await_closing(self) -> None:
-        """Ask the server, once, to say when it reads no more. Raises `NotSent`."""
+        """Ask the server, once, to say when it stops reading. Raises `NotSent`."""
         with self._lock:
             self._hand_over(self._calls.closing_request())
 
     def forget(self, call: Call) -> None:
-        """Nobody waits for ``call`` any more: its reply is dropped when it comes."""
+        """Drop the reply of ``call`` when it comes, since nobody waits for it."""
         with self._lock if self.is_here else contextlib.nullcontext():  # which saves a msgid, and nothing else
             if self._calls.forget(call):
                 self._started.discard(call)
 
     def notify(self, method: str, params: Iterable[Any], deadline_at: float) -> None:
-        """Return when the kernel has the notification. Raises `CallTimeout`, `Lost` or `NotSent`."""
+        """Give a notification to the kernel. Raises `CallTimeout`, `Lost` or `NotSent`."""
         if self._is_mine():
             self._refuse_nested()
         me = Call(deadline_at)

@@ -1,7 +1,7 @@
-"""Connecting to whichever of a name's addresses answers, by one deadline for all: "happy eyeballs", RFC 8305.
+"""Connects to the first of a name's addresses that answers, by one deadline for all ("happy eyeballs", RFC 8305).
 
-The addresses are tried in turn; the next one as soon as one has failed, or has said nothing for a while. The first
-that is connected wins. Threads alone; `rpccluster.client.aio.dialing` is the counterpart on asyncio.
+The addresses are tried in turn; the next one when one has failed, or has not answered for a while. The first
+connection wins. For threads; `rpccluster.client.aio.dialing` is the counterpart on asyncio.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["dial"]
 
 
 def dial(host: str, port: int, deadline_at: float) -> socket.socket:
-    """A connected, non-blocking socket, by ``deadline_at`` on the monotonic clock. Raises OSError or UnicodeError."""
+    """Return a connected, non-blocking socket by ``deadline_at`` (monotonic). Raises OSError or UnicodeError."""
     with contextlib.closing(_Race(look_up(host, port, deadline_at))) as race:
         return race.run(deadline_at)
 
@@ -35,7 +35,7 @@ class _Race:
         self._errors: list[OSError] = []
 
     def run(self, deadline_at: float) -> socket.socket:
-        """The first that is connected."""
+        """Return the first connected socket."""
         next_at = monotonic()
         while True:
             now = monotonic()
@@ -52,12 +52,12 @@ class _Race:
                 raise TimeoutError("timed out")
 
     def close(self) -> None:
-        """Give up the attempts that have not won."""
+        """Close the attempts that have not won."""
         for sock in self._running.values():
             sock.close()
 
     def _start(self, family: int, name: object) -> bool:
-        """Begin an attempt; false if it has failed at once."""
+        """Begin an attempt. Returns False if it has failed at once."""
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:  # of a family that this host does not have
@@ -76,7 +76,7 @@ class _Race:
         return True
 
     def _wait(self, until: float) -> socket.socket | None:
-        """One that is connected by ``until``; None if none is, or if one has failed."""
+        """Return a socket that is connected by ``until``; None if none is, or if one has failed."""
         poll = select.poll()
         for descriptor in self._running:
             poll.register(descriptor, select.POLLOUT)

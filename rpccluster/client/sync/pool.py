@@ -1,7 +1,6 @@
-"""Several addresses, and several connections to each, behind the names of one client.
+"""Several addresses, with several connections to each, behind the names of one client.
 
-Owns a client for each connection; which one a call takes is decided in `rpccluster.client.core.choice`. Safe to share
-between threads.
+Owns a client for each connection; `rpccluster.client.core.choice` decides which one a call uses. Threads may share it.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ _new_lock = _thread.RLock  # native ones where gevent has patched, too; nobody w
 class Pool(Calling):
     """A client of the servers at ``addresses``, with at most ``connections`` to each.
 
-    ``max_waiting`` is how many calls may wait at once, for a connection or for their reply; one more ends at once
-    with `TooManyWaiting`. None means any number. The other parameters are those of `Client`. Raises ValueError
-    without an address, `AddressError` for one that cannot be parsed.
+    If ``max_waiting`` calls already wait for a connection or a reply, a further one ends at once with `TooManyWaiting`;
+    None means no limit. The other parameters are those of `Client`. Raises ValueError without an address,
+    `AddressError` for an address that cannot be parsed.
     """
 
     def __init__(
@@ -78,11 +77,11 @@ class Pool(Calling):
 
     @property
     def pending(self) -> int:
-        """How many calls wait for their reply."""
+        """The number of calls that wait for their reply."""
         return self._members.pending
 
     def close(self) -> None:
-        """Close every connection; calls that are pending end with `Lost` or `NotSent`, later ones with `NotSent`."""
+        """Close every connection. Pending calls end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
         self._deferred.close()
         for client in self._members:
@@ -91,7 +90,7 @@ class Pool(Calling):
     def call_async(
         self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False
     ) -> Future[Any]:
-        """See `Calling.call_async`."""
+        """Return a future of the call, as `Calling.call_async` does."""
         waiting = self._waiting
         try:
             waiting.enter()
@@ -108,9 +107,9 @@ class Pool(Calling):
         return future
 
     def wait(self, seconds: float = 30) -> None:
-        """Return as soon as a server serves: one of the addresses has answered an ``rpc.ping``.
+        """Return as soon as one of the servers answers an ``rpc.ping``.
 
-        All are asked at once, and again after an error. Raises `ConnectFailed` if none has answered within
+        All addresses are asked at once, and again after an error. Raises `ConnectFailed` if none answers within
         ``seconds``, `NotSent` if the pool is closed.
         """
         members = self._members
@@ -137,13 +136,12 @@ class Pool(Calling):
         raise NotSent("the pool is closed")
 
     def stats(self) -> dict[str, Any]:
-        """Numbers for an operator, as they stand now.
+        """Return the present numbers, for an operator.
 
-        In all: ``connections`` that are open; calls that are ``pending``, that is wait for their reply; ``waiting``,
-        those and the ones that wait for a connection; ``refused`` because of ``max_waiting``; ``failures``, how often
-        an address was set aside; ``set_aside``, how many addresses are. ``addresses`` has for each of them its
-        ``connections``, ``pending`` and ``failures``, and ``set_aside_seconds``: for how long it has been set
-        aside, 0 if it is not.
+        In all: ``connections`` (open), ``pending`` (calls that wait for their reply), ``waiting`` (these, and calls
+        that wait for a connection), ``refused`` (because of ``max_waiting``), ``failures`` (how often an address was
+        set aside), and ``set_aside`` (how many addresses are). ``addresses`` has for each address its ``connections``,
+        ``pending`` and ``failures``, and ``set_aside_seconds``, the time since it was set aside, or 0.
         """
         return {"waiting": self._waiting.count, "refused": self._waiting.refused, **self._members.stats()}
 
@@ -195,13 +193,15 @@ def _note_end(waiting: Waiting, future: Any) -> None:
 
 
 def _is_answered(ping: Future[Any]) -> bool:
-    """Whether a server has answered, if only that it knows no such method."""
+    """Return whether a server has answered, even if only that it knows no such method."""
     return ping.exception() is None or isinstance(ping.exception(), RemoteError)
 
 
 def _ping(clients: list[Client], tell: Callable[[bool], None]) -> None:
-    """Ping over each connection there is, or a new one; ``tell`` whether any answered. Those that did not are set
-    aside: it may be the way to the server that is dead, for a connection of that age."""
+    """Ping over each connection of an address, or over a new one, and ``tell`` whether any has answered.
+
+    Connections that do not answer are set aside, since a connection of that age may have lost its way to the server.
+    """
     answers: list[bool] = []
 
     def note(client: Client, future: Any) -> None:

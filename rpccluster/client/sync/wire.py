@@ -1,7 +1,7 @@
-"""One connected socket of the client: opening it, and waiting for it no longer than until a deadline.
+"""One connected socket of the client: opens it, and waits for it until a deadline.
 
-Decides nothing and locks nothing: its connection sees to it that one thread reads and that writers take turns.
-In a process patched by gevent the sockets are gevent's, and a wait lets the other greenlets run.
+Decides nothing and locks nothing: its connection lets one thread read, and writers take turns. In a process that gevent
+has patched the sockets are gevent's, and other greenlets run during a wait.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def _connect(address: Address, deadline_at: float) -> socket.socket:
 class Wire:
     """A plain socket, in blocking mode.
 
-    A reply that comes soon costs one recv(2): SO_RCVTIMEO ends it after a tick, and only then poll(2) waits
-    with the true deadline. (Not SO_RCVTIMEO alone: each signal that Python handles would start it anew.) So `recv`
-    is for who has that much time.
+    A reply that comes soon costs one recv(2): SO_RCVTIMEO ends it after a tick, and only then poll(2) waits until the
+    real deadline. (SO_RCVTIMEO alone would not do: each signal that Python handles would start it again.) So only a
+    caller with that much time may use `recv`.
     """
 
     #: Whether a wait is interrupted before it has received anything: not so by a signal handler's exception.
@@ -75,7 +75,7 @@ class Wire:
         self.send: Callable[[bytes | bytearray, int], int] = sock.send
 
     def receive(self, deadline_at: float) -> bytes | None:
-        """What has come, b"" at the end of the stream, None if nothing came by ``deadline_at``. Raises OSError."""
+        """Return what has come, b"" at the end of the stream, None if nothing came in time. Raises OSError."""
         while self.wait(select.POLLIN, deadline_at):
             data = self.receive_now()
             if data is not None:
@@ -83,14 +83,14 @@ class Wire:
         return None
 
     def receive_now(self) -> bytes | None:
-        """Like `receive`, without waiting."""
+        """Return what has come, as `receive` does, without waiting."""
         try:
             return self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
 
     def wait(self, events: int, deadline_at: float, bell: socket.socket | None = None) -> bool:
-        """Wait for one of poll(2)'s ``events``, or for input on ``bell``; false if the deadline came first."""
+        """Wait for one of poll(2)'s ``events``, or for input on ``bell``. Returns False at the deadline."""
         poll = select.poll()
         poll.register(self._socket, events)
         if bell is not None:
@@ -103,18 +103,18 @@ class Wire:
                 return True
 
     def shutdown(self) -> None:
-        """End the stream both ways: whoever waits for it finds its end. Not for a copy that a fork left."""
+        """End the stream both ways, so that a waiting thread finds its end. Not for a copy after a fork."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the descriptor. Nobody may be waiting for it."""
+        """Close the descriptor, on which no thread may be waiting."""
         with contextlib.suppress(OSError):
             self._socket.close()
 
 
 class PatchedWire(Wire):
-    """A socket of gevent's: it is non-blocking beneath, and its timeout is an attribute that costs nothing to set."""
+    """A socket of gevent's: non-blocking beneath, with a timeout that costs nothing to set."""
 
     is_cooperative = True
 

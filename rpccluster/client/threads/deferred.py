@@ -1,6 +1,6 @@
-"""The futures whose calls wait for a connection: who sends them, and who ends those that wait for too long.
+"""Futures whose calls wait for a connection: sends them, and ends those that wait too long.
 
-In a process patched by gevent each hub has its own threads for that, since locks and sockets belong to one hub.
+In a process that gevent has patched each hub has its own threads for that, since locks and sockets belong to one hub.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LEAST_SECONDS = 0.01  # between two looks
 
 
 class Deferred:
-    """The deferred futures of one client, or of a pool with so many ``addresses``."""
+    """The deferred futures of one client, or of a pool with that many ``addresses``."""
 
     def __init__(self, addresses: int) -> None:
         self._addresses = addresses
@@ -38,12 +38,12 @@ class Deferred:
         (self._resenders.get(hub) or self._resenders.setdefault(hub, Resender(self._addresses))).submit(future)
 
     def close(self) -> None:
-        """End them all."""
+        """End all futures."""
         for expirer in list(self._expirers.values()):
             expirer.close()
 
     def end_in_child(self) -> None:
-        """In a forked child: end the copies of them all; the calls, and the threads, are the parent's."""
+        """End the copies of all futures in a forked child; the parent has the calls and the threads."""
         for expirer in self._expirers.values():
             expirer.end_in_child()
         self._resenders, self._expirers = {}, {}
@@ -54,10 +54,10 @@ def _give_up(future: CallFuture) -> None:
 
 
 class Resender:
-    """Sends what waits for a connection, and again what may be, in a thread of its own: connecting takes time, and
-    others wait to be woken. With several ``threads`` those that wait for one address do not hold up the others.
+    """Sends calls that wait for a connection, or may be sent again, in threads of its own.
 
-    Without a lock, since a finalizer may submit a future in the middle of a submission.
+    Connecting takes time, and other calls need to be woken. With several ``threads``, calls that wait for one address
+    do not delay the others. It takes no lock, since a finalizer may submit a future in the middle of a submission.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -66,7 +66,7 @@ class Resender:
         self._are_running = [threading.Lock() for _ in range(threads)]
 
     def submit(self, future: CallFuture) -> None:
-        """Have it sent soon. It ends with the error of its last attempt if no thread can be had."""
+        """Have ``future`` sent soon. If no thread can be started, it ends with the error of its last attempt."""
         self._futures.append(future)
         is_running = next((flag for flag in self._are_running if flag.acquire(False)), None)
         if is_running is None:
@@ -101,10 +101,10 @@ class Resender:
 
 
 class Expirer:
-    """Ends futures whose time is over, however long connecting takes. Its thread lives as long as there are some.
+    """Ends futures at their deadlines, however long connecting takes. Its thread lives as long as there are some.
 
-    Whoever claims a future first decides what becomes of it: the one who sends its call, or the expirer. No lock is
-    held: a signal handler or a finalizer may call, too.
+    The first to claim a future decides about it: the sender of its call, or the expirer. It holds no lock, since a
+    signal handler or a finalizer may call, too.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Expirer:
         self._waker = threading.Lock()  # released for news
 
     def watch(self, future: CallFuture, deadline_at: float) -> None:
-        """End ``future`` at its deadline unless it was claimed; without a thread to be had, whoever sends it does."""
+        """End ``future`` at its deadline unless it was claimed. Without a thread, its sender ends it."""
         future.expirer = self
         self._waiting[future] = deadline_at
         self._wake()
@@ -128,19 +128,19 @@ class Expirer:
             self._waker.release()
 
     def claim(self, future: CallFuture) -> bool:
-        """Whether ``future`` is still to be sent; it is not watched any more."""
+        """Return whether ``future`` is still to be sent, and stop watching it."""
         future.expirer = None
         return self._waiting.pop(future, None) is not None
 
     def close(self) -> None:
-        """End them all."""
+        """End all watched futures."""
         for future in self._waiting.copy():
             if self.claim(future):
                 future.end(NotSent("the client was closed; the call did not run"))
         self._wake()  # or the thread would sleep on until the last of their deadlines
 
     def end_in_child(self) -> None:
-        """In a forked child: end the copies of them all; the calls are the parent's."""
+        """End the copies of all futures in a forked child; the parent has the calls."""
         for future in self._waiting:
             call = Call()
             call.error = Lost("the process was forked, and the reply goes to its parent")

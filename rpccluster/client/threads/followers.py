@@ -1,6 +1,6 @@
-"""Those who sleep while another one receives for them: by call, the locks on which they sleep, and their threads.
+"""Threads that sleep while another one receives for them: by call, the locks on which they sleep.
 
-No lock of its own: each method removes in one step whom it wakes, so that nobody is woken twice.
+It has no lock of its own: each method removes in one step the threads that it wakes, so that none is woken twice.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _NOBODY: tuple[Any, int] = (None, 0)
 
 
 def new_waker() -> Any:
-    """A lock that is held until its sleeper is woken."""
+    """Make a lock that is held until its sleeper is woken."""
     waker = threading.Lock()
     waker.acquire()
     return waker
 
 
 def sleep(waker: Any, deadline_at: float) -> bool:
-    """Sleep until ``waker`` is released; false once the deadline has come."""
+    """Sleep until ``waker`` is released. Returns False at the deadline."""
     left = deadline_at - monotonic()
     if left > threading.TIMEOUT_MAX:
         return bool(waker.acquire())
@@ -33,10 +33,10 @@ def sleep(waker: Any, deadline_at: float) -> bool:
 
 
 class Followers(dict[Call, "tuple[Any, int]"]):
-    """A dict, since whether it is empty is asked with each call."""
+    """The sleeping threads by call. A dict, because each call asks whether it is empty."""
 
     def wake(self, call: Call) -> bool:
-        """Wake who waits for ``call``; false if nobody sleeps for it."""
+        """Wake the thread that waits for ``call``. Returns False if none does."""
         waker, _ = self.pop(call, _NOBODY)
         if waker is None:
             return False
@@ -44,12 +44,12 @@ class Followers(dict[Call, "tuple[Any, int]"]):
         return True
 
     def wake_without_call(self) -> None:
-        """Wake those whose call never begins: they wait for bytes to be sent, or for news."""
+        """Wake the threads without a call, which wait for bytes to be sent, or for news."""
         for call in list(self):
             if call.state is _NEW:
                 self.wake(call)
 
     def wake_all(self) -> None:
-        """Wake every one of them."""
+        """Wake all threads."""
         for call in list(self):
             self.wake(call)

@@ -1,6 +1,6 @@
-"""The future of `Client.call_async`: it ends with its call, in a forked child at once, and always.
+"""The future of `Client.call_async`: it always ends, with its call, or at once in a forked child.
 
-Owns what happens to it then, whatever its callbacks do; sending it, and sending it again, is its client's affair.
+Owns everything that happens then, whatever its callbacks do; its client sends the call, and sends it again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Sender(Protocol):
     """Sends a future's call."""
 
     def send(self, future: CallFuture) -> None:
-        """Make an attempt in this thread, which may wait for a connection."""
+        """Attempt the call in this thread, which may wait for a connection."""
 
     def send_soon(self, future: CallFuture) -> None:
-        """Have it made in a thread that may wait."""
+        """Have the call attempted in a thread that may wait."""
 
 
 class CallFuture(Future):
-    """Works with `concurrent.futures.wait`, ``as_completed`` and callbacks, which run in a thread of the client's."""
+    """A future for `concurrent.futures.wait` and ``as_completed``; a thread of the client runs its callbacks."""
 
     def __init__(self, attempts: Attempts, sender: Sender) -> None:
         super().__init__()
@@ -45,19 +45,19 @@ class CallFuture(Future):
         self._is_cancelled = threading.Lock()
 
     def result(self, timeout: float | None = None) -> Any:
-        """As beneath; in a copy of the process that nobody has told of the fork, too."""
+        """Return the result, as a `concurrent.futures.Future` does; ends at once in a copy of the process."""
         if not MARK[0]:
             notice_fork()
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Likewise."""
+        """Return the error, as a `concurrent.futures.Future` does; ends at once in a copy of the process."""
         if not MARK[0]:
             notice_fork()
         return super().exception(timeout)
 
     def cancel(self) -> bool:
-        """Give the call up; its reply is dropped when it comes. False if the future has ended already."""
+        """Give the call up; its reply is dropped when it comes. Returns False if the future has ended already."""
         if not MARK[0]:
             notice_fork()
         if not super().cancel():
@@ -69,7 +69,7 @@ class CallFuture(Future):
         return True
 
     def settle(self, call: Call) -> None:
-        """``call`` has ended; end likewise, unless it is sent again."""
+        """End as ``call`` has ended, unless it is sent again."""
         error = call.error
         if isinstance(error, ConnectionLost):
             if self.attempts.may_go_on(error):
@@ -86,7 +86,7 @@ class CallFuture(Future):
                 self.set_result(call.value)
 
     def end_in_child(self, call: Call) -> None:
-        """End a copy that a fork made: no callbacks, which the parent runs, nor locks of threads that are not here."""
+        """End a forked copy, without callbacks, which the parent runs, and without the parent's locks."""
         self._done_callbacks: list[Callable[[CallFuture], object]] = []
         if self._condition.acquire(blocking=False):
             self._condition.release()
@@ -95,7 +95,7 @@ class CallFuture(Future):
         self.end(call.error, call)
 
     def _invoke_callbacks(self) -> None:
-        """As beneath, but each is called, whatever another one raises; and that ends no thread of ours."""
+        """Call each callback, whatever another one raises; none ends a thread of the client."""
         ending = None
         for callback in self._done_callbacks:
             try:

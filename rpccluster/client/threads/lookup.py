@@ -1,7 +1,7 @@
-"""What a host name stands for, looked up for no longer than a caller can wait, and in which order to try it.
+"""Looks up the addresses of a host name within a time limit, and orders them.
 
-getaddrinfo(3) has no time limit: it runs in a thread, one for a name at a time, that callers wait for as long as they
-may. A host that is an address needs none. In a process patched by gevent the thread is a greenlet.
+getaddrinfo(3) has no time limit, so it runs in a thread, one for a name at a time, and callers wait for it as long as
+they may. An address needs no look-up. In a process that gevent has patched the thread is a greenlet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Target = tuple[int, Any]
 
 
 def look_up(host: str, port: int, deadline_at: float) -> list[Target]:
-    """The targets of a name in the order to try them, by ``deadline_at``. Raises OSError, or UnicodeError."""
+    """Return the targets of a name in the order of attempts, by ``deadline_at``. Raises OSError, UnicodeError."""
     found = numeric(host, port)
     if found is not None:
         return found
@@ -45,14 +45,14 @@ def look_up(host: str, port: int, deadline_at: float) -> list[Target]:
 
 
 def numeric(host: str, port: int) -> list[Target] | None:
-    """The target of a host that is an address; None if it is a name."""
+    """Return the target of a host that is an address; None if it is a name."""
     with contextlib.suppress(socket.gaierror, UnicodeError):
         return ordered(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
     return None
 
 
 def ordered(found: Sequence[tuple[Any, ...]]) -> list[Target]:
-    """By turns of each family, the first one's first: RFC 8305, section 4."""
+    """Order targets by turns of their families, the first one's first: RFC 8305, section 4."""
     targets = list(dict.fromkeys((int(family), name) for family, _, _, _, name in found))
     first = [target for target in targets if target[0] == targets[0][0]]
     others = [target for target in targets if target[0] != targets[0][0]]
@@ -60,7 +60,7 @@ def ordered(found: Sequence[tuple[Any, ...]]) -> list[Target]:
 
 
 class _Search:
-    """``outcome`` is what was found, or raised, once ``is_over``."""
+    """One look-up; ``outcome`` is what it has found or raised, once ``is_over``."""
 
     def __init__(self, key: tuple[str, int, Any]) -> None:
         self._key = key
@@ -86,7 +86,7 @@ _searches: dict[tuple[str, int, Any], _Search] = {}
 
 
 class _Parents:
-    """The threads of what was being looked up when the process was forked are the parent's."""
+    """Drops the look-ups of the parent's threads after a fork."""
 
     def _after_fork(self) -> None:
         _searches.clear()

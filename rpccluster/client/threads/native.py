@@ -1,7 +1,7 @@
-"""Native threads: which hub of gevent one of them runs, and which of them are the client's own.
+"""Native threads: the gevent hub of each, and the client's own threads.
 
-In a process that gevent has patched sockets and locks are gevent's, and those of one hub are of no use in another.
-What a callback raises in a thread of the client's own can only be logged.
+In a process that gevent has patched, sockets and locks are gevent's, and those of one hub are of no use in another. An
+error of a callback in a thread of the client's own can only be logged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _own: set[int] = set()
 
 
 def this_hub() -> Any:
-    """The hub of this native thread; None in a process that is not patched, where there is but one place for all."""
+    """Return the hub of this native thread; None in an unpatched process, which needs no distinction."""
     if socket.socket.__module__ == "socket":
         return None
     gevent = sys.modules.get("gevent")  # nobody else imports it here
@@ -30,13 +30,13 @@ def this_hub() -> Any:
 
 
 def ended_hubs(hubs: Iterable[Any], here: Any) -> list[Any]:
-    """Those whose native thread is gone, so that their greenlets never run again; ``here`` is this thread's."""
+    """Return the hubs whose native thread has ended, so that their greenlets never run; ``here`` is this thread's."""
     alive = sys._current_frames().keys() - {here.thread_ident}  # an ended thread's id may be this one's by now
     return [hub for hub in hubs if hub is not here and hub.thread_ident not in alive]
 
 
 def start_thread(run: Callable[[], None], name: str) -> None:
-    """Run it in a daemon thread. Raises RuntimeError when no thread can be had: then nothing was done."""
+    """Run ``run`` in a daemon thread. Raises RuntimeError, and does nothing, if no thread can be started."""
     threading.Thread(target=_run, args=(run,), name=name, daemon=True).start()
 
 
@@ -50,11 +50,11 @@ def _run(run: Callable[[], None]) -> None:
 
 
 def is_own_thread() -> bool:
-    """Whether this thread is one of ours."""
+    """Return whether this thread is one of the client's own."""
     return threading.get_ident() in _own
 
 
 def log_error(text: str, error: BaseException) -> None:
-    """Log it with its traceback; a handler that raises harms nobody."""
+    """Log ``error`` with its traceback; a handler that raises does no harm."""
     with contextlib.suppress(Exception):
         _logger.error(text, exc_info=error)

@@ -1,8 +1,8 @@
-"""The thread that waits for the calls nobody waits for: those of `Client.call_async`.
+"""The thread that receives for `Client.call_async`, for whose calls no thread waits.
 
-It takes its turns like everybody else who waits, as long as such calls are pending; when there have been none for
-a while it ends, and the next such call starts another. Owns the bell that gets it out of its sleep: no lock, since
-a signal handler or a finalizer may ring it in the middle of another ring.
+It takes turns with the waiting threads, as long as such calls are pending. When there were none for a while it ends,
+and the next such call starts another. Owns the bell that wakes it, without a lock, since a signal handler or a
+finalizer may ring it in the middle of another ring.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _REST_SECONDS = 5.0
 
 
 class Attended(Protocol):
-    """What a reader waits for."""
+    """The connection that a reader attends, as the reader sees it."""
 
     has_ended: bool
 
     def attend(self, me: Call) -> bool:
-        """Wait for one thing to happen; false if there is nothing to wait for."""
+        """Wait for one event. Returns False if there is nothing to wait for."""
 
     def dismiss(self, reader: Reader) -> bool:
         """Let the reader end, unless there is something to wait for again."""
 
     def close(self, reason: str) -> None:
-        """End everything that is waited for."""
+        """End all calls of the connection."""
 
     def tell_the_rest(self) -> None:
-        """Nothing is pending, nor comes any more: let those know who were forgotten."""
+        """Tell the waiters that were left over, since no call is pending and none will come."""
 
 
 class Reader:
-    """Starts its thread at once; what it waits for sees to it that there is one reader at a time.
+    """Starts its thread at once; its connection ensures that there is one reader at a time.
 
-    Raises RuntimeError or OSError when no thread, or no bell, can be had.
+    Raises RuntimeError or OSError if no thread, or no bell, can be had.
     """
 
     def __init__(self, attended: Attended) -> None:
@@ -64,13 +64,13 @@ class Reader:
             raise
 
     def ring(self) -> None:
-        """Something is new: look again."""
+        """Wake the reader, to look again."""
         with contextlib.suppress(OSError):  # full: it has not heard the last ones yet
             self._hammer.send(b"!", NOW)
         self.is_rung = True  # after the bell, which would ring on if it were emptied only before
 
     def close(self) -> None:
-        """Give the bell back."""
+        """Close the bell."""
         self._bell.close()
         self._hammer.close()
 
@@ -99,14 +99,14 @@ class Reader:
                 attended.tell_the_rest()
 
     def _rest(self) -> bool:
-        """Wait for the bell, not for ever; false if it did not ring."""
+        """Wait for the bell for a while. Returns False if it did not ring."""
         poll = select.poll()
         poll.register(self._bell, select.POLLIN)
         return bool(poll.poll(_REST_SECONDS * 1000))
 
 
 class Started:
-    """The calls of one connection whose waiters have not been told of their end."""
+    """The calls of one connection whose waiters do not know of their end yet."""
 
     def __init__(self) -> None:
         self._calls: set[Call] = set()
@@ -117,23 +117,23 @@ class Started:
 
     @property
     def has_untold(self) -> bool:
-        """Whether the reader has something to tell."""
+        """Whether the reader has a waiter to tell."""
         return bool(self._untold)
 
     def add(self, call: Call) -> None:
-        """It has been started."""
+        """Add a started call."""
         self._calls.add(call)
 
     def discard(self, call: Call) -> None:
-        """Its waiter is not to be told any more."""
+        """Drop a call, whose waiter needs to know nothing any more."""
         self._calls.discard(call)
 
     def note_end(self, call: Call) -> None:
-        """It has ended."""
+        """Note that a call has ended."""
         self._untold.append(call)
 
     def tell_all(self) -> None:
-        """Tell the waiters of what has ended; the reader alone does."""
+        """Tell the waiters of all ended calls; only the reader does."""
         while self._untold:
             self.tell(self._untold.popleft())
 
@@ -146,7 +146,7 @@ class Started:
             log_error("A future could not be ended as its call was", error)
 
     def leftovers(self) -> list[Call]:
-        """The calls whose waiters have not been told, all over: none is pending any more."""
+        """Return the ended calls whose waiters do not know it, when none is pending any more."""
         for call in self._calls:
             if not call.is_over:  # its reply was being taken in by a thread that was interrupted, or is not here
                 call.error = Lost("the call's reply was lost; it may have run")

@@ -1,4 +1,4 @@
-"""What both faces do with sockets, whoever waits for them: options, flags, and the error when none could be had."""
+"""The socket options and flags of both faces, and the error if no address could be reached."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def adjust(sock: socket.socket) -> None:
 
 
 def all_failed(errors: Iterable[OSError]) -> OSError:
-    """What is raised when each address has failed: the only error there is, or all their texts."""
+    """Make the error when every address has failed: the only error, or the texts of all."""
     different = {str(error): error for error in errors}
     return next(iter(different.values())) if len(different) == 1 else OSError("; ".join(different))

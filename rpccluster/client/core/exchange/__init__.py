@@ -1,1 +1,1 @@
-"""What goes over one connection: requests to bytes, bytes to replies, and which reply ends which call. Sans-I/O."""
+"""The exchange over one connection: requests to bytes, bytes to replies, replies to calls. Sans-I/O."""

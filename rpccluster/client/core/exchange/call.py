@@ -20,7 +20,7 @@ __all__ = ["Call", "CallState"]
 
 
 class CallState(enum.Enum):
-    """Where a call stands; the table of what ends it is in the module's docstring."""
+    """The state of a call; the table in the module's docstring says what ends it."""
 
     NEW = "new"
     PENDING = "pending"
@@ -36,7 +36,7 @@ _ANSWERED = CallState.ANSWERED
 
 
 class Call:
-    """One call. ``deadline_at`` is on the face's clock; ``waiter`` is what the face wakes when it has ended."""
+    """One call. ``deadline_at`` is on the face's clock; the face wakes ``waiter`` at the end of the call."""
 
     __slots__ = ("deadline_at", "error", "msgid", "starts_at", "state", "value", "waiter")
 
@@ -51,16 +51,16 @@ class Call:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has begun and ended."""
+        """Whether the call has begun and ended."""
         return self.state is not _PENDING and self.state is not _NEW
 
     def renew(self, deadline_at: float) -> None:
-        """Make it as if it had not begun, but for the error of its last attempt."""
+        """Reset the call as if it had not begun, but keep the error of its last attempt."""
         self.deadline_at = deadline_at
         self.state = _NEW
 
     def result(self) -> Any:
-        """What the method returned. Raises the call's error if that is how it ended, RuntimeError before its end."""
+        """Return the method's result. Raises the call's error, or RuntimeError before its end."""
         if self.state is _ANSWERED and self.error is None:
             return self.value
         try:

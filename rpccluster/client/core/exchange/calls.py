@@ -1,7 +1,7 @@
 """The calls of one connection: msgids, deadlines, and which reply answers which call. Sans-I/O; both faces use it.
 
-Knows no socket, no lock and no clock: bytes and times are handed in, bytes and ended calls are handed back. A call's
-states are in `rpccluster.client.core.exchange.call`; what comes is read by `Replies`.
+Knows no socket, no lock and no clock: it gets bytes and times, and returns bytes and ended calls.
+`rpccluster.client.core.exchange.call` has the states of a call; `Replies` reads what comes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _ANSWERED = CallState.ANSWERED
 class Calls:
     """The calls of one connection, from its first byte to its last.
 
-    A face that sends in one thread and receives in another gives ``let_begin``, which returns when no call is
-    handed over that has not begun yet. ``answer`` sends the error that a server's own request earns. ``max_depth``
-    bounds what is sent. ``msgids`` is how many different msgids there are; tests use few.
+    A face that sends in one thread and receives in another passes ``let_begin``, which waits for calls that are handed
+    over but not begun. ``answer`` sends the error to a server's own request. ``max_depth`` limits requests. ``msgids``
+    is the number of different msgids; tests use few.
     """
 
     def __init__(
@@ -74,18 +74,18 @@ class Calls:
 
     @property
     def fault(self) -> ProtocolError | None:
-        """What came that is no reply, and has ended the stream."""
+        """The fault that has ended the stream: what came is no reply; None if there is none."""
         return self._fault or self._replies.fault
 
     @property
     def pending(self) -> int:
-        """How many calls wait for their reply."""
+        """The number of calls that wait for their reply."""
         return len(self._table)
 
     def request(self, method: str, params: Iterable[Any]) -> bytes:
-        """The bytes of a request, the next of the stream; `msgid` is its msgid, of which `begin` makes a call.
+        """Pack a request, the next one of the stream; `msgid` is its msgid, with which `begin` registers a call.
 
-        Raises what msgpack raises for a value that cannot be packed, ValueError for one that is too large or nested
+        Raises msgpack's error for a value that cannot be packed, ValueError for a request that is too large or nested
         too deep, and TypeError for a method that is no string.
         """
         if type(method) is not str:
@@ -97,12 +97,12 @@ class Calls:
         return data
 
     def packed_request(self, body: bytes) -> bytes:
-        """Likewise, of a method and params that `body_packer` packed before."""
+        """Make a request of a method and params that `body_packer` has packed. Raises as `request` does."""
         self.msgid = msgid = self._next_msgid()
         return _PACKED_HEAD + msgid.to_bytes(4, "big") + body
 
     def _free_msgid(self) -> int:
-        """The next msgid that is free, once each has been used."""
+        """Return the next free msgid, once each has been used."""
         for step in range(1, len(self._table) + len(self._abandoned) + 2):
             msgid = (self.msgid + step) % self._msgids
             if msgid not in self._table and msgid not in self._abandoned:
@@ -110,13 +110,13 @@ class Calls:
         raise OverflowError(f"all {self._msgids} msgids of the connection are taken by unanswered calls")
 
     def closing_request(self) -> bytes:
-        """The bytes that ask the server to say when it reads no more; `due` is what it says. Ask once."""
+        """Pack the request that asks the server to say when it stops reading; `due` will be its answer. Ask once."""
         self._closing_msgid = self.msgid = msgid = self._next_msgid()
         self._abandoned.add(msgid)
         return closing_request(msgid)
 
     def begin(self, call: Call, msgid: int, starts_at: int) -> None:
-        """Make ``call`` the call of the request with ``msgid``; `cut` is told where the stream ended."""
+        """Register ``call`` as the call of the request ``msgid``; `cut` uses where the stream ended."""
         call.msgid = msgid
         call.starts_at = starts_at
         call.error = None
@@ -124,12 +124,12 @@ class Calls:
         self._table[msgid] = call
 
     def withdraw(self, call: Call) -> None:
-        """Its bytes were not handed over, nor will they be: as if it had not begun."""
+        """Undo `begin` of a call whose bytes were not, and will not be, handed over."""
         if self._table.pop(call.msgid, None) is not None:
             call.state = _NEW
 
     def notify(self, method: str, params: Iterable[Any]) -> bytes:
-        """The bytes of a notification, the next of the stream. Raises like `request`."""
+        """Pack a notification, the next message of the stream. Raises as `request` does."""
         if type(method) is not str:
             raise not_a_str(method)
         data = self._pack((NOTIFY, method, params))
@@ -138,7 +138,7 @@ class Calls:
         return data
 
     def receive(self, data: bytes) -> list[Call]:
-        """The calls that ``data`` answers, in order. After bytes that are no replies `fault` says what was found."""
+        """Return the calls that ``data`` answers, in order. If its bytes are no replies, `fault` says what they are."""
         ended: list[Call] = []
         try:
             self._read(data, self._match, ended)
@@ -166,9 +166,9 @@ class Calls:
         ended.append(call)
 
     def _claim_late(self, msgid: int, error: Any, value: Any) -> Call | None:
-        """The call of a reply that came before its call had begun; if there is none the reply is dropped.
+        """Return the call of a reply that came before its call was registered; without one the reply is dropped.
 
-        The one to the request of `closing_request` is kept in mind.
+        The reply to `closing_request` is remembered.
         """
         if msgid == self._closing_msgid:
             self._abandoned.discard(msgid)
@@ -192,7 +192,7 @@ class Calls:
         heapq.heappush(self._deadlines, (call.deadline_at, self._watched, call))
 
     def next_deadline_at(self) -> float | None:
-        """When `expire` will have something to do; None means never."""
+        """Return when `expire` must be called; None means never."""
         while self._deadlines and self._deadlines[0][2].state is not _PENDING:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
@@ -208,7 +208,7 @@ class Calls:
         return ended
 
     def forget(self, call: Call) -> bool:
-        """Nobody waits for ``call`` any more: its reply is dropped when it comes. False if it had ended before."""
+        """Drop the reply of ``call`` when it comes. Returns False if the call had ended before."""
         if call.state is not _PENDING or self._table.get(call.msgid) is not call:  # its msgid may be another's by now
             return False
         if self._table.pop(call.msgid, None) is None:  # another thread has taken it out meanwhile
@@ -218,7 +218,7 @@ class Calls:
         return True
 
     def cut_unread(self, reason: str) -> list[Call]:
-        """End every call that is not `due`: the server has not read it. No more may begin."""
+        """End every call that is not `due`, since the server has not read it. No call may begin any more."""
         assert self.due is not None
         self.is_to_be_cut = False
         ended = [call for msgid, call in list(self._table.items()) if msgid not in self.due]
@@ -229,7 +229,7 @@ class Calls:
         return ended
 
     def cut(self, at: int, reason: str) -> list[Call]:
-        """End every call: the stream is over, and only what starts before ``at`` was handed over, at least in part."""
+        """End every call with the stream; only calls that start before ``at`` were handed over, at least in part."""
         ended = []
         while self._table:
             _, call = self._table.popitem()

@@ -1,6 +1,6 @@
-"""How a client's values become bytes and back, and a reply's error an exception. Pure.
+"""Converts a client's values to bytes and back, and a reply's error to an exception. Pure.
 
-`DIALECT` is this project's way; `rpccluster.compat.msgpackrpc` speaks the old library's.
+`DIALECT` is this project's; `rpccluster.compat.msgpackrpc` has the old library's.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ __all__ = ["DIALECT", "Dialect"]
 
 
 class Dialect(NamedTuple):
-    """``packer()`` and ``unpacker(max_message_size, max_container)`` are made anew for each connection.
+    """A way to pack and unpack values.
 
-    ``unpack`` is for one whole value, arrays as keys of maps included; it raises `ProtocolError`.
+    Each connection makes its own ``packer()`` and ``unpacker(max_message_size, max_container)``.
+    ``unpack`` decodes one whole value, with arrays as keys of maps, and raises `ProtocolError`.
     """
 
     packer: Callable[[], Any]

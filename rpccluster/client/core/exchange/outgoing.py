@@ -1,4 +1,4 @@
-"""What a client sends: a method and its params as bytes, and what it refuses, since no server would take it. Pure."""
+"""Packs a method and its params, and refuses calls that no server would take. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})
 
 
 def unchecked_size(bounds: Bounds) -> int:
-    """A packed call of so many bytes passes no bound: each container in it takes one."""
+    """Return the size up to which a packed call passes no limit, since each container in it takes a byte."""
     return min(bounds.max_depth, bounds.max_size) - _HEAD_BYTES
 
 
@@ -38,12 +38,12 @@ def check_outgoing(size: int, data: bytes, params: Iterable[Any], bounds: Bounds
 
 
 def not_a_str(method: object) -> TypeError:
-    """The error of a ``method`` that is no string."""
+    """Make the error for a ``method`` that is no string."""
     return TypeError(f"found a method of type {type(method).__name__}, expected str")
 
 
 def _is_shallow(value: Any) -> bool:
-    """Whether it is plain, or a container of plain values, or one of nothing but such dicts, or such sequences."""
+    """Return whether ``value`` is plain, or a container of plain values or of one type of such containers."""
     kind = type(value)
     if kind is dict:
         value = value.values()
@@ -60,7 +60,7 @@ def _is_shallow(value: Any) -> bool:
 
 
 def body_packer(bounds: Bounds = BOUNDS, dialect: Dialect = DIALECT) -> Callable[[str, Iterable[Any]], bytes]:
-    """A function that packs a method and its params for `Calls.packed_request`; it raises like `Calls.request`."""
+    """Make a function that packs a method and its params for `Calls.packed_request`; it raises as `Calls.request`."""
     pack = dialect.packer().pack
     unchecked = unchecked_size(bounds)
 
@@ -76,5 +76,5 @@ def body_packer(bounds: Bounds = BOUNDS, dialect: Dialect = DIALECT) -> Callable
 
 
 def body_of(request: bytes) -> bytes:
-    """The method and params in a ``request`` of `Calls`, for `Calls.packed_request`."""
+    """Return the packed method and params of a ``request`` of `Calls`, for `Calls.packed_request`."""
     return request[2 + _MSGID_BYTES.get(request[2], 1) :]

@@ -1,7 +1,7 @@
-"""A reply's error, as it came over the wire, to the exception the caller gets. Pure; the client's process.
+"""Converts the error of a reply to the exception that the caller gets. Pure; the client's process.
 
-The forms are the project's contract ("Wire"): ``Class: message``, and ``'NAME' method not found`` as
-msgpack-rpc-python words it. Other servers send what they like: that becomes a `RemoteError` without a type.
+The forms are those of the contract: ``Class: message``, and ``'NAME' method not found`` in the words of
+msgpack-rpc-python. Any other error becomes a `RemoteError` without a type.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _bounded.maxlist = _bounded.maxdict = 20
 
 
 def remote_error(error: object) -> RemoteError:
-    """The exception for ``error``, which is not None, of a reply."""
+    """Make the exception for the ``error`` of a reply, which is not None."""
     if type(error) is list and len(error) == 2 and type(error[0]) is int and type(error[1]) in (str, bytes):
         error = error[1]  # as Neovim words it: [kind, text]
     if isinstance(error, bytes):

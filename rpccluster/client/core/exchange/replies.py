@@ -1,6 +1,6 @@
-"""The bytes of a connection that come, to messages: one after the other, whatever the pieces. Sans-I/O.
+"""Decodes the bytes of a connection to messages, in whatever pieces they come. Sans-I/O.
 
-Owns the Unpacker, and the bytes of a message that is incomplete. What the messages mean is not known here.
+Owns the Unpacker, and the bytes of an incomplete message. It does not know what the messages mean.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Replies:
-    """``fault`` is what has ended the stream, if bytes have that are no MessagePack-RPC."""
+    """Reads messages. ``fault`` says why the stream has ended, if its bytes are no MessagePack-RPC."""
 
     def __init__(self, max_message_size: int, dialect: Dialect) -> None:
         self.fault: ProtocolError | None = None
@@ -34,16 +34,16 @@ class Replies:
         self._renew()
 
     def _renew(self) -> None:
-        """A new Unpacker goes on."""
+        """Go on with a new Unpacker."""
         unpacker = self._dialect.unpacker(self._max_size, 0)
         self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
         self._fed = 0
         self._decoded = 0  # bytes up to the end of the last whole message
 
     def read(self, data: bytes, take: Callable[[Any, T], None], taken: T) -> None:
-        """Have ``take(message, taken)`` called with each message that ``data`` completes, in order.
+        """Call ``take(message, taken)`` with each message that ``data`` completes, in order.
 
-        What is left when ``take`` raises comes the next time. A call for each message costs a tenth less than a
+        If ``take`` raises, the remaining messages come the next time. A call for each message costs a tenth less than a
         generator of them.
         """
         if self._rescue is not None:
@@ -71,10 +71,10 @@ class Replies:
             take(self._held.pop(0), taken)
 
     def reply(self, msgid: int, data: bytes) -> list[Any] | None:
-        """The whole reply, if ``data`` is the one to the request with ``msgid`` and nothing else: the usual case.
+        """Return the whole reply if ``data`` is exactly the one to the request ``msgid``: the usual case.
 
-        For a thread that waits alone, since a call that begins and ends costs it too much. After None a `read` of
-        b"" goes on with ``data``.
+        For a thread that waits alone, for which registering a call costs too much. After None, a `read` of b"" goes on
+        with ``data``.
         """
         if self._rescue is not None:
             self._go_by_outline(data)
@@ -100,7 +100,7 @@ class Replies:
         return None
 
     def _go_by_outline(self, data: bytes) -> None:
-        """Hold the messages in ``data``, after one that the Unpacker could not read, until none is incomplete."""
+        """Hold the messages in ``data`` by their outlines, after an unreadable one, until none is incomplete."""
         assert self._rescue is not None
         self._held += self._rescue.messages(data)
         self.fault = self._rescue.fault
@@ -109,7 +109,7 @@ class Replies:
             self._renew()
 
     def _note_incomplete(self, error: BaseException, data: bytes) -> None:
-        """Keep the bytes of a message that is incomplete; if its Unpacker has failed they need a `Rescue`."""
+        """Keep the bytes of an incomplete message; if its Unpacker has failed they need a `Rescue`."""
         incomplete = self._fed - self._decoded  # tell() counts an unfinished message as consumed: _decoded does not
         if data:
             if incomplete < len(data):  # it begins in them

@@ -1,7 +1,7 @@
-"""Reading on where a connection's Unpacker cannot: one reply is too large, or nothing that Python can hold.
+"""Reads on where a connection's Unpacker cannot: one reply is too large, or Python cannot hold it.
 
-Goes by the outlines of messages, so that each such reply ends its own call and no other. Sans-I/O. Made when it is
-needed, gone when that message is over.
+Goes by the outlines of messages, so that such a reply ends its own call and no other. Sans-I/O. It is made when needed,
+and dropped when that message is over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_DEPTH = 1000  # of a reply; msgpack itself goes as far
 
 
 class Rescue:
-    """``fault`` is what has ended the stream, if anything has."""
+    """Reads messages by their outlines. ``fault`` says why the stream has ended, if it has."""
 
     def __init__(self, dialect: Dialect, max_message_size: int) -> None:
         self._unpack = dialect.unpack
@@ -30,11 +30,11 @@ class Rescue:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is incomplete: a new Unpacker may go on."""
+        """Whether no message is incomplete, so that a new Unpacker may go on."""
         return self._rest is None
 
     def messages(self, data: bytes) -> list[Any]:
-        """The messages that ``data`` completes, `Unreadable` in those that cannot be read."""
+        """Return the messages that ``data`` completes, with `Unreadable` in those that cannot be read."""
         decoder, rest = self._decoder, self._rest
         try:
             found, self._rest = decoder.decode(data) if rest is None else decoder.decode_more(rest, data)
