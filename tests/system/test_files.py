@@ -1,15 +1,17 @@
-"""What root opens in a folder that others may write: nothing leads it astray, and only what it made changes hands."""
+"""What root opens in a folder that others may write: nothing leads it astray; and being told what becomes of files."""
 
 from __future__ import annotations
 
 import os
+import select
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from rpccluster.system.files import open_own
+from rpccluster.system.files import FileWatch, open_own
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
 
@@ -127,3 +129,52 @@ def test_a_umask_holds_for_a_while() -> None:
         "print(*seen)"
     )
     assert run(program) == "0o77 0o22 0o22"
+
+
+# -- being told of changes
+
+
+def is_told(watch: FileWatch) -> bool:
+    told = bool(select.select([watch], [], [], 0)[0])
+    watch.drain()
+    return told
+
+
+def test_what_becomes_of_files_is_told(tmp_path: Path) -> None:
+    """Of those that are followed alone: others in their folder come and go unnoticed."""
+    watch = FileWatch()
+    followed, other = tmp_path / "followed", tmp_path / "other"
+    followed.touch()
+    assert watch.follow([str(followed)])
+    other.touch()
+    other.unlink()
+    assert not is_told(watch)
+    followed.rename(tmp_path / "elsewhere")
+    assert is_told(watch)
+    assert not is_told(watch)
+    (tmp_path / "elsewhere").unlink()
+    assert is_told(watch)
+    watch.close()
+
+
+def test_a_path_of_a_socket_is_followed_while_that_is_open(tmp_path: Path) -> None:
+    """Its file is not deleted, it has a link less."""
+    watch, path = FileWatch(), str(tmp_path / "it.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        assert watch.follow([path])
+        os.unlink(path)
+        assert is_told(watch)
+    watch.close()
+
+
+def test_what_cannot_be_followed_is_said(tmp_path: Path) -> None:
+    """There is no such file, or nothing to follow it with; the others are followed all the same."""
+    watch, there = FileWatch(), tmp_path / "there"
+    there.touch()
+    assert not watch.follow([str(tmp_path / "missing"), str(there)])
+    there.unlink()
+    assert is_told(watch)
+    watch.close()
+    watch.close()
+    assert (watch.is_open, watch.follow([str(tmp_path)])) == (False, False)
