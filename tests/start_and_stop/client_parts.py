@@ -86,6 +86,8 @@ class _Face(Part):
 class _Sync(_Face):
     """With a future that nobody has waited for, so that its threads run."""
 
+    is_for_threads = True
+
     def prepare(self) -> None:
         super().prepare()
         self.callers: list[threading.Thread] = []
@@ -109,8 +111,9 @@ class _Sync(_Face):
     def stop(self) -> None:
         if self.client is not None:
             self.client.close()
-        while self.futures:
-            self.futures.pop().exception(SECONDS)  # it is not left pending
+        with contextlib.suppress(IndexError):  # another thread stops it, too
+            while self.futures:
+                self.futures.pop().exception(SECONDS)  # it is not left pending
 
     def end_begun(self) -> None:
         while self.callers:

@@ -27,6 +27,8 @@ class Part:
     takes_time: ClassVar[bool] = False
     #: Whether a start and a stop take long, so that each test does few of them.
     is_slow: ClassVar[bool] = False
+    #: Whether several threads may start and stop it at once.
+    is_for_threads: ClassVar[bool] = False
 
     def __init__(self, folder: Path) -> None:
         """``folder`` is for files of the part's."""

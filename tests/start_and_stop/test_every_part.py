@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from descriptors import descriptors_left
 from .client_parts import CLIENT_PARTS
 from .cluster_parts import CLUSTER_PARTS
 from .master_parts import MASTER_PARTS
-from .part import Part, nothing_left
+from .part import SECONDS, Part, nothing_left
 from .worker_parts import WORKER_PARTS
 
 PARTS: list[type[Part]] = [*MASTER_PARTS, *WORKER_PARTS, *CLIENT_PARTS, *CLUSTER_PARTS]
@@ -153,3 +154,32 @@ def test_it_is_started_and_stopped_in_any_order(kind: type[Part], seed: int, tmp
         part.stop()
         part.end_begun()
         part.stop()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", [kind for kind in PARTS if kind.is_for_threads], ids=lambda kind: kind.__name__)
+def test_several_threads_start_and_stop_it(kind: type[Part], seed: int, tmp_path: Path) -> None:
+    """At once: each start succeeds or fails, each stop ends, and nothing is left after the last one."""
+    faults: list[BaseException] = []
+
+    def start() -> None:
+        with contextlib.suppress(Exception):
+            part.start()
+
+    def stop() -> None:
+        try:
+            part.stop()
+        except BaseException as fault:
+            faults.append(fault)
+
+    with looked_at(kind, tmp_path) as part:
+        part.make()
+        threads = [threading.Thread(target=act) for act in (start, start, start, start, stop, stop, stop)]
+        random.Random(seed).shuffle(threads)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SECONDS)
+        assert not any(thread.is_alive() for thread in threads)
+        part.stop()
+        assert faults == []
