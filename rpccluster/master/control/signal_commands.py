@@ -19,10 +19,7 @@ from rpccluster.system import System
 __all__ = ["COMMANDS", "SignalCommands"]
 
 _FOR_BOTH_MASTERS = (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)  # in an upgrade, once the old one is leaving
-_TOLD_LATER = (
-    signal.SIGUSR1,
-    signal.SIGWINCH,
-)  # a booting new master gets them later; a stop ends it, and `scale` passes itself on
+_TOLD_LATER = (signal.SIGUSR1, signal.SIGWINCH)  # to a booting new master; `scale` passes itself on, a stop ends it
 
 
 class SignalCommands:
