@@ -116,7 +116,7 @@ def _moments(group: Group, now: float) -> Iterator[float]:
             yield child.ready_at + options.max_lifetime
     if group.phase.allows.starts_children:
         yield group.spawn_at
-        yield from (group.start_at(slot, now) for slot in range(group.wanted))
+        yield from (group.start_at(slot, now) for slot in group.deaths if slot < group.wanted)
 
 
 def _kill_overdue(group: Group, now: float) -> Iterator[Action]:
@@ -195,7 +195,7 @@ def _replace(group: Group, now: float) -> Iterator[Action]:
     overdue = [
         (reason.since, child.slot, child.serial, child, reason.reason)
         for child in group.children
-        if now >= group.start_at(child.slot, now) and (reason := _overdue(group, child, now))
+        if (reason := _overdue(group, child, now)) and now >= group.start_at(child.slot, now)
     ]
     if overdue:
         *_, child, why = min(overdue)
