@@ -24,7 +24,7 @@ from rpccluster import config
 from rpccluster.config.accounts import identity_of
 from rpccluster.errors import StartError
 from rpccluster.failure import error_text
-from rpccluster.log import logger, set_up_logging
+from rpccluster.log import LogFiles, logger, set_up_logging
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
@@ -126,18 +126,22 @@ class Reloading:
         apply_options([each for each in cluster.listeners if each in staged.listeners], staged.configuration.options)
         cluster.configuration, cluster.generation = staged.configuration, staged.generation
         cluster.listeners[:] = staged.listeners
-        if staged.logs is not cluster.logs:
-            cluster.logs.close()
-            cluster.logs = staged.logs
-            if cluster.options.daemonize:
-                self._hold_output()
-        set_up_logging(cluster.logs, cluster.options.log_level)
+        self._use_logs(staged.logs)
         set_title(cluster.title)
         cluster.staged = None
         self._workers.wanted = cluster.options.number_workers
         self._workers.roll(now)
         cluster.note(Event.WANTED)
         logger.info("Reloaded the configuration (generation %d)", cluster.generation)
+
+    def _use_logs(self, logs: LogFiles) -> None:
+        cluster = self._cluster
+        if logs is not cluster.logs:
+            cluster.logs.close()
+            cluster.logs = logs
+            if cluster.options.daemonize:
+                self._hold_output()
+        set_up_logging(logs, cluster.options.log_level)
 
     def _hold_output(self) -> None:
         try:

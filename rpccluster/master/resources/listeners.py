@@ -84,18 +84,22 @@ def open_listeners(
     opened: list[Listener] = []
     faults: list[str] = []
     for wanted in options.listen_addresses:
-        if wanted not in known:
-            try:
-                known[wanted] = _open(wanted, options, owner, leaving)
-                opened.append(known[wanted])
-            except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
-                reason = getattr(error, "strerror", None) or error
-                key = "bind" if wanted in options.bind else "unix_socket"
-                faults.append(fault(key, f"cannot listen at {wanted}: {reason}"))
+        if wanted in known:
+            continue
+        try:
+            known[wanted] = _open(wanted, options, owner, leaving)
+            opened.append(known[wanted])
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
+            reason = getattr(error, "strerror", None) or error
+            faults.append(fault(_key_of(wanted, options), f"cannot listen at {wanted}: {reason}"))
     if faults:
         close_listeners([each for each in opened if each not in leaving], is_last=True)
         raise ConfigError(faults)
     return [known[wanted] for wanted in options.listen_addresses]
+
+
+def _key_of(wanted: Address, options: Options) -> str:
+    return "bind" if wanted in options.bind else "unix_socket"
 
 
 def apply_options(listeners: list[Listener], options: Options) -> None:
