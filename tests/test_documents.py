@@ -186,6 +186,17 @@ def test_the_bounds_are_the_codes():
 # -- docs/internals.md
 
 
+def test_what_is_told_of_a_class_is_in_it():
+    """`Class.name` is one of the package's classes, and its module knows the name."""
+    modules = [path.read_text() for path in PACKAGE.rglob("*.py")]
+    told = [name for name in names(prose(INTERNALS)) if re.fullmatch(r"[A-Z]\w+\.\w+", name)]
+    assert len(told) > 8
+    for name in told:
+        owner, _, attribute = name.partition(".")
+        homes = [text for text in modules if re.search(rf"^class {owner}\b", text, re.MULTILINE)]
+        assert any(re.search(rf"\b{attribute}\b", text) for text in homes), name
+
+
 def test_the_tree_is_the_packages():
     """Every folder, and every module at the top, once."""
     tree = blocks(INTERNALS, "")[0]
