@@ -114,7 +114,7 @@ class Client(Calling):
             self._former = []
         if connection is not None and connection.is_open:
             return connection
-        task = self._connecting  # of all who wait for it: it goes on if one of them is cancelled
+        task = self._connecting  # one for all waiting calls: it goes on if one of them is cancelled
         if task is None or task.done() or task.get_loop() is not loop:
             task = self._connecting = loop.create_task(self._connect())
             task.add_done_callback(_look_at_error)
@@ -126,7 +126,7 @@ class Client(Calling):
             raise NotSent("the client was closed; the call did not run")
         error = task.exception()
         if error is not None:
-            raise copy(error)  # one for each who waits
+            raise copy(error)  # each waiting call raises its own
         return task.result()
 
     async def _connect(self) -> Connection:

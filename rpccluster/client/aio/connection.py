@@ -24,7 +24,7 @@ _IDLE_SECONDS = 0.005  # so often, at most, sending begins with a look whether t
 _CLOSE_SECONDS = 1.0
 _MOST_ANSWERS_BYTES = 65_536  # that a server may leave unread before it gets no more of them
 
-# What a transport still holds nobody learns once its connection is lost. So a call that was given to it may have
+# Once a connection is lost, its transport does not tell what it still held. So a call that was given to it may have
 # run; one that still waits for its turn to be written has not begun, and certainly did not.
 _GIVEN = 0
 _ALL_GIVEN = 1
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
     def _end(self, reason: str) -> None:
         self.is_open = False
         self._settle(self._calls.cut(_ALL_GIVEN, reason))
-        self._may_write.set()  # those who wait for it are to find out
+        self._may_write.set()  # the calls that wait for it are to find out
         if self._timer is not None:
             self._timer.cancel()
 

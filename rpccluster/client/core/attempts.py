@@ -30,7 +30,7 @@ Ending = Union[ConnectionLost, ConnectFailed, CallTimeout]
 #: The same, to be caught.
 ENDINGS = (ConnectionLost, ConnectFailed, CallTimeout)
 
-_MORE_ATTEMPTS = 2  # than there are connections: each of them may have ended while nobody was looking
+_MORE_ATTEMPTS = 2  # than there are connections: each of them may have ended while it was idle
 
 
 class Route(Protocol):

@@ -21,7 +21,7 @@ _LONGEST_REST_SECONDS = 10.0
 _TRIAL_SECONDS = 10.0  # after which one that is being connected to, and has not been reached, is tried by another call
 #: How long a suspect may take to answer a ping.
 PING_SECONDS = 1.0
-#: Who waits for a server to serve asks again so long after an error.
+#: `Pool.wait` asks an address again so many seconds after an error.
 AGAIN_SECONDS = 0.05
 
 

@@ -31,7 +31,7 @@ __all__ = ["Pool"]
 
 T = TypeVar("T")
 
-_new_lock = _thread.RLock  # native ones where gevent has patched, too; nobody waits while he holds one
+_new_lock = _thread.RLock  # a native lock, even where gevent has patched; no thread waits while it holds the lock
 
 
 class Pool(Calling):

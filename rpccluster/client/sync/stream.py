@@ -1,7 +1,7 @@
-"""One wire shared by threads: bytes go out in turn, and one of those who wait receives for all of them.
+"""One wire that threads share: they send in turn, and one of the waiting threads receives for all of them.
 
-The one who receives is the leader; the others are followers and sleep until their call has ended or the lead is
-handed to them. Owns who leads and what is still unsent; what the bytes mean is `Calls`.
+The thread that receives is the leader. The others are followers: they sleep until their call has ended, or until the
+lead is passed to them. This module owns the lead; `Outbox` owns unsent bytes, and `Calls` knows what bytes mean.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Stream"]
 
 _IDLE_SECONDS = 0.002  # so often, at most, sending begins with a look whether the server is still there
 _MOST_ANSWERS_BYTES = 65_536  # that a server may leave unread before it gets no more of them
-_PUSH_SECONDS = 0.05  # so often one who only writes looks whether the lead has become free
+_PUSH_SECONDS = 0.05  # so often a thread that only writes looks whether the lead has become free
 
 _NESTED = "a signal handler or a finalizer called in the middle of the same connection's work"
 
@@ -36,7 +36,7 @@ _PENDING = CallState.PENDING
 
 
 class Stream:
-    """A connected wire, and who waits for it. It ends once and for good.
+    """A connected wire, and the threads that wait for it. It ends once and for good.
 
     Once not ``is_open`` it takes no more calls; once it ``has_ended`` no call of it is pending any more. In
     between, the leader still receives what the server had sent.
@@ -55,10 +55,10 @@ class Stream:
         self.hub = this_hub()  # of gevent, to which the wire belongs
         self._wire = wire
         self._recv = wire.recv
-        self._lock = threading.RLock()  # that tells who holds it; nobody may enter twice
+        self._lock = threading.RLock()  # which knows its holder: no thread may enter twice
         self._is_mine: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self._calls = Calls(max_message_size, dialect, self._let_begin, answer=self._answer, max_depth=max_depth)
-        self._lone = Call()  # leads in the name of who waits alone and has not put his call down
+        self._lone = Call()  # leads for a thread that waits alone and has not begun a call
         self._leader: Call | None = None
         self._leading = 0  # the thread that leads
         self._followers = Followers()
@@ -89,7 +89,7 @@ class Stream:
         return self._wake(ended)
 
     def _hang_up(self, reason: str) -> None:
-        """Close it without the lock: whoever receives, or comes to, finds the end of the stream."""
+        """Close it without the lock: the thread that receives, now or later, finds the end of the stream."""
         self.is_open = False
         self._reason = reason
         self._wire.shutdown()
@@ -127,7 +127,7 @@ class Stream:
         self._calls.cut(self._out.kept, "the process was forked, and the reply goes to its parent")
         return self._started.leftovers()
 
-    # -- waiting: as the leader, as one who pushes unsent bytes out, or as a follower -------------------------
+    # -- waiting: as the leader, as a thread that pushes unsent bytes out, or as a follower -------------------------
 
     def _lead(self, call: Call) -> bool:
         """Receive once, for everybody; false once the deadline of ``call`` has come."""
@@ -169,7 +169,7 @@ class Stream:
         with self._lock:
             self._followers[call] = waker, me  # before it looks whether there is a leader
             if self._leader is None and not self.has_ended:
-                self._leading, self._leader = me, call  # in this order: who sees a leader sees whose it is
+                self._leading, self._leader = me, call  # in this order: a thread that sees a leader sees its thread
             has_news = self._leader is call or self.has_ended or call.is_over or self._is_rung(call)
             sleeps = not (has_news or self._unsent or self._leading == me)
             if not sleeps:
@@ -208,10 +208,10 @@ class Stream:
                     waker.release()
 
     def _wake(self, ended: list[Call], me: Call | None = None) -> None:
-        """Wake those who wait for them, and have the reader tell waiters. Without the lock.
+        """Wake the threads that wait for them, and have the reader tell waiters. Without the lock.
 
-        The reader alone, which nobody interrupts: a thread that is interrupted in the midst of a wait for a future
-        must not be the one who ends it.
+        The reader alone tells waiters, since nothing interrupts it: a thread that is interrupted while it waits for a
+        future must not end that future itself.
         """
         followers = self._followers
         for call in ended:
@@ -268,7 +268,7 @@ class Stream:
         self._followers.wake(reader.me)
 
     def orphaned(self) -> list[Call]:
-        """Close what the thread it belongs to has left; return its calls, which nobody will tell of their end."""
+        """Close it when its native thread has ended; return the calls whose waiters nobody else will tell."""
         self._hang_up("the thread that had connected has ended")
         return self._started.leftovers()
 
@@ -298,14 +298,14 @@ class Stream:
             pass
 
     def _answer(self, data: bytes) -> None:
-        """Send what nobody waits for: an answer to the server, unless that does not read."""
+        """Send an answer to the server, which no thread waits for, unless the server does not read."""
         with self._lock:
             if len(self._unsent) < _MOST_ANSWERS_BYTES:
                 with contextlib.suppress(NotSent):
                     self._hand_over(data)
 
     def _make_sure_of_the_server(self) -> None:
-        """Find out before sending, rather than after, that the server went away while nobody was looking."""
+        """Find out before sending, rather than after, that the server went away while no thread received."""
         if monotonic() <= self._look_at:
             return
         try:
@@ -316,7 +316,7 @@ class Stream:
         self._wake(ended)
 
     def _look(self) -> list[Call]:
-        """Take in what has come while nobody led."""
+        """Take in what has come while no thread led."""
         me = Call()
         ended: list[Call] = []
         with self._lock:

@@ -71,7 +71,7 @@ class Wire:
         self._socket = sock
         #: As of the socket itself, to save a call's worth of time: BlockingIOError after a tick of silence.
         self.recv: Callable[[int], bytes] = sock.recv
-        #: Likewise, with `NOW` as its second argument.
+        #: The send of the socket itself, for the same reason; its second argument is `NOW`.
         self.send: Callable[[bytes | bytearray, int], int] = sock.send
 
     def receive(self, deadline_at: float) -> bytes | None:

@@ -62,7 +62,7 @@ class Resender:
 
     def __init__(self, threads: int = 1) -> None:
         self._futures: deque[CallFuture] = deque()
-        # for each thread a flag that it is running, which one alone can raise; nobody waits for it
+        # for each thread a flag that it is running, which only one thread can raise; none waits for it
         self._are_running = [threading.Lock() for _ in range(threads)]
 
     def submit(self, future: CallFuture) -> None:
@@ -109,7 +109,7 @@ class Expirer:
 
     def __init__(self) -> None:
         self._waiting: dict[CallFuture, float] = {}
-        self._is_running = threading.Lock()  # a flag that one thread alone can raise; nobody waits for it
+        self._is_running = threading.Lock()  # a flag that only one thread can raise; none waits for it
         self._waker = threading.Lock()  # released for news
 
     def watch(self, future: CallFuture, deadline_at: float) -> None:

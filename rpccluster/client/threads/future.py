@@ -37,7 +37,7 @@ class CallFuture(Future):
         super().__init__()
         self.attempts = attempts
         self.sender = sender
-        #: Where the call is pending: tells that nobody waits for it any more.
+        #: Tells the connection on which the call is pending that nothing waits for its reply any more.
         self.forget: Callable[[], None] | None = None
         #: The bytes of its last attempt, so that the next one sends the same.
         self.request: bytes | None = None

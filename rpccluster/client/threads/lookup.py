@@ -34,7 +34,7 @@ def look_up(host: str, port: int, deadline_at: float) -> list[Target]:
         search = _searches[key] = _Search(key)
         try:
             search.start()
-        except BaseException:  # a signal handler's, perhaps: nobody is to wait for what may not run
+        except BaseException:  # a signal handler's, perhaps: then the thread may never run, and must not be waited for
             _searches.pop(key, None)
             raise
     if not search.is_over.wait(min(max(0.0, deadline_at - monotonic()), threading.TIMEOUT_MAX)):

@@ -25,7 +25,7 @@ def this_hub() -> Any:
     """Return the hub of this native thread; None in an unpatched process, which needs no distinction."""
     if socket.socket.__module__ == "socket":
         return None
-    gevent = sys.modules.get("gevent")  # nobody else imports it here
+    gevent = sys.modules.get("gevent")  # the client itself never imports it
     return None if gevent is None else gevent.get_hub()
 
 

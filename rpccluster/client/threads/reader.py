@@ -55,7 +55,7 @@ class Reader:
         self._hammer.setblocking(False)
         #: Whether it has been rung since it last looked.
         self.is_rung = False
-        #: Stands for the thread among those who wait: a call that never begins.
+        #: Stands for this thread among the followers: a call that never begins.
         self.me = Call(math.inf, self._bell)
         try:
             start_thread(self._run, "rpccluster reader")
@@ -77,7 +77,7 @@ class Reader:
     def _run(self) -> None:
         try:
             self._attend()
-        except BaseException as error:  # no fault of ours may leave those pending who rely on this thread
+        except BaseException as error:  # or the calls that rely on this thread would stay pending
             log_error("The reader of a connection has failed; the connection ends", error)
             self._attended.close(f"its reader failed: {error!r}")
             self._attend()
@@ -95,7 +95,7 @@ class Reader:
                 continue
             if attended.dismiss(self):
                 return
-            if not self._rest():  # for the one who is about to ring
+            if not self._rest():  # for a thread that is about to ring
                 attended.tell_the_rest()
 
     def _rest(self) -> bool:
@@ -138,7 +138,7 @@ class Started:
             self.tell(self._untold.popleft())
 
     def tell(self, call: Call) -> None:
-        """Tell one waiter, whatever its callbacks do."""
+        """Tell one waiter; its callbacks' errors are logged."""
         self._calls.discard(call)
         try:
             call.waiter.settle(call)

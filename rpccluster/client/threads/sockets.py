@@ -11,7 +11,7 @@ __all__ = ["MSG_NOSIGNAL", "NEXT_SECONDS", "NOW", "adjust", "all_failed"]
 NEXT_SECONDS = 0.25
 #: The flag of a send that raises no SIGPIPE.
 MSG_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the name
-#: The flags of a send that takes what the kernel takes without waiting, whatever SIGPIPE is set to.
+#: The flags of a send that never waits, and never raises SIGPIPE.
 NOW = socket.MSG_DONTWAIT | MSG_NOSIGNAL
 
 _IDLE_SECONDS = 15  # a silent peer is asked by the kernel whether it lives,

@@ -7,7 +7,7 @@ Its states, and the events of `rpccluster.client.core.exchange.calls` that end i
             ── expire(), forget() ────────────────────────→ ABANDONED   its msgid stays taken until the late reply came
             ── cut(), its first byte was handed over ─────→ LOST        it may have run
             ── cut(), it was not ────────────────────────→ NOT_SENT    it certainly did not run
-            ── cut_unread(), the server has not read it ──→ NOT_SENT    likewise
+            ── cut_unread(), the server has not read it ──→ NOT_SENT    it certainly did not run
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class Calls:
         self.due: frozenset[int] | None = None  # the msgids the server will still answer, once it reads no more
         self.is_to_be_cut = False  # `due` has come; `cut_unread` is yet to be called
         self._closing_msgid: int | None = None
-        self.dropped = 0  # replies that answered nobody
-        self._table: dict[int, Call] = {}  # pending calls by msgid: who takes a call out of it ends it
+        self.dropped = 0  # replies to no pending call
+        self._table: dict[int, Call] = {}  # pending calls by msgid: the one that takes a call out of it ends it
         self._abandoned: set[int] = set()
         self._deadlines: list[tuple[float, int, Call]] = []  # heap of watched calls, ended ones among them
         self._watched = 0
@@ -148,8 +148,8 @@ class Calls:
 
     def _match(self, message: Any, ended: list[Call]) -> None:
         if type(message) is not list or len(message) != 4 or message[0] != RESPONSE or type(message[1]) is not int:
-            asked = to_message(message)  # raises for what nobody may send
-            self.dropped += 1  # a server may send requests and notifications; nobody here serves them
+            asked = to_message(message)  # raises for what no server may send
+            self.dropped += 1  # a server may send requests and notifications; they are not served here
             if isinstance(asked, Request):
                 self._answer(pack_response(asked.msgid, f"'{asked.method[:_MOST_NAME]}' method not found", None))
             return
