@@ -10,7 +10,7 @@ __all__ = ["Event", "State", "next_state"]
 
 
 class State(enum.Enum):
-    """What a worker is doing."""
+    """The state of a worker."""
 
     BOOTING = "booting"  # loading the service
     WAITING = "waiting"  # ready, but its master has not let it accept yet

@@ -111,7 +111,7 @@ def test_whoever_goes_on_in_spite_of_it_holds_up_no_stop(make_cluster):
     assert running.wait() == 0
     assert (running.folder / "cleaned").exists()
     text = running.log_text()
-    assert "Method never_mind goes on in spite of that; whatever comes of it is dropped" in text
+    assert "Method never_mind goes on after its interruption; its result will be dropped" in text
     assert "Worker exiting" in text
     assert "Killing" not in text
 

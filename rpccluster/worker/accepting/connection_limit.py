@@ -1,4 +1,4 @@
-"""How many connections a worker may have, as far as its descriptors allow. Runs in the worker."""
+"""The number of connections that a worker may have, within its descriptors. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ RESERVED_DESCRIPTORS = 64  # for the service, the loop, the log: connections nev
 
 
 def tell_limit(row: Row, options: LiveOptions) -> None:
-    """Tell it in the worker's row: its own acceptor, its siblings' and the master look there."""
+    """Write the limit into the worker's row, for its own acceptor, its siblings and the master."""
     system.make_room_for(options.worker_connections)
     row[Cell.CONNECTION_LIMIT] = min(options.worker_connections, _room_for_connections())
 
 
 def _room_for_connections() -> int:
-    """How many leave descriptors for everything else; where there are few, half of them."""
+    """Return how many connections leave descriptors for everything else; at least half of all."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2))

@@ -1,7 +1,7 @@
-"""Adopting connections that another worker has given, and answering the calls of theirs that still run elsewhere.
+"""Adopts connections that another worker has given, and answers their calls that still run elsewhere.
 
-Runs in the worker. Before an adopter has said `Adopted` it neither reads nor writes the socket, and it begins only
-when the master can know: until then the master would give the connection to somebody else if this worker died.
+Runs in the worker. Before an adopter has sent `Adopted` it neither reads nor writes the socket, and it begins only when
+the master can know: until then the master would give the connection to another worker if this one died.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Adopt = Callable[[_socket.socket, int, Given, list[list[int]]], Connection]
 
 
 class Adopting:
-    """The connections of one worker that have come from another."""
+    """The connections of one worker that have come from another one."""
 
     def __init__(
         self, channel: HandoverChannel, context: ConnectionContext, engine: Engine, adopt: Adopt, row: Row
@@ -45,11 +45,11 @@ class Adopting:
         channel.listen(self._hear)
 
     def stop(self) -> None:
-        """Adopt nothing any more, since this worker ends. Replies are read on: they may be for what it has given."""
+        """Adopt no more, since this worker ends. It still reads replies, which may be for connections it has given."""
         self._has_stopped = True
 
     def leave_to_parent(self) -> None:
-        """In a forked child: let go of the connections that are not announced yet. Nobody else has them in hand."""
+        """Close, in a forked child, connections that are not announced yet and that nothing else holds."""
         for descriptor in self._unannounced:
             os.close(descriptor)
 

@@ -1,11 +1,11 @@
-"""One client's connection as what surrounds its calls: its state, why it is not read, its deadlines, its end, its move.
+"""One client's connection: its state, its pauses, its deadlines, its end, and its move to another worker.
 
-Runs in the worker, on the loop's callbacks. It has an inbox and an outbox, which turn bytes into calls and replies into
-bytes (`rpccluster.worker.hot`), and hears from them what happened. An error here ends this connection alone.
+Runs in the worker, on the loop's callbacks. An inbox and an outbox turn bytes into calls and replies into bytes
+(`rpccluster.worker.hot`), and tell the connection what has happened. An error here ends this connection alone.
 
-To end a connection is to shut down its sending side, and to close it when the peer has closed, or a second later:
-closing with unread input would reset it, and might cost the last replies. A peer that has asked to hear when nothing
-more is read (``rpc.closing``) hears then which of its calls will still be answered.
+A connection ends by shutting down its sending side, and closes when the peer has closed, or a second later: closing
+with unread input would reset it, and could lose the last replies. A peer that has asked for it (``rpc.closing``) learns
+which of its calls will still be answered.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 
 
 class Connection:
-    """One socket, read and answered. ``number`` is what other processes know it by, once it has moved; ``awaited``
-    counts the calls of it that run elsewhere, by their worker's serial and their msgid."""
+    """One socket that is read and answered.
+
+    ``number`` is its number for other processes, once it has moved; ``awaited`` then counts its calls that run
+    elsewhere, by their worker's serial and their msgid.
+    """
 
     __slots__ = ("_common", "_pauses", "_quiet_since", "_socket", "_state", "awaited", "inbox", "number", "outbox")
 
@@ -50,7 +53,7 @@ class Connection:
         self.inbox, self.outbox = engine.connect(sock, peer, self)
 
     def handle(self, happened: Happened) -> None:
-        """Do what follows from what happened to the inbox or the outbox."""
+        """Handle what has happened to the inbox or the outbox."""
         _HANDLERS[happened](self)
 
     @property
@@ -65,11 +68,11 @@ class Connection:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing is under way here."""
+        """Whether no call and no byte is under way here."""
         return not (self.outbox.pending or self.inbox.partial or self.outbox.unsent)
 
     def is_quiet_for(self, seconds: float, now: float) -> bool:
-        """Whether nothing is under way here and nothing was heard for ``seconds``; asked again and again."""
+        """Return whether it is at rest and has received nothing for ``seconds``; asked again and again."""
         inbox = self.inbox
         if inbox.was_heard or self.outbox.replies or not self.is_at_rest:
             inbox.was_heard = False
@@ -83,7 +86,7 @@ class Connection:
     # -- whether it is read
 
     def _stop(self, pause: int, limit: Cell | None = None, why: str = "") -> None:
-        """Do not read it, for this ``pause``; ``limit`` is what it has reached, and ``why`` is told then."""
+        """Stop reading it, for this ``pause``. ``limit`` is the limit that it has reached, ``why`` is logged."""
         self._pauses |= pause
         self.outbox.reports = True
         self.inbox.stop()
@@ -110,7 +113,7 @@ class Connection:
         self._end_if_answered()
 
     def look_at_pending(self) -> None:
-        """Receive more if it may have so many unanswered calls again."""
+        """Receive more if few enough of its calls are unanswered."""
         if self._pauses & PENDING and self.outbox.has_room_again:
             self._go_on(PENDING)
 
@@ -125,7 +128,7 @@ class Connection:
     # -- what cannot be read
 
     def refuse(self, error: ProtocolError) -> None:
-        """Close, with one log line, since the peer does not speak MessagePack-RPC. What came behind is not run."""
+        """Close with one log line, since the peer does not speak MessagePack-RPC; later input is not run."""
         if not self.is_closed:
             self._common.limits.note_unreadable("Closing the connection", self.outbox.peer, error)
             self.inbox.withdraw()
@@ -135,7 +138,7 @@ class Connection:
     # -- the end
 
     def stop_reading(self, unanswered: Iterable[Any] = ()) -> None:
-        """Read nothing more; when all is answered and sent, end. ``unanswered`` are calls the engine has of it."""
+        """Read no more, and end when all is answered and sent. ``unanswered`` are its calls in the engine."""
         if self._state is State.OPEN:
             if self.outbox.closing_msgid is not None:
                 elsewhere = [msgid for _, msgid in self.awaited.elements()]
@@ -150,18 +153,18 @@ class Connection:
             self._stop_reading(Event.MUST_END)
 
     def _is_new(self) -> bool:
-        """Whether it has just come, and nothing from it."""
+        """Return whether it has just come, and has received nothing."""
         is_young = self._common.clock() < self._quiet_since + NEW_SECONDS
         return self._state is State.OPEN and not self.inbox.was_heard and is_young
 
     def _on_heard_last(self) -> None:
-        """Read nothing more of a peer that had just come and has spoken now, since all ends."""
+        """Read no more from a peer that had just come and has spoken now, since everything ends."""
         self._common.lingering.pop(self, None)
         if not self.is_closed:
             self._stop_reading(Event.MUST_END)
 
     def _on_peer_ended(self) -> None:
-        """Answer what runs, then close, since the peer sends nothing more."""
+        """Answer running calls, then close, since the peer sends no more."""
         if self._state is State.LINGERING:
             self._close(Event.PEER_ENDED)
         else:
@@ -175,7 +178,7 @@ class Connection:
             self._on_answered()
 
     def _end_if_answered(self) -> None:
-        """If everything is answered, say so, and give the peer a moment to read it before the socket goes.
+        """If everything is answered, shut down the sending side, and give the peer a moment to read.
 
         Closing a socket with unread input would reset it, and the last replies might never be read.
         """
@@ -201,7 +204,7 @@ class Connection:
         self.outbox.flush()
 
     def close(self, reason: str = "", limit: Cell | None = None) -> None:
-        """Close now; replies of calls that still run will be dropped and counted. ``limit`` is one that it passed."""
+        """Close now; replies of running calls will be dropped and counted. ``limit`` is one that it has passed."""
         if not self.is_closed:
             if limit is not None:
                 self._common.limits.note(limit, f"Closing the connection of {self.outbox.peer}", reason)
@@ -210,7 +213,7 @@ class Connection:
             self._close(Event.BROKEN)
 
     def close_idle(self) -> None:
-        """End it since ``idle_timeout`` has passed. A peer that has asked hears that a call on its way is not read."""
+        """End it, since ``idle_timeout`` has passed. A peer that has asked learns that a call on its way is unread."""
         if self.outbox.closing_msgid is None:
             self.close("idle_timeout passed", Cell.IDLE_TIMEOUT)
         else:
@@ -231,7 +234,7 @@ class Connection:
         self._common.forget(self)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: the connection is the parent's, and replies go nowhere."""
+        """Leave the connection to the parent, in a forked child; replies are dropped."""
         self._socket.close()
         self.outbox.is_closed = True
 
@@ -239,13 +242,13 @@ class Connection:
 
     @property
     def is_movable(self) -> bool:
-        """Whether it can go on in another worker: it is there, and we have not begun to end it."""
+        """Whether it can go on in another worker: it is open, and this worker has not begun to end it."""
         return (self._state, Event.GIVEN) in TRANSITIONS
 
     def picture(self, waiting: list[Any]) -> Given:
-        """Return all that another process needs to go on with it, beside the socket; change nothing.
+        """Return what another process needs to go on with it, beside the socket; change nothing.
 
-        ``waiting`` are its calls that the engine had in its queue. Raises what `Inbox.content` does.
+        ``waiting`` are its calls that were in the engine's queue. Raises as `Inbox.content` does.
         """
         is_eof = self._state is State.HALF_CLOSED
         return Given(self.outbox.peer, is_eof, self.inbox.content(waiting), self.outbox.content())
@@ -255,16 +258,16 @@ class Connection:
         return self._socket.fileno()
 
     def move(self, forward: Callable[[list[bytes]], None]) -> _socket.socket:
-        """Stop here, for good, and return the socket, still open.
+        """Stop here for good, and return the open socket.
 
-        Replies of calls that still run here are handed to ``forward``.
+        ``forward`` gets the replies of calls that still run here.
         """
         self.outbox.forward_to(forward)
         self._let_go(Event.GIVEN)
         return self._socket
 
     def stop_awaiting(self, call: tuple[int, int]) -> bool:
-        """One such call has ended elsewhere. Returns whether there was one: its worker may have been given up."""
+        """Note that an awaited call has ended elsewhere. Returns False if it was not awaited any more."""
         number = self.awaited.get(call, 0)
         if number > 1:
             self.awaited[call] = number - 1
@@ -273,7 +276,7 @@ class Connection:
         return number > 0
 
     def take_over(self, given: Given, awaited: list[list[int]]) -> None:
-        """Go on where another worker stopped; ``awaited`` are the calls that still run elsewhere."""
+        """Go on where another worker has stopped; ``awaited`` are the calls that still run elsewhere."""
         if awaited:
             self.awaited = Counter((serial, msgid) for serial, msgid in awaited)
         self.outbox.pending = len(awaited)

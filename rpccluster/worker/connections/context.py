@@ -1,6 +1,6 @@
-"""What all connections of a worker share: options, limits, clock and deadlines. Data; runs in the worker.
+"""The data that all connections of a worker share: options, limits, clock and deadlines. Runs in the worker.
 
-What is done to many connections at once is in `rpccluster.worker.connections.table`.
+`rpccluster.worker.connections.table` handles many connections at once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ __all__ = ["ConnectionContext"]
 
 
 class ConnectionContext:
-    """Made once in a worker. Its dicts hold times by connection, in seconds of ``clock``; a limit that is set while
-    they last holds for them, too."""
+    """The shared data of a worker's connections; made once in a worker.
+
+    Its dicts hold times by connection, in seconds of ``clock``. If a limit changes, it holds for running times, too.
+    """
 
     def __init__(self, options: LiveOptions, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
         self.options = options
@@ -32,16 +34,16 @@ class ConnectionContext:
 
     @property
     def times(self) -> tuple[dict[Any, float], ...]:
-        """All of these dicts."""
+        """Return all dicts of times."""
         return self.partial, self.unsent, self.lingering
 
     def add(self, connection: Any) -> None:
-        """``connection`` is one of the worker's."""
+        """Add a connection of this worker."""
         self.open.add(connection)
         self.on_count(len(self.open))
 
     def forget(self, connection: Any) -> None:
-        """``connection`` has ended here."""
+        """Forget ``connection``, which has ended here."""
         self.open.discard(connection)
         self.adopted.pop(connection.number, None)
         for times in self.times:

@@ -1,4 +1,4 @@
-"""What a connection is made of when it moves to another process, beside its socket. Pure; runs in the worker."""
+"""The data of a connection that moves to another process, beside its socket. Pure; runs in the worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UNIX = "a Unix socket"
 
 
 class Given(NamedTuple):
-    """What a connection is made of beside its socket; see `rpccluster.ipc.messages.Give`."""
+    """The data of a connection, beside its socket; see `rpccluster.ipc.messages.Give`."""
 
     peer: str
     is_eof: bool
@@ -19,9 +19,9 @@ class Given(NamedTuple):
 
 
 def peer_of(address: Any) -> str:
-    """The text that stands for a client at ``address``, as accept(2) or `Give` has it, in log lines.
+    """Return the text that names a client in log lines, for an ``address`` of accept(2) or `Give`.
 
-    Connections keep this text instead of the address, which takes up more than twice as much.
+    Connections keep this text instead of the address, which takes more than twice the memory.
     """
     if isinstance(address, (tuple, list)) and len(address) >= 2:
         host, port = address[:2]
@@ -30,7 +30,7 @@ def peer_of(address: Any) -> str:
 
 
 def address_of(peer: str) -> list[Any]:
-    """The address of ``peer`` as `Give` has it."""
+    """Return the address of ``peer``, as `Give` has it."""
     if peer == _UNIX:
         return []
     host, _, port = peer.rpartition(":")

@@ -1,7 +1,7 @@
-"""Giving connections away, to the master for another worker, and forwarding the replies of their calls that still run.
+"""Gives connections to the master for another worker, and forwards the replies of their calls that still run here.
 
-Runs in the worker. From the moment a connection is given its donor neither reads nor writes its socket. What becomes
-of it then is the master's affair: `rpccluster.master.handover.broker`.
+Runs in the worker. Once a connection is given, its donor neither reads nor writes its socket.
+`rpccluster.master.handover.broker` takes it on.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["Giving"]
 
 
 class Giving:
-    """The connections of one worker that go to another."""
+    """The connections of one worker that go to another one."""
 
     def __init__(
         self, loop: Any, channel: HandoverChannel, context: ConnectionContext, engine: Engine, row: Row, serial: int
     ) -> None:
-        """``serial`` is this worker's: it begins the numbers of the connections that it gives."""
+        """``serial`` is this worker's; the numbers of the connections that it gives begin with it."""
         self._loop = loop
         self._channel = channel
         self._context = context
@@ -47,7 +47,7 @@ class Giving:
         self._gave_at = 0.0  # when the last one went
 
     def stop(self) -> None:
-        """Give nothing any more, since this worker ends."""
+        """Give no more, since this worker ends."""
         self._reserve.close()
 
     def tell(self, retired_at: float) -> None:
@@ -59,7 +59,7 @@ class Giving:
             logger.info(text, os.getpid(), given, seconds, adopted)
 
     def release(self, order: Release) -> None:
-        """Give as many connections away as the master wants, and say how many they were."""
+        """Give away as many connections as the master wants, and send their number."""
         given = 0
         error: Exception | None = None
         try:
@@ -72,9 +72,9 @@ class Giving:
         self._channel.say(Released(given))
 
     def _give_some(self, chosen: list[Connection], number_bytes: int, epoll: Any) -> tuple[int, Exception | None]:
-        """Give one after another until ``number_bytes`` have gone along. Returns how many, and why others could not.
+        """Give connections until ``number_bytes`` have gone along. Returns how many, and why others could not go.
 
-        A connection that does not go is served on here, with all that it had.
+        A connection that cannot go is served on here, with all that it had.
         """
         given = 0
         error: Exception | None = None
@@ -117,7 +117,7 @@ class Giving:
     def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> int:
         """Give one connection away. Returns how many bytes went along.
 
-        Raises what `packed_again` does, or OSError if no descriptor can be had; then nothing has changed.
+        Raises as `packed_again` does, or OSError if there is no descriptor; then nothing has changed.
         """
         number = connection.number or self._new_number()
         awaited = [list(call) for call in connection.awaited.elements()] + [[self._serial, msgid] for msgid in running]

@@ -1,7 +1,7 @@
-"""The channel on which a worker and its master speak of connections that move: what is said, at once or when it can.
+"""The channel on which a worker and its master exchange moving connections and replies.
 
-Runs in the worker, on the loop's callbacks. A channel never blocks: what finds no room waits for it, and what needs a
-descriptor that cannot be had is tried again.
+Runs in the worker, on the loop's callbacks. A channel never blocks: a message without room waits for it, and one that
+lacks a descriptor is tried again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class HandoverChannel:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether the master has, or can have, all that was said."""
+        """Whether the master has, or can read, every message."""
         return not (self._channel.has_unsent or self._kept_back)
 
     def listen(self, hear: Callable[[Message, list[int]], object]) -> None:
@@ -44,7 +44,7 @@ class HandoverChannel:
             hear(message, descriptors)
 
     def say(self, message: Message) -> None:
-        """Send ``message``, or queue it. Raises OSError, and sends nothing, if it is long and has no memory file."""
+        """Send or queue ``message``. Raises OSError, and sends nothing, if it is long and has no memory file."""
         self._channel.send(message)
         self._mind_writing()
 
@@ -66,7 +66,7 @@ class HandoverChannel:
             self._retry.again(self._on_writable)
 
     def when_said(self, do: Callable[[], object]) -> None:
-        """Call ``do`` as soon as the master can read all that was said: now, or later."""
+        """Call ``do`` as soon as the master can read every message so far: now, or later."""
         if self._channel.has_unsent:
             self._when_said.append(do)
         else:

@@ -1,6 +1,6 @@
-"""Why a connection is not read for now, or ever, so that a client harms itself alone. Pure; runs in the worker.
+"""The reasons not to read a connection, for now or ever, so that a client harms itself alone. Pure; in the worker.
 
-There may be several reasons at once. Those that are limits are counted in ``status``, and told in the log.
+Several reasons may hold at once. Those that are limits are counted in ``status``, and logged.
 
 =========  =====================================================================  =============================
 pause      begins                                                                 ends

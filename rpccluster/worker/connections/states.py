@@ -1,7 +1,6 @@
-"""The states of a connection as the worker that has it sees it: a table, with each transition's reason.
+"""The states of a connection as its worker sees it: a table, with the reason of each transition.
 
-Pure; runs in the worker. What is done on the way from one state to the next is in
-`rpccluster.worker.connections.connection`.
+Pure; runs in the worker. `rpccluster.worker.connections.connection` acts on the transitions.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ __all__ = ["TRANSITIONS", "Event", "State", "next_state"]
 
 
 class State(enum.Enum):
-    """What a connection is doing."""
+    """The state of a connection."""
 
     OPEN = "open"  # read and answered
     HALF_CLOSED = "half closed"  # its peer sends nothing more; what it has sent is answered
@@ -25,7 +24,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What may happen to a connection."""
+    """An event that may change the state of a connection."""
 
     PEER_ENDED = "peer ended"
     MUST_END = "must end"

@@ -1,8 +1,8 @@
-"""All connections of a worker: adding them, and ending those that are late, quiet or no longer served.
+"""All connections of a worker: adds them, and ends those that are late, idle or no longer served.
 
-Runs in the worker, on the loop's timers; a single connection is in `rpccluster.worker.connections.connection`. Three
-deadlines are looked at twice a second: ``message_timeout`` of a call that is incomplete, ``write_timeout`` since the
-peer last read something, ``idle_timeout``. Time in which the worker did not listen does not count.
+Runs in the worker, on the loop's timers; `rpccluster.worker.connections.connection` is a single one. Three deadlines
+are checked twice a second: ``message_timeout`` of an incomplete message, ``write_timeout`` since the peer last read
+something, and ``idle_timeout``. Time in which the worker did not listen does not count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HELD_UP_SECONDS = 2.0  # without a sweep, of which there are two a second: somet
 
 
 class Connections:
-    """The connections that are open, and what is done to many of them at once."""
+    """The open connections, and the actions on many of them at once."""
 
     def __init__(self, context: ConnectionContext, engine: Engine) -> None:
         self.context = context
@@ -43,7 +43,7 @@ class Connections:
         return connection
 
     def adopt(self, sock: _socket.socket, number: int, given: Given, awaited: list[list[int]]) -> Connection:
-        """Serve what another worker has given: see `Connection.take_over`."""
+        """Serve a connection that another worker has given; see `Connection.take_over`."""
         connection = self._add(sock, given.peer)
         connection.number = number
         self.context.adopted[number] = connection
@@ -53,10 +53,10 @@ class Connections:
         return connection
 
     def sweep(self) -> None:
-        """Close what has passed a deadline. Called twice a second.
+        """Close the connections that have passed a deadline. Called twice a second.
 
-        Time in which a peer was not listened to is not counted: a method held the worker up, or it reads nothing
-        more of this connection for now. What came meanwhile, the kernel has.
+        Time in which a peer was not listened to does not count: while a method delayed the worker, or the connection is
+        paused. What came meanwhile waits in the kernel.
         """
         context, options, now = self.context, self.context.options, self.context.clock()
         if self._swept_at is not None and now - self._swept_at > HELD_UP_SECONDS:
@@ -78,7 +78,7 @@ class Connections:
                 connection.close_idle()
 
     def _excuse(self, seconds: float) -> None:
-        """Put every deadline off: for ``seconds`` this worker has neither read nor sent."""
+        """Put every deadline off by ``seconds``, in which this worker neither read nor sent."""
         for times in self.context.times:
             for connection in times:
                 times[connection] += seconds
@@ -86,7 +86,7 @@ class Connections:
             connection.excuse(seconds)
 
     def stop_reading(self) -> None:
-        """Read nothing more; each connection ends when its running calls are answered."""
+        """Read no more; each connection ends when its running calls are answered."""
         self._is_ending = True
         unanswered = self._engine.unanswered()
         for connection in list(self.open):
@@ -97,7 +97,7 @@ class Connections:
             connection.look_at_pending()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: let go of every socket."""
+        """Close every socket, in a forked child."""
         for connection in self.open:
             connection.leave_to_parent()
 

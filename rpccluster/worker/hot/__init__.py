@@ -1,18 +1,18 @@
-"""The hot room: bytes to calls, calls to replies, replies to bytes. Each request comes through here, and nothing else.
+"""The hot room: bytes to calls, calls to replies, replies to bytes. Every request passes through it, and nothing else.
 
-A request is received and decoded (`inbox.py`), waits for its turn (`room.py`), runs (`runners.py`, driven by the loop
-in `engine.py`) and is answered (`outbox.py`). What is no plain request, or fails, takes the slow path (`slow_path.py`,
-`replies.py` for errors); some are answered later (`parked.py`). Inside, every part may touch every other. Outside of
-this folder nobody imports its files, but these names alone, so that another build of the same names, such as a compiled
-one, can take its place. States, deadlines, limits that are told, and handover stay outside.
+A request is received and decoded (`inbox.py`), waits for its turn (`room.py`), runs (`runners.py`, which the loop
+drives in `engine.py`), and is answered (`outbox.py`). Other messages and failed calls take the slow path
+(`slow_path.py`, `replies.py` for errors); some calls are answered later (`parked.py`). Inside, every part may touch
+every other. Other folders import only these names, and none of the files, so that another build of the same names, such
+as a compiled one, can take its place. States, deadlines, logged limits and handover stay outside.
 
 ==================  ================================================================================================
 `Engine`            runs all calls of a worker; ``connect`` makes an inbox and an outbox for a socket
-`Inbox`             one socket's input: start and stop it, put its calls off, take its content along
-`Outbox`            one socket's output: flush it, take its content along, ask how many calls are pending
-`Listener`          hears what happened to one socket's input and output: a connection
-`Happened`          what a listener may hear
-`HIGH_WATER_BYTES`  unsent output above which a connection's calls are to be put off
+`Inbox`             the input of one socket: start and stop it, put its calls off, take its content along
+`Outbox`            the output of one socket: flush it, take its content along, ask how many calls are pending
+`Listener`          learns what has happened to the input and output of one socket: a connection
+`Happened`          the events that a listener may get
+`HIGH_WATER_BYTES`  unsent output above which a connection's calls are put off
 ==================  ================================================================================================
 """
 

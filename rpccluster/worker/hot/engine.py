@@ -1,19 +1,19 @@
-"""The engine: what the outside of the hot room talks to, and the loop's side of running calls. Runs in the worker.
+"""The engine: the hot room's face to the outside, and the loop's side of running calls. Runs in the worker.
 
 Why a call costs little:
 
 - One watcher a connection, started once. There is no greenlet a connection, so no pair of wait and switch, and no
-  epoll_ctl a call. Of a call's system calls one recv and one send are left, and an epoll_wait an iteration.
+  epoll_ctl a call. The only system calls of a call are one recv and one send, and an epoll_wait an iteration.
 - One queue for all connections, and one switch an iteration: calls that do not block share a runner.
-- A call that blocks keeps its runner. Then the switch comes back with the queue not empty, and another runner goes on
-  with the rest, so nobody waits behind a blocked call.
-- Replies gather in their outbox and leave in one send, after each runner's turn: nothing that has gathered waits
-  behind a runner that blocks.
+- A call that blocks keeps its runner. Then the switch returns with the queue not empty, and another runner goes on with
+  the rest, so no call waits behind a blocked one.
+- Replies gather in their outbox and leave in one send, after each runner's turn: no gathered reply waits behind a
+  runner that blocks.
 - A drain ends after `SLICE_SECONDS`, sends, and goes on by a timer of 0 seconds, not by ``run_callback``: gevent reruns
   plain callbacks up to 50 times before it polls. So a client with 100,000 calls in flight does not keep the sockets of
   others waiting.
-- Counters go to the scoreboard once a drain. The access log and time limits wrap a method at boot, where they are asked
-  for; a call without them pays nothing.
+- Counters go to the scoreboard once a drain. The access log and time limits wrap a method at boot if they are wanted; a
+  call without them pays nothing.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ class Engine:
         call_limit: int = 0,
         on_call_limit: Callable[[], None] | None = None,
     ) -> None:
-        """``options`` are followed. ``on_refused`` is called with the peer for each call that cannot be read,
-        ``on_call_limit`` once, when ``call_limit`` calls have ended; 0 means never."""
+        """It follows ``options``. ``on_refused`` gets the peer and the error of each unreadable call.
+
+        ``on_call_limit`` is called once, when ``call_limit`` calls have ended; 0 means never.
+        """
         hub = gevent.get_hub()
         self._loop = hub.loop
         self._cells = cells
@@ -81,7 +83,7 @@ class Engine:
         options.follow(self._follow_options)
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
-        """Keep what is looked at with every call, or every turn of the loop."""
+        """Copy the options that each call, or each turn of the loop, needs."""
         self._room.max_pending_calls = options.max_pending_calls
         self._room.decoder.set_bounds(_bounds(options))
         self._runners.set_most(options.max_greenlets)
@@ -89,7 +91,7 @@ class Engine:
     def connect(self, sock: _socket.socket, peer: str, listener: Listener) -> tuple[Inbox, Outbox]:
         """Receive calls on ``sock``, a non-blocking socket, and send their replies.
 
-        ``peer`` names the client in log lines; ``listener`` hears what happened. The socket stays the caller's.
+        ``peer`` names the client in log lines; ``listener`` learns what has happened. The caller owns the socket.
         """
         outbox = Outbox(self._room, sock, peer, listener)
         return Inbox(self._room, sock, outbox, listener), outbox
@@ -98,17 +100,17 @@ class Engine:
 
     @property
     def active_calls(self) -> int:
-        """Calls that have begun and not ended."""
+        """Number of calls that have begun and not ended."""
         return self._runners.active + self._parked.count
 
     @property
     def begun(self) -> int:
-        """Calls that were ever received, without those that were withdrawn."""
+        """Number of calls that were ever received, without the withdrawn ones."""
         return self._room.begun
 
     @property
     def calls(self) -> int:
-        """Calls that have ended."""
+        """Number of calls that have ended."""
         return self._room.begun - self._room.waiting_calls - self.active_calls
 
     @property
@@ -118,51 +120,51 @@ class Engine:
 
     @property
     def is_full(self) -> bool:
-        """Whether calls wait since all greenlets are taken."""
+        """Whether calls wait because all greenlets are taken."""
         return self._room.is_full
 
     @property
     def dropped_replies(self) -> int:
-        """Replies that could be sent to nobody, since their connection had ended."""
+        """Number of replies that were dropped because their connection had ended."""
         return self._room.dropped_replies
 
     def has_handled_large(self) -> bool:
-        """Whether something large came or went since this was asked last."""
+        """Return whether a large message came or went since the last call of this."""
         large, self._room.handled_large = self._room.handled_large, False
         return large
 
     def running(self) -> list[Call]:
-        """The calls that have begun and not ended; each one's sender is its `Outbox`."""
+        """Return the calls that have begun and not ended; each one's sender is its `Outbox`."""
         return [*self._runners.calls(), *self._parked.calls()]
 
     def running_methods(self) -> Counter[str]:
-        """How often each method runs, of the calls that hold a greenlet."""
+        """Count how often each method runs, in the calls that hold a greenlet."""
         return Counter(escaped(str(call.message[-2])) for call in self._runners.calls())
 
     def unanswered(self) -> dict[Outbox, list[Any]]:
-        """The calls that have begun and not ended, or wait for their turn, by outbox."""
+        """Return the calls that have begun and not ended, or wait for their turn, by outbox."""
         found = self._room.look()
         for outbox, call in self.running():
             found.setdefault(outbox, []).append(call)
         return found
 
     def withdraw(self, outboxes: Collection[Outbox]) -> dict[Outbox, list[Any]]:
-        """Take the calls of ``outboxes`` that wait for their turn out of the queue: see `Inbox.queue_again`."""
+        """Take the calls of ``outboxes`` that wait for their turn out of the queue; see `Inbox.queue_again`."""
         return self._room.withdraw(outboxes)
 
     def answer(self, outbox: Outbox, reply: bytes) -> None:
-        """Send a reply that was made elsewhere behind those of ``outbox``."""
+        """Send a reply that was made elsewhere, behind those of ``outbox``."""
         outbox.put(reply)
         self._schedule()
 
     def give_up(self, reason: str) -> None:
-        """End every call that has begun: each is answered with `WorkerRetired` and ``reason``. In the hub."""
+        """End every running call with the answer `WorkerRetired` and ``reason``. Runs in the hub."""
         for runner in list(self._runners.all):
             runner.interrupt(WorkerRetired(reason))
         self._parked.give_up(WorkerRetired(reason))
 
     def leave_to_parent(self, leave: Callable[[int], None]) -> None:
-        """In a forked child: the queue is the parent's. When the call that forked ends, ``leave`` ends the process."""
+        """Leave the queue to the parent, in a forked child; ``leave`` ends the process after the call that forked."""
         self._runners.epoch += 1
         self._room.clear()
         self._parked.leave_to_parent()
@@ -172,7 +174,7 @@ class Engine:
     # -- the loop's side: runs in the hub, never blocks
 
     def _schedule(self) -> None:
-        """Have the queue run, and what has gathered sent, before the loop polls again."""
+        """Schedule a drain before the loop polls again: run the queue, and send gathered replies."""
         if not self._room.is_scheduled:
             self._room.is_scheduled = True
             self._loop.run_callback(self._drain)

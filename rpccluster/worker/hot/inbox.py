@@ -1,11 +1,12 @@
-"""A connection's way in: bytes are received, decoded and queued as calls, or put off. Runs on the loop's callbacks.
+"""The input of a connection: receives bytes, decodes them, and queues calls or puts them off. Runs on the loop's
+callbacks.
 
-Owns the watcher for reading and the incomplete call, not the socket. Whether the socket is read is the connection's
-affair: it calls `Inbox.start` and `Inbox.stop`. Input that is not read stays in the kernel, and the peer's send blocks.
+Owns the watcher for reading and the incomplete call, not the socket. The connection decides whether the socket is read,
+by `Inbox.start` and `Inbox.stop`. Unread input stays in the kernel, and the peer's send blocks.
 
-All that one recv brought is queued, so ``max_pending_calls`` may be passed by that much. While long batches wait, a
-recv takes `RECEIVE_LESS_BYTES` unless it goes on with a long call, and a peer that sends much is not read again until
-all have had their turn: decoded calls take up twenty times their bytes.
+Everything that one recv brought is queued, so ``max_pending_calls`` may be passed by that much. While long batches
+wait, a recv takes `RECEIVE_LESS_BYTES` unless it goes on with a long call, and a peer that sends much is not read again
+until all have had their turn, because decoded calls take twenty times their bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _INCOMPLETE, _COMPLETE, _OTHERS_TURN = Happened.INCOMPLETE, Happened.COMPLETE, H
 
 
 class Inbox:
-    """What is received on one socket. ``partial`` is what has come of an incomplete call."""
+    """The input of one socket. ``partial`` is the received part of an incomplete call."""
 
     __slots__ = (
         "_last_long",
@@ -48,7 +49,7 @@ class Inbox:
     )
 
     def __init__(self, room: Room, sock: _socket.socket, outbox: Outbox, listener: Listener) -> None:
-        """``outbox`` is where the calls' replies go; ``listener`` hears what happened to the input."""
+        """The calls' replies go to ``outbox``; ``listener`` learns what has happened to the input."""
         self._room = room
         self._socket = sock
         self._outbox = outbox
@@ -63,7 +64,7 @@ class Inbox:
     # -- whether it is read
 
     def start(self) -> None:
-        """Receive what comes."""
+        """Receive input from now on."""
         self._watcher.start(self.receive)
 
     def stop(self) -> None:
@@ -71,7 +72,7 @@ class Inbox:
         self._watcher.stop()
 
     def receive_last(self) -> None:
-        """Receive once more, and tell `Happened.HEARD_LAST` then."""
+        """Receive once more, then report `Happened.HEARD_LAST`."""
         self._watcher.stop()
         self._watcher.start(self._receive_last)
 
@@ -80,7 +81,7 @@ class Inbox:
         self._listener.handle(Happened.HEARD_LAST)
 
     def discard(self) -> None:
-        """Wait for the peer's end, and drop all else that comes."""
+        """Wait for the peer's end, and drop all other input."""
         self._watcher.stop()
         self._watcher.start(self._discard)
 
@@ -106,7 +107,7 @@ class Inbox:
     # -- from bytes to calls
 
     def receive(self) -> None:
-        """Receive once, and take in what came."""
+        """Receive once, and take the input in."""
         partial, room = self.partial, self._room
         data: bytes | memoryview
         try:
@@ -155,9 +156,9 @@ class Inbox:
         self._listener.handle(_COMPLETE if rest is None else _INCOMPLETE)
 
     def _queue(self, calls: list[Any], is_long: bool) -> None:
-        """Queue ``calls`` behind this connection's own; ``is_long``: they take their time.
+        """Queue ``calls`` behind this connection's own; ``is_long`` says that they take their time.
 
-        What they are is looked at when their turn comes, which saves a pass over them. So what is no message ends the
+        They are checked when their turn comes, which saves a pass over them. So a value that is no message ends the
         connection in its turn: the calls before it are answered, those behind it are not run.
         """
         room, outbox = self._room, self._outbox
@@ -194,11 +195,11 @@ class Inbox:
     # -- calls that do not run yet
 
     def put_off(self) -> None:
-        """Run neither the calls that wait for their turn nor those to come until `go_on`."""
+        """Keep waiting and coming calls from running until `go_on`."""
         self._put_off = [*(self._put_off or ()), *self.withdraw()]
 
     def go_on(self) -> None:
-        """Run what was put off, and what comes."""
+        """Run the calls that were put off, and those that come."""
         calls, self._put_off = self._put_off, None
         if calls:
             self.queue_again(calls)
@@ -221,7 +222,7 @@ class Inbox:
     def content(self, waiting: list[Any]) -> bytes:
         """Return all input that has led to no reply yet, as bytes; change nothing. ``waiting`` are the withdrawn calls.
 
-        Raises what `packed_again` does.
+        Raises as `packed_again` does.
         """
         calls = packed_again([*self.unbegun(), *waiting])
         if self._outbox.closing_msgid is not None:
@@ -230,7 +231,7 @@ class Inbox:
         return b"".join([rest, *calls] if isinstance(self.partial, Skip) else [*calls, rest])
 
     def restore(self, data: bytes) -> None:
-        """Take in the `content` of an inbox in another process."""
+        """Take in the `content` of an inbox of another process."""
         self.was_heard = True  # where it comes from
         skip, data = resumed(data, self._room.decoder.bounds)
         if data:

@@ -1,7 +1,8 @@
-"""A connection's way out: replies gather during a turn of the loop, leave in one send, wait while the peer is slow.
+"""The output of a connection: replies gather during a turn of the loop, leave in one send, and wait for a slow peer.
 
-Runs in the worker, on the loop's callbacks. Owns what is unsent and the watcher for writing, not the socket. A send
-that fails ends this connection, and never reaches a runner; its calls run on, their replies are dropped and counted.
+Runs in the worker, on the loop's callbacks. Owns the unsent output and the watcher for writing, not the socket. A send
+that fails ends this connection, and never reaches a runner; its calls run on, and their replies are dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ _ANSWERED, _UNSENT, _SENT, _HIGH_WATER, _LOW_WATER = (
 
 
 class Outbox:
-    """What is sent on one socket. The runners put into ``replies`` directly; ``pending`` counts the calls that were
-    received and are not answered yet."""
+    """The output of one socket.
+
+    The runners put replies into ``replies`` directly; ``pending`` counts received calls that are not answered yet.
+    """
 
     __slots__ = (
         "_forward",
@@ -52,7 +55,7 @@ class Outbox:
     )
 
     def __init__(self, room: Room, sock: _socket.socket, peer: str, listener: Listener) -> None:
-        """``peer`` names the client in log lines; ``listener`` hears what happened to the output."""
+        """``peer`` names the client in log lines; ``listener`` learns what has happened to the output."""
         self._room = room
         self._socket = sock
         self._listener = listener
@@ -68,17 +71,17 @@ class Outbox:
 
     @property
     def is_backed_up(self) -> bool:
-        """Whether the peer leaves more unread than it may, and has not read most of it yet."""
+        """Whether the peer has left too much unread, and has not read most of it yet."""
         return self.unsent is not None and self.unsent.is_high
 
     @property
     def has_room_again(self) -> bool:
-        """Whether enough of ``max_pending_calls`` calls have been answered to receive more."""
+        """Whether enough of ``max_pending_calls`` calls are answered to receive more."""
         return self.pending <= self._room.max_pending_calls // 2
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is closed and has not moved: nobody hears any more what has become of a call."""
+        """Whether the connection is closed and has not moved, so that replies are dropped."""
         return self.is_closed and self._forward is None
 
     # -- what has become of a call
@@ -99,13 +102,13 @@ class Outbox:
             self.flush()
 
     def end_notification(self) -> None:
-        """Count a notification that has run; nobody is answered."""
+        """Count a notification that has run; it gets no reply."""
         self.pending -= 1
         if self.reports and not self.replies and not self.is_closed:
             self._listener.handle(_ANSWERED)
 
     def await_closing(self, msgid: int) -> bool:
-        """Note that the peer asks to hear when nothing more is read. Returns False if it has asked before."""
+        """Note that the peer asks for ``rpc.closing``. Returns False if it has asked before."""
         if self.closing_msgid is not None:
             return False
         self.closing_msgid = msgid
@@ -114,13 +117,13 @@ class Outbox:
         return True
 
     def refuse(self, error: ProtocolError) -> None:
-        """Tell that what came is no call, so that nothing behind it is run."""
+        """Tell the listener that the input is no call, so that nothing behind it is run."""
         self._listener.refuse(error)
 
     # -- sending
 
     def flush(self) -> None:
-        """Send the replies that have gathered, and report that, if wanted. Never raises, never blocks."""
+        """Send the gathered replies, and report that, if wanted. Never raises, never blocks."""
         replies = self.replies
         count = len(replies)
         if count:
@@ -149,7 +152,7 @@ class Outbox:
             self._listener.handle(_ANSWERED)
 
     def keep(self, rest: memoryview) -> None:
-        """Keep what the kernel has no room for until it has."""
+        """Keep output until the kernel has room for it."""
         if self.unsent is None:
             self.unsent = Unsent(self._room.loop, self._socket, self._on_sent, self._on_broken)
             self._listener.handle(_UNSENT)
@@ -159,7 +162,7 @@ class Outbox:
             self._listener.handle(_HIGH_WATER)
 
     def _on_sent(self) -> None:
-        """The peer has read some of what was kept."""
+        """Note that the peer has read some of the kept output."""
         unsent = self.unsent
         assert unsent is not None
         if unsent.size:
@@ -180,7 +183,7 @@ class Outbox:
     # -- the end
 
     def close(self) -> None:
-        """Send nothing more, and tell nobody of the calls that still run."""
+        """Send no more, and report running calls to nobody."""
         self.is_closed = True
         self._listener = NOBODY  # or the two would keep each other until the garbage is collected
         if self.is_gone and self.pending:
@@ -191,11 +194,11 @@ class Outbox:
             self._room.handled_large = True
 
     def content(self) -> bytes:
-        """Return all that is unsent."""
+        """Return all unsent output."""
         return self.unsent.content() if self.unsent is not None else b""
 
     def forward_to(self, forward: Callable[[list[bytes]], None]) -> None:
-        """Hand the replies of calls that still run to ``forward`` once this is closed, since the connection moves."""
+        """Pass the replies of running calls to ``forward`` once this is closed, since the connection moves."""
         self._forward = forward
 
     def _reply_from_afar(self, replies: list[bytes]) -> None:
@@ -207,15 +210,17 @@ class Outbox:
 
 
 class Unsent:
-    """Output that the kernel has no room for, and sending it when there is: pieces in their order; ``size`` is their
-    bytes. Made when a send falls short, gone when all is sent."""
+    """Output that the kernel has no room for: pieces in their order, sent when there is room; ``size`` is in bytes.
+
+    Made when a send falls short, and dropped when all is sent.
+    """
 
     __slots__ = ("_on_error", "_on_progress", "_pieces", "_socket", "_watcher", "is_high", "size")
 
     def __init__(
         self, loop: Any, sock: _socket.socket, on_progress: Callable[[], None], on_error: Callable[[], None]
     ) -> None:
-        """``on_progress`` is called when some of it was sent, and then no more if ``size`` is 0."""
+        """``on_progress`` is called when some output was sent; with ``size`` 0 for the last time."""
         self._socket = sock
         self._pieces: deque[memoryview | bytearray] = deque()
         self._on_progress = on_progress
@@ -251,7 +256,7 @@ class Unsent:
             self._on_progress()
 
     def _send(self) -> None:
-        """Send until there is no room. Raises OSError if the peer is gone."""
+        """Send until there is no room. Raises OSError if the peer has gone."""
         pieces = self._pieces
         try:
             while pieces:

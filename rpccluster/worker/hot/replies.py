@@ -24,7 +24,7 @@ _ERRORS = int(Cell.ERRORS)
 
 
 class ResultTooLarge(Exception):
-    """A method's result, packed, is larger than a message may be. Callers know it by its name."""
+    """A method's packed result is larger than a message may be. Callers see its name."""
 
     def __init__(self, size: int, most: int) -> None:
         super().__init__(f"found a reply of {size} bytes, expected at most {most} (max_message_size)")
@@ -107,12 +107,12 @@ class Replies:
 
 
 def not_found_text(name: object) -> str:
-    """Return the error of a call to a method that is not there, worded as msgpack-rpc-python words it."""
+    """Return the error for an unknown method, in the words of msgpack-rpc-python."""
     return f"'{name}' method not found"
 
 
 def is_misfit(method: Callable[..., Any], params: list[Any]) -> bool:
-    """Tell whether ``params`` do not fit the signature of ``method``."""
+    """Return whether ``params`` do not fit the signature of ``method``."""
     try:
         inspect.signature(method).bind(*params)
     except TypeError:

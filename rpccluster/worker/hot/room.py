@@ -1,10 +1,10 @@
-"""What the parts of the hot room share: the calls that wait for their turn, what is to be sent, what happened.
+"""The data that the parts of the hot room share: waiting calls, outboxes to flush, events for connections.
 
 Runs in the worker. Calls wait in two queues, so that a client that sends little does not wait for all that send much.
-What one recv brought is light if it has `LIGHT_BYTES` at most and nothing of its connection waits; else it is long. Of
-the long batches one is in ``ready`` at a time, behind the light ones that were there. So a light call waits for one
-long batch at most, and for one turn of the loop, however many connections send as much as they can; and each turn of
-the loop serves some of a long one. The calls of one connection begin in the order in which they came.
+The batch of one recv is light if it has at most `LIGHT_BYTES` and no other call of its connection waits; otherwise it
+is long. At most one long batch stands in ``ready``, behind the light ones that were there. So a light call waits for at
+most one long batch and one turn of the loop, however many connections send as much as they can; and each turn of the
+loop serves part of a long batch. The calls of one connection begin in the order in which they came.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RECEIVE_MORE_BYTES = 262_144  # while a long string arrives
 
 
 class Happened(enum.Enum):
-    """What the hot room tells a connection."""
+    """An event of the hot room for a connection."""
 
     __hash__ = object.__hash__  # an Enum's own takes longer than what follows from most of these
 
@@ -52,23 +52,23 @@ class Happened(enum.Enum):
 
 
 class Listener(Protocol):
-    """Hears what happened to the input and the output of one socket: a connection."""
+    """Learns what has happened to the input and the output of one socket: a connection."""
 
     def handle(self, happened: Happened) -> None:
-        """Something has `Happened`."""
+        """Handle an event."""
 
     def refuse(self, error: ProtocolError) -> None:
-        """What came is no call: nothing that came behind it is to be run."""
+        """Handle input that is no call: nothing behind it is run."""
 
 
 class _Nobody:
     """The `Listener` of a connection that has ended."""
 
     def handle(self, happened: Happened) -> None:
-        """Nobody wants to know."""
+        """Do nothing."""
 
     def refuse(self, error: ProtocolError) -> None:
-        """Nobody wants to know."""
+        """Do nothing."""
 
 
 NOBODY = _Nobody()
@@ -78,16 +78,19 @@ Batch = tuple[Any, Iterator[Any]]
 
 
 def is_used_up(calls: Iterator[Any]) -> bool:
-    """Tell whether none of the calls of a batch is left."""
+    """Return whether no call of a batch is left."""
     return not length_hint(calls)
 
 
 class Room:
-    """Made once in a worker, by its engine. The inboxes ``add`` to its queues, the runners take from ``ready``, the
-    outboxes with something to send are ``dirty``."""
+    """The queues of a worker; its engine makes one.
+
+    The inboxes ``add`` to the queues, the runners take from ``ready``, and the outboxes with replies to send are
+    ``dirty``.
+    """
 
     def __init__(self, loop: Any, bounds: Bounds, max_pending_calls: int) -> None:
-        """``bounds`` are those of each message; ``max_pending_calls`` are those of one connection."""
+        """``bounds`` hold for each message; ``max_pending_calls`` for each connection."""
         self.loop = loop
         self.decoder = SharedDecoder(bounds)
         self.buffer = memoryview(bytearray(RECEIVE_MORE_BYTES))
@@ -115,11 +118,11 @@ class Room:
 
     @property
     def waiting_calls(self) -> int:
-        """How many calls wait for their turn."""
+        """Number of calls that wait for their turn."""
         return sum(length_hint(calls) for _, calls in chain(self.ready, self.long))
 
     def look(self) -> dict[Any, list[Any]]:
-        """Return all calls that wait for their turn, by outbox; they stay where they are."""
+        """Return all calls that wait for their turn, by outbox, and leave them in place."""
         waiting: dict[Any, list[Any]] = {}
         for outbox, calls in chain(self.ready, self.long):
             if not is_used_up(calls):
@@ -136,6 +139,6 @@ class Room:
         return taken
 
     def clear(self) -> None:
-        """Forget all calls: another process has them."""
+        """Forget all calls, which another process has."""
         self.ready.clear()
         self.long.clear()

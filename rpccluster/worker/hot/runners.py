@@ -1,17 +1,17 @@
-"""The greenlets that run calls, and the hot path of a call; what that does not take is in `slow_path`. In the worker.
+"""The greenlets that run calls, and the hot path of a call; `slow_path` has the rest. Runs in the worker.
 
-A runner takes call after call. One that blocks keeps its greenlet, and the queue goes on in another; so whose the queue
-is shows by an epoch. The engine raises it after each switch: a runner that finds another epoch than its own has blocked
-meanwhile. It puts its reply in place, goes back to the idle ones, and schedules a drain that sends.
+A runner takes one call after another. If a call blocks, its runner keeps its greenlet, and another one goes on with the
+queue. An epoch shows which runner has the queue: the engine raises it after each switch, so a runner that finds another
+epoch than its own has blocked meanwhile. It puts its reply in place, becomes idle, and schedules a drain that sends.
 
 Code of the service runs between the engine's own steps, and may block anywhere: in a value's ``items()``, an
 exception's ``__str__``, a log handler, a ``__del__``. So a runner makes its reply first, then compares the epoch, and
-only then touches the queue or an outbox. And it packs with a Packer of its own: what others packed meanwhile with the
-same one would be mixed into its reply. A Packer costs 0.1 µs and 4 KiB.
+only then touches the queue or an outbox. It packs with a Packer of its own, because another runner would mix its output
+into a shared one. A Packer costs 0.1 µs and 4 KiB.
 
-The clock is looked at every `CLOCK_EVERY` calls, and after each call that came packed, since it may have been long. A
-method's name may be bin: it misses the table of methods, and the request goes back into the queue with a name of str,
-so that those that have one pay nothing for it.
+The clock is read every `CLOCK_EVERY` calls, and after each call that came packed, since it may have been long. A
+method's name may be of type bin: such a request misses the table of methods, and goes back into the queue with a name
+of type str, so that other requests pay nothing for it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
 
 
 class Runners:
-    """All runners of a worker; ``idle`` holds those that wait to be needed."""
+    """All runners of a worker; ``idle`` holds those that wait for work."""
 
     def __init__(self, hub: Any, room: Room, registry: Registry, cells: Any, replies: Replies, most: int) -> None:
         """``most`` is ``max_greenlets``."""
@@ -70,16 +70,16 @@ class Runners:
 
     @property
     def active(self) -> int:
-        """How many calls have begun and not ended, without those that are answered later."""
+        """Number of calls that have begun and not ended, without those that are answered later."""
         return len(self.all) - len(self.idle) - len(self._stubborn)
 
     @property
     def are_taken(self) -> bool:
-        """Whether each runner that there may be runs a call."""
+        """Whether every allowed runner runs a call."""
         return not self.idle and len(self.all) >= self._most
 
     def set_most(self, most: int) -> None:
-        """Let there be ``most`` runners from now on; those that are too many end when they have nothing to do."""
+        """Allow ``most`` runners from now on; surplus ones end when they are idle."""
         self._most = most
         while self.idle and len(self.all) > most:
             runner = self.idle.pop()
@@ -89,13 +89,13 @@ class Runners:
             self._make_room()
 
     def _make_room(self) -> None:
-        """There may be a runner again for calls that wait."""
+        """Let calls run that waited for a runner."""
         self._room.is_full = False
         self._cells[_TAKEN_AT] = 0
         self._room.schedule()
 
     def add_one(self) -> bool:
-        """Make one more idle runner. Returns False when there are as many as there may be."""
+        """Make one more idle runner. Returns False if there are as many as allowed."""
         self._room.is_full = len(self.all) >= self._most
         if not self._room.is_full:
             runner = Runner(self._run, self._hub, self._answer_for)
@@ -104,18 +104,18 @@ class Runners:
         return not self._room.is_full
 
     def calls(self) -> list[Call]:
-        """The calls that have begun and not ended."""
+        """Return the calls that have begun and not ended."""
         return [Call(runner.outbox, runner.call) for runner in self.all if runner.outbox is not None]
 
     def _answer_for(self, runner: Runner, error: BaseException) -> None:
-        """Answer the call of ``runner``, which goes on in spite of ``error``. In the hub."""
+        """Answer the call of ``runner``, which goes on after ``error``. Runs in the hub."""
         outbox, runner.outbox = runner.outbox, None  # what the method returns later is dropped
         call = runner.call
         assert outbox is not None
         self._stubborn.add(runner)
         name, params = call[-2:]
         text = self._replies.error(outbox, name, params, error)
-        logger.warning("Method %s goes on in spite of that; whatever comes of it is dropped", escaped(name))
+        logger.warning("Method %s goes on after its interruption; its result will be dropped", escaped(name))
         if call[0] is REQUEST:
             outbox.put(pack_response(call[1], text, None))
         else:
@@ -125,7 +125,7 @@ class Runners:
     # -- in the runners' greenlets
 
     def _run(self) -> None:
-        """Take calls until the queue is empty or another's, then wait to be needed; end when it is one too many."""
+        """Take calls until the queue is empty or another runner's, then wait for work; end as a surplus runner."""
         runner: Any = getcurrent()
         idle, park = self.idle, self._hub.switch
         while True:
@@ -133,7 +133,7 @@ class Runners:
             try:
                 self._take_calls(runner, epoch)
             except BaseException:  # no known fault; but without its runners a worker would serve nobody
-                logger.critical("A fault of the engine", exc_info=True)
+                logger.critical("The engine failed in a call, whose connection is closed", exc_info=True)
                 if runner.outbox is not None:
                     runner.outbox.refuse(ProtocolError("found a fault of the engine in one of its calls"))
             if self.epoch != epoch:
@@ -158,14 +158,14 @@ class Runners:
                     continue
 
     def _take_calls(self, runner: Runner, epoch: int) -> None:
-        """Run call after call. The hot path: each call pays for what stands here, and for each function that it would
-        be cut into, hence its length.
+        """Run one call after another. The hot path: each call pays for every line here, and for each function into
+        which it would be cut, hence its length.
 
-        A batch is an iterator, and the first in the queue until it is used up: when a call of it blocks, the next
-        runner goes on with the same one, so that each call is taken once and in its turn.
+        A batch is an iterator, and the first in the queue until it is used up: if a call of it blocks, the next runner
+        goes on with the same one, so that each call is taken once and in its turn.
 
-        The service's code may block wherever its values are used, packed, shown or forgotten. So nothing of the queue,
-        and no reply, is touched behind any of that before the epoch was compared.
+        The service's code may block wherever its values are used, packed, shown or dropped. So after any of that,
+        nothing of the queue and no reply is touched before the epoch was compared.
         """
         ready, cells, table, pack = self._room.ready, self._cells, self._registry.table, runner.pack
         dirty = self._room.dirty

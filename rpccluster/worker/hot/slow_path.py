@@ -1,7 +1,7 @@
-"""What the hot path leaves to others, since most calls are plain requests that succeed. Runs in the runners' greenlets.
+"""The slow path: what the hot path leaves out, since most calls are plain requests that succeed. Runs in the runners.
 
-Notifications, calls that were not decoded yet, and what is no call; and of all calls those that have failed, blocked,
-or have a large reply. Everything here may block, since it runs code of the service.
+It takes notifications, undecoded calls and values that are no call, and ends calls that have failed, have blocked, or
+have a large reply. Everything here may block, since it runs code of the service.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SlowPath:
             runner.outbox.put(reply)
 
     def failed(self, runner: Runner, raised: BaseException) -> Any:
-        """Return the bytes to send for a call that has raised: empty for nothing, None if the call is answered later.
+        """Return the bytes to send for a call that has raised: empty for nothing, None if it is answered later.
 
         May block, as `Replies.error` may.
         """
@@ -85,7 +85,7 @@ class SlowPath:
         return runner.renew_packer()((RESPONSE, call[1], text, None)) if call[0] is REQUEST else b""
 
     def take(self, runner: Runner, outbox: Outbox, message: Any) -> None:
-        """Run ``message``; if it is no call, its connection ends. May block."""
+        """Run ``message``; if it is no call, end its connection. May block."""
         if isinstance(message, ProtocolError):  # not raised again: it would hold all that it came through
             outbox.refuse(message)
             return
@@ -124,5 +124,5 @@ class SlowPath:
 
 
 def rename(call: list[Any]) -> None:
-    """Make the name of the method a str in a request that has it as bin, so that it can be run like any other."""
+    """Convert the name of a request's method from bin to str, so that it can be run like any other."""
     call[2] = to_message(call)[1]
