@@ -1,7 +1,6 @@
-"""Everything that a master consists of, put together. Runs in the master.
+"""Puts the parts of a master together, and owns what the master holds open. Runs in the master.
 
-Owns what the master holds open. The parts know nothing of each other but what they are handed here; what one of them
-tells, the supervisor (`rpccluster.master.supervisor`) carries to the others.
+The parts know only what they get here. `rpccluster.master.supervisor` carries the events of one part to the others.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ MOST_DESCRIPTORS = 3 * MOST_ROWS + 256  # three for each worker there may be; cl
 
 @dataclass
 class Start:
-    """How a master was started, and what it has for itself alone."""
+    """The way in which a master was started, and the things that it has for itself alone."""
 
     command: CommandLine
     report: StartReport
@@ -64,12 +63,12 @@ class Start:
 
 
 class Parts:
-    """The parts of one master. ``told`` is what the other master of an upgrade does, in its order."""
+    """The parts of one master. ``told`` holds the events of the other master of an upgrade, in order."""
 
     def __init__(
         self, operating_system: system.System, cluster: Cluster, rpc: RPC, entry: ChildEntry, start: Start
     ) -> None:
-        """``entry`` makes a child of a process that has just been forked."""
+        """``entry`` makes a newly forked process a child."""
         system.make_room_for(MOST_DESCRIPTORS)
         inheritance = start.inheritance
         first_serial = inheritance.first_serial if inheritance else 1
@@ -104,28 +103,28 @@ class Parts:
 
     @property
     def pid(self) -> int:
-        """This master's."""
+        """The pid of this master."""
         return self.system.getpid()
 
     def now(self) -> float:
-        """Monotonic seconds."""
+        """Return monotonic seconds."""
         return self.system.monotonic()
 
     def _tell_status(self) -> dict[str, Any]:
         return self._status.make(self.pid, self.now())
 
     def _connected(self) -> list[RPCWorker]:
-        """Those between whom connections may move."""
+        """Return the workers between which connections may move."""
         return [child for child in self.workers.children if isinstance(child, RPCWorker)]
 
     def _listen_anew(self, listener: Listener) -> None:
-        """A Unix path has a new socket: the workers that there are accept at it, too."""
+        """Have the present workers accept at the new socket of a Unix path, too."""
         for worker in self.workers.children:
             self.roster.say(worker, Listen(), [listener.socket.fileno()])
 
     @contextlib.contextmanager
     def _prepared(self) -> Iterator[None]:
-        """For what opens files and sockets: each path leads where it did, and there are descriptors."""
+        """Restore removed paths, and free descriptors, for work that opens files and sockets."""
         with self.reserve.lent():
             self.upkeep.look()
             yield

@@ -1,9 +1,10 @@
-"""The master's loop: collect what happened, decide what to do, do it, sleep until something is due. Never blocks.
+"""The master's loop: collect events, decide, perform, sleep until something is due. It never blocks.
 
-Carries what one part of the master tells to the others; decides nothing itself. Children are decided on in
-`rpccluster.master.children.policy`, connections in `rpccluster.master.handover.placement`, the master's phase by the
-tables in `rpccluster.master.phases`. Each part says when time alone will give it something to do (``wake_at``), so
-there is no tick: an idle master sleeps. What fails in one part is told, and tried again in a moment; the others go on.
+Carries the events of one part of the master to the others, and decides nothing itself.
+`rpccluster.master.children.policy` decides about children, `rpccluster.master.handover.placement` about connections,
+and the tables in `rpccluster.master.phases` about the master's phase. Each part says when time alone will give it
+something to do (``wake_at``), so there is no tick: an idle master sleeps. If one part fails, that is logged, and tried
+again in a moment; the others go on.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Supervisor:
         self._workers.wanted = cluster.options.number_workers
 
     def _turn(self) -> None:
-        """Whatever fails in one part, under pressure or by a fault of ours, the others go on."""
+        """Run one turn; if one part fails, for lack of resources or by a fault of rpccluster, the others go on."""
         attempt, parts = self._guard.attempt, self._parts
         attempt("collect what has happened", self._collect)
         phase = self._cluster.phase
@@ -83,7 +84,7 @@ class Supervisor:
             attempt("wait for what happens", self._wait, self._cluster.phase is not phase)
 
     def _wait(self, has_more: bool) -> None:
-        """Sleep until something happens, or is due; not at all if something may follow from what was done."""
+        """Sleep until an event comes or something is due; not at all if the last turn may have more to do."""
         seconds = 0.0 if has_more else self._seconds()
         self._parts.loop.turn(seconds)
         before, self._turned_at = self._turned_at, self._parts.now()
@@ -91,7 +92,7 @@ class Supervisor:
             self._groups.excuse(self._turned_at)
 
     def _seconds(self) -> float | None:
-        """Until the first of the parts has something to do; None: until something happens."""
+        """Return the seconds until the first part has something to do; None to wait for an event."""
         parts, now = self._parts, self._parts.now()
         sleepers = (self._groups, self._broker, parts.control, parts.upkeep, parts.new_master)
         wake_at = min(each.wake_at for each in sleepers)
@@ -195,7 +196,7 @@ class Supervisor:
     # -- the end
 
     def _close(self, exit_code: int) -> int:
-        """Give back everything, then answer: whoever asked for a stop may start anew at once."""
+        """Give everything back, then answer, so that a new start may follow a stop at once."""
         attempt, parts = self._guard.attempt, self._parts
         for group in self._groups.all:
             for child in group.children:
@@ -212,7 +213,7 @@ class Supervisor:
         return exit_code
 
     def _tell(self, text: str) -> None:
-        """Log ``text``, and show it to the person who started this, if the log goes elsewhere."""
+        """Log ``text``, and print it for the user who started this, if the log is a file."""
         logger.error("%s", text)
         if self._cluster.logs.is_file:
             say(f"rpccluster: {text}")

@@ -1,6 +1,6 @@
-"""All groups of one master, run: what their children say, how they end, and what is due. Runs in the master.
+"""Runs all groups of one master: the messages of their children, their ends, and due actions. Runs in the master.
 
-Joins the parts of `rpccluster.master.children` with the kinds. Everything that concerns others is returned as an event.
+Joins the parts of `rpccluster.master.children` with the kinds. Events that concern others are returned.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ Event = Union[KindEvent, Died]
 
 
 class Groups:
-    """The groups of one master, in the order in which they are told of.
+    """The groups of one master, in the order in which ``status`` shows them.
 
-    ``wake_at`` is when `act` has to be called if nothing happens before, in monotonic seconds; infinity if only events
+    ``wake_at`` is when `act` must be called if nothing happens before (monotonic seconds); infinity if only events
     count.
     """
 
@@ -51,7 +51,7 @@ class Groups:
         kinds: Mapping[str, Kind],
         groups: Sequence[Group],
     ) -> None:
-        """``kinds`` are those of ``groups``, by their names."""
+        """``kinds`` maps names to the kinds of ``groups``."""
         self._system = system
         self._guard = guard
         self._roster = roster
@@ -64,7 +64,7 @@ class Groups:
     # -- collecting
 
     def collect(self) -> Iterator[Event]:
-        """What children have said, and how they have ended, since the last call. Heed each before the next."""
+        """Yield the messages and the ends of children since the last call. Handle each before the next."""
         yield from self._hear()
         for group, child, exit_ in self._roster.reap():
             yield from self._hear()
@@ -95,7 +95,7 @@ class Groups:
         ended.append(Died(group, child, death))
 
     def excuse(self, now: float) -> None:
-        """The master itself has stood still: what silence there was says nothing of its children."""
+        """Count the children's silence only from ``now`` on, because the master itself has stood still."""
         for group in self.all:
             for child in group.children:
                 child.excuse(now)
@@ -103,13 +103,13 @@ class Groups:
     # -- deciding and performing
 
     def tell(self, phase: Phase) -> None:
-        """Tell each group what the master, in its ``phase``, is doing with it."""
+        """Give each group its phase, and hold groups back that may not start yet, when the master is in ``phase``."""
         for group in self.all:
             group.phase = order.phase_of(group, self.all, phase)
             group.is_held = not group.has_begun and not order.may_start(group, self.all)
 
     def act(self) -> None:
-        """Do what is due. Sets ``wake_at``: in no time if something was done, which may make something else due."""
+        """Perform the due actions. Sets ``wake_at``: to now if something was done, which may make more due."""
         now, self.wake_at = self._system.monotonic(), float("inf")
         for group in self.all:
             self._act_on(group, now)
@@ -123,5 +123,5 @@ class Groups:
         self.wake_at = min(self.wake_at, now if decision.actions else decision.wake_at, look_at)
 
     def course(self, phase: Phase) -> order.Course | None:
-        """What follows for the master from the state of all groups."""
+        """Return what the state of all groups means for the master."""
         return order.course(self.all, phase)
