@@ -86,9 +86,9 @@ def umasked(mask: int | None) -> Iterator[None]:
 
 
 class FileWatch:
-    """Turns readable when one of the files that it follows was removed, renamed or changed. Source: inotify(7).
+    """Turns readable when one of the watched files was removed, renamed or changed. Source: inotify(7).
 
-    It follows the files themselves, not their folders: what others do there wakes nobody.
+    It watches the files themselves and not their folders, so other files in these folders wake nobody.
     """
 
     def __init__(self) -> None:
@@ -98,15 +98,15 @@ class FileWatch:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something to watch with; the kernel bounds how many of them a user has."""
+        """Whether it can watch at all; the kernel limits the number of watches of a user."""
         return self._descriptor >= 0
 
     def fileno(self) -> int:
-        """The descriptor to watch for reading."""
+        """Return the descriptor to watch for reading."""
         return self._descriptor
 
     def follow(self, paths: Iterable[str]) -> bool:
-        """Follow the files that are at ``paths`` now, too. Returns whether all of them are followed."""
+        """Watch the files that are at ``paths`` now, too. Returns whether all of them are watched."""
         followed = [self._follow(path) for path in paths] if self.is_open else [False]
         return all(followed)
 
@@ -115,13 +115,13 @@ class FileWatch:
         return added >= 0
 
     def drain(self) -> None:
-        """Forget what has happened so far."""
+        """Drop the events so far."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._descriptor, _EVENT_BYTES):
                 pass
 
     def close(self) -> None:
-        """Follow nothing any more."""
+        """Stop watching."""
         if self.is_open:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,13 +1,13 @@
-"""The control socket: MessagePack-RPC to the master, on its own loop. Runs in the master.
+"""The control socket: MessagePack-RPC to the master, on the master's loop. Runs in the master.
 
-Owns the listener and its clients, and bounds what they may cost. The methods are in `operations`; a reply may come much
-later, when the thing is done.
+Owns the listener and its clients, and bounds the cost of these. `rpccluster.master.control.operations` has the methods;
+a reply may come much later, when the work is done.
 
-A client is read only when everything that it asked before has been taken up, one call in each turn of the loop, and
-all replies to that have left. So a client that floods the socket, or reads nothing, costs the master a few KiB, and
-signals, workers and other clients have their turn. A client that waits for nothing and is silent is closed in time;
-if there are too many, the one that has been silent longest goes. Only root and the master's own user may connect, which
-the kernel tells (SO_PEERCRED): the path's mode alone would admit whoever can change it.
+The master takes one call of a client in a turn of the loop. It reads a client only when it has taken all earlier calls
+and sent their replies. So a client that floods the socket, or reads nothing, costs the master a few KiB, and signals,
+workers and other clients have their turn. A client that waits for nothing and is silent is closed in time; if there are
+too many, the one that was silent longest is closed. Only root and the master's own user may connect. The kernel says
+who connects (SO_PEERCRED): the path's mode alone would admit any user that can change it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Restores what somebody has removed: the paths of Unix sockets, and the pidfile. Runs in the master.
+"""Restores removed files: the paths of Unix sockets, and the pidfile. Runs in the master.
 
 A removed path ends no connection, but no new one can come, and a second start does not see that this cluster runs. So
-the master follows these files. It checks them soon after one has changed, when something else has woken it, before a
-reload and an upgrade, and every ten seconds, since what becomes of the folders above is not told; every second where
-the kernel follows nothing. A new socket of the service is sent to the workers, which accept at it beside the old one:
-no worker and no connection ends for it.
+the master watches these files, and checks them soon after one has changed, when another event has woken it, before a
+reload and an upgrade, and every ten seconds, because the kernel does not report changes of the folders above. If the
+kernel watches nothing, it checks every second. A new socket of the service is sent to the workers, which accept at it
+beside the old one, so no worker and no connection ends for it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rpccluster.system.files import FileWatch
 
 __all__ = ["LOOK_SECONDS", "Upkeep"]
 
-LOOK_SECONDS = 1.0  # between two checks, unless a change is told
-SETTLE_SECONDS = 0.5  # after a change that is told: whoever clears a folder is to find it empty at the end
-IDLE_SECONDS = 10.0  # between two checks where changes are told
+LOOK_SECONDS = 1.0  # between two checks, unless the kernel reports a change
+SETTLE_SECONDS = 0.5  # between a reported change and the check, so that a process can finish clearing a folder
+IDLE_SECONDS = 10.0  # between two checks if the kernel reports changes
 RETRY_SECONDS = 3.0  # each try connects to another process that may answer there
 
 
@@ -43,20 +43,22 @@ class Upkeep:
         on_bound: Callable[[Listener], None],
         is_changing: Callable[[], bool],
     ) -> None:
-        """``on_bound`` is given each of the service's listeners that has a new socket; while ``is_changing`` a
-        new master has copies of all, which are not to be replaced meanwhile."""
+        """``on_bound`` gets each listener of the service that has a new socket.
+
+        While ``is_changing``, a new master has copies of all listeners, so none is replaced.
+        """
         self._cluster = cluster
         self._ownership = ownership
         self._on_bound = on_bound
         self._is_changing = is_changing
         self._watch = FileWatch()
-        self._is_told = False  # of changes of all paths
+        self._is_told = False  # whether the kernel reports changes of all paths
         self._changed_at: float | None = None
         self._looked_at = 0.0
         self._failed: dict[str, tuple[str, float]] = {}  # what could not be restored: the reason, and when to try again
 
     def watch(self, loop: Loop) -> None:
-        """Let ``loop`` tell of changes."""
+        """Let ``loop`` report changes of the files."""
         if self._watch.is_open:
             loop.watch(self._watch, self._note_change)
 
@@ -66,12 +68,12 @@ class Upkeep:
             self._changed_at = monotonic()
 
     def close(self) -> None:
-        """Follow no file any more."""
+        """Stop watching files."""
         self._watch.close()
 
     @property
     def wake_at(self) -> float:
-        """When to check the paths, if nothing happens before, in monotonic seconds; infinity if there are none."""
+        """When to check the paths if nothing happens before (monotonic seconds); infinity if there are none."""
         if not self._paths():
             return float("inf")
         if self._changed_at is not None:
