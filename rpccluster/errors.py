@@ -174,4 +174,4 @@ class NotSent(ConnectionLost):
 
 
 class TooManyWaiting(NotSent):
-    """As many calls wait in the pool as its ``max_waiting`` allows. Nothing was sent; it is not tried again."""
+    """The pool already has ``max_waiting`` waiting calls. Nothing was sent, and the call is not tried again."""

@@ -102,7 +102,7 @@ def _make_supervisor(
 
 
 def _tell_of_start(options: Options, logs: LogFiles, listeners: list[Listener], *, is_new: bool) -> None:
-    """Log it, and say where if the log goes elsewhere and nobody has served here before."""
+    """Log the start, and print where the log is, if it is a file and no master has served here before."""
     logger.info("Starting rpccluster with pid: %d", os.getpid())
     _tell_private_folder(identity_of(options.user, options.group))
     if logs.is_file and is_new:
@@ -111,7 +111,7 @@ def _tell_of_start(options: Options, logs: LogFiles, listeners: list[Listener], 
 
 
 def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | None:
-    """Locked before anything else is touched. A new master writes its pid only when it takes over."""
+    """Lock the pidfile before anything else is touched. A new master writes its pid only when it takes over."""
     if not options.pidfile:
         return None
     if inheritance and inheritance.pidfile and inheritance.pidfile.path == options.pidfile:

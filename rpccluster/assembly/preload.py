@@ -47,7 +47,7 @@ _OURS = (
 
 
 def preload() -> None:
-    """Import it all."""
+    """Import all these modules."""
     for name in (*_PYTHONS_OWN, *_OURS):
         importlib.import_module(name)
     platform.uname()  # its result is cached

@@ -66,7 +66,7 @@ class Configuration:
         return getattr(self._sections()[header], key)
 
     def text(self, key: str, header: str = CLUSTER.name) -> str:
-        """Write that value as a file would."""
+        """Write the value of ``key`` in the section of ``header`` as a file would."""
         return _described(header).options[key].type.write(self.value(key, header))
 
     def every_option(self) -> Iterator[tuple[str, str, Option]]:

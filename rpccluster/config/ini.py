@@ -85,7 +85,7 @@ def parse_ini(text: str, here: str, path: str) -> Reading:
 
 
 def _takers(entry: Entry, headers: Iterable[str]) -> Iterator[str]:
-    """Yield the headers of the sections for which ``entry`` is an option's: its own, or all for one of [DEFAULT]."""
+    """Yield the headers of the sections that have ``entry`` as an option: its own, or all for one of [DEFAULT]."""
     for header in headers if entry.section == SHARED else (entry.section,):
         section = section_of(header)
         if header and section and entry.key in section.options:

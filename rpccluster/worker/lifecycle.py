@@ -20,7 +20,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What may happen to a worker."""
+    """An event that may change the state of a worker."""
 
     BOOTED = "booted"
     MAY_ACCEPT = "may accept"

@@ -1,4 +1,4 @@
-"""Counts what has reached a limit, for ``status``, and logs it now and then. Runs in the worker."""
+"""Counts reached limits for ``status``, and logs them now and then. Runs in the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a booted worker does: serve, beat, listen to the master, retire. Runs in the worker, on gevent's loop.
+"""A booted worker: serves, writes heartbeats, obeys the master, retires. Runs in the worker, on gevent's loop.
 
 Joins the modules beside it; every wait of a worker is one of the watchers made here.
 """
@@ -62,10 +62,10 @@ _set_handler = get_original("signal", "signal")
 
 
 class Server:
-    """One worker: made when the service is loaded, runs until `serve` returns."""
+    """One worker: made when the service is loaded, and runs until `serve` returns."""
 
     def __init__(self, assignment: Assignment[RPCPart], signals: ServiceSignals, service: Any) -> None:
-        """Raises `ServiceUnfit`; an exception of the service's ``worker_started`` comes through."""
+        """Raises `ServiceUnfit`, and any exception of the service's ``worker_started``."""
         part = assignment.part
         self._assignment = assignment
         self._service = service
@@ -123,7 +123,7 @@ class Server:
         )
 
     def _make_watchers(self) -> list[Any]:
-        """Watch the beat, the channel and TERM, as long as the worker lives."""
+        """Watch the heartbeat's timer, the channel and TERM, as long as the worker lives."""
         beat = self._loop.timer(0.0, BEAT_SECONDS)
         beat.start(self._beat)
         channel = self._loop.io(self._channel.fileno(), system.READABLE)
@@ -172,7 +172,7 @@ class Server:
         return EXIT_CRASHED if failures else 0
 
     def leave_to_parent(self) -> None:
-        """In a child that the service has forked: let go of the connections, and of the engine's queue."""
+        """Drop the connections and the engine's queue, in a child that the service has forked."""
         self._state = State.GONE
         self._connections.leave_to_parent()
         self._adopting.leave_to_parent()
@@ -213,7 +213,7 @@ class Server:
         self._row.cells[Cell.CONNECTIONS] = count
 
     def _tell_method(self, signum: int, frame: object) -> None:
-        """Tell the master, that takes this worker for hung, which method runs; the stack has been dumped already."""
+        """Tell the master, which takes this worker for hung, the running method; the stack was dumped before."""
         self._cells.tell_where(self._registry.numbers.get(present_method(), 0))
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
@@ -246,7 +246,7 @@ class Server:
             self._giving.release(message)
 
     def _on_term(self) -> None:
-        """Ask to be replaced, unless the master stops the whole cluster just now."""
+        """Ask for a successor, unless the master is stopping the whole cluster."""
         self._after(TERM_WAIT_SECONDS, self._ask_to_retire, "SIGTERM")
 
     def _after(self, seconds: float, do: Callable[..., object], *arguments: Any) -> None:

@@ -1,7 +1,7 @@
-"""The bytes that a connection sends: what the kernel takes at once, and what is kept until it takes more.
+"""The bytes that a connection sends: the kernel takes some at once, and the rest is kept until it takes more.
 
-Owns the count by which a connection knows, at its end, which calls have left at least in part. Locks nothing: all is
-called under the connection's lock.
+Owns the count by which a connection knows, at its end, which calls have left at least in part. Locks nothing: every
+call of it is under the connection's lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """Sends over ``wire``; tells ``note_failure`` when that takes nothing any more."""
+    """Sends over ``wire``, and calls ``note_failure`` when that takes nothing any more."""
 
     def __init__(self, wire: Wire, note_failure: Callable[[], None]) -> None:
         #: What is kept; always this object.
@@ -28,11 +28,11 @@ class Outbox:
 
     @property
     def handed_over(self) -> int:
-        """How much of all that was ever kept has been handed over since."""
+        """How many of all the bytes that were ever kept have been handed over."""
         return self.kept - len(self.unsent)
 
     def start_of(self, data: bytes) -> int:
-        """Where the ``data`` just sent starts in all that was ever kept: before its end if nothing of it was."""
+        """Return where the ``data`` just sent starts among all bytes ever kept; before their end if none was kept."""
         return self.kept - len(data)
 
     def send(self, data: bytes) -> None:
@@ -51,7 +51,7 @@ class Outbox:
             self.kept += len(data) - sent
 
     def flush(self) -> None:
-        """Send more of what is kept, as much as the kernel takes."""
+        """Send as much of the kept bytes as the kernel takes."""
         try:
             while self.unsent:
                 del self.unsent[: self._send(self.unsent, NOW)]

@@ -38,13 +38,13 @@ _PENDING = CallState.PENDING
 class Stream:
     """A connected wire, and the threads that wait for it. It ends once and for good.
 
-    Once not ``is_open`` it takes no more calls; once it ``has_ended`` no call of it is pending any more. In
-    between, the leader still receives what the server had sent.
+    Once not ``is_open`` it takes no more calls; once it ``has_ended`` no call of it is pending any more. In between,
+    the leader still receives what the server had sent.
 
-    The lock guards the sending side, and is never held across a wait. The leader alone touches the receiving
-    side, without the lock. Where the two meet, each first writes and then looks: a call leaves the table of the
-    pending ones exactly once, and a follower puts itself down before it looks whether there is a leader, as the
-    leader stops being it before it looks whether there are followers.
+    The lock guards the sending side, and no thread holds it while it waits. Only the leader touches the receiving side,
+    without the lock. Where the two meet, each side first writes and then reads: a call leaves the table of pending
+    calls exactly once; a follower registers before it looks for a leader, and the leader resigns before it looks for
+    followers.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class Stream:
 
     @property
     def is_here(self) -> bool:
-        """Whether this native thread may wait for it: none but the one that connected, where gevent has patched."""
+        """Whether this native thread may wait for it; under gevent only the one that connected."""
         return self.hub is None or self.hub is this_hub()
 
     @property
     def pending(self) -> int:
-        """How many calls wait for their reply."""
+        """The number of calls that wait for their reply."""
         return self._calls.pending + (self._leader is self._lone)
 
     def close(self, reason: str) -> None:
@@ -106,7 +106,7 @@ class Stream:
         self._wake(ended)
 
     def discard(self) -> None:
-        """Close what takes no more calls, unless someone still receives what the server had sent, or will send."""
+        """Close a connection that takes no more calls, unless a thread still receives what the server sends."""
         if self._is_mine():
             return
         with self._lock:
@@ -115,7 +115,7 @@ class Stream:
         self._wake(ended)
 
     def abandon(self) -> list[Call]:
-        """In a forked child, let go of the parent's connection without a trace on the wire; return its calls."""
+        """Drop the parent's connection in a forked child, without a trace on the wire. Returns its calls."""
         self._lock = threading.RLock()  # the old one may be held by a thread that is not in this process
         self._is_mine = self._lock._is_owned  # type: ignore[attr-defined]
         self.is_open = False
@@ -130,7 +130,7 @@ class Stream:
     # -- waiting: as the leader, as a thread that pushes unsent bytes out, or as a follower -------------------------
 
     def _lead(self, call: Call) -> bool:
-        """Receive once, for everybody; false once the deadline of ``call`` has come."""
+        """Receive once, for all threads. Returns False at the deadline of ``call``."""
         try:
             data = self._receive(call)
         except OSError as error:
@@ -142,7 +142,7 @@ class Stream:
         return True
 
     def _share(self, call: Call, ended: list[Call]) -> None:
-        """Wake those whose calls have ended, and stop leading if ``call`` has."""
+        """Wake the threads whose calls have ended, and stop leading if ``call`` has."""
         if call.state is not _PENDING:
             self._leader = None
             if self._followers or self.has_ended:
@@ -163,7 +163,7 @@ class Stream:
         return self._wire.receive_now()
 
     def _follow(self, call: Call) -> bool:
-        """Wait while another one leads, or become the leader; false once the deadline of ``call`` has come."""
+        """Wait while another thread leads, or become the leader. Returns False at the deadline of ``call``."""
         waker = new_waker()
         me = threading.get_ident()
         with self._lock:
@@ -181,7 +181,7 @@ class Stream:
         return has_news or self._push(call.deadline_at)
 
     def _push(self, deadline_at: float) -> bool:
-        """Send what is unsent, while another one leads and may be waiting for replies alone."""
+        """Send the unsent bytes while another thread leads, which may wait for replies only."""
         now = monotonic()
         self._wire.wait(select.POLLOUT, min(deadline_at, now + _PUSH_SECONDS))
         with self._lock:
@@ -226,9 +226,9 @@ class Stream:
     # -- what calls in the middle of something -----------------------------------------------------------------
 
     def _refuse_nested(self) -> None:
-        """Raise `NotSent` if this thread holds the lock, or if it leads and so would wait for itself.
+        """Raise `NotSent` if this thread holds the lock, or leads, and so would wait for itself.
 
-        Both happen to a signal handler and a finalizer: Python runs them in the middle of anything.
+        Both happen in a signal handler or a finalizer, which Python runs between any two steps.
         """
         if self._is_mine() or (self._leader is not None and self._leading == threading.get_ident()):
             raise NotSent(f"{_NESTED}; the call did not run")
@@ -236,7 +236,7 @@ class Stream:
     # -- sending, and the end; under the lock ------------------------------------------------------------------
 
     def _hand_over(self, data: bytes) -> None:
-        """Send ``data``, now or as soon as the kernel takes it. Raises `NotSent` once the connection takes no more."""
+        """Send ``data``, now or as soon as the kernel takes it. Raises `NotSent` if the connection takes no more."""
         if not self.is_open:
             self._refuse_ended()
         self._out.send(data)
@@ -249,7 +249,7 @@ class Stream:
         self._wire.shutdown()
 
     def _end(self, reason: str) -> list[Call]:
-        """End every call; return them, to be woken without the lock."""
+        """End every call. Returns them, to be woken without the lock."""
         self.is_open = False
         self.has_ended = True
         ended = self._calls.cut(self._out.handed_over, reason)
@@ -263,12 +263,12 @@ class Stream:
         return ended
 
     def _call_the_reader(self, reader: Reader) -> None:
-        """Have the reader look again, whichever way it waits. With the lock or without."""
+        """Wake the reader, in whichever way it waits. Runs with the lock or without."""
         reader.ring()
         self._followers.wake(reader.me)
 
     def orphaned(self) -> list[Call]:
-        """Close it when its native thread has ended; return the calls whose waiters nobody else will tell."""
+        """Close it, since its native thread has ended. Returns the calls whose waiters still have to be told."""
         self._hang_up("the thread that had connected has ended")
         return self._started.leftovers()
 
@@ -278,7 +278,7 @@ class Stream:
     # -- without the lock --------------------------------------------------------------------------------------
 
     def _take_in(self, data: bytes | None) -> list[Call]:
-        """The calls that are over now that ``data`` came; b"" is the end, None what `Calls.reply` held back."""
+        """Return the calls that ``data`` ends; b"" ends the stream, None means data that `Calls.reply` held back."""
         ended = self._calls.receive(data or b"")
         fault = self._calls.fault
         if data == b"" or fault is not None:
@@ -293,19 +293,19 @@ class Stream:
         return ended
 
     def _let_begin(self) -> None:
-        """Wait for the thread that has sent a call and is about to begin it."""
+        """Wait for a thread that has sent a call and is about to register it."""
         with self._lock:
             pass
 
     def _answer(self, data: bytes) -> None:
-        """Send an answer to the server, which no thread waits for, unless the server does not read."""
+        """Send an answer to the server's own request, unless the server does not read."""
         with self._lock:
             if len(self._unsent) < _MOST_ANSWERS_BYTES:
                 with contextlib.suppress(NotSent):
                     self._hand_over(data)
 
     def _make_sure_of_the_server(self) -> None:
-        """Find out before sending, rather than after, that the server went away while no thread received."""
+        """Find out before sending whether the server has gone while no thread received."""
         if monotonic() <= self._look_at:
             return
         try:

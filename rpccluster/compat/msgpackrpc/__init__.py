@@ -1,7 +1,7 @@
 """The client's names of msgpack-rpc-python 0.4: ``import rpccluster.compat.msgpackrpc as msgpackrpc``.
 
-What stays as it was there: the bytes on the wire, what arrives as bytes or str, and which error is raised when.
-What is better: threads may share a client, it reconnects, and a late reply answers nobody.
+The same as there: the bytes on the wire, the types of strings that arrive, and the errors. Better than there: threads
+may share a client, it reconnects, and a late reply is never taken for another call's.
 """
 
 from __future__ import annotations

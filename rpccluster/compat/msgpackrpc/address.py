@@ -8,7 +8,7 @@ __all__ = ["Address"]
 
 
 class Address:
-    """``family`` is kept, but every family that the host name resolves to is tried."""
+    """A host and a port. ``family`` is kept, but the client tries every family to which the name resolves."""
 
     def __init__(self, host: str, port: int, family: int = socket.AF_UNSPEC) -> None:
         self._host = host
@@ -26,5 +26,5 @@ class Address:
         return self._port
 
     def unpack(self) -> tuple[str, int]:
-        """Host and port."""
+        """Return host and port."""
         return self._host, self._port

@@ -1,4 +1,4 @@
-"""The client of msgpack-rpc-python, over this project's: it moves existing code over, and decides nothing itself."""
+"""The client of msgpack-rpc-python, over this project's client. It serves existing code, and decides nothing itself."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Client", "Context"]
 
 
 class Client:
-    """As there: ``timeout`` in seconds, none or 0 for no limit; ``loop`` and ``builder`` are not needed any more.
+    """The old library's client. ``timeout`` is in seconds, None or 0: no limit; ``loop`` and ``builder`` are ignored.
 
-    Without ``unpack_encoding`` strings come as bytes. ``reconnect_limit`` is how often it tries to connect before
-    a call raises `TransportError`.
+    Without ``unpack_encoding`` strings come as bytes. After ``reconnect_limit`` attempts to connect, a call raises
+    `TransportError`.
     """
 
     def __init__(
@@ -40,39 +40,39 @@ class Client:
 
     @classmethod
     def open(cls, *args: Any, **options: Any) -> Context:
-        """A client for a ``with`` statement, which closes it."""
+        """Return a client for a ``with`` statement, which closes it."""
         return Context(cls(*args, **options))
 
     @property
     def address(self) -> Address:
-        """The server's."""
+        """The server's address."""
         return self._address
 
     def call(self, method: str | bytes, *args: Any) -> Any:
-        """The method's result. Raises `RPCError`, `TimeoutError` or `TransportError`."""
+        """Make a call and return its result. Raises `RPCError`, `TimeoutError` or `TransportError`."""
         try:
             return self._client.call(_name(method), *args)
         except RPCClusterError as error:
             raise old_error(error) from None
 
     def call_async(self, method: str | bytes, *args: Any) -> Future:
-        """The future of a call."""
+        """Return the future of a call."""
         return Future(self._client.call_async(_name(method), *args))
 
     def notify(self, method: str | bytes, *args: Any) -> None:
-        """Call without waiting for an answer. Raises `TransportError` if it cannot be sent."""
+        """Send a notification. Raises `TransportError` if it cannot be sent."""
         try:
             self._client.notify(_name(method), *args)
         except RPCClusterError as error:
             raise old_error(error) from None
 
     def close(self) -> None:
-        """Close the connection; the futures that are left end with `TransportError`."""
+        """Close the connection; pending futures end with `TransportError`."""
         self._client.close()
 
 
 class Context:
-    """What `Client.open` gives."""
+    """The context manager of `Client.open`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -1,7 +1,7 @@
-"""How msgpack-rpc-python packs and unpacks, and which of its errors stands for what. Pure.
+"""Packs and unpacks as msgpack-rpc-python does, and converts errors to that library's. Pure.
 
-It knows neither bin nor timestamps: str and bytes are both packed as the old raw, and raw arrives as bytes, or
-decoded with ``unpack_encoding``.
+That library knows neither bin nor timestamps: str and bytes are both packed as the old raw, and raw arrives as bytes,
+or decoded with ``unpack_encoding``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ARGUMENT = re.compile(rb"ArgumentError: ")
 
 
 def old_dialect(pack_encoding: str | None, unpack_encoding: str | None) -> Dialect:
-    """The dialect of a client with these encodings; None packs as UTF-8, and unpacks to bytes."""
+    """Make the dialect of a client with these encodings; None packs as UTF-8, and unpacks to bytes."""
 
     return Dialect(
         lambda: _packer(pack_encoding or "utf-8"),
@@ -36,7 +36,7 @@ def old_dialect(pack_encoding: str | None, unpack_encoding: str | None) -> Diale
 
 
 def old_error(error: Exception) -> Exception:
-    """The old library's error for one of this project's."""
+    """Return the old library's error for one of this project's."""
     if isinstance(error, CallTimeout):
         return errors.TimeoutError("Request timed out")
     if isinstance(error, ConnectFailed):
@@ -85,7 +85,7 @@ def _is_utf8(encoding: str) -> bool:
 
 
 class _Encoder:
-    """Packs str in an encoding of which msgpack itself knows nothing any more."""
+    """Packs str in an encoding that msgpack itself no longer knows."""
 
     def __init__(self, packer: Any, encoding: str) -> None:
         self._packer = packer
@@ -101,7 +101,7 @@ class _Encoder:
 
 
 class _Decoder:
-    """Unpacks raw in such an encoding."""
+    """Unpacks raw in an encoding that msgpack itself no longer knows."""
 
     def __init__(self, unpacker: Any, encoding: str) -> None:
         self._unpacker = unpacker
@@ -119,7 +119,7 @@ class _Decoder:
 
 
 def _rebuilt(value: Any, convert: Callable[[Any], Any]) -> Any:
-    """``value`` with its elements converted, if it has any."""
+    """Return ``value`` with its elements converted, if it has any."""
     if type(value) in (list, tuple):  # a tuple is a key of a dict, or params
         return type(value)(convert(element) for element in value)
     if isinstance(value, dict):

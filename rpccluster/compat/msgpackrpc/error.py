@@ -23,12 +23,12 @@ class RPCError(RPCClusterError):
         return self.CODE
 
     def to_msgpack(self) -> list[Any]:
-        """What stands for the error in a message."""
+        """Return the error's form in a message."""
         return [self.args[0]]
 
     @staticmethod
     def from_msgpack(message: Any) -> RPCError:
-        """The error that ``message`` stands for."""
+        """Return the error that ``message`` stands for."""
         return RPCError(message)
 
 
@@ -39,7 +39,7 @@ class TimeoutError(RPCError):
 
 
 class TransportError(RPCError):
-    """No connection could be had, or it ended under the call."""
+    """The client could not connect, or the connection ended during the call."""
 
     CODE = ".TransportError"
 

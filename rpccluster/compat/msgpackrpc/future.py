@@ -14,7 +14,7 @@ __all__ = ["Future"]
 
 
 class Future:
-    """The outcome of `Client.call_async`. A callback runs in the thread that receives the reply, or in `join`."""
+    """The outcome of `Client.call_async`. The thread that receives the reply, or `join`, runs its callback."""
 
     def __init__(self, future: concurrent.futures.Future[Any]) -> None:
         self._future = future
@@ -24,12 +24,12 @@ class Future:
         self._result_handler: Callable[[Any], object] | None = None
 
     def join(self) -> None:
-        """Wait for the end, good or bad, and for the callback."""
+        """Wait for the end of the call, and for the callback."""
         concurrent.futures.wait([self._future])
         self._call_back()
 
     def get(self) -> Any:
-        """Wait for the end; return the result or raise the error, or hand it to the handler attached for it."""
+        """Wait for the end. Returns the result, or raises the error; a handler gets it instead, if attached."""
         self.join()
         error = self._exception()
         if error is not None and self._error_handler is not None:
@@ -56,16 +56,16 @@ class Future:
         return error.args[0]
 
     def attach_callback(self, callback: Callable[[Future], object]) -> None:
-        """Have ``callback(future)`` called at the end, at once if that was before."""
+        """Have ``callback(future)`` called at the end, or at once if the call has ended."""
         self._callback = callback
         self._future.add_done_callback(lambda _: self._call_back())
 
     def attach_error_handler(self, handler: Callable[[Any], object]) -> None:
-        """Have `get` hand over the error rather than raise it."""
+        """Have `get` pass the error to a handler instead of raising it."""
         self._error_handler = handler
 
     def attach_result_handler(self, handler: Callable[[Any], object]) -> None:
-        """Have `get` hand over the result rather than return it."""
+        """Have `get` pass the result to a handler instead of returning it."""
         self._result_handler = handler
 
     def _exception(self) -> Exception | None:

@@ -1,6 +1,6 @@
-"""What is known of an option, and of a section of the configuration, as data. Any process.
+"""Describes options and sections of the configuration, as data. Any process.
 
-A file beside this one describes each section: a dataclass of its options, and the checks that no single value shows.
+A file beside this one describes each section: a dataclass of its options, and the checks that need more than one value.
 The reader of the file, the command line, etc/ and the documentation follow these descriptions.
 """
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Effect(enum.Enum):
-    """When a change of an option takes effect."""
+    """The time at which a change of an option takes effect."""
 
     PROCESSES = "processes"  # at a HUP, which replaces the processes
     RESTART = "restart"  # at the next start of the master: a HUP refuses it
@@ -73,7 +73,7 @@ def computed(
 
 
 def compute_defaults(options: Any) -> None:
-    """Fill in what was not given and has no fixed default; for a section's ``__post_init__``."""
+    """Fill in options that were not given and have computed defaults; for a section's ``__post_init__``."""
     for key, described in _options_of(options).items():
         if described.compute is not None and getattr(options, key) is None:
             object.__setattr__(options, key, described.compute(options))
@@ -89,10 +89,10 @@ def _find_nothing(options: Any, machine: Machine, config_path: str | None) -> li
 
 @dataclass(frozen=True)
 class Section:
-    """Describes one section, ``[name]``, or as many as wanted by ``[name:NAME]`` if ``is_named``.
+    """Describes one section, ``[name]``, or any number of sections ``[name:NAME]`` if ``is_named``.
 
-    ``values`` is the frozen dataclass of its options. ``complaints`` returns what is wrong with them on a machine,
-    given the path of their file. ``required`` are the keys without which there is no such section.
+    ``values`` is the frozen dataclass of its options. ``complaints`` returns their faults on a machine, given the path
+    of their file. ``required`` are the keys that the section must have.
     """
 
     name: str
@@ -107,5 +107,5 @@ class Section:
 
     @property
     def header(self) -> str:
-        """How its header is written, for a fault."""
+        """The header of the section, for a fault."""
         return f"[{self.name}:NAME]" if self.is_named else f"[{self.name}]"

@@ -71,7 +71,7 @@ class ControlServer:
 
     @property
     def wake_at(self) -> float:
-        """When `turn` has something to do, if nothing happens before, in monotonic seconds; infinity if never."""
+        """When `turn` must be called if nothing happens before (monotonic seconds); infinity if never."""
         rests = [] if self._rests_until is None else [self._rests_until]
         silent = [client.heard_at + SILENT_SECONDS for client in self.clients if client.is_silent]
         return min([*rests, *silent], default=float("inf"))

@@ -1,9 +1,10 @@
-"""Taking new connections from the shared listeners, in turns. Runs in the worker, on the loop's callbacks.
+"""Accepts connections from the shared listeners, in turns. Runs in the worker, on the loop's callbacks.
 
-The lock is for balance, not for safety: accept(2) is atomic. So nobody ever waits for it, and a killed, stopped or busy
-worker delays a new connection by milliseconds. A worker whose turn it is takes the lock, accepts one, counts it, and
-looks again, up to `BATCH` times. One whose turn it is not, or that is full, leaves the listeners alone for a moment,
-readable as they are. One descriptor is kept back: by it a connection that cannot be served is closed.
+The lock serves balance, not safety: accept(2) is atomic. So nobody ever waits for it, and a killed, stopped or busy
+worker delays a new connection by milliseconds. A worker whose turn it is takes the lock, accepts a connection, counts
+it, and looks again, up to `BATCH` times. A worker whose turn it is not, or that is full, stops watching the listeners
+for a moment, since they stay readable. One descriptor is kept in reserve, to accept and close a connection that cannot
+be served.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _PlainSocket = get_original("socket", "socket")
 
 
 class Acceptor:
-    """Watches the listeners and hands accepted sockets to ``serve(socket, peer)``."""
+    """Watches the listeners, and passes accepted sockets to ``serve(socket, peer)``."""
 
     def __init__(
         self,

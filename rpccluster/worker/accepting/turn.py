@@ -1,12 +1,13 @@
-"""Whose turn it is to accept, told from the scoreboard alone. Pure; runs in the worker.
+"""Decides whose turn it is to accept, from the scoreboard alone. Pure; runs in the worker.
 
 A worker may accept if it has the fewest connections of those that take part: that accept, have had a heartbeat in the
-last `LIFE_SIGN_NS`, have room for connections, and a greenlet for calls. Ties: the lowest row. In a burst, when it has
-just taken one, it may lead the fewest by `LEAD`, and by one in any case.
+last `LIFE_SIGN_NS`, have room for connections, and a greenlet for calls. The lowest row wins a tie. In a burst, when it
+has just accepted one, it may lead the fewest by `LEAD`, and by one in any case.
 
-Nobody waits for a worker that is busy, stopped or gone. The scoreboard's accept counter tells whether anybody accepts:
-if a connection waits and the counter has not moved for `PATIENCE_SECONDS`, the worker that sees it accepts out of turn,
-and leaves those that had fewer connections out until they show life, by a heartbeat or a wake-up for the listeners.
+Nobody waits for a worker that is busy, stopped or gone. The scoreboard's accept counter shows whether any worker
+accepts: if a connection waits and the counter has not moved for `PATIENCE_SECONDS`, the worker that sees it accepts out
+of turn, and leaves those that had fewer connections out until they show life, by a heartbeat or a wake-up for the
+listeners.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _ACCEPTING = int(RowState.ACCEPTING)
 
 
 class Verdict(enum.Enum):
-    """What a look at the scoreboard says."""
+    """The result of a look at the scoreboard."""
 
     FULL = "this worker has as many connections, or calls, as it may have"
     WAIT = "another's turn"
@@ -52,10 +53,10 @@ class Turn:
         self._passed_over: dict[int, tuple[int, int]] = {}
 
     def look(self, now: float, now_ns: int, *, is_burst: bool = False) -> Verdict:
-        """Tell whether this worker may take the next waiting connection. Call it again and again while one waits.
+        """Return whether this worker may take the next waiting connection. Call it again and again while one waits.
 
-        ``now`` is monotonic seconds, ``now_ns`` the same clock in nanoseconds; ``is_burst`` says that it has
-        just taken another.
+        ``now`` is monotonic seconds, ``now_ns`` the same clock in nanoseconds; ``is_burst`` says that it has just
+        accepted one.
         """
         is_unmoved = self._is_unmoved(now)
         if self.is_full(now_ns):
@@ -68,15 +69,15 @@ class Turn:
         return Verdict.WAIT
 
     def note_none_waits(self) -> None:
-        """Note that no connection waits: patience begins anew with the next one."""
+        """Note that no connection waits: patience starts with the next one."""
         self._unmoved_since = None
 
     def is_full(self, now_ns: int) -> bool:
-        """Whether this worker has as many connections as it may have, or calls have all its greenlets."""
+        """Return whether this worker has all the connections it may have, or calls hold all its greenlets."""
         return self._has_no_room(self._start, now_ns)
 
     def has_all_connections(self) -> bool:
-        """Whether this worker has as many connections as it may have."""
+        """Return whether this worker has as many connections as it may have."""
         return bool(self._cells[self._start + _CONNECTIONS] >= self._cells[self._start + _LIMIT])
 
     def _has_no_room(self, start: int, now_ns: int) -> bool:
