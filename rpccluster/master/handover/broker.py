@@ -113,8 +113,8 @@ class Broker:
         return len(taken)
 
     def _ask(self, action: placement.Ask, now: float) -> None:
-        self._grants.grant(action.donor, action.release)
         self._sender.send(action.donor.channel, action.release)
+        self._grants.grant(action.donor, action.release)  # not before it is sent: it would be waited for
 
     def _note_even(self, action: placement.Even, now: float) -> None:
         self.is_uneven = False
