@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 from rpccluster.client.aio.connection import Connection
@@ -17,6 +17,7 @@ from rpccluster.client.core.batch import Batch
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.proxy import Proxy
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
+from rpccluster.client.core.waiting import Waiting
 from rpccluster.errors import ConnectFailed, ConnectionLost
 from rpccluster.protocol.outline import Bounds
 
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 class Calling(abc.ABC):
     """Makes calls. ``timeout`` limits a call in seconds, None means no limit; ``bounds`` are those of a message."""
+
+    _waiting: Waiting | None = None  # of a pool
 
     def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS, route: Route = DIRECT) -> None:
         self.timeout = timeout
@@ -76,16 +79,30 @@ class Calling(abc.ABC):
         return asyncio.get_running_loop().time() + seconds
 
     async def _persist(
-        self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts, calls: int = 1
+        self,
+        attempt: Callable[[Connection], Awaitable[T]],
+        deadline_at: float,
+        attempts: Attempts,
+        calls: Collection[object] | None = None,
     ) -> T:
-        """Attempt ``calls`` calls on one connection, and on others as long as ``attempts`` allow."""
-        while True:
-            try:
-                connection = await self._find(attempts, deadline_at)
-                attempts.connected()
-                return await attempt(connection)
-            except ENDINGS as error:
-                self._go_on_after(error, attempts, deadline_at)
+        """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with.
+
+        It counts as one call that waits, or as ``calls``.
+        """
+        waiting, calls = self._waiting, (attempts,) if calls is None else calls
+        try:
+            if waiting is not None:
+                waiting.enter(calls)
+            while True:
+                try:
+                    connection = await self._find(attempts, deadline_at)
+                    attempts.connected()
+                    return await attempt(connection)
+                except ENDINGS as error:
+                    self._go_on_after(error, attempts, deadline_at)
+        finally:
+            if waiting is not None:
+                waiting.leave(calls)
 
     def _go_on_after(self, error: Ending, attempts: Attempts, deadline_at: float) -> None:
         """Raise the error that ends the call, unless there may be another attempt."""
@@ -113,7 +130,7 @@ class AioBatch(Batch):
         if kind is None and self._calls:
             self._deadline_at = self._caller._deadline_at(self._timeout)
             try:
-                await self._caller._persist(self._send, self._deadline_at, self._attempts, len(self))
+                await self._caller._persist(self._send, self._deadline_at, self._attempts, self._calls)
             except (ConnectionLost, ConnectFailed) as error:
                 self._fail(error)
 

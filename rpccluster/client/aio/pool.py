@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -56,7 +56,7 @@ class Pool(Calling):
             max_depth=max_depth,
         )
         lock = threading.RLock()  # of no use to one thread, but cheaper than a context that does nothing
-        self._waiting = Waiting(max_waiting, lock)
+        self._waiting: Waiting = Waiting(max_waiting, lock)
         self._members = Members(addresses, connections, make, lock, monotonic)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
         self._pings: set[asyncio.Future[None]] = set()
@@ -126,19 +126,11 @@ class Pool(Calling):
             **self._members.stats(),
         }
 
-    async def _persist(
-        self, attempt: Callable[[Connection], Awaitable[T]], deadline_at: float, attempts: Attempts, calls: int = 1
-    ) -> T:
-        self._waiting.enter(calls)
-        try:
-            return await super()._persist(attempt, deadline_at, attempts)
-        finally:
-            self._waiting.leave(calls)
-
     def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
         if self._members.suspects:
             self._ping_suspects()
-        return self._members.at(attempts.choose())._connected(deadline_at)
+        address, number = attempts.choose()
+        return self._members.clients[address][number]._connected(deadline_at)
 
     def _ping_suspects(self) -> None:
         for address in self._members.to_ping():

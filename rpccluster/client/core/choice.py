@@ -103,6 +103,10 @@ class Choice:
         else:
             self.failed(address, now)
 
+    def is_doubtful(self, address: int) -> bool:
+        """Return whether `reached` has anything to note."""
+        return address in self._trials or self._failures[address] > 0
+
     def reached(self, address: int) -> None:
         """Note that the address was reached: its next rest is short again. A suspect still has to answer."""
         self._trials.pop(address, None)

@@ -77,28 +77,27 @@ class Members(Generic[M]):
 
     # -- as a route ---------------------------------------------------------------------------------------------
 
-    def choose(self, tried: Container[int] = ()) -> Place:
-        """Choose a place; see `Route.choose`."""
-        return self.take(self.loads(), tried)
-
-    def take(self, loads: Loads, tried: Container[int] = ()) -> Place:
-        """Return the place of the next call by the ``loads``, and take the turn."""
+    def choose(self, tried: Container[int] = (), loads: Loads | None = None) -> Place:
+        """See `Route`; ``loads`` are those that the choice goes by, if they are known."""
+        if loads is None:
+            loads = self.loads()
         with self._lock:
             chosen = self._choice.choose(loads, self.clock(), tried)
         assert chosen is not None, "every address was tried"
         return chosen
 
     def look(self, loads: Loads) -> Place:
-        """Return what `take` would return, and take no turn."""
+        """Return what `choose` would return, and take no turn."""
         with self._lock:
             chosen = self._choice.look(loads, self.clock())
         assert chosen is not None, "there is an address"
         return chosen
 
     def reached(self, address: int) -> None:
-        """Note that a connection was made; see `Route.reached`."""
-        with self._lock:
-            self._choice.reached(address)
+        """Note that a connection to an address was found; see `Route.reached`."""
+        if self._choice.is_doubtful(address):
+            with self._lock:
+                self._choice.reached(address)
 
     def failed(self, address: int) -> None:
         """Note that no connection was made; see `Route.failed`."""

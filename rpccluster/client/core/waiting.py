@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,30 +12,41 @@ __all__ = ["Waiting"]
 
 
 class Waiting:
-    """Counts calls that wait for a connection or for their reply, at most ``most``; None means no limit.
+    """The calls that wait for a connection or for their reply: ``most`` at once, None for any number.
 
-    It holds ``lock`` while it counts, for threads that share a pool.
+    Each call is a token, so that a call may `leave` whether or not an interrupt has kept it from entering. ``lock`` is
+    held while calls enter, for threads that share a pool.
     """
 
     def __init__(self, most: int | None, lock: AbstractContextManager[Any]) -> None:
         if most is not None and most < 1:
             raise ValueError(f"found max_waiting {most}, expected at least 1")
         self.most = most
-        self.count = 0
         #: How many calls have been refused.
         self.refused = 0
+        self._calls: dict[object, None] = {}
         self._lock = lock
 
-    def enter(self, calls: int = 1) -> None:
-        """Add ``calls`` to the count. Raises `TooManyWaiting`, and adds none, if there would be too many."""
-        with self._lock:
-            if self.most is not None and self.count + calls > self.most:
-                self.refused += calls
-                found = f"found {self.count} calls waiting and {calls} more"
-                raise TooManyWaiting(f"{found}, expected at most {self.most} (max_waiting); the call did not run")
-            self.count += calls
+    @property
+    def count(self) -> int:
+        """How many calls wait."""
+        return len(self._calls)
 
-    def leave(self, calls: int = 1) -> None:
-        """Take ended calls off the count."""
+    def enter(self, calls: Collection[object]) -> None:
+        """Count ``calls`` in. Raises `TooManyWaiting` if there would be too many; then none of them is counted."""
+        if self.most is None:
+            for call in calls:
+                self._calls[call] = None
+            return
         with self._lock:
-            self.count -= calls
+            if len(self._calls) + len(calls) > self.most:
+                self.refused += len(calls)
+                found = f"found {len(self._calls)} calls waiting and {len(calls)} more"
+                raise TooManyWaiting(f"{found}, expected at most {self.most} (max_waiting); the call did not run")
+            for call in calls:
+                self._calls[call] = None
+
+    def leave(self, calls: Collection[object]) -> None:
+        """Count out those of the ``calls`` that were counted in."""
+        for call in calls:
+            self._calls.pop(call, None)

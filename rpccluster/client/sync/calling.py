@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from functools import partial
 from time import monotonic
@@ -20,6 +20,7 @@ from rpccluster.client.core.exchange.dialect import DIALECT
 from rpccluster.client.core.exchange.outgoing import BOUNDS, body_of, body_packer
 from rpccluster.client.core.proxy import Proxy
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
+from rpccluster.client.core.waiting import Waiting
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.threads.deferred import Deferred
 from rpccluster.client.threads.future import CallFuture
@@ -35,6 +36,7 @@ class Calling(abc.ABC):
     """Makes calls. ``timeout`` limits a call in seconds, None means no limit; ``bounds`` are those of a message."""
 
     _dialect = DIALECT
+    _waiting: Waiting | None = None  # of a pool
 
     def __init__(self, timeout: float | None, bounds: Bounds = BOUNDS, route: Route = DIRECT) -> None:
         self.timeout = timeout
@@ -107,18 +109,31 @@ class Calling(abc.ABC):
         """
         return SyncBatch(self, timeout, idempotent)
 
-    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts, calls: int = 1) -> T:
-        """Attempt ``calls`` calls on one connection, and on others as long as ``attempts`` allow."""
-        return self._pursue(attempt, deadline_at, attempts)
+    def _persist(
+        self,
+        attempt: Callable[[Connection], T],
+        deadline_at: float,
+        attempts: Attempts,
+        calls: Collection[object] | None = None,
+    ) -> T:
+        """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with.
 
-    def _pursue(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts) -> T:
-        while True:
-            try:
-                connection = self._find(attempts, deadline_at)
-                attempts.connected()
-                return attempt(connection)
-            except ENDINGS as error:
-                self._go_on_after(error, attempts, deadline_at)
+        It counts as one call that waits, or as ``calls``.
+        """
+        waiting, calls = self._waiting, (attempts,) if calls is None else calls
+        try:
+            if waiting is not None:
+                waiting.enter(calls)
+            while True:
+                try:
+                    connection = self._find(attempts, deadline_at)
+                    attempts.connected()
+                    return attempt(connection)
+                except ENDINGS as error:
+                    self._go_on_after(error, attempts, deadline_at)
+        finally:
+            if waiting is not None:
+                waiting.leave(calls)
 
     def _go_on_after(self, error: Ending, attempts: Attempts, deadline_at: float) -> None:
         """Raise the error that ends the call, unless there may be another attempt."""
@@ -163,7 +178,7 @@ class _Sender:
     def send(self, future: CallFuture) -> None:
         """Attempt the call in this thread; see `rpccluster.client.threads.future.Sender.send`."""
         try:
-            self._caller._pursue(partial(self.start, future), self._deadline_at, future.attempts)
+            self._caller._persist(partial(self.start, future), self._deadline_at, future.attempts, ())
         except (ConnectionLost, ConnectFailed) as error:
             future.end(error)
 
@@ -189,7 +204,7 @@ class SyncBatch(Batch):
         if kind is None and self._calls:
             self._deadline_at = self._caller._deadline_at(self._timeout)
             try:
-                self._caller._persist(self._send, self._deadline_at, self._attempts, len(self))
+                self._caller._persist(self._send, self._deadline_at, self._attempts, self._calls)
             except (ConnectionLost, ConnectFailed) as error:
                 self._fail(error)
 

@@ -61,7 +61,7 @@ class Pool(Calling):
             max_depth=max_depth,
         )
         lock = _new_lock()
-        self._waiting = Waiting(max_waiting, lock)
+        self._waiting: Waiting = Waiting(max_waiting, lock)
         self._members = Members(addresses, connections, make, lock, monotonic)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
         let_go_after(self)
@@ -91,19 +91,18 @@ class Pool(Calling):
         self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False
     ) -> Future[Any]:
         """Return a future of the call, as `Calling.call_async` does."""
-        waiting = self._waiting
+        waiting, calls = self._waiting, (object(),)
         try:
-            waiting.enter()
+            waiting.enter(calls)
+            future = super().call_async(method, *params, timeout=timeout, idempotent=idempotent)
         except TooManyWaiting as error:
             refused: Future[Any] = Future()
             refused.set_exception(error)
             return refused
-        try:
-            future = super().call_async(method, *params, timeout=timeout, idempotent=idempotent)
         except BaseException:
-            waiting.leave()
+            waiting.leave(calls)
             raise
-        future.add_done_callback(partial(_note_end, waiting))
+        future.add_done_callback(partial(_note_end, waiting, calls))
         return future
 
     def wait(self, seconds: float = 30) -> None:
@@ -145,20 +144,13 @@ class Pool(Calling):
         """
         return {"waiting": self._waiting.count, "refused": self._waiting.refused, **self._members.stats()}
 
-    def _persist(self, attempt: Callable[[Connection], T], deadline_at: float, attempts: Attempts, calls: int = 1) -> T:
-        waiting = self._waiting
-        waiting.enter(calls)
-        try:
-            return self._pursue(attempt, deadline_at, attempts)
-        finally:
-            waiting.leave(calls)
-
     def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
         if not MARK[0]:
             notice_fork()
         if self._members.suspects:
             self._ping_suspects()
-        return self._members.at(attempts.choose())._connected(deadline_at)
+        address, number = attempts.choose()
+        return self._members.clients[address][number]._connected(deadline_at)
 
     def _ready(self, attempts: Attempts) -> Connection | None:
         if not MARK[0]:
@@ -170,7 +162,7 @@ class Pool(Calling):
         place = members.look(loads)
         connection = members.at(place)._open_connection()
         if connection is not None:
-            members.take(loads)
+            members.choose(loads=loads)
             attempts.started(place[0])
         return connection
 
@@ -186,8 +178,8 @@ class Pool(Calling):
         self._deferred.end_in_child()
 
 
-def _note_end(waiting: Waiting, future: Any) -> None:
-    waiting.leave()
+def _note_end(waiting: Waiting, calls: tuple[object], future: Any) -> None:
+    waiting.leave(calls)
     if not future.cancelled() and isinstance(future.exception(), CallTimeout):
         future.attempts.timed_out()
 

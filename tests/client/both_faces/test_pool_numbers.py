@@ -309,8 +309,27 @@ def test_the_bound_is_one_that_can_be_kept() -> None:
         with pytest.raises(ValueError, match="max_waiting"):
             kind("a:1", max_waiting=0)
     waiting = Waiting(None, contextlib.nullcontext())
-    waiting.enter(10**6)
-    assert (waiting.count, waiting.refused) == (10**6, 0)
+    waiting.enter(range(10**5))
+    assert (waiting.count, waiting.refused) == (10**5, 0)
+
+
+def test_an_interrupted_call_does_not_wait_for_ever() -> None:
+    """A signal handler's exception may strike when a call has just been counted in: it is counted out all the same."""
+
+    @contextlib.contextmanager
+    def interrupted() -> Iterator[None]:
+        yield
+        raise KeyboardInterrupt
+
+    with Pool("a:1", max_waiting=1) as pool:
+        pool._waiting = Waiting(1, interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            pool.call("x")
+        assert pool.stats()["waiting"] == 0
+        pool._waiting = Waiting(1, interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            pool.call_async("x")
+        assert pool.stats()["waiting"] == 0
 
 
 def test_the_error_is_one_of_the_tree() -> None:
