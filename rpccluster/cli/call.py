@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -24,9 +26,24 @@ EXIT_NO_ANSWER = 3
 
 _STDIN = "-"
 _TAG = "base64"
+_JSON_BEGINS = ("{", "[", '"')  # what begins so is meant to be JSON
+_LONG_OPTION = re.compile(r"--[a-z][^=]*")
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+class _Call(click.Command):
+    """Refuses an unknown option, which would otherwise be a string for the method; behind ``--`` it is one."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        known = {name for each in self.get_params(context) for name in each.opts}
+        for word in args[: args.index("--")] if "--" in args else args:
+            option = _LONG_OPTION.match(word)
+            if option and option[0] not in known:
+                near = get_close_matches(option[0], known)
+                raise click.NoSuchOption(option[0], possibilities=near, ctx=context)
+        return super().parse_args(context, args)
+
+
+@click.command(cls=_Call, context_settings={"ignore_unknown_options": True})
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, help="seconds; default 10")
 @click.option("--notify", is_flag=True, help="send a notification and await no result")
 @click.option("--raw", is_flag=True, help='bytes are {"base64": "..."}, in arguments and in the result')
@@ -34,7 +51,7 @@ _TAG = "base64"
 @click.option("--discover", is_flag=True, help="list the methods with their signatures and docs")
 @click.argument("address")
 @click.argument("method", default="")
-@click.argument("arguments", nargs=-1, metavar="[JSON_ARG]...", type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, metavar="[ARGUMENT]...", type=click.UNPROCESSED)
 def call(
     timeout: float,
     notify: bool,
@@ -47,6 +64,7 @@ def call(
 ) -> None:
     """Call METHOD at ADDRESS and print the result as JSON.
 
+    An ARGUMENT is JSON, or else a string; one that begins with {, [ or " must be JSON.
     The argument - stands for arguments on stdin: a JSON array of them, or one JSON value as the only argument.
     """
     if notify + (times is not None) + discover > 1:
@@ -130,7 +148,17 @@ def _params(words: tuple[str, ...], raw: bool) -> Iterator[Any]:
             value = _parse(sys.stdin.buffer.read(), "stdin", raw)
             yield from value if isinstance(value, list) else [value]
         else:
-            yield _parse(word, f"the argument {word!r}", raw)
+            yield _value(word, raw)
+
+
+def _value(word: str, raw: bool) -> Any:
+    """Return the value of an argument: JSON, or a string that need not be quoted."""
+    if not word.startswith(_JSON_BEGINS):
+        try:
+            json.loads(word)
+        except json.JSONDecodeError:
+            return word
+    return _parse(word, f"the argument {word!r}", raw)
 
 
 def _parse(text: str | bytes, what: str, raw: bool) -> Any:

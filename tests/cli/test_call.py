@@ -123,6 +123,47 @@ def test_what_does_not_go_together(server: Server, words: tuple[str, ...], said:
     assert said in result.stderr
 
 
+# -- arguments that are words
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("apple", "apple"),
+        ("", ""),
+        ("two words", "two words"),
+        ("1.2.3", "1.2.3"),
+        ("-x", "-x"),
+        ("True", "True"),
+        ("a{}", "a{}"),
+        ("0017", "0017"),
+        ("true", True),
+        ("null", None),
+        ("-2.5", -2.5),
+        ('"1"', "1"),
+    ],
+)
+def test_what_is_no_json_is_a_string(server: Server, word: str, value: object) -> None:
+    """A word needs no quotes for JSON inside those for the shell."""
+    assert printed(run(server, "echo", word)) == value
+
+
+@pytest.mark.parametrize("word", ["{", "[1,", '"open', "{apple: 1}", "['apple']", "[" * 100_000])
+def test_what_begins_as_json_must_be_json(server: Server, word: str) -> None:
+    """A list whose quotes the shell has taken is a fault, and no string."""
+    result = run(server, "echo", word)
+    assert (result.exit_code, server.connections) == (2, 0)
+    assert "found the argument" in result.stderr and "expected JSON" in result.stderr
+
+
+def test_an_unknown_option_is_no_string(server: Server) -> None:
+    """It is refused with the nearest one; behind -- everything is an argument."""
+    result = run(server, "echo", "--notfy", "1")
+    assert (result.exit_code, server.connections) == (2, 0)
+    assert "No such option" in result.stderr and "--notify" in result.stderr
+    assert printed(run(server, "echo", "--", "--notfy")) == "--notfy"
+
+
 # -- the methods
 
 

@@ -278,7 +278,7 @@ def test_without_a_master_control_commands_end_with_3(shell: Shell) -> None:
         (["127.0.0.1:1", "m"], 3, "127.0.0.1:1"),
         (["unix:///nowhere/x", "m"], 3, "/nowhere/x"),
         (["127.0.0.1:1", "m", "{"], 2, "expected JSON"),
-        (["127.0.0.1:1", "m", "text"], 2, "expected JSON"),
+        (["127.0.0.1:1", "m", "text"], 3, "127.0.0.1:1"),
         (["--timeout", "0", "127.0.0.1:1", "m"], 2, "timeout"),
         (["--timeout", "x", "127.0.0.1:1", "m"], 2, "timeout"),
     ],

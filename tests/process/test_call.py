@@ -49,12 +49,13 @@ def address(cluster) -> str:
 
 
 def test_a_result_is_printed_as_json(address):
-    """``sum 1 2`` prints 3; arguments are JSON, negative numbers too."""
+    """``sum 1 2`` prints 3; arguments are JSON, negative numbers too, or words."""
     for words, printed in [
         (("sum", "1", "2"), 3),
         (("sum", "1", "-2.5"), -1.5),
         (("echo", '{"a": [1, null, "\\u00e9"]}'), {"a": [1, None, "é"]}),
         (("echo", "null"), None),
+        (("echo", "apple"), "apple"),
         (("rpc.ping",), "pong"),
     ]:
         done = call(address, *words)
@@ -80,7 +81,7 @@ def test_an_error_of_the_method_is_told(address):
         ((), "Missing argument"),
         (("127.0.0.1:1",), "Missing argument"),
         (("nowhere", "sum"), "found 'nowhere', expected tcp://HOST:PORT"),
-        (("127.0.0.1:1", "sum", "one"), "found the argument 'one', expected JSON"),
+        (("127.0.0.1:1", "sum", "[one]"), "found the argument '[one]', expected JSON"),
         (("127.0.0.1:1", "sum", "--timeout", "soon"), "Invalid value for '--timeout'"),
         (("127.0.0.1:1", "sum", "--timeout", "0"), "Invalid value for '--timeout'"),
     ],
