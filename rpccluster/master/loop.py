@@ -30,13 +30,16 @@ class Loop:
         guard: Guard | None = None,
         selector: selectors.BaseSelector | None = None,
         waiting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``guard`` attempts the callbacks; the loop enters ``waiting`` only while it waits."""
+        """``guard`` attempts the callbacks; the loop enters ``waiting`` only while it waits,
+        and rests with ``sleep``."""
         self.guard = guard or Guard()
         self._selector = selector or selectors.DefaultSelector()
         self._barred: set[Channel] = set()
         self._has_failed = False
         self._waiting = waiting
+        self._sleep = sleep
 
     def watch(self, source: Any, on_readable: Callback) -> None:
         """Call ``on_readable`` whenever ``source``, a descriptor or an object with ``fileno()``, is readable."""
@@ -76,7 +79,7 @@ class Loop:
         """
         if self._has_failed:
             self._has_failed = False
-            time.sleep(FAILED_SECONDS)
+            self._sleep(FAILED_SECONDS)
         for key, events in self._wait(BARRED_SECONDS if self._barred else seconds):
             on_readable, on_writable = key.data
             if events & selectors.EVENT_READ and on_readable is not None and self._is_watched(key):

@@ -80,9 +80,10 @@ class Parts:
         self.reserve = Reserve(DESCRIPTORS_KEPT_BACK)
         self.notices = Notices()
         self.guard = Guard(operating_system.monotonic)
-        self.loop = Loop(self.guard, waiting=start.signals.waiting)
+        selector, sleep = operating_system.selector(), operating_system.sleep
+        self.loop = Loop(self.guard, selector, start.signals.waiting, sleep)
         self.loop.watch(start.signals, start.signals.drain)
-        self.control = ControlServer(self.loop, start.control)
+        self.control = ControlServer(self.loop, start.control, clock=operating_system.monotonic)
         owned = inheritance.owned() if inheritance else []
         self.ownership = Ownership(start.pidfile, self.control, cluster.listeners, owned)
         self.roster = Roster(operating_system, self.loop, entry, first_serial)
@@ -93,7 +94,7 @@ class Parts:
         self.reloading = Reloading(operating_system, cluster, self.workers, self.roster, self._prepared)
         self.new_master = NewMaster(operating_system, self.loop, self._start_new_master, self.told.append)
         self.old_master = self._make_old_master(inheritance) if inheritance else None
-        self.upkeep = Upkeep(cluster, self.ownership, self._listen_anew, lambda: self.new_master.is_under_way)
+        self.upkeep = Upkeep(operating_system, cluster, self.ownership, self._listen_anew, self._is_upgrading)
         self.upkeep.watch(self.loop)
         logs = LogReopening(cluster, self.workers, self.roster, self.reserve)
         commands = Commands(cluster, self.workers, self.reloading, self.new_master, logs.reopen, self._begin_to_stop)
@@ -121,6 +122,9 @@ class Parts:
         """Have the present workers accept at the new socket of a Unix path, too."""
         for worker in self.workers.children:
             self.roster.say(worker, Listen(), [listener.socket.fileno()])
+
+    def _is_upgrading(self) -> bool:
+        return self.new_master.is_under_way
 
     @contextlib.contextmanager
     def _prepared(self) -> Iterator[None]:

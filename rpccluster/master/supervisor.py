@@ -13,7 +13,6 @@ import signal
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from rpccluster import system
 from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.messages import Accept
 from rpccluster.log import logger, say
@@ -43,33 +42,39 @@ class Supervisor:
         self._groups = parts.groups
         self._broker = parts.broker
         self._turned_at = parts.now()
-        self._exit_code: int | None = None
+        self.exit_code: int | None = None  # the master ends with it: call `close`
+        self.waits: float | None = 0.0  # seconds that the next turn waits at most; None: until something happens
 
     # -- the loop
 
     def run(self) -> int:
         """Run the cluster until it ends. Returns the exit code."""
         try:
-            self._begin()
+            self.begin()
         except BaseException:  # a fault of ours, or of the system
             self._parts.ownership.give_back()
             raise
-        while self._exit_code is None:
-            self._turn()
-        return self._close(self._exit_code)
+        while self.exit_code is None:
+            self.turn()
+        return self.close(self.exit_code)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Make ready for the first turn."""
         parts, cluster = self._parts, self._cluster
-        system.set_title(cluster.title)
+        parts.system.set_title(cluster.title)
         if parts.old_master is None:
             parts.control.serve(parts.operations.methods())
         for listener in cluster.listeners:
             logger.info("Listening at: %s (%d)", listener.actual, parts.pid)
         self._workers.wanted = cluster.options.number_workers
 
-    def _turn(self) -> None:
-        """Run one turn; if one part fails, for lack of resources or by a fault of rpccluster, the others go on."""
+    def turn(self) -> None:
+        """Wait until something happens or is due, then do what follows.
+
+        If one part fails, for lack of resources or by a fault of rpccluster, the others go on.
+        """
         attempt, parts = self._guard.attempt, self._parts
+        attempt("wait for what happens", self._wait)
         attempt("collect what has happened", self._collect)
         phase = self._cluster.phase
         attempt("do what is due", self._act)
@@ -80,12 +85,15 @@ class Supervisor:
         attempt("write the log", self._cluster.logs.flush)
         attempt("answer a command", parts.operations.answer_what_is_done)
         attempt("notify systemd", parts.notices.turn)
-        if self._exit_code is None:
-            attempt("wait for what happens", self._wait, self._cluster.phase is not phase)
+        self.waits = RETRY_SECONDS
+        attempt("plan the next turn", self._plan, self._cluster.phase is not phase)
 
-    def _wait(self, has_more: bool) -> None:
-        """Sleep until an event comes or something is due; not at all if the last turn may have more to do."""
-        seconds = 0.0 if has_more else self._seconds()
+    def _plan(self, has_more: bool) -> None:
+        """Plan to sleep until an event comes or something is due; not at all if this turn may have more to do."""
+        self.waits = 0.0 if has_more else self._seconds()
+
+    def _wait(self) -> None:
+        seconds = self.waits
         self._parts.loop.turn(seconds)
         before, self._turned_at = self._turned_at, self._parts.now()
         if seconds is not None and self._turned_at - before > seconds + LATE_SECONDS:
@@ -109,7 +117,7 @@ class Supervisor:
         while parts.told:
             attempt("heed the other master", self._takeover.heed, parts.told.popleft())
         if self._takeover.has_failed:
-            self._exit_code = EXIT_FAULT
+            self.exit_code = EXIT_FAULT
         attempt("heed the children", self._heed_children)
         for signum in () if parts.new_master.is_committing else parts.start.signals.take():
             attempt("obey a signal", self._obey, signum)
@@ -170,13 +178,13 @@ class Supervisor:
     def _note_started(self, course: order.Started) -> None:
         self._cluster.note(Event.BOOTED)
         if self._parts.old_master is not None:
-            self._parts.old_master.say_serving()
+            self._parts.old_master.say_serving(self._parts.pid)
         else:
             self._takeover.go_live()
 
     def _halt(self, course: order.Halt) -> None:
         group = course.group
-        self._exit_code = EXIT_NO_SERVICE if group.is_service_at_fault else EXIT_NO_WORKER
+        self.exit_code = EXIT_NO_SERVICE if group.is_service_at_fault else EXIT_NO_WORKER
         self._tell(f"no {group.kind.noun} could boot: {group.failure or 'none could be started'}")
 
     def _finish(self, course: order.Finish) -> None:
@@ -184,8 +192,8 @@ class Supervisor:
         has_more_to_give = self._cluster.has_old_master or self._broker.in_transit
         if has_more_to_give and self._cluster.phase.allows.hands_over:
             return
-        if self._exit_code is None and self._parts.new_master.has_told_all:
-            self._exit_code = 0
+        if self.exit_code is None and self._parts.new_master.has_told_all:
+            self.exit_code = 0
 
     _FOLLOW: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
         order.Started: _note_started,
@@ -195,7 +203,7 @@ class Supervisor:
 
     # -- the end
 
-    def _close(self, exit_code: int) -> int:
+    def close(self, exit_code: int) -> int:
         """Give everything back, then answer, so that a new start may follow a stop at once."""
         attempt, parts = self._guard.attempt, self._parts
         for group in self._groups.all:

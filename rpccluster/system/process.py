@@ -9,10 +9,12 @@ import contextlib
 import ctypes
 import errno
 import os
+import selectors
 import signal
 import time
 from collections.abc import Container
 from dataclasses import dataclass
+from typing import Callable
 
 __all__ = ["TELL_SIGNAL", "Exit", "System", "die_with_parent", "forget_what_is_ours", "set_title"]
 
@@ -58,11 +60,23 @@ class Exit:
 
 
 class System:
-    """The master's calls to the operating system. Stateless; tests pass a made-up one."""
+    """The master's calls to the operating system. Stateless; tests, and the simulation, pass a made-up one."""
 
     def monotonic(self) -> float:
         """Return the seconds of a clock that never goes back."""
         return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Do nothing for ``seconds``."""
+        time.sleep(seconds)
+
+    def selector(self) -> selectors.BaseSelector:
+        """Return a new selector, with which a loop waits."""
+        return selectors.DefaultSelector()
+
+    def set_title(self, title: str) -> None:
+        """Show ``title`` as this process's name."""
+        set_title(title)
 
     def getpid(self) -> int:
         """Return this process's pid."""
@@ -81,6 +95,13 @@ class System:
             raise
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return pid
+
+    def spawn(self, live: Callable[[], object]) -> int:
+        """Fork a child that calls ``live``, which never returns. Returns the child's pid. Raises OSError."""
+        pid = self.fork()
+        if not pid:
+            live()
         return pid
 
     def kill(self, pid: int, signum: int) -> None:

@@ -46,7 +46,9 @@ def parts() -> Any:
 
 
 def slept(parts: Any, *, has_more: bool = False) -> float | None:
-    Supervisor(parts)._wait(has_more)
+    supervisor = Supervisor(parts)
+    supervisor._plan(has_more)
+    supervisor._wait()
     seconds: float | None = parts.slept[-1]
     return seconds
 

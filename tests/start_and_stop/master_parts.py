@@ -363,7 +363,7 @@ class AnOldMaster(Part):
     def start(self) -> None:
         ours, self.theirs = channel_pair()
         self.old_master = OldMaster(self.loop, ours, 2, lambda event: None)
-        self.old_master.say_serving()
+        self.old_master.say_serving(os.getpid())
         self.theirs.send(Accept())
 
     def stop(self) -> None:

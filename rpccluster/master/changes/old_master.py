@@ -6,7 +6,6 @@ it has `Go`: until then it touches nothing that belongs to the old master.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import NamedTuple, Union
 
@@ -53,9 +52,10 @@ class OldMaster:
         self._has_said_go = False
         loop.watch(channel, self._hear)
 
-    def say_serving(self) -> None:
-        """Tell the old master that our workers are ready; one of protocol 1 does not know the field ``protocol``."""
-        self._channel.send(Serving(os.getpid(), min(PROTOCOL, self._protocol)))
+    def say_serving(self, pid: int) -> None:
+        """Tell the old master that the workers of this one, the process ``pid``, are ready."""
+        # one of protocol 1 does not know the field ``protocol``
+        self._channel.send(Serving(pid, min(PROTOCOL, self._protocol)))
 
     def say_took_over(self) -> None:
         """Tell the old master that this one owns everything; one of protocol 1 has left, and knows no such message."""

@@ -32,7 +32,7 @@ from rpccluster.master.cluster import Cluster, Staged
 from rpccluster.master.phases import Event
 from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
 from rpccluster.master.resources.logs import are_alike, open_logs
-from rpccluster.system import System, set_title
+from rpccluster.system import System
 
 __all__ = ["Reloading"]
 
@@ -127,7 +127,7 @@ class Reloading:
         cluster.configuration, cluster.generation = staged.configuration, staged.generation
         cluster.listeners[:] = staged.listeners
         self._use_logs(staged.logs)
-        set_title(cluster.title)
+        self._system.set_title(cluster.title)
         cluster.staged = None
         self._workers.wanted = cluster.options.number_workers
         self._workers.roll(now)

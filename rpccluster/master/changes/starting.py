@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.log import logger
@@ -46,32 +47,30 @@ class CommandLine:
         command = launch.program(self.arguments, self.folder, self.executable)
         os.execv(command[0], command)
 
+    def become(self, inherited: Sequence[Thing]) -> None:
+        """Become a new master, in a forked child; the exec closes everything that is not ``inherited``."""
+        try:
+            reset_for_exec()
+            leave(inherited)
+            self.exec()
+        except BaseException as error:
+            logger.error("Cannot start the new master: %s", error)
+        finally:
+            os._exit(1)
+
 
 def start(system: System, command: CommandLine, inherited: Sequence[Thing]) -> Started | None:
     """Start a new master that inherits ``inherited`` and a channel. Logs and returns None if that fails."""
     ends: list[Channel] = []
     try:
         ends += channel_pair()
-        pid = system.fork()
+        ours, theirs = ends
+        channel = Thing("channel", descriptor=theirs.fileno())
+        pid = system.spawn(partial(command.become, [*inherited, channel]))
     except OSError as error:
         logger.error("Cannot start a new master: %s", error)
         for end in ends:
             end.close()
         return None
-    ours, theirs = ends
-    if pid == 0:
-        _become_new_master(command, [*inherited, Thing("channel", descriptor=theirs.fileno())])
     theirs.close()
     return Started(pid, ours, system.monotonic() + UPGRADE_SECONDS)
-
-
-def _become_new_master(command: CommandLine, inherited: Sequence[Thing]) -> None:
-    """Become the new master, in the forked child; the exec closes everything that is not inherited."""
-    try:
-        reset_for_exec()
-        leave(inherited)
-        command.exec()
-    except BaseException as error:
-        logger.error("Cannot start the new master: %s", error)
-    finally:
-        os._exit(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from rpccluster import system
@@ -71,13 +72,11 @@ class Roster:
             ends += channel_pair()
             child, part = group.kind.equip(self._birth(slot, edition, row_number, ends[0], cpus))
             assignment = self._assignment(group, child, ends[1], cpus, part)
-            child.pid = self._system.fork()
+            child.pid = self._system.spawn(partial(self._entry, assignment))
         except (OSError, MemoryError) as error:
             logger.error("Cannot start a %s for slot %d: %s", group.kind.noun, slot, error)
             self._give_up(row_number, child, ends)
             return None
-        if child.pid == 0:
-            self._entry(assignment)
         ends[1].close()
         return child if self._enrol(group, child) else None
 

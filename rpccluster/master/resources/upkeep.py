@@ -9,10 +9,8 @@ beside the old one, so no worker and no connection ends for it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
 
 from rpccluster.address import UnixAddress
 from rpccluster.config.accounts import identity_of
@@ -23,6 +21,7 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.loop import Loop
 from rpccluster.master.resources.listeners import Listener, bind_again
 from rpccluster.master.resources.ownership import Ownership
+from rpccluster.system import System
 from rpccluster.system.files import FileWatch
 
 __all__ = ["LOOK_SECONDS", "Upkeep"]
@@ -38,6 +37,7 @@ class Upkeep:
 
     def __init__(
         self,
+        system: System,
         cluster: Cluster,
         ownership: Ownership,
         on_bound: Callable[[Listener], None],
@@ -47,6 +47,7 @@ class Upkeep:
 
         While ``is_changing``, a new master has copies of all listeners, so none is replaced.
         """
+        self._system = system
         self._cluster = cluster
         self._ownership = ownership
         self._on_bound = on_bound
@@ -65,7 +66,7 @@ class Upkeep:
     def _note_change(self) -> None:
         self._watch.drain()
         if self._changed_at is None:
-            self._changed_at = monotonic()
+            self._changed_at = self._system.monotonic()
 
     def close(self) -> None:
         """Stop watching files."""
@@ -116,7 +117,7 @@ class Upkeep:
         self._is_told = self._watch.follow(self._paths())
 
     def _look_at_pidfile(self) -> None:
-        pidfile, pid = self._ownership.pidfile, os.getpid()
+        pidfile, pid = self._ownership.pidfile, self._system.getpid()
         if pidfile is None:
             return
         if not pidfile.is_there():
@@ -127,7 +128,7 @@ class Upkeep:
     def _restore(self, what: str, make: Callable[[], None], happened: str = "removed") -> bool:
         """Restore ``what``. Returns whether that worked; the same reason is logged once."""
         told, try_at = self._failed.get(what, ("", 0.0))
-        if monotonic() < try_at:
+        if self._system.monotonic() < try_at:
             return False
         try:
             make()
@@ -135,7 +136,7 @@ class Upkeep:
             reason = str(error)
             if reason != told:
                 logger.error("Cannot restore %s, which somebody has %s: %s", what, happened, reason)
-            self._failed[what] = reason, monotonic() + RETRY_SECONDS
+            self._failed[what] = reason, self._system.monotonic() + RETRY_SECONDS
             return False
         self._failed.pop(what, None)
         logger.warning("Restored %s, which somebody had %s", what, happened)

@@ -54,7 +54,7 @@ def close(*channels: Channel) -> None:
 
 def test_it_says_that_it_has_taken_over(began: Began) -> None:
     """When it has."""
-    began.old_master.say_serving()
+    began.old_master.say_serving(os.getpid())
     assert began.said() == [Serving(os.getpid(), PROTOCOL)]
     began.old.send(Go())
     began.hears()
@@ -69,7 +69,7 @@ def test_it_says_that_it_has_taken_over(began: Began) -> None:
 def test_an_old_master_that_knows_no_such_message_is_not_told() -> None:
     """It has left when it has said `Go`, and would drop a `Serving` with a field that it does not know."""
     began = Began(protocol=1)
-    began.old_master.say_serving()
+    began.old_master.say_serving(os.getpid())
     assert receive_packet(began.old._socket, 100)[0] == msgpack.packb([6, os.getpid()])
     began.old.send(Go())
     began.hears()

@@ -49,7 +49,7 @@ class Reloadable:
         self.workers = group(ready(0), ready(1), section=self.cluster)
         self.killed: list[Any] = []
         roster: Any = SimpleNamespace(kill=lambda worker, reason: self.killed.append((worker, reason)))
-        system: Any = SimpleNamespace(monotonic=lambda: NOW)
+        system: Any = SimpleNamespace(monotonic=lambda: NOW, set_title=lambda title: None)
         self.reloading = Reloading(system, self.cluster, self.workers, roster, contextlib.nullcontext)
 
     def write(self, **options: Any) -> None:

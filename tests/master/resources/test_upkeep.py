@@ -15,6 +15,7 @@ import pytest
 from rpccluster.address import parse_address
 from rpccluster.master.loop import Loop
 from rpccluster.master.resources.upkeep import IDLE_SECONDS, LOOK_SECONDS, SETTLE_SECONDS, Upkeep
+from rpccluster.system import System
 
 from ..made_up import cluster
 
@@ -41,7 +42,8 @@ def upkeep(*addresses: str, pidfile: Any = None) -> tuple[Any, list[str]]:
         for address in addresses
     ]
     ownership: Any = SimpleNamespace(control=SimpleNamespace(listener=None), pidfile=pidfile)
-    made_here.append(Upkeep(cluster(listeners=listeners), ownership, lambda listener: None, lambda: False))
+    made = Upkeep(System(), cluster(listeners=listeners), ownership, lambda listener: None, lambda: False)
+    made_here.append(made)
     return made_here[-1], looked_at
 
 
