@@ -229,6 +229,38 @@ class Toy(RuleBasedStateMachine):
                 held.unplace()
         self.turn()
 
+    # -- an upgrade
+
+    @rule()
+    def a_new_master_takes_over(self) -> None:
+        if self.new_master_at is None:
+            self.new_master_at = 0.0
+            for worker in self.workers:
+                self.take_back(worker)
+            self.left_alone.clear()
+            self.turn()
+
+    @rule(adopts=st.booleans())
+    def the_new_master_answers(self, adopts: bool) -> None:
+        """It adopts or refuses all that it was given."""
+        for held in [held for held in self.transits if held.is_with_new_master]:
+            held.is_with_new_master = False
+            if adopts:
+                self.transits.remove(held)
+                self.total -= 1
+            else:
+                self.new_master_at = self.now + ALONE_SECONDS
+        self.turn()
+
+    @rule()
+    def the_new_master_ends(self) -> None:
+        """And with it what it was given."""
+        self.new_master_at = None
+        given = [held for held in self.transits if held.is_with_new_master]
+        self.transits = [held for held in self.transits if held not in given]
+        self.total -= len(given)
+        self.turn()
+
     # -- what must hold
 
     @invariant()
@@ -279,6 +311,7 @@ class Toy(RuleBasedStateMachine):
         for worker in [*self.workers]:
             if worker.state is ChildState.RETIRING and not worker.load and worker not in self.asked:
                 self.bury(worker)
+        self.the_new_master_answers(True)
 
     def is_at_rest(self) -> bool:
         is_moving = self.transits or self.asked or self.is_uneven
