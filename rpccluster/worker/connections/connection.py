@@ -117,16 +117,6 @@ class Connection:
         if self._pauses & PENDING and self.outbox.has_room_again:
             self._go_on(PENDING)
 
-    # -- deadlines
-
-    def _on_incomplete(self) -> None:
-        self._common.partial[self] = self._common.clock()
-
-    def _on_unsent(self) -> None:
-        self._common.unsent[self] = self._common.clock()
-
-    # -- what cannot be read
-
     def refuse(self, error: ProtocolError) -> None:
         """Close with one log line, since the peer does not speak MessagePack-RPC; later input is not run."""
         if not self.is_closed:
@@ -299,7 +289,7 @@ _HANDLERS: dict[Happened, Callable[..., None]] = {
     Happened.PEER_ENDED: Connection._on_peer_ended,
     Happened.BROKEN: Connection.close,
     Happened.UNDECODABLE: lambda self: self._stop(ENDED),
-    Happened.INCOMPLETE: Connection._on_incomplete,
+    Happened.INCOMPLETE: lambda self: self._common.note_time(self._common.partial, self),
     Happened.COMPLETE: lambda self: self._common.partial.pop(self, None),
     Happened.HEARD_LAST: Connection._on_heard_last,
     Happened.PENDING: lambda self: self._stop(PENDING, *_TOO_MANY_PENDING),
@@ -307,7 +297,7 @@ _HANDLERS: dict[Happened, Callable[..., None]] = {
     Happened.OTHERS_TURN: lambda self: self._stop(TURN),
     Happened.ITS_TURN: lambda self: self._go_on(TURN),
     Happened.ANSWERED: Connection._on_answered,
-    Happened.UNSENT: Connection._on_unsent,
+    Happened.UNSENT: lambda self: self._common.note_time(self._common.unsent, self),
     Happened.SENT: lambda self: self._common.unsent.pop(self, None),
     Happened.HIGH_WATER: Connection._on_high_water,
     Happened.LOW_WATER: Connection._on_low_water,

@@ -42,6 +42,10 @@ class ConnectionContext:
         self.open.add(connection)
         self.on_count(len(self.open))
 
+    def note_time(self, times: dict[Any, float], connection: Any) -> None:
+        """Put ``connection`` into one of ``times``, as of now."""
+        times[connection] = self.clock()
+
     def forget(self, connection: Any) -> None:
         """Forget ``connection``, which has ended here."""
         self.open.discard(connection)
