@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from master.changes.test_reload import Reloadable
+
 from rpccluster.address import UnixAddress, parse_address
 from rpccluster.config import Options
 from rpccluster.ipc.channel import Channel, channel_pair
@@ -311,6 +313,40 @@ class ABroker(Part):
         self.loop.close()
 
 
+class AReload(Part):
+    """Which has opened all that its new configuration names, and waits for its first worker."""
+
+    def prepare(self) -> None:
+        self.reloadable = Reloadable(self.folder)
+        self.reloading = self.reloadable.reloading
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+
+    def start(self) -> None:
+        bind = f"tcp://127.0.0.1:{self.port}, unix://{self.folder}/new.sock"
+        self.reloadable.stage(bind=bind, log_file=self.folder / "new.log", access_log=self.folder / "new.access")
+        if not self.reloading.is_staged:
+            raise OSError(self.reloading.outcome)
+
+    def stop(self) -> None:
+        self.reloading.give_up("it is stopped")
+
+    def is_stopped(self) -> bool:
+        return not self.reloading.is_staged
+
+    def clean(self) -> None:
+        close_listeners(self.reloadable.cluster.listeners, is_last=True)
+        self.reloadable.cluster.logs.close()
+
+    def failures(self) -> Failures:
+        return {
+            "its port is taken": lambda: socket.create_server(("127.0.0.1", self.port)),
+            "its path is a folder's": lambda: in_the_way(self.folder / "new.sock"),
+            "its log's path is a folder's": lambda: in_the_way(self.folder / "new.log"),
+            "its access log's path is a folder's": lambda: in_the_way(self.folder / "new.access"),
+        }
+
+
 class AnUpgrade(Part):
     """The old master's side: a new master that boots for ever is given up."""
 
@@ -402,6 +438,7 @@ MASTER_PARTS: list[type[Part]] = [
     AllThatAMasterOwns,
     AStartReport,
     ABroker,
+    AReload,
     AnUpgrade,
     AnOldMaster,
 ]
