@@ -31,7 +31,7 @@ _LONG_OPTION = re.compile(r"--[a-z][^=]*")
 
 
 class _Call(click.Command):
-    """Refuses an unknown option, which would otherwise be a string for the method; behind ``--`` it is one."""
+    """A command that refuses unknown options before ``--``; behind it, a word with dashes is a string."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         known = {name for each in self.get_params(context) for name in each.opts}

@@ -59,7 +59,7 @@ class Supervisor:
         return self.close(self.exit_code)
 
     def begin(self) -> None:
-        """Make ready for the first turn."""
+        """Set the title, serve the control socket, log the listeners, and ask for the configured workers."""
         parts, cluster = self._parts, self._cluster
         parts.system.set_title(cluster.title)
         if parts.old_master is None:

@@ -50,7 +50,7 @@ class Choice:
         return chosen
 
     def look(self, loads: Loads, now: float, tried: Container[int] = ()) -> tuple[int, int] | None:
-        """Return what `choose` would return, and take no turn."""
+        """Return what `choose` would choose, without taking a turn."""
         left = [index for index in range(len(loads)) if index not in tried]
         if not left:
             return None
@@ -104,7 +104,7 @@ class Choice:
             self.failed(address, now)
 
     def is_doubtful(self, address: int) -> bool:
-        """Return whether `reached` has anything to note."""
+        """Return whether a connection to ``address`` would be news: on trial, or after failures."""
         return address in self._trials or self._failures[address] > 0
 
     def reached(self, address: int) -> None:

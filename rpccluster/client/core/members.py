@@ -87,7 +87,7 @@ class Members(Generic[M]):
         return chosen
 
     def look(self, loads: Loads) -> Place:
-        """Return what `choose` would return, and take no turn."""
+        """Return what `choose` would choose, without taking a turn."""
         with self._lock:
             chosen = self._choice.look(loads, self.clock())
         assert chosen is not None, "there is an address"

@@ -116,9 +116,9 @@ class Calling(abc.ABC):
         attempts: Attempts,
         calls: Collection[object] | None = None,
     ) -> T:
-        """Attempt it on a connection, and on others as long as ``attempts`` allow. Raises what it ends with.
+        """Attempt the call on a connection, and on others as long as ``attempts`` allow. Raises its error.
 
-        It counts as one call that waits, or as ``calls``.
+        Meanwhile the pool counts it as one waiting call, or as ``calls``.
         """
         waiting, calls = self._waiting, (attempts,) if calls is None else calls
         try:
