@@ -168,11 +168,8 @@ class Connection:
             self._on_answered()
 
     def _end_if_answered(self) -> None:
-        """If everything is answered, shut down the sending side, and give the peer a moment to read.
-
-        Closing a socket with unread input would reset it, and the last replies might never be read.
-        """
-        if self._state is _OPEN or self.outbox.pending > 0 or self.outbox.unsent is not None:
+        """If everything is answered, say so, and give the peer a moment to read it before the socket goes."""
+        if self._state is State.OPEN or self.outbox.pending > 0 or self.outbox.unsent is not None:
             return
         if self.outbox.closing_msgid is not None:
             self._say_closing(())  # which comes back here
@@ -277,7 +274,6 @@ class Connection:
             self._stop_reading(Event.PEER_ENDED)
 
 
-_OPEN = State.OPEN
 _TOO_MANY_PENDING = (Cell.MAX_PENDING_CALLS, "it has more unanswered calls than max_pending_calls")
 _NO_GREENLET = (Cell.MAX_GREENLETS, "max_greenlets calls are running")
 _TOO_MUCH_UNREAD = (Cell.UNREAD_REPLIES, f"it leaves more than {HIGH_WATER_BYTES} bytes of replies unread")
