@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -65,7 +66,27 @@ def stop(sources: Sources, now: bool) -> None:
     ask(sources, "stop", now)
 
 
+def _use_config(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    if path:
+        context.obj = replace(context.obj, path=path)
+
+
+def _use_control(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    if path:
+        context.obj = replace(context.obj, flags={**context.obj.flags, "control_socket": path})
+
+
+#: The flags that say which cluster is meant. They stand before a command, too; those behind it count more.
+_WHICH_CLUSTER = (
+    click.Option(
+        ["-c", "--config"], metavar="FILE", expose_value=False, callback=_use_config, help="its configuration file"
+    ),
+    click.Option(["--control"], metavar="PATH", expose_value=False, callback=_use_control, help="its control socket"),
+)
+
 COMMANDS = (status, scale, reload, rebalance, upgrade, stop)
+for _command in COMMANDS:
+    _command.params.extend(_WHICH_CLUSTER)
 
 
 def ask(sources: Sources, method: str, *params: Any) -> Any:

@@ -146,6 +146,7 @@ GUNICORNS = {
     "number_workers": ("-w", "--workers"),
     "daemonize": ("-D", "--daemon"),
     "pidfile": ("-p", "--pid"),
+    "control_socket": ("--control",),
     "proc_name": ("-n", "--name"),
     "user": ("-u", "--user"),
     "group": ("-g", "--group"),
@@ -157,7 +158,7 @@ GUNICORNS = {
 
 
 def test_flags_have_gunicorns_names() -> None:
-    """Those of the contract, no others."""
+    """Those of the contract, no others; one has a name of its own."""
     assert {key: option.flags for key, option in OPTIONS.items() if option.flags} == GUNICORNS
     flags = {flag for parameter in cli.params for flag in parameter.opts}
     own = {"-c", "--config", "--check-config", "--print-config", "-V", "--version"}
@@ -168,6 +169,7 @@ VALUES = {
     "bind": "tcp://h:9",
     "number_workers": "9",
     "pidfile": "/x/pid",
+    "control_socket": "/x/control",
     "proc_name": "x",
     "user": "root",
     "group": "root",
@@ -266,6 +268,27 @@ def test_without_a_master_control_commands_end_with_3(shell: Shell) -> None:
         result = shell.run("-c", "x.ini", *words)
         assert result.exit_code == 3
         assert "no master answers" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (["-c", "x.ini", "status"], "file.sock"),
+        (["status", "-c", "x.ini"], "file.sock"),
+        (["-c", "nowhere.ini", "scale", "+1", "--config", "x.ini"], "file.sock"),
+        (["--control", "flag.sock", "status"], "flag.sock"),
+        (["scale", "-1", "--control", "flag.sock"], "flag.sock"),
+        (["-c", "x.ini", "stop", "--control", "flag.sock", "--now"], "flag.sock"),
+        (["--control", "flag.sock", "reload", "-c", "x.ini"], "flag.sock"),
+        (["--control", "flag.sock", "upgrade", "--control=other.sock"], "other.sock"),
+    ],
+)
+def test_the_cluster_is_named_before_or_after_the_command(shell: Shell, words: list[str], path: str) -> None:
+    """By its file or its socket; a socket counts more than a file, what stands later more than the same before."""
+    shell.write("control_socket = file.sock\n")
+    result = shell.run(*words)
+    assert result.exit_code == 3, result
+    assert f"{shell.folder}/{path}" in result.output
 
 
 # -- call

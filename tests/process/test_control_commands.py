@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 
 import psutil
 import pytest
@@ -39,6 +40,18 @@ def test_status(cluster):
             "slot", "pid", "generation", "state", "cpus", "connections", "active_calls", "calls", "errors",
             "rss_bytes", "uptime_seconds", "adopted", "handed_over",
         }  # fmt: skip
+
+
+def test_the_cluster_may_be_named_behind_the_command(cluster):
+    """By its file, or by its socket, which needs no file."""
+    running = cluster(number_workers=1)
+    program = running.command()[:-2]
+    for words in (("-c", str(running.config)), ("--control", "control.sock")):
+        done = subprocess.run(
+            [*program, "status", *words], cwd=running.folder, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"master {running.master_pid}: running")
 
 
 def test_scale(cluster):

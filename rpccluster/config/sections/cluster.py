@@ -131,7 +131,11 @@ class Options:
         effect=Effect.RESTART,
     )
     control_socket: str = option(
-        values.SOCKET_PATH, "", "Unix socket of the control commands: status, scale, stop …", effect=Effect.RESTART
+        values.SOCKET_PATH,
+        "",
+        "Unix socket of the control commands: status, scale, stop …",
+        effect=Effect.RESTART,
+        flags=("--control",),
     )
     daemonize: bool = option(
         values.BOOLEAN, False, "run in the background", effect=Effect.RESTART, flags=("-D", "--daemon")

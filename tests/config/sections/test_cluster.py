@@ -102,6 +102,7 @@ def test_flags_are_gunicorns() -> None:
         "bind": ("-b", "--bind"),
         "number_workers": ("-w", "--workers"),
         "pidfile": ("-p", "--pid"),
+        "control_socket": ("--control",),
         "daemonize": ("-D", "--daemon"),
         "proc_name": ("-n", "--name"),
         "user": ("-u", "--user"),
