@@ -17,6 +17,7 @@ from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.messages import Accept
 from rpccluster.log import logger, say
 from rpccluster.master.children import order
+from rpccluster.master.children.policy import LATE_SECONDS
 from rpccluster.master.kinds.groups import Died
 from rpccluster.master.kinds.kind import Booted, Gone, Passed
 from rpccluster.master.kinds.rpc import RPCWorker
@@ -27,7 +28,6 @@ from rpccluster.master.takeover import Takeover
 __all__ = ["Supervisor"]
 
 RETRY_SECONDS = 0.25  # until the next try of what has failed, or found no room
-LATE_SECONDS = 1.0  # a turn that takes so much longer than it should: the master, or all processes, stood still
 
 
 class Supervisor:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from rpccluster.master.children.policy import LATE_SECONDS
 from rpccluster.master.guard import Guard
 from rpccluster.master.phases import Phase
-from rpccluster.master.supervisor import LATE_SECONDS, RETRY_SECONDS, Supervisor
+from rpccluster.master.supervisor import RETRY_SECONDS, Supervisor
 
 SLEEPERS = ["groups", "broker", "control", "upkeep", "new_master"]
 

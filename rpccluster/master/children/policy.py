@@ -20,7 +20,9 @@ second from its loop, so a spinning method stops the heartbeat; there is none wh
 `timeout` bounds that, too. Past `timeout` the master questions the child, which dumps its stack into the log, from C,
 whatever it is doing, and notes what it works on. A moment later it is killed; its slot counts as vacant from the
 question on. Silence that the master could not watch, because it stood still, does not count (`Child.excuse`): if all
-processes are stopped for an hour, none is killed when they go on.
+processes are stopped for an hour, none is killed when they go on. The master notices that it stood still if it wakes
+late, by more than `LATE_SECONDS`. So it also looks that long before a child is overdue: otherwise a standstill that
+ends just after that moment would not seem late.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ from typing import NamedTuple, Union
 from rpccluster.master.children.child import HUNG, MOVING_SECONDS, Child, ChildState, Overdue
 from rpccluster.master.children.group import Group, Overlap
 
-__all__ = ["Action", "Decision", "Dismiss", "Kill", "Question", "Retire", "Spawn", "decide"]
+__all__ = ["LATE_SECONDS", "Action", "Decision", "Dismiss", "Kill", "Question", "Retire", "Spawn", "decide"]
 
 BEAT_SECONDS = 0.5  # between two heartbeats; silence counts only beyond it
+LATE_SECONDS = 1.0  # that the master may wake too late without having stood still
 ANSWER_SECONDS = 0.3  # that a hung child has to dump its stack before it is killed
 
 
@@ -107,7 +110,9 @@ def _moments(group: Group, now: float) -> Iterator[float]:
         if child.questioned_at is not None:
             yield child.questioned_at + ANSWER_SECONDS
         elif options.timeout:
-            yield child.silent_since + options.timeout + BEAT_SECONDS
+            overdue_at = child.silent_since + options.timeout + BEAT_SECONDS
+            yield overdue_at - LATE_SECONDS
+            yield overdue_at
         if child.kill_at is not None:
             yield child.kill_at
         if child.retired_at is not None:

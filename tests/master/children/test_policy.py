@@ -13,6 +13,7 @@ from rpccluster.master.children.group import Overlap
 from rpccluster.master.children.policy import (
     ANSWER_SECONDS,
     BEAT_SECONDS,
+    LATE_SECONDS,
     Dismiss,
     Kill,
     Question,
@@ -395,7 +396,7 @@ def test_nothing_is_waited_for_but_events() -> None:
 @pytest.mark.parametrize(
     ("worker", "values", "expected"),
     [
-        (ready(0, silent_since=90.0), {"timeout": 30.0}, 120.0 + BEAT_SECONDS),
+        (ready(0, silent_since=90.0), {"timeout": 30.0}, 120.0 + BEAT_SECONDS - LATE_SECONDS),
         (ready(0, questioned_at=99.9), {"timeout": 30.0}, 99.9 + ANSWER_SECONDS),
         (ready(0, silent_since=90.0, kill_reason="x"), {"timeout": 30.0, "phase": Phase.STOPPING}, math.inf),
         (retiring(0, kill_at=133.0), {"phase": Phase.STOPPING}, 133.0),
@@ -414,8 +415,21 @@ def test_it_says_when_time_alone_may_ask_for_more(worker: Any, values: dict[str,
 def test_the_earliest_moment_counts_and_none_that_has_passed() -> None:
     """What is due already was asked for, or waits for an event."""
     workers = [ready(0, silent_since=90.0), ready(1, silent_since=80.0)]
-    assert wakes_at(*workers, timeout=30.0) == 110.0 + BEAT_SECONDS
-    assert wakes_at(*workers, timeout=30.0, now=110.0 + BEAT_SECONDS) == 120.0 + BEAT_SECONDS
+    first, second = 110.0 + BEAT_SECONDS, 120.0 + BEAT_SECONDS
+    assert wakes_at(*workers, timeout=30.0) == first - LATE_SECONDS
+    assert wakes_at(*workers, timeout=30.0, now=first - LATE_SECONDS) == first
+    assert wakes_at(*workers, timeout=30.0, now=first) == second - LATE_SECONDS
+
+
+@pytest.mark.parametrize("seconds", [5.0, 28.95, 29.95, 30.35, 30.65, 31.05, 31.55, 90.0])
+def test_a_standstill_of_all_processes_hangs_no_child(seconds: float) -> None:
+    """However long it takes: the master sees that it woke late, or that the child is not overdue yet."""
+    child = ready(0, silent_since=NOW)
+    for began in (0.1 * tenth for tenth in range(1, 5)):  # since a heartbeat; the next one would come at 0.5
+        planned = wakes_at(child, timeout=30.0, now=NOW)
+        woke = max(planned, NOW + began + seconds)
+        is_excused = woke - planned > LATE_SECONDS
+        assert is_excused or decided(child, now=woke, timeout=30.0) == []
 
 
 def test_a_group_that_waits_for_others_starts_nothing() -> None:
