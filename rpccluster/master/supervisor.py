@@ -153,7 +153,7 @@ class Supervisor:
 
     def _note_died(self, event: Died) -> None:
         if event.group is self._workers and event.death.is_failed_boot:
-            self._parts.reloading.note_failed_boot(event.child, event.death.reason)
+            self._parts.reloading.note_failed_boot(event.child, event.group.failure)
 
     _HEED: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
         Booted: _note_booted,

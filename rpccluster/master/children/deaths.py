@@ -18,11 +18,12 @@ from typing import NamedTuple
 
 from rpccluster.system import Exit
 
-__all__ = ["EARLY_SECONDS", "KEPT_DEATHS", "Death", "failures_in_a_row", "pause_seconds", "start_at"]
+__all__ = ["EARLY_SECONDS", "KEPT_DEATHS", "Death", "failures_in_a_row", "in_short", "pause_seconds", "start_at"]
 
 EARLY_SECONDS = 5.0
 FREE_FAILURES = 2  # that cost no pause
 KEPT_DEATHS = 20  # of a slot; more failures make no longer pause
+LONGEST_REASON = 300  # characters that are kept; a traceback stands in the log, and would make ``status`` too long
 
 _NEVER = float("-inf")
 
@@ -62,6 +63,11 @@ class Death(NamedTuple):
             return False
         lived = self.ready_seconds
         return lived is None or (lived < EARLY_SECONDS and self.exit.signal not in _FROM_OUTSIDE)
+
+
+def in_short(reason: str) -> str:
+    """Return the first line of ``reason``, or as much of it as is kept."""
+    return reason.partition("\n")[0][:LONGEST_REASON]
 
 
 def failures_in_a_row(deaths: Iterable[Death], survivor_booted_at: float = _NEVER) -> list[Death]:

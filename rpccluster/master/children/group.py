@@ -14,7 +14,7 @@ from typing import Protocol
 from rpccluster.child.assignment import KindPart
 from rpccluster.log import logger
 from rpccluster.master.children.child import HUNG, Birth, Child, ChildState, Edition, Options
-from rpccluster.master.children.deaths import EARLY_SECONDS, KEPT_DEATHS, Death, failures_in_a_row, start_at
+from rpccluster.master.children.deaths import EARLY_SECONDS, KEPT_DEATHS, Death, failures_in_a_row, in_short, start_at
 from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
 
@@ -126,7 +126,7 @@ class Group:
         self.children.remove(child)
         was_asked = child.is_expected_to_end or self.phase.allows.ends_when_empty
         reason = (child.retire_reason or child.kill_reason or str(exit_)) if was_asked else _reason(child, exit_)
-        death = Death(exit_, child.booted_at, child.ready_at, now, reason, was_asked)
+        death = Death(exit_, child.booted_at, child.ready_at, now, in_short(reason), was_asked)
         self.deaths.setdefault(child.slot, deque(maxlen=KEPT_DEATHS)).append(death)
         if was_asked:
             logger.info("%s exiting (pid: %d)", self.kind.noun.capitalize(), child.pid)

@@ -125,3 +125,13 @@ def test_a_failed_boot_is_remembered() -> None:
     standing_by = group(ready(0), phase=Phase.STANDBY)
     standing_by.note_end(standing_by.children[0], CRASHED, 92.0)
     assert (standing_by.failure, standing_by.failed_at) == ("exit code 1", 92.0)
+
+
+def test_a_death_keeps_its_reason_in_short() -> None:
+    """Twenty tracebacks of each slot would make ``status`` too long to be sent; the last one is the group's failure."""
+    why = "no module named x\nTraceback:\n" + 1000 * "line\n"
+    made = group(booting(0, last_words=why), booting(1, last_words=9000 * "x"))
+    short, long = made.children
+    assert made.note_end(short, CRASHED, 90.0).reason == "no module named x"
+    assert made.failure == why
+    assert made.note_end(long, CRASHED, 90.0).reason == 300 * "x"
