@@ -57,6 +57,7 @@ class Upkeep:
         self._changed_at: float | None = None
         self._looked_at = 0.0
         self._failed: dict[str, tuple[str, float]] = {}  # what could not be restored: the reason, and when to try again
+        self._earlier = self._failed  # at the check before this one
 
     def watch(self, loop: Loop) -> None:
         """Let ``loop`` report changes of the files."""
@@ -79,9 +80,8 @@ class Upkeep:
             return float("inf")
         if self._changed_at is not None:
             return self._changed_at + SETTLE_SECONDS
-        if self._failed:
-            return self._looked_at + RETRY_SECONDS
-        return self._looked_at + (IDLE_SECONDS if self._is_told else LOOK_SECONDS)
+        is_idle = self._is_told and not self._failed
+        return self._looked_at + (IDLE_SECONDS if is_idle else LOOK_SECONDS)
 
     def turn(self, now: float) -> None:
         """Check the paths if a change has settled, or the last check is old enough."""
@@ -104,6 +104,7 @@ class Upkeep:
         self._is_told = False
         if not self._cluster.phase.allows.may_change or self._is_changing():
             return
+        self._earlier, self._failed = self._failed, {}
         options = self._cluster.options
         for listener in self._cluster.listeners:
             if listener.is_there():
@@ -127,8 +128,9 @@ class Upkeep:
 
     def _restore(self, what: str, make: Callable[[], None], happened: str = "removed") -> bool:
         """Restore ``what``. Returns whether that worked; the same reason is logged once."""
-        told, try_at = self._failed.get(what, ("", 0.0))
+        told, try_at = self._earlier.get(what, ("", 0.0))
         if self._system.monotonic() < try_at:
+            self._failed[what] = told, try_at
             return False
         try:
             make()
@@ -138,7 +140,6 @@ class Upkeep:
                 logger.error("Cannot restore %s, which somebody has %s: %s", what, happened, reason)
             self._failed[what] = reason, self._system.monotonic() + RETRY_SECONDS
             return False
-        self._failed.pop(what, None)
         logger.warning("Restored %s, which somebody had %s", what, happened)
         return True
 

@@ -13,6 +13,7 @@ from typing import Any, Callable
 import pytest
 
 from rpccluster.address import parse_address
+from rpccluster.errors import StartError
 from rpccluster.master.loop import Loop
 from rpccluster.master.resources.upkeep import IDLE_SECONDS, LOOK_SECONDS, SETTLE_SECONDS, Upkeep
 from rpccluster.system import System
@@ -29,7 +30,7 @@ def nothing_stays_open() -> Iterator[None]:
         made_here.pop().close()
 
 
-def upkeep(*addresses: str, pidfile: Any = None) -> tuple[Any, list[str]]:
+def upkeep(*addresses: str, pidfile: Any = None, system: System | None = None) -> tuple[Any, list[str]]:
     """One of a cluster that listens at ``addresses``, and what was looked at."""
     looked_at: list[str] = []
 
@@ -42,7 +43,7 @@ def upkeep(*addresses: str, pidfile: Any = None) -> tuple[Any, list[str]]:
         for address in addresses
     ]
     ownership: Any = SimpleNamespace(control=SimpleNamespace(listener=None), pidfile=pidfile)
-    made = Upkeep(System(), cluster(listeners=listeners), ownership, lambda listener: None, lambda: False)
+    made = Upkeep(system or System(), cluster(listeners=listeners), ownership, lambda listener: None, lambda: False)
     made_here.append(made)
     return made_here[-1], looked_at
 
@@ -90,3 +91,26 @@ def test_a_pidfile_is_a_path_too() -> None:
     """It may be removed, or overwritten."""
     pidfile = SimpleNamespace(path="/no/such/path", is_there=lambda: True, is_single=False)
     assert upkeep("tcp://127.0.0.1:1", pidfile=pidfile)[0].wake_at < math.inf
+
+
+def test_what_cannot_be_restored_is_tried_again_in_time(tmp_path: Path) -> None:
+    """Not one check too late, because the failure itself took a moment; once it is there again, that is forgotten."""
+    time, tried, is_there = [100.0], [], [False]
+
+    def make_again(pid: int) -> None:
+        tried.append(time[0])
+        time[0] += 0.01
+        raise StartError("no room")
+
+    path = tmp_path / "pid"
+    path.touch()
+    pidfile: Any = SimpleNamespace(path=str(path), is_there=lambda: is_there[0], is_single=False, make_again=make_again)
+    system: Any = SimpleNamespace(monotonic=lambda: time[0], getpid=lambda: 1)
+    made, _ = upkeep(pidfile=pidfile, system=system)
+    while time[0] < 105.0:
+        made.turn(time[0])
+        time[0] = max(time[0], made.wake_at)
+    assert [round(at) for at in tried] == [100, 104]
+    is_there[0] = True
+    made.turn(time[0])
+    assert made.wake_at == time[0] + IDLE_SECONDS
