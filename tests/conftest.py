@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
 from npm_clients import npm_clients
 from old_library import old_library, old_tests
 from own_network import own_network
 
-__all__ = ["npm_clients", "old_library", "old_tests", "own_network"]
+__all__ = ["npm_clients", "old_library", "old_tests", "own_network", "runtime_folder"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_folder() -> Iterator[str]:
+    """A folder for default control sockets, so that tests and clusters of this machine do not meet."""
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="rpc-", dir="/tmp") as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        yield folder
+    os.environ.pop("XDG_RUNTIME_DIR")
+    if before is not None:
+        os.environ["XDG_RUNTIME_DIR"] = before

@@ -19,6 +19,7 @@ from rpccluster.child.life import live
 from rpccluster.child.own_code import OwnCode
 from rpccluster.config import Configuration, Machine, Options, Sources, load
 from rpccluster.config.accounts import identity_of
+from rpccluster.control_path import socket_name
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.log import LogFiles, logger, say, set_up_logging
 from rpccluster.master.changes.inherited import Inheritance
@@ -27,6 +28,7 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.parts import Parts, Start
 from rpccluster.master.resources.daemonize import StartReport, daemonize
+from rpccluster.master.resources.default_control import open_default_control
 from rpccluster.master.resources.listeners import Listener, close_listeners, open_control_listener, open_listeners
 from rpccluster.master.resources.logs import open_logs
 from rpccluster.master.resources.pidfile import Pidfile
@@ -138,7 +140,7 @@ def _open_sockets(
     except StartError as error:
         faults.append(str(error))
     try:
-        control = _control(options, inheritance)
+        control = _control(configuration, inheritance)
     except StartError as error:
         faults.append(configuration.fault("control_socket", str(error)))
     if faults:
@@ -147,12 +149,17 @@ def _open_sockets(
     return listeners, control
 
 
-def _control(options: Options, inheritance: Inheritance | None) -> Listener | None:
-    if not options.control_socket:
+def _control(configuration: Configuration, inheritance: Inheritance | None) -> Listener | None:
+    path = configuration.options.control_socket
+    present = inheritance.control if inheritance else None
+    if path and present and str(present.wanted) == f"unix://{path}":
+        return present
+    if path:
+        return open_control_listener(path)
+    if configuration.sets("control_socket"):  # to nothing
         return None
-    if inheritance and inheritance.control and str(inheritance.control.wanted) == f"unix://{options.control_socket}":
-        return inheritance.control
-    return open_control_listener(options.control_socket)
+    name = socket_name(configuration.options.proc_name, configuration.sources.identity)
+    return open_default_control(name, present)
 
 
 def _tell_private_folder(identity: Identity | None) -> None:

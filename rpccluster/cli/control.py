@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from rpccluster.client import Client
 from rpccluster.config import Sources, find
-from rpccluster.errors import EXIT_FAULT, CallTimeout, ConnectFailed, ConnectionLost, RemoteError, StartError
+from rpccluster.control_path import living
+from rpccluster.errors import (
+    EXIT_FAULT,
+    CallTimeout,
+    ConnectFailed,
+    ConnectionLost,
+    RemoteError,
+    RPCClusterError,
+    StartError,
+)
 
 __all__ = ["COMMANDS", "ask"]
 
+EXIT_USAGE = 2
 EXIT_NO_MASTER = 3
 _ANSWER_SECONDS = 5.0  # a master that has not answered a ping by then hangs, or was stopped
+_GLANCE_SECONDS = 1.0  # for a line in a list
 _PATIENCE_SECONDS = 86_400.0  # a command returns when the work is done; the master bounds how long that takes
 
 
@@ -91,11 +102,8 @@ for _command in COMMANDS:
 
 def ask(sources: Sources, method: str, *params: Any) -> Any:
     """Call ``method`` of the master and return its answer. Without one, end the program with 1 or 3 (no master)."""
-    path = find(sources, "control_socket")
-    if not path:
-        raise StartError("this command needs `control_socket`, which the configuration does not set")
     try:
-        with Client(f"unix://{path}", timeout=_PATIENCE_SECONDS) as client:
+        with Client(f"unix://{_path(sources)}", timeout=_PATIENCE_SECONDS) as client:
             client.call("rpc.ping", timeout=_ANSWER_SECONDS)
             return client.call(method, *params)
     except RemoteError as error:
@@ -106,7 +114,32 @@ def ask(sources: Sources, method: str, *params: Any) -> Any:
         _fail("the master ended before it answered", EXIT_NO_MASTER)
 
 
-def _fail(text: str, exit_code: int) -> None:
+def _path(sources: Sources) -> str:
+    """Return the path of the control socket that is meant. Without exactly one, end the program with 2 or 3."""
+    named: str | None = find(sources, "control_socket")
+    if named == "":
+        raise StartError("this command needs a control socket, but `control_socket` is set to nothing")
+    paths = [named] if named else living(sources.identity if sources.path else None)
+    if not paths:
+        whose = f"of {sources.path}" if sources.path else "of this user at a default control socket"
+        _fail(f"no master answers: found none {whose}; name it by -c FILE or --control PATH", EXIT_NO_MASTER)
+    if len(paths) > 1:
+        several = [f"found {len(paths)} clusters, expected one; name it by -c FILE or --control PATH"]
+        _fail("\n".join([*several, *(f"{path}: {_seen(path)}" for path in paths)]), EXIT_USAGE)
+    return paths[0]
+
+
+def _seen(path: str) -> str:
+    """Describe the master at ``path`` in a list of several."""
+    try:
+        with Client(f"unix://{path}", timeout=_GLANCE_SECONDS) as client:
+            master = client.call("status")["master"]
+            return f"master {master['pid']}, listening at {', '.join(master['listeners'])}"
+    except RPCClusterError:
+        return "does not answer"
+
+
+def _fail(text: str, exit_code: int) -> NoReturn:
     click.echo("\n".join(f"rpccluster: {line}" for line in text.splitlines()), err=True)
     sys.exit(exit_code)
 

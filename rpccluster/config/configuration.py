@@ -5,6 +5,7 @@ Owns the order default < file < environment < flags, and which options a running
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,14 @@ class Sources:
     flags: Mapping[str, str] = field(default_factory=dict)
     start_folder: str = field(default_factory=start_folder)
 
+    @property
+    def identity(self) -> str:
+        """What tells a cluster from others of this user: the path of its file; without one its flags and folder."""
+        path = _absolute(self)
+        if path:
+            return os.path.normpath(path)
+        return json.dumps([self.start_folder, sorted(self.environment.items()), sorted(self.flags.items())])
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -56,6 +65,10 @@ class Configuration:
     def origin(self, key: str, header: str = CLUSTER.name) -> Origin:
         """Return the place where the value of ``key`` was written in the section of ``header``."""
         return self.origins.get(_named(key, header), BUILT_IN)
+
+    def sets(self, key: str) -> bool:
+        """Return whether a source gives a value to ``key`` of ``[cluster]``, be it the default's."""
+        return key in self.origins
 
     def fault(self, key: str, problem: str) -> str:
         """Write the line of a fault in ``[cluster]``: the place of ``key``'s value, the key, and the problem."""
@@ -95,14 +108,16 @@ def load(sources: Sources, machine: Machine | None = None) -> Configuration:
 
 
 def find(sources: Sources, key: str) -> Any:
-    """Return the value of one option, whatever faults the others have: enough to reach a running cluster.
+    """Return the value that ``sources`` give to one option of ``[cluster]``; None if they give none.
 
-    Raises `ConfigError` with every fault if that option itself is at fault.
+    The faults of other options do not matter then: it is enough to reach a running cluster. Raises `ConfigError` if
+    the option is at fault, or if a faulty file gives no value.
     """
     configuration, faults = _load(sources, None)
-    if key not in configuration.origins:
-        _refuse(faults)
-    return getattr(configuration.options, key)
+    if configuration.sets(key):
+        return getattr(configuration.options, key)
+    _refuse([fault for fault in faults if sources.path or fault.key == key])
+    return None
 
 
 def reload(running: Configuration, machine: Machine) -> Configuration:

@@ -253,12 +253,22 @@ def test_subcommands_get_the_sources(shell: Shell, handed: list[Sources]) -> Non
     assert sources.start_folder == str(shell.folder)
 
 
-def test_control_commands_need_a_control_socket(shell: Shell) -> None:
-    """Without one there is no way to the master: exit code 1."""
+def test_a_control_socket_may_be_done_without(shell: Shell) -> None:
+    """Then there is no way to the master: exit code 1."""
+    shell.write("control_socket =\n")
     for words in (["status"], ["scale", "3"], ["reload"], ["upgrade"], ["stop"]):
         error = shell.run("-c", "x.ini", *words).exception
         assert isinstance(error, StartError)
-        assert "this command needs `control_socket`" in str(error)
+        assert "`control_socket` is set to nothing" in str(error)
+
+
+@pytest.mark.parametrize("words", [["status"], ["-c", "x.ini", "status"], ["stop", "-c", "x.ini"]])
+def test_where_no_cluster_lives(shell: Shell, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """Neither this file's nor any other: exit code 3, and how to name one."""
+    monkeypatch.setattr("rpccluster.cli.control.living", lambda identity: [])
+    result = shell.run(*words)
+    assert result.exit_code == 3
+    assert "no master answers" in result.output and "--control PATH" in result.output
 
 
 def test_without_a_master_control_commands_end_with_3(shell: Shell) -> None:

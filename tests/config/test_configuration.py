@@ -134,12 +134,24 @@ def test_a_missing_file_is_one_fault(folder: Folder) -> None:
     assert error.value.exit_code == 1
 
 
+def test_what_tells_clusters_apart() -> None:
+    """The file, by whatever name it is reached; without one the flags, and the folder that they were given in."""
+    one = Sources("x.ini", flags={"proc_name": "one"}, start_folder="/srv/a")
+    assert one.identity == Sources("../a/./x.ini", start_folder="/srv/a").identity == Sources("/srv/a/x.ini").identity
+    without = [Sources(flags={"service": name}, start_folder=at) for name in ("a:b", "a:c") for at in ("/srv", "/")]
+    assert len({each.identity for each in (one, *without)}) == 5
+
+
 def test_one_option_is_found_beside_faults(folder: Folder) -> None:
     """What leads to a running master is told whatever else is wrong by now; what is at fault itself is not."""
     folder.write("[cluster]\ntimeout = soon\nnonsense = 1\ncontrol_socket = run/c.sock\n")
     assert find(folder.sources(), "control_socket") == str(folder.path / "run/c.sock")
     folder.write("[cluster]\nservice = a:b\n")
+    assert find(folder.sources(), "control_socket") is None
+    folder.write("[cluster]\nservice = a:b\ncontrol_socket =\n")
     assert find(folder.sources(), "control_socket") == ""
+    assert find(Sources(), "control_socket") is None
+    assert find(Sources(flags={"control_socket": "/c.sock"}), "control_socket") == "/c.sock"
     folder.write("[cluster]\nservice = a:b\ncontrol_socket = unix:///x\n")
     with pytest.raises(ConfigError) as error:
         find(folder.sources(), "control_socket")

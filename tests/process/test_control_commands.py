@@ -155,8 +155,8 @@ def test_a_master_that_does_not_answer(cluster):
 
 
 def test_without_a_control_socket(make_cluster):
-    """A configuration that names no control socket is a fault of the command's: 1, with what to do."""
+    """A configuration that wants no control socket is a fault of the command's: 1, with what to do."""
     running = make_cluster()
-    running.write_config(control_socket=None)
+    running.write_config(control_socket="")
     done = running.run("status")
     assert (done.returncode, "control_socket" in done.stderr) == (1, True)

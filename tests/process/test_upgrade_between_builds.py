@@ -14,7 +14,7 @@ import pytest
 
 import rpccluster
 from rpccluster.address import UnixAddress, parse_address
-from rpccluster.testing import RunningCluster, wait_until
+from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 HERE = Path(rpccluster.__file__).resolve().parent.parent
 
@@ -132,3 +132,33 @@ def test_an_upgrade_between_builds_keeps_every_connection(builds, callers, earli
     assert status["master"]["generation"] == 2
     assert running.run("stop").returncode == 0
     assert running.left_behind() == []
+
+
+def test_a_build_without_default_control_sockets(make_cluster, earlier, tmp_path):
+    """From it the new master opens one; back to it the socket goes with the old master."""
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    environment = {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(runtime)}
+    running = make_cluster(environment, service="build:Build", control_socket=None, number_workers=1)
+    builds, pidfile = Builds(running), running.folder / "cluster.pid"
+
+    def upgrade(build: Path) -> None:
+        builds.use(build)
+        old = pidfile.read_text()
+        os.kill(int(old), signal.SIGUSR2)
+        wait_until(lambda: pidfile.read_text() not in ("", old), what="the new master has taken over")
+        wait_until(lambda: not is_alive(int(old)), what="the old master has gone")
+
+    builds.use(earlier)
+    running.start(are_ready=False)
+    running.wait_log("Booting worker")
+    wait_until(lambda: running.log_text().count("ready") >= 1)
+    assert not list(runtime.rglob("*.sock"))
+    try:
+        upgrade(HERE)
+        assert running.run("status").stdout.startswith(f"master {pidfile.read_text().strip()}: running")
+        upgrade(earlier)
+        assert not list(runtime.rglob("*.sock"))
+    finally:
+        os.kill(int(pidfile.read_text()), signal.SIGTERM)
+        wait_until(lambda: not pidfile.read_text().strip(), what="the last master has gone")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from rpccluster.address import Address, TCPAddress, UnixAddress
 from rpccluster.config.sections.cluster import Options
+from rpccluster.control_path import make_private
 from rpccluster.errors import ConfigError, StartError
 from rpccluster.log import logger
 from rpccluster.master.resources.unix_paths import Mark, bind_unix, mark_at, set_mode, unlink_ours
@@ -111,9 +112,14 @@ def apply_options(listeners: list[Listener], options: Options) -> None:
             logger.error("Cannot apply the new options to the listener at %s: %s", listener.actual, error)
 
 
-def open_control_listener(path: str) -> Listener:
-    """Open a listener for the control socket that only this user may use. Raises `StartError`."""
+def open_control_listener(path: str, *, is_private: bool = False) -> Listener:
+    """Open a listener for the control socket that only this user may use. Raises `StartError`.
+
+    With ``is_private``, its folder must belong to this user alone, and is made so.
+    """
     try:
+        if is_private:
+            make_private(os.path.dirname(path))
         sock, mark = bind_unix(path, CONTROL_MODE, None)
         try:
             _check_is_ours(path, CONTROL_MODE)

@@ -54,11 +54,11 @@ class Ownership:
     def _held(self) -> Iterator[Owned | None]:
         yield from (self.pidfile, self.control.listener, *self._listeners)
 
-    def bind_control_again(self) -> None:
-        """Bind the control socket again, whose path somebody has removed. Raises `StartError`."""
+    def bind_control_again(self, *, is_private: bool) -> None:
+        """Bind the control socket again, whose path somebody has removed, as it was opened. Raises `StartError`."""
         listener = self.control.listener
         assert listener is not None and isinstance(listener.wanted, UnixAddress)
-        self.control.listen_anew(open_control_listener(listener.wanted.path))
+        self.control.listen_anew(open_control_listener(listener.wanted.path, is_private=is_private))
 
     def take_over(self, pid: int) -> None:
         """Own everything, since the old master has left."""

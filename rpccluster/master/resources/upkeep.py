@@ -112,8 +112,9 @@ class Upkeep:
             if self._restore(str(listener.wanted), partial(_bind_again, listener, options)):
                 self._on_bound(listener)
         control = self._ownership.control.listener
-        if control is not None and not control.is_there():
-            self._restore(f"the control socket {options.control_socket}", self._ownership.bind_control_again)
+        if control is not None and isinstance(control.wanted, UnixAddress) and not control.is_there():
+            bind = partial(self._ownership.bind_control_again, is_private=not options.control_socket)
+            self._restore(f"the control socket {control.wanted.path}", bind)
         self._look_at_pidfile()
         self._is_told = self._watch.follow(self._paths())
 

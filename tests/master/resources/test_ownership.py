@@ -106,7 +106,7 @@ def test_a_control_socket_whose_path_was_removed_is_bound_again(rig: Rig) -> Non
     assert listener is not None and isinstance(listener.wanted, UnixAddress)
     Path(listener.wanted.path).unlink()
     assert not listener.is_there()
-    rig.ownership().bind_control_again()
+    rig.ownership().bind_control_again(is_private=False)
     assert rig.control.listener is listener
     assert listener.is_there()
 
