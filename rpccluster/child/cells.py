@@ -27,16 +27,6 @@ class Cells:
         self._row[CommonCell.RSS_BYTES] = resident = system.resident_bytes()
         return resident
 
-    def begin(self, number: int, deadline_ns: int = 0) -> None:
-        """Write that the child works on ``number``, until ``deadline_ns`` at most; 0 is no limit."""
-        self._row[CommonCell.DEADLINE] = deadline_ns
-        self._row[CommonCell.RUNNING] = number
-
-    def end(self) -> None:
-        """Write that the child works on nothing."""
-        self._row[CommonCell.RUNNING] = 0
-        self._row[CommonCell.DEADLINE] = 0
-
     def tell_where(self, number: int) -> None:
         """Answer the master's question to a hung child: what it works on."""
         self._row[CommonCell.HUNG_IN] = number

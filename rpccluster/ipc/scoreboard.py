@@ -50,7 +50,6 @@ class CommonCell(enum.IntEnum):
     RSS_BYTES = 2
     RUNNING = 3  # what the child works on, as a number that its kind defines; 0 = nothing
     HUNG_IN = 4  # as RUNNING; the child writes it when the master asks where it hangs
-    DEADLINE = 5  # when it should have finished that; 0 = never
 
 
 FIRST_OWN_CELL = 8  # the cells before it are common; some are spare

@@ -14,17 +14,13 @@ def test_a_beat_tells_of_life_and_memory() -> None:
     assert row[CommonCell.RSS_BYTES] == resident > 1 << 20
 
 
-def test_what_it_works_on_and_until_when() -> None:
-    """From its begin to its end; what it hangs in stays, as the answer to a question."""
+def test_its_state_and_where_it_hangs() -> None:
+    """For its siblings, and as the answer to the master's question."""
     row = Scoreboard(1).row(0)
     cells = Cells(row)
     cells.show(RowState.NOT_ACCEPTING)
-    cells.begin(5, deadline_ns=99)
     cells.tell_where(5)
-    assert (row[CommonCell.RUNNING], row[CommonCell.DEADLINE]) == (5, 99)
-    cells.end()
-    assert (row[CommonCell.RUNNING], row[CommonCell.DEADLINE], row[CommonCell.HUNG_IN]) == (0, 0, 5)
-    assert row[CommonCell.STATE] == RowState.NOT_ACCEPTING
+    assert (row[CommonCell.STATE], row[CommonCell.HUNG_IN]) == (RowState.NOT_ACCEPTING, 5)
 
 
 def test_no_kinds_cells_lie_among_the_common_ones() -> None:
