@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -19,6 +22,8 @@ from rpccluster.version import __version__
 __all__ = ["cli"]
 
 ENVIRONMENT = "RPCCLUSTER_CMD_ARGS"
+
+_FIRST_COMMANDS = ("call", "status", "reload", "scale", "stop")  # what a newcomer needs
 
 
 def _with_option_flags(command: Any) -> Any:
@@ -32,7 +37,48 @@ def _with_option_flags(command: Any) -> Any:
     return command
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(click.Group):
+    """Serves MODULE:CLASS in the place of a command, names the nearest command, and shows those that matter first."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return _serving(name) if ":" in name else super().get_command(context, name)
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(context, name) is None:
+            near = get_close_matches(name, self.list_commands(context), 1)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            context.fail(f"No such command {name!r}. {hint}A service is named MODULE:CLASS, a file by -c FILE.")
+        return super().resolve_command(context, args)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        others = [name for name in self.list_commands(context) if name not in _FIRST_COMMANDS]
+        for title, names in (("Commands", _FIRST_COMMANDS), ("More commands", others)):
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(80)) for name in names])
+        click.Command.format_options(self, context, formatter)
+
+
+def _serving(service: str) -> click.Command:
+    """Make the command that serves ``service``, MODULE:CLASS; flags may stand before and behind it."""
+
+    @click.pass_context
+    def serve_it(context: click.Context, config: str | None, **given: Any) -> None:
+        sources: Sources = context.obj
+        flags = {**sources.flags, **_texts(given), "service": service}
+        _run(replace(sources, path=config or sources.path, flags=flags), context.find_root().params, given)
+
+    return click.Command(service, params=_flags(), callback=serve_it, help=f"Serve {service}.")
+
+
+@click.group(
+    cls=_Program,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    subcommand_metavar="[MODULE:CLASS | COMMAND [ARGS]...]",
+)
 @click.option("-c", "--config", metavar="FILE", help="configuration file")
 @_with_option_flags
 @click.option("--check-config", is_flag=True, help="check the configuration and the service, and end")
@@ -40,27 +86,38 @@ def _with_option_flags(command: Any) -> Any:
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s", prog_name="rpccluster")
 @click.pass_context
 def cli(context: click.Context, config: str | None, check_config: bool, print_config: bool, **flags: Any) -> None:
-    """Run a cluster of MessagePack-RPC workers, or command a running one."""
+    """Run a cluster of MessagePack-RPC workers, or command a running one.
+
+    MODULE:CLASS serves that class at once; without it, the configuration file names the service.
+    """
     environment = _environment()
     context.obj = Sources(config or environment["config"], _texts(environment), _texts(flags))
-    if context.invoked_subcommand is not None:
-        return
-    if print_config or environment["print_config"]:
-        _print(load(context.obj))
-    elif check_config or environment["check_config"]:
+    if context.invoked_subcommand is None:
+        _run(context.obj, context.params)
+
+
+def _run(sources: Sources, *given: Mapping[str, Any]) -> None:
+    """Serve what ``sources`` say, or only look at it if one of the parsed command lines ``given`` says so."""
+    given = (*given, _environment())
+    if any(each["print_config"] for each in given):
+        _print(load(sources))
+    elif any(each["check_config"] for each in given):
         from rpccluster.cli.check import check_service
 
-        sys.exit(check_service(load(context.obj, Machine()).options))
+        sys.exit(check_service(load(sources, Machine()).options))
     else:
         from rpccluster.assembly.assemble import serve
 
-        sys.exit(serve(context.obj, sys.argv[1:]))
+        sys.exit(serve(sources, sys.argv[1:]))
+
+
+def _flags() -> list[click.Parameter]:
+    return [each for each in cli.params if each.expose_value]  # leaves out --help and --version
 
 
 def _environment() -> dict[str, Any]:
     """Parse the flags in RPCCLUSTER_CMD_ARGS. Raises `ConfigError` for anything that is no flag."""
-    flags = [each for each in cli.params if each.expose_value]  # leaves out --help and --version
-    parser = click.Command(ENVIRONMENT, params=flags, add_help_option=False)
+    parser = click.Command(ENVIRONMENT, params=_flags(), add_help_option=False)
     try:
         return parser.make_context(ENVIRONMENT, shlex.split(os.environ.get(ENVIRONMENT, ""))).params
     except click.UsageError as error:

@@ -187,7 +187,8 @@ def _missing(section: Section, header: str, place: Origin, known: Collection[str
     """Yield a fault for each key that the section at ``place`` needs and does not have."""
     for key in section.required:
         if key not in known:
-            yield Fault(place, key, f"found nothing, expected {section.options[key].type.expected}", header)
+            how = "; a file is named by -c FILE" if place is COMMAND_LINE else ""
+            yield Fault(place, key, f"found nothing, expected {section.options[key].type.expected}{how}", header)
 
 
 def _described(header: str) -> Section:
@@ -209,7 +210,8 @@ def _given(sources: Sources) -> Iterator[Setting]:
     for key, text in sources.environment.items():
         yield Setting(CLUSTER.name, key, text, ENVIRONMENT)
     for key, text in sources.flags.items():
-        yield Setting(CLUSTER.name, key, text, flag_origin(OPTIONS[key].flags[-1]))
+        flags = OPTIONS[key].flags
+        yield Setting(CLUSTER.name, key, text, flag_origin(flags[-1]) if flags else COMMAND_LINE)
 
 
 def _convert(

@@ -224,6 +224,58 @@ def test_what_is_printed_can_be_read_again(shell: Shell) -> None:
     assert {key: value for key, (value, _) in again.items()} == {key: value for key, (value, _) in shown.items()}
 
 
+# -- a service without a file
+
+
+def test_a_service_may_be_named_without_a_file(shell: Shell) -> None:
+    """Flags stand before or behind it, the later ones count; it overrides a file's."""
+    result = shell.run("-w", "2", "-n", "before", "--print-config", "c:D", "--name", "behind")
+    assert result.exit_code == 0, result
+    rows = [line.split(maxsplit=2) for line in result.output.splitlines()]
+    shown = {key: rest.split("  # ") for key, _, rest in rows if not rest.startswith("#")}
+    assert [part.strip() for part in shown["service"]] == ["c:D", "command line"]
+    assert [part.strip() for part in shown["number_workers"]] == ["2", "flag --workers"]
+    assert [part.strip() for part in shown["proc_name"]] == ["behind", "flag --name"]
+    for words in (["-c", "x.ini", "c:D", "--print-config"], ["--print-config", "c:D", "-c", "x.ini"]):
+        assert "= c:D" in shell.run(*words).output
+    assert "= c:D" in shell.run("c:D", environment="--print-config").output
+
+
+def test_a_service_that_is_none(shell: Shell) -> None:
+    """A fault of the configuration, as in a file; a flag that is none is a usage error."""
+    error = shell.run("c:").exception
+    assert isinstance(error, ConfigError)
+    assert error.faults == ["command line: service: found 'c:', expected module:Class or module:object"]
+    result = shell.run("c:D", "--wokers", "3")
+    assert (result.exit_code, "--workers" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["statsu"], "Did you mean 'status'?"),
+        (["-c", "x.ini", "relaod"], "Did you mean 'reload'?"),
+        (["x.ini"], "a file by -c FILE"),
+        (["shop"], "A service is named MODULE:CLASS"),
+        (["status", "--jsn"], "--json"),
+        (["--wokers", "3"], "--workers"),
+    ],
+)
+def test_the_nearest_name_is_told(shell: Shell, words: list[str], said: str) -> None:
+    """Of a command or a flag; and what else the word may have meant."""
+    result = shell.run(*words)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_help_begins_with_the_commands_that_matter_first(shell: Shell) -> None:
+    """Five, then the others, then the flags."""
+    shown = shell.run("--help").output
+    order = [shown.index(f"\n  {name}") for name in ("call", "status", "reload", "scale", "stop", "upgrade", "-c, ")]
+    assert order == sorted(order)
+    assert all(f"\n  {name}" in shown for name in cli.commands)
+
+
 # -- what subcommands are handed
 
 

@@ -123,7 +123,7 @@ def test_a_service_is_needed(folder: Folder) -> None:
     assert folder.faults("[cluster]\nservice =\n") == [f"x.ini:2: {fault}"]
     with pytest.raises(ConfigError) as error:
         load(Sources())
-    assert error.value.faults == [f"command line: {fault}"]
+    assert error.value.faults == [f"command line: {fault}; a file is named by -c FILE"]
 
 
 def test_a_missing_file_is_one_fault(folder: Folder) -> None:
