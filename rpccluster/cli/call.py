@@ -15,7 +15,16 @@ import click
 
 from rpccluster.cli.latency import repeat
 from rpccluster.client import Client
-from rpccluster.errors import AddressError, CallTimeout, ConnectFailed, ConnectionLost, ProtocolError, RemoteError
+from rpccluster.errors import (
+    AddressError,
+    CallTimeout,
+    ConnectFailed,
+    ConnectionLost,
+    NoMethodError,
+    ProtocolError,
+    RemoteError,
+    RPCClusterError,
+)
 from rpccluster.log import escaped
 
 __all__ = ["call"]
@@ -26,6 +35,7 @@ EXIT_NO_ANSWER = 3
 
 _STDIN = "-"
 _TAG = "base64"
+_GLANCE_SECONDS = 1.0  # for the list of the methods, where it is a help in an error
 _JSON_BEGINS = ("{", "[", '"')  # what begins so is meant to be JSON
 _LONG_OPTION = re.compile(r"--[a-z][^=]*")
 
@@ -74,7 +84,7 @@ def call(
     if not discover and not method:
         raise click.UsageError("Missing argument 'METHOD'.")
     params = list(_params(arguments, raw))
-    with _faults_told(), Client(address, timeout=timeout, connect_timeout=timeout) as client:
+    with _faults_told(), Client(address, timeout=timeout, connect_timeout=timeout) as client, _nearest(client, method):
         if discover:
             click.echo(_listed(client.call("rpc.discover")))
         elif notify:
@@ -105,6 +115,21 @@ def _faults_told() -> Iterator[None]:
         _fail(f"cannot pack the arguments: {error}", EXIT_USAGE)
     except (CallTimeout, ConnectFailed, ConnectionLost, ProtocolError) as error:
         _fail(str(error), EXIT_NO_ANSWER)
+
+
+@contextlib.contextmanager
+def _nearest(client: Client, method: str) -> Iterator[None]:
+    """Add the nearest method to the error of one that the server does not have, if it lists those that it has."""
+    try:
+        yield
+    except NoMethodError as error:
+        try:
+            known = client.call("rpc.discover", timeout=_GLANCE_SECONDS)
+            near = get_close_matches(method, [name for name in known if isinstance(name, str)], 1)
+        except (RPCClusterError, TypeError):
+            raise error from None
+        hint = "".join(f"; did you mean {name}?" for name in near)
+        raise NoMethodError(error.type, error.message + hint) from None
 
 
 def _fail(text: str, exit_code: int) -> None:

@@ -185,6 +185,27 @@ def test_the_methods_are_listed() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [(METHODS, "; did you mean sum?"), ({"other": {}}, ""), ({1: 2}, ""), (5, ""), (None, "")],
+)
+def test_the_nearest_method_is_told(listed: object, told: str) -> None:
+    """Of those that the server lists, if it does."""
+
+    def handle(sock: Any) -> None:
+        for message in requests(sock):
+            if message[2] == "rpc.discover" and listed is not None:
+                sock.sendall(reply(message[1], listed))
+            else:
+                sock.sendall(reply(message[1], error=f"'{message[2]}' method not found"))
+
+    with serve(handle) as server:
+        for words in (["sun"], ["--repeat", "2", "sun"]):
+            result = run(server, *words)
+            assert result.exit_code == 1
+            assert result.stderr.rstrip().endswith(f"'sun' method not found{told}")
+
+
 def test_a_server_that_does_not_list_its_methods(server: Server) -> None:
     """Other servers have no rpc.discover, or one of their own."""
     result = run(server, "--discover")
