@@ -71,13 +71,19 @@ class Runner(greenlet):
         self.outbox: Any = None
         self.call: Any = None
         self._answer = answer
-        self._interrupted: Any = None  # the call that was interrupted
+        self._interrupted: tuple[Any, BaseException | None] = (None, None)  # the call, and what was thrown into it
         self.renew_packer()
+
+    @property
+    def interruption(self) -> BaseException | None:
+        """The error with which the present call was interrupted; None if it was not."""
+        call, error = self._interrupted
+        return error if call is self.call else None
 
     def interrupt(self, error: BaseException) -> None:
         """Throw ``error`` into the method of the present call, but only once for each call. Runs in the hub."""
-        if self.outbox is not None and self._interrupted is not self.call:
-            self._interrupted = self.call
+        if self.outbox is not None and self.interruption is None:
+            self._interrupted = self.call, error
             timer = self.parent.loop.timer(GRACE_SECONDS, GRACE_SECONDS)
             timer.start(self._insist, timer, self.call, error)
             self.throw(error)
@@ -87,8 +93,8 @@ class Runner(greenlet):
         if self.call is not call:
             timer.stop()
             timer.close()
-            if self._interrupted is call:
-                self._interrupted = None
+            if self._interrupted[0] is call:
+                self._interrupted = None, None
             return
         if self.outbox is not None:
             self._answer(self, error)

@@ -19,7 +19,7 @@ class Parked(BaseException):
         super().__init__()
         self.later = later
         self.limit: Any = None  # the call's `TimeLimit`, which goes on
-        self.overdue: TimeoutError | None = None  # if it has passed before the method returned
+        self.overdue: BaseException | None = None  # if the call was to end before the method returned
         self.log: Callable[[str, str, str], object] | None = None  # gets peer, method and outcome at the end
 
     def keep(self, limit: Any) -> None:

@@ -58,6 +58,15 @@ class Mailbox(Gated):
             return self.get(name)
 
     @rpccluster.rpc(later=True)
+    def deaf(self, name: Any) -> Any:
+        """Is interrupted, waits on for a moment, and returns one all the same."""
+        try:
+            self.wait("for ever")
+        except BaseException:
+            self.wait(name)
+        return self.get(name)
+
+    @rpccluster.rpc(later=True)
     def early(self, value: Any) -> Any:
         """Is answered before it has returned."""
         later = rpccluster.Later()
@@ -406,6 +415,25 @@ def test_when_the_worker_ends(rig: Rig) -> None:
     assert rig.service.over == [1, 2]
     assert not rig.service.laters[1].reply("late")
     ended(rig)
+
+
+def test_what_a_method_returns_after_its_interruption_is_over(rig: Rig) -> None:
+    """Nobody gives it up once more, and its worker would wait for it for ever."""
+    peer = rig.connect()
+    peer.post("deaf", "a")
+    settle()
+    gevent.get_hub().loop.run_callback(rig.engine.give_up, "over")
+    settle()
+    rig.service.open("a")
+    assert peer.wait(1) == [[1, "WorkerRetired: over", None]]
+    settle()
+    assert rig.service.over == ["a"]
+    ended(rig)
+    assert peer.call("take", 1) == 1  # the interruption was of that call alone
+    peer.post("get", "b")
+    settle()
+    rig.service.laters["b"].reply(2)
+    assert peer.wait(3)[2] == [3, None, 2]
 
 
 def test_what_a_service_makes_of_the_end_harms_nobody(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
