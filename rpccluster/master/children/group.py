@@ -148,12 +148,11 @@ class Group:
 
     def start_at(self, slot: int, now: float) -> float:
         """Return when the next child of ``slot`` may start; minus infinity if at once."""
-        deaths = self._counted(slot)
-        if not deaths:
-            return float("-inf")
-        options = self.options
+        options, deaths = self.options, self.deaths.get(slot)
+        if not deaths or deaths[-1].at + options.restart_delay_max <= now:
+            return float("-inf")  # no pause lasts longer; the policy asks for many slots in each turn
         survivor = self._survivor_booted_at(slot, now)
-        return start_at(deaths, options.restart_delay, options.restart_delay_max, survivor)
+        return start_at(self._counted(slot), options.restart_delay, options.restart_delay_max, survivor)
 
     def _counted(self, slot: int) -> list[Death]:
         return [death for death in self.deaths.get(slot, ()) if death.at > self.forgiven_at]

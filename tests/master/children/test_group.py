@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from rpccluster.master.children import group as group_module
 from rpccluster.master.children.child import HUNG
 from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
@@ -79,9 +80,9 @@ def test_what_lives_long_enough_in_the_slot_ends_the_row() -> None:
     for number in range(4):
         dies(made, at=100.0 + number)
     assert made.start_at(0, 104.0) == 105.0
-    made.children.append(ready(0, booted_at=200.0))
-    assert made.start_at(0, 204.0) == 105.0
-    assert made.start_at(0, 205.0) == AT_ONCE
+    made.children.append(ready(0, booted_at=110.0))
+    assert made.start_at(0, 114.0) == 105.0
+    assert made.start_at(0, 115.0) == AT_ONCE
 
 
 def test_a_reload_forgives() -> None:
@@ -135,3 +136,12 @@ def test_a_death_keeps_its_reason_in_short() -> None:
     assert made.note_end(short, CRASHED, 90.0).reason == "no module named x"
     assert made.failure == why
     assert made.note_end(long, CRASHED, 90.0).reason == 300 * "x"
+
+
+def test_a_pause_that_is_long_over_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy asks for each slot in each turn, and hundreds of slots may have twenty deaths each."""
+    made = group(booting(0), number_workers=1, restart_delay_max=8.0)
+    made.note_end(made.children[0], CRASHED, 90.0)
+    monkeypatch.setattr(group_module, "start_at", lambda *_: 97.0)
+    assert made.start_at(0, 97.9) == 97.0
+    assert made.start_at(0, 98.0) == float("-inf")
