@@ -24,7 +24,7 @@ from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.given import address_of
 from rpccluster.worker.connections.handover_channel import HandoverChannel
-from rpccluster.worker.hot import Engine, Outbox
+from rpccluster.worker.hot import Engine
 
 __all__ = ["Giving"]
 
@@ -80,7 +80,7 @@ class Giving:
         error: Exception | None = None
         withdrawn = self._engine.withdraw({connection.outbox for connection in chosen})
         waiting = {connection: withdrawn.get(connection.outbox, []) for connection in chosen}
-        running = self._running_msgids()
+        running = self._engine.running_msgids([connection.outbox for connection in chosen])
         try:
             for connection in chosen:
                 if number_bytes <= 0:
@@ -106,13 +106,6 @@ class Giving:
         for connection in chosen:
             connection.outbox.flush()  # a flush may find that the peer is gone
         return [connection for connection in chosen if connection.is_movable]
-
-    def _running_msgids(self) -> dict[Outbox, list[int]]:
-        running: dict[Outbox, list[int]] = {}
-        for outbox, request in self._engine.running():
-            if len(request) == 4:  # nobody waits for a notification
-                running.setdefault(outbox, []).append(request[1])
-        return running
 
     def _give(self, connection: Connection, waiting: list[Any], running: list[int], epoll: Any) -> int:
         """Give one connection away. Returns how many bytes went along.

@@ -137,6 +137,17 @@ class Engine:
         """Return the calls that have begun and not ended; each one's sender is its `Outbox`."""
         return [*self._runners.calls(), *self._parked.calls()]
 
+    def running_msgids(self, outboxes: Collection[Outbox]) -> dict[Outbox, list[int]]:
+        """Return the msgids of the requests of ``outboxes`` that have begun and not ended.
+
+        Calls of other outboxes that are answered later are not looked at, since there may be very many.
+        """
+        found = {outbox: self._parked.msgids(outbox) for outbox in outboxes}
+        for outbox, call in self._runners.calls():
+            if outbox in found and len(call) == 4:  # nobody waits for a notification
+                found[outbox].append(call[1])
+        return found
+
     def running_methods(self) -> Counter[str]:
         """Count how often each method runs, in the calls that hold a greenlet."""
         return Counter(escaped(str(call.message[-2])) for call in self._runners.calls())

@@ -76,6 +76,10 @@ class ParkedCalls:
         """Return all parked calls, without their params."""
         return (Call(record.outbox, record.message()) for record in self._all())
 
+    def msgids(self, outbox: Any) -> list[int]:
+        """Return the msgids of the parked requests of ``outbox``."""
+        return [record.msgid for record in self._records.get(outbox, ()) if record.msgid is not None]
+
     def drop(self, outbox: Any) -> None:
         """End the calls of ``outbox``, whose connection is closed."""
         for record in list(self._records.get(outbox, ())):

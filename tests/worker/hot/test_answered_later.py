@@ -595,3 +595,22 @@ def test_many_parked_calls_hold_up_no_other(make_rig: Callable[..., Rig], connec
         print(f" {bytes_each:.0f} bytes a parked call, the slowest call beside them took {longest * 1000:.1f} ms")
     assert bytes_each < 1024
     assert longest < 1
+
+
+def test_a_connection_that_moves_is_looked_at_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that gives some of its connections away lists their requests, however many the others have parked."""
+    peers = [rig.connect() for _ in range(3)]
+    for number, each in enumerate(peers):
+        each.post("get", number)
+        each.notify("get", f"n{number}")
+        each.post("wait", number)
+    settle()
+    monkeypatch.setattr(rig.engine._parked, "_all", lambda: pytest.fail("it looks at all"))
+    first, last = peers[0].connection.outbox, peers[2].connection.outbox
+    assert rig.engine.running_msgids([first, last]) == {first: [1, 2], last: [1, 2]}
+    monkeypatch.undo()
+    rig.service.open(0, 1, 2)
+    for number in range(3):
+        rig.service.laters[number].reply(number)
+    settle()
+    assert rig.engine.running_msgids([first]) == {first: []}
