@@ -13,7 +13,7 @@ speak with each other during an upgrade, so messages may only grow:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgpack
@@ -61,9 +61,13 @@ def _type(number: int) -> Callable[[Type], Type]:
 
 @_type(0)
 class Ready(NamedTuple):
-    """Worker to master: the service is loaded. ``methods`` are the names of its methods, numbered by their place."""
+    """Worker to master: the service is loaded. ``methods`` are the names of its methods, numbered by their place.
+
+    ``code_files`` are the files of the modules that the service has imported, if ``reload_code`` wants to know.
+    """
 
     methods: list[str]
+    code_files: Sequence[str] = ()
 
 
 @_type(1)

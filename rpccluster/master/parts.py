@@ -15,6 +15,7 @@ from rpccluster import system
 from rpccluster.child.assignment import ChildEntry
 from rpccluster.ipc.messages import Listen
 from rpccluster.master.changes import new_master, old_master
+from rpccluster.master.changes.code_watch import CodeWatch
 from rpccluster.master.changes.inherited import Inheritance, things
 from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.new_master import NewMaster
@@ -97,7 +98,9 @@ class Parts:
         self.upkeep = Upkeep(operating_system, cluster, self.ownership, self._listen_anew, self._is_upgrading)
         self.upkeep.watch(self.loop)
         logs = LogReopening(cluster, self.workers, self.roster, self.reserve)
+        self.code_watch = CodeWatch()
         commands = Commands(cluster, self.workers, self.reloading, self.new_master, logs.reopen, self._begin_to_stop)
+        self.commands = commands
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
         self._status = Status(cluster, self.groups, rpc, self.broker)
         self.operations = Operations(operating_system, cluster, self.workers, commands, self.broker, self._tell_status)

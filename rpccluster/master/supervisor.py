@@ -82,6 +82,7 @@ class Supervisor:
         attempt("complete a reload", parts.reloading.note_progress)
         attempt("serve the control socket", parts.control.turn)
         attempt("look after paths", parts.upkeep.turn, parts.now())
+        attempt("reload changed code", self._reload_changed_code)
         attempt("write the log", self._cluster.logs.flush)
         attempt("answer a command", parts.operations.answer_what_is_done)
         attempt("notify systemd", parts.notices.turn)
@@ -102,7 +103,7 @@ class Supervisor:
     def _seconds(self) -> float | None:
         """Return the seconds until the first part has something to do; None to wait for an event."""
         parts, now = self._parts, self._parts.now()
-        sleepers = (self._groups, self._broker, parts.control, parts.upkeep, parts.new_master)
+        sleepers = (self._groups, self._broker, parts.control, parts.upkeep, parts.new_master, parts.code_watch)
         wake_at = min(each.wake_at for each in sleepers)
         if self._guard.take_failure():  # also of what is due at once
             return RETRY_SECONDS
@@ -142,6 +143,7 @@ class Supervisor:
             self._parts.reloading.commit(self._parts.now())
         if self._cluster.phase.allows.children_accept:
             self._parts.roster.say(child, Accept())
+        self._parts.code_watch.follow(child.code_files, self._parts.now())
         if self._cluster.options.rebalance:
             self._broker.even_out()
 
@@ -200,6 +202,11 @@ class Supervisor:
         order.Halt: _halt,
         order.Finish: _finish,
     }
+
+    def _reload_changed_code(self) -> None:
+        if self._parts.code_watch.turn(self._parts.now()):
+            logger.info("The code of the service has changed")
+            self._parts.commands.reload()
 
     # -- the end
 

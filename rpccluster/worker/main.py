@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import gevent
@@ -96,12 +97,14 @@ def _boot(assignment: Assignment[RPCPart], forks: Forks) -> Server:
     """Import the service and make its server; a child that is forked meanwhile ends here."""
     from rpccluster.worker.process.service_signals import ServiceSignals
     from rpccluster.worker.server import Server
-    from rpccluster.worker.service.loading import load_service
+    from rpccluster.worker.service.loading import code_files, load_service
 
     signals = ServiceSignals(gevent.get_hub().loop, forks)
     signals.take_over()
+    known = frozenset(sys.modules)
     service = load_service(assignment.options.service, assignment.options.pythonpath)
     forks.end_child()
-    server = Server(assignment, signals, service)
+    files = code_files(known) if assignment.options.reload_code else ()
+    server = Server(assignment, signals, service, files)
     forks.end_child()
     return server

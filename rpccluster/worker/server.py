@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any, Callable
 
 import gevent
@@ -64,11 +65,17 @@ _set_handler = get_original("signal", "signal")
 class Server:
     """One worker: made when the service is loaded, and runs until `serve` returns."""
 
-    def __init__(self, assignment: Assignment[RPCPart], signals: ServiceSignals, service: Any) -> None:
-        """Raises `ServiceUnfit`, and any exception of the service's ``worker_started``."""
+    def __init__(
+        self, assignment: Assignment[RPCPart], signals: ServiceSignals, service: Any, code_files: Sequence[str] = ()
+    ) -> None:
+        """Raises `ServiceUnfit`, and any exception of the service's ``worker_started``.
+
+        ``code_files`` are told to the master, which watches them.
+        """
         part = assignment.part
         self._assignment = assignment
         self._service = service
+        self._code_files = code_files
         self._signals = signals
         self._channel = assignment.channel
         self._row = assignment.row
@@ -145,7 +152,7 @@ class Server:
         if hasattr(gc, "set_threshold"):  # not PyPy's
             gc.set_threshold(*GC_THRESHOLDS)
         self._step(Event.BOOTED)
-        self._channel.send(Ready(self._registry.names))
+        self._channel.send(Ready(self._registry.names, self._code_files))
         code = self._wait_for_the_end()
         self._left_behind.wait(self._retirement.ends_at)
         if isinstance(self._service, Service):

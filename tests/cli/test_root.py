@@ -147,6 +147,7 @@ GUNICORNS = {
     "daemonize": ("-D", "--daemon"),
     "pidfile": ("-p", "--pid"),
     "control_socket": ("--control",),
+    "reload_code": ("--reload",),
     "proc_name": ("-n", "--name"),
     "user": ("-u", "--user"),
     "group": ("-g", "--group"),
@@ -158,7 +159,7 @@ GUNICORNS = {
 
 
 def test_flags_have_gunicorns_names() -> None:
-    """Those of the contract, no others; one has a name of its own."""
+    """Those of the contract, no others; one has no name there."""
     assert {key: option.flags for key, option in OPTIONS.items() if option.flags} == GUNICORNS
     flags = {flag for parameter in cli.params for flag in parameter.opts}
     own = {"-c", "--config", "--check-config", "--print-config", "-V", "--version"}

@@ -42,6 +42,7 @@ from rpccluster.ipc.messages import (
 EVERY = [
     Ready(["sum", "rpc.ping"]),
     Ready([]),
+    Ready(["sum"], ["/srv/shop.py"]),
     BootFailed("service", "ImportError: no module named 'x'\n  File …"),
     WantsToRetire("max_requests"),
     Accept(),

@@ -68,6 +68,9 @@ class Options:
         values.CPUS, CPU_NONE, "none, auto (distinct cores first), or a list such as 0-3,8: worker k gets the k-th CPU"
     )
     rebalance: bool = option(values.BOOLEAN, True, "even the connections out when a worker gets ready")
+    reload_code: bool = option(
+        values.BOOLEAN, False, "reload when a module that the service has imported changes", flags=("--reload",)
+    )
 
     max_requests: int = option(_COUNT, 0, "calls after which a worker is recycled; 0: never")
     max_requests_jitter: int = option(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from rpccluster.child.assignment import RPCPart
@@ -34,6 +35,7 @@ class RPCWorker(Child):
         self.connections = connections  # the channel on which connections travel
         self.far_end = far_end  # the worker's end of that, from which unread messages are read back
         self.methods: list[str] = []
+        self.code_files: Sequence[str] = ()  # of its service, if they are watched
         self.silent_seconds = 0.0  # at the last look
         self.given = 0  # connections that were sent to it, and neither taken back nor refused
 
@@ -117,7 +119,7 @@ class RPC:
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
         assert isinstance(child, RPCWorker)
         if isinstance(message, Ready):
-            child.methods = message.methods
+            child.methods, child.code_files = message.methods, message.code_files
             event: KindEvent | None = Booted(child)
         elif isinstance(message, BootFailed):
             child.last_words, child.is_service_at_fault = message.text, message.stage == "service"

@@ -7,12 +7,13 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Collection
 from typing import Any
 
 from rpccluster.errors import ServiceNotLoaded
 from rpccluster.system.launch import start_folder
 
-__all__ = ["load_service"]
+__all__ = ["code_files", "load_service"]
 
 
 def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:
@@ -33,6 +34,12 @@ def load_service(spec: str, pythonpath: tuple[str, ...]) -> Any:
         shut = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
         hint = f" (uid {os.geteuid()} may not read {', '.join(shut)})" if shut else ""
         raise ServiceNotLoaded(f"cannot load the service {spec!r}{hint}: {_own_traceback(error)}") from error
+
+
+def code_files(known: Collection[str]) -> list[str]:
+    """Return the source files of all modules but those whose names are ``known``."""
+    files = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name not in known]
+    return sorted({file for file in files if isinstance(file, str) and os.path.isabs(file) and file.endswith(".py")})
 
 
 def _own_traceback(error: BaseException) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rpccluster.worker.service.loading import load_service
+from rpccluster.worker.service.loading import code_files, load_service
 
 
 @pytest.fixture
@@ -40,3 +41,16 @@ def test_the_folders_stand_first_in_their_order(folders: list[str], places: list
 def test_the_current_folder_stands_behind_them(folders: list[str]) -> None:
     """And before everything else, under the name it has."""
     assert load_service("wares:what", ()) == "current"
+
+
+def test_the_code_files_are_those_of_new_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there before, what is built in and what has no source is not the service's code."""
+    for name in ("watched_one", "watched_two"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (tmp_path / f"{name}.py").write_text("import math, watched_two\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    known = frozenset(sys.modules)
+    importlib.import_module("watched_one")
+    monkeypatch.setitem(sys.modules, "odd", object())  # type: ignore[arg-type]
+    assert code_files(known) == [str(tmp_path / f"{name}.py") for name in ("watched_one", "watched_two")]
+    assert code_files(frozenset(sys.modules)) == []
