@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 from gevent.monkey import get_original
@@ -25,6 +26,8 @@ from rpccluster.worker.service.later import Parked
 
 __all__ = ["ParkedCalls"]
 
+SLICE_SECONDS = 0.003  # how long calls are given up before the loop polls again
+
 _thread_id = get_original("_thread", "get_ident")
 
 
@@ -39,6 +42,7 @@ class ParkedCalls:
         self._thread = _thread_id()
         self._answered: deque[tuple[_Record, bytes, str]] = deque()  # by other threads
         self._wake: Any = None  # the watcher, from the first call on
+        self._go_on = room.loop.timer(0.0, priority=-1)  # behind what was polled with it
 
     def park(self, outbox: Any, message: list[Any], parked: Parked) -> None:
         """Park the call of ``message``, whose method has returned a `Later`.
@@ -89,9 +93,17 @@ class ParkedCalls:
                 self.room.schedule()
 
     def give_up(self, error: BaseException) -> None:
-        """End all parked calls with ``error``."""
-        for record in self._all():
+        """End all parked calls with ``error``, many in several turns of the loop: each of them is logged."""
+        self._give_up(iter(self._all()), error)
+
+    def _give_up(self, records: Iterator[_Record], error: BaseException) -> None:
+        slice_end = monotonic() + SLICE_SECONDS
+        for record in records:
             record.end(error)
+            if monotonic() > slice_end:
+                self._go_on.stop()
+                self._go_on.start(self._give_up, records, error)
+                return
 
     def leave_to_parent(self) -> None:
         """Forget all parked calls in a forked child; the parent answers them."""

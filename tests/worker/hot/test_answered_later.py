@@ -417,6 +417,21 @@ def test_when_the_worker_ends(rig: Rig) -> None:
     ended(rig)
 
 
+def test_many_are_given_up_in_several_turns_of_the_loop(rig: Rig) -> None:
+    """Since each is logged, which takes its time; a call beside them is answered before the last of them."""
+    count = 1000
+    peer, other = rig.connect(), rig.connect()
+    for name in range(count):
+        peer.post("get_plain", name)
+    until(lambda: rig.engine.active_calls == count)
+    gevent.get_hub().loop.run_callback(rig.engine.give_up, "over")
+    gevent.sleep(0)
+    assert other.call("echo", 1) == 1
+    assert rig.engine.active_calls > 0
+    assert {error for _, error, _ in peer.wait(count)} == {"WorkerRetired: over"}
+    ended(rig)
+
+
 def test_what_a_method_returns_after_its_interruption_is_over(rig: Rig) -> None:
     """Nobody gives it up once more, and its worker would wait for it for ever."""
     peer = rig.connect()
