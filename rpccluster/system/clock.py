@@ -19,10 +19,6 @@ class Deadline:
         """Return the deadline ``seconds`` from now; None means never."""
         return cls(None if seconds is None else time.monotonic() + seconds)
 
-    def left(self) -> float | None:
-        """Return the seconds left, never below 0; None means no limit."""
-        return None if self.at is None else max(0.0, self.at - time.monotonic())
-
     def is_over(self) -> bool:
         """Return whether no time is left."""
         return self.at is not None and time.monotonic() >= self.at
