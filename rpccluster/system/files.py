@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 
 __all__ = ["FileWatch", "check_owner", "open_own", "umasked"]
 
-_CHANGES = 0x2 | 0x4 | 0x400 | 0x800  # inotify.h: IN_MODIFY, IN_ATTRIB (a link less, too), IN_DELETE_SELF, IN_MOVE_SELF
+_MOVES = 0x400 | 0x800  # inotify.h: IN_DELETE_SELF, IN_MOVE_SELF
+_CHANGES = _MOVES | 0x2 | 0x4  # IN_MODIFY, IN_ATTRIB (a link less, too)
 _EVENT_BYTES = 4096
 _TRIES = 10  # another process may make and remove the file all the time
 
@@ -88,7 +89,7 @@ def umasked(mask: int | None) -> Iterator[None]:
 class FileWatch:
     """Turns readable when one of the watched files was removed, renamed or changed. Source: inotify(7).
 
-    It watches the files themselves and not their folders, so other files in these folders wake nobody.
+    It watches the files themselves, and whether their folders move, so other files in these folders wake nobody.
     """
 
     def __init__(self) -> None:
@@ -111,7 +112,10 @@ class FileWatch:
         return all(followed)
 
     def _follow(self, path: str) -> bool:
-        added: int = self._library.inotify_add_watch(self._descriptor, os.fsencode(path), _CHANGES)
+        return self._add(os.path.dirname(os.path.abspath(path)), _MOVES) and self._add(path, _CHANGES)
+
+    def _add(self, path: str, events: int) -> bool:
+        added: int = self._library.inotify_add_watch(self._descriptor, os.fsencode(path), events)
         return added >= 0
 
     def drain(self) -> None:

@@ -168,6 +168,17 @@ def test_a_path_of_a_socket_is_followed_while_that_is_open(tmp_path: Path) -> No
     watch.close()
 
 
+def test_the_move_of_the_folder_is_told(tmp_path: Path) -> None:
+    """Nobody finds the file at its path then, though nothing has become of the file itself."""
+    watch, folder = FileWatch(), tmp_path / "folder"
+    folder.mkdir()
+    (folder / "followed").touch()
+    assert watch.follow([str(folder / "followed")])
+    folder.rename(tmp_path / "elsewhere")
+    assert is_told(watch)
+    watch.close()
+
+
 def test_what_cannot_be_followed_is_said(tmp_path: Path) -> None:
     """There is no such file, or nothing to follow it with; the others are followed all the same."""
     watch, there = FileWatch(), tmp_path / "there"

@@ -2,7 +2,7 @@
 
 A removed path ends no connection, but no new one can come, and a second start does not see that this cluster runs. So
 the master watches these files, and checks them soon after one has changed, when another event has woken it, before a
-reload and an upgrade, and every ten seconds, because the kernel does not report changes of the folders above. If the
+reload and an upgrade, and every ten seconds, because the kernel reports no move of a folder further above. If the
 kernel watches nothing, it checks every second. A new socket of the service is sent to the workers, which accept at it
 beside the old one, so no worker and no connection ends for it.
 """
