@@ -1,0 +1,78 @@
+"""Live through many seeds: ``bin/simulate --seeds A:B --jobs N``; docs/simulation.md says how to read a story."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+from .afternoon import live_through
+from .coverage import report
+
+CHUNK = 50  # seeds that a process is given at once
+LONGEST_STORY = 60  # lines of it that are shown: its end
+
+
+def main() -> int:
+    """Run the command. Returns its exit code: 1 if a seed has met a fault."""
+    options = _options()
+    if options.seed is not None:
+        return _tell_one(options.seed)
+    first, last = (int(text) for text in options.seeds.split(":"))
+    chunks = [(start, min(start + CHUNK, last)) for start in range(first, last, CHUNK)]
+    counts: Counter[tuple[str, str]] = Counter()
+    began, seconds, done = time.monotonic(), 0.0, 0
+    faults: list[tuple[int, str]] = []
+    with multiprocessing.Pool(options.jobs) as pool:
+        for number, lived, met, found in pool.imap_unordered(_live_through_all, chunks):
+            done, seconds = done + number, seconds + lived
+            counts += met
+            faults += found
+            _show_progress(done, last - first, seconds, time.monotonic() - began, len(faults))
+            if len(faults) >= options.most:
+                break
+    print(file=sys.stderr)
+    if options.report:
+        print("\n".join(report(counts)))
+    for seed, fault in sorted(faults):
+        print(f"seed {seed}: {fault}")
+    if faults and not options.quiet:
+        _tell_one(min(faults)[0])
+    return 1 if faults else 0
+
+
+def _options() -> Any:
+    parser = argparse.ArgumentParser(prog="bin/simulate", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--seeds", metavar="A:B", default="1:1001", help="the seeds from A on, up to B and without it")
+    parser.add_argument("--seed", metavar="SEED", type=int, help="this seed alone, and its whole story")
+    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="processes that run at once")
+    parser.add_argument("--report", action="store_true", help="tell how often each event, phase and message was met")
+    parser.add_argument("--most", metavar="N", type=int, default=1, help="end after so many faults (default: 1)")
+    parser.add_argument("--quiet", action="store_true", help="name the faults, and tell no story")
+    return parser.parse_args()
+
+
+def _live_through_all(seeds: tuple[int, int]) -> tuple[int, float, Counter[tuple[str, str]], list[tuple[int, str]]]:
+    counts: Counter[tuple[str, str]] = Counter()
+    outcomes = [live_through(seed, counts) for seed in range(*seeds)]
+    faults = [(each.seed, each.fault) for each in outcomes if each.fault]
+    return len(outcomes), sum(each.seconds for each in outcomes), counts, faults
+
+
+def _show_progress(done: int, total: int, lived: float, passed: float, faults: int) -> None:
+    told = f"{done} of {total} seeds, {lived / 3600:.1f} simulated hours in {passed:.0f} s, {faults} faults"
+    print(f"\r{told}", end="", file=sys.stderr, flush=True)
+
+
+def _tell_one(seed: int) -> int:
+    outcome = live_through(seed)
+    print("\n".join(outcome.story[-LONGEST_STORY:]))
+    print(f"seed {seed}: {outcome.fault or 'no fault'}, after {outcome.seconds:.0f} simulated seconds")
+    return 1 if outcome.fault else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

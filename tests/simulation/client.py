@@ -1,0 +1,88 @@
+"""Made-up callers: each has one connection, makes calls, and notes what becomes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+from .worker import ANSWERED, CALL, GAVE_UP, LOST, REPLY
+from .world import NEVER, Fault, World
+
+__all__ = ["Client"]
+
+_KINDS = {ANSWERED: "answered", LOST: "lost with its worker", GAVE_UP: "given up"}
+
+
+class Client:
+    """One caller. ``excuse`` says why its connection may end; empty: it must not."""
+
+    def __init__(self, world: World, path: str) -> None:
+        self.world = world
+        self.number = next(world.client_numbers)
+        self.name = f"client {self.number}"
+        self.resumes_at = world.now
+        self.wake_at = NEVER
+        self.excuse = ""
+        self.is_over = False
+        self.is_accepted = False
+        self.open_calls: dict[int, float] = {}  # by msgid: since when
+        self.answers = 0
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.setblocking(False)
+        self.sock.bind(b"\0rpccluster-simulation-%d-%d" % (os.getpid(), self.number))
+        try:
+            self.sock.connect(path)
+        except OSError:  # nobody listens now
+            self.release()
+            return
+        world.clients[self.number] = self
+        world.watch(self.sock.fileno(), self)
+
+    def call(self) -> None:
+        """Make a call, if the connection still is."""
+        if self.is_over:
+            return
+        msgid = self.world.new_msgid()
+        self.open_calls[msgid] = self.world.now
+        with contextlib.suppress(OSError):
+            self.sock.send(CALL.pack(msgid), socket.MSG_NOSIGNAL)
+
+    def step(self) -> None:
+        try:
+            data = self.sock.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._note_end()
+        for msgid, kind in REPLY.iter_unpack(data):
+            self._note_answer(msgid, kind)
+
+    def _note_answer(self, msgid: int, kind: int) -> None:
+        self.world.count("answer", _KINDS[kind])
+        if msgid not in self.open_calls:
+            raise Fault(f"call {msgid} of {self.name} is answered twice, or was never made")
+        del self.open_calls[msgid]
+        self.answers += 1
+        runner = self.world.runners.pop(msgid, None)
+        if kind == LOST and runner is not None and runner.is_alive:
+            raise Fault(f"call {msgid} of {self.name} is told lost, though {runner.name} lives and runs it")
+
+    def _note_end(self) -> None:
+        self.release()
+        if not self.excuse:
+            raise Fault(f"the connection of {self.name} ends for no reason")
+
+    def hang_up(self) -> None:
+        """Close the connection."""
+        self.excuse = "it has hung up"
+        self.release()
+
+    def release(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.world.unwatch(self.sock.fileno())
+            self.sock.close()
+            self.world.clients.pop(self.number, None)

@@ -1,0 +1,259 @@
+"""A made-up process that runs the real master: a real `Supervisor` of real `Parts`, one turn a step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rpccluster.config.configuration import Configuration, Sources, load
+from rpccluster.errors import StartError
+from rpccluster.ipc.channel import Channel
+from rpccluster.log import set_up_logging
+from rpccluster.master.changes.inherited import Inheritance, Thing, leave
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.rpc import RPC
+from rpccluster.master.parts import Parts, Start
+from rpccluster.master.phases import Event
+from rpccluster.master.resources.daemonize import StartReport
+from rpccluster.master.resources.listeners import Listener, open_control_listener, open_listeners
+from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.supervisor import Supervisor
+
+from .system import Command, Inbox, Logs, MadeUpSystem
+from .worker import Worker
+from .world import NEVER, Process, World
+
+__all__ = ["Master"]
+
+
+class WatchedCluster(Cluster):
+    """Counts the rows of the table of phases that are met."""
+
+    world: World
+
+    def note(self, event: Event) -> bool:
+        before = self.phase
+        has_changed = super().note(event)
+        self.world.count("phase", f"{before.value}, {event.value}")
+        return has_changed
+
+
+class Master(Process):
+    """A master, from its start to its end; its program is loaded ``boots_in`` seconds after the fork."""
+
+    noun = "master"
+
+    def __init__(self, world: World, pid: int, parent: Process | None, sources: Sources) -> None:
+        super().__init__(world, pid, parent)
+        self.sources = sources
+        self.system = MadeUpSystem(world, self)
+        self.inbox = Inbox()
+        self.logs = Logs(world, self.name)
+        self.supervisor: Supervisor | None = None
+        self.parts: Any = None
+        self.inherited: list[Thing] | None = None
+        self.inheritance: Inheritance | None = None
+        self._boots_at = world.now
+        self._wake_at = NEVER
+        self.spins = 0
+
+    # -- its start
+
+    def boot_in(self, seconds: float, inherited: Sequence[Thing] | None = None) -> None:
+        """Begin in ``seconds``; ``inherited`` are the parent's things, of which this process gets copies."""
+        if inherited is not None:
+            self.inherited = [
+                replace(thing, descriptor=None if thing.descriptor is None else os.dup(thing.descriptor))
+                for thing in inherited
+            ]
+        self._boots_at = self.world.now + seconds
+
+    @property
+    def wake_at(self) -> float:
+        return self._boots_at if self.supervisor is None else self._wake_at
+
+    def _boot(self) -> None:
+        logger_goes_to(self)
+        try:
+            self._assemble()
+        except StartError as error:
+            self.world.tell(self.name, f"cannot start: {error}")
+            self.end(code=1)
+
+    def _assemble(self) -> None:
+        inheritance = None
+        if self.inherited is not None:
+            leave(self.inherited)
+            self.inheritance = inheritance = Inheritance.from_environment()
+            self.inherited = None
+            assert inheritance is not None
+        configuration = load(self.sources)
+        command = Command([], "/", begin=self._begin_new_master)
+        inbox: Any = self.inbox
+        pidfile, control, listeners = self._open(configuration, inheritance)
+        start = Start(command, StartReport(), inbox, inheritance, pidfile, control)
+        generation = inheritance.generation + 1 if inheritance else 1
+        cluster = WatchedCluster(configuration, generation, listeners, self.logs, self.world.now)
+        cluster.world = self.world
+        entry: Any = self._bear
+        self.rpc = RPC()
+        self.parts = Parts(self.system, cluster, self.rpc, entry, start)
+        self.supervisor = Supervisor(self.parts)
+        self.supervisor.begin()
+        self._wake_at = self.world.now
+
+    def _open(
+        self, configuration: Configuration, inheritance: Inheritance | None
+    ) -> tuple[Pidfile, Listener, list[Listener]]:
+        options = configuration.options
+        if inheritance is not None:
+            assert inheritance.pidfile is not None and inheritance.control is not None
+            return (
+                inheritance.pidfile,
+                inheritance.control,
+                open_listeners(options, None, inheritance.listeners, configuration.fault),
+            )
+        pidfile = Pidfile.acquire(options.pidfile, is_single=False)
+        pidfile.is_single = True
+        pidfile.write(self.pid)
+        return pidfile, open_control_listener(options.control_socket), open_listeners(options, None, [])
+
+    # -- its children
+
+    def _bear(self, assignment: Any) -> None:
+        worker = Worker(self.world, self.system.newborn, self, assignment)
+        self.world.add(worker)
+
+    def _begin_new_master(self, inherited: Sequence[Thing]) -> None:
+        new = Master(self.world, self.system.newborn, self, self.sources)
+        new.boot_in(self.world.between(0.1, 3.0), inherited)
+        self.world.add(new)
+        self.world.tell(self.name, f"forks master {new.pid}")
+
+    # -- its life
+
+    def take_signal(self, signum: int) -> None:
+        if self.is_alive:
+            self.inbox.note(signum)
+
+    def step(self) -> None:
+        if self.supervisor is None:
+            self._boot()
+            return
+        logger_goes_to(self)
+        for process in list(self.world.processes.values()):
+            if isinstance(process, Worker):
+                process.beat()
+        stage = self.parts.new_master.stage
+        self.supervisor.turn()
+        if self.parts.new_master.stage is not stage:
+            self.world.count("stage", f"{stage.value}, {self.parts.new_master.stage.value}")
+        if not self.parts.cluster.phase.allows.connections_move and self.phase != "drained":
+            self._excuse_callers()
+        if self.supervisor.exit_code is not None:
+            self.end(code=self.supervisor.close(self.supervisor.exit_code))
+            return
+        self._meet_fate(stage)
+        waits = self.supervisor.waits
+        self._wake_at = NEVER if waits is None else self.world.now + waits
+
+    def _meet_fate(self, stage: object) -> None:
+        """An upgrade goes from one stage to the next: a good moment to die, or to be told to stop."""
+        world, present = self.world, self.parts.new_master.stage
+        if world.is_calm or present is stage or not world.at_handshake:
+            return
+        world.at_handshake -= 1
+        if world.at_handshake % 2:
+            victim = world.random.choice([each for each in world.processes.values() if isinstance(each, Master)])
+            if world.may(0.5):
+                world.after(world.delay(), victim.take_signal, world.random.choice((15, 2, 10, 21)))
+            else:
+                world.masters_were_killed = True
+                world.tell("fate", f"kills {victim.name}")
+                world.after(world.delay(), victim.end, signum=9)
+
+    @property
+    def phase(self) -> str:
+        """The name of its phase; empty before it has one."""
+        return self.parts.cluster.phase.value if self.parts is not None else ""
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether callers that wait in the backlog have somebody to wait for."""
+        return self.inherited is not None or (self.parts is not None and bool(self.parts.cluster.listeners))
+
+    def lose_parent(self) -> None:
+        """Nothing ends a new master with the old one."""
+
+    # -- its end
+
+    def end(self, *, code: int | None = None, signum: int | None = None) -> None:
+        if self.is_alive:
+            self._excuse_callers()
+        super().end(code=code, signum=signum)
+
+    def _excuse_callers(self) -> None:
+        """This master stops, or is gone: connections end with it, but for those that another master has."""
+        processes = self.world.processes.values()
+        but: set[int] = set()
+        for worker in processes:
+            if isinstance(worker, Worker) and worker.parent is not self:
+                but |= set(worker.connections)
+        if any(isinstance(each, Master) and each is not self and each.has_listeners for each in processes):
+            but |= {number for number, client in self.world.clients.items() if not client.is_accepted}
+        self.world.excuse_all(f"{self.name} ends", but)
+
+    def release(self) -> None:
+        """Close all that a master has open, as the kernel does."""
+        if self.parts is None:
+            self.inbox.close()
+        if self.inherited is not None:
+            for thing in self.inherited:
+                if thing.descriptor is not None:
+                    os.close(thing.descriptor)
+        if self.parts is None:
+            if self.inheritance is not None:
+                _close_all(self.inheritance)
+            return
+        parts = self.parts
+        parts.loop.close()
+        self.inbox.close()
+        parts.reserve.close()
+        parts.upkeep.close()
+        for child in list(parts.roster._children):
+            child.close()
+        parts.broker.close()
+        parts.control.close()
+        for channel in _channels(parts):
+            channel.close()
+        staged = parts.cluster.staged
+        sockets = [*parts.cluster.listeners, *(staged.listeners if staged else []), *parts.ownership._theirs]
+        for each in [*sockets, parts.control.listener]:
+            if isinstance(each, Listener):
+                each.socket.close()
+        for each in [*parts.ownership._theirs, parts.ownership.pidfile]:
+            if isinstance(each, Pidfile):
+                each.close()
+        with contextlib.suppress(OSError):
+            os.close(parts.rpc._accept_lock)
+
+
+def _close_all(inheritance: Inheritance) -> None:
+    inheritance.channel.close()
+    for each in inheritance.owned():
+        each.close() if isinstance(each, Pidfile) else each.socket.close()
+
+
+def _channels(parts: Any) -> list[Channel]:
+    new, old = parts.new_master._started, parts.old_master
+    return [*([new.channel] if new else []), *([old._channel] if old else [])]
+
+
+def logger_goes_to(master: Master) -> None:
+    """From now on it is this master that logs."""
+    if master.world.logs_of is not master:
+        master.world.logs_of = master
+        set_up_logging(master.logs, "info")

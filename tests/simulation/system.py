@@ -1,0 +1,192 @@
+"""The made-up operating system of one master: its clock, children, signals, selector and log."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import socket
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable
+
+from rpccluster.log import LogFiles
+from rpccluster.master.changes.inherited import Thing
+from rpccluster.master.changes.starting import CommandLine
+from rpccluster.system import Exit, System
+
+from .world import Process, World
+
+if TYPE_CHECKING:
+    from .master import Master
+
+__all__ = ["Command", "Inbox", "Logs", "MadeUpSystem", "Selector"]
+
+
+class Selector(selectors.PollSelector):
+    """Never waits: the world has waited already. What is ready comes in an order that the seed chooses."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        super().__init__()
+        self._world = world
+        self._process = process
+        self._order: dict[int, int] = {}
+        self._registered = 0
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        self._registered += 1
+        self._order[key.fd] = self._registered
+        self._world.watch(key.fd, self._process, _poll_events(events))
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        self._world.unwatch(key.fd)
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().modify(fileobj, events, data)
+        self._world.watch(key.fd, self._process, _poll_events(events))
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        found = super().select(0)
+        found.sort(key=lambda entry: self._order[entry[0].fd])
+        if len(found) > 1:
+            self._world.random.shuffle(found)
+        return found
+
+    def close(self) -> None:
+        for key in list((self.get_map() or {}).values()):
+            self._world.unwatch(key.fd)
+        super().close()
+
+
+def _poll_events(events: int) -> int:
+    return (1 if events & selectors.EVENT_READ else 0) | (4 if events & selectors.EVENT_WRITE else 0)
+
+
+class Inbox:
+    """The signals of a made-up master; a socket turns readable with each."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._read_end, self._write_end = socket.socketpair()
+        for end in (self._read_end, self._write_end):
+            end.setblocking(False)
+
+    def note(self, signum: int) -> None:
+        if signum not in self._numbers:
+            self._numbers.append(signum)
+        with contextlib.suppress(BlockingIOError):
+            self._write_end.send(b"s")
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        yield
+
+    def fileno(self) -> int:
+        return self._read_end.fileno()
+
+    def drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._read_end.recv(512):
+                pass
+
+    def take(self) -> list[int]:
+        numbers, self._numbers = self._numbers, []
+        return numbers
+
+    def close(self) -> None:
+        self._read_end.close()
+        self._write_end.close()
+
+
+class StoryOutlet:
+    """The master's log: its lines are part of the story."""
+
+    descriptor = 2
+    is_waiting = False
+
+    def __init__(self, world: World, writer: str) -> None:
+        self._world = world
+        self._writer = writer
+
+    def write(self, line: bytes) -> None:
+        text = line.decode().rstrip("\n").split("] ", 3)[-1]
+        for part in text.replace(self._world.folder, "").split("\n"):
+            self._world.tell(self._writer, part)
+        if "Traceback" in text:
+            self._world.errors.append(text)
+
+    def flush(self) -> None:
+        pass
+
+    def drain(self, seconds: float) -> None:
+        pass
+
+
+class Logs(LogFiles):
+    """Logs that go into the story."""
+
+    def __init__(self, world: World, writer: str) -> None:
+        made: Any = StoryOutlet(world, writer)
+        super().__init__("", "", outlet=made)
+
+
+@dataclass(frozen=True)
+class Command(CommandLine):
+    """A command line whose program is a made-up master."""
+
+    begin: Callable[[Sequence[Thing]], object] = print
+
+    def become(self, inherited: Sequence[Thing]) -> None:
+        self.begin(inherited)
+
+
+class MadeUpSystem(System):
+    """What one master sees of its operating system."""
+
+    def __init__(self, world: World, master: Master) -> None:
+        self._world = world
+        self._master = master
+        self.newborn = 0  # the pid of the process that is just being forked
+
+    def monotonic(self) -> float:
+        return self._world.now
+
+    def sleep(self, seconds: float) -> None:
+        self._world.now += seconds
+
+    def selector(self) -> selectors.BaseSelector:
+        return Selector(self._world, self._master)
+
+    def set_title(self, title: str) -> None:
+        pass
+
+    def getpid(self) -> int:
+        return self._master.pid
+
+    def has_terminal(self) -> bool:
+        return False
+
+    def fork(self) -> int:
+        raise AssertionError("a made-up process cannot be forked")
+
+    def spawn(self, live: Callable[[], object]) -> int:
+        if self._world.now < self._world.forks_fail_until:
+            self._world.count("fault", "fork failed")
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        self.newborn = self._world.new_pid()
+        live()
+        return self.newborn
+
+    def kill(self, pid: int, signum: int) -> None:
+        self._world.count("signal to a child", str(signum))
+        self._world.signal(pid, signum)
+
+    def reap(self, leaders: Container[int] = ()) -> list[Exit]:
+        ended, self._master.zombies = self._master.zombies, []
+        return ended

@@ -1,0 +1,502 @@
+"""A made-up worker: a small script that does to its master what the real one does, by the real messages.
+
+It boots slowly, or never; it accepts, gives and adopts connections, answers calls at once or later, beats or hangs,
+obeys or not. It may end before any message and after any. Its states are the real worker's table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable
+
+from rpccluster.ipc.channel import Channel
+from rpccluster.ipc.messages import (
+    Accept,
+    Adopted,
+    BootFailed,
+    Closed,
+    DonorGone,
+    Give,
+    Listen,
+    Message,
+    Ready,
+    Refused,
+    Release,
+    Released,
+    ReopenLogs,
+    Reply,
+    Retire,
+    WantsToRetire,
+)
+from rpccluster.ipc.scoreboard import Cell, CommonCell, RowState
+from rpccluster.system import TELL_SIGNAL
+from rpccluster.worker.lifecycle import Event, State, next_state
+
+from .world import NEVER, Process, World
+
+if TYPE_CHECKING:
+    from .master import Master
+
+__all__ = ["ANSWERED", "BAD", "GAVE_UP", "LOST", "Connection", "Worker"]
+
+ANSWERED, LOST, GAVE_UP = b"+-!"  # how a call is answered: done, its worker has died, its time is over
+BAD = "bad"  # a proc_name: a configuration in which no worker boots
+CALL = struct.Struct(">I")
+REPLY = struct.Struct(">IB")
+LOOK_SECONDS = 0.02
+BEAT_SECONDS = 0.5
+
+
+class Died(Exception):
+    """The process has ended in the middle of a step."""
+
+
+@dataclass(eq=False)
+class Connection:
+    """A connection that this worker serves; ``client`` is the number of whom it leads to."""
+
+    client: int
+    socket: socket.socket
+    number: int = 0  # as the masters know it, once it has moved
+    is_eof: bool = False
+    waiting: list[int] = field(default_factory=list)  # calls that were read and have not begun
+    running: dict[int, float] = field(default_factory=dict)  # until when
+    awaited: Counter[tuple[int, int]] = field(default_factory=Counter)  # calls that run elsewhere
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.waiting or self.running or self.awaited)
+
+
+class Worker(Process):
+    """One worker. ``fuse`` is the number of acts until it dies; None: it does not."""
+
+    noun = "worker"
+
+    def __init__(self, world: World, pid: int, master: Master, assignment: Any) -> None:
+        super().__init__(world, pid, master)
+        self.slot, self.serial, self.row = assignment.slot, assignment.serial, assignment.row
+        self.generation = assignment.generation
+        self.is_bad = assignment.options.proc_name == BAD
+        self.channel = _copy(assignment.channel)
+        self.moves = _copy(assignment.part.connections)
+        self.listeners = [_socket(os.dup(each.fileno())) for each in assignment.part.listeners]
+        for channel in (self.channel, self.moves):
+            world.watch(channel.fileno(), self)
+        self.row[Cell.CONNECTION_LIMIT] = assignment.options.worker_connections
+        self.state = State.BOOTING
+        self.connections: dict[int, Connection] = {}  # by client
+        self.unannounced: list[tuple[Give, int]] = []
+        self.forwards: dict[tuple[int, int], float] = {}  # calls whose connection has moved: until when
+        self.given = 0
+        self.has_finished = False
+        self.order: Retire | None = None
+        self.gives_up_at = self._looks_at = NEVER
+        self.asks_at = NEVER  # to be replaced
+        self.reason = ""
+        self.hangs_until = 0.0
+        self.fuse: int | None = None
+        self.boots_at = world.now + world.between(0.01, 2.0)
+        self._draw_fate()
+        world.tell(self.name, f"is born for slot {self.slot}, generation {self.generation}")
+
+    def _draw_fate(self) -> None:
+        world = self.world
+        if world.is_calm:
+            return
+        if world.may(0.15):
+            self.fuse = world.random.randrange(1, 40)
+        if world.may(0.04):
+            self.boots_at = world.now + world.between(5.0, 60.0)
+
+    # -- time
+
+    @property
+    def is_hanging(self) -> bool:
+        return self.world.now < self.hangs_until
+
+    @property
+    def wake_at(self) -> float:
+        if self.state is State.BOOTING:
+            return self.boots_at
+        moments = [self.asks_at, *(until for each in self.connections.values() for until in each.running.values())]
+        moments += self.forwards.values()
+        if self.state is State.RETIRING:
+            moments += [self.gives_up_at, self._looks_at]
+        if any(each.waiting for each in self.connections.values()):
+            moments.append(self.world.now)
+        return min(moments)
+
+    def hang(self, seconds: float) -> None:
+        """Do nothing for so long; a beat is missed, too."""
+        self.beat()
+        self.hangs_until = self.resumes_at = self.world.now + seconds
+        self.world.tell(self.name, f"hangs for {seconds:.1f} seconds")
+
+    def beat(self) -> None:
+        """Write the heartbeat that it would have written by now: nobody looks at it in between."""
+        if self.state is not State.BOOTING and not self.is_hanging:
+            now = self.world.now
+            self.row[CommonCell.HEARTBEAT] = int((now - now % BEAT_SECONDS) * 1e9)
+
+    # -- one step
+
+    def step(self) -> None:
+        try:
+            if self.state is State.BOOTING:
+                self._read_orders()
+                if self.world.now >= self.boots_at:
+                    self._boot()
+                return
+            acts = [self._read_orders, self._read_moves, self._look_after_calls, self._accept, self._read_calls]
+            self.world.random.shuffle(acts)
+            for act in acts[: self.world.random.randrange(1, 6)]:
+                act()
+            if self.state is State.RETIRING:
+                self._look()
+        except Died:
+            self.world.count("fault", "died in the middle")
+            self.end(signum=signal.SIGSEGV)
+        except SystemExit as error:
+            self.end(code=error.code)  # type: ignore[arg-type]
+
+    def _act(self) -> None:
+        """Something is about to be done; it may be the last thing, or the one that is not done."""
+        if self.fuse is not None and not self.world.is_calm:
+            self.fuse -= 1
+            if self.fuse < 0:
+                raise Died
+
+    def _boot(self) -> None:
+        self._act()
+        if self.is_bad:
+            self._say(self.channel, BootFailed("service", "the service is at fault"))
+            raise SystemExit(3)
+        self._step_to(Event.BOOTED)
+        self._say(self.channel, Ready(["work"]))
+        self.beat()
+
+    def _step_to(self, event: Event) -> None:
+        before, self.state = self.state, next_state(self.state, event)
+        self.world.count("worker", f"{before.value}, {event.value}")
+        serves = self.state is State.SERVING
+        self.row[CommonCell.STATE] = RowState.ACCEPTING if serves else RowState.NOT_ACCEPTING
+        for listener in self.listeners:
+            self.world.unwatch(listener.fileno())
+            if serves:
+                self.world.watch(listener.fileno(), self)
+
+    def _say(self, channel: Channel, message: Message) -> None:
+        self._act()
+        self.world.count("message", type(message).__name__)
+        channel.send(message)
+
+    # -- what the master says
+
+    def _read_orders(self) -> None:
+        self._each(self.channel, self._act_on)
+        if self.channel.is_closed:
+            raise SystemExit(1)
+        self.channel.flush()
+
+    def _each(self, channel: Channel, heed: Callable[[Message, list[int]], object]) -> None:
+        """Heed each message that has come; what was read and not heeded dies with the process."""
+        found = deque(channel.receive())
+        try:
+            while found:
+                message, descriptors = found.popleft()
+                self.world.count("message", type(message).__name__)
+                heed(message, descriptors)
+        finally:
+            for _, descriptors in found:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _act_on(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Listen):
+            self.listeners += [_socket(descriptor) for descriptor in descriptors]
+            if self.state is State.SERVING:
+                for listener in self.listeners[-len(descriptors) :]:
+                    self.world.watch(listener.fileno(), self)
+        elif isinstance(message, ReopenLogs):
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._act()
+        if isinstance(message, Accept):
+            self._step_to(Event.MAY_ACCEPT)
+        elif isinstance(message, Retire):
+            self._retire(message)
+        elif isinstance(message, Release):
+            self._release(message)
+
+    def take_signal(self, signum: int) -> None:
+        if signum == signal.SIGTERM and self.state is not State.RETIRING:
+            self.ask_to_retire("SIGTERM", 0.1)
+        elif signum == TELL_SIGNAL and not self.world.may(0.5):
+            self.row[CommonCell.HUNG_IN] = 1
+
+    def ask_to_retire(self, reason: str, seconds: float = 0.0) -> None:
+        """Ask the master for a successor, in a moment."""
+        self.reason, self.asks_at = reason, self.world.now + seconds
+
+    # -- connections that come and go
+
+    def _count(self) -> None:
+        self.row[Cell.CONNECTIONS] = len(self.connections)
+
+    def _accept(self) -> None:
+        for listener in self.listeners if self.state is State.SERVING else []:
+            with contextlib.suppress(BlockingIOError):
+                self._act()
+                sock, _ = listener.accept()
+                self._add(Connection(client_of(sock), sock))
+                self.row[Cell.ACCEPTED] += 1
+
+    def _add(self, connection: Connection) -> None:
+        connection.socket.setblocking(False)
+        if connection.client in self.connections:
+            raise AssertionError(f"{self.name} gets the connection of client {connection.client} twice")
+        self.connections[connection.client] = connection
+        if connection.client in self.world.clients:
+            self.world.clients[connection.client].is_accepted = True
+        self.world.watch(connection.socket.fileno(), self)
+        self._count()
+
+    def _close(self, connection: Connection, why: str) -> None:
+        self.world.excuse(connection.client, why)
+        if connection.number:
+            self._say(self.moves, Closed(connection.number))
+        self._let_go(connection).close()
+
+    def _let_go(self, connection: Connection) -> socket.socket:
+        self.world.unwatch(connection.socket.fileno())
+        del self.connections[connection.client]
+        self._count()
+        return connection.socket
+
+    def _release(self, order: Release) -> None:
+        chosen = [each for each in self.connections.values() if not each.is_eof][: order.number]
+        for connection in chosen:
+            self._act()
+            self._give(connection)
+        self._say(self.moves, Released(len(chosen)))
+
+    def _give(self, connection: Connection) -> None:
+        if not connection.number:
+            self.given += 1
+            connection.number = self.serial << 32 | self.given
+        awaited = [list(call) for call in connection.awaited.elements()]
+        awaited += [[self.serial, msgid] for msgid in connection.running]
+        told = b"".join(CALL.pack(msgid) for msgid in connection.waiting)
+        give = Give(connection.number, [], connection.is_eof, told, b"", awaited)
+        packet = self.moves.pack(give, [connection.socket.fileno()])
+        self._let_go(connection).detach()
+        self.world.count("message", "Give")
+        self.world.tell(self.name, f"gives the connection of client {connection.client}")
+        self.moves.post(packet)
+        self.row[Cell.HANDED_OVER] += 1
+        for msgid, until in connection.running.items():
+            self.forwards[connection.number, msgid] = until
+
+    def _read_moves(self) -> None:
+        self._each(self.moves, self._hear)
+        self.moves.flush()
+        while self.unannounced and not self.moves.has_unsent:
+            self._begin(*self.unannounced.pop(0))
+
+    def _hear(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Give):
+            self._take(message, descriptors)
+        elif isinstance(message, Reply):
+            self._take_reply(message)
+        elif isinstance(message, DonorGone):
+            self._note_lost(message)
+
+    def _take(self, give: Give, descriptors: list[int]) -> None:
+        try:
+            self._act()
+            if self.has_finished or not descriptors or (not self.world.is_calm and self.world.may(0.01)):
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                self._say(self.moves, Refused(give.cid))
+                return
+            self._say(self.moves, Adopted(give.cid))
+        except Died:
+            for descriptor in descriptors:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+            raise
+        self.unannounced.append((give, descriptors[0]))
+
+    def _begin(self, give: Give, descriptor: int) -> None:
+        sock = socket.socket(fileno=descriptor)
+        client = client_of(sock)
+        self.row[Cell.ADOPTED] += 1
+        connection = Connection(client, sock, give.cid, give.is_eof)
+        connection.waiting = [msgid for (msgid,) in CALL.iter_unpack(give.input)]
+        connection.awaited = Counter((serial, msgid) for serial, msgid in give.awaited)
+        self.world.tell(self.name, f"adopts the connection of client {client}")
+        self._add(connection)
+        if self.order is not None and self.order.whole_cluster:
+            connection.is_eof = True
+
+    def _by_number(self, number: int) -> Connection | None:
+        return next((each for each in self.connections.values() if each.number == number), None)
+
+    def _take_reply(self, reply: Reply) -> None:
+        connection = self._by_number(reply.cid)
+        if connection is None:
+            self._say(self.moves, reply)
+            return
+        msgid, _ = REPLY.unpack(reply.data)
+        if self._stop_awaiting(connection, (reply.serial, msgid)):
+            self._answer(connection, reply.data)
+
+    def _stop_awaiting(self, connection: Connection, call: tuple[int, int]) -> bool:
+        if not connection.awaited[call]:
+            return False
+        connection.awaited[call] -= 1
+        connection.awaited += Counter()
+        return True
+
+    def _note_lost(self, gone: DonorGone) -> None:
+        for connection in list(self.connections.values()):
+            if not connection.number or gone.cid not in (0, connection.number):
+                continue
+            for serial, msgid in [*connection.awaited.elements()]:
+                if serial == gone.serial or (gone.is_and_older and serial < gone.serial):
+                    self._stop_awaiting(connection, (serial, msgid))
+                    self._answer(connection, REPLY.pack(msgid, LOST))
+
+    # -- calls
+
+    def _read_calls(self) -> None:
+        for connection in list(self.connections.values()):
+            if connection.is_eof:
+                continue
+            self._act()
+            try:
+                data = connection.socket.recv(4096)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                connection.is_eof = True
+                self.world.unwatch(connection.socket.fileno())
+            connection.waiting += [msgid for (msgid,) in CALL.iter_unpack(data)]
+
+    def _look_after_calls(self) -> None:
+        now = self.world.now
+        for connection in list(self.connections.values()):
+            for msgid in [msgid for msgid, until in connection.running.items() if now >= until]:
+                del connection.running[msgid]
+                self._answer(connection, REPLY.pack(msgid, ANSWERED))
+            if connection.waiting and self.world.may(0.8):
+                for msgid in connection.waiting:
+                    self._act()
+                    self.world.begin_call(msgid, self)
+                    connection.running[msgid] = now + self._duration()
+                connection.waiting = []
+            if connection.is_eof and not connection.is_busy:
+                self._close(connection, "its client, or the cluster, has ended it")
+        for (number, msgid), until in list(self.forwards.items()):
+            if now >= until:
+                del self.forwards[number, msgid]
+                self._say(self.moves, Reply(number, self.serial, REPLY.pack(msgid, ANSWERED)))
+        if now >= self.asks_at:
+            self.asks_at = NEVER
+            if self.state is not State.RETIRING:
+                self._say(self.channel, WantsToRetire(self.reason))
+
+    def _duration(self) -> float:
+        kind = self.world.random.random()
+        return 0.0 if kind < 0.3 else self.world.between(0.0, 1.0 if kind < 0.9 else 8.0)
+
+    def _answer(self, connection: Connection, data: bytes) -> None:
+        self._act()
+        with contextlib.suppress(OSError):
+            connection.socket.send(data, socket.MSG_NOSIGNAL)
+
+    # -- its end
+
+    def _retire(self, order: Retire) -> None:
+        self._step_to(Event.MUST_RETIRE)
+        now = self.world.now
+        self.order = order
+        self.gives_up_at = min(self.gives_up_at, now + order.graceful_seconds)
+        self._looks_at = now + LOOK_SECONDS
+        if order.whole_cluster:
+            for connection in self.connections.values():
+                connection.is_eof = True
+                self.world.unwatch(connection.socket.fileno())
+                self.world.excuse(connection.client, "the cluster stops")
+
+    def _look(self) -> None:
+        now = self.world.now
+        assert self.order is not None
+        if now >= self.gives_up_at:
+            self._give_up()
+        has_work = self.connections or self.forwards or self.moves.has_unsent or self.unannounced
+        if not has_work and not self.order.stays:
+            self._finish()
+        self._looks_at = self._next_look()
+
+    def _finish(self) -> None:
+        self._step_to(Event.FINISHED)
+        self.has_finished = True
+        raise SystemExit(0)
+
+    def _next_look(self) -> float:
+        """It looks at itself all the time; here only when there may be something to see."""
+        return NEVER if self.connections or self.forwards else self.world.now + 0.2
+
+    def _give_up(self) -> None:
+        """Answer what still runs with an error; connections are served on, with as much time again."""
+        for connection in list(self.connections.values()):
+            for msgid in list(connection.running):
+                del connection.running[msgid]
+                self._answer(connection, REPLY.pack(msgid, GAVE_UP))
+        for number, msgid in list(self.forwards):
+            del self.forwards[number, msgid]
+            self._say(self.moves, Reply(number, self.serial, REPLY.pack(msgid, GAVE_UP)))
+        assert self.order is not None
+        self.gives_up_at = self.world.now + (self.order.graceful_seconds or LOOK_SECONDS)
+
+    def release(self) -> None:
+        for connection in list(self.connections.values()):
+            self.world.excuse(connection.client, f"{self.name} has ended")
+            self.world.unwatch(connection.socket.fileno())
+            connection.socket.close()
+        self.connections.clear()
+        for _, descriptor in self.unannounced:
+            with socket.socket(fileno=descriptor) as sock:
+                self.world.excuse(client_of(sock), f"{self.name} has ended")
+        for channel in (self.channel, self.moves):
+            self.world.unwatch(channel.fileno())
+            channel.close()
+        for listener in self.listeners:
+            self.world.unwatch(listener.fileno())
+            listener.close()
+
+
+def client_of(sock: socket.socket) -> int:
+    """Return the number of the client to whom a connection leads, by the name that the client has bound."""
+    return int(sock.getpeername().rpartition(b"-")[2])
+
+
+def _socket(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
+
+
+def _copy(channel: Channel) -> Channel:
+    """Copy one end of a channel, as a fork does."""
+    return Channel(socket.socket(fileno=os.dup(channel.fileno())))

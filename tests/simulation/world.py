@@ -1,0 +1,269 @@
+"""The made-up world: a clock that jumps, processes that take steps in an order that the seed chooses, and the story.
+
+Nothing here runs by itself. A process is asked for one step when something has come for it or is due; when no process
+can go on, the clock jumps to the next moment at which one can. Sockets are real, so that order within a channel, ends
+of files and counts of descriptors are the kernel's; everything happens in this one process and thread.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import select
+import signal
+from collections import Counter
+from collections.abc import Container
+from typing import Any, Callable, Protocol
+
+from rpccluster.system import Exit
+
+__all__ = ["NEVER", "Fault", "Process", "World"]
+
+NEVER = float("inf")
+MOST_STEPS_AT_ONCE = 3_000  # without the clock moving: somebody spins
+_READ = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class Fault(Exception):
+    """What must not happen in any world; the text says what did."""
+
+
+class Actor(Protocol):
+    """Whoever takes steps: a master, a worker, a client. ``resumes_at``: it sleeps, or is not scheduled, until then."""
+
+    name: str
+    resumes_at: float
+
+    @property
+    def wake_at(self) -> float: ...
+
+    def step(self) -> None: ...
+
+
+class Process:
+    """A made-up process, of which a master or a worker is made."""
+
+    noun = "process"
+
+    def __init__(self, world: World, pid: int, parent: Process | None) -> None:
+        self.world = world
+        self.pid = pid
+        self.parent = parent
+        self.is_alive = True
+        self.resumes_at = world.now
+        self.zombies: list[Exit] = []  # children that have ended and were not reaped
+
+    @property
+    def name(self) -> str:
+        return f"{self.noun} {self.pid}"
+
+    @property
+    def wake_at(self) -> float:
+        return NEVER
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+    def take_signal(self, signum: int) -> None:
+        """Get a signal that it can handle."""
+
+    def release(self) -> None:
+        """Close everything that the process has open."""
+
+    def end(self, *, code: int | None = None, signum: int | None = None) -> None:
+        """End: the kernel closes what it has open, and kills its children, whose parent tells them to die with it."""
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        exit_ = Exit(self.pid, code, signum)
+        self.world.tell(self.name, f"ends: {exit_}")
+        self.world.count("end", f"{self.noun}, {'code ' + str(code) if signum is None else 'signal ' + str(signum)}")
+        self.release()
+        del self.world.processes[self.pid]
+        for child in [each for each in self.world.processes.values() if each.parent is self]:
+            child.lose_parent()
+        if self.parent is not None and self.parent.is_alive:
+            self.parent.zombies.append(exit_)
+            self.parent.take_signal(signal.SIGCHLD)
+
+    def lose_parent(self) -> None:
+        self.world.after(self.world.delay(), self.end, signum=signal.SIGKILL)
+
+
+class World:
+    """One made-up world. ``counts`` adds up what was met: (kind, what) → how often."""
+
+    def __init__(self, seed: int, folder: str, counts: Counter[tuple[str, str]] | None = None) -> None:
+        self.seed = seed
+        self.folder = folder
+        self.random = random.Random(seed)
+        self.now = 1000.0
+        self.story: list[str] = []
+        self.counts: Counter[tuple[str, str]] = Counter() if counts is None else counts
+        self.processes: dict[int, Process] = {}
+        self.clients: dict[int, Any] = {}  # by number
+        self.client_numbers = itertools.count(1)
+        self._msgids = itertools.count(1)
+        self.runners: dict[int, Process] = {}  # by msgid: the worker that has begun with a call
+        self.checks: list[Callable[[World], None]] = []
+        self.is_calm = False  # no fault happens any more
+        self.forks_fail_until = 0.0
+        self.masters_were_killed = False
+        self.at_handshake = 0  # after so many turns of two masters one of them is killed
+        self.logs_of: Process | None = None  # whose log the logger writes
+        self.errors: list[str] = []  # tracebacks in a log: a fault of rpccluster that a guard has caught
+        self.steps = 0
+        self._events: list[tuple[float, int, Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
+        self._numbers = itertools.count()
+        self._pids = itertools.count(100)
+        self._poll = select.poll()
+        self._watched: dict[int, tuple[int, Any]] = {}
+        self._steps_at_once = 0
+
+    # -- what is told
+
+    def tell(self, who: str, what: str) -> None:
+        """Add a line to the story."""
+        self.story.append(f"{self.now - 1000:9.3f}  {who:<12} {what}")
+
+    def count(self, kind: str, what: str) -> None:
+        """Count that ``what`` was met."""
+        self.counts[kind, what] += 1
+
+    # -- chance
+
+    def may(self, chance: float) -> bool:
+        """Whether something with this chance happens now."""
+        return self.random.random() < chance
+
+    def between(self, least: float, most: float) -> float:
+        """Some number of seconds between the two."""
+        return least + (most - least) * self.random.random()
+
+    def delay(self) -> float:
+        """Some time that passes until a process is scheduled, or a signal arrives."""
+        kind = self.random.random()
+        if kind < 0.6:
+            return 0.0
+        return self.between(0.0, 0.003 if kind < 0.95 else 0.3)
+
+    # -- processes
+
+    def new_pid(self) -> int:
+        return next(self._pids)
+
+    def add(self, process: Process) -> None:
+        self.processes[process.pid] = process
+
+    def signal(self, pid: int, signum: int) -> None:
+        """Deliver a signal, a moment later."""
+        self.after(self.delay(), self._deliver, pid, signum)
+
+    def _deliver(self, pid: int, signum: int) -> None:
+        process = self.processes.get(pid)
+        if process is None:
+            return
+        if signum == signal.SIGKILL:
+            process.end(signum=signum)
+        else:
+            process.take_signal(signum)
+
+    # -- connections and calls
+
+    def new_msgid(self) -> int:
+        return next(self._msgids)
+
+    def begin_call(self, msgid: int, worker: Process) -> None:
+        """Note that ``worker`` begins with a call. Nobody else may have begun with it."""
+        if msgid in self.runners:
+            raise Fault(f"{worker.name} begins with call {msgid}, with which {self.runners[msgid].name} has begun")
+        self.runners[msgid] = worker
+
+    def excuse(self, client: int, why: str) -> None:
+        """The connection of ``client`` may end from now on."""
+        found = self.clients.get(client)
+        if found is not None and not found.excuse:
+            found.excuse = why
+            self.tell(found.name, f"may lose its connection: {why}")
+
+    def excuse_all(self, why: str, but: Container[int] = ()) -> None:
+        """Any connection may end from now on, except those of the clients ``but``."""
+        for number in list(self.clients):
+            if number not in but:
+                self.excuse(number, why)
+
+    # -- descriptors that wake somebody
+
+    def watch(self, descriptor: int, actor: Actor, events: int = _READ) -> None:
+        """Let ``actor`` take a step whenever ``descriptor`` is ready."""
+        self._poll.register(descriptor, events)
+        self._watched[descriptor] = (next(self._numbers), actor)
+
+    def unwatch(self, descriptor: int) -> None:
+        if self._watched.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+
+    def _ready(self) -> list[Any]:
+        """Return everybody for whom something has come, in the order in which they came into the world."""
+        found = sorted((self._watched[number] for number, _ in self._poll.poll(0)), key=lambda entry: entry[0])
+        return list(dict.fromkeys(actor for _, actor in found))
+
+    # -- time
+
+    def at(self, time: float, do: Callable[..., object], *arguments: Any, **named: Any) -> None:
+        """Call ``do`` at ``time``."""
+        heapq.heappush(self._events, (max(time, self.now), next(self._numbers), do, arguments, named))
+
+    def after(self, seconds: float, do: Callable[..., object], *arguments: Any, **named: Any) -> None:
+        """Call ``do`` in ``seconds``."""
+        self.at(self.now + seconds, do, *arguments, **named)
+
+    def run(self, until: float, is_done: Callable[[], bool] = lambda: False) -> bool:
+        """Let the world go on until it is done, or until a time. Returns whether it is done."""
+        while not is_done():
+            if not self._go_on(until):
+                return is_done()
+        return True
+
+    def _go_on(self, until: float) -> bool:
+        """Let one step, or the next events, happen. Returns False if that would be after ``until``."""
+        if self._events and self._events[0][0] <= self.now:
+            _, _, do, arguments, named = heapq.heappop(self._events)
+            do(*arguments, **named)
+            return True
+        ready = self._ready()
+        actors = [*self.processes.values(), *self.clients.values()]
+        able = [a for a in actors if a.resumes_at <= self.now and (a.wake_at <= self.now or a in ready)]
+        if able:
+            self._step(able[0] if len(able) == 1 else self.random.choice(able))
+            return True
+        moments = [max(a.resumes_at, self.now if a in ready else a.wake_at) for a in actors]
+        if self._events:
+            moments.append(self._events[0][0])
+        moment = min(moments, default=NEVER)
+        if moment > until:
+            self.now = max(self.now, until)
+            return False
+        if moment > self.now:
+            self.now, self._steps_at_once = moment, 0
+        return True
+
+    def _step(self, actor: Any) -> None:
+        self.steps += 1
+        self._steps_at_once += 1
+        if self._steps_at_once > MOST_STEPS_AT_ONCE:
+            raise Fault(f"{actor.name} spins: {MOST_STEPS_AT_ONCE} steps without a moment between them")
+        actor.step()
+        actor.resumes_at = max(actor.resumes_at, self.now + self.delay())
+        for check in self.checks:
+            check(self)
+
+    def close(self) -> None:
+        """Close whatever is left open."""
+        for process in list(self.processes.values()):
+            process.release()
+        for client in list(self.clients.values()):
+            client.release()
+        self.processes.clear()
+        self.clients.clear()
