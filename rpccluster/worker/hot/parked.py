@@ -55,8 +55,8 @@ class ParkedCalls:
             record = self._add(outbox, message, parked)
             if later._outcome is not None:  # it was answered before its method returned
                 record.answer()
-            elif parked.overdue is not None:
-                record.end(parked.overdue)
+            elif parked.interruption is not None:
+                record.end(parked.interruption)
             elif outbox.is_gone:
                 self.drop(outbox)
             return

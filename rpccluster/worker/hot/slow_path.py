@@ -68,7 +68,7 @@ class SlowPath:
         """
         outbox, call = runner.outbox, runner.call
         if type(raised) is Parked:
-            raised.overdue = raised.overdue or runner.interruption  # which comes but once
+            raised.interruption = runner.interruption
             try:
                 self._room.parked.park(outbox, call, raised)
                 return None

@@ -19,14 +19,8 @@ class Parked(BaseException):
         super().__init__()
         self.later = later
         self.limit: Any = None  # the call's `TimeLimit`, which goes on
-        self.overdue: BaseException | None = None  # if the call was to end before the method returned
+        self.interruption: BaseException | None = None  # of its method, which returned all the same: it is over
         self.log: Callable[[str, str, str], object] | None = None  # gets peer, method and outcome at the end
-
-    def keep(self, limit: Any) -> None:
-        """Let ``limit``, a `TimeLimit`, go on; if it has passed, the call must end at once."""
-        self.limit = limit
-        if limit.is_passed:
-            self.overdue = TimeoutError(limit.text)
 
 
 def parking(function: Callable[..., Any]) -> Callable[..., Any]:

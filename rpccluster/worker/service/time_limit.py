@@ -28,7 +28,7 @@ def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], 
             result = function(*params)
         except BaseException as error:
             if type(error) is Parked:
-                error.keep(limit)
+                error.limit = limit
                 raise
             limit.end()
             if limit.is_passed:
@@ -45,13 +45,13 @@ def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], 
 class TimeLimit:
     """The time limit of one call from its begin; it calls ``interrupt`` with `CallTimedOut` when it passes."""
 
-    __slots__ = ("_on_passed", "_timer", "interrupt", "is_passed", "text")
+    __slots__ = ("_on_passed", "_text", "_timer", "interrupt", "is_passed")
 
     def __init__(self, seconds: float, text: str, on_passed: Callable[[], object]) -> None:
         runner: Any = getcurrent()
         self.is_passed = False
         self.interrupt: Callable[[BaseException], object] = runner.interrupt
-        self.text = text
+        self._text = text
         self._on_passed = on_passed
         self._timer = runner.parent.loop.timer(seconds)
         self._timer.start(self._pass)
@@ -59,7 +59,7 @@ class TimeLimit:
     def _pass(self) -> None:
         self.is_passed = True
         self._on_passed()
-        self.interrupt(CallTimedOut(self.text))
+        self.interrupt(CallTimedOut(self._text))
 
     def end(self) -> None:
         """Stop the limit, since the call has ended."""
