@@ -105,7 +105,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(("method", "before"), [("__init__", "pass"), ("_begin", SERVE)])
+@pytest.mark.parametrize(("method", "before"), [("__init__", "pass"), ("begin", SERVE)])
 def test_a_start_that_fails_late_leaves_nothing(make_cluster, method, before):
     """Neither a pid, nor a socket, nor a process."""
     made = make_cluster(unix_socket=make_cluster().folder / "it.sock", number_workers=1)
