@@ -477,6 +477,18 @@ def test_nothing_is_done_before_it_is_announced(make_worker: Callable[..., Worke
     assert worker.handover_channel.is_quiet
 
 
+def test_a_forked_child_closes_what_is_not_announced(make_worker: Callable[..., Worker]) -> None:
+    """Nothing else in the child holds it, and the peer would never see the end of its connection."""
+    worker = make_worker()
+    worker.fill()
+    peer, give, descriptor = adoptable(worker)
+    worker.tell(give, [descriptor])
+    os.close(descriptor)
+    settle()
+    worker.adopting.leave_to_parent()
+    peer.wait_end()
+
+
 def test_what_it_says_meanwhile_does_not_keep_it_from_beginning(make_worker: Callable[..., Worker]) -> None:
     """Whatever drains the queue, every adoption in it begins."""
     worker = make_worker()
