@@ -216,7 +216,7 @@ def test_a_slow_call_is_answered_while_others_go_on_elsewhere(moves, command):
     running = moves()
     line = Line(running.address)
     old = line.call("pid")
-    line.send(request(7, "slow", SLOW_SECONDS))
+    line.send(request(7, "slow", 3 * SLOW_SECONDS if command == "upgrade" else SLOW_SECONDS))
     line.call("pid")
     if command == "recycle":
         _recycle(running)
