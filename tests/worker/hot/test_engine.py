@@ -713,3 +713,17 @@ def test_a_result_larger_than_a_message_is_an_error(make_rig: Callable[..., Rig]
         peer.call("large", 100_001 - overhead)
     assert str(raised.value) == error
     assert peer.call("echo", "x") == "x"
+
+
+def test_a_light_batch_waits_behind_the_long_one_of_its_connection() -> None:
+    """It would overtake it otherwise, since other long ones have their turn before."""
+    rig = Rig()
+    other, peer = rig.connect(), rig.connect()
+    for each, name in ((other, "other"), (peer, "mine")):
+        each.send(b"".join(msgpack.packb([0, number, "echo", [[name, number]]]) for number in range(100)))
+        each.connection.inbox.receive()
+    peer.send(msgpack.packb([0, 100, "echo", [["mine", 100]]]))
+    peer.connection.inbox.receive()
+    peer.wait(101)
+    assert [number for name, number in rig.service.began if name == "mine"] == list(range(101))
+    rig.close()
