@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from npm_clients import npm_clients
+from npm_clients import npm_client_example, npm_clients
 from old_library import old_library, old_tests
 from own_network import own_network
 
-__all__ = ["npm_clients", "old_library", "old_tests", "own_network", "runtime_folder"]
+__all__ = ["npm_client_example", "npm_clients", "old_library", "old_tests", "own_network", "runtime_folder"]
 
 
 @pytest.fixture(scope="session", autouse=True)

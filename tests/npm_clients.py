@@ -1,54 +1,66 @@
 """MessagePack-RPC clients from npm, as a service's callers may have them; where there is no npm, tests are skipped.
 
-Owns `.node-clients` in the checkout: made once, under a lock, built aside and renamed. The `npm_clients` fixture
-gives its folder, in which `node` finds the packages. Test process only.
+Owns `.node-clients` and `.node-client-example` in the checkout: each made once, under a lock, built aside and renamed.
+The fixtures give the folder in which `node` finds the packages. Test process only.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-__all__ = ["npm_clients"]
+__all__ = ["npm_client_example", "npm_clients"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-FOLDER = CHECKOUT / ".node-clients"
+EXAMPLE = CHECKOUT / "examples" / "node_client" / "package.json"
 PACKAGES = ["msgpack5rpc@1.1.0", "msgpack-rpc-lite@1.0.2", "@ros2jsguy/msgpack-rpc-node@0.2.0"]
 PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(scope="session")
 def npm_clients() -> Path:
-    """The folder of a project that has the packages."""
+    """The folder of a project that has the clients."""
+    return _folder_with(CHECKOUT / ".node-clients", PACKAGES)
+
+
+@pytest.fixture(scope="session")
+def npm_client_example() -> Path:
+    """The folder of a project that has what the example of a client needs."""
+    needed = json.loads(EXAMPLE.read_text())["dependencies"]
+    return _folder_with(CHECKOUT / ".node-client-example", [f"{name}@{version}" for name, version in needed.items()])
+
+
+def _folder_with(folder: Path, packages: list[str]) -> Path:
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("found no node and npm, by which clients written in JavaScript are tried")
     try:
-        return _made()
+        return _made(folder, packages)
     except (OSError, subprocess.SubprocessError) as error:
         output = getattr(error, "stderr", None) or b""
         pytest.skip(f"clients could not be had from npm: {error}: {output[-300:].decode(errors='replace')}")
 
 
-def _made() -> Path:
-    with open(f"{FOLDER}.lock", "w") as lock:
+def _made(folder: Path, packages: list[str]) -> Path:
+    with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not FOLDER.exists():
-            aside = FOLDER.with_name(f"{FOLDER.name}.building")
+        if not folder.exists():
+            aside = folder.with_name(f"{folder.name}.building")
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             (aside / "package.json").write_text("{}")
             options = ["--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0", "--loglevel=error"]
             subprocess.run(
-                ["npm", "install", *options, *PACKAGES],
+                ["npm", "install", *options, *packages],
                 cwd=aside,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=True,
                 timeout=PATIENCE_SECONDS,
             )
-            aside.rename(FOLDER)
-    return FOLDER
+            aside.rename(folder)
+    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def serve(example: str, folder: Path) -> Iterator[RunningCluster]:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the shop, which several clients call."""
     for running in serve("shop", tmp_path_factory.mktemp("shop")):
-        yield running.address
+        yield running.address.partition("://")[2]
 
 
 def output(command: list[str], address: str, folder: Path = CHECKOUT) -> list[str]:
@@ -92,4 +93,18 @@ def test_aio_client(shop: str) -> None:
         "The last of 100 orders: 99 pieces for 29.70",
         "Refused: KeyError 'melon'",
         "Not waited for",
+    ]
+
+
+def test_node_client(shop: str, npm_client_example: Path, tmp_path: Path) -> None:
+    """In a copy, where what `npm install` would bring is put."""
+    install, run = commands("node_client")
+    assert install == ["npm", "install", "--prefix", "examples/node_client"]
+    here = tmp_path / "examples" / "node_client"
+    shutil.copytree(EXAMPLES / "node_client", here, ignore=shutil.ignore_patterns("node_modules"))
+    (here / "node_modules").symlink_to(npm_client_example / "node_modules")
+    assert output(run, shop, tmp_path) == [
+        "An apple costs 30",
+        "Ordered: [ '2 pieces for 0.90', '2 pieces for 0.24' ]",
+        "Refused: KeyError: 'melon'",
     ]
