@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import npm_clients
+import old_library
 import pytest
 
 from rpccluster.cli.main import cli
@@ -25,12 +27,14 @@ README = CHECKOUT / "README.md"
 INTERNALS = CHECKOUT / "docs" / "internals.md"
 OPERATIONS = CHECKOUT / "docs" / "operations.md"
 SECURITY = CHECKOUT / "SECURITY.md"
-DOCUMENTS = sorted([README, SECURITY, CHECKOUT / "CHANGELOG.md", *(CHECKOUT / "docs").glob("*.md")])
+CLIENTS = CHECKOUT / "docs" / "clients.md"
+EXAMPLES = [*CHECKOUT.glob("examples/README.md"), *CHECKOUT.glob("examples/*/README.md")]
+DOCUMENTS = sorted([README, SECURITY, CHECKOUT / "CHANGELOG.md", *(CHECKOUT / "docs").glob("*.md"), *EXAMPLES])
 HOSTS = {"github.com", "gunicorn.org", "keepachangelog.com", "semver.org"}
 FOLDERS = "rpccluster|tests|bench|bin|docs|etc|cli|client|config|ipc|master|protocol|worker"
 FOLDERS_OF_ANY_LINUX = {"dev", "etc", "path", "proc", "run", "srv", "sys", "var"}
 
-each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
 
 Row = dict[str, str]
 
@@ -181,6 +185,20 @@ def test_the_bounds_are_the_codes():
     """Each constant named has that value."""
     for row in table(SECURITY, "constant", "module", "value"):
         assert _value_of(names(row["module"])[0], names(row["constant"])[0]) == float(row["value"]), row
+
+
+# -- docs/clients.md
+
+
+def test_the_clients_in_bold_are_those_of_the_tests():
+    """In the version that the tests install."""
+    setup = (CHECKOUT / "setup.py").read_text()
+    pinned = re.findall(r'"([\w-]+)==([\w.]+)', re.findall(r"^CLIENTS = \[.*?^\]", setup, re.MULTILINE | re.DOTALL)[0])
+    pinned += [tuple(package.rsplit("@", 1)) for package in npm_clients.PACKAGES]
+    pinned.append(tuple(old_library.LIBRARY.split("==")))
+    rows = table(CLIENTS, "client", "version")
+    told = [(row["client"].split(",")[0], row["version"].strip("*")) for row in rows if row["version"].startswith("**")]
+    assert sorted(told) == sorted(pinned)
 
 
 # -- docs/internals.md
