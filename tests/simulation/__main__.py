@@ -11,6 +11,7 @@ from typing import Any
 
 from .afternoon import live_through
 from .coverage import report
+from .faults import find_all
 
 CHUNK = 50  # seeds that a process is given at once
 LONGEST_STORY = 60  # lines of it that are shown: its end
@@ -19,6 +20,8 @@ LONGEST_STORY = 60  # lines of it that are shown: its end
 def main() -> int:
     """Run the command. Returns its exit code: 1 if a seed has met a fault."""
     options = _options()
+    if options.faults:
+        return 1 if find_all(options.jobs) else 0
     if options.seed is not None:
         return _tell_one(options.seed)
     first, last = (int(text) for text in options.seeds.split(":"))
@@ -52,6 +55,7 @@ def _options() -> Any:
     parser.add_argument("--report", action="store_true", help="tell how often each event, phase and message was met")
     parser.add_argument("--most", metavar="N", type=int, default=1, help="end after so many faults (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="name the faults, and tell no story")
+    parser.add_argument("--faults", action="store_true", help="put known faults back into a copy, and find each")
     return parser.parse_args()
 
 

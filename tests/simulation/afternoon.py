@@ -26,6 +26,7 @@ from .world import Fault, World
 __all__ = ["Afternoon", "Outcome", "live_through"]
 
 STOP_SECONDS = 8.0  # beyond graceful_timeout, in which a stopped master has ended: kills take 3
+IDLE_SECONDS = 1800.0  # in which nobody wants anything
 PEACE_SECONDS = 400.0  # in which everything has come right: an upgrade may be given up only after 300
 
 
@@ -126,6 +127,10 @@ class Afternoon:
             if world.now - since > PEACE_SECONDS:
                 raise Fault(f"{PEACE_SECONDS:g} seconds after the last fault {why}")
             world.run(world.now + 1.0, is_done=lambda: not self.masters())
+            if int(world.now - since) % 30 == 29 and any(each.is_bad for each in self.workers()):
+                self._command(signal.SIGHUP)  # the last one was refused, or came too early
+        if world.may(0.3):
+            world.run(world.now + world.between(0.0, IDLE_SECONDS), is_done=lambda: not self.masters())
 
     def _stop(self) -> None:
         world = self.world
@@ -236,6 +241,11 @@ class Afternoon:
         name = self.world.random.choice(list(self.paths))
         if os.path.exists(self.paths[name]):
             os.unlink(self.paths[name])
+            for client in self.world.clients.values() if name == "service" else ():
+                if not client.is_accepted:  # nobody may hold the old socket when the path leads to a new one
+                    self.world.excuse(client.number, "it waits at a path that was removed")
+            for watch in self.world.watches:
+                watch.tell()
             self.world.tell("user", f"removes the path of {name}")
 
     def _signal(*signals: int) -> Callable[[Any], None]:  # type: ignore[misc]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rpccluster.ipc.scoreboard import Cell
+from rpccluster.ipc.scoreboard import Cell, CommonCell
+from rpccluster.master.children import policy
 
 from .master import Master
 from .worker import Worker
@@ -40,7 +41,53 @@ def bounded_processes(world: World) -> None:
                 raise Fault(f"{master.name} has {held.count(slot)} workers for slot {slot}")
 
 
-ALWAYS = [one_owner, bounded_processes]
+def deadlines_wake(world: World) -> None:
+    """A master that sleeps has nothing to do that no event asks for, until the time for which it has set its alarm."""
+    for master in _running(world):
+        until = master.wake_at
+        if until <= world.now or world.now < master.looks_at:
+            continue
+        master.looks_at = world.now + 1.0  # now and then: it costs as much as a turn
+        group = master.parts.workers
+        for moment in (world.now, min(until, world.now + 60.0) - 0.001):
+            if moment < until and not any(child.row[CommonCell.HEARTBEAT] == 0 for child in group.children):
+                actions = policy.decide(group, moment).actions
+                if actions:
+                    raise Fault(f"{master.name} sleeps until {until:.3f}, though at {moment:.3f} it has {actions[0]}")
+
+
+def restarts_pause(world: World) -> None:
+    """Workers of a slot that never get ready are started again ever more slowly, up to the longest pause."""
+    for worker in world.births:
+        master = worker.parent
+        group = master.parts.workers
+        options = group.options
+        failed = [death for death in group.deaths.get(worker.slot, ()) if death.at > group.forgiven_at]
+        in_a_row = 0
+        for death in reversed(failed):
+            if death.ready_at is not None or death.was_asked:
+                break
+            in_a_row += 1
+        others = [child for child in group.children if child.slot == worker.slot and child.pid != worker.pid]
+        is_candidate = group.section.staged is not None
+        if in_a_row > 2 and not others and not is_candidate:
+            due = min(options.restart_delay_max, options.restart_delay * 2 ** (in_a_row - 3))
+            if world.now < failed[-1].at + due - 0.001:
+                raise Fault(f"{worker.name} is started {world.now - failed[-1].at:.1f} s after {in_a_row} failed boots")
+    world.births.clear()
+
+
+def one_generation_at_a_time(world: World) -> None:
+    """A reload is all or nothing: a worker is of a generation that was committed, or is the one that proves the next."""
+    for master in _running(world):
+        cluster, group = master.parts.cluster, master.parts.workers
+        newest = cluster.generation + (cluster.staged is not None)
+        for child in group.children:
+            if child.generation > newest and not child.is_killed:
+                raise Fault(f"worker {child.pid} is of generation {child.generation}, the cluster of {newest}")
+
+
+ALWAYS = [one_owner, bounded_processes, deadlines_wake, restarts_pause, one_generation_at_a_time]
 
 
 def _running(world: World) -> list[Master]:
@@ -97,4 +144,15 @@ def served(afternoon: Afternoon) -> str:
     return ""
 
 
-IN_PEACE = [one_master, as_many_as_wanted, nothing_under_way, served]
+def pidfile_names_it(afternoon: Afternoon) -> str:
+    """The pidfile has the pid of the master that is left."""
+    try:
+        with open(afternoon.paths["pid"]) as file:
+            found = file.read().strip()
+    except OSError:
+        found = "nothing"
+    pid = afternoon.masters()[0].pid
+    return "" if found == str(pid) else f"the pidfile names {found}, and the master is {pid}"
+
+
+IN_PEACE = [one_master, pidfile_names_it, as_many_as_wanted, nothing_under_way, served]

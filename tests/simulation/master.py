@@ -58,7 +58,7 @@ class Master(Process):
         self.inheritance: Inheritance | None = None
         self._boots_at = world.now
         self._wake_at = NEVER
-        self.spins = 0
+        self.looks_at = 0.0  # when an invariant looks at it again
 
     # -- its start
 
@@ -126,6 +126,7 @@ class Master(Process):
     def _bear(self, assignment: Any) -> None:
         worker = Worker(self.world, self.system.newborn, self, assignment)
         self.world.add(worker)
+        self.world.births.append(worker)
 
     def _begin_new_master(self, inherited: Sequence[Thing]) -> None:
         new = Master(self.world, self.system.newborn, self, self.sources)

@@ -7,7 +7,7 @@ import errno
 import os
 import selectors
 import socket
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -15,6 +15,7 @@ from rpccluster.log import LogFiles
 from rpccluster.master.changes.inherited import Thing
 from rpccluster.master.changes.starting import CommandLine
 from rpccluster.system import Exit, System
+from rpccluster.system.files import FileWatch
 
 from .world import Process, World
 
@@ -104,6 +105,29 @@ class Inbox:
         self._write_end.close()
 
 
+class Watch(FileWatch):
+    """A watch of files that the world tells of changes: closing a real one takes the kernel long."""
+
+    def __init__(self, world: World) -> None:
+        self._changes, self._told = socket.socketpair()
+        self._descriptor = self._changes.fileno()
+        self._changes.setblocking(False)
+        world.watches.append(self)
+
+    def tell(self) -> None:
+        """A file has changed."""
+        if self.is_open:
+            self._told.send(b"c")
+
+    def follow(self, paths: Iterable[str]) -> bool:
+        return all(os.path.exists(path) for path in paths)
+
+    def close(self) -> None:
+        self._descriptor = -1
+        self._changes.close()
+        self._told.close()
+
+
 class StoryOutlet:
     """The master's log: its lines are part of the story."""
 
@@ -162,6 +186,9 @@ class MadeUpSystem(System):
 
     def selector(self) -> selectors.BaseSelector:
         return Selector(self._world, self._master)
+
+    def file_watch(self) -> FileWatch:
+        return Watch(self._world)
 
     def set_title(self, title: str) -> None:
         pass

@@ -109,7 +109,9 @@ class World:
         self.checks: list[Callable[[World], None]] = []
         self.is_calm = False  # no fault happens any more
         self.forks_fail_until = 0.0
+        self.births: list[Any] = []  # workers, since the last look at them
         self.masters_were_killed = False
+        self.watches: list[Any] = []  # of files
         self.at_handshake = 0  # after so many turns of two masters one of them is killed
         self.logs_of: Process | None = None  # whose log the logger writes
         self.errors: list[str] = []  # tracebacks in a log: a fault of rpccluster that a guard has caught

@@ -22,7 +22,6 @@ from rpccluster.master.loop import Loop
 from rpccluster.master.resources.listeners import Listener, bind_again
 from rpccluster.master.resources.ownership import Ownership
 from rpccluster.system import System
-from rpccluster.system.files import FileWatch
 
 __all__ = ["LOOK_SECONDS", "Upkeep"]
 
@@ -52,7 +51,7 @@ class Upkeep:
         self._ownership = ownership
         self._on_bound = on_bound
         self._is_changing = is_changing
-        self._watch = FileWatch()
+        self._watch = system.file_watch()
         self._is_told = False  # whether the kernel reports changes of all paths
         self._changed_at: float | None = None
         self._looked_at = 0.0

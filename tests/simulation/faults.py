@@ -1,0 +1,168 @@
+"""Faults that are put back into a copy of the package, one at a time, to see that the simulation finds each.
+
+By hand: ``bin/simulate --faults --jobs N``. Each was a real fault once, or is what a careless change would make of a rule
+that the code's comments give reasons for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import rpccluster
+
+__all__ = ["FAULTS", "find_all"]
+
+PACKAGE = Path(rpccluster.__file__).resolve().parent
+MOST_SEEDS = 10_000
+
+
+class PutBack(NamedTuple):
+    """A fault: in ``file`` of the package, ``right`` becomes ``wrong``."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+
+
+FAULTS = [
+    PutBack(
+        "a new master lives on when the old one has died before Go",
+        "master/changes/old_master.py",
+        "OldMasterEnded() if self._has_said_go else GaveUp()",
+        "OldMasterEnded()",
+    ),
+    PutBack(
+        "a stop does not end a new master that has not taken over",
+        "master/control/commands.py",
+        'self.new_master.give_up("this master stops")',
+        "pass",
+    ),
+    PutBack(
+        "a signal between Go and TookOver is obeyed at once",
+        "master/supervisor.py",
+        "() if parts.new_master.is_committing else parts.start.signals.take()",
+        "parts.start.signals.take()",
+    ),
+    PutBack(
+        "what the old master obeys meanwhile is not passed on",
+        "master/changes/new_master.py",
+        "self._to_pass_on.append(asked)",
+        "pass",
+    ),
+    PutBack(
+        "an upgrade that fails in the middle is not undone",
+        "master/changes/new_master.py",
+        "            self._tell(Undone())",
+        "            pass",
+    ),
+    PutBack(
+        "a leaving master unlinks the paths",
+        "master/resources/ownership.py",
+        "close_listeners(self._listeners, is_last=False)",
+        "close_listeners(self._listeners, is_last=True)",
+    ),
+    PutBack(
+        "a worker that retires is not told that the cluster stops",
+        "master/children/policy.py",
+        "return child.retire_reason != group.phase.value",
+        "return False",
+    ),
+    PutBack(
+        "connections that a dead worker had not read are lost",
+        "master/handover/broker.py",
+        "so it has done nothing with the connection\n                transit.unplace()",
+        "so it has done nothing with the connection\n                pass",
+    ),
+    PutBack(
+        "the last messages of a dead worker are dropped",
+        "master/children/roster.py",
+        "            self._hear_out(child)\n",
+        "            for channel in child.channels():\n                self._loop.unwatch(channel)\n",
+    ),
+    PutBack(
+        "nobody answers the calls that died with a worker",
+        "master/handover/broker.py",
+        "self._sender.send(owner.connections, gone._replace(cid=cid))",
+        "pass",
+    ),
+    PutBack(
+        "a reply for a connection on its way is dropped",
+        "master/handover/broker.py",
+        "transit.replies.append((passing, descriptors))",
+        "close_all(descriptors)",
+    ),
+    PutBack(
+        "a slot whose workers cannot boot is not paused",
+        "master/children/deaths.py",
+        "    return min(most, delay * 2 ** min(extra - 1, KEPT_DEATHS)) if extra > 0 else 0.0",
+        "    return 0.0",
+    ),
+    PutBack(
+        "nothing wakes the loop when a fork may be tried again",
+        "master/children/policy.py",
+        "        yield group.spawn_at\n",
+        "",
+    ),
+    PutBack(
+        "nothing wakes the loop when a retiring worker has taken too long",
+        "master/children/policy.py",
+        "        if child.kill_at is not None:\n            yield child.kill_at\n",
+        "",
+    ),
+    PutBack(
+        "a retiring worker that waits for calls is never dismissed",
+        "master/children/policy.py",
+        "*_dismiss(group), ",
+        "",
+    ),
+    PutBack(
+        "a connection is offered to a new master that has ended",
+        "master/handover/broker.py",
+        "        self._want_turn()\n        self._new_master = None\n",
+        "        self._want_turn()\n",
+    ),
+    PutBack(
+        "a reload that is overtaken leaves its first worker",
+        "master/changes/reload.py",
+        'self._roster.kill(overtaken, "overtaken by another reload")',
+        "pass",
+    ),
+]
+
+
+def find_all(jobs: int) -> int:
+    """Put each fault back, and look for it. Returns how many were not found."""
+    missed = 0
+    for fault in FAULTS:
+        began = time.monotonic()
+        found = _find(fault, jobs)
+        missed += not found
+        print(
+            f"{'found' if found else 'MISSED'}  {fault.name} ({time.monotonic() - began:.0f} s)\n        {found}",
+            flush=True,
+        )
+    return missed
+
+
+def _find(fault: PutBack, jobs: int) -> str:
+    """Return the line that tells of the first seed that finds ``fault``; empty if none does."""
+    with tempfile.TemporaryDirectory(prefix="rpccluster-faults-") as folder:
+        shutil.copytree(PACKAGE, Path(folder) / "rpccluster", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(Path(__file__).parent, Path(folder) / "simulation")
+        file = Path(folder) / "rpccluster" / fault.file
+        text = file.read_text()
+        assert text.count(fault.right) == 1, f"{fault.name}: {fault.file} has changed"
+        file.write_text(text.replace(fault.right, fault.wrong))
+        command = [sys.executable, "-m", "simulation", "--seeds", f"1:{MOST_SEEDS + 1}", "--jobs", str(jobs), "--quiet"]
+        environment = {**os.environ, "PYTHONPATH": folder}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("seed ")]
+        return lines[0] if lines else "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
