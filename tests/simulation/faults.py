@@ -1,7 +1,7 @@
 """Faults that are put back into a copy of the package, one at a time, to see that the simulation finds each.
 
-By hand: ``bin/simulate --faults --jobs N``. Each was a real fault once, or is what a careless change would make of a rule
-that the code's comments give reasons for.
+By hand: ``bin/simulate --faults --jobs N``. Each was a real fault once, or is what a careless change would make of a
+rule that the code's comments give reasons for.
 """
 
 from __future__ import annotations

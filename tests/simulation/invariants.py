@@ -45,7 +45,7 @@ def deadlines_wake(world: World) -> None:
     """A master that sleeps has nothing to do that no event asks for, until the time for which it has set its alarm."""
     for master in _running(world):
         until = master.wake_at
-        if until <= world.now or world.now < master.looks_at:
+        if until <= world.now or world.now < master.looks_at or master in world.ready():
             continue
         master.looks_at = world.now + 1.0  # now and then: it costs as much as a turn
         group = master.parts.workers
@@ -78,7 +78,7 @@ def restarts_pause(world: World) -> None:
 
 
 def one_generation_at_a_time(world: World) -> None:
-    """A reload is all or nothing: a worker is of a generation that was committed, or is the one that proves the next."""
+    """A reload is all or nothing: a worker has a generation that was committed, or proves the next one."""
     for master in _running(world):
         cluster, group = master.parts.cluster, master.parts.workers
         newest = cluster.generation + (cluster.staged is not None)

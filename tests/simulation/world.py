@@ -206,7 +206,7 @@ class World:
         if self._watched.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
-    def _ready(self) -> list[Any]:
+    def ready(self) -> list[Any]:
         """Return everybody for whom something has come, in the order in which they came into the world."""
         found = sorted((self._watched[number] for number, _ in self._poll.poll(0)), key=lambda entry: entry[0])
         return list(dict.fromkeys(actor for _, actor in found))
@@ -234,7 +234,7 @@ class World:
             _, _, do, arguments, named = heapq.heappop(self._events)
             do(*arguments, **named)
             return True
-        ready = self._ready()
+        ready = self.ready()
         actors = [*self.processes.values(), *self.clients.values()]
         able = [a for a in actors if a.resumes_at <= self.now and (a.wake_at <= self.now or a in ready)]
         if able:
