@@ -112,11 +112,14 @@ class Reloading:
         self._fail(reason)
 
     def give_up(self, reason: str) -> None:
-        """End a running reload, for ``reason``."""
+        """End a running reload, for ``reason``; the first worker of a staged configuration is killed."""
         if self._is_under_way:
+            candidate = self._workers.candidate()
             self._unstage()
             self._workers.is_rolling = False
             self._fail(reason)
+            if candidate is not None:  # workers may be wanted again at once: it must not be one of them
+                self._roster.kill(candidate, "its reload was given up")
 
     def commit(self, now: float) -> None:
         """Make the staged configuration the cluster's; the policy then replaces older workers one by one."""

@@ -324,3 +324,12 @@ def test_whatever_is_raised_in_a_reload_undoes_it(reloadable: Reloadable, error:
     assert (reloadable.snapshot(), cluster.staged) == (before, None)
     assert open_descriptors() == descriptors
     assert type(error).__name__ in reloadable.reloading.failure
+
+
+def test_a_reload_that_is_given_up_leaves_no_worker(reloadable: Reloadable) -> None:
+    """Else a drain and a command that ends it, in one turn, would let a configuration serve that nothing has proved."""
+    reloadable.stage(number_workers=3)
+    candidate = reloadable.candidate()
+    reloadable.reloading.give_up("overtaken: the cluster is drained")
+    assert [worker for worker, _ in reloadable.killed] == [candidate]
+    assert (reloadable.cluster.staged, reloadable.cluster.generation) == (None, 1)
