@@ -21,7 +21,7 @@ def main() -> int:
     """Run the command. Returns its exit code: 1 if a seed has met a fault."""
     options = _options()
     if options.faults:
-        return 1 if find_all(options.jobs) else 0
+        return 1 if find_all(options.seeds, options.jobs) else 0
     if options.seed is not None:
         return _tell_one(options.seed)
     first, last = (int(text) for text in options.seeds.split(":"))

@@ -17,7 +17,7 @@ from typing import Any, Callable
 from rpccluster.config.configuration import Sources
 from rpccluster.log import logger
 
-from .client import Client
+from .client import Client, Controller
 from .invariants import ALWAYS, IN_PEACE
 from .master import Master
 from .worker import BAD, Worker
@@ -111,7 +111,8 @@ class Afternoon:
             process.resumes_at = world.now
         for worker in self.workers():
             worker.is_bad, worker.hangs_until = False, 0.0
-        for client in list(world.clients.values())[2:]:  # there may be too many for one worker
+        callers = [each for each in world.clients.values() if isinstance(each, Client)]
+        for client in callers[2:]:  # there may be too many for one worker
             client.hang_up()
         if self.masters():
             world.after(world.between(0.0, 2.0), self._command, signal.SIGHUP)
@@ -180,12 +181,26 @@ class Afternoon:
                 do(self)
                 return
 
+    def _control(self) -> None:
+        """Somebody asks at the control socket."""
+        world = self.world
+        method = world.random.choice(("status", "scale", "scale", "reload", "rebalance", "upgrade", "rpc.ping", "none"))
+        params = [world.random.choice((1, 2, 4, "+1", "-1", "x"))] if method == "scale" else []
+        if method == "reload":
+            self._choose_configuration()
+        controller = Controller(world, self.paths["control"], method, params)
+        if world.may(0.1):
+            world.after(world.between(0.0, 5.0), controller.hang_up)
+
     def _reload(self) -> None:
+        self._choose_configuration()
+        self._command(signal.SIGHUP)
+
+    def _choose_configuration(self) -> None:
         world, flags = self.world, self.flags
         flags["number_workers"] = str(world.random.choice((1, 2, 3, 4)))
         flags["proc_name"] = BAD if world.may(0.3) else "good"
         flags["max_depth"] = "nonsense" if world.may(0.1) else "100"
-        self._command(signal.SIGHUP)
 
     def _kill_worker(self) -> None:
         workers = self.workers()
@@ -260,6 +275,7 @@ class Afternoon:
         (2, _term_worker),
         (2, _recycle_worker),
         (2, _stop_master),
+        (3, _control),
         (1, _fail_forks),
         (0.5, _remove_path),
         (2, _kill_master),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from typing import Any
+
+import msgpack
 
 from .worker import ANSWERED, CALL, GAVE_UP, LOST, REPLY
 from .world import NEVER, Fault, World
 
-__all__ = ["Client"]
+__all__ = ["Client", "Controller"]
 
 _KINDS = {ANSWERED: "answered", LOST: "lost with its worker", GAVE_UP: "given up"}
 
@@ -36,6 +39,8 @@ class Client:
         except OSError:  # nobody listens now
             self.release()
             return
+        if not any(process.has_listeners for process in world.processes.values()):
+            self.excuse = "it waits at a socket that only a retiring worker still has"
         world.clients[self.number] = self
         world.watch(self.sock.fileno(), self)
 
@@ -86,3 +91,65 @@ class Client:
             self.world.unwatch(self.sock.fileno())
             self.sock.close()
             self.world.clients.pop(self.number, None)
+
+
+class Controller:
+    """Somebody at the control socket, who asks for one thing and waits for the answer."""
+
+    def __init__(self, world: World, path: str, method: str, params: list[Any]) -> None:
+        self.world = world
+        self.method = method
+        self.number = -next(world.client_numbers)
+        self.name = f"control {-self.number}"
+        self.resumes_at = world.now
+        self.wake_at = NEVER
+        self.excuse = "it is no caller"
+        self.is_accepted = False
+        self.open_calls: dict[int, float] = {}
+        self._ends = world.master_ends
+        self._received = b""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.setblocking(False)
+        try:
+            self.sock.connect(path)
+            self.sock.send(msgpack.packb([0, 1, method, params]), socket.MSG_NOSIGNAL)
+        except OSError:  # no master listens now
+            self.sock.close()
+            return
+        world.tell(self.name, f"asks for {method} {params}")
+        world.clients[self.number] = self
+        world.watch(self.sock.fileno(), self)
+
+    def step(self) -> None:
+        try:
+            data = self.sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._received += data
+        if data and not self._is_whole():
+            return
+        if not data and self._ends == self.world.master_ends:
+            raise Fault(f"{self.name} gets no answer to {self.method}, though no master has ended")
+        if data:
+            _, _, error, result = msgpack.unpackb(self._received, strict_map_key=False)
+            self.world.count("control", f"{self.method}: {'refused or failed' if error else 'done'}")
+            self.world.tell(self.name, f"is told: {error or ('done' if self.method == 'status' else result)}")
+        self.release()
+
+    def _is_whole(self) -> bool:
+        with contextlib.suppress(ValueError):
+            msgpack.unpackb(self._received, strict_map_key=False)
+            return True
+        return False
+
+    def hang_up(self) -> None:
+        """Wait no longer."""
+        self.release()
+
+    def release(self) -> None:
+        if self.number in self.world.clients:
+            del self.world.clients[self.number]
+            self.world.unwatch(self.sock.fileno())
+            self.sock.close()

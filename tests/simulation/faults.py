@@ -20,7 +20,6 @@ import rpccluster
 __all__ = ["FAULTS", "find_all"]
 
 PACKAGE = Path(rpccluster.__file__).resolve().parent
-MOST_SEEDS = 10_000
 
 
 class PutBack(NamedTuple):
@@ -138,12 +137,12 @@ FAULTS = [
 ]
 
 
-def find_all(jobs: int) -> int:
-    """Put each fault back, and look for it. Returns how many were not found."""
+def find_all(seeds: str, jobs: int) -> int:
+    """Put each fault back, and look for it in ``seeds``. Returns how many were not found."""
     missed = 0
     for fault in FAULTS:
         began = time.monotonic()
-        found = _find(fault, jobs)
+        found = _find(fault, seeds, jobs)
         missed += not found
         print(
             f"{'found' if found else 'MISSED'}  {fault.name} ({time.monotonic() - began:.0f} s)\n        {found}",
@@ -152,7 +151,7 @@ def find_all(jobs: int) -> int:
     return missed
 
 
-def _find(fault: PutBack, jobs: int) -> str:
+def _find(fault: PutBack, seeds: str, jobs: int) -> str:
     """Return the line that tells of the first seed that finds ``fault``; empty if none does."""
     with tempfile.TemporaryDirectory(prefix="rpccluster-faults-") as folder:
         shutil.copytree(PACKAGE, Path(folder) / "rpccluster", ignore=shutil.ignore_patterns("__pycache__"))
@@ -161,7 +160,7 @@ def _find(fault: PutBack, jobs: int) -> str:
         text = file.read_text()
         assert text.count(fault.right) == 1, f"{fault.name}: {fault.file} has changed"
         file.write_text(text.replace(fault.right, fault.wrong))
-        command = [sys.executable, "-m", "simulation", "--seeds", f"1:{MOST_SEEDS + 1}", "--jobs", str(jobs), "--quiet"]
+        command = [sys.executable, "-m", "simulation", "--seeds", seeds, "--jobs", str(jobs), "--quiet"]
         environment = {**os.environ, "PYTHONPATH": folder}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         lines = [line for line in done.stdout.splitlines() if line.startswith("seed ")]

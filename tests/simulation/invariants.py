@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.master.children import policy
 
+from .client import Controller
 from .master import Master
 from .worker import Worker
 from .world import Fault, World
@@ -155,4 +156,10 @@ def pidfile_names_it(afternoon: Afternoon) -> str:
     return "" if found == str(pid) else f"the pidfile names {found}, and the master is {pid}"
 
 
-IN_PEACE = [one_master, pidfile_names_it, as_many_as_wanted, nothing_under_way, served]
+def answered(afternoon: Afternoon) -> str:
+    """Whoever has asked at the control socket has an answer."""
+    waiting = [each for each in afternoon.world.clients.values() if isinstance(each, Controller)]
+    return f"{waiting[0].name} waits for an answer to {waiting[0].method}" if waiting else ""
+
+
+IN_PEACE = [answered, one_master, pidfile_names_it, as_many_as_wanted, nothing_under_way, served]

@@ -193,6 +193,7 @@ class Master(Process):
 
     def end(self, *, code: int | None = None, signum: int | None = None) -> None:
         if self.is_alive:
+            self.world.master_ends += 1
             self._excuse_callers()
         super().end(code=code, signum=signum)
 

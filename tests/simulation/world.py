@@ -45,6 +45,7 @@ class Process:
     """A made-up process, of which a master or a worker is made."""
 
     noun = "process"
+    has_listeners = False  # whose callers may wait to be accepted
 
     def __init__(self, world: World, pid: int, parent: Process | None) -> None:
         self.world = world
@@ -110,6 +111,7 @@ class World:
         self.is_calm = False  # no fault happens any more
         self.forks_fail_until = 0.0
         self.births: list[Any] = []  # workers, since the last look at them
+        self.master_ends = 0  # how many have ended
         self.masters_were_killed = False
         self.watches: list[Any] = []  # of files
         self.at_handshake = 0  # after so many turns of two masters one of them is killed
