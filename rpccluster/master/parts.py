@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rpccluster import system
@@ -45,6 +45,7 @@ from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.upkeep import Upkeep
 from rpccluster.master.signals import SignalInbox
 from rpccluster.system import Reserve
+from rpccluster.system.files import FileWatch
 
 __all__ = ["Parts", "Start"]
 
@@ -61,6 +62,7 @@ class Start:
     inheritance: Inheritance | None = None
     pidfile: Pidfile | None = None
     control: Listener | None = None
+    watch: FileWatch = field(default_factory=FileWatch)
 
 
 class Parts:
@@ -95,7 +97,9 @@ class Parts:
         self.reloading = Reloading(operating_system, cluster, self.workers, self.roster, self._prepared)
         self.new_master = NewMaster(operating_system, self.loop, self._start_new_master, self.told.append)
         self.old_master = self._make_old_master(inheritance) if inheritance else None
-        self.upkeep = Upkeep(operating_system, cluster, self.ownership, self._listen_anew, self._is_upgrading)
+        self.upkeep = Upkeep(
+            operating_system, start.watch, cluster, self.ownership, self._listen_anew, self._is_upgrading
+        )
         self.upkeep.watch(self.loop)
         logs = LogReopening(cluster, self.workers, self.roster, self.reserve)
         self.code_watch = CodeWatch()

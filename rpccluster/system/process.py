@@ -16,8 +16,6 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Callable
 
-from rpccluster.system.files import FileWatch
-
 __all__ = ["TELL_SIGNAL", "Exit", "System", "die_with_parent", "forget_what_is_ours", "set_title"]
 
 #: The master sends it to a hung child, which then dumps its stack and notes what it works on. A handled SIGXCPU kills
@@ -75,10 +73,6 @@ class System:
     def selector(self) -> selectors.BaseSelector:
         """Return a new selector, with which a loop waits."""
         return selectors.DefaultSelector()
-
-    def file_watch(self) -> FileWatch:
-        """Return a new watch of files."""
-        return FileWatch()
 
     def set_title(self, title: str) -> None:
         """Show ``title`` as this process's name."""

@@ -22,7 +22,7 @@ from rpccluster.master.resources.listeners import Listener, open_control_listene
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.supervisor import Supervisor
 
-from .system import Command, Inbox, Logs, MadeUpSystem
+from .system import Command, Inbox, Logs, MadeUpSystem, Watch
 from .worker import Worker
 from .world import NEVER, Process, World
 
@@ -94,7 +94,7 @@ class Master(Process):
         command = Command([], "/", begin=self._begin_new_master)
         inbox: Any = self.inbox
         pidfile, control, listeners = self._open(configuration, inheritance)
-        start = Start(command, StartReport(), inbox, inheritance, pidfile, control)
+        start = Start(command, StartReport(), inbox, inheritance, pidfile, control, Watch(self.world))
         generation = inheritance.generation + 1 if inheritance else 1
         cluster = WatchedCluster(configuration, generation, listeners, self.logs, self.world.now)
         cluster.world = self.world

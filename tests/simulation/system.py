@@ -22,7 +22,7 @@ from .world import Process, World
 if TYPE_CHECKING:
     from .master import Master
 
-__all__ = ["Command", "Inbox", "Logs", "MadeUpSystem", "Selector"]
+__all__ = ["Command", "Inbox", "Logs", "MadeUpSystem", "Selector", "Watch"]
 
 
 class Selector(selectors.PollSelector):
@@ -186,9 +186,6 @@ class MadeUpSystem(System):
 
     def selector(self) -> selectors.BaseSelector:
         return Selector(self._world, self._master)
-
-    def file_watch(self) -> FileWatch:
-        return Watch(self._world)
 
     def set_title(self, title: str) -> None:
         pass

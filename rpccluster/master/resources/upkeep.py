@@ -22,6 +22,7 @@ from rpccluster.master.loop import Loop
 from rpccluster.master.resources.listeners import Listener, bind_again
 from rpccluster.master.resources.ownership import Ownership
 from rpccluster.system import System
+from rpccluster.system.files import FileWatch
 
 __all__ = ["LOOK_SECONDS", "Upkeep"]
 
@@ -37,6 +38,7 @@ class Upkeep:
     def __init__(
         self,
         system: System,
+        watch: FileWatch,
         cluster: Cluster,
         ownership: Ownership,
         on_bound: Callable[[Listener], None],
@@ -51,7 +53,7 @@ class Upkeep:
         self._ownership = ownership
         self._on_bound = on_bound
         self._is_changing = is_changing
-        self._watch = system.file_watch()
+        self._watch = watch
         self._is_told = False  # whether the kernel reports changes of all paths
         self._changed_at: float | None = None
         self._looked_at = 0.0

@@ -17,6 +17,7 @@ from rpccluster.errors import StartError
 from rpccluster.master.loop import Loop
 from rpccluster.master.resources.upkeep import IDLE_SECONDS, LOOK_SECONDS, SETTLE_SECONDS, Upkeep
 from rpccluster.system import System
+from rpccluster.system.files import FileWatch
 
 from ..made_up import cluster
 
@@ -43,7 +44,9 @@ def upkeep(*addresses: str, pidfile: Any = None, system: System | None = None) -
         for address in addresses
     ]
     ownership: Any = SimpleNamespace(control=SimpleNamespace(listener=None), pidfile=pidfile)
-    made = Upkeep(system or System(), cluster(listeners=listeners), ownership, lambda listener: None, lambda: False)
+    made = Upkeep(
+        system or System(), FileWatch(), cluster(listeners=listeners), ownership, lambda listener: None, lambda: False
+    )
     made_here.append(made)
     return made_here[-1], looked_at
 
