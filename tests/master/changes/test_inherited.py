@@ -235,11 +235,11 @@ def test_what_makes_no_sense_is_a_fault(monkeypatch: pytest.MonkeyPatch, told: A
     "change",
     [
         {"generation": None, "listeners": None},
-        {"listeners": [("nonsense", 0)]},
-        {"listeners": [(5, 0)]},
+        {"listeners": [("nonsense", "a descriptor")]},
+        {"listeners": [(5, "a descriptor")]},
         {"listeners": [("tcp://h:1",)]},
         {"listeners": [("tcp://h:1", 1_000_000)]},
-        {"control": ("unix://relative", 0)},
+        {"control": ("unix://relative", "a descriptor")},
         {"control": 5},
         {"pidfile": ("/x",)},
         {"pidfile": ("/x", 1_000_000)},
@@ -252,8 +252,9 @@ def test_a_part_that_makes_no_sense_is_a_fault(monkeypatch: pytest.MonkeyPatch, 
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
         told = {**NOTHING, "channel": os.dup(one.fileno()), **change}
+        text = json.dumps(told).replace('"a descriptor"', str(other.fileno()))
         with pytest.raises(StartError, match="which an old master has set"):
-            inherit(monkeypatch, told)
+            inherit(monkeypatch, json.loads(text))
 
 
 def test_a_program_that_cannot_be_had_is_an_oserror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
