@@ -56,7 +56,8 @@ def _is_private(folder: str) -> bool:
         found = os.lstat(folder)
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), _MODE)
+    mode = stat.S_IMODE(found.st_mode) & ~stat.S_ISGID  # mkdir(2) takes that bit from the folder above
+    return stat.S_ISDIR(found.st_mode) and (found.st_uid, mode) == (os.geteuid(), _MODE)
 
 
 def socket_name(cluster_name: str, identity: str) -> str:

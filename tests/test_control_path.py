@@ -83,6 +83,14 @@ def test_the_folder_is_made_for_this_user_alone(home: Home) -> None:
     control_path.make_private(folder)
 
 
+def test_a_folder_with_the_group_of_the_one_above_is_private(home: Home) -> None:
+    """A new folder inherits that bit, as below a temporary folder that a group shares."""
+    home.runtime.chmod(0o2700)
+    path = home.listen("a-1.sock")
+    assert os.stat(os.path.dirname(path)).st_mode & 0o7777 == 0o2700
+    assert path in control_path.living()
+
+
 @pytest.mark.parametrize("case", ["wide", "link", "file", "foreign"])
 def test_a_folder_that_others_can_reach_is_refused(home: Home, case: str) -> None:
     """Anybody may make that folder below the temporary one first; no command trusts it, either."""
@@ -122,6 +130,22 @@ def test_the_living_are_found(home: Home) -> None:
     assert sorted(set(control_path.living()) & {one, again, other}) == sorted([one, again, other])
     assert sorted(control_path.living("/a.ini")) == sorted([one, again])
     assert control_path.living("/c.ini") == []
+
+
+def test_a_busy_master_lives(home: Home) -> None:
+    """One that is stopped, and whose backlog is full, is found, and its socket stays."""
+    path = home.listen("busy-1.sock")
+    with ExitStack() as callers:
+        try:
+            while True:
+                caller = callers.enter_context(socket.socket(socket.AF_UNIX))
+                caller.setblocking(False)
+                caller.connect(path)
+        except BlockingIOError:
+            pass
+        os.utime(path, (1, 1))
+        control_path.clear_stale(os.path.dirname(path))
+        assert path in control_path.living()
 
 
 def test_what_the_dead_have_left_is_removed(home: Home) -> None:

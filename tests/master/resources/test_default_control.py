@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,19 @@ def test_it_is_opened_for_this_user_alone(folder: Path, told: list[str]) -> None
     assert told == [f"Control socket: {folder / NAME}"]
     listener.close(is_last=True)
     assert os.listdir(folder) == []
+
+
+def test_it_takes_away_what_the_dead_have_left(folder: Path, told: list[str]) -> None:
+    """So the folder does not fill with the sockets of killed masters."""
+    folder.mkdir(mode=0o700)
+    dead = folder / "dead-0123456789ab.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(dead))
+    os.utime(dead, (1, 1))
+    listener = open_default_control(NAME, None)
+    assert listener is not None
+    assert os.listdir(folder) == [NAME]
+    listener.close(is_last=True)
 
 
 def test_what_a_living_master_holds_is_left_to_it(folder: Path, told: list[str]) -> None:
