@@ -180,9 +180,11 @@ def _value(word: str, raw: bool) -> Any:
     """Return the value of an argument: JSON, or a string that need not be quoted."""
     if not word.startswith(_JSON_BEGINS):
         try:
-            json.loads(word)
+            return json.loads(word)
         except json.JSONDecodeError:
             return word
+        except ValueError:  # it is JSON, but a number of more digits than Python reads
+            pass
     return _parse(word, f"the argument {word!r}", raw)
 
 

@@ -156,6 +156,12 @@ def test_what_begins_as_json_must_be_json(server: Server, word: str) -> None:
     assert "found the argument" in result.stderr and "expected JSON" in result.stderr
 
 
+def test_a_number_of_too_many_digits_is_a_usage_fault(server: Server) -> None:
+    """Python may refuse to read it; it is no string, either."""
+    result = run(server, "echo", "1" * 5000)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
 def test_an_unknown_option_is_no_string(server: Server) -> None:
     """It is refused with the nearest one; behind -- everything is an argument."""
     result = run(server, "echo", "--notfy", "1")
