@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from rpccluster.cli.root import named_file
 from rpccluster.client import Client
 from rpccluster.config import Sources, find
 from rpccluster.control_path import living
@@ -78,12 +79,12 @@ def stop(sources: Sources, now: bool) -> None:
 
 
 def _use_config(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
-    if path:
+    if named_file(context, parameter, path):
         context.obj = replace(context.obj, path=path)
 
 
 def _use_control(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
-    if path:
+    if path is not None:  # nothing is no default: the command would reach another cluster
         context.obj = replace(context.obj, flags={**context.obj.flags, "control_socket": path})
 
 

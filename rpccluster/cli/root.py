@@ -19,7 +19,7 @@ from rpccluster.config import OPTIONS, Configuration, Machine, Sources, load
 from rpccluster.errors import ConfigError
 from rpccluster.version import __version__
 
-__all__ = ["cli"]
+__all__ = ["cli", "named_file"]
 
 ENVIRONMENT = "RPCCLUSTER_CMD_ARGS"
 
@@ -35,6 +35,13 @@ def _with_option_flags(command: Any) -> Any:
                 kind = {"is_flag": True, "default": None}
             command = click.option(*option.flags, key, help=option.meaning, **kind)(command)
     return command
+
+
+def named_file(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    """Refuse an empty name, as a shell makes it of an unset variable: another cluster would be meant without it."""
+    if path == "":
+        raise click.BadParameter("found nothing, expected a file", context, parameter)
+    return path
 
 
 class _Program(click.Group):
@@ -79,7 +86,7 @@ def _serving(service: str) -> click.Command:
     context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="[MODULE:CLASS | COMMAND [ARGS]...]",
 )
-@click.option("-c", "--config", metavar="FILE", help="configuration file")
+@click.option("-c", "--config", metavar="FILE", callback=named_file, help="configuration file")
 @_with_option_flags
 @click.option("--check-config", is_flag=True, help="check the configuration and the service, and end")
 @click.option("--print-config", is_flag=True, help="show every option, its value and where it came from, and end")

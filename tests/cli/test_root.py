@@ -315,6 +315,27 @@ def test_a_control_socket_may_be_done_without(shell: Shell) -> None:
         assert "`control_socket` is set to nothing" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["-c", "", "stop"], 2),
+        (["stop", "--config="], 2),
+        (["-c", "", "shop:Shop", "--print-config"], 2),
+        (["--control", "", "stop"], 1),
+        (["stop", "--control="], 1),
+        (["-c", "x.ini", "stop", "--control", ""], 1),
+    ],
+)
+def test_an_empty_name_means_no_other_cluster(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int
+) -> None:
+    """As an unset variable of a script is: `stop` must not reach the only cluster that runs."""
+    monkeypatch.setattr("rpccluster.cli.control.living", lambda identity: pytest.fail("looked for another"))
+    result = shell.run(*words)
+    error = result.exception
+    assert (error.exit_code if isinstance(error, StartError) else result.exit_code) == code
+
+
 @pytest.mark.parametrize("words", [["status"], ["-c", "x.ini", "status"], ["stop", "-c", "x.ini"]])
 def test_where_no_cluster_lives(shell: Shell, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     """Neither this file's nor any other: exit code 3, and how to name one."""
