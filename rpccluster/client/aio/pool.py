@@ -99,6 +99,7 @@ class Pool(Calling):
             raise NotSent("the pool is closed")
         if not done:
             raise self._members.unserved(errors, seconds)
+        done.pop().result()  # raises what is no error of the server, such as one of packing the ping
 
     async def _served(self, address: int, errors: dict[int, BaseException]) -> None:
         """Ping an address until it answers, or the pool is closed."""

@@ -199,6 +199,19 @@ def test_wait_on_asyncio(server: Server, dead: str, gated: Server) -> None:
     asyncio.run(main())
 
 
+def test_wait_for_a_ping_that_cannot_be_sent(server: Server) -> None:
+    """A pool whose messages may not even hold a ping has no server that answers: both faces say why."""
+
+    async def main() -> None:
+        async with aio.Pool(server.address, max_message_size=5) as pool:
+            await pool.wait(20)
+
+    with pytest.raises(ValueError, match="max_message_size"), Pool(server.address, max_message_size=5) as pool:
+        pool.wait(20)
+    with pytest.raises(ValueError, match="max_message_size"):
+        asyncio.run(main())
+
+
 # -- max_waiting
 
 
