@@ -111,7 +111,7 @@ class Attempts:
     def started(self, address: int) -> None:
         """Note that the call uses an open connection of ``address``."""
         self._address = address
-        self._is_connected = True
+        self.connected()
 
     def timed_out(self) -> None:
         """Note that the call had no reply in time."""

@@ -73,20 +73,22 @@ class Calling(abc.ABC):
         every error of `call` except those of params that cannot be packed. One thread of the client runs the callbacks,
         and logs their errors.
         """
-        deadline_at = self._deadline_at(timeout)
-        attempts = Attempts(self._route, idempotent)
+        return self._start(method, params, self._deadline_at(timeout), Attempts(self._route, idempotent))
+
+    def _start(self, method: str, params: Iterable[Any], deadline_at: float, attempts: Attempts) -> CallFuture:
+        """Start the call of a future. While it has not ended, the pool counts ``attempts`` as a waiting call."""
         ready = self._ready(attempts)
         body = body_packer(self._bounds, self._dialect)(method, params) if ready is None else None
         sender = _Sender(self, method, params, body, deadline_at)
-        future = CallFuture(attempts, sender)
+        future = CallFuture(attempts, sender, self._waiting)
         if ready is None:
             sender.send_soon(future)
             return future
         try:
             sender.start(future, ready)
         except ConnectionLost as error:
-            may_go_on = attempts.may_go_on(error)  # not if it is this thread that cannot call now:
-            sender.send_soon(future) if may_go_on and not ready.is_open else future.end(attempts.error)
+            given_up = error if ready.is_open else attempts.failed(error, False)  # open: this thread cannot call now
+            sender.send_soon(future) if given_up is None else future.end(given_up)
         return future
 
     def notify(self, method: str, *params: Any, timeout: float | None = CLIENTS) -> None:

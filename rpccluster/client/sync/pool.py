@@ -24,7 +24,7 @@ from rpccluster.client.sync.calling import Calling
 from rpccluster.client.sync.client import Client
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
-from rpccluster.errors import CallTimeout, NotSent, RemoteError, TooManyWaiting
+from rpccluster.errors import NotSent, RemoteError, TooManyWaiting
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Pool"]
@@ -91,19 +91,18 @@ class Pool(Calling):
         self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False
     ) -> Future[Any]:
         """Return a future of the call, as `Calling.call_async` does."""
-        waiting, calls = self._waiting, (object(),)
+        attempts = Attempts(self._route, idempotent)
+        waiting = self._waiting
         try:
-            waiting.enter(calls)
-            future = super().call_async(method, *params, timeout=timeout, idempotent=idempotent)
+            waiting.enter((attempts,))
+            return self._start(method, params, self._deadline_at(timeout), attempts)
         except TooManyWaiting as error:
             refused: Future[Any] = Future()
             refused.set_exception(error)
             return refused
         except BaseException:
-            waiting.leave(calls)
+            waiting.leave((attempts,))
             raise
-        future.add_done_callback(partial(_note_end, waiting, calls))
-        return future
 
     def wait(self, seconds: float = 30) -> None:
         """Return as soon as one of the servers answers an ``rpc.ping``.
@@ -176,12 +175,6 @@ class Pool(Calling):
         self._members.after_fork(lock)
         self._waiting = Waiting(self._waiting.most, lock)
         self._deferred.end_in_child()
-
-
-def _note_end(waiting: Waiting, calls: tuple[object], future: Any) -> None:
-    waiting.leave(calls)
-    if not future.cancelled() and isinstance(future.exception(), CallTimeout):
-        future.attempts.timed_out()
 
 
 def _is_answered(ping: Future[Any]) -> bool:

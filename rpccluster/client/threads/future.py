@@ -11,11 +11,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Protocol
 
-from rpccluster.client.core.attempts import Attempts
+from rpccluster.client.core.attempts import ENDINGS, Attempts
 from rpccluster.client.core.exchange.call import Call
+from rpccluster.client.core.waiting import Waiting
 from rpccluster.client.threads.forks import MARK, notice_fork
 from rpccluster.client.threads.native import is_own_thread, log_error
-from rpccluster.errors import ConnectionLost
 
 __all__ = ["CallFuture", "Sender"]
 
@@ -33,8 +33,9 @@ class Sender(Protocol):
 class CallFuture(Future):
     """A future for `concurrent.futures.wait` and ``as_completed``; a thread of the client runs its callbacks."""
 
-    def __init__(self, attempts: Attempts, sender: Sender) -> None:
+    def __init__(self, attempts: Attempts, sender: Sender, waiting: Waiting | None = None) -> None:
         super().__init__()
+        self._waiting = waiting  # of a pool, which counts the attempts as a call
         self.attempts = attempts
         self.sender = sender
         #: Tells the connection on which the call is pending that nothing waits for its reply any more.
@@ -60,6 +61,7 @@ class CallFuture(Future):
         """Give the call up; its reply is dropped when it comes. Returns False if the future has ended already."""
         if not MARK[0]:
             notice_fork()
+        self._leave()  # if it cannot be cancelled any more, it has left before
         if not super().cancel():
             return False
         if self._is_cancelled.acquire(False):
@@ -70,20 +72,25 @@ class CallFuture(Future):
 
     def settle(self, call: Call) -> None:
         """End as ``call`` has ended, unless it is sent again."""
-        error = call.error
-        if isinstance(error, ConnectionLost):
-            if self.attempts.may_go_on(error):
+        error: Exception | None = call.error
+        if isinstance(error, ENDINGS):
+            error = self.attempts.failed(error, False)
+            if error is None:
                 return self.sender.send_soon(self)
-            error = self.attempts.error
         return self.end(error, call)
 
     def end(self, error: BaseException | None, call: Call | None = None) -> None:
-        """End with ``error``, or with the value of ``call``."""
+        """End with ``error``, or with the value of ``call``. Whoever learns of it finds it counted out."""
+        self._leave()
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             if error is not None:
                 self.set_exception(error)
             elif call is not None:
                 self.set_result(call.value)
+
+    def _leave(self) -> None:
+        if self._waiting is not None:
+            self._waiting.leave((self.attempts,))
 
     def end_in_child(self, call: Call) -> None:
         """End a forked copy, without callbacks, which the parent runs, and without the parent's locks."""

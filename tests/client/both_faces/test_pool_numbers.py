@@ -16,7 +16,7 @@ import pytest
 from rpccluster.client import Client, Pool, aio
 from rpccluster.client.core.choice import Choice
 from rpccluster.client.core.waiting import Waiting
-from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, NotSent, TooManyWaiting
+from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, Lost, NotSent, TooManyWaiting
 from rpccluster.testing import wait_until
 
 from ..servers import Server, reply, requests, serve
@@ -277,6 +277,43 @@ def test_calls_that_fail_are_counted_out(dead: str, gated: Server) -> None:
         for _ in range(2):
             with pytest.raises(CallTimeout):
                 pool.call("x", timeout=0.02)
+
+
+def test_a_future_is_counted_out_before_anyone_learns_of_its_end(gate: Gate, gated: Server) -> None:
+    """So whoever waits for one may make the next call at once, however few may wait."""
+    counts: list[int] = []
+    with Pool(gated.address, max_waiting=3) as pool:
+
+        class Waiter:
+            """What `concurrent.futures.wait` puts on a future."""
+
+            def note(self, _: object) -> None:
+                counts.append(pool.stats()["waiting"])
+
+            add_result = add_exception = add_cancelled = note
+
+        futures = [pool.call_async("x", timeout=timeout) for timeout in (20, 0.02, 20)]
+        for future in futures:
+            future._waiters.append(Waiter())  # type: ignore[attr-defined]
+        futures[0].cancel()
+        with pytest.raises(CallTimeout):
+            futures[1].result(20)
+        gate.is_open.set()
+        assert futures[2].result(20) == "answered"
+    assert counts == [2, 1, 0]
+
+
+def test_a_future_whose_connection_ended_sets_the_address_aside(server: Server) -> None:
+    """As a call does; and the next reply takes it back, also over a connection that was open all the time."""
+    with Pool(server.address) as pool:
+        pool.wait(20)
+        with pytest.raises(Lost):
+            pool.call_async("die").result(20)
+        assert (pool.stats()["failures"], pool.stats()["set_aside"]) == (1, 1)
+        assert pool.call("sum", 1) == 1
+        pool._members.failed(0)
+        assert pool.call_async("sum", 1).result(20) == 1
+        assert (pool.stats()["failures"], pool.stats()["set_aside"]) == (2, 0)
 
 
 def test_a_child_counts_anew(gate: Gate, gated: Server) -> None:
