@@ -13,13 +13,13 @@ import errno
 import hashlib
 import os
 import re
-import socket
 import stat
 import time
 
+from rpccluster.system import check_listening
 from rpccluster.system.files import umasked
 
-__all__ = ["clear_stale", "folders", "living", "make_private", "socket_name"]
+__all__ = ["clear_stale", "folders", "living", "make_folder", "socket_name"]
 
 _MODE = 0o700
 _LONGEST_NAME = 32  # a Unix path has room for 107 bytes
@@ -43,7 +43,7 @@ def _is_own(folder: str) -> bool:
         return False
 
 
-def make_private(folder: str) -> None:
+def make_folder(folder: str) -> None:
     """Make ``folder``, or check that it is a folder of this user's with mode 0700. Raises OSError."""
     with contextlib.suppress(FileExistsError), umasked(0o777 & ~_MODE):
         os.mkdir(folder, _MODE)
@@ -93,13 +93,8 @@ def _sockets(folder: str) -> list[str]:
 
 
 def _is_living(path: str) -> bool:
-    """Return whether a process listens at the socket ``path``, also one that is stopped or busy."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # decides at once: a full backlog is EAGAIN, unix(7)
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return True
+    try:
+        check_listening(path)
+    except OSError:
+        return False
+    return True

@@ -36,7 +36,7 @@ class Home:
     def bind(self, name: str) -> str:
         """Leave a socket behind as a killed master does; return the path."""
         folder = control_path.folders()[0]
-        control_path.make_private(folder)
+        control_path.make_folder(folder)
         path = os.path.join(folder, name)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(path)
@@ -76,11 +76,11 @@ def test_the_folder_is_made_for_this_user_alone(home: Home) -> None:
     folder = control_path.folders()[1]
     before = os.umask(0)
     try:
-        control_path.make_private(folder)
+        control_path.make_folder(folder)
     finally:
         os.umask(before)
     assert os.stat(folder).st_mode & 0o777 == 0o700
-    control_path.make_private(folder)
+    control_path.make_folder(folder)
 
 
 def test_a_folder_with_the_group_of_the_one_above_is_private(home: Home) -> None:
@@ -109,7 +109,7 @@ def test_a_folder_that_others_can_reach_is_refused(home: Home, case: str) -> Non
     if case == "foreign":
         os.chown(folder, 12345, 12345)
     with pytest.raises(OSError, match="expected a folder of uid"):
-        control_path.make_private(str(folder))
+        control_path.make_folder(str(folder))
     assert not [path for path in control_path.living() if path.startswith(str(home.runtime))]
 
 

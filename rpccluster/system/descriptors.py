@@ -17,6 +17,7 @@ __all__ = [
     "READABLE",
     "WRITABLE",
     "Reserve",
+    "check_listening",
     "close_all_but",
     "make_room_for",
     "notify_systemd",
@@ -135,6 +136,17 @@ def peer_process(sock: socket.socket) -> tuple[int, int]:
     """Return pid and uid of the process that connected a Unix socket, at that time. Source: unix(7), SO_PEERCRED."""
     pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("iII")))
     return pid, uid
+
+
+def check_listening(path: str) -> None:
+    """Return if a process listens at the Unix socket ``path``, also one that is stopped or busy.
+
+    Raises OSError if not; ConnectionRefusedError if the socket is stale.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # decides at once: a full backlog is EAGAIN, unix(7)
+        with contextlib.suppress(BlockingIOError):
+            probe.connect(path)
 
 
 def notify_systemd(state: str) -> bool:

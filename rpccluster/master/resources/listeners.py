@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rpccluster.address import Address, TCPAddress, UnixAddress
 from rpccluster.config.sections.cluster import Options
-from rpccluster.control_path import make_private
+from rpccluster.control_path import make_folder
 from rpccluster.errors import ConfigError, StartError
 from rpccluster.log import logger
 from rpccluster.master.resources.unix_paths import Mark, bind_unix, mark_at, set_mode, unlink_ours
@@ -119,7 +119,7 @@ def open_control_listener(path: str, *, is_private: bool = False) -> Listener:
     """
     try:
         if is_private:
-            make_private(os.path.dirname(path))
+            make_folder(os.path.dirname(path))
         sock, mark = bind_unix(path, CONTROL_MODE, None)
         try:
             _check_is_ours(path, CONTROL_MODE)

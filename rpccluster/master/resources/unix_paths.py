@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Iterator
 
+from rpccluster.system import check_listening
 from rpccluster.system.files import check_owner, umasked
 from rpccluster.system.identity import Identity
 
@@ -90,14 +91,10 @@ def _clear_stale(path: str, owner: Identity | None) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise OSError(errno.EEXIST, "there is a file that is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # decides at once: a full backlog is EAGAIN, unix(7)
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            pass
-        except ConnectionRefusedError:
-            check_owner(found, path, (owner.uid, owner.gid) if owner else None)
-            unlink_ours(path, (found.st_dev, found.st_ino))
-            return
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    try:
+        check_listening(path)
+    except ConnectionRefusedError:
+        check_owner(found, path, (owner.uid, owner.gid) if owner else None)
+        unlink_ours(path, (found.st_dev, found.st_ino))
+        return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
