@@ -280,6 +280,20 @@ def test_help_begins_with_the_commands_that_matter_first(shell: Shell) -> None:
 # -- what subcommands are handed
 
 
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("sta", "status"), ("status --j", "--json"), ("--work", "--workers"), ("stop --con", "--config")],
+)
+def test_the_shell_completes_commands_and_flags(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, words: str, completed: str
+) -> None:
+    """As bash asks, once it has read what `_RPCCLUSTER_COMPLETE=bash_source rpccluster` prints."""
+    monkeypatch.setenv("_RPCCLUSTER_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"rpccluster {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    assert f"plain,{completed}" in shell.run().output.splitlines()
+
+
 @pytest.fixture
 def handed(monkeypatch: pytest.MonkeyPatch) -> list[Sources]:
     """The sources that a subcommand gets."""
