@@ -41,9 +41,13 @@ _LONG_OPTION = re.compile(r"--[a-z][^=]*")
 
 
 class _Call(click.Command):
-    """A command that refuses unknown options before ``--``; behind it, a word with dashes is a string."""
+    """A command that refuses unknown options before ``--``; behind it, a word with dashes is a string.
+
+    A word with one dash is always one, unless it is ``-h`` and alone: an argument ``-hot`` must not show the help.
+    """
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        args = ["--help"] if args == ["-h"] else args
         known = {name for each in self.get_params(context) for name in each.opts}
         for word in args[: args.index("--")] if "--" in args else args:
             option = _LONG_OPTION.match(word)
@@ -53,7 +57,7 @@ class _Call(click.Command):
         return super().parse_args(context, args)
 
 
-@click.command(cls=_Call, context_settings={"ignore_unknown_options": True})
+@click.command(cls=_Call, context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, help="seconds; default 10")
 @click.option("--notify", is_flag=True, help="send a notification and await no result")
 @click.option("--raw", is_flag=True, help='bytes are {"base64": "..."}, in arguments and in the result')

@@ -359,6 +359,15 @@ def test_where_no_cluster_lives(shell: Shell, monkeypatch: pytest.MonkeyPatch, w
     assert "no master answers" in result.output and "--control PATH" in result.output
 
 
+def test_several_are_listed(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that do not answer: exit code 2."""
+    monkeypatch.setattr("rpccluster.cli.control.living", lambda identity: ["/nowhere/one", "/nowhere/other"])
+    result = shell.run("stop")
+    assert result.exit_code == 2
+    assert "found 2 clusters" in result.output
+    assert "/nowhere/one: does not answer" in result.output and "/nowhere/other: does" in result.output
+
+
 def test_without_a_master_control_commands_end_with_3(shell: Shell) -> None:
     """No such socket, or nobody who listens."""
     shell.write("control_socket = control.sock\n")
@@ -400,6 +409,9 @@ def test_the_cluster_is_named_before_or_after_the_command(shell: Shell, words: l
         (["unix:///nowhere/x", "m"], 3, "/nowhere/x"),
         (["127.0.0.1:1", "m", "{"], 2, "expected JSON"),
         (["127.0.0.1:1", "m", "text"], 3, "127.0.0.1:1"),
+        (["127.0.0.1:1", "m", "-h"], 3, "127.0.0.1:1"),
+        (["127.0.0.1:1", "m", "-hot"], 3, "127.0.0.1:1"),
+        (["-h"], 0, "--repeat"),
         (["--timeout", "0", "127.0.0.1:1", "m"], 2, "timeout"),
         (["--timeout", "x", "127.0.0.1:1", "m"], 2, "timeout"),
     ],
