@@ -44,7 +44,7 @@ class Choice:
         chosen = self.look(loads, now, tried)
         if chosen is not None:
             address, connection = chosen
-            self._turn = address + 1
+            self.take_turn(address)
             if loads[address][connection] is None:
                 self._trials[address] = now + _TRIAL_SECONDS
         return chosen
@@ -59,6 +59,10 @@ class Choice:
             awake = [index for index in awake if not self._is_on_trial(index, loads, now)] or awake
         address = self._least_loaded(awake, loads) if awake else min(left, key=self._rests_until.__getitem__)
         return address, _connection(loads[address])
+
+    def take_turn(self, address: int) -> None:
+        """Note that a call uses an open connection of the address: the next turn is that of the one behind it."""
+        self._turn = address + 1
 
     def _least_loaded(self, awake: list[int], loads: Loads) -> int:
         count = len(loads)

@@ -77,21 +77,26 @@ class Members(Generic[M]):
 
     # -- as a route ---------------------------------------------------------------------------------------------
 
-    def choose(self, tried: Container[int] = (), loads: Loads | None = None) -> Place:
-        """See `Route`; ``loads`` are those that the choice goes by, if they are known."""
-        if loads is None:
-            loads = self.loads()
+    def choose(self, tried: Container[int] = ()) -> Place:
+        """See `Route`."""
+        loads = self.loads()
         with self._lock:
             chosen = self._choice.choose(loads, self.clock(), tried)
         assert chosen is not None, "every address was tried"
         return chosen
 
-    def look(self, loads: Loads) -> Place:
+    def look(self) -> Place:
         """Return what `choose` would choose, without taking a turn."""
+        loads = self.loads()
         with self._lock:
             chosen = self._choice.look(loads, self.clock())
         assert chosen is not None, "there is an address"
         return chosen
+
+    def take_turn(self, address: int) -> None:
+        """Note that a call uses an open connection of an address."""
+        with self._lock:
+            self._choice.take_turn(address)
 
     def reached(self, address: int) -> None:
         """Note that a connection to an address was found; see `Route.reached`."""

@@ -157,11 +157,10 @@ class Pool(Calling):
         members = self._members
         if members.suspects:
             self._ping_suspects()
-        loads = members.loads()
-        place = members.look(loads)
+        place = members.look()
         connection = members.at(place)._open_connection()
         if connection is not None:
-            members.choose(loads=loads)
+            members.take_turn(place[0])
             attempts.started(place[0])
         return connection
 

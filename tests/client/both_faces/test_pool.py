@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rpccluster.client import Pool, aio
+from rpccluster.client import Client, Pool, aio
 from rpccluster.errors import AddressError, ConnectFailed, Lost, NotSent, RemoteError
 
 from ..servers import Server, serve
@@ -33,6 +33,38 @@ def test_calls_take_turns(pool: Pool, servers: list[Server]) -> None:
     """Calls one after the other use every address, over one connection each."""
     assert [pool.call("sum", number, 1) for number in range(30)] == list(range(1, 31))
     assert [server.connections for server in servers] == [1, 1, 1]
+
+
+def test_futures_take_turns(pool: Pool, servers: list[Server]) -> None:
+    """Over the open connections, too."""
+    for _ in servers:
+        pool.call("sum", 1)
+    taken: list[int] = []
+    at = pool._members.at
+
+    def note(place: tuple[int, int]) -> Client:
+        taken.append(place[0])
+        return at(place)
+
+    pool._members.at = note  # type: ignore[method-assign]
+    assert [pool.call_async("sum", 1).result(10) for _ in range(6)] == [1] * 6
+    assert taken == [0, 1, 2] * 2
+
+
+def test_a_future_takes_its_own_turn(servers: list[Server]) -> None:
+    """Another thread that chooses meanwhile does not have it take the turn of an address that nobody connects to."""
+    with Pool([server.address for server in servers[:2]], connections=1) as pool:
+        members = pool._members
+        members.clients[0][0].call("sum", 1)
+        at = members.at
+
+        def meanwhile(place: tuple[int, int]) -> Client:
+            members.choose()
+            return at(place)
+
+        members.at = meanwhile  # type: ignore[method-assign]
+        assert pool.call_async("sum", 1).result(10) == 1
+        assert members.choose() == (1, 0)
 
 
 def test_every_way_to_call(pool: Pool) -> None:
