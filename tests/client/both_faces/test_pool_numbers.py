@@ -318,13 +318,14 @@ def test_a_future_whose_connection_ended_sets_the_address_aside(server: Server) 
 
 def test_a_child_counts_anew(gate: Gate, gated: Server) -> None:
     """The calls that waited at a fork are the parent's."""
-    with Pool(gated.address, max_waiting=1) as pool:
+    with Pool(gated.address, max_waiting=2) as pool, ending(pool):
         future = pool.call_async("x")
+        wait_until(lambda: pool.stats()["waiting"] == 2)
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if pool.stats()["waiting"] == 0 and pool._waiting.most == 1 else 1)
+            os._exit(0 if pool.stats()["waiting"] == 0 and pool._waiting.most == 2 else 1)
         assert os.waitpid(pid, 0)[1] == 0
-        assert pool.stats()["waiting"] == 1
+        assert pool.stats()["waiting"] == 2
         gate.is_open.set()
         assert future.result(20) == "answered"
 
@@ -349,6 +350,11 @@ def test_the_bound_on_asyncio(gate: Gate, gated: Server) -> None:
             assert (pool.stats()["waiting"], pool.stats()["refused"]) == (1, 3)
             gate.is_open.set()
             assert await pool.call("x", timeout=20) == await tasks[1] == "answered"
+            async with pool.batch() as batch:
+                batch.call("x")
+                batch.call("x")
+            assert batch.results() == ["answered"] * 2
+            assert (pool.stats()["waiting"], pool.stats()["refused"]) == (0, 3)
 
     asyncio.run(main())
 

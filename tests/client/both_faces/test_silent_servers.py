@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -118,8 +119,9 @@ def test_on_asyncio(moody: Moody, addresses: list[str]) -> None:
     asyncio.run(main())
 
 
-def test_a_way_that_is_dead_for_old_connections_alone() -> None:
-    """A connection that does not answer its ping takes no more calls; a new one does."""
+@pytest.fixture
+def old_dead() -> Iterator[tuple[Server, threading.Event]]:
+    """A server that never answers over its first connection again once it is told to be silent."""
     silent = threading.Event()
     connections: list[socket.socket] = []
 
@@ -129,7 +131,14 @@ def test_a_way_that_is_dead_for_old_connections_alone() -> None:
             if sock is not connections[0] or not silent.is_set():
                 sock.sendall(reply(message[1], "answered"))
 
-    with serve(handle) as server, Pool([server.address], connections=1) as pool:
+    with serve(handle) as server:
+        yield server, silent
+
+
+def test_a_way_that_is_dead_for_old_connections_alone(old_dead: tuple[Server, threading.Event]) -> None:
+    """A connection that does not answer its ping takes no more calls; a new one does."""
+    server, silent = old_dead
+    with Pool([server.address], connections=1) as pool:
         assert pool.call("x") == "answered"
         silent.set()
         with pytest.raises(CallTimeout):
@@ -137,6 +146,24 @@ def test_a_way_that_is_dead_for_old_connections_alone() -> None:
         wait_until(lambda: timeouts(lambda: pool.call("x", timeout=0.1), 1) == 0, what="a new connection")
         assert server.connections == 2
         assert pool.call("x") == "answered"
+
+
+def test_such_a_way_on_asyncio(old_dead: tuple[Server, threading.Event]) -> None:
+    """The same there."""
+    server, silent = old_dead
+
+    async def main() -> None:
+        async with aio.Pool([server.address], connections=1) as pool:
+            assert await pool.call("x") == "answered"
+            silent.set()
+            outcome: Any = None
+            for _ in range(100):
+                with contextlib.suppress(CallTimeout):
+                    outcome = await pool.call("x", timeout=0.1)
+                    break
+            assert (outcome, server.connections) == ("answered", 2)
+
+    asyncio.run(main())
 
 
 def test_choice() -> None:

@@ -17,7 +17,11 @@ from typing import Any
 import pytest
 
 from rpccluster.client import Client
+from rpccluster.client.core.attempts import DIRECT, Attempts
+from rpccluster.client.threads.deferred import Expirer
+from rpccluster.client.threads.future import CallFuture
 from rpccluster.errors import CallTimeout, ConnectFailed, ConnectionLost, Lost, NotSent, RemoteError
+from rpccluster.testing import wait_until
 
 from ..servers import Server, reply, requests, serve
 
@@ -235,3 +239,20 @@ def test_server_killed_while_nobody_calls(process: Process) -> None:
             assert client.call("sum", 1, 2) == 3
         finally:
             restarted.kill()
+
+
+def test_the_thread_that_ends_futures_ends_with_the_client() -> None:
+    """Closing ends the futures that wait for a connection, and the thread does not sleep until their deadline."""
+
+    class NoSender:
+        def send(self, future: CallFuture) -> None: ...
+
+        def send_soon(self, future: CallFuture) -> None: ...
+
+    expirer = Expirer()
+    future = CallFuture(Attempts(DIRECT, False), NoSender())
+    expirer.watch(future, time.monotonic() + 3600)
+    wait_until(lambda: not expirer._waker.acquire(False) and expirer._is_running.locked())
+    expirer.close()
+    assert isinstance(future.exception(10), NotSent)
+    wait_until(lambda: not expirer._is_running.locked())
