@@ -95,6 +95,7 @@ class Pool(Calling):
         finally:
             for ping in pings:
                 ping.cancel()
+            await asyncio.wait(pings)  # so that none is pending any more
         if self._is_closed:
             raise NotSent("the pool is closed")
         if not done:

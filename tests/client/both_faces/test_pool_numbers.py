@@ -183,11 +183,13 @@ def test_wait_on_asyncio(server: Server, dead: str, gated: Server) -> None:
     async def main() -> None:
         async with aio.Pool([dead, gated.address, server.address]) as pool:
             await pool.wait(20)
+            assert pool.stats()["pending"] == 0 and pool.stats()["waiting"] == 0
         with pytest.raises(NotSent, match="closed"):
             await pool.wait(20)
         async with aio.Pool([dead, gated.address]) as pool:
             with pytest.raises(ConnectFailed, match=r"no server answered within 0.2 seconds: .*") as info:
                 await pool.wait(0.2)
+            assert pool.pending == 0
             assert f"{gated.address}: no answer" in str(info.value) and dead in str(info.value)
             waits = asyncio.ensure_future(pool.wait(20))
             while not pool.pending:
