@@ -156,6 +156,29 @@ def test_wait_for_a_server_that_is_started_later() -> None:
         thread.join()
 
 
+def test_wait_on_asyncio_for_a_server_that_is_started_later() -> None:
+    """The same there."""
+    with serve() as server:
+        name, address = server.name, server.address
+
+    async def main() -> None:
+        async with aio.Pool(address) as pool:
+            pingable, asked = pool._members.pingable, asyncio.Semaphore(0)
+
+            def note(address: int) -> list[aio.Client]:
+                asked.release()
+                return pingable(address)
+
+            pool._members.pingable = note  # type: ignore[method-assign]
+            waits = asyncio.ensure_future(pool.wait(20))
+            for _ in range(3):
+                await asyncio.wait_for(asked.acquire(), 20)
+            with serve(at=name):
+                await waits
+
+    asyncio.run(main())
+
+
 def test_wait_ends_in_time(dead: str, gated: Server) -> None:
     """The error is `ConnectFailed`, and tells of each address why."""
     with Pool([dead, gated.address]) as pool:
@@ -257,6 +280,7 @@ def test_a_batch_counts_as_its_calls(server: Server) -> None:
             calls = [batch.call("sum", 1) for _ in range(11)]
         with pytest.raises(TooManyWaiting):
             calls[0].result()
+        assert pool.stats()["refused"] == 11
         with pool.batch() as batch:
             calls = [batch.call("sum", 1) for _ in range(10)]
         assert batch.results() == [1] * 10

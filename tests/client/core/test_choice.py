@@ -47,6 +47,14 @@ def test_a_dead_address_rests_longer_each_time() -> None:
     assert choice.choose([[0], [5]], now + 0.11) == (0, 0)
 
 
+def test_a_connection_that_ends_under_many_calls_counts_once() -> None:
+    """The address is set aside once for all of them; a connection that ends after its rest counts again."""
+    choice = Choice(1)
+    for now in (0.0, 0.0, 0.05, 0.5):
+        choice.ended(0, now)
+    assert choice.times_set_aside == [2]
+
+
 def test_one_call_at_a_time_connects_to_an_address() -> None:
     """Meanwhile it rests for the others, unless all do; not once it has a connection, nor for ever."""
     choice = Choice(2)
