@@ -129,6 +129,26 @@ def test_a_server_that_does_not_know_the_wish(face: Callable[[str], Any]) -> Non
                 face(server.address)
 
 
+def test_an_idle_connection_on_asyncio_is_closed_at_the_word() -> None:
+    """With no call pending there is nothing to keep it open for: the server need not wait for its end."""
+    ended = threading.Event()
+
+    def handle(sock: socket.socket) -> None:
+        wish, msgid = first_two(sock)
+        sock.sendall(reply(msgid, "answered") + closing_response(wish, []))
+        if sock.recv(1000) == b"":
+            ended.set()
+
+    async def main() -> None:
+        client = aio.Client(server.address)
+        assert await client.call("x") == "answered"
+        assert await asyncio.get_running_loop().run_in_executor(None, ended.wait, 10)
+        await client.close()
+
+    with serve(handle) as server:
+        asyncio.run(main())
+
+
 def test_new_calls_take_another_connection_at_once() -> None:
     """While one that was read is still waited for, on the old one."""
     may_answer = threading.Event()
