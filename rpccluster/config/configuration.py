@@ -76,17 +76,18 @@ class Configuration:
 
     def value(self, key: str, header: str = CLUSTER.name) -> Any:
         """Return the value of ``key`` in the section of ``header``."""
-        return getattr(self._sections()[header], key)
+        return _described(header).value(self._sections()[header], key)
 
     def text(self, key: str, header: str = CLUSTER.name) -> str:
         """Write the value of ``key`` in the section of ``header`` as a file would."""
-        return _described(header).options[key].type.write(self.value(key, header))
+        return _described(header).option(key).type.write(self.value(key, header))
 
     def every_option(self) -> Iterator[tuple[str, str, Option]]:
         """Yield header, key and description of every option, in the order in which they are shown."""
-        for header in self._sections():
-            for key, option in _described(header).options.items():
-                yield header, key, option
+        for header, values in self._sections().items():
+            section = _described(header)
+            for key in section.keys(values):
+                yield header, key, section.option(key)
 
     def _sections(self) -> dict[str, Any]:
         return {CLUSTER.name: self.options, **self.others}
@@ -167,7 +168,7 @@ def _load(sources: Sources, machine: Machine | None) -> tuple[Configuration, lis
         values, places, wrong = _convert(section, own, sources.start_folder)
         faults += wrong
         faulty = _faulty_keys(header, faults)
-        made[header] = section.values(**values)
+        made[header] = section.make(values)
         origins.update({_named(key, header): place for key, place in places.items()})
         if header in reading.headers:
             faults += _missing(section, header, reading.headers[header], faulty | set(values))
@@ -222,7 +223,7 @@ def _convert(
     origins: dict[str, Origin] = {}
     faults = []
     for setting in settings:
-        value_type = section.options[setting.key].type
+        value_type = section.option(setting.key).type
         try:
             values[setting.key] = value_type.anchor(value_type.parse(setting.text), start_folder)
             origins[setting.key] = setting.origin

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rpccluster.system.cpus import allowed_cpus, quota_cpus
 
-__all__ = ["CPU_AUTO", "CPU_NONE", "MOST_WORKERS", "CPUChoice", "default_workers"]
+__all__ = ["CPU_AUTO", "CPU_INHERITED", "CPU_NONE", "MOST_WORKERS", "CPUChoice", "default_workers"]
 
 MOST_WORKERS = 512  # a typo must not fork until the machine is full
 
@@ -22,7 +22,7 @@ _MOST_CPUS = 8192  # NR_CPUS of the largest Linux builds; a list may name one CP
 
 @dataclass(frozen=True)
 class CPUChoice:
-    """A choice of CPUs. ``mode`` is "none", "auto" or "list"; ``cpus`` are those of a list, in its order."""
+    """A choice of CPUs. ``mode`` is "none", "auto", "list", or "" for that of ``[cluster]``; ``cpus`` are a list's."""
 
     mode: str
     cpus: tuple[int, ...] = ()
@@ -45,6 +45,7 @@ class CPUChoice:
 
 CPU_NONE = CPUChoice("none")
 CPU_AUTO = CPUChoice("auto")
+CPU_INHERITED = CPUChoice("")
 
 
 def _read_range(text: str) -> range:

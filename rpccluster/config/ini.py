@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from configparser import ConfigParser, InterpolationDepthError, InterpolationError, InterpolationMissingOptionError
 from dataclasses import dataclass, field
 
-from rpccluster.config.lines import Entry, Header, Item, Stray, scan
+from rpccluster.config.lines import Entry, Header, Item, Stray, plain_key, scan
 from rpccluster.config.origin import Fault, Origin, Setting, file_origin
 from rpccluster.config.sections import SECTIONS, section_of
 from rpccluster.config.sections.cluster import CLUSTER
@@ -88,7 +88,7 @@ def _takers(entry: Entry, headers: Iterable[str]) -> Iterator[str]:
     """Yield the headers of the sections that have ``entry`` as an option: its own, or all for one of [DEFAULT]."""
     for header in headers if entry.section == SHARED else (entry.section,):
         section = section_of(header)
-        if header and section and entry.key in section.options:
+        if header and section and section.knows(entry.key):
             yield header
 
 
@@ -98,8 +98,9 @@ class _Interpolation:
     def __init__(self, entries: list[Entry], here: str) -> None:
         self._entries = entries
         self._here = here.replace("%", "%%")
-        self._used = {name.lower() for entry in entries for name in _references(entry.text)}
+        self._used = {plain_key(name) for entry in entries for name in _references(entry.text)}
         self._parser = ConfigParser()
+        self._parser.optionxform = plain_key  # type: ignore[method-assign, assignment]
         self._parser.add_section(CLUSTER.name)  # the names of each section are handed to it
 
     def value(self, entry: Entry, header: str) -> str:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Union
 
-__all__ = ["Entry", "Header", "Item", "Stray", "scan"]
+__all__ = ["Entry", "Header", "Item", "Stray", "plain_key", "scan"]
 
 _HEADER = re.compile(r"\[([^]]+)\]")
 _ENTRY = re.compile(r"([^=:]+?)\s*[=:]\s*(.*)")
@@ -66,9 +66,15 @@ def scan(text: str) -> list[Item]:
     return items
 
 
+def plain_key(key: str) -> str:
+    """Write ``key`` in lower case, but for what stands behind a dot: ``Env.PATH`` is ``env.PATH``."""
+    name, dot, own = key.partition(".")
+    return name.lower() + dot + own
+
+
 def _item(number: int, content: str, section: str | None) -> Item:
     if header := _HEADER.fullmatch(content):
         return Header(number, header[1])
     if entry := _ENTRY.fullmatch(content):
-        return Entry(number, section, entry[1].lower(), entry[2])
+        return Entry(number, section, plain_key(entry[1]), entry[2])
     return Stray(number, content)

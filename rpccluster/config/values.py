@@ -24,6 +24,7 @@ __all__ = [
     "CPUS",
     "DURATION",
     "FOLDERS",
+    "LINE",
     "LOG_FILE",
     "LOG_LEVEL",
     "LOG_LEVELS",
@@ -35,7 +36,10 @@ __all__ = [
     "SOCKET_PATH",
     "UMASK",
     "ValueType",
+    "choice",
     "integer",
+    "items",
+    "optional",
     "shown",
     "size",
 ]
@@ -105,6 +109,32 @@ def size(low: int, high: int = _LARGEST) -> ValueType[int]:
     )
 
 
+def choice(*words: str) -> ValueType[str]:
+    """Make the type of a word that is one of ``words``, in any case."""
+    return ValueType(f"{', '.join(words[:-1])} or {words[-1]}", lambda text: _one_of(words, text.lower()))
+
+
+def optional(value_type: ValueType[T], nothing: T | None, word: str = "") -> ValueType[T | None]:
+    """Make the type of values of ``value_type`` that may be ``nothing``, which a file says by ``word`` or no text."""
+    return ValueType(
+        f"{value_type.expected}, or {word or 'nothing'}",
+        lambda text: value_type.read(text) if text.lower() not in ("", word) else nothing,
+        lambda value: word if value is None or value == nothing else value_type.write(value),
+        lambda value, start_folder: value if value is None else value_type.anchor(value, start_folder),
+    )
+
+
+def items(text: str) -> list[str]:
+    """Split ``text`` at its commas; no text has no items."""
+    return [item.strip() for item in text.split(",")] if text else []
+
+
+def _one_of(words: tuple[str, ...], text: str) -> str:
+    if text not in words:
+        raise ValueError(text)
+    return text
+
+
 def _within(value: N, low: int, high: int) -> N:
     if not low <= value <= high:
         raise ValueError(value)
@@ -150,12 +180,8 @@ def _read_octal(text: str) -> int:
     return _within(int(_matched(_OCTAL, text)[0], 8), 0, 0o777)
 
 
-def _read_umask(text: str) -> int | None:
-    return _read_octal(text) if text else None
-
-
-def _write_octal(value: int | None) -> str:
-    return "" if value is None else f"{value:04o}"
+def _write_octal(value: int) -> str:
+    return f"{value:04o}"
 
 
 def _read_line(text: str) -> str:
@@ -180,12 +206,6 @@ def _read_socket_path(text: str) -> str:
     return _read_line(text)
 
 
-def _read_level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        raise ValueError(text)
-    return text.lower()
-
-
 def _read_access_log(text: str) -> str:
     if text in ("", "-"):
         return "on" if text else "off"
@@ -197,16 +217,12 @@ def _read_service(text: str) -> str:
     return _matched(_SERVICE, text)[0]
 
 
-def _items(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",")] if text else []
-
-
 def _read_addresses(text: str) -> tuple[Address, ...]:
-    return tuple(parse_address(item) for item in _items(text))
+    return tuple(parse_address(item) for item in items(text))
 
 
 def _read_folders(text: str) -> tuple[str, ...]:
-    folders = tuple(_read_line(item) for item in _items(text))
+    folders = tuple(_read_line(item) for item in items(text))
     if not all(folders):
         raise ValueError(text)
     return folders
@@ -233,8 +249,9 @@ BOOLEAN = ValueType("true or false", _read_boolean, _write_boolean)
 DURATION = ValueType(f"seconds, 0 to {_LONGEST_SECONDS}", _read_seconds, _write_seconds)
 SIZE = size(0)
 MODE = ValueType("permissions in octal, 0000 to 0777", _read_octal, _write_octal)
-UMASK = ValueType("a umask in octal, 0000 to 0777, or nothing", _read_umask, _write_octal)
+UMASK = optional(ValueType("a umask in octal, 0000 to 0777", _read_octal, _write_octal), None)
 NAME = ValueType("a name on one line", _read_name)
+LINE = ValueType("text on one line", _read_line)
 ACCOUNT = ValueType("a name or a number, or nothing", _read_line)
 PATH = ValueType("a path on one line", _read_line, anchor=_anchor)
 SOCKET_PATH = ValueType("the plain path of a Unix socket", _read_socket_path, anchor=_anchor)
@@ -242,5 +259,5 @@ FOLDERS = ValueType("folders separated by commas", _read_folders, _write_items, 
 ADDRESSES = ValueType("addresses separated by commas", _read_addresses, _write_items)
 CPUS = ValueType("none, auto or a list of CPUs such as 0-3,8", CPUChoice.parse)
 LOG_FILE = ValueType("a path on one line, or stderr", _read_log_file, lambda path: path or "stderr", _anchor)
-LOG_LEVEL = ValueType(f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}", _read_level)
+LOG_LEVEL = choice(*LOG_LEVELS)
 ACCESS_LOG = ValueType("off, on or a path on one line", _read_access_log, anchor=_anchor_access_log)

@@ -91,6 +91,7 @@ class Parts:
         self.ownership = Ownership(start.pidfile, self.control, cluster.listeners, owned)
         self.roster = Roster(operating_system, self.loop, entry, first_serial)
         self.workers = Group("workers", rpc, cluster, is_drained=True, phase=cluster.phase)
+        self.workers.after = cluster.options.after
         actions = Actions(operating_system, self.roster, self.reserve)
         self.groups = Groups(operating_system, self.guard, self.roster, actions, {rpc.name: rpc}, [self.workers])
         self.broker = Broker(self.loop, self._connected, first_serial)

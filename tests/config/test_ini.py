@@ -109,7 +109,7 @@ FAULTY = [
     ),
     (
         "[cluster]\n[logging]\nlevel = 3\n",
-        ["x.ini:2: [logging]: found an unknown section, expected [cluster] or [DEFAULT]"],
+        ["x.ini:2: [logging]: found an unknown section, expected [cluster], [plugin:NAME] or [DEFAULT]"],
     ),
     (
         "backlog = 1\n[cluster]\n",

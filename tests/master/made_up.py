@@ -76,7 +76,9 @@ def group(*workers: RPCWorker, **values: Any) -> Group:
 
     ``start_at`` says until when slots wait after the deaths in them.
     """
-    options = {name: values.pop(name) for name in list(values) if name in Options.__dataclass_fields__}
+    options = {
+        name: values.pop(name) for name in list(values) if name in Options.__dataclass_fields__.keys() - {"after"}
+    }
     wanted = options.pop("number_workers", len({worker.slot for worker in workers}))
     section = values.pop("section", None) or edition(values.pop("generation", 1), **options)
     staged = values.pop("staged_generation", None)

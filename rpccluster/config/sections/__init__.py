@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from rpccluster.config.sections.cluster import CLUSTER
 from rpccluster.config.sections.option import Section
+from rpccluster.config.sections.plugin import PLUGIN
 
 __all__ = ["SECTIONS", "section_of"]
 
 #: Every section by the name in its header.
-SECTIONS = {each.name: each for each in (CLUSTER,)}
+SECTIONS = {each.name: each for each in (CLUSTER, PLUGIN)}
 
 
 def section_of(header: str | None) -> Section | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Union
 
 from rpccluster.address import Address, TCPAddress, UnixAddress
-from rpccluster.config import values
+from rpccluster.config import process_values, values
 from rpccluster.config.checks import (
     Complaint,
     Machine,
@@ -54,6 +54,9 @@ class Options:
     unix_socket_mode: int = option(values.MODE, 0o600, "permissions of Unix sockets, in octal")
     backlog: int = option(_POSITIVE, 2048, "connections that may wait to be accepted")
 
+    after: tuple[str, ...] = option(
+        process_values.GROUPS, (), "groups and plugins that are ready before the workers start, separated by commas"
+    )
     number_workers: int = computed(
         values.integer(1, MOST_WORKERS),
         lambda options: default_workers(),

@@ -7,7 +7,7 @@ The reader of the file, the command line, etc/ and the documentation follow thes
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from rpccluster.config.checks import Complaint, Machine
 from rpccluster.config.values import ValueType
 
-__all__ = ["Effect", "Option", "Section", "compute_defaults", "computed", "option"]
+__all__ = ["Effect", "Option", "Section", "compute_defaults", "computed", "family", "option"]
 
 T = TypeVar("T")
 
@@ -33,7 +33,8 @@ class Option:
 
     ``default`` is a value, or None if ``compute`` derives it from the machine or from other options of its section.
     ``default_text`` writes the default as a file would, or describes a computed one. ``flags`` are its command-line
-    flags, the long one last.
+    flags, the long one last. An option that ``is_family`` is a mapping: of its values by what stands behind the dot of
+    their keys, such as ``env.KEY``.
     """
 
     type: ValueType[Any]
@@ -43,6 +44,7 @@ class Option:
     flags: tuple[str, ...] = ()
     compute: Callable[[Any], Any] | None = None
     default_text: str = ""
+    is_family: bool = False
 
 
 def option(
@@ -72,6 +74,12 @@ def computed(
     return cast(T, field(default=None, metadata={"option": described}))
 
 
+def family(value_type: ValueType[T], meaning: str, *, effect: Effect = Effect.PROCESSES) -> Mapping[str, T]:
+    """Make a field of a section's dataclass: the values of all keys ``FIELD.KEY``, by KEY, whose case is kept."""
+    described = Option(value_type, MappingProxyType({}), meaning, effect, is_family=True)
+    return field(default_factory=lambda: described.default, metadata={"option": described})
+
+
 def compute_defaults(options: Any) -> None:
     """Fill in options that were not given and have computed defaults; for a section's ``__post_init__``."""
     for key, described in _options_of(options).items():
@@ -80,7 +88,7 @@ def compute_defaults(options: Any) -> None:
 
 
 def _options_of(options: Any) -> dict[str, Option]:
-    return {each.name: each.metadata["option"] for each in fields(options)}
+    return {each.name: each.metadata["option"] for each in fields(options) if "option" in each.metadata}
 
 
 def _find_nothing(options: Any, machine: Machine, config_path: str | None) -> list[Complaint]:
@@ -92,7 +100,8 @@ class Section:
     """Describes one section, ``[name]``, or any number of sections ``[name:NAME]`` if ``is_named``.
 
     ``values`` is the frozen dataclass of its options. ``complaints`` returns their faults on a machine, given the path
-    of their file. ``required`` are the keys that the section must have.
+    of their file. ``required`` are the keys that the section must have. A field of ``values`` that describes no option
+    is filled in later, by other code.
     """
 
     name: str
@@ -104,6 +113,37 @@ class Section:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(_options_of(self.values)))
+
+    def knows(self, key: str) -> bool:
+        """Return whether ``key`` sets an option, such as ``command`` or ``env.KEY``."""
+        name, _, own = key.partition(".")
+        return name in self.options and self.options[name].is_family == bool(own) == ("." in key)
+
+    def option(self, key: str) -> Option:
+        """Return the option that ``key`` sets. Raises KeyError if there is none."""
+        return self.options[key.partition(".")[0]]
+
+    def keys(self, values: Any) -> Iterator[str]:
+        """Yield the keys of all options of ``values``, in order; of a family those that are set."""
+        for name, option in self.options.items():
+            if option.is_family:
+                yield from (f"{name}.{own}" for own in getattr(values, name))
+            else:
+                yield name
+
+    def value(self, values: Any, key: str) -> Any:
+        """Return the value of ``key`` in ``values``."""
+        name, dot, own = key.partition(".")
+        return getattr(values, name)[own] if dot else getattr(values, name)
+
+    def make(self, given: Mapping[str, Any]) -> Any:
+        """Make the values of a section in which ``given`` are the values by their keys."""
+        plain = {key: value for key, value in given.items() if "." not in key}
+        families: dict[str, dict[str, Any]] = {}
+        for key in given.keys() - plain.keys():
+            name, _, own = key.partition(".")
+            families.setdefault(name, {})[own] = given[key]
+        return self.values(**plain, **{name: MappingProxyType(found) for name, found in families.items()})
 
     @property
     def header(self) -> str:

@@ -19,6 +19,7 @@ DEFAULTS = {
     "unix_socket": "",
     "unix_socket_mode": 0o600,
     "backlog": 2048,
+    "after": (),
     "accept_lock": True,
     "cpu_affinity": CPU_NONE,
     "max_requests": 0,

@@ -85,9 +85,9 @@ def test_every_fault_of_every_section_has_its_line(tmp_path: Path) -> None:
         "x.ini:4: comand: found an unknown key, expected an option; did you mean command?",
         "x.ini:7: number: found 'many', expected a whole number, 0 or more",
         "x.ini:10: number: found 13, expected less",
-        "x.ini:11: [thing]: found an unknown section, expected [cluster], [thing:NAME] or [DEFAULT]",
-        "x.ini:12: [thing:]: found an unknown section, expected [cluster], [thing:NAME] or [DEFAULT]",
-        "x.ini:13: [other]: found an unknown section, expected [cluster], [thing:NAME] or [DEFAULT]",
+        "x.ini:11: [thing]: found an unknown section, expected [cluster], [plugin:NAME], [thing:NAME] or [DEFAULT]",
+        "x.ini:12: [thing:]: found an unknown section, expected [cluster], [plugin:NAME], [thing:NAME] or [DEFAULT]",
+        "x.ini:13: [other]: found an unknown section, expected [cluster], [plugin:NAME], [thing:NAME] or [DEFAULT]",
     ]
 
 

@@ -1,0 +1,126 @@
+"""The sections ``[plugin:NAME]``: every option of a supervised program or function. Any process.
+
+Reads no file. The rest of `rpccluster.config`, the command line, etc/plugins.ini and the documentation follow this
+table. `rpccluster.master.kinds` runs the processes.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rpccluster.address import Address
+from rpccluster.config import process_values, values
+from rpccluster.config.checks import Complaint, Machine
+from rpccluster.config.cpus import CPU_INHERITED, MOST_WORKERS, CPUChoice
+from rpccluster.config.sections import cluster
+from rpccluster.config.sections.option import Section, family, option
+
+__all__ = ["PLUGIN", "PluginOptions", "complaints", "with_cluster"]
+
+RESTARTS = ("always", "on-failure", "never")
+READINESS = ("started", "notify")
+OVERLAPS = ("none", "successor")
+
+
+@dataclass(frozen=True)
+class PluginOptions:
+    """The options of one plugin, typed: sizes in bytes, durations in seconds, paths absolute or empty.
+
+    `with_cluster` fills in what it has from ``[cluster]``.
+    """
+
+    run: str = option(
+        process_values.RUN, "", "module:function or module:Class to call in a process of its own; or command"
+    )
+    command: tuple[str, ...] = option(
+        process_values.COMMAND, (), "a program and its arguments: shell words, but no shell"
+    )
+    args: tuple[Any, ...] = option(  # none or one
+        process_values.ARGUMENTS, (), "what the function is called with: a JSON list or object, or a string"
+    )
+    description: str = option(values.LINE, "", "what it is for; plugin list shows it")
+    processes: int = option(values.integer(1, MOST_WORKERS), 1, "how many processes run it")
+    autostart: bool = option(values.BOOLEAN, True, "start it with the cluster; false: by plugin start")
+
+    restart: str = option(
+        values.choice(*RESTARTS), "always", "when it ends, start it again: always, on-failure or never"
+    )
+    restart_delay: float = option(
+        values.DURATION, 1.0, "seconds from a start to the next; the first pause after failures, doubled by each more"
+    )
+    restart_delay_max: float = option(values.DURATION, 30.0, "the longest such pause in seconds; 0: none")
+    essential: bool = option(values.BOOLEAN, False, "five failures within ten minutes stop the cluster")
+    after: tuple[str, ...] = option(
+        process_values.GROUPS, (), "groups and plugins that are ready before it starts, separated by commas"
+    )
+    ready: str = option(values.choice(*READINESS), "started", "started, or notify: when it says so itself")
+    ready_timeout: float = option(values.DURATION, 30.0, "seconds after which a start that is not ready has failed")
+
+    stop_signal: signal.Signals = option(  # noqa: RUF009 - it returns a field
+        process_values.SIGNAL, signal.SIGTERM, "the signal that asks it to end"
+    )
+    stop_timeout: float = option(values.DURATION, 10.0, "seconds from that signal to its kill")
+    timeout: float = option(values.DURATION, 0.0, "seconds without a sign of life after which it is killed; 0: never")
+    max_memory: int = option(values.SIZE, 0, "resident memory past which it is replaced (K, M, G); 0: never")
+    max_lifetime: float = option(values.DURATION, 0.0, "seconds after which it is replaced; 0: never")
+    overlap: str = option(
+        values.choice(*OVERLAPS), "none", "none: it has ended before the next starts; successor: that is ready first"
+    )
+
+    schedule: str = option(values.LINE, "", "five fields of cron: when it runs, to its end; empty: always")
+    timezone: str = option(values.LINE, "", "of the schedule, such as Europe/Berlin; empty: the machine's")
+    leader_only: bool = option(values.BOOLEAN, False, "run it only where the cluster leads")
+    bind: tuple[Address, ...] = option(values.ADDRESSES, (), "addresses that it listens at, separated by commas")
+    reload_signal: signal.Signals | None = option(  # noqa: RUF009 - it returns a field
+        process_values.RELOAD_SIGNAL, None, "the signal that tells a command of new settings, or none"
+    )
+
+    user: str = option(values.ACCOUNT, "", "its account, name or number; empty: the cluster's")
+    group: str = option(values.ACCOUNT, "", "its Unix group; empty: that of its user, or the cluster's")
+    chdir: str = option(values.PATH, "", "the folder that it runs in; empty: the cluster's")
+    umask: int | None = option(values.UMASK, None, "its umask in octal; empty: the cluster's")
+    nice: int | None = option(process_values.NICE, None, "its niceness, -20 to 19; empty: the master's")
+    cpu_affinity: CPUChoice = option(  # noqa: RUF009 - it returns a field
+        process_values.CPUS_OR_CLUSTERS, CPU_INHERITED, "its CPUs: none, auto or a list; empty: the cluster's"
+    )
+    env: Mapping[str, str] = family(process_values.TEXT, "a variable of its environment")
+
+    log_file: str = option(values.PATH, "", "file for what it writes to stdout and stderr; empty: the cluster's log")
+    log_max_size: int = option(values.SIZE, 0, "bytes past which that file is rotated (K, M, G); 0: never")
+    log_backups: int = option(values.integer(0, 1000), 5, "rotated files to keep")
+
+    log_level: str = "info"
+    proc_name: str = "rpccluster"
+    pythonpath: tuple[str, ...] = ()
+
+    @property
+    def graceful_timeout(self) -> float:
+        """Seconds that a process which is told to end may take."""
+        return self.stop_timeout
+
+
+def with_cluster(options: PluginOptions, of_cluster: cluster.Options) -> PluginOptions:
+    """Fill in what ``options`` do not say themselves and have from ``[cluster]``, for a process that starts now."""
+    has_account = bool(options.user or options.group)
+    return replace(
+        options,
+        user=options.user if has_account else of_cluster.user,
+        group=options.group if has_account else of_cluster.group,
+        chdir=options.chdir or of_cluster.chdir,
+        umask=of_cluster.umask if options.umask is None else options.umask,
+        cpu_affinity=of_cluster.cpu_affinity if options.cpu_affinity == CPU_INHERITED else options.cpu_affinity,
+        log_level=of_cluster.log_level,
+        proc_name=of_cluster.proc_name,
+        pythonpath=of_cluster.pythonpath,
+    )
+
+
+def complaints(options: PluginOptions, machine: Machine, config_path: str | None = None) -> list[Complaint]:
+    """Return every fault of ``options`` on ``machine``. ``config_path`` is the file that set them."""
+    return []
+
+
+PLUGIN = Section("plugin", PluginOptions, complaints, is_named=True)
