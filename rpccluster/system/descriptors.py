@@ -88,8 +88,9 @@ class Reserve:
 
     def _fill(self) -> None:
         with contextlib.suppress(OSError):
+            self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
             while len(self._held) < self._size:
-                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                self._held.append(os.dup(self._held[0]))
 
     def close(self) -> None:
         """Close all descriptors of the reserve."""

@@ -96,10 +96,10 @@ class Afternoon:
 
     def masters(self) -> list[Master]:
         """The masters that live, the oldest first."""
-        return [each for each in self.world.processes.values() if isinstance(each, Master)]
+        return list(self.world.of_noun[Master.noun].values())
 
     def workers(self) -> list[Worker]:
-        return [each for each in self.world.processes.values() if isinstance(each, Worker)]
+        return list(self.world.of_noun[Worker.noun].values())
 
     def _make_peace(self) -> None:
         """No fault happens any more: after a while all is well, unless the cluster has ended."""

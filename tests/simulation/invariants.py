@@ -1,6 +1,8 @@
 """What must hold: after every step (`ALWAYS`), and once no fault has happened for a while (`IN_PEACE`).
 
-Each is one function with a sentence. One of `ALWAYS` raises `Fault`; one of `IN_PEACE` returns what is not well yet.
+Each is one function with a sentence. One of `ALWAYS` gets the one that has just taken a step, looks at what that step
+may have changed, and raises `Fault`; one of `IN_PEACE` returns what is not well yet. That a connection is served by one
+worker at most is held by `World.own`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from rpccluster.master.children import policy
 
 from .client import Controller
 from .master import Master
-from .worker import Worker
 from .world import Fault, World
 
 if TYPE_CHECKING:
@@ -21,43 +22,30 @@ if TYPE_CHECKING:
 __all__ = ["ALWAYS", "IN_PEACE"]
 
 
-def one_owner(world: World) -> None:
-    """A connection is served by one worker at most."""
-    owners: dict[int, str] = {}
-    for worker in world.processes.values():
-        if isinstance(worker, Worker):
-            for client in worker.connections:
-                if client in owners:
-                    raise Fault(f"the connection of client {client} has two owners: {owners[client]}, {worker.name}")
-                owners[client] = worker.name
-
-
-def bounded_processes(world: World) -> None:
+def bounded_processes(world: World, actor: object) -> None:
     """A slot has one process that fills it, and at most one more that is to replace it."""
-    for master in _running(world):
-        held = [child.slot for child in master.parts.workers.children if child.is_holding]
+    if isinstance(actor, Master) and world.births:
+        held = [child.slot for child in actor.parts.workers.children if child.is_holding]
         for slot in set(held):
             allowed = 3 if slot == 0 else 2  # the first worker of a reload stands beside that of slot 0
             if held.count(slot) > allowed:
-                raise Fault(f"{master.name} has {held.count(slot)} workers for slot {slot}")
+                raise Fault(f"{actor.name} has {held.count(slot)} workers for slot {slot}")
 
 
-def deadlines_wake(world: World) -> None:
+def deadlines_wake(world: World, actor: object) -> None:
     """A master that sleeps has nothing to do that no event asks for, until the time for which it has set its alarm."""
-    for master in _running(world):
-        until = master.wake_at
-        if until <= world.now or world.now < master.looks_at or master in world.ready():
-            continue
-        master.looks_at = world.now + 1.0  # now and then: it costs as much as a turn
-        group = master.parts.workers
-        for moment in (world.now, min(until, world.now + 60.0) - 0.001):
-            if moment < until and not any(child.row[CommonCell.HEARTBEAT] == 0 for child in group.children):
-                actions = policy.decide(group, moment).actions
-                if actions:
-                    raise Fault(f"{master.name} sleeps until {until:.3f}, though at {moment:.3f} it has {actions[0]}")
+    if not isinstance(actor, Master) or actor.wake_at <= world.now or world.now < actor.looks_at or actor.parts is None:
+        return
+    actor.looks_at = world.now + 1.0  # now and then: it costs as much as a turn
+    until, group = actor.wake_at, actor.parts.workers
+    for moment in (world.now, min(until, world.now + 60.0) - 0.001):
+        if moment < until and not any(child.row[CommonCell.HEARTBEAT] == 0 for child in group.children):
+            actions = policy.decide(group, moment).actions
+            if actions:
+                raise Fault(f"{actor.name} sleeps until {until:.3f}, though at {moment:.3f} it has {actions[0]}")
 
 
-def restarts_pause(world: World) -> None:
+def restarts_pause(world: World, actor: object) -> None:
     """Workers of a slot that never get ready are started again ever more slowly, up to the longest pause."""
     for worker in world.births:
         master = worker.parent
@@ -78,21 +66,17 @@ def restarts_pause(world: World) -> None:
     world.births.clear()
 
 
-def one_generation_at_a_time(world: World) -> None:
+def one_generation_at_a_time(world: World, actor: object) -> None:
     """A reload is all or nothing: a worker has a generation that was committed, or proves the next one."""
-    for master in _running(world):
-        cluster, group = master.parts.cluster, master.parts.workers
+    if isinstance(actor, Master) and actor.parts is not None:
+        cluster, group = actor.parts.cluster, actor.parts.workers
         newest = cluster.generation + (cluster.staged is not None)
         for child in group.children:
             if child.generation > newest and not child.is_killed:
                 raise Fault(f"worker {child.pid} is of generation {child.generation}, the cluster of {newest}")
 
 
-ALWAYS = [one_owner, bounded_processes, deadlines_wake, restarts_pause, one_generation_at_a_time]
-
-
-def _running(world: World) -> list[Master]:
-    return [each for each in world.processes.values() if isinstance(each, Master) and each.parts is not None]
+ALWAYS = [bounded_processes, deadlines_wake, restarts_pause, one_generation_at_a_time]
 
 
 # -- in peace

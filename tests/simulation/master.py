@@ -145,9 +145,8 @@ class Master(Process):
             self._boot()
             return
         logger_goes_to(self)
-        for process in list(self.world.processes.values()):
-            if isinstance(process, Worker):
-                process.beat()
+        for child in self.children.values():
+            child.beat()
         stage = self.parts.new_master.stage
         self.supervisor.turn()
         if self.parts.new_master.stage is not stage:

@@ -125,13 +125,17 @@ class Worker(Process):
     def wake_at(self) -> float:
         if self.state is State.BOOTING:
             return self.boots_at
-        moments = [self.asks_at, *(until for each in self.connections.values() for until in each.running.values())]
-        moments += self.forwards.values()
+        first = self.asks_at
         if self.state is State.RETIRING:
-            moments += [self.gives_up_at, self._looks_at]
-        if any(each.waiting for each in self.connections.values()):
-            moments.append(self.world.now)
-        return min(moments)
+            first = min(first, self.gives_up_at, self._looks_at)
+        if self.forwards:
+            first = min(first, *self.forwards.values())
+        for connection in self.connections.values():
+            if connection.waiting:
+                return self.world.now
+            if connection.running:
+                first = min(first, *connection.running.values())
+        return first
 
     def hang(self, seconds: float) -> None:
         """Do nothing for so long; a beat is missed, too."""
@@ -260,8 +264,7 @@ class Worker(Process):
 
     def _add(self, connection: Connection) -> None:
         connection.socket.setblocking(False)
-        if connection.client in self.connections:
-            raise AssertionError(f"{self.name} gets the connection of client {connection.client} twice")
+        self.world.own(connection.client, self)
         self.connections[connection.client] = connection
         if connection.client in self.world.clients:
             self.world.clients[connection.client].is_accepted = True
@@ -276,7 +279,7 @@ class Worker(Process):
 
     def _let_go(self, connection: Connection) -> socket.socket:
         self.world.unwatch(connection.socket.fileno())
-        del self.connections[connection.client]
+        del self.connections[connection.client], self.world.owners[connection.client]
         self._count()
         return connection.socket
 
@@ -474,6 +477,7 @@ class Worker(Process):
             self.world.excuse(connection.client, f"{self.name} has ended")
             self.world.unwatch(connection.socket.fileno())
             connection.socket.close()
+            del self.world.owners[connection.client]
         self.connections.clear()
         for _, descriptor in self.unannounced:
             with socket.socket(fileno=descriptor) as sock:

@@ -12,7 +12,7 @@ import itertools
 import random
 import select
 import signal
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container
 from typing import Any, Callable, Protocol
 
@@ -53,6 +53,7 @@ class Process:
         self.parent = parent
         self.is_alive = True
         self.resumes_at = world.now
+        self.children: dict[int, Process] = {}  # by pid
         self.zombies: list[Exit] = []  # children that have ended and were not reaped
 
     @property
@@ -81,12 +82,15 @@ class Process:
         self.world.tell(self.name, f"ends: {exit_}")
         self.world.count("end", f"{self.noun}, {'code ' + str(code) if signum is None else 'signal ' + str(signum)}")
         self.release()
-        del self.world.processes[self.pid]
-        for child in [each for each in self.world.processes.values() if each.parent is self]:
+        self.world.remove(self)
+        for child in list(self.children.values()):
             child.lose_parent()
         if self.parent is not None and self.parent.is_alive:
             self.parent.zombies.append(exit_)
             self.parent.take_signal(signal.SIGCHLD)
+
+    def beat(self) -> None:
+        """Write the heartbeat that it would have written by now."""
 
     def lose_parent(self) -> None:
         self.world.after(self.world.delay(), self.end, signum=signal.SIGKILL)
@@ -103,11 +107,13 @@ class World:
         self.story: list[str] = []
         self.counts: Counter[tuple[str, str]] = Counter() if counts is None else counts
         self.processes: dict[int, Process] = {}
+        self.of_noun: defaultdict[str, dict[int, Any]] = defaultdict(dict)  # the same ones, by noun
+        self.owners: dict[int, Process] = {}  # by number of the client: the worker that serves its connection
         self.clients: dict[int, Any] = {}  # by number
         self.client_numbers = itertools.count(1)
         self._msgids = itertools.count(1)
         self.runners: dict[int, Process] = {}  # by msgid: the worker that has begun with a call
-        self.checks: list[Callable[[World], None]] = []
+        self.checks: list[Callable[[World, Any], None]] = []  # each gets the one that has just taken a step
         self.is_calm = False  # no fault happens any more
         self.forks_fail_until = 0.0
         self.births: list[Any] = []  # workers, since the last look at them
@@ -158,7 +164,14 @@ class World:
         return next(self._pids)
 
     def add(self, process: Process) -> None:
-        self.processes[process.pid] = process
+        self.processes[process.pid] = self.of_noun[process.noun][process.pid] = process
+        if process.parent is not None:
+            process.parent.children[process.pid] = process
+
+    def remove(self, process: Process) -> None:
+        del self.processes[process.pid], self.of_noun[process.noun][process.pid]
+        if process.parent is not None:
+            del process.parent.children[process.pid]
 
     def signal(self, pid: int, signum: int) -> None:
         """Deliver a signal, a moment later."""
@@ -184,6 +197,13 @@ class World:
             raise Fault(f"{worker.name} begins with call {msgid}, with which {self.runners[msgid].name} has begun")
         self.runners[msgid] = worker
 
+    def own(self, client: int, worker: Process) -> None:
+        """Note that ``worker`` serves the connection of ``client``. It is the only one."""
+        if client in self.owners:
+            other = self.owners[client].name
+            raise Fault(f"the connection of client {client} has two owners: {other}, {worker.name}")
+        self.owners[client] = worker
+
     def excuse(self, client: int, why: str) -> None:
         """The connection of ``client`` may end from now on."""
         found = self.clients.get(client)
@@ -208,10 +228,12 @@ class World:
         if self._watched.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
-    def ready(self) -> list[Any]:
-        """Return everybody for whom something has come, in the order in which they came into the world."""
-        found = sorted((self._watched[number] for number, _ in self._poll.poll(0)), key=lambda entry: entry[0])
-        return list(dict.fromkeys(actor for _, actor in found))
+    def ready(self) -> dict[Any, None]:
+        """Return everybody for whom something has come, in the order in which it was first watched for."""
+        found = [self._watched[number] for number, _ in self._poll.poll(0)]
+        if len(found) > 1:
+            found.sort(key=_first)
+        return dict.fromkeys([actor for _, actor in found])
 
     # -- time
 
@@ -236,22 +258,36 @@ class World:
             _, _, do, arguments, named = heapq.heappop(self._events)
             do(*arguments, **named)
             return True
-        ready = self.ready()
-        actors = [*self.processes.values(), *self.clients.values()]
-        able = [a for a in actors if a.resumes_at <= self.now and (a.wake_at <= self.now or a in ready)]
+        able, moment = self._who_is_able()
         if able:
             self._step(able[0] if len(able) == 1 else self.random.choice(able))
             return True
-        moments = [max(a.resumes_at, self.now if a in ready else a.wake_at) for a in actors]
         if self._events:
-            moments.append(self._events[0][0])
-        moment = min(moments, default=NEVER)
+            moment = min(moment, self._events[0][0])
         if moment > until:
             self.now = max(self.now, until)
             return False
         if moment > self.now:
             self.now, self._steps_at_once = moment, 0
         return True
+
+    def _who_is_able(self) -> tuple[list[Any], float]:
+        """Return those who can take a step now, and when the first of the others can."""
+        ready, now = self.ready(), self.now
+        able, first = [], NEVER
+        for process in self.processes.values():
+            moment = process.resumes_at if process in ready else max(process.resumes_at, process.wake_at)
+            if moment <= now:
+                able.append(process)
+            elif moment < first:
+                first = moment
+        for actor in ready:
+            if not isinstance(actor, Process):  # a client does nothing unless something comes for it
+                if actor.resumes_at <= now:
+                    able.append(actor)
+                elif actor.resumes_at < first:
+                    first = actor.resumes_at
+        return able, first
 
     def _step(self, actor: Any) -> None:
         self.steps += 1
@@ -261,7 +297,7 @@ class World:
         actor.step()
         actor.resumes_at = max(actor.resumes_at, self.now + self.delay())
         for check in self.checks:
-            check(self)
+            check(self, actor)
 
     def close(self) -> None:
         """Close whatever is left open."""
@@ -271,3 +307,7 @@ class World:
             client.release()
         self.processes.clear()
         self.clients.clear()
+
+
+def _first(entry: tuple[int, Any]) -> int:
+    return entry[0]

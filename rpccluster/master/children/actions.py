@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rpccluster import system
+from rpccluster.config.cpus import CPU_NONE, CPUChoice
 from rpccluster.ipc.messages import Retire as RetireOrder
 from rpccluster.log import escaped, logger
 from rpccluster.master.children import policy
@@ -43,8 +44,7 @@ class Actions:
         staged = group.section.staged
         is_staged = staged is not None and action.generation == staged.generation
         edition = staged if staged is not None and is_staged else group.section
-        allowed = system.allowed_cpus()
-        cpus = cpus_for_slot(cpu_order(edition.options.cpu_affinity, allowed, read_topology(allowed)), action.slot)
+        cpus = _cpus(edition.options.cpu_affinity, action.slot)
         with self._reserve.lent():
             child = self._roster.spawn(group, action.slot, edition, cpus)
         if child is None:
@@ -92,3 +92,11 @@ class Actions:
         policy.Question: _question,
         policy.Kill: _kill,
     }
+
+
+def _cpus(choice: CPUChoice, slot: int) -> list[int] | None:
+    """Return the CPUs for ``slot``; the kernel's files are read only if something is pinned."""
+    if choice == CPU_NONE:
+        return None
+    allowed = system.allowed_cpus()
+    return cpus_for_slot(cpu_order(choice, allowed, read_topology(allowed)), slot)
