@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shlex
@@ -13,9 +14,10 @@ import click
 import npm_clients
 import old_library
 import pytest
+from code_blocks import RUN, code_blocks, indented_lines
 
 from rpccluster.cli.main import cli
-from rpccluster.config import OPTIONS, Effect
+from rpccluster.config import OPTIONS, Effect, Sources, load
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
 from rpccluster.master.control.signal_commands import COMMANDS
@@ -24,9 +26,11 @@ from rpccluster.master.signals import HANDLED
 CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "rpccluster"
 README = CHECKOUT / "README.md"
+CONFIGURATION = CHECKOUT / "docs" / "configuration.md"
 INTERNALS = CHECKOUT / "docs" / "internals.md"
 OPERATIONS = CHECKOUT / "docs" / "operations.md"
 SECURITY = CHECKOUT / "SECURITY.md"
+CLIENT = CHECKOUT / "docs" / "client.md"
 CLIENTS = CHECKOUT / "docs" / "clients.md"
 EXAMPLES = [*CHECKOUT.glob("examples/README.md"), *CHECKOUT.glob("examples/*/README.md")]
 DOCUMENTS = sorted([README, SECURITY, CHECKOUT / "CHANGELOG.md", *(CHECKOUT / "docs").glob("*.md"), *EXAMPLES])
@@ -103,12 +107,44 @@ def test_nothing_of_one_machine(document):
     assert set(re.findall(r"(?<![\w.:/)…-])/([a-z][\w.-]*)/\w", text)) <= FOLDERS_OF_ANY_LINUX
 
 
-# -- the README
+# -- code blocks
+
+
+@each_document
+def test_every_block_says_what_it_is(document):
+    """A test runs it, or it is a text, or a file that a command needs; who leaves one out says why."""
+    for block in code_blocks(document):
+        assert block.language, f"{block}: a language is missing; a drawing or an output is `text`"
+        assert not block.note or re.match(r"not-run: \w+ \w+", block.note), f"{block}: expected `not-run: REASON`"
+        assert block.language in RUN | {"text"} or block.name, (
+            f"{block}: expected the name of a file in the line before"
+        )
+    assert not list(indented_lines(document))
+
+
+@each_document
+def test_blocks_of_python_and_ini_can_be_read(document, tmp_path):
+    """Quick to see; `tests/process/test_code_blocks.py` runs them."""
+    for block in code_blocks(document):
+        if block.is_run and block.language == "python":
+            compile("\n" * (block.line - 1) + block.text, str(document), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if block.is_run and block.language == "ini":
+            path = tmp_path / f"{block.line}.ini"
+            path.write_text(block.text)
+            load(Sources(str(path)))
+
+
+def test_the_readme_is_short():
+    """So that it is read."""
+    assert len(README.read_text().splitlines()) < 200
+
+
+# -- docs/configuration.md
 
 
 def test_the_table_of_keys_is_the_schemas():
     """Every key once, in the schema's order, with its default, its flags, and a mark if HUP cannot change it."""
-    rows = [row for row in table(README, "key", "default", "flag") if row["key"].startswith("`")]
+    rows = [row for row in table(CONFIGURATION, "key", "default", "flag") if row["key"].startswith("`")]
     assert [names(row["key"])[0] for row in rows] == list(OPTIONS)
     for row, option in zip(rows, OPTIONS.values()):
         assert names(row["flag"]) == list(option.flags), row
@@ -123,39 +159,44 @@ def test_keys_without_effect_are_marked():
     sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if "config" not in path.parts)
     read = {key for key in OPTIONS if re.search(rf"options\.{key}\b", sources)} | {"bind", "unix_socket"}
     assert "options.listen_addresses" in sources
-    marked = {names(row["key"])[0] for row in table(README, "key", "default", "flag") if "‡" in row["key"]}
+    marked = {names(row["key"])[0] for row in table(CONFIGURATION, "key", "default", "flag") if "‡" in row["key"]}
     assert marked == OPTIONS.keys() - read
+
+
+# -- signals, commands and flags
 
 
 def test_the_tour_of_signals_is_complete():
     """Every signal that the master handles, and no other."""
-    told = {name for row in table(README, "signal", "does") for name in names(row["signal"])}
+    told = {name for row in table(OPERATIONS, "signal", "does") for name in names(row["signal"])}
     assert told == {signum.name[3:] for signum in HANDLED}
     assert {signum.name[3:] for signum in COMMANDS} == told - {"CHLD"}
 
 
 def test_every_subcommand_and_flag_is_told():
-    """The control commands stand in their table, `call` beside the client, flags in the table of keys or below it."""
-    told = {name.split()[0] for row in table(README, "command", "does") for name in names(row["command"])}
+    """The control commands stand in their table, the flags beside their keys, commands and `call`."""
+    told = {name.split()[0] for row in table(OPERATIONS, "command", "does") for name in names(row["command"])}
     assert isinstance(cli, click.Group)
     assert told | {"call"} == set(cli.commands)
-    words = set(re.findall(r"--?[a-zA-Z][\w-]*", README.read_text()))
+    pages = "\n".join(page.read_text() for page in (CONFIGURATION, OPERATIONS, CLIENT))
+    words = set(re.findall(r"--?[a-zA-Z][\w-]*", pages))
     flags = {flag for command in (cli, *cli.commands.values()) for each in command.params for flag in each.opts}
     assert {flag for flag in flags if flag.startswith("-")} <= words
 
 
 def _commands() -> list[str]:
-    lines = "\n".join(blocks(README, "sh")).splitlines() + names(prose(README))
+    blocks = [block for document in DOCUMENTS for block in code_blocks(document) if block.language == "sh"]
+    lines = [line for block in blocks for line in block.text.splitlines()] + names(prose(README))
     return sorted({line.split("#")[0].strip() for line in lines if re.match(r"bin/\w+ ", line)})
 
 
 @pytest.mark.parametrize("command", _commands())
-def test_the_readmes_commands_exist(command):
+def test_the_commands_of_the_checkout_exist(command):
     """The program is there and can be run, the subcommand is one, and the files it is given are there."""
     program, *words = shlex.split(command)
     assert (CHECKOUT / program).stat().st_mode & 0o111
     for word in words:
-        if "/" in word and "." in word and "://" not in word:
+        if "/" in word and "." in word and "://" not in word and not word.startswith(".."):
             assert (CHECKOUT / word).exists(), word
     if program == "bin/rpccluster":
         words = words[2:] if words[0] == "-c" else words
@@ -217,7 +258,7 @@ def test_what_is_told_of_a_class_is_in_it():
 
 def test_the_tree_is_the_packages():
     """Every folder, and every module at the top, once."""
-    tree = blocks(INTERNALS, "")[0]
+    tree = blocks(INTERNALS, "text")[0]
     told = [name for line in tree.splitlines() for name in re.findall(r"[\w/]+(?:/|\.py)(?=\s)", line.lstrip()[:32])]
     folders = {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}
     modules = [path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")]

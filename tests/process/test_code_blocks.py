@@ -1,0 +1,201 @@
+"""Every code block of the README and the documents works as it stands: somebody reads a document, and does all of it.
+
+`tests/code_blocks.py` finds the blocks. The reader has a folder and a home of his own, and does one document from its
+first block to its last in one shell and one Python; clusters listen at ports that the kernel picks. The READMEs of the
+examples are for `test_examples.py`, which compares what they print.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from code_blocks import Block, code_blocks
+
+from rpccluster.cli.main import cli
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+README = CHECKOUT / "README.md"
+OTHERS = [CHECKOUT / "SECURITY.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+OTHERS = [document for document in OTHERS if any(block.is_run for block in code_blocks(document))]
+ADDRESSES = re.compile(r"127\.0\.0\.1:1880\d")  # where the documents serve
+PRINTS = re.compile(r"# prints ([^:\n]+)(?::.*)?$", re.MULTILINE)
+PROGRAM = re.compile(r"(?:bin/)?rpccluster\b(.*)")
+NOT_SERVING = {*cli.commands, "--check-config", "--print-config", "--version", "-V", "--help", "-h", "-D", "--daemon"}
+SECONDS = 60
+END = "end of the command:"
+
+
+class Shell:
+    """A shell that is typed into, one line after another."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            ["sh"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            bufsize=1,
+        )
+
+    def type(self, line: str) -> tuple[int, str]:
+        """Type a line; return its exit code and all that it printed."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(f"{line}\ncode=$?; echo; echo '{END}' $code\n")
+        printed = []
+        for told in self._process.stdout:
+            if told.startswith(END):
+                return int(told.split()[-1]), "".join(printed)[:-1]
+            printed.append(told)
+        raise AssertionError(f"the shell ended at: {line}")
+
+    def close(self) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(SECONDS)
+        self._process.stdout.close()
+
+
+class Reader:
+    """Somebody who does what a document says."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder = folder
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("RPCCLUSTER", "PYTEST"))}
+        environment["HOME"] = str(home)
+        environment["XDG_RUNTIME_DIR"] = str(home)
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        environment["RPCCLUSTER_CMD_ARGS"] = "-b 127.0.0.1:0"
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # its date has whole seconds, and code changes twice in one
+        self.shell = Shell(folder, environment)
+        self.address: str | None = None
+        self._names: dict[str, Any] = {"__name__": "document"}
+        self._pid: str | None = None
+
+    def follow_all(self, document: Path) -> None:
+        """Do a whole document."""
+        for block in code_blocks(document):
+            if block.is_run or block.name:
+                self.follow(block)
+
+    def follow(self, block: Block) -> None:
+        """Do what a block says."""
+        if block.name:
+            self.save(block)
+        elif block.language == "sh":
+            for line in block.text.splitlines():
+                self.type(line)
+        elif block.language == "python":
+            self.run(block)
+
+    def save(self, block: Block) -> None:
+        """Write the file where the reader is, and look at it as its language allows."""
+        assert block.name
+        (self._where() / block.name).write_text(block.text)
+        if block.language == "ini":
+            self._done(f"rpccluster -c {block.name} --check-config")
+        if block.name.startswith("test_"):
+            self._done(f"{sys.executable} -m pytest -q -p no:cacheprovider {block.name}")
+
+    def type(self, line: str) -> None:
+        """Type a line of a shell block. A line that serves is left running; one that prints is tried until it does."""
+        served = PROGRAM.fullmatch(line.partition(" #")[0].strip())
+        if served and not NOT_SERVING.intersection(served[1].split()):
+            self.serve(line)
+            return
+        wanted = PRINTS.search(line)
+        deadline = time.monotonic() + SECONDS
+        while self._done(self._at_its_address(line)).strip() != wanted[1].strip() if wanted else False:
+            assert time.monotonic() < deadline, f"{line}: does not print {wanted[1]}"
+        if not wanted:
+            self._done(self._at_its_address(line))
+        if served and "stop" in served[1].split():
+            self.stop()
+
+    def serve(self, line: str) -> None:
+        """Start a cluster in the background, in the place of the one that is there, and wait until it serves."""
+        self.stop()
+        code, printed = self.shell.type(f"{line.partition(' #')[0]} >served.log 2>&1 & echo $!")
+        assert code == 0
+        self._pid = printed.strip()
+        deadline = time.monotonic() + SECONDS
+        while True:
+            code, printed = self.shell.type("rpccluster status --json")
+            if code == 0 and all(group["state"] == "ready" for group in json.loads(printed)["groups"]):
+                break
+            log = self._where() / "served.log"
+            assert time.monotonic() < deadline, f"{line}: does not serve: {log.read_text()[-2000:]}"
+        (listener,) = json.loads(printed)["master"]["listeners"]
+        self.address = listener.partition("://")[2]
+
+    def run(self, block: Block) -> None:
+        """Run a block of Python, in a coroutine if it awaits."""
+        if ADDRESSES.search(block.text) and self.address is None:
+            self.serve("rpccluster shop:Shop")
+        text = self._at_its_address(block.text)
+        if re.search(r"\bawait\b|\basync with\b", text):
+            text = f"async def main():\n{textwrap.indent(text, '    ')}\nimport asyncio\nasyncio.run(main())"
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(text, str(block), "exec", dont_inherit=True), self._names)
+        assert printed.getvalue().splitlines() == [wanted.strip() for wanted in PRINTS.findall(block.text)]
+
+    def stop(self) -> None:
+        """Stop the cluster that runs."""
+        if self._pid is not None:
+            self.shell.type(f"kill {self._pid}; wait {self._pid}")
+        self._pid = self.address = None
+
+    def _where(self) -> Path:
+        return Path(self._done("pwd").strip())
+
+    def _at_its_address(self, text: str) -> str:
+        return ADDRESSES.sub(self.address, text) if self.address else text
+
+    def _done(self, line: str) -> str:
+        code, printed = self.shell.type(line)
+        assert code == 0, f"{line}: ended with {code}: {printed[-2000:]}"
+        return printed
+
+
+@contextlib.contextmanager
+def reader_in(folder: Path) -> Iterator[Reader]:
+    """A reader who begins in a folder, and whose home is the one above it."""
+    reader = Reader(folder, folder.parent)
+    try:
+        yield reader
+    finally:
+        reader.stop()
+        reader.shell.close()
+
+
+def test_all_that_the_readme_says_can_be_done(tmp_path: Path) -> None:
+    """In a copy of the checkout, from `pip install` in an empty environment on."""
+    ignored = shutil.ignore_patterns(".*", "build", "run", "node_modules", "*.egg-info", "__pycache__")
+    with reader_in(Path(shutil.copytree(CHECKOUT, tmp_path / "checkout", ignore=ignored))) as reader:
+        reader.follow_all(README)
+
+
+@pytest.mark.parametrize("document", OTHERS, ids=lambda path: path.name)
+def test_all_that_a_document_says_can_be_done(document: Path, tmp_path: Path) -> None:
+    """In a folder with nothing but the README's shop."""
+    (tmp_path / "folder").mkdir()
+    shop = [block for block in code_blocks(README) if block.name == "shop.py"][-1]
+    (tmp_path / "folder" / "shop.py").write_text(shop.text)
+    with reader_in(tmp_path / "folder") as reader:
+        reader.follow_all(document)
