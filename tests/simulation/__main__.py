@@ -12,9 +12,9 @@ from typing import Any
 from .afternoon import live_through
 from .coverage import report
 from .faults import find_all
+from .shrink import shrunk
 
 CHUNK = 50  # seeds that a process is given at once
-LONGEST_STORY = 60  # lines of it that are shown: its end
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     if options.faults:
         return 1 if find_all(options.seeds, options.jobs) else 0
     if options.seed is not None:
-        return _tell_one(options.seed)
+        return _tell_one(options.seed, is_whole=not options.shrink)
     first, last = (int(text) for text in options.seeds.split(":"))
     chunks = [(start, min(start + CHUNK, last)) for start in range(first, last, CHUNK)]
     counts: Counter[tuple[str, str]] = Counter()
@@ -43,7 +43,7 @@ def main() -> int:
     for seed, fault in sorted(faults):
         print(f"seed {seed}: {fault}")
     if faults and not options.quiet:
-        _tell_one(min(faults)[0])
+        _tell_one(min(faults)[0], is_whole=False)
     return 1 if faults else 0
 
 
@@ -51,6 +51,7 @@ def _options() -> Any:
     parser = argparse.ArgumentParser(prog="bin/simulate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", metavar="A:B", default="1:1001", help="the seeds from A on, up to B and without it")
     parser.add_argument("--seed", metavar="SEED", type=int, help="this seed alone, and its whole story")
+    parser.add_argument("--shrink", action="store_true", help="tell the story of the smallest run like that of --seed")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="processes that run at once")
     parser.add_argument("--report", action="store_true", help="tell how often each event, phase and message was met")
     parser.add_argument("--most", metavar="N", type=int, default=1, help="end after so many faults (default: 1)")
@@ -71,9 +72,11 @@ def _show_progress(done: int, total: int, lived: float, passed: float, faults: i
     print(f"\r{told}", end="", file=sys.stderr, flush=True)
 
 
-def _tell_one(seed: int) -> int:
+def _tell_one(seed: int, *, is_whole: bool) -> int:
     outcome = live_through(seed)
-    print("\n".join(outcome.story[-LONGEST_STORY:]))
+    if outcome.fault and not is_whole:
+        outcome = shrunk(outcome)
+    print("\n".join(outcome.story))
     print(f"seed {seed}: {outcome.fault or 'no fault'}, after {outcome.seconds:.0f} simulated seconds")
     return 1 if outcome.fault else 0
 

@@ -130,7 +130,7 @@ class Master(Process):
 
     def _begin_new_master(self, inherited: Sequence[Thing]) -> None:
         new = Master(self.world, self.system.newborn, self, self.sources)
-        new.boot_in(self.world.between(0.1, 3.0), inherited)
+        new.boot_in(self.world.plan.chance(f"master {new.pid}").uniform(0.1, 3.0), inherited)
         self.world.add(new)
         self.world.tell(self.name, f"forks master {new.pid}")
 
@@ -156,24 +156,8 @@ class Master(Process):
         if self.supervisor.exit_code is not None:
             self.end(code=self.supervisor.close(self.supervisor.exit_code))
             return
-        self._meet_fate(stage)
         waits = self.supervisor.waits
         self._wake_at = NEVER if waits is None else self.world.now + waits
-
-    def _meet_fate(self, stage: object) -> None:
-        """An upgrade goes from one stage to the next: a good moment to die, or to be told to stop."""
-        world, present = self.world, self.parts.new_master.stage
-        if world.is_calm or present is stage or not world.at_handshake:
-            return
-        world.at_handshake -= 1
-        if world.at_handshake % 2:
-            victim = world.random.choice([each for each in world.processes.values() if isinstance(each, Master)])
-            if world.may(0.5):
-                world.after(world.delay(), victim.take_signal, world.random.choice((15, 2, 10, 21)))
-            else:
-                world.masters_were_killed = True
-                world.tell("fate", f"kills {victim.name}")
-                world.after(world.delay(), victim.end, signum=9)
 
     @property
     def phase(self) -> str:

@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any, Callable
 
 from rpccluster.ipc.channel import Channel
@@ -38,15 +39,15 @@ from rpccluster.ipc.scoreboard import Cell, CommonCell, RowState
 from rpccluster.system import TELL_SIGNAL
 from rpccluster.worker.lifecycle import Event, State, next_state
 
+from .plan import BAD
 from .world import NEVER, Process, World
 
 if TYPE_CHECKING:
     from .master import Master
 
-__all__ = ["ANSWERED", "BAD", "GAVE_UP", "LOST", "Connection", "Worker"]
+__all__ = ["ANSWERED", "GAVE_UP", "LOST", "Connection", "Worker"]
 
 ANSWERED, LOST, GAVE_UP = b"+-!"  # how a call is answered: done, its worker has died, its time is over
-BAD = "bad"  # a proc_name: a configuration in which no worker boots
 CALL = struct.Struct(">I")
 REPLY = struct.Struct(">IB")
 LOOK_SECONDS = 0.02
@@ -102,18 +103,18 @@ class Worker(Process):
         self.reason = ""
         self.hangs_until = 0.0
         self.fuse: int | None = None
-        self.boots_at = world.now + world.between(0.01, 2.0)
-        self._draw_fate()
+        world.number_births += 1
+        self.random = world.plan.chance(f"worker {world.number_births}")
+        self.boots_at = world.now + 0.01 + 2.0 * self.random.random()
+        if world.number_births not in world.plan.spared and not world.is_calm:
+            self._draw_fate(world.plan.chance(f"fate {world.number_births}"))
         world.tell(self.name, f"is born for slot {self.slot}, generation {self.generation}")
 
-    def _draw_fate(self) -> None:
-        world = self.world
-        if world.is_calm:
-            return
-        if world.may(0.15):
-            self.fuse = world.random.randrange(1, 40)
-        if world.may(0.04):
-            self.boots_at = world.now + world.between(5.0, 60.0)
+    def _draw_fate(self, chance: Random) -> None:
+        if chance.random() < 0.15:
+            self.fuse = chance.randrange(1, 40)
+        if chance.random() < 0.04:
+            self.boots_at = self.world.now + 5.0 + 55.0 * chance.random()
 
     # -- time
 
@@ -159,8 +160,8 @@ class Worker(Process):
                     self._boot()
                 return
             acts = [self._read_orders, self._read_moves, self._look_after_calls, self._accept, self._read_calls]
-            self.world.random.shuffle(acts)
-            for act in acts[: self.world.random.randrange(1, 6)]:
+            self.random.shuffle(acts)
+            for act in acts[: self.random.randrange(1, 6)]:
                 act()
             if self.state is State.RETIRING:
                 self._look()
@@ -242,7 +243,7 @@ class Worker(Process):
     def take_signal(self, signum: int) -> None:
         if signum == signal.SIGTERM and self.state is not State.RETIRING:
             self.ask_to_retire("SIGTERM", 0.1)
-        elif signum == TELL_SIGNAL and not self.world.may(0.5):
+        elif signum == TELL_SIGNAL and self.random.random() < 0.5:
             self.row[CommonCell.HUNG_IN] = 1
 
     def ask_to_retire(self, reason: str, seconds: float = 0.0) -> None:
@@ -324,7 +325,7 @@ class Worker(Process):
     def _take(self, give: Give, descriptors: list[int]) -> None:
         try:
             self._act()
-            if self.has_finished or not descriptors or (not self.world.is_calm and self.world.may(0.01)):
+            if self.has_finished or not descriptors or (not self.world.is_calm and self.random.random() < 0.01):
                 for descriptor in descriptors:
                     os.close(descriptor)
                 self._say(self.moves, Refused(give.cid))
@@ -401,7 +402,7 @@ class Worker(Process):
             for msgid in [msgid for msgid, until in connection.running.items() if now >= until]:
                 del connection.running[msgid]
                 self._answer(connection, REPLY.pack(msgid, ANSWERED))
-            if connection.waiting and self.world.may(0.8):
+            if connection.waiting and self.random.random() < 0.8:
                 for msgid in connection.waiting:
                     self._act()
                     self.world.begin_call(msgid, self)
@@ -419,8 +420,8 @@ class Worker(Process):
                 self._say(self.channel, WantsToRetire(self.reason))
 
     def _duration(self) -> float:
-        kind = self.world.random.random()
-        return 0.0 if kind < 0.3 else self.world.between(0.0, 1.0 if kind < 0.9 else 8.0)
+        kind = self.random.random()
+        return 0.0 if kind < 0.3 else self.random.random() * (1.0 if kind < 0.9 else 8.0)
 
     def _answer(self, connection: Connection, data: bytes) -> None:
         self._act()

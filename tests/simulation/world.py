@@ -120,7 +120,10 @@ class World:
         self.master_ends = 0  # how many have ended
         self.masters_were_killed = False
         self.watches: list[Any] = []  # of files
-        self.at_handshake = 0  # after so many turns of two masters one of them is killed
+        self.plan: Any = None
+        self.number_births = 0  # of workers
+        self.on_event: Callable[[str, str], None] = lambda kind, what: None
+        self.is_orderly = False  # processes are scheduled at once, and one after the other
         self.logs_of: Process | None = None  # whose log the logger writes
         self.errors: list[str] = []  # tracebacks in a log: a fault of rpccluster that a guard has caught
         self.steps = 0
@@ -140,6 +143,7 @@ class World:
     def count(self, kind: str, what: str) -> None:
         """Count that ``what`` was met."""
         self.counts[kind, what] += 1
+        self.on_event(kind, what)
 
     # -- chance
 
@@ -154,7 +158,7 @@ class World:
     def delay(self) -> float:
         """Some time that passes until a process is scheduled, or a signal arrives."""
         kind = self.random.random()
-        if kind < 0.6:
+        if kind < 0.6 or self.is_orderly:
             return 0.0
         return self.between(0.0, 0.003 if kind < 0.95 else 0.3)
 

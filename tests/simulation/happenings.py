@@ -1,0 +1,160 @@
+"""What may happen in an afternoon: workers and masters are killed, commands come, callers come and go.
+
+Each is one function, called by its name in a plan (`plan.WEIGHTS`). Its details come from the chance of its step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from .client import Client, Controller
+from .plan import BAD
+
+if TYPE_CHECKING:
+    from .afternoon import Afternoon
+
+__all__ = ["HAPPENINGS", "command"]
+
+
+def command(afternoon: Afternoon, signum: int, chance: Random) -> None:
+    """Send a signal to a master, more often to the older one of two."""
+    masters = afternoon.masters()
+    if masters:
+        master = masters[0] if len(masters) == 1 or chance.random() < 0.7 else masters[-1]
+        if master.supervisor is None:
+            return
+        afternoon.world.tell("user", f"sends {signal.Signals(signum).name} to {master.name}")
+        afternoon.world.count("command", signal.Signals(signum).name)
+        master.take_signal(signum)
+
+
+def _sends(signum: int) -> Callable[[Afternoon, Random], None]:
+    def send(afternoon: Afternoon, chance: Random) -> None:
+        command(afternoon, signum, chance)
+
+    return send
+
+
+def _come(afternoon: Afternoon, chance: Random) -> None:
+    """A caller comes, makes some calls, and may go again."""
+    world = afternoon.world
+    client = Client(world, afternoon.paths["service"])
+    for _ in range(chance.randrange(0, 6)):
+        world.after(chance.random() * chance.choice((0.5, 30.0)), client.call)
+    if chance.random() < 0.3:
+        world.after(chance.random() * 40.0, client.hang_up)
+
+
+def _control(afternoon: Afternoon, chance: Random) -> None:
+    """Somebody asks at the control socket."""
+    world = afternoon.world
+    method = chance.choice(("status", "scale", "scale", "reload", "rebalance", "upgrade", "rpc.ping", "none"))
+    params = [chance.choice((1, 2, 4, "+1", "-1", "x"))] if method == "scale" else []
+    if method == "reload":
+        _choose_configuration(afternoon, chance)
+    controller = Controller(world, afternoon.paths["control"], method, params)
+    if chance.random() < 0.1:
+        world.after(chance.random() * 5.0, controller.hang_up)
+
+
+def _reload(afternoon: Afternoon, chance: Random) -> None:
+    _choose_configuration(afternoon, chance)
+    command(afternoon, signal.SIGHUP, chance)
+
+
+def _choose_configuration(afternoon: Afternoon, chance: Random) -> None:
+    flags = afternoon.flags
+    flags["number_workers"] = str(chance.choice((1, 2, 3, 4)))
+    flags["proc_name"] = BAD if chance.random() < 0.3 else "good"
+    flags["max_depth"] = "nonsense" if chance.random() < 0.1 else "100"
+
+
+def _kill_worker(afternoon: Afternoon, chance: Random) -> None:
+    workers = afternoon.workers()
+    if workers:
+        worker = chance.choice(workers)
+        afternoon.world.tell("fate", f"kills {worker.name}")
+        afternoon.world.count("fault", "worker killed")
+        worker.end(signum=chance.choice((signal.SIGKILL, signal.SIGSEGV)))
+
+
+def _hang_worker(afternoon: Afternoon, chance: Random) -> None:
+    workers = afternoon.workers()
+    if workers:
+        afternoon.world.count("fault", "worker hangs")
+        chance.choice(workers).hang(chance.choice((2.0, 40.0)) * chance.random())
+
+
+def _term_worker(afternoon: Afternoon, chance: Random) -> None:
+    workers = afternoon.workers()
+    if workers:
+        chance.choice(workers).take_signal(signal.SIGTERM)
+
+
+def _recycle_worker(afternoon: Afternoon, chance: Random) -> None:
+    workers = afternoon.workers()
+    if workers:
+        chance.choice(workers).ask_to_retire("max_requests")
+
+
+def _stop_master(afternoon: Afternoon, chance: Random) -> None:
+    """A master is not scheduled for a while."""
+    masters, world = afternoon.masters(), afternoon.world
+    if masters:
+        seconds = chance.choice((0.2, 12.0)) * chance.random()
+        master = chance.choice(masters)
+        master.resumes_at = world.now + seconds
+        world.count("fault", "master stands still")
+        world.tell("fate", f"stops {master.name} for {seconds:.1f} seconds")
+
+
+def _kill_master(afternoon: Afternoon, chance: Random) -> None:
+    """Kill one of the two masters of an upgrade, or, seldom, the only one."""
+    masters, world = afternoon.masters(), afternoon.world
+    if len(masters) > 1 or (masters and chance.random() < 0.02):
+        master = chance.choice(masters)
+        world.masters_were_killed = True
+        world.tell("fate", f"kills {master.name}")
+        world.count("fault", "one of two masters killed" if len(masters) > 1 else "master killed")
+        master.end(signum=signal.SIGKILL)
+
+
+def _fail_forks(afternoon: Afternoon, chance: Random) -> None:
+    seconds = 0.1 + 5.0 * chance.random()
+    afternoon.world.forks_fail_until = afternoon.world.now + seconds
+    afternoon.world.tell("fate", f"lets no process be forked for {seconds:.1f} seconds")
+
+
+def _remove_path(afternoon: Afternoon, chance: Random) -> None:
+    """Somebody clears a folder."""
+    world, paths = afternoon.world, afternoon.paths
+    name = chance.choice(list(paths))
+    if os.path.exists(paths[name]):
+        os.unlink(paths[name])
+        for client in world.clients.values() if name == "service" else ():
+            if not client.is_accepted:  # nobody may hold the old socket when the path leads to a new one
+                world.excuse(client.number, "it waits at a path that was removed")
+        for watch in world.watches:
+            watch.tell()
+        world.tell("user", f"removes the path of {name}")
+
+
+HAPPENINGS: dict[str, Callable[[Afternoon, Random], None]] = {
+    "kill a worker": _kill_worker,
+    "hang a worker": _hang_worker,
+    "TERM to a worker": _term_worker,
+    "recycle a worker": _recycle_worker,
+    "stop a master for a while": _stop_master,
+    "kill a master": _kill_master,
+    "fail forks": _fail_forks,
+    "remove a path": _remove_path,
+    "come": _come,
+    "control": _control,
+    "reload": _reload,
+    **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TTIN", "TTOU", "USR2", "WINCH", "USR1", "CONT")},
+    **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TERM", "INT", "QUIT")},
+}

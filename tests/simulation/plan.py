@@ -1,0 +1,193 @@
+"""The plan of one afternoon, drawn from a seed: the options, what happens and when, and the fates of workers.
+
+A plan is data. `without` makes a smaller one, so that a failing afternoon can be reduced to what it needs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Union
+
+__all__ = ["BAD", "PLAIN", "Item", "Plan", "Step", "draw"]
+
+BAD = "bad"  # a proc_name: a configuration in which no worker boots
+
+#: The options of the plainest cluster; a plan draws others.
+PLAIN = {
+    "number_workers": "1",
+    "timeout": "0",
+    "graceful_timeout": "1",
+    "restart_delay": "0.5",
+    "restart_delay_max": "2",
+    "max_lifetime": "0",
+    "rebalance": "true",
+    "worker_connections": "10000",
+}
+
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "number_workers": ("1", "1", "2", "3", "4"),
+    "timeout": ("0", "5", "30"),
+    "graceful_timeout": ("1", "3", "10"),
+    "restart_delay": ("0.5", "1"),
+    "restart_delay_max": ("2", "8"),
+    "max_lifetime": ("0", "0", "0", "15"),
+    "rebalance": ("true", "true", "false"),
+    "worker_connections": ("10000", "10000", "3"),
+}
+
+#: What may happen, and how often beside the others.
+WEIGHTS = {
+    "kill a worker": 4.0,
+    "hang a worker": 3.0,
+    "TERM to a worker": 2.0,
+    "recycle a worker": 3.0,
+    "stop a master for a while": 2.0,
+    "kill a master": 2.0,
+    "fail forks": 1.0,
+    "remove a path": 0.5,
+    "come": 6.0,
+    "control": 3.0,
+    "reload": 4.0,
+    "TTIN": 2.0,
+    "TTOU": 2.0,
+    "USR2": 2.0,
+    "WINCH": 1.0,
+    "USR1": 1.0,
+    "CONT": 1.0,
+    "TERM": 0.2,
+    "INT": 0.1,
+    "QUIT": 0.05,
+}
+
+#: Events with which something may happen, a moment later.
+EVENTS = (
+    *(
+        ("message", name)
+        for name in ("Give", "Adopted", "Release", "Released", "Reply", "DonorGone", "Retire", "Ready")
+    ),
+    ("stage", "none, booting"),
+    ("stage", "booting, committing"),
+    ("stage", "booting, committing"),
+    ("stage", "committing, done"),
+    ("phase", "joining, the first workers have booted"),
+    ("phase", "standby, the old master sent Go"),
+    ("phase", "standby, the old master sent Go"),
+    ("fault", "worker killed"),
+    ("fault", "died in the middle"),
+)
+
+_AT_EVENTS = (
+    *("kill a worker", "hang a worker", "recycle a worker", "stop a master for a while", "kill a master", "control"),
+    *("kill a master", "TERM", "INT", "TTIN", "WINCH", "reload", "USR1", "USR2", "fail forks"),
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happens: at a time, or a moment after ``event`` was met for the ``nth`` time."""
+
+    what: str
+    seed: int  # decides its details
+    at: float = 0.0
+    event: tuple[str, str] | None = None
+    nth: int = 1
+
+    @property
+    def random(self) -> random.Random:
+        """The chance that decides its details."""
+        return random.Random(self.seed)
+
+
+class Fate(NamedTuple):
+    """The bad fate of the worker that is born as the ``number``-th: to die in the middle, or to boot slowly."""
+
+    number: int
+
+
+class Option(NamedTuple):
+    """An option that is not plain."""
+
+    name: str
+
+
+class Disorder(NamedTuple):
+    """Processes are scheduled late, and in any order."""
+
+
+#: What a plan may do without.
+Item = Union[Step, Fate, Option, Disorder]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One afternoon. ``spared`` are the numbers of workers without a bad fate."""
+
+    seed: int
+    options: dict[str, str]
+    length: float
+    steps: tuple[Step, ...]
+    idle_seconds: float = 0.0  # in peace, before the stop
+    spared: frozenset[int] = field(default=frozenset())
+    is_orderly: bool = False
+    order: int = 0  # the seed of the order in which processes are scheduled
+
+    def chance(self, of: str) -> random.Random:
+        """Return the chance that decides about ``of``, whatever happens to others."""
+        return random.Random(f"{self.seed}, {of}")
+
+    def items(self, births: int) -> list[Item]:
+        """List everything that it may do without, if ``births`` workers were born."""
+        fates = [Fate(number) for number in range(1, births + 1) if number not in self.spared]
+        options = [Option(name) for name, value in self.options.items() if value != PLAIN[name]]
+        return [*([] if self.is_orderly else [Disorder()]), *fates, *options, *self.steps]
+
+    def without(self, items: Iterable[Item]) -> Plan:
+        """Return a plan without ``items``."""
+        left = set(items)
+        names = {item.name for item in left if isinstance(item, Option)}
+        return replace(
+            self,
+            options={name: PLAIN[name] if name in names else value for name, value in self.options.items()},
+            steps=tuple(step for step in self.steps if step not in left),
+            spared=self.spared | {item.number for item in left if isinstance(item, Fate)},
+            is_orderly=self.is_orderly or Disorder() in left,
+        )
+
+
+def draw(seed: int) -> Plan:
+    """Draw the plan of ``seed``."""
+    chance = random.Random(seed)
+    options = {name: chance.choice(values) for name, values in _OPTIONS.items()}
+    length = 5.0 + 55.0 * chance.random()
+    steps = [_at_a_time(chance, what, length) for what in _some(chance, WEIGHTS, chance.randrange(3, 30))]
+    if chance.random() < 0.5:
+        steps += _upgrade(chance, length)
+    steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2, 4)))]
+    idle = chance.random() * 1800.0 if chance.random() < 0.3 else 0.0
+    return Plan(seed, options, length, tuple(steps), idle, order=seed)
+
+
+def _some(chance: random.Random, weights: dict[str, float], number: int) -> list[str]:
+    """Draw what happens; each seed has its own mind about what happens often, and what never."""
+    own = [weight * chance.choice((0.0, 0.3, 1.0, 1.0, 5.0)) for weight in weights.values()]
+    return chance.choices([*weights], own, k=number) if any(own) else []
+
+
+def _at_a_time(chance: random.Random, what: str, length: float) -> Step:
+    return Step(what, chance.getrandbits(32), at=chance.random() * length)
+
+
+def _at_event(chance: random.Random) -> Step:
+    what, event = chance.choice(_AT_EVENTS), chance.choice(EVENTS)
+    return Step(what, chance.getrandbits(32), event=event, nth=chance.choice((1, 1, 1, 2, 3, 5, 8)))
+
+
+def _upgrade(chance: random.Random, length: float) -> list[Step]:
+    """Draw an upgrade, and what comes in between its messages."""
+    at = 2.0 + (length - 2.0) * chance.random()
+    steps = [Step("USR2", chance.getrandbits(32), at=at)]
+    for what in chance.choices([*WEIGHTS], [*WEIGHTS.values()], k=chance.randrange(0, 4)):
+        steps.append(Step(what, chance.getrandbits(32), at=at + 6.0 * chance.random()))
+    return steps
