@@ -15,14 +15,16 @@ from rpccluster.version import __version__
 
 if TYPE_CHECKING:
     from rpccluster.client import Client, Pool, aio
+    from rpccluster.plugin.handle import Plugin
     from rpccluster.service import Later, Service, rpc
 
-__all__ = ["Client", "Later", "Pool", "Service", "__version__", "aio", "rpc"]
+__all__ = ["Client", "Later", "Plugin", "Pool", "Service", "__version__", "aio", "rpc"]
 __all__ += errors.__all__
 
 _HOMES = {
     "Client": "rpccluster.client",
     "Later": "rpccluster.service",
+    "Plugin": "rpccluster.plugin.handle",
     "Pool": "rpccluster.client",
     "Service": "rpccluster.service",
     "aio": "rpccluster.client.aio",

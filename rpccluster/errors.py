@@ -82,6 +82,10 @@ class ServiceNotLoaded(RPCClusterError):
     """The service could not be imported or made; the text says why, with the traceback of its own code."""
 
 
+class PluginNotLoaded(RPCClusterError):
+    """The plugin could not be imported, takes other arguments than it gets, or its command cannot be run."""
+
+
 class ServiceUnfit(RPCClusterError):
     """The object cannot serve: it has no methods, or one that cannot be served."""
 

@@ -23,6 +23,7 @@ PUBLIC = [
     "Lost",
     "NoMethodError",
     "NotSent",
+    "Plugin",
     "Pool",
     "ProtocolError",
     "RPCClusterError",

@@ -15,7 +15,7 @@ from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.scoreboard import Row, Scoreboard
 from rpccluster.log import LogFiles
 
-__all__ = ["Assignment", "ChildEntry", "KindPart", "Load", "RPCPart", "Run"]
+__all__ = ["Assignment", "ChildEntry", "KindPart", "Load", "PluginPart", "RPCPart", "Run"]
 
 
 class KindPart:
@@ -41,6 +41,25 @@ class RPCPart(KindPart):
 
     def descriptors(self) -> list[int]:
         return [self.connections.fileno(), *(listener.fileno() for listener in self.listeners), self.accept_lock]
+
+
+@dataclass(frozen=True)
+class PluginPart(KindPart):
+    """The part of a plugin.
+
+    ``name`` is the plugin's own, without ``plugin:``. Each of ``listeners`` has a name in ``listener_names``.
+    ``output`` is the descriptor that becomes stdout and stderr. ``notify`` is the address at which the master takes a
+    command's notices (sd_notify(3)): a path, or ``@name`` for an abstract one; empty for a function.
+    """
+
+    name: str
+    listeners: list[socket.socket]
+    listener_names: list[str]
+    output: int
+    notify: str = ""
+
+    def descriptors(self) -> list[int]:
+        return [*(listener.fileno() for listener in self.listeners), self.output]
 
 
 Part = TypeVar("Part", bound=KindPart, covariant=True)

@@ -24,10 +24,10 @@ LEVELS = {
 class DescriptorHandler(OwnHandler):
     """Writes each line with one write(2), so that lines of several processes never mix."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, form: logging.Formatter) -> None:
         super().__init__()
         self._outlet = outlet
-        self.setFormatter(formatter)
+        self.setFormatter(form)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -39,13 +39,13 @@ class DescriptorHandler(OwnHandler):
         self._outlet.write((line.replace("\n", "\n  ") + "\n").encode("utf-8", "backslashreplace"))
 
 
-def set_up_logging(logs: LogFiles, level: str) -> None:
-    """Send all logging of this process, also the service's, to the log."""
+def set_up_logging(logs: LogFiles, level: str, form: logging.Formatter = formatter) -> None:
+    """Send all logging of this process, also the service's, to the log, in the given form."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, DescriptorHandler):
             root.removeHandler(handler)
-    handler = DescriptorHandler(logs.outlet)
+    handler = DescriptorHandler(logs.outlet, form)
     root.addHandler(handler)
     root.setLevel(LEVELS[level])
     logger.write_by(handler.emit, LEVELS[level])

@@ -17,9 +17,10 @@ from typing import Any
 from rpccluster.failure import error_text
 from rpccluster.log.own_logger import OWN_NAME
 
-__all__ = ["FORMAT", "escaped", "formatter", "lost_lines", "own_record"]
+__all__ = ["FORMAT", "OUTPUT_FORMAT", "escaped", "formatter", "lost_lines", "output_formatter", "own_record"]
 
 FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
+OUTPUT_FORMAT = "[%(levelname)s] %(message)s"  # the reader of the output adds time and pid
 
 _LONGEST = 200
 _LONGEST_TRACEBACK = 20_000
@@ -52,6 +53,8 @@ class _Formatter(logging.Formatter):
 
 #: Formats every line of this process.
 formatter = _Formatter(FORMAT)
+#: Formats the log's lines of a process whose log goes into its output.
+output_formatter = _Formatter(OUTPUT_FORMAT)
 
 
 def _traceback_lines(error: BaseException | None) -> Iterator[str]:

@@ -19,6 +19,7 @@ __all__ = [
     "Reserve",
     "check_listening",
     "close_all_but",
+    "let_exec_close_all_but",
     "make_room_for",
     "notify_systemd",
     "occupy_standard_descriptors",
@@ -45,6 +46,14 @@ def close_all_but(kept: Container[int]) -> None:
             with contextlib.suppress(OSError):
                 if not os.get_inheritable(descriptor):
                     os.close(descriptor)
+
+
+def let_exec_close_all_but(kept: Container[int]) -> None:
+    """Have an exec close every descriptor except ``kept``, also those that this process has inherited."""
+    for descriptor in _open_descriptors():
+        if descriptor not in kept:
+            with contextlib.suppress(OSError):
+                os.set_inheritable(descriptor, False)
 
 
 def _open_descriptors() -> Iterable[int]:

@@ -1,0 +1,116 @@
+"""Calls a plugin's function, from its import to the end of the process. Runs in the forked child.
+
+The end is Python's own: threads that are no daemons are waited for, and what atexit(3) knows is called. The exit status
+is 0 for a return, 1 for an exception, and that of a SystemExit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from typing import Any, Callable
+
+from rpccluster.child.assignment import Assignment, PluginPart
+from rpccluster.child.life import EXIT_CRASHED, tell_boot_failed
+from rpccluster.child.users_code import find, own_traceback, put_on_path, shut_hint
+from rpccluster.errors import PluginNotLoaded
+from rpccluster.ipc.messages import Ready
+from rpccluster.plugin.fitting import Fitted, fitted
+from rpccluster.plugin.handle import Plugin
+from rpccluster.plugin.options import RunOptions
+
+__all__ = ["run"]
+
+
+def run(assignment: Assignment[PluginPart], options: RunOptions) -> int:
+    """Import the function, call it, and return the exit status of the process."""
+    try:
+        plugin = _plugin(assignment)
+        call = _load(options, plugin)
+    except BaseException as error:
+        return tell_boot_failed(assignment, error)
+    _obey_signals(options.stop_signal, plugin if call.takes_plugin else None)
+    plugin.alive()
+    if options.ready == "started":
+        plugin.ready()
+    status = _status_of(call)
+    return max(status, _status_of(_end))
+
+
+def _plugin(assignment: Assignment[PluginPart]) -> Plugin:
+    part, channel = assignment.part, assignment.channel
+    listeners = [socket.socket(fileno=listener.detach()) for listener in part.listeners]  # without the master's timeout
+    plugin = Plugin(part.name, assignment.slot, listeners, lambda: channel.send(Ready([])), assignment.row)
+
+    def leave_to_parent() -> None:
+        channel.close()
+        plugin.stopping.leave_to_parent()
+
+    os.register_at_fork(after_in_child=leave_to_parent)
+    return plugin
+
+
+def _load(options: RunOptions, plugin: Plugin) -> Fitted:
+    """Import what the section names, and fit it to its arguments. Raises `PluginNotLoaded`."""
+    sys.argv[:] = [options.run]
+    folders = put_on_path(options.pythonpath)
+    try:
+        found = find(options.run)
+    except BaseException as error:  # a SystemExit at import is a fault, too
+        text = f"cannot load {options.run!r}{shut_hint(folders)}: {own_traceback(error, __file__)}"
+        raise PluginNotLoaded(text) from error
+    return fitted(options.run, found, options.args, plugin)
+
+
+def _obey_signals(stop_signal: signal.Signals, plugin: Plugin | None) -> None:
+    """Let the stop signal set ``plugin.stopping``, or end the function by SystemExit, once."""
+
+    def stop(signum: int, frame: object) -> None:
+        if plugin is not None:
+            plugin.stopping.set()
+        else:
+            signal.signal(signum, signal.SIG_IGN)  # what ends already ends in peace
+            raise SystemExit
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(stop_signal, stop)
+
+
+def _status_of(call: Callable[[], Any]) -> int:
+    """Call ``call``, and return what it makes the exit status."""
+    try:
+        call()
+    except SystemExit as error:
+        return _exit_status(error.code)
+    except BaseException as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace)
+        return EXIT_CRASHED
+    return 0
+
+
+def _exit_status(code: object) -> int:
+    """Return the exit status that Python would give for a SystemExit with ``code``, and print what is none."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    with contextlib.suppress(Exception):
+        print(code, file=sys.stderr)
+    return 1
+
+
+def _end() -> None:
+    """End the interpreter as Python would: first the threads, then what is registered."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+    finally:
+        atexit._run_exitfuncs()

@@ -1,0 +1,110 @@
+"""What a plugin's function gets as ``plugin``: its name, its listeners, and the words between it and its master.
+
+Runs in the plugin's process. `rpccluster.plugin.function` makes it, and the handler of the stop signal sets
+``stopping``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Callable
+
+from rpccluster.ipc.scoreboard import CommonCell, Row
+
+__all__ = ["Plugin", "Stopping"]
+
+_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+
+
+class Stopping:
+    """Whether the plugin has been told to end. A pipe wakes those who wait: a signal's handler may take no lock."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._read_end, self._write_end = os.pipe()
+
+    def leave_to_parent(self) -> None:
+        """Take another pipe, in a forked child: it is told to end by itself."""
+        os.close(self._read_end)
+        os.close(self._write_end)
+        self._read_end, self._write_end = os.pipe()
+
+    def is_set(self) -> bool:
+        """Return whether the plugin has been told to end."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Tell the plugin to end; the handler of the stop signal calls it."""
+        if not self._is_set:
+            self._is_set = True
+            os.write(self._write_end, b"\0")
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the plugin is told to end, at most ``seconds``. Returns `is_set`. Greenlets run meanwhile."""
+        if not self._is_set:
+            _select()([self._read_end], [], [], seconds)
+        return self._is_set
+
+    async def wait_async(self) -> None:
+        """Wait on the running asyncio loop until the plugin is told to end."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+        watched = os.dup(self._read_end)  # a loop watches a descriptor for one alone
+        try:
+            loop.add_reader(watched, told.set)
+            await told.wait()
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+
+
+def _select() -> Callable[..., Any]:
+    """Return the select(2) of this thread: gevent's if the plugin uses gevent, in which greenlets take turns."""
+    hub = sys.modules.get("gevent.hub")
+    if hub is not None and hub._get_hub() is not None:
+        cooperative: Callable[..., Any] = importlib.import_module("gevent.select").select
+        return cooperative
+    return select.select
+
+
+class Plugin:
+    """The plugin itself, as its function sees it.
+
+    ``name`` is the one in the configuration; ``slot`` numbers its processes from 0; ``listeners`` are sockets that
+    listen already, in the order of ``bind``; ``settings`` is a read-only mapping; ``stopping`` tells when to end.
+    """
+
+    def __init__(
+        self, name: str, slot: int, listeners: Sequence[socket.socket], tell_ready: Callable[[], None], row: Row
+    ) -> None:
+        self.name = name
+        self.slot = slot
+        self.listeners = list(listeners)
+        self.settings = _SETTINGS
+        self.stopping = Stopping()
+        self._tell_ready = tell_ready
+        self._is_ready = False
+        self._row = row
+
+    def ready(self) -> None:
+        """Tell the master that the plugin is ready: with ``ready = notify`` others wait for it. Once is enough."""
+        if not self._is_ready:
+            self._is_ready = True
+            self._tell_ready()
+
+    def alive(self) -> None:
+        """Give a sign of life, from which ``timeout`` counts anew."""
+        self._row[CommonCell.HEARTBEAT] = time.monotonic_ns()
+
+    async def wait_stopping(self) -> None:
+        """Wait on the running asyncio loop until the plugin is told to end."""
+        await self.stopping.wait_async()
