@@ -32,10 +32,15 @@ _CONTEXT = "During handling of the above exception, another exception occurred:"
 _escape = codecs.getencoder("unicode_escape")  # looked up once: a worker may have no right to read codecs later
 
 
-def escaped(text: str, longest: int = _LONGEST) -> str:
-    """Make ``text`` from outside safe for one log line: escape control characters, cut to ``longest`` characters."""
+def escaped(text: str, longest: int = _LONGEST, keep: str = "") -> str:
+    """Make ``text`` from outside safe for one log line: escape control characters, cut to ``longest`` characters.
+
+    The control characters in ``keep`` stay.
+    """
     cut = text if len(text) <= longest else text[:longest] + "…"
-    return "".join(c if c.isprintable() else _escape(c)[0].decode() for c in cut)
+    if cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() or c in keep else _escape(c)[0].decode() for c in cut)
 
 
 class _Formatter(logging.Formatter):
