@@ -109,6 +109,13 @@ class System:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signum)
 
+    def kill_group(self, leader: int, signum: int) -> None:
+        """Send a signal to the process group of a child that is not reaped; to it alone if it has no group yet."""
+        try:
+            os.killpg(leader, signum)
+        except (ProcessLookupError, PermissionError):
+            self.kill(leader, signum)
+
     def has_terminal(self) -> bool:
         """Return whether this process has a controlling terminal; yes if it cannot look now. Source: tty(4)."""
         try:

@@ -5,7 +5,6 @@ Decides nothing. The group shows the effect of an action before the policy is as
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -21,9 +20,8 @@ from rpccluster.master.children.roster import Roster
 from rpccluster.system import Reserve
 from rpccluster.system.cpus import read_topology
 
-__all__ = ["KILL_SLACK_SECONDS", "Actions"]
+__all__ = ["Actions"]
 
-KILL_SLACK_SECONDS = 3.0  # beyond graceful_timeout, for a child to end
 NO_ROOM_SECONDS = 1.0  # until the next try if the system had no room for another process
 
 
@@ -49,46 +47,58 @@ class Actions:
             child = self._roster.spawn(group, action.slot, edition, cpus)
         if child is None:
             group.spawn_at = self._system.monotonic() + NO_ROOM_SECONDS
+        else:
+            group.due.discard(action.slot)
 
     def _retire(self, group: Group, action: policy.Retire) -> None:
-        child, now, graceful = action.child, self._system.monotonic(), group.options.graceful_timeout
-        logger.info("Retiring %s (pid: %d, slot: %d): %s", group.kind.noun, child.pid, child.slot, action.reason)
-        child.note_retirement(action.reason, now, now + graceful + KILL_SLACK_SECONDS)
+        child, now = action.child, self._system.monotonic()
+        graceful = max(0.0, min(group.options.graceful_timeout, group.stop_by - now))
+        logger.info("Retiring %s (pid: %d, slot: %d): %s", group.noun, child.pid, child.slot, action.reason)
+        is_told = child.retired_at is not None
+        child.note_retirement(action.reason, now, now + graceful + child.slack_seconds)
         is_ending = not group.phase.allows.connections_move
         child.stays = is_ending and group.is_awaited
-        self._order(child, RetireOrder(graceful, is_ending, child.stays))
+        self._order(child, RetireOrder(graceful, is_ending, child.stays), is_told=is_told)
 
     def _dismiss(self, group: Group, action: policy.Dismiss) -> None:
         child, now = action.child, self._system.monotonic()
         child.stays = False
-        left = max(0.0, (child.kill_at or now) - KILL_SLACK_SECONDS - now)
-        self._order(child, RetireOrder(left, True))
+        left = max(0.0, (child.kill_at or now) - child.slack_seconds - now)
+        self._order(child, RetireOrder(left, True), is_told=True)
 
-    def _order(self, child: Child, order: RetireOrder) -> None:
+    def _order(self, child: Child, order: RetireOrder, *, is_told: bool) -> None:
+        """Send a child the order to end. A signal says nothing new to one that ``is_told`` already."""
         message = child.farewell(order)
-        if message is None:
-            self._roster.signal(child, signal.SIGTERM)
-        else:
+        if message is not None:
             self._roster.say(child, message)
+        elif not is_told:
+            self._roster.stop(child)
 
     def _question(self, group: Group, action: policy.Question) -> None:
         action.child.questioned_at = self._system.monotonic()
-        self._roster.signal(action.child, system.TELL_SIGNAL)
+        signum = action.child.question()
+        if signum is not None:
+            self._roster.signal(action.child, signum)
+
+    def _admit(self, group: Group, action: policy.Admit) -> None:
+        action.child.note_ready(self._system.monotonic())
+        group.tell_ready(action.child)
 
     def _kill(self, group: Group, action: policy.Kill) -> None:
         child = action.child
         if action.reason == HUNG:
             logger.critical(
-                "%s TIMEOUT (pid: %d) in %s", group.kind.noun.upper(), child.pid, escaped(child.where_it_hangs())
+                "%s TIMEOUT (pid: %d) in %s", group.noun.upper(), child.pid, escaped(child.where_it_hangs())
             )
         elif child.state is ChildState.RETIRING:
-            logger.warning("Killing %s (pid: %d, slot: %d): %s", group.kind.noun, child.pid, child.slot, action.reason)
+            logger.warning("Killing %s (pid: %d, slot: %d): %s", group.noun, child.pid, child.slot, action.reason)
         self._roster.kill(child, action.reason)
 
     _PERFORM: ClassVar[dict[type, Callable[[Actions, Group, Any], None]]] = {
         policy.Spawn: _spawn,
         policy.Retire: _retire,
         policy.Dismiss: _dismiss,
+        policy.Admit: _admit,
         policy.Question: _question,
         policy.Kill: _kill,
     }

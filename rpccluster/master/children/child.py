@@ -7,6 +7,8 @@ This is the part common to all kinds; a kind derives from it. The states are a t
 from __future__ import annotations
 
 import enum
+import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,9 +19,12 @@ from rpccluster.ipc.messages import Message, Retire
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import CommonCell, Row
 from rpccluster.log import LogFiles
+from rpccluster.system import TELL_SIGNAL
 
 __all__ = [
     "HUNG",
+    "KILL_SLACK_SECONDS",
+    "LATE",
     "MEMORY_GRACE_SECONDS",
     "MOVING_SECONDS",
     "Birth",
@@ -29,6 +34,7 @@ __all__ = [
     "Edition",
     "Options",
     "Overdue",
+    "Source",
 ]
 
 
@@ -49,6 +55,7 @@ class ChildEvent(enum.Enum):
 
 _TABLE = {
     (ChildState.BOOTING, ChildEvent.BOOTED): ChildState.READY,
+    (ChildState.BOOTING, ChildEvent.TOLD_TO_RETIRE): ChildState.RETIRING,  # if it hears that: others are killed
     (ChildState.READY, ChildEvent.TOLD_TO_RETIRE): ChildState.RETIRING,
     (ChildState.RETIRING, ChildEvent.TOLD_TO_RETIRE): ChildState.RETIRING,  # a stop overtakes a recycling
 }
@@ -57,9 +64,14 @@ _TABLE = {
 MEMORY_GRACE_SECONDS = 10.0  # after ready, in which `max_memory` replaces no child: it may need that much
 FRESH_SECONDS = 1.0  # after ready, in which its work has not made it grow
 MOVING_SECONDS = 0.5  # in which a retiring child gives its connections away
+KILL_SLACK_SECONDS = 3.0  # beyond graceful_timeout, for a child to end
 
 #: The reason for killing a child without a heartbeat.
 HUNG = "timeout"
+#: The reason for killing a child that did not get ready in time.
+LATE = "ready_timeout"
+#: The reasons for which a child is killed, although the master does not want it to end.
+_OWN_FAULTS = ("", HUNG, LATE)
 
 
 class Options(Protocol):
@@ -92,6 +104,15 @@ class Edition(Protocol):
     def logs(self) -> LogFiles: ...
 
 
+class Source(Protocol):
+    """A descriptor of the master's that belongs to one child: a channel, or anything else that is watched for it."""
+
+    @property
+    def is_closed(self) -> bool: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, order=True)
 class Overdue:
     """The time from which a child should be recycled (monotonic seconds), and the reason."""
@@ -115,7 +136,18 @@ class Birth:
 
 
 class Child:
-    """One child process. Times are monotonic seconds."""
+    """One child process. Times are monotonic seconds.
+
+    The attributes of the class say how its kind ends: ``stop_signal`` tells it to, unless it has a farewell;
+    ``hears_while_booting`` if it need not be ready for that; ``slack_seconds`` is what it gets beyond the time of the
+    option ``stop_option``; an end with status 0 is no fault if it ``may_end``.
+    """
+
+    stop_signal: int = signal.SIGTERM
+    hears_while_booting = False
+    slack_seconds = KILL_SLACK_SECONDS
+    stop_option = "graceful_timeout"
+    may_end = False
 
     def __init__(self, birth: Birth) -> None:
         self.slot = birth.slot
@@ -139,17 +171,23 @@ class Child:
         self.kill_reason = ""
         self.last_words = ""  # its own reason why it could not boot
         self.is_service_at_fault = False  # whether the service is that reason
+        self.ready_by: float | None = None  # past it, its start has failed
+        self.counts_as_ready_at: float | None = None  # it says nothing: it is ready if it lives then
         self._watched_since = birth.booted_at
 
     # -- what a kind may override
 
-    def channels(self) -> list[Channel]:
-        """Return the master's ends of its channels, which are watched for reading and closed when it has ended."""
+    def sources(self) -> Sequence[Source]:
+        """Return what is watched for reading and closed when it has ended: its channels, for most kinds."""
         return [self.channel]
 
-    def read(self, channel: Channel) -> list[tuple[Passing, list[int]]]:
-        """Receive all messages on ``channel``, one of `channels`, each with its descriptors."""
-        return list(channel.receive())
+    def read(self, source: Source) -> list[tuple[Passing, list[int]]]:
+        """Read ``source``, one of `sources`. Returns the messages on it, each with its descriptors."""
+        return list(self.channel.receive())
+
+    def question(self) -> int | None:
+        """Return the signal that asks it where it hangs; None if it would not answer."""
+        return TELL_SIGNAL
 
     def farewell(self, order: Retire) -> Message | None:
         """Return the message that makes it retire; None if TERM does."""
@@ -199,9 +237,9 @@ class Child:
             self.want_recycling(now, "max_memory")
 
     def close(self) -> None:
-        """Close the master's ends of its channels."""
-        for channel in self.channels():
-            channel.close()
+        """Close its sources."""
+        for source in self.sources():
+            source.close()
 
     # -- what it is
 
@@ -212,8 +250,8 @@ class Child:
 
     @property
     def is_expected_to_end(self) -> bool:
-        """Whether the master wants it to end; killing a hung child does not count."""
-        return self.state is ChildState.RETIRING or self.kill_reason not in ("", HUNG)
+        """Whether the master wants it to end; killing a child for a fault of its own does not count."""
+        return self.state is ChildState.RETIRING or self.kill_reason not in _OWN_FAULTS
 
     @property
     def is_holding(self) -> bool:

@@ -18,11 +18,23 @@ from typing import NamedTuple
 
 from rpccluster.system import Exit
 
-__all__ = ["EARLY_SECONDS", "KEPT_DEATHS", "Death", "failures_in_a_row", "in_short", "pause_seconds", "start_at"]
+__all__ = [
+    "EARLY_SECONDS",
+    "KEPT_DEATHS",
+    "TOO_OFTEN",
+    "TOO_OFTEN_SECONDS",
+    "Death",
+    "failures_in_a_row",
+    "has_failed_too_often",
+    "in_short",
+    "pause_seconds",
+    "start_at",
+]
 
 EARLY_SECONDS = 5.0
 FREE_FAILURES = 2  # that cost no pause
 KEPT_DEATHS = 20  # of a slot; more failures make no longer pause
+TOO_OFTEN, TOO_OFTEN_SECONDS = 5, 600.0  # failures of an essential group, and within which time
 LONGEST_REASON = 300  # characters that are kept; a traceback stands in the log, and would make ``status`` too long
 
 _NEVER = float("-inf")
@@ -40,6 +52,7 @@ class Death(NamedTuple):
     at: float
     reason: str = ""
     was_asked: bool = False  # the master had told it to end, or killed it for reasons of its own
+    was_at_fault: bool = False  # the master killed it at ``timeout`` or ``ready_timeout``
 
     @property
     def ready_seconds(self) -> float | None:
@@ -63,6 +76,18 @@ class Death(NamedTuple):
             return False
         lived = self.ready_seconds
         return lived is None or (lived < EARLY_SECONDS and self.exit.signal not in _FROM_OUTSIDE)
+
+
+    @property
+    def counts_for_the_cluster(self) -> bool:
+        """Whether it is a failure for which an essential group may stop the cluster."""
+        return self.is_failure or (self.was_at_fault and not self.was_asked)
+
+
+def has_failed_too_often(deaths: Iterable[Death], now: float) -> bool:
+    """Return whether an essential group stops the cluster after these deaths of all its slots."""
+    recent = (death for death in deaths if death.counts_for_the_cluster and death.at > now - TOO_OFTEN_SECONDS)
+    return sum(1 for _ in recent) >= TOO_OFTEN
 
 
 def in_short(reason: str) -> str:

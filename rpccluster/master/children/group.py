@@ -13,12 +13,20 @@ from typing import Protocol
 
 from rpccluster.child.assignment import KindPart
 from rpccluster.log import logger
-from rpccluster.master.children.child import HUNG, Birth, Child, ChildState, Edition, Options
-from rpccluster.master.children.deaths import EARLY_SECONDS, KEPT_DEATHS, Death, failures_in_a_row, in_short, start_at
+from rpccluster.master.children.child import HUNG, LATE, Birth, Child, ChildState, Edition, Options
+from rpccluster.master.children.deaths import (
+    EARLY_SECONDS,
+    KEPT_DEATHS,
+    Death,
+    failures_in_a_row,
+    has_failed_too_often,
+    in_short,
+    start_at,
+)
 from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
 
-__all__ = ["Group", "Kind", "Overlap", "Section"]
+__all__ = ["Group", "Kind", "Overlap", "Restart", "Section"]
 
 
 class Kind(Protocol):
@@ -46,6 +54,18 @@ class Overlap(enum.Enum):
     )
 
 
+class Restart(enum.Enum):
+    """Which ends of its own a child's slot is filled again after."""
+
+    ALWAYS = "always"
+    ON_FAILURE = "on-failure"
+    NEVER = "never"
+
+    def wants_no_more(self, death: Death) -> bool:
+        """Return whether nothing is to follow ``death``, which nobody has asked for."""
+        return self is Restart.NEVER or (self is Restart.ON_FAILURE and death.is_clean)
+
+
 @dataclass(eq=False)
 class Group:
     """The children of one section. Times are monotonic seconds."""
@@ -56,9 +76,20 @@ class Group:
     phase: Phase  # the phase of the master as it concerns this group: see `rpccluster.master.children.order`
     after: Sequence[str] = ()  # names of groups that must be ready before this one starts, and stop after it
     overlap: Overlap = Overlap.SUCCESSOR_FIRST
+    noun: str = ""  # for a child in log lines and titles; the kind's, unless it has its own
+    restart: Restart = Restart.ALWAYS
+    is_essential: bool = False  # it stops the cluster when it fails too often
+    is_scheduled: bool = False  # its children start when a run is due, and only then
+    counts_at_start: bool = True  # without one of its children the cluster does not start
     is_drained: bool = False  # drained by WINCH, which means the workers alone
     children: list[Child] = field(default_factory=list)
     wanted: int = 0
+    stopped: str = ""  # why its children are not wanted, though the cluster is: it was stopped by hand
+    is_removed: bool = False  # it has left the configuration, and is forgotten when its children have ended
+    due: set[int] = field(default_factory=set)  # slots in which a scheduled run is due
+    next_run_at: float = float("inf")  # of its schedule
+    stop_by: float = float("inf")  # when the whole cluster must have ended
+    finished: set[int] = field(default_factory=set)  # slots whose child has ended, and wants no successor
     is_held: bool = False  # it waits for the groups of `after`
     has_begun: bool = False  # its first children were started, successfully or not
     is_awaited: bool = False  # calls or connections may still come to retiring children
@@ -71,6 +102,13 @@ class Group:
     deaths: dict[int, deque[Death]] = field(default_factory=dict)  # the last ones of each slot
     restarts: dict[int, int] = field(default_factory=dict)  # number of unasked ends in each slot
     forgiven_at: float = float("-inf")  # earlier deaths cost no pause
+
+    def __post_init__(self) -> None:
+        self.noun = self.noun or self.kind.noun
+
+    def title_of(self, slot: int) -> str:
+        """Return the words for the child of ``slot`` in its title."""
+        return self.noun if self.noun != self.kind.noun else f"{self.noun} {slot}"
 
     @property
     def generation(self) -> int:
@@ -88,9 +126,29 @@ class Group:
         return [child for child in self.children if child.is_ready]
 
     def is_settled(self) -> bool:
-        """Return whether every wanted slot has a serving child, and no other child is left."""
+        """Return whether every wanted slot has a serving child or has finished, and no other child is left."""
+        if not self.wants_children:
+            return not self.children
         slots = {child.slot for child in self.ready()}
-        return slots == set(range(self.wanted)) == slots | {child.slot for child in self.children}
+        done = slots | self.finished
+        return done == set(range(self.wanted)) == done | {child.slot for child in self.children}
+
+    @property
+    def wants_children(self) -> bool:
+        """Whether all wanted slots shall have a child at any time."""
+        return not (self.stopped or self.is_removed or self.is_scheduled)
+
+    def is_up(self) -> bool:
+        """Return whether those that come after it need not wait: it serves, has done its work, or is not wanted."""
+        if not self.wants_children:
+            return True
+        return self.has_begun and len({child.slot for child in self.ready()} | self.finished) >= self.wanted
+
+    def vacant_slots(self) -> Sequence[int]:
+        """Return the slots that want a child if they have none."""
+        if self.is_scheduled:
+            return sorted(slot for slot in self.due if slot < self.wanted)
+        return [slot for slot in range(self.wanted) if slot not in self.finished]
 
     def is_booting(self) -> bool:
         """Return whether a child is booting."""
@@ -120,34 +178,57 @@ class Group:
     def forgive(self, now: float) -> None:
         """Start the next children at once, since the cause of earlier deaths may be mended."""
         self.forgiven_at = now
+        self.finished.clear()
+
+    def fails_too_often(self, now: float) -> bool:
+        """Return whether it is essential, and has failed so often that the cluster stops."""
+        deaths = (death for deaths in self.deaths.values() for death in deaths if death.at > self.forgiven_at)
+        return self.is_essential and has_failed_too_often(deaths, now)
+
+    def tell_ready(self, child: Child) -> None:
+        """Log that ``child`` is ready."""
+        logger.info("%s ready (pid: %d, slot: %d)", _capital(self.noun), child.pid, child.slot)
 
     def note_end(self, child: Child, exit_: Exit, now: float) -> Death:
         """Note and log that ``child`` has ended, after all its messages have come. Returns its death."""
         self.children.remove(child)
         was_asked = child.is_expected_to_end or self.phase.allows.ends_when_empty
         reason = (child.retire_reason or child.kill_reason or str(exit_)) if was_asked else _reason(child, exit_)
-        death = Death(exit_, child.booted_at, child.ready_at, now, in_short(reason), was_asked)
+        is_at_fault = child.kill_reason in (HUNG, LATE)
+        death = Death(exit_, child.booted_at, child.ready_at, now, in_short(reason), was_asked, is_at_fault)
         self.deaths.setdefault(child.slot, deque(maxlen=KEPT_DEATHS)).append(death)
         if was_asked:
-            logger.info("%s exiting (pid: %d)", self.kind.noun.capitalize(), child.pid)
+            logger.info("%s exiting (pid: %d)", _capital(self.noun), child.pid)
             return death
-        self.restarts[child.slot] = self.restarts.get(child.slot, 0) + 1
-        what = "could not boot" if child.ready_at is None else "died"
-        logger.error("%s (pid: %d, slot: %d) %s: %s", self.kind.noun.capitalize(), child.pid, child.slot, what, reason)
-        if child.ready_at is None or self.phase.allows.needs_all_children:
-            self.failure, self.failed_at, self.is_service_at_fault = reason, now, child.is_service_at_fault
-        self._tell_pause(child.slot, death)
+        if child.may_end and death.is_clean:
+            logger.info("%s (pid: %d, slot: %d) has ended: %s", _capital(self.noun), child.pid, child.slot, exit_)
+        else:
+            self._note_fault(child, death, reason)
+        if not self.is_scheduled:
+            self._prepare_next(child.slot, death)
         return death
 
-    def _tell_pause(self, slot: int, death: Death) -> None:
+    def _note_fault(self, child: Child, death: Death, reason: str) -> None:
+        what = "could not boot" if child.ready_at is None else "died"
+        logger.error("%s (pid: %d, slot: %d) %s: %s", _capital(self.noun), child.pid, child.slot, what, reason)
+        if child.ready_at is None or self.phase.allows.needs_all_children:
+            self.failure, self.failed_at, self.is_service_at_fault = reason, death.at, child.is_service_at_fault
+
+    def _prepare_next(self, slot: int, death: Death) -> None:
+        if self.restart.wants_no_more(death):
+            self.finished.add(slot)
+            return
+        self.restarts[slot] = self.restarts.get(slot, 0) + 1
         pause = self.start_at(slot, death.at) - death.at
         if pause > 0 and death.is_failure:
             in_a_row = failures_in_a_row(self._counted(slot), self._survivor_booted_at(slot, death.at))
             told = "%s slot %d died %d times in a row (last: %s): restarting it in %g seconds"
-            logger.error(told, self.kind.noun.capitalize(), slot, len(in_a_row), death.exit, pause)
+            logger.error(told, _capital(self.noun), slot, len(in_a_row), death.exit, pause)
 
     def start_at(self, slot: int, now: float) -> float:
         """Return when the next child of ``slot`` may start; minus infinity if at once."""
+        if self.is_scheduled:
+            return float("-inf")
         options, deaths = self.options, self.deaths.get(slot)
         if not deaths or deaths[-1].at + options.restart_delay_max <= now:
             return float("-inf")  # no pause lasts longer; the policy asks for many slots in each turn
@@ -167,7 +248,11 @@ class Group:
         return max(survivors, default=float("-inf"))
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _reason(child: Child, exit_: Exit) -> str:
     if child.last_words:
         return child.last_words
-    return "it hung" if child.kill_reason == HUNG else str(exit_)
+    return {HUNG: "it hung", LATE: "it was not ready within ready_timeout"}.get(child.kill_reason, str(exit_))

@@ -15,6 +15,8 @@ So a recycled child retires by rule 1, when its successor is ready, and the want
 predecessor must end first, rule 3 retires it, and rule 2 starts its successor when it has ended. While the first
 children of a group boot, none is replaced: the start has succeeded or failed when none boots any more.
 
+A group that is stopped by hand retires its children, and a group with a schedule starts them only when a run is due.
+
 In every phase hung children are killed, and retiring ones that take too long. A child writes a heartbeat every half
 second from its loop, so a spinning method stops the heartbeat; there is none while the service is imported, so
 `timeout` bounds that, too. Past `timeout` the master questions the child, which dumps its stack into the log, from C,
@@ -30,10 +32,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Union
 
-from rpccluster.master.children.child import HUNG, MOVING_SECONDS, Child, ChildState, Overdue
+from rpccluster.master.children.child import HUNG, LATE, MOVING_SECONDS, Child, ChildState, Overdue
 from rpccluster.master.children.group import Group, Overlap
 
-__all__ = ["LATE_SECONDS", "Action", "Decision", "Dismiss", "Kill", "Question", "Retire", "Spawn", "decide"]
+__all__ = ["LATE_SECONDS", "Action", "Admit", "Decision", "Dismiss", "Kill", "Question", "Retire", "Spawn", "decide"]
 
 BEAT_SECONDS = 0.5  # between two heartbeats; silence counts only beyond it
 LATE_SECONDS = 1.0  # that the master may wake too late without having stood still
@@ -60,6 +62,12 @@ class Dismiss(NamedTuple):
     child: Child
 
 
+class Admit(NamedTuple):
+    """Count a child as ready that says nothing, since it has lived for long enough."""
+
+    child: Child
+
+
 class Question(NamedTuple):
     """Ask a hung child where it hangs."""
 
@@ -73,7 +81,7 @@ class Kill(NamedTuple):
     reason: str
 
 
-Action = Union[Spawn, Retire, Dismiss, Question, Kill]
+Action = Union[Spawn, Retire, Dismiss, Admit, Question, Kill]
 
 
 class Decision(NamedTuple):
@@ -85,7 +93,7 @@ class Decision(NamedTuple):
 
 def decide(group: Group, now: float) -> Decision:
     """Decide what to do now, and when to look again."""
-    actions = [*_kill_overdue(group, now), *_dismiss(group), *_as_allowed(group, now)]
+    actions = [*_kill_overdue(group, now), *_admit(group, now), *_dismiss(group), *_as_allowed(group, now)]
     return Decision(actions, min((moment for moment in _moments(group, now) if moment > now), default=float("inf")))
 
 
@@ -93,12 +101,16 @@ def _as_allowed(group: Group, now: float) -> Iterator[Action]:
     allows = group.phase.allows
     if group.is_held and allows.wants_children:
         return
-    if allows.awaits_first_boots and not group.has_begun:
-        yield from (Spawn(slot, group.generation) for slot in range(group.wanted))
-    if allows.starts_children:
+    if allows.kills_children:
+        yield from _kill_all(group)
+    elif not allows.wants_children:
+        yield from _retire_all(group, group.phase.value)
+    elif group.stopped:
+        yield from _retire_all(group, group.stopped)
+    elif allows.starts_children:
         yield from _run(group, now)
-    if not allows.wants_children:
-        yield from _kill_all(group) if allows.kills_children else _retire_all(group)
+    elif allows.awaits_first_boots and not group.has_begun:
+        yield from (Spawn(slot, group.generation) for slot in group.vacant_slots())
 
 
 def _moments(group: Group, now: float) -> Iterator[float]:
@@ -115,6 +127,8 @@ def _moments(group: Group, now: float) -> Iterator[float]:
             yield overdue_at
         if child.kill_at is not None:
             yield child.kill_at
+        if child.state is ChildState.BOOTING:
+            yield from (at for at in (child.ready_by, child.counts_as_ready_at) if at is not None)
         if child.retired_at is not None:
             yield child.retired_at + MOVING_SECONDS
         elif options.max_lifetime and child.ready_at is not None:
@@ -133,9 +147,18 @@ def _kill_overdue(group: Group, now: float) -> Iterator[Action]:
             if now >= child.questioned_at + ANSWER_SECONDS:
                 yield Kill(child, HUNG)
         elif child.kill_at is not None and now >= child.kill_at:
-            yield Kill(child, "it did not finish in graceful_timeout")
+            yield Kill(child, f"it did not finish in {child.stop_option}")
+        elif child.state is ChildState.BOOTING and child.ready_by is not None and now >= child.ready_by:
+            yield Kill(child, LATE)
         elif timeout and now >= child.silent_since + timeout + BEAT_SECONDS:
             yield Question(child)
+
+
+def _admit(group: Group, now: float) -> Iterator[Action]:
+    for child in group.children:
+        at = child.counts_as_ready_at
+        if at is not None and now >= at and child.state is ChildState.BOOTING and not child.is_killed:
+            yield Admit(child)
 
 
 def _dismiss(group: Group) -> Iterator[Action]:
@@ -166,7 +189,7 @@ def _retire_surplus(group: Group, now: float) -> Iterator[Retire | Kill]:
             overdue = _overdue(group, child, now)
             yield Retire(child, "scaled down" if surplus else overdue.reason if overdue else "replaced")
         elif surplus and child.state is ChildState.BOOTING and not child.is_killed:
-            yield Kill(child, "scaled down")
+            yield _send_away(child, "scaled down")
 
 
 def _try_staged(group: Group) -> Iterator[Action]:
@@ -181,7 +204,7 @@ def _try_staged(group: Group) -> Iterator[Action]:
 def _fill_slots(group: Group, now: float) -> Iterator[Action]:
     is_exclusive = group.overlap is Overlap.PREDECESSOR_FIRST
     held = {child.slot for child in group.children if is_exclusive or child.is_holding}
-    for slot in range(group.wanted):
+    for slot in group.vacant_slots():
         if slot not in held and now >= group.start_at(slot, now):
             yield Spawn(slot, group.generation)
 
@@ -223,12 +246,17 @@ def _overdue(group: Group, child: Child, now: float) -> Overdue | None:
     return min(reasons, default=None)
 
 
-def _retire_all(group: Group) -> Iterator[Action]:
+def _retire_all(group: Group, reason: str) -> Iterator[Action]:
     for child in group.children:
         if child.is_ready or _must_hurry(group, child):
-            yield Retire(child, group.phase.value)
+            yield Retire(child, reason)
         elif child.state is ChildState.BOOTING and not child.is_killed:
-            yield Kill(child, group.phase.value)
+            yield _send_away(child, reason)
+
+
+def _send_away(child: Child, reason: str) -> Retire | Kill:
+    """End a booting child: most kinds do not hear yet."""
+    return Retire(child, reason) if child.hears_while_booting else Kill(child, reason)
 
 
 def _must_hurry(group: Group, child: Child) -> bool:

@@ -20,7 +20,7 @@ from rpccluster.ipc.messages import Message
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import CommonCell, RowState, Scoreboard
 from rpccluster.log import logger
-from rpccluster.master.children.child import Birth, Child, Edition
+from rpccluster.master.children.child import Birth, Child, Edition, Source
 from rpccluster.master.children.group import Group
 from rpccluster.master.loop import Loop
 
@@ -63,7 +63,7 @@ class Roster:
         row_number = self._scoreboard.take_row()
         if row_number is None:
             told = "Cannot start another %s: all %d rows of the scoreboard are in use"
-            logger.error(told, group.kind.noun, MOST_ROWS)
+            logger.error(told, group.noun, MOST_ROWS)
             return None
         self._serial += 1
         ends: list[Channel] = []
@@ -74,7 +74,7 @@ class Roster:
             assignment = self._assignment(group, child, ends[1], cpus, part)
             child.pid = self._system.spawn(partial(self._entry, assignment))
         except (OSError, MemoryError) as error:
-            logger.error("Cannot start a %s for slot %d: %s", group.kind.noun, slot, error)
+            logger.error("Cannot start a %s for slot %d: %s", group.noun, slot, error)
             self._give_up(row_number, child, ends)
             return None
         ends[1].close()
@@ -91,7 +91,7 @@ class Roster:
     ) -> Assignment[KindPart]:
         return Assignment(
             kind=group.kind.name,
-            name=f"{group.kind.noun} {child.slot}",
+            name=group.title_of(child.slot),
             slot=child.slot,
             generation=child.generation,
             options=child.edition.options,
@@ -108,22 +108,22 @@ class Roster:
     def _enrol(self, group: Group, child: Child) -> bool:
         """Watch a newly forked child, or kill it if that is not possible."""
         try:
-            for channel in child.channels():
-                self._loop.watch(channel, lambda channel=channel: self._hear(child, channel))  # type: ignore[misc]
+            for source in child.sources():
+                self._loop.watch(source, lambda source=source: self._hear(child, source))  # type: ignore[misc]
         except (OSError, MemoryError) as error:  # epoll_ctl(2) has limits of its own
-            logger.error("Cannot watch the %s (pid: %d, slot: %d): %s", group.kind.noun, child.pid, child.slot, error)
+            logger.error("Cannot watch the %s (pid: %d, slot: %d): %s", group.noun, child.pid, child.slot, error)
             self._system.kill(child.pid, signal.SIGKILL)
             self._give_up(child.row_number, child, [])
             return False
         self._children[child] = group
         group.children.append(child)
-        logger.info("Booting %s with pid: %d", group.kind.noun, child.pid)
+        logger.info("Booting %s with pid: %d", group.noun, child.pid)
         return True
 
     def _give_up(self, row_number: int, child: Child | None, ends: list[Channel]) -> None:
         self._scoreboard.free_row(row_number)
-        for channel in child.channels() if child else ():
-            self._loop.unwatch(channel)
+        for source in child.sources() if child else ():
+            self._loop.unwatch(source)
         if child is not None:
             child.close()
         for end in ends:
@@ -131,12 +131,12 @@ class Roster:
 
     # -- talking
 
-    def _hear(self, child: Child, channel: Channel) -> None:
-        """Receive the messages on ``channel``, and keep them for `take_said`."""
+    def _hear(self, child: Child, source: Source) -> None:
+        """Read ``source``, and keep its messages for `take_said`."""
         group = self._children[child]
-        self._said.extend(Said(group, child, message, descriptors) for message, descriptors in child.read(channel))
-        if channel.is_closed:
-            self._loop.unwatch(channel)
+        self._said.extend(Said(group, child, message, descriptors) for message, descriptors in child.read(source))
+        if source.is_closed:
+            self._loop.unwatch(source)
 
     def take_said(self) -> Iterator[Said]:
         """Yield the messages of children since the last call, in order."""
@@ -152,6 +152,10 @@ class Roster:
     def signal(self, child: Child, signum: int) -> None:
         """Send a signal to a child, whose pid is its own until it is reaped."""
         self._system.kill(child.pid, signum)
+
+    def stop(self, child: Child) -> None:
+        """Send a child's process group the signal that ends it."""
+        self._system.kill_group(child.pid, child.stop_signal)
 
     def kill(self, child: Child, reason: str) -> None:
         """Kill a child now, for ``reason``."""
@@ -177,7 +181,7 @@ class Roster:
             child.close()
 
     def _hear_out(self, child: Child) -> None:
-        for channel in reversed(child.channels()):
-            if not channel.is_closed:
-                self._loop.guard.attempt("hear the last words of a child", self._hear, child, channel)
-            self._loop.unwatch(channel)
+        for source in reversed(child.sources()):
+            if not source.is_closed:
+                self._loop.guard.attempt("hear the last words of a child", self._hear, child, source)
+            self._loop.unwatch(source)

@@ -48,9 +48,9 @@ class Watch:
             logger.warning(
                 "max_memory is below what a fresh %s needs (found %d bytes, a %s that has just booted has %d): "
                 "each is replaced %g seconds after it is ready",
-                group.kind.noun,
+                group.noun,
                 limit,
-                group.kind.noun,
+                group.noun,
                 needed,
                 MEMORY_GRACE_SECONDS,
             )

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Union
 
-from rpccluster.log import logger
 from rpccluster.master.children import order, policy
 from rpccluster.master.children.actions import Actions
-from rpccluster.master.children.child import Child
+from rpccluster.master.children.child import Child, ChildState
 from rpccluster.master.children.deaths import Death
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster, Said
@@ -83,8 +82,10 @@ class Groups:
         now = self._system.monotonic()
         event = self.kinds[group.kind.name].hear(child, message, descriptors, now)
         if isinstance(event, Booted):
+            if child.state is not ChildState.BOOTING:
+                return  # it was told to end meanwhile
             child.note_ready(now)
-            logger.info("%s ready (pid: %d, slot: %d)", group.kind.noun.capitalize(), child.pid, child.slot)
+            group.tell_ready(child)
         if event is not None:
             heard.append(event)
 

@@ -18,8 +18,7 @@ from rpccluster.ipc.messages import BootFailed, Message, Ready, Retire, WantsToR
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell, is_full
 from rpccluster.log import logger
-from rpccluster.master.children.actions import KILL_SLACK_SECONDS
-from rpccluster.master.children.child import MOVING_SECONDS, Birth, Child, ChildState
+from rpccluster.master.children.child import KILL_SLACK_SECONDS, MOVING_SECONDS, Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group
 from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed
 from rpccluster.master.kinds.totals import Totals
@@ -39,11 +38,11 @@ class RPCWorker(Child):
         self.silent_seconds = 0.0  # at the last look
         self.given = 0  # connections that were sent to it, and neither taken back nor refused
 
-    def channels(self) -> list[Channel]:
+    def sources(self) -> list[Channel]:
         return [self.channel, self.connections]
 
-    def read(self, channel: Channel) -> list[tuple[Passing, list[int]]]:
-        return channel.receive_unopened() if channel is self.connections else super().read(channel)
+    def read(self, source: Source) -> list[tuple[Passing, list[int]]]:
+        return self.connections.receive_unopened() if source is self.connections else super().read(source)
 
     def close(self) -> None:
         super().close()
