@@ -107,7 +107,7 @@ class Parts:
         commands = Commands(cluster, self.workers, self.reloading, self.new_master, logs.reopen, self._begin_to_stop)
         self.commands = commands
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
-        self._status = Status(cluster, self.groups, rpc, self.broker)
+        self._status = Status(cluster, self.workers, self.groups, rpc, self.broker)
         self.operations = Operations(operating_system, cluster, self.workers, commands, self.broker, self._tell_status)
 
     @property

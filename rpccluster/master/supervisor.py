@@ -126,7 +126,7 @@ class Supervisor:
         attempt("obey a signal", parts.signal_commands.obey_kept)  # last: what it waited for may have just ended
 
     def _heed_children(self) -> None:
-        self._groups.tell(self._cluster.phase)
+        self._groups.tell(self._cluster.phase, self._cluster.options.graceful_timeout)
         for event in self._groups.collect():
             self._guard.attempt("heed a child", self._HEED[type(event)], self, event)
 
@@ -167,7 +167,7 @@ class Supervisor:
     # -- deciding and performing
 
     def _act(self) -> None:
-        self._groups.tell(self._cluster.phase)
+        self._groups.tell(self._cluster.phase, self._cluster.options.graceful_timeout)
         self._workers.is_awaited = self._cluster.has_old_master or self._broker.is_moving
         self._groups.act()
         course = self._groups.course(self._cluster.phase)
@@ -187,7 +187,7 @@ class Supervisor:
     def _halt(self, course: order.Halt) -> None:
         group = course.group
         self.exit_code = EXIT_NO_SERVICE if group.is_service_at_fault else EXIT_NO_WORKER
-        self._tell(f"no {group.kind.noun} could boot: {group.failure or 'none could be started'}")
+        self._tell(f"no {group.noun} could boot: {group.failure or 'none could be started'}")
 
     def _finish(self, course: order.Finish) -> None:
         self._takeover.tell_counts()

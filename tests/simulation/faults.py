@@ -84,7 +84,7 @@ FAULTS = [
         "the last messages of a dead worker are dropped",
         "master/children/roster.py",
         "            self._hear_out(child)\n",
-        "            for channel in child.channels():\n                self._loop.unwatch(channel)\n",
+        "            for source in child.sources():\n                self._loop.unwatch(source)\n",
     ),
     PutBack(
         "nobody answers the calls that died with a worker",

@@ -51,11 +51,12 @@ class ChildEvent(enum.Enum):
 
     BOOTED = "booted"
     TOLD_TO_RETIRE = "told to retire"
+    CALLED_OFF = "told to retire while it boots"
 
 
 _TABLE = {
     (ChildState.BOOTING, ChildEvent.BOOTED): ChildState.READY,
-    (ChildState.BOOTING, ChildEvent.TOLD_TO_RETIRE): ChildState.RETIRING,  # if it hears that: others are killed
+    (ChildState.BOOTING, ChildEvent.CALLED_OFF): ChildState.RETIRING,  # if it hears that: others are killed
     (ChildState.READY, ChildEvent.TOLD_TO_RETIRE): ChildState.RETIRING,
     (ChildState.RETIRING, ChildEvent.TOLD_TO_RETIRE): ChildState.RETIRING,  # a stop overtakes a recycling
 }
@@ -217,7 +218,8 @@ class Child:
 
     def note_retirement(self, reason: str, now: float, kill_at: float) -> None:
         """Note that it was told to retire, and may take until ``kill_at``; the earliest time counts."""
-        self.step(ChildEvent.TOLD_TO_RETIRE)
+        is_called_off = self.state is ChildState.BOOTING and self.hears_while_booting
+        self.step(ChildEvent.CALLED_OFF if is_called_off else ChildEvent.TOLD_TO_RETIRE)
         self.retired_at = now if self.retired_at is None else self.retired_at
         self.retire_reason = reason
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)

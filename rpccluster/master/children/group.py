@@ -90,7 +90,7 @@ class Group:
     next_run_at: float = float("inf")  # of its schedule
     stop_by: float = float("inf")  # when the whole cluster must have ended
     finished: set[int] = field(default_factory=set)  # slots whose child has ended, and wants no successor
-    is_held: bool = False  # it waits for the groups of `after`
+    held_by: Sequence[str] = ()  # what it waits for before its first start: groups of `after`
     has_begun: bool = False  # its first children were started, successfully or not
     is_awaited: bool = False  # calls or connections may still come to retiring children
     is_rolling: bool = False  # children of older generations are being replaced
@@ -114,6 +114,16 @@ class Group:
     def generation(self) -> int:
         """The generation of new children."""
         return self.section.generation
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it may not start yet."""
+        return bool(self.held_by)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether missing children are started and overdue ones replaced; a start holds up those that it depends on."""
+        return self.phase.allows.starts_children or (self.phase.allows.is_starting and not self.counts_at_start)
 
     @property
     def options(self) -> Options:
@@ -203,16 +213,14 @@ class Group:
         if child.may_end and death.is_clean:
             logger.info("%s (pid: %d, slot: %d) has ended: %s", _capital(self.noun), child.pid, child.slot, exit_)
         else:
-            self._note_fault(child, death, reason)
+            what = "could not boot" if child.ready_at is None else "died"
+            logger.error("%s (pid: %d, slot: %d) %s: %s", _capital(self.noun), child.pid, child.slot, what, reason)
         if not self.is_scheduled:
             self._prepare_next(child.slot, death)
+        was_up = child.ready_at is not None or (death.is_clean and child.slot in self.finished)
+        if not was_up or self.phase.allows.needs_all_children:
+            self.failure, self.failed_at, self.is_service_at_fault = reason, now, child.is_service_at_fault
         return death
-
-    def _note_fault(self, child: Child, death: Death, reason: str) -> None:
-        what = "could not boot" if child.ready_at is None else "died"
-        logger.error("%s (pid: %d, slot: %d) %s: %s", _capital(self.noun), child.pid, child.slot, what, reason)
-        if child.ready_at is None or self.phase.allows.needs_all_children:
-            self.failure, self.failed_at, self.is_service_at_fault = reason, death.at, child.is_service_at_fault
 
     def _prepare_next(self, slot: int, death: Death) -> None:
         if self.restart.wants_no_more(death):

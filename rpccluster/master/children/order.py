@@ -1,8 +1,14 @@
 """Decides which groups may start, which must stop next, and when everything is over. Pure; runs in the master.
 
-A group starts when all groups in its ``after`` are ready or have failed once, so that a broken group delays the others
-no longer than that. It stops when all groups that come after it have ended; at a quick stop no group waits. A group
-knows nothing of this order: its ``phase`` tells it what the master does with it.
+A group starts when all groups in its ``after`` are ready, have done their work, or have failed once, so that a broken
+group delays the others no longer than that. It stops when all groups that come after it have ended, directly or by
+others. Where ``after`` says nothing, a plugin stops after the workers. At a quick stop no group waits, nor after the
+time that the whole stop may take. A group knows nothing of this order: its ``phase`` tells it what the master does with
+it.
+
+The groups that count decide about a start: the workers. A plugin that cannot boot ends no start and no upgrade, so
+plugins run as usual while workers boot for the first time; a new master starts them when it has taken over. In a
+cluster without workers a start is over when each plugin has been ready, or has failed.
 """
 
 from __future__ import annotations
@@ -13,11 +19,11 @@ from typing import NamedTuple, Union
 from rpccluster.master.children.group import Group
 from rpccluster.master.phases import Phase
 
-__all__ = ["Course", "Finish", "Halt", "Started", "course", "may_start", "phase_of"]
+__all__ = ["Course", "Finish", "Halt", "Started", "course", "held_by", "is_after", "phase_of"]
 
 
 class Started(NamedTuple):
-    """Every first child has booted or failed, and at least one serves."""
+    """Every first child that counts has booted or failed, and at least one serves."""
 
 
 class Halt(NamedTuple):
@@ -34,25 +40,44 @@ class Finish(NamedTuple):
 Course = Union[Started, Halt, Finish]
 
 
-def may_start(group: Group, groups: Sequence[Group]) -> bool:
-    """Return whether all groups that ``group`` comes after are ready, or have failed."""
+def held_by(group: Group, groups: Sequence[Group], phase: Phase) -> list[str]:
+    """Return what ``group`` must wait for before it starts: names of groups, or the takeover of a new master."""
+    if phase.allows.needs_all_children and not group.counts_at_start:
+        return ["the takeover"]
     before = [each for each in groups if each.name in group.after]
-    return all(each.failure or (each.has_begun and len(each.ready()) >= each.wanted) for each in before)
+    return [each.name for each in before if not (each.failure or each.is_up())]
 
 
-def phase_of(group: Group, groups: Sequence[Group], phase: Phase) -> Phase:
+def is_after(group: Group, other: Group, groups: Sequence[Group]) -> bool:
+    """Return whether ``group`` comes after ``other``, directly or by groups between them."""
+    found, names = {group.name}, set(group.after)
+    while names - found:
+        found |= names
+        names = {name for each in groups if each.name in found for name in each.after}
+    return other.name in found and other is not group
+
+
+def phase_of(group: Group, groups: Sequence[Group], phase: Phase, *, is_late: bool = False) -> Phase:
     """Return the phase of ``group`` when the master is in ``phase``.
 
     A group keeps its phase while only other groups are drained. While the cluster stops gracefully, it keeps its phase
-    as long as a group that comes after it has children.
+    as long as a group that stops before it has children, unless it ``is_late``.
     """
     allows = phase.allows
     if allows.wants_children or allows.kills_children:
         return phase
     if not allows.ends_when_empty:
         return phase if group.is_drained else group.phase
-    has_followers = any(each.children for each in groups if group.name in each.after)
-    return group.phase if has_followers else phase
+    waits = not (is_late or allows.hands_over) and any(
+        each.children and _stops_before(each, group, groups) for each in groups if each is not group
+    )
+    return group.phase if waits else phase
+
+
+def _stops_before(each: Group, group: Group, groups: Sequence[Group]) -> bool:
+    if is_after(each, group, groups):
+        return True
+    return each.counts_at_start and not group.counts_at_start and not is_after(group, each, groups)
 
 
 def course(groups: Sequence[Group], phase: Phase) -> Course | None:
@@ -67,10 +92,14 @@ def course(groups: Sequence[Group], phase: Phase) -> Course | None:
 
 def _start(groups: Sequence[Group], phase: Phase) -> Course | None:
     allows = phase.allows
-    if any(group.is_booting() for group in groups) or not all(group.has_begun for group in groups):
+    counting = [group for group in groups if group.counts_at_start]
+    if any(group.is_booting() for group in counting) or not all(group.has_begun for group in counting):
         return None
-    for group in groups:
+    for group in counting:
         has_none = group.wanted > 0 and not group.ready()
         if has_none or (allows.needs_all_children and group.failure):
             return Halt(group)
-    return Started() if allows.awaits_first_boots else None
+    if not allows.awaits_first_boots:
+        return None
+    is_over = counting or allows.needs_all_children or all(group.failure or group.is_up() for group in groups)
+    return Started() if is_over else None

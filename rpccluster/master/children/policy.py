@@ -107,7 +107,7 @@ def _as_allowed(group: Group, now: float) -> Iterator[Action]:
         yield from _retire_all(group, group.phase.value)
     elif group.stopped:
         yield from _retire_all(group, group.stopped)
-    elif allows.starts_children:
+    elif group.is_kept:
         yield from _run(group, now)
     elif allows.awaits_first_boots and not group.has_begun:
         yield from (Spawn(slot, group.generation) for slot in group.vacant_slots())
@@ -133,7 +133,7 @@ def _moments(group: Group, now: float) -> Iterator[float]:
             yield child.retired_at + MOVING_SECONDS
         elif options.max_lifetime and child.ready_at is not None:
             yield child.ready_at + options.max_lifetime
-    if group.phase.allows.starts_children:
+    if group.is_kept:
         yield group.spawn_at
         yield from (group.start_at(slot, now) for slot in group.deaths if slot < group.wanted)
 

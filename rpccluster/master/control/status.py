@@ -24,24 +24,24 @@ __all__ = ["Status", "of_group"]
 class Status:
     """The ``status`` of one master."""
 
-    def __init__(self, cluster: Cluster, groups: Groups, rpc: RPC, broker: Broker) -> None:
-        """The first of ``groups`` is that of the workers, whose kind is ``rpc``."""
+    def __init__(self, cluster: Cluster, workers: Group, groups: Groups, rpc: RPC, broker: Broker) -> None:
+        """``rpc`` is the kind of ``workers``; a cluster without a service has none, and no such group among all."""
         self._cluster = cluster
+        self._workers = workers
         self._groups = groups
         self._rpc = rpc
         self._broker = broker
 
     def make(self, pid: int, now: float) -> dict[str, Any]:
         """Make the ``status`` of the master ``pid`` at ``now`` (monotonic seconds)."""
-        workers = self._groups.all[0]
         return {
             "master": self._master(pid, now),
-            "workers": [self._worker(child, now) for child in _in_order(workers)],
+            "workers": [self._worker(child, now) for child in _in_order(self._workers)],
             "groups": [self._group(group, now) for group in self._groups.all],
         }
 
     def _master(self, pid: int, now: float) -> dict[str, Any]:
-        cluster, workers = self._cluster, self._groups.all[0]
+        cluster, workers = self._cluster, self._workers
         return {
             "pid": pid,
             "state": cluster.phase.value,
@@ -56,7 +56,7 @@ class Status:
         }
 
     def _group(self, group: Group, now: float) -> dict[str, Any]:
-        listeners = self._listeners() if group is self._groups.all[0] else []
+        listeners = self._listeners() if group is self._workers else []
         return of_group(group, self._groups.kinds[group.kind.name], listeners, now)
 
     def _listeners(self) -> list[str]:
@@ -119,17 +119,28 @@ def _first_unready(group: Group, processes: list[dict[str, Any]]) -> dict[str, A
 
 
 def _vacancy(group: Group, slot: int, now: float) -> dict[str, Any]:
-    """Make the row of a slot without a process: it waits for a restart or for other groups, or it is stopped."""
+    """Make the row of a slot without a process."""
     past = _past(group, slot, now)
     shown = {"slot": slot, "pid": None, "generation": group.generation, "uptime_seconds": 0.0, "rss_bytes": 0, **past}
+    return {**shown, **_why_vacant(group, slot, now)}
+
+
+def _why_vacant(group: Group, slot: int, now: float) -> dict[str, Any]:
+    """Tell what a slot without a process waits for, or that it is stopped or has finished."""
     if not group.phase.allows.wants_children:
-        return {**shown, "state": "stopped", "reason": group.phase.value}
-    waits = max(group.start_at(slot, now), group.spawn_at) - now
+        return {"state": "stopped", "reason": group.phase.value}
+    if group.stopped:
+        return {"state": "stopped", "reason": group.stopped}
     unasked = [death.reason for death in group.deaths.get(slot, ()) if not death.was_asked]
-    reason = unasked[-1] if unasked else ""
-    if waits > 0:
-        return {**shown, "state": "waiting", "reason": reason, "retry_in_seconds": round(waits, 3)}
-    return {**shown, "state": "waiting", "reason": reason or ", ".join(group.after)}
+    last = unasked[-1] if unasked else ""
+    if slot in group.finished:
+        return {"state": "finished", "reason": last}
+    if group.is_held:
+        return {"state": "waiting", "reason": f"after {', '.join(group.held_by)}"}
+    if group.is_scheduled:
+        return {"state": "waiting", "reason": "schedule", "retry_in_seconds": round(group.next_run_at - now, 3)}
+    waits = max(group.start_at(slot, now), group.spawn_at) - now
+    return {"state": "waiting", "reason": last, **({"retry_in_seconds": round(waits, 3)} if waits > 0 else {})}
 
 
 def _past(group: Group, slot: int, now: float) -> dict[str, Any]:

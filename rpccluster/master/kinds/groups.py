@@ -22,6 +22,8 @@ from rpccluster.system import Exit, System
 
 __all__ = ["Died", "Event", "Groups"]
 
+REMOVED = "removed"  # why the children of a group end that has left the configuration
+
 
 class Died(NamedTuple):
     """A child has ended."""
@@ -56,9 +58,25 @@ class Groups:
         self._roster = roster
         self._actions = actions
         self.kinds = kinds
-        self.all = groups
+        self.all = list(groups)
         self._watch = Watch()
+        self._stop_by = float("inf")
         self.wake_at = float("inf")
+
+    # -- which groups there are
+
+    def named(self, name: str) -> Group | None:
+        """Return the group of that name; None if there is none."""
+        return next((group for group in self.all if group.name == name), None)
+
+    def add(self, group: Group) -> None:
+        """Run one group more from now on."""
+        self.all.append(group)
+
+    def remove(self, group: Group) -> None:
+        """Stop a group that has left the configuration; it is forgotten when its children have ended."""
+        group.is_removed = True
+        group.stopped = REMOVED
 
     # -- collecting
 
@@ -103,17 +121,27 @@ class Groups:
 
     # -- deciding and performing
 
-    def tell(self, phase: Phase) -> None:
-        """Give each group its phase, and hold groups back that may not start yet, when the master is in ``phase``."""
+    def tell(self, phase: Phase, graceful_seconds: float = float("inf")) -> None:
+        """Give each group its phase, and hold groups back that may not start yet, when the master is in ``phase``.
+
+        A stop of the whole cluster may take ``graceful_seconds``.
+        """
+        now = self._system.monotonic()
+        if phase.allows.ends_when_empty and not phase.allows.hands_over:
+            self._stop_by = min(self._stop_by, now + graceful_seconds)
         for group in self.all:
-            group.phase = order.phase_of(group, self.all, phase)
-            group.is_held = not group.has_begun and not order.may_start(group, self.all)
+            group.stop_by = self._stop_by
+            group.phase = order.phase_of(group, self.all, phase, is_late=now >= self._stop_by)
+            group.held_by = () if group.has_begun else order.held_by(group, self.all, phase)
 
     def act(self) -> None:
         """Perform the due actions. Sets ``wake_at``: to now if something was done, which may make more due."""
         now, self.wake_at = self._system.monotonic(), float("inf")
+        if now < self._stop_by:
+            self.wake_at = self._stop_by
         for group in self.all:
             self._act_on(group, now)
+        self.all = [group for group in self.all if group.children or not group.is_removed]
 
     def _act_on(self, group: Group, now: float) -> None:
         look_at = self._watch.turn(group, self.kinds[group.kind.name].look, now)

@@ -14,6 +14,7 @@ from ..made_up import booting, ready, retiring
 
 ALLOWED = {
     (ChildState.BOOTING, ChildEvent.BOOTED): ChildState.READY,
+    (ChildState.BOOTING, ChildEvent.CALLED_OFF): ChildState.RETIRING,
     (ChildState.READY, ChildEvent.TOLD_TO_RETIRE): ChildState.RETIRING,
     (ChildState.RETIRING, ChildEvent.TOLD_TO_RETIRE): ChildState.RETIRING,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rpccluster.master.children.order import Finish, Halt, Started, course, may_start, phase_of
+from rpccluster.master.children.order import Finish, Halt, Started, course, held_by, is_after, phase_of
 from rpccluster.master.phases import Phase
 
 from ..made_up import booting, group, ready, retiring
@@ -77,13 +77,36 @@ def test_a_group_starts_when_those_before_it_are_ready_or_have_failed() -> None:
     before = group(booting(0), name="queues", number_workers=1)
     later = group(name="workers", after=["queues"], has_begun=False)
     groups = [before, later]
-    assert may_start(before, groups)
-    assert not may_start(later, groups)
+    assert held_by(before, groups, Phase.RUNNING) == []
+    assert held_by(later, groups, Phase.RUNNING) == ["queues"]
     before.children = [ready(0)]
-    assert may_start(later, groups)
+    assert held_by(later, groups, Phase.RUNNING) == []
     before.children, before.failure = [], "no disk"
-    assert may_start(later, groups)
-    assert may_start(group(after=["no such group"]), groups)
+    assert held_by(later, groups, Phase.RUNNING) == []
+    assert held_by(group(after=["no such group"]), groups, Phase.RUNNING) == []
+
+
+@pytest.mark.parametrize("values", [{"stopped": "by hand"}, {"is_scheduled": True}, {"finished": {0}}])
+def test_what_is_not_wanted_or_has_done_its_work_holds_nobody_up(values: dict[str, Any]) -> None:
+    """It would never be ready."""
+    before = group(name="plugin:a", number_workers=1, **values)
+    assert held_by(group(after=["plugin:a"], has_begun=False), [before], Phase.RUNNING) == []
+
+
+def test_a_new_master_starts_plugins_when_it_has_taken_over() -> None:
+    """Two of one would run until then."""
+    plugin = group(name="plugin:a", number_workers=1, counts_at_start=False, has_begun=False)
+    assert held_by(plugin, [plugin], Phase.STANDBY) == ["the takeover"]
+    assert held_by(plugin, [plugin], Phase.RUNNING) == []
+
+
+def test_what_comes_after_another_may_do_so_by_a_third() -> None:
+    """A circle would be a fault of the configuration, and holds nothing up here."""
+    a, b, c = group(name="a", after=["c"]), group(name="b", after=["a"]), group(name="c")
+    groups = [a, b, c]
+    assert is_after(b, c, groups)
+    assert not is_after(c, b, groups)
+    assert not is_after(a, a, [group(name="a", after=["a"])])
 
 
 def test_a_group_stops_when_those_after_it_have_ended() -> None:
@@ -95,6 +118,41 @@ def test_a_group_stops_when_those_after_it_have_ended() -> None:
     assert phase_of(before, groups, Phase.QUITTING) is Phase.QUITTING
     later.children = []
     assert phase_of(before, groups, Phase.STOPPING) is Phase.STOPPING
+
+
+def test_plugins_stop_after_the_workers_unless_they_come_after_them() -> None:
+    """When nothing is said; and no group waits longer than the whole stop may take, nor while a new master takes over."""
+    workers, plugin = group(ready(0), name="workers"), group(ready(0), name="plugin:a", counts_at_start=False)
+    groups = [workers, plugin]
+    assert phase_of(workers, groups, Phase.STOPPING) is Phase.STOPPING
+    assert phase_of(plugin, groups, Phase.STOPPING) is Phase.RUNNING
+    assert phase_of(plugin, groups, Phase.STOPPING, is_late=True) is Phase.STOPPING
+    assert phase_of(plugin, groups, Phase.LEAVING) is Phase.LEAVING
+    plugin.after = ["workers"]
+    assert phase_of(workers, groups, Phase.STOPPING) is Phase.RUNNING
+    assert phase_of(plugin, groups, Phase.STOPPING) is Phase.STOPPING
+
+
+def test_a_plugin_runs_as_usual_while_workers_boot_and_ends_no_start() -> None:
+    """It may fail and be started again meanwhile; the workers alone decide."""
+    workers, plugin = group(ready(0)), group(name="plugin:a", number_workers=1, counts_at_start=False, failure="x")
+    plugin.phase = phase_of(plugin, [workers, plugin], Phase.STARTING)
+    assert plugin.is_kept
+    assert course([workers, plugin], Phase.STARTING) == Started()
+    assert course([workers, plugin], Phase.JOINING) == Started()
+    plugin.children, plugin.failure, plugin.has_begun = [booting(0)], "", True
+    assert course([workers, plugin], Phase.STARTING) == Started()
+
+
+def test_a_cluster_of_plugins_alone_starts_when_each_was_ready_or_has_failed() -> None:
+    """In an upgrade they start later."""
+    one = group(booting(0), name="plugin:a", counts_at_start=False)
+    other = group(name="plugin:b", number_workers=1, counts_at_start=False, failure="x")
+    assert course([one, other], Phase.STARTING) is None
+    assert course([one, other], Phase.JOINING) == Started()
+    one.children = [ready(0)]
+    assert course([one, other], Phase.STARTING) == Started()
+    assert course([], Phase.STARTING) == Started()
 
 
 def test_draining_means_the_workers() -> None:

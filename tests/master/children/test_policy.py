@@ -434,8 +434,8 @@ def test_a_standstill_of_all_processes_hangs_no_child(seconds: float) -> None:
 
 def test_a_group_that_waits_for_others_starts_nothing() -> None:
     """Until those that it comes after are ready."""
-    assert decided(phase=Phase.STARTING, number_workers=1, has_begun=False, is_held=True) == []
-    assert decided(phase=Phase.RUNNING, number_workers=1, has_begun=False, is_held=True) == []
+    assert decided(phase=Phase.STARTING, number_workers=1, has_begun=False, held_by=["queues"]) == []
+    assert decided(phase=Phase.RUNNING, number_workers=1, has_begun=False, held_by=["queues"]) == []
 
 
 def test_a_predecessor_goes_first_where_both_would_hold_the_same() -> None:

@@ -27,7 +27,7 @@ def status(*groups: Group, **values: Any) -> Callable[[int, float], dict[str, An
     """The ``status`` of a cluster of these groups, to be called with pid and time."""
     broker: Any = SimpleNamespace(in_transit=0, figures=Figures())
     all_groups: Any = SimpleNamespace(all=groups, kinds={RPC_KIND.name: RPC_KIND})
-    return Status(cluster(**values), all_groups, RPC_KIND, broker).make
+    return Status(cluster(**values), groups[0], all_groups, RPC_KIND, broker).make
 
 
 def test_status_has_the_contracts_form() -> None:
