@@ -110,11 +110,16 @@ class System:
             os.kill(pid, signum)
 
     def kill_group(self, leader: int, signum: int) -> None:
-        """Send a signal to the process group of a child that is not reaped; to it alone if it has no group yet."""
+        """Send a signal to the process group of ``leader``, or to it alone if it leads none yet. Source: killpg(2).
+
+        Members that have become another user are left out; a leader that has already ended is no error.
+        """
         try:
             os.killpg(leader, signum)
-        except (ProcessLookupError, PermissionError):
+        except ProcessLookupError:
             self.kill(leader, signum)
+        except PermissionError:  # to signal any of them
+            pass
 
     def has_terminal(self) -> bool:
         """Return whether this process has a controlling terminal; yes if it cannot look now. Source: tty(4)."""

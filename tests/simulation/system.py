@@ -211,6 +211,9 @@ class MadeUpSystem(System):
         self._world.count("signal to a child", str(signum))
         self._world.signal(pid, signum)
 
+    def kill_group(self, leader: int, signum: int) -> None:
+        self.kill(leader, signum)
+
     def reap(self, leaders: Container[int] = ()) -> list[Exit]:
         ended, self._master.zombies = self._master.zombies, []
         return ended

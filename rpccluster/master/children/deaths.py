@@ -77,7 +77,6 @@ class Death(NamedTuple):
         lived = self.ready_seconds
         return lived is None or (lived < EARLY_SECONDS and self.exit.signal not in _FROM_OUTSIDE)
 
-
     @property
     def counts_for_the_cluster(self) -> bool:
         """Whether it is a failure for which an essential group may stop the cluster."""

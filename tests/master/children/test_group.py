@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from rpccluster.master.children import group as group_module
-from rpccluster.master.children.child import HUNG
+from rpccluster.master.children.child import HUNG, LATE
+from rpccluster.master.children.group import Restart
 from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
 
@@ -145,3 +146,75 @@ def test_a_pause_that_is_long_over_is_not_computed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(group_module, "start_at", lambda *_: 97.0)
     assert made.start_at(0, 97.9) == 97.0
     assert made.start_at(0, 98.0) == float("-inf")
+
+
+# -- what a plugin's group has more
+
+CLEAN, KILLED = Exit(1, 0, None), Exit(1, None, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("restart", "exit_", "is_finished"),
+    [
+        (Restart.ALWAYS, CLEAN, False),
+        (Restart.ALWAYS, CRASHED, False),
+        (Restart.ON_FAILURE, CLEAN, True),
+        (Restart.ON_FAILURE, CRASHED, False),
+        (Restart.ON_FAILURE, KILLED, False),
+        (Restart.NEVER, CLEAN, True),
+        (Restart.NEVER, CRASHED, True),
+    ],
+)
+def test_which_ends_are_the_last(restart: Restart, exit_: Exit, is_finished: bool) -> None:
+    """A slot that has finished is settled, counts no restart, and starts anew when it is forgiven."""
+    made = group(ready(0), restart=restart, number_workers=1)
+    made.note_end(made.children[0], exit_, 90.0)
+    assert (made.finished == {0}) is made.is_settled() is is_finished
+    assert made.restarts.get(0, 0) == (0 if is_finished else 1)
+    made.forgive(91.0)
+    assert made.finished == set()
+
+
+def test_an_end_that_was_asked_for_is_never_the_last() -> None:
+    """One that is replaced has a successor."""
+    made = group(retiring(0), restart=Restart.NEVER, number_workers=1)
+    made.note_end(made.children[0], CLEAN, 90.0)
+    assert made.finished == set()
+
+
+def test_an_end_with_status_0_before_ready_is_no_failure_only_where_it_is_the_last() -> None:
+    """What comes after such a group goes on in both cases: it waits for a first failure at most."""
+    for restart, failure in [(Restart.NEVER, ""), (Restart.ALWAYS, "exit code 0")]:
+        made = group(booting(0, may_end=True), restart=restart, number_workers=1)
+        made.note_end(made.children[0], CLEAN, 90.0)
+        assert made.failure == failure
+
+
+def test_an_essential_group_fails_too_often_at_the_fifth_failure_within_ten_minutes() -> None:
+    """In all its slots; what was forgiven is forgotten."""
+    made = group(number_workers=2, is_essential=True)
+    for number in range(4):
+        dies(made, number % 2, at=100.0 + number)
+        assert not made.fails_too_often(100.0 + number)
+    dies(made, at=600.0)
+    assert made.fails_too_often(600.0)
+    assert not made.fails_too_often(700.0)
+    made.forgive(601.0)
+    assert not made.fails_too_often(602.0)
+    assert not group(number_workers=2).fails_too_often(600.0)
+
+
+@pytest.mark.parametrize("reason", [HUNG, LATE])
+def test_a_kill_for_a_fault_of_its_own_counts_for_the_cluster(reason: str) -> None:
+    """Also of one that had been ready for long, which costs no pause."""
+    made = group(ready(0, kill_reason=reason), number_workers=1, is_essential=True)
+    death = made.note_end(made.children[0], KILLED, 90.0)
+    assert (death.was_asked, death.is_failure, death.counts_for_the_cluster) == (False, False, True)
+
+
+def test_a_scheduled_group_prepares_no_restart() -> None:
+    """A failed run is told, and costs no pause."""
+    made = group(number_workers=1, is_scheduled=True, restart=Restart.NEVER)
+    for number in range(5):
+        dies(made, at=100.0 + number)
+    assert (made.restarts, made.finished, made.start_at(0, 104.0)) == ({}, set(), AT_ONCE)

@@ -121,7 +121,7 @@ def test_a_group_stops_when_those_after_it_have_ended() -> None:
 
 
 def test_plugins_stop_after_the_workers_unless_they_come_after_them() -> None:
-    """When nothing is said; and no group waits longer than the whole stop may take, nor while a new master takes over."""
+    """And no group waits longer than the whole stop may take, nor while a new master takes over."""
     workers, plugin = group(ready(0), name="workers"), group(ready(0), name="plugin:a", counts_at_start=False)
     groups = [workers, plugin]
     assert phase_of(workers, groups, Phase.STOPPING) is Phase.STOPPING

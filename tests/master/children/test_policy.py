@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from rpccluster.ipc.scoreboard import Cell
-from rpccluster.master.children.child import HUNG, MOVING_SECONDS, Overdue
+from rpccluster.master.children.child import HUNG, LATE, MOVING_SECONDS, Overdue
 from rpccluster.master.children.group import Overlap
 from rpccluster.master.children.policy import (
     ANSWER_SECONDS,
     BEAT_SECONDS,
     LATE_SECONDS,
+    Admit,
     Dismiss,
     Kill,
     Question,
@@ -447,3 +448,53 @@ def test_a_predecessor_goes_first_where_both_would_hold_the_same() -> None:
     assert decided(leaving, other, **exclusive) == []
     assert decided(other, number_workers=2, **exclusive) == [Spawn(0, 1)]
     assert decided(ready(0), booting(1), **exclusive) == []
+
+
+# -- what a plugin's group has more
+
+
+def test_a_group_stopped_by_hand_keeps_nobody() -> None:
+    """Its slots stay wanted, and empty."""
+    there = ready(0)
+    assert decided(there, number_workers=2, stopped="by hand") == [Retire(there, "by hand")]
+    assert decided(number_workers=2, stopped="by hand") == []
+
+
+def test_a_slot_that_has_finished_gets_nobody() -> None:
+    """The others do."""
+    assert decided(number_workers=2, finished={0}) == [Spawn(1, 1)]
+
+
+def test_a_scheduled_group_starts_what_is_due() -> None:
+    """And replaces nobody who has ended meanwhile."""
+    assert decided(number_workers=2, is_scheduled=True) == []
+    assert decided(number_workers=2, is_scheduled=True, due={1}) == [Spawn(1, 1)]
+
+
+def test_a_silent_child_is_ready_when_it_has_lived_long_enough() -> None:
+    """Not before; the policy says when."""
+    child = booting(0, counts_as_ready_at=NOW)
+    made = group(child)
+    assert decide(made, NOW - 1.0) == ([], NOW)
+    assert decide(made, NOW).actions == [Admit(child)]
+
+
+def test_a_child_that_is_not_ready_in_time_is_killed() -> None:
+    """Once; a ready one is not."""
+    child = booting(0, ready_by=NOW)
+    assert decide(group(child), NOW - 1.0) == ([], NOW)
+    assert decided(child) == [Kill(child, LATE)]
+    assert decided(booting(0, ready_by=NOW, kill_reason=LATE), number_workers=1) == [Spawn(0, 1)]
+    assert decided(ready(0, ready_by=NOW)) == []
+
+
+def test_what_hears_while_it_boots_is_told_and_not_killed() -> None:
+    """By a stop of the cluster, and when it is scaled down."""
+    child = booting(0, hears_while_booting=True)
+    assert decided(child, phase=Phase.STOPPING) == [Retire(child, "stopping")]
+    assert decided(child, number_workers=0) == [Retire(child, "scaled down")]
+
+
+def test_a_plugin_is_kept_while_the_workers_boot_for_the_first_time() -> None:
+    """It takes no part in the start."""
+    assert decided(phase=Phase.STARTING, number_workers=1, counts_at_start=False) == [Spawn(0, 1)]
