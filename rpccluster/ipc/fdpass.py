@@ -27,6 +27,10 @@ __all__ = [
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD
 IN_MEMORY_FILE = b"\xc1"  # begins no message; it says that the message is in the last descriptor's file
 _MSG_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)  # PyPy 3.9 lacks the name
+# plain numbers: the flags of `socket` are an enum, whose operators are slow
+_SEND_FLAGS = int(socket.MSG_DONTWAIT | MSG_NOSIGNAL)
+_RECEIVE_FLAGS = int(socket.MSG_DONTWAIT | _MSG_CMSG_CLOEXEC)
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _DESCRIPTOR_BYTES = array.array("i").itemsize
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
 
@@ -34,7 +38,7 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
 def send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
     """Send one packet with ``descriptors``. Raises BlockingIOError if there is no room, OSError for other reasons."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT | MSG_NOSIGNAL)
+    sock.sendmsg([data], ancillary, _SEND_FLAGS)
 
 
 def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
@@ -42,9 +46,9 @@ def receive_packet(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
 
     Raises BlockingIOError if no packet has come, `TruncatedDescriptors` if descriptors were lost.
     """
-    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, socket.MSG_DONTWAIT | _MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, _RECEIVE_FLAGS)
     descriptors = _descriptors(ancillary)
-    if flags & socket.MSG_CTRUNC:
+    if flags & _TRUNCATED:
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 os.close(descriptor)

@@ -43,10 +43,7 @@ class Phase(enum.Enum):
     STOPPING = "stopping"  # graceful stop: workers finish, the listeners are closed
     QUITTING = "quitting"  # quick stop: workers are killed
 
-    @property
-    def allows(self) -> Permissions:
-        """The permissions of this phase."""
-        return _ALLOWS[self]
+    allows: Permissions  # the permissions of this phase
 
 
 class Event(enum.Enum):
@@ -79,6 +76,9 @@ _ALLOWS = {
     Phase.STOPPING: Permissions(children_accept=True, ends_when_empty=True),
     Phase.QUITTING: Permissions(children_accept=True, kills_children=True, ends_when_empty=True),
 }
+
+for _phase, _allowed in _ALLOWS.items():
+    _phase.allows = _allowed
 
 _NEXT = {
     (Phase.STARTING, Event.INHERITED): Phase.JOINING,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import tempfile
 from collections import Counter
@@ -145,14 +144,19 @@ class Afternoon:
             raise Fault(f"paths outlive the cluster: {', '.join(paths)}")
 
 
-def live_through(seed: int, counts: Counter[tuple[str, str]] | None = None) -> Outcome:
-    """Live through the afternoon of ``seed``. Adds what was met to ``counts``."""
-    return live(draw(seed), counts)
+def live_through(seed: int, counts: Counter[tuple[str, str]] | None = None, folder: str = "") -> Outcome:
+    """Live through the afternoon of ``seed``, like `live`."""
+    return live(draw(seed), counts, folder)
 
 
-def live(plan: Plan, counts: Counter[tuple[str, str]] | None = None) -> Outcome:
-    """Live through the afternoon of ``plan``. Adds what was met to ``counts``."""
-    folder = tempfile.mkdtemp(prefix="rpccluster-simulation-")
+def live(plan: Plan, counts: Counter[tuple[str, str]] | None = None, folder: str = "") -> Outcome:
+    """Live through the afternoon of ``plan``. Adds what was met to ``counts``.
+
+    ``folder`` is an empty one, and will be again; if none is given, one is made and removed.
+    """
+    if not folder:
+        with tempfile.TemporaryDirectory(prefix="rpccluster-simulation-") as made:
+            return live(plan, counts, made)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     root.handlers.clear()  # pytest's own would keep every line
@@ -173,7 +177,8 @@ def live(plan: Plan, counts: Counter[tuple[str, str]] | None = None) -> Outcome:
         logger.write_by(None)
         logging.captureWarnings(False)
         root.handlers[:], root.level = handlers, level
-        shutil.rmtree(folder, ignore_errors=True)
+        for entry in os.listdir(folder):
+            os.unlink(os.path.join(folder, entry))
     left = len(_open_descriptors()) - len(before)
     if left and not fault:
         fault = f"{left} descriptors outlive the cluster"

@@ -38,11 +38,11 @@ def deadlines_wake(world: World, actor: object) -> None:
         return
     actor.looks_at = world.now + 1.0  # now and then: it costs as much as a turn
     until, group = actor.wake_at, actor.parts.workers
-    for moment in (world.now, min(until, world.now + 60.0) - 0.001):
-        if moment < until and not any(child.row[CommonCell.HEARTBEAT] == 0 for child in group.children):
-            actions = policy.decide(group, moment).actions
-            if actions:
-                raise Fault(f"{actor.name} sleeps until {until:.3f}, though at {moment:.3f} it has {actions[0]}")
+    moment = min(until, world.now + 60.0) - 0.001
+    if moment > world.now and not any(child.row[CommonCell.HEARTBEAT] == 0 for child in group.children):
+        actions = policy.decide(group, moment).actions
+        if actions:
+            raise Fault(f"{actor.name} sleeps until {until:.3f}, though at {moment:.3f} it has {actions[0]}")
 
 
 def restarts_pause(world: World, actor: object) -> None:

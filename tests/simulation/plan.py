@@ -165,8 +165,13 @@ def draw(seed: int) -> Plan:
     if chance.random() < 0.5:
         steps += _upgrade(chance, length)
     steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2, 4)))]
-    idle = chance.random() * 1800.0 if chance.random() < 0.3 else 0.0
+    idle = chance.random() * _idle_seconds(options) if chance.random() < 0.3 else 0.0
     return Plan(seed, options, length, tuple(steps), idle, order=seed)
+
+
+def _idle_seconds(options: dict[str, str]) -> float:
+    """Return how long it may be idle at most: not long if the master then looks at its workers all the time."""
+    return 60.0 if options["timeout"] == "5" or options["max_lifetime"] != "0" else 1800.0
 
 
 def _some(chance: random.Random, weights: dict[str, float], number: int) -> list[str]:

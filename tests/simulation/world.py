@@ -133,6 +133,7 @@ class World:
         self._poll = select.poll()
         self._watched: dict[int, tuple[int, Any]] = {}
         self._steps_at_once = 0
+        self._ready: dict[Any, None] | None = None  # for whom something had come; None: it may have changed
 
     # -- what is told
 
@@ -259,6 +260,7 @@ class World:
     def _go_on(self, until: float) -> bool:
         """Let one step, or the next events, happen. Returns False if that would be after ``until``."""
         if self._events and self._events[0][0] <= self.now:
+            self._ready = None
             _, _, do, arguments, named = heapq.heappop(self._events)
             do(*arguments, **named)
             return True
@@ -277,7 +279,9 @@ class World:
 
     def _who_is_able(self) -> tuple[list[Any], float]:
         """Return those who can take a step now, and when the first of the others can."""
-        ready, now = self.ready(), self.now
+        if self._ready is None:
+            self._ready = self.ready()
+        ready, now = self._ready, self.now
         able, first = [], NEVER
         for process in self.processes.values():
             moment = process.resumes_at if process in ready else max(process.resumes_at, process.wake_at)
@@ -294,6 +298,7 @@ class World:
         return able, first
 
     def _step(self, actor: Any) -> None:
+        self._ready = None
         self.steps += 1
         self._steps_at_once += 1
         if self._steps_at_once > MOST_STEPS_AT_ONCE:

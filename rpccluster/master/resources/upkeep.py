@@ -76,8 +76,11 @@ class Upkeep:
 
     @property
     def wake_at(self) -> float:
-        """When to check the paths if nothing happens before (monotonic seconds); infinity if there are none."""
-        if not self._paths():
+        """When to check the paths if nothing happens before (monotonic seconds); infinity if nothing is to be checked.
+
+        A change of the phase and the end of an upgrade are events, so they need no time.
+        """
+        if not self._may_look or not self._paths():
             return float("inf")
         if self._changed_at is not None:
             return self._changed_at + SETTLE_SECONDS
@@ -94,6 +97,10 @@ class Upkeep:
             self._looked_at, self._changed_at = now, None
             self.look()
 
+    @property
+    def _may_look(self) -> bool:
+        return self._cluster.phase.allows.may_change and not self._is_changing()
+
     def _paths(self) -> list[str]:
         control, pidfile = self._ownership.control.listener, self._ownership.pidfile
         listeners = [*self._cluster.listeners, *([control] if control else [])]
@@ -103,7 +110,7 @@ class Upkeep:
     def look(self) -> None:
         """Check every path, and restore what is missing."""
         self._is_told = False
-        if not self._cluster.phase.allows.may_change or self._is_changing():
+        if not self._may_look:
             return
         self._earlier, self._failed = self._failed, {}
         options = self._cluster.options

@@ -15,6 +15,7 @@ import pytest
 from rpccluster.address import parse_address
 from rpccluster.errors import StartError
 from rpccluster.master.loop import Loop
+from rpccluster.master.phases import Phase
 from rpccluster.master.resources.upkeep import IDLE_SECONDS, LOOK_SECONDS, SETTLE_SECONDS, Upkeep
 from rpccluster.system import System
 from rpccluster.system.files import FileWatch
@@ -88,6 +89,17 @@ def test_a_change_is_told(tmp_path: Path, change: Callable[[Path], object]) -> N
     made.turn(made.wake_at)
     assert len(looked_at) == 2
     loop.close()
+
+
+def test_nothing_wakes_it_while_nothing_may_be_restored() -> None:
+    """The end of a start, or of an upgrade, is an event: the paths are checked then."""
+    made, looked_at = upkeep("unix:///no/such/path")
+    made._cluster.phase = Phase.STARTING
+    made.turn(100.0)
+    assert (looked_at, made.wake_at) == ([], math.inf)
+    made._cluster.phase = Phase.RUNNING
+    made.turn(101.0)
+    assert (len(looked_at), made.wake_at) == (1, 101.0 + LOOK_SECONDS)
 
 
 def test_a_pidfile_is_a_path_too() -> None:
