@@ -252,6 +252,7 @@ class World:
 
     def run(self, until: float, is_done: Callable[[], bool] = lambda: False) -> bool:
         """Let the world go on until it is done, or until a time. Returns whether it is done."""
+        self._ready = None
         while not is_done():
             if not self._go_on(until):
                 return is_done()
