@@ -1,6 +1,8 @@
 """Fits a plugin's function or class to what it is called with: at most one argument, and ``plugin``. Pure.
 
-A parameter named ``plugin`` gets the plugin itself, wherever it stands. A class is made, then its ``run`` is called.
+A parameter named ``plugin`` gets the plugin itself, wherever it stands. A class is made, then its ``run`` is called. A
+class with a classmethod ``for_plugin`` is made by that, of the plugin and what the section has as ``args``
+(`rpccluster.compat.processhandler`).
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ def fitted(spec: str, found: Any, args: tuple[Any, ...], plugin: Any) -> Fitted:
     """Return the call of ``found``, which ``spec`` names, with ``args``, one or none. Raises `PluginNotLoaded`."""
     if not callable(found):
         raise PluginNotLoaded(f"{spec!r} is of type {type(found).__name__}, expected a function or a class")
-    first = _fitted(spec, found, args, plugin)
+    if hasattr(found, "for_plugin"):
+        first = Fitted(lambda: found.for_plugin(plugin, *args), takes_plugin=False)
+    else:
+        first = _fitted(spec, found, args, plugin)
     if not inspect.isclass(found):
         return first
     if not callable(getattr(found, "run", None)):

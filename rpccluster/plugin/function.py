@@ -14,6 +14,9 @@ import socket
 import sys
 import threading
 import traceback
+from _thread import start_new_thread  # imported before a plugin that uses gevent patches it
+from time import sleep  # likewise
+from types import FrameType
 from typing import Any, Callable
 
 from rpccluster.child.assignment import Assignment, PluginPart
@@ -21,11 +24,14 @@ from rpccluster.child.life import EXIT_CRASHED, tell_boot_failed
 from rpccluster.child.users_code import find, own_traceback, put_on_path, shut_hint
 from rpccluster.errors import PluginNotLoaded
 from rpccluster.ipc.messages import Ready
+from rpccluster.log import outlet
 from rpccluster.plugin.fitting import Fitted, fitted
 from rpccluster.plugin.handle import Plugin
 from rpccluster.plugin.options import RunOptions
 
 __all__ = ["run"]
+
+_MOMENT_SECONDS = 0.01
 
 
 def run(assignment: Assignment[PluginPart], options: RunOptions) -> int:
@@ -61,25 +67,50 @@ def _load(options: RunOptions, plugin: Plugin) -> Fitted:
     sys.argv[:] = [options.run]
     folders = put_on_path(options.pythonpath)
     try:
-        found = find(options.run)
+        found = _find(options)
     except BaseException as error:  # a SystemExit at import is a fault, too
         text = f"cannot load {options.run!r}{shut_hint(folders)}: {own_traceback(error, __file__)}"
         raise PluginNotLoaded(text) from error
     return fitted(options.run, found, options.args, plugin)
 
 
+def _find(options: RunOptions) -> Any:
+    try:
+        return find(options.run)
+    except ModuleNotFoundError as error:
+        module = options.run.partition(":")[0]
+        if not options.also_run or not f"{module}.".startswith(f"{error.name}."):
+            raise
+    return find(options.also_run)
+
+
 def _obey_signals(stop_signal: signal.Signals, plugin: Plugin | None) -> None:
     """Let the stop signal set ``plugin.stopping``, or end the function by SystemExit, once."""
 
-    def stop(signum: int, frame: object) -> None:
+    def stop(signum: int, frame: FrameType | None) -> None:
         if plugin is not None:
             plugin.stopping.set()
+        elif _is_in_log(frame):  # an exception between a write and its note would have the line written twice
+            start_new_thread(_repeat, (signum,))
         else:
             signal.signal(signum, signal.SIG_IGN)  # what ends already ends in peace
             raise SystemExit
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(stop_signal, stop)
+
+
+def _is_in_log(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__") == outlet.__name__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _repeat(signum: int) -> None:
+    sleep(_MOMENT_SECONDS)
+    os.kill(os.getpid(), signum)
 
 
 def _status_of(call: Callable[[], Any]) -> int:

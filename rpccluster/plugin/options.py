@@ -10,10 +10,15 @@ __all__ = ["RunOptions"]
 
 
 class RunOptions(Protocol):
-    """The part of a plugin's options that its own process needs; ``args`` holds one argument or none."""
+    """The part of a plugin's options that its own process needs.
+
+    ``args`` holds one argument or none. ``also_run`` names what to call if there is no module that ``run`` names.
+    """
 
     @property
     def run(self) -> str: ...
+    @property
+    def also_run(self) -> str: ...
     @property
     def command(self) -> tuple[str, ...]: ...
     @property

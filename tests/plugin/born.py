@@ -27,6 +27,7 @@ class Options:
     """The options of a plugin, as its section and its cluster set them."""
 
     run: str = ""
+    also_run: str = ""
     command: tuple[str, ...] = ()
     args: tuple[Any, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)

@@ -174,3 +174,18 @@ def test_it_says_itself_when_it_is_ready(tmp_path: Path) -> None:
         assert all_told(child) == (0, "", [Ready([])])
     with born(options(tmp_path, "def run(): pass", ready="notify")) as child:
         assert all_told(child) == (0, "", [])
+
+
+def test_a_module_that_is_not_there_may_have_a_substitute(tmp_path: Path) -> None:
+    """But not one that is there and fails."""
+    chosen = options(tmp_path, "def run(): print('alone')", "plugins.jobs:run", also_run="jobs:run")
+    with born(chosen) as child:
+        assert all_told(child) == (0, "alone\n", [Ready([])])
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "jobs.py").write_text("def run(): print('inside')")
+    with born(chosen) as child:
+        assert all_told(child) == (0, "inside\n", [Ready([])])
+    (tmp_path / "plugins" / "jobs.py").write_text("import nothing_such")
+    with born(chosen) as child:
+        assert child.ended() == 3
+        assert "No module named 'nothing_such'" in child.messages()[0].text
