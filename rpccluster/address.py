@@ -9,9 +9,20 @@ from typing import Union
 
 from rpccluster.errors import AddressError
 
-__all__ = ["Address", "TCPAddress", "UnixAddress", "native_path", "parse_address", "unix_address"]
+__all__ = [
+    "Address",
+    "BindAddress",
+    "PassedAddress",
+    "TCPAddress",
+    "UnixAddress",
+    "native_path",
+    "parse_address",
+    "parse_bind",
+    "unix_address",
+]
 
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:/\s]+):(?P<port>[0-9]{1,5})\Z")
+_PASSED_NAME = re.compile(r"[!-+\--9;-~]{0,255}")  # systemd.socket(5), FileDescriptorName; without "," and spaces
 _UNIX_PATH_BYTES = 107  # sun_path holds 108 with its NUL: unix(7)
 
 
@@ -37,7 +48,18 @@ class UnixAddress:
         return f"unix://{self.path}"
 
 
+@dataclass(frozen=True)
+class PassedAddress:
+    """The listening sockets that systemd passes under ``name``; all that it passes if ``name`` is empty."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"fd://{self.name}"
+
+
 Address = Union[TCPAddress, UnixAddress]
+BindAddress = Union[Address, PassedAddress]
 
 
 def parse_address(text: str) -> Address:
@@ -46,6 +68,9 @@ def parse_address(text: str) -> Address:
     Raises `AddressError`, which says what was found and what was expected.
     """
     text = text.strip()
+    if text.startswith("fd:"):
+        told = "fd:// is for bind: there it names what systemd passes"
+        raise AddressError(f"found {text!r}, expected tcp://HOST:PORT, HOST:PORT or unix:///path ({told})")
     if text.startswith("unix:"):
         return _unix_address(text)
     match = _HOST_PORT.match(text[len("tcp://") :] if text.startswith("tcp://") else text)
@@ -55,6 +80,20 @@ def parse_address(text: str) -> Address:
     if port > 65535:
         raise AddressError(f"found port {port} in {text!r}, expected 0 to 65535")
     return TCPAddress(match["host"].strip("[]"), port)
+
+
+def parse_bind(text: str) -> BindAddress:
+    """Parse an address to listen at: one that `parse_address` knows, ``fd://`` or ``fd://NAME``.
+
+    Raises `AddressError`.
+    """
+    text = text.strip()
+    if not text.startswith("fd:"):
+        return parse_address(text)
+    name = text[len("fd://") :]
+    if not text.startswith("fd://") or not _PASSED_NAME.fullmatch(name):
+        raise AddressError(f"found {text!r}, expected fd:// or fd://NAME, a FileDescriptorName of systemd's")
+    return PassedAddress(name)
 
 
 def _unix_address(text: str) -> UnixAddress:

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address, unix_address
+from rpccluster.address import (
+    Address,
+    PassedAddress,
+    TCPAddress,
+    UnixAddress,
+    parse_address,
+    parse_bind,
+    unix_address,
+)
 from rpccluster.errors import AddressError, RPCClusterError
 
 
@@ -68,6 +76,8 @@ def test_every_form_of_the_contract_is_understood(text: str, address: Address) -
         "unix://",
         "unix:///" + "x" * 107,
         "unix:///a\0b",
+        "fd://",
+        "fd://web",
     ],
 )
 def test_everything_else_is_refused_with_what_was_found(text: str) -> None:
@@ -91,6 +101,25 @@ def test_a_path_may_have_as_many_bytes_as_the_kernel_holds() -> None:
     for path in ("/" + "x" * 107, "/" + "ä" * 54):
         with pytest.raises(AddressError, match="expected at most 107 bytes"):
             unix_address(path)
+
+
+def test_one_that_systemd_passes_is_for_bind_alone() -> None:
+    """All of them, or those of a name; a client is told why it cannot connect there."""
+    assert parse_bind(" fd:// ") == PassedAddress("")
+    assert parse_bind("fd://web-1.socket") == PassedAddress("web-1.socket")
+    assert str(parse_bind("fd://web")) == "fd://web"
+    assert parse_bind("h:1") == TCPAddress("h", 1)
+    with pytest.raises(AddressError, match="fd:// is for bind: there it names what systemd passes"):
+        parse_address("fd://web")
+
+
+@pytest.mark.parametrize(
+    "text", ["fd:", "fd:/x", "fd:x", "fd://a:b", "fd://a b", "fd://a,b", "fd://ä", "fd://" + "x" * 256]
+)
+def test_no_name_of_systemds_is_refused(text: str) -> None:
+    """systemd.socket(5), FileDescriptorName: ASCII without control characters and colons."""
+    with pytest.raises(AddressError, match=r"^found .*, expected fd:// or fd://NAME"):
+        parse_bind(text)
 
 
 hosts = st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True) | st.ip_addresses().map(str)

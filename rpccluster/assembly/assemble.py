@@ -31,6 +31,7 @@ from rpccluster.master.resources.daemonize import StartReport, daemonize
 from rpccluster.master.resources.default_control import open_default_control
 from rpccluster.master.resources.listeners import Listener, close_listeners, open_control_listener, open_listeners
 from rpccluster.master.resources.logs import open_logs
+from rpccluster.master.resources.passed import warn_of_unnamed
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.supervisor import Supervisor
@@ -46,11 +47,14 @@ def serve(sources: Sources, arguments: list[str]) -> int:
     """Run a cluster until it ends. Returns the exit code. Raises `StartError` before a daemon has detached."""
     system.occupy_standard_descriptors()
     command = CommandLine(arguments, sources.start_folder, interpreter(sources.start_folder))
+    activation = system.Activation.take()  # before it goes to the background with another pid
     inheritance = Inheritance.from_environment()
+    activation = inheritance.activation if inheritance else activation
     configuration = load(sources, Machine())
     report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
     try:
-        start = Start(command, report, SignalInbox(), inheritance)  # before the pidfile shows our pid
+        inbox = SignalInbox()  # before the pidfile shows our pid
+        start = Start(command, report, inbox, inheritance, activation=activation)
         supervisor = _assemble(configuration, start)
     except (StartError, OSError) as error:
         exit_code = error.exit_code if isinstance(error, StartError) else EXIT_FAULT
@@ -74,7 +78,7 @@ def _assemble(configuration: Configuration, start: Start) -> Supervisor:
             undo.callback(pidfile.clear)
         logs = open_logs(options)
         set_up_logging(logs, options.log_level)
-        listeners, control = _open_sockets(configuration, inheritance)
+        listeners, control = _open_sockets(configuration, inheritance, start.activation)
         held = inheritance.owned() if inheritance else []
         opened = [each for each in (*listeners, control) if each and each not in held]
         undo.callback(close_listeners, opened, is_last=True)
@@ -91,6 +95,7 @@ def _make_supervisor(
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()
     _tell_of_start(configuration.options, logs, listeners, is_new=start.inheritance is None)
+    warn_of_unnamed(start.activation, configuration.options.bind)
     operating_system = system.System()
     cluster = Cluster(
         configuration,
@@ -98,6 +103,7 @@ def _make_supervisor(
         listeners=listeners,
         logs=logs,
         started_at=operating_system.monotonic(),
+        activation=start.activation,
     )
     entry = partial(live, load=partial(load_kind, start.command.folder))
     return Supervisor(Parts(operating_system, cluster, RPC(own_code), entry, start))
@@ -126,7 +132,7 @@ def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | Non
 
 
 def _open_sockets(
-    configuration: Configuration, inheritance: Inheritance | None
+    configuration: Configuration, inheritance: Inheritance | None, activation: system.Activation
 ) -> tuple[list[Listener], Listener | None]:
     """Open the listeners and the control socket. Raises `StartError` with every fault, and opens nothing then."""
     options = configuration.options
@@ -136,7 +142,8 @@ def _open_sockets(
     control = None
     faults: list[str] = []
     try:
-        listeners = open_listeners(options, identity_of(options.user, options.group), inherited, configuration.fault)
+        owner = identity_of(options.user, options.group)
+        listeners = open_listeners(options, owner, inherited, configuration.fault, activation)
     except StartError as error:
         faults.append(str(error))
     try:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from rpccluster.address import Address, native_path, parse_address
+from rpccluster.address import Address, BindAddress, native_path, parse_address, parse_bind
 from rpccluster.config.cpus import CPUChoice
 from rpccluster.errors import AddressError
 
@@ -20,6 +20,7 @@ __all__ = [
     "ACCESS_LOG",
     "ACCOUNT",
     "ADDRESSES",
+    "BIND",
     "BOOLEAN",
     "CPUS",
     "DURATION",
@@ -221,6 +222,10 @@ def _read_addresses(text: str) -> tuple[Address, ...]:
     return tuple(parse_address(item) for item in items(text))
 
 
+def _read_bind(text: str) -> tuple[BindAddress, ...]:
+    return tuple(parse_bind(item) for item in _items(text))
+
+
 def _read_folders(text: str) -> tuple[str, ...]:
     folders = tuple(_read_line(item) for item in items(text))
     if not all(folders):
@@ -257,6 +262,7 @@ PATH = ValueType("a path on one line", _read_line, anchor=_anchor)
 SOCKET_PATH = ValueType("the plain path of a Unix socket", _read_socket_path, anchor=_anchor)
 FOLDERS = ValueType("folders separated by commas", _read_folders, _write_items, _anchor_folders)
 ADDRESSES = ValueType("addresses separated by commas", _read_addresses, _write_items)
+BIND = ValueType("addresses separated by commas", _read_bind, _write_items)
 CPUS = ValueType("none, auto or a list of CPUs such as 0-3,8", CPUChoice.parse)
 LOG_FILE = ValueType("a path on one line, or stderr", _read_log_file, lambda path: path or "stderr", _anchor)
 LOG_LEVEL = choice(*LOG_LEVELS)

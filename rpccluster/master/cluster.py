@@ -6,13 +6,14 @@ read here what a new process gets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.cluster import Options
 from rpccluster.log import LogFiles
 from rpccluster.master.phases import Event, Phase, next_phase
+from rpccluster.system import Activation
 
 if TYPE_CHECKING:
     from rpccluster.master.resources.listeners import Listener
@@ -47,6 +48,7 @@ class Cluster:
     phase: Phase = Phase.STARTING
     staged: Staged | None = None
     has_old_master: bool = False  # it lives, and may give more connections
+    activation: Activation = field(default_factory=Activation)
 
     @property
     def options(self) -> Options:
@@ -57,6 +59,12 @@ class Cluster:
     def title(self) -> str:
         """The master's process title; the contract fixes its form."""
         return f"rpccluster: master [{self.options.proc_name}]"
+
+    @property
+    def summary(self) -> str:
+        """One line on what this cluster does; systemctl shows it."""
+        addresses = ", ".join(str(listener.actual) for listener in self.listeners)
+        return f"Serving at {addresses} (generation {self.generation})"
 
     def note(self, event: Event) -> bool:
         """Go to the phase that follows from ``event``. Returns whether the phase has changed.

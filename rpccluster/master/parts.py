@@ -63,6 +63,7 @@ class Start:
     pidfile: Pidfile | None = None
     control: Listener | None = None
     watch: FileWatch = field(default_factory=FileWatch)
+    activation: system.Activation = field(default_factory=system.Activation)
 
 
 class Parts:
@@ -81,7 +82,7 @@ class Parts:
         self.start = start
         self.told: deque[new_master.Event | old_master.Event] = deque()
         self.reserve = Reserve(DESCRIPTORS_KEPT_BACK)
-        self.notices = Notices()
+        self.notices = Notices(cluster.activation.watchdog_seconds)
         self.guard = Guard(operating_system.monotonic)
         selector, sleep = operating_system.selector(), operating_system.sleep
         self.loop = Loop(self.guard, selector, start.signals.waiting, sleep)
@@ -142,7 +143,7 @@ class Parts:
             yield
 
     def _begin_to_stop(self) -> None:
-        self.notices.tell("STOPPING=1")
+        self.notices.tell_stopping()
         self.ownership.close_listeners()
 
     def _make_old_master(self, inheritance: Inheritance) -> OldMaster:
@@ -155,6 +156,11 @@ class Parts:
         cluster, pidfile = self.cluster, self.ownership.pidfile
         with self._prepared():
             inherited = things(
-                cluster.generation, self.roster.next_serial, cluster.listeners, self.control.listener, pidfile
+                cluster.generation,
+                self.roster.next_serial,
+                cluster.listeners,
+                self.control.listener,
+                pidfile,
+                cluster.activation,
             )
             return start(self.system, self.start.command, inherited)

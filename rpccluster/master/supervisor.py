@@ -85,7 +85,7 @@ class Supervisor:
         attempt("reload changed code", self._reload_changed_code)
         attempt("write the log", self._cluster.logs.flush)
         attempt("answer a command", parts.operations.answer_what_is_done)
-        attempt("notify systemd", parts.notices.turn)
+        attempt("notify systemd", self._notify)
         self.waits = RETRY_SECONDS
         attempt("plan the next turn", self._plan, self._cluster.phase is not phase)
 
@@ -104,7 +104,7 @@ class Supervisor:
         """Return the seconds until the first part has something to do; None to wait for an event."""
         parts, now = self._parts, self._parts.now()
         sleepers = (self._groups, self._broker, parts.control, parts.upkeep, parts.new_master, parts.code_watch)
-        wake_at = min(each.wake_at for each in sleepers)
+        wake_at = min(each.wake_at for each in (*sleepers, parts.notices))
         if self._guard.take_failure():  # also of what is due at once
             return RETRY_SECONDS
         if self._cluster.logs.is_waiting or parts.notices.is_waiting:
@@ -207,6 +207,12 @@ class Supervisor:
         if self._parts.code_watch.turn(self._parts.now()):
             logger.info("The code of the service has changed")
             self._parts.commands.reload()
+
+    def _notify(self) -> None:
+        parts, reloading = self._parts, self._parts.reloading
+        outcome = f"Reload failed: {reloading.failure}" if reloading.failure else self._cluster.summary
+        parts.notices.follow_reloads(reloading.asked, outcome, parts.now(), is_under_way=reloading.is_under_way)
+        parts.notices.turn(parts.now())
 
     # -- the end
 

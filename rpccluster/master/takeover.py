@@ -37,7 +37,7 @@ class Takeover:
         if parts.cluster.options.daemonize:
             parts.guard.attempt("lead stdout and stderr to the log", parts.cluster.logs.hold_output)
         parts.start.report.send(0)
-        parts.notices.tell(f"READY=1\nMAINPID={parts.pid}")
+        parts.notices.tell_ready(parts.pid, parts.cluster.summary, parts.now())
 
     def tell_counts(self) -> None:
         """Send the new master, if it has taken over, the counts since the last time."""
@@ -90,6 +90,7 @@ class Takeover:
             "give the connections to the new master", parts.broker.give_all_to, event.channel, parts.now()
         )
         self.tell_counts()
+        parts.notices.leave_to(parts.new_master.pid)
         logger.info("The new master (pid: %d) has taken over", parts.new_master.pid)
         parts.cluster.note(Event.TAKEN_OVER)
         parts.ownership.leave()
@@ -97,7 +98,7 @@ class Takeover:
     def _take_back(self, event: new_master.Undone) -> None:
         """Own everything again, since the new master has failed in the middle."""
         self._parts.ownership.sign(self._parts.pid)
-        self._parts.notices.tell(f"MAINPID={self._parts.pid}")
+        self._parts.notices.tell_main(self._parts.pid)
 
     def _hear_new_master(self, event: new_master.Said) -> None:
         self._parts.broker.hear_new_master(event.message, self._parts.now())

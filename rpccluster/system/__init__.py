@@ -17,7 +17,6 @@ from rpccluster.system.descriptors import (
     close_all_but,
     let_exec_close_all_but,
     make_room_for,
-    notify_systemd,
     occupy_standard_descriptors,
     peer_process,
     without_sigpipe,
@@ -31,14 +30,17 @@ from rpccluster.system.memory import (
     resident_bytes,
 )
 from rpccluster.system.process import TELL_SIGNAL, Exit, System, die_with_parent, forget_what_is_ours, set_title
+from rpccluster.system.systemd import Activation, PassedDescriptor, notify_systemd
 
 __all__ = [
     "MSG_NOSIGNAL",
     "READABLE",
     "TELL_SIGNAL",
     "WRITABLE",
+    "Activation",
     "Deadline",
     "Exit",
+    "PassedDescriptor",
     "Reserve",
     "System",
     "allowed_cpus",

@@ -21,7 +21,6 @@ __all__ = [
     "close_all_but",
     "let_exec_close_all_but",
     "make_room_for",
-    "notify_systemd",
     "occupy_standard_descriptors",
     "peer_process",
     "without_sigpipe",
@@ -157,18 +156,3 @@ def check_listening(path: str) -> None:
         probe.setblocking(False)  # decides at once: a full backlog is EAGAIN, unix(7)
         with contextlib.suppress(BlockingIOError):
             probe.connect(path)
-
-
-def notify_systemd(state: str) -> bool:
-    """Send systemd ``state`` (sd_notify(3)), if it wants that. Returns False if its queue is full: try again."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if not path:
-        return True
-    address = "\0" + path[1:] if path.startswith("@") else path
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notice:
-            notice.setblocking(False)
-            notice.sendto(state.encode(), MSG_NOSIGNAL, address)
-    except OSError as error:
-        return error.errno not in _NO_ROOM
-    return True

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rpccluster.address import UnixAddress, parse_address
+from rpccluster.address import UnixAddress, parse_address, parse_bind
 from rpccluster.config import CPUChoice, Machine, Options
 from rpccluster.config.sections.cluster import complaints
 
@@ -91,12 +91,15 @@ def test_the_configuration_file_is_never_written(tmp_path: Path) -> None:
         ("0.0.0.0:1 127.0.0.1:2", True),
         ("0.0.0.0:0 127.0.0.1:0", True),
         ("127.0.0.1:1 127.0.0.2:1", True),
+        ("fd://web fd://api", True),
+        ("fd:// fd://api", False),
+        ("fd:// 127.0.0.1:1", True),
         ("0.0.0.0:1 localhost:1", True),  # which listen(2) refuses, if it comes to that
     ],
 )
 def test_addresses_that_overlap_are_a_fault(binds: str, is_fine: bool) -> None:
     """They could be bound, but not listened at."""
-    one, two = map(parse_address, binds.split())
+    one, two = map(parse_bind, binds.split())
     expected = [] if is_fine else [("bind", f"found {two} beside {one}, expected one of them: they overlap")]
     assert problems(bind=(one, two)) == expected
 

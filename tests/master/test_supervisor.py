@@ -13,7 +13,7 @@ from rpccluster.master.guard import Guard
 from rpccluster.master.phases import Phase
 from rpccluster.master.supervisor import RETRY_SECONDS, Supervisor
 
-SLEEPERS = ["groups", "broker", "control", "upkeep", "new_master", "code_watch"]
+SLEEPERS = ["groups", "broker", "control", "upkeep", "new_master", "code_watch", "notices"]
 
 
 class MadeUpParts:
@@ -28,9 +28,9 @@ class MadeUpParts:
         self.loop = SimpleNamespace(turn=self._sleep)
         self.workers = SimpleNamespace()
         self.cluster = SimpleNamespace(phase=Phase.RUNNING, logs=SimpleNamespace(is_waiting=False))
-        self.notices = SimpleNamespace(is_waiting=False)
         for name in SLEEPERS:
             setattr(self, name, SimpleNamespace(wake_at=math.inf))
+        self.notices.is_waiting = False  # type: ignore[attr-defined]
         self.groups.excuse = self.excused.append  # type: ignore[attr-defined]
 
     def now(self) -> float:

@@ -74,7 +74,7 @@ def test_a_new_master_takes_over() -> None:
         "control.serve",
         "roster.say",
         "report.send",
-        "notices.tell",
+        "notices.tell_ready",
         "old master.say_took_over",
     ]
     assert ("roster.say", rig.worker, Accept()) in rig.done
@@ -113,7 +113,7 @@ def test_what_the_old_master_says_goes_where_it_belongs() -> None:
 
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.DRAINED])
 def test_an_old_master_leaves(phase: Phase) -> None:
-    """It gives everything, tells its counts, and closes its copies."""
+    """It gives everything, tells its counts, names the new one to systemd, and closes its copies."""
     rig = Rig(phase)
     rig.parts.new_master.stage = Stage.DONE
     channel: Any = object()
@@ -122,6 +122,7 @@ def test_an_old_master_leaves(phase: Phase) -> None:
     assert rig.done == [
         ("broker.give_all_to", channel, 50.0),
         ("new master.say", Counted({"calls": 3})),
+        ("notices.leave_to", 8),
         ("ownership.leave",),
     ]
 
@@ -130,7 +131,7 @@ def test_an_old_master_takes_back_what_may_have_been_taken() -> None:
     """The pidfile, and systemd's idea of the main process."""
     rig = Rig(Phase.RUNNING)
     rig.takeover.heed(new_master.Undone())
-    assert (rig.cluster.phase, rig.verbs()) == (Phase.RUNNING, ["ownership.sign", "notices.tell"])
+    assert (rig.cluster.phase, rig.verbs()) == (Phase.RUNNING, ["ownership.sign", "notices.tell_main"])
 
 
 @pytest.mark.parametrize(

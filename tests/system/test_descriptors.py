@@ -1,4 +1,4 @@
-"""Descriptors: their limit, who is at the other end, what is told to systemd, and pipes that nobody reads."""
+"""Descriptors: their limit, who is at the other end, and pipes that nobody reads."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
-
-from rpccluster import system
 from rpccluster.system import peer_process
 
 
@@ -30,26 +26,6 @@ def test_the_descriptor_limit_is_raised_as_far_as_it_may_be() -> None:
         "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     assert run(program).split() == ["300", "456", "456", "1000", "1000", "1000"]
-
-
-@pytest.mark.parametrize("is_abstract", [False, True])
-def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_abstract: bool) -> None:
-    """At the socket it named, a path or an abstract name: sd_notify(3)."""
-    name = f"\0rpccluster-test-{os.getpid()}" if is_abstract else str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(name)
-        monkeypatch.setenv("NOTIFY_SOCKET", name.replace("\0", "@"))
-        system.notify_systemd("READY=1\nMAINPID=5")
-        systemd.settimeout(10)
-        assert systemd.recv(100) == b"READY=1\nMAINPID=5"
-
-
-def test_without_systemd_nobody_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is a socket that is gone an error."""
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    system.notify_systemd("READY=1")
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    system.notify_systemd("READY=1")
 
 
 def test_a_peer_is_known_by_pid_and_uid() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Union
 
-from rpccluster.address import Address, TCPAddress, UnixAddress
+from rpccluster.address import BindAddress, PassedAddress, TCPAddress, UnixAddress
 from rpccluster.config import process_values, values
 from rpccluster.config.checks import (
     Complaint,
@@ -44,10 +44,10 @@ class Options:
     pythonpath: tuple[str, ...] = option(
         values.FOLDERS, (), "folders to put before sys.path, separated by commas", flags=("--pythonpath",)
     )
-    bind: tuple[Address, ...] = option(
-        values.ADDRESSES,
+    bind: tuple[BindAddress, ...] = option(
+        values.BIND,
         (TCPAddress("127.0.0.1", 18800),),
-        "addresses to listen at, separated by commas: tcp://HOST:PORT or unix:///path",
+        "addresses, separated by commas: tcp://HOST:PORT, unix:///path, fd:// or fd://NAME (systemd's)",
         flags=("-b", "--bind"),
     )
     unix_socket: str = option(values.SOCKET_PATH, "", "one more address, as a plain path")
@@ -164,7 +164,7 @@ class Options:
         compute_defaults(self)
 
     @property
-    def listen_addresses(self) -> tuple[Address, ...]:
+    def listen_addresses(self) -> tuple[BindAddress, ...]:
         """All addresses to listen at: ``bind`` and ``unix_socket``."""
         return self.bind + ((UnixAddress(self.unix_socket),) if self.unix_socket else ())
 
@@ -196,6 +196,9 @@ def _listening(options: Options) -> Iterator[Complaint]:
     for address in dict.fromkeys(options.bind):
         if options.bind.count(address) > 1:
             yield Complaint(("bind",), f"found {address} twice, expected it once")
+    passed = [address for address in dict.fromkeys(options.bind) if isinstance(address, PassedAddress)]
+    if PassedAddress("") in passed and len(passed) > 1:
+        yield Complaint(("bind",), f"found {max(passed, key=str)} beside fd://, expected one of them: they overlap")
     yield from _overlapping([address for address in dict.fromkeys(options.bind) if isinstance(address, TCPAddress)])
 
 

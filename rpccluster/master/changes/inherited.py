@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rpccluster.address import parse_address
+from rpccluster.address import PassedAddress, parse_address
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import PROTOCOL
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.ownership import Owned
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.system import Activation, PassedDescriptor
 
 __all__ = ["VARIABLE", "Inheritance", "Thing", "leave", "things"]
 
@@ -45,15 +46,18 @@ def things(
     listeners: Sequence[Listener],
     control: Listener | None,
     pidfile: Pidfile | None,
+    activation: Activation,
 ) -> list[Thing]:
     """List everything that a new master inherits, except the channel to the old one. `_READERS` has every name."""
     return [
         Thing("protocol", PROTOCOL),
         Thing("generation", generation),
         Thing("first_serial", next_serial + SERIALS_LEFT_TO_US),
-        *(_socket("listener", each) for each in listeners),
+        *(_socket("listener", each) for each in listeners if not isinstance(each.wanted, PassedAddress)),
         *([_socket("control", control)] if control else []),
         *([Thing("pidfile", pidfile.path, pidfile.descriptor)] if pidfile else []),
+        *(Thing("passed", each.name, each.number) for each in activation.descriptors),
+        Thing("watchdog_seconds", activation.watchdog_seconds),
     ]
 
 
@@ -80,6 +84,13 @@ class Inheritance:
     listeners: list[Listener] = field(default_factory=list)
     control: Listener | None = None
     pidfile: Pidfile | None = None
+    passed: list[PassedDescriptor] = field(default_factory=list)
+    watchdog_seconds: float = 0.0
+
+    @property
+    def activation(self) -> Activation:
+        """Everything that systemd gave the first master."""
+        return Activation(tuple(self.passed), watchdog_seconds=self.watchdog_seconds)
 
     def owned(self) -> list[Owned]:
         """Return everything that belongs to the old master until this one takes over."""
@@ -115,8 +126,8 @@ def _read(inherited: list[Thing]) -> Inheritance:
     for name in ("channel", "first_serial"):
         if name not in found:
             raise ValueError(f"found no {name}, expected one")
-    listeners = found.pop("listener", [])
-    return Inheritance(listeners=listeners, **{name: values[-1] for name, values in found.items()})
+    listeners, passed = found.pop("listener", []), found.pop("passed", [])
+    return Inheritance(listeners=listeners, passed=passed, **{name: values[-1] for name, values in found.items()})
 
 
 def _descriptor(thing: Thing) -> int:
@@ -147,6 +158,8 @@ _READERS: dict[str, Callable[[Thing], Any]] = {
     "listener": _read_listener,
     "control": _read_listener,
     "pidfile": _read_pidfile,
+    "passed": lambda thing: PassedDescriptor(str(thing.value), _descriptor(thing)),
+    "watchdog_seconds": lambda thing: float(thing.value),
 }
 
 

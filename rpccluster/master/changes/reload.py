@@ -56,6 +56,7 @@ class Reloading:
         self._prepared = prepared
         self._is_under_way = False
         self.failure = ""
+        self.asked = 0  # reloads that have begun, or were refused
 
     @property
     def is_under_way(self) -> bool:
@@ -69,6 +70,7 @@ class Reloading:
 
     def begin(self) -> None:
         """Read the configuration again and stage it; the first worker of an earlier staged one is killed."""
+        self.asked += 1
         overtaken = self._workers.candidate()
         with self._prepared():
             self._stage(self._system.monotonic())
@@ -99,7 +101,7 @@ class Reloading:
         changed = config.reload(cluster.configuration, config.Machine())
         options = changed.options
         owner = identity_of(options.user, options.group)
-        listeners = open_listeners(options, owner, cluster.listeners, changed.fault)
+        listeners = open_listeners(options, owner, cluster.listeners, changed.fault, cluster.activation)
         try:
             logs = cluster.logs if are_alike(options, cluster.options) else open_logs(options)
         except BaseException:
@@ -109,6 +111,7 @@ class Reloading:
 
     def refuse(self, reason: str) -> None:
         """Log that the reload is refused for ``reason``."""
+        self.asked += 1
         self._fail(reason)
 
     def give_up(self, reason: str) -> None:

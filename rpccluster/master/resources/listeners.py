@@ -1,6 +1,7 @@
 """Opens the listening sockets, reports all faults at once, and hands the sockets on. Runs in the master.
 
-Owns the sockets; workers only hold copies of the descriptors. `rpccluster.master.resources.unix_paths` owns Unix paths.
+Owns the sockets; workers only hold copies of the descriptors. `rpccluster.master.resources.unix_paths` owns Unix paths,
+and `rpccluster.master.resources.passed` finds what systemd has passed.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rpccluster.address import Address, TCPAddress, UnixAddress
+from rpccluster.address import Address, BindAddress, PassedAddress, TCPAddress, UnixAddress
 from rpccluster.config.sections.cluster import Options
 from rpccluster.control_path import make_folder
 from rpccluster.errors import ConfigError, StartError
 from rpccluster.log import logger
+from rpccluster.master.resources.passed import actual_address, open_passed, passed_as
 from rpccluster.master.resources.unix_paths import Mark, bind_unix, mark_at, set_mode, unlink_ours
+from rpccluster.system import Activation, PassedDescriptor
 from rpccluster.system.identity import Identity
 
 __all__ = ["Listener", "apply_options", "bind_again", "close_listeners", "open_control_listener", "open_listeners"]
@@ -34,8 +37,8 @@ _MAPPED = "::ffff:"  # an IPv4 address that is written as an IPv6 one
 class Listener:
     """One listening socket. ``wanted`` is the configured address; ``actual`` has the port that the kernel chose."""
 
-    wanted: Address
-    actual: Address
+    wanted: BindAddress
+    actual: BindAddress
     socket: socket.socket
     mark: Mark | None = None  # of the Unix path
 
@@ -53,7 +56,13 @@ class Listener:
         return not isinstance(self.wanted, UnixAddress) or mark_at(self.wanted.path) == self.mark
 
     def close(self, *, is_last: bool) -> None:
-        """Close this process's copy; with ``is_last``, also unlink the Unix path if it still leads to this socket."""
+        """Close this process's copy; with ``is_last``, also unlink the Unix path if it still leads to this socket.
+
+        The descriptor of a passed socket stays open, since a later reload may name it again.
+        """
+        if isinstance(self.wanted, PassedAddress):
+            self.socket.detach()
+            return
         if is_last and isinstance(self.wanted, UnixAddress):
             unlink_ours(self.wanted.path, self.mark)
         self.socket.close()
@@ -73,33 +82,65 @@ def open_listeners(
     owner: Identity | None,
     present: list[Listener],
     fault: Callable[[str, str], str] = _plainly,
+    activation: Activation | None = None,
 ) -> list[Listener]:
     """Return the listeners that ``options`` name: those among ``present``, and the others newly opened.
 
     Raises `ConfigError` with a line for each address that cannot be had, and opens nothing then. ``fault`` writes such
     a line from key and problem.
     """
-    known = {listener.actual: listener for listener in present}  # the file may now spell out a port 0 or a host name
-    known.update((listener.wanted, listener) for listener in present)
-    leaving = [each for each in present if not {each.wanted, each.actual} & set(options.listen_addresses)]
+    ours = [each for each in present if not isinstance(each.wanted, PassedAddress)]
+    known = {listener.actual: [listener] for listener in ours}  # the file may now spell out a port 0 or a host name
+    known.update((listener.wanted, [listener]) for listener in ours)
+    leaving = [each for each in ours if not {each.wanted, each.actual} & set(options.listen_addresses)]
     opened: list[Listener] = []
     faults: list[str] = []
     for wanted in options.listen_addresses:
         if wanted in known:
             continue
+        known[wanted] = []
         try:
-            known[wanted] = _open(wanted, options, owner, leaving)
-            opened.append(known[wanted])
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
+            for listener in _each(wanted, options, owner, present, leaving, activation or Activation()):
+                known[wanted].append(listener)
+                opened += [] if listener in present else [listener]
+        except (OSError, UnicodeError, StartError) as error:  # UnicodeError: a host name that IDNA cannot encode
             reason = getattr(error, "strerror", None) or error
             faults.append(fault(_key_of(wanted, options), f"cannot listen at {wanted}: {reason}"))
     if faults:
-        close_listeners([each for each in opened if each not in leaving], is_last=True)
+        close_listeners(opened, is_last=True)
         raise ConfigError(faults)
-    return [known[wanted] for wanted in options.listen_addresses]
+    return [listener for wanted in options.listen_addresses for listener in known[wanted]]
 
 
-def _key_of(wanted: Address, options: Options) -> str:
+def _each(
+    wanted: BindAddress,
+    options: Options,
+    owner: Identity | None,
+    present: list[Listener],
+    leaving: list[Listener],
+    activation: Activation,
+) -> Iterator[Listener]:
+    """Yield each listener of ``wanted``: of what systemd passes there may be several. Raises as it goes."""
+    if not isinstance(wanted, PassedAddress):
+        yield _open(wanted, options, owner, leaving)
+        return
+    known = {each.socket.fileno(): each for each in present}
+    for descriptor in passed_as(wanted, activation):
+        yield known.get(descriptor.number) or _open_passed(descriptor, options)
+
+
+def _open_passed(descriptor: PassedDescriptor, options: Options) -> Listener:
+    sock = open_passed(descriptor)
+    listener = Listener(PassedAddress(descriptor.name), actual_address(sock), sock)
+    try:
+        _apply(listener, options)
+    except BaseException:
+        listener.close(is_last=True)
+        raise
+    return listener
+
+
+def _key_of(wanted: BindAddress, options: Options) -> str:
     return "bind" if wanted in options.bind else "unix_socket"
 
 
@@ -135,6 +176,7 @@ def open_control_listener(path: str, *, is_private: bool = False) -> Listener:
 
 def bind_again(listener: Listener, options: Options, owner: Identity | None) -> None:
     """Bind a Unix listener again whose path somebody has removed. Raises OSError, and changes nothing then."""
+    assert isinstance(listener.wanted, UnixAddress)
     listener.become(_open(listener.wanted, options, owner, []))
 
 
@@ -156,7 +198,6 @@ def _open(wanted: Address, options: Options, owner: Identity | None, leaving: li
         sock = _bind_tcp(place, options.backlog, leaving)
     listener = Listener(wanted, _actual(wanted, sock), sock, mark)
     try:
-        sock.setblocking(False)
         _apply(listener, options)
     except BaseException:
         listener.close(is_last=True)
@@ -167,9 +208,11 @@ def _open(wanted: Address, options: Options, owner: Identity | None, leaving: li
 def _apply(listener: Listener, options: Options) -> None:
     """Set the options that a reload may change; accepted sockets inherit the TCP options (tcp(7))."""
     sock = listener.socket
+    sock.setblocking(False)  # a passed one may block, and be set so again by another process
     sock.listen(options.backlog)
-    if isinstance(listener.wanted, UnixAddress):
-        set_mode(listener.wanted.path, listener.mark, options.unix_socket_mode)
+    if sock.family == socket.AF_UNIX:
+        if isinstance(listener.wanted, UnixAddress):
+            set_mode(listener.wanted.path, listener.mark, options.unix_socket_mode)
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     idle = options.tcp_keepalive
@@ -236,7 +279,4 @@ def _check_is_ours(path: str, mode: int) -> None:
 
 
 def _actual(wanted: Address, sock: socket.socket) -> Address:
-    if isinstance(wanted, UnixAddress):
-        return wanted
-    host, port = sock.getsockname()[:2]
-    return TCPAddress(host, port)
+    return wanted if isinstance(wanted, UnixAddress) else actual_address(sock)

@@ -22,6 +22,7 @@ from rpccluster.master.changes.inherited import VARIABLE, Inheritance, Thing, le
 from rpccluster.master.changes.starting import CommandLine
 from rpccluster.master.resources.listeners import Listener, open_control_listener
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.system import Activation, PassedDescriptor
 
 #: What a build that knows no list leaves: all of its keys, with nothing in them.
 NOTHING: dict[str, Any] = {
@@ -50,10 +51,15 @@ class OldMaster:
         self.listener = Listener(TCPAddress("127.0.0.1", 0), TCPAddress(*tcp.getsockname()), tcp)
         self.control = open_control_listener(f"{folder}/control")
         self.pidfile = Pidfile.acquire(f"{folder}/x.pid")
+        passed = at_the_end.enter_context(socket.socket())
+        self.activation = Activation((PassedDescriptor("web", passed.fileno()),), watchdog_seconds=9.0)
         at_the_end.callback(self.control.close, is_last=True)
         for each in (self.channel, theirs, self.pidfile):
             at_the_end.callback(each.close)
-        held = [*things(6, 70, [self.listener], self.control, self.pidfile), Thing("channel", None, theirs.fileno())]
+        held = [
+            *things(6, 70, [self.listener], self.control, self.pidfile, self.activation),
+            Thing("channel", None, theirs.fileno()),
+        ]
         self.left = [Thing(each.name, each.value, self.copy(each.descriptor)) for each in held]
 
     def copy(self, descriptor: int | None) -> int | None:
@@ -102,12 +108,14 @@ def test_a_plain_start_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_is_left_is_inherited(old: OldMaster) -> None:
-    """Channel, generation, listeners, control socket, pidfile; nothing of it reaches the next exec."""
+    """Channel, generation, listeners, control socket, pidfile, what systemd gave; the next exec gets nothing."""
     leave(old.left)
     assert all(os.get_inheritable(each.descriptor) for each in old.left if each.descriptor is not None)
     new = Inheritance.from_environment()
     assert new is not None
     assert (new.generation, new.first_serial, new.protocol) == (6, 10_070, PROTOCOL)
+    assert [each.name for each in new.activation.descriptors] == ["web"]
+    assert new.activation.watchdog_seconds == 9.0
     old.is_held_by(new)
 
 
@@ -127,7 +135,15 @@ def test_a_later_version_may_leave_more(old: OldMaster, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("without", "expected"),
-    [("protocol", 1), ("generation", 1), ("listener", []), ("control", None), ("pidfile", None)],
+    [
+        ("protocol", 1),
+        ("generation", 1),
+        ("listener", []),
+        ("control", None),
+        ("pidfile", None),
+        ("passed", []),
+        ("watchdog_seconds", 0.0),
+    ],
 )
 def test_what_is_missing_has_a_default(
     old: OldMaster, monkeypatch: pytest.MonkeyPatch, without: str, expected: Any
