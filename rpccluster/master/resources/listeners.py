@@ -30,6 +30,7 @@ __all__ = ["Listener", "apply_options", "bind_again", "close_listeners", "open_c
 CONTROL_MODE = 0o600
 _CONTROL_BACKLOG = 1024
 _KEEPALIVE_PROBES = 4
+_NOTHING_PASSED = Activation()
 _MAPPED = "::ffff:"  # an IPv4 address that is written as an IPv6 one
 
 
@@ -82,7 +83,7 @@ def open_listeners(
     owner: Identity | None,
     present: list[Listener],
     fault: Callable[[str, str], str] = _plainly,
-    activation: Activation | None = None,
+    activation: Activation = _NOTHING_PASSED,
 ) -> list[Listener]:
     """Return the listeners that ``options`` name: those among ``present``, and the others newly opened.
 
@@ -100,7 +101,11 @@ def open_listeners(
             continue
         known[wanted] = []
         try:
-            for listener in _each(wanted, options, owner, present, leaving, activation or Activation()):
+            if isinstance(wanted, PassedAddress):
+                found = _each_passed(wanted, options, present, activation)
+            else:
+                found = iter([_open(wanted, options, owner, leaving)])
+            for listener in found:
                 known[wanted].append(listener)
                 opened += [] if listener in present else [listener]
         except (OSError, UnicodeError, StartError) as error:  # UnicodeError: a host name that IDNA cannot encode
@@ -112,18 +117,10 @@ def open_listeners(
     return [listener for wanted in options.listen_addresses for listener in known[wanted]]
 
 
-def _each(
-    wanted: BindAddress,
-    options: Options,
-    owner: Identity | None,
-    present: list[Listener],
-    leaving: list[Listener],
-    activation: Activation,
+def _each_passed(
+    wanted: PassedAddress, options: Options, present: list[Listener], activation: Activation
 ) -> Iterator[Listener]:
-    """Yield each listener of ``wanted``: of what systemd passes there may be several. Raises as it goes."""
-    if not isinstance(wanted, PassedAddress):
-        yield _open(wanted, options, owner, leaving)
-        return
+    """Yield the listener of each socket that systemd has passed as ``wanted``. Raises `StartError` or OSError."""
     known = {each.socket.fileno(): each for each in present}
     for descriptor in passed_as(wanted, activation):
         yield known.get(descriptor.number) or _open_passed(descriptor, options)
