@@ -223,7 +223,7 @@ def _read_addresses(text: str) -> tuple[Address, ...]:
 
 
 def _read_bind(text: str) -> tuple[BindAddress, ...]:
-    return tuple(parse_bind(item) for item in _items(text))
+    return tuple(parse_bind(item) for item in items(text))
 
 
 def _read_folders(text: str) -> tuple[str, ...]:
