@@ -45,6 +45,7 @@ __all__ = [
 EXIT_FAULT = 1
 EXIT_NO_WORKER = 3
 EXIT_NO_SERVICE = 4
+EXIT_ESSENTIAL = 5
 
 
 class RPCClusterError(Exception):

@@ -17,7 +17,16 @@ from typing import Any
 from rpccluster.failure import error_text
 from rpccluster.log.own_logger import OWN_NAME
 
-__all__ = ["FORMAT", "OUTPUT_FORMAT", "escaped", "formatter", "lost_lines", "output_formatter", "own_record"]
+__all__ = [
+    "FORMAT",
+    "OUTPUT_FORMAT",
+    "escaped",
+    "formatter",
+    "lost_lines",
+    "output_formatter",
+    "output_line",
+    "own_record",
+]
 
 FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
 OUTPUT_FORMAT = "[%(levelname)s] %(message)s"  # the reader of the output adds time and pid
@@ -43,9 +52,13 @@ def escaped(text: str, longest: int = _LONGEST, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else _escape(c)[0].decode() for c in cut)
 
 
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+
+
 class _Formatter(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(record.created))
+        return _time(record.created)
 
     def formatException(self, ei: Any) -> str:
         """Write a traceback as Python does, but bounded, and with no line forged by the exception."""
@@ -86,6 +99,11 @@ def lost_lines(count: int, reason: str) -> bytes:
     """Write the line that stands for ``count`` lost lines."""
     record = own_record(logging.WARNING, f"{count} lines of the log were lost: {reason}")
     return (formatter.format(record) + "\n").encode()
+
+
+def output_line(pid: int, name: str, text: str) -> str:
+    """Write a line of the output of the process ``pid``, which runs ``name``."""
+    return f"[{_time(time.time())}] [{pid}] [{name}] {text}"
 
 
 def own_record(level: int, text: str) -> logging.LogRecord:

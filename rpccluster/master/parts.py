@@ -13,6 +13,7 @@ from typing import Any
 
 from rpccluster import system
 from rpccluster.child.assignment import ChildEntry
+from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.ipc.messages import Listen
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.code_watch import CodeWatch
@@ -34,6 +35,8 @@ from rpccluster.master.control.status import Status
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.groups import Groups
+from rpccluster.master.kinds.kind import Kind
+from rpccluster.master.kinds.plugin import Plugin, plugin_group
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
@@ -94,7 +97,9 @@ class Parts:
         self.workers = Group("workers", rpc, cluster, is_drained=True, phase=cluster.phase)
         self.workers.after = cluster.options.after
         actions = Actions(operating_system, self.roster, self.reserve)
-        self.groups = Groups(operating_system, self.guard, self.roster, actions, {rpc.name: rpc}, [self.workers])
+        self.plugin = Plugin(operating_system.monotonic)
+        kinds: dict[str, Kind] = {rpc.name: rpc, self.plugin.name: self.plugin}
+        self.groups = Groups(operating_system, self.guard, self.roster, actions, kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
         self.reloading = Reloading(operating_system, cluster, self.workers, self.roster, self._prepared)
         self.new_master = NewMaster(operating_system, self.loop, self._start_new_master, self.told.append)
@@ -119,6 +124,16 @@ class Parts:
     def now(self) -> float:
         """Return monotonic seconds."""
         return self.system.monotonic()
+
+    def _configured(self) -> Iterator[Group]:
+        """Make the groups of the configuration: the workers, if there is a service, then the plugins in its order."""
+        configuration = self.cluster.configuration
+        if configuration.options.service:
+            self.workers.wanted = configuration.options.number_workers
+            yield self.workers
+        for header, options in configuration.others.items():
+            if isinstance(options, PluginOptions):
+                yield plugin_group(header, options, self.cluster, self.plugin)
 
     def _tell_status(self) -> dict[str, Any]:
         return self._status.make(self.pid, self.now())

@@ -13,10 +13,11 @@ import signal
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from rpccluster.errors import EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
+from rpccluster.errors import EXIT_ESSENTIAL, EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
 from rpccluster.ipc.messages import Accept
 from rpccluster.log import logger, say
 from rpccluster.master.children import order
+from rpccluster.master.children.deaths import TOO_OFTEN, TOO_OFTEN_SECONDS
 from rpccluster.master.children.policy import LATE_SECONDS
 from rpccluster.master.kinds.groups import Died
 from rpccluster.master.kinds.kind import Booted, Gone, Passed
@@ -42,6 +43,7 @@ class Supervisor:
         self._groups = parts.groups
         self._broker = parts.broker
         self._turned_at = parts.now()
+        self._ends_with = 0  # the exit code of a stop
         self.exit_code: int | None = None  # the master ends with it: call `close`
         self.waits: float | None = 0.0  # seconds that the next turn waits at most; None: until something happens
 
@@ -59,14 +61,13 @@ class Supervisor:
         return self.close(self.exit_code)
 
     def begin(self) -> None:
-        """Set the title, serve the control socket, log the listeners, and ask for the configured workers."""
+        """Set the title, serve the control socket, and log the listeners."""
         parts, cluster = self._parts, self._cluster
         parts.system.set_title(cluster.title)
         if parts.old_master is None:
             parts.control.serve(parts.operations.methods())
         for listener in cluster.listeners:
             logger.info("Listening at: %s (%d)", listener.actual, parts.pid)
-        self._workers.wanted = cluster.options.number_workers
 
     def turn(self) -> None:
         """Wait until something happens or is due, then do what follows.
@@ -154,8 +155,14 @@ class Supervisor:
         self._broker.note_gone(event.child)
 
     def _note_died(self, event: Died) -> None:
-        if event.group is self._workers and event.death.is_failed_boot:
-            self._parts.reloading.note_failed_boot(event.child, event.group.failure)
+        group = event.group
+        if group is self._workers and event.death.is_failed_boot:
+            self._parts.reloading.note_failed_boot(event.child, group.failure)
+        if group.fails_too_often(event.death.at) and not self._ends_with:
+            self._ends_with = EXIT_ESSENTIAL
+            told = f"{group.noun} has failed {TOO_OFTEN} times within {TOO_OFTEN_SECONDS:g} seconds"
+            self._tell(f"{told} (last: {event.death.reason}), and it is essential: the cluster stops")
+            self._parts.commands.stop()
 
     _HEED: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
         Booted: _note_booted,
@@ -195,7 +202,7 @@ class Supervisor:
         if has_more_to_give and self._cluster.phase.allows.hands_over:
             return
         if self.exit_code is None and self._parts.new_master.has_told_all:
-            self.exit_code = 0
+            self.exit_code = self._ends_with
 
     _FOLLOW: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
         order.Started: _note_started,

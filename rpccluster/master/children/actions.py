@@ -87,9 +87,8 @@ class Actions:
     def _kill(self, group: Group, action: policy.Kill) -> None:
         child = action.child
         if action.reason == HUNG:
-            logger.critical(
-                "%s TIMEOUT (pid: %d) in %s", group.noun.upper(), child.pid, escaped(child.where_it_hangs())
-            )
+            noun = group.noun.replace(group.kind.noun, group.kind.noun.upper(), 1)
+            logger.critical("%s TIMEOUT (pid: %d) in %s", noun, child.pid, escaped(child.where_it_hangs()))
         elif child.state is ChildState.RETIRING:
             logger.warning("Killing %s (pid: %d, slot: %d): %s", group.noun, child.pid, child.slot, action.reason)
         self._roster.kill(child, action.reason)

@@ -186,6 +186,12 @@ class Child:
         """Read ``source``, one of `sources`. Returns the messages on it, each with its descriptors."""
         return list(self.channel.receive())
 
+    def hear_rest(self) -> None:
+        """Read what is left when it has ended; its channels are read anyway."""
+
+    def let_go(self) -> None:
+        """Close what only the forked process needs, after the fork."""
+
     def question(self) -> int | None:
         """Return the signal that asks it where it hangs; None if it would not answer."""
         return TELL_SIGNAL

@@ -78,6 +78,7 @@ class Roster:
             self._give_up(row_number, child, ends)
             return None
         ends[1].close()
+        child.let_go()
         return child if self._enrol(group, child) else None
 
     def _birth(self, slot: int, edition: Edition, row_number: int, channel: Channel, cpus: list[int] | None) -> Birth:
@@ -185,3 +186,4 @@ class Roster:
             if not source.is_closed:
                 self._loop.guard.attempt("hear the last words of a child", self._hear, child, source)
             self._loop.unwatch(source)
+        self._loop.guard.attempt("read the rest of a child's output", child.hear_rest)

@@ -5,7 +5,7 @@ Joins the parts of `rpccluster.master.children` with the kinds. Events that conc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Union
 
 from rpccluster.master.children import order, policy
@@ -50,7 +50,7 @@ class Groups:
         roster: Roster,
         actions: Actions,
         kinds: Mapping[str, Kind],
-        groups: Sequence[Group],
+        groups: Iterable[Group],
     ) -> None:
         """``kinds`` maps names to the kinds of ``groups``."""
         self._system = system

@@ -1,0 +1,239 @@
+"""Plugins under a real master: started, kept, ordered, stopped, shown, and what they write."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Callable
+
+import pytest
+
+from rpccluster.testing import RunningCluster, is_alive, title_of, wait_until
+
+MakeCluster = Callable[..., RunningCluster]
+
+JOBS = """
+import os
+import signal
+import sys
+import time
+
+
+def wait(args=None):
+    print("called with", args)
+    time.sleep(1000)
+
+
+def returns():
+    print("run", os.getpid())
+
+
+def crash():
+    raise ValueError("it cannot be")
+
+
+def spin():
+    while True:
+        pass
+
+
+def stubborn():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("deaf", flush=True)
+    while True:
+        time.sleep(1000)
+
+
+def slowly_ready(plugin):
+    while not os.path.exists("may_be_ready"):
+        time.sleep(0.01)
+    plugin.ready()
+    plugin.stopping.wait()
+
+
+def flood():
+    piece = b"x" * 65536
+    while True:
+        os.write(1, piece)
+"""
+
+
+@pytest.fixture
+def made(make_cluster: MakeCluster) -> RunningCluster:
+    """A cluster of one worker that has not started, with the module jobs."""
+    cluster = make_cluster(number_workers=1)
+    cluster.write_module("jobs", JOBS)
+    return cluster
+
+
+def write_plugin(cluster: RunningCluster, name: str, **options: object) -> None:
+    """Write the section of a plugin into the configuration of a cluster."""
+    cluster.write_section(f"plugin:{name}", options)
+
+
+def plugin_pids(cluster: RunningCluster, name: str) -> list[int]:
+    """Return the pids of the ready processes of a plugin, by slot."""
+    processes = cluster.group(f"plugin:{name}").get("processes", [])
+    return [process["pid"] for process in processes if process["state"] == "ready"]
+
+
+def ready(cluster: RunningCluster, name: str) -> int:
+    """Wait until the one process of a plugin is ready, and return its pid."""
+    return wait_until(lambda: plugin_pids(cluster, name), what=f"{name} is ready")[0]
+
+
+def first(cluster: RunningCluster, name: str) -> dict[str, object]:
+    """Return the first process of a plugin in ``status``."""
+    process: dict[str, object] = cluster.group(f"plugin:{name}")["processes"][0]
+    return process
+
+
+def test_a_function_and_a_command_are_started_kept_shown_and_stopped(made: RunningCluster) -> None:
+    """Each has a process with its title; the log has what it writes, with pid and name; nothing is left at the end."""
+    write_plugin(made, "dict", run="jobs:wait", args='{"a": 1}')
+    write_plugin(made, "shell", command="sh -c 'echo it runs; exec sleep 1000'")
+    made.start()
+    function, command = ready(made, "dict"), ready(made, "shell")
+    assert title_of(function) == "rpccluster: plugin dict [rpccluster]"
+    assert title_of(command) == "sleep 1000"
+    made.wait_log(f"[{function}] [dict] called with {{'a': 1}}")
+    made.wait_log(f"[{command}] [shell] it runs")
+    os.kill(function, signal.SIGKILL)
+    os.kill(command, signal.SIGKILL)
+    wait_until(lambda: plugin_pids(made, "dict") not in ([], [function]))
+    wait_until(lambda: plugin_pids(made, "shell") not in ([], [command]))
+    assert first(made, "dict")["restarts"] == 1
+    shown = made.group("plugin:dict")
+    assert (shown["kind"], shown["state"], shown["wanted"]) == ("plugin", "ready", 1)
+    present = [*plugin_pids(made, "dict"), *plugin_pids(made, "shell")]
+    made.signal(signal.SIGTERM)
+    assert made.wait() == 0
+    assert not any(is_alive(pid) for pid in present)
+    log = made.log_text()
+    assert log.index("Worker exiting") < log.index("Retiring plugin dict") < log.rindex("Plugin dict exiting")
+
+
+def test_a_plugin_that_returns_comes_back_and_one_that_crashes_waits(made: RunningCluster) -> None:
+    """With the pause and the reason; a function's traceback is in the log."""
+    write_plugin(made, "returns", run="jobs:returns", restart_delay=0.1)
+    write_plugin(made, "crash", run="jobs:crash", restart_delay=60, restart_delay_max=60)
+    made.start()
+    wait_until(lambda: first(made, "returns")["restarts"] >= 5)  # type: ignore[operator]
+    wait_until(lambda: first(made, "crash")["state"] == "waiting")
+    shown = first(made, "crash")
+    assert shown["reason"] == "exit code 1"
+    assert 50 < float(str(shown["retry_in_seconds"])) <= 60
+    assert "[crash] ValueError: it cannot be" in made.log_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "reason"),
+    [
+        ({"command": "true", "restart": "on-failure"}, "finished", "exit code 0"),
+        ({"command": "false", "restart": "never"}, "finished", "exit code 1"),
+        ({"run": "jobs:returns", "restart": "never"}, "finished", "exit code 0"),
+        ({"run": "jobs:wait", "autostart": "false"}, "stopped", "autostart = false"),
+        ({"command": "/no/such/program", "restart_delay": 60}, "waiting", "cannot run the command"),
+        ({"run": "no_module:run", "restart_delay": 60}, "waiting", "cannot load 'no_module:run'"),
+    ],
+)
+def test_what_does_not_run_says_why(made: RunningCluster, options: dict[str, object], state: str, reason: str) -> None:
+    """And the workers serve all the same."""
+    write_plugin(made, "it", **options)
+    made.start()
+    wait_until(lambda: first(made, "it")["state"] == state)
+    assert reason in str(first(made, "it")["reason"])
+    assert made.group("plugin:it")["state"] == state
+    with made.client() as client:
+        assert client.call("sum", 1, 2) == 3
+
+
+def test_one_comes_after_another_when_that_is_ready_and_stops_before_it(made: RunningCluster) -> None:
+    """Not when it was started; and it stays when the other is lost and comes back."""
+    write_plugin(made, "later", run="jobs:wait", after="earlier")
+    write_plugin(made, "earlier", run="jobs:slowly_ready", ready="notify")
+    made.start()
+    wait_until(lambda: first(made, "earlier")["state"] == "booting")
+    assert (first(made, "later")["state"], first(made, "later")["reason"]) == ("waiting", "after plugin:earlier")
+    (made.folder / "may_be_ready").write_text("")
+    later, earlier = ready(made, "later"), ready(made, "earlier")
+    os.kill(earlier, signal.SIGKILL)
+    wait_until(lambda: plugin_pids(made, "earlier") not in ([], [earlier]))
+    assert plugin_pids(made, "later") == [later]
+    made.signal(signal.SIGTERM)
+    assert made.wait() == 0
+    log = made.log_text()
+    assert log.index("Plugin earlier ready") < log.index("Booting plugin later")
+    assert log.index("Plugin later exiting") < log.index("Retiring plugin earlier")
+
+
+def test_a_plugin_that_does_not_get_ready_in_time_has_failed(made: RunningCluster) -> None:
+    """It is killed, and counted."""
+    write_plugin(made, "slow", run="jobs:slowly_ready", ready="notify", ready_timeout=0.5, restart_delay=60)
+    made.start()
+    wait_until(lambda: first(made, "slow")["state"] == "waiting")
+    assert first(made, "slow")["reason"] == "it was not ready within ready_timeout"
+
+
+def test_a_command_says_that_it_is_ready(made: RunningCluster) -> None:
+    """As it would tell systemd; until then it boots."""
+    told = "import os, socket, time\\nwhile not os.path.exists('may_be_ready'): time.sleep(0.01)\\n"
+    told += "address = os.environ['NOTIFY_SOCKET'].replace('@', chr(0), 1)\\n"
+    told += "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', address)\\ntime.sleep(1000)"
+    made.write_module("tells", told.replace("\\n", "\n"))
+    write_plugin(made, "tells", command="python3 tells.py", ready="notify")
+    made.start()
+    wait_until(lambda: first(made, "tells")["state"] == "booting")
+    (made.folder / "may_be_ready").write_text("")
+    ready(made, "tells")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"run": "jobs:spin"}, "in spin"),
+        ({"run": "jobs:wait"}, "in wait"),
+        ({"command": "sleep 1000"}, "state S (sleeping)"),
+    ],
+)
+def test_a_plugin_without_a_sign_of_life_is_killed_and_the_log_says_where_it_was(
+    made: RunningCluster, options: dict[str, object], told: str
+) -> None:
+    """In Python or in C; a command cannot be asked, and the kernel tells."""
+    write_plugin(made, "hangs", timeout=1, **options)
+    made.start()
+    hung = ready(made, "hangs")
+    wait_until(lambda: not is_alive(hung))
+    made.wait_log("died: it hung")
+    assert told in made.log_text()
+
+
+def test_a_deaf_plugin_is_killed_after_its_stop_timeout(made: RunningCluster) -> None:
+    """Within the time that the whole stop may take."""
+    write_plugin(made, "deaf", run="jobs:stubborn", stop_timeout=0.3)
+    made.start()
+    made.wait_log("[deaf] deaf")
+    made.signal(signal.SIGTERM)
+    assert made.wait() == 0
+    assert "Killing plugin deaf" in made.log_text()
+    assert "it did not finish in stop_timeout" in made.log_text()
+
+
+def test_an_essential_plugin_that_fails_five_times_ends_the_cluster(made: RunningCluster) -> None:
+    """As TERM does, with exit code 5 and the reason."""
+    write_plugin(made, "vital", run="jobs:crash", essential=True, restart_delay=0.05)
+    made.start(are_ready=False)
+    assert made.wait() == 5
+    assert "plugin vital has failed 5 times within 600 seconds (last: exit code 1)" in made.log_text()
+
+
+def test_a_plugin_that_writes_without_end_holds_nobody_up(made: RunningCluster) -> None:
+    """Its lines are cut; calls and status are answered meanwhile."""
+    write_plugin(made, "flood", run="jobs:flood")
+    made.start()
+    ready(made, "flood")
+    made.wait_log("… (cut)")
+    with made.client() as client:
+        for _ in range(100):
+            assert client.call("sum", 1, 2) == 3
+    assert made.log_text().count("[flood]") == 1
