@@ -33,6 +33,7 @@ from rpccluster.master.resources.listeners import Listener, close_listeners, ope
 from rpccluster.master.resources.logs import open_logs
 from rpccluster.master.resources.passed import warn_of_unnamed
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.system.identity import Identity
@@ -91,12 +92,14 @@ def _assemble(configuration: Configuration, start: Start) -> Supervisor:
 def _make_supervisor(
     configuration: Configuration, start: Start, logs: LogFiles, listeners: list[Listener]
 ) -> Supervisor:
+    operating_system = system.System()
+    warden = Warden(operating_system, configuration.options, logs)
+    warden.start()  # before there is anything else that it would keep in memory
     preload()  # imported late: a faulty start does not need it
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()
     _tell_of_start(configuration.options, logs, listeners, is_new=start.inheritance is None)
     warn_of_unnamed(start.activation, configuration.options.bind)
-    operating_system = system.System()
     cluster = Cluster(
         configuration,
         generation=start.inheritance.generation + 1 if start.inheritance else 1,
@@ -106,7 +109,7 @@ def _make_supervisor(
         activation=start.activation,
     )
     entry = partial(live, load=partial(load_kind, start.command.folder))
-    return Supervisor(Parts(operating_system, cluster, RPC(own_code), entry, start))
+    return Supervisor(Parts(operating_system, cluster, RPC(own_code), entry, replace(start, warden=warden)))
 
 
 def _tell_of_start(options: Options, logs: LogFiles, listeners: list[Listener], *, is_new: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import Callable, Generic, NoReturn, TypeVar
+from typing import Callable, ClassVar, Generic, NoReturn, TypeVar
 
 from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.channel import Channel
@@ -19,7 +19,12 @@ __all__ = ["Assignment", "ChildEntry", "KindPart", "Load", "PluginPart", "RPCPar
 
 
 class KindPart:
-    """The part of an assignment that one kind of child needs; a subclass for each kind."""
+    """The part of an assignment that one kind of child needs; a subclass for each kind.
+
+    ``is_marked`` says that descendants are killed with the child, also those outside of its process group.
+    """
+
+    is_marked: ClassVar[bool] = False
 
     def descriptors(self) -> list[int]:
         """Return the descriptors that the child keeps; it closes all others of the master's."""
@@ -52,6 +57,8 @@ class PluginPart(KindPart):
     command's notices (sd_notify(3)): a path, or ``@name`` for an abstract one; empty for a function.
     """
 
+    is_marked: ClassVar[bool] = True
+
     name: str
     listeners: list[socket.socket]
     listener_names: list[str]
@@ -70,7 +77,8 @@ class Assignment(Generic[Part]):
     """Everything that one child needs; ``part`` is its kind's own part.
 
     ``name`` stands in the child's title, such as "worker 3". ``options`` are those of its group. ``cpus`` None means
-    unpinned. No other child gets the same ``serial``, not even from a later master.
+    unpinned. No other child gets the same ``serial``, not even from a later master. ``mark`` goes to the environment of
+    its descendants, to tell whose they are; empty if they may outlive it.
     """
 
     kind: str
@@ -86,6 +94,7 @@ class Assignment(Generic[Part]):
     master_pid: int
     logs: LogFiles
     part: Part
+    mark: str = ""
 
     @property
     def title(self) -> str:

@@ -19,6 +19,7 @@ from rpccluster.child.assignment import Assignment, Load, Run
 from rpccluster.config.accounts import identity_of
 from rpccluster.config.sections.cluster import Options
 from rpccluster.log import set_up_logging
+from rpccluster.system.descendants import put_mark
 from rpccluster.system.identity import become
 from rpccluster.system.launch import enter
 
@@ -39,6 +40,8 @@ def prepare(assignment: Assignment, load: Load) -> Run:
     with contextlib.suppress(PermissionError):  # a session leader keeps its group
         os.setpgid(0, 0)
     system.set_title(assignment.title)
+    if assignment.mark:
+        put_mark(assignment.mark)
     _log(assignment)
     if assignment.cpus:
         system.pin(assignment.cpus)

@@ -16,6 +16,7 @@ __all__ = [
     "FIRST_OWN_CELL",
     "HEADER_CELLS",
     "LIMITS",
+    "MOST_ROWS",
     "ROW_CELLS",
     "Cell",
     "CommonCell",
@@ -25,6 +26,7 @@ __all__ = [
     "is_full",
 ]
 
+MOST_ROWS = 1536  # three times the most workers: present ones, successors, slowly retiring ones
 ROW_CELLS = 32  # 256 bytes: rows of two writers never share a cache line
 HEADER_CELLS = 32
 _CELL_BYTES = 8

@@ -15,6 +15,7 @@ from rpccluster import system
 from rpccluster.child.assignment import ChildEntry
 from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.ipc.messages import Listen
+from rpccluster.ipc.scoreboard import MOST_ROWS
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.code_watch import CodeWatch
 from rpccluster.master.changes.inherited import Inheritance, things
@@ -25,7 +26,7 @@ from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.children.actions import Actions
 from rpccluster.master.children.group import Group
-from rpccluster.master.children.roster import MOST_ROWS, Roster
+from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.operations import Operations
@@ -46,6 +47,7 @@ from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.upkeep import Upkeep
+from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
 from rpccluster.system import Reserve
 from rpccluster.system.files import FileWatch
@@ -66,6 +68,7 @@ class Start:
     pidfile: Pidfile | None = None
     control: Listener | None = None
     watch: FileWatch = field(default_factory=FileWatch)
+    warden: Warden | None = None
     activation: system.Activation = field(default_factory=system.Activation)
 
 
@@ -93,7 +96,8 @@ class Parts:
         self.control = ControlServer(self.loop, start.control, clock=operating_system.monotonic)
         owned = inheritance.owned() if inheritance else []
         self.ownership = Ownership(start.pidfile, self.control, cluster.listeners, owned)
-        self.roster = Roster(operating_system, self.loop, entry, first_serial)
+        self.warden = start.warden or Warden(operating_system, cluster.options, cluster.logs)
+        self.roster = Roster(operating_system, self.loop, entry, first_serial, self.warden.groups)
         self.workers = Group("workers", rpc, cluster, is_drained=True, phase=cluster.phase)
         self.workers.after = cluster.options.after
         actions = Actions(operating_system, self.roster, self.reserve)
@@ -136,7 +140,7 @@ class Parts:
                 yield plugin_group(header, options, self.cluster, self.plugin)
 
     def _tell_status(self) -> dict[str, Any]:
-        return self._status.make(self.pid, self.now())
+        return self._status.make(self.pid, self.now(), self.warden.pid)
 
     def _connected(self) -> list[RPCWorker]:
         """Return the workers between which connections may move."""

@@ -61,9 +61,11 @@ class Supervisor:
         return self.close(self.exit_code)
 
     def begin(self) -> None:
-        """Set the title, serve the control socket, and log the listeners."""
+        """Set the title, become the parent of orphans, serve the control socket, and log the listeners."""
         parts, cluster = self._parts, self._cluster
         parts.system.set_title(cluster.title)
+        parts.system.adopt_orphans()
+        parts.warden.follow(parts.loop)
         if parts.old_master is None:
             parts.control.serve(parts.operations.methods())
         for listener in cluster.listeners:
@@ -83,6 +85,7 @@ class Supervisor:
         attempt("complete a reload", parts.reloading.note_progress)
         attempt("serve the control socket", parts.control.turn)
         attempt("look after paths", parts.upkeep.turn, parts.now())
+        attempt("look after the warden", parts.warden.turn, parts.now())
         attempt("reload changed code", self._reload_changed_code)
         attempt("write the log", self._cluster.logs.flush)
         attempt("answer a command", parts.operations.answer_what_is_done)
@@ -105,7 +108,7 @@ class Supervisor:
         """Return the seconds until the first part has something to do; None to wait for an event."""
         parts, now = self._parts, self._parts.now()
         sleepers = (self._groups, self._broker, parts.control, parts.upkeep, parts.new_master, parts.code_watch)
-        wake_at = min(each.wake_at for each in (*sleepers, parts.notices))
+        wake_at = min(each.wake_at for each in (*sleepers, parts.notices, parts.warden))
         if self._guard.take_failure():  # also of what is due at once
             return RETRY_SECONDS
         if self._cluster.logs.is_waiting or parts.notices.is_waiting:
@@ -229,6 +232,7 @@ class Supervisor:
         for group in self._groups.all:
             for child in group.children:
                 attempt("kill a child", parts.roster.kill, child, "the master ends")
+        attempt("kill what children have left", parts.warden.end)
         attempt("close connections in transit", self._broker.close)
         logger.info("Shutting down: master (pid: %d)", parts.pid)
         attempt("give back what the master holds", parts.ownership.give_back)

@@ -38,12 +38,12 @@ _SO_PEERCRED = getattr(socket, "SO_PEERCRED", 17)  # socket.h; PyPy does not nam
 _SPARE_DESCRIPTORS = 256  # beside connections: files of the service, listeners, the loop
 
 
-def close_all_but(kept: Container[int]) -> None:
-    """Close every descriptor that an exec would close, except ``kept``; those inherited through an exec stay."""
+def close_all_but(kept: Container[int], *, keeps_inherited: bool = True) -> None:
+    """Close every descriptor except ``kept``, and except those inherited through an exec if ``keeps_inherited``."""
     for descriptor in _open_descriptors():
         if descriptor not in kept:
             with contextlib.suppress(OSError):
-                if not os.get_inheritable(descriptor):
+                if not (keeps_inherited and os.get_inheritable(descriptor)):
                     os.close(descriptor)
 
 

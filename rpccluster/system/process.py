@@ -12,9 +12,11 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 from typing import Callable
+
+from rpccluster.system import descendants
 
 __all__ = ["TELL_SIGNAL", "Exit", "System", "die_with_parent", "forget_what_is_ours", "set_title"]
 
@@ -121,6 +123,18 @@ class System:
         except PermissionError:  # to signal any of them
             pass
 
+    def adopt_orphans(self) -> None:
+        """Become the parent of each descendant whose own parent ends."""
+        descendants.adopt_orphans()
+
+    def kill_marked(self, marks: Container[str], leave_out: Collection[int]) -> list[int]:
+        """Kill the descendants with one of ``marks``, but none of ``leave_out`` or below. Returns their pids."""
+        return descendants.kill_marked(descendants.descendants(self.getpid(), leave_out), marks.__contains__)
+
+    def started(self, pid: int) -> int:
+        """Return what tells the present process ``pid`` from any later one; 0 if there is none."""
+        return descendants.started(pid)
+
     def has_terminal(self) -> bool:
         """Return whether this process has a controlling terminal; yes if it cannot look now. Source: tty(4)."""
         try:
@@ -129,11 +143,11 @@ class System:
             return error.errno in _NO_ROOM
         return True
 
-    def reap(self, leaders: Container[int] = ()) -> list[Exit]:
+    def reap(self, leaders: Container[int] = (), let_go: Callable[[int], object] = int) -> list[Exit]:
         """Reap every child that has ended since the last call, also orphans that the kernel gave to this process.
 
-        If a child is among ``leaders``, its process group is killed first: as long as the leader is a zombie, no other
-        group can have that number.
+        If a child is among ``leaders``, its process group is killed first, then ``let_go`` is called with its pid: as
+        long as the leader is a zombie, no other group can have that number, and afterwards any other may.
         """
         exits = []
         with contextlib.suppress(ChildProcessError):
@@ -142,18 +156,19 @@ class System:
                 if _CAN_LOOK and not pid:
                     break  # a child that ends only now must not be reaped unseen
                 if pid in leaders:
-                    self._kill_group(pid)
+                    self._end_group(pid, let_go)
                 pid, status = os.waitpid(pid or -1, os.WNOHANG)
                 if pid == 0:
                     break
                 if not _CAN_LOOK and pid in leaders:  # its number is already free, but hardly taken again
-                    self._kill_group(pid)
+                    self._end_group(pid, let_go)
                 exits.append(Exit.from_status(pid, status))
         return exits
 
-    def _kill_group(self, leader: int) -> None:
+    def _end_group(self, leader: int, let_go: Callable[[int], object]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
+        let_go(leader)
 
 
 def _next_dead() -> int:

@@ -10,7 +10,7 @@ import selectors
 import signal
 import socket
 from collections.abc import Container, Iterator
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -55,7 +55,7 @@ class Pressed(System):
     def kill(self, pid: int, signum: int) -> None:
         self.killed.append((pid, signum))
 
-    def reap(self, leaders: Container[int] = ()) -> list[Exit]:
+    def reap(self, leaders: Container[int] = (), let_go: Callable[[int], object] = int) -> list[Exit]:
         ended, self.ended = self.ended, []
         return ended
 

@@ -13,7 +13,7 @@ from rpccluster.master.guard import Guard
 from rpccluster.master.phases import Phase
 from rpccluster.master.supervisor import RETRY_SECONDS, Supervisor
 
-SLEEPERS = ["groups", "broker", "control", "upkeep", "new_master", "code_watch", "notices"]
+SLEEPERS = ["groups", "broker", "control", "upkeep", "new_master", "code_watch", "notices", "warden"]
 
 
 class MadeUpParts:

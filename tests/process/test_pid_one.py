@@ -15,7 +15,7 @@ import pytest
 
 from rpccluster import Client
 from rpccluster.errors import RPCClusterError
-from rpccluster.testing import RunningCluster, wait_until
+from rpccluster.testing import RunningCluster, title_of, wait_until
 
 UNSHARE = ["unshare", "-pf", "--mount-proc", "--kill-child"]
 SERVICE = """
@@ -83,14 +83,15 @@ def children(pid: int) -> list[int]:
 def test_orphans_of_a_service_leave_no_zombie(contained):
     """A grandchild that a service's child left behind becomes the master's child, and is reaped by it silently."""
     assert contained.status()["master"]["pid"] == 1
-    workers = children(contained.master)
+    warden, *workers = before = children(contained.master)
     assert len(workers) == 2
+    assert title_of(warden) == "rpccluster: warden [rpccluster]"
     until = contained.made.folder / "until"
     with Client(f"unix://{contained.made.folder}/it.sock") as client:
         client.call("leave_orphan", str(until))
-    wait_until(lambda: len(children(contained.master)) == 3)
+    wait_until(lambda: len(children(contained.master)) == 4)
     until.touch()
-    wait_until(lambda: children(contained.master) == workers)
+    wait_until(lambda: children(contained.master) == before)
     assert "died" not in contained.made.log_text()
 
 

@@ -141,7 +141,7 @@ def test_an_upgrade_that_cannot_start_changes_nothing(answers, break_it):
         break_it(running)
         running.signal(signal.SIGUSR2)
         running.wait_log("Upgrade failed, nothing has changed")
-        wait_until(lambda: len(psutil.Process(running.master_pid).children()) == 2, 10)
+        wait_until(lambda: len(psutil.Process(running.master_pid).children()) == 3, 10)  # the warden
         count = len(callers.answers)
         wait_until(lambda: len(callers.answers) > count + 20)
     assert callers.faults == []
@@ -167,7 +167,7 @@ def test_upgrades_in_a_row_leave_nothing_behind(answers):
     for number in range(UPGRADES):
         new = _upgrade(running)
         assert running.status()["master"]["generation"] == number + 2
-        assert len(psutil.Process(new).children(recursive=True)) == 2
+        assert len(psutil.Process(new).children(recursive=True)) == 3  # the warden and the workers
     assert _descriptors(running) == before
     print(f"descriptors of master and workers before and after {UPGRADES} upgrades: {before}")
 
@@ -179,7 +179,7 @@ def test_a_stop_ends_an_upgrade_under_way(answers):
     running.write_module("answers", "import time\ntime.sleep(60)\n")
     master = psutil.Process(running.master_pid)
     running.signal(signal.SIGUSR2)
-    family = wait_until(lambda: (found := master.children(recursive=True)) and len(found) == 5 and found)
+    family = wait_until(lambda: (found := master.children(recursive=True)) and len(found) == 7 and found)  # two wardens
     assert running.run("stop").returncode == 0
     running.write_module("answers", SERVICE.format(answer="anew"))
     running.start()
@@ -193,7 +193,7 @@ def test_a_killed_master_takes_an_upgrade_along(answers):
     running.write_module("answers", "import time\ntime.sleep(60)\n")
     master = psutil.Process(running.master_pid)
     running.signal(signal.SIGUSR2)
-    family = wait_until(lambda: (found := master.children(recursive=True)) and len(found) == 5 and found)
+    family = wait_until(lambda: (found := master.children(recursive=True)) and len(found) == 7 and found)  # two wardens
     master.kill()
     running.write_module("answers", SERVICE.format(answer="anew"))
     running.start()

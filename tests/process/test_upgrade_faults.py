@@ -168,7 +168,7 @@ def test_what_is_asked_of_a_master_that_leaves_is_done_by_the_other(cluster):
         sleepers = Sleepers(running.address, 2, 6.0)  # the old master lives as long as they sleep
         _await_calls(running, 2)
         os.kill(old, signal.SIGUSR2)
-        new = wait_until(lambda: next(iter(psutil.Process(old).children()[1:]), None))
+        new = wait_until(lambda: next(iter(psutil.Process(old).children()[2:]), None))  # after the warden
         new.suspend()
         assert running.run("scale", "2").returncode == 0
         new.resume()

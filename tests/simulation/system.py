@@ -7,7 +7,7 @@ import errno
 import os
 import selectors
 import socket
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -211,9 +211,18 @@ class MadeUpSystem(System):
         self._world.count("signal to a child", str(signum))
         self._world.signal(pid, signum)
 
+    def adopt_orphans(self) -> None:
+        pass
+
+    def kill_marked(self, marks: Container[str], leave_out: Collection[int]) -> list[int]:
+        return []
+
+    def started(self, pid: int) -> int:
+        return pid
+
     def kill_group(self, leader: int, signum: int) -> None:
         self.kill(leader, signum)
 
-    def reap(self, leaders: Container[int] = ()) -> list[Exit]:
+    def reap(self, leaders: Container[int] = (), let_go: Callable[[int], object] = int) -> list[Exit]:
         ended, self._master.zombies = self._master.zombies, []
         return ended

@@ -161,6 +161,7 @@ class Child:
         self.cpus = birth.cpus
         self.booted_at = birth.booted_at
         self.pid = 0  # until it is forked
+        self.mark = ""  # in the environment of its descendants, if they are killed with it
         self.state = ChildState.BOOTING
         self.ready_at: float | None = None
         self.overdue: Overdue | None = None

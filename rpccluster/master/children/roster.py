@@ -1,8 +1,8 @@
 """Starts children, receives their messages, reaps them. Runs in the master.
 
-Owns the scoreboard, and the master's ends of the channels as long as a child lives. Decides nothing:
-`rpccluster.master.children.policy` does. Knows no kind: a child's kind makes its own part, and its messages are passed
-on unread.
+Owns the scoreboard, the table of process groups, and the master's ends of the channels as long as a child lives.
+Decides nothing: `rpccluster.master.children.policy` does. Knows no kind: a child's kind makes its own part, and its
+messages are passed on unread.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import NamedTuple
 from rpccluster import system
 from rpccluster.child.assignment import Assignment, ChildEntry, KindPart
 from rpccluster.ipc.channel import Channel, channel_pair
+from rpccluster.ipc.group_table import GroupTable, LedGroup
 from rpccluster.ipc.messages import Message
 from rpccluster.ipc.packets import Passing
-from rpccluster.ipc.scoreboard import CommonCell, RowState, Scoreboard
+from rpccluster.ipc.scoreboard import MOST_ROWS, CommonCell, RowState, Scoreboard
 from rpccluster.log import logger
 from rpccluster.master.children.child import Birth, Child, Edition, Source
 from rpccluster.master.children.group import Group
+from rpccluster.master.children.remains import Remains
 from rpccluster.master.loop import Loop
 
-__all__ = ["MOST_ROWS", "Roster", "Said"]
-
-MOST_ROWS = 1536  # three times the most workers: present ones, successors, slowly retiring ones
+__all__ = ["Roster", "Said"]
 
 
 class Said(NamedTuple):
@@ -41,13 +41,22 @@ class Said(NamedTuple):
 class Roster:
     """All started children that are not reaped yet."""
 
-    def __init__(self, operating_system: system.System, loop: Loop, entry: ChildEntry, first_serial: int) -> None:
-        """``entry`` makes a newly forked process a child."""
+    def __init__(
+        self,
+        operating_system: system.System,
+        loop: Loop,
+        entry: ChildEntry,
+        first_serial: int,
+        groups: GroupTable | None = None,
+    ) -> None:
+        """``entry`` makes a newly forked process a child; a warden reads ``groups``."""
         self._system = operating_system
         self._loop = loop
         self._entry = entry
         self._serial = first_serial - 1
         self._scoreboard = Scoreboard(MOST_ROWS)
+        self._groups = groups or GroupTable()
+        self._remains = Remains(operating_system)
         self._children: dict[Child, Group] = {}
         self._said: deque[Said] = deque()
 
@@ -73,6 +82,7 @@ class Roster:
             child, part = group.kind.equip(self._birth(slot, edition, row_number, ends[0], cpus))
             assignment = self._assignment(group, child, ends[1], cpus, part)
             child.pid = self._system.spawn(partial(self._entry, assignment))
+            child.mark = assignment.mark
         except (OSError, MemoryError) as error:
             logger.error("Cannot start a %s for slot %d: %s", group.noun, slot, error)
             self._give_up(row_number, child, ends)
@@ -104,16 +114,18 @@ class Roster:
             master_pid=self._system.getpid(),
             logs=child.edition.logs,
             part=part,
+            mark=self._groups.mark(child.serial) if part.is_marked else "",
         )
 
     def _enrol(self, group: Group, child: Child) -> bool:
         """Watch a newly forked child, or kill it if that is not possible."""
+        self._groups.enter(child.row_number, LedGroup(child.pid, self._system.started(child.pid)))
         try:
             for source in child.sources():
                 self._loop.watch(source, lambda source=source: self._hear(child, source))  # type: ignore[misc]
         except (OSError, MemoryError) as error:  # epoll_ctl(2) has limits of its own
             logger.error("Cannot watch the %s (pid: %d, slot: %d): %s", group.noun, child.pid, child.slot, error)
-            self._system.kill(child.pid, signal.SIGKILL)
+            self._system.kill_group(child.pid, signal.SIGKILL)
             self._give_up(child.row_number, child, [])
             return False
         self._children[child] = group
@@ -123,6 +135,7 @@ class Roster:
 
     def _give_up(self, row_number: int, child: Child | None, ends: list[Channel]) -> None:
         self._scoreboard.free_row(row_number)
+        self._groups.clear(row_number)
         for source in child.sources() if child else ():
             self._loop.unwatch(source)
         if child is not None:
@@ -159,20 +172,23 @@ class Roster:
         self._system.kill_group(child.pid, child.stop_signal)
 
     def kill(self, child: Child, reason: str) -> None:
-        """Kill a child now, for ``reason``."""
+        """Kill a child and its group now, for ``reason``; the marked follow when it is reaped."""
         child.kill_reason = reason
-        self.signal(child, signal.SIGKILL)
+        self._system.kill_group(child.pid, signal.SIGKILL)
 
     # -- reaping
 
     def reap(self) -> Iterator[tuple[Group, Child, system.Exit]]:
         """Yield each child that has ended, and forget it. Foreign children are reaped silently.
 
-        The rest of its process group is killed first. Its last messages wait for `take_said`: take them before anything
-        else. Until the next child is asked for, its channels stay open and its row stays as it was.
+        The rest of its process group is killed first, and all that has its mark afterwards. Its last messages wait for
+        `take_said`: take them before anything else. Until the next child is asked for, its channels stay open and its
+        row stays as it was.
         """
         by_pid = {child.pid: child for child in self._children}
-        for exit_ in self._system.reap(by_pid):
+        exits = self._system.reap(by_pid, lambda pid: self._groups.clear(by_pid[pid].row_number))
+        self._kill_marked(by_pid[exit_.pid] for exit_ in exits if exit_.pid in by_pid)
+        for exit_ in exits:
             child = by_pid.get(exit_.pid)
             if child is None:
                 continue
@@ -180,6 +196,19 @@ class Roster:
             yield self._children.pop(child), child, exit_
             self._scoreboard.free_row(child.row_number)
             child.close()
+
+    def _kill_marked(self, ended: Iterator[Child]) -> None:
+        now = self._system.monotonic()
+        for child in ended:
+            if child.mark:
+                self._remains.expect(child.mark, now)
+        if self._remains.wake_at < float("inf"):
+            self._remains.look(now, [child.pid for child in self._children])
+
+    @property
+    def wake_at(self) -> float:
+        """When `reap` must be called at the latest (monotonic seconds); infinity if only a death counts."""
+        return self._remains.wake_at
 
     def _hear_out(self, child: Child) -> None:
         for source in reversed(child.sources()):

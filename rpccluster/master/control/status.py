@@ -32,10 +32,10 @@ class Status:
         self._rpc = rpc
         self._broker = broker
 
-    def make(self, pid: int, now: float) -> dict[str, Any]:
-        """Make the ``status`` of the master ``pid`` at ``now`` (monotonic seconds)."""
+    def make(self, pid: int, now: float, warden: int = 0) -> dict[str, Any]:
+        """Make the ``status`` of the master ``pid`` at ``now`` (monotonic seconds); ``warden`` is its warden's pid."""
         return {
-            "master": self._master(pid, now),
+            "master": {**self._master(pid, now), "warden_pid": warden},
             "workers": [self._worker(child, now) for child in _in_order(self._workers)],
             "groups": [self._group(group, now) for group in self._groups.all],
         }

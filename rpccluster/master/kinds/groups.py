@@ -136,9 +136,9 @@ class Groups:
 
     def act(self) -> None:
         """Perform the due actions. Sets ``wake_at``: to now if something was done, which may make more due."""
-        now, self.wake_at = self._system.monotonic(), float("inf")
+        now, self.wake_at = self._system.monotonic(), self._roster.wake_at
         if now < self._stop_by:
-            self.wake_at = self._stop_by
+            self.wake_at = min(self.wake_at, self._stop_by)
         for group in self.all:
             self._act_on(group, now)
         self.all = [group for group in self.all if group.children or not group.is_removed]

@@ -23,7 +23,7 @@ from rpccluster.version import __version__
 from ..made_up import RPC_KIND, booting, cluster, group, ready, retiring
 
 
-def status(*groups: Group, **values: Any) -> Callable[[int, float], dict[str, Any]]:
+def status(*groups: Group, **values: Any) -> Callable[..., dict[str, Any]]:
     """The ``status`` of a cluster of these groups, to be called with pid and time."""
     broker: Any = SimpleNamespace(in_transit=0, figures=Figures())
     all_groups: Any = SimpleNamespace(all=groups, kinds={RPC_KIND.name: RPC_KIND})
@@ -46,9 +46,10 @@ def test_status_has_the_contracts_form() -> None:
         worker.row[cell] = number
     with socket.socket() as sock:
         listener = Listener(parse_address("127.0.0.1:0"), parse_address("127.0.0.1:4711"), sock)
-        told = status(group(worker), generation=3, listeners=[listener])(99, 51.25)
+        told = status(group(worker), generation=3, listeners=[listener])(99, 51.25, 98)
     assert told["master"] == {
         "pid": 99,
+        "warden_pid": 98,
         "state": "running",
         "uptime_seconds": 50.25,
         "version": __version__,
