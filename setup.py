@@ -36,6 +36,7 @@ BENCH = [
     "grpcio",
     "protobuf",
 ]
+SCHEDULE = ["cronsim>=2.5"]  # [plugin:NAME] schedule
 FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation == 'CPython'"]
 
 setup(
@@ -72,6 +73,6 @@ setup(
         "setproctitle>=1.3",
         "click>=8.1",
     ],
-    extras_require={"test": TEST + CLIENTS + LINT, "bench": BENCH, "fuzz": FUZZ},
+    extras_require={"schedule": SCHEDULE, "test": TEST + SCHEDULE + CLIENTS + LINT, "bench": BENCH, "fuzz": FUZZ},
     entry_points={"console_scripts": ["rpccluster = rpccluster.cli.main:main"]},
 )

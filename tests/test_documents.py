@@ -157,7 +157,7 @@ def test_the_table_of_keys_is_the_schemas():
 def test_keys_without_effect_are_marked():
     """Only what nothing reads bears the mark, and all of that does."""
     sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if "config" not in path.parts)
-    read = {key for key in OPTIONS if re.search(rf"options\.{key}\b", sources)} | {"bind", "unix_socket"}
+    read = {key for key in OPTIONS if re.search(rf"options\.{key}\b", sources)} | {"bind", "unix_socket", "include"}
     assert "options.listen_addresses" in sources
     marked = {names(row["key"])[0] for row in table(CONFIGURATION, "key", "default", "flag") if "‡" in row["key"]}
     assert marked == OPTIONS.keys() - read

@@ -5,25 +5,33 @@ Looks at files, accounts and CPUs, creates and changes nothing. Runs before the 
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 
-from rpccluster.address import unix_address
+from rpccluster.address import BindAddress, PassedAddress, TCPAddress, unix_address
 from rpccluster.config.accounts import gid_of, uid_of
 from rpccluster.config.cpus import CPUChoice, allowed_cpus
+from rpccluster.config.origin import File
 from rpccluster.errors import AddressError, StartError
+from rpccluster.system.identity import lowest_nice
 
 __all__ = [
     "Complaint",
     "Machine",
     "UsedPath",
     "check_account",
+    "check_addresses",
     "check_cpus",
     "check_folder",
     "check_shared_paths",
     "check_usable_paths",
+    "distrusted",
+    "do_overlap",
 ]
 
 
@@ -36,14 +44,19 @@ class Machine:
     allowed_cpus: Callable[[], Collection[int]] = allowed_cpus
     uid_of: Callable[[str], int] = uid_of
     gid_of: Callable[[str], int] = gid_of
+    lowest_nice: Callable[[], int] = lowest_nice
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """A problem, and the options that cause it; the fault names the place of the first one."""
+    """A problem, and the options that cause it; the fault names the place of the first one.
+
+    With ``if_given`` it is one only if the section itself has that key; ``[DEFAULT]`` may mean it for others.
+    """
 
     keys: tuple[str, ...]
     problem: str
+    if_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,33 @@ def check_folder(key: str, folder: str) -> Iterator[Complaint]:
     """Complain of a folder that does not exist."""
     if folder and not os.path.isdir(folder):
         yield Complaint((key,), f"found {folder!r}, expected a folder that exists")
+
+
+def check_addresses(key: str, addresses: Collection[BindAddress]) -> Iterator[Complaint]:
+    """Complain of addresses that stand there twice, or that need one port."""
+    different = dict.fromkeys(addresses)
+    for address in different:
+        if list(addresses).count(address) > 1:
+            yield Complaint((key,), f"found {address} twice, expected it once")
+    for other, address in combinations(different, 2):
+        if do_overlap(address, other):
+            yield Complaint((key,), f"found {address} beside {other}, expected one of them: they overlap")
+
+
+def do_overlap(one: BindAddress, other: BindAddress) -> bool:
+    """Return whether two addresses need one socket: one path, or one port of a host or of its family's wildcard."""
+    if isinstance(one, PassedAddress) and isinstance(other, PassedAddress):
+        return one == other or "" in (one.name, other.name)
+    if not isinstance(one, TCPAddress) or not isinstance(other, TCPAddress):
+        return one == other
+    if one.port != other.port or one.port == 0:
+        return False
+    try:
+        hosts = [ipaddress.ip_address(each.host) for each in (one, other)]
+    except ValueError:  # a host name may stand for any address: leave it to the kernel
+        return one == other
+    is_one_family = len({host.version for host in hosts}) == 1
+    return is_one_family and (hosts[0] == hosts[1] or any(host.is_unspecified for host in hosts))
 
 
 def check_shared_paths(paths: Iterable[UsedPath], config_path: str | None) -> Iterator[Complaint]:
@@ -128,6 +168,31 @@ def _folder_problem(path: str) -> str:
     if not _may(nearest, os.W_OK | os.X_OK):
         return f"found {path!r}, expected a path in a folder that this user may write: {nearest!r} is none"
     return ""
+
+
+def distrusted(files: Iterable[File], machine: Machine) -> Iterator[tuple[File, str]]:
+    """Yield each file that another account than root can change, with the problem, if this process is root.
+
+    Only root may say what root runs. An access list that lets others write shows in the permissions of the group.
+    """
+    for file in files if machine.euid == 0 else ():
+        real = os.path.realpath(file.path)
+        for path in dict.fromkeys((real, os.path.dirname(real), file.folder)):
+            with contextlib.suppress(OSError):  # the reader reports a file that is not there
+                if writer := _other_writer(os.stat(path)):
+                    yield (
+                        file,
+                        f"found {path!r}, which {writer} may write, expected one that only root may",
+                    )
+
+
+def _other_writer(status: os.stat_result) -> str:
+    """Name an account that may write there and is neither root nor the one that runs this process; empty if none."""
+    if status.st_uid not in (0, os.geteuid()):
+        return f"user {status.st_uid}"
+    if status.st_mode & stat.S_IWOTH:
+        return "everybody"
+    return f"group {status.st_gid}" if status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()) else ""
 
 
 def _may(path: str, mode: int) -> bool:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rpccluster.config.checks import Machine
-from rpccluster.config.ini import SHARED, Reading, read_ini
+from rpccluster.config.checks import Complaint, Machine, distrusted
+from rpccluster.config.files.include import read_files
+from rpccluster.config.files.reading import Reading
 from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Fault, Origin, Setting, flag_origin
-from rpccluster.config.sections import section_of
+from rpccluster.config.sections import SHARED, section_of
 from rpccluster.config.sections.cluster import CLUSTER, OPTIONS, Options
 from rpccluster.config.sections.option import Effect, Option, Section
+from rpccluster.config.sections.together import check_together
 from rpccluster.errors import ConfigError
 from rpccluster.system.launch import start_folder
 
@@ -49,13 +51,15 @@ class Sources:
 class Configuration:
     """The options of a cluster, and the origin of each value.
 
-    ``options`` are those of ``[cluster]``, ``others`` those of every other section by its header.
+    ``options`` are those of ``[cluster]``, ``others`` those of every other section by its header. ``files`` are the
+    absolute paths of the file and of those that it includes.
     """
 
     options: Options
     origins: Mapping[str, Origin]
     sources: Sources
     others: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     @property
     def path(self) -> str | None:
@@ -157,39 +161,97 @@ def refused_changes(running: Configuration, changed: Configuration) -> list[Faul
 def _load(sources: Sources, machine: Machine | None) -> tuple[Configuration, list[Fault]]:
     """Read ``sources``. Returns the options, faulty ones at their defaults, and every fault."""
     path = _absolute(sources)
-    reading = read_ini(path, sources.path or path) if path else Reading(headers={CLUSTER.name: COMMAND_LINE})
+    reading = read_files(path, sources.path or path) if path else Reading(headers={CLUSTER.name: COMMAND_LINE})
     settings = [*reading.settings, *_given(sources)]
-    made: dict[str, Any] = {}
-    origins: dict[str, Origin] = {}
-    faults = list(reading.faults)
-    for header in {CLUSTER.name: None, **reading.headers}:
+    found = {
+        header: _Found.of(header, [each for each in settings if each.section == header], reading, sources.start_folder)
+        for header in {CLUSTER.name: None, **reading.headers}
+    }
+    made = {header: each.values for header, each in found.items()}
+    files = tuple(file.path for file in reading.files)
+    faults = [*reading.faults, *(fault for each in found.values() for fault in each.faults)]
+    faults += _missing(reading.headers, found, faults)
+    if machine is not None:
+        faults += _unfit(found, faults, machine, path, files, sources.start_folder)
+        faults += (Fault(file.origin(1), "config", problem) for file, problem in distrusted(reading.files, machine))
+    origins = {_named(key, header): place for header, each in found.items() for key, place in each.places.items()}
+    return Configuration(made.pop(CLUSTER.name), origins, sources, made, files), faults
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The values of one section, and where they were found; ``own`` are the keys that ``[DEFAULT]`` does not set."""
+
+    place: Origin
+    values: Any
+    places: Mapping[str, Origin]
+    own: frozenset[str]
+    faults: list[Fault]
+
+    @classmethod
+    def of(cls, header: str, settings: list[Setting], reading: Reading, start_folder: str) -> _Found:
+        """Convert ``settings``, those of the section of ``header``; the last setting of a key counts."""
         section = _described(header)
-        own = [setting for setting in settings if setting.section == header]
-        values, places, wrong = _convert(section, own, sources.start_folder)
-        faults += wrong
-        faulty = _faulty_keys(header, faults)
-        made[header] = section.make(values)
-        origins.update({_named(key, header): place for key, place in places.items()})
-        if header in reading.headers:
-            faults += _missing(section, header, reading.headers[header], faulty | set(values))
-        for complaint in section.complaints(made[header], machine, path) if machine else ():
-            key = complaint.keys[0]
-            if faulty.isdisjoint(complaint.keys):
-                faults.append(Fault(places.get(key, BUILT_IN), key, complaint.problem, header))
-    return Configuration(made.pop(CLUSTER.name), origins, sources, made), faults
+        values: dict[str, Any] = {}
+        places: dict[str, Origin] = {}
+        faults = []
+        for setting in settings:
+            value_type = section.option(setting.key).type
+            try:
+                value = setting.read[0] if setting.read else value_type.parse(setting.text)
+                values[setting.key] = value_type.anchor(value, start_folder)
+                places[setting.key] = setting.origin
+            except ValueError as error:
+                faults.append(Fault(setting.origin, setting.key, str(error), header))
+        own = frozenset(setting.key for setting in settings if not setting.is_shared)
+        made = section.make(values, reading.fields.get(header, {}))
+        return cls(reading.headers.get(header, BUILT_IN), made, places, own, faults)
+
+    def fault(self, header: str, complaint: Complaint) -> Fault:
+        """Make a fault of ``complaint``: at the place of its first key, in a file at least at that of its section."""
+        key = complaint.keys[0]
+        return Fault(self.places.get(key, self.place), key, complaint.problem, header)
+
+
+def _missing(headers: Mapping[str, Origin], found: Mapping[str, _Found], faults: list[Fault]) -> Iterator[Fault]:
+    """Yield a fault for each key that a section needs and does not have."""
+    is_of_others = any(_described(header).makes_processes for header in headers)
+    for header, place in headers.items():
+        section = _described(header)
+        known = _faulty_keys(header, faults) | found[header].places.keys()
+        for key in () if section is CLUSTER and is_of_others else section.required:
+            if key not in known:
+                how = "; a file is named by -c FILE" if place is COMMAND_LINE else ""
+                yield Fault(place, key, f"found nothing, expected {section.options[key].type.expected}{how}", header)
+
+
+def _unfit(
+    found: Mapping[str, _Found],
+    faults: list[Fault],
+    machine: Machine,
+    path: str | None,
+    files: tuple[str, ...],
+    start_folder: str,
+) -> Iterator[Fault]:
+    """Yield the faults that the sections have on ``machine`` and together, unless others are their cause."""
+    complaints = [
+        (header, complaint)
+        for header, each in found.items()
+        for complaint in _described(header).complaints(each.values, machine, path)
+    ]
+    if not any(fault.section is None for fault in faults):  # every section is known
+        made = {header: each.values for header, each in found.items()}
+        complaints += check_together(made, {header: each.own for header, each in found.items()}, files, start_folder)
+    faulty = {header: _faulty_keys(header, faults) for header in found}  # before the first fault of this function
+    for header, complaint in complaints:
+        is_clear = faulty[header].isdisjoint(complaint.keys)
+        if is_clear and (not complaint.if_given or complaint.keys[0] in found[header].own):
+            yield found[header].fault(header, complaint)
 
 
 def _faulty_keys(header: str | None, faults: Iterable[Fault]) -> set[str]:
     """Return the keys whose faults concern the section of ``header``."""
     return {fault.key for fault in faults if fault.section in (header, SHARED, None)}
-
-
-def _missing(section: Section, header: str, place: Origin, known: Collection[str]) -> Iterator[Fault]:
-    """Yield a fault for each key that the section at ``place`` needs and does not have."""
-    for key in section.required:
-        if key not in known:
-            how = "; a file is named by -c FILE" if place is COMMAND_LINE else ""
-            yield Fault(place, key, f"found nothing, expected {section.options[key].type.expected}{how}", header)
 
 
 def _described(header: str) -> Section:
@@ -213,23 +275,6 @@ def _given(sources: Sources) -> Iterator[Setting]:
     for key, text in sources.flags.items():
         flags = OPTIONS[key].flags
         yield Setting(CLUSTER.name, key, text, flag_origin(flags[-1]) if flags else COMMAND_LINE)
-
-
-def _convert(
-    section: Section, settings: Iterable[Setting], start_folder: str
-) -> tuple[dict[str, Any], dict[str, Origin], list[Fault]]:
-    """Convert the texts of ``settings``; the last setting of a key counts. Returns values, origins and faults."""
-    values: dict[str, Any] = {}
-    origins: dict[str, Origin] = {}
-    faults = []
-    for setting in settings:
-        value_type = section.option(setting.key).type
-        try:
-            values[setting.key] = value_type.anchor(value_type.parse(setting.text), start_folder)
-            origins[setting.key] = setting.origin
-        except ValueError as error:
-            faults.append(Fault(setting.origin, setting.key, str(error), setting.section))
-    return values, origins, faults
 
 
 def _refuse(faults: list[Fault]) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "BOOLEAN",
     "CPUS",
     "DURATION",
+    "FILES",
     "FOLDERS",
     "LINE",
     "LOG_FILE",
@@ -260,6 +261,7 @@ LINE = ValueType("text on one line", _read_line)
 ACCOUNT = ValueType("a name or a number, or nothing", _read_line)
 PATH = ValueType("a path on one line", _read_line, anchor=_anchor)
 SOCKET_PATH = ValueType("the plain path of a Unix socket", _read_socket_path, anchor=_anchor)
+FILES = ValueType("files or patterns separated by commas", _read_folders, _write_items)
 FOLDERS = ValueType("folders separated by commas", _read_folders, _write_items, _anchor_folders)
 ADDRESSES = ValueType("addresses separated by commas", _read_addresses, _write_items)
 BIND = ValueType("addresses separated by commas", _read_bind, _write_items)

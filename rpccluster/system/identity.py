@@ -6,11 +6,13 @@ The master keeps its own identity, and needs the ids to give files to their owne
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import dataclass
 
-__all__ = ["Identity", "become"]
+__all__ = ["Identity", "become", "lowest_nice"]
 
 _NAMES = ("USER", "LOGNAME")
+_RLIMIT_NICE = getattr(resource, "RLIMIT_NICE", 13)  # PyPy may lack the name
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,12 @@ def become(identity: Identity) -> None:
             os.setgroups([identity.gid])
     os.setgid(identity.gid)
     os.setuid(identity.uid)
+
+
+def lowest_nice() -> int:
+    """Return the lowest niceness that this process may give itself: setpriority(2)."""
+    if os.geteuid() == 0:
+        return -20
+    soft, _ = resource.getrlimit(_RLIMIT_NICE)
+    allowed = -20 if soft == resource.RLIM_INFINITY else 20 - soft
+    return min(allowed, os.getpriority(os.PRIO_PROCESS, 0))

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from rpccluster.address import UnixAddress, parse_address, parse_bind
-from rpccluster.config import CPUChoice, Machine, Options
+from rpccluster.config import CPUChoice, Machine, Options, Sources, load
+from rpccluster.config.checks import distrusted
+from rpccluster.config.origin import File
 from rpccluster.config.sections.cluster import complaints
+from rpccluster.errors import ConfigError
 
 ROOT = Machine(euid=0, egid=0, allowed_cpus=lambda: {0, 1, 2, 5})
 MORTAL = Machine(euid=1000, egid=1000, allowed_cpus=lambda: {0})
@@ -282,3 +285,57 @@ def test_everything_is_reported_at_once() -> None:
     )
     keys = ["single_instance", "bind", "user", "group", "cpu_affinity", "chdir", "control_socket", "log_file"]
     assert [key for key, _ in found] == keys
+
+
+# -- files that say what root runs
+
+
+def distrust(*paths: Path, machine: Machine = ROOT) -> list[str]:
+    """What is said of these files of the configuration."""
+    return [problem for _, problem in distrusted([File(str(path), path.name) for path in paths], machine)]
+
+
+def test_only_root_may_say_what_root_runs(tmp_path: Path) -> None:
+    """Neither a file nor its folder may be another's to write, also where a link leads to."""
+    fine, open_one = tmp_path / "fine.ini", tmp_path / "open.ini"
+    fine.write_text("")
+    open_one.write_text("")
+    open_one.chmod(0o602)
+    expected = "expected one that only root may"
+    assert distrust(fine) == []
+    assert distrust(fine, open_one) == [f"found '{open_one}', which everybody may write, {expected}"]
+    assert distrust(open_one, machine=MORTAL) == []
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "link.ini").symlink_to(fine)
+    (shared / "x.ini").write_text("")
+    (tmp_path / "there.ini").symlink_to(shared / "x.ini")
+    told = f"found '{shared}', which everybody may write, {expected}"
+    assert distrust(shared / "link.ini") == distrust(shared / "x.ini") == distrust(tmp_path / "there.ini") == [told]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_of_another_account_is_no_word_of_roots(tmp_path: Path) -> None:
+    """Its owner may write it; so may the members of its group, if the mode says so."""
+    path = tmp_path / "x.ini"
+    path.write_text("")
+    os.chown(path, 65534, 0)
+    assert distrust(path) == [f"found '{path}', which user 65534 may write, expected one that only root may"]
+    os.chown(path, 0, 65534)
+    assert distrust(path) == []
+    path.chmod(0o620)
+    assert distrust(path) == [f"found '{path}', which group 65534 may write, expected one that only root may"]
+    os.chown(path, 0, 0)
+    assert distrust(path) == []
+
+
+def test_a_distrusted_file_is_a_fault_of_the_start(tmp_path: Path) -> None:
+    """With the name that the user gave it; also an included one."""
+    (tmp_path / "x.ini").write_text("[cluster]\nservice = a:b\ninclude = y.ini\n")
+    (tmp_path / "y.ini").write_text("[plugin:x]\nrun = a:b\n")
+    (tmp_path / "y.ini").chmod(0o666)
+    with pytest.raises(ConfigError) as raised:
+        load(Sources("x.ini", start_folder=str(tmp_path)), ROOT)
+    (fault,) = raised.value.faults
+    assert fault.startswith(f"y.ini:1: config: found '{tmp_path}/y.ini', which everybody may write")

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import re
+
 from rpccluster.config.sections.cluster import CLUSTER
 from rpccluster.config.sections.option import Section
 from rpccluster.config.sections.plugin import PLUGIN
 
-__all__ = ["SECTIONS", "section_of"]
+__all__ = ["SECTIONS", "SHARED", "header_problem", "section_of"]
 
 #: Every section by the name in its header.
 SECTIONS = {each.name: each for each in (CLUSTER, PLUGIN)}
 
+#: The header of the values that the sections of a file share.
+SHARED = "DEFAULT"
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
 
 def section_of(header: str | None) -> Section | None:
-    """Return the section that ``header`` begins, such as ``cluster`` or ``name:NAME``; None if it is unknown."""
-    name, colon, own = (header or "").partition(":")
+    """Return the section that ``header`` begins, such as ``cluster`` or ``name:NAME``; None if it is at fault."""
+    return None if header is None or header_problem(header) else SECTIONS[header.partition(":")[0]]
+
+
+def header_problem(header: str) -> str:
+    """Say what is wrong with the header of a section; empty if nothing is."""
+    name, colon, own = header.partition(":")
     section = SECTIONS.get(name)
     if section is None or (not own if section.is_named else colon):
-        return None
-    return section
+        known = ", ".join(each.header for each in SECTIONS.values())
+        return f"found an unknown section, expected {known} or [{SHARED}]"
+    if own in section.reserved:
+        return f"found the name {own!r}, which a group has, expected another"
+    if own and not _NAME.fullmatch(own):
+        return f"found the name {own!r}, expected letters, digits, - and _"
+    return ""

@@ -6,19 +6,17 @@ follow this table.
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Union
 
-from rpccluster.address import BindAddress, PassedAddress, TCPAddress, UnixAddress
+from rpccluster.address import BindAddress, TCPAddress, UnixAddress
 from rpccluster.config import process_values, values
 from rpccluster.config.checks import (
     Complaint,
     Machine,
     UsedPath,
     check_account,
+    check_addresses,
     check_cpus,
     check_folder,
     check_shared_paths,
@@ -27,9 +25,7 @@ from rpccluster.config.checks import (
 from rpccluster.config.cpus import CPU_NONE, MOST_WORKERS, CPUChoice, default_workers
 from rpccluster.config.sections.option import Effect, Section, compute_defaults, computed, option
 
-__all__ = ["CLUSTER", "OPTIONS", "Options", "complaints"]
-
-IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+__all__ = ["CLUSTER", "FOR_WORKERS", "OPTIONS", "Options", "cluster_paths", "complaints"]
 
 _MANY = 2**31 - 1  # what a C int holds: listen(2), and msgpack's buffer
 _COUNT = values.integer(0)
@@ -43,6 +39,9 @@ class Options:
     service: str = option(values.SERVICE, "", "module:Class or module:object; a class is made once in each worker")
     pythonpath: tuple[str, ...] = option(
         values.FOLDERS, (), "folders to put before sys.path, separated by commas", flags=("--pythonpath",)
+    )
+    include: tuple[str, ...] = option(
+        values.FILES, (), "further files, from this file's folder: conf.d/*.ini, plugins/conf.json"
     )
     bind: tuple[BindAddress, ...] = option(
         values.BIND,
@@ -59,7 +58,7 @@ class Options:
     )
     number_workers: int = computed(
         values.integer(1, MOST_WORKERS),
-        lambda options: default_workers(),
+        lambda options: default_workers() if options.service else 0,
         "the CPUs this process may run on, at most its cgroup's quota",
         "worker processes",
         flags=("-w", "--workers"),
@@ -165,13 +164,15 @@ class Options:
 
     @property
     def listen_addresses(self) -> tuple[BindAddress, ...]:
-        """All addresses to listen at: ``bind`` and ``unix_socket``."""
+        """All addresses that the workers listen at: ``bind`` and ``unix_socket``; none without a service."""
+        if not self.service:
+            return ()
         return self.bind + ((UnixAddress(self.unix_socket),) if self.unix_socket else ())
 
 
 def complaints(options: Options, machine: Machine, config_path: str | None = None) -> list[Complaint]:
     """Return every fault of ``options`` on ``machine``. ``config_path`` is the file that set them."""
-    paths = _paths(options)
+    paths = cluster_paths(options)
     return [
         *_instance(options),
         *_listening(options),
@@ -191,35 +192,13 @@ def _instance(options: Options) -> Iterator[Complaint]:
 
 
 def _listening(options: Options) -> Iterator[Complaint]:
-    if not options.listen_addresses:
+    if options.service and not options.listen_addresses:
         yield Complaint(("bind", "unix_socket"), "found no address, expected one, or a unix_socket")
-    for address in dict.fromkeys(options.bind):
-        if options.bind.count(address) > 1:
-            yield Complaint(("bind",), f"found {address} twice, expected it once")
-    passed = [address for address in dict.fromkeys(options.bind) if isinstance(address, PassedAddress)]
-    if PassedAddress("") in passed and len(passed) > 1:
-        yield Complaint(("bind",), f"found {max(passed, key=str)} beside fd://, expected one of them: they overlap")
-    yield from _overlapping([address for address in dict.fromkeys(options.bind) if isinstance(address, TCPAddress)])
+    yield from check_addresses("bind", options.bind)
 
 
-def _overlapping(binds: Collection[TCPAddress]) -> Iterator[Complaint]:
-    """Find two addresses that need one port: the same host twice, or a host beside its family's wildcard."""
-    hosts: dict[TCPAddress, IPAddress] = {}
-    for bind in binds:
-        with contextlib.suppress(ValueError):  # a host name may stand for any address: leave it to the kernel
-            host = ipaddress.ip_address(bind.host)
-            for other, its_host in hosts.items():
-                overlap = host == its_host or (host.version == its_host.version and _is_any(host, its_host))
-                if overlap and bind.port == other.port != 0:
-                    yield Complaint(("bind",), f"found {bind} beside {other}, expected one of them: they overlap")
-            hosts[bind] = host
-
-
-def _is_any(*hosts: IPAddress) -> bool:
-    return any(host.is_unspecified for host in hosts)
-
-
-def _paths(options: Options) -> list[UsedPath]:
+def cluster_paths(options: Options) -> list[UsedPath]:
+    """Return the files and sockets that ``options`` name."""
     access_log = "" if options.access_log in ("on", "off") else options.access_log
     binds = [address.path for address in dict.fromkeys(options.bind) if isinstance(address, UnixAddress)]
     paths = [
@@ -237,3 +216,12 @@ CLUSTER = Section("cluster", Options, complaints, required=("service",))
 
 #: Every option by its key, in the order in which they are shown.
 OPTIONS = CLUSTER.options
+
+_FOR_ALL = {
+    *("service", "pythonpath", "include", "graceful_timeout", "cpu_affinity", "unix_socket_mode", "backlog"),
+    *("pidfile", "single_instance", "control_socket", "daemonize", "proc_name"),
+    *("user", "group", "umask", "chdir", "log_file", "log_level"),
+}
+
+#: The keys that only workers use, so that they are faults where there are none.
+FOR_WORKERS = frozenset(OPTIONS.keys() - _FOR_ALL)

@@ -99,9 +99,10 @@ def _find_nothing(options: Any, machine: Machine, config_path: str | None) -> li
 class Section:
     """Describes one section, ``[name]``, or any number of sections ``[name:NAME]`` if ``is_named``.
 
-    ``values`` is the frozen dataclass of its options. ``complaints`` returns their faults on a machine, given the path
-    of their file. ``required`` are the keys that the section must have. A field of ``values`` that describes no option
-    is filled in later, by other code.
+    ``values`` is the frozen dataclass of its options; other code fills in those of its fields that describe none.
+    ``complaints`` returns the options' faults on a machine, given the path of their file. ``required`` are the keys
+    that the section must have, ``reserved`` the names that no section ``[name:NAME]`` has. ``makes_processes`` if a
+    cluster of such sections alone does something.
     """
 
     name: str
@@ -109,6 +110,8 @@ class Section:
     complaints: Callable[[Any, Machine, str | None], list[Complaint]] = _find_nothing
     required: tuple[str, ...] = ()
     is_named: bool = False
+    reserved: tuple[str, ...] = ()
+    makes_processes: bool = False
     options: Mapping[str, Option] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +126,11 @@ class Section:
         """Return the option that ``key`` sets. Raises KeyError if there is none."""
         return self.options[key.partition(".")[0]]
 
+    def names(self, like: str) -> list[str]:
+        """Return the keys that ``like`` may mean; one of a family has the name that ``like`` has behind its dot."""
+        own = like.partition(".")[2] or "KEY"
+        return [f"{name}.{own}" if option.is_family else name for name, option in self.options.items()]
+
     def keys(self, values: Any) -> Iterator[str]:
         """Yield the keys of all options of ``values``, in order; of a family those that are set."""
         for name, option in self.options.items():
@@ -136,14 +144,14 @@ class Section:
         name, dot, own = key.partition(".")
         return getattr(values, name)[own] if dot else getattr(values, name)
 
-    def make(self, given: Mapping[str, Any]) -> Any:
-        """Make the values of a section in which ``given`` are the values by their keys."""
+    def make(self, given: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
+        """Make the values of a section. ``given`` has the options' by their keys, ``fields`` those of other fields."""
         plain = {key: value for key, value in given.items() if "." not in key}
         families: dict[str, dict[str, Any]] = {}
         for key in given.keys() - plain.keys():
             name, _, own = key.partition(".")
             families.setdefault(name, {})[own] = given[key]
-        return self.values(**plain, **{name: MappingProxyType(found) for name, found in families.items()})
+        return self.values(**plain, **fields, **{name: MappingProxyType(found) for name, found in families.items()})
 
     @property
     def header(self) -> str:

@@ -7,16 +7,26 @@ table. `rpccluster.master.kinds` runs the processes.
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rpccluster.address import Address
 from rpccluster.config import process_values, values
-from rpccluster.config.checks import Complaint, Machine
+from rpccluster.config.checks import (
+    Complaint,
+    Machine,
+    UsedPath,
+    check_account,
+    check_addresses,
+    check_cpus,
+    check_folder,
+    check_usable_paths,
+)
 from rpccluster.config.cpus import CPU_INHERITED, MOST_WORKERS, CPUChoice
 from rpccluster.config.sections import cluster
 from rpccluster.config.sections.option import Section, family, option
+from rpccluster.config.sections.schedule import check_schedule, check_timezone
 
 __all__ = ["PLUGIN", "PluginOptions", "complaints", "with_cluster"]
 
@@ -95,6 +105,7 @@ class PluginOptions:
     log_level: str = "info"
     proc_name: str = "rpccluster"
     pythonpath: tuple[str, ...] = ()
+    also_run: str = ""  # the module:function to call if there is no module that `run` names
 
     @property
     def graceful_timeout(self) -> float:
@@ -114,13 +125,61 @@ def with_cluster(options: PluginOptions, of_cluster: cluster.Options) -> PluginO
         cpu_affinity=of_cluster.cpu_affinity if options.cpu_affinity == CPU_INHERITED else options.cpu_affinity,
         log_level=of_cluster.log_level,
         proc_name=of_cluster.proc_name,
-        pythonpath=of_cluster.pythonpath,
+        pythonpath=(*options.pythonpath, *of_cluster.pythonpath),
     )
 
 
 def complaints(options: PluginOptions, machine: Machine, config_path: str | None = None) -> list[Complaint]:
-    """Return every fault of ``options`` on ``machine``. ``config_path`` is the file that set them."""
-    return []
+    """Return every fault of ``options`` on ``machine``. ``config_path`` is not needed."""
+    return [
+        *_program(options),
+        *_timing(options),
+        *check_addresses("bind", options.bind),
+        *check_account("user", options.user, machine.uid_of, machine, machine.euid),
+        *check_account("group", options.group, machine.gid_of, machine, machine.egid),
+        *check_cpus("cpu_affinity", options.cpu_affinity, machine),
+        *check_folder("chdir", options.chdir),
+        *_niceness(options, machine),
+        *_log(options),
+    ]
 
 
-PLUGIN = Section("plugin", PluginOptions, complaints, is_named=True)
+def _program(options: PluginOptions) -> Iterator[Complaint]:
+    if options.run and options.command:
+        yield Complaint(("run", "command"), "found it beside command, expected one of them")
+    elif options.run and options.reload_signal:
+        problem = "found a signal for a function, expected none: it is told of settings without one"
+        yield Complaint(("reload_signal",), problem, if_given=True)
+    elif options.command and options.args:
+        problem = "found a value beside command, expected none: a command holds its arguments"
+        yield Complaint(("args",), problem, if_given=True)
+    elif not options.run and not options.command:
+        yield Complaint(("run", "command"), "found neither run nor command, expected one of them")
+
+
+def _timing(options: PluginOptions) -> Iterator[Complaint]:
+    if options.schedule:
+        yield from check_schedule("schedule", options.schedule)
+        yield from check_timezone("timezone", options.timezone)
+        problem = "found it beside schedule, expected one of them: a run that has ended is not started again"
+        yield Complaint(("restart",), problem, if_given=True)
+    elif options.timezone:
+        yield Complaint(("timezone",), "found it without schedule, expected both, or neither", if_given=True)
+
+
+def _niceness(options: PluginOptions, machine: Machine) -> Iterator[Complaint]:
+    if options.nice is not None and options.nice < machine.lowest_nice():
+        problem = f"found {options.nice}, expected {machine.lowest_nice()} or more: only root may go below it"
+        yield Complaint(("nice",), problem)
+
+
+def _log(options: PluginOptions) -> Iterator[Complaint]:
+    yield from check_usable_paths([UsedPath("log_file", options.log_file, False)] if options.log_file else [])
+    if options.log_max_size and not options.log_file:
+        problem = "found it without log_file, expected both: the cluster's log is not rotated"
+        yield Complaint(("log_max_size",), problem, if_given=True)
+
+
+PLUGIN = Section(
+    "plugin", PluginOptions, complaints, is_named=True, reserved=process_values.GROUP_NAMES, makes_processes=True
+)

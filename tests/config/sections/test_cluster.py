@@ -15,6 +15,7 @@ from rpccluster.config.cpus import default_workers
 DEFAULTS = {
     "service": "",
     "pythonpath": (),
+    "include": (),
     "bind": (TCPAddress("127.0.0.1", 18800),),
     "unix_socket": "",
     "unix_socket_mode": 0o600,
@@ -117,8 +118,9 @@ def test_flags_are_gunicorns() -> None:
 
 
 def test_number_workers_defaults_to_the_cpus_at_hand() -> None:
-    """One worker for each CPU this process may use."""
-    assert Options().number_workers == default_workers()
+    """One worker for each CPU this process may use; without a service none."""
+    assert Options(service="a:b").number_workers == default_workers()
+    assert Options().number_workers == 0
     assert Options(number_workers=7).number_workers == 7
 
 
@@ -136,11 +138,12 @@ def test_options_are_frozen() -> None:
 
 
 def test_listen_addresses_add_the_unix_socket() -> None:
-    """`unix_socket` is one more address."""
+    """`unix_socket` is one more address; without a service there is none."""
     tcp = TCPAddress("127.0.0.1", 1)
-    assert Options(bind=(tcp,)).listen_addresses == (tcp,)
-    assert Options(bind=(tcp,), unix_socket="/x").listen_addresses == (tcp, UnixAddress("/x"))
-    assert Options(bind=()).listen_addresses == ()
+    assert Options("a:b", bind=(tcp,)).listen_addresses == (tcp,)
+    assert Options("a:b", bind=(tcp,), unix_socket="/x").listen_addresses == (tcp, UnixAddress("/x"))
+    assert Options("a:b", bind=()).listen_addresses == ()
+    assert Options(bind=(tcp,)).listen_addresses == ()
 
 
 def test_importing_the_configuration_is_cheap() -> None:

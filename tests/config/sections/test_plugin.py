@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ def test_values_are_read_and_written(tmp_path: Path, line: str, value: object, t
 )
 def test_a_value_that_cannot_be_read_is_quoted(tmp_path: Path, line: str, fault: str) -> None:
     """With its place, its key, and what was expected."""
-    assert faults(tmp_path, f"{CLUSTER}[plugin:x]\n{line}\n")[0] == f"x.ini:4: {line.split(' ')[0]}: {fault}"
+    text = f"{CLUSTER}[plugin:x]\n{line}\n" + ("" if line[:3] in ("run", "com") else "run = a:b\n")
+    assert faults(tmp_path, text) == [f"x.ini:4: {line.split(' ')[0]}: {fault}"]
 
 
 def test_variables_keep_their_case(tmp_path: Path) -> None:
@@ -202,3 +204,127 @@ def test_what_it_does_not_say_it_has_from_the_cluster() -> None:
     own = PluginOptions(run="a:b", user="mail", chdir="/tmp", umask=0, cpu_affinity=CPU_NONE)
     found = with_cluster(own, of_cluster)
     assert (found.user, found.group, found.chdir, found.umask, found.cpu_affinity) == ("mail", "", "/tmp", 0, CPU_NONE)
+
+
+# -- checks
+
+
+MORTAL = Machine(euid=1000, egid=1000, allowed_cpus=lambda: {0, 1}, lowest_nice=lambda: 3)
+RUN = "run = a:b\n"
+
+
+def told(folder: Path, text: str, machine: Machine = MACHINE) -> list[str]:
+    """The faults of the lines of a plugin, without their file; they begin in line 4."""
+    with pytest.raises(ConfigError) as raised:
+        loaded(folder, f"{CLUSTER}[plugin:x]\n{text}", machine)
+    return [fault.partition("x.ini:")[2] for fault in raised.value.faults]
+
+
+def test_it_either_runs_a_function_or_a_command(tmp_path: Path) -> None:
+    """And only what goes with it."""
+    none = "found neither run nor command, expected one of them"
+    assert told(tmp_path, "") == [f"3: run: {none}"]
+    both = "found it beside command, expected one of them"
+    assert told(tmp_path, f"command = true\n{RUN}") == [f"5: run: {both}"]
+    (fault,) = told(tmp_path, f"{RUN}reload_signal = HUP\n")
+    assert fault.startswith("5: reload_signal: found a signal for a function, expected none")
+    (fault,) = told(tmp_path, "command = true\nargs = [1]\n")
+    assert fault.startswith("5: args: found a value beside command, expected none")
+
+
+def test_what_is_shared_may_be_meant_for_others(tmp_path: Path) -> None:
+    """A value of [DEFAULT] is no fault where it has no meaning."""
+    shared = "[DEFAULT]\nargs = 1\nreload_signal = HUP\nrestart = never\nmax_requests = 5\n[cluster]\n"
+    found = loaded(tmp_path, f"{shared}[plugin:x]\ncommand = true\n[plugin:y]\nrun = a:b\n")
+    assert set(found.others) == {"plugin:x", "plugin:y"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "fault"),
+    [
+        ("* * * *", "found '* * * *', which has 4 fields, expected five: minute, hour, day of the month, month, "),
+        ("0 * * * * *", "found '0 * * * * *', which has 6 fields, expected five"),
+        ("@daily", "found '@daily', which has 1 fields, expected five"),
+        ("61 * * * *", "found '61' as the minute in '61 * * * *', expected what cron reads"),
+        ("* 24 * * *", "found '24' as the hour"),
+        ("* * 0 * *", "found '0' as the day of the month"),
+        ("* * * foo *", "found 'foo' as the month"),
+        ("* * * * 8", "found '8' as the day of the week"),
+        ("0 0 31 2 *", "found '0 0 31 2 *', expected days that exist"),
+    ],
+)
+def test_a_schedule_has_five_fields_of_cron(tmp_path: Path, schedule: str, fault: str) -> None:
+    """The fault quotes field and value; cronsim would take six fields as seconds."""
+    pytest.importorskip("cronsim")
+    (found,) = told(tmp_path, f"{RUN}schedule = {schedule}\n")
+    assert found.startswith(f"5: schedule: {fault}")
+
+
+def test_every_field_at_fault_is_named(tmp_path: Path) -> None:
+    """Not the first alone."""
+    pytest.importorskip("cronsim")
+    assert len(told(tmp_path, f"{RUN}schedule = 60 24 32 13 8\n")) == 5
+
+
+def test_a_schedule_needs_cronsim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not installed, the fault says how to get it."""
+    monkeypatch.setitem(sys.modules, "cronsim", None)
+    (found,) = told(tmp_path, f"{RUN}schedule = * * * * *\n")
+    assert found.endswith("expected it: pip install 'rpccluster[schedule]'")
+
+
+def test_what_goes_with_a_schedule(tmp_path: Path) -> None:
+    """A time zone of this machine, no restart."""
+    pytest.importorskip("cronsim")
+    assert plugin(tmp_path, f"{RUN}schedule = 30 2 * * MON-FRI\ntimezone = UTC\n").timezone == "UTC"
+    scheduled = f"{RUN}schedule = 30 2 * * *\n"
+    (found,) = told(tmp_path, f"{scheduled}restart = always\n")
+    assert found.startswith("6: restart: found it beside schedule, expected one of them")
+    for zone in ("Mars/Olympus", "../UTC", "Europe"):
+        (found,) = told(tmp_path, f"{scheduled}timezone = {zone}\n")
+        assert found.startswith(f"6: timezone: found '{zone}', expected a time zone of this machine")
+    (found,) = told(tmp_path, f"{RUN}timezone = UTC\n")
+    assert found == "5: timezone: found it without schedule, expected both, or neither"
+
+
+def test_a_command_must_be_there_and_executable(tmp_path: Path) -> None:
+    """Looked for as it will be: in the plugin's PATH, or from its folder."""
+    (tmp_path / "there").mkdir()
+    script = tmp_path / "there" / "script"
+    script.write_text("#!/bin/sh\n")
+    search = f"env.PATH = {tmp_path}/there\n"
+    (found,) = told(tmp_path, f"command = script -x\n{search}")
+    assert found == f"4: command: found 'script', expected a program in one of the folders {tmp_path}/there"
+    assert told(tmp_path, "command = ./script\nchdir = /") == [
+        "4: command: found './script', expected a program: no file /./script is there"
+    ]
+    (found,) = told(tmp_path, "command = there/script\n")
+    assert found.endswith(f"expected a program: {tmp_path}/there/script is not executable")
+    script.chmod(0o755)
+    for text in (
+        f"command = script\n{search}",
+        "command = there/script",
+        f"command = ./script\nchdir = {script.parent}",
+    ):
+        loaded(tmp_path, f"{CLUSTER}[plugin:x]\n{text}\n")
+
+
+def test_what_only_root_may_change(tmp_path: Path) -> None:
+    """The account, and a niceness below that of the master; the CPUs must be there."""
+    text = f"{RUN}user = root\ngroup = root\nnice = 2\ncpu_affinity = 7\nchdir = /nowhere\n"
+    assert told(tmp_path, text, MORTAL) == [
+        "5: user: found 'root', expected nothing: only root can change its user",
+        "6: group: found 'root', expected nothing: only root can change its group",
+        "7: nice: found 2, expected 3 or more: only root may go below it",
+        "8: cpu_affinity: found 7, expected CPUs this process may run on: 0-1",
+        "9: chdir: found '/nowhere', expected a folder that exists",
+    ]
+    assert loaded(tmp_path, f"{CLUSTER}[plugin:x]\n{RUN}nice = -20\nuser = nobody\n").others["plugin:x"].nice == -20
+
+
+def test_its_log(tmp_path: Path) -> None:
+    """Only a file of its own is rotated; it must be one that can be made."""
+    (found,) = told(tmp_path, f"{RUN}log_max_size = 1M\n")
+    assert found == "5: log_max_size: found it without log_file, expected both: the cluster's log is not rotated"
+    (found,) = told(tmp_path, f"{RUN}log_file = .\n")
+    assert found.startswith("5: log_file: found the folder")

@@ -1,82 +1,55 @@
-"""Reads a configuration file: from bytes to settings, and to one fault for each mistake.
+"""Reads a configuration file of INI form: settings, and one fault for each mistake.
 
-Owns the file's form: sections, keys, interpolation. The schema converts and checks the values. Any process.
+Owns that form: sections, keys, interpolation, all within one file. Any process.
 """
 
 from __future__ import annotations
 
-import os.path
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from configparser import ConfigParser, InterpolationDepthError, InterpolationError, InterpolationMissingOptionError
-from dataclasses import dataclass, field
 
-from rpccluster.config.lines import Entry, Header, Item, Stray, plain_key, scan
-from rpccluster.config.origin import Fault, Origin, Setting, file_origin
-from rpccluster.config.sections import SECTIONS, section_of
+from rpccluster.config.files.lines import Entry, Header, Item, Stray, plain_key, scan
+from rpccluster.config.files.reading import Reading, read_text
+from rpccluster.config.origin import Fault, File, Origin, Setting, nearest
+from rpccluster.config.sections import SECTIONS, SHARED, header_problem, section_of
 from rpccluster.config.sections.cluster import CLUSTER
 from rpccluster.config.values import shown
 
-__all__ = ["SHARED", "Reading", "parse_ini", "read_ini"]
-
-SHARED = "DEFAULT"
+__all__ = ["parse_ini", "read_ini"]
 
 _HERE = "here"
-_LARGEST_FILE = 1 << 20
 _REFERENCE = re.compile(r"%\(([^)]+)\)s")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The content of a file. A later setting of a key overrides an earlier one of the same section.
-
-    ``headers`` are the places where its sections begin, ``[DEFAULT]`` and unknown ones left out.
-    """
-
-    settings: tuple[Setting, ...] = ()
-    faults: tuple[Fault, ...] = ()
-    headers: Mapping[str, Origin] = field(default_factory=dict)
+def read_ini(file: File) -> Reading:
+    """Read ``file``. Reports faults, never raises them."""
+    text = read_text(file)
+    return Reading(faults=(text,)) if isinstance(text, Fault) else parse_ini(text, file)
 
 
-def read_ini(path: str, shown_path: str) -> Reading:
-    """Read the file at ``path``; faults call it ``shown_path``. Reports faults, never raises them."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-        if len(data) > _LARGEST_FILE:
-            return _unreadable(shown_path, 1, f"found more than {_LARGEST_FILE} bytes, expected a configuration file")
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        return _unreadable(shown_path, 1, f"cannot read the file: {error.strerror}")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        return _unreadable(shown_path, line, f"found the byte 0x{error.object[error.start]:02x}, expected UTF-8 text")
-    return parse_ini(text, os.path.dirname(os.path.abspath(path)), shown_path)
-
-
-def _unreadable(path: str, line: int, problem: str) -> Reading:
-    return Reading(faults=(Fault(file_origin(path, line), "config", problem),))
-
-
-def parse_ini(text: str, here: str, path: str) -> Reading:
-    """Return the settings and faults of ``text``, from the file ``path`` in the folder ``here``."""
+def parse_ini(text: str, file: File) -> Reading:
+    """Return the settings and faults of ``text``, the content of ``file``."""
     items = scan(text)
     headers: dict[str, Origin] = {}
     for item in items:
         if isinstance(item, Header) and section_of(item.name):
-            headers.setdefault(item.name, file_origin(path, item.line))
+            headers.setdefault(item.name, file.origin(item.line))
     entries = [
         each for each in items if isinstance(each, Entry) and (each.section == SHARED or section_of(each.section))
     ]
     entries.sort(key=lambda entry: entry.section != SHARED)  # a section overrides [DEFAULT]
-    interpolation = _Interpolation(entries, here)
-    faults = [Fault(file_origin(path, line), key, problem) for line, key, problem in _misplaced(items)]
+    interpolation = _Interpolation(entries, file.folder)
+    shared_by = headers or ({CLUSTER.name} if file.is_first else ())
+    faults = [Fault(file.origin(line), key, problem) for line, key, problem in _misplaced(items, file)]
     settings: list[Setting] = []
     for entry in entries:
-        origin = file_origin(path, entry.line)
+        origin, is_shared = file.origin(entry.line), entry.section == SHARED
         try:
-            takers = list(_takers(entry, headers or {CLUSTER.name: origin}))
-            settings += [Setting(header, entry.key, interpolation.value(entry, header), origin) for header in takers]
+            takers = list(_takers(entry, shared_by))
+            for header in takers:
+                text = interpolation.value(entry, header)
+                settings.append(Setting(header, entry.key, text, origin, is_shared))
             if not takers:
                 interpolation.check_name(entry)
         except ValueError as error:
@@ -110,7 +83,7 @@ class _Interpolation:
         try:
             return self._parser.get(CLUSTER.name, entry.key, vars=names)
         except InterpolationMissingOptionError as error:
-            hint = _near(error.reference, names)
+            hint = nearest(error.reference, names)
             raise ValueError(f"found %({error.reference})s, expected a name of [DEFAULT] or here{hint}") from None
         except InterpolationDepthError:
             raise ValueError(f"found {shown(entry.text)}, which leads to itself, expected a value") from None
@@ -123,10 +96,10 @@ class _Interpolation:
             raise ValueError("found a value, expected none: it is always the file's folder")
         section = section_of(entry.section)
         if section is not None:
-            raise ValueError(f"found an unknown key, expected an option{_near(entry.key, section.options)}")
+            raise ValueError(f"found an unknown key, expected an option{nearest(entry.key, section.names(entry.key))}")
         if entry.key not in self._used:
             keys = [key for each in SECTIONS.values() for key in each.options]
-            hint = _near(entry.key, [*keys, *self._used])
+            hint = nearest(entry.key, {*keys, *self._used} - {entry.key})
             raise ValueError(
                 f"found a name that nothing uses, expected an option, or a name that some value refers to{hint}"
             )
@@ -136,27 +109,20 @@ def _references(text: str) -> list[str]:
     return _REFERENCE.findall(text.replace("%%", ""))
 
 
-def _near(name: str, names: Iterable[str]) -> str:
-    from difflib import get_close_matches  # only a faulty file needs it
-
-    return "".join(f"; did you mean {name}?" for name in get_close_matches(name, list(names), 1))
-
-
-def _misplaced(items: list[Item]) -> Iterator[tuple[int, str, str]]:
+def _misplaced(items: list[Item], file: File) -> Iterator[tuple[int, str, str]]:
     """Yield line, key and problem of each item that stands in the wrong place."""
     first: dict[tuple[str | None, ...], int] = {}
     for item in items:
         key, identity = _identity(item)
         if isinstance(item, Stray):
             yield item.line, key, f"found {shown(item.text)}, expected KEY = VALUE or [{CLUSTER.name}]"
-        elif isinstance(item, Header) and item.name != SHARED and section_of(item.name) is None:
-            known = ", ".join(section.header for section in SECTIONS.values())
-            yield item.line, key, f"found an unknown section, expected {known} or [{SHARED}]"
+        elif isinstance(item, Header) and item.name != SHARED and (problem := header_problem(item.name)):
+            yield item.line, key, problem
         elif isinstance(item, Entry) and item.section is None:
             yield item.line, key, f"found it before any section, expected it under [{CLUSTER.name}]"
         elif first.setdefault(identity, item.line) != item.line:
             yield item.line, key, f"found it again, expected it once: it stands in line {first[identity]}"
-    if (CLUSTER.name,) not in first:
+    if file.is_first and (CLUSTER.name,) not in first:
         yield 1, f"[{CLUSTER.name}]", "found no such section, expected one"
 
 

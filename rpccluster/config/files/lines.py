@@ -1,6 +1,6 @@
 """Splits an INI text into headers and entries, each with its line number. Pure; any process.
 
-It reads what configparser reads, but keeps line numbers and does not stop at the first fault. `rpccluster.config.ini`
+It reads what configparser reads, but keeps line numbers and does not stop at the first fault. `ini` beside it
 interprets the entries.
 """
 

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpccluster.config.ini import Reading, parse_ini, read_ini
+from rpccluster.config.files.ini import parse_ini, read_ini
+from rpccluster.config.files.reading import Reading
+from rpccluster.config.origin import File
 
 
 def parse(text: str, here: str = "/etc/x") -> Reading:
-    return parse_ini(text, here, "x.ini")
+    return parse_ini(text, File(f"{here}/x.ini", "x.ini"))
 
 
 def values(reading: Reading) -> dict[str, str]:
@@ -171,7 +173,7 @@ def test_byte_order_marks_and_foreign_line_endings(tmp_path: Path, data: bytes) 
     """Files of other systems and editors mean the same, line by line."""
     path = tmp_path / "x.ini"
     path.write_bytes(data)
-    reading = read_ini(str(path), "shown.ini")
+    reading = read_ini(File(str(path), "shown.ini"))
     assert values(reading) == {"backlog": "5", "proc_name": "ä"}
     assert places(reading) == {"backlog": "shown.ini:2", "proc_name": "shown.ini:3"}
 
@@ -181,11 +183,11 @@ def test_here_is_absolute_and_keeps_symbolic_links(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "x.ini").write_text("[cluster]\npidfile = %(here)s/x\n")
     (tmp_path / "link").symlink_to("real")
-    assert values(read_ini(str(tmp_path / "link" / "x.ini"), "x.ini")) == {"pidfile": f"{tmp_path}/link/x"}
+    assert values(read_ini(File(str(tmp_path / "link" / "x.ini"), "x.ini"))) == {"pidfile": f"{tmp_path}/link/x"}
 
 
 def unreadable(path: Path) -> str:
-    reading = read_ini(str(path), "x.ini")
+    reading = read_ini(File(str(path), "x.ini"))
     assert reading.settings == ()
     assert reading.headers == {}
     (fault,) = reading.faults

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpccluster.config.lines import Entry, Header, Stray, scan
+from rpccluster.config.files.lines import Entry, Header, Stray, scan
 
 TEXT = """\
 # a comment

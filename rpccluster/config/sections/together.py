@@ -1,0 +1,125 @@
+"""Checks what sections must be to each other: their order, addresses and files, and the keys of absent workers.
+
+Knows every section, while each of them knows itself alone. Any process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from rpccluster.address import BindAddress
+from rpccluster.config.checks import Complaint, do_overlap
+from rpccluster.config.origin import nearest
+from rpccluster.config.sections.cluster import CLUSTER, FOR_WORKERS, OPTIONS, Options, cluster_paths
+from rpccluster.config.sections.plugin import PluginOptions, with_cluster
+
+__all__ = ["check_together"]
+
+_WORKERS = "workers"
+
+Found = tuple[str, Complaint]  # the header of the section at fault
+
+
+def check_together(
+    sections: Mapping[str, Any], given: Mapping[str, Collection[str]], files: Collection[str], start_folder: str
+) -> Iterator[Found]:
+    """Yield every fault of ``sections``, by their headers, that only two of them have, with the header of one.
+
+    ``given`` are the keys that each section has itself. ``files`` are those of the configuration.
+    """
+    cluster: Options = sections[CLUSTER.name]
+    plugins = {header: values for header, values in sections.items() if isinstance(values, PluginOptions)}
+    after = {header: plugin.after for header, plugin in plugins.items()}
+    if cluster.service:
+        after[_WORKERS] = cluster.after
+    elif plugins:
+        yield from _without_workers(given[CLUSTER.name])
+    for header, complaint in (*_nobodies(after), *_circles(after)):
+        yield CLUSTER.name if header == _WORKERS else header, complaint
+    yield from _shared_addresses(cluster, plugins)
+    yield from _shared_paths(cluster, plugins, files)
+    for header, plugin in plugins.items():
+        yield from ((header, complaint) for complaint in _command(with_cluster(plugin, cluster), start_folder))
+        if plugin.leader_only and "leadership" not in sections:
+            yield (
+                header,
+                Complaint(("leader_only",), "found true, expected false: there is no section [leadership]"),
+            )
+
+
+def _without_workers(given: Collection[str]) -> Iterator[Found]:
+    for key in OPTIONS:
+        if key in given and key in FOR_WORKERS:
+            problem = "found a value without a service, expected none: only workers use it"
+            yield CLUSTER.name, Complaint((key,), problem)
+
+
+def _nobodies(after: Mapping[str, Collection[str]]) -> Iterator[Found]:
+    """Find names in ``after`` that no group has."""
+    own = {group.partition(":")[2] or group: group for group in after}
+    for group, before in after.items():
+        for name in before:
+            if name not in after:
+                hint = nearest(name.partition(":")[2] or name, own)
+                yield group, Complaint(("after",), f"found {name!r}, expected a group or a plugin that is there{hint}")
+
+
+def _circles(after: Mapping[str, Collection[str]]) -> Iterator[Found]:
+    """Find each circle once: at its group that comes first in ``after``."""
+    done: set[str] = set()
+    for first in after:
+        path = [first]
+        waiting = [iter(after[first])]
+        while waiting:
+            group = next(waiting[-1], None)
+            if group is None:
+                waiting.pop()
+                done.add(path.pop())
+            elif group in path:
+                circle = " after ".join([*path[path.index(group) :], group])
+                yield path[path.index(group)], Complaint(("after",), f"found the circle {circle}, expected an order")
+            elif group in after and group not in done:
+                path.append(group)
+                waiting.append(iter(after[group]))
+
+
+def _shared_addresses(cluster: Options, plugins: Mapping[str, PluginOptions]) -> Iterator[Found]:
+    """Find addresses of plugins that an earlier section has, too."""
+    users: dict[str, Collection[BindAddress]] = {CLUSTER.name: cluster.listen_addresses}
+    for header, plugin in plugins.items():
+        for address in plugin.bind:
+            for user, other in ((user, other) for user, addresses in users.items() for other in addresses):
+                if do_overlap(address, other):
+                    yield header, Complaint(("bind",), f"found {address} beside {other} of [{user}], expected another")
+        users[header] = plugin.bind
+
+
+def _shared_paths(cluster: Options, plugins: Mapping[str, PluginOptions], files: Collection[str]) -> Iterator[Found]:
+    """Find files of plugins that are something else, too; a log that nobody rotates may have several writers."""
+    users = {os.path.realpath(file): ("a file of the configuration", False) for file in files}
+    users.update({os.path.realpath(each.path): (each.key, each.key == "log_file") for each in cluster_paths(cluster)})
+    for header, plugin in plugins.items():
+        path = plugin.log_file
+        if path and not path.startswith("/dev/"):
+            may_share = plugin.log_max_size == 0
+            user, others_may = users.setdefault(os.path.realpath(path), (f"log_file of [{header}]", may_share))
+            if user != f"log_file of [{header}]" and not (may_share and others_may):
+                yield header, Complaint(("log_file",), f"found {path!r}, which is {user}, too, expected another path")
+
+
+def _command(plugin: PluginOptions, start_folder: str) -> Iterator[Complaint]:
+    """Complain of a program that is not there or that nobody may execute."""
+    for program in plugin.command[:1]:
+        search = plugin.env.get("PATH", os.environ.get("PATH", os.defpath))
+        if os.sep not in program:
+            if shutil.which(program, path=search) is None:
+                yield Complaint(("command",), f"found {program!r}, expected a program in one of the folders {search}")
+            continue
+        path = os.path.join(plugin.chdir or start_folder, program)
+        if not os.path.isfile(path):
+            yield Complaint(("command",), f"found {program!r}, expected a program: no file {path} is there")
+        elif not os.access(path, os.X_OK):
+            yield Complaint(("command",), f"found {program!r}, expected a program: {path} is not executable")
