@@ -72,11 +72,22 @@ class Client:
         del self.open_calls[msgid]
         self.answers += 1
         runner = self.world.runners.pop(msgid, None)
-        if kind == LOST and runner is not None and runner.is_alive:
-            raise Fault(f"call {msgid} of {self.name} is told lost, though {runner.name} lives and runs it")
+        if kind == LOST and runner is not None:
+            if runner.is_alive:
+                raise Fault(f"call {msgid} of {self.name} is told lost, though {runner.name} lives and runs it")
+            self._check_not_lost(msgid, runner)
+
+    def _check_not_lost(self, msgid: int, runner: Any) -> None:
+        """Raise `Fault` if a worker has answered the call, and no process that may have had the answer has died."""
+        answered_at = runner.replied.get(msgid)
+        if answered_at is not None and self.world.crashed_at < answered_at:
+            raise Fault(f"the answer of {runner.name} to call {msgid} of {self.name} has never come")
 
     def _note_end(self) -> None:
         self.release()
+        for msgid in self.open_calls:
+            if msgid in self.world.runners:
+                self._check_not_lost(msgid, self.world.runners[msgid])
         if not self.excuse:
             raise Fault(f"the connection of {self.name} ends for no reason")
 

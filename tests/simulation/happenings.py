@@ -28,6 +28,7 @@ def command(afternoon: Afternoon, signum: int, chance: Random) -> None:
         if master.supervisor is None:
             return
         afternoon.world.tell("user", f"sends {signal.Signals(signum).name} to {master.name}")
+        afternoon.world.commands += 1
         afternoon.world.count("command", signal.Signals(signum).name)
         master.take_signal(signum)
 
@@ -56,6 +57,7 @@ def _control(afternoon: Afternoon, chance: Random) -> None:
     params = [chance.choice((1, 2, 4, "+1", "-1", "x"))] if method == "scale" else []
     if method == "reload":
         _choose_configuration(afternoon, chance)
+    world.commands += 1
     controller = Controller(world, afternoon.paths["control"], method, params)
     if chance.random() < 0.1:
         world.after(chance.random() * 5.0, controller.hang_up)
@@ -135,6 +137,7 @@ def _remove_path(afternoon: Afternoon, chance: Random) -> None:
     name = chance.choice(list(paths))
     if os.path.exists(paths[name]):
         os.unlink(paths[name])
+        world.removed.add(paths[name])
         for client in world.clients.values() if name == "service" else ():
             if not client.is_accepted:  # nobody may hold the old socket when the path leads to a new one
                 world.excuse(client.number, "it waits at a path that was removed")

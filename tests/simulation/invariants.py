@@ -7,13 +7,20 @@ worker at most is held by `World.own`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from rpccluster.address import UnixAddress
 from rpccluster.ipc.scoreboard import Cell, CommonCell
+from rpccluster.master.changes.new_master import COMMIT_SECONDS, Stage
 from rpccluster.master.children import policy
+from rpccluster.master.cluster import Staged
+from rpccluster.worker.lifecycle import State
 
 from .client import Controller
 from .master import Master
+from .worker import Worker
 from .world import Fault, World
 
 if TYPE_CHECKING:
@@ -74,9 +81,129 @@ def one_generation_at_a_time(world: World, actor: object) -> None:
         for child in group.children:
             if child.generation > newest and not child.is_killed:
                 raise Fault(f"worker {child.pid} is of generation {child.generation}, the cluster of {newest}")
+            proved = cluster if child.generation == cluster.generation else cluster.staged
+            is_later = child.generation >= cluster.generation and not child.is_killed
+            if is_later and isinstance(child.edition, Staged) and child.edition.configuration is not _of(proved):
+                raise Fault(f"worker {child.pid} of generation {child.generation} has another configuration than that")
 
 
-ALWAYS = [bounded_processes, deadlines_wake, restarts_pause, one_generation_at_a_time]
+def _of(edition: Any) -> object:
+    return edition.configuration if edition is not None else None
+
+
+def kills_have_reasons(world: World, actor: object) -> None:
+    """A process that does its work is killed by nobody but a quick stop, and the end of its master."""
+    kills, world.kills = world.kills, []
+    for killer, pid in kills:
+        target = world.processes.get(pid)
+        if killer.supervisor.exit_code is not None or killer.phase == "quitting":
+            continue
+        if isinstance(target, Master) and target.phase not in ("", "joining", "standby"):
+            if world.now < killer.committing_since + COMMIT_SECONDS:
+                raise Fault(f"{killer.name} kills {target.name}, which has taken over in time")
+        elif isinstance(target, Worker):
+            _check_reason(killer, target)
+
+
+def _check_reason(killer: Master, worker: Worker) -> None:
+    if worker.hangs_until > max(worker.retired_at, worker.world.now - 5.0):
+        return
+    reason = next((child.kill_reason for child in killer.parts.workers.children if child.pid == worker.pid), "")
+    if worker.state is State.SERVING:
+        raise Fault(f"{killer.name} kills {worker.name}, which serves: {reason}")
+    if worker.state is State.RETIRING and not worker.has_work:
+        raise Fault(f"{killer.name} kills {worker.name}, which has nothing left to do: {reason}")
+    if worker.order is not None and killer.phase == "stopping" and not worker.order.whole_cluster:
+        raise Fault(f"{killer.name} kills {worker.name}, which was never told that the cluster stops: {reason}")
+
+
+def stopping_lets_nobody_take_over(world: World, actor: object) -> None:
+    """In a master that stops, no upgrade is under way."""
+    if isinstance(actor, Master) and actor.phase in ("stopping", "quitting") and actor.parts.new_master.is_under_way:
+        raise Fault(f"{actor.name} is {actor.phase}, and its upgrade goes on")
+
+
+def pidfile_is_signed(world: World, actor: object) -> None:
+    """As soon as a master is alone, the pidfile has its pid."""
+    if not isinstance(actor, Master) or actor.phase not in ("running", "drained"):
+        return
+    if len(world.of_noun[Master.noun]) > 1:
+        actor.turns_alone = 0
+        return
+    actor.turns_alone += 1
+    pidfile = actor.parts.ownership.pidfile
+    if actor.turns_alone == 2 and not pidfile.names(actor.pid):
+        raise Fault(f"{actor.name} is the only master, and its pidfile does not name it")
+
+
+@dataclass
+class Bequest:
+    """What a master was told during an upgrade, and a new one must know: how many workers are wanted."""
+
+    number: int
+    generation: int
+    commands: int  # how many there were in this world
+    turns: int = 0  # of the new master, since the old one has ended
+
+
+def paths_stay(world: World, actor: object) -> None:
+    """A master that leaves unlinks nothing."""
+    if isinstance(actor, Master) and actor.has_just_left:
+        new = world.processes.get(actor.parts.new_master.pid)
+        held = new.parts.cluster.listeners if isinstance(new, Master) and new.parts is not None else []
+        for listener in held:
+            path = listener.wanted.path if isinstance(listener.wanted, UnixAddress) else ""
+            if path and path not in world.removed and not os.path.exists(path):
+                raise Fault(f"{actor.name} has left, and the path of {os.path.basename(path)} is gone")
+
+
+def orders_are_passed_on(world: World, actor: object) -> None:
+    """A new master wants as many workers as the old one was told to want since the upgrade began."""
+    if not isinstance(actor, Master) or actor.parts is None:
+        return
+    if actor.has_just_left:
+        _note_bequest(world, actor)
+    elif actor.phase != "leaving":
+        actor.aim = _aim(actor)
+        if actor.parts.new_master.stage is Stage.NONE or actor.has_just_begun:
+            actor.aim_before_upgrade = actor.aim
+    left = actor.bequest
+    if left is not None and not actor.parent.is_alive:
+        left.turns += 1
+        is_other = actor.parts.cluster.generation != left.generation or actor.phase not in ("running", "drained")
+        if is_other or world.commands != left.commands or world.is_calm:
+            actor.bequest = None
+        elif left.turns > 3 and not actor.parts.reloading.is_under_way:
+            actor.bequest = None
+            if _aim(actor) != left.number:
+                raise Fault(
+                    f"{left.number} workers were asked for in the upgrade, and {actor.name} wants {_aim(actor)}"
+                )
+
+
+def _note_bequest(world: World, old: Master) -> None:
+    new = world.processes.get(old.parts.new_master.pid)
+    is_asked = any(isinstance(each, Controller) for each in world.clients.values())
+    if isinstance(new, Master) and new.parts is not None and old.aim != old.aim_before_upgrade and not is_asked:
+        new.bequest = Bequest(old.aim, new.parts.cluster.generation, old.commands_at_go)
+
+
+def _aim(master: Master) -> int:
+    phase = master.parts.cluster.phase
+    return master.parts.workers.wanted if phase.allows.wants_children else 0
+
+
+ALWAYS = [
+    bounded_processes,
+    deadlines_wake,
+    restarts_pause,
+    one_generation_at_a_time,
+    kills_have_reasons,
+    stopping_lets_nobody_take_over,
+    pidfile_is_signed,
+    paths_stay,
+    orders_are_passed_on,
+]
 
 
 # -- in peace

@@ -13,6 +13,7 @@ from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel
 from rpccluster.log import set_up_logging
 from rpccluster.master.changes.inherited import Inheritance, Thing, leave
+from rpccluster.master.changes.new_master import Stage
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.parts import Parts, Start
@@ -23,7 +24,7 @@ from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.supervisor import Supervisor
 
 from .system import Command, Inbox, Logs, MadeUpSystem, Watch
-from .worker import Worker
+from .worker import Worker, client_of_copy
 from .world import NEVER, Process, World
 
 __all__ = ["Master"]
@@ -59,6 +60,12 @@ class Master(Process):
         self._boots_at = world.now
         self._wake_at = NEVER
         self.looks_at = 0.0  # when an invariant looks at it again
+        self.turns_alone = 0  # since it is the only master
+        self.has_just_left = self.has_just_begun = False  # in its last turn: an upgrade
+        self.committing_since = 0.0
+        self.commands_at_go = -1  # how many there were in this world
+        self.aim = self.aim_before_upgrade = 0  # number of workers that it wants
+        self.bequest: Any = None  # what the old master was told
 
     # -- its start
 
@@ -130,7 +137,7 @@ class Master(Process):
 
     def _begin_new_master(self, inherited: Sequence[Thing]) -> None:
         new = Master(self.world, self.system.newborn, self, self.sources)
-        new.boot_in(self.world.plan.chance(f"master {new.pid}").uniform(0.1, 3.0), inherited)
+        new.boot_in(self.world.plan.boot_seconds(new.name, 0.1, 3.0), inherited)
         self.world.add(new)
         self.world.tell(self.name, f"forks master {new.pid}")
 
@@ -147,10 +154,12 @@ class Master(Process):
         logger_goes_to(self)
         for child in self.children.values():
             child.beat()
-        stage = self.parts.new_master.stage
+        stage, phase = self.parts.new_master.stage, self.phase
         self.supervisor.turn()
+        self.has_just_begun = stage is Stage.NONE is not self.parts.new_master.stage
+        self.has_just_left = phase != "leaving" == self.phase
         if self.parts.new_master.stage is not stage:
-            self.world.count("stage", f"{stage.value}, {self.parts.new_master.stage.value}")
+            self._note_stage(stage)
         if not self.parts.cluster.phase.allows.connections_move and self.phase != "drained":
             self._excuse_callers()
         if self.supervisor.exit_code is not None:
@@ -158,6 +167,13 @@ class Master(Process):
             return
         waits = self.supervisor.waits
         self._wake_at = NEVER if waits is None else self.world.now + waits
+
+    def _note_stage(self, before: Stage) -> None:
+        present = self.parts.new_master.stage
+        self.world.count("stage", f"{before.value}, {present.value}")
+        if present is Stage.COMMITTING:
+            self.committing_since = self.world.now
+            self.commands_at_go = -1 if self.inbox.has_any else self.world.commands
 
     @property
     def phase(self) -> str:
@@ -187,9 +203,18 @@ class Master(Process):
         for worker in processes:
             if isinstance(worker, Worker) and worker.parent is not self:
                 but |= set(worker.connections)
+        for other in self.world.of_noun[self.noun].values():
+            if other is not self:
+                but |= other.in_transit
         if any(isinstance(each, Master) and each is not self and each.has_listeners for each in processes):
             but |= {number for number, client in self.world.clients.items() if not client.is_accepted}
         self.world.excuse_all(f"{self.name} ends", but)
+
+    @property
+    def in_transit(self) -> set[int]:
+        """The clients whose connections this master holds, and has passed to nobody."""
+        transits = self.parts.broker._transits.values() if self.parts is not None else ()
+        return {client_of_copy(each.descriptors[0]) for each in transits if not each.is_with_new_master}
 
     def release(self) -> None:
         """Close all that a master has open, as the kernel does."""

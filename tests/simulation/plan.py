@@ -116,8 +116,14 @@ class Disorder(NamedTuple):
     """Processes are scheduled late, and in any order."""
 
 
+class Pace(NamedTuple):
+    """Each process boots in a time of its own."""
+
+    name: str = "pace"
+
+
 #: What a plan may do without.
-Item = Union[Step, Fate, Option, Disorder]
+Item = Union[Step, Fate, Option, Disorder, Pace]
 
 
 @dataclass(frozen=True)
@@ -131,17 +137,23 @@ class Plan:
     idle_seconds: float = 0.0  # in peace, before the stop
     spared: frozenset[int] = field(default=frozenset())
     is_orderly: bool = False
+    is_even: bool = False  # every process boots in the same time
     order: int = 0  # the seed of the order in which processes are scheduled
 
     def chance(self, of: str) -> random.Random:
         """Return the chance that decides about ``of``, whatever happens to others."""
         return random.Random(f"{self.seed}, {of}")
 
+    def boot_seconds(self, of: str, least: float, most: float) -> float:
+        """Return how long the process ``of`` takes to boot."""
+        return (least + most) / 2 if self.is_even else self.chance(f"boot of {of}").uniform(least, most)
+
     def items(self, births: int) -> list[Item]:
         """List everything that it may do without, if ``births`` workers were born."""
         fates = [Fate(number) for number in range(1, births + 1) if number not in self.spared]
         options = [Option(name) for name, value in self.options.items() if value != PLAIN[name]]
-        return [*([] if self.is_orderly else [Disorder()]), *fates, *options, *self.steps]
+        others = [*([] if self.is_orderly else [Disorder()]), *([] if self.is_even else [Pace()])]
+        return [*others, *fates, *options, *self.steps]
 
     def without(self, items: Iterable[Item]) -> Plan:
         """Return a plan without ``items``."""
@@ -153,6 +165,7 @@ class Plan:
             steps=tuple(step for step in self.steps if step not in left),
             spared=self.spared | {item.number for item in left if isinstance(item, Fate)},
             is_orderly=self.is_orderly or Disorder() in left,
+            is_even=self.is_even or Pace() in left,
         )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import selectors
+import signal
 import socket
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,11 @@ class Inbox:
             self._numbers.append(signum)
         with contextlib.suppress(BlockingIOError):
             self._write_end.send(b"s")
+
+    @property
+    def has_any(self) -> bool:
+        """Whether a signal was not taken yet."""
+        return bool(self._numbers)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -209,6 +215,8 @@ class MadeUpSystem(System):
 
     def kill(self, pid: int, signum: int) -> None:
         self._world.count("signal to a child", str(signum))
+        if signum == signal.SIGKILL:
+            self._world.kills.append((self._master, pid))
         self._world.signal(pid, signum)
 
     def adopt_orphans(self) -> None:
@@ -224,5 +232,6 @@ class MadeUpSystem(System):
         self.kill(leader, signum)
 
     def reap(self, leaders: Container[int] = (), let_go: Callable[[int], object] = int) -> list[Exit]:
+        self._world.go_on_meanwhile()
         ended, self._master.zombies = self._master.zombies, []
         return ended

@@ -45,7 +45,7 @@ from .world import NEVER, Process, World
 if TYPE_CHECKING:
     from .master import Master
 
-__all__ = ["ANSWERED", "GAVE_UP", "LOST", "Connection", "Worker"]
+__all__ = ["ANSWERED", "GAVE_UP", "LOST", "Connection", "Worker", "client_of_copy"]
 
 ANSWERED, LOST, GAVE_UP = b"+-!"  # how a call is answered: done, its worker has died, its time is over
 CALL = struct.Struct(">I")
@@ -103,9 +103,11 @@ class Worker(Process):
         self.reason = ""
         self.hangs_until = 0.0
         self.fuse: int | None = None
+        self.retired_at = 0.0
+        self.replied: dict[int, float] = {}  # calls whose connection has moved: when they were answered
         world.number_births += 1
         self.random = world.plan.chance(f"worker {world.number_births}")
-        self.boots_at = world.now + 0.01 + 2.0 * self.random.random()
+        self.boots_at = world.now + world.plan.boot_seconds(f"worker {world.number_births}", 0.01, 2.0)
         if world.number_births not in world.plan.spared and not world.is_calm:
             self._draw_fate(world.plan.chance(f"fate {world.number_births}"))
         world.tell(self.name, f"is born for slot {self.slot}, generation {self.generation}")
@@ -413,11 +415,16 @@ class Worker(Process):
         for (number, msgid), until in list(self.forwards.items()):
             if now >= until:
                 del self.forwards[number, msgid]
-                self._say(self.moves, Reply(number, self.serial, REPLY.pack(msgid, ANSWERED)))
+                self._reply(number, msgid, ANSWERED)
         if now >= self.asks_at:
             self.asks_at = NEVER
             if self.state is not State.RETIRING:
                 self._say(self.channel, WantsToRetire(self.reason))
+
+    def _reply(self, number: int, msgid: int, kind: int) -> None:
+        """Answer a call whose connection has moved."""
+        self._say(self.moves, Reply(number, self.serial, REPLY.pack(msgid, kind)))
+        self.replied[msgid] = self.world.now
 
     def _duration(self) -> float:
         kind = self.random.random()
@@ -433,6 +440,7 @@ class Worker(Process):
     def _retire(self, order: Retire) -> None:
         self._step_to(Event.MUST_RETIRE)
         now = self.world.now
+        self.retired_at = self.retired_at or now
         self.order = order
         self.gives_up_at = min(self.gives_up_at, now + order.graceful_seconds)
         self._looks_at = now + LOOK_SECONDS
@@ -447,10 +455,14 @@ class Worker(Process):
         assert self.order is not None
         if now >= self.gives_up_at:
             self._give_up()
-        has_work = self.connections or self.forwards or self.moves.has_unsent or self.unannounced
-        if not has_work and not self.order.stays:
+        if not self.has_work and not self.order.stays:
             self._finish()
         self._looks_at = self._next_look()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether it has connections, or answers of calls whose connections have moved."""
+        return bool(self.connections or self.forwards or self.moves.has_unsent or self.unannounced)
 
     def _finish(self) -> None:
         self._step_to(Event.FINISHED)
@@ -469,7 +481,7 @@ class Worker(Process):
                 self._answer(connection, REPLY.pack(msgid, GAVE_UP))
         for number, msgid in list(self.forwards):
             del self.forwards[number, msgid]
-            self._say(self.moves, Reply(number, self.serial, REPLY.pack(msgid, GAVE_UP)))
+            self._reply(number, msgid, GAVE_UP)
         assert self.order is not None
         self.gives_up_at = self.world.now + (self.order.graceful_seconds or LOOK_SECONDS)
 
@@ -494,6 +506,12 @@ class Worker(Process):
 def client_of(sock: socket.socket) -> int:
     """Return the number of the client to whom a connection leads, by the name that the client has bound."""
     return int(sock.getpeername().rpartition(b"-")[2])
+
+
+def client_of_copy(descriptor: int) -> int:
+    """Return the number of the client to whom the connection leads of which ``descriptor`` is a copy."""
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        return client_of(sock)
 
 
 def _socket(descriptor: int) -> socket.socket:

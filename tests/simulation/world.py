@@ -81,6 +81,8 @@ class Process:
         exit_ = Exit(self.pid, code, signum)
         self.world.tell(self.name, f"ends: {exit_}")
         self.world.count("end", f"{self.noun}, {'code ' + str(code) if signum is None else 'signal ' + str(signum)}")
+        if code != 0:
+            self.world.crashed_at = self.world.now
         self.release()
         self.world.remove(self)
         for child in list(self.children.values()):
@@ -117,6 +119,10 @@ class World:
         self.is_calm = False  # no fault happens any more
         self.forks_fail_until = 0.0
         self.births: list[Any] = []  # workers, since the last look at them
+        self.kills: list[tuple[Any, int]] = []  # master and pid, since the last look at them
+        self.removed: set[str] = set()  # paths that somebody has removed
+        self.commands = 0  # number of all that users have sent and asked for
+        self.crashed_at = 0.0  # when a process has ended that nobody had asked to
         self.master_ends = 0  # how many have ended
         self.masters_were_killed = False
         self.watches: list[Any] = []  # of files
@@ -297,6 +303,14 @@ class World:
                 elif actor.resumes_at < first:
                     first = actor.resumes_at
         return able, first
+
+    def go_on_meanwhile(self) -> None:
+        """Let workers take steps while a master is in the middle of its own."""
+        if self.random.random() < 0.3 and not self.is_orderly:
+            for _ in range(self.random.randrange(1, 4)):
+                able = [each for each in self._who_is_able()[0] if getattr(each, "pid", 0) in self.of_noun["worker"]]
+                if able:
+                    self.random.choice(able).step()
 
     def _step(self, actor: Any) -> None:
         self._ready = None
