@@ -145,7 +145,7 @@ class Supervisor:
             return
         if self._workers.is_candidate(child):
             self._parts.reloading.commit(self._parts.now())
-        if self._cluster.phase.allows.children_accept:
+        if self._cluster.phase.allows.children_accept and child.is_holding:  # not if it was slow, and is killed for it
             self._parts.roster.say(child, Accept())
         self._parts.code_watch.follow(child.code_files, self._parts.now())
         if self._cluster.options.rebalance:

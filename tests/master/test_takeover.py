@@ -12,6 +12,7 @@ from rpccluster.ipc.messages import Accept, Adopted, Asked, Closed, Counted
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.new_master import Stage
 from rpccluster.master.guard import Guard
+from rpccluster.master.kinds.kind import Booted
 from rpccluster.master.phases import Phase
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.master.takeover import Takeover
@@ -163,3 +164,14 @@ def test_one_message_that_cannot_be_heeded_takes_no_other_along() -> None:
     parts.new_master.is_committing, parts.new_master.check_deadline = True, lambda now: None
     Supervisor(parts)._collect()
     assert (heard, list(parts.told)) == ([Closed(1), Closed(2)], [])
+
+
+@pytest.mark.parametrize("questioned_at", [None, 49.9])
+def test_a_child_that_is_ready_too_late_accepts_nothing(questioned_at: float | None) -> None:
+    """It is killed in a moment, since it took longer than timeout; its callers would be cut off."""
+    rig = Rig(Phase.RUNNING)
+    rig.worker.questioned_at = questioned_at
+    parts = rig.parts
+    parts.code_watch, parts.groups = rig.part("code watch"), None
+    Supervisor(parts)._note_booted(Booted(rig.worker))
+    assert (("roster.say", rig.worker, Accept()) in rig.done) is (questioned_at is None)

@@ -105,7 +105,7 @@ class Afternoon:
         for process in self.world.processes.values():
             process.resumes_at = world.now
         for worker in self.workers():
-            worker.is_bad, worker.hangs_until = False, 0.0
+            worker.is_bad, worker.hangs_until = False, min(worker.hangs_until, world.now)
         callers = [each for each in world.clients.values() if isinstance(each, Client)]
         for client in callers[2:]:  # there may be too many for one worker
             client.hang_up()

@@ -27,6 +27,7 @@ class Client:
         self.resumes_at = world.now
         self.wake_at = NEVER
         self.excuse = ""
+        self.torn_at = 0.0  # when its owner has ended, if that left no other
         self.is_over = False
         self.is_accepted = False
         self.open_calls: dict[int, float] = {}  # by msgid: since when
@@ -80,7 +81,7 @@ class Client:
     def _check_not_lost(self, msgid: int, runner: Any) -> None:
         """Raise `Fault` if a worker has answered the call, and no process that may have had the answer has died."""
         answered_at = runner.replied.get(msgid)
-        if answered_at is not None and self.world.crashed_at < answered_at:
+        if answered_at is not None and self.world.crashed_at < answered_at and not 0 < self.torn_at < answered_at:
             raise Fault(f"the answer of {runner.name} to call {msgid} of {self.name} has never come")
 
     def _note_end(self) -> None:
@@ -115,6 +116,7 @@ class Controller:
         self.resumes_at = world.now
         self.wake_at = NEVER
         self.excuse = "it is no caller"
+        self.torn_at = 0.0
         self.is_accepted = False
         self.open_calls: dict[int, float] = {}
         self._ends = world.master_ends

@@ -109,9 +109,9 @@ def _check_reason(killer: Master, worker: Worker) -> None:
     if worker.hangs_until > max(worker.retired_at, worker.world.now - 5.0):
         return
     reason = next((child.kill_reason for child in killer.parts.workers.children if child.pid == worker.pid), "")
-    if worker.state is State.SERVING:
+    if worker.state is State.SERVING and not reason.startswith("overtaken"):
         raise Fault(f"{killer.name} kills {worker.name}, which serves: {reason}")
-    if worker.state is State.RETIRING and not worker.has_work:
+    if worker.state is State.RETIRING and not worker.has_work and not killer.parts.workers.is_awaited:
         raise Fault(f"{killer.name} kills {worker.name}, which has nothing left to do: {reason}")
     if worker.order is not None and killer.phase == "stopping" and not worker.order.whole_cluster:
         raise Fault(f"{killer.name} kills {worker.name}, which was never told that the cluster stops: {reason}")

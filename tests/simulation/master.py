@@ -193,10 +193,10 @@ class Master(Process):
     def end(self, *, code: int | None = None, signum: int | None = None) -> None:
         if self.is_alive:
             self.world.master_ends += 1
-            self._excuse_callers()
+            self._excuse_callers(is_torn=True)
         super().end(code=code, signum=signum)
 
-    def _excuse_callers(self) -> None:
+    def _excuse_callers(self, *, is_torn: bool = False) -> None:
         """This master stops, or is gone: connections end with it, but for those that another master has."""
         processes = self.world.processes.values()
         but: set[int] = set()
@@ -208,7 +208,7 @@ class Master(Process):
                 but |= other.in_transit
         if any(isinstance(each, Master) and each is not self and each.has_listeners for each in processes):
             but |= {number for number, client in self.world.clients.items() if not client.is_accepted}
-        self.world.excuse_all(f"{self.name} ends", but)
+        self.world.excuse_all(f"{self.name} ends", but, is_torn=is_torn)
 
     @property
     def in_transit(self) -> set[int]:

@@ -487,14 +487,14 @@ class Worker(Process):
 
     def release(self) -> None:
         for connection in list(self.connections.values()):
-            self.world.excuse(connection.client, f"{self.name} has ended")
+            self.world.excuse(connection.client, f"{self.name} has ended", is_torn=True)
             self.world.unwatch(connection.socket.fileno())
             connection.socket.close()
             del self.world.owners[connection.client]
         self.connections.clear()
         for _, descriptor in self.unannounced:
             with socket.socket(fileno=descriptor) as sock:
-                self.world.excuse(client_of(sock), f"{self.name} has ended")
+                self.world.excuse(client_of(sock), f"{self.name} has ended", is_torn=True)
         for channel in (self.channel, self.moves):
             self.world.unwatch(channel.fileno())
             channel.close()

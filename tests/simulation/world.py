@@ -185,7 +185,10 @@ class World:
             del process.parent.children[process.pid]
 
     def signal(self, pid: int, signum: int) -> None:
-        """Deliver a signal, a moment later."""
+        """Deliver a signal, a moment later. A process that is killed takes no step any more."""
+        process = self.processes.get(pid)
+        if signum == signal.SIGKILL and process is not None:
+            process.resumes_at = NEVER
         self.after(self.delay(), self._deliver, pid, signum)
 
     def _deliver(self, pid: int, signum: int) -> None:
@@ -215,18 +218,20 @@ class World:
             raise Fault(f"the connection of client {client} has two owners: {other}, {worker.name}")
         self.owners[client] = worker
 
-    def excuse(self, client: int, why: str) -> None:
-        """The connection of ``client`` may end from now on."""
+    def excuse(self, client: int, why: str, *, is_torn: bool = False) -> None:
+        """The connection of ``client`` may end from now on; if it ``is_torn``, no answer comes any more."""
         found = self.clients.get(client)
+        if found is not None and is_torn and not found.torn_at:
+            found.torn_at = self.now
         if found is not None and not found.excuse:
             found.excuse = why
             self.tell(found.name, f"may lose its connection: {why}")
 
-    def excuse_all(self, why: str, but: Container[int] = ()) -> None:
+    def excuse_all(self, why: str, but: Container[int] = (), *, is_torn: bool = False) -> None:
         """Any connection may end from now on, except those of the clients ``but``."""
         for number in list(self.clients):
             if number not in but:
-                self.excuse(number, why)
+                self.excuse(number, why, is_torn=is_torn)
 
     # -- descriptors that wake somebody
 
