@@ -67,9 +67,14 @@ class RunningCluster:
     """A cluster that runs in ``folder`` from ``cluster.ini``, with its log and stderr in ``cluster.log`` there."""
 
     def __init__(
-        self, folder: Path, options: Mapping[str, object], *, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        options: Mapping[str, object],
+        *,
+        sections: Mapping[str, Mapping[str, object]] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """``options`` are keys of the configuration file; they override the defaults of tests."""
+        """``options`` are keys of ``[cluster]``; they override the defaults of tests. ``sections`` are the others."""
         self.folder = folder
         self.config = folder / "cluster.ini"
         self.log = folder / "cluster.log"
@@ -86,13 +91,21 @@ class RunningCluster:
             "control_socket": folder / "control.sock",
             **options,
         }
+        self.sections = dict(sections or {})
         self.write_config()
 
     def write_config(self, **changes: object) -> None:
         """Write the configuration file with ``changes``, which stay; a value of None leaves a key out."""
         self.options.update(changes)
-        lines = [f"{key} = {_ini(value)}" for key, value in self.options.items() if value is not None]
-        self.config.write_text("[cluster]\n" + "\n".join(lines) + "\n")
+        sections = {"cluster": self.options, **self.sections}
+        self.config.write_text("\n".join(_section(header, options) for header, options in sections.items()))
+
+    def write_section(self, header: str, options: Mapping[str, object] | None) -> None:
+        """Write the section ``header`` of the configuration file with ``options`` alone; None leaves it out."""
+        self.sections.pop(header, None)
+        if options is not None:
+            self.sections[header] = options
+        self.write_config()
 
     def write_module(self, name: str, text: str) -> None:
         """Write a Python module: the service's own, or one that it imports."""
@@ -165,8 +178,22 @@ class RunningCluster:
         """Return the master's ``status``. Raises as the client does."""
         with self.control() as control:
             status: dict[str, Any] = control.call("status")
-        self._pids.update([status["master"]["pid"], *(worker["pid"] for worker in status["workers"])])
+        processes = [each for group in status["groups"] for each in group["processes"]]
+        self._pids.update([status["master"]["pid"], *(each["pid"] for each in processes if each["pid"] is not None)])
         return status
+
+    def group(self, name: str) -> dict[str, Any]:
+        """Return the row of the group ``name`` in ``status``; empty if there is none."""
+        return next((group for group in self.status()["groups"] if group["name"] == name), {})
+
+    def wait_group(self, name: str, state: str = "ready", seconds: float = 30.0) -> dict[str, Any]:
+        """Wait until the group ``name`` is in ``state``; return its row."""
+
+        def found() -> dict[str, Any] | None:
+            group = self.group(name)
+            return group if group and group["state"] == state else None
+
+        return wait_until(found, seconds, f"{name} is {state}")
 
     def try_status(self) -> dict[str, Any] | None:
         """Return the master's ``status``; None if no master answers."""
@@ -269,8 +296,15 @@ def _pids_that_name(text: str) -> Iterator[int]:
 def _is_ours(pid: int) -> bool:
     """Return whether ``pid`` still belongs to a process of a cluster, and not to a later process."""
     with contextlib.suppress(OSError):
-        return b"rpccluster" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        process = Path(f"/proc/{pid}")
+        is_named = b"rpccluster" in (process / "cmdline").read_bytes()
+        return is_named or b"RPCCLUSTER_GROUP=" in (process / "environ").read_bytes()
     return False
+
+
+def _section(header: str, options: Mapping[str, object]) -> str:
+    lines = [f"{key} = {_ini(value)}" for key, value in options.items() if value is not None]
+    return "\n".join([f"[{header}]", *lines, ""])
 
 
 def _ini(value: object) -> str:

@@ -40,10 +40,14 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
     """Makes clusters, not started yet, each in a folder of its own."""
     made: list[RunningCluster] = []
 
-    def make(environment: Mapping[str, str] | None = None, **options: object) -> RunningCluster:
+    def make(
+        environment: Mapping[str, str] | None = None,
+        sections: Mapping[str, Mapping[str, object]] | None = None,
+        **options: object,
+    ) -> RunningCluster:
         folder = tmp_path / f"c{len(made)}"
         folder.mkdir()
-        made.append(RunningCluster(folder, options, environment=environment))
+        made.append(RunningCluster(folder, options, sections=sections, environment=environment))
         return made[-1]
 
     yield make
