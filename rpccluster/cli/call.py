@@ -117,7 +117,9 @@ def _faults_told() -> Iterator[None]:
         _fail(str(error), EXIT_REMOTE_ERROR)
     except (OverflowError, ValueError) as error:
         _fail(f"cannot pack the arguments: {error}", EXIT_USAGE)
-    except (CallTimeout, ConnectFailed, ConnectionLost, ProtocolError) as error:
+    except ConnectFailed as error:
+        _fail(f"cannot connect: {error}; `rpccluster status` shows where a cluster listens", EXIT_NO_ANSWER)
+    except (CallTimeout, ConnectionLost, ProtocolError) as error:
         _fail(str(error), EXIT_NO_ANSWER)
 
 
@@ -196,7 +198,8 @@ def _parse(text: str | bytes, what: str, raw: bool) -> Any:
     try:
         return json.loads(text, object_hook=_untagged if raw else None)
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"found {what}, expected JSON ({error})") from None
+        hint = "" if what == "stdin" else "; put single quotes around it, so that the shell leaves the double ones"
+        raise click.UsageError(f"found {what}, expected JSON ({error}){hint}") from None
 
 
 def _untagged(value: dict[str, Any]) -> Any:

@@ -109,7 +109,10 @@ def ask(sources: Sources, method: str, *params: Any) -> Any:
             return client.call(method, *params)
     except RemoteError as error:
         _fail(error.message, EXIT_FAULT)
-    except (ConnectFailed, CallTimeout) as error:
+    except ConnectFailed as error:
+        what_to_do = "start it, or name another by -c FILE or --control PATH"
+        _fail(f"no master answers: {error}; {what_to_do}", EXIT_NO_MASTER)
+    except CallTimeout as error:
         _fail(f"no master answers: {error}", EXIT_NO_MASTER)
     except ConnectionLost:
         _fail("the master ended before it answered", EXIT_NO_MASTER)

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from rpccluster.cli.usage import told_shortly
 from rpccluster.config import OPTIONS, Configuration, Machine, Sources, load
 from rpccluster.errors import ConfigError
 from rpccluster.version import __version__
@@ -47,6 +48,14 @@ def named_file(context: click.Context, parameter: click.Parameter, path: str | N
 class _Program(click.Group):
     """Serves MODULE:CLASS in the place of a command, names the nearest command, and shows those that matter first."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with told_shortly():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, context: click.Context) -> Any:
+        with told_shortly():
+            return super().invoke(context)
+
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         return _serving(name) if ":" in name else super().get_command(context, name)
 
@@ -55,10 +64,18 @@ class _Program(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if not name.startswith("-") and self.get_command(context, name) is None:
-            near = get_close_matches(name, self.list_commands(context), 1)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
-            context.fail(f"No such command {name!r}. {hint}A service is named MODULE:CLASS, a file by -c FILE.")
+            context.fail(f"No such command {name!r}. {self._meant(context, name)}")
         return super().resolve_command(context, args)
+
+    def _meant(self, context: click.Context, name: str) -> str:
+        module, dot, last = name.rpartition(".")
+        if dot and last.istitle():
+            return f"Did you mean {module}:{last}?"
+        if dot and last == "py":
+            return f"A service is named MODULE:CLASS: {module.replace('/', '.')}:CLASS."
+        near = get_close_matches(name, self.list_commands(context), 1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        return f"{hint}A service is named MODULE:CLASS, a file by -c FILE."
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         others = [name for name in self.list_commands(context) if name not in _FIRST_COMMANDS]

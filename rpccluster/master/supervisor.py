@@ -17,7 +17,7 @@ from rpccluster.errors import EXIT_ESSENTIAL, EXIT_FAULT, EXIT_NO_SERVICE, EXIT_
 from rpccluster.ipc.messages import Accept
 from rpccluster.log import logger, say
 from rpccluster.master.children import order
-from rpccluster.master.children.deaths import TOO_OFTEN, TOO_OFTEN_SECONDS
+from rpccluster.master.children.deaths import TOO_OFTEN, TOO_OFTEN_SECONDS, in_short
 from rpccluster.master.children.policy import LATE_SECONDS
 from rpccluster.master.kinds.groups import Died
 from rpccluster.master.kinds.kind import Booted, Gone, Passed
@@ -197,7 +197,7 @@ class Supervisor:
     def _halt(self, course: order.Halt) -> None:
         group = course.group
         self.exit_code = EXIT_NO_SERVICE if group.is_service_at_fault else EXIT_NO_WORKER
-        self._tell(f"no {group.noun} could boot: {group.failure or 'none could be started'}")
+        self._tell(f"no {group.noun} could boot: {in_short(group.failure) or 'none could be started'}")
 
     def _finish(self, course: order.Finish) -> None:
         self._takeover.tell_counts()

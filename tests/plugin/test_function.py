@@ -58,7 +58,7 @@ def test_it_is_called_with_what_it_takes(tmp_path: Path, text: str, args: tuple[
         ("run = 7", (), "'jobs:run' is of type int, expected a function or a class"),
         ("class run: pass", (), "the class 'jobs:run' has no method run"),
         ("import nothing_such", (), "cannot load 'jobs:run': ModuleNotFoundError: No module named 'nothing_such'\n"),
-        ("", (), "cannot load 'jobs:run': AttributeError: module 'jobs' has no attribute 'run'\n"),
+        ("", (), "cannot load 'jobs:run': AttributeError: module 'jobs' has no attribute 'run'"),
         ("raise SystemExit(3)", (), "cannot load 'jobs:run': SystemExit: 3\n"),
     ],
 )

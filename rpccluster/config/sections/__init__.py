@@ -30,9 +30,17 @@ def header_problem(header: str) -> str:
     section = SECTIONS.get(name)
     if section is None or (not own if section.is_named else colon):
         known = ", ".join(each.header for each in SECTIONS.values())
-        return f"found an unknown section, expected {known} or [{SHARED}]"
+        return f"found an unknown section, expected {known} or [{SHARED}]{_near(name, colon + own)}"
     if own in section.reserved:
         return f"found the name {own!r}, which a group has, expected another"
     if own and not _NAME.fullmatch(own):
         return f"found the name {own!r}, expected letters, digits, - and _"
     return ""
+
+
+def _near(name: str, rest: str) -> str:
+    from difflib import get_close_matches  # only a faulty file needs it
+
+    return "".join(
+        f"; did you mean [{near}{rest}]?" for near in get_close_matches(name, SECTIONS, 1, 0.7) if near != name
+    )

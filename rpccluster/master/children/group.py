@@ -210,17 +210,24 @@ class Group:
         if was_asked:
             logger.info("%s exiting (pid: %d)", _capital(self.noun), child.pid)
             return death
-        if child.may_end and death.is_clean:
-            logger.info("%s (pid: %d, slot: %d) has ended: %s", _capital(self.noun), child.pid, child.slot, exit_)
-        else:
-            what = "could not boot" if child.ready_at is None else "died"
-            logger.error("%s (pid: %d, slot: %d) %s: %s", _capital(self.noun), child.pid, child.slot, what, reason)
+        self._tell_end(child, death, reason)
         if not self.is_scheduled:
             self._prepare_next(child.slot, death)
         was_up = child.ready_at is not None or (death.is_clean and child.slot in self.finished)
         if not was_up or self.phase.allows.needs_all_children:
             self.failure, self.failed_at, self.is_service_at_fault = reason, now, child.is_service_at_fault
         return death
+
+    def _tell_end(self, child: Child, death: Death, reason: str) -> None:
+        who = (_capital(self.noun), child.pid, child.slot)
+        if child.may_end and death.is_clean:
+            logger.info("%s (pid: %d, slot: %d) has ended: %s", *who, death.exit)
+        elif child.ready_at is not None:
+            logger.error("%s (pid: %d, slot: %d) died: %s", *who, reason)
+        elif reason == self.failure and self.phase.allows.is_starting:
+            logger.info("%s (pid: %d, slot: %d) could not boot for the same reason", *who)  # one traceback will do
+        else:
+            logger.error("%s (pid: %d, slot: %d) could not boot: %s", *who, reason)
 
     def _prepare_next(self, slot: int, death: Death) -> None:
         if self.restart.wants_no_more(death):

@@ -171,7 +171,7 @@ def _new_number(asked: Any, present: int) -> int:
     """Compute the number of workers from ``N``, ``+N`` or ``-N``. Raises ValueError."""
     text = str(asked) if type(asked) is int else asked
     if not isinstance(text, str) or not re.fullmatch(r"[+-]?[0-9]{1,4}", text):
-        raise ValueError("found no number of workers, expected N, +N or -N")
+        raise ValueError(f"found {text!r:.40}, expected a number of workers: N, +N or -N")
     number = present + int(text) if text[0] in "+-" else int(text)
     if not 1 <= number <= MOST_WORKERS:
         raise ValueError(f"found {number} workers, expected 1 to {MOST_WORKERS}")

@@ -31,6 +31,11 @@ CONTROL_MODE = 0o600
 _CONTROL_BACKLOG = 1024
 _KEEPALIVE_PROBES = 4
 _NOTHING_PASSED = Activation()
+_WHAT_TO_DO = {
+    errno.EADDRINUSE: "; another program listens there: stop it, or choose another address",
+    errno.EADDRNOTAVAIL: "; this machine has no such address",
+    errno.EACCES: "; ports below 1024 and the folders of others are for root",
+}
 _MAPPED = "::ffff:"  # an IPv4 address that is written as an IPv6 one
 
 
@@ -109,8 +114,7 @@ def open_listeners(
                 known[wanted].append(listener)
                 opened += [] if listener in present else [listener]
         except (OSError, UnicodeError, StartError) as error:  # UnicodeError: a host name that IDNA cannot encode
-            reason = getattr(error, "strerror", None) or error
-            faults.append(fault(_key_of(wanted, options), f"cannot listen at {wanted}: {reason}"))
+            faults.append(fault(_key_of(wanted, options), f"cannot listen at {wanted}: {_reason(error)}"))
     if faults:
         close_listeners(opened, is_last=True)
         raise ConfigError(faults)
@@ -135,6 +139,12 @@ def _open_passed(descriptor: PassedDescriptor, options: Options) -> Listener:
         listener.close(is_last=True)
         raise
     return listener
+
+
+def _reason(error: Exception) -> str:
+    """Say why an address cannot be had, and what to do about it where that is known."""
+    text = str(getattr(error, "strerror", None) or error)
+    return text + _WHAT_TO_DO.get(getattr(error, "errno", None) or 0, "")
 
 
 def _key_of(wanted: BindAddress, options: Options) -> str:
@@ -167,7 +177,7 @@ def open_control_listener(path: str, *, is_private: bool = False) -> Listener:
             sock.close()
             raise
     except OSError as error:
-        raise StartError(f"cannot open the control socket {path}: {error.strerror or error}") from error
+        raise StartError(f"cannot open the control socket {path}: {_reason(error)}") from error
     return Listener(UnixAddress(path), UnixAddress(path), sock, mark)
 
 

@@ -98,13 +98,15 @@ def _open(path: str) -> int:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return open_own(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise StartError(f"cannot open the pidfile {path}: {error.strerror}") from error
+        what_to_do = "set `pidfile` to a path that this user may write"
+        raise StartError(f"cannot open the pidfile {path}: {error.strerror}; {what_to_do}") from error
 
 
 def _lock(path: str, descriptor: int) -> None:
     """Take the lock. Raises `StartError` if another master runs."""
     if not _lock_or_learn(path, descriptor):
-        raise StartError(f"rpccluster already runs with pid {_read(descriptor)} (pidfile {path})")
+        what_to_do = "stop it first, or set another pidfile"
+        raise StartError(f"rpccluster already runs with pid {_read(descriptor)} (pidfile {path}); {what_to_do}")
     for pid in _holders_of_a_removed(path, os.fstat(descriptor).st_dev):
         raise StartError(f"rpccluster already runs with pid {pid} (pidfile {path}, which somebody has removed)")
 

@@ -16,6 +16,8 @@ from rpccluster.master.resources.listeners import open_control_listener
 
 NAME = "shop-0123456789ab.sock"
 
+HINT = "; another program listens there: stop it, or choose another address"
+
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
@@ -62,7 +64,7 @@ def test_what_a_living_master_holds_is_left_to_it(folder: Path, told: list[str])
     first = open_default_control(NAME, None)
     assert first is not None
     assert open_default_control(NAME, None) is None
-    assert told[1] == f"No control socket: cannot open the control socket {folder / NAME}: Address already in use"
+    assert told[1] == f"No control socket: cannot open the control socket {folder / NAME}: Address already in use{HINT}"
     assert first.is_there()
     first.close(is_last=True)
 

@@ -26,6 +26,8 @@ from rpccluster.master.resources.listeners import (
 )
 from rpccluster.system.identity import Identity
 
+HINT = "; another program listens there: stop it, or choose another address"
+
 
 class Opened:
     """Opens listeners and closes them after the test."""
@@ -202,8 +204,8 @@ def test_every_fault_is_told_and_nothing_is_left(opened: Opened, tmp_path: Path)
     with pytest.raises(StartError) as raised:
         opened(f"unix://{tmp_path}/fine", str(busy.actual), "203.0.113.1:1", f"unix://{tmp_path}/file", "[::1]:0")
     assert str(raised.value).splitlines() == [
-        f"cannot listen at {busy.actual}: Address already in use",
-        "cannot listen at tcp://203.0.113.1:1: Cannot assign requested address",
+        f"cannot listen at {busy.actual}: Address already in use{HINT}",
+        "cannot listen at tcp://203.0.113.1:1: Cannot assign requested address; this machine has no such address",
         f"cannot listen at unix://{tmp_path}/file: there is a file that is no socket",
     ]
     assert raised.value.exit_code == 1
@@ -243,7 +245,7 @@ def test_what_listen_refuses_is_a_fault(opened: Opened) -> None:
     port = probe.actual.port
     probe.close(is_last=True)
     before = sorted(os.listdir("/proc/self/fd"))
-    with pytest.raises(StartError, match=rf"^cannot listen at tcp://0\.0\.0\.0:{port}: Address already in use$"):
+    with pytest.raises(StartError, match=rf"^cannot listen at tcp://0\.0\.0\.0:{port}: Address already in use{HINT}$"):
         opened(f"tcp://127.0.0.1:{port}", f"tcp://0.0.0.0:{port}")
     assert sorted(os.listdir("/proc/self/fd")) == before
 

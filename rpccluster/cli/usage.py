@@ -1,0 +1,56 @@
+"""Tells a fault of the command line in two lines: what is wrong with what may be meant, and the form of the command.
+
+The process that the user starts. Parses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import click
+
+from rpccluster.config import OPTIONS
+
+__all__ = ["told_shortly"]
+
+
+class _Fault(click.ClickException):
+    exit_code = click.UsageError.exit_code
+
+    def show(self, file: object = None) -> None:
+        click.echo(f"rpccluster: {self.message}", err=True)
+
+
+@contextlib.contextmanager
+def told_shortly() -> Iterator[None]:
+    """Turn click's usage errors into a `_Fault`."""
+    try:
+        yield
+    except click.UsageError as error:
+        lines = [_message(error)]
+        if error.ctx is not None:
+            pieces = [error.ctx.command_path, *error.ctx.command.collect_usage_pieces(error.ctx)]
+            lines.append(f"usage: {' '.join(pieces)}; {error.ctx.command_path} --help tells more")
+        raise _Fault("\n".join(lines)) from error
+
+
+def _message(error: click.UsageError) -> str:
+    where = isinstance(error, click.NoSuchOption) and error.ctx and _where(error.ctx, error.option_name)
+    return f"No such option {error.option_name!r}. {where}" if where else error.format_message()
+
+
+def _where(context: click.Context, flag: str) -> str:
+    """Say where an option belongs that this command does not have; empty if nowhere."""
+    key = flag.lstrip("-").replace("-", "_")
+    if key in OPTIONS and not OPTIONS[key].flags:
+        return f"It is a key of the configuration file: {key} = VALUE."
+    program = context.find_root().command
+    if context.command is not program:
+        return f"It is for serving, and {context.info_name} does not serve." if _has(program, flag) else ""
+    owners = [name for name, each in getattr(program, "commands", {}).items() if _has(each, flag)]
+    return f"It stands behind its command: rpccluster {owners[0]} {flag}." if owners else ""
+
+
+def _has(command: click.Command, flag: str) -> bool:
+    return any(flag in each.opts for each in command.params)
