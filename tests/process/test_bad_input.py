@@ -157,10 +157,11 @@ def test_what_cannot_be_listened_at(make_cluster, busy_port, flags):
     (made.folder / "taken.sock").unlink()
     assert done.returncode == FAULT
     assert done.stderr.splitlines() == [
-        f"{made.config}:3: bind: cannot listen at tcp://127.0.0.1:{busy_port}: Address already in use",
-        f"{made.config}:3: bind: cannot listen at tcp://192.0.2.1:1: Cannot assign requested address",
+        f"{made.config}:3: bind: cannot listen at tcp://127.0.0.1:{busy_port}: Address already in use{TAKEN}",
+        f"{made.config}:3: bind: cannot listen at tcp://192.0.2.1:1: Cannot assign requested address; "
+        "this machine has no such address",
         f"{made.config}:7: control_socket: cannot open the control socket {made.folder}/taken.sock: "
-        "Address already in use",
+        f"Address already in use{TAKEN}",
     ]
     assert not made.left_behind()
 

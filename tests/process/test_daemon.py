@@ -100,7 +100,8 @@ def test_a_second_daemon_is_refused(make_cluster):
     again = made.run("-D")
     assert again.returncode == 1
     assert again.stderr == (
-        f"rpccluster: rpccluster already runs with pid {daemon_of(made)} (pidfile {made.folder}/cluster.pid)\n"
+        f"rpccluster: rpccluster already runs with pid {daemon_of(made)} (pidfile {made.folder}/cluster.pid); "
+        "stop it first, or set another pidfile\n"
     )
     assert made.run("status").returncode == 0
 
