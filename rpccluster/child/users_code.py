@@ -22,6 +22,10 @@ class _NotFound(Exception):
     """There is no such module or name; the message tells all, and no traceback would tell more."""
 
 
+class _NoModule(_NotFound, ModuleNotFoundError):
+    """There is no such module; not one that it imports."""
+
+
 def put_on_path(pythonpath: tuple[str, ...]) -> list[str]:
     """Put ``pythonpath`` and the current folder first in ``sys.path``, in this order. Returns these folders."""
     folders = list(dict.fromkeys([*pythonpath, start_folder()]))
@@ -51,7 +55,8 @@ def _module(name: str) -> Any:
         folders = [folder for folder in sys.path if not folder.startswith((sys.prefix, sys.base_prefix))]
         hint = _near(wanted, [module.name for module in iter_modules(folders)])
         where = ", ".join(sys.path[:2])
-        raise _NotFound(f"ModuleNotFoundError: {error}{hint or f'; sys.path begins with {where}'}") from error
+        text = f"ModuleNotFoundError: {error}{hint or f'; sys.path begins with {where}'}"
+        raise _NoModule(text, name=error.name) from error
 
 
 def _near(name: str, names: Iterable[str]) -> str:

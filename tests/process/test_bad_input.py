@@ -18,6 +18,7 @@ from rpccluster.testing import RunningCluster, wait_until
 
 FAULT, NO_SERVICE = 1, 4
 FAR_CPU = 4000
+TAKEN = "; another program listens there: stop it, or choose another address"
 
 
 @dataclass(frozen=True)
