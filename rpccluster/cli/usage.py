@@ -36,8 +36,11 @@ def told_shortly() -> Iterator[None]:
 
 
 def _message(error: click.UsageError) -> str:
-    where = isinstance(error, click.NoSuchOption) and error.ctx and _where(error.ctx, error.option_name)
-    return f"No such option {error.option_name!r}. {where}" if where else error.format_message()
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        where = _where(error.ctx, error.option_name)
+        if where:
+            return f"No such option {error.option_name!r}. {where}"
+    return error.format_message()
 
 
 def _where(context: click.Context, flag: str) -> str:
