@@ -145,8 +145,11 @@ class Plan:
         return random.Random(f"{self.seed}, {of}")
 
     def boot_seconds(self, of: str, least: float, most: float) -> float:
-        """Return how long the process ``of`` takes to boot."""
-        return (least + most) / 2 if self.is_even else self.chance(f"boot of {of}").uniform(least, most)
+        """Return how long the process ``of`` takes to boot: mostly not long."""
+        if self.is_even:
+            return (least + most) / 2
+        chance = self.chance(f"boot of {of}")
+        return least + (most - least) * chance.choice((0.15, 0.15, 0.15, 1.0)) * chance.random()
 
     def items(self, births: int) -> list[Item]:
         """List everything that it may do without, if ``births`` workers were born."""
@@ -173,12 +176,12 @@ def draw(seed: int) -> Plan:
     """Draw the plan of ``seed``."""
     chance = random.Random(seed)
     options = {name: chance.choice(values) for name, values in _OPTIONS.items()}
-    length = 5.0 + 55.0 * chance.random()
-    steps = [_at_a_time(chance, what, length) for what in _some(chance, WEIGHTS, chance.randrange(3, 30))]
+    length = 5.0 + 40.0 * chance.random()
+    steps = [_at_a_time(chance, what, length) for what in _some(chance, WEIGHTS, chance.randrange(3, 22))]
     if chance.random() < 0.5:
         steps += _upgrade(chance, length)
     steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2, 4)))]
-    idle = chance.random() * _idle_seconds(options) if chance.random() < 0.3 else 0.0
+    idle = chance.random() * _idle_seconds(options) if chance.random() < 0.2 else 0.0
     return Plan(seed, options, length, tuple(steps), idle, order=seed)
 
 

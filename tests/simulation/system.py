@@ -33,29 +33,30 @@ class Selector(selectors.PollSelector):
         super().__init__()
         self._world = world
         self._process = process
-        self._order: dict[int, int] = {}
-        self._registered = 0
+        self._keys: dict[int, selectors.SelectorKey] = {}  # by descriptor, in the order in which they came
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = super().register(fileobj, events, data)
-        self._registered += 1
-        self._order[key.fd] = self._registered
+        self._keys[key.fd] = key
         self._world.watch(key.fd, self._process, _poll_events(events))
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         key = super().unregister(fileobj)
+        del self._keys[key.fd]
         self._world.unwatch(key.fd)
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = super().modify(fileobj, events, data)
+        self._keys[key.fd] = key
         self._world.watch(key.fd, self._process, _poll_events(events))
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = super().select(0)
-        found.sort(key=lambda entry: self._order[entry[0].fd])
+        come = self._world.come
+        found = [(key, _selected(come[number]) & key.events) for number, key in self._keys.items() if number in come]
+        found = [entry for entry in found if entry[1]]
         if len(found) > 1:
             self._world.random.shuffle(found)
         return found
@@ -68,6 +69,10 @@ class Selector(selectors.PollSelector):
 
 def _poll_events(events: int) -> int:
     return (1 if events & selectors.EVENT_READ else 0) | (4 if events & selectors.EVENT_WRITE else 0)
+
+
+def _selected(come: int) -> int:
+    return (selectors.EVENT_READ if come & ~4 else 0) | (selectors.EVENT_WRITE if come & ~1 else 0)
 
 
 class Inbox:

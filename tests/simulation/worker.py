@@ -114,7 +114,7 @@ class Worker(Process):
 
     def _draw_fate(self, chance: Random) -> None:
         if chance.random() < 0.15:
-            self.fuse = chance.randrange(1, 40)
+            self.fuse = chance.randrange(1, 30)
         if chance.random() < 0.04:
             self.boots_at = self.world.now + 5.0 + 55.0 * chance.random()
 
@@ -157,13 +157,14 @@ class Worker(Process):
     def step(self) -> None:
         try:
             if self.state is State.BOOTING:
-                self._read_orders()
+                if self.channel.fileno() in self.world.come:
+                    self._read_orders()
                 if self.world.now >= self.boots_at:
                     self._boot()
                 return
-            acts = [self._read_orders, self._read_moves, self._look_after_calls, self._accept, self._read_calls]
+            acts = self._due()
             self.random.shuffle(acts)
-            for act in acts[: self.random.randrange(1, 6)]:
+            for act in acts[: self.random.randrange(1, len(acts) + 1)]:
                 act()
             if self.state is State.RETIRING:
                 self._look()
@@ -172,6 +173,20 @@ class Worker(Process):
             self.end(signum=signal.SIGSEGV)
         except SystemExit as error:
             self.end(code=error.code)  # type: ignore[arg-type]
+
+    def _due(self) -> list[Callable[[], None]]:
+        """Return what there is to do; some of it is done now, in any order."""
+        come = self.world.come
+        acts = [self._look_after_calls]
+        if self.channel.fileno() in come or self.channel.has_unsent:
+            acts.append(self._read_orders)
+        if self.moves.fileno() in come or self.moves.has_unsent or self.unannounced:
+            acts.append(self._read_moves)
+        if any(listener.fileno() in come for listener in self.listeners):
+            acts.append(self._accept)
+        if any(each.socket.fileno() in come for each in self.connections.values()):
+            acts.append(self._read_calls)
+        return acts
 
     def _act(self) -> None:
         """Something is about to be done; it may be the last thing, or the one that is not done."""

@@ -138,6 +138,7 @@ class World:
         self._pids = itertools.count(100)
         self._poll = select.poll()
         self._watched: dict[int, tuple[int, Any]] = {}
+        self.come: dict[int, int] = {}  # the descriptors for which something has come, as poll(2) tells it
         self._steps_at_once = 0
         self._ready: dict[Any, None] | None = None  # for whom something had come; None: it may have changed
 
@@ -246,7 +247,8 @@ class World:
 
     def ready(self) -> dict[Any, None]:
         """Return everybody for whom something has come, in the order in which it was first watched for."""
-        found = [self._watched[number] for number, _ in self._poll.poll(0)]
+        self.come = dict(self._poll.poll(0))
+        found = [self._watched[number] for number in self.come]
         if len(found) > 1:
             found.sort(key=_first)
         return dict.fromkeys([actor for _, actor in found])
