@@ -59,6 +59,7 @@ class Master(Process):
         self.inheritance: Inheritance | None = None
         self._boots_at = world.now
         self._wake_at = NEVER
+        self.seconds_late = 0.0  # that its last turn came too late
         self.looks_at = 0.0  # when an invariant looks at it again
         self.turns_alone = 0  # since it is the only master
         self.has_just_left = self.has_just_begun = False  # in its last turn: an upgrade
@@ -155,6 +156,7 @@ class Master(Process):
         for child in self.children.values():
             child.beat()
         stage, phase = self.parts.new_master.stage, self.phase
+        self.seconds_late = max(0.0, self.world.now - self._wake_at)
         self.supervisor.turn()
         self.has_just_begun = stage is Stage.NONE is not self.parts.new_master.stage
         self.has_just_left = phase != "leaving" == self.phase
