@@ -118,7 +118,7 @@ class Parts:
         self.commands = commands
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
         self._status = Status(cluster, self.workers, self.groups, rpc, self.broker)
-        self.operations = Operations(operating_system, cluster, self.workers, commands, self.broker, self._tell_status)
+        self.operations = Operations(operating_system, cluster, self.groups, commands, self.broker, self._tell_status)
 
     @property
     def pid(self) -> int:

@@ -8,6 +8,7 @@ from typing import Callable
 
 import pytest
 
+from rpccluster.errors import RemoteError
 from rpccluster.testing import RunningCluster, is_alive, title_of, wait_until
 
 MakeCluster = Callable[..., RunningCluster]
@@ -237,3 +238,38 @@ def test_a_plugin_that_writes_without_end_holds_nobody_up(made: RunningCluster) 
         for _ in range(100):
             assert client.call("sum", 1, 2) == 3
     assert made.log_text().count("[flood]") == 1
+
+
+def test_commands_to_a_plugin_are_answered_when_it_is_so(made: RunningCluster) -> None:
+    """Stopped, started, restarted and scaled by hand; what it has written can be asked for."""
+    write_plugin(made, "it", run="jobs:wait", args="text")
+    made.start()
+    pid = ready(made, "it")
+    with made.control() as control:
+        assert control.call("plugin.start", "it") is True
+        assert plugin_pids(made, "it") == [pid]
+        assert control.call("plugin.restart", "it") is True
+        assert not is_alive(pid)
+        (pid,) = plugin_pids(made, "it")
+        assert control.call("plugin.stop", "it") is True
+        assert not is_alive(pid)
+        assert (first(made, "it")["state"], first(made, "it")["reason"]) == ("stopped", "by hand")
+        assert made.group("plugin:it")["wanted"] == 1
+        assert control.call("scale", "it", 2) == {"wanted": 2}
+        assert control.call("plugin.start", "it") is True
+        assert len(plugin_pids(made, "it")) == 2
+        assert control.call("scale", "plugin:it", "-1") == {"wanted": 1}
+        assert len(plugin_pids(made, "it")) == 1
+        told = control.call("plugin.tail", "it", 100)
+        assert any(line.endswith("[it] called with text") for line in told["lines"])
+        assert control.call("plugin.tail", "it", 100, told["next"])["next"] >= told["next"] > 0
+        with pytest.raises(RemoteError, match="expected one of it"):
+            control.call("plugin.stop", "other")
+
+
+def test_a_command_that_cannot_be_done_says_why(made: RunningCluster) -> None:
+    """A start of what cannot boot."""
+    write_plugin(made, "bad", command="/no/such/program", autostart=False)
+    made.start()
+    with made.control() as control, pytest.raises(RemoteError, match="cannot run the command '/no/such/program'"):
+        control.call("plugin.start", "bad")

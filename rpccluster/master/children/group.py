@@ -77,6 +77,7 @@ class Group:
     after: Sequence[str] = ()  # names of groups that must be ready before this one starts, and stop after it
     overlap: Overlap = Overlap.SUCCESSOR_FIRST
     noun: str = ""  # for a child in log lines and titles; the kind's, unless it has its own
+    description: str = ""  # what it is for
     restart: Restart = Restart.ALWAYS
     is_essential: bool = False  # it stops the cluster when it fails too often
     is_scheduled: bool = False  # its children start when a run is due, and only then

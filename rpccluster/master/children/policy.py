@@ -190,6 +190,8 @@ def _retire_surplus(group: Group, now: float) -> Iterator[Retire | Kill]:
             yield Retire(child, "scaled down" if surplus else overdue.reason if overdue else "replaced")
         elif surplus and child.state is ChildState.BOOTING and not child.is_killed:
             yield _send_away(child, "scaled down")
+        elif child.overdue and child.hears_while_booting and child.state is ChildState.BOOTING and not child.is_killed:
+            yield Retire(child, child.overdue.reason)
 
 
 def _try_staged(group: Group) -> Iterator[Action]:

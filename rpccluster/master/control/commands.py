@@ -32,7 +32,7 @@ class Commands:
     ) -> None:
         """``on_stop`` is called once, at the first stop."""
         self._cluster = cluster
-        self._workers = workers
+        self.workers = workers
         self.reloading = reloading
         self.new_master = new_master
         self.reopen_logs = reopen_logs
@@ -66,18 +66,18 @@ class Commands:
     def scale(self, number_workers: int) -> None:
         """Want ``number_workers`` workers from now on."""
         self._cluster.note(Event.WANTED)
-        self._workers.wanted = number_workers
+        self.workers.wanted = number_workers
         self.new_master.pass_on(Asked("scale", number_workers))
 
     def add_worker(self) -> None:
         """Want one worker more; after a drain, the first one."""
-        present = self._workers.wanted if self._cluster.phase.allows.wants_children else 0
+        present = self.workers.wanted if self._cluster.phase.allows.wants_children else 0
         self.scale(min(present + 1, MOST_WORKERS))
 
     def remove_worker(self) -> None:
         """Want one worker fewer, but never less than one."""
         if self._cluster.phase.allows.wants_children:
-            self.scale(max(1, self._workers.wanted - 1))
+            self.scale(max(1, self.workers.wanted - 1))
 
     def drain(self) -> None:
         """Retire all workers and keep the master; callers wait in the backlog until workers are wanted again."""

@@ -5,32 +5,18 @@ A method answers when its work is done; until then its answer waits here with a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Protocol
 
-from rpccluster.config.cpus import MOST_WORKERS
-from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
+from rpccluster.master.control.group_operations import Check, GroupOperations, Outcome, expect, new_number
 from rpccluster.master.control.server import Answer, Method
 from rpccluster.master.handover.broker import Broker
+from rpccluster.master.kinds.groups import Groups
 from rpccluster.system import System
 
-__all__ = ["Operations", "Outcome"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The end of an operation; ``error`` is None if it went well."""
-
-    error: str | None
-    result: Any = None
-
-
-#: Returns the end of an operation, None while it runs.
-Check = Callable[[], Optional[Outcome]]
+__all__ = ["Operations"]
 
 
 class Change(Protocol):
@@ -50,7 +36,7 @@ class Operations:
         self,
         system: System,
         cluster: Cluster,
-        workers: Group,
+        groups: Groups,
         commands: Commands,
         broker: Broker,
         status: Callable[[], dict[str, Any]],
@@ -58,10 +44,11 @@ class Operations:
         """``status`` makes the contract's ``status``."""
         self._system = system
         self._cluster = cluster
-        self._workers = workers
+        self._workers = commands.workers
         self._make_status = status
         self._commands = commands
         self._broker = broker
+        self._of_groups = GroupOperations(system, groups, self._wait)
         self._waiting: list[tuple[Check, Answer]] = []
         self._has_ended = False
 
@@ -74,6 +61,7 @@ class Operations:
             "rebalance": self._while_ours(self._rebalance),
             "upgrade": self._upgrade,
             "stop": self._while_ours(self._stop),
+            **{name: self._while_ours(method) for name, method in self._of_groups.methods().items()},
             "rpc.ping": lambda params, answer: answer(None, "pong"),
         }
 
@@ -88,6 +76,10 @@ class Operations:
                 method(params, answer)
 
         return ask
+
+    def _wait(self, check: Check, answer: Answer) -> None:
+        """Answer as soon as ``check`` returns an outcome."""
+        self._waiting.append((check, answer))
 
     def answer_what_is_done(self) -> None:
         """Send the answers that are due; called after every turn of the loop."""
@@ -109,13 +101,22 @@ class Operations:
         self._waiting = []
 
     def _status(self, params: list[Any], answer: Answer) -> None:
-        _expect(params, 0)
+        expect(params, 0)
         answer(None, self._make_status())
 
     def _scale(self, params: list[Any], answer: Answer) -> None:
-        _expect(params, 1)
+        """Change the number of the workers, or of the group that is named first."""
+        expect(params, 1, 2)
+        if len(params) == 2 and params[0] != self._workers.name:
+            self._of_groups.scale(params[0], params[1], answer)
+        else:
+            self._scale_workers(params[-1], answer)
+
+    def _scale_workers(self, number: Any, answer: Answer) -> None:
         cluster, workers = self._cluster, self._workers
-        wanted = _new_number(params[0], workers.wanted)
+        if not cluster.options.service:
+            raise ValueError("found no workers, expected a cluster with a service")
+        wanted = new_number(number, workers.wanted, "workers")
         began = self._system.monotonic()
         self._commands.scale(wanted)
 
@@ -128,22 +129,22 @@ class Operations:
                 return Outcome(f"RuntimeError: a worker could not boot: {workers.failure}")
             return Outcome(None, {"number_workers": wanted}) if workers.is_settled() else None
 
-        self._waiting.append((check, answer))
+        self._wait(check, answer)
 
     def _reload(self, params: list[Any], answer: Answer) -> None:
-        _expect(params, 0)
+        expect(params, 0)
         self._commands.reload()
         cluster = self._cluster
         self._answer_after(self._commands.reloading, lambda: {"generation": cluster.generation}, answer)
 
     def _rebalance(self, params: list[Any], answer: Answer) -> None:
-        _expect(params, 0)
+        expect(params, 0)
         broker = self._broker
         broker.even_out()
-        self._waiting.append((lambda: None if broker.is_uneven else Outcome(None, True), answer))
+        self._wait(lambda: None if broker.is_uneven else Outcome(None, True), answer)
 
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
-        _expect(params, 0)
+        expect(params, 0)
         self._commands.upgrade()
         new_master = self._commands.new_master
         self._answer_after(new_master, lambda: {"pid": new_master.pid}, answer)
@@ -154,25 +155,9 @@ class Operations:
                 return None
             return Outcome(f"RuntimeError: {change.failure}") if change.failure else Outcome(None, result())
 
-        self._waiting.append((check, answer))
+        self._wait(check, answer)
 
     def _stop(self, params: list[Any], answer: Answer) -> None:
-        _expect(params, 0, 1)
+        expect(params, 0, 1)
         self._commands.stop(is_quick=bool(params and params[0]))
-        self._waiting.append((lambda: Outcome(None, True) if self._has_ended else None, answer))
-
-
-def _expect(params: list[Any], *counts: int) -> None:
-    if len(params) not in counts:
-        raise TypeError(f"found {len(params)} params, expected {' or '.join(map(str, counts))}")
-
-
-def _new_number(asked: Any, present: int) -> int:
-    """Compute the number of workers from ``N``, ``+N`` or ``-N``. Raises ValueError."""
-    text = str(asked) if type(asked) is int else asked
-    if not isinstance(text, str) or not re.fullmatch(r"[+-]?[0-9]{1,4}", text):
-        raise ValueError(f"found {text!r:.40}, expected a number of workers: N, +N or -N")
-    number = present + int(text) if text[0] in "+-" else int(text)
-    if not 1 <= number <= MOST_WORKERS:
-        raise ValueError(f"found {number} workers, expected 1 to {MOST_WORKERS}")
-    return number
+        self._wait(lambda: Outcome(None, True) if self._has_ended else None, answer)

@@ -86,6 +86,7 @@ def of_group(group: Group, kind: Kind, listeners: list[str], now: float) -> dict
     return {
         "name": group.name,
         "kind": group.kind.name,
+        "description": group.description,
         "state": first["state"] if first else "ready",
         "wanted": group.wanted,
         "reason": first.get("reason", "") if first else "",

@@ -151,6 +151,10 @@ class Groups:
         group.has_begun = group.has_begun or not group.is_held
         self.wake_at = min(self.wake_at, now if decision.actions else decision.wake_at, look_at)
 
+    def wake(self) -> None:
+        """Have `act` called again at once, since something else is wanted now."""
+        self.wake_at = float("-inf")
+
     def course(self, phase: Phase) -> order.Course | None:
         """Return what the state of all groups means for the master."""
         return order.course(self.all, phase)

@@ -217,6 +217,7 @@ def revise(group: Group, own: PluginOptions, now: float) -> None:
 
 def _apply(group: Group, section: PluginSection) -> None:
     own = section.own
+    group.description = own.description
     group.wanted = own.processes
     group.after = own.after
     group.restart = Restart(own.restart)

@@ -20,15 +20,22 @@ class MadeUpMaster:
         self.told: list[Any] = []
         self.is_settled = False
         self.system = SimpleNamespace(monotonic=lambda: self.time, getpid=lambda: 7)
-        self.cluster = SimpleNamespace(generation=1, phase=Phase.RUNNING)
+        self.cluster = SimpleNamespace(generation=1, phase=Phase.RUNNING, options=SimpleNamespace(service="a:b"))
         self.workers = SimpleNamespace(
-            wanted=2, failed_at=0.0, failure="", children=["a worker"], is_settled=lambda: self.is_settled
+            name="workers",
+            wanted=2,
+            failed_at=0.0,
+            failure="",
+            children=["a worker"],
+            is_settled=lambda: self.is_settled,
         )
+        self.groups = SimpleNamespace(all=[], named=lambda name: None, wake=lambda: None)
         self.reloading = SimpleNamespace(is_under_way=False, failure="")
         self.new_master = SimpleNamespace(is_under_way=False, failure="", pid=0, refusal=lambda: self.refusal)
         self.refusal = ""
         self.broker = SimpleNamespace(is_uneven=True, even_out=lambda: self.told.append("rebalance"))
         self.commands = SimpleNamespace(
+            workers=self.workers,
             reloading=self.reloading,
             new_master=self.new_master,
             scale=self._scale,
@@ -65,7 +72,7 @@ class Asked:
         self.operations = Operations(
             self.master.system,
             self.master.cluster,
-            self.master.workers,
+            self.master.groups,
             self.master.commands,
             self.master.broker,
             lambda: {"pid": 7},
@@ -180,7 +187,7 @@ def test_the_masters_end_answers_everyone(asked: Asked) -> None:
 
 @pytest.mark.parametrize(
     ("method", "params"),
-    [("status", [1]), ("reload", [1]), ("upgrade", [None]), ("scale", []), ("scale", [1, 2]), ("stop", [True, 1])],
+    [("status", [1]), ("reload", [1]), ("upgrade", [None]), ("scale", []), ("scale", [1, 2, 3]), ("stop", [True, 1])],
 )
 def test_a_wrong_number_of_params_is_refused(asked: Asked, method: str, params: list[Any]) -> None:
     """Before anything is done."""

@@ -129,6 +129,7 @@ def test_a_group_is_shown_with_all_its_processes() -> None:
     assert shown == {
         "name": "workers",
         "kind": "rpc",
+        "description": "",
         "state": "ready",
         "wanted": 1,
         "reason": "",
