@@ -64,6 +64,8 @@ def made(make_cluster: MakeCluster) -> RunningCluster:
     """A cluster of one worker that has not started, with the module jobs."""
     cluster = make_cluster(number_workers=1)
     cluster.write_module("jobs", JOBS)
+    (cluster.folder / "bad").write_text("#!/no/such/interpreter\n")
+    (cluster.folder / "bad").chmod(0o755)
     return cluster
 
 
@@ -134,7 +136,7 @@ def test_a_plugin_that_returns_comes_back_and_one_that_crashes_waits(made: Runni
         ({"command": "false", "restart": "never"}, "finished", "exit code 1"),
         ({"run": "jobs:returns", "restart": "never"}, "finished", "exit code 0"),
         ({"run": "jobs:wait", "autostart": "false"}, "stopped", "autostart = false"),
-        ({"command": "/no/such/program", "restart_delay": 60}, "waiting", "cannot run the command"),
+        ({"command": "./bad", "restart_delay": 60}, "waiting", "cannot run the command"),
         ({"run": "no_module:run", "restart_delay": 60}, "waiting", "cannot load 'no_module:run'"),
     ],
 )
@@ -269,7 +271,22 @@ def test_commands_to_a_plugin_are_answered_when_it_is_so(made: RunningCluster) -
 
 def test_a_command_that_cannot_be_done_says_why(made: RunningCluster) -> None:
     """A start of what cannot boot."""
-    write_plugin(made, "bad", command="/no/such/program", autostart=False)
+    write_plugin(made, "bad", command="./bad", autostart=False)
     made.start()
-    with made.control() as control, pytest.raises(RemoteError, match="cannot run the command '/no/such/program'"):
+    with made.control() as control, pytest.raises(RemoteError, match="cannot run the command './bad'"):
         control.call("plugin.start", "bad")
+
+
+def test_a_cluster_of_plugins_alone(made: RunningCluster) -> None:
+    """Has no workers, serves its control socket, and starts although one of its plugins cannot boot."""
+    made.write_config(service=None, bind=None, number_workers=None)
+    write_plugin(made, "good", run="jobs:wait")
+    write_plugin(made, "bad", command="./bad")
+    made.start(are_ready=False)
+    pid = wait_until(lambda: made.try_status() and plugin_pids(made, "good"))[0]
+    wait_until(lambda: made.status()["master"]["state"] == "running")
+    status = made.status()
+    assert (status["workers"], [group["name"] for group in status["groups"]]) == ([], ["plugin:good", "plugin:bad"])
+    made.signal(signal.SIGTERM)
+    assert made.wait() == 0
+    assert not is_alive(pid)
