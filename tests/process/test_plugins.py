@@ -273,7 +273,7 @@ def test_a_command_that_cannot_be_done_says_why(made: RunningCluster) -> None:
     """A start of what cannot boot."""
     write_plugin(made, "bad", command="./bad", autostart=False)
     made.start()
-    with made.control() as control, pytest.raises(RemoteError, match="cannot run the command './bad'"):
+    with made.control() as control, pytest.raises(RemoteError, match="cannot run the command"):
         control.call("plugin.start", "bad")
 
 
