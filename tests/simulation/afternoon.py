@@ -20,6 +20,7 @@ from .happenings import HAPPENINGS, command
 from .invariants import ALWAYS, IN_PEACE
 from .master import Master
 from .plan import Plan, Step, draw
+from .scarcity import closed_ranks
 from .worker import Worker
 from .world import Fault, World
 
@@ -100,6 +101,7 @@ class Afternoon:
         """No fault happens any more: after a while all is well, unless the cluster has ended."""
         world, chance = self.world, self.plan.chance("peace")
         world.is_calm, world.forks_fail_until = True, 0.0
+        world.scarcity.end()
         world.tell("peace", "from now on no fault happens")
         self.flags["proc_name"], self.flags["max_depth"] = "good", "100"
         for process in self.world.processes.values():
@@ -161,19 +163,11 @@ def live(plan: Plan, counts: Counter[tuple[str, str]] | None = None, folder: str
     handlers, level = list(root.handlers), root.level
     root.handlers.clear()  # pytest's own would keep every line
     before = _open_descriptors()
-    world = World(plan.order, folder, counts)
-    world.plan, world.is_orderly = plan, plan.is_orderly
-    fault = ""
+    world = World(plan, folder, counts)
     try:
-        Afternoon(world, plan).run()
-        if world.errors:
-            fault = f"a fault of rpccluster was caught: {world.errors[0].splitlines()[-1]}"
-    except Fault as error:
-        fault = str(error)
-    except AssertionError as error:
-        fault = f"an assertion failed: {error}"
+        with closed_ranks():
+            fault = _run(world)
     finally:
-        world.close()
         logger.write_by(None)
         logging.captureWarnings(False)
         root.handlers[:], root.level = handlers, level
@@ -185,6 +179,19 @@ def live(plan: Plan, counts: Counter[tuple[str, str]] | None = None, folder: str
     if fault:
         world.tell("broken", fault)
     return Outcome(plan, world, fault)
+
+
+def _run(world: World) -> str:
+    """Live through the plan of ``world``. Returns the fault that was met; empty if there was none."""
+    try:
+        Afternoon(world, world.plan).run()
+    except Fault as error:
+        return str(error)
+    except AssertionError as error:
+        return f"an assertion failed: {error}"
+    finally:
+        world.close()
+    return f"a fault of rpccluster was caught: {world.errors[0].splitlines()[-1]}" if world.errors else ""
 
 
 def _open_descriptors() -> list[str]:

@@ -131,6 +131,22 @@ def _fail_forks(afternoon: Afternoon, chance: Random) -> None:
     afternoon.world.tell("fate", f"lets no process be forked for {seconds:.1f} seconds")
 
 
+def _fill_table(afternoon: Afternoon, chance: Random) -> None:
+    """Masters may open no more descriptors for a while."""
+    scarcity, seconds = afternoon.world.scarcity, 0.01 + chance.choice((0.3, 8.0)) * chance.random()
+    scarcity.table_is_full_until, scarcity.room = afternoon.world.now + seconds, chance.choice((0, 0, 1, 2, 5, 30))
+    afternoon.world.count("fault", "table of descriptors is full")
+    afternoon.world.tell("fate", f"lets masters open {scarcity.room} more descriptors for {seconds:.1f} seconds")
+
+
+def _fill_disk(afternoon: Afternoon, chance: Random) -> None:
+    """Masters can write nothing for a while."""
+    seconds = 0.1 + 8.0 * chance.random()
+    afternoon.world.scarcity.disk_is_full_until = afternoon.world.now + seconds
+    afternoon.world.count("fault", "disk is full")
+    afternoon.world.tell("fate", f"fills the disk for {seconds:.1f} seconds")
+
+
 def _remove_path(afternoon: Afternoon, chance: Random) -> None:
     """Somebody clears a folder."""
     world, paths = afternoon.world, afternoon.paths
@@ -154,6 +170,8 @@ HAPPENINGS: dict[str, Callable[[Afternoon, Random], None]] = {
     "stop a master for a while": _stop_master,
     "kill a master": _kill_master,
     "fail forks": _fail_forks,
+    "fill the table of descriptors": _fill_table,
+    "fill the disk": _fill_disk,
     "remove a path": _remove_path,
     "come": _come,
     "control": _control,

@@ -133,7 +133,8 @@ def pidfile_is_signed(world: World, actor: object) -> None:
         return
     actor.turns_alone += 1
     pidfile = actor.parts.ownership.pidfile
-    if actor.turns_alone == 2 and not pidfile.names(actor.pid):
+    has_room = world.now > world.scarcity.disk_is_full_until + 15.0
+    if actor.turns_alone == 2 and has_room and not pidfile.names(actor.pid):
         raise Fault(f"{actor.name} is the only master, and its pidfile does not name it")
 
 
@@ -185,7 +186,12 @@ def orders_are_passed_on(world: World, actor: object) -> None:
 def _note_bequest(world: World, old: Master) -> None:
     new = world.processes.get(old.parts.new_master.pid)
     is_asked = any(isinstance(each, Controller) for each in world.clients.values())
-    if isinstance(new, Master) and new.parts is not None and old.aim != old.aim_before_upgrade and not is_asked:
+    if (
+        isinstance(new, Master)
+        and new.parts is not None
+        and old.aim != old.aim_before_upgrade
+        and not (is_asked or world.plan.version)
+    ):
         new.bequest = Bequest(old.aim, new.parts.cluster.generation, old.commands_at_go)
 
 

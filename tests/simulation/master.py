@@ -23,6 +23,8 @@ from rpccluster.master.resources.listeners import Listener, open_control_listene
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.supervisor import Supervisor
 
+from .plan import OLDER
+from .relay import Relay, age_environment
 from .system import Command, Inbox, Logs, MadeUpSystem, Watch
 from .worker import Worker, client_of_copy
 from .world import NEVER, Process, World
@@ -95,6 +97,8 @@ class Master(Process):
         inheritance = None
         if self.inherited is not None:
             leave(self.inherited)
+            if self.world.plan.version == OLDER:
+                age_environment()
             self.inheritance = inheritance = Inheritance.from_environment()
             self.inherited = None
             assert inheritance is not None
@@ -138,9 +142,15 @@ class Master(Process):
 
     def _begin_new_master(self, inherited: Sequence[Thing]) -> None:
         new = Master(self.world, self.system.newborn, self, self.sources)
+        relay = None
+        if self.world.plan.version:
+            relay = Relay(self.world, self.world.plan.version, _channel_of(inherited))
+            inherited = relay.give_to(inherited)
         new.boot_in(self.world.plan.boot_seconds(new.name, 0.1, 3.0), inherited)
+        if relay is not None:
+            relay.theirs.close()
         self.world.add(new)
-        self.world.tell(self.name, f"forks master {new.pid}")
+        self.world.tell(self.name, f"forks master {new.pid}{_version(self.world)}")
 
     # -- its life
 
@@ -157,7 +167,11 @@ class Master(Process):
             child.beat()
         stage, phase = self.parts.new_master.stage, self.phase
         self.seconds_late = max(0.0, self.world.now - self._wake_at)
-        self.supervisor.turn()
+        if self.world.now < self.world.scarcity.table_is_full_until:
+            for client in self.world.on_their_way:
+                self.world.excuse(client, f"{self.name} may have had no descriptor for it", is_torn=True)
+        with self.world.scarcity.imposed(self.world.now):
+            self.supervisor.turn()
         self.has_just_begun = stage is Stage.NONE is not self.parts.new_master.stage
         self.has_just_left = phase != "leaving" == self.phase
         if self.parts.new_master.stage is not stage:
@@ -251,6 +265,14 @@ class Master(Process):
                 each.close()
         with contextlib.suppress(OSError):
             os.close(parts.rpc._accept_lock)
+
+
+def _channel_of(inherited: Sequence[Thing]) -> int:
+    return next(each.descriptor for each in inherited if each.name == "channel" and each.descriptor is not None)
+
+
+def _version(world: World) -> str:
+    return f"; one of them is of {world.plan.version}" if world.plan.version else ""
 
 
 def _close_all(inheritance: Inheritance) -> None:

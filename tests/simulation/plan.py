@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Union
 
-__all__ = ["BAD", "PLAIN", "Item", "Plan", "Step", "draw"]
+__all__ = ["BAD", "NEWER", "OLDER", "PLAIN", "Item", "Plan", "Step", "draw"]
+
+OLDER, NEWER = "an older version", "a newer version"
 
 BAD = "bad"  # a proc_name: a configuration in which no worker boots
 
@@ -46,6 +48,8 @@ WEIGHTS = {
     "stop a master for a while": 2.0,
     "kill a master": 2.0,
     "fail forks": 1.0,
+    "fill the table of descriptors": 1.0,
+    "fill the disk": 0.7,
     "remove a path": 0.5,
     "come": 6.0,
     "control": 3.0,
@@ -81,6 +85,7 @@ EVENTS = (
 _AT_EVENTS = (
     *("kill a worker", "hang a worker", "recycle a worker", "stop a master for a while", "kill a master", "control"),
     *("kill a master", "TERM", "INT", "TTIN", "WINCH", "reload", "USR1", "USR2", "fail forks"),
+    *("fill the table of descriptors", "fill the disk"),
 )
 
 
@@ -116,6 +121,12 @@ class Disorder(NamedTuple):
     """Processes are scheduled late, and in any order."""
 
 
+class Version(NamedTuple):
+    """One of two masters speaks as another version does."""
+
+    name: str = "version"
+
+
 class Pace(NamedTuple):
     """Each process boots in a time of its own."""
 
@@ -123,7 +134,7 @@ class Pace(NamedTuple):
 
 
 #: What a plan may do without.
-Item = Union[Step, Fate, Option, Disorder, Pace]
+Item = Union[Step, Fate, Option, Disorder, Pace, Version]
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,7 @@ class Plan:
     spared: frozenset[int] = field(default=frozenset())
     is_orderly: bool = False
     is_even: bool = False  # every process boots in the same time
+    version: str = ""  # of one of the two masters of an upgrade, if it is another one
     order: int = 0  # the seed of the order in which processes are scheduled
 
     def chance(self, of: str) -> random.Random:
@@ -155,7 +167,8 @@ class Plan:
         """List everything that it may do without, if ``births`` workers were born."""
         fates = [Fate(number) for number in range(1, births + 1) if number not in self.spared]
         options = [Option(name) for name, value in self.options.items() if value != PLAIN[name]]
-        others = [*([] if self.is_orderly else [Disorder()]), *([] if self.is_even else [Pace()])]
+        others: list[Item] = [*([] if self.is_orderly else [Disorder()]), *([] if self.is_even else [Pace()])]
+        others += [Version()] if self.version else []
         return [*others, *fates, *options, *self.steps]
 
     def without(self, items: Iterable[Item]) -> Plan:
@@ -169,6 +182,7 @@ class Plan:
             spared=self.spared | {item.number for item in left if isinstance(item, Fate)},
             is_orderly=self.is_orderly or Disorder() in left,
             is_even=self.is_even or Pace() in left,
+            version="" if Version() in left else self.version,
         )
 
 
@@ -182,7 +196,8 @@ def draw(seed: int) -> Plan:
         steps += _upgrade(chance, length)
     steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2, 4)))]
     idle = chance.random() * _idle_seconds(options) if chance.random() < 0.2 else 0.0
-    return Plan(seed, options, length, tuple(steps), idle, order=seed)
+    version = chance.choice(("", "", "", "", "", "", OLDER, NEWER))
+    return Plan(seed, options, length, tuple(steps), idle, version=version, order=seed)
 
 
 def _idle_seconds(options: dict[str, str]) -> float:

@@ -143,11 +143,15 @@ class StoryOutlet:
     """The master's log: its lines are part of the story."""
 
     descriptor = 2
-    is_waiting = False
 
     def __init__(self, world: World, writer: str) -> None:
         self._world = world
         self._writer = writer
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the disk has no room for what was written."""
+        return self._world.now < self._world.scarcity.disk_is_full_until
 
     def write(self, line: bytes) -> None:
         text = line.decode().rstrip("\n").split("] ", 3)[-1]
@@ -215,7 +219,8 @@ class MadeUpSystem(System):
             self._world.count("fault", "fork failed")
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self.newborn = self._world.new_pid()
-        live()
+        with self._world.scarcity.lifted():
+            live()
         return self.newborn
 
     def kill(self, pid: int, signum: int) -> None:

@@ -320,6 +320,7 @@ class Worker(Process):
         self._let_go(connection).detach()
         self.world.count("message", "Give")
         self.world.tell(self.name, f"gives the connection of client {connection.client}")
+        self.world.on_their_way.add(connection.client)
         self.moves.post(packet)
         self.row[Cell.HANDED_OVER] += 1
         for msgid, until in connection.running.items():
@@ -359,6 +360,7 @@ class Worker(Process):
         sock = socket.socket(fileno=descriptor)
         client = client_of(sock)
         self.row[Cell.ADOPTED] += 1
+        self.world.on_their_way.discard(client)
         connection = Connection(client, sock, give.cid, give.is_eof)
         connection.waiting = [msgid for (msgid,) in CALL.iter_unpack(give.input)]
         connection.awaited = Counter((serial, msgid) for serial, msgid in give.awaited)

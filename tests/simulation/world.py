@@ -18,6 +18,9 @@ from typing import Any, Callable, Protocol
 
 from rpccluster.system import Exit
 
+from .plan import Plan
+from .scarcity import Scarcity
+
 __all__ = ["NEVER", "Fault", "Process", "World"]
 
 NEVER = float("inf")
@@ -101,10 +104,10 @@ class Process:
 class World:
     """One made-up world. ``counts`` adds up what was met: (kind, what) → how often."""
 
-    def __init__(self, seed: int, folder: str, counts: Counter[tuple[str, str]] | None = None) -> None:
-        self.seed = seed
+    def __init__(self, plan: Plan, folder: str, counts: Counter[tuple[str, str]] | None = None) -> None:
+        self.plan = plan
         self.folder = folder
-        self.random = random.Random(seed)
+        self.random = random.Random(plan.order)
         self.now = 1000.0
         self.story: list[str] = []
         self.counts: Counter[tuple[str, str]] = Counter() if counts is None else counts
@@ -118,6 +121,9 @@ class World:
         self.checks: list[Callable[[World, Any], None]] = []  # each gets the one that has just taken a step
         self.is_calm = False  # no fault happens any more
         self.forks_fail_until = 0.0
+        self.scarcity = Scarcity()
+        self.on_their_way: set[int] = set()  # clients whose connections were given, and not adopted yet
+        self.relays: list[Any] = []  # between two masters of two versions
         self.births: list[Any] = []  # workers, since the last look at them
         self.kills: list[tuple[Any, int]] = []  # master and pid, since the last look at them
         self.removed: set[str] = set()  # paths that somebody has removed
@@ -126,10 +132,9 @@ class World:
         self.master_ends = 0  # how many have ended
         self.masters_were_killed = False
         self.watches: list[Any] = []  # of files
-        self.plan: Any = None
         self.number_births = 0  # of workers
         self.on_event: Callable[[str, str], None] = lambda kind, what: None
-        self.is_orderly = False  # processes are scheduled at once, and one after the other
+        self.is_orderly = plan.is_orderly
         self.logs_of: Process | None = None  # whose log the logger writes
         self.errors: list[str] = []  # tracebacks in a log: a fault of rpccluster that a guard has caught
         self.steps = 0
@@ -313,11 +318,12 @@ class World:
 
     def go_on_meanwhile(self) -> None:
         """Let workers take steps while a master is in the middle of its own."""
-        if self.random.random() < 0.3 and not self.is_orderly:
+        if self.random.random() < 0.3 and not self.is_orderly and self.now >= self.scarcity.table_is_full_until:
             for _ in range(self.random.randrange(1, 4)):
                 able = [each for each in self._who_is_able()[0] if getattr(each, "pid", 0) in self.of_noun["worker"]]
                 if able:
-                    self.random.choice(able).step()
+                    with self.scarcity.lifted():
+                        self.random.choice(able).step()
 
     def _step(self, actor: Any) -> None:
         self._ready = None
@@ -334,8 +340,8 @@ class World:
         """Close whatever is left open."""
         for process in list(self.processes.values()):
             process.release()
-        for client in list(self.clients.values()):
-            client.release()
+        for actor in [*self.clients.values(), *self.relays]:
+            actor.release()
         self.processes.clear()
         self.clients.clear()
 
