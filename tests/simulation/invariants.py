@@ -106,7 +106,7 @@ def kills_have_reasons(world: World, actor: object) -> None:
 
 
 def _check_reason(killer: Master, worker: Worker) -> None:
-    if worker.hangs_until > max(worker.retired_at, worker.world.now - 5.0):
+    if worker.is_deaf or worker.hangs_until > max(worker.retired_at, worker.world.now - 5.0):
         return
     reason = next((child.kill_reason for child in killer.parts.workers.children if child.pid == worker.pid), "")
     if worker.state is State.SERVING and not reason.startswith("overtaken"):

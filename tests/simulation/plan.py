@@ -194,6 +194,8 @@ def draw(seed: int) -> Plan:
     steps = [_at_a_time(chance, what, length) for what in _some(chance, WEIGHTS, chance.randrange(3, 22))]
     if chance.random() < 0.5:
         steps += _upgrade(chance, length)
+    if chance.random() < 0.5:
+        steps += _handover(chance, length)
     steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2, 4)))]
     idle = chance.random() * _idle_seconds(options) if chance.random() < 0.2 else 0.0
     version = chance.choice(("", "", "", "", "", "", OLDER, NEWER))
@@ -224,6 +226,22 @@ def _upgrade(chance: random.Random, length: float) -> list[Step]:
     """Draw an upgrade, and what comes in between its messages."""
     at = 2.0 + (length - 2.0) * chance.random()
     steps = [Step("USR2", chance.getrandbits(32), at=at)]
+    steps += [Step("come", chance.getrandbits(32), at=at + chance.random()) for _ in range(chance.randrange(0, 4))]
+    if chance.random() < 0.5:
+        what = chance.choice(("TERM", "INT", "TTIN", "WINCH", "kill a master", "kill a master", "hang a worker"))
+        event = ("stage", chance.choice(("booting, committing", "committing, done", "none, booting")))
+        steps.append(Step(what, chance.getrandbits(32), event=event))
     for what in chance.choices([*WEIGHTS], [*WEIGHTS.values()], k=chance.randrange(0, 4)):
         steps.append(Step(what, chance.getrandbits(32), at=at + 6.0 * chance.random()))
+    return steps
+
+
+def _handover(chance: random.Random, length: float) -> list[Step]:
+    """Draw callers, a reason for their connections to move, and what comes in between."""
+    at = 2.0 + (length - 2.0) * chance.random()
+    steps = [Step("come", chance.getrandbits(32), at=at - chance.random()) for _ in range(chance.randrange(1, 6))]
+    why = chance.choice(("recycle a worker", "recycle a worker", "TTIN", "TTOU", "reload", "USR2"))
+    steps.append(Step(why, chance.getrandbits(32), at=at))
+    for what in chance.choices(("kill a worker", "hang a worker", "stop a master for a while", "TERM"), k=2):
+        steps.append(Step(what, chance.getrandbits(32), at=at + chance.choice((0.01, 4.0)) * chance.random()))
     return steps

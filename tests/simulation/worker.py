@@ -103,6 +103,7 @@ class Worker(Process):
         self.reason = ""
         self.hangs_until = 0.0
         self.fuse: int | None = None
+        self.is_deaf = False  # to an order to retire
         self.retired_at = 0.0
         self.replied: dict[int, float] = {}  # calls whose connection has moved: when they were answered
         world.number_births += 1
@@ -117,6 +118,7 @@ class Worker(Process):
             self.fuse = chance.randrange(1, 30)
         if chance.random() < 0.04:
             self.boots_at = self.world.now + 5.0 + 55.0 * chance.random()
+        self.is_deaf = chance.random() < 0.03
 
     # -- time
 
@@ -252,7 +254,7 @@ class Worker(Process):
         self._act()
         if isinstance(message, Accept):
             self._step_to(Event.MAY_ACCEPT)
-        elif isinstance(message, Retire):
+        elif isinstance(message, Retire) and not self.is_deaf:
             self._retire(message)
         elif isinstance(message, Release):
             self._release(message)
@@ -445,7 +447,7 @@ class Worker(Process):
 
     def _duration(self) -> float:
         kind = self.random.random()
-        return 0.0 if kind < 0.3 else self.random.random() * (1.0 if kind < 0.9 else 8.0)
+        return 0.0 if kind < 0.3 else self.random.random() * (1.0 if kind < 0.7 else 8.0)
 
     def _answer(self, connection: Connection, data: bytes) -> None:
         self._act()
