@@ -11,13 +11,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import rpccluster
 
-__all__ = ["FAULTS", "find_all"]
+__all__ = ["FAULTS", "Found", "PutBack", "find", "find_all"]
 
 PACKAGE = Path(rpccluster.__file__).resolve().parent
 
@@ -29,6 +28,7 @@ class PutBack(NamedTuple):
     file: str
     right: str
     wrong: str
+    seed: int  # one that finds it
 
 
 FAULTS = [
@@ -137,31 +137,47 @@ FAULTS = [
 ]
 
 
+class Found(NamedTuple):
+    """The first seed of many that finds a fault, what it says, and the story of the smallest run like that."""
+
+    seed: int
+    told: str
+    story: list[str]
+
+
 def find_all(seeds: str, jobs: int) -> int:
-    """Put each fault back, and look for it in ``seeds``. Returns how many were not found."""
+    """Put each fault back, look for it in ``seeds``, and print a table. Returns how many were not found."""
     missed = 0
+    print("| fault | first seed | lines of its story | its last line |\n|---|---|---|---|")
     for fault in FAULTS:
-        began = time.monotonic()
-        found = _find(fault, seeds, jobs)
-        missed += not found
-        print(
-            f"{'found' if found else 'MISSED'}  {fault.name} ({time.monotonic() - began:.0f} s)\n        {found}",
-            flush=True,
-        )
+        found = find(fault, seeds, jobs)
+        missed += found is None
+        shown = f"{found.seed} | {len(found.story)} | {found.told}" if found else "none | |"
+        print(f"| {fault.name} | {shown} |", flush=True)
     return missed
 
 
-def _find(fault: PutBack, seeds: str, jobs: int) -> str:
-    """Return the line that tells of the first seed that finds ``fault``; empty if none does."""
+def find(fault: PutBack, seeds: str, jobs: int = 1) -> Found | None:
+    """Put ``fault`` back into a copy of the package, and look for it in ``seeds``. Returns None if none finds it."""
     with tempfile.TemporaryDirectory(prefix="rpccluster-faults-") as folder:
-        shutil.copytree(PACKAGE, Path(folder) / "rpccluster", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(Path(__file__).parent, Path(folder) / "simulation")
-        file = Path(folder) / "rpccluster" / fault.file
-        text = file.read_text()
-        assert text.count(fault.right) == 1, f"{fault.name}: {fault.file} has changed"
-        file.write_text(text.replace(fault.right, fault.wrong))
-        command = [sys.executable, "-m", "simulation", "--seeds", seeds, "--jobs", str(jobs), "--quiet"]
+        _put_back(fault, Path(folder))
+        command = [sys.executable, "-m", "simulation", "--seeds", seeds, "--jobs", str(jobs)]
         environment = {**os.environ, "PYTHONPATH": folder}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("seed ")]
-        return lines[0] if lines else "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+    lines = done.stdout.splitlines()
+    told = [line for line in lines if line.startswith("seed ")]
+    if not told:
+        assert done.returncode == 0, done.stderr
+        return None
+    seed, _, what = told[-1][len("seed ") :].partition(": ")
+    return Found(int(seed), what, [line for line in lines if not line.startswith("seed ")])
+
+
+def _put_back(fault: PutBack, folder: Path) -> None:
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, folder / "rpccluster", ignore=unwanted)
+    shutil.copytree(Path(__file__).parent, folder / "simulation", ignore=unwanted)
+    file = folder / "rpccluster" / fault.file
+    text = file.read_text()
+    assert text.count(fault.right) == 1, f"{fault.name}: {fault.file} has changed"
+    file.write_text(text.replace(fault.right, fault.wrong))
