@@ -162,6 +162,8 @@ class Parts:
             yield
 
     def _begin_to_stop(self) -> None:
+        if self.old_master is not None:
+            self.old_master.say_stopping()
         self.notices.tell_stopping()
         self.ownership.close_listeners()
 

@@ -22,6 +22,10 @@ one ends, too. The old master gives nothing away before `TookOver`: if the new o
 the old one writes its own pid again and goes on. One worker that cannot boot ends the new master. Between `Go` and
 `TookOver` the workers of both accept.
 
+The old master may read `TookOver` together with the end of the new one. A new master that was told to stop says so
+(`Asked`) before it ends, and then the old one ends, too: the stop is that of the cluster. Without that word it has
+crashed, and the old master, which has given nothing away yet, goes on.
+
 The two may be of different versions. `Serving` carries the new one's protocol. The old master ends a new one that could
 not understand its messages, so an impossible downgrade is refused before anything has moved.
 
@@ -169,20 +173,20 @@ class NewMaster:
 
     def _hear(self) -> None:
         assert self._started is not None
-        channel, has_taken_over = self._started.channel, False
+        channel, said = self._started.channel, set()
         for message, descriptors in channel.receive():
             for descriptor in descriptors:
                 os.close(descriptor)
+            said.add(type(message))
             if isinstance(message, Serving):
                 self._let_take_over(message)
-            elif isinstance(message, TookOver):
-                has_taken_over = True
             elif self.stage is Stage.DONE:
                 self._tell(Said(message))
+        has_been_stopped = Asked in said  # otherwise one that has ended has crashed
+        if self.is_committing and TookOver in said and (has_been_stopped or not channel.is_closed):
+            self._commit(channel)
         if channel.is_closed:
             self._note_end(channel)
-        elif has_taken_over and self.stage is Stage.COMMITTING:
-            self._commit(channel)
 
     def _let_take_over(self, serving: Serving) -> None:
         assert self._started is not None

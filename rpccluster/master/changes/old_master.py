@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Union
 
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import PROTOCOL, Go, Serving, TookOver
+from rpccluster.ipc.messages import PROTOCOL, Asked, Go, Serving, TookOver
 from rpccluster.ipc.packets import Passing
 from rpccluster.master.loop import Loop
 
@@ -61,6 +61,11 @@ class OldMaster:
         """Tell the old master that this one owns everything; one of protocol 1 has left, and knows no such message."""
         if self._protocol > 1:
             self._channel.send(TookOver())
+
+    def say_stopping(self) -> None:
+        """Tell the old master that this one was told to stop, in case that it has not read yet who owns everything."""
+        if self._protocol > 1 and not self._channel.is_closed:
+            self._channel.send(Asked("term"))
 
     def _hear(self) -> None:
         for message, descriptors in self._channel.receive_unopened():

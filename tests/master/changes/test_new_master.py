@@ -113,6 +113,27 @@ def test_a_new_master_that_dies_when_it_was_to_take_over(
     assert (rig.new_master.stage, rig.happened) == (Stage.NONE, [Undone()])
 
 
+@pytest.mark.parametrize("is_heard_at_once", [False, True])
+def test_a_new_master_that_has_taken_over_and_was_stopped_stops_this_one_too(rig: Rig, is_heard_at_once: bool) -> None:
+    """Its end may come together with its last words; the stop was meant for the cluster."""
+    rig.says(Serving(NEW_MASTER, PROTOCOL))
+    for message in (TookOver(), Asked("term")):
+        rig.new.send(message)
+    if not is_heard_at_once:
+        rig.loop.turn(0)
+    rig.dies()
+    assert (rig.new_master.stage, rig.new_master.failure) == (Stage.DONE, "")
+    assert rig.happened == [TakenOver(rig.old), NewMasterEnded()]
+
+
+def test_a_new_master_that_is_stopped_before_it_has_taken_over_changes_nothing(rig: Rig) -> None:
+    """Its stop was meant for the upgrade."""
+    rig.says(Serving(NEW_MASTER, PROTOCOL))
+    rig.new.send(Asked("term"))
+    rig.dies()
+    assert (rig.new_master.stage, rig.happened) == (Stage.NONE, [Undone()])
+
+
 def test_a_new_master_that_does_not_take_over_in_time_is_given_up(rig: Rig) -> None:
     """It may be stopped: killed, and what it may have done is undone."""
     rig.says(Serving(NEW_MASTER, PROTOCOL))

@@ -10,7 +10,7 @@ import pytest
 
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.fdpass import receive_packet, send_packet
-from rpccluster.ipc.messages import PROTOCOL, Adopted, Go, Message, Refused, Serving, TookOver
+from rpccluster.ipc.messages import PROTOCOL, Adopted, Asked, Go, Message, Refused, Serving, TookOver
 from rpccluster.master.changes.old_master import Event, Gave, GaveUp, MayTakeOver, OldMaster, OldMasterEnded
 from rpccluster.master.loop import Loop
 
@@ -75,6 +75,18 @@ def test_an_old_master_that_knows_no_such_message_is_not_told() -> None:
     began.hears()
     assert (began.happened, began.said()) == ([MayTakeOver()], [])
     close(began.old, began.channel)
+
+
+@pytest.mark.parametrize("protocol, said", [(1, []), (PROTOCOL, [Asked("term")])])
+def test_it_says_that_it_was_told_to_stop(protocol: int, said: list[Message]) -> None:
+    """So that its end is no crash; one that has ended itself hears nothing."""
+    began = Began(protocol)
+    began.old_master.say_stopping()
+    assert began.said() == said
+    began.old.close()
+    began.hears()
+    began.old_master.say_stopping()
+    close(began.channel)
 
 
 def test_what_it_cannot_understand_it_refuses(began: Began) -> None:
