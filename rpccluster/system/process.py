@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Collection, Container
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Callable
 
 from rpccluster.system import descendants
@@ -67,6 +68,10 @@ class System:
     def monotonic(self) -> float:
         """Return the seconds of a clock that never goes back."""
         return time.monotonic()
+
+    def utc(self) -> datetime:
+        """Return the time of the day, in UTC."""
+        return datetime.now(timezone.utc)
 
     def sleep(self, seconds: float) -> None:
         """Do nothing for ``seconds``."""

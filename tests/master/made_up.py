@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import deque
+from datetime import timezone
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,14 +16,16 @@ from rpccluster.log import LogFiles
 from rpccluster.master.children.child import Birth, ChildState
 from rpccluster.master.children.deaths import Death
 from rpccluster.master.children.group import Group
+from rpccluster.master.children.schedule import Schedule, Timetable
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
 
-__all__ = ["booting", "cluster", "configuration", "edition", "group", "ready", "retiring"]
+__all__ = ["DAILY", "booting", "cluster", "configuration", "edition", "group", "ready", "retiring"]
 
 RPC_KIND = RPC()
+DAILY = Timetable(Schedule("0 0 * * *", timezone.utc))
 
 _pids = itertools.count(1000)
 

@@ -11,6 +11,7 @@ import pytest
 from rpccluster.errors import RemoteError
 from rpccluster.testing import RunningCluster, is_alive, title_of, wait_until
 
+FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 MakeCluster = Callable[..., RunningCluster]
 
 JOBS = """
@@ -275,6 +276,20 @@ def test_a_command_that_cannot_be_done_says_why(made: RunningCluster) -> None:
     made.start()
     with made.control() as control, pytest.raises(RemoteError, match="cannot run the command"):
         control.call("plugin.start", "bad")
+
+
+def test_a_schedule_waits_for_its_time(made: RunningCluster) -> None:
+    """And shows how long; at full scale it runs once each minute."""
+    write_plugin(made, "daily", run="jobs:returns", schedule="30 2 * * *", timezone="UTC")
+    write_plugin(made, "each", run="jobs:returns", schedule="* * * * *")
+    made.start()
+    shown = made.wait_group("plugin:daily", "waiting")
+    assert shown["reason"] == "schedule"
+    assert 0 < shown["processes"][0]["retry_in_seconds"] <= 86400
+    if FULL_SCALE:
+        wait_until(lambda: made.log_text().count("[each] run") == 2, 130)
+        wait_until(lambda: first(made, "each")["state"] == "waiting")
+        assert float(str(first(made, "each")["retry_in_seconds"])) > 50
 
 
 def test_a_cluster_of_plugins_alone(made: RunningCluster) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Callable
 
 from rpccluster.log import LogFiles
@@ -237,6 +238,9 @@ class MadeUpSystem(System):
 
     def started(self, pid: int) -> int:
         return pid
+
+    def utc(self) -> datetime:
+        return datetime.fromtimestamp(self._world.now, timezone.utc)
 
     def kill_group(self, leader: int, signum: int) -> None:
         self.kill(leader, signum)

@@ -23,6 +23,7 @@ from rpccluster.master.children.deaths import (
     in_short,
     start_at,
 )
+from rpccluster.master.children.schedule import Timetable
 from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
 
@@ -80,7 +81,7 @@ class Group:
     description: str = ""  # what it is for
     restart: Restart = Restart.ALWAYS
     is_essential: bool = False  # it stops the cluster when it fails too often
-    is_scheduled: bool = False  # its children start when a run is due, and only then
+    timetable: Timetable | None = None  # its children start when a run is due, and only then
     counts_at_start: bool = True  # without one of its children the cluster does not start
     is_drained: bool = False  # drained by WINCH, which means the workers alone
     children: list[Child] = field(default_factory=list)
@@ -143,6 +144,22 @@ class Group:
         slots = {child.slot for child in self.ready()}
         done = slots | self.finished
         return done == set(range(self.wanted)) == done | {child.slot for child in self.children}
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether its children run by a schedule, to their end."""
+        return self.timetable is not None
+
+    def note_due(self) -> None:
+        """Note that a run of its schedule is due; a slot whose last run still goes on skips it."""
+        if self.stopped or self.is_held or not self.is_kept:
+            return
+        busy = {child.slot for child in self.children}
+        for slot in range(self.wanted):
+            if slot in busy:
+                logger.warning("%s slot %d skips a run: the one before still goes on", _capital(self.noun), slot)
+            else:
+                self.due.add(slot)
 
     @property
     def wants_children(self) -> bool:
@@ -214,7 +231,7 @@ class Group:
         self._tell_end(child, death, reason)
         if not self.is_scheduled:
             self._prepare_next(child.slot, death)
-        was_up = child.ready_at is not None or (death.is_clean and child.slot in self.finished)
+        was_up = child.ready_at is not None or (death.is_clean and (child.slot in self.finished or self.is_scheduled))
         if not was_up or self.phase.allows.needs_all_children:
             self.failure, self.failed_at, self.is_service_at_fault = reason, now, child.is_service_at_fault
         return death

@@ -14,6 +14,7 @@ from rpccluster.master.children.child import Child, ChildState
 from rpccluster.master.children.deaths import Death
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster, Said
+from rpccluster.master.children.schedule import Timetable
 from rpccluster.master.children.watch import Watch
 from rpccluster.master.guard import Guard
 from rpccluster.master.kinds.kind import Booted, Kind, KindEvent
@@ -22,6 +23,7 @@ from rpccluster.system import Exit, System
 
 __all__ = ["Died", "Event", "Groups"]
 
+CLOCK_SECONDS = 30.0  # between two looks at the clock, for schedules
 REMOVED = "removed"  # why the children of a group end that has left the configuration
 
 
@@ -143,7 +145,18 @@ class Groups:
             self._act_on(group, now)
         self.all = [group for group in self.all if group.children or not group.is_removed]
 
+    def _look_at_clock(self, group: Group, timetable: Timetable, now: float) -> None:
+        """Note a run that is due, and when the next one is. The clock may be set meanwhile: look again soon."""
+        utc = self._system.utc()
+        if timetable.is_due(utc):
+            group.note_due()
+        left = timetable.seconds_left(utc)
+        group.next_run_at = now + left
+        self.wake_at = min(self.wake_at, now + min(left, CLOCK_SECONDS))
+
     def _act_on(self, group: Group, now: float) -> None:
+        if group.timetable is not None:
+            self._look_at_clock(group, group.timetable, now)
         look_at = self._watch.turn(group, self.kinds[group.kind.name].look, now)
         decision = policy.decide(group, now)
         for action in decision.actions:

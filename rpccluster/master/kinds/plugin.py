@@ -22,12 +22,14 @@ from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.log import LogFiles
 from rpccluster.master.children.child import Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group, Overlap, Restart
+from rpccluster.master.children.schedule import Schedule, Timetable
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.kind import Booted, KindEvent
 from rpccluster.master.kinds.plugin_output import PluginOutput
 from rpccluster.master.kinds.plugin_sources import Notices, OutputPipe
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.system import resident_bytes
+from rpccluster.system.clock import time_zone
 from rpccluster.system.stuck import where_stuck
 
 __all__ = ["Plugin", "PluginProcess", "PluginSection", "plugin_group", "revise"]
@@ -223,4 +225,14 @@ def _apply(group: Group, section: PluginSection) -> None:
     group.restart = Restart(own.restart)
     group.overlap = Overlap.PREDECESSOR_FIRST if own.overlap == "none" else Overlap.SUCCESSOR_FIRST
     group.is_essential = own.essential
+    group.timetable = _timetable(own, group.timetable)
     section.output.lead_to(section.options)
+
+
+def _timetable(own: PluginOptions, present: Timetable | None) -> Timetable | None:
+    """Return the timetable of these options; the present one if it is the same, since it knows what has run."""
+    if not own.schedule:
+        return None
+    schedule = Schedule(own.schedule, time_zone(own.timezone))
+    is_same = present is not None and vars(present.schedule) == vars(schedule)
+    return present if is_same else Timetable(schedule)

@@ -12,7 +12,7 @@ from rpccluster.master.children.group import Restart
 from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
 
-from ..made_up import booting, edition, group, ready, retiring
+from ..made_up import DAILY, booting, edition, group, ready, retiring
 
 CRASHED = Exit(1, 1, None)
 AT_ONCE = float("-inf")
@@ -214,7 +214,26 @@ def test_a_kill_for_a_fault_of_its_own_counts_for_the_cluster(reason: str) -> No
 
 def test_a_scheduled_group_prepares_no_restart() -> None:
     """A failed run is told, and costs no pause."""
-    made = group(number_workers=1, is_scheduled=True, restart=Restart.NEVER)
+    made = group(number_workers=1, timetable=DAILY, restart=Restart.NEVER)
     for number in range(5):
         dies(made, at=100.0 + number)
     assert (made.restarts, made.finished, made.start_at(0, 104.0)) == ({}, set(), AT_ONCE)
+
+
+def test_a_run_is_due_in_each_slot_that_is_free(caplog: pytest.LogCaptureFixture) -> None:
+    """A run that still goes on skips the next, and says so; nothing is due where nothing may start."""
+    made = group(ready(1), number_workers=2, timetable=DAILY)
+    made.note_due()
+    assert made.due == {0}
+    assert "Worker slot 1 skips a run: the one before still goes on" in caplog.text
+    for values in ({"stopped": "by hand"}, {"held_by": ["the takeover"]}, {"phase": Phase.STOPPING}):
+        idle = group(number_workers=1, timetable=DAILY, **values)
+        idle.note_due()
+        assert idle.due == set()
+
+
+def test_a_run_that_ends_with_0_at_once_is_no_failure() -> None:
+    """It need not have been ready."""
+    made = group(booting(0, may_end=True), number_workers=1, timetable=DAILY)
+    made.note_end(made.children[0], CLEAN, 90.0)
+    assert made.failure == ""

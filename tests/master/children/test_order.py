@@ -9,7 +9,7 @@ import pytest
 from rpccluster.master.children.order import Finish, Halt, Started, course, held_by, is_after, phase_of
 from rpccluster.master.phases import Phase
 
-from ..made_up import booting, group, ready, retiring
+from ..made_up import DAILY, booting, group, ready, retiring
 
 
 def course_of(*workers: Any, **values: Any) -> Any:
@@ -86,7 +86,7 @@ def test_a_group_starts_when_those_before_it_are_ready_or_have_failed() -> None:
     assert held_by(group(after=["no such group"]), groups, Phase.RUNNING) == []
 
 
-@pytest.mark.parametrize("values", [{"stopped": "by hand"}, {"is_scheduled": True}, {"finished": {0}}])
+@pytest.mark.parametrize("values", [{"stopped": "by hand"}, {"timetable": DAILY}, {"finished": {0}}])
 def test_what_is_not_wanted_or_has_done_its_work_holds_nobody_up(values: dict[str, Any]) -> None:
     """It would never be ready."""
     before = group(name="plugin:a", number_workers=1, **values)

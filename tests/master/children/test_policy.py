@@ -25,7 +25,7 @@ from rpccluster.master.children.policy import (
 from rpccluster.master.kinds.rpc import RPCWorker
 from rpccluster.master.phases import Phase
 
-from ..made_up import booting, group, ready, retiring
+from ..made_up import DAILY, booting, group, ready, retiring
 
 NOW = 100.0
 
@@ -467,8 +467,8 @@ def test_a_slot_that_has_finished_gets_nobody() -> None:
 
 def test_a_scheduled_group_starts_what_is_due() -> None:
     """And replaces nobody who has ended meanwhile."""
-    assert decided(number_workers=2, is_scheduled=True) == []
-    assert decided(number_workers=2, is_scheduled=True, due={1}) == [Spawn(1, 1)]
+    assert decided(number_workers=2, timetable=DAILY) == []
+    assert decided(number_workers=2, timetable=DAILY, due={1}) == [Spawn(1, 1)]
 
 
 def test_a_silent_child_is_ready_when_it_has_lived_long_enough() -> None:

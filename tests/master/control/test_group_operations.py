@@ -14,7 +14,7 @@ from rpccluster.master.control.group_operations import Check, GroupOperations
 from rpccluster.master.kinds.plugin import Plugin, plugin_group
 from rpccluster.master.phases import Phase
 
-from ..made_up import booting, cluster, ready
+from ..made_up import DAILY, booting, cluster, ready
 
 
 class Answered:
@@ -113,7 +113,7 @@ def test_a_restart_is_done_when_those_that_were_there_are_gone_and_others_ready(
 def test_what_runs_by_a_schedule_is_not_restarted() -> None:
     """It starts when a run is due: a start makes it wait for that."""
     rig = Rig()
-    rig.group.is_scheduled, rig.group.children = True, []
+    rig.group.timetable, rig.group.children = DAILY, []
     assert rig.ask("restart", "a").told == "RuntimeError: plugin a runs by its schedule"
     rig.group.stopped = "by hand"
     assert (rig.ask("start", "a").told, rig.group.stopped) == (True, "")
