@@ -1,7 +1,7 @@
 """Every code block of the README and the documents works as it stands: somebody reads a document, and does all of it.
 
 `tests/code_blocks.py` finds the blocks. The reader has a folder and a home of his own, and does one document from its
-first block to its last in one shell and one Python; clusters listen at ports that the kernel picks. The READMEs of the
+first block to its last in one shell and one Python; programs listen at ports that the kernel picks. The READMEs of the
 examples are for `test_examples.py`, which compares what they print.
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 from code_blocks import Block, code_blocks
+from programs import free_port, needed
 
 from rpccluster.cli.main import cli
 
@@ -31,6 +32,8 @@ README = CHECKOUT / "README.md"
 OTHERS = [CHECKOUT / "SECURITY.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 OTHERS = [document for document in OTHERS if any(block.is_run for block in code_blocks(document))]
 ADDRESSES = re.compile(r"127\.0\.0\.1:1880\d")  # where the documents serve
+PORTS = re.compile(r"(?<=127\.0\.0\.1:)1844\d")  # where their other programs listen
+NEEDED = {"haproxy", "nvim"}
 PRINTS = re.compile(r"# prints ([^:\n]+)(?::.*)?$", re.MULTILINE)
 PROGRAM = re.compile(r"(?:bin/)?rpccluster\b(.*)")
 NOT_SERVING = {*cli.commands, "--check-config", "--print-config", "--version", "-V", "--help", "-h", "-D", "--daemon"}
@@ -75,23 +78,25 @@ class Reader:
     """Somebody who does what a document says."""
 
     def __init__(self, folder: Path, home: Path) -> None:
-        self.folder = folder
+        self._address = f"127.0.0.1:{free_port()}"
+        self._ports: dict[str, str] = {}
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("RPCCLUSTER", "PYTEST"))}
         environment["HOME"] = str(home)
         environment["XDG_RUNTIME_DIR"] = str(home)
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-        environment["RPCCLUSTER_CMD_ARGS"] = "-b 127.0.0.1:0"
+        environment["RPCCLUSTER_CMD_ARGS"] = f"-b {self._address}"
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # its date has whole seconds, and code changes twice in one
         self.shell = Shell(folder, environment)
-        self.address: str | None = None
         self._names: dict[str, Any] = {"__name__": "document"}
         self._pid: str | None = None
 
     def follow_all(self, document: Path) -> None:
-        """Do a whole document."""
-        for block in code_blocks(document):
-            if block.is_run or block.name:
-                self.follow(block)
+        """Do a whole document. Skips the test if a program that it needs is missing."""
+        blocks = [block for block in code_blocks(document) if block.is_run or block.name]
+        for program in NEEDED & {word for block in blocks if block.language == "sh" for word in block.text.split()}:
+            needed(program)
+        for block in blocks:
+            self.follow(block)
 
     def follow(self, block: Block) -> None:
         """Do what a block says."""
@@ -106,7 +111,7 @@ class Reader:
     def save(self, block: Block) -> None:
         """Write the file where the reader is, and look at it as its language allows."""
         assert block.name
-        (self._where() / block.name).write_text(block.text)
+        (self._where() / block.name).write_text(self._at_own_ports(block.text))
         if block.language == "ini":
             self._done(f"rpccluster -c {block.name} --check-config")
         if block.name.startswith("test_"):
@@ -120,10 +125,10 @@ class Reader:
             return
         wanted = PRINTS.search(line)
         deadline = time.monotonic() + SECONDS
-        while self._done(self._at_its_address(line)).strip() != wanted[1].strip() if wanted else False:
-            assert time.monotonic() < deadline, f"{line}: does not print {wanted[1]}"
-        if not wanted:
-            self._done(self._at_its_address(line))
+        printed = self._done(self._at_own_ports(line))
+        while wanted and printed.strip() != wanted[1].strip():
+            assert time.monotonic() < deadline, f"{line}: does not print {wanted[1]}, but {printed}"
+            printed = self._done(self._at_own_ports(line))
         if served and "stop" in served[1].split():
             self.stop()
 
@@ -140,14 +145,12 @@ class Reader:
                 break
             log = self._where() / "served.log"
             assert time.monotonic() < deadline, f"{line}: does not serve: {log.read_text()[-2000:]}"
-        (listener,) = json.loads(printed)["master"]["listeners"]
-        self.address = listener.partition("://")[2]
 
     def run(self, block: Block) -> None:
         """Run a block of Python, in a coroutine if it awaits."""
-        if ADDRESSES.search(block.text) and self.address is None:
+        if ADDRESSES.search(block.text) and self._pid is None:
             self.serve("rpccluster shop:Shop")
-        text = self._at_its_address(block.text)
+        text = self._at_own_ports(block.text)
         if re.search(r"\bawait\b|\basync with\b", text):
             text = f"async def main():\n{textwrap.indent(text, '    ')}\nimport asyncio\nasyncio.run(main())"
         printed = io.StringIO()
@@ -159,13 +162,14 @@ class Reader:
         """Stop the cluster that runs."""
         if self._pid is not None:
             self.shell.type(f"kill {self._pid}; wait {self._pid}")
-        self._pid = self.address = None
+        self._pid = None
 
     def _where(self) -> Path:
         return Path(self._done("pwd").strip())
 
-    def _at_its_address(self, text: str) -> str:
-        return ADDRESSES.sub(self.address, text) if self.address else text
+    def _at_own_ports(self, text: str) -> str:
+        text = ADDRESSES.sub(self._address, text)
+        return PORTS.sub(lambda found: self._ports.setdefault(found[0], str(free_port())), text)
 
     def _done(self, line: str) -> str:
         code, printed = self.shell.type(line)
