@@ -1,6 +1,6 @@
 """Programs of the machine that some tests need. Where one is missing the test is skipped, with a reason.
 
-`.ci/run` installs them and sets `RPCCLUSTER_ALL_PROGRAMS`: with it a missing one is a failure. Test process only.
+`.ci/run` installs them, and where `CI` is set a missing one is a failure. Test process only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def needed(program: str) -> str:
     path = shutil.which(program)
     if path is None:
         told = f"found no {program}; apt-get install {program} brings it"
-        pytest.fail(told) if os.environ.get("RPCCLUSTER_ALL_PROGRAMS") else pytest.skip(told)
+        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
     return path
 
 
