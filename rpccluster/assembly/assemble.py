@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import rpccluster
@@ -33,6 +33,7 @@ from rpccluster.master.resources.listeners import Listener, close_listeners, ope
 from rpccluster.master.resources.logs import open_logs
 from rpccluster.master.resources.passed import warn_of_unnamed
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.resources.plugin_listeners import all_of, open_plugin_listeners
 from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.supervisor import Supervisor
@@ -79,34 +80,32 @@ def _assemble(configuration: Configuration, start: Start) -> Supervisor:
             undo.callback(pidfile.clear)
         logs = open_logs(options)
         set_up_logging(logs, options.log_level)
-        listeners, control = _open_sockets(configuration, inheritance, start.activation)
+        sockets = _open_sockets(configuration, inheritance, start.activation)
         held = inheritance.owned() if inheritance else []
-        opened = [each for each in (*listeners, control) if each and each not in held]
-        undo.callback(close_listeners, opened, is_last=True)
-        start = replace(start, pidfile=pidfile, control=control)
-        supervisor = _make_supervisor(configuration, start, logs, listeners)
+        undo.callback(close_listeners, [each for each in sockets.all() if each not in held], is_last=True)
+        start = replace(start, pidfile=pidfile, control=sockets.control)
+        supervisor = _make_supervisor(configuration, start, logs, sockets)
         undo.pop_all()
     return supervisor
 
 
-def _make_supervisor(
-    configuration: Configuration, start: Start, logs: LogFiles, listeners: list[Listener]
-) -> Supervisor:
+def _make_supervisor(configuration: Configuration, start: Start, logs: LogFiles, sockets: _Sockets) -> Supervisor:
     operating_system = system.System()
     warden = Warden(operating_system, configuration.options, logs)
     warden.start()  # before there is anything else that it would keep in memory
     preload()  # imported late: a faulty start does not need it
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()
-    _tell_of_start(configuration.options, logs, listeners, is_new=start.inheritance is None)
+    _tell_of_start(configuration.options, logs, sockets.listeners, is_new=start.inheritance is None)
     warn_of_unnamed(start.activation, configuration.options.bind)
     cluster = Cluster(
         configuration,
         generation=start.inheritance.generation + 1 if start.inheritance else 1,
-        listeners=listeners,
+        listeners=sockets.listeners,
         logs=logs,
         started_at=operating_system.monotonic(),
         activation=start.activation,
+        plugin_listeners=sockets.of_plugins,
     )
     entry = partial(live, load=partial(load_kind, start.command.folder))
     return Supervisor(Parts(operating_system, cluster, RPC(own_code), entry, replace(start, warden=warden)))
@@ -134,29 +133,44 @@ def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | Non
     return pidfile
 
 
+@dataclass
+class _Sockets:
+    """The sockets that a master listens at."""
+
+    listeners: list[Listener] = field(default_factory=list)
+    of_plugins: dict[str, list[Listener]] = field(default_factory=dict)
+    control: Listener | None = None
+
+    def all(self) -> list[Listener]:
+        return [*self.listeners, *all_of(self.of_plugins), *([self.control] if self.control else [])]
+
+
 def _open_sockets(
     configuration: Configuration, inheritance: Inheritance | None, activation: system.Activation
-) -> tuple[list[Listener], Listener | None]:
+) -> _Sockets:
     """Open the listeners and the control socket. Raises `StartError` with every fault, and opens nothing then."""
     options = configuration.options
     inherited = inheritance.listeners if inheritance else []
     held = inheritance.owned() if inheritance else []
-    listeners: list[Listener] = []
-    control = None
+    sockets = _Sockets()
     faults: list[str] = []
     try:
         owner = identity_of(options.user, options.group)
-        listeners = open_listeners(options, owner, inherited, configuration.fault, activation)
+        sockets.listeners = open_listeners(options, owner, inherited, configuration.fault, activation)
     except StartError as error:
         faults.append(str(error))
     try:
-        control = _control(configuration, inheritance)
+        sockets.of_plugins = open_plugin_listeners(configuration, inheritance.plugin_listeners if inheritance else {})
+    except StartError as error:
+        faults.append(str(error))
+    try:
+        sockets.control = _control(configuration, inheritance)
     except StartError as error:
         faults.append(configuration.fault("control_socket", str(error)))
     if faults:
-        close_listeners([each for each in (*listeners, control) if each and each not in held], is_last=True)
+        close_listeners([each for each in sockets.all() if each not in held], is_last=True)
         raise ConfigError(faults)
-    return listeners, control
+    return sockets
 
 
 def _control(configuration: Configuration, inheritance: Inheritance | None) -> Listener | None:

@@ -74,9 +74,9 @@ class Configuration:
         """Return whether a source gives a value to ``key`` of ``[cluster]``, be it the default's."""
         return key in self.origins
 
-    def fault(self, key: str, problem: str) -> str:
-        """Write the line of a fault in ``[cluster]``: the place of ``key``'s value, the key, and the problem."""
-        return str(Fault(self.origin(key), key, problem))
+    def fault(self, key: str, problem: str, header: str = CLUSTER.name) -> str:
+        """Write the line of a fault in the section of ``header``: the place of ``key``'s value, key and problem."""
+        return str(Fault(self.origin(key, header), key, problem))
 
     def value(self, key: str, header: str = CLUSTER.name) -> Any:
         """Return the value of ``key`` in the section of ``header``."""

@@ -29,6 +29,7 @@ class Staged:
     generation: int
     listeners: list[Listener]
     logs: LogFiles
+    plugin_listeners: dict[str, list[Listener]] = field(default_factory=dict)
 
     @property
     def options(self) -> Options:
@@ -49,6 +50,7 @@ class Cluster:
     staged: Staged | None = None
     has_old_master: bool = False  # it lives, and may give more connections
     activation: Activation = field(default_factory=Activation)
+    plugin_listeners: dict[str, list[Listener]] = field(default_factory=dict)  # by the header of the plugin's section
 
     @property
     def options(self) -> Options:

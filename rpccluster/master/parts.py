@@ -95,7 +95,7 @@ class Parts:
         self.loop.watch(start.signals, start.signals.drain)
         self.control = ControlServer(self.loop, start.control, clock=operating_system.monotonic)
         owned = inheritance.owned() if inheritance else []
-        self.ownership = Ownership(start.pidfile, self.control, cluster.listeners, owned)
+        self.ownership = Ownership(start.pidfile, self.control, cluster.listeners, owned, cluster.plugin_listeners)
         self.warden = start.warden or Warden(operating_system, cluster.options, cluster.logs)
         self.roster = Roster(operating_system, self.loop, entry, first_serial, self.warden.groups)
         self.workers = Group("workers", rpc, cluster, is_drained=True, phase=cluster.phase)
@@ -183,5 +183,6 @@ class Parts:
                 self.control.listener,
                 pidfile,
                 cluster.activation,
+                cluster.plugin_listeners,
             )
             return start(self.system, self.start.command, inherited)

@@ -70,6 +70,9 @@ class Supervisor:
             parts.control.serve(parts.operations.methods())
         for listener in cluster.listeners:
             logger.info("Listening at: %s (%d)", listener.actual, parts.pid)
+        for header, listeners in cluster.plugin_listeners.items():
+            for listener in listeners:
+                logger.info("Listening at: %s (%d) for %s", listener.actual, parts.pid, header)
 
     def turn(self) -> None:
         """Wait until something happens or is due, then do what follows.

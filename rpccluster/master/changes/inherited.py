@@ -12,8 +12,8 @@ import json
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rpccluster.address import PassedAddress, parse_address
@@ -23,6 +23,7 @@ from rpccluster.ipc.messages import PROTOCOL
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.ownership import Owned
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.resources.plugin_listeners import all_of
 from rpccluster.system import Activation, PassedDescriptor
 
 __all__ = ["VARIABLE", "Inheritance", "Thing", "leave", "things"]
@@ -47,6 +48,7 @@ def things(
     control: Listener | None,
     pidfile: Pidfile | None,
     activation: Activation,
+    plugin_listeners: Mapping[str, Sequence[Listener]],
 ) -> list[Thing]:
     """List everything that a new master inherits, except the channel to the old one. `_READERS` has every name."""
     return [
@@ -56,6 +58,7 @@ def things(
         *(_socket("listener", each) for each in listeners if not isinstance(each.wanted, PassedAddress)),
         *([_socket("control", control)] if control else []),
         *([Thing("pidfile", pidfile.path, pidfile.descriptor)] if pidfile else []),
+        *(_of_plugin(header, each) for header, listeners in plugin_listeners.items() for each in listeners),
         *(Thing("passed", each.name, each.number) for each in activation.descriptors),
         Thing("watchdog_seconds", activation.watchdog_seconds),
     ]
@@ -63,6 +66,11 @@ def things(
 
 def _socket(name: str, listener: Listener) -> Thing:
     return Thing(name, {"address": str(listener.wanted), "mark": listener.mark}, listener.socket.fileno())
+
+
+def _of_plugin(header: str, listener: Listener) -> Thing:
+    thing = _socket("plugin_listener", listener)
+    return replace(thing, value={**thing.value, "header": header})
 
 
 def leave(inherited: Sequence[Thing]) -> None:
@@ -84,6 +92,7 @@ class Inheritance:
     listeners: list[Listener] = field(default_factory=list)
     control: Listener | None = None
     pidfile: Pidfile | None = None
+    plugin_listeners: dict[str, list[Listener]] = field(default_factory=dict)
     passed: list[PassedDescriptor] = field(default_factory=list)
     watchdog_seconds: float = 0.0
 
@@ -94,7 +103,8 @@ class Inheritance:
 
     def owned(self) -> list[Owned]:
         """Return everything that belongs to the old master until this one takes over."""
-        return [*self.listeners, *(each for each in (self.control, self.pidfile) if each)]
+        of_plugins = all_of(self.plugin_listeners)
+        return [*self.listeners, *of_plugins, *(each for each in (self.control, self.pidfile) if each)]
 
     @classmethod
     def from_environment(cls) -> Inheritance | None:
@@ -126,8 +136,12 @@ def _read(inherited: list[Thing]) -> Inheritance:
     for name in ("channel", "first_serial"):
         if name not in found:
             raise ValueError(f"found no {name}, expected one")
+    of_plugins: dict[str, list[Listener]] = defaultdict(list)
+    for header, listener in found.pop("plugin_listener", []):
+        of_plugins[header].append(listener)
     listeners, passed = found.pop("listener", []), found.pop("passed", [])
-    return Inheritance(listeners=listeners, passed=passed, **{name: values[-1] for name, values in found.items()})
+    single = {name: values[-1] for name, values in found.items()}
+    return Inheritance(listeners=listeners, plugin_listeners=dict(of_plugins), passed=passed, **single)
 
 
 def _descriptor(thing: Thing) -> int:
@@ -156,6 +170,7 @@ _READERS: dict[str, Callable[[Thing], Any]] = {
     "generation": lambda thing: int(thing.value),
     "first_serial": lambda thing: int(thing.value),
     "listener": _read_listener,
+    "plugin_listener": lambda thing: (str(thing.value["header"]), _read_listener(thing)),
     "control": _read_listener,
     "pidfile": _read_pidfile,
     "passed": lambda thing: PassedDescriptor(str(thing.value), _descriptor(thing)),

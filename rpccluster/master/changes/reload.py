@@ -17,6 +17,7 @@ A connection that waits in the backlog of a closed listener when the last worker
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -32,6 +33,7 @@ from rpccluster.master.cluster import Cluster, Staged
 from rpccluster.master.phases import Event
 from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
 from rpccluster.master.resources.logs import are_alike, open_logs
+from rpccluster.master.resources.plugin_listeners import missing, open_plugin_listeners
 from rpccluster.system import System
 
 __all__ = ["Reloading"]
@@ -102,12 +104,14 @@ class Reloading:
         options = changed.options
         owner = identity_of(options.user, options.group)
         listeners = open_listeners(options, owner, cluster.listeners, changed.fault, cluster.activation)
-        try:
+        with contextlib.ExitStack() as undo:
+            new = [each for each in listeners if each not in cluster.listeners]
+            undo.callback(close_listeners, new, is_last=True)
+            of_plugins = open_plugin_listeners(changed, cluster.plugin_listeners)
+            undo.callback(close_listeners, missing(of_plugins, cluster.plugin_listeners), is_last=True)
             logs = cluster.logs if are_alike(options, cluster.options) else open_logs(options)
-        except BaseException:
-            close_listeners([each for each in listeners if each not in cluster.listeners], is_last=True)
-            raise
-        return Staged(changed, cluster.generation + 1, listeners, logs)
+            undo.pop_all()
+        return Staged(changed, cluster.generation + 1, listeners, logs, of_plugins)
 
     def refuse(self, reason: str) -> None:
         """Log that the reload is refused for ``reason``."""
@@ -132,6 +136,9 @@ class Reloading:
         apply_options([each for each in cluster.listeners if each in staged.listeners], staged.configuration.options)
         cluster.configuration, cluster.generation = staged.configuration, staged.generation
         cluster.listeners[:] = staged.listeners
+        close_listeners(missing(cluster.plugin_listeners, staged.plugin_listeners), is_last=True)
+        cluster.plugin_listeners.clear()
+        cluster.plugin_listeners.update(staged.plugin_listeners)
         self._use_logs(staged.logs)
         self._system.set_title(cluster.title)
         cluster.staged = None
@@ -180,6 +187,7 @@ class Reloading:
         if staged is not None:
             cluster.staged = None
             close_listeners([each for each in staged.listeners if each not in cluster.listeners], is_last=True)
+            close_listeners(missing(staged.plugin_listeners, cluster.plugin_listeners), is_last=True)
             if staged.logs is not cluster.logs:
                 staged.logs.close()
 

@@ -5,6 +5,7 @@ A kind adds the fields of its own processes; everything else is the same for all
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +17,7 @@ from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.rpc import RPC
+from rpccluster.master.resources.listeners import Listener
 from rpccluster.version import __version__
 
 __all__ = ["Status", "of_group"]
@@ -51,16 +53,14 @@ class Status:
             "number_workers": workers.wanted,
             "in_transit": self._broker.in_transit,
             **asdict(self._broker.figures),
-            "listeners": self._listeners(),
+            "listeners": _addresses(cluster.listeners),
             "totals": self._rpc.totals.status(child.row for child in workers.children),
         }
 
     def _group(self, group: Group, now: float) -> dict[str, Any]:
-        listeners = self._listeners() if group is self._workers else []
-        return of_group(group, self._groups.kinds[group.kind.name], listeners, now)
-
-    def _listeners(self) -> list[str]:
-        return [str(listener.actual) for listener in self._cluster.listeners]
+        cluster = self._cluster
+        listeners = cluster.listeners if group is self._workers else cluster.plugin_listeners.get(group.name, [])
+        return of_group(group, self._groups.kinds[group.kind.name], _addresses(listeners), now)
 
     def _worker(self, child: Child, now: float) -> dict[str, Any]:
         return {
@@ -74,6 +74,10 @@ class Status:
             **self._rpc.status(child, now),
             "retire_reason": child.retire_reason if child.state is ChildState.RETIRING else "",
         }
+
+
+def _addresses(listeners: Iterable[Listener]) -> list[str]:
+    return [str(listener.actual) for listener in listeners]
 
 
 def of_group(group: Group, kind: Kind, listeners: list[str], now: float) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from rpccluster.master.kinds.kind import Booted, KindEvent
 from rpccluster.master.kinds.plugin_output import PluginOutput
 from rpccluster.master.kinds.plugin_sources import Notices, OutputPipe
 from rpccluster.master.resources.listeners import Listener
+from rpccluster.master.resources.plugin_listeners import set_blocking
 from rpccluster.system import resident_bytes
 from rpccluster.system.clock import time_zone
 from rpccluster.system.stuck import where_stuck
@@ -47,7 +48,7 @@ class PluginSection:
     cluster: Cluster
     output: PluginOutput
     generation: int = 1
-    listeners: list[Listener] = field(default_factory=list)
+    processes: set[PluginProcess] = field(default_factory=set)  # that live, or are just being started
     staged: None = None  # a new edition is proved by no process
     _filled: tuple[PluginOptions, Options, PluginOptions] | None = None
 
@@ -58,6 +59,11 @@ class PluginSection:
         if filled is None or filled[0] is not self.own or filled[1] is not of_cluster:
             self._filled = filled = (self.own, of_cluster, with_cluster(self.own, of_cluster))
         return filled[2]
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """The listeners that a process inherits."""
+        return self.cluster.plugin_listeners.get(f"plugin:{self.name}", [])
 
     @property
     def logs(self) -> LogFiles:
@@ -85,6 +91,7 @@ class PluginProcess(Child):
         options: PluginOptions = birth.edition.options
         section: Any = birth.edition
         self._clock = clock
+        self._siblings: set[PluginProcess] = section.processes
         self._writes: PluginOutput = section.output
         self._says_when_ready = options.ready == "notify"
         self.is_command = bool(options.command)
@@ -135,6 +142,10 @@ class PluginProcess(Child):
     def let_go(self) -> None:
         self.output.let_go()
 
+    def close(self) -> None:
+        super().close()
+        self._siblings.discard(self)
+
     # -- whether it hangs
 
     @property
@@ -161,7 +172,10 @@ class Plugin:
 
     def equip(self, birth: Birth) -> tuple[PluginProcess, PluginPart]:
         section: Any = birth.edition
+        if not section.processes:
+            set_blocking(section.listeners)
         child = PluginProcess(birth, self._clock)
+        section.processes.add(child)
         listeners = [listener.socket for listener in section.listeners]
         address = child.notices.address if child.notices is not None else ""
         return child, PluginPart(section.name, listeners, section.listener_names(), child.output.far_end, address)

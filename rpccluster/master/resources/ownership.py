@@ -15,6 +15,7 @@ from rpccluster.errors import StartError
 from rpccluster.log import logger
 from rpccluster.master.resources.listeners import Listener, close_listeners, open_control_listener
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.resources.plugin_listeners import all_of
 
 __all__ = ["ControlSocket", "Owned", "Ownership"]
 
@@ -35,7 +36,7 @@ class ControlSocket(Protocol):
 
 
 class Ownership:
-    """The things that one master owns. ``listeners`` is the cluster's own list, which a reload may change."""
+    """The things that one master owns. Its listeners are the cluster's own collections, which a reload may change."""
 
     def __init__(
         self,
@@ -43,8 +44,10 @@ class Ownership:
         control: ControlSocket,
         listeners: list[Listener],
         inherited: Sequence[Owned] = (),
+        plugin_listeners: dict[str, list[Listener]] | None = None,
     ) -> None:
         """``inherited`` are the old master's things, of which this one has copies, used or not."""
+        self._plugin_listeners = {} if plugin_listeners is None else plugin_listeners
         self.pidfile = pidfile
         self.control = control
         self._listeners = listeners
@@ -52,7 +55,7 @@ class Ownership:
         self._has_left = False
 
     def _held(self) -> Iterator[Owned | None]:
-        yield from (self.pidfile, self.control.listener, *self._listeners)
+        yield from (self.pidfile, self.control.listener, *self._listeners, *all_of(self._plugin_listeners))
 
     def bind_control_again(self, *, is_private: bool) -> None:
         """Bind the control socket again, whose path somebody has removed, as it was opened. Raises `StartError`."""
@@ -80,15 +83,16 @@ class Ownership:
     def leave(self) -> None:
         """Close our copies, since a new master owns everything, and unlink nothing."""
         self._has_left = True
-        close_listeners(self._listeners, is_last=False)
+        close_listeners([*self._listeners, *all_of(self._plugin_listeners)], is_last=False)
         self._listeners.clear()
+        self._plugin_listeners.clear()
         self.control.stop_listening(is_last=False)
         if self.pidfile is not None:
             self.pidfile.close()
             self.pidfile = None
 
     def close_listeners(self) -> None:
-        """Close the listeners, so that this master accepts no more connections."""
+        """Close the cluster's listeners, so that this master accepts no more connections; plugins keep theirs."""
         for listener in self._listeners:
             listener.close(is_last=listener not in self._theirs)
         self._listeners.clear()
@@ -98,6 +102,9 @@ class Ownership:
         if self._has_left:
             return
         self.close_listeners()
+        for listener in all_of(self._plugin_listeners):
+            listener.close(is_last=listener not in self._theirs)
+        self._plugin_listeners.clear()
         if self.control.listener not in self._theirs:
             self.control.stop_listening(is_last=True)
         if self.pidfile is not None and self.pidfile not in self._theirs:

@@ -49,6 +49,9 @@ class OldMaster:
         tcp = at_the_end.enter_context(socket.socket())
         tcp.bind(("127.0.0.1", 0))
         self.listener = Listener(TCPAddress("127.0.0.1", 0), TCPAddress(*tcp.getsockname()), tcp)
+        other = at_the_end.enter_context(socket.socket())
+        other.bind(("127.0.0.1", 0))
+        self.other = Listener(TCPAddress("127.0.0.1", 0), TCPAddress(*other.getsockname()), other)
         self.control = open_control_listener(f"{folder}/control")
         self.pidfile = Pidfile.acquire(f"{folder}/x.pid")
         passed = at_the_end.enter_context(socket.socket())
@@ -57,7 +60,7 @@ class OldMaster:
         for each in (self.channel, theirs, self.pidfile):
             at_the_end.callback(each.close)
         held = [
-            *things(6, 70, [self.listener], self.control, self.pidfile, self.activation),
+            *things(6, 70, [self.listener], self.control, self.pidfile, self.activation, {"plugin:x": [self.other]}),
             Thing("channel", None, theirs.fileno()),
         ]
         self.left = [Thing(each.name, each.value, self.copy(each.descriptor)) for each in held]
@@ -86,7 +89,7 @@ class OldMaster:
         self.close(new)
 
     def close(self, new: Inheritance) -> None:
-        for listener in (*new.listeners, new.control):
+        for listener in (*new.listeners, *new.plugin_listeners.get("plugin:x", []), new.control):
             if listener is not None:
                 self.at_the_end.callback(listener.close, is_last=False)
         for closable in (new.channel, new.pidfile):
@@ -116,6 +119,7 @@ def test_what_is_left_is_inherited(old: OldMaster) -> None:
     assert (new.generation, new.first_serial, new.protocol) == (6, 10_070, PROTOCOL)
     assert [each.name for each in new.activation.descriptors] == ["web"]
     assert new.activation.watchdog_seconds == 9.0
+    assert [(name, each.actual) for name, (each,) in new.plugin_listeners.items()] == [("plugin:x", old.other.actual)]
     old.is_held_by(new)
 
 
