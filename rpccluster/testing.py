@@ -178,7 +178,8 @@ class RunningCluster:
         """Return the master's ``status``. Raises as the client does."""
         with self.control() as control:
             status: dict[str, Any] = control.call("status")
-        processes = [each for group in status["groups"] for each in group["processes"]]
+        grouped = [each for group in status.get("groups", ()) for each in group["processes"]]  # an older build has none
+        processes = [*status["workers"], *grouped]
         self._pids.update([status["master"]["pid"], *(each["pid"] for each in processes if each["pid"] is not None)])
         return status
 
