@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from made_up_systemd import MadeUpSystemd
 
+from rpccluster import Client
 from rpccluster.testing import call_once, is_alive, wait_until
 
 ETC = Path(__file__).resolve().parents[2] / "etc"
@@ -78,11 +79,17 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         os.kill(systemd.main_pid, signal.SIGKILL)
 
 
-def test_systemd_finds_no_fault(tmp_path: Path) -> None:
-    """The program has its whole path here: systemd looks in its own folders, and it is in none of them."""
-    if shutil.which("systemd-analyze") is None:
+@pytest.fixture
+def _tools_of_systemd() -> None:
+    """The programs of the package systemd."""
+    if shutil.which("systemd-analyze") is None or shutil.which("systemd-socket-activate") is None:
         assert not os.environ.get("CI"), "found no systemd-analyze, which .ci/run installs"
         pytest.skip("found no systemd-analyze: install the package systemd")
+
+
+@pytest.mark.usefixtures("_tools_of_systemd")
+def test_systemd_finds_no_fault(tmp_path: Path) -> None:
+    """The program has its whole path here: systemd looks in its own folders, and it is in none of them."""
     for name in ("rpccluster.service", "rpccluster.socket"):
         text = (ETC / name).read_text().replace("=rpccluster -", f"={PROGRAMS}/rpccluster -")
         (tmp_path / name).write_text(text)
@@ -129,6 +136,28 @@ def test_the_unit_lives_as_shipped(machine: Machine) -> None:
     wait_until(lambda: not is_alive(systemd.main_pid))
     assert "[ERROR]" not in machine.log.read_text().replace("[ERROR] Reload failed", "")
     assert not list(machine.folders["%t"].rglob("*.sock"))
+
+
+@pytest.mark.usefixtures("_tools_of_systemd")
+def test_systemds_own_tool_starts_it(tmp_path: Path) -> None:
+    """At the first caller, who is answered."""
+    (tmp_path / "shop.py").write_text(SHOP)
+    address, control = f"{tmp_path}/it.sock", f"{tmp_path}/control.sock"
+    program = [f"{PROGRAMS}/rpccluster", "--bind", "fd://web", "--control", control, "-w", "1", "shop:Shop"]
+    activate = ["systemd-socket-activate", "--listen", address, "--fdname", "web", *program]
+    process = subprocess.Popen(activate, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: os.path.exists(address))
+        with Client(f"unix://{address}", timeout=40) as client:
+            assert client.call("count", "apple") == 5
+        with Client(f"unix://{control}") as master:
+            assert master.call("status")["master"]["listeners"] == [f"unix://{address}"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
+        assert os.path.exists(address)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_there_is_more_time_than_calls_have(machine: Machine) -> None:
