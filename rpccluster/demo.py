@@ -1,14 +1,15 @@
-"""The service that etc/cluster.ini runs: a few methods for trying a cluster. Runs in the workers."""
+"""What the files in etc/ run, for trying a cluster: a service, in the workers, and functions, in plugins' processes."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Any
 
 from rpccluster.service import Service
 
-__all__ = ["Demo"]
+__all__ = ["Demo", "remind", "tell_time"]
 
 
 class Demo(Service):
@@ -41,3 +42,23 @@ class Demo(Service):
     def fail(self, message: str = "as you wished") -> None:
         """Raise an exception."""
         raise RuntimeError(message)
+
+
+def remind(what: str, plugin: Any) -> None:
+    """Print ``what`` each minute, until the plugin is told to end."""
+    print(what)
+    while not plugin.stopping.wait(60):
+        print(what)
+
+
+def tell_time(plugin: Any) -> None:
+    """Tell everybody who connects what time it is, until the plugin is told to end."""
+    threading.Thread(target=_tell_time, args=plugin.listeners, daemon=True).start()
+    plugin.stopping.wait()
+
+
+def _tell_time(listener: Any) -> None:
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(f"{time.ctime()}\n".encode())

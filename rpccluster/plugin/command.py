@@ -18,16 +18,16 @@ from dataclasses import replace
 from rpccluster import system
 from rpccluster.child.assignment import Assignment, PluginPart
 from rpccluster.child.life import tell_boot_failed
+from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.errors import PluginNotLoaded
 from rpccluster.ipc.channel import Channel
-from rpccluster.plugin.options import RunOptions
 
 __all__ = ["place", "run"]
 
 _FIRST_LISTENER = 3  # SD_LISTEN_FDS_START
 
 
-def run(assignment: Assignment[PluginPart], options: RunOptions) -> int:
+def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
     """Execute the command. Returns an exit code only if that fails, which the master is told."""
     part = assignment.part
     os.environ.update(_notices(part, options))
@@ -46,7 +46,7 @@ def run(assignment: Assignment[PluginPart], options: RunOptions) -> int:
         return tell_boot_failed(assignment, _cannot_run(options.command[0], error))
 
 
-def _notices(part: PluginPart, options: RunOptions) -> dict[str, str]:
+def _notices(part: PluginPart, options: PluginOptions) -> dict[str, str]:
     """Return the variables of sd_notify(3) and sd_watchdog_enabled(3)."""
     variables = {}
     if part.notify:
@@ -82,7 +82,9 @@ def _without_low_channel(assignment: Assignment[PluginPart], beyond: int) -> Ass
 
 def _cannot_run(program: str, error: Exception) -> PluginNotLoaded:
     reason = error.strerror if isinstance(error, OSError) else str(error)
-    hint = ""
-    if isinstance(error, OSError) and error.errno == errno.ENOEXEC:
-        hint = "; a script begins with a line such as #!/bin/sh"
-    return PluginNotLoaded(f"cannot run the command {program!r}: {reason}{hint}")
+    number = getattr(error, "errno", None)
+    if number == errno.ENOEXEC:
+        reason = f"{reason}; a script begins with a line such as #!/bin/sh"
+    elif number == errno.ENOENT and os.path.exists(program):
+        reason = f"{reason}: what its first line names, or the linker that it needs"
+    return PluginNotLoaded(f"cannot run the command {program!r}: {reason}")

@@ -22,19 +22,19 @@ from typing import Any, Callable
 from rpccluster.child.assignment import Assignment, PluginPart
 from rpccluster.child.life import EXIT_CRASHED, tell_boot_failed
 from rpccluster.child.users_code import find, own_traceback, put_on_path, shut_hint
+from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.errors import PluginNotLoaded
 from rpccluster.ipc.messages import Ready
 from rpccluster.log import outlet
 from rpccluster.plugin.fitting import Fitted, fitted
 from rpccluster.plugin.handle import Plugin
-from rpccluster.plugin.options import RunOptions
 
 __all__ = ["run"]
 
 _MOMENT_SECONDS = 0.01
 
 
-def run(assignment: Assignment[PluginPart], options: RunOptions) -> int:
+def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
     """Import the function, call it, and return the exit status of the process."""
     try:
         plugin = _plugin(assignment)
@@ -62,7 +62,7 @@ def _plugin(assignment: Assignment[PluginPart]) -> Plugin:
     return plugin
 
 
-def _load(options: RunOptions, plugin: Plugin) -> Fitted:
+def _load(options: PluginOptions, plugin: Plugin) -> Fitted:
     """Import what the section names, and fit it to its arguments. Raises `PluginNotLoaded`."""
     sys.argv[:] = [options.run]
     folders = put_on_path(options.pythonpath)
@@ -74,7 +74,7 @@ def _load(options: RunOptions, plugin: Plugin) -> Fitted:
     return fitted(options.run, found, options.args, plugin)
 
 
-def _find(options: RunOptions) -> Any:
+def _find(options: PluginOptions) -> Any:
     try:
         return find(options.run)
     except ModuleNotFoundError as error:

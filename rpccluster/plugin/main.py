@@ -9,9 +9,9 @@ import os
 from typing import cast
 
 from rpccluster.child.assignment import Assignment, PluginPart, Run
+from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.errors import PluginNotLoaded
 from rpccluster.plugin import command, function
-from rpccluster.plugin.options import RunOptions
 from rpccluster.plugin.output import lead_log, lead_output
 
 __all__ = ["load"]
@@ -19,7 +19,7 @@ __all__ = ["load"]
 
 def load(assignment: Assignment[PluginPart]) -> Run:
     """Lead the output to the master, while the process has its rights. Returns the function that runs the plugin."""
-    options = cast(RunOptions, assignment.options)
+    options = cast(PluginOptions, assignment.options)
     _set_niceness(options.nice)
     lead_output(assignment.part.output)
     lead_log(assignment.logs, options.log_level)

@@ -6,7 +6,8 @@ import signal
 import socket
 from pathlib import Path
 
-from tests.plugin.born import Options, born, module
+from rpccluster.config.sections.plugin import PluginOptions
+from tests.plugin.born import born, module
 
 JOBS = """
 import logging
@@ -62,7 +63,7 @@ class Serving(SyncWorker):
 
 def test_its_example_runs_until_it_is_told_to_end(tmp_path: Path) -> None:
     """Set up first, stopped last; what its logger writes is in the plugin's log."""
-    with born(Options(run="jobs:JobExecute", pythonpath=(module(tmp_path, JOBS),))) as child:
+    with born(PluginOptions(run="jobs:JobExecute", pythonpath=(module(tmp_path, JOBS),))) as child:
         child.wait_for("[INFO] go...")
         child.signal(signal.SIGTERM)
         assert child.ended() == 0
@@ -72,7 +73,7 @@ def test_its_example_runs_until_it_is_told_to_end(tmp_path: Path) -> None:
 def test_max_requests_counts_returns(tmp_path: Path) -> None:
     """And ends the worker. Values of its configuration that nobody has given are None."""
     folder = module(tmp_path, COUNTING)
-    chosen = Options(run="jobs:Counting", pythonpath=(folder,), args=({"max_requests": "2", "other": 5},))
+    chosen = PluginOptions(run="jobs:Counting", pythonpath=(folder,), args=({"max_requests": "2", "other": 5},))
     with born(chosen) as child:
         assert child.ended() == 0
     assert child.output.splitlines() == ["0 5 None worker: thing False", "1 5 None worker: thing False"]
@@ -82,7 +83,7 @@ def test_with_listeners_it_handles_connections(tmp_path: Path) -> None:
     """One after another."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
-        chosen = Options(run="jobs:Serving", pythonpath=(module(tmp_path, SERVING),), args=({"max_requests": 3},))
+        chosen = PluginOptions(run="jobs:Serving", pythonpath=(module(tmp_path, SERVING),), args=({"max_requests": 3},))
         with born(chosen, listeners=[listener], names=["thing"]) as child:
             for number in range(3):
                 with socket.create_connection(address, timeout=30) as connection:

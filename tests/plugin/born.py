@@ -8,40 +8,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
 from rpccluster.child.assignment import Assignment, PluginPart
 from rpccluster.child.life import live
+from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.ipc.channel import Channel
 from rpccluster.plugin.main import load
 from tests.child.born import made_up
 
 WAIT_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of a plugin, as its section and its cluster set them."""
-
-    run: str = ""
-    also_run: str = ""
-    command: tuple[str, ...] = ()
-    args: tuple[Any, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    ready: str = "started"
-    stop_signal: signal.Signals = signal.SIGTERM
-    timeout: float = 0.0
-    nice: int | None = None
-    user: str = ""
-    group: str = ""
-    chdir: str = ""
-    umask: int | None = None
-    log_level: str = "info"
-    proc_name: str = "rpccluster"
-    pythonpath: tuple[str, ...] = ()
 
 
 class Born:
@@ -94,7 +72,7 @@ class Born:
 
 @contextlib.contextmanager
 def born(
-    options: Options,
+    options: PluginOptions,
     *,
     name: str = "thing",
     listeners: Sequence[socket.socket] = (),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.ipc.messages import BootFailed
-from tests.plugin.born import Options, born
+from tests.plugin.born import born
 
 LOOK = """
 import json, os, signal, sys
@@ -38,7 +39,7 @@ def program(text: str) -> tuple[str, ...]:
 def test_it_inherits_what_it_should_and_nothing_more() -> None:
     """Its own listeners from 3 on, and their variables."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        chosen = Options(command=program(LOOK), env={"OWN": "é%"}, timeout=2.5, nice=os.nice(0) + 1)
+        chosen = PluginOptions(command=program(LOOK), env={"OWN": "é%"}, timeout=2.5, nice=os.nice(0) + 1)
         with born(chosen, listeners=[two, one], names=["web-1", "web-2"], notify="@somewhere") as child:
             assert child.ended() == 0
             told = json.loads(child.output)
@@ -60,7 +61,7 @@ def test_it_inherits_what_it_should_and_nothing_more() -> None:
 
 def test_without_listeners_and_notices_it_has_no_variables_of_theirs() -> None:
     """Not even the master's own."""
-    with born(Options(command=program(LOOK))) as child:
+    with born(PluginOptions(command=program(LOOK))) as child:
         assert child.ended() == 0
         told = json.loads(child.output)
     assert (told["descriptors"], told["variables"], told["is it"]) == ([0, 1, 2], {}, [False, False])
@@ -77,12 +78,12 @@ def test_one_that_cannot_be_run_is_told(tmp_path: Path, listeners: int) -> None:
             (str(tmp_path), "Permission denied"),
             (str(script), "Permission denied"),
         ):
-            chosen = Options(command=(name,))
+            chosen = PluginOptions(command=(name,))
             with born(chosen, listeners=[one] * listeners, names=["x"] * listeners) as child:
                 assert child.ended() == 3
                 assert child.messages() == [BootFailed("service", f"cannot run the command {name!r}: {reason}")]
     script.chmod(0o755)
-    with born(Options(command=(str(script),))) as child:
+    with born(PluginOptions(command=(str(script),))) as child:
         assert child.ended() == 3
         [told] = child.messages()
     assert told.text.endswith("Exec format error; a script begins with a line such as #!/bin/sh")
@@ -93,5 +94,5 @@ def test_it_is_looked_up_on_the_path_that_it_is_given(tmp_path: Path) -> None:
     script = tmp_path / "own-program"
     script.write_text("#!/bin/sh\necho $0\n")
     script.chmod(0o755)
-    with born(Options(command=("own-program",), env={"PATH": f"{tmp_path}:/bin:/usr/bin"})) as child:
+    with born(PluginOptions(command=("own-program",), env={"PATH": f"{tmp_path}:/bin:/usr/bin"})) as child:
         assert (child.ended(), child.output) == (0, f"{script}\n")

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.ipc.messages import BootFailed, Ready
-from tests.plugin.born import Born, Options, born, module
+from tests.plugin.born import Born, born, module
 
 
-def options(folder: Path, text: str, run: str = "jobs:run", **changes: Any) -> Options:
+def options(folder: Path, text: str, run: str = "jobs:run", **changes: Any) -> PluginOptions:
     """The options of a plugin with a module of its own."""
-    return Options(run=run, pythonpath=(module(folder, text),), **changes)
+    return PluginOptions(run=run, pythonpath=(module(folder, text),), **changes)
 
 
 def all_told(child: Born) -> tuple[int, str, list[Any]]:
@@ -124,7 +125,7 @@ def run():
 
 
 WAITING = {
-    "plain": "def run(plugin): print('begun'); print(plugin.stopping.wait(0), plugin.stopping.wait(60))",
+    "plain": "def run(plugin): first = plugin.stopping.wait(0); print('begun'); print(first, plugin.stopping.wait(60))",
     "asyncio": "async def run(plugin): print('begun'); await plugin.wait_stopping(); print(False, True)",
     "gevent": (
         "import gevent\n"
