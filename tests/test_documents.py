@@ -18,6 +18,7 @@ from code_blocks import RUN, code_blocks, indented_lines
 
 from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS, Effect, Sources, load
+from rpccluster.config.sections.plugin import PLUGIN
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
 from rpccluster.master.control.signal_commands import COMMANDS
@@ -27,6 +28,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "rpccluster"
 README = CHECKOUT / "README.md"
 CONFIGURATION = CHECKOUT / "docs" / "configuration.md"
+PLUGINS = CHECKOUT / "docs" / "plugins.md"
 INTERNALS = CHECKOUT / "docs" / "internals.md"
 OPERATIONS = CHECKOUT / "docs" / "operations.md"
 SECURITY = CHECKOUT / "SECURITY.md"
@@ -154,6 +156,14 @@ def test_the_table_of_keys_is_the_schemas():
         assert row["meaning"], row
 
 
+def test_the_table_of_a_plugins_keys_is_the_schemas():
+    """Every key once, in the schema's order, with its default; in etc/, too, as another test says."""
+    rows = [row for row in table(PLUGINS, "key", "default", "meaning") if row["key"].startswith("`")]
+    assert [names(row["key"])[0].partition(".")[0] for row in rows] == list(PLUGIN.options)
+    for row, option in zip(rows, PLUGIN.options.values()):
+        assert row["default"] == (f"`{option.default_text}`" if option.default_text else ""), row
+
+
 def test_keys_without_effect_are_marked():
     """Only what nothing reads bears the mark, and all of that does."""
     sources = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if "config" not in path.parts)
@@ -178,9 +188,15 @@ def test_every_subcommand_and_flag_is_told():
     told = {name.split()[0] for row in table(OPERATIONS, "command", "does") for name in names(row["command"])}
     assert isinstance(cli, click.Group)
     assert told | {"call"} == set(cli.commands)
-    pages = "\n".join(page.read_text() for page in (CONFIGURATION, OPERATIONS, CLIENT))
+    pages = "\n".join(page.read_text() for page in (CONFIGURATION, OPERATIONS, CLIENT, PLUGINS))
     words = set(re.findall(r"--?[a-zA-Z][\w-]*", pages))
-    flags = {flag for command in (cli, *cli.commands.values()) for each in command.params for flag in each.opts}
+    nested = [each for command in cli.commands.values() for each in getattr(command, "commands", {}).values()]
+    flags = {
+        flag for command in (cli, *cli.commands.values(), *nested) for each in command.params for flag in each.opts
+    }
+    assert {f"plugin {name}" for name in cli.commands["plugin"].commands} == {
+        " ".join(name.split()[:2]) for row in table(PLUGINS, "command", "does") for name in names(row["command"])
+    } - {"scale plugin:NAME"}
     assert {flag for flag in flags if flag.startswith("-")} <= words
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -23,7 +25,7 @@ from rpccluster.errors import (
     StartError,
 )
 
-__all__ = ["COMMANDS", "ask"]
+__all__ = ["COMMANDS", "WHICH_CLUSTER", "ask", "fail", "glance", "table"]
 
 EXIT_USAGE = 2
 EXIT_NO_MASTER = 3
@@ -39,14 +41,6 @@ def status(sources: Sources, as_json: bool) -> None:
     """Show the master and its workers."""
     told = ask(sources, "status")
     click.echo(json.dumps(told, indent=2) if as_json else _table(told))
-
-
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("number", metavar="N|+N|-N", type=click.UNPROCESSED)
-@click.pass_obj
-def scale(sources: Sources, number: str) -> None:
-    """Set the number of workers to N, or add or remove N; wait until that is done."""
-    click.echo(f"{ask(sources, 'scale', number)['number_workers']} workers")
 
 
 @click.command()
@@ -79,26 +73,28 @@ def stop(sources: Sources, now: bool) -> None:
 
 
 def _use_config(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
-    if named_file(context, parameter, path):
+    if named_file(context, parameter, path) and not context.resilient_parsing:  # a completion has no sources
         context.obj = replace(context.obj, path=path)
 
 
 def _use_control(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
-    if path is not None:  # nothing is no default: the command would reach another cluster
+    if (
+        path is not None and not context.resilient_parsing
+    ):  # nothing is no default: the command would reach another cluster
         context.obj = replace(context.obj, flags={**context.obj.flags, "control_socket": path})
 
 
 #: The flags that say which cluster is meant. They stand before a command, too; those behind it count more.
-_WHICH_CLUSTER = (
+WHICH_CLUSTER: list[click.Parameter] = [
     click.Option(
         ["-c", "--config"], metavar="FILE", expose_value=False, callback=_use_config, help="its configuration file"
     ),
     click.Option(["--control"], metavar="PATH", expose_value=False, callback=_use_control, help="its control socket"),
-)
+]
 
-COMMANDS = (status, scale, reload, rebalance, upgrade, stop)
+COMMANDS = (status, reload, rebalance, upgrade, stop)
 for _command in COMMANDS:
-    _command.params.extend(_WHICH_CLUSTER)
+    _command.params.extend(WHICH_CLUSTER)
 
 
 def ask(sources: Sources, method: str, *params: Any) -> Any:
@@ -108,28 +104,44 @@ def ask(sources: Sources, method: str, *params: Any) -> Any:
             client.call("rpc.ping", timeout=_ANSWER_SECONDS)
             return client.call(method, *params)
     except RemoteError as error:
-        _fail(error.message, EXIT_FAULT)
+        fail(error.message, EXIT_FAULT)
     except ConnectFailed as error:
         what_to_do = "start it, or name another by -c FILE or --control PATH"
-        _fail(f"no master answers: {error}; {what_to_do}", EXIT_NO_MASTER)
+        fail(f"no master answers: {error}; {what_to_do}", EXIT_NO_MASTER)
     except CallTimeout as error:
-        _fail(f"no master answers: {error}", EXIT_NO_MASTER)
+        fail(f"no master answers: {error}", EXIT_NO_MASTER)
     except ConnectionLost:
-        _fail("the master ended before it answered", EXIT_NO_MASTER)
+        fail("the master ended before it answered", EXIT_NO_MASTER)
+
+
+def glance(sources: Sources) -> dict[str, Any]:
+    """Return the ``status`` of the cluster that is meant, if it is one and answers at once; else nothing."""
+    with contextlib.suppress(RPCClusterError):
+        paths = _paths(sources)
+        if len(paths) == 1:
+            with Client(f"unix://{paths[0]}", timeout=_GLANCE_SECONDS) as client:
+                told: dict[str, Any] = client.call("status")
+                return told
+    return {}
+
+
+def _paths(sources: Sources) -> list[str]:
+    """Return the paths of the control sockets that may be meant. Raises `StartError`."""
+    named: str | None = find(sources, "control_socket")
+    if named == "":
+        raise StartError("this command needs a control socket, but `control_socket` is set to nothing")
+    return [named] if named else living(sources.identity if sources.path else None)
 
 
 def _path(sources: Sources) -> str:
     """Return the path of the control socket that is meant. Without exactly one, end the program with 2 or 3."""
-    named: str | None = find(sources, "control_socket")
-    if named == "":
-        raise StartError("this command needs a control socket, but `control_socket` is set to nothing")
-    paths = [named] if named else living(sources.identity if sources.path else None)
+    paths = _paths(sources)
     if not paths:
         whose = f"of {sources.path}" if sources.path else "of this user at a default control socket"
-        _fail(f"no master answers: found none {whose}; name it by -c FILE or --control PATH", EXIT_NO_MASTER)
+        fail(f"no master answers: found none {whose}; name it by -c FILE or --control PATH", EXIT_NO_MASTER)
     if len(paths) > 1:
         several = [f"found {len(paths)} clusters, expected one; name it by -c FILE or --control PATH"]
-        _fail("\n".join([*several, *(f"{path}: {_seen(path)}" for path in paths)]), EXIT_USAGE)
+        fail("\n".join([*several, *(f"{path}: {_seen(path)}" for path in paths)]), EXIT_USAGE)
     return paths[0]
 
 
@@ -143,7 +155,8 @@ def _seen(path: str) -> str:
         return "does not answer"
 
 
-def _fail(text: str, exit_code: int) -> NoReturn:
+def fail(text: str, exit_code: int) -> NoReturn:
+    """Print ``text`` as an error, and end the program."""
     click.echo("\n".join(f"rpccluster: {line}" for line in text.splitlines()), err=True)
     sys.exit(exit_code)
 
@@ -161,10 +174,20 @@ def _table(told: dict[str, Any]) -> str:
     for worker in told["workers"]:
         if worker.get("full_seconds"):  # a master of another version may lack it
             worker["state"] += f" (full for {worker['full_seconds']:.0f} s)"
-    rows = [list(_COLUMNS)] + [[_cell(worker[column]) for column in _COLUMNS] for worker in told["workers"]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
-    return "\n".join(lines)
+    rows = [[_cell(worker[column]) for column in _COLUMNS] for worker in told["workers"]]
+    return "\n".join(lines + table([_COLUMNS, *rows]))
+
+
+def table(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Align ``rows`` of equal length in columns: the first ``left`` of them to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _cell(value: Any) -> str:

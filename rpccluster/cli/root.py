@@ -20,7 +20,7 @@ from rpccluster.config import OPTIONS, Configuration, Machine, Sources, load
 from rpccluster.errors import ConfigError
 from rpccluster.version import __version__
 
-__all__ = ["cli", "named_file"]
+__all__ = ["NearestCommands", "cli", "given_sources", "named_file"]
 
 ENVIRONMENT = "RPCCLUSTER_CMD_ARGS"
 
@@ -45,8 +45,26 @@ def named_file(context: click.Context, parameter: click.Parameter, path: str | N
     return path
 
 
-class _Program(click.Group):
-    """Serves MODULE:CLASS in the place of a command, names the nearest command, and shows those that matter first."""
+class NearestCommands(click.Group):
+    """Says which command may be meant if one is unknown."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(context, name) is None:
+            context.fail(f"No such command {name!r}. {self.meant(context, name)}")
+        return super().resolve_command(context, args)
+
+    def meant(self, context: click.Context, name: str) -> str:
+        """Say what may be meant by ``name``, which is no command."""
+        names = self.list_commands(context)
+        near = get_close_matches(name, names, 1)
+        return f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}."
+
+
+class _Program(NearestCommands):
+    """Serves MODULE:CLASS in the place of a command, and shows the commands that matter first."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         with told_shortly():
@@ -59,15 +77,7 @@ class _Program(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         return _serving(name) if ":" in name else super().get_command(context, name)
 
-    def resolve_command(
-        self, context: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if not name.startswith("-") and self.get_command(context, name) is None:
-            context.fail(f"No such command {name!r}. {self._meant(context, name)}")
-        return super().resolve_command(context, args)
-
-    def _meant(self, context: click.Context, name: str) -> str:
+    def meant(self, context: click.Context, name: str) -> str:
         module, dot, last = name.rpartition(".")
         if dot and last.istitle():
             return f"Did you mean {module}:{last}?"
@@ -118,6 +128,13 @@ def cli(context: click.Context, config: str | None, check_config: bool, print_co
     context.obj = Sources(config or environment["config"], _texts(environment), _texts(flags))
     if context.invoked_subcommand is None:
         _run(context.obj, context.params)
+
+
+def given_sources(context: click.Context) -> Sources:
+    """Return what the parsed flags of the program name, in a completion, where it does not run."""
+    given = context.find_root().params
+    environment = _environment()
+    return Sources(given.get("config") or environment["config"], _texts(environment), _texts(given))
 
 
 def _run(sources: Sources, *given: Mapping[str, Any]) -> None:
