@@ -14,6 +14,7 @@ TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "hypothesis>=6.100",
+    "requests",  # what a plugin of Remind-You imports
 ]
 CLIENTS = [  # other libraries' clients, by which the server is tried
     "pynvim==0.6.0",

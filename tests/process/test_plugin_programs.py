@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-from code_blocks import code_blocks
 
 from rpccluster.testing import RunningCluster, is_alive, title_of, wait_until
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-PLUGINS_MD = CHECKOUT / "docs" / "plugins.md"
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 
 SCRIPT = """#!/bin/sh
@@ -85,49 +80,6 @@ def test_a_program_that_speaks_sd_notify(with_plugin: Any) -> None:
     wait_until(lambda: not is_alive(pid), 20)
     (cluster.folder / "hang").unlink()
     wait_until(lambda: it(cluster)["state"] == "ready" and it(cluster)["pid"] != pid, 20)
-
-
-def test_pythons_web_server_on_a_listener_of_the_masters(with_plugin: Any) -> None:
-    """By the wrapper of docs/plugins.md; while it is started again a caller waits."""
-    wrapper = next(block.text for block in code_blocks(PLUGINS_MD) if block.name == "serve_folder.py")
-    files = {"serve_folder.py": wrapper, "page.txt": "as it is"}
-    cluster = with_plugin(files, command=f"{sys.executable} serve_folder.py", bind="tcp://127.0.0.1:0")
-    group = cluster.wait_group("plugin:it")
-    (address,) = group["listeners"]
-    url = f"http://{address.partition('://')[2]}/page.txt"
-    for _ in range(3):
-        pid = wait_until(lambda: it(cluster)["pid"], 20)
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            assert answer.read() == b"as it is"
-        os.kill(pid, signal.SIGKILL)
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        assert answer.read() == b"as it is"
-
-
-def test_an_asyncio_server_and_a_plain_one_by_turns(with_plugin: Any) -> None:
-    """What one sets at the listener does not trouble the other."""
-    module = """
-import asyncio
-def plain(plugin):
-    while True:
-        connection, _ = plugin.listeners[0].accept()
-        connection.sendall(b"plain")
-        connection.close()
-async def looped(plugin):
-    def answer(reader, writer):
-        writer.write(b"looped")
-        writer.close()
-    await asyncio.start_server(answer, sock=plugin.listeners[0])
-    await plugin.wait_stopping()
-"""
-    cluster = with_plugin({"servers.py": module}, run="servers:plain", bind="tcp://127.0.0.1:0", stop_timeout=1)
-    (address,) = cluster.wait_group("plugin:it")["listeners"]
-    host, _, port = address.partition("://")[2].rpartition(":")
-    for which in ("plain", "looped", "plain", "looped"):
-        cluster.write_section("plugin:it", {**cluster.sections["plugin:it"], "run": f"servers:{which}"})
-        assert cluster.run("reload").returncode == 0
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
-            assert connection.makefile("rb").read() == which.encode()
 
 
 # -- bad input
