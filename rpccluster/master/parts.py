@@ -16,6 +16,7 @@ from rpccluster.child.assignment import ChildEntry
 from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.ipc.messages import Listen
 from rpccluster.ipc.scoreboard import MOST_ROWS
+from rpccluster.log import LogFiles
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.code_watch import CodeWatch
 from rpccluster.master.changes.inherited import Inheritance, things
@@ -37,7 +38,7 @@ from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
-from rpccluster.master.kinds.plugin import Plugin, plugin_group
+from rpccluster.master.kinds.plugin import Plugin, outputs_of, plugin_group
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
@@ -112,7 +113,7 @@ class Parts:
             operating_system, start.watch, cluster, self.ownership, self._listen_anew, self._is_upgrading
         )
         self.upkeep.watch(self.loop)
-        logs = LogReopening(cluster, self.workers, self.roster, self.reserve)
+        logs = LogReopening(cluster, self.workers, self.groups, self.roster, self.reserve)
         self.code_watch = CodeWatch()
         commands = Commands(cluster, self.workers, self.reloading, self.new_master, logs.reopen, self._begin_to_stop)
         self.commands = commands
@@ -128,6 +129,11 @@ class Parts:
     def now(self) -> float:
         """Return monotonic seconds."""
         return self.system.monotonic()
+
+    def logs(self) -> list[LogFiles]:
+        """Return the log files that this master writes: the cluster's, and those of plugins."""
+        own = (output.files for output in outputs_of(self.groups.all))
+        return [self.cluster.logs, *(files for files in own if files is not None)]
 
     def _configured(self) -> Iterator[Group]:
         """Make the groups of the configuration: the workers, if there is a service, then the plugins in its order."""

@@ -90,7 +90,8 @@ class Supervisor:
         attempt("look after paths", parts.upkeep.turn, parts.now())
         attempt("look after the warden", parts.warden.turn, parts.now())
         attempt("reload changed code", self._reload_changed_code)
-        attempt("write the log", self._cluster.logs.flush)
+        for logs in parts.logs():
+            attempt("write the log", logs.flush)
         attempt("answer a command", parts.operations.answer_what_is_done)
         attempt("notify systemd", self._notify)
         self.waits = RETRY_SECONDS
@@ -114,7 +115,7 @@ class Supervisor:
         wake_at = min(each.wake_at for each in (*sleepers, parts.notices, parts.warden))
         if self._guard.take_failure():  # also of what is due at once
             return RETRY_SECONDS
-        if self._cluster.logs.is_waiting or parts.notices.is_waiting:
+        if parts.notices.is_waiting or any(logs.is_waiting for logs in parts.logs()):
             wake_at = min(wake_at, now + RETRY_SECONDS)
         return None if wake_at == float("inf") else max(0.0, wake_at - now)
 
@@ -244,7 +245,8 @@ class Supervisor:
         if parts.start.report.is_awaited and not exit_code:
             self._tell("stopped before it had started")
         parts.start.report.send(exit_code or EXIT_FAULT)  # who still waits for it waits for a start
-        self._cluster.logs.drain()
+        for logs in parts.logs():
+            logs.drain()
         return exit_code
 
     def _tell(self, text: str) -> None:

@@ -36,6 +36,9 @@ class MadeUpParts:
     def now(self) -> float:
         return self.time
 
+    def logs(self) -> list[Any]:
+        return [self.cluster.logs]
+
     def _sleep(self, seconds: float | None) -> None:
         self.slept.append(seconds)
         self.time += (seconds or 0.0) + self.overslept

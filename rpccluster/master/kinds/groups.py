@@ -143,7 +143,9 @@ class Groups:
             self.wake_at = min(self.wake_at, self._stop_by)
         for group in self.all:
             self._act_on(group, now)
-        self.all = [group for group in self.all if group.children or not group.is_removed]
+        for group in [group for group in self.all if group.is_removed and not group.children]:
+            self.all.remove(group)
+            self.kinds[group.kind.name].forget(group)
 
     def _look_at_clock(self, group: Group, timetable: Timetable, now: float) -> None:
         """Note a run that is due, and when the next one is. The clock may be set meanwhile: look again soon."""

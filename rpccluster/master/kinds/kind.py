@@ -64,6 +64,10 @@ class Kind(Protocol):
         """Note that a child has ended and all its messages have come, before its row is cleared."""
         ...
 
+    def forget(self, group: Group) -> None:
+        """Let go of what a group holds that has left the configuration, when its last child has ended."""
+        ...
+
     def status(self, child: Child, now: float) -> dict[str, Any]:
         """Return the fields of ``status`` that only this kind has."""
         ...

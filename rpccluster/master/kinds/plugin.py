@@ -8,7 +8,7 @@ tells the rest as it would tell systemd.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -33,7 +33,7 @@ from rpccluster.system import resident_bytes
 from rpccluster.system.clock import time_zone
 from rpccluster.system.stuck import where_stuck
 
-__all__ = ["Plugin", "PluginProcess", "PluginSection", "plugin_group", "revise"]
+__all__ = ["Plugin", "PluginProcess", "PluginSection", "outputs_of", "plugin_group", "revise"]
 
 ALIVE_SECONDS = 1.0  # after which a command counts as ready that says nothing
 LOOK_SECONDS = 0.4  # between two looks at the memory of a process
@@ -198,6 +198,10 @@ class Plugin:
     def note_end(self, child: Child) -> KindEvent | None:
         return None
 
+    def forget(self, group: Group) -> None:
+        section: Any = group.section
+        section.output.close()
+
     def status(self, child: Child, now: float) -> dict[str, Any]:
         return {"rss_bytes": resident_bytes(child.pid)}
 
@@ -219,6 +223,13 @@ def plugin_group(header: str, own: PluginOptions, cluster: Cluster, kind: Plugin
         group.stopped = "autostart = false"
     _apply(group, section)
     return group
+
+
+def outputs_of(groups: Iterable[Group]) -> Iterator[PluginOutput]:
+    """Yield the output of each plugin among ``groups``."""
+    for group in groups:
+        if isinstance(group.section, PluginSection):
+            yield group.section.output
 
 
 def revise(group: Group, own: PluginOptions, now: float) -> None:

@@ -127,8 +127,11 @@ class PluginOutput:
             self._kept_characters -= len(self._kept.popleft())
 
     def tail(self, number: int, since: int | None = None) -> Tail:
-        """Return the last ``number`` lines; with ``since``, those of them that have this number or a later one."""
-        if since is not None:
+        """Return the last ``number`` lines; with ``since``, those of them that have this number or a later one.
+
+        A number that is still to come is another master's, so it counts as none.
+        """
+        if since is not None and since <= self._next_number:
             number = min(number, max(0, self._next_number - since))
         kept = list(self._kept)
         return Tail(kept[max(0, len(kept) - number) :], self._next_number)

@@ -143,6 +143,9 @@ class RPC:
         self.totals.note_end(child.row)
         return Gone(child)
 
+    def forget(self, group: Group) -> None:
+        """The workers never leave the configuration."""
+
     def status(self, child: Child, now: float) -> dict[str, Any]:
         assert isinstance(child, RPCWorker)
         row = child.row

@@ -25,6 +25,7 @@ def test_each_worker_gets_the_logs_of_its_configuration(has_own_logs: bool) -> N
     reopened: list[tuple[Any, list[int]]] = []
     roster: Any = SimpleNamespace(say=lambda worker, _, descriptors: reopened.append((worker, descriptors)))
     reserve: Any = SimpleNamespace(lent=contextlib.nullcontext)
-    LogReopening(made, workers, roster, reserve).reopen()
+    groups: Any = SimpleNamespace(all=[workers])
+    LogReopening(made, workers, groups, roster, reserve).reopen()
     assert sorted(descriptors for _, descriptors in reopened) == [[5], [6] if has_own_logs else [5]]
     assert (old, [5]) in reopened
