@@ -66,7 +66,7 @@ class Cluster:
     def summary(self) -> str:
         """One line on what this cluster does; systemctl shows it."""
         addresses = ", ".join(str(listener.actual) for listener in self.listeners)
-        return f"Serving at {addresses} (generation {self.generation})"
+        return f"Serving{' at ' if addresses else ''}{addresses} (generation {self.generation})"
 
     def note(self, event: Event) -> bool:
         """Go to the phase that follows from ``event``. Returns whether the phase has changed.

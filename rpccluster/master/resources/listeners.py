@@ -20,7 +20,7 @@ from rpccluster.config.sections.cluster import Options
 from rpccluster.control_path import make_folder
 from rpccluster.errors import ConfigError, StartError
 from rpccluster.log import logger
-from rpccluster.master.resources.passed import actual_address, open_passed, passed_as
+from rpccluster.master.resources.passed import actual_address, hint_at, open_passed, passed_as
 from rpccluster.master.resources.unix_paths import Mark, bind_unix, mark_at, set_mode, unlink_ours
 from rpccluster.system import Activation, PassedDescriptor
 from rpccluster.system.identity import Identity
@@ -114,7 +114,8 @@ def open_listeners(
                 known[wanted].append(listener)
                 opened += [] if listener in present else [listener]
         except (OSError, UnicodeError, StartError) as error:  # UnicodeError: a host name that IDNA cannot encode
-            faults.append(fault(_key_of(wanted, options), f"cannot listen at {wanted}: {_reason(error)}"))
+            reason = _reason(error, hint_at(wanted, activation))
+            faults.append(fault(_key_of(wanted, options), f"cannot listen at {wanted}: {reason}"))
     if faults:
         close_listeners(opened, is_last=True)
         raise ConfigError(faults)
@@ -141,10 +142,10 @@ def _open_passed(descriptor: PassedDescriptor, options: Options) -> Listener:
     return listener
 
 
-def _reason(error: Exception) -> str:
-    """Say why an address cannot be had, and what to do about it where that is known."""
+def _reason(error: Exception, hint: str = "") -> str:
+    """Say why an address cannot be had, and what to do about it: ``hint``, or what is known for the error."""
     text = str(getattr(error, "strerror", None) or error)
-    return text + _WHAT_TO_DO.get(getattr(error, "errno", None) or 0, "")
+    return text + (hint or _WHAT_TO_DO.get(getattr(error, "errno", None) or 0, ""))
 
 
 def _key_of(wanted: BindAddress, options: Options) -> str:

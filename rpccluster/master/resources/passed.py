@@ -7,16 +7,17 @@ here unlinks the path of a Unix one, or changes its mode: both are systemd's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rpccluster.address import Address, BindAddress, PassedAddress, TCPAddress, UnixAddress
 from rpccluster.errors import StartError
 from rpccluster.log import logger
 from rpccluster.system import Activation, PassedDescriptor
 
-__all__ = ["actual_address", "open_passed", "passed_as", "warn_of_unnamed"]
+__all__ = ["actual_address", "hint_at", "open_passed", "passed_as", "warn_of_unnamed"]
 
 _TCP = (socket.IPPROTO_TCP, 262)  # in.h: IPPROTO_MPTCP, by systemd.socket(5), SocketProtocol
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
@@ -68,6 +69,24 @@ def actual_address(sock: socket.socket) -> Address:
         return TCPAddress(*name[:2])
     text = os.fsdecode(name)
     return UnixAddress("@" + text[1:] if text.startswith("\0") else text)
+
+
+def hint_at(wanted: BindAddress, activation: Activation) -> str:
+    """Return what to write instead of ``wanted``, if systemd has taken that address and passes it; else nothing."""
+    for each in activation.descriptors:
+        with contextlib.suppress(StartError), _borrowed(each) as sock:
+            if actual_address(sock) == wanted:
+                return f"; systemd passes it: write fd://{each.name}"
+    return ""
+
+
+@contextlib.contextmanager
+def _borrowed(passed: PassedDescriptor) -> Iterator[socket.socket]:
+    sock = open_passed(passed)
+    try:
+        yield sock
+    finally:
+        sock.detach()
 
 
 def warn_of_unnamed(activation: Activation, bind: Iterable[BindAddress]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -119,12 +120,17 @@ def test_a_reload_keeps_drops_and_takes_them_again(systemd: Systemd) -> None:
 
 
 def test_an_address_of_ours_is_not_mixed_up_with_theirs(systemd: Systemd) -> None:
-    """The port is systemd's: to bind it anew is a fault, also where the reload leaves systemd's out."""
-    systemd.tcp("web")
-    found = opened(systemd.activation, "fd://")
-    with pytest.raises(StartError, match="Address already in use"):
-        opened(systemd.activation, str(found[0].actual), present=found)
+    """To bind it anew is a fault that names what to write, also where the reload leaves systemd's out."""
+    systemd.tcp("api")
+    web = systemd.tcp("web")
+    systemd.passes("x", socket.AF_UNIX, f"{systemd.folder}/x.sock")
+    found = opened(systemd.activation, "fd://web", "fd://x")
+    for listener, name in zip(found, ("web", "x")):
+        told = f"cannot listen at {listener.actual}: Address already in use; systemd passes it: write fd://{name}"
+        with pytest.raises(StartError, match=f"^{re.escape(told)}$"):
+            opened(systemd.activation, str(listener.actual), present=found)
     close_listeners(found, is_last=True)
+    os.fstat(web)
 
 
 def test_a_name_that_is_not_there_is_a_fault(systemd: Systemd) -> None:
