@@ -18,9 +18,10 @@ from .client_parts import CLIENT_PARTS
 from .cluster_parts import CLUSTER_PARTS
 from .master_parts import MASTER_PARTS
 from .part import SECONDS, Part, nothing_left
+from .plugin_parts import PLUGIN_PARTS
 from .worker_parts import WORKER_PARTS
 
-PARTS: list[type[Part]] = [*MASTER_PARTS, *WORKER_PARTS, *CLIENT_PARTS, *CLUSTER_PARTS]
+PARTS: list[type[Part]] = [*MASTER_PARTS, *PLUGIN_PARTS, *WORKER_PARTS, *CLIENT_PARTS, *CLUSTER_PARTS]
 MOST_DESCRIPTORS = 60  # no part needs as many to start
 SEEDS = range(5)
 
