@@ -137,13 +137,16 @@ class Parts:
 
     def _configured(self) -> Iterator[Group]:
         """Make the groups of the configuration: the workers, if there is a service, then the plugins in its order."""
-        configuration = self.cluster.configuration
+        configuration, inheritance = self.cluster.configuration, self.start.inheritance
+        stopped = inheritance.stopped if inheritance else {}
         if configuration.options.service:
             self.workers.wanted = configuration.options.number_workers
             yield self.workers
         for header, options in configuration.others.items():
             if isinstance(options, PluginOptions):
-                yield plugin_group(header, options, self.cluster, self.plugin)
+                group = plugin_group(header, options, self.cluster, self.plugin)
+                group.stopped = stopped.get(header, group.stopped)
+                yield group
 
     def _tell_status(self) -> dict[str, Any]:
         return self._status.make(self.pid, self.now(), self.warden.pid)
@@ -190,5 +193,6 @@ class Parts:
                 pidfile,
                 cluster.activation,
                 cluster.plugin_listeners,
+                {group.name: group.stopped for group in self.groups.all if group is not self.workers},
             )
             return start(self.system, self.start.command, inherited)

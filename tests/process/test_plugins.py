@@ -278,6 +278,22 @@ def test_a_command_that_cannot_be_done_says_why(made: RunningCluster) -> None:
         control.call("plugin.start", "bad")
 
 
+def test_what_was_stopped_by_hand_stays_so_over_an_upgrade(made: RunningCluster) -> None:
+    """And what was started by hand runs on; each says so."""
+    write_plugin(made, "stopped", run="jobs:wait")
+    write_plugin(made, "started", run="jobs:wait", autostart=False)
+    made.start()
+    ready(made, "stopped")
+    with made.control() as control:
+        control.call("plugin.stop", "stopped")
+        control.call("plugin.start", "started")
+        control.call("upgrade")
+    made.wait_ready()
+    shown = made.wait_group("plugin:stopped", "stopped")
+    assert shown["processes"][0]["reason"] == "by hand"
+    ready(made, "started")
+
+
 def test_a_schedule_waits_for_its_time(made: RunningCluster) -> None:
     """And shows how long; at full scale it runs once each minute."""
     write_plugin(made, "daily", run="jobs:returns", schedule="30 2 * * *", timezone="UTC")

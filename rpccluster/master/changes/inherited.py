@@ -49,8 +49,12 @@ def things(
     pidfile: Pidfile | None,
     activation: Activation,
     plugin_listeners: Mapping[str, Sequence[Listener]],
+    stopped: Mapping[str, str],
 ) -> list[Thing]:
-    """List everything that a new master inherits, except the channel to the old one. `_READERS` has every name."""
+    """List everything that a new master inherits, except the channel to the old one. `_READERS` has every name.
+
+    ``stopped`` says of each plugin why it is stopped; empty if it is not.
+    """
     return [
         Thing("protocol", PROTOCOL),
         Thing("generation", generation),
@@ -59,6 +63,7 @@ def things(
         *([_socket("control", control)] if control else []),
         *([Thing("pidfile", pidfile.path, pidfile.descriptor)] if pidfile else []),
         *(_of_plugin(header, each) for header, listeners in plugin_listeners.items() for each in listeners),
+        *(Thing("plugin", {"header": header, "stopped": reason}) for header, reason in stopped.items()),
         *(Thing("passed", each.name, each.number) for each in activation.descriptors),
         Thing("watchdog_seconds", activation.watchdog_seconds),
     ]
@@ -93,6 +98,7 @@ class Inheritance:
     control: Listener | None = None
     pidfile: Pidfile | None = None
     plugin_listeners: dict[str, list[Listener]] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
     passed: list[PassedDescriptor] = field(default_factory=list)
     watchdog_seconds: float = 0.0
 
@@ -139,9 +145,11 @@ def _read(inherited: list[Thing]) -> Inheritance:
     of_plugins: dict[str, list[Listener]] = defaultdict(list)
     for header, listener in found.pop("plugin_listener", []):
         of_plugins[header].append(listener)
-    listeners, passed = found.pop("listener", []), found.pop("passed", [])
+    listeners, passed, stopped = (found.pop(name, []) for name in ("listener", "passed", "plugin"))
     single = {name: values[-1] for name, values in found.items()}
-    return Inheritance(listeners=listeners, plugin_listeners=dict(of_plugins), passed=passed, **single)
+    return Inheritance(
+        listeners=listeners, plugin_listeners=dict(of_plugins), stopped=dict(stopped), passed=passed, **single
+    )
 
 
 def _descriptor(thing: Thing) -> int:
@@ -171,6 +179,7 @@ _READERS: dict[str, Callable[[Thing], Any]] = {
     "first_serial": lambda thing: int(thing.value),
     "listener": _read_listener,
     "plugin_listener": lambda thing: (str(thing.value["header"]), _read_listener(thing)),
+    "plugin": lambda thing: (str(thing.value["header"]), str(thing.value["stopped"])),
     "control": _read_listener,
     "pidfile": _read_pidfile,
     "passed": lambda thing: PassedDescriptor(str(thing.value), _descriptor(thing)),

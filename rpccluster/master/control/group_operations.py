@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from rpccluster.config.cpus import MOST_WORKERS
+from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.group import Group
 from rpccluster.master.control.server import Answer, Method
@@ -42,10 +43,13 @@ Check = Callable[[], Optional[Outcome]]
 class GroupOperations:
     """The methods, and the commands that wait for others on the same group."""
 
-    def __init__(self, system: System, groups: Groups, wait: Callable[[Check, Answer], None]) -> None:
+    def __init__(
+        self, system: System, groups: Groups, new_master: NewMaster, wait: Callable[[Check, Answer], None]
+    ) -> None:
         """``wait`` answers when a check has an outcome."""
         self._system = system
         self._groups = groups
+        self._new_master = new_master
         self._wait = wait
         self._turns: dict[str, deque[Answer]] = {}
 
@@ -68,7 +72,10 @@ class GroupOperations:
         return ask
 
     def _queue(self, group: Group, begin: Callable[[Group], Check], answer: Answer) -> None:
-        """Call ``begin`` when all earlier commands to ``group`` are done, and answer when its check has an outcome."""
+        """Call ``begin`` when all earlier commands to ``group`` are done, and answer when its check has an outcome.
+
+        A new master knows what was wanted when it was started. So nothing else is wanted until it has failed.
+        """
         turns = self._turns.setdefault(group.name, deque())
         turns.append(answer)
         work: Check | None = None
@@ -77,9 +84,13 @@ class GroupOperations:
             nonlocal work
             while turns[0] is not answer and not turns[0].is_awaited:
                 turns.popleft()
-            if turns[0] is not answer:
+            if turns[0] is not answer or (work is None and self._new_master.is_under_way):
                 return None
             if work is None:
+                refusal = self._new_master.refusal()
+                if refusal:
+                    turns.popleft()
+                    return Outcome(f"RuntimeError: {refusal}")
                 work = begin(group)
                 self._groups.wake()
             outcome = _overtaken(group) or work()

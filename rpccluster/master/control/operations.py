@@ -48,7 +48,7 @@ class Operations:
         self._make_status = status
         self._commands = commands
         self._broker = broker
-        self._of_groups = GroupOperations(system, groups, self._wait)
+        self._of_groups = GroupOperations(system, groups, commands.new_master, self._wait)
         self._waiting: list[tuple[Check, Answer]] = []
         self._has_ended = False
 

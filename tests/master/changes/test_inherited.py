@@ -60,7 +60,16 @@ class OldMaster:
         for each in (self.channel, theirs, self.pidfile):
             at_the_end.callback(each.close)
         held = [
-            *things(6, 70, [self.listener], self.control, self.pidfile, self.activation, {"plugin:x": [self.other]}),
+            *things(
+                6,
+                70,
+                [self.listener],
+                self.control,
+                self.pidfile,
+                self.activation,
+                {"plugin:x": [self.other]},
+                {"plugin:x": "by hand", "plugin:y": ""},
+            ),
             Thing("channel", None, theirs.fileno()),
         ]
         self.left = [Thing(each.name, each.value, self.copy(each.descriptor)) for each in held]
@@ -119,6 +128,7 @@ def test_what_is_left_is_inherited(old: OldMaster) -> None:
     assert (new.generation, new.first_serial, new.protocol) == (6, 10_070, PROTOCOL)
     assert [each.name for each in new.activation.descriptors] == ["web"]
     assert new.activation.watchdog_seconds == 9.0
+    assert new.stopped == {"plugin:x": "by hand", "plugin:y": ""}
     assert [(name, each.actual) for name, (each,) in new.plugin_listeners.items()] == [("plugin:x", old.other.actual)]
     old.is_held_by(new)
 

@@ -40,7 +40,9 @@ class Rig:
         groups: Any = SimpleNamespace(all=[self.group], named=self._named, wake=lambda: None)
         system: Any = SimpleNamespace(monotonic=lambda: self.time)
         self.waiting: list[tuple[Check, Answered]] = []
-        self.operations = GroupOperations(system, groups, lambda *pair: self.waiting.append(pair))  # type: ignore[arg-type]
+        self.new_master: Any = SimpleNamespace(is_under_way=False, refusal=lambda: self.refusal)
+        self.refusal = ""
+        self.operations = GroupOperations(system, groups, self.new_master, lambda *pair: self.waiting.append(pair))  # type: ignore[arg-type]
 
     def _named(self, name: str) -> Group | None:
         return self.group if name == self.group.name else None
@@ -143,6 +145,20 @@ def test_commands_to_one_group_wait_their_turn() -> None:
     assert rig.told(start).told is None
     rig.group.children = [ready()]
     assert rig.told(start).told is True
+
+
+def test_commands_wait_for_the_end_of_an_upgrade() -> None:
+    """The new master knows what was wanted when it was started; once it has taken over it is to be asked."""
+    rig = Rig()
+    rig.new_master.is_under_way = True
+    stop, other = rig.ask("stop", "a"), rig.ask("stop", "a")
+    assert rig.group.stopped == ""
+    rig.new_master.is_under_way = False
+    rig.told(stop)
+    assert rig.group.stopped == "by hand"
+    rig.group.children, rig.refusal = [], "ask that one"
+    rig.told(stop)
+    assert (stop.told, rig.told(other).told) == (True, "RuntimeError: ask that one")
 
 
 @pytest.mark.parametrize("method", ["start", "stop", "restart"])
