@@ -8,10 +8,18 @@ from collections.abc import Iterator
 
 import pytest
 from npm_clients import npm_client_example, npm_clients
-from old_library import old_library, old_tests
+from old_library import old_library, old_tests, old_twisted
 from own_network import own_network
 
-__all__ = ["npm_client_example", "npm_clients", "old_library", "old_tests", "own_network", "runtime_folder"]
+__all__ = [
+    "npm_client_example",
+    "npm_clients",
+    "old_library",
+    "old_tests",
+    "old_twisted",
+    "own_network",
+    "runtime_folder",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

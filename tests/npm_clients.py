@@ -18,7 +18,13 @@ __all__ = ["npm_client_example", "npm_clients"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLE = CHECKOUT / "examples" / "node_client" / "package.json"
-PACKAGES = ["msgpack5rpc@1.1.0", "msgpack-rpc-lite@1.0.2", "@ros2jsguy/msgpack-rpc-node@0.2.0"]
+PACKAGES = [
+    "msgpack5rpc@1.1.0",
+    "msgpack-rpc-lite@1.0.2",
+    "msgpack-rpc-node@0.1.0-alpha.3",
+    "@ros2jsguy/msgpack-rpc-node@0.2.0",
+    "neovim@5.5.0",
+]
 PATIENCE_SECONDS = 60
 
 
@@ -45,14 +51,23 @@ def _folder_with(folder: Path, packages: list[str]) -> Path:
         pytest.skip(f"clients could not be had from npm: {error}: {output[-300:].decode(errors='replace')}")
 
 
+def _has(folder: Path, packages: list[str]) -> bool:
+    """Whether it was made for these packages, and not for those of an earlier checkout."""
+    try:
+        return set(json.loads((folder / "package.json").read_text())["wanted"]) == set(packages)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def _made(folder: Path, packages: list[str]) -> Path:
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
+        if not _has(folder, packages):
+            shutil.rmtree(folder, ignore_errors=True)
             aside = folder.with_name(f"{folder.name}.building")
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
-            (aside / "package.json").write_text("{}")
+            (aside / "package.json").write_text(json.dumps({"wanted": packages}))
             options = ["--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0", "--loglevel=error"]
             subprocess.run(
                 ["npm", "install", *options, *packages],

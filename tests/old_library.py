@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["make_environment", "old_library", "old_tests"]
+__all__ = ["make_environment", "old_library", "old_tests", "old_twisted"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / ".venv-msgpackrpc"
 BUILD_TOOLS = ["setuptools<81", "wheel"]  # its setup.py is older than isolated builds
 LIBRARY = "msgpack-rpc-python==0.4.1"
 PACKAGES = ["msgpack-python==0.5.6", "tornado==4.5.3", LIBRARY]
+TWISTED_FOLDER = CHECKOUT / ".venv-txmsgpackrpc"
+TWISTED = "txmsgpackrpc==1.2"
 TESTS = Path("msgpack-rpc-python-0.4.1", "test", "test_msgpackrpc.py")
 
 
@@ -36,6 +38,16 @@ def old_library() -> str:
 
 
 @pytest.fixture(scope="session")
+def old_twisted() -> str:
+    """The path of an interpreter that can ``import txmsgpackrpc``, which needs msgpack-python 0.5.6."""
+    try:
+        return str(_made(TWISTED_FOLDER, ["msgpack-python==0.5.6", TWISTED], Path("bin", "python")))
+    except (OSError, subprocess.CalledProcessError) as error:
+        output = getattr(error, "stderr", None) or b""
+        pytest.skip(f"txmsgpackrpc could not be installed: {error}: {output[-500:].decode(errors='replace')}")
+
+
+@pytest.fixture(scope="session")
 def old_tests(old_library: str) -> Path:
     """The library's own test file, as it comes with its source distribution."""
     return Path(old_library).parent.parent / TESTS
@@ -43,24 +55,30 @@ def old_tests(old_library: str) -> Path:
 
 def make_environment() -> Path:
     """The environment's interpreter; makes the environment if it is not there. Raises CalledProcessError."""
-    with open(f"{FOLDER}.lock", "w") as lock:
+    return _made(FOLDER, PACKAGES, TESTS)
+
+
+def _made(folder: Path, packages: list[str], sign: Path) -> Path:
+    """The interpreter of a folder's environment; makes it if ``sign`` is not in it."""
+    with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (FOLDER / TESTS).exists():
-            shutil.rmtree(FOLDER, ignore_errors=True)
-            _build_aside(FOLDER)
-    return FOLDER / "bin" / "python"
+        if not (folder / sign).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _build_aside(folder, packages)
+    return folder / "bin" / "python"
 
 
-def _build_aside(folder: Path) -> None:
+def _build_aside(folder: Path, packages: list[str]) -> None:
     """Make and fill the environment under another name, then rename it: a half-made one is never found."""
     aside = folder.with_name(f"{folder.name}.building")
     shutil.rmtree(aside, ignore_errors=True)
     _run(_old_enough_python(), "-m", "venv", str(aside))
     pip = [str(aside / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
     _run(*pip, "install", *BUILD_TOOLS)
-    _run(*pip, "install", "--no-build-isolation", *PACKAGES)
-    source = ["--no-build-isolation", "--no-deps", "--no-binary", ":all:", "--dest", str(aside)]
-    _run(*pip, "download", *source, LIBRARY)
+    _run(*pip, "install", "--no-build-isolation", *packages)
+    if LIBRARY in packages:
+        source = ["--no-build-isolation", "--no-deps", "--no-binary", ":all:", "--dest", str(aside)]
+        _run(*pip, "download", *source, LIBRARY)
     for archive in aside.glob("msgpack-rpc-python-*.tar.gz"):
         shutil.unpack_archive(archive, aside)
     aside.rename(folder)

@@ -8,17 +8,21 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 
 import pytest
 
-__all__ = ["free_port", "needed"]
+__all__ = ["DEBIANS_CLIENTS", "free_port", "needed"]
+
+#: The clients among them, in the version that Debian 12 has.
+DEBIANS_CLIENTS = {"Neovim": "0.7.2", "lua-mpack": "1.0.7"}
 
 
-def needed(program: str) -> str:
-    """The path of a program; skips the test where there is none."""
+def needed(program: str, *test: str) -> str:
+    """The path of a program; skips the test where there is none, or where it fails with the arguments ``test``."""
     path = shutil.which(program)
-    if path is None:
-        told = f"found no {program}; apt-get install {program} brings it"
+    if path is None or (test and subprocess.run([path, *test], capture_output=True, check=False).returncode):
+        told = f"found no {' '.join([program, *test])}; .ci/run names the packages"
         pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
     return path
 

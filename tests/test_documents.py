@@ -13,6 +13,7 @@ from typing import Any
 import click
 import npm_clients
 import old_library
+import programs
 import pytest
 from code_blocks import RUN, code_blocks, indented_lines
 
@@ -252,9 +253,14 @@ def test_the_clients_in_bold_are_those_of_the_tests():
     setup = (CHECKOUT / "setup.py").read_text()
     pinned = re.findall(r'"([\w-]+)==([\w.]+)', re.findall(r"^CLIENTS = \[.*?^\]", setup, re.MULTILINE | re.DOTALL)[0])
     pinned += [tuple(package.rsplit("@", 1)) for package in npm_clients.PACKAGES]
-    pinned.append(tuple(old_library.LIBRARY.split("==")))
+    pinned += [tuple(library.split("==")) for library in (old_library.LIBRARY, old_library.TWISTED)]
+    pinned += programs.DEBIANS_CLIENTS.items()
     rows = table(CLIENTS, "client", "version")
-    told = [(row["client"].split(",")[0], row["version"].strip("*")) for row in rows if row["version"].startswith("**")]
+    told = [
+        (row["client"].split(",")[0], re.findall(r"\*\*(.*?)\*\*", row["version"])[0])
+        for row in rows
+        if row["version"].startswith("**")
+    ]
     assert sorted(told) == sorted(pinned)
 
 

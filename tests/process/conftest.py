@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 
-from rpccluster.testing import RunningCluster
+from rpccluster.testing import RunningCluster, running_cluster
 
 MakeCluster = Callable[..., RunningCluster]
 
@@ -59,3 +59,11 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
 def cluster(make_cluster: MakeCluster) -> Callable[..., RunningCluster]:
     """Starts a cluster with the given options and waits until it serves."""
     return lambda **options: make_cluster(**options).start()
+
+
+@pytest.fixture(scope="module")
+def restless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """A cluster whose workers are recycled all the time, so that connections move while they are used."""
+    folder = tmp_path_factory.mktemp("restless")
+    with running_cluster(folder, number_workers=2, max_requests=150, call_timeout=0.2) as running:
+        yield running

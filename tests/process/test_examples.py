@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from programs import needed
 
 from rpccluster.testing import RunningCluster
 
@@ -67,7 +68,7 @@ def test_every_example_is_listed_and_told() -> None:
     """Each folder has its README, and the README of all leads to it."""
     listed = re.findall(r"\]\((\w+)/README\.md\)", (EXAMPLES / "README.md").read_text())
     assert sorted(listed) == sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
-    assert all(commands(example) for example in listed)
+    assert all(commands(example) and f"test_{example}" in globals() for example in listed)
 
 
 def test_hello(tmp_path: Path) -> None:
@@ -93,6 +94,16 @@ def test_aio_client(shop: str) -> None:
         "The last of 100 orders: 99 pieces for 29.70",
         "Refused: KeyError 'melon'",
         "Not waited for",
+    ]
+
+
+def test_neovim(shop: str) -> None:
+    needed("nvim")
+    assert output(commands("neovim")[0], shop) == [
+        "An apple costs 30",
+        "Ordered: 3 pieces for 1.02",
+        "Refused: KeyError: 'melon'",
+        "A plum costs 12",
     ]
 
 

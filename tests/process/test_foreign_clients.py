@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import shutil
 import socket
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -16,26 +14,12 @@ from typing import Any, Callable
 
 import msgpack
 import pytest
+from foreign import check, tcp
 
-from rpccluster.address import TCPAddress, parse_address
-from rpccluster.testing import RunningCluster, running_cluster
+from rpccluster.testing import RunningCluster
 
 CALLS = 2000
 SECONDS = 30
-
-
-@pytest.fixture(scope="module")
-def restless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    """A cluster whose workers are recycled all the time, so that connections move while they are used."""
-    folder = tmp_path_factory.mktemp("restless")
-    with running_cluster(folder, number_workers=2, max_requests=150, call_timeout=0.2) as running:
-        yield running
-
-
-def tcp(running: RunningCluster) -> tuple[str, int]:
-    address = parse_address(running.address)
-    assert isinstance(address, TCPAddress)
-    return address.host, address.port
 
 
 # -- the letter of the replies
@@ -125,14 +109,7 @@ def test_replies_are_to_the_letter(restless: RunningCluster) -> None:
     assert len(pids) > 1, "the connection has not moved"
 
 
-# -- the clients themselves: each prints, as JSON, what it got
-
-WANTED = {
-    "sum": 3,
-    "echo": {"a": [1, None, "ü", 2.5], "b": {"c": "x" * 70_000}},
-    "many": list(range(500)),
-    "after": "pong",
-}
+# -- the clients themselves
 
 SCRIPTS = {
     "pynvim": """
@@ -193,6 +170,35 @@ found = asyncio.run(main())
 ERRORS = {"pynvim": "n"}
 
 
+TWISTED = """
+import json, sys
+from twisted.internet import defer, reactor
+from txmsgpackrpc.client import connect
+wanted = json.loads(sys.argv[3])
+@defer.inlineCallbacks
+def main():
+    client = yield connect(sys.argv[1], int(sys.argv[2]))
+    found = {"sum": (yield client.createRequest("sum", 1, 2))}
+    try:
+        yield client.createRequest("nosuch")
+    except Exception as raised:
+        found["error"] = str(raised)
+    found["echo"] = yield client.createRequest("echo", wanted["echo"])
+    yield client.createNotification("sum", [1])
+    many = [client.createRequest("sum", number) for number in range(500)]
+    found["many"] = yield defer.gatherResults(many)
+    found["after"] = yield client.createRequest("rpc.ping")
+    print(json.dumps(found))
+main().addErrback(lambda failure: failure.printTraceback()).addBoth(lambda done: reactor.stop())
+reactor.run()
+"""
+
+
+def test_a_client_on_twisted(restless: RunningCluster, old_twisted: str) -> None:
+    """Likewise."""
+    check([old_twisted, "-c", TWISTED], restless)
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_client_in_python(restless: RunningCluster, name: str) -> None:
     """Results, an error, a notification, 500 calls, and its connection moves meanwhile."""
@@ -227,7 +233,35 @@ const connected = client.connect();
 const call = (method, ...args) => connected.then(() => client.call(method, ...args));
 const notify = (method, ...args) => connected.then(() => client.notify(method, ...args));
 """,
+    "neovim": """
+const net = require('net'), {Transport} = require('neovim/lib/utils/transport');
+const socket = net.connect(port, host), transport = new Transport();
+transport.attach(socket, socket, null);
+transport.on('request', () => { throw 'a request'; });
+transport.on('notification', () => { throw 'a notification'; });
+const call = (method, ...args) => new Promise((resolve, reject) =>
+  transport.request(method, args, (error, result) => error ? reject(error) : resolve(result)));
+const notify = (method, ...args) => transport.notify(method, args);
+""",
 }
+
+#: It fails at two replies in one segment, and at one reply in two.
+ONE_AT_A_TIME = """
+const {Client, TcpClient} = require('msgpack-rpc-node');
+const host = process.argv[1], port = Number(process.argv[2]), wanted = JSON.parse(process.argv[3]);
+(async () => {
+  const client = new Client(TcpClient, port, host);
+  await client.connect();
+  const found = {sum: await client.call('sum', 1, 2)};
+  found.error = await client.call('nosuch').then(() => null, error => error.message || String(error));
+  found.echo = await client.call('echo', wanted.echo);
+  client.notify('sum', 1);
+  found.many = [];
+  for (const number of wanted.many) found.many.push(await client.call('sum', number));
+  found.after = await client.call('rpc.ping');
+  process.stdout.write(JSON.stringify(found), () => process.exit(0));
+})();
+"""
 
 NODE_MAIN = """
 const host = process.argv[1], port = Number(process.argv[2]), wanted = JSON.parse(process.argv[3]);
@@ -252,13 +286,9 @@ def test_a_client_in_javascript(restless: RunningCluster, npm_clients: Path, nam
     check([node, "-e", NODE_MAIN % NODE_SCRIPTS[name]], restless, "'nosuch' method not found", npm_clients)
 
 
-def check(command: list[str], running: RunningCluster, error: str, folder: Path | None = None) -> None:
-    """Run a client and compare what it got."""
-    host, port = tcp(running)
-    arguments = [*command, host, str(port), json.dumps(WANTED)]
-    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout)
-    text = found.pop("error")
-    assert text == error, text
-    assert found == WANTED
+def test_a_client_in_javascript_for_one_call_at_a_time(restless: RunningCluster, npm_clients: Path) -> None:
+    """With small results it works."""
+    node = shutil.which("node")
+    assert node is not None
+    wanted = {"sum": 3, "echo": {"a": [1, None]}, "many": list(range(500)), "after": "pong"}
+    check([node, "-e", ONE_AT_A_TIME], restless, folder=npm_clients, wanted=wanted)
