@@ -101,7 +101,7 @@ class Afternoon:
         """No fault happens any more: after a while all is well, unless the cluster has ended."""
         world, chance = self.world, self.plan.chance("peace")
         world.is_calm, world.forks_fail_until = True, 0.0
-        world.scarcity.end()
+        world.scarcity.end(world.now)
         world.tell("peace", "from now on no fault happens")
         self.flags["proc_name"], self.flags["max_depth"] = "good", "100"
         for process in self.world.processes.values():

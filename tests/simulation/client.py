@@ -27,7 +27,7 @@ class Client:
         self.resumes_at = world.now
         self.wake_at = NEVER
         self.excuse = ""
-        self.torn_at = 0.0  # when its owner has ended, if that left no other
+        self.is_torn = False  # its owner has ended, or it was lost, so that no answer comes any more
         self.is_over = False
         self.is_accepted = False
         self.open_calls: dict[int, float] = {}  # by msgid: since when
@@ -74,14 +74,14 @@ class Client:
         self.answers += 1
         runner = self.world.runners.pop(msgid, None)
         if kind == LOST and runner is not None:
-            if runner.is_alive:
+            if runner.is_alive and not self.world.masters_were_killed:  # the next but one cannot hear of it
                 raise Fault(f"call {msgid} of {self.name} is told lost, though {runner.name} lives and runs it")
             self._check_not_lost(msgid, runner)
 
     def _check_not_lost(self, msgid: int, runner: Any) -> None:
         """Raise `Fault` if a worker has answered the call, and no process that may have had the answer has died."""
         answered_at = runner.replied.get(msgid)
-        if answered_at is not None and self.world.crashed_at < answered_at and not 0 < self.torn_at < answered_at:
+        if answered_at is not None and self.world.crashed_at < answered_at and not self.is_torn:
             raise Fault(f"the answer of {runner.name} to call {msgid} of {self.name} has never come")
 
     def _note_end(self) -> None:
@@ -116,7 +116,7 @@ class Controller:
         self.resumes_at = world.now
         self.wake_at = NEVER
         self.excuse = "it is no caller"
-        self.torn_at = 0.0
+        self.is_torn = False
         self.is_accepted = False
         self.open_calls: dict[int, float] = {}
         self._ends = world.master_ends

@@ -65,6 +65,7 @@ class Master(Process):
         self.looks_at = 0.0  # when an invariant looks at it again
         self.turns_alone = 0  # since it is the only master
         self.has_just_left = self.has_just_begun = False  # in its last turn: an upgrade
+        self.number_upgrades = 0  # that have begun
         self.committing_since = 0.0
         self.commands_at_go = -1  # how many there were in this world
         self.aim = self.aim_before_upgrade = 0  # number of workers that it wants
@@ -141,6 +142,7 @@ class Master(Process):
         self.world.births.append(worker)
 
     def _begin_new_master(self, inherited: Sequence[Thing]) -> None:
+        self.number_upgrades += 1
         new = Master(self.world, self.system.newborn, self, self.sources)
         relay = None
         if self.world.plan.version:
@@ -165,14 +167,14 @@ class Master(Process):
         logger_goes_to(self)
         for child in self.children.values():
             child.beat()
-        stage, phase = self.parts.new_master.stage, self.phase
+        stage, phase, number = self.parts.new_master.stage, self.phase, self.number_upgrades
         self.seconds_late = max(0.0, self.world.now - self._wake_at)
         if self.world.now < self.world.scarcity.table_is_full_until:
             for client in self.world.on_their_way:
                 self.world.excuse(client, f"{self.name} may have had no descriptor for it", is_torn=True)
         with self.world.scarcity.imposed(self.world.now):
             self.supervisor.turn()
-        self.has_just_begun = stage is Stage.NONE is not self.parts.new_master.stage
+        self.has_just_begun = self.number_upgrades != number
         self.has_just_left = phase != "leaving" == self.phase
         if self.parts.new_master.stage is not stage:
             self._note_stage(stage)

@@ -24,9 +24,10 @@ class Scarcity:
         self.room = 0
         self._usual: dict[int, tuple[int, int]] = {}
 
-    def end(self) -> None:
-        """Let everything be there again."""
-        self.table_is_full_until = self.disk_is_full_until = 0.0
+    def end(self, now: float) -> None:
+        """Let everything be there again from ``now`` on."""
+        self.table_is_full_until = min(self.table_is_full_until, now)
+        self.disk_is_full_until = min(self.disk_is_full_until, now)
 
     @contextlib.contextmanager
     def imposed(self, now: float) -> Iterator[None]:

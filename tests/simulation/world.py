@@ -227,8 +227,8 @@ class World:
     def excuse(self, client: int, why: str, *, is_torn: bool = False) -> None:
         """The connection of ``client`` may end from now on; if it ``is_torn``, no answer comes any more."""
         found = self.clients.get(client)
-        if found is not None and is_torn and not found.torn_at:
-            found.torn_at = self.now
+        if found is not None and is_torn:
+            found.is_torn = True
         if found is not None and not found.excuse:
             found.excuse = why
             self.tell(found.name, f"may lose its connection: {why}")
