@@ -234,7 +234,19 @@ class MadeUpSystem(System):
         pass
 
     def kill_marked(self, marks: Container[str], leave_out: Collection[int]) -> list[int]:
-        return []
+        marked = [each for each in self._descendants() if each.mark in marks and each.plugin.pid not in leave_out]
+        for each in marked:
+            self._doom(each)
+        return [each.pid for each in marked]
+
+    def _descendants(self) -> list[Any]:
+        """Return the descendants of this master's plugins."""
+        found = self._world.of_noun["descendant"].values()
+        return [each for each in found if each.plugin.parent is self._master]
+
+    def _doom(self, descendant: Any) -> None:
+        descendant.is_doomed = True
+        self._world.signal(descendant.pid, signal.SIGKILL)
 
     def started(self, pid: int) -> int:
         return pid
@@ -244,8 +256,21 @@ class MadeUpSystem(System):
 
     def kill_group(self, leader: int, signum: int) -> None:
         self.kill(leader, signum)
+        if signum == signal.SIGKILL:
+            self._end_group(leader)
+        else:
+            self._world.stops.append((self._master, leader))
+
+    def _end_group(self, leader: int) -> None:
+        for each in self._descendants():
+            if each.group == leader:
+                self._doom(each)
 
     def reap(self, leaders: Container[int] = (), let_go: Callable[[int], object] = int) -> list[Exit]:
         self._world.go_on_meanwhile()
         ended, self._master.zombies = self._master.zombies, []
+        for each in ended:
+            if each.pid in leaders:
+                self._end_group(each.pid)
+                let_go(each.pid)
         return ended

@@ -45,7 +45,7 @@ from .world import NEVER, Process, World
 if TYPE_CHECKING:
     from .master import Master
 
-__all__ = ["ANSWERED", "GAVE_UP", "LOST", "Connection", "Worker", "client_of_copy"]
+__all__ = ["ANSWERED", "GAVE_UP", "LOST", "Connection", "Worker", "client_of_copy", "copy_of"]
 
 ANSWERED, LOST, GAVE_UP = b"+-!"  # how a call is answered: done, its worker has died, its time is over
 CALL = struct.Struct(">I")
@@ -85,8 +85,8 @@ class Worker(Process):
         self.slot, self.serial, self.row = assignment.slot, assignment.serial, assignment.row
         self.generation = assignment.generation
         self.is_bad = assignment.options.proc_name == BAD
-        self.channel = _copy(assignment.channel)
-        self.moves = _copy(assignment.part.connections)
+        self.channel = copy_of(assignment.channel)
+        self.moves = copy_of(assignment.part.connections)
         self.listeners = [_socket(os.dup(each.fileno())) for each in assignment.part.listeners]
         for channel in (self.channel, self.moves):
             world.watch(channel.fileno(), self)
@@ -527,7 +527,7 @@ def client_of(sock: socket.socket) -> int:
     return int(sock.getpeername().rpartition(b"-")[2])
 
 
-def client_of_copy(descriptor: int) -> int:
+def client_ofcopy_of(descriptor: int) -> int:
     """Return the number of the client to whom the connection leads of which ``descriptor`` is a copy."""
     with socket.socket(fileno=os.dup(descriptor)) as sock:
         return client_of(sock)
@@ -539,6 +539,6 @@ def _socket(descriptor: int) -> socket.socket:
     return sock
 
 
-def _copy(channel: Channel) -> Channel:
+def copy_of(channel: Channel) -> Channel:
     """Copy one end of a channel, as a fork does."""
     return Channel(socket.socket(fileno=os.dup(channel.fileno())))
