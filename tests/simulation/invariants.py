@@ -20,6 +20,7 @@ from rpccluster.worker.lifecycle import State
 
 from .client import Controller
 from .master import Master
+from .plugin_invariants import OF_PLUGINS, group_of
 from .worker import Worker
 from .world import Fault, World
 
@@ -44,10 +45,11 @@ def deadlines_wake(world: World, actor: object) -> None:
     if not isinstance(actor, Master) or actor.wake_at <= world.now or world.now < actor.looks_at or actor.parts is None:
         return
     actor.looks_at = world.now + 1.0  # now and then: it costs as much as a turn
-    until, group = actor.wake_at, actor.parts.workers
+    until = actor.wake_at
     moment = min(until, world.now + 60.0) - 0.001
-    if moment > world.now and not any(child.row[CommonCell.HEARTBEAT] == 0 for child in group.children):
-        actions = policy.decide(group, moment).actions
+    for group in actor.parts.groups.all if moment > world.now else ():
+        is_watched = group.options.timeout and any(child.row[CommonCell.HEARTBEAT] == 0 for child in group.children)
+        actions = [] if is_watched else policy.decide(group, moment).actions
         if actions:
             raise Fault(f"{actor.name} sleeps until {until:.3f}, though at {moment:.3f} it has {actions[0]}")
 
@@ -55,8 +57,7 @@ def deadlines_wake(world: World, actor: object) -> None:
 def restarts_pause(world: World, actor: object) -> None:
     """Workers of a slot that never get ready are started again ever more slowly, up to the longest pause."""
     for worker in world.births:
-        master = worker.parent
-        group = master.parts.workers
+        group = group_of(worker)
         options = group.options
         failed = [death for death in group.deaths.get(worker.slot, ()) if death.at > group.forgiven_at]
         in_a_row = 0
@@ -201,6 +202,7 @@ def _aim(master: Master) -> int:
 
 
 ALWAYS = [
+    *OF_PLUGINS,
     bounded_processes,
     deadlines_wake,
     restarts_pause,
@@ -235,6 +237,15 @@ def as_many_as_wanted(afternoon: Afternoon) -> str:
         found = ", ".join(f"{child.slot}: {child.state.value}" for child in workers.children)
         return f"{workers.wanted} workers are wanted, and there are {found or 'none'}"
     return "" if len(afternoon.workers()) == workers.wanted else "there are workers that the master does not know"
+
+
+def plugins_run(afternoon: Afternoon) -> str:
+    """Each plugin has as many ready processes as it wants, or has finished."""
+    for group in afternoon.masters()[0].parts.groups.all:
+        if group.kind.name == "plugin" and not group.is_settled():
+            found = ", ".join(f"{child.slot}: {child.state.value}" for child in group.children)
+            return f"{group.wanted} processes of {group.name} are wanted, and there are {found or 'none'}"
+    return ""
 
 
 def nothing_under_way(afternoon: Afternoon) -> str:
@@ -280,4 +291,4 @@ def answered(afternoon: Afternoon) -> str:
     return f"{waiting[0].name} waits for an answer to {waiting[0].method}" if waiting else ""
 
 
-IN_PEACE = [answered, one_master, pidfile_names_it, as_many_as_wanted, nothing_under_way, served]
+IN_PEACE = [answered, one_master, pidfile_names_it, as_many_as_wanted, plugins_run, nothing_under_way, served]

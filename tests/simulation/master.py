@@ -24,10 +24,11 @@ from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.supervisor import Supervisor
 
 from .plan import OLDER
+from .plugin import Plugin
 from .relay import Relay, age_environment
 from .system import Command, Inbox, Logs, MadeUpSystem, Watch
 from .worker import Worker, client_of_copy
-from .world import NEVER, Process, World
+from .world import NEVER, Fault, Process, World
 
 __all__ = ["Master"]
 
@@ -66,6 +67,8 @@ class Master(Process):
         self.turns_alone = 0  # since it is the only master
         self.has_just_left = self.has_just_begun = False  # in its last turn: an upgrade
         self.number_upgrades = 0  # that have begun
+        self.begun: set[str] = set()  # groups of plugins
+        self.ended: dict[tuple[str, int], Any] = {}  # by plugin and slot: the last process that has ended by itself
         self.committing_since = 0.0
         self.commands_at_go = -1  # how many there were in this world
         self.aim = self.aim_before_upgrade = 0  # number of workers that it wants
@@ -91,6 +94,8 @@ class Master(Process):
         try:
             self._assemble()
         except StartError as error:
+            if self.parent is None:
+                raise Fault(f"the cluster cannot start: {error}") from error
             self.world.tell(self.name, f"cannot start: {error}")
             self.end(code=1)
 
@@ -137,9 +142,10 @@ class Master(Process):
     # -- its children
 
     def _bear(self, assignment: Any) -> None:
-        worker = Worker(self.world, self.system.newborn, self, assignment)
-        self.world.add(worker)
-        self.world.births.append(worker)
+        make: Any = Plugin if assignment.kind == Plugin.noun else Worker
+        child = make(self.world, self.system.newborn, self, assignment)
+        self.world.add(child)
+        self.world.births.append(child)
 
     def _begin_new_master(self, inherited: Sequence[Thing]) -> None:
         self.number_upgrades += 1

@@ -6,7 +6,7 @@ A plan is data. `without` makes a smaller one, so that a failing afternoon can b
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Union
 
@@ -37,6 +37,20 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "max_lifetime": ("0", "0", "0", "15"),
     "rebalance": ("true", "true", "false"),
     "worker_connections": ("10000", "10000", "3"),
+}
+
+_PLUGIN_OPTIONS: dict[str, tuple[str, ...]] = {
+    "processes": ("1", "1", "1", "2"),
+    "restart": ("always", "always", "on-failure", "never"),
+    "restart_delay": ("0.5", "1"),
+    "restart_delay_max": ("2", "8"),
+    "essential": ("false", "false", "false", "false", "true"),
+    "ready": ("started", "started", "notify"),
+    "ready_timeout": ("2", "10"),
+    "stop_timeout": ("1", "3"),
+    "overlap": ("none", "none", "successor"),
+    "timeout": ("0", "0", "5"),
+    "max_lifetime": ("0", "0", "0", "20"),
 }
 
 #: What may happen, and how often beside the others.
@@ -127,6 +141,13 @@ class Version(NamedTuple):
     name: str = "version"
 
 
+class Section(NamedTuple):
+    """The section of a plugin."""
+
+    name: str
+    options: tuple[tuple[str, str], ...]
+
+
 class Pace(NamedTuple):
     """Each process boots in a time of its own."""
 
@@ -134,7 +155,7 @@ class Pace(NamedTuple):
 
 
 #: What a plan may do without.
-Item = Union[Step, Fate, Option, Disorder, Pace, Version]
+Item = Union[Step, Fate, Option, Disorder, Pace, Version, Section]
 
 
 @dataclass(frozen=True)
@@ -149,6 +170,7 @@ class Plan:
     spared: frozenset[int] = field(default=frozenset())
     is_orderly: bool = False
     is_even: bool = False  # every process boots in the same time
+    plugins: tuple[Section, ...] = ()
     version: str = ""  # of one of the two masters of an upgrade, if it is another one
     order: int = 0  # the seed of the order in which processes are scheduled
 
@@ -169,7 +191,7 @@ class Plan:
         options = [Option(name) for name, value in self.options.items() if value != PLAIN[name]]
         others: list[Item] = [*([] if self.is_orderly else [Disorder()]), *([] if self.is_even else [Pace()])]
         others += [Version()] if self.version else []
-        return [*others, *fates, *options, *self.steps]
+        return [*others, *self.plugins, *fates, *options, *self.steps]
 
     def without(self, items: Iterable[Item]) -> Plan:
         """Return a plan without ``items``."""
@@ -182,6 +204,7 @@ class Plan:
             spared=self.spared | {item.number for item in left if isinstance(item, Fate)},
             is_orderly=self.is_orderly or Disorder() in left,
             is_even=self.is_even or Pace() in left,
+            plugins=tuple(_without_names(each, left) for each in self.plugins if each not in left),
             version="" if Version() in left else self.version,
         )
 
@@ -199,7 +222,30 @@ def draw(seed: int) -> Plan:
     steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2, 4)))]
     idle = chance.random() * _idle_seconds(options) if chance.random() < 0.2 else 0.0
     version = chance.choice(("", "", "", "", "", "", OLDER, NEWER))
-    return Plan(seed, options, length, tuple(steps), idle, version=version, order=seed)
+    plugins = tuple(_plugins(chance))
+    return Plan(seed, options, length, tuple(steps), idle, plugins=plugins, version=version, order=seed)
+
+
+def _without_names(section: Section, left: set[Item]) -> Section:
+    """Return ``section`` without the plugins in ``left`` among those that it comes after."""
+    gone = {each.name for each in left if isinstance(each, Section)}
+    options = dict(section.options)
+    after = [name for name in options.pop("after", "").split(", ") if name and name not in gone]
+    return Section(section.name, (*options.items(), *([("after", ", ".join(after))] if after else [])))
+
+
+def _plugins(chance: random.Random) -> Iterator[Section]:
+    """Draw the sections of plugins; each may come after earlier ones."""
+    names: list[str] = []
+    for name in ("a", "b", "c")[: chance.choice((0, 0, 0, 1, 2, 3))]:
+        options = {key: chance.choice(values) for key, values in _PLUGIN_OPTIONS.items()}
+        kind = chance.choice((("run", "module:function"), ("command", "/bin/program")))
+        if kind[0] == "command":
+            options.pop("timeout")  # the master would look where a real process with that pid is stuck
+        after = [each for each in (*names, "workers") if chance.random() < 0.3]
+        order = [("after", ", ".join(after))] if after else []
+        yield Section(name, (kind, *options.items(), *order))
+        names.append(name)
 
 
 def _idle_seconds(options: dict[str, str]) -> float:

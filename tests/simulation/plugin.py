@@ -53,6 +53,8 @@ class Plugin(Process):
         self.code = chance.choice((0, 0, 1))
         self.stop_seconds = chance.choice((0.0, 0.0, 0.5))
         self.hangs_from = NEVER
+        self.ended_at = 0.0
+        self.commands = 0  # how many there were in this world when it ended
         self.is_deaf = self.cannot_boot = self.forks = False
         self._leaves_group = chance.random() < 0.5
         if number not in world.plan.spared and not world.is_calm:
@@ -159,6 +161,25 @@ class Plugin(Process):
                 self.is_stopping, self.ends_at = True, self.world.now + self.stop_seconds
             elif not self.is_called and not self.is_deaf:
                 self.world.after(0.0, self.end, signum=signum)
+
+    def end(self, *, code: int | None = None, signum: int | None = None) -> None:
+        if self.is_alive:
+            self.ended_at, self.commands = self.world.now, self.world.commands
+            if code is not None and not self.is_stopping and not self._others():
+                self.code = code
+                master: Any = self.parent
+                master.ended[self.plugin, self.slot] = self
+        super().end(code=code, signum=signum)
+
+    def _others(self) -> list[Plugin]:
+        """Return the other processes of this slot."""
+        own = (self.plugin, self.slot, self.parent)
+        plugins = self.world.of_noun[self.noun].values()
+        return [
+            each
+            for each in plugins
+            if each is not self and not each.is_stopping and (each.plugin, each.slot, each.parent) == own
+        ]
 
     def _close_channel(self) -> None:
         self.has_exec = True

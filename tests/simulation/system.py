@@ -234,7 +234,7 @@ class MadeUpSystem(System):
         pass
 
     def kill_marked(self, marks: Container[str], leave_out: Collection[int]) -> list[int]:
-        marked = [each for each in self._descendants() if each.mark in marks and each.plugin.pid not in leave_out]
+        marked = [each for each in self._descendants() if each.mark in marks and each.parent.pid not in leave_out]
         for each in marked:
             self._doom(each)
         return [each.pid for each in marked]

@@ -527,7 +527,7 @@ def client_of(sock: socket.socket) -> int:
     return int(sock.getpeername().rpartition(b"-")[2])
 
 
-def client_ofcopy_of(descriptor: int) -> int:
+def client_of_copy(descriptor: int) -> int:
     """Return the number of the client to whom the connection leads of which ``descriptor`` is a copy."""
     with socket.socket(fileno=os.dup(descriptor)) as sock:
         return client_of(sock)

@@ -126,6 +126,7 @@ class World:
         self.relays: list[Any] = []  # between two masters of two versions
         self.births: list[Any] = []  # workers, since the last look at them
         self.kills: list[tuple[Any, int]] = []  # master and pid, since the last look at them
+        self.stops: list[tuple[Any, int]] = []  # master and pid, likewise: told by a signal to end
         self.removed: set[str] = set()  # paths that somebody has removed
         self.commands = 0  # number of all that users have sent and asked for
         self.crashed_at = 0.0  # when a process has ended that nobody had asked to

@@ -248,7 +248,8 @@ class Group:
             logger.error("%s (pid: %d, slot: %d) could not boot: %s", *who, reason)
 
     def _prepare_next(self, slot: int, death: Death) -> None:
-        if self.restart.wants_no_more(death):
+        is_filled = any(child.slot == slot and child.is_holding for child in self.children)  # by its predecessor
+        if self.restart.wants_no_more(death) and not is_filled:
             self.finished.add(slot)
             return
         self.restarts[slot] = self.restarts.get(slot, 0) + 1

@@ -182,6 +182,16 @@ def test_an_end_that_was_asked_for_is_never_the_last() -> None:
     assert made.finished == set()
 
 
+@pytest.mark.parametrize("restart", [Restart.ON_FAILURE, Restart.NEVER])
+def test_a_successor_that_cannot_boot_finishes_no_slot(restart: Restart) -> None:
+    """Its predecessor lives on, and its own end decides."""
+    made = group(ready(0), booting(0), restart=restart, number_workers=1)
+    made.note_end(made.children[1], CLEAN, 90.0)
+    assert made.finished == set()
+    made.note_end(made.children[0], CLEAN, 91.0)
+    assert made.finished == {0}
+
+
 def test_an_end_with_status_0_before_ready_is_no_failure_only_where_it_is_the_last() -> None:
     """What comes after such a group goes on in both cases: it waits for a first failure at most."""
     for restart, failure in [(Restart.NEVER, ""), (Restart.ALWAYS, "exit code 0")]:
