@@ -139,6 +139,16 @@ def pidfile_is_signed(world: World, actor: object) -> None:
         raise Fault(f"{actor.name} is the only master, and its pidfile does not name it")
 
 
+def connections_go_to_the_living(world: World, actor: object) -> None:
+    """A master whose new master has ended gives that one no further connection."""
+    if not isinstance(actor, Master) or actor.parts is None or actor.parts.new_master.stage is not Stage.DONE:
+        return
+    passed_on = {cid for cid, each in actor.parts.broker._transits.items() if each.is_with_new_master}
+    if actor.phase != "leaving" and not actor.has_just_stopped and passed_on - actor.passed_on:
+        raise Fault(f"{actor.name} gives a connection to a new master that has ended")
+    actor.passed_on = passed_on
+
+
 @dataclass
 class Bequest:
     """What a master was told during an upgrade, and a new one must know: how many workers are wanted."""
@@ -212,6 +222,7 @@ ALWAYS = [
     pidfile_is_signed,
     paths_stay,
     orders_are_passed_on,
+    connections_go_to_the_living,
 ]
 
 

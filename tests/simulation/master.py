@@ -65,7 +65,8 @@ class Master(Process):
         self.seconds_late = 0.0  # that its last turn came too late
         self.looks_at = 0.0  # when an invariant looks at it again
         self.turns_alone = 0  # since it is the only master
-        self.has_just_left = self.has_just_begun = False  # in its last turn: an upgrade
+        self.has_just_left = self.has_just_begun = self.has_just_stopped = False  # in its last turn
+        self.passed_on: set[int] = set()  # connections that a new master was given, and has not adopted
         self.number_upgrades = 0  # that have begun
         self.begun: set[str] = set()  # groups of plugins
         self.ended: dict[tuple[str, int], Any] = {}  # by plugin and slot: the last process that has ended by itself
@@ -182,6 +183,7 @@ class Master(Process):
             self.supervisor.turn()
         self.has_just_begun = self.number_upgrades != number
         self.has_just_left = phase != "leaving" == self.phase
+        self.has_just_stopped = phase == "leaving" != self.phase
         if self.parts.new_master.stage is not stage:
             self._note_stage(stage)
         if not self.parts.cluster.phase.allows.connections_move and self.phase != "drained":
