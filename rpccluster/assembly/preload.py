@@ -28,6 +28,7 @@ _PYTHONS_OWN = (
 _OURS = (
     "rpccluster.child.cells",
     "rpccluster.demo",
+    "rpccluster.plugin.main",
     "rpccluster.protocol.shared",
     "rpccluster.worker.accepting.lock",
     "rpccluster.worker.accepting.turn",

@@ -9,14 +9,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import socket
 import sys
 import threading
 import traceback
-from _thread import start_new_thread  # imported before a plugin that uses gevent patches it
-from time import sleep  # likewise
-from types import FrameType
 from typing import Any, Callable
 
 from rpccluster.child.assignment import Assignment, PluginPart
@@ -25,13 +21,11 @@ from rpccluster.child.users_code import find, own_traceback, put_on_path, shut_h
 from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.errors import PluginNotLoaded
 from rpccluster.ipc.messages import Ready
-from rpccluster.log import outlet
 from rpccluster.plugin.fitting import Fitted, fitted
 from rpccluster.plugin.handle import Plugin
+from rpccluster.plugin.stop_signal import obey
 
 __all__ = ["run"]
-
-_MOMENT_SECONDS = 0.01
 
 
 def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
@@ -41,7 +35,7 @@ def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
         call = _load(options, plugin)
     except BaseException as error:
         return tell_boot_failed(assignment, error)
-    _obey_signals(options.stop_signal, plugin if call.takes_plugin else None)
+    obey(options.stop_signal, plugin.stopping if call.takes_plugin else None)
     plugin.alive()
     if options.ready == "started":
         plugin.ready()
@@ -82,35 +76,6 @@ def _find(options: PluginOptions) -> Any:
         if not options.also_run or not f"{module}.".startswith(f"{error.name}."):
             raise
     return find(options.also_run)
-
-
-def _obey_signals(stop_signal: signal.Signals, plugin: Plugin | None) -> None:
-    """Let the stop signal set ``plugin.stopping``, or end the function by SystemExit, once."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        if plugin is not None:
-            plugin.stopping.set()
-        elif _is_in_log(frame):  # an exception between a write and its note would have the line written twice
-            start_new_thread(_repeat, (signum,))
-        else:
-            signal.signal(signum, signal.SIG_IGN)  # what ends already ends in peace
-            raise SystemExit
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(stop_signal, stop)
-
-
-def _is_in_log(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_globals.get("__name__") == outlet.__name__:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _repeat(signum: int) -> None:
-    sleep(_MOMENT_SECONDS)
-    os.kill(os.getpid(), signum)
 
 
 def _status_of(call: Callable[[], Any]) -> int:

@@ -6,17 +6,15 @@ Runs in the plugin's process. `rpccluster.plugin.function` makes it, and the han
 
 from __future__ import annotations
 
-import importlib
 import os
-import select
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Callable
 
 from rpccluster.ipc.scoreboard import CommonCell, Row
+from rpccluster.plugin.greenlets import cooperative_select
 
 __all__ = ["Plugin", "Stopping"]
 
@@ -49,7 +47,7 @@ class Stopping:
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the plugin is told to end, at most ``seconds``. Returns `is_set`. Greenlets run meanwhile."""
         if not self._is_set:
-            _select()([self._read_end], [], [], seconds)
+            cooperative_select()([self._read_end], [], [], seconds)
         return self._is_set
 
     async def wait_async(self) -> None:
@@ -65,15 +63,6 @@ class Stopping:
         finally:
             loop.remove_reader(watched)
             os.close(watched)
-
-
-def _select() -> Callable[..., Any]:
-    """Return the select(2) of this thread: gevent's if the plugin uses gevent, in which greenlets take turns."""
-    hub = sys.modules.get("gevent.hub")
-    if hub is not None and hub._get_hub() is not None:
-        cooperative: Callable[..., Any] = importlib.import_module("gevent.select").select
-        return cooperative
-    return select.select
 
 
 class Plugin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,64 @@ def test_the_stop_signal_sets_stopping(tmp_path: Path, how: str) -> None:
         child.signal(signal.SIGUSR1)
         assert child.ended() == 0
         assert sorted(child.output.splitlines()) == ["False True", "begun"]
+
+
+ENDING = {
+    "asyncio": """
+import asyncio
+async def run():
+    try:
+        print("begun")
+        await asyncio.sleep(60)
+    finally:
+        print("ended")
+""",
+    "gevent": """
+import gevent
+def run():
+    try:
+        gevent.spawn_later(0.01, print, "begun")
+        gevent.sleep(60)
+    finally:
+        print("ended")
+""",
+    "patched": """
+from gevent import monkey; monkey.patch_all()
+import threading, time
+def busy():
+    print("begun")
+    while True:
+        time.sleep(0)
+def run():
+    try:
+        threading.Thread(target=busy, daemon=True).start()
+        time.sleep(60)
+    finally:
+        print("ended")
+""",
+    "children": """
+import multiprocessing, time
+def work():
+    try:
+        print("begun")
+        time.sleep(60)
+    finally:
+        print("ended")
+def run():
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+""",
+}
+
+
+@pytest.mark.parametrize("how", ENDING)
+def test_the_stop_signal_ends_whatever_runs_there(tmp_path: Path, how: str) -> None:
+    """A loop, greenlets, a child: all by their `finally`, at the signal to the group."""
+    with born(options(tmp_path, ENDING[how])) as child:
+        child.wait_for("begun")
+        os.killpg(child.pid, signal.SIGTERM)
+        assert (child.ended(), child.output) == (0, "begun\nended\n")
 
 
 def test_a_class_is_made_and_run(tmp_path: Path) -> None:
