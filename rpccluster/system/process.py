@@ -35,6 +35,7 @@ _OURS = (
     "LISTEN_PID",  # sd_listen_fds(3)
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",  # by later versions
 )
 _CAN_LOOK = hasattr(os, "waitid")  # at an ended child without reaping it; PyPy cannot
 
