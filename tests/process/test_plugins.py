@@ -278,6 +278,18 @@ def test_a_command_that_cannot_be_done_says_why(made: RunningCluster) -> None:
         control.call("plugin.start", "bad")
 
 
+def test_all_ends_within_graceful_timeout(made: RunningCluster) -> None:
+    """A plugin whose turn comes late has only the rest of it, however long its own time is."""
+    made.write_config(graceful_timeout=1)
+    write_plugin(made, "first", run="jobs:stubborn", stop_timeout=60)
+    write_plugin(made, "last", run="jobs:stubborn", stop_timeout=60, after="first")
+    made.start()
+    for name in ("first", "last"):
+        made.wait_log(f"[{name}] deaf")
+    made.signal(signal.SIGTERM)
+    assert made.wait(10) == 0
+
+
 def test_what_was_stopped_by_hand_stays_so_over_an_upgrade(made: RunningCluster) -> None:
     """And what was started by hand runs on; each says so."""
     write_plugin(made, "stopped", run="jobs:wait")
@@ -318,6 +330,13 @@ def test_a_cluster_of_plugins_alone(made: RunningCluster) -> None:
     wait_until(lambda: made.status()["master"]["state"] == "running")
     status = made.status()
     assert (status["workers"], [group["name"] for group in status["groups"]]) == ([], ["plugin:good", "plugin:bad"])
+    for signum in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH):
+        made.signal(signum)
+    made.wait_log("Handling signal: winch")
+    assert made.log_text().count("The cluster has no service, so it has no workers") == 3
+    assert made.status()["master"]["state"] == "running"
+    with made.control() as control, pytest.raises(RemoteError, match="found no workers"):
+        control.call("scale", 2)
     made.signal(signal.SIGTERM)
     assert made.wait() == 0
     assert not is_alive(pid)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.ipc.messages import Asked
+from rpccluster.log import logger
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.children.group import Group
@@ -71,15 +72,24 @@ class Commands:
 
     def add_worker(self) -> None:
         """Want one worker more; after a drain, the first one."""
+        if not self._has_workers():
+            return
         present = self.workers.wanted if self._cluster.phase.allows.wants_children else 0
         self.scale(min(present + 1, MOST_WORKERS))
 
     def remove_worker(self) -> None:
         """Want one worker fewer, but never less than one."""
-        if self._cluster.phase.allows.wants_children:
+        if self._has_workers() and self._cluster.phase.allows.wants_children:
             self.scale(max(1, self.workers.wanted - 1))
 
     def drain(self) -> None:
         """Retire all workers and keep the master; callers wait in the backlog until workers are wanted again."""
-        if self._cluster.note(Event.DRAIN):
+        if self._has_workers() and self._cluster.note(Event.DRAIN):
             self.reloading.give_up("overtaken: the cluster is drained")
+
+    def _has_workers(self) -> bool:
+        """Return whether the cluster has a service; without one there is nobody whom these commands mean."""
+        has_service = bool(self._cluster.options.service)
+        if not has_service:
+            logger.warning("The cluster has no service, so it has no workers")
+        return has_service

@@ -142,10 +142,9 @@ def _why_vacant(group: Group, slot: int, now: float) -> dict[str, Any]:
         return {"state": "finished", "reason": last}
     if group.is_held:
         return {"state": "waiting", "reason": f"after {', '.join(group.held_by)}"}
-    if group.is_scheduled:
-        return {"state": "waiting", "reason": "schedule", "retry_in_seconds": round(group.next_run_at - now, 3)}
-    waits = max(group.start_at(slot, now), group.spawn_at) - now
-    return {"state": "waiting", "reason": last, **({"retry_in_seconds": round(waits, 3)} if waits > 0 else {})}
+    waits = (group.next_run_at if group.is_scheduled else max(group.start_at(slot, now), group.spawn_at)) - now
+    shown = {"state": "waiting", "reason": "schedule" if group.is_scheduled else last}
+    return {**shown, "retry_in_seconds": round(waits, 3)} if 0 < waits < float("inf") else shown
 
 
 def _past(group: Group, slot: int, now: float) -> dict[str, Any]:
