@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
 import click
 
 from rpccluster.cli.root import named_file
+from rpccluster.cli.tables import status_text
 from rpccluster.client import Client
 from rpccluster.config import Sources, find
 from rpccluster.control_path import living
@@ -25,7 +25,7 @@ from rpccluster.errors import (
     StartError,
 )
 
-__all__ = ["COMMANDS", "WHICH_CLUSTER", "ask", "fail", "glance", "table"]
+__all__ = ["COMMANDS", "WHICH_CLUSTER", "ask", "fail", "glance"]
 
 EXIT_USAGE = 2
 EXIT_NO_MASTER = 3
@@ -40,7 +40,7 @@ _PATIENCE_SECONDS = 86_400.0  # a command returns when the work is done; the mas
 def status(sources: Sources, as_json: bool) -> None:
     """Show the master and its workers."""
     told = ask(sources, "status")
-    click.echo(json.dumps(told, indent=2) if as_json else _table(told))
+    click.echo(json.dumps(told, indent=2) if as_json else status_text(told))
 
 
 @click.command()
@@ -159,36 +159,3 @@ def fail(text: str, exit_code: int) -> NoReturn:
     """Print ``text`` as an error, and end the program."""
     click.echo("\n".join(f"rpccluster: {line}" for line in text.splitlines()), err=True)
     sys.exit(exit_code)
-
-
-_COLUMNS = ("slot", "pid", "generation", "state", "cpus", "connections", "active_calls", "calls", "errors", "rss_bytes")
-
-
-def _table(told: dict[str, Any]) -> str:
-    master = told["master"]
-    lines = [
-        f"master {master['pid']}: {master['state']}, generation {master['generation']}, version {master['version']}, "
-        f"{master['number_workers']} workers wanted, up {master['uptime_seconds']:.0f} s",
-        "listening at " + ", ".join(master["listeners"]),
-    ]
-    for worker in told["workers"]:
-        if worker.get("full_seconds"):  # a master of another version may lack it
-            worker["state"] += f" (full for {worker['full_seconds']:.0f} s)"
-    rows = [[_cell(worker[column]) for column in _COLUMNS] for worker in told["workers"]]
-    return "\n".join(lines + table([_COLUMNS, *rows]))
-
-
-def table(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
-    """Align ``rows`` of equal length in columns: the first ``left`` of them to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _cell(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

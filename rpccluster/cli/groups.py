@@ -10,8 +10,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from rpccluster.cli.control import WHICH_CLUSTER, ask, fail, glance, table
+from rpccluster.cli.control import WHICH_CLUSTER, ask, fail, glance
 from rpccluster.cli.root import NearestCommands, given_sources
+from rpccluster.cli.tables import groups_text
 from rpccluster.config import Sources
 from rpccluster.errors import EXIT_FAULT
 
@@ -20,7 +21,6 @@ __all__ = ["COMMANDS"]
 _PLUGIN = "plugin"  # the kind, and the begin of its groups' names
 _ALL_LINES = 1_000_000  # the master keeps fewer
 _FOLLOW_SECONDS = 0.25  # between two looks at an output
-_COLUMNS = ("name", "state", "pids", "up", "restarts", "")
 
 
 class _GroupName(click.ParamType):
@@ -67,7 +67,7 @@ def list_(sources: Sources, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(plugins, indent=2))
     else:
-        click.echo("\n".join(table([_COLUMNS, *map(_row, plugins)], left=len(_COLUMNS))))
+        click.echo(groups_text(plugins))
 
 
 _named = click.argument("name", metavar="NAME", type=_GroupName(_PLUGIN))
@@ -135,28 +135,6 @@ def _known(sources: Sources, name: str, kind: str = _PLUGIN) -> str:
     near = get_close_matches(name, names, 1)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}." if names else "There is none."
     return fail(f"found no {kind or 'group'} {name!r}. {hint}", EXIT_FAULT)
-
-
-def _row(group: dict[str, Any]) -> list[str]:
-    processes = group["processes"]
-    pids = [str(each["pid"]) for each in processes if each["pid"] is not None]
-    up = [each["uptime_seconds"] for each in processes if each["pid"] is not None]
-    return [
-        group["name"].partition(":")[2],
-        group["state"],
-        ",".join(pids) or "-",
-        f"{min(up):.0f} s" if up else "-",
-        str(sum(each["restarts"] for each in processes)),
-        _note(group),
-    ]
-
-
-def _note(group: dict[str, Any]) -> str:
-    """Say why the group is not ready, and when that will be tried again; if it is ready, what it is for."""
-    waits = [each["retry_in_seconds"] for each in group["processes"] if "retry_in_seconds" in each]
-    again = f"again in {min(waits):.0f} s" if waits else ""
-    reason = group["reason"].partition("\n")[0]
-    return ", ".join(filter(None, [reason, again])) or group.get("description", "")
 
 
 def _show(lines: list[str]) -> None:

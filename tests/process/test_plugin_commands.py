@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -133,5 +135,10 @@ def test_the_shipped_example_runs(make_cluster: Any) -> None:
         made.wait_group(f"plugin:{name}")
     made.wait_log("[reminder] Look away from the screen for a moment.")
     made.wait_log("[load] ")
+    (address,) = made.group("plugin:clock")["listeners"]
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        assert str(datetime.date.today().year) in connection.makefile().readline()
+    assert "reminder  ready" in done(made, "status")
     assert done(made, "stop") == ""
     assert made.wait() == 0

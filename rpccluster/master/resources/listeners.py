@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +25,15 @@ from rpccluster.master.resources.unix_paths import Mark, bind_unix, mark_at, set
 from rpccluster.system import Activation, PassedDescriptor
 from rpccluster.system.identity import Identity
 
-__all__ = ["Listener", "apply_options", "bind_again", "close_listeners", "open_control_listener", "open_listeners"]
+__all__ = [
+    "Listener",
+    "apply_options",
+    "bind_again",
+    "close_listeners",
+    "open_at",
+    "open_control_listener",
+    "open_listeners",
+]
 
 CONTROL_MODE = 0o600
 _CONTROL_BACKLOG = 1024
@@ -90,7 +98,19 @@ def open_listeners(
     fault: Callable[[str, str], str] = _plainly,
     activation: Activation = _NOTHING_PASSED,
 ) -> list[Listener]:
-    """Return the listeners that ``options`` name: those among ``present``, and the others newly opened.
+    """Return the listeners of the workers of ``options``, as `open_at` does."""
+    return open_at(options.listen_addresses, options, owner, present, fault, activation)
+
+
+def open_at(
+    addresses: Sequence[BindAddress],
+    options: Options,
+    owner: Identity | None,
+    present: list[Listener],
+    fault: Callable[[str, str], str] = _plainly,
+    activation: Activation = _NOTHING_PASSED,
+) -> list[Listener]:
+    """Return the listeners at ``addresses``: those among ``present``, and the others newly opened by ``options``.
 
     Raises `ConfigError` with a line for each address that cannot be had, and opens nothing then. ``fault`` writes such
     a line from key and problem.
@@ -98,10 +118,10 @@ def open_listeners(
     ours = [each for each in present if not isinstance(each.wanted, PassedAddress)]
     known = {listener.actual: [listener] for listener in ours}  # the file may now spell out a port 0 or a host name
     known.update((listener.wanted, [listener]) for listener in ours)
-    leaving = [each for each in ours if not {each.wanted, each.actual} & set(options.listen_addresses)]
+    leaving = [each for each in ours if not {each.wanted, each.actual} & set(addresses)]
     opened: list[Listener] = []
     faults: list[str] = []
-    for wanted in options.listen_addresses:
+    for wanted in addresses:
         if wanted in known:
             continue
         known[wanted] = []
@@ -119,7 +139,7 @@ def open_listeners(
     if faults:
         close_listeners(opened, is_last=True)
         raise ConfigError(faults)
-    return [listener for wanted in options.listen_addresses for listener in known[wanted]]
+    return [listener for wanted in addresses for listener in known[wanted]]
 
 
 def _each_passed(
@@ -149,7 +169,8 @@ def _reason(error: Exception, hint: str = "") -> str:
 
 
 def _key_of(wanted: BindAddress, options: Options) -> str:
-    return "bind" if wanted in options.bind else "unix_socket"
+    is_unix_socket = bool(options.unix_socket) and wanted == UnixAddress(options.unix_socket)
+    return "unix_socket" if is_unix_socket and wanted not in options.bind else "bind"
 
 
 def apply_options(listeners: list[Listener], options: Options) -> None:

@@ -9,14 +9,13 @@ Runs in the master.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 
 from rpccluster.config.accounts import identity_of
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.errors import ConfigError
-from rpccluster.master.resources.listeners import Listener, close_listeners, open_listeners
+from rpccluster.master.resources.listeners import Listener, close_listeners, open_at
 
 __all__ = ["PluginListeners", "all_of", "missing", "open_plugin_listeners", "set_blocking"]
 
@@ -52,10 +51,10 @@ def open_plugin_listeners(configuration: Configuration, present: PluginListeners
 
 
 def _open(configuration: Configuration, header: str, options: PluginOptions, known: list[Listener]) -> list[Listener]:
-    settings = replace(configuration.options, bind=options.bind, unix_socket="")
     filled = with_cluster(options, configuration.options)
     owner = identity_of(filled.user, filled.group)
-    listeners = open_listeners(settings, owner, known, partial(configuration.fault, header=header))
+    fault = partial(configuration.fault, header=header)
+    listeners = open_at(options.bind, configuration.options, owner, known, fault)
     set_blocking(each for each in listeners if each not in known)
     return listeners
 

@@ -1,0 +1,90 @@
+"""Writes what ``status`` tells as tables for people. Pure; the process that the user starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["groups_text", "status_text"]
+
+_OF_WORKERS = [
+    "slot",
+    "pid",
+    "generation",
+    "state",
+    "cpus",
+    "connections",
+    "active_calls",
+    "calls",
+    "errors",
+    "rss_bytes",
+]
+_OF_GROUPS = ("name", "state", "pids", "up", "restarts", "")
+
+
+def status_text(told: dict[str, Any]) -> str:
+    """Write the ``status`` of a master: a line about it, a table of its workers, and one of its other groups."""
+    master = told["master"]
+    paragraphs = [_head(master)]
+    if told["workers"] or master["number_workers"]:
+        paragraphs.append("\n".join(_table([_OF_WORKERS, *map(_worker, told["workers"])])))
+    others = [group for group in told.get("groups", ()) if group["name"] != "workers"]
+    if others:
+        paragraphs.append(groups_text(others))
+    return "\n".join(paragraphs)
+
+
+def groups_text(groups: Iterable[dict[str, Any]]) -> str:
+    """Write a table of ``groups``, as ``status`` tells them: a line each."""
+    return "\n".join(_table([_OF_GROUPS, *map(_group, groups)], left=len(_OF_GROUPS)))
+
+
+def _head(master: dict[str, Any]) -> str:
+    about = f"master {master['pid']}: {master['state']}, generation {master['generation']}, version {master['version']}"
+    about += f", {master['number_workers']} workers wanted, up {master['uptime_seconds']:.0f} s"
+    return "\n".join([about, "listening at " + ", ".join(master["listeners"])] if master["listeners"] else [about])
+
+
+def _worker(worker: dict[str, Any]) -> list[str]:
+    shown = dict(worker)
+    if worker.get("full_seconds"):  # a master of another version may lack it
+        shown["state"] += f" (full for {worker['full_seconds']:.0f} s)"
+    return [_cell(shown[column]) for column in _OF_WORKERS]
+
+
+def _group(group: dict[str, Any]) -> list[str]:
+    processes = group["processes"]
+    pids = [str(each["pid"]) for each in processes if each["pid"] is not None]
+    up = [each["uptime_seconds"] for each in processes if each["pid"] is not None]
+    return [
+        group["name"].partition(":")[2] or group["name"],
+        group["state"],
+        ",".join(pids) or "-",
+        f"{min(up):.0f} s" if up else "-",
+        str(sum(each["restarts"] for each in processes)),
+        _note(group),
+    ]
+
+
+def _note(group: dict[str, Any]) -> str:
+    """Say why the group is not ready, and when that will be tried again; if it is ready, what it is for."""
+    waits = [each["retry_in_seconds"] for each in group["processes"] if "retry_in_seconds" in each]
+    again = f"again in {min(waits):.0f} s" if waits else ""
+    reason = group["reason"].partition("\n")[0]
+    return ", ".join(filter(None, [reason, again])) or group.get("description", "")
+
+
+def _table(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Align ``rows`` of equal length in columns: the first ``left`` of them to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _cell(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
