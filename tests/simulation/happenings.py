@@ -16,6 +16,8 @@ from .plan import BAD
 
 if TYPE_CHECKING:
     from .afternoon import Afternoon
+    from .master import Master
+    from .world import World
 
 __all__ = ["HAPPENINGS", "command"]
 
@@ -25,17 +27,37 @@ def command(afternoon: Afternoon, signum: int, chance: Random) -> None:
     masters = afternoon.masters()
     if masters:
         master = masters[0] if len(masters) == 1 or chance.random() < 0.7 else masters[-1]
-        if master.supervisor is None:
-            return
+        _tell(afternoon, signum, master)
+
+
+def _tell(afternoon: Afternoon, signum: int, master: Master) -> None:
+    if master.supervisor is not None:
         afternoon.world.tell("user", f"sends {signal.Signals(signum).name} to {master.name}")
         afternoon.world.commands += 1
         afternoon.world.count("command", signal.Signals(signum).name)
         master.take_signal(signum)
 
 
+def _sends_to_new(signum: int) -> Callable[[Afternoon, Random], None]:
+    def send(afternoon: Afternoon, chance: Random) -> None:
+        if len(afternoon.masters()) > 1:
+            _tell(afternoon, signum, afternoon.masters()[-1])
+
+    return send
+
+
 def _sends(signum: int) -> Callable[[Afternoon, Random], None]:
     def send(afternoon: Afternoon, chance: Random) -> None:
         command(afternoon, signum, chance)
+
+    return send
+
+
+def _sends_to_new(signum: int) -> Callable[[Afternoon, Random], None]:
+    def send(afternoon: Afternoon, chance: Random) -> None:
+        master = afternoon.masters()[-1] if len(afternoon.masters()) > 1 else None
+        if master is not None and master.supervisor is not None:
+            _tell(afternoon, signum, master)
 
     return send
 
@@ -107,11 +129,20 @@ def _stop_master(afternoon: Afternoon, chance: Random) -> None:
     """A master is not scheduled for a while."""
     masters, world = afternoon.masters(), afternoon.world
     if masters:
-        seconds = chance.choice((0.2, 12.0)) * chance.random()
-        master = chance.choice(masters)
-        master.resumes_at = world.now + seconds
-        world.count("fault", "master stands still")
-        world.tell("fate", f"stops {master.name} for {seconds:.1f} seconds")
+        _stand_still(world, chance.choice(masters), chance.choice((0.2, 12.0)) * chance.random())
+
+
+def _stand_still(world: World, master: Master, seconds: float) -> None:
+    master.resumes_at = world.now + seconds
+    world.count("fault", "master stands still")
+    world.tell("fate", f"stops {master.name} for {seconds:.1f} seconds")
+
+
+def _hold_old_master(afternoon: Afternoon, chance: Random) -> None:
+    """The older of two masters is not scheduled for longer than an upgrade takes."""
+    masters = afternoon.masters()
+    if len(masters) > 1:
+        _stand_still(afternoon.world, masters[0], 5.0 + 7.0 * chance.random())
 
 
 def _kill_master(afternoon: Afternoon, chance: Random) -> None:
@@ -168,6 +199,7 @@ HAPPENINGS: dict[str, Callable[[Afternoon, Random], None]] = {
     "TERM to a worker": _term_worker,
     "recycle a worker": _recycle_worker,
     "stop a master for a while": _stop_master,
+    "hold the old master": _hold_old_master,
     "kill a master": _kill_master,
     "fail forks": _fail_forks,
     "fill the table of descriptors": _fill_table,
@@ -178,4 +210,8 @@ HAPPENINGS: dict[str, Callable[[Afternoon, Random], None]] = {
     "reload": _reload,
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TTIN", "TTOU", "USR2", "WINCH", "USR1", "CONT")},
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TERM", "INT", "QUIT")},
+    **{
+        f"{name} to the new master": _sends_to_new(signal.Signals[f"SIG{name}"])
+        for name in ("TERM", "INT", "TTIN", "USR2")
+    },
 }

@@ -302,4 +302,18 @@ def answered(afternoon: Afternoon) -> str:
     return f"{waiting[0].name} waits for an answer to {waiting[0].method}" if waiting else ""
 
 
-IN_PEACE = [answered, one_master, pidfile_names_it, as_many_as_wanted, plugins_run, nothing_under_way, served]
+def no_stop_is_forgotten(afternoon: Afternoon) -> str:
+    """A stop of the master that owns everything ends the cluster, whatever else happens."""
+    return f"a stop was obeyed, and {afternoon.masters()[-1].name} lives" if afternoon.world.must_end else ""
+
+
+IN_PEACE = [
+    no_stop_is_forgotten,
+    answered,
+    one_master,
+    pidfile_names_it,
+    as_many_as_wanted,
+    plugins_run,
+    nothing_under_way,
+    served,
+]

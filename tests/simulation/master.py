@@ -17,7 +17,7 @@ from rpccluster.master.changes.new_master import Stage
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.parts import Parts, Start
-from rpccluster.master.phases import Event
+from rpccluster.master.phases import Event, Phase
 from rpccluster.master.resources.daemonize import StartReport
 from rpccluster.master.resources.listeners import Listener, open_control_listener, open_listeners
 from rpccluster.master.resources.pidfile import Pidfile
@@ -42,6 +42,8 @@ class WatchedCluster(Cluster):
         before = self.phase
         has_changed = super().note(event)
         self.world.count("phase", f"{before.value}, {event.value}")
+        if event in (Event.STOP, Event.QUIT) and before in (Phase.STARTING, Phase.RUNNING, Phase.DRAINED):
+            self.world.must_end = True
         return has_changed
 
 

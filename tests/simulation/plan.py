@@ -103,6 +103,17 @@ _AT_EVENTS = (
 )
 
 
+#: Moments that hardly any afternoon meets by chance: with the event, one of these happens.
+RARE = (
+    (("phase", "starting, started by an old master"), ("TERM to the new master", "INT to the new master")),
+    (("phase", "joining, the first workers have booted"), ("TERM to the new master", "INT to the new master")),
+    (("phase", "joining, the first workers have booted"), ("TTIN to the new master",)),
+    (("phase", "standby, the old master sent Go"), ("TERM to the new master", "INT to the new master")),
+    (("phase", "running, graceful stop"), ("TERM", "WINCH", "TTIN", "INT")),
+    (("phase", "running, quick stop"), ("TERM", "WINCH", "TTIN", "INT", "QUIT")),
+)
+
+
 @dataclass(frozen=True)
 class Step:
     """Something that happens: at a time, or a moment after ``event`` was met for the ``nth`` time."""
@@ -219,6 +230,8 @@ def draw(seed: int) -> Plan:
         steps += _upgrade(chance, length)
     if chance.random() < 0.5:
         steps += _handover(chance, length)
+    if chance.random() < 0.2:
+        steps += chance.choice((_rare, _rare, _chain))(chance, length)
     steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2, 4)))]
     idle = chance.random() * _idle_seconds(options) if chance.random() < 0.2 else 0.0
     version = chance.choice(("", "", "", "", "", "", OLDER, NEWER))
@@ -291,3 +304,26 @@ def _handover(chance: random.Random, length: float) -> list[Step]:
     for what in chance.choices(("kill a worker", "hang a worker", "stop a master for a while", "TERM"), k=2):
         steps.append(Step(what, chance.getrandbits(32), at=at + chance.choice((0.01, 4.0)) * chance.random()))
     return steps
+
+
+def _rare(chance: random.Random, length: float) -> list[Step]:
+    """Draw an upgrade or a stop, and what comes at a rare moment of it."""
+    event, may_happen = chance.choice(RARE)
+    begins = {"running, graceful stop": "TERM", "running, quick stop": "INT"}.get(event[1], "USR2")
+    at = 2.0 + (length - 2.0) * chance.random()
+    after = [
+        Step(chance.choice(may_happen), chance.getrandbits(32), event=event) for _ in range(chance.randrange(1, 3))
+    ]
+    return [Step(begins, chance.getrandbits(32), at=at), *after]
+
+
+def _chain(chance: random.Random, length: float) -> list[Step]:
+    """Draw an upgrade of a new master that has only just taken over, and whose old master does not know that yet."""
+    go = ("phase", "standby, the old master sent Go")
+    what = (
+        ("TTIN", ("phase", "starting, started by an old master")),
+        ("hold the old master", go),
+        ("USR2 to the new master", go),
+    )
+    steps = [Step(each, chance.getrandbits(32), event=event) for each, event in what]
+    return [Step("USR2", chance.getrandbits(32), at=2.0 + (length - 2.0) * chance.random()), *steps]
