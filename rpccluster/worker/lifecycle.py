@@ -28,17 +28,14 @@ class Event(enum.Enum):
     FINISHED = "finished"
 
 
+#: A master lets a worker accept once, when it is ready or the upgrade is done, and retires none before that.
 _TABLE = {
     (State.BOOTING, Event.BOOTED): State.WAITING,
     (State.WAITING, Event.MAY_ACCEPT): State.SERVING,
-    (State.SERVING, Event.MAY_ACCEPT): State.SERVING,  # a failed upgrade is taken back
-    (State.WAITING, Event.MUST_RETIRE): State.RETIRING,  # e.g. a reload that was given up
     (State.SERVING, Event.MUST_RETIRE): State.RETIRING,
     (State.RETIRING, Event.MUST_RETIRE): State.RETIRING,  # a stop of the cluster overtakes a recycling
-    (State.RETIRING, Event.MAY_ACCEPT): State.RETIRING,  # sent before the master knew
     (State.RETIRING, Event.FINISHED): State.GONE,
     (State.GONE, Event.MUST_RETIRE): State.GONE,  # while the service's last hook runs
-    (State.GONE, Event.MAY_ACCEPT): State.GONE,
 }
 
 

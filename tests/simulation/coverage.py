@@ -46,9 +46,7 @@ def _leads_on(step: object, *row: object) -> bool:
 
 #: Rows that no life can meet, and why.
 IMPOSSIBLE = {
-    ("worker", "gone, must retire"): "a made-up worker has no last hook: it ends when it has finished",
-    ("worker", "gone, may accept"): "likewise",
-    ("worker", "serving, may accept"): "a master says it again only to workers that another build has started",
+    ("phase", "leaving, graceful stop"): "an essential plugin that fails too often does that",
     **{("message", name): "the rows of the stages tell" for name in ("Serving", "Go", "TookOver", "Counted", "Asked")},
 }
 

@@ -96,9 +96,8 @@ class Worker(Process):
         self.unannounced: list[tuple[Give, int]] = []
         self.forwards: dict[tuple[int, int], float] = {}  # calls whose connection has moved: until when
         self.given = 0
-        self.has_finished = False
         self.order: Retire | None = None
-        self.gives_up_at = self._looks_at = NEVER
+        self.gives_up_at = self._looks_at = self.ends_at = NEVER
         self.asks_at = NEVER  # to be replaced
         self.reason = ""
         self.hangs_until = 0.0
@@ -130,6 +129,8 @@ class Worker(Process):
     def wake_at(self) -> float:
         if self.state is State.BOOTING:
             return self.boots_at
+        if self.state is State.GONE:
+            return self.ends_at
         first = self.asks_at
         if self.state is State.RETIRING:
             first = min(first, self.gives_up_at, self._looks_at)
@@ -163,6 +164,9 @@ class Worker(Process):
                     self._read_orders()
                 if self.world.now >= self.boots_at:
                     self._boot()
+                return
+            if self.state is State.GONE:
+                self._run_last_hook()
                 return
             acts = self._due()
             self.random.shuffle(acts)
@@ -345,7 +349,7 @@ class Worker(Process):
     def _take(self, give: Give, descriptors: list[int]) -> None:
         try:
             self._act()
-            if self.has_finished or not descriptors or (not self.world.is_calm and self.random.random() < 0.01):
+            if self.state is State.GONE or not descriptors or (not self.world.is_calm and self.random.random() < 0.01):
                 for descriptor in descriptors:
                     os.close(descriptor)
                 self._say(self.moves, Refused(give.cid))
@@ -458,6 +462,8 @@ class Worker(Process):
 
     def _retire(self, order: Retire) -> None:
         self._step_to(Event.MUST_RETIRE)
+        if self.state is State.GONE:
+            return
         now = self.world.now
         self.retired_at = self.retired_at or now
         self.order = order
@@ -484,9 +490,17 @@ class Worker(Process):
         return bool(self.connections or self.forwards or self.moves.has_unsent or self.unannounced)
 
     def _finish(self) -> None:
+        """Adopt nothing more, and run the service's last hook, which may take a moment."""
         self._step_to(Event.FINISHED)
-        self.has_finished = True
-        raise SystemExit(0)
+        self.ends_at = self.world.now + self.random.choice((0.0, 0.0, 0.5)) * self.random.random()
+        if self.ends_at == self.world.now:
+            raise SystemExit(0)
+
+    def _run_last_hook(self) -> None:
+        for act in self._due():
+            act()
+        if self.world.now >= self.ends_at:
+            raise SystemExit(0)
 
     def _next_look(self) -> float:
         """It looks at itself all the time; here only when there may be something to see."""

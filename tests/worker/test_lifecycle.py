@@ -12,14 +12,10 @@ from rpccluster.worker.lifecycle import Event, State, next_state
 ALLOWED = {
     (State.BOOTING, Event.BOOTED): State.WAITING,
     (State.WAITING, Event.MAY_ACCEPT): State.SERVING,
-    (State.WAITING, Event.MUST_RETIRE): State.RETIRING,
-    (State.SERVING, Event.MAY_ACCEPT): State.SERVING,
     (State.SERVING, Event.MUST_RETIRE): State.RETIRING,
-    (State.RETIRING, Event.MAY_ACCEPT): State.RETIRING,
     (State.RETIRING, Event.MUST_RETIRE): State.RETIRING,
     (State.RETIRING, Event.FINISHED): State.GONE,
     (State.GONE, Event.MUST_RETIRE): State.GONE,
-    (State.GONE, Event.MAY_ACCEPT): State.GONE,
 }
 
 
