@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import hashlib
 import sys
 import time
 from collections import Counter
 from typing import Any
 
 from .afternoon import live_through
-from .coverage import report
+from .coverage import never_met, report
 from .faults import find_all
+from .many import live_through_many
 from .shrink import shrunk
-
-CHUNK = 50  # seeds that a process is given at once
 
 
 def main() -> int:
-    """Run the command. Returns its exit code: 1 if a seed has met a fault."""
+    """Run the command. Returns its exit code: 1 if a seed has met a fault, or a row was not met that must be."""
     options = _options()
     if options.faults:
         return 1 if find_all(options.seeds, options.jobs) else 0
     if options.seed is not None:
         return _tell_one(options.seed, is_whole=not options.shrink)
     first, last = (int(text) for text in options.seeds.split(":"))
-    chunks = [(start, min(start + CHUNK, last)) for start in range(first, last, CHUNK)]
     counts: Counter[tuple[str, str]] = Counter()
-    began, seconds, done = time.monotonic(), 0.0, 0
+    began, seconds = time.monotonic(), 0.0
+    digests: dict[int, bytes] = {}
     faults: list[tuple[int, str]] = []
-    with multiprocessing.Pool(options.jobs) as pool:
-        for number, lived, met, found in pool.imap_unordered(_live_through_all, chunks):
-            done, seconds = done + number, seconds + lived
-            counts += met
-            faults += found
-            _show_progress(done, last - first, seconds, time.monotonic() - began, len(faults))
-            if len(faults) >= options.most:
-                break
+    for lived in live_through_many(range(first, last), options.jobs):
+        seconds += lived.seconds
+        digests.update(lived.digests)
+        counts.update(lived.counts)
+        faults += lived.faults
+        _show_progress(len(digests), last - first, seconds, time.monotonic() - began, len(faults))
+        if len(faults) >= options.most:
+            break
     print(file=sys.stderr)
     if options.report:
         print("\n".join(report(counts)))
+    if options.digest:
+        print(hashlib.sha256(b"".join(digests[seed] for seed in sorted(digests))).hexdigest())
+    unmet = never_met(counts) if options.complete else []
+    for kind, what in unmet:
+        print(f"never met: {kind}: {what}")
     for seed, fault in sorted(faults):
         print(f"seed {seed}: {fault}")
     if faults and not options.quiet:
         _tell_one(min(faults)[0], is_whole=False)
-    return 1 if faults else 0
+    return 1 if faults or unmet else 0
 
 
 def _options() -> Any:
@@ -54,21 +58,17 @@ def _options() -> Any:
     parser.add_argument("--shrink", action="store_true", help="tell the story of the smallest run like that of --seed")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="processes that run at once")
     parser.add_argument("--report", action="store_true", help="tell how often each event, phase and message was met")
+    parser.add_argument("--complete", action="store_true", help="fail unless everything in the tables was met")
+    parser.add_argument("--digest", action="store_true", help="print a number that only the same stories have")
     parser.add_argument("--most", metavar="N", type=int, default=1, help="end after so many faults (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="name the faults, and tell no story")
     parser.add_argument("--faults", action="store_true", help="put known faults back into a copy, and find each")
     return parser.parse_args()
 
 
-def _live_through_all(seeds: tuple[int, int]) -> tuple[int, float, Counter[tuple[str, str]], list[tuple[int, str]]]:
-    counts: Counter[tuple[str, str]] = Counter()
-    outcomes = [live_through(seed, counts) for seed in range(*seeds)]
-    faults = [(each.seed, each.fault) for each in outcomes if each.fault]
-    return len(outcomes), sum(each.seconds for each in outcomes), counts, faults
-
-
 def _show_progress(done: int, total: int, lived: float, passed: float, faults: int) -> None:
-    told = f"{done} of {total} seeds, {lived / 3600:.1f} simulated hours in {passed:.0f} s, {faults} faults"
+    speed = f"{done / passed:.0f} seeds a second, {lived / passed / 60:.0f} simulated hours a minute"
+    told = f"{done} of {total} seeds, {lived / 3600:.1f} simulated hours in {passed:.0f} s ({speed}), {faults} faults"
     print(f"\r{told}", end="", file=sys.stderr, flush=True)
 
 
