@@ -252,7 +252,7 @@ def _plugins(chance: random.Random) -> Iterator[Section]:
     names: list[str] = []
     for name in ("a", "b", "c")[: chance.choice((0, 0, 0, 1, 2, 3))]:
         options = {key: chance.choice(values) for key, values in _PLUGIN_OPTIONS.items()}
-        kind = chance.choice((("run", "module:function"), ("command", "/bin/program")))
+        kind = chance.choice((("run", "module:function"), ("command", "/bin/sh")))
         if kind[0] == "command":
             options.pop("timeout")  # the master would look where a real process with that pid is stuck
         after = [each for each in (*names, "workers") if chance.random() < 0.3]
