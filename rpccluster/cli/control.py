@@ -44,10 +44,15 @@ def status(sources: Sources, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--all", "is_all", is_flag=True, help="replace every worker, for new code of the service")
+@click.option("--plan", "is_plan", is_flag=True, help="only say what would be done")
 @click.pass_obj
-def reload(sources: Sources) -> None:
-    """Read the configuration again and replace the workers one by one; wait until that is done."""
-    click.echo(f"generation {ask(sources, 'reload')['generation']}")
+def reload(sources: Sources, is_all: bool, is_plan: bool) -> None:
+    """Read the configuration again and apply what has changed; wait until that is done."""
+    told = ask(sources, "reload", {"all": is_all, "plan": is_plan})
+    for line in told["plan"]["lines"]:
+        click.echo(line)
+    click.echo(f"generation {told['generation']}")
 
 
 @click.command()

@@ -80,7 +80,7 @@ class Configuration:
 
     def value(self, key: str, header: str = CLUSTER.name) -> Any:
         """Return the value of ``key`` in the section of ``header``."""
-        return _described(header).value(self._sections()[header], key)
+        return _described(header).value(self.sections()[header], key)
 
     def text(self, key: str, header: str = CLUSTER.name) -> str:
         """Write the value of ``key`` in the section of ``header`` as a file would."""
@@ -88,12 +88,13 @@ class Configuration:
 
     def every_option(self) -> Iterator[tuple[str, str, Option]]:
         """Yield header, key and description of every option, in the order in which they are shown."""
-        for header, values in self._sections().items():
+        for header, values in self.sections().items():
             section = _described(header)
             for key in section.keys(values):
                 yield header, key, section.option(key)
 
-    def _sections(self) -> dict[str, Any]:
+    def sections(self) -> dict[str, Any]:
+        """Return the options of every section by its header."""
         return {CLUSTER.name: self.options, **self.others}
 
     def describe(self) -> Iterator[tuple[str, str, str]]:
@@ -126,9 +127,9 @@ def find(sources: Sources, key: str) -> Any:
 
 
 def reload(running: Configuration, machine: Machine) -> Configuration:
-    """Read the sources of ``running`` again, for a HUP.
+    """Read the sources of ``running`` again, for a reload.
 
-    Raises `ConfigError` with every fault. A change of an option that a HUP cannot change is one of them.
+    Raises `ConfigError` with every fault. A change of an option that a reload cannot change is one of them.
     """
     configuration, faults = _load(running.sources, machine)
     changes = refused_changes(running, configuration)
@@ -143,8 +144,12 @@ def reload(running: Configuration, machine: Machine) -> Configuration:
 
 
 def refused_changes(running: Configuration, changed: Configuration) -> list[Fault]:
-    """Return a fault for each option that differs although a HUP cannot change it."""
-    common = [each for each in changed.every_option() if each[0] == CLUSTER.name or each[0] in running.others]
+    """Return a fault for each option that differs although a reload cannot change it."""
+    common = [
+        (header, key, option, (running.value(key, header), changed.value(key, header)))
+        for header, key, option in changed.every_option()
+        if (header == CLUSTER.name or header in running.others) and not option.is_family
+    ]
     return [
         Fault(
             changed.origin(key, header),
@@ -153,9 +158,14 @@ def refused_changes(running: Configuration, changed: Configuration) -> list[Faul
             f"expected {running.text(key, header) or 'nothing'} until the next start",
             header,
         )
-        for header, key, option in common
-        if option.effect is Effect.RESTART and changed.value(key, header) != running.value(key, header)
+        for header, key, option, values in common
+        if values[0] != values[1] and _is_fixed(option, key, values)
     ]
+
+
+def _is_fixed(option: Option, key: str, values: tuple[Any, Any]) -> bool:
+    """Return whether a reload cannot change an option so, from the first of ``values`` to the second."""
+    return option.effect is Effect.RESTART or (key == "service" and "" in values)  # workers neither come nor go
 
 
 def _load(sources: Sources, machine: Machine | None) -> tuple[Configuration, list[Fault]]:

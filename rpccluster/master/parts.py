@@ -106,7 +106,7 @@ class Parts:
         kinds: dict[str, Kind] = {rpc.name: rpc, self.plugin.name: self.plugin}
         self.groups = Groups(operating_system, self.guard, self.roster, actions, kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
-        self.reloading = Reloading(operating_system, cluster, self.workers, self.roster, self._prepared)
+        self.reloading = Reloading(operating_system, cluster, self.workers, self.groups, self.roster, self._prepared)
         self.new_master = NewMaster(operating_system, self.loop, self._start_new_master, self.told.append)
         self.old_master = self._make_old_master(inheritance) if inheritance else None
         self.upkeep = Upkeep(

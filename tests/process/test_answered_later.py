@@ -175,7 +175,7 @@ def test_they_outlive_the_move_of_their_connection(mailbox: Any, way: str) -> No
     running = mailbox(number_workers=2, graceful_timeout=30)
     leaver = running.worker_pids()[1]
     with waiting(running, leaver, "a") as futures, ThreadPoolExecutor(1) as pool:
-        command = {"reload": ["reload"], "scale": ["scale", "1"], "upgrade": ["upgrade"]}[way]
+        command = {"reload": ["reload", "--all"], "scale": ["scale", "1"], "upgrade": ["upgrade"]}[way]
         done = pool.submit(running.run, *command)
         wait_until(lambda: running.worker(leaver).get("connections", 0) == 0, what="all have moved")
         assert not any(future.done() for future in futures)
@@ -251,7 +251,7 @@ def test_many_move_together(mailbox: Any, connections: int) -> None:
         futures = [clients[number % connections].call_async("get", "a", number) for number in range(COUNT)]
         wait_until(lambda: running.worker(leaver)["active_calls"] == COUNT, what="all wait")
         with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(running.run, "reload")
+            done = pool.submit(running.run, "reload", "--all")
             wait_until(lambda: running.worker(leaver).get("connections", 0) == 0, what="it has moved")
             slowest = 0.0
             deliver(running, "a")

@@ -81,10 +81,10 @@ def test_scale_says_when_a_worker_cannot_boot(make_cluster):
 
 
 def test_reload(cluster):
-    """`reload` returns when every worker is of the new generation, or with 1 and every fault of the file."""
+    """`reload --all` returns when every worker is of the new generation, or with 1 and every fault of the file."""
     running = cluster(number_workers=2)
-    done = running.run("reload")
-    assert (done.returncode, done.stdout) == (0, "generation 2\n")
+    done = running.run("reload", "--all")
+    assert (done.returncode, done.stdout) == (0, "changed: workers\nkept: 0 processes\ngeneration 2\n")
     workers = running.status()["workers"]  # of the old ones, some may have a moment to go
     assert [worker["generation"] for worker in workers if worker["state"] == "ready"] == [2, 2]
     with running.control() as control:

@@ -148,7 +148,7 @@ def test_relative_paths_begin_where_it_was_started(make_cluster, monkeypatch):
     os.rename("it.log", "old.log")
     made.signal(signal.SIGUSR1)
     wait_until((made.folder / "it.log").exists)
-    assert made.run("reload").returncode == 0
+    assert made.run("reload", "--all").returncode == 0
     with socket.socket(socket.AF_UNIX) as probe:
         probe.connect("it.sock")
     assert os.readlink(f"/proc/{made.worker_pids()[0]}/cwd") == str(apart)

@@ -114,7 +114,7 @@ def test_an_upgrade_keeps_it_unless_the_name_changes(start, tmp_path):
     wait_until(lambda: not is_alive(first), what="the old master has gone")
     assert sockets(tmp_path) == [path]
     running.write_config(proc_name="renamed")
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert sockets(tmp_path) == [path]
     second = int(done.stdout.split()[1])
     assert running.run("upgrade").returncode == 0

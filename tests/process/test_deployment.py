@@ -117,14 +117,14 @@ def test_a_release_behind_a_symlink_is_followed(make_cluster, begin, tmp_path):
     begin(running, current, sys.executable, "-m", "rpccluster", "-c", "a.ini")
     with running.client() as client:
         assert client.call("folder") == [str(current), str(current), True]
-        for name, command in (("two", "reload"), ("three", "upgrade"), ("one", "upgrade")):
+        for name, command in (("two", "reload --all"), ("three", "upgrade"), ("one", "upgrade")):
             former = current.resolve()
             deploy(name)
             if name != "one":
                 former.rename(tmp_path / f"{former.name} that was")
             else:
                 (tmp_path / "one that was").rename(tmp_path / "one")
-            done = running.run(command)
+            done = running.run(*command.split())
             assert done.returncode == 0, done.stderr
             running.wait_ready()
             assert client.call("release") == name
@@ -142,8 +142,8 @@ def test_a_start_folder_that_is_gone_is_needed_by_nobody(make_cluster, begin, tm
     (pid,) = running.worker_pids()
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: running.worker_pids() not in ([], [pid]))
-    for command in ("reload", "upgrade", "reload", "upgrade"):
-        done = running.run(command)
+    for command in ("reload --all", "upgrade", "reload --all", "upgrade"):
+        done = running.run(*command.split())
         assert done.returncode == 0, done.stderr
         running.wait_ready()
     assert running.client().call("sum", 1, 2) == 3

@@ -84,7 +84,7 @@ def test_replies_are_to_the_letter(restless: RunningCluster) -> None:
     lua-mpack refuses a msgid in a longer form, others take an empty error for none; Neovim and two npm clients hear
     nothing more after a reply that they have not asked for, or a request.
     """
-    with restless.launch("reload") as reload:
+    with restless.launch("reload", "--all") as reload:
         count, stream = converse(tcp(restless), lambda: reload.poll() is None)
     assert reload.returncode == 0
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, unicode_errors="surrogateescape")

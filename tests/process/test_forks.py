@@ -141,7 +141,7 @@ def test_a_forked_child_holds_nothing_of_its_worker(forking, tmp_path):
         assert not before & sockets_of(child)
         assert title_of(child) == "rpccluster: child of worker 0 [rpccluster]"
         assert [call.result(5) for call in under_way] == [None] * 3
-        forking.run("reload")
+        forking.run("reload", "--all")
         (successor,) = forking.worker_pids()
         assert {client.call("pid") for client in clients} == {successor} != {worker}
         wait_until(lambda: not is_alive(child), what="the worker's child has gone with it")
@@ -230,7 +230,7 @@ def test_a_fork_at_any_time_of_a_workers_life_is_one_worker(make_cluster):
     with running.client(10) as client:
         assert client.call("grandchild") == 30
         assert {client.call("pid") for _ in range(10)} == {worker}
-        assert running.run("reload").returncode == 0
+        assert running.run("reload", "--all").returncode == 0
         assert client.call("pid") != worker
     running.wait_log(f"Worker exiting (pid: {worker})")
     assert not [line for line in running.log_text().splitlines() if "[ERROR]" in line or "[CRITICAL]" in line]

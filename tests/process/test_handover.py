@@ -70,7 +70,7 @@ def test_no_caller_notices_reloads_scaling_recycling_and_upgrades(notes, tmp_pat
     running = notes(number_workers=4, max_requests=200)
     with Callers(running.address, pause=0.003) as callers:
         for _ in range(HUPS):
-            assert running.run("reload").returncode == 0
+            assert running.run("reload", "--all").returncode == 0
             _pause_for_calls(callers)
         for step in ("+1", "-1") * SCALINGS:
             assert running.run("scale", step).returncode == 0

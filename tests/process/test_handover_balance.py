@@ -88,7 +88,7 @@ def test_a_reload_under_load_is_hardly_felt(cluster):
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > 2, 5, "an undisturbed time has passed")
         reloaded = time.monotonic()
-        assert running.run("reload").returncode == 0
+        assert running.run("reload", "--all").returncode == 0
         running.wait_ready()
         ended = time.monotonic()
     assert callers.faults == []

@@ -266,7 +266,7 @@ def test_handovers_and_upgrades_leave_no_descriptor_behind(notes, tmp_path):
         before = _lasting_picture(running)
         handed_over = 0
         while handed_over < HANDOVERS:
-            assert running.run("reload").returncode == 0
+            assert running.run("reload", "--all").returncode == 0
             running.wait_ready()
             handed_over = running.status()["master"]["handed_over"]
         _await_picture(running, before)

@@ -81,7 +81,7 @@ def _noted(notes: Path) -> Counter[int]:
 def _reload(running: RunningCluster) -> None:
     """Every connection is in another worker when this returns; calls may still run in the old ones."""
     old = running.worker_pids()
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     wait_until(lambda: not any(running.worker(pid).get("connections") for pid in old), 20, "the old ones are empty")
     assert not set(old) & set(running.worker_pids())
 
@@ -210,7 +210,7 @@ def test_replies_that_the_client_has_not_read(moves, tmp_path, move, is_unix):
 # -- while a call runs
 
 
-@pytest.mark.parametrize("command", ["recycle", "reload", "upgrade"])
+@pytest.mark.parametrize("command", ["recycle", "reload --all", "upgrade"])
 def test_a_slow_call_is_answered_while_others_go_on_elsewhere(moves, command):
     """Its reply comes over the same connection from the old process; nobody behind it waits."""
     running = moves()
@@ -221,7 +221,7 @@ def test_a_slow_call_is_answered_while_others_go_on_elsewhere(moves, command):
     if command == "recycle":
         _recycle(running)
     else:
-        process = running.launch(command)
+        process = running.launch(*command.split())
     waits, pids = [], []
     while not any(reply[0] == 7 for reply in line.replies):
         seconds, pid = line.timed_call("pid")

@@ -142,7 +142,7 @@ def test_commands_and_signals_work_meanwhile(running: RunningCluster, attackers:
     attackers.press_on()
     assert running.run("scale", "3", seconds=30).returncode == 0
     attackers.press_on()
-    assert running.run("reload", seconds=30).returncode == 0
+    assert running.run("reload", "--all", seconds=30).returncode == 0
     attackers.press_on()
     master = running.master_pid
     os.kill(master, signal.SIGTERM)

@@ -109,7 +109,7 @@ def test_the_master_does_its_work_when_the_disk_is_full(full: RunningCluster) ->
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: len(full.worker_pids()) == 2 and pid not in full.worker_pids())
     assert full.run("scale", "3").returncode == 0
-    assert full.run("reload").returncode == 0
+    assert full.run("reload", "--all").returncode == 0
     full.signal(signal.SIGUSR1)
     fill(full)
     old = full.master_pid

@@ -86,7 +86,7 @@ def test_what_the_system_refuses_ends_nobody(pressed, tmp_path, calls, error):
         assert client.call("echo", 2) == 2
     assert is_alive(before)
     assert pressed.wait_ready()["master"]["pid"] == before
-    assert pressed.run("reload").returncode == 0
+    assert pressed.run("reload", "--all").returncode == 0
     pressed.wait_ready(number_workers=1)
 
 

@@ -105,7 +105,7 @@ def test_a_group_of_a_new_kind_lives_beside_the_workers(running):
         assert client.call("sum", 1, 2) == 3
     present, workers = running.sleeping(), running.worker_pids()
     assert other in present
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert running.sleeping() == present
     assert not set(running.worker_pids()) & set(workers)
     running.signal(signal.SIGWINCH)

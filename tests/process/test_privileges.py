@@ -157,12 +157,12 @@ def test_a_reload_still_may_what_root_may(start, folder):
     running = start()
     path = folder / "it.sock"
     running.write_config(unix_socket=path, unix_socket_mode="0640")
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid) == (0o640, pwd.getpwnam("nobody").pw_uid)
     with Client(f"unix://{path}") as client:
         assert client.call("ids")[0][0] == pwd.getpwnam("nobody").pw_uid
     running.write_config(unix_socket_mode="0600")
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -177,7 +177,7 @@ def test_umask_and_folder_follow_a_reload(start, folder):
         assert client.call("folder") == str(open_to_all)
     assert stat.S_IMODE((folder / "it.log").stat().st_mode) == 0o640
     running.write_config(umask="0077", chdir=None)
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     with running.client() as client:
         assert client.call("make", str(open_to_all / "two")) == 0o600
         assert client.call("folder") == str(running.folder)
@@ -226,7 +226,7 @@ def test_nothing_of_roots_changes_hands(start, folder, nobody):
         (own / name).symlink_to(secret)
     running.signal(signal.SIGUSR1)
     running.write_config(unix_socket_mode="0666")
-    running.run("reload")
+    running.run("reload", "--all")
     running.signal(signal.SIGTERM)
     assert running.wait() == 0
     found = secret.stat()

@@ -112,7 +112,7 @@ def test_broken_code_leaves_the_old_workers_alone(answers, code, reason):
     assert _generations(running) == (1, {1})
     assert _answer(running) == "old"
     running.write_module("answers", GOOD.format(answer="mended"))
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert _answer(running) == "mended"
     assert _generations(running) == (2, {2})
 
@@ -164,18 +164,18 @@ def test_listeners_are_added_and_dropped(answers):
     first = running.address
     path = running.folder / "second.sock"
     running.write_config(bind=f"tcp://127.0.0.1:0,unix://{path}")
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert running.status()["master"]["listeners"] == [first, f"unix://{path}"]
     for address in (first, f"unix://{path}"):
         with Client(address) as client:
             assert client.call("answer") == "old"
     running.write_config(bind=f"unix://{path}")
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert running.address == f"unix://{path}"
     assert _answer(running) == "old"
     wait_until(lambda: _is_refused(first), 5)
     running.write_config(bind="tcp://127.0.0.1:0")
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert not path.exists()
     assert _answer(running) == "old"
 
@@ -200,7 +200,7 @@ def test_a_successor_that_cannot_boot_stops_the_replacing(answers):
         "assert not once.exists(), 'only once'\n"
         "once.touch()\n" + GOOD.format(answer="new"),
     )
-    done = running.run("reload")
+    done = running.run("reload", "--all")
     assert (done.returncode, "only once" in done.stderr) == (1, True)
     status = running.wait_ready()
     assert running.worker_pids()[1:] == before[1:]
@@ -214,10 +214,10 @@ def test_reload_of_a_drained_cluster_says_when_workers_cannot_boot(answers):
     running.signal(signal.SIGWINCH)
     wait_until(lambda: running.status()["workers"] == [])
     running.write_module("answers", "raise RuntimeError('sour')")
-    done = running.run("reload")
+    done = running.run("reload", "--all")
     assert (done.returncode, "sour" in done.stderr) == (1, True)
     running.write_module("answers", GOOD.format(answer="sweet"))
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert _answer(running) == "sweet"
 
 
@@ -230,7 +230,7 @@ def test_a_reload_mends_a_cluster_whose_workers_die_in_a_loop(answers):
     running.wait_log("times in a row")
     running.write_module("better", GOOD.format(answer="sweet"))
     running.write_config(service="better:Answers")
-    assert running.run("reload", seconds=10).returncode == 0
+    assert running.run("reload", "--all", seconds=10).returncode == 0
     assert _generations(running) == (2, {2})
     assert _answer(running) == "sweet"
 
@@ -239,7 +239,7 @@ def test_a_drain_overtakes_a_reload(answers):
     """WINCH while a reload's first worker boots: the reload ends with the reason, and all workers go."""
     running = answers()
     running.write_module("answers", "import time\ntime.sleep(60)\n")
-    with running.launch("reload") as reload:
+    with running.launch("reload", "--all") as reload:
         wait_until(lambda: len(running.status()["workers"]) == 3)
         running.signal(signal.SIGWINCH)
         _, told = reload.communicate(timeout=10)

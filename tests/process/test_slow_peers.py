@@ -82,7 +82,7 @@ class Drippers:
 def reload_timed(running: RunningCluster) -> float:
     """The seconds until each worker has a successor and is gone."""
     began = time.monotonic()
-    assert running.run("reload", seconds=RELOAD_SECONDS).returncode == 0
+    assert running.run("reload", "--all", seconds=RELOAD_SECONDS).returncode == 0
     running.wait_ready(RELOAD_SECONDS)
     return time.monotonic() - began
 

@@ -55,7 +55,7 @@ def test_a_pipe_and_a_socket_that_nobody_reads(made):
         launch(made, theirs_end)
         with made.client(timeout=10) as client:
             assert client.call("log", 1000) == 1000
-        assert made.run("reload").returncode == 0
+        assert made.run("reload", "--all").returncode == 0
         assert os.get_blocking(theirs_end)
         shown = ""
 
@@ -99,7 +99,7 @@ def test_a_fifo_without_a_reader(made):
     log = made.folder / "it.log"
     os.mkfifo(log)
     made.write_config(log_file=log)
-    assert made.run("reload").returncode == 0
+    assert made.run("reload", "--all").returncode == 0
     log.rename(made.folder / "old")
     os.mkfifo(log)
     made.signal(signal.SIGUSR1)
@@ -156,5 +156,5 @@ def test_root_follows_no_link_in_the_folder_of_the_log(make_cluster, tmp_path):
     assert (secret.stat().st_uid, secret.read_text()) == (0, "root's\n")
     owner = os.stat(os.devnull).st_uid
     made.write_config(log_file=os.devnull)
-    assert made.run("reload").returncode == 0
+    assert made.run("reload", "--all").returncode == 0
     assert os.stat(os.devnull).st_uid == owner

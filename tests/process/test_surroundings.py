@@ -80,7 +80,7 @@ def test_who_reads_stderr_goes(made):
     os.close(write_end)
     made.wait_ready()
     os.close(read_end)
-    assert made.run("reload").returncode == 0
+    assert made.run("reload", "--all").returncode == 0
     assert_serves(made)
     made.signal(signal.SIGTERM)
     assert made.wait() == 0
@@ -99,7 +99,7 @@ def test_the_folder_of_the_workers_goes(made):
     wait_until(lambda: "No such file or directory" in log.read_text())
     assert made.worker_pids() == [second]
     assert_serves(made)
-    assert made.run("reload").returncode == 1
+    assert made.run("reload", "--all").returncode == 1
     assert made.worker_pids() == [second]
     folder.mkdir()
     wait_until(lambda: len(made.worker_pids()) == 2)
@@ -113,7 +113,7 @@ def test_the_folder_of_the_log_goes(made):
     assert_serves(made)
     made.signal(signal.SIGUSR1)
     wait_until(log.exists)
-    assert made.run("reload").returncode == 0
+    assert made.run("reload", "--all").returncode == 0
     assert "Reloaded the configuration" in log.read_text()
 
 

@@ -112,7 +112,7 @@ def test_what_another_has_by_now_is_left_to_it(running, make_cluster):
     told = f"Cannot restore unix://{socket}, which somebody has removed: [Errno 98] Address already in use"
     running.wait_log(told)
     running.write_config(unix_socket_mode="0666")
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert socket.stat().st_mode & 0o777 == 0o600
     assert running.run("upgrade").returncode == 0
     assert running.run("stop").returncode == 0

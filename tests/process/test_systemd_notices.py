@@ -61,7 +61,7 @@ def test_the_life_of_a_unit(systemd: MadeUpSystemd, unit: Unit) -> None:
     assert systemd.hear_main("MAINPID")["MAINPID"] == str(unit.wait_upgraded(first))
     assert systemd.main_pid not in (0, first)
     wait_until(lambda: not is_alive(first))
-    assert unit.run("reload").returncode == 0
+    assert unit.run("reload", "--all").returncode == 0
     systemd.hear_main("RELOADING")
     assert systemd.hear_main("READY")["STATUS"] == f"Serving at {address} (generation 4)"
 
@@ -94,7 +94,7 @@ def test_the_new_master_of_a_failed_upgrade_is_not_the_main_process(systemd: Mad
     unit.write_config(service="nothing:There")
     assert unit.run("upgrade").returncode == 1
     unit.write_config(service="rpccluster.demo:Demo")
-    assert unit.run("reload").returncode == 0
+    assert unit.run("reload", "--all").returncode == 0
     notices = [systemd.hear() for _ in range(2)]
     assert [set(notice.fields) for notice in notices] == [
         {"RELOADING", "MONOTONIC_USEC", "STATUS"},

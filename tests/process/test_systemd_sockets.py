@@ -80,14 +80,14 @@ def test_bind_chooses_by_name(systemd: MadeUpSystemd, unit: MakeUnit) -> None:
     started.wait_log("Nobody accepts at what systemd passes as web")
     waiting = socket.create_connection(("127.0.0.1", int(web.rpartition(":")[2])))
     started.write_config(bind="fd://")
-    assert started.run("reload").returncode == 0
+    assert started.run("reload", "--all").returncode == 0
     assert started.status()["master"]["listeners"] == [web, api]
     with waiting:
         waiting.sendall(b"\x94\x00\x01\xa3pid\x90")
         assert waiting.recv(100)[:3] == b"\x94\x01\x01"
     started.write_config(bind="fd://web")
-    assert started.run("reload").returncode == 0
-    assert started.run("reload").returncode == 0
+    assert started.run("reload", "--all").returncode == 0
+    assert started.run("reload", "--all").returncode == 0
     assert call_once(web, "pid") in started.worker_pids()
 
 
@@ -98,7 +98,7 @@ def test_they_stay_over_reload_upgrade_and_stop(systemd: MadeUpSystemd, unit: Ma
     inode = os.stat(path).st_ino
     started = unit().start()
     first = started.master_pid
-    assert started.run("reload").returncode == 0
+    assert started.run("reload", "--all").returncode == 0
     assert started.run("upgrade").returncode == 0
     second = started.wait_upgraded(first)
     wait_until(lambda: not is_alive(first))
@@ -107,7 +107,7 @@ def test_they_stay_over_reload_upgrade_and_stop(systemd: MadeUpSystemd, unit: Ma
     assert started.status()["master"]["listeners"] == addresses
     for address in addresses:
         assert call_once(address, "pid") in started.worker_pids()
-    assert started.run("reload").returncode == 0
+    assert started.run("reload", "--all").returncode == 0
     assert started.run("stop").returncode == 0
     wait_until(lambda: not is_alive(third))
     with Client(addresses[0], timeout=40) as client:
@@ -125,7 +125,7 @@ def test_a_failed_upgrade_loses_none(systemd: MadeUpSystemd, unit: MakeUnit) -> 
     started = unit().start()
     started.write_config(bind="fd://other")
     assert started.run("upgrade").returncode == 1
-    reloaded = started.run("reload")
+    reloaded = started.run("reload", "--all")
     assert (reloaded.returncode, "but it" in reloaded.stderr) == (1, True)
     assert call_once(address, "pid") in started.worker_pids()
     assert started.status()["master"]["listeners"] == [address]

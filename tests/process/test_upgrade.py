@@ -112,7 +112,7 @@ def test_a_call_outlives_its_connections_next_move(make_cluster):
     clients = [running.client_of(pid) for pid in pids]
     calls = [client.call_async("sleep", 3.0) for client in clients]
     wait_until(lambda: all(running.worker(pid)["active_calls"] for pid in pids))
-    assert running.run("reload").returncode == 0
+    assert running.run("reload", "--all").returncode == 0
     assert [call.result() for call in calls] == [3.0, 3.0, 3.0]
     assert not set(pids) & {client.call("pid") for client in clients}
     for client in clients:

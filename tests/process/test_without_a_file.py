@@ -70,7 +70,7 @@ def test_a_class_is_served_at_once(shop: Path, run: Run, master: subprocess.Pope
     assert run("call", address, "count", "apple").stdout == "5\n"
     (shop / "shop.py").write_text(SHOP.replace("len(name)", "'changed'"))
     os.utime(shop / "shop.py", (1, 1))  # another second than the bytecode's
-    assert run("reload").stdout == "generation 2\n"
+    assert run("reload", "--all").stdout == "changed: workers\nkept: 0 processes\ngeneration 2\n"
     assert run("call", address, "count", "apple").stdout == '"changed"\n'
     upgraded = run("upgrade")
     assert upgraded.returncode == 0, upgraded.stderr

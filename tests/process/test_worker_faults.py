@@ -49,7 +49,7 @@ def test_the_last_hook_may_wait_while_the_cluster_stops(make_cluster):
     (worker,) = running.start().worker_pids()
     (running.folder / "wait").touch()
     running.run("scale", "+1")
-    reload = running.launch("reload")
+    reload = running.launch("reload", "--all")
     try:
         wait_until((running.folder / "waits").exists, what="the hook waits")
         running.signal(signal.SIGTERM)

@@ -23,7 +23,7 @@ from rpccluster.config.checks import (
     check_usable_paths,
 )
 from rpccluster.config.cpus import CPU_NONE, MOST_WORKERS, CPUChoice, default_workers
-from rpccluster.config.sections.option import Effect, Section, compute_defaults, computed, option
+from rpccluster.config.sections.option import Effect, Section, compute_defaults, computed, live, option
 
 __all__ = ["CLUSTER", "FOR_WORKERS", "OPTIONS", "Options", "cluster_paths", "complaints"]
 
@@ -40,7 +40,7 @@ class Options:
     pythonpath: tuple[str, ...] = option(
         values.FOLDERS, (), "folders to put before sys.path, separated by commas", flags=("--pythonpath",)
     )
-    include: tuple[str, ...] = option(
+    include: tuple[str, ...] = live(
         values.FILES, (), "further files, from this file's folder: conf.d/*.ini, plugins/conf.json"
     )
     bind: tuple[BindAddress, ...] = option(
@@ -50,10 +50,10 @@ class Options:
         flags=("-b", "--bind"),
     )
     unix_socket: str = option(values.SOCKET_PATH, "", "one more address, as a plain path")
-    unix_socket_mode: int = option(values.MODE, 0o600, "permissions of Unix sockets, in octal")
-    backlog: int = option(_POSITIVE, 2048, "connections that may wait to be accepted")
+    unix_socket_mode: int = live(values.MODE, 0o600, "permissions of Unix sockets, in octal")
+    backlog: int = live(_POSITIVE, 2048, "connections that may wait to be accepted")
 
-    after: tuple[str, ...] = option(
+    after: tuple[str, ...] = live(
         process_values.GROUPS, (), "groups and plugins that are ready before the workers start, separated by commas"
     )
     number_workers: int = computed(
@@ -61,6 +61,7 @@ class Options:
         lambda options: default_workers() if options.service else 0,
         "the CPUs this process may run on, at most its cgroup's quota",
         "worker processes",
+        effect=Effect.NOW,
         flags=("-w", "--workers"),
     )
     accept_lock: bool = option(
@@ -69,7 +70,7 @@ class Options:
     cpu_affinity: CPUChoice = option(  # noqa: RUF009 - it returns a field
         values.CPUS, CPU_NONE, "none, auto (distinct cores first), or a list such as 0-3,8: worker k gets the k-th CPU"
     )
-    rebalance: bool = option(values.BOOLEAN, True, "even the connections out when a worker gets ready")
+    rebalance: bool = live(values.BOOLEAN, True, "even the connections out when a worker gets ready")
     reload_code: bool = option(
         values.BOOLEAN, False, "reload when a module that the service has imported changes", flags=("--reload",)
     )
@@ -78,21 +79,19 @@ class Options:
     max_requests_jitter: int = option(
         _COUNT, 0, "most calls that may be added to max_requests; each worker draws a number"
     )
-    max_memory: int = option(values.SIZE, 0, "resident memory past which a worker is recycled (K, M, G); 0: never")
-    max_lifetime: float = option(values.DURATION, 0.0, "seconds after which a worker is recycled; 0: never")
+    max_memory: int = live(values.SIZE, 0, "resident memory past which a worker is recycled (K, M, G); 0: never")
+    max_lifetime: float = live(values.DURATION, 0.0, "seconds after which a worker is recycled; 0: never")
 
-    timeout: float = option(
-        values.DURATION, 30.0, "seconds without a heartbeat after which a worker is killed; 0: never"
-    )
-    graceful_timeout: float = option(
+    timeout: float = live(values.DURATION, 30.0, "seconds without a heartbeat after which a worker is killed; 0: never")
+    graceful_timeout: float = live(
         values.DURATION, 30.0, "seconds that a retiring worker may spend on the calls it has"
     )
-    restart_delay: float = option(
+    restart_delay: float = live(
         values.DURATION,
         1.0,
         "seconds of the first pause when workers of a slot die in a row; each further death doubles it",
     )
-    restart_delay_max: float = option(values.DURATION, 30.0, "the longest such pause in seconds; 0: none")
+    restart_delay_max: float = live(values.DURATION, 30.0, "the longest such pause in seconds; 0: none")
     call_timeout: float = option(
         values.DURATION, 0.0, "seconds that a call may take before its caller gets a timeout error; 0: no limit"
     )
@@ -117,7 +116,7 @@ class Options:
     write_timeout: float = option(
         values.DURATION, 60.0, "seconds that a peer may leave its replies unread; 0: no limit"
     )
-    tcp_keepalive: int = option(
+    tcp_keepalive: int = live(
         values.integer(0, 32767), 60, "seconds of silence before the kernel asks whether the peer lives; 0: off"
     )
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from rpccluster.config.checks import Complaint, Machine
 from rpccluster.config.values import ValueType
 
-__all__ = ["Effect", "Option", "Section", "compute_defaults", "computed", "family", "option"]
+__all__ = ["Effect", "Option", "Section", "compute_defaults", "computed", "family", "live", "option"]
 
 T = TypeVar("T")
 
@@ -23,8 +23,9 @@ T = TypeVar("T")
 class Effect(enum.Enum):
     """The time at which a change of an option takes effect."""
 
-    PROCESSES = "processes"  # at a HUP, which replaces the processes
-    RESTART = "restart"  # at the next start of the master: a HUP refuses it
+    NOW = "now"  # at a reload, which keeps the processes: the master alone uses it
+    PROCESSES = "processes"  # at a reload, which replaces the processes of the section
+    RESTART = "restart"  # at the next start of the master: a reload refuses it
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ def option(
     """Make a field of a section's dataclass: an option with a fixed default."""
     described = Option(value_type, default, meaning, effect, flags, None, value_type.write(default))
     return field(default=default, metadata={"option": described})
+
+
+def live(value_type: ValueType[T], default: T, meaning: str) -> T:
+    """Make a field of a section's dataclass: an option that the master alone uses, so that it changes at once."""
+    return option(value_type, default, meaning, effect=Effect.NOW)
 
 
 def computed(

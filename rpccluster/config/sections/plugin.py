@@ -25,7 +25,7 @@ from rpccluster.config.checks import (
 )
 from rpccluster.config.cpus import CPU_INHERITED, MOST_WORKERS, CPUChoice
 from rpccluster.config.sections import cluster
-from rpccluster.config.sections.option import Section, family, option
+from rpccluster.config.sections.option import Section, family, live, option
 from rpccluster.config.sections.schedule import check_schedule, check_timezone
 
 __all__ = ["PLUGIN", "PluginOptions", "complaints", "with_cluster"]
@@ -51,32 +51,30 @@ class PluginOptions:
     args: tuple[Any, ...] = option(  # none or one
         process_values.ARGUMENTS, (), "what the function is called with: a JSON list or object, or a string"
     )
-    description: str = option(values.LINE, "", "what it is for; plugin list shows it")
-    processes: int = option(values.integer(1, MOST_WORKERS), 1, "how many processes run it")
-    autostart: bool = option(values.BOOLEAN, True, "start it with the cluster; false: by plugin start")
+    description: str = live(values.LINE, "", "what it is for; plugin list shows it")
+    processes: int = live(values.integer(1, MOST_WORKERS), 1, "how many processes run it")
+    autostart: bool = live(values.BOOLEAN, True, "start it with the cluster; false: by plugin start")
 
-    restart: str = option(
-        values.choice(*RESTARTS), "always", "when it ends, start it again: always, on-failure or never"
-    )
-    restart_delay: float = option(
+    restart: str = live(values.choice(*RESTARTS), "always", "when it ends, start it again: always, on-failure or never")
+    restart_delay: float = live(
         values.DURATION, 1.0, "seconds from a start to the next; the first pause after failures, doubled by each more"
     )
-    restart_delay_max: float = option(values.DURATION, 30.0, "the longest such pause in seconds; 0: none")
-    essential: bool = option(values.BOOLEAN, False, "five failures within ten minutes stop the cluster")
-    after: tuple[str, ...] = option(
+    restart_delay_max: float = live(values.DURATION, 30.0, "the longest such pause in seconds; 0: none")
+    essential: bool = live(values.BOOLEAN, False, "five failures within ten minutes stop the cluster")
+    after: tuple[str, ...] = live(
         process_values.GROUPS, (), "groups and plugins that are ready before it starts, separated by commas"
     )
     ready: str = option(values.choice(*READINESS), "started", "started, or notify: when it says so itself")
-    ready_timeout: float = option(values.DURATION, 30.0, "seconds after which a start that is not ready has failed")
+    ready_timeout: float = live(values.DURATION, 30.0, "seconds after which a start that is not ready has failed")
 
     stop_signal: signal.Signals = option(  # noqa: RUF009 - it returns a field
         process_values.SIGNAL, signal.SIGTERM, "the signal that asks it to end"
     )
-    stop_timeout: float = option(values.DURATION, 10.0, "seconds from that signal to its kill")
-    timeout: float = option(values.DURATION, 0.0, "seconds without a sign of life after which it is killed; 0: never")
-    max_memory: int = option(values.SIZE, 0, "resident memory past which it is replaced (K, M, G); 0: never")
-    max_lifetime: float = option(values.DURATION, 0.0, "seconds after which it is replaced; 0: never")
-    overlap: str = option(
+    stop_timeout: float = live(values.DURATION, 10.0, "seconds from that signal to its kill")
+    timeout: float = live(values.DURATION, 0.0, "seconds without a sign of life after which it is killed; 0: never")
+    max_memory: int = live(values.SIZE, 0, "resident memory past which it is replaced (K, M, G); 0: never")
+    max_lifetime: float = live(values.DURATION, 0.0, "seconds after which it is replaced; 0: never")
+    overlap: str = live(
         values.choice(*OVERLAPS), "none", "none: it has ended before the next starts; successor: that is ready first"
     )
 
@@ -98,9 +96,9 @@ class PluginOptions:
     )
     env: Mapping[str, str] = family(process_values.TEXT, "a variable of its environment")
 
-    log_file: str = option(values.PATH, "", "file for what it writes to stdout and stderr; empty: the cluster's log")
-    log_max_size: int = option(values.SIZE, 0, "bytes past which that file is rotated (K, M, G); 0: never")
-    log_backups: int = option(values.integer(0, 1000), 5, "rotated files to keep")
+    log_file: str = live(values.PATH, "", "file for what it writes to stdout and stderr; empty: the cluster's log")
+    log_max_size: int = live(values.SIZE, 0, "bytes past which that file is rotated (K, M, G); 0: never")
+    log_backups: int = live(values.integer(0, 1000), 5, "rotated files to keep")
 
     log_level: str = "info"
     proc_name: str = "rpccluster"

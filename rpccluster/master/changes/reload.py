@@ -1,16 +1,19 @@
-"""HUP: a new configuration proves itself in one worker before the cluster takes it. Runs in the master.
+"""`reload` and HUP: what has changed is applied, and a new configuration proves itself in one worker before it counts.
 
-Stages, commits and gives up; the policy decides which worker to replace, and when. A fault at any step leaves the
+Stages, commits and gives up; the policy decides which processes to replace, and when. A fault at any step leaves the
 cluster as it was.
 
 1. The sources are read again and checked, and new listeners and log files are opened. Any error is logged, and
-   everything that was opened is closed.
-2. The result is *staged*, and no slot pauses any more. The policy starts one worker with it, beside the worker of slot
-   0. If no worker serves, there is nothing to protect, and the commit follows at once.
+   everything that was opened is closed. `plan` says what is to change; a reload that only asks for it ends here.
+2. If workers are to be replaced, since an option of theirs has changed or all are to be, the result is *staged*, and no
+   slot pauses any more. The policy starts one worker with it, beside the worker of slot 0. If no worker serves, or none
+   is to be replaced, there is nothing to protect, and the commit follows at once.
 3. If that worker cannot boot, the staged configuration is dropped. Another reload drops it, too, and kills that worker.
 4. If it gets ready, the configuration is *committed*: listeners that are not named any more are closed, those that stay
-   get the new backlog, mode and keep-alive, and the generation grows by one. The policy replaces older workers one by
-   one; if a successor cannot boot, the rest stay as they are.
+   get the new backlog, mode and keep-alive, and plugins come, go and change (`regrouping`). If workers are to be
+   replaced, the generation grows by one, and the policy replaces older ones one by one; if a successor cannot boot, the
+   rest stay as they are.
+5. A plugin that is new or has changed and does not get ready stays, and waits for its next start; the reload names it.
 
 A connection that waits in the backlog of a closed listener when the last worker closes its copy is reset.
 """
@@ -20,16 +23,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 from rpccluster import config
 from rpccluster.config.accounts import identity_of
 from rpccluster.errors import StartError
 from rpccluster.failure import error_text
 from rpccluster.log import LogFiles, logger, set_up_logging
+from rpccluster.master.changes.plan import Plan, make_plan
+from rpccluster.master.changes.regrouping import Regrouping
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster, Staged
+from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.phases import Event
 from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
 from rpccluster.master.resources.logs import are_alike, open_logs
@@ -47,6 +54,7 @@ class Reloading:
         operating_system: System,
         cluster: Cluster,
         workers: Group,
+        groups: Groups,
         roster: Roster,
         prepared: Callable[[], AbstractContextManager[None]],
     ) -> None:
@@ -54,9 +62,12 @@ class Reloading:
         self._system = operating_system
         self._cluster = cluster
         self._workers = workers
+        self._groups = groups
         self._roster = roster
         self._prepared = prepared
+        self._regrouping = Regrouping(cluster, groups)
         self._is_under_way = False
+        self._plan: Plan | None = None  # of the last reload whose configuration had no fault
         self.failure = ""
         self.asked = 0  # reloads that have begun, or were refused
 
@@ -70,22 +81,36 @@ class Reloading:
         """Whether a staged configuration has not proved itself yet."""
         return self._cluster.staged is not None
 
-    def begin(self) -> None:
-        """Read the configuration again and stage it; the first worker of an earlier staged one is killed."""
+    def preview(self, *, is_all: bool) -> dict[str, Any]:
+        """Tell what a reload would do, in the form of `outcome`, and do nothing. Raises `StartError`."""
+        changed = config.reload(self._cluster.configuration, config.Machine())
+        plan = make_plan(self._cluster.configuration, changed, self._groups.all, is_all=is_all)
+        return {"generation": self._cluster.generation, "plan": plan.told()}
+
+    def outcome(self) -> dict[str, Any]:
+        """Tell what the last reload has done that went well, as ``reload`` answers it."""
+        assert self._plan is not None
+        return {"generation": self._cluster.generation, "plan": self._plan.told()}
+
+    def begin(self, *, is_all: bool) -> None:
+        """Read the configuration again and stage it; the first worker of an earlier staged one is killed.
+
+        With ``is_all`` all workers are replaced, else those whose options have changed.
+        """
         self.asked += 1
         overtaken = self._workers.candidate()
         with self._prepared():
-            self._stage(self._system.monotonic())
+            self._stage(self._system.monotonic(), is_all)
         if overtaken is not None:
             self._roster.kill(overtaken, "overtaken by another reload")
 
-    def _stage(self, now: float) -> None:
+    def _stage(self, now: float, is_all: bool) -> None:
         """Read the configuration again and stage it for a first worker; a faulty one is logged."""
         cluster = self._cluster
         self._is_under_way = True
         self._unstage()
         try:
-            staged = self._read()
+            staged = self._read(is_all)
         except StartError as error:
             self._fail(str(error))
             return
@@ -94,13 +119,15 @@ class Reloading:
             return
         cluster.staged = staged
         self._workers.forgive(now)  # the cause of their deaths may be mended now
-        if not cluster.phase.allows.wants_children or not self._workers.ready():
-            self.commit(now)  # no worker serves, so there is nothing to protect
+        may_prove = cluster.phase.allows.wants_children and self._workers.ready()
+        if not may_prove or staged.generation == cluster.generation:
+            self.commit(now)  # no worker serves, so there is nothing to protect; or none is replaced
 
-    def _read(self) -> Staged:
+    def _read(self, is_all: bool) -> Staged:
         """Read the configuration and open its files. Raises `StartError`, and changes nothing then."""
         cluster = self._cluster
         changed = config.reload(cluster.configuration, config.Machine())
+        plan = make_plan(cluster.configuration, changed, self._groups.all, is_all=is_all)
         options = changed.options
         owner = identity_of(options.user, options.group)
         listeners = open_listeners(options, owner, cluster.listeners, changed.fault, cluster.activation)
@@ -111,7 +138,8 @@ class Reloading:
             undo.callback(close_listeners, missing(of_plugins, cluster.plugin_listeners), is_last=True)
             logs = cluster.logs if are_alike(options, cluster.options) else open_logs(options)
             undo.pop_all()
-        return Staged(changed, cluster.generation + 1, listeners, logs, of_plugins)
+        self._plan = plan
+        return Staged(changed, cluster.generation + plan.replaces_workers, listeners, logs, of_plugins)
 
     def refuse(self, reason: str) -> None:
         """Log that the reload is refused for ``reason``."""
@@ -129,9 +157,10 @@ class Reloading:
                 self._roster.kill(candidate, "its reload was given up")
 
     def commit(self, now: float) -> None:
-        """Make the staged configuration the cluster's; the policy then replaces older workers one by one."""
-        cluster, staged = self._cluster, self._cluster.staged
+        """Make the staged configuration the cluster's; the policy then replaces older processes one by one."""
+        cluster, staged, plan = self._cluster, self._cluster.staged, self._plan
         assert staged is not None
+        assert plan is not None
         close_listeners([each for each in cluster.listeners if each not in staged.listeners], is_last=True)
         apply_options([each for each in cluster.listeners if each in staged.listeners], staged.configuration.options)
         cluster.configuration, cluster.generation = staged.configuration, staged.generation
@@ -143,8 +172,13 @@ class Reloading:
         self._system.set_title(cluster.title)
         cluster.staged = None
         self._workers.wanted = cluster.options.number_workers
+        self._workers.after = cluster.options.after
         self._workers.roll(now)
+        self._regrouping.begin(plan, staged.configuration, now)
+        self._groups.wake()
         cluster.note(Event.WANTED)
+        for line in plan.lines():
+            logger.info("Reload: %s", line)
         logger.info("Reloaded the configuration (generation %d)", cluster.generation)
 
     def _use_logs(self, logs: LogFiles) -> None:
@@ -163,11 +197,15 @@ class Reloading:
             logger.error("Cannot lead stdout and stderr to the log: %s", error)
 
     def note_progress(self) -> None:
-        """End the reload when the last worker of an older generation has a successor."""
+        """End the reload when the last process that is replaced has a successor, and each plugin is ready or waits."""
         workers = self._workers
         if workers.is_rolling and workers.has_rolled():
             workers.is_rolling = False
-            self._is_under_way, self.failure = False, ""
+        if self._is_under_way and not (self.is_staged or workers.is_rolling or self._regrouping.is_under_way()):
+            failure = self._regrouping.finish()
+            self._is_under_way, self.failure = False, failure
+            if failure:
+                logger.error("Reload: %s; the rest is done", failure)
 
     def note_failed_boot(self, worker: Child, reason: str) -> None:
         """Note that a worker died before it was ready; if it was the reload's, the other workers stay."""

@@ -203,9 +203,13 @@ class Group:
 
     # -- deaths
 
-    def forgive(self, now: float) -> None:
+    def forgive_pauses(self, now: float) -> None:
         """Start the next children at once, since the cause of earlier deaths may be mended."""
         self.forgiven_at = now
+
+    def forgive(self, now: float) -> None:
+        """Start the next children at once, also where the last one has done its work."""
+        self.forgive_pauses(now)
         self.finished.clear()
 
     def fails_too_often(self, now: float) -> bool:

@@ -46,14 +46,14 @@ class Commands:
             self.reloading.give_up("overtaken: the cluster stops")
             self._on_stop()
 
-    def reload(self) -> None:
-        """Read the configuration again and replace the workers one by one."""
+    def reload(self, *, is_all: bool = True) -> None:
+        """Read the configuration again and replace, one by one, all workers or those whose options have changed."""
         if not self._cluster.phase.allows.may_change:
             self.reloading.refuse(f"the cluster is {self._cluster.phase.value}")
         elif self.new_master.is_under_way:
             self.reloading.refuse("the cluster is upgrading")
         else:
-            self.reloading.begin()
+            self.reloading.begin(is_all=is_all)
 
     def upgrade(self) -> None:
         """Start a new master from the code on disk, which takes over."""

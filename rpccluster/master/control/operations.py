@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Callable, Protocol
 
+from rpccluster.errors import StartError
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.group_operations import Check, GroupOperations, Outcome, expect, new_number
@@ -132,10 +133,19 @@ class Operations:
         self._wait(check, answer)
 
     def _reload(self, params: list[Any], answer: Answer) -> None:
-        expect(params, 0)
-        self._commands.reload()
-        cluster = self._cluster
-        self._answer_after(self._commands.reloading, lambda: {"generation": cluster.generation}, answer)
+        expect(params, 0, 1)
+        how, reloading = params[0] if params else {}, self._commands.reloading
+        if not isinstance(how, dict) or how.keys() - {"all", "plan"}:
+            raise ValueError("found something else, expected an object with all, plan, or neither")
+        is_all = bool(how.get("all"))
+        if not how.get("plan"):
+            self._commands.reload(is_all=is_all)
+            self._answer_after(reloading, reloading.outcome, answer)
+            return
+        try:
+            answer(None, reloading.preview(is_all=is_all))
+        except StartError as error:
+            answer(f"RuntimeError: {error}", None)
 
     def _rebalance(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)

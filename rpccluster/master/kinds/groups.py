@@ -80,6 +80,13 @@ class Groups:
         group.is_removed = True
         group.stopped = REMOVED
 
+    def take_back(self, group: Group) -> None:
+        """Run a group that has not ended yet since it was removed, as if it were new."""
+        group.is_removed = False
+        group.stopped = ""
+        self.all.remove(group)
+        self.all.append(group)
+
     # -- collecting
 
     def collect(self) -> Iterator[Event]:

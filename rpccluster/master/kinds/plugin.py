@@ -33,9 +33,10 @@ from rpccluster.system import resident_bytes
 from rpccluster.system.clock import time_zone
 from rpccluster.system.stuck import where_stuck
 
-__all__ = ["Plugin", "PluginProcess", "PluginSection", "outputs_of", "plugin_group", "revise"]
+__all__ = ["Plugin", "PluginProcess", "PluginSection", "adjust", "outputs_of", "plugin_group", "revise"]
 
 ALIVE_SECONDS = 1.0  # after which a command counts as ready that says nothing
+NO_AUTOSTART = "autostart = false"
 LOOK_SECONDS = 0.4  # between two looks at the memory of a process
 
 
@@ -220,7 +221,7 @@ def plugin_group(header: str, own: PluginOptions, cluster: Cluster, kind: Plugin
     group = Group(header, kind, section, cluster.phase)
     group.noun, group.counts_at_start = f"{kind.noun} {name}", False
     if not own.autostart:
-        group.stopped = "autostart = false"
+        group.stopped = NO_AUTOSTART
     _apply(group, section)
     return group
 
@@ -232,13 +233,20 @@ def outputs_of(groups: Iterable[Group]) -> Iterator[PluginOutput]:
             yield group.section.output
 
 
-def revise(group: Group, own: PluginOptions, now: float) -> None:
-    """Give a plugin's group other options; the policy then replaces its processes one by one."""
+def adjust(group: Group, own: PluginOptions, now: float) -> None:
+    """Give a plugin's group other options that its processes need not know."""
     section: Any = group.section
     section.own = own
-    section.generation += 1
+    if own.autostart and group.stopped == NO_AUTOSTART:
+        group.stopped = ""
     _apply(group, section)
     group.forgive(now)
+
+
+def revise(group: Group, own: PluginOptions, now: float) -> None:
+    """Give a plugin's group other options; the policy then replaces its processes one by one."""
+    group.section.generation += 1  # type: ignore[misc]
+    adjust(group, own, now)
     group.roll(now)
 
 

@@ -34,7 +34,7 @@ class Rig:
         self.reloading: Any = SimpleNamespace(
             is_staged=False,
             give_up=lambda reason: self.done.append(f"no reload: {reason}"),
-            begin=lambda: self.done.append("reload"),
+            begin=lambda is_all: self.done.append("reload all" if is_all else "reload"),
             refuse=lambda reason: self.done.append(f"no reload: {reason}"),
         )
         self.commands = Commands(
@@ -128,10 +128,10 @@ def test_one_change_at_a_time(rig: Rig) -> None:
     rig.new_master.is_under_way, rig.reloading.is_staged = False, True
     rig.signals.obey_kept()
     rig.gets(signal.SIGUSR2)
-    assert rig.done == ["reload"]
+    assert rig.done == ["reload all"]
     rig.reloading.is_staged = False
     rig.signals.obey_kept()
-    assert rig.done == ["reload", "upgrade"]
+    assert rig.done == ["reload all", "upgrade"]
 
 
 def test_who_asks_for_a_change_at_a_wrong_time_hears_why(rig: Rig) -> None:

@@ -30,7 +30,12 @@ class MadeUpMaster:
             is_settled=lambda: self.is_settled,
         )
         self.groups = SimpleNamespace(all=[], named=lambda name: None, wake=lambda: None)
-        self.reloading = SimpleNamespace(is_under_way=False, failure="")
+        self.reloading = SimpleNamespace(
+            is_under_way=False,
+            failure="",
+            outcome=lambda: {"generation": self.cluster.generation},
+            preview=lambda is_all: {"all": is_all},
+        )
         self.new_master = SimpleNamespace(is_under_way=False, failure="", pid=0, refusal=lambda: self.refusal)
         self.refusal = ""
         self.broker = SimpleNamespace(is_uneven=True, even_out=lambda: self.told.append("rebalance"))
@@ -39,7 +44,7 @@ class MadeUpMaster:
             reloading=self.reloading,
             new_master=self.new_master,
             scale=self._scale,
-            reload=lambda: self._begin(self.reloading, "reload"),
+            reload=lambda is_all: self._begin(self.reloading, "reload all" if is_all else "reload"),
             upgrade=lambda: self._begin(self.new_master, "upgrade"),
             stop=lambda is_quick: self.told.append(("stop", is_quick)),
         )
@@ -187,13 +192,32 @@ def test_the_masters_end_answers_everyone(asked: Asked) -> None:
 
 @pytest.mark.parametrize(
     ("method", "params"),
-    [("status", [1]), ("reload", [1]), ("upgrade", [None]), ("scale", []), ("scale", [1, 2, 3]), ("stop", [True, 1])],
+    [
+        ("status", [1]),
+        ("reload", [{}, 1]),
+        ("upgrade", [None]),
+        ("scale", []),
+        ("scale", [1, 2, 3]),
+        ("stop", [True, 1]),
+    ],
 )
 def test_a_wrong_number_of_params_is_refused(asked: Asked, method: str, params: list[Any]) -> None:
     """Before anything is done."""
     with pytest.raises(TypeError, match=f"found {len(params)} params, expected"):
         asked(method, *params)
     assert asked.master.told == []
+
+
+def test_a_reload_takes_what_has_changed_or_all_or_only_plans(asked: Asked) -> None:
+    """Nothing is begun for a plan."""
+    assert asked("reload", {"plan": True, "all": True}) == [(None, {"all": True})]
+    assert asked.master.told == []
+    asked("reload", {})
+    asked("reload", {"all": True, "plan": False})
+    assert asked.master.told == ["reload", "reload all"]
+    for wrong in (1, ["all"], {"al": True}):
+        with pytest.raises(ValueError, match="expected an object with all, plan, or neither"):
+            asked("reload", wrong)
 
 
 @pytest.mark.parametrize("method", ["reload", "rebalance", "upgrade", "stop"])

@@ -1,0 +1,76 @@
+"""Carries out the part of a reload that concerns plugins, and follows it to its end. Runs in the master.
+
+Adds, removes and revises groups; the policy starts, retires and replaces their processes. A plugin whose section has
+not changed is not touched.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from rpccluster.config import Configuration
+from rpccluster.master.changes.plan import WORKERS, Plan
+from rpccluster.master.children.group import Group
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.groups import Groups
+from rpccluster.master.kinds.plugin import Plugin, adjust, plugin_group, revise
+
+__all__ = ["Regrouping"]
+
+
+class Regrouping:
+    """The groups that the present reload adds, removes or changes, until each is as it was asked for."""
+
+    def __init__(self, cluster: Cluster, groups: Groups) -> None:
+        self._cluster = cluster
+        self._groups = groups
+        self._followed: list[Group] = []
+        self._since = 0.0
+
+    def begin(self, plan: Plan, changed: Configuration, now: float) -> None:
+        """Carry out ``plan``, which leads to ``changed``; the cluster has that configuration already."""
+        self._since = now
+        edited = {edit.header for edit in plan.edits} | set(plan.replaced)
+        self._followed = [self._add(header, changed, now) for header in plan.added]
+        for group in self._groups.all:
+            own = changed.others.get(group.name)
+            if group.name in plan.removed:
+                self._groups.remove(group)
+                self._followed.append(group)
+            elif own is not None and group.name in edited:
+                (revise if group.name in plan.replaced else adjust)(group, own, now)
+                self._followed.append(group)
+            elif group.name != WORKERS:
+                group.forgive_pauses(now)
+
+    def _add(self, header: str, changed: Configuration, now: float) -> Group:
+        """Add the group of a new section, or take back one that has not yet ended since its section went."""
+        group = self._groups.named(header)
+        if group is not None:
+            self._groups.take_back(group)
+            revise(group, changed.others[header], now)
+            return group
+        group = plugin_group(header, changed.others[header], self._cluster, cast(Plugin, self._groups.kinds["plugin"]))
+        self._groups.add(group)
+        return group
+
+    def is_under_way(self) -> bool:
+        """Return whether a group still changes; one that has failed to get ready is not waited for."""
+        return any(not self._has_failed(group) and not _is_done(group) for group in self._followed)
+
+    def finish(self) -> str:
+        """Forget the reload. Returns which groups did not get ready, each with its reason; empty if all did."""
+        failed = [group for group in self._followed if self._has_failed(group)]
+        for group in self._followed:
+            group.is_rolling = group.is_rolling and group in failed  # what is left to replace is tried again
+        self._followed = []
+        return "; ".join(f"{group.name} is waiting: {group.failure}" for group in failed)
+
+    def _has_failed(self, group: Group) -> bool:
+        return not _is_done(group) and bool(group.failure) and group.failed_at >= self._since
+
+
+def _is_done(group: Group) -> bool:
+    if group.is_removed:
+        return not group.children
+    return group.is_up() and all(child.generation == group.generation for child in group.children if child.is_holding)
