@@ -4,7 +4,8 @@
 before the next call. While the group runs, these rules hold, in this order:
 
 1. Every ready child beyond the wanted number retires, and so does every child whose slot has a better ready child (of
-   a newer generation, or started later). Booting children beyond the wanted number are killed.
+   a newer generation, or started later). Booting children beyond the wanted number are killed, and those of an older
+   generation than the present one, once a reload replaces it.
 2. The first child of a staged edition is started, and a child for each vacant slot that need not pause after its
    deaths.
 3. If no slot was vacant and no edition is staged, at most one successor is started, beside the child that is overdue
@@ -188,8 +189,13 @@ def _retire_surplus(group: Group, now: float) -> Iterator[Retire | Kill]:
         if child.is_ready and newest.get(child.slot) is not child:
             overdue = _overdue(group, child, now)
             yield Retire(child, "scaled down" if surplus else overdue.reason if overdue else "replaced")
-        elif surplus and child.state is ChildState.BOOTING and not child.is_killed:
-            yield _send_away(child, "scaled down")
+        elif child.state is ChildState.BOOTING and not child.is_killed:
+            if surplus:
+                yield _send_away(child, "scaled down")
+            elif (
+                group.is_rolling and child.generation < group.generation
+            ):  # it would be replaced as soon as it is ready
+                yield _send_away(child, "reload")
         elif child.overdue and child.hears_while_booting and child.state is ChildState.BOOTING and not child.is_killed:
             yield Retire(child, child.overdue.reason)
 
