@@ -79,6 +79,7 @@ def _control(afternoon: Afternoon, chance: Random) -> None:
     params = [chance.choice((1, 2, 4, "+1", "-1", "x"))] if method == "scale" else []
     if method == "reload":
         _choose_configuration(afternoon, chance)
+        params = chance.choice(([], [{"all": True}], [{"all": True}], [{"plan": True}]))
     world.commands += 1
     controller = Controller(world, afternoon.paths["control"], method, params)
     if chance.random() < 0.1:

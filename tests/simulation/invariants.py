@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rpccluster.address import UnixAddress
+from rpccluster.config import OPTIONS, Effect
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.master.changes.new_master import COMMIT_SECONDS, Stage
 from rpccluster.master.children import policy
@@ -74,6 +75,12 @@ def restarts_pause(world: World, actor: object) -> None:
     world.births.clear()
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether workers of two configurations would be the same."""
+    of_workers = [key for key, option in OPTIONS.items() if option.effect is not Effect.NOW]
+    return other is not None and all(getattr(one.options, key) == getattr(other.options, key) for key in of_workers)
+
+
 def one_generation_at_a_time(world: World, actor: object) -> None:
     """A reload is all or nothing: a worker has a generation that was committed, or proves the next one."""
     if isinstance(actor, Master) and actor.parts is not None:
@@ -84,7 +91,7 @@ def one_generation_at_a_time(world: World, actor: object) -> None:
                 raise Fault(f"worker {child.pid} is of generation {child.generation}, the cluster of {newest}")
             proved = cluster if child.generation == cluster.generation else cluster.staged
             is_later = child.generation >= cluster.generation and not child.is_killed
-            if is_later and isinstance(child.edition, Staged) and child.edition.configuration is not _of(proved):
+            if is_later and isinstance(child.edition, Staged) and not _alike(child.edition.configuration, _of(proved)):
                 raise Fault(f"worker {child.pid} of generation {child.generation} has another configuration than that")
 
 
