@@ -28,6 +28,8 @@ def told_shortly() -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
+        if "\n" in error.format_message():  # the help, of a group that was given no command
+            raise
         lines = [_message(error)]
         if error.ctx is not None:
             pieces = [error.ctx.command_path, *error.ctx.command.collect_usage_pieces(error.ctx)]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster.testing import RunningCluster, running_cluster
+from rpccluster.testing import RunningCluster
 
 SECONDS = 60
 WITHOUT_ALL_RIGHTS = "setpriv --bounding-set -dac_override,-dac_read_search"  # root heeds modes, too
@@ -35,6 +35,10 @@ FILES = {
     "address.ini": "[cluster]\nservice = shop:Shop\nbind = localhost\n",
     "long.ini": f"[cluster]\nservice = shop:Shop\nbind = unix:///tmp/{'x' * 120}\n",
     "pid.ini": "[cluster]\nservice = shop:Shop\npidfile = %(here)s/closed/x.pid\n",
+    "pluign.ini": "[pluign:dict]\ncommand = sleep 1\n[cluster]\nservice = shop:Shop\n",
+    "comand.ini": "[plugin:dict]\ncomand = sleep 1\nrun = shop:run\n[cluster]\nservice = shop:Shop\n",
+    "program.ini": "[plugin:dict]\ncommand = nosuch 1\n[cluster]\nservice = shop:Shop\n",
+    "after.ini": "[plugin:cook]\ncommand = sleep 1\nafter = dcit\n[plugin:dict]\ncommand = sleep 1\n",
     "closed.ini": "[cluster]\nservice = shop:Shop\n",
 }
 
@@ -99,10 +103,17 @@ MISTAKES = {
         "rpccluster -c long.ini", 1, ("long.ini:3: bind:", "expected at most 107 bytes")
     ),
     "no right to the pidfile": Mistake(
-        "rpccluster -c pid.ini", 1, ("pid.ini:3: pidfile:", "expected a path in a folder that this user may write",)
+        "rpccluster -c pid.ini",
+        1,
+        (
+            "pid.ini:3: pidfile:",
+            "expected a path in a folder that this user may write",
+        ),
     ),
     "a control socket that another has": Mistake(
-        "rpccluster --control $CONTROL shop:Shop", 1, ("cannot open the control socket", "another program listens"),
+        "rpccluster --control $CONTROL shop:Shop",
+        1,
+        ("cannot open the control socket", "another program listens"),
     ),
     "a second instance": Mistake("rpccluster -c $CONFIG", 1, ("already runs with pid", "stop it first")),
     # flags and commands
@@ -122,6 +133,23 @@ MISTAKES = {
         "rpccluster --control $CONTROL scale", 2, ("Missing argument", "usage: rpcc")
     ),
     "scale by a word": Mistake("rpccluster --control $CONTROL scale two", 1, ("'two'", "expected")),
+    # plugins
+    "a typo in a plugin's name": Mistake(
+        "rpccluster --control $CONTROL plugin stop dcit", 1, ("Did you mean 'dict'?",)
+    ),
+    "a typo in a plugin's command": Mistake("rpccluster plugin strat dict", 2, ("Did you mean 'start'?",)),
+    "a plugin without a name": Mistake("rpccluster plugin stop", 2, ("Missing argument 'NAME'", "usage: rpccluster")),
+    "a typo in a group": Mistake("rpccluster --control $CONTROL scale workres 2", 1, ("Did you mean 'workers'?",)),
+    "a typo in a plugin's section": Mistake(
+        "rpccluster -c pluign.ini", 1, ("[pluign:dict]", "did you mean [plugin:dict]?")
+    ),
+    "a typo in a plugin's key": Mistake(
+        "rpccluster -c comand.ini", 1, ("comand.ini:2: comand:", "did you mean command?")
+    ),
+    "a program that is not there": Mistake("rpccluster -c program.ini", 1, ("program.ini:2: command: found 'nosuch'",)),
+    "after a plugin that is not there": Mistake(
+        "rpccluster -c after.ini", 1, ("after.ini:3: after:", "did you mean dict?")
+    ),
     # a cluster that is not there
     "no cluster runs": Mistake("rpccluster status", 3, ("name it by -c FILE or --control PATH",)),
     "the cluster of a file does not run": Mistake("rpccluster -c good.ini stop", 3, ("found none of good.ini",)),
@@ -149,7 +177,7 @@ MISTAKES = {
     "Python instead of JSON": Mistake(
         """rpccluster call $ADDRESS echo "{'a': 1}" """, 2, ("expected JSON", "single quotes")
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -169,10 +197,17 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
     cluster = tmp_path_factory.mktemp("cluster")
     (folder / "closed").mkdir(mode=0o500)
     (folder / "closed.ini").chmod(0)
-    with socket.socket() as taken, running_cluster(cluster, pidfile=cluster / "x.pid") as running:
+    running = RunningCluster(
+        cluster, {"pidfile": cluster / "x.pid"}, sections={"plugin:dict": {"command": "sleep 1000"}}
+    )
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        yield Surroundings(folder, _values(folder, running, f"127.0.0.1:{taken.getsockname()[1]}"))
+        try:
+            running.start()
+            yield Surroundings(folder, _values(folder, running, f"127.0.0.1:{taken.getsockname()[1]}"))
+        finally:
+            running.stop()
 
 
 def _values(folder: Path, running: RunningCluster, taken: str) -> dict[str, str]:
