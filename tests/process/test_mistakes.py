@@ -38,7 +38,7 @@ FILES = {
     "pluign.ini": "[pluign:dict]\ncommand = sleep 1\n[cluster]\nservice = shop:Shop\n",
     "comand.ini": "[plugin:dict]\ncomand = sleep 1\nrun = shop:run\n[cluster]\nservice = shop:Shop\n",
     "program.ini": "[plugin:dict]\ncommand = nosuch 1\n[cluster]\nservice = shop:Shop\n",
-    "after.ini": "[plugin:cook]\ncommand = sleep 1\nafter = dcit\n[plugin:dict]\ncommand = sleep 1\n",
+    "after.ini": "[cluster]\n[plugin:cook]\ncommand = sleep 1\nafter = dcit\n[plugin:dict]\ncommand = sleep 1\n",
     "closed.ini": "[cluster]\nservice = shop:Shop\n",
 }
 
@@ -148,7 +148,7 @@ MISTAKES = {
     ),
     "a program that is not there": Mistake("rpccluster -c program.ini", 1, ("program.ini:2: command: found 'nosuch'",)),
     "after a plugin that is not there": Mistake(
-        "rpccluster -c after.ini", 1, ("after.ini:3: after:", "did you mean dict?")
+        "rpccluster -c after.ini", 1, ("after.ini:4: after:", "did you mean dict?")
     ),
     # a cluster that is not there
     "no cluster runs": Mistake("rpccluster status", 3, ("name it by -c FILE or --control PATH",)),
