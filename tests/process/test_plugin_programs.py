@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from code_blocks import code_blocks
 
 from rpccluster.testing import RunningCluster, is_alive, title_of, wait_until
 
+PLUGINS_MD = Path(__file__).resolve().parents[2] / "docs" / "plugins.md"
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 
 SCRIPT = """#!/bin/sh
@@ -80,6 +83,24 @@ def test_a_program_that_speaks_sd_notify(with_plugin: Any) -> None:
     wait_until(lambda: not is_alive(pid), 20)
     (cluster.folder / "hang").unlink()
     wait_until(lambda: it(cluster)["state"] == "ready" and it(cluster)["pid"] != pid, 20)
+
+
+def test_pythons_web_server_on_a_listener_of_the_masters(with_plugin: Any) -> None:
+    """By the wrapper of docs/plugins.md; while it is started again a caller waits."""
+    wrapper = next(block.text for block in code_blocks(PLUGINS_MD) if block.name == "serve_folder.py")
+    files = {"serve_folder.py": wrapper, "page.txt": "as it is"}
+    cluster = with_plugin(files, command=f"{sys.executable} serve_folder.py", bind="tcp://127.0.0.1:0")
+    group = cluster.wait_group("plugin:it")
+    (address,) = group["listeners"]
+    url = f"http://{address.partition('://')[2]}/page.txt"
+    pid = 0
+    for _ in range(3):
+        pid = wait_until(lambda old=pid: it(cluster)["pid"] not in (None, old) and it(cluster)["pid"], 20)
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            assert answer.read() == b"as it is"
+        os.kill(pid, signal.SIGKILL)
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert answer.read() == b"as it is"
 
 
 # -- bad input
