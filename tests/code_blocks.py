@@ -40,6 +40,10 @@ class Block:
         """Whether a test runs or checks it."""
         return self.language in RUN and not self.note.startswith("not-run")
 
+    def lines(self) -> list[str]:
+        """The lines of the text; a backslash at the end of one has joined it to the next."""
+        return self.text.replace("\\\n", "").splitlines()
+
     def __str__(self) -> str:
         return f"{self.document.name}:{self.line}"
 

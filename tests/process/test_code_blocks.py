@@ -103,7 +103,7 @@ class Reader:
         if block.name:
             self.save(block)
         elif block.language == "sh":
-            for line in block.text.splitlines():
+            for line in block.lines():
                 self.type(line)
         elif block.language == "python":
             self.run(block)

@@ -54,7 +54,7 @@ def fronted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronted]:
     haproxy, _ = needed("haproxy"), needed("openssl")
     folder = tmp_path_factory.mktemp("tls")
     blocks = list(code_blocks(SECURITY))
-    (making,) = (line for block in blocks for line in block.text.splitlines() if line.startswith("openssl"))
+    (making,) = (line for block in blocks for line in block.lines() if line.startswith("openssl"))
     subprocess.run(
         f"umask 077; {making}; cat rpc.crt rpc.key > rpc.pem", shell=True, cwd=folder, check=True, timeout=60
     )
