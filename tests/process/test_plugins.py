@@ -333,7 +333,7 @@ def test_a_cluster_of_plugins_alone(made: RunningCluster) -> None:
     for signum in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH):
         made.signal(signum)
     made.wait_log("Handling signal: winch")
-    assert made.log_text().count("The cluster has no service, so it has no workers") == 3
+    wait_until(lambda: made.log_text().count("The cluster has no service, so it has no workers") == 3)
     assert made.status()["master"]["state"] == "running"
     with made.control() as control, pytest.raises(RemoteError, match="found no workers"):
         control.call("scale", 2)
