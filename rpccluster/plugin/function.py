@@ -35,11 +35,16 @@ def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
         call = _load(options, plugin)
     except BaseException as error:
         return tell_boot_failed(assignment, error)
-    obey(options.stop_signal, plugin.stopping if call.takes_plugin else None)
-    plugin.alive()
-    if options.ready == "started":
-        plugin.ready()
-    status = _status_of(call)
+
+    def begin() -> None:
+        """Say that it is called, and call it; the stop signal may come in between."""
+        obey(options.stop_signal, plugin.stopping if call.takes_plugin else None)
+        plugin.alive()
+        if options.ready == "started":
+            plugin.ready()
+        call()
+
+    status = _status_of(begin)
     return max(status, _status_of(_end))
 
 
