@@ -87,7 +87,7 @@ def test_a_connection_through_both_survives_a_reload(fronted: Fronted) -> None:
     """And every call is answered."""
     with fronted.client() as client:
         before = client.call("pid")
-        assert fronted.cluster.run("reload").returncode == 0
+        assert fronted.cluster.run("reload", "--all").returncode == 0
         wait_until(lambda: client.call("pid") != before)
         assert client.call("echo", b"x" * 100_000) == b"x" * 100_000
 
