@@ -6,7 +6,9 @@ Runs in the plugin's process. `rpccluster.plugin.function` makes it, and the han
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -18,21 +20,38 @@ from rpccluster.plugin.greenlets import cooperative_select
 
 __all__ = ["Plugin", "Stopping"]
 
+_MOST_SIGNALS = 4096  # that are taken out of the pipe at once
 _SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Stopping:
-    """Whether the plugin has been told to end. A pipe wakes those who wait: a signal's handler may take no lock."""
+    """Whether the plugin has been told to end. A pipe wakes those who wait: a signal's handler may take no lock.
+
+    The signal itself writes into the pipe, too (`signal.set_wakeup_fd`), once `wake_by_signals` was called: Python runs
+    a handler only between two steps of the main thread, which may be just about to wait.
+    """
 
     def __init__(self) -> None:
         self._is_set = False
+        self._open()
+
+    def _open(self) -> None:
         self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        os.set_blocking(self._write_end, False)
+
+    def wake_by_signals(self) -> None:
+        """Have every signal with a handler wake those who wait. Call it in the main thread."""
+        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
 
     def leave_to_parent(self) -> None:
         """Take another pipe, in a forked child: it is told to end by itself."""
+        is_woken = signal.set_wakeup_fd(-1) == self._write_end
         os.close(self._read_end)
         os.close(self._write_end)
-        self._read_end, self._write_end = os.pipe()
+        self._open()
+        if is_woken:
+            self.wake_by_signals()
 
     def is_set(self) -> bool:
         """Return whether the plugin has been told to end."""
@@ -42,12 +61,29 @@ class Stopping:
         """Tell the plugin to end; the handler of the stop signal calls it."""
         if not self._is_set:
             self._is_set = True
+            self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is full, so it wakes
             os.write(self._write_end, b"\0")
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the plugin is told to end, at most ``seconds``. Returns `is_set`. Greenlets run meanwhile."""
+        give_up_at = None if seconds is None else time.monotonic() + seconds
+        while not self._is_set:
+            left = None if give_up_at is None else max(0.0, give_up_at - time.monotonic())
+            if not cooperative_select()([self._read_end], [], [], left)[0]:
+                break
+            self._look()
+        return self._is_set
+
+    def _look(self) -> bool:
+        """Return whether it was set, which stays in the pipe; any other signal is taken out."""
         if not self._is_set:
-            cooperative_select()([self._read_end], [], [], seconds)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._read_end, _MOST_SIGNALS)
+            if self._is_set:  # only now
+                self._wake()
         return self._is_set
 
     async def wait_async(self) -> None:
@@ -58,7 +94,7 @@ class Stopping:
         told = asyncio.Event()
         watched = os.dup(self._read_end)  # a loop watches a descriptor for one alone
         try:
-            loop.add_reader(watched, told.set)
+            loop.add_reader(watched, lambda: told.set() if self._look() else None)
             await told.wait()
         finally:
             loop.remove_reader(watched)

@@ -36,6 +36,8 @@ def obey(stop_signal: signal.Signals, stopping: Stopping | None) -> None:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(stop_signal, stop)
+    if stopping is not None:
+        stopping.wake_by_signals()
 
 
 def _exit_from_function() -> None:
