@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -229,6 +231,34 @@ def test_an_essential_plugin_that_fails_five_times_ends_the_cluster(made: Runnin
     made.start(are_ready=False)
     assert made.wait() == 5
     assert "plugin vital has failed 5 times within 600 seconds (last: exit code 1)" in made.log_text()
+
+
+CRASHING, CRASHES = (50, 20) if FULL_SCALE else (5, 12)
+
+
+def test_many_that_crash_at_their_start_cost_little(made: RunningCluster) -> None:
+    """A few lines of the log each time; at full scale under 2 % of a CPU, and under a line a second of each."""
+    pauses = {} if FULL_SCALE else {"restart_delay": 0.01, "restart_delay_max": 0.1}
+    for number in range(CRASHING):
+        write_plugin(made, f"p{number}", run="jobs:crash", **pauses)
+    begun = time.monotonic()
+    made.start()
+
+    def crashes() -> list[int]:
+        return [made.log_text().count(f"Plugin p{number} (") for number in range(CRASHING)]
+
+    wait_until(lambda: min(crashes()) >= CRASHES, 600)
+    seconds = time.monotonic() - begun
+    lines = made.log_text().count("\n")
+    ticks = sum(map(int, Path(f"/proc/{made.master_pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    shown = wait_until(lambda: next(iter(made.wait_group("plugin:p0", "waiting")["processes"]), None))
+    assert shown["reason"] == "exit code 1"
+    assert shown["restarts"] >= CRASHES - 1
+    assert len(shown["deaths"]) <= 20
+    assert lines <= 10 * sum(crashes()) + 100
+    if FULL_SCALE:
+        assert ticks / os.sysconf("SC_CLK_TCK") < 0.02 * seconds
+        assert lines < seconds * CRASHING
 
 
 def test_a_plugin_that_writes_without_end_holds_nobody_up(made: RunningCluster) -> None:

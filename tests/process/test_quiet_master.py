@@ -20,8 +20,13 @@ def wakeups(pid: int) -> int:
 
 
 def test_the_master_of_idle_workers_sleeps(make_cluster):
-    """With four workers, a Unix path, a control socket and a pidfile to look after."""
-    running = make_cluster(number_workers=4).start()
+    """With four workers, two plugins, a Unix path, a control socket and a pidfile to look after."""
+    plugins = {"plugin:a": {"command": "sleep 1000"}, "plugin:b": {"run": "idle:run", "after": "a"}}
+    running = make_cluster(number_workers=4, sections=plugins)
+    running.write_module("idle", "def run(plugin): plugin.stopping.wait()")
+    running.start()
+    for name in plugins:
+        running.wait_group(name)
     master = running.master_pid
     time.sleep(1.0)  # what follows from the start and from the last question is done
     before = wakeups(master)
