@@ -7,6 +7,7 @@ tells the rest as it would tell systemd.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from rpccluster.child.assignment import PluginPart
 from rpccluster.config.accounts import identity_of
 from rpccluster.config.sections.cluster import Options
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
+from rpccluster.errors import StartError
 from rpccluster.ipc.messages import BootFailed, Ready
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import CommonCell
@@ -208,9 +210,12 @@ class Plugin:
 
 
 def _uids(options: PluginOptions) -> set[int]:
-    """Return who may speak for a process with these options."""
-    identity = identity_of(options.user, options.group)
-    return {0, os.geteuid(), *([identity.uid] if identity is not None else [])}
+    """Return who may speak for a process with these options; one of an unknown account fails by itself."""
+    uids = {0, os.geteuid()}
+    with contextlib.suppress(StartError):
+        identity = identity_of(options.user, options.group)
+        uids |= {identity.uid} if identity is not None else set()
+    return uids
 
 
 def plugin_group(header: str, own: PluginOptions, cluster: Cluster, kind: Plugin) -> Group:

@@ -14,6 +14,7 @@ from typing import Callable, NamedTuple
 
 from rpccluster.config.accounts import identity_of
 from rpccluster.config.sections.plugin import PluginOptions
+from rpccluster.errors import StartError
 from rpccluster.log import LogFiles, logger
 from rpccluster.log.lines import output_line
 from rpccluster.log.outlet import Outlet
@@ -54,11 +55,9 @@ class PluginOutput:
             return
         file = None
         if options.log_file:
-            identity = identity_of(options.user, options.group)
-            file = LogFiles(options.log_file, "", (identity.uid, identity.gid) if identity else None, options.umask)
             try:
-                file.open()
-            except OSError as error:
+                file = _opened(options)
+            except (OSError, StartError) as error:
                 logger.error("Cannot open the log of plugin %s: %s", self._name, error)
                 return
         self.close()
@@ -135,3 +134,11 @@ class PluginOutput:
             number = min(number, max(0, self._next_number - since))
         kept = list(self._kept)
         return Tail(kept[max(0, len(kept) - number) :], self._next_number)
+
+
+def _opened(options: PluginOptions) -> LogFiles:
+    """Open the log file of ``options``. Raises OSError, or `StartError` for an unknown account."""
+    identity = identity_of(options.user, options.group)
+    file = LogFiles(options.log_file, "", (identity.uid, identity.gid) if identity else None, options.umask)
+    file.open()
+    return file
