@@ -207,12 +207,23 @@ class Serving(NamedTuple):
 
 @_type(7)
 class Go(NamedTuple):
-    """Old master to new, in an upgrade: take over; everything is yours as soon as you send `TookOver`."""
+    """Old master to new, in an upgrade: take over; everything is yours as soon as you send `TookOver`.
+
+    ``groups`` are the names of my plugins' groups.
+    """
+
+    groups: Sequence[str] = ()
 
 
 @_type(16)
 class TookOver(NamedTuple):
-    """New master to old, in an upgrade: I own everything, and my workers accept."""
+    """New master to old, in an upgrade: I own everything, and my workers accept.
+
+    Keep the processes of the ``groups`` that you have, until I send `StopGroup` for each; if there are any, I shall
+    send `GroupsReplaced`.
+    """
+
+    groups: Sequence[str] = ()
 
 
 @_type(17)
@@ -232,6 +243,27 @@ class Asked(NamedTuple):
 
     what: str
     number: int = 0
+
+
+@_type(20)
+class StopGroup(NamedTuple):
+    """New master to old, after `TookOver`: stop the processes of the group ``name``, then send `GroupStopped`."""
+
+    name: str
+
+
+@_type(21)
+class GroupStopped(NamedTuple):
+    """Old master to new: nothing of the group ``name`` is left here, asked for or not."""
+
+    name: str
+
+
+@_type(22)
+class GroupsReplaced(NamedTuple):
+    """New master to old: each group has had its turn. ``failures`` are those that are not up, with the reason."""
+
+    failures: Sequence[Sequence[str]] = ()
 
 
 # -- their form

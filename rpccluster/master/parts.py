@@ -14,17 +14,19 @@ from typing import Any
 from rpccluster import system
 from rpccluster.child.assignment import ChildEntry
 from rpccluster.config.sections.plugin import PluginOptions
-from rpccluster.ipc.messages import Listen
+from rpccluster.ipc.messages import Listen, Message
 from rpccluster.ipc.scoreboard import MOST_ROWS
 from rpccluster.log import LogFiles
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.code_watch import CodeWatch
+from rpccluster.master.changes.giving_groups import GivingGroups
 from rpccluster.master.changes.inherited import Inheritance, things
 from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.changes.starting import CommandLine, Started, start
+from rpccluster.master.changes.taking_groups import TakingGroups
 from rpccluster.master.children.actions import Actions
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
@@ -107,8 +109,12 @@ class Parts:
         self.groups = Groups(operating_system, self.guard, self.roster, actions, kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
         self.reloading = Reloading(operating_system, cluster, self.workers, self.groups, self.roster, self._prepared)
-        self.new_master = NewMaster(operating_system, self.loop, self._start_new_master, self.told.append)
+        self.giving = GivingGroups(operating_system, self.groups, lambda message: self.new_master.say(message))
+        self.new_master = NewMaster(
+            operating_system, self.loop, self._start_new_master, self.told.append, self.giving.names
+        )
         self.old_master = self._make_old_master(inheritance) if inheritance else None
+        self.taking = TakingGroups(self.groups, self._say_to_old_master)
         self.upkeep = Upkeep(
             operating_system, start.watch, cluster, self.ownership, self._listen_anew, self._is_upgrading
         )
@@ -180,6 +186,10 @@ class Parts:
         self.cluster.has_old_master = True
         self.cluster.note(Event.INHERITED)
         return OldMaster(self.loop, inheritance.channel, inheritance.protocol, self.told.append)
+
+    def _say_to_old_master(self, message: Message) -> None:
+        if self.old_master is not None:
+            self.old_master.say(message)
 
     def _start_new_master(self) -> Started | None:
         """Start a new master that inherits what this one holds."""

@@ -83,6 +83,7 @@ class Supervisor:
         attempt("wait for what happens", self._wait)
         attempt("collect what has happened", self._collect)
         phase = self._cluster.phase
+        attempt("replace the other master's plugins", self._takeover.turn, parts.now())
         attempt("do what is due", self._act)
         attempt("move connections", self._move)
         attempt("complete a reload", parts.reloading.note_progress)
@@ -112,7 +113,7 @@ class Supervisor:
         """Return the seconds until the first part has something to do; None to wait for an event."""
         parts, now = self._parts, self._parts.now()
         sleepers = (self._groups, self._broker, parts.control, parts.upkeep, parts.new_master, parts.code_watch)
-        wake_at = min(each.wake_at for each in (*sleepers, parts.notices, parts.warden))
+        wake_at = min(each.wake_at for each in (*sleepers, parts.notices, parts.warden, self._takeover))
         if self._guard.take_failure():  # also of what is due at once
             return RETRY_SECONDS
         if parts.notices.is_waiting or any(logs.is_waiting for logs in parts.logs()):
@@ -208,7 +209,7 @@ class Supervisor:
         has_more_to_give = self._cluster.has_old_master or self._broker.in_transit
         if has_more_to_give and self._cluster.phase.allows.hands_over:
             return
-        if self.exit_code is None and self._parts.new_master.has_told_all:
+        if self.exit_code is None and self._parts.new_master.has_told_all and self._takeover.is_complete:
             self.exit_code = self._ends_with
 
     _FOLLOW: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from rpccluster.ipc.messages import Accept, Asked, Counted
+from rpccluster.ipc.messages import Accept, Asked, Counted, GroupStopped, StopGroup
 from rpccluster.log import logger
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.new_master import Stage
@@ -47,6 +47,25 @@ class Takeover:
             if any(counts.values()):
                 parts.new_master.say(Counted(counts))
 
+    def turn(self, now: float) -> None:
+        """Replace plugins of the old master by this one's, and stop those that the new master asks for."""
+        parts = self._parts
+        if parts.old_master is not None:
+            parts.taking.turn(now, is_ending=not parts.cluster.phase.allows.wants_children)
+        parts.giving.turn(now)
+
+    @property
+    def wake_at(self) -> float:
+        """When `turn` must be called (monotonic seconds); infinity if only an event counts."""
+        return min(self._parts.taking.wake_at, self._parts.giving.wake_at)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether this master may end: no other one has to be told of plugins, or has some that must end before."""
+        parts = self._parts
+        waits = parts.taking.has_theirs and not parts.cluster.phase.allows.kills_children
+        return parts.giving.has_ended and parts.new_master.is_complete and not waits
+
     # -- in the new master
 
     def _take_over(self, event: old_master.MayTakeOver) -> None:
@@ -61,7 +80,8 @@ class Takeover:
             parts.roster.say(worker, Accept())
         self.go_live()
         assert parts.old_master is not None
-        parts.old_master.say_took_over()
+        parts.old_master.say_took_over(parts.taking.names())
+        parts.taking.begin(event.groups)
 
     def _lose_old_master(self, event: old_master.GaveUp) -> None:
         """End this new master, since the old one has given it up, or died, before `Go`."""
@@ -74,12 +94,15 @@ class Takeover:
             parts.rpc.totals.note_inherited(event.message.counts)
         elif isinstance(event.message, Asked):
             parts.signal_commands.do_too(event.message)
+        elif isinstance(event.message, GroupStopped):
+            parts.taking.note_stopped(event.message.name)
         else:
             parts.broker.hear_old_master(event.channel, event.message, event.descriptors, parts.now())
 
     def _note_end_of_old_master(self, event: old_master.OldMasterEnded) -> None:
         self._parts.cluster.has_old_master = False
         self._parts.broker.note_old_master_gone()
+        self._parts.taking.lose_old_master(self._parts.now())
 
     # -- in the old master
 
@@ -94,6 +117,7 @@ class Takeover:
         logger.info("The new master (pid: %d) has taken over", parts.new_master.pid)
         parts.cluster.note(Event.TAKEN_OVER)
         parts.ownership.leave()
+        parts.giving.begin(event.groups)
 
     def _take_back(self, event: new_master.Undone) -> None:
         """Own everything again, since the new master has failed in the middle."""
@@ -101,11 +125,16 @@ class Takeover:
         self._parts.notices.tell_main(self._parts.pid)
 
     def _hear_new_master(self, event: new_master.Said) -> None:
-        self._parts.broker.hear_new_master(event.message, self._parts.now())
+        parts = self._parts
+        if isinstance(event.message, StopGroup):
+            parts.giving.heed(event.message, parts.cluster.options.graceful_timeout)
+        else:
+            parts.broker.hear_new_master(event.message, parts.now())
 
     def _lose_new_master(self, event: new_master.NewMasterEnded) -> None:
         """Keep the remaining connections, since the new master has ended before this one."""
         self._parts.broker.lose_new_master()
+        self._parts.giving.end()
         if self._parts.cluster.note(Event.ABANDONED):
             logger.error("The new master has ended: this master answers the calls that still run, and ends")
 

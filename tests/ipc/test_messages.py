@@ -23,6 +23,8 @@ from rpccluster.ipc.messages import (
     DonorGone,
     Give,
     Go,
+    GroupsReplaced,
+    GroupStopped,
     Listen,
     Message,
     Ready,
@@ -33,6 +35,7 @@ from rpccluster.ipc.messages import (
     Reply,
     Retire,
     Serving,
+    StopGroup,
     TookOver,
     WantsToRetire,
     decode,
@@ -70,6 +73,12 @@ EVERY = [
     DonorGone(11, True),
     DonorGone(11, False, 12),
     Listen(),
+    Go(["plugin:dict", "plugin:web"]),
+    TookOver(["plugin:dict"]),
+    StopGroup("plugin:dict"),
+    GroupStopped("plugin:dict"),
+    GroupsReplaced(),
+    GroupsReplaced([["plugin dict", "no such module"]]),
 ]
 
 
@@ -89,6 +98,7 @@ def test_the_numbers_stay() -> None:
     """Two versions speak with each other during an upgrade: a new type takes a new number."""
     begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
     begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver, Counted, Asked, Listen]
+    begins += [StopGroup, GroupStopped, GroupsReplaced]
     assert [TYPES[number] for number in range(len(begins))] == begins
     assert encode(Go()) == b"\x91\x07"
 
@@ -218,7 +228,8 @@ def test_what_is_at_its_default_is_not_sent() -> None:
 
 def test_what_the_oldest_protocol_knew_is_what_an_old_master_says() -> None:
     """A field more in these types, that is not at its default, wants a new `PROTOCOL` and `OLDEST_PROTOCOL`."""
-    known = {Go: 0, Give: 6, Reply: 3, DonorGone: 3}
+    known = {Give: 6, Reply: 3, DonorGone: 3}
+    known[Go] = 1  # an older new master has no use for ``groups``: it asks for none, and the old one ends its own
     assert messages.OLDEST_PROTOCOL == 2
     assert {type_: len(type_._fields) for type_ in known} == known  # type: ignore[attr-defined]
 

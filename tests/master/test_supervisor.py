@@ -13,7 +13,18 @@ from rpccluster.master.guard import Guard
 from rpccluster.master.phases import Phase
 from rpccluster.master.supervisor import RETRY_SECONDS, Supervisor
 
-SLEEPERS = ["groups", "broker", "control", "upkeep", "new_master", "code_watch", "notices", "warden"]
+SLEEPERS = [
+    "groups",
+    "broker",
+    "control",
+    "upkeep",
+    "new_master",
+    "code_watch",
+    "notices",
+    "warden",
+    "taking",
+    "giving",
+]
 
 
 class MadeUpParts:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rpccluster.ipc.messages import Accept, Adopted, Asked, Closed, Counted
+from rpccluster.ipc.messages import Accept, Adopted, Asked, Closed, Counted, GroupStopped, StopGroup
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.new_master import Stage
 from rpccluster.master.guard import Guard
@@ -54,6 +54,8 @@ class Rig:
             new_master=SimpleNamespace(stage=Stage.NONE, pid=8, say=self.part("new master").say),
             **{name: self.part(name.replace("_", " ")) for name in ("broker", "control", "notices", "old_master")},
             **{name: self.part(name.replace("_", " ")) for name in ("ownership", "roster", "signal_commands")},
+            taking=self.part("taking"),
+            giving=self.part("giving"),
         )
         self.parts = parts
         self.takeover = Takeover(parts)
@@ -76,7 +78,9 @@ def test_a_new_master_takes_over() -> None:
         "roster.say",
         "report.send",
         "notices.tell_ready",
+        "taking.names",
         "old master.say_took_over",
+        "taking.begin",
     ]
     assert ("roster.say", rig.worker, Accept()) in rig.done
 
@@ -100,14 +104,16 @@ def test_what_the_old_master_says_goes_where_it_belongs() -> None:
     rig = Rig(Phase.RUNNING)
     rig.cluster.has_old_master = True
     channel: Any = object()
-    for message in (Counted({"calls": 5}), Asked("ttin"), Closed(1)):
+    for message in (Counted({"calls": 5}), Asked("ttin"), Closed(1), GroupStopped("plugin:x")):
         rig.takeover.heed(old_master.Gave(channel, message, []))
     rig.takeover.heed(old_master.OldMasterEnded())
     assert rig.inherited == {"calls": 5}
     assert rig.done == [
         ("signal commands.do_too", Asked("ttin")),
         ("broker.hear_old_master", channel, Closed(1), [], 50.0),
+        ("taking.note_stopped", "plugin:x"),
         ("broker.note_old_master_gone",),
+        ("taking.lose_old_master", 50.0),
     ]
     assert not rig.cluster.has_old_master
 
@@ -118,13 +124,14 @@ def test_an_old_master_leaves(phase: Phase) -> None:
     rig = Rig(phase)
     rig.parts.new_master.stage = Stage.DONE
     channel: Any = object()
-    rig.takeover.heed(new_master.TakenOver(channel))
+    rig.takeover.heed(new_master.TakenOver(channel, ["plugin:x"]))
     assert rig.cluster.phase is Phase.LEAVING
     assert rig.done == [
         ("broker.give_all_to", channel, 50.0),
         ("new master.say", Counted({"calls": 3})),
         ("notices.leave_to", 8),
         ("ownership.leave",),
+        ("giving.begin", ["plugin:x"]),
     ]
 
 
@@ -142,8 +149,10 @@ def test_an_old_master_outlives_the_new_one(phase: Phase, then: Phase) -> None:
     """There is nobody left to give to: it finishes what runs."""
     rig = Rig(phase)
     rig.takeover.heed(new_master.Said(Adopted(4)))
+    rig.takeover.heed(new_master.Said(StopGroup("plugin:x")))
     rig.takeover.heed(new_master.NewMasterEnded())
-    assert (rig.cluster.phase, rig.verbs()) == (then, ["broker.hear_new_master", "broker.lose_new_master"])
+    assert rig.cluster.phase is then
+    assert rig.verbs() == ["broker.hear_new_master", "giving.heed", "broker.lose_new_master", "giving.end"]
 
 
 def test_one_message_that_cannot_be_heeded_takes_no_other_along() -> None:

@@ -29,6 +29,8 @@ crashed, and the old master, which has given nothing away yet, goes on.
 The two may be of different versions. `Serving` carries the new one's protocol. The old master ends a new one that could
 not understand its messages, so an impossible downgrade is refused before anything has moved.
 
+The old master's plugins go on until the new one asks for each, after `TookOver`: `taking_groups` and `giving_groups`.
+
 Signals and commands that come to the old master between `Go` and `TookOver` wait. Afterwards it passes them on,
 together with those that it has obeyed since the upgrade began.
 """
@@ -38,12 +40,12 @@ from __future__ import annotations
 import enum
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Union
 
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import OLDEST_PROTOCOL, Asked, Go, Message, Serving, TookOver
+from rpccluster.ipc.messages import OLDEST_PROTOCOL, Asked, Go, GroupsReplaced, Message, Serving, TookOver
 from rpccluster.log import logger
 from rpccluster.master.changes.starting import Started
 from rpccluster.master.loop import Loop
@@ -83,9 +85,10 @@ _TABLE = {
 
 
 class TakenOver(NamedTuple):
-    """The new master owns everything."""
+    """The new master owns everything, and will ask for the processes of ``groups``."""
 
     channel: Channel
+    groups: Sequence[str] = ()
 
 
 class Said(NamedTuple):
@@ -109,9 +112,18 @@ class NewMaster:
     """The upgrade under way, if any. ``failure`` says why the last one failed; it is empty if that went well."""
 
     def __init__(
-        self, system: System, loop: Loop, start: Callable[[], Started | None], tell: Callable[[Event], None]
+        self,
+        system: System,
+        loop: Loop,
+        start: Callable[[], Started | None],
+        tell: Callable[[Event], None],
+        groups: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """``start`` starts a new master, or returns None; ``tell`` gets each event."""
+        """``start`` starts a new master, or returns None; ``tell`` gets each event.
+
+        ``groups`` returns the names of the plugins' groups, for `Go`.
+        """
+        self._groups = groups
         self._system = system
         self._loop = loop
         self._start = start
@@ -121,11 +133,17 @@ class NewMaster:
         self.failure = ""
         self._to_pass_on: list[Asked] = []  # once it has taken over: what this one has obeyed meanwhile
         self.pid = 0  # of the new master, once it has taken over
+        self.is_replacing = False  # it has taken over, and replaces plugins
 
     @property
     def is_under_way(self) -> bool:
         """Whether a new master was started and has not taken over yet."""
         return self.stage in (Stage.BOOTING, Stage.COMMITTING)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the upgrade has failed, or the new master serves with all its plugins, as far as they get ready."""
+        return not self.is_under_way and not self.is_replacing
 
     @property
     def is_committing(self) -> bool:
@@ -173,20 +191,32 @@ class NewMaster:
 
     def _hear(self) -> None:
         assert self._started is not None
-        channel, said = self._started.channel, set()
+        channel, took_over = self._started.channel, None
+        said: list[Message] = []
         for message, descriptors in channel.receive():
             for descriptor in descriptors:
                 os.close(descriptor)
-            said.add(type(message))
             if isinstance(message, Serving):
                 self._let_take_over(message)
-            elif self.stage is Stage.DONE:
-                self._tell(Said(message))
-        has_been_stopped = Asked in said  # otherwise one that has ended has crashed
-        if self.is_committing and TookOver in said and (has_been_stopped or not channel.is_closed):
-            self._commit(channel)
+            elif isinstance(message, TookOver):
+                took_over = message
+            else:
+                said.append(message)
+        has_been_stopped = any(isinstance(message, Asked) for message in said)  # otherwise one that has ended crashed
+        if self.is_committing and took_over is not None and (has_been_stopped or not channel.is_closed):
+            self._commit(channel, took_over)
+        for message in said if self.stage is Stage.DONE else ():
+            self._take(message)
         if channel.is_closed:
             self._note_end(channel)
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, GroupsReplaced):
+            self.is_replacing = False
+            waiting = "; ".join(f"{name} is waiting: {why}" for name, why in message.failures)
+            self.failure = f"the new master serves, but {waiting}" if waiting else ""
+        elif not isinstance(message, Asked):  # which only says why it ends
+            self._tell(Said(message))
 
     def _let_take_over(self, serving: Serving) -> None:
         assert self._started is not None
@@ -196,13 +226,14 @@ class NewMaster:
             return
         self._step(Step.SERVING)
         self._started.give_up_at = self._system.monotonic() + COMMIT_SECONDS
-        self._started.channel.send(Go())
+        self._started.channel.send(Go(tuple(self._groups())))
 
-    def _commit(self, channel: Channel) -> None:
+    def _commit(self, channel: Channel, took_over: TookOver) -> None:
         assert self._started is not None
         self._step(Step.TOOK_OVER)
         self.pid, self.failure = self._started.pid, ""
-        self._tell(TakenOver(channel))
+        self.is_replacing = bool(took_over.groups)
+        self._tell(TakenOver(channel, took_over.groups))
         for asked in self._to_pass_on:
             self.pass_on(asked)
 
@@ -210,6 +241,8 @@ class NewMaster:
         """Note that the new master has ended."""
         if self.stage is Stage.DONE:
             self._loop.unwatch(channel)
+            if self.is_replacing:
+                self.is_replacing, self.failure = False, "the new master has ended"
             self._tell(NewMasterEnded())
         elif self.stage is Stage.COMMITTING:
             self._fail("the new master ended before it had taken over")

@@ -6,11 +6,11 @@ it has `Go`: until then it touches nothing that belongs to the old master.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Union
 
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import PROTOCOL, Asked, Go, Serving, TookOver
+from rpccluster.ipc.messages import PROTOCOL, Asked, Go, Message, Serving, TookOver
 from rpccluster.ipc.packets import Passing
 from rpccluster.master.loop import Loop
 
@@ -18,7 +18,12 @@ __all__ = ["Gave", "GaveUp", "MayTakeOver", "OldMaster", "OldMasterEnded"]
 
 
 class MayTakeOver(NamedTuple):
-    """The old master has sent `Go`: everything is ours. Answer with `OldMaster.say_took_over`."""
+    """The old master has sent `Go`: everything is ours. Answer with `OldMaster.say_took_over`.
+
+    ``groups`` are the names of its plugins' groups.
+    """
+
+    groups: Sequence[str] = ()
 
 
 class GaveUp(NamedTuple):
@@ -57,10 +62,19 @@ class OldMaster:
         # one of protocol 1 does not know the field ``protocol``
         self._channel.send(Serving(pid, min(PROTOCOL, self._protocol)))
 
-    def say_took_over(self) -> None:
-        """Tell the old master that this one owns everything; one of protocol 1 has left, and knows no such message."""
+    def say_took_over(self, groups: Sequence[str]) -> None:
+        """Tell the old master that this one owns everything, and has ``groups``, too.
+
+        One of protocol 1 has left, and knows no such message.
+        """
         if self._protocol > 1:
-            self._channel.send(TookOver())
+            self._channel.send(TookOver(tuple(groups)))
+
+    def say(self, message: Message) -> None:
+        """Send ``message`` to the old master; one that has ended is no error."""
+        if not self._channel.is_closed:
+            self._channel.send(message)
+            self._loop.mind_writing(self._channel)
 
     def say_stopping(self) -> None:
         """Tell the old master that this one was told to stop, in case that it has not read yet who owns everything."""
@@ -71,7 +85,7 @@ class OldMaster:
         for message, descriptors in self._channel.receive_unopened():
             if isinstance(message, Go):
                 self._has_said_go = True
-                self._tell(MayTakeOver())
+                self._tell(MayTakeOver(message.groups))
             elif self._has_said_go:
                 self._tell(Gave(self._channel, message, descriptors))
         if self._channel.is_closed:

@@ -77,6 +77,11 @@ class Reloading:
         return self._is_under_way
 
     @property
+    def is_complete(self) -> bool:
+        """Whether there is no reload that has yet to succeed or fail."""
+        return not self._is_under_way
+
+    @property
     def is_staged(self) -> bool:
         """Whether a staged configuration has not proved itself yet."""
         return self._cluster.staged is not None

@@ -87,6 +87,8 @@ class Group:
     children: list[Child] = field(default_factory=list)
     wanted: int = 0
     stopped: str = ""  # why its children are not wanted, though the cluster is: it was stopped by hand
+    is_theirs: bool = False  # the old master of an upgrade still has processes of it: none is started
+    is_lent: bool = False  # the new master will ask for it: its processes stay, and none is started
     is_removed: bool = False  # it has left the configuration, and is forgotten when its children have ended
     due: set[int] = field(default_factory=set)  # slots in which a scheduled run is due
     next_run_at: float = float("inf")  # of its schedule

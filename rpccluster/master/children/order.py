@@ -42,9 +42,12 @@ Course = Union[Started, Halt, Finish]
 
 def held_by(group: Group, groups: Sequence[Group], phase: Phase) -> list[str]:
     """Return what ``group`` must wait for before it starts: names of groups, or the takeover of a new master."""
-    if phase.allows.needs_all_children and not group.counts_at_start:
+    is_joining = phase.allows.needs_all_children
+    if is_joining and not group.counts_at_start:
         return ["the takeover"]
-    before = [each for each in groups if each.name in group.after]
+    if group.is_theirs:
+        return ["the old master's process"]
+    before = [each for each in groups if each.name in group.after and (each.counts_at_start or not is_joining)]
     return [each.name for each in before if not (each.failure or each.is_up())]
 
 

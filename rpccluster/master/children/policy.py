@@ -102,6 +102,8 @@ def _as_allowed(group: Group, now: float) -> Iterator[Action]:
     allows = group.phase.allows
     if group.is_held and allows.wants_children:
         return
+    if group.is_lent and not allows.kills_children:
+        return
     if allows.kills_children:
         yield from _kill_all(group)
     elif not allows.wants_children:

@@ -26,8 +26,8 @@ class Change(Protocol):
     failure: str
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether it has yet to succeed or fail."""
+    def is_complete(self) -> bool:
+        """Whether it has succeeded or failed."""
 
 
 class Operations:
@@ -161,7 +161,7 @@ class Operations:
 
     def _answer_after(self, change: Change, result: Callable[[], Any], answer: Answer) -> None:
         def check() -> Outcome | None:
-            if change.is_under_way:
+            if not change.is_complete:
                 return None
             return Outcome(f"RuntimeError: {change.failure}") if change.failure else Outcome(None, result())
 

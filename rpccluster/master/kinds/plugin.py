@@ -37,8 +37,8 @@ from rpccluster.system.stuck import where_stuck
 
 __all__ = ["Plugin", "PluginProcess", "PluginSection", "adjust", "outputs_of", "plugin_group", "revise"]
 
+NO_AUTOSTART = "autostart = false"  # why a group is stopped
 ALIVE_SECONDS = 1.0  # after which a command counts as ready that says nothing
-NO_AUTOSTART = "autostart = false"
 LOOK_SECONDS = 0.4  # between two looks at the memory of a process
 
 
@@ -175,7 +175,8 @@ class Plugin:
 
     def equip(self, birth: Birth) -> tuple[PluginProcess, PluginPart]:
         section: Any = birth.edition
-        if not section.processes:
+        has_others = section.processes or (section.cluster.has_old_master and section.own.overlap != "none")
+        if not has_others:
             set_blocking(section.listeners)
         child = PluginProcess(birth, self._clock)
         section.processes.add(child)

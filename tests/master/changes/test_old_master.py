@@ -27,7 +27,7 @@ class Began:
     def note(self, event: Event) -> None:
         self.happened.append(event)
         if isinstance(event, MayTakeOver):
-            self.old_master.say_took_over()
+            self.old_master.say_took_over(["plugin:x"])
 
     def gave(self, message: Message) -> Gave:
         return Gave(self.channel, message, [])
@@ -58,7 +58,7 @@ def test_it_says_that_it_has_taken_over(began: Began) -> None:
     assert began.said() == [Serving(os.getpid(), PROTOCOL)]
     began.old.send(Go())
     began.hears()
-    assert (began.happened, began.said()) == ([MayTakeOver()], [TookOver()])
+    assert (began.happened, began.said()) == ([MayTakeOver()], [TookOver(["plugin:x"])])
     began.old.send(Adopted(1))
     began.hears()
     began.old.close()
@@ -96,7 +96,7 @@ def test_what_it_cannot_understand_it_refuses(began: Began) -> None:
     began.hears()
     send_packet(began.old._socket, msgpack.packb([99, 5, "a connection"]), [read_end])
     began.hears()
-    assert (began.happened, began.said()) == ([MayTakeOver()], [TookOver(), Refused(5)])
+    assert (began.happened, began.said()) == ([MayTakeOver()], [TookOver(["plugin:x"]), Refused(5)])
     os.close(read_end)
     with pytest.raises(BrokenPipeError):  # it has closed its copy
         os.write(write_end, b"x")

@@ -31,12 +31,12 @@ class MadeUpMaster:
         )
         self.groups = SimpleNamespace(all=[], named=lambda name: None, wake=lambda: None)
         self.reloading = SimpleNamespace(
-            is_under_way=False,
+            is_complete=True,
             failure="",
             outcome=lambda: {"generation": self.cluster.generation},
             preview=lambda is_all: {"all": is_all},
         )
-        self.new_master = SimpleNamespace(is_under_way=False, failure="", pid=0, refusal=lambda: self.refusal)
+        self.new_master = SimpleNamespace(is_complete=True, failure="", pid=0, refusal=lambda: self.refusal)
         self.refusal = ""
         self.broker = SimpleNamespace(is_uneven=True, even_out=lambda: self.told.append("rebalance"))
         self.commands = SimpleNamespace(
@@ -55,7 +55,7 @@ class MadeUpMaster:
 
     def _begin(self, part: Any, name: str) -> None:
         self.told.append(name)
-        part.is_under_way = True
+        part.is_complete = False
 
 
 class NotedAnswer:
@@ -156,7 +156,7 @@ def test_long_ones_answer_when_they_have_ended(
     assert asked.look() == []
     asked.master.cluster.generation, asked.master.new_master.pid = 2, 99
     change = getattr(asked.master, part)
-    change.is_under_way, change.failure = False, reason
+    change.is_complete, change.failure = True, reason
     assert asked.look() == [(f"RuntimeError: {reason}", None) if reason else (None, result)]
 
 
