@@ -86,6 +86,18 @@ def _control(afternoon: Afternoon, chance: Random) -> None:
         world.after(chance.random() * 5.0, controller.hang_up)
 
 
+def _control_plugin(afternoon: Afternoon, chance: Random) -> None:
+    """Somebody asks for something that concerns one plugin."""
+    if not afternoon.plan.plugins:
+        return
+    name = chance.choice(afternoon.plan.plugins).name
+    method = chance.choice(("start", "stop", "stop", "restart", "restart", "tail", "scale"))
+    params = [name, chance.choice((1, 2, "+1", "-1"))] if method == "scale" else [name]
+    afternoon.world.commands += 1
+    method = method if method == "scale" else f"plugin.{method}"
+    Controller(afternoon.world, afternoon.paths["control"], method, params)
+
+
 def _reload(afternoon: Afternoon, chance: Random) -> None:
     _choose_configuration(afternoon, chance)
     command(afternoon, signal.SIGHUP, chance)
@@ -208,6 +220,7 @@ HAPPENINGS: dict[str, Callable[[Afternoon, Random], None]] = {
     "remove a path": _remove_path,
     "come": _come,
     "control": _control,
+    "control a plugin": _control_plugin,
     "reload": _reload,
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TTIN", "TTOU", "USR2", "WINCH", "USR1", "CONT")},
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TERM", "INT", "QUIT")},

@@ -46,6 +46,8 @@ def deadlines_wake(world: World, actor: object) -> None:
     if not isinstance(actor, Master) or actor.wake_at <= world.now or world.now < actor.looks_at or actor.parts is None:
         return
     actor.looks_at = world.now + 1.0  # now and then: it costs as much as a turn
+    if not actor.is_alive:
+        return
     until = actor.wake_at
     moment = min(until, world.now + 60.0) - 0.001
     for group in actor.parts.groups.all if moment > world.now else ():

@@ -67,6 +67,7 @@ WEIGHTS = {
     "remove a path": 0.5,
     "come": 6.0,
     "control": 3.0,
+    "control a plugin": 3.0,
     "reload": 4.0,
     "TTIN": 2.0,
     "TTOU": 2.0,

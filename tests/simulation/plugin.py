@@ -165,11 +165,15 @@ class Plugin(Process):
     def end(self, *, code: int | None = None, signum: int | None = None) -> None:
         if self.is_alive:
             self.ended_at, self.commands = self.world.now, self.world.commands
-            if code is not None and not self.is_stopping and not self._others():
+            master: Any = self.parent
+            if code is not None and not self.is_stopping and not self._others() and not self._is_asked(master):
                 self.code = code
-                master: Any = self.parent
                 master.ended[self.plugin, self.slot] = self
         super().end(code=code, signum=signum)
+
+    def _is_asked(self, master: Any) -> bool:
+        children = (child for group in master.parts.groups.all for child in group.children)
+        return any(child.pid == self.pid and child.is_expected_to_end for child in children)
 
     def _others(self) -> list[Plugin]:
         """Return the other processes of this slot."""

@@ -90,6 +90,14 @@ def _wants_no_more(restart: str, last: Plugin) -> bool:
     return restart == "never" or (restart == "on-failure" and last.code == 0)
 
 
+def they_stay_stopped(world: World, actor: object) -> None:
+    """A plugin that was stopped by hand starts nothing until somebody has it started."""
+    for born in _born(world):
+        stopped = group_of(born).stopped
+        if stopped:
+            raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, which was stopped {stopped}")
+
+
 def nothing_is_left(world: World, actor: object) -> None:
     """What a plugin has forked does not outlive it, once its master has taken a step, but for a moment."""
     if isinstance(actor, Master):
@@ -106,5 +114,6 @@ OF_PLUGINS = [
     they_start_in_order,
     they_stop_in_order,
     they_rest_when_finished,
+    they_stay_stopped,
     nothing_is_left,
 ]
