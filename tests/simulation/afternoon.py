@@ -189,22 +189,25 @@ def live(plan: Plan, counts: Counter[tuple[str, str]] | None = None, folder: str
     left = len(_open_descriptors()) - len(before)
     if left and not fault:
         fault = f"{left} descriptors outlive the cluster"
-    if fault:
         world.tell("broken", fault)
     return Outcome(plan, world, fault)
 
 
 def _run(world: World) -> str:
     """Live through the plan of ``world``. Returns the fault that was met; empty if there was none."""
+    fault = ""
     try:
         Afternoon(world, world.plan).run()
     except Fault as error:
-        return str(error)
+        fault = str(error)
     except AssertionError as error:
-        return f"an assertion failed: {error}"
-    finally:
-        world.close()
-    return f"a fault of rpccluster was caught: {world.errors[0].splitlines()[-1]}" if world.errors else ""
+        fault = f"an assertion failed: {error}"
+    if not fault and world.errors:
+        fault = f"a fault of rpccluster was caught: {world.errors[0].splitlines()[-1]}"
+    if fault:
+        world.tell("broken", fault)
+    world.close()
+    return fault
 
 
 def _open_descriptors() -> list[str]:

@@ -137,7 +137,7 @@ class Worker(Process):
         if self.forwards:
             first = min(first, *self.forwards.values())
         for connection in self.connections.values():
-            if connection.waiting:
+            if connection.waiting or (connection.is_eof and not connection.is_busy):
                 return self.world.now
             if connection.running:
                 first = min(first, *connection.running.values())
@@ -308,6 +308,7 @@ class Worker(Process):
         return connection.socket
 
     def _release(self, order: Release) -> None:
+        self._read_moves()  # what has come
         chosen = [each for each in self.connections.values() if not each.is_eof][: order.number]
         for connection in chosen:
             self._act()

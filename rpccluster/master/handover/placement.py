@@ -69,7 +69,7 @@ class Ask(NamedTuple):
 
 
 class Even(NamedTuple):
-    """The workers' connections are even now."""
+    """The workers' connections are even now, or stay as they are."""
 
 
 Action = Union[Place, PassOn, TakeBack, Ask, Even]
@@ -104,6 +104,8 @@ def decide(situation: Situation, now: float) -> Decision:
         plan.empty_the_retiring()
         if situation.is_uneven:
             plan.even_out()
+    elif situation.is_uneven:  # nothing can move, so there is nothing to wait for
+        plan.actions.append(Even())
     return Decision(plan.actions, plan.wake_at)
 
 

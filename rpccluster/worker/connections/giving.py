@@ -63,6 +63,8 @@ class Giving:
         given = 0
         error: Exception | None = None
         try:
+            # a reply that has come must not be passed on, behind the news that its worker has ended
+            self._channel.hear_what_has_come()
             with self._reserve.lent(), _epoll_of(self._loop) as epoll:  # first, since it takes a descriptor
                 given, error = self._give_some(self._choose(order.number), order.number_bytes, epoll)
         except Exception as failed:

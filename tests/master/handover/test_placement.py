@@ -265,6 +265,12 @@ def test_nobody_gives_when_all_stops() -> None:
 # -- evening out
 
 
+def test_nothing_is_evened_out_where_nothing_moves() -> None:
+    """In a drained cluster: whoever has asked for it is answered at once."""
+    assert decided(is_uneven=True, may_move=False) == ([Even()], math.inf)
+    assert decided(ready(5), ready(900), is_uneven=True, may_move=False) == ([Even()], math.inf)
+
+
 @pytest.mark.parametrize("counts", [[], [9], [5, 5], [5, 6], [100, 110], [0, 1, 1], [19, 20, 21]], ids=str)
 def test_what_is_even_enough_stays(counts: list[int]) -> None:
     """One more or fewer, or a tenth of the mean; then there is nothing to wait for."""
@@ -284,7 +290,6 @@ def test_it_waits_for_what_changes_the_counts() -> None:
     assert decided(full, empty, booting(), is_uneven=True) == ([], LOOK)
     assert decided(full, empty, transits=[transit(empty, NOW)], is_uneven=True) == ([], LOOK)
     assert decided(full, empty, grants=granted(full), is_uneven=True) == ([], LOOK)
-    assert decided(full, empty, is_uneven=True, may_move=False) == ([], math.inf)
 
 
 def test_one_that_retires_goes_first() -> None:

@@ -244,6 +244,18 @@ def test_a_connection_that_moves_on_keeps_its_number_and_what_it_awaits(make_wor
     assert sorted(peer.wait(3)) == [[1, None, "first"], [2, None, "first, too"], [3, None, "second"]]
 
 
+def test_a_reply_that_has_come_goes_out_before_its_connection_moves(make_worker: Callable[..., Worker]) -> None:
+    """Also if the order to give comes first: passed on later, it could be overtaken by the news of its worker's end."""
+    worker = make_worker()
+    peer, give, descriptor = adoptable(worker, awaited=[[1, 5]])
+    worker.take(peer, give, [descriptor])
+    worker.master.send(Reply(7, 1, pack_response(5, None, "in time")))
+    ((moved, copy),) = gives(worker.release())
+    os.close(copy)
+    assert moved.awaited == []
+    assert msgpack.unpackb(peer.sock.recv(100)) == [1, 5, None, "in time"]
+
+
 def test_it_may_come_back_to_where_its_call_runs(make_worker: Callable[..., Worker]) -> None:
     """The reply goes by the master all the same, and comes once."""
     one, other = make_worker(1), make_worker(2)
