@@ -103,6 +103,8 @@ def _of(edition: Any) -> object:
 
 def kills_have_reasons(world: World, actor: object) -> None:
     """A process that does its work is killed by nobody but a quick stop, and the end of its master."""
+    if isinstance(actor, Master) and actor.parts is not None and actor.parts.workers.is_awaited:
+        actor.awaited_at = world.now
     kills, world.kills = world.kills, []
     for killer, pid in kills:
         target = world.processes.get(pid)
@@ -121,7 +123,7 @@ def _check_reason(killer: Master, worker: Worker) -> None:
     reason = next((child.kill_reason for child in killer.parts.workers.children if child.pid == worker.pid), "")
     if worker.state is State.SERVING and not reason.startswith("overtaken"):
         raise Fault(f"{killer.name} kills {worker.name}, which serves: {reason}")
-    is_free = worker.state is State.RETIRING and not worker.has_work and not killer.parts.workers.is_awaited
+    is_free = worker.state is State.RETIRING and not worker.has_work and worker.world.now > killer.awaited_at + 0.5
     if is_free and killer.seconds_late < 1.0:  # one that stood still could not let it go before
         raise Fault(f"{killer.name} kills {worker.name}, which has nothing left to do: {reason}")
     if worker.order is not None and killer.phase == "stopping" and not worker.order.whole_cluster:

@@ -69,6 +69,7 @@ class Master(Process):
         self.turns_alone = 0  # since it is the only master
         self.has_just_left = self.has_just_begun = self.has_just_stopped = False  # in its last turn
         self.passed_on: set[int] = set()  # connections that a new master was given, and has not adopted
+        self.awaited_at = 0.0  # when connections could still come to its retiring workers
         self.number_upgrades = 0  # that have begun
         self.begun: set[str] = set()  # groups of plugins
         self.ended: dict[tuple[str, int], Any] = {}  # by plugin and slot: the last process that has ended by itself

@@ -93,9 +93,8 @@ def _wants_no_more(restart: str, last: Plugin) -> bool:
 def they_stay_stopped(world: World, actor: object) -> None:
     """A plugin that was stopped by hand starts nothing until somebody has it started."""
     for born in _born(world):
-        stopped = group_of(born).stopped
-        if stopped:
-            raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, which was stopped {stopped}")
+        if born.stopped:
+            raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, which was stopped {born.stopped}")
 
 
 def nothing_is_left(world: World, actor: object) -> None:

@@ -24,7 +24,7 @@ class HandoverChannel:
 
     def __init__(self, loop: Any, channel: Channel) -> None:
         self._channel = channel
-        self._hear: Callable[[Message, list[int]], object] | None = None
+        self._hear: Callable[[Message, list[int]], object] | None = None  # nobody listens yet
         self._kept_back: list[Reply] = []  # for which no descriptor could be had
         self._when_said: list[Callable[[], object]] = []
         self._reader = loop.io(channel.fileno(), READABLE)
@@ -43,8 +43,10 @@ class HandoverChannel:
 
     def hear_what_has_come(self) -> None:
         """Hear the messages that have come, without waiting for the loop. Raises as `Channel.receive` does."""
-        for message, descriptors in self._channel.receive() if self._hear is not None else ():
-            self._hear(message, descriptors)
+        hear = self._hear
+        if hear is not None:
+            for message, descriptors in self._channel.receive():
+                hear(message, descriptors)
 
     def say(self, message: Message) -> None:
         """Send or queue ``message``. Raises OSError, and sends nothing, if it is long and has no memory file."""
