@@ -237,6 +237,8 @@ class Master(Process):
                 but |= other.in_transit
         if any(isinstance(each, Master) and each is not self and each.has_listeners for each in processes):
             but |= {number for number, client in self.world.clients.items() if not client.is_accepted}
+        if self.world.plan.version == OLDER and self.parent is not None:
+            but.clear()  # an old master of protocol 1 has left before it could know
         self.world.excuse_all(f"{self.name} ends", but, is_torn=is_torn)
 
     @property
