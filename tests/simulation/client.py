@@ -148,7 +148,9 @@ class Controller:
         if data:
             _, _, error, result = msgpack.unpackb(self._received, strict_map_key=False)
             self.world.count("control", f"{self.method}: {'refused or failed' if error else 'done'}")
-            self.world.tell(self.name, f"is told: {error or ('done' if self.method == 'status' else result)}")
+            self.world.tell(
+                self.name, f"is told: {error or ('done' if self.method in ('status', 'plugin.tail') else result)}"
+            )
         self.release()
 
     def _is_whole(self) -> bool:
