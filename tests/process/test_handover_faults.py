@@ -308,15 +308,17 @@ class _Confined(RunningCluster):
 
 @pytest.fixture
 def confined(monkeypatch):
-    """Makes confined clusters, in a folder that anybody may write."""
+    """Makes confined clusters, in a folder of their user's."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     folder = Path(tempfile.mkdtemp(prefix="rpccluster-test-"))
-    folder.chmod(0o777)
+    folder.chmod(0o755)
     monkeypatch.setenv("NOTES_FILE", str(folder / "notes"))
     made = []
 
     def make(user: str = "", limit: int = LIMIT, **options: object) -> RunningCluster:
+        if user:
+            shutil.chown(folder, user)
         made.append(_Confined(folder, {"service": "hardy:Notes", "graceful_timeout": 2, **options}))
         made[-1].user, made[-1].limit = user, limit
         made[-1].write_module("hardy", SERVICE)
