@@ -315,3 +315,47 @@ def test_a_service_neither_comes_nor_goes(made: RunningCluster) -> None:
     done = made.run("reload")
     assert "service: found nothing, expected rpccluster.demo:Demo until the next start" in done.stderr
     assert pids(made) == before
+
+
+def test_a_reload_that_is_overtaken_is_still_waited_for(made: RunningCluster) -> None:
+    """The second has nothing to do itself; both end when the first one's plugin has failed, and name it."""
+    made.start()
+    write_plugin(made, "late", ready="notify", ready_timeout=2)
+    with made.launch("reload") as early:
+        wait_until(lambda: made.group("plugin:late"))
+        done = made.run("reload")
+        _, told = early.communicate(timeout=20)
+    for returncode, text in ((early.returncode, told), (done.returncode, done.stderr)):
+        assert (returncode, "plugin:late is waiting: it was not ready within ready_timeout" in text) == (1, True)
+
+
+def test_a_finished_plugin_runs_again_if_it_has_changed(made: RunningCluster) -> None:
+    """Not for what is applied live; but it does when its processes are wanted again."""
+    write_plugin(made, "once", run="jobs:once", restart="never")
+    made.start()
+    made.wait_group("plugin:once", "finished")
+    write_plugin(made, "once", run="jobs:once", restart="never", description="new")
+    assert made.run("reload").returncode == 0
+    assert made.group("plugin:once")["state"] == "finished"
+    assert made.log_text().count("[once] once") == 1
+    write_plugin(made, "once", run="jobs:once", restart="never", description="new", nice=1)
+    assert made.run("reload").returncode == 0
+    wait_until(lambda: made.log_text().count("[once] once") == 2)
+    made.wait_group("plugin:once", "finished")
+    write_plugin(made, "once", run="jobs:once", restart="always", restart_delay=0.1, nice=1)
+    made.run("reload")
+    wait_until(lambda: made.log_text().count("[once] once") > 3)
+
+
+@pytest.mark.skipif(not FULL_SCALE, reason="it waits for the next minute")
+def test_a_run_of_a_schedule_is_not_ended_by_a_change(made: RunningCluster) -> None:
+    """The next run has what is new."""
+    pytest.importorskip("cronsim")
+    write_plugin(made, "job", schedule="* * * * *")
+    made.start()
+    running = wait_until(lambda: [row["pid"] for row in made.group("plugin:job")["processes"] if row["pid"]], 70)
+    write_plugin(made, "job", schedule="* * * * *", args="new")
+    done = made.run("reload")
+    assert done.stdout.splitlines()[0] == "changed: plugin:job, args: nothing -> new"
+    assert is_alive(running[0])
+    assert [row["pid"] for row in made.group("plugin:job")["processes"] if row["pid"]] == running

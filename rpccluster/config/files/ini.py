@@ -71,6 +71,7 @@ class _Interpolation:
     def __init__(self, entries: list[Entry], here: str) -> None:
         self._entries = entries
         self._here = here.replace("%", "%%")
+        self._known: dict[str, dict[str, str]] = {}  # the names that each section knows
         self._used = {plain_key(name) for entry in entries for name in _references(entry.text)}
         self._parser = ConfigParser()
         self._parser.optionxform = plain_key  # type: ignore[method-assign, assignment]
@@ -78,8 +79,9 @@ class _Interpolation:
 
     def value(self, entry: Entry, header: str) -> str:
         """Return the text of ``entry`` with every name replaced, as it is known in the section of ``header``."""
-        names = {each.key: each.text for each in self._entries if each.section in (SHARED, header)}
-        names.update({_HERE: self._here, entry.key: entry.text})
+        if header not in self._known:
+            self._known[header] = {each.key: each.text for each in self._entries if each.section in (SHARED, header)}
+        names = {**self._known[header], _HERE: self._here, entry.key: entry.text}
         try:
             return self._parser.get(CLUSTER.name, entry.key, vars=names)
         except InterpolationMissingOptionError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import cast
 
 from rpccluster.config import Configuration
-from rpccluster.master.changes.plan import WORKERS, Plan
+from rpccluster.master.changes.plan import Plan
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.groups import Groups
@@ -19,29 +19,30 @@ __all__ = ["Regrouping"]
 
 
 class Regrouping:
-    """The groups that the present reload adds, removes or changes, until each is as it was asked for."""
+    """The groups that reloads add, remove or change, until each is as it was asked for."""
 
     def __init__(self, cluster: Cluster, groups: Groups) -> None:
         self._cluster = cluster
         self._groups = groups
-        self._followed: list[Group] = []
-        self._since = 0.0
+        self._followed: dict[Group, float] = {}  # with the time of the change
 
     def begin(self, plan: Plan, changed: Configuration, now: float) -> None:
-        """Carry out ``plan``, which leads to ``changed``; the cluster has that configuration already."""
-        self._since = now
+        """Carry out ``plan``, which leads to ``changed``; the cluster has that configuration already.
+
+        What an earlier reload has begun, and this one has overtaken, is still waited for.
+        """
         edited = {edit.header for edit in plan.edits} | set(plan.replaced)
-        self._followed = [self._add(header, changed, now) for header in plan.added]
+        added = [self._add(header, changed, now) for header in plan.added]
         for group in self._groups.all:
             own = changed.others.get(group.name)
             if group.name in plan.removed:
                 self._groups.remove(group)
-                self._followed.append(group)
             elif own is not None and group.name in edited:
                 (revise if group.name in plan.replaced else adjust)(group, own, now)
-                self._followed.append(group)
-            elif group.name != WORKERS:
+            elif group not in added:
                 group.forgive_pauses(now)
+                continue
+            self._followed[group] = now
 
     def _add(self, header: str, changed: Configuration, now: float) -> Group:
         """Add the group of a new section, or take back one that has not yet ended since its section went."""
@@ -59,18 +60,19 @@ class Regrouping:
         return any(not self._has_failed(group) and not _is_done(group) for group in self._followed)
 
     def finish(self) -> str:
-        """Forget the reload. Returns which groups did not get ready, each with its reason; empty if all did."""
+        """Forget what was followed. Returns which groups did not get ready, each with its reason; empty if all did."""
         failed = [group for group in self._followed if self._has_failed(group)]
         for group in self._followed:
             group.is_rolling = group.is_rolling and group in failed  # what is left to replace is tried again
-        self._followed = []
+        self._followed.clear()
         return "; ".join(f"{group.name} is waiting: {group.failure}" for group in failed)
 
     def _has_failed(self, group: Group) -> bool:
-        return not _is_done(group) and bool(group.failure) and group.failed_at >= self._since
+        return not _is_done(group) and bool(group.failure) and group.failed_at >= self._followed[group]
 
 
 def _is_done(group: Group) -> bool:
     if group.is_removed:
         return not group.children
-    return group.is_up() and all(child.generation == group.generation for child in group.children if child.is_holding)
+    is_old = group.is_rolling and any(child.generation < group.generation for child in group.children)
+    return group.is_up() and not is_old

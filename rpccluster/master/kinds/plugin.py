@@ -245,15 +245,23 @@ def adjust(group: Group, own: PluginOptions, now: float) -> None:
     section.own = own
     if own.autostart and group.stopped == NO_AUTOSTART:
         group.stopped = ""
+    if Restart(own.restart) is not group.restart:
+        group.finished.clear()  # those that have ended may be wanted again
     _apply(group, section)
-    group.forgive(now)
+    group.forgive_pauses(now)
 
 
 def revise(group: Group, own: PluginOptions, now: float) -> None:
-    """Give a plugin's group other options; the policy then replaces its processes one by one."""
+    """Give a plugin's group other options; the policy then replaces its processes one by one.
+
+    A run of a schedule goes on to its end, and the next one has them.
+    """
+    was_scheduled = group.is_scheduled
     group.section.generation += 1  # type: ignore[misc]
     adjust(group, own, now)
-    group.roll(now)
+    group.finished.clear()
+    if not (was_scheduled and group.is_scheduled):
+        group.roll(now)
 
 
 def _apply(group: Group, section: PluginSection) -> None:

@@ -18,6 +18,7 @@ import setproctitle
 
 from rpccluster import log
 from rpccluster.config import Machine, Sources, load
+from rpccluster.errors import StartError
 from rpccluster.log.handler import DescriptorHandler
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.cluster import Cluster
@@ -263,6 +264,55 @@ def test_without_a_serving_worker_there_is_nothing_to_protect(reloadable: Reload
     reloadable.stage(number_workers=4)
     assert (reloadable.cluster.generation, reloadable.workers.wanted) == (2, 4)
     assert reloadable.cluster.phase is Phase.RUNNING
+
+
+def test_a_reload_of_nothing_replaces_nobody(reloadable: Reloadable) -> None:
+    """There is nothing to prove: it is done at once, and the generation stays."""
+    reloadable.stage(is_all=False, number_workers=2)
+    reloading = reloadable.reloading
+    reloading.note_progress()
+    assert (reloading.is_under_way, reloading.failure, reloadable.cluster.generation) == (False, "", 1)
+    assert reloading.outcome()["plan"]["lines"] == ["kept: 2 processes"]
+
+
+def test_what_the_master_alone_uses_is_applied_at_once(reloadable: Reloadable) -> None:
+    """Without a first worker that proves it."""
+    reloadable.stage(is_all=False, number_workers=3, timeout=7)
+    cluster, workers = reloadable.cluster, reloadable.workers
+    assert (cluster.generation, workers.wanted, cluster.options.timeout, cluster.staged) == (1, 3, 7.0, None)
+    assert reloadable.reloading.is_under_way
+    workers.children.append(ready(2))
+    reloadable.reloading.note_progress()
+    assert not reloadable.reloading.is_under_way
+
+
+def test_what_workers_use_is_proved_first(reloadable: Reloadable) -> None:
+    """And plugins wait for it."""
+    more = "[plugin:x]\nrun = a:b\n"
+    reloadable.stage(is_all=False, more=more, number_workers=2, call_timeout=7)
+    assert reloadable.cluster.staged is not None
+    assert reloadable.groups.named("plugin:x") is None
+    reloadable.reloading.commit(NOW)
+    assert reloadable.cluster.generation == 2
+    assert reloadable.groups.named("plugin:x") is not None
+
+
+def test_a_preview_changes_nothing(reloadable: Reloadable) -> None:
+    """It tells the plan, or the faults."""
+    before, descriptors = reloadable.snapshot(), open_descriptors()
+    reloadable.write("[plugin:x]\nrun = a:b\n", number_workers=2, call_timeout=7)
+    told = reloadable.reloading.preview(is_all=False)
+    assert told["generation"] == 1
+    assert told["plan"]["lines"] == [
+        "added: plugin:x",
+        "changed: workers, call_timeout: 0 -> 7",
+        "kept: 0 processes",
+    ]
+    reloadable.write(nope=1)
+    with pytest.raises(StartError, match="nope"):
+        reloadable.reloading.preview(is_all=False)
+    assert (reloadable.snapshot(), reloadable.cluster.staged, reloadable.reloading.failure) == (before, None, "")
+    assert open_descriptors() == descriptors
 
 
 def test_a_refused_reload_says_why(reloadable: Reloadable, caplog: pytest.LogCaptureFixture) -> None:

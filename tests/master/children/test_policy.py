@@ -273,6 +273,13 @@ def test_a_reload_that_was_given_up_leaves_the_others() -> None:
     assert decided(ready(0, 2), ready(1, 1), generation=2, is_rolling=False) == []
 
 
+def test_a_booting_worker_of_an_older_generation_is_not_waited_for() -> None:
+    """A reload that replaces it would do so as soon as it is ready; one of the present generation boots on."""
+    old, new = booting(1, 1), booting(0, 2)
+    assert decided(old, new, generation=2, is_rolling=True) == [Kill(old, "reload")]
+    assert decided(old, new, generation=2, is_rolling=False) == []
+
+
 def test_a_newer_generation_wins_even_if_it_booted_first() -> None:
     """The clock decides only within a generation."""
     new, old = ready(0, 2, booted_at=10.0), ready(0, 1, booted_at=20.0)
