@@ -108,8 +108,10 @@ def _group_of(header: str) -> str:
 
 
 def _is_mixed(group: Group | None) -> bool:
-    """Return whether an earlier reload has left processes of an older generation."""
-    return group is not None and any(child.generation < group.generation for child in group.children)
+    """Return whether an earlier reload has left processes of an older generation; those that end are none."""
+    return group is not None and any(
+        child.is_holding and child.generation < group.generation for child in group.children
+    )
 
 
 def _staying(group: Group, sections: Mapping[str, Any]) -> int:

@@ -113,6 +113,8 @@ def test_workers_that_an_earlier_reload_has_left_are_replaced(planned: Planned) 
     """Their options are not those of the file, whatever it says now."""
     planned.groups["workers"] = group(ready(0, 2), ready(1, 1), generation=2)
     assert planned.lines(PRESENT) == ["changed: workers", "kept: 4 processes"]
+    planned.groups["workers"] = group(ready(0, 2), retiring(1, 1), ready(1, 2), generation=2)
+    assert planned.lines(PRESENT) == ["kept: 6 processes"]
 
 
 def test_a_number_that_was_scaled_by_hand_is_the_files_again(planned: Planned) -> None:
