@@ -83,14 +83,14 @@ def test_what_it_has_from_the_cluster_follows_the_cluster(rig: Any) -> None:
 
 
 def test_other_options_replace_its_processes(rig: Any) -> None:
-    """At once, whatever was; the same schedule goes on."""
+    """At once, whatever was; the same schedule goes on, and so does a run of it."""
     made = rig(schedule="0 0 * * *", timezone="UTC")
     present = made.group.timetable
     revise(made.group, options_of(schedule="0 0 * * *", timezone="UTC", processes=2), 5.0)
-    assert (made.group.generation, made.group.wanted, made.group.is_rolling) == (2, 2, True)
+    assert (made.group.generation, made.group.wanted, made.group.is_rolling) == (2, 2, False)
     assert (made.group.timetable, made.group.forgiven_at) == (present, 5.0)
     revise(made.group, options_of(), 6.0)
-    assert made.group.timetable is None
+    assert (made.group.timetable, made.group.is_rolling) == (None, True)
 
 
 def test_a_function_says_when_it_is_ready(rig: Any) -> None:
