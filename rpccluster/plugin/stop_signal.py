@@ -7,6 +7,7 @@ and its note. Runs in the plugin's process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from _thread import start_new_thread  # imported before a plugin that uses gevent patches it
@@ -35,7 +36,8 @@ def obey(stop_signal: signal.Signals, stopping: Stopping | None) -> None:
             _exit_from_function()
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(stop_signal, stop)
+    with contextlib.suppress(OSError):  # nobody hears of a KILL
+        signal.signal(stop_signal, stop)
     if stopping is not None:
         stopping.wake_by_signals()
 

@@ -249,3 +249,9 @@ def test_a_module_that_is_not_there_may_have_a_substitute(tmp_path: Path) -> Non
     with born(chosen) as child:
         assert child.ended() == 3
         assert "No module named 'nothing_such'" in child.messages()[0].text
+
+
+def test_the_stop_signal_may_be_one_that_nobody_hears(tmp_path: Path) -> None:
+    """The plugin runs all the same."""
+    with born(options(tmp_path, "def run(): print('run')", stop_signal=signal.SIGKILL)) as child:
+        assert all_told(child) == (0, "run\n", [Ready([])])
