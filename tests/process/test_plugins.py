@@ -41,6 +41,11 @@ def spin():
         pass
 
 
+def grows():
+    kept = bytearray(100 << 20)
+    time.sleep(1000)
+
+
 def stubborn():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print("deaf", flush=True)
@@ -231,6 +236,17 @@ def test_an_essential_plugin_that_fails_five_times_ends_the_cluster(made: Runnin
     made.start(are_ready=False)
     assert made.wait() == 5
     assert "plugin vital has failed 5 times within 600 seconds (last: exit code 1)" in made.log_text()
+
+
+@pytest.mark.skipif(not FULL_SCALE, reason="nothing is replaced for its memory in the first ten seconds")
+def test_a_plugin_that_grows_is_replaced(made: RunningCluster) -> None:
+    """Beyond max_memory; it is told to end as by a stop."""
+    write_plugin(made, "grows", run="jobs:grows", max_memory="60M")
+    made.start()
+    grown = ready(made, "grows")
+    wait_until(lambda: plugin_pids(made, "grows") not in ([], [grown]), 60)
+    assert f"Retiring plugin grows (pid: {grown}, slot: 0): max_memory" in made.log_text()
+    assert not is_alive(grown)
 
 
 CRASHING, CRASHES = (50, 20) if FULL_SCALE else (5, 12)

@@ -153,7 +153,12 @@ class PluginProcess(Child):
 
     @property
     def silent_since(self) -> float:
-        """The time of its last sign of life, or of its call; before that it is bound by ``ready_timeout`` alone."""
+        """The time of its last sign of life, or of its call.
+
+        Before its call it is bound by ``ready_timeout`` alone, and by ``stop_timeout`` when it was told to end.
+        """
+        if self.state is ChildState.RETIRING:
+            return float("inf")
         was_called = self.called_at is not None if self.is_command else bool(self.row[CommonCell.HEARTBEAT])
         return super().silent_since if was_called else float("inf")
 

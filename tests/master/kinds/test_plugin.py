@@ -135,7 +135,7 @@ def test_a_command_that_speaks_is_ready_when_it_says_so(rig: Any) -> None:
 
 
 def test_silence_counts_from_the_call_or_the_last_sign_of_life(rig: Any) -> None:
-    """Before the call it is bound by ready_timeout alone."""
+    """Before the call it is bound by ready_timeout alone, and by stop_timeout once it is told to end."""
     made = rig(timeout=5.0)
     child, _ = made.process()
     assert child.silent_since == float("inf")
@@ -148,6 +148,8 @@ def test_silence_counts_from_the_call_or_the_last_sign_of_life(rig: Any) -> None
     made.far_end.close()
     child.read(child.channel)
     assert child.silent_since == 104.0
+    child.note_retirement("x", 104.0, 114.0)
+    assert child.silent_since == float("inf")
 
 
 def test_a_command_cannot_be_asked_where_it_hangs(rig: Any) -> None:
