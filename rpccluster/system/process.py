@@ -129,6 +129,11 @@ class System:
         except PermissionError:  # to signal any of them
             pass
 
+    def wait(self, pid: int) -> None:
+        """Wait for the end of a child that is just ending, and reap it."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
     def adopt_orphans(self) -> None:
         """Become the parent of each descendant whose own parent ends."""
         descendants.adopt_orphans()

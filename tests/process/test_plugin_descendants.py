@@ -103,6 +103,14 @@ def test_nothing_of_a_deaf_plugin_lives_after_a_stop(cluster: RunningCluster) ->
     assert cluster.wait() == 0
 
 
+def test_nothing_of_a_plugin_that_is_stopped_by_hand_lives(cluster: RunningCluster) -> None:
+    """When the command returns: after stop_timeout, or a second more."""
+    done = cluster.run("plugin", "stop", "tree")
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: not alive(cluster), 1)
+    assert cluster.group("plugin:tree")["state"] == "stopped"
+
+
 def test_nothing_of_a_plugin_lives_after_a_quick_stop(cluster: RunningCluster) -> None:
     """When the master has ended, nothing is left."""
     cluster.signal(signal.SIGQUIT)

@@ -32,6 +32,7 @@ from rpccluster.master.resources.listeners import (
 )
 from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.resources.warden import Warden
 from rpccluster.system import Reserve, System
 from rpccluster.system.files import FileWatch
 
@@ -426,6 +427,58 @@ def moved_away(path: Path) -> Iterator[None]:
     path.with_suffix(".away").rename(path)
 
 
+class FullSystem(System):
+    """A system that may have no room for another process."""
+
+    is_full = False
+
+    def spawn(self, live: Callable[[], object]) -> int:
+        if self.is_full:
+            raise BlockingIOError
+        return super().spawn(live)
+
+
+class AWarden(Part):
+    """With a loop that would notice its end."""
+
+    warden: Warden | None = None
+
+    def prepare(self) -> None:
+        self.system, self.loop, self.is_followed = FullSystem(), Loop(), False
+        self.pids: list[int] = []
+
+    def make(self) -> None:
+        self.warden = Warden(self.system, Options(service="a:b"), LogFiles("", ""))
+
+    def start(self) -> None:
+        assert self.warden is not None
+        assert not self.warden.pid
+        self.warden.start()
+        if not self.is_followed:
+            self.warden.follow(self.loop)
+            self.is_followed = True
+        assert self.warden.pid  # else it is tried again later
+        self.pids.append(self.warden.pid)
+
+    def stop(self) -> None:
+        if self.warden is not None:
+            self.warden.end()
+        while self.pids:
+            self.system.wait(self.pids.pop())
+
+    def clean(self) -> None:
+        self.loop.close()
+
+    def failures(self) -> Failures:
+        return {"no process can be made": self.no_room}
+
+    @contextlib.contextmanager
+    def no_room(self) -> Iterator[None]:
+        self.system.is_full = True
+        yield
+        self.system.is_full = False
+
+
 MASTER_PARTS: list[type[Part]] = [
     AChannel,
     AReserve,
@@ -441,4 +494,5 @@ MASTER_PARTS: list[type[Part]] = [
     AReload,
     AnUpgrade,
     AnOldMaster,
+    AWarden,
 ]

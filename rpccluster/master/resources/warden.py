@@ -68,12 +68,15 @@ class Warden:
 
     def _lose(self) -> None:
         """Have no warden for a moment."""
+        self._close()
+        self.wake_at = self._system.monotonic() + RETRY_SECONDS
+
+    def _close(self) -> None:
         if self._line is not None:
             if self._loop is not None:
                 self._loop.unwatch(self._line.fileno())
             self._line.close()
         self._line, self.pid = None, 0
-        self.wake_at = self._system.monotonic() + RETRY_SECONDS
 
     def follow(self, loop: Loop) -> None:
         """Notice by ``loop``, from now on, if the warden ends."""
@@ -97,11 +100,12 @@ class Warden:
 
     def end(self) -> None:
         """Let the warden kill what is left of the children, and end; return when it has."""
-        if self._line is not None:
-            with contextlib.suppress(OSError):
-                self._line.send(FAREWELL, MSG_NOSIGNAL)
-                self._line.shutdown(socket.SHUT_WR)
-                self._line.settimeout(END_SECONDS)
-                self._line.recv(1)
-            self._line.close()
-            self._line = None
+        if self._line is None:
+            return
+        with contextlib.suppress(OSError):
+            self._line.send(FAREWELL, MSG_NOSIGNAL)
+            self._line.shutdown(socket.SHUT_WR)
+            self._line.settimeout(END_SECONDS)
+            self._line.recv(1)  # end-of-file
+            self._system.wait(self.pid)
+        self._close()
