@@ -143,9 +143,8 @@ class Group:
         """Return whether every wanted slot has a serving child or has finished, and no other child is left."""
         if not self.wants_children:
             return not self.children
-        slots = {child.slot for child in self.ready()}
-        done = slots | self.finished
-        return done == set(range(self.wanted)) == done | {child.slot for child in self.children}
+        wanted, slots = set(range(self.wanted)), {child.slot for child in self.ready()}
+        return wanted - self.finished <= slots <= wanted and {child.slot for child in self.children} == slots
 
     @property
     def is_scheduled(self) -> bool:
@@ -172,7 +171,7 @@ class Group:
         """Return whether those that come after it need not wait: it serves, has done its work, or is not wanted."""
         if not self.wants_children:
             return True
-        return self.has_begun and len({child.slot for child in self.ready()} | self.finished) >= self.wanted
+        return self.has_begun and {child.slot for child in self.ready()} | self.finished >= set(range(self.wanted))
 
     def vacant_slots(self) -> Sequence[int]:
         """Return the slots that want a child if they have none."""

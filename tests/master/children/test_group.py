@@ -175,6 +175,14 @@ def test_which_ends_are_the_last(restart: Restart, exit_: Exit, is_finished: boo
     assert made.finished == set()
 
 
+def test_a_slot_that_has_finished_and_is_no_longer_wanted_unsettles_nobody() -> None:
+    """As after a scale down; but a process that ends in such a slot does."""
+    assert group(ready(0), number_workers=1, finished={1}).is_settled()
+    assert group(ready(0), number_workers=2, finished={1}).is_settled()
+    assert not group(ready(0), retiring(1), number_workers=2, finished={1}).is_settled()
+    assert not group(ready(0), number_workers=2, finished={2}).is_settled()
+
+
 def test_an_end_that_was_asked_for_is_never_the_last() -> None:
     """One that is replaced has a successor."""
     made = group(retiring(0), restart=Restart.NEVER, number_workers=1)
