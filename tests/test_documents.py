@@ -17,6 +17,9 @@ import programs
 import pytest
 from code_blocks import RUN, code_blocks, indented_lines
 
+from rpccluster import errors
+from rpccluster.cli.call import EXIT_NO_ANSWER, EXIT_REMOTE_ERROR
+from rpccluster.cli.control import EXIT_NO_MASTER, EXIT_USAGE
 from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS, Effect, Sources, load
 from rpccluster.config.sections.plugin import PLUGIN
@@ -182,6 +185,14 @@ def test_the_tour_of_signals_is_complete():
     told = {name for row in table(OPERATIONS, "signal", "does") for name in names(row["signal"])}
     assert told == {signum.name[3:] for signum in HANDLED}
     assert {signum.name[3:] for signum in COMMANDS} == told - {"CHLD"}
+
+
+def test_the_exit_codes_are_the_codes():
+    """Beside 0 and click's 2."""
+    told = {int(row["exit code"]) for row in table(OPERATIONS, "exit code", "of the cluster")}
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert told == {0, click.UsageError.exit_code} | codes
+    assert {EXIT_USAGE, EXIT_NO_MASTER, EXIT_NO_ANSWER, EXIT_REMOTE_ERROR} <= told
 
 
 def test_every_subcommand_and_flag_is_told():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 import click
 
@@ -39,9 +40,8 @@ def told_shortly() -> Iterator[None]:
 
 def _message(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
-        where = _where(error.ctx, error.option_name)
-        if where:
-            return f"No such option {error.option_name!r}. {where}"
+        where = _where(error.ctx, error.option_name) or _near(error.ctx, error.option_name)
+        return f"No such option {error.option_name!r}.{where}"
     return error.format_message()
 
 
@@ -49,12 +49,17 @@ def _where(context: click.Context, flag: str) -> str:
     """Say where an option belongs that this command does not have; empty if nowhere."""
     key = flag.lstrip("-").replace("-", "_")
     if key in OPTIONS and not OPTIONS[key].flags:
-        return f"It is a key of the configuration file: {key} = VALUE."
+        return f" It is a key of the configuration file: {key} = VALUE."
     program = context.find_root().command
     if context.command is not program:
-        return f"It is for serving, and {context.info_name} does not serve." if _has(program, flag) else ""
+        return f" It is for serving, and {context.info_name} does not serve." if _has(program, flag) else ""
     owners = [name for name, each in getattr(program, "commands", {}).items() if _has(each, flag)]
-    return f"It stands behind its command: rpccluster {owners[0]} {flag}." if owners else ""
+    return f" It stands behind its command: rpccluster {owners[0]} {flag}." if owners else ""
+
+
+def _near(context: click.Context, flag: str) -> str:
+    flags = [name for each in context.command.get_params(context) for name in each.opts if name.startswith("-")]
+    return "".join(f" Did you mean {near!r}?" for near in get_close_matches(flag, flags, 1))
 
 
 def _has(command: click.Command, flag: str) -> bool:
