@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -10,9 +9,10 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from client.servers import Server, reply, requests, serve
 
+from cli.running import runner
 from rpccluster.cli.call import call
 from rpccluster.cli.latency import Latencies
 from rpccluster.errors import CallTimeout, RemoteError
@@ -28,12 +28,6 @@ def server() -> Iterator[Server]:
     """A server that answers."""
     with serve() as server:
         yield server
-
-
-def runner() -> CliRunner:
-    """Which tells stdout from stderr; click before 8.2 must be asked to."""
-    asked: Any = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
-    return CliRunner(**asked)
 
 
 def run(server: Server, *words: str, stdin: str | bytes = "") -> Result:

@@ -14,8 +14,9 @@ from typing import Any, Callable
 
 import msgpack
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from cli.running import runner
 from rpccluster.cli import main  # noqa: F401 - it adds the subcommands
 from rpccluster.cli.root import cli
 
@@ -77,7 +78,7 @@ def master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Master]:
 
 def run(*words: str) -> Result:
     """Run the program with the control socket of the made-up master."""
-    return CliRunner().invoke(cli, ["--control", "control.sock", *words], prog_name="rpccluster")
+    return runner().invoke(cli, ["--control", "control.sock", *words], prog_name="rpccluster")
 
 
 def test_the_list_shows_the_plugins_alone(master: Master) -> None:
@@ -173,8 +174,8 @@ def test_the_shell_completes_names(master: Master, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
         environment = {"_RPCCLUSTER_COMPLETE": "bash_complete"}
-        done = CliRunner().invoke(cli, [], prog_name="rpccluster", complete_var="_RPCCLUSTER_COMPLETE", env=environment)
-        return [line.partition(",")[2] for line in done.output.splitlines() if line]
+        done = runner().invoke(cli, [], prog_name="rpccluster", complete_var="_RPCCLUSTER_COMPLETE", env=environment)
+        return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
     assert completed("rpccluster --control control.sock plugin stop ") == ["water", "load"]
     assert completed("rpccluster --control control.sock plugin tail -f wa") == ["water"]
