@@ -105,7 +105,7 @@ def _reload(afternoon: Afternoon, chance: Random) -> None:
 
 def _choose_configuration(afternoon: Afternoon, chance: Random) -> None:
     flags = afternoon.flags
-    flags["number_workers"] = str(chance.choice((1, 2, 3, 4)))
+    flags["number_workers"] = str(chance.choice((1, 2, 3)))
     flags["proc_name"] = BAD if chance.random() < 0.3 else "good"
     flags["max_depth"] = "nonsense" if chance.random() < 0.1 else "100"
 

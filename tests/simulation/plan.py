@@ -6,6 +6,7 @@ A plan is data. `without` makes a smaller one, so that a failing afternoon can b
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Union
@@ -29,7 +30,7 @@ PLAIN = {
 }
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
-    "number_workers": ("1", "1", "2", "3", "4"),
+    "number_workers": ("1", "1", "2", "2", "3"),
     "timeout": ("0", "5", "30"),
     "graceful_timeout": ("1", "3", "10"),
     "restart_delay": ("0.5", "1"),
@@ -188,7 +189,7 @@ class Plan:
 
     def chance(self, of: str) -> random.Random:
         """Return the chance that decides about ``of``, whatever happens to others."""
-        return random.Random(f"{self.seed}, {of}")
+        return random.Random(zlib.crc32(f"{self.seed}, {of}".encode()))
 
     def boot_seconds(self, of: str, least: float, most: float) -> float:
         """Return how long the process ``of`` takes to boot: mostly not long."""
@@ -225,15 +226,15 @@ def draw(seed: int) -> Plan:
     """Draw the plan of ``seed``."""
     chance = random.Random(seed)
     options = {name: chance.choice(values) for name, values in _OPTIONS.items()}
-    length = 5.0 + 40.0 * chance.random()
-    steps = [_at_a_time(chance, what, length) for what in _some(chance, WEIGHTS, chance.randrange(3, 22))]
-    if chance.random() < 0.5:
+    length = 5.0 + 25.0 * chance.random()
+    steps = [_at_a_time(chance, what, length) for what in _some(chance, WEIGHTS, chance.choice((1, 2, 4, 8, 16)))]
+    if chance.random() < 0.4:
         steps += _upgrade(chance, length)
-    if chance.random() < 0.5:
+    if chance.random() < 0.3:
         steps += _handover(chance, length)
     if chance.random() < 0.2:
         steps += chance.choice((_rare, _rare, _chain))(chance, length)
-    steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2, 4)))]
+    steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2)))]
     idle = chance.random() * _idle_seconds(options) if chance.random() < 0.2 else 0.0
     version = chance.choice(("", "", "", "", "", "", OLDER, NEWER))
     plugins = tuple(_plugins(chance))
@@ -251,7 +252,7 @@ def _without_names(section: Section, left: set[Item]) -> Section:
 def _plugins(chance: random.Random) -> Iterator[Section]:
     """Draw the sections of plugins; each may come after earlier ones."""
     names: list[str] = []
-    for name in ("a", "b", "c")[: chance.choice((0, 0, 0, 1, 2, 3))]:
+    for name in ("a", "b", "c")[: chance.choice((0, 0, 0, 0, 0, 0, 1, 1, 2, 3))]:
         options = {key: chance.choice(values) for key, values in _PLUGIN_OPTIONS.items()}
         kind = chance.choice((("run", "module:function"), ("command", "/bin/sh")))
         if kind[0] == "command":
