@@ -97,13 +97,14 @@ class Reserve:
     def _fill(self) -> None:
         with contextlib.suppress(OSError):
             self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-            while len(self._held) < self._size:
+            for _ in range(self._size - 1):
                 self._held.append(os.dup(self._held[0]))
 
     def close(self) -> None:
         """Close all descriptors of the reserve."""
-        while self._held:
-            close(self._held.pop())
+        held, self._held = self._held, []
+        for descriptor in held:
+            close(descriptor)
 
 
 def occupy_standard_descriptors() -> None:

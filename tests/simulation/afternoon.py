@@ -6,6 +6,7 @@ more faults happen: within a stated time everything must be as it should, and th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ from .client import Client
 from .happenings import HAPPENINGS, command
 from .invariants import ALWAYS, IN_PEACE
 from .master import Master
-from .plan import OLDER, Plan, Step, draw
+from .plan import BAD, OLDER, Plan, Step, draw
 from .scarcity import closed_ranks
 from .worker import Worker
 from .world import Fault, World
@@ -109,6 +110,12 @@ class Afternoon:
                 if not self._awaited[step]:
                     self.world.after(step.random.choice((0.0, 0.0, 0.001, 0.01, 0.1)), self._happen, step)
 
+    def _is_bad(self) -> bool:
+        """Whether a configuration in which no worker boots is in force, or is tried."""
+        clusters = [master.parts.cluster for master in self.masters() if master.parts is not None]
+        editions = [each for cluster in clusters for each in (cluster, cluster.staged) if each is not None]
+        return any(edition.options.proc_name == BAD for edition in editions)
+
     def _make_peace(self) -> None:
         """No fault happens any more: after a while all is well, unless the cluster has ended."""
         world, chance = self.world, self.plan.chance("peace")
@@ -123,7 +130,7 @@ class Afternoon:
         callers = [each for each in world.clients.values() if isinstance(each, Client)]
         for client in callers[2:]:  # there may be too many for one worker
             client.hang_up()
-        if self.masters():
+        if self.plan.plugins or self._is_bad() or chance.random() < 0.4:
             world.after(2.0 * chance.random(), command, self, signal.SIGHUP, chance)
         since = world.now
         why = ""
@@ -137,7 +144,7 @@ class Afternoon:
             if world.now - since > PEACE_SECONDS:
                 raise Fault(f"{PEACE_SECONDS:g} seconds after the last fault {why}")
             world.run(world.now + 1.0, is_done=lambda: not self.masters())
-            if int(world.now - since) % 30 == 29 and any(each.is_bad for each in self.workers()):
+            if int(world.now - since) % 30 == 29 and self._is_bad():
                 command(self, signal.SIGHUP, chance)  # the last one was refused, or came too early
         if self.plan.idle_seconds:
             world.run(world.now + self.plan.idle_seconds, is_done=lambda: not self.masters())
@@ -178,7 +185,8 @@ def live(plan: Plan, counts: Counter[tuple[str, str]] | None = None, folder: str
     before = _open_descriptors()
     world = World(plan, folder, counts)
     try:
-        with closed_ranks():
+        counts_numbers = any(step.what == "fill the table of descriptors" for step in plan.steps)
+        with closed_ranks() if counts_numbers else contextlib.nullcontext():
             fault = _run(world)
     finally:
         logger.write_by(None)

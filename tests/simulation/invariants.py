@@ -79,6 +79,8 @@ def restarts_pause(world: World, actor: object) -> None:
 
 def _alike(one: Any, other: Any) -> bool:
     """Return whether workers of two configurations would be the same."""
+    if one is other:
+        return True
     of_workers = [key for key, option in OPTIONS.items() if option.effect is not Effect.NOW]
     return other is not None and all(getattr(one.options, key) == getattr(other.options, key) for key in of_workers)
 

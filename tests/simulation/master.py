@@ -51,6 +51,7 @@ class Master(Process):
     """A master, from its start to its end; its program is loaded ``boots_in`` seconds after the fork."""
 
     noun = "master"
+    is_checked = True  # whatever a rule is about, a master does it
 
     def __init__(self, world: World, pid: int, parent: Process | None, sources: Sources) -> None:
         super().__init__(world, pid, parent)
@@ -207,7 +208,7 @@ class Master(Process):
     @property
     def phase(self) -> str:
         """The name of its phase; empty before it has one."""
-        return self.parts.cluster.phase.value if self.parts is not None else ""
+        return self.parts.cluster.phase._value_ if self.parts is not None else ""
 
     @property
     def has_listeners(self) -> bool:

@@ -32,7 +32,7 @@ PLAIN = {
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "number_workers": ("1", "1", "2", "2", "3"),
     "timeout": ("0", "5", "30"),
-    "graceful_timeout": ("1", "3", "10"),
+    "graceful_timeout": ("1", "3", "6"),
     "restart_delay": ("0.5", "1"),
     "restart_delay_max": ("2", "8"),
     "max_lifetime": ("0", "0", "0", "15"),
@@ -252,7 +252,7 @@ def _without_names(section: Section, left: set[Item]) -> Section:
 def _plugins(chance: random.Random) -> Iterator[Section]:
     """Draw the sections of plugins; each may come after earlier ones."""
     names: list[str] = []
-    for name in ("a", "b", "c")[: chance.choice((0, 0, 0, 0, 0, 0, 1, 1, 2, 3))]:
+    for name in ("a", "b", "c")[: chance.choice((0, 0, 0, 0, 0, 0, 0, 0, 1, 3))]:
         options = {key: chance.choice(values) for key, values in _PLUGIN_OPTIONS.items()}
         kind = chance.choice((("run", "module:function"), ("command", "/bin/sh")))
         if kind[0] == "command":
@@ -265,7 +265,7 @@ def _plugins(chance: random.Random) -> Iterator[Section]:
 
 def _idle_seconds(options: dict[str, str]) -> float:
     """Return how long it may be idle at most: not long if the master then looks at its workers all the time."""
-    return 60.0 if options["timeout"] == "5" or options["max_lifetime"] != "0" else 1800.0
+    return 60.0 if options["timeout"] == "5" or options["max_lifetime"] != "0" else 3600.0
 
 
 def _some(chance: random.Random, weights: dict[str, float], number: int) -> list[str]:

@@ -452,7 +452,7 @@ class Worker(Process):
 
     def _duration(self) -> float:
         kind = self.random.random()
-        return 0.0 if kind < 0.3 else self.random.random() * (1.0 if kind < 0.7 else 8.0)
+        return 0.0 if kind < 0.3 else self.random.random() * (0.4 if kind < 0.8 else 6.0)
 
     def _answer(self, connection: Connection, data: bytes) -> None:
         self._act()
