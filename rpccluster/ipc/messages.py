@@ -238,7 +238,7 @@ class Asked(NamedTuple):
     """Old master to new, in an upgrade: obey this, too; I got it after the upgrade had begun.
 
     ``what`` is a signal's name, such as "term", or "scale" to ``number`` workers. New master to old: I was asked to
-    stop, so my end is no crash.
+    stop, or to leave to a third master, so my end is no crash.
     """
 
     what: str

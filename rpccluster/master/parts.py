@@ -178,7 +178,7 @@ class Parts:
 
     def _begin_to_stop(self) -> None:
         if self.old_master is not None:
-            self.old_master.say_stopping()
+            self.old_master.say_why_it_ends("term")
         self.notices.tell_stopping()
         self.ownership.close_listeners()
 

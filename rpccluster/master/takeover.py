@@ -116,6 +116,8 @@ class Takeover:
         parts.notices.leave_to(parts.new_master.pid)
         logger.info("The new master (pid: %d) has taken over", parts.new_master.pid)
         parts.cluster.note(Event.TAKEN_OVER)
+        if parts.old_master is not None:
+            parts.old_master.say_why_it_ends("usr2")
         parts.ownership.leave()
         parts.giving.begin(event.groups)
 

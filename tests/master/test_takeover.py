@@ -130,6 +130,7 @@ def test_an_old_master_leaves(phase: Phase) -> None:
         ("broker.give_all_to", channel, 50.0),
         ("new master.say", Counted({"calls": 3})),
         ("notices.leave_to", 8),
+        ("old master.say_why_it_ends", "usr2"),
         ("ownership.leave",),
         ("giving.begin", ["plugin:x"]),
     ]

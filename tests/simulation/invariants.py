@@ -43,7 +43,9 @@ def bounded_processes(world: World, actor: object) -> None:
 
 def deadlines_wake(world: World, actor: object) -> None:
     """A master that sleeps has nothing to do that no event asks for, until the time for which it has set its alarm."""
-    if not isinstance(actor, Master) or actor.wake_at <= world.now or world.now < actor.looks_at or actor.parts is None:
+    if not isinstance(actor, Master) or actor.parts is None or not actor.is_alive:
+        return
+    if actor.wake_at <= world.now or world.now < actor.looks_at:
         return
     actor.looks_at = world.now + 1.0  # now and then: it costs as much as a turn
     if not actor.is_alive:

@@ -22,9 +22,10 @@ one ends, too. The old master gives nothing away before `TookOver`: if the new o
 the old one writes its own pid again and goes on. One worker that cannot boot ends the new master. Between `Go` and
 `TookOver` the workers of both accept.
 
-The old master may read `TookOver` together with the end of the new one. A new master that was told to stop says so
-(`Asked`) before it ends, and then the old one ends, too: the stop is that of the cluster. Without that word it has
-crashed, and the old master, which has given nothing away yet, goes on.
+The old master may read `TookOver` together with the end of the new one. A new master that was told to stop, or that
+leaves to a third one, says so (`Asked`) before it ends, and then the old one ends, too: the stop was meant for the
+cluster, and the third master has everything. Without that word the new one has crashed, and the old one, which has
+given nothing away yet, goes on.
 
 The two may be of different versions. `Serving` carries the new one's protocol. The old master ends a new one that could
 not understand its messages, so an impossible downgrade is refused before anything has moved.

@@ -76,10 +76,13 @@ class OldMaster:
             self._channel.send(message)
             self._loop.mind_writing(self._channel)
 
-    def say_stopping(self) -> None:
-        """Tell the old master that this one was told to stop, in case that it has not read yet who owns everything."""
+    def say_why_it_ends(self, what: str) -> None:
+        """Tell the old master, which may not have read yet who owns everything, that the end of this one is no crash.
+
+        ``what`` is "term" if this one was told to stop, "usr2" if it leaves everything to a third master.
+        """
         if self._protocol > 1 and not self._channel.is_closed:
-            self._channel.send(Asked("term"))
+            self._channel.send(Asked(what))
 
     def _hear(self) -> None:
         for message, descriptors in self._channel.receive_unopened():

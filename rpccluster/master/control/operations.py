@@ -126,6 +126,8 @@ class Operations:
                 return Outcome("RuntimeError: passed on to a new master, which has taken over")
             if workers.wanted != wanted or cluster.phase.allows.ends_when_empty:
                 return Outcome(f"RuntimeError: overtaken: {workers.wanted} workers are wanted now")
+            if not cluster.phase.allows.wants_children:
+                return Outcome(f"RuntimeError: overtaken: the cluster is {cluster.phase.value}")
             if workers.failed_at > began:
                 return Outcome(f"RuntimeError: a worker could not boot: {workers.failure}")
             return Outcome(None, {"number_workers": wanted}) if workers.is_settled() else None
@@ -149,9 +151,17 @@ class Operations:
 
     def _rebalance(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)
-        broker = self._broker
+        cluster, broker = self._cluster, self._broker
         broker.even_out()
-        self._wait(lambda: None if broker.is_uneven else Outcome(None, True), answer)
+
+        def check() -> Outcome | None:
+            if not broker.is_uneven:
+                return Outcome(None, True)
+            if not cluster.phase.allows.connections_move:
+                return Outcome(f"RuntimeError: the cluster is {cluster.phase.value}")
+            return None
+
+        self._wait(check, answer)
 
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)

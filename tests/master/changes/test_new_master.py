@@ -114,11 +114,14 @@ def test_a_new_master_that_dies_when_it_was_to_take_over(
     assert (rig.new_master.stage, rig.happened) == (Stage.NONE, [Undone()])
 
 
+@pytest.mark.parametrize("what", ["term", "usr2"])
 @pytest.mark.parametrize("is_heard_at_once", [False, True])
-def test_a_new_master_that_has_taken_over_and_was_stopped_stops_this_one_too(rig: Rig, is_heard_at_once: bool) -> None:
-    """Its end may come together with its last words; the stop was meant for the cluster."""
+def test_a_new_master_that_has_taken_over_and_ends_in_order_ends_this_one_too(
+    rig: Rig, is_heard_at_once: bool, what: str
+) -> None:
+    """Its end may come together with its last words; the stop was meant for the cluster, or a third one serves."""
     rig.says(Serving(NEW_MASTER, PROTOCOL))
-    for message in (TookOver(), Asked("term")):
+    for message in (TookOver(), Asked(what)):
         rig.new.send(message)
     if not is_heard_at_once:
         rig.loop.turn(0)

@@ -78,14 +78,14 @@ def test_an_old_master_that_knows_no_such_message_is_not_told() -> None:
 
 
 @pytest.mark.parametrize("protocol, said", [(1, []), (PROTOCOL, [Asked("term")])])
-def test_it_says_that_it_was_told_to_stop(protocol: int, said: list[Message]) -> None:
+def test_it_says_why_it_ends(protocol: int, said: list[Message]) -> None:
     """So that its end is no crash; one that has ended itself hears nothing."""
     began = Began(protocol)
-    began.old_master.say_stopping()
+    began.old_master.say_why_it_ends("term")
     assert began.said() == said
     began.old.close()
     began.hears()
-    began.old_master.say_stopping()
+    began.old_master.say_why_it_ends("term")
     close(began.channel)
 
 

@@ -135,6 +135,13 @@ def test_scale_tells_that_it_was_overtaken(asked: Asked) -> None:
     assert asked.look() == [("RuntimeError: overtaken: 5 workers are wanted now", None)]
 
 
+def test_scale_tells_that_the_cluster_was_drained(asked: Asked) -> None:
+    """It would wait for ever for workers that nobody wants."""
+    asked("scale", 3)
+    asked.master.cluster.phase = Phase.DRAINED
+    assert asked.look() == [("RuntimeError: overtaken: the cluster is drained", None)]
+
+
 def test_scale_tells_that_a_worker_could_not_boot(asked: Asked) -> None:
     """Only of failures since it was asked for."""
     asked.master.workers.failed_at, asked.master.workers.failure = 5.0, "old"
@@ -166,6 +173,12 @@ def test_rebalance_answers_when_the_counts_are_even(asked: Asked) -> None:
     assert asked.master.told == ["rebalance"]
     asked.master.broker.is_uneven = False
     assert asked.look() == [(None, True)]
+
+
+def test_rebalance_is_refused_where_no_connection_moves(asked: Asked) -> None:
+    """In a drained cluster no worker is there to take one."""
+    asked.master.cluster.phase = Phase.DRAINED
+    assert asked("rebalance") == [("RuntimeError: the cluster is drained", None)]
 
 
 @pytest.mark.parametrize(("params", "is_quick"), [([], False), ([False], False), ([True], True)])
