@@ -117,7 +117,7 @@ def _tell_of_start(options: Options, logs: LogFiles, listeners: list[Listener], 
     _tell_private_folder(identity_of(options.user, options.group))
     if logs.is_file and is_new:
         addresses = ", ".join(str(listener.actual) for listener in listeners)
-        say(f"rpccluster: listening at {addresses}, logging to {logs.log_path}")
+        say(f"rpccluster: {f'listening at {addresses}, ' if addresses else ''}logging to {logs.log_path}")
 
 
 def _pidfile(options: Options, inheritance: Inheritance | None) -> Pidfile | None:

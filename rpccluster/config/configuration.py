@@ -249,9 +249,10 @@ def _unfit(
         for header, each in found.items()
         for complaint in _described(header).complaints(each.values, machine, path)
     ]
-    if not any(fault.section is None for fault in faults):  # every section is known
-        made = {header: each.values for header, each in found.items()}
-        complaints += check_together(made, {header: each.own for header, each in found.items()}, files, start_folder)
+    made = {header: each.values for header, each in found.items()}
+    own = {header: each.own for header, each in found.items()}
+    are_all_known = not any(fault.section is None for fault in faults)
+    complaints += check_together(made, own, files, start_folder, are_all=are_all_known)
     faulty = {header: _faulty_keys(header, faults) for header in found}  # before the first fault of this function
     for header, complaint in complaints:
         is_clear = faulty[header].isdisjoint(complaint.keys)

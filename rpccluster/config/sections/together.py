@@ -24,11 +24,17 @@ Found = tuple[str, Complaint]  # the header of the section at fault
 
 
 def check_together(
-    sections: Mapping[str, Any], given: Mapping[str, Collection[str]], files: Collection[str], start_folder: str
+    sections: Mapping[str, Any],
+    given: Mapping[str, Collection[str]],
+    files: Collection[str],
+    start_folder: str,
+    *,
+    are_all: bool,
 ) -> Iterator[Found]:
     """Yield every fault of ``sections``, by their headers, that only two of them have, with the header of one.
 
-    ``given`` are the keys that each section has itself. ``files`` are those of the configuration.
+    ``given`` are the keys that each section has itself. ``files`` are those of the configuration. Unless ``are_all``,
+    other sections could not be read, so that any name may be theirs.
     """
     cluster: Options = sections[CLUSTER.name]
     plugins = {header: values for header, values in sections.items() if isinstance(values, PluginOptions)}
@@ -37,7 +43,7 @@ def check_together(
         after[_WORKERS] = cluster.after
     elif plugins:
         yield from _without_workers(given[CLUSTER.name])
-    for header, complaint in (*_nobodies(after), *_circles(after)):
+    for header, complaint in (*(_nobodies(after) if are_all else ()), *_circles(after)):
         yield CLUSTER.name if header == _WORKERS else header, complaint
     yield from _shared_addresses(cluster, plugins)
     yield from _shared_paths(cluster, plugins, files)

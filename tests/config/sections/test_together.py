@@ -57,6 +57,12 @@ def test_after_names_somebody(tmp_path: Path, after: str, hint: str) -> None:
     assert faults(tmp_path, f"{CLUSTER}after = {after}\n{plugin('dict')}") == [f"x.ini:3: after: found {hint}"]
 
 
+def test_a_section_that_cannot_be_read_may_be_the_one(tmp_path: Path) -> None:
+    """No second fault follows from the first; what else is wrong is told."""
+    found = faults(tmp_path, f"{CLUSTER}include = gone.ini\n[plugin:b b]\n{plugin('a', after='b', leader_only='true')}")
+    assert [fault.split(": ")[1] for fault in found] == ["include", "[plugin:b b]", "leader_only"]
+
+
 def test_the_workers_are_nobody_without_a_service(tmp_path: Path) -> None:
     """Nothing would ever be ready."""
     (fault,) = faults(tmp_path, "[cluster]\n" + plugin("x", after="workers"))
