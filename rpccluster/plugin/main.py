@@ -13,6 +13,7 @@ from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.errors import PluginNotLoaded
 from rpccluster.plugin import command, function
 from rpccluster.plugin.output import lead_log, lead_output
+from rpccluster.system.descendants import MARK_VARIABLE
 
 __all__ = ["load"]
 
@@ -26,7 +27,7 @@ def load(assignment: Assignment[PluginPart]) -> Run:
     run = command.run if options.command else function.run
 
     def live() -> int:
-        os.environ.update(options.env)
+        os.environ.update({name: value for name, value in options.env.items() if name != MARK_VARIABLE})
         return run(assignment, options)
 
     return live

@@ -89,6 +89,16 @@ def test_one_that_cannot_be_run_is_told(tmp_path: Path, listeners: int) -> None:
     assert told.text.endswith("Exec format error; a script begins with a line such as #!/bin/sh")
 
 
+def test_its_environment_cannot_hide_whose_it_is() -> None:
+    """The master finds what it has started by the mark."""
+    options = PluginOptions(
+        command=("sh", "-c", "echo $RPCCLUSTER_GROUP$OWN"), env={"RPCCLUSTER_GROUP": "x", "OWN": "!"}
+    )
+    with born(options) as child:
+        assert child.ended() == 0
+        assert child.output.endswith("!\n") and "x" not in child.output
+
+
 def test_it_is_looked_up_on_the_path_that_it_is_given(tmp_path: Path) -> None:
     """By `env.PATH`, where there is one."""
     script = tmp_path / "own-program"
