@@ -22,6 +22,12 @@ trap 'echo ending; exit 0' TERM
 echo "begun by $LOGGER with $#"
 while :; do sleep 0.1; done
 """
+LOOKS = """
+import sys, time
+def run():
+    print("gevent" in sys.modules)
+    time.sleep(600)
+"""
 NOTIFIES = """
 import os, socket, sys, time
 def tell(what):
@@ -201,6 +207,30 @@ def run():
     cluster.wait_group("plugin:it", "finished")
     pids = cluster.folder / "pids"
     wait_until(lambda: not pids.exists() or not any(map(is_alive, map(int, pids.read_text().split()))), 20)
+
+
+def test_what_it_inherits(make_cluster: Any) -> None:
+    """A command nothing but its standard descriptors; a function no file and no listener of the cluster's, no gevent."""
+    cluster: RunningCluster = make_cluster(number_workers=1, access_log="on")
+    log = cluster.folder / "own.log"
+    cluster.write_config(log_file=log)
+    cluster.write_module("jobs", LOOKS)
+    cluster.write_section("plugin:it", {"run": "jobs:run"})
+    cluster.write_section("plugin:other", {"command": "sleep 600"})
+    cluster.start()
+    function, command = (cluster.wait_group(f"plugin:{name}")["processes"][0]["pid"] for name in ("it", "other"))
+    assert open_in(command).keys() == {0, 1, 2}
+    assert open_in(command)[0] == os.devnull
+    targets = list(open_in(function).values())
+    assert not [target for target in targets if target.endswith(".log")]
+    assert len([target for target in targets if target.startswith("socket:")]) == 1  # the channel
+    wait_until(lambda: "[it] False" in log.read_text(), 20)
+
+
+def open_in(pid: int) -> dict[int, str]:
+    """Where the descriptors of a process lead."""
+    folder = Path(f"/proc/{pid}/fd")
+    return {int(path.name): os.readlink(path) for path in folder.iterdir()}
 
 
 def test_its_title_says_which_it_is(with_plugin: Any) -> None:
