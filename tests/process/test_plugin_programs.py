@@ -210,7 +210,7 @@ def run():
 
 
 def test_what_it_inherits(make_cluster: Any) -> None:
-    """A command nothing but its standard descriptors; a function no file and no listener of the cluster's, no gevent."""
+    """A command: its standard descriptors alone. A function: no file and no listener of the cluster, no gevent."""
     cluster: RunningCluster = make_cluster(number_workers=1, access_log="on")
     log = cluster.folder / "own.log"
     cluster.write_config(log_file=log)
