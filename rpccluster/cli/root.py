@@ -20,10 +20,22 @@ from rpccluster.config import OPTIONS, Configuration, Machine, Sources, load
 from rpccluster.errors import ConfigError
 from rpccluster.version import __version__
 
-__all__ = ["NearestCommands", "cli", "given_sources", "named_file"]
+__all__ = ["WORDS_OF_OTHERS", "NearestCommands", "cli", "given_sources", "named_file"]
 
 ENVIRONMENT = "RPCCLUSTER_CMD_ARGS"
 
+#: What gunicorn, supervisord and systemd call it.
+WORDS_OF_OTHERS = {
+    "help": "--help",
+    "run": "MODULE:CLASS",
+    "serve": "MODULE:CLASS",
+    "start": "-c FILE",
+    "restart": "reload --all",
+    "update": "reload",
+    "reread": "reload --plan",
+    "shutdown": "stop",
+    "tail": "plugin tail",
+}
 _FIRST_COMMANDS = ("call", "status", "reload", "scale", "stop")  # what a newcomer needs
 
 
@@ -79,6 +91,8 @@ class _Program(NearestCommands):
 
     def meant(self, context: click.Context, name: str) -> str:
         module, dot, last = name.rpartition(".")
+        if name in WORDS_OF_OTHERS:
+            return f"Did you mean 'rpccluster {WORDS_OF_OTHERS[name]}'?"
         if dot and last.istitle():
             return f"Did you mean {module}:{last}?"
         if dot and last == "py":

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from rpccluster.cli import main  # noqa: F401 - it adds the subcommands
 from rpccluster.cli.call import jsonable
-from rpccluster.cli.root import ENVIRONMENT, cli
+from rpccluster.cli.root import ENVIRONMENT, WORDS_OF_OTHERS, cli
 from rpccluster.config import OPTIONS, Sources
 from rpccluster.errors import ConfigError, StartError
 from rpccluster.version import __version__
@@ -198,6 +198,13 @@ def test_what_cannot_be_understood_is_a_usage_error(shell: Shell, words: list[st
     result = shell.run("-c", "x.ini", *words)
     assert result.exit_code == 2
     assert result.output.startswith("rpccluster: ") and len(result.output.splitlines()) <= 2
+
+
+def test_the_words_of_other_programs_lead_somewhere(shell: Shell) -> None:
+    """To a command that there is, or to the way to serve."""
+    for word, meant in WORDS_OF_OTHERS.items():
+        assert f"Did you mean 'rpccluster {meant}'?" in shell.run(word).output
+        assert not meant[0].islower() or meant.split()[0] in cli.commands
 
 
 def test_version_and_help(shell: Shell) -> None:

@@ -121,6 +121,7 @@ MISTAKES = {
     "a key as a flag": Mistake("rpccluster --max-memory 1G shop:Shop", 2, ("configuration file: max_memory = VALUE",)),
     "a flag without its value": Mistake("rpccluster shop:Shop -w", 2, ("'-w' requires an argument",)),
     "a number that is none": Mistake("rpccluster -w two shop:Shop", 1, ("found 'two', expected a whole number",)),
+    "a word of supervisord": Mistake("rpccluster restart", 2, ("Did you mean 'rpccluster reload --all'?",)),
     "a typo in a command": Mistake("rpccluster statsu", 2, ("Did you mean 'status'?",)),
     "a command's flag before it": Mistake(
         "rpccluster --json status", 2, ("behind its command: rpccluster status --json",)
