@@ -15,10 +15,11 @@ from rpccluster.version import __version__
 
 if TYPE_CHECKING:
     from rpccluster.client import Client, Pool, aio
+    from rpccluster.live_settings import Setting, settings
     from rpccluster.plugin.handle import Plugin
     from rpccluster.service import Later, Service, rpc
 
-__all__ = ["Client", "Later", "Plugin", "Pool", "Service", "__version__", "aio", "rpc"]
+__all__ = ["Client", "Later", "Plugin", "Pool", "Service", "Setting", "__version__", "aio", "rpc", "settings"]
 __all__ += errors.__all__
 
 _HOMES = {
@@ -27,8 +28,10 @@ _HOMES = {
     "Plugin": "rpccluster.plugin.handle",
     "Pool": "rpccluster.client",
     "Service": "rpccluster.service",
+    "Setting": "rpccluster.live_settings",
     "aio": "rpccluster.client.aio",
     "rpc": "rpccluster.service",
+    "settings": "rpccluster.live_settings",
 }
 
 

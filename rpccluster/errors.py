@@ -4,7 +4,9 @@ RPCClusterError
 ├── AddressError           an address cannot be parsed
 ├── StartError             the cluster cannot start; carries the exit code
 │   └── ConfigError        the configuration is at fault; carries every fault
+├── NotWritten             a value cannot be written to the configuration's file
 ├── ServiceNotLoaded       the service could not be imported or made
+├── SettingsRefused        the service refuses its settings; carries every fault
 ├── ServiceUnfit           the service has no methods, or one that cannot be served
 ├── UnknownMessage         this version does not know a packet on a channel
 ├── TruncatedDescriptors   a message lost its descriptors on a channel
@@ -79,12 +81,20 @@ class ConfigError(StartError):
         return type(self), (self.faults,)
 
 
+class NotWritten(RPCClusterError):
+    """A value cannot be written to its file, which is as it was. The text says where and why."""
+
+
 class ServiceNotLoaded(RPCClusterError):
     """The service could not be imported or made; the text says why, with the traceback of its own code."""
 
 
 class PluginNotLoaded(RPCClusterError):
     """The plugin could not be imported, takes other arguments than it gets, or its command cannot be run."""
+
+
+class SettingsRefused(RPCClusterError):
+    """Settings that the service does not declare so, or that its ``settings_check`` refuses; a line for each fault."""
 
 
 class ServiceUnfit(RPCClusterError):

@@ -29,10 +29,12 @@ PUBLIC = [
     "RPCClusterError",
     "RemoteError",
     "Service",
+    "Setting",
     "TooManyWaiting",
     "__version__",
     "aio",
     "rpc",
+    "settings",
 ]
 
 MODULES = sorted(

@@ -13,6 +13,7 @@ from typing import Callable, ClassVar, Generic, NoReturn, TypeVar
 from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.scoreboard import Row, Scoreboard
+from rpccluster.live_settings import NO_SETTINGS, Given
 from rpccluster.log import LogFiles
 
 __all__ = ["Assignment", "ChildEntry", "KindPart", "Load", "PluginPart", "RPCPart", "Run"]
@@ -78,7 +79,7 @@ class Assignment(Generic[Part]):
 
     ``name`` stands in the child's title, such as "worker 3". ``options`` are those of its group. ``cpus`` None means
     unpinned. No other child gets the same ``serial``, not even from a later master. ``mark`` goes to the environment of
-    its descendants, to tell whose they are; empty if they may outlive it.
+    its descendants, to tell whose they are; empty if they may outlive it. ``settings`` are the service's.
     """
 
     kind: str
@@ -95,6 +96,7 @@ class Assignment(Generic[Part]):
     logs: LogFiles
     part: Part
     mark: str = ""
+    settings: Given = NO_SETTINGS
 
     @property
     def title(self) -> str:

@@ -159,7 +159,7 @@ def _run(sources: Sources, *given: Mapping[str, Any]) -> None:
     elif any(each["check_config"] for each in given):
         from rpccluster.cli.check import check_service
 
-        sys.exit(check_service(load(sources, Machine()).options))
+        sys.exit(check_service(load(sources, Machine())))
     else:
         from rpccluster.assembly.assemble import serve
 

@@ -18,8 +18,10 @@ from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Fault,
 from rpccluster.config.sections import SHARED, section_of
 from rpccluster.config.sections.cluster import CLUSTER, OPTIONS, Options
 from rpccluster.config.sections.option import Effect, Option, Section
+from rpccluster.config.sections.settings import SETTINGS, ServiceSettings
 from rpccluster.config.sections.together import check_together
 from rpccluster.errors import ConfigError
+from rpccluster.live_settings import Given
 from rpccluster.system.launch import start_folder
 
 __all__ = ["Configuration", "Sources", "find", "load", "refused_changes", "reload"]
@@ -86,6 +88,12 @@ class Configuration:
         """Write the value of ``key`` in the section of ``header`` as a file would."""
         return _described(header).option(key).type.write(self.value(key, header))
 
+    def settings(self, number: int) -> Given:
+        """Return the texts of ``[settings]`` as the version ``number``, with their places."""
+        header = SETTINGS.name
+        texts = self.sections()[header].texts
+        return Given(number, texts, {key: str(self.origin(key, header)) for key in texts})
+
     def every_option(self) -> Iterator[tuple[str, str, Option]]:
         """Yield header, key and description of every option, in the order in which they are shown."""
         for header, values in self.sections().items():
@@ -95,7 +103,7 @@ class Configuration:
 
     def sections(self) -> dict[str, Any]:
         """Return the options of every section by its header."""
-        return {CLUSTER.name: self.options, **self.others}
+        return {CLUSTER.name: self.options, SETTINGS.name: ServiceSettings(), **self.others}
 
     def describe(self) -> Iterator[tuple[str, str, str]]:
         """Yield key, value and origin of every option, as text."""

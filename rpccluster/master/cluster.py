@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.cluster import Options
+from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
 from rpccluster.master.phases import Event, Phase, next_phase
 from rpccluster.system import Activation
@@ -30,11 +31,17 @@ class Staged:
     listeners: list[Listener]
     logs: LogFiles
     plugin_listeners: dict[str, list[Listener]] = field(default_factory=dict)
+    settings_version: int = 1
 
     @property
     def options(self) -> Options:
         """The options of the staged configuration."""
         return self.configuration.options
+
+    @property
+    def settings(self) -> Given:
+        """The settings of the staged configuration."""
+        return self.configuration.settings(self.settings_version)
 
 
 @dataclass(eq=False)
@@ -51,11 +58,17 @@ class Cluster:
     has_old_master: bool = False  # it lives, and may give more connections
     activation: Activation = field(default_factory=Activation)
     plugin_listeners: dict[str, list[Listener]] = field(default_factory=dict)  # by the header of the plugin's section
+    settings_version: int = 1
 
     @property
     def options(self) -> Options:
         """The options in force."""
         return self.configuration.options
+
+    @property
+    def settings(self) -> Given:
+        """The settings in force."""
+        return self.configuration.settings(self.settings_version)
 
     @property
     def title(self) -> str:

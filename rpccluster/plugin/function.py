@@ -17,6 +17,7 @@ from typing import Any, Callable
 
 from rpccluster.child.assignment import Assignment, PluginPart
 from rpccluster.child.life import EXIT_CRASHED, tell_boot_failed
+from rpccluster.child.settings import ServiceSettings
 from rpccluster.child.users_code import find, own_traceback, put_on_path, shut_hint
 from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.errors import PluginNotLoaded
@@ -32,7 +33,7 @@ def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
     """Import the function, call it, and return the exit status of the process."""
     try:
         plugin = _plugin(assignment)
-        call = _load(options, plugin)
+        call = _load(options, plugin, ServiceSettings(assignment.settings))
     except BaseException as error:
         return tell_boot_failed(assignment, error)
 
@@ -61,8 +62,8 @@ def _plugin(assignment: Assignment[PluginPart]) -> Plugin:
     return plugin
 
 
-def _load(options: PluginOptions, plugin: Plugin) -> Fitted:
-    """Import what the section names, and fit it to its arguments. Raises `PluginNotLoaded`."""
+def _load(options: PluginOptions, plugin: Plugin, settings: ServiceSettings) -> Fitted:
+    """Import what the section names, and fit it to its arguments. Raises `PluginNotLoaded`, and `SettingsRefused`."""
     sys.argv[:] = [options.run]
     folders = put_on_path(options.pythonpath)
     try:
@@ -70,6 +71,8 @@ def _load(options: PluginOptions, plugin: Plugin) -> Fitted:
     except BaseException as error:  # a SystemExit at import is a fault, too
         text = f"cannot load {options.run!r}{shut_hint(folders)}: {own_traceback(error, __file__)}"
         raise PluginNotLoaded(text) from error
+    settings.take_declaration(options.run, found)
+    settings.ask()
     return fitted(options.run, found, options.args, plugin)
 
 

@@ -12,16 +12,15 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Callable
 
 from rpccluster.ipc.scoreboard import CommonCell, Row
+from rpccluster.live_settings import settings
 from rpccluster.plugin.greenlets import cooperative_select
 
 __all__ = ["Plugin", "Stopping"]
 
 _MOST_SIGNALS = 4096  # that are taken out of the pipe at once
-_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Stopping:
@@ -105,7 +104,7 @@ class Plugin:
     """The plugin itself, as its function sees it.
 
     ``name`` is the one in the configuration; ``slot`` numbers its processes from 0; ``listeners`` are sockets that
-    listen already, in the order of ``bind``; ``settings`` is a read-only mapping; ``stopping`` tells when to end.
+    listen already, in the order of ``bind``; ``settings`` are `rpccluster.settings`; ``stopping`` tells when to end.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class Plugin:
         self.name = name
         self.slot = slot
         self.listeners = list(listeners)
-        self.settings = _SETTINGS
+        self.settings: Mapping[str, Any] = settings
         self.stopping = Stopping()
         self._tell_ready = tell_ready
         self._is_ready = False

@@ -17,6 +17,7 @@ import gevent
 from rpccluster import system
 from rpccluster.child.assignment import Assignment, RPCPart, Run
 from rpccluster.child.life import EXIT_CRASHED, tell_boot_failed
+from rpccluster.child.settings import ServiceSettings
 from rpccluster.log import logger
 from rpccluster.worker.process.forks import Forks
 from rpccluster.worker.process.log_relay import LogRelay
@@ -102,7 +103,8 @@ def _boot(assignment: Assignment[RPCPart], forks: Forks) -> Server:
     signals = ServiceSignals(gevent.get_hub().loop, forks)
     signals.take_over()
     known = frozenset(sys.modules)
-    service = load_service(assignment.options.service, assignment.options.pythonpath)
+    settings = ServiceSettings(assignment.settings)
+    service = load_service(assignment.options.service, assignment.options.pythonpath, settings)
     forks.end_child()
     files = code_files(known) if assignment.options.reload_code else ()
     server = Server(assignment, signals, service, files)

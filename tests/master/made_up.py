@@ -12,6 +12,7 @@ from typing import Any
 from rpccluster.config import Options, Sources
 from rpccluster.config.configuration import Configuration
 from rpccluster.ipc.scoreboard import ROW_CELLS, CommonCell, Row
+from rpccluster.live_settings import NO_SETTINGS
 from rpccluster.log import LogFiles
 from rpccluster.master.children.child import Birth, ChildState
 from rpccluster.master.children.deaths import Death
@@ -33,7 +34,10 @@ _pids = itertools.count(1000)
 def edition(generation: int = 1, **options: Any) -> Any:
     """What workers of that generation are born with."""
     made = Options(service="a:b", **{"timeout": 0.0, **options})
-    return SimpleNamespace(generation=generation, options=made, logs=LogFiles("", ""), listeners=[], staged=None)
+    logs = LogFiles("", "")
+    return SimpleNamespace(
+        generation=generation, options=made, logs=logs, settings=NO_SETTINGS, listeners=[], staged=None
+    )
 
 
 def booting(slot: int = 0, generation: int = 1, booted_at: float = 0.0, **values: Any) -> RPCWorker:

@@ -12,11 +12,11 @@ from configparser import ConfigParser, InterpolationDepthError, InterpolationErr
 from rpccluster.config.files.lines import Entry, Header, Item, Stray, plain_key, scan
 from rpccluster.config.files.reading import Reading, read_text
 from rpccluster.config.origin import Fault, File, Origin, Setting, nearest
-from rpccluster.config.sections import SECTIONS, SHARED, header_problem, section_of
+from rpccluster.config.sections import CASED, SECTIONS, SHARED, header_problem, section_of
 from rpccluster.config.sections.cluster import CLUSTER
 from rpccluster.config.values import shown
 
-__all__ = ["parse_ini", "read_ini"]
+__all__ = ["parse_ini", "read_ini", "scan_ini"]
 
 _HERE = "here"
 _REFERENCE = re.compile(r"%\(([^)]+)\)s")
@@ -28,9 +28,14 @@ def read_ini(file: File) -> Reading:
     return Reading(faults=(text,)) if isinstance(text, Fault) else parse_ini(text, file)
 
 
+def scan_ini(text: str) -> list[Item]:
+    """Return the headers and entries of ``text``; the sections say whose keys keep their case."""
+    return scan(text, CASED)
+
+
 def parse_ini(text: str, file: File) -> Reading:
     """Return the settings and faults of ``text``, the content of ``file``."""
-    items = scan(text)
+    items = scan_ini(text)
     headers: dict[str, Origin] = {}
     for item in items:
         if isinstance(item, Header) and section_of(item.name):
@@ -61,7 +66,7 @@ def _takers(entry: Entry, headers: Iterable[str]) -> Iterator[str]:
     """Yield the headers of the sections that have ``entry`` as an option: its own, or all for one of [DEFAULT]."""
     for header in headers if entry.section == SHARED else (entry.section,):
         section = section_of(header)
-        if header and section and section.knows(entry.key):
+        if header and section and section.knows(entry.key) and not (section.is_open and entry.section == SHARED):
             yield header
 
 
@@ -74,7 +79,6 @@ class _Interpolation:
         self._known: dict[str, dict[str, str]] = {}  # the names that each section knows
         self._used = {plain_key(name) for entry in entries for name in _references(entry.text)}
         self._parser = ConfigParser()
-        self._parser.optionxform = plain_key  # type: ignore[method-assign, assignment]
         self._parser.add_section(CLUSTER.name)  # the names of each section are handed to it
 
     def value(self, entry: Entry, header: str) -> str:
@@ -82,6 +86,11 @@ class _Interpolation:
         if header not in self._known:
             self._known[header] = {each.key: each.text for each in self._entries if each.section in (SHARED, header)}
         names = {**self._known[header], _HERE: self._here, entry.key: entry.text}
+
+        def known(name: str) -> str:  # one that keeps its case as it is written, every other one in any case
+            return name if name in names else plain_key(name)
+
+        self._parser.optionxform = known  # type: ignore[method-assign, assignment]
         try:
             return self._parser.get(CLUSTER.name, entry.key, vars=names)
         except InterpolationMissingOptionError as error:

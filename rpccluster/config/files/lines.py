@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Union
 
 __all__ = ["Entry", "Header", "Item", "Stray", "plain_key", "scan"]
@@ -33,6 +34,7 @@ class Entry:
     section: str | None
     key: str
     text: str
+    last_line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,11 @@ class Stray:
 Item = Union[Header, Entry, Stray]
 
 
-def scan(text: str) -> list[Item]:
-    """Return the items of ``text`` in order. A line indented deeper than the entry before it continues that entry."""
+def scan(text: str, cased: Collection[str] = ()) -> list[Item]:
+    """Return the items of ``text`` in order. A line indented deeper than the entry before it continues that entry.
+
+    Keys are written in lower case, but for those of the sections ``cased``.
+    """
     items: list[Item] = []
     section, margin = None, 0
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
@@ -57,10 +62,10 @@ def scan(text: str) -> list[Item]:
         depth = len(line) - len(line.lstrip())
         last = items[-1] if items else None
         if isinstance(last, Entry) and depth > margin:
-            items[-1] = replace(last, text=f"{last.text}\n{content}")
+            items[-1] = replace(last, text=f"{last.text}\n{content}", last_line=number)
             continue
         margin = depth
-        items.append(_item(number, content, section))
+        items.append(_item(number, content, section, section in cased))
         if isinstance(items[-1], Header):
             section = items[-1].name
     return items
@@ -72,9 +77,9 @@ def plain_key(key: str) -> str:
     return name.lower() + dot + own
 
 
-def _item(number: int, content: str, section: str | None) -> Item:
+def _item(number: int, content: str, section: str | None, is_cased: bool) -> Item:
     if header := _HEADER.fullmatch(content):
         return Header(number, header[1])
     if entry := _ENTRY.fullmatch(content):
-        return Entry(number, section, plain_key(entry[1]), entry[2])
+        return Entry(number, section, entry[1] if is_cased else plain_key(entry[1]), entry[2], number)
     return Stray(number, content)

@@ -108,7 +108,8 @@ class Section:
     ``values`` is the frozen dataclass of its options; other code fills in those of its fields that describe none.
     ``complaints`` returns the options' faults on a machine, given the path of their file. ``required`` are the keys
     that the section must have, ``reserved`` the names that no section ``[name:NAME]`` has. ``makes_processes`` if a
-    cluster of such sections alone does something.
+    cluster of such sections alone does something. One that ``is_open`` takes any key, and none from ``[DEFAULT]``; its
+    values are a mapping, the only field of ``values``.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Section:
     is_named: bool = False
     reserved: tuple[str, ...] = ()
     makes_processes: bool = False
+    is_open: bool = False
     options: Mapping[str, Option] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -144,7 +144,9 @@ class Reloading:
             logs = cluster.logs if are_alike(options, cluster.options) else open_logs(options)
             undo.pop_all()
         self._plan = plan
-        return Staged(changed, cluster.generation + plan.replaces_workers, listeners, logs, of_plugins)
+        generation = cluster.generation + plan.replaces_workers
+        version = cluster.settings_version + plan.changes_settings
+        return Staged(changed, generation, listeners, logs, of_plugins, version)
 
     def refuse(self, reason: str) -> None:
         """Log that the reload is refused for ``reason``."""
@@ -169,6 +171,7 @@ class Reloading:
         close_listeners([each for each in cluster.listeners if each not in staged.listeners], is_last=True)
         apply_options([each for each in cluster.listeners if each in staged.listeners], staged.configuration.options)
         cluster.configuration, cluster.generation = staged.configuration, staged.generation
+        cluster.settings_version = staged.settings_version
         cluster.listeners[:] = staged.listeners
         close_listeners(missing(cluster.plugin_listeners, staged.plugin_listeners), is_last=True)
         cluster.plugin_listeners.clear()

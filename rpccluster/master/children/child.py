@@ -18,6 +18,7 @@ from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Message, Retire
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import CommonCell, Row
+from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
 from rpccluster.system import TELL_SIGNAL
 
@@ -103,6 +104,8 @@ class Edition(Protocol):
     def options(self) -> Any: ...  # `Options`, and the kind's own
     @property
     def logs(self) -> LogFiles: ...
+    @property
+    def settings(self) -> Given: ...
 
 
 class Source(Protocol):

@@ -115,6 +115,7 @@ class Roster:
             logs=child.edition.logs,
             part=part,
             mark=self._groups.mark(child.serial) if part.is_marked else "",
+            settings=child.edition.settings,
         )
 
     def _enrol(self, group: Group, child: Child) -> bool:

@@ -51,6 +51,7 @@ class Status:
             "version": __version__,
             "generation": cluster.generation,
             "number_workers": workers.wanted,
+            "settings": {"version": cluster.settings_version},
             "in_transit": self._broker.in_transit,
             **asdict(self._broker.figures),
             "listeners": _addresses(cluster.listeners),

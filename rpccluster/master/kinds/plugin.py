@@ -21,6 +21,7 @@ from rpccluster.errors import StartError
 from rpccluster.ipc.messages import BootFailed, Ready
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import CommonCell
+from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
 from rpccluster.master.children.child import Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group, Overlap, Restart
@@ -72,6 +73,11 @@ class PluginSection:
     def logs(self) -> LogFiles:
         """The cluster's log."""
         return self.cluster.logs
+
+    @property
+    def settings(self) -> Given:
+        """The settings in force."""
+        return self.cluster.settings
 
     def listener_names(self) -> list[str]:
         """Return the name of each listener, as LISTEN_FDNAMES has it."""

@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 from rpccluster.errors import ServiceUnfit
 from rpccluster.failure import error_text
+from rpccluster.live_settings import HOOKS
 from rpccluster.log import escaped, logger
 from rpccluster.service import RPCMark, Service
 from rpccluster.worker.service.later import parking
@@ -99,7 +100,7 @@ class Registry:
 
 
 def _public_callables(service: object) -> Iterator[tuple[str, Callable[..., Any], RPCMark]]:
-    hidden = set(dir(Service))
+    hidden = {*dir(Service), *HOOKS}
     for name in _names_of(service):
         if not name.startswith("_") and name not in hidden:
             function = _look_at(service, name)

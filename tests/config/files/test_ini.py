@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rpccluster.config import Sources, load
 from rpccluster.config.files.ini import parse_ini, read_ini
 from rpccluster.config.files.reading import Reading
 from rpccluster.config.origin import File
@@ -111,7 +112,7 @@ FAULTY = [
     ),
     (
         "[cluster]\n[logging]\nlevel = 3\n",
-        ["x.ini:2: [logging]: found an unknown section, expected [cluster], [plugin:NAME] or [DEFAULT]"],
+        ["x.ini:2: [logging]: found an unknown section, expected [cluster], [settings], [plugin:NAME] or [DEFAULT]"],
     ),
     (
         "backlog = 1\n[cluster]\n",
@@ -223,3 +224,21 @@ def test_no_text_raises(text: str) -> None:
     for whole in (text, f"[cluster]\npidfile = {text}", f"[DEFAULT]\n{text}\n[cluster]\n"):
         reading = parse(whole)
         assert reading.settings or reading.faults or reading.headers
+
+
+def test_settings_keep_their_keys(tmp_path: Path) -> None:
+    """Their case, any name, no key of [DEFAULT]; interpolation reaches it, in any case, and their own, in theirs."""
+    path = tmp_path / "x.ini"
+    path.write_text(
+        "[DEFAULT]\nBase = 7\ntimeout = 5\n[cluster]\nservice = a:b\n"
+        "[settings]\nPrice = 1\nprice = %(BASE)s%(Price)s\ntwo words = %(here)s 5%%\ntimeout = 1\n"
+    )
+    found = load(Sources(str(path)))
+    assert found.settings(3) == (
+        3,
+        {"Price": "1", "price": "71", "two words": f"{tmp_path} 5%", "timeout": "1"},
+        {key: f"{path}:{line}" for line, key in enumerate(("Price", "price", "two words", "timeout"), 7)},
+    )
+    assert ("settings.Price", "1", f"{path}:7") in list(found.describe())
+    path.write_text("[DEFAULT]\ntimeout = 5\n[cluster]\nservice = a:b\n[settings]\n")
+    assert load(Sources(str(path))).settings(1) == (1, {}, {})

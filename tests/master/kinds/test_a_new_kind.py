@@ -21,6 +21,7 @@ from rpccluster.config import Options
 from rpccluster.ipc.messages import Ready
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import FIRST_OWN_CELL, CommonCell
+from rpccluster.live_settings import NO_SETTINGS
 from rpccluster.log import LogFiles
 from rpccluster.master.children.actions import Actions
 from rpccluster.master.children.child import Birth, Child
@@ -82,7 +83,9 @@ class Rig:
         self.kind = Sleeper()
         self.loop = Loop(guard)
         options = Options(service="a:b", restart_delay=0.1)
-        self.section = SimpleNamespace(generation=1, options=options, logs=LogFiles("", ""), staged=None)
+        self.section = SimpleNamespace(
+            generation=1, options=options, logs=LogFiles("", ""), settings=NO_SETTINGS, staged=None
+        )
         self.phase = Phase.STARTING
         self.group = Group("sleepers", self.kind, self.section, self.phase, wanted=2)
         roster = Roster(system, self.loop, partial(live, load=load), 1)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rpccluster.child.settings import ServiceSettings
+from rpccluster.live_settings import NO_SETTINGS
 from rpccluster.worker.service.loading import code_files, load_service
 
 
@@ -33,14 +35,14 @@ def test_the_folders_stand_first_in_their_order(folders: list[str], places: list
     """Wherever they stood in the path already, by PYTHONPATH for instance."""
     sys.path[:0] = [folders[place] for place in places]
     wanted = folders[::-1] if is_reversed else folders
-    assert load_service("wares:what", tuple(wanted)) == Path(wanted[0]).name
+    assert load_service("wares:what", tuple(wanted), ServiceSettings(NO_SETTINGS)) == Path(wanted[0]).name
     assert sys.path[:3] == [*wanted, str(Path(wanted[0]).with_name("current"))]
     assert [sys.path.count(folder) for folder in wanted] == [1, 1]
 
 
 def test_the_current_folder_stands_behind_them(folders: list[str]) -> None:
     """And before everything else, under the name it has."""
-    assert load_service("wares:what", ()) == "current"
+    assert load_service("wares:what", (), ServiceSettings(NO_SETTINGS)) == "current"
 
 
 def test_the_code_files_are_those_of_new_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
