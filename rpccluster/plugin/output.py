@@ -2,7 +2,7 @@
 
 Owns stdin, stdout and stderr: nothing to read, and one pipe for all that is written. The plugin's log goes there, too,
 so that it is beside its prints, in the plugin's own log file and in ``plugin tail``, and no log file need be reopened
-here. Prints wait when the pipe is full, lines of the log never do.
+here. If the pipe is full, prints wait, and a line of the log waits for a second; after that it goes with the next one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,22 @@ import sys
 
 from rpccluster import system
 from rpccluster.log import LogFiles, set_up_logging
-from rpccluster.log.lines import output_formatter
+from rpccluster.log.lines import lost_lines, output_formatter
+from rpccluster.log.outlet import Outlet
 
-__all__ = ["lead_log", "lead_output"]
+__all__ = ["PatientOutlet", "lead_log", "lead_output"]
 
 _STDIN, _STDOUT, _STDERR = range(3)
+_LINE_SECONDS = 1.0
+
+
+class PatientOutlet(Outlet):
+    """Gives the reader a second for each line: nothing here flushes what waits, and the next line may be far off."""
+
+    def write(self, line: bytes) -> None:
+        super().write(line)
+        if self.is_waiting:
+            self.drain(_LINE_SECONDS)
 
 
 def lead_output(output: int) -> None:
@@ -43,6 +54,7 @@ def lead_log(logs: LogFiles, level: str) -> None:
     logs.close()
     logs.log_path = logs.access_path = ""
     logs.open()
+    logs.outlet = PatientOutlet(logs.log_descriptor, lost_lines)
     set_up_logging(logs, level, output_formatter)
     faulthandler.enable(_STDERR)
     faulthandler.register(system.TELL_SIGNAL, _STDERR, all_threads=True)
