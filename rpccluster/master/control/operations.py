@@ -151,17 +151,9 @@ class Operations:
 
     def _rebalance(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)
-        cluster, broker = self._cluster, self._broker
+        broker = self._broker
         broker.even_out()
-
-        def check() -> Outcome | None:
-            if not broker.is_uneven:
-                return Outcome(None, True)
-            if not cluster.phase.allows.connections_move:
-                return Outcome(f"RuntimeError: the cluster is {cluster.phase.value}")
-            return None
-
-        self._wait(check, answer)
+        self._wait(lambda: None if broker.is_uneven else Outcome(None, True), answer)
 
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)

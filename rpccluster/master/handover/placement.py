@@ -212,8 +212,10 @@ class _Plan:
         adopters = self._adopters()
         counts = [self._load(worker) for worker in adopters]
         is_booting = any(worker.state is ChildState.BOOTING for worker in self._situation.workers)
-        if self._situation.transits or self._granted or is_booting:
+        if self._situation.transits or self._granted:
             self._look_again()
+        elif is_booting:
+            return  # the end of a boot is an event
         elif len(counts) < 2 or max(counts) - min(counts) <= max(1, UNEVEN * sum(counts) / len(counts)):
             self.actions.append(Even())
         else:

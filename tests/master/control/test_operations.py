@@ -175,12 +175,6 @@ def test_rebalance_answers_when_the_counts_are_even(asked: Asked) -> None:
     assert asked.look() == [(None, True)]
 
 
-def test_rebalance_is_refused_where_no_connection_moves(asked: Asked) -> None:
-    """In a drained cluster no worker is there to take one."""
-    asked.master.cluster.phase = Phase.DRAINED
-    assert asked("rebalance") == [("RuntimeError: the cluster is drained", None)]
-
-
 @pytest.mark.parametrize(("params", "is_quick"), [([], False), ([False], False), ([True], True)])
 def test_stop_answers_when_all_is_given_back(asked: Asked, params: list[Any], is_quick: bool) -> None:
     """At the master's end, not when the workers are gone; ``true`` means now."""

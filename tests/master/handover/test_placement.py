@@ -287,7 +287,7 @@ def test_the_fullest_gives_what_it_has_above_the_mean(counts: list[int], asked: 
 def test_it_waits_for_what_changes_the_counts() -> None:
     """A boot, a connection in transit, a grant; and looks again, for a donor may fall silent."""
     full, empty = ready(10), ready(0)
-    assert decided(full, empty, booting(), is_uneven=True) == ([], LOOK)
+    assert decided(full, empty, booting(), is_uneven=True) == ([], math.inf)
     assert decided(full, empty, transits=[transit(empty, NOW)], is_uneven=True) == ([], LOOK)
     assert decided(full, empty, grants=granted(full), is_uneven=True) == ([], LOOK)
 

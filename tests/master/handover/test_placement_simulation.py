@@ -281,7 +281,8 @@ class Toy(RuleBasedStateMachine):
         waits = any(held.is_unplaced for held in self.transits)
         is_sent = any(held.adopter is not None and not held.is_read for held in self.transits)
         leaves = any(worker.state is ChildState.RETIRING and not worker.is_killed for worker in self.workers)
-        if waits or is_sent or leaves or self.is_uneven:
+        boots = any(worker.state is ChildState.BOOTING for worker in self.workers)  # whose end is told
+        if waits or is_sent or leaves or (self.is_uneven and not boots):
             assert self.now < self.wake_at <= self.now + 1.0
 
     @rule()
@@ -304,6 +305,7 @@ class Toy(RuleBasedStateMachine):
         for worker in [*self.workers]:
             if worker.state is ChildState.BOOTING:
                 worker.state, self.is_uneven = ChildState.READY, True
+                self.turn()
             self.read |= {held for held in self.transits if held.adopter is worker}
         for number in range(len(self.workers)):
             self.one_answers(number, True)
