@@ -187,7 +187,7 @@ class Master(Process):
             self.supervisor.turn()
         self.has_just_begun = self.number_upgrades != number
         self.has_just_left = phase != "leaving" == self.phase
-        self.has_just_stopped = phase == "leaving" != self.phase
+        self.has_just_stopped = phase != self.phase
         if self.parts.new_master.stage is not stage:
             self._note_stage(stage)
         if not self.parts.cluster.phase.allows.connections_move and self.phase != "drained":

@@ -227,15 +227,15 @@ def draw(seed: int) -> Plan:
     chance = random.Random(seed)
     options = {name: chance.choice(values) for name, values in _OPTIONS.items()}
     length = 5.0 + 25.0 * chance.random()
-    steps = [_at_a_time(chance, what, length) for what in _some(chance, WEIGHTS, chance.choice((1, 2, 4, 8, 16)))]
-    if chance.random() < 0.4:
+    steps = [_at_a_time(chance, what, length) for what in _some(chance, WEIGHTS, chance.choice((1, 2, 3, 6, 12)))]
+    if chance.random() < 0.35:
         steps += _upgrade(chance, length)
-    if chance.random() < 0.3:
+    if chance.random() < 0.25:
         steps += _handover(chance, length)
-    if chance.random() < 0.2:
+    if chance.random() < 0.15:
         steps += chance.choice((_rare, _rare, _chain))(chance, length)
     steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2)))]
-    idle = chance.random() * _idle_seconds(options) if chance.random() < 0.2 else 0.0
+    idle = chance.random() * _idle_seconds(options) if chance.random() < 0.15 else 0.0
     version = chance.choice(("", "", "", "", "", "", OLDER, NEWER))
     plugins = tuple(_plugins(chance))
     return Plan(seed, options, length, tuple(steps), idle, plugins=plugins, version=version, order=seed)
@@ -252,7 +252,7 @@ def _without_names(section: Section, left: set[Item]) -> Section:
 def _plugins(chance: random.Random) -> Iterator[Section]:
     """Draw the sections of plugins; each may come after earlier ones."""
     names: list[str] = []
-    for name in ("a", "b", "c")[: chance.choice((0, 0, 0, 0, 0, 0, 0, 0, 1, 3))]:
+    for name in ("a", "b", "c")[: chance.choice((*(0,) * 17, 1, 2, 3))]:
         options = {key: chance.choice(values) for key, values in _PLUGIN_OPTIONS.items()}
         kind = chance.choice((("run", "module:function"), ("command", "/bin/sh")))
         if kind[0] == "command":
