@@ -35,10 +35,10 @@ def running(make_cluster: Any) -> RunningCluster:
     made: RunningCluster = make_cluster(number_workers=1)
     made.write_module("jobs", JOBS)
     made.write_section("plugin:good", {"run": "jobs:run", "args": "hello", "description": "does well"})
-    made.write_section("plugin:bad", {"run": "jobs:nothing"})
+    made.write_section("plugin:bad", {"run": "jobs:nothing", "restart_delay": 60, "restart_delay_max": 60})
     made.start()
     made.wait_group("plugin:good")
-    made.wait_group("plugin:bad", "waiting")
+    wait_until(lambda: "retry_in_seconds" in made.group("plugin:bad")["processes"][0])
     return made
 
 
