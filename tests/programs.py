@@ -9,10 +9,11 @@ import os
 import shutil
 import socket
 import subprocess
+from typing import NoReturn
 
 import pytest
 
-__all__ = ["DEBIANS_CLIENTS", "free_port", "needed"]
+__all__ = ["DEBIANS_CLIENTS", "free_port", "missing", "needed"]
 
 #: The clients among them, in the version that Debian 12 has.
 DEBIANS_CLIENTS = {"Neovim": "0.7.2", "lua-mpack": "1.0.7"}
@@ -22,9 +23,13 @@ def needed(program: str, *test: str) -> str:
     """The path of a program; skips the test where there is none, or where it fails with the arguments ``test``."""
     path = shutil.which(program)
     if path is None or (test and subprocess.run([path, *test], capture_output=True, check=False).returncode):
-        told = f"found no {' '.join([program, *test])}; .ci/run names the packages"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+        missing(f"found no {' '.join([program, *test])}; .ci/run names the packages")
     return path
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test, or fail it where `CI` is set."""
+    pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
 
 
 def free_port() -> int:

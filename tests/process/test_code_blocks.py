@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 from code_blocks import Block, code_blocks
-from programs import free_port, needed
+from programs import free_port, missing, needed
 
 from rpccluster.cli.main import cli
 
@@ -181,6 +181,8 @@ class Reader:
 
     def _done(self, line: str) -> str:
         code, printed = self.shell.type(line)
+        if code and line.startswith("pip ") and "No matching distribution" in printed:
+            missing(f"pip cannot reach its packages: {printed[-500:]}")
         assert code == 0, f"{line}: ended with {code}: {printed[-2000:]}"
         return printed
 
@@ -196,6 +198,7 @@ def reader_in(folder: Path) -> Iterator[Reader]:
         reader.shell.close()
 
 
+@pytest.mark.timeout(300)  # pip takes its time
 def test_all_that_the_readme_says_can_be_done(tmp_path: Path) -> None:
     """In a copy of the checkout, from `pip install` in an empty environment on."""
     ignored = shutil.ignore_patterns(".*", "build", "run", "node_modules", "*.egg-info", "__pycache__")
