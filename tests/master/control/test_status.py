@@ -54,6 +54,7 @@ def test_status_has_the_contracts_form() -> None:
         "uptime_seconds": 50.25,
         "version": __version__,
         "generation": 3,
+        "settings": {"version": 1},
         "number_workers": 1,
         "in_transit": 0,
         "longest_seconds": 0.0,
