@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rpccluster.config.checks import Complaint, Machine, distrusted
 from rpccluster.config.files.include import read_files
 from rpccluster.config.files.reading import Reading
-from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, ENVIRONMENT, Fault, Origin, Setting, flag_origin
+from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, COMMANDED, ENVIRONMENT, Fault, Origin, Setting, flag_origin
 from rpccluster.config.sections import SHARED, section_of
 from rpccluster.config.sections.cluster import CLUSTER, OPTIONS, Options
 from rpccluster.config.sections.option import Effect, Option, Section
@@ -93,6 +93,16 @@ class Configuration:
         header = SETTINGS.name
         texts = self.sections()[header].texts
         return Given(number, texts, {key: str(self.origin(key, header)) for key in texts})
+
+    def with_settings(self, texts: Mapping[str, str]) -> Configuration:
+        """Return this configuration with other texts in ``[settings]``. What differs was set by a command."""
+        header = SETTINGS.name
+        before = self.sections()[header].texts
+        own = {_named(key, header): COMMANDED for key, text in texts.items() if before.get(key) != text}
+        gone = {_named(key, header) for key in before.keys() - texts.keys()}
+        origins = {key: place for key, place in {**self.origins, **own}.items() if key not in gone}
+        made = SETTINGS.make(texts, {})
+        return replace(self, others={**self.others, header: made}, origins=origins)
 
     def every_option(self) -> Iterator[tuple[str, str, Option]]:
         """Yield header, key and description of every option, in the order in which they are shown."""

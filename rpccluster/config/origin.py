@@ -10,7 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BUILT_IN", "COMMAND_LINE", "ENVIRONMENT", "Fault", "File", "Origin", "Setting", "flag_origin", "nearest"]
+__all__ = [
+    "BUILT_IN",
+    "COMMANDED",
+    "COMMAND_LINE",
+    "ENVIRONMENT",
+    "Fault",
+    "File",
+    "Origin",
+    "Setting",
+    "flag_origin",
+    "nearest",
+]
 
 
 @dataclass(frozen=True, order=True)
@@ -32,6 +43,7 @@ class Origin:
 BUILT_IN = Origin(0, 0, 0, "default")
 ENVIRONMENT = Origin(2, 0, 0, "RPCCLUSTER_CMD_ARGS")
 COMMAND_LINE = Origin(3, 0, 0, "command line")
+COMMANDED = Origin(4, 0, 0, "config set")
 
 
 @dataclass(frozen=True)

@@ -266,6 +266,46 @@ class GroupsReplaced(NamedTuple):
     failures: Sequence[Sequence[str]] = ()
 
 
+# -- a change of the settings
+
+
+@_type(23)
+class Propose(NamedTuple):
+    """Master to child: vote on these settings, as the version ``version``. ``attempt`` counts the votes.
+
+    ``texts`` are all values by their keys, ``places`` the places where they stand.
+    """
+
+    attempt: int
+    version: int
+    texts: dict[str, str]
+    places: dict[str, str]
+
+
+@_type(24)
+class Vote(NamedTuple):
+    """Child to master: the vote of that ``attempt``. ``refusal`` is the reason against it; empty for a yes."""
+
+    attempt: int
+    refusal: str = ""
+
+
+@_type(25)
+class Switch(NamedTuple):
+    """Master to child: these settings are in force, for calls that begin from now on."""
+
+    version: int
+    texts: dict[str, str]
+    places: dict[str, str]
+
+
+@_type(26)
+class Switched(NamedTuple):
+    """Child to master: the settings of that ``version`` are in force here."""
+
+    version: int
+
+
 # -- their form
 
 

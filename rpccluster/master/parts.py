@@ -24,6 +24,7 @@ from rpccluster.master.changes.inherited import Inheritance, things
 from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
+from rpccluster.master.changes.pushing import Pushing
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.changes.taking_groups import TakingGroups
@@ -34,14 +35,14 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.operations import Operations
 from rpccluster.master.control.server import ControlServer
+from rpccluster.master.control.settings_operations import SettingsOperations
 from rpccluster.master.control.signal_commands import SignalCommands
 from rpccluster.master.control.status import Status
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
-from rpccluster.master.kinds.plugin import Plugin
-from rpccluster.master.kinds.plugin_groups import outputs_of, plugin_group
+from rpccluster.master.kinds.plugin import Plugin, outputs_of, plugin_group
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
@@ -110,6 +111,7 @@ class Parts:
         self.groups = Groups(operating_system, self.guard, self.roster, actions, kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
         self.reloading = Reloading(operating_system, cluster, self.workers, self.groups, self.roster, self._prepared)
+        self.pushing = Pushing(cluster, self.groups, self.roster, operating_system.monotonic)
         self.giving = GivingGroups(operating_system, self.groups, lambda message: self.new_master.say(message))
         self.new_master = NewMaster(
             operating_system, self.loop, self._start_new_master, self.told.append, self.giving.names
@@ -127,6 +129,7 @@ class Parts:
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
         self._status = Status(cluster, self.workers, self.groups, rpc, self.broker)
         self.operations = Operations(operating_system, cluster, self.groups, commands, self.broker, self._tell_status)
+        self.operations.add(SettingsOperations(cluster, self.pushing, commands, self.operations.wait).methods())
 
     @property
     def pid(self) -> int:
@@ -163,13 +166,9 @@ class Parts:
         return [child for child in self.workers.children if isinstance(child, RPCWorker)]
 
     def _listen_anew(self, listener: Listener) -> None:
-        """Have the present workers accept at the new socket of a Unix path, too; restart a plugin whose path it is."""
-        if listener in self.cluster.listeners:
-            for worker in self.workers.children:
-                self.roster.say(worker, Listen(), [listener.socket.fileno()])
-        for group in self.groups.all:
-            for child in group.children if listener in self.cluster.plugin_listeners.get(group.name, ()) else ():
-                child.want_recycling(self.now(), f"{listener.wanted} was bound again")
+        """Have the present workers accept at the new socket of a Unix path, too."""
+        for worker in self.workers.children:
+            self.roster.say(worker, Listen(), [listener.socket.fileno()])
 
     def _is_upgrading(self) -> bool:
         return self.new_master.is_under_way

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rpccluster.errors import EXIT_ESSENTIAL, EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
-from rpccluster.ipc.messages import Accept
+from rpccluster.ipc.messages import Accept, Vote
 from rpccluster.log import logger, say
 from rpccluster.master.children import order
 from rpccluster.master.children.deaths import TOO_OFTEN, TOO_OFTEN_SECONDS, in_short
 from rpccluster.master.children.policy import LATE_SECONDS
 from rpccluster.master.kinds.groups import Died
-from rpccluster.master.kinds.kind import Booted, Gone, Passed
+from rpccluster.master.kinds.kind import Booted, Gone, Passed, Voted
 from rpccluster.master.kinds.rpc import RPCWorker
 from rpccluster.master.parts import Parts
 from rpccluster.master.phases import Event
@@ -87,6 +87,7 @@ class Supervisor:
         attempt("do what is due", self._act)
         attempt("move connections", self._move)
         attempt("complete a reload", parts.reloading.note_progress)
+        attempt("end a vote", parts.pushing.turn)
         attempt("serve the control socket", parts.control.turn)
         attempt("look after paths", parts.upkeep.turn, parts.now())
         attempt("look after the warden", parts.warden.turn, parts.now())
@@ -112,7 +113,15 @@ class Supervisor:
     def _seconds(self) -> float | None:
         """Return the seconds until the first part has something to do; None to wait for an event."""
         parts, now = self._parts, self._parts.now()
-        sleepers = (self._groups, self._broker, parts.control, parts.upkeep, parts.new_master, parts.code_watch)
+        sleepers = (
+            self._groups,
+            self._broker,
+            parts.control,
+            parts.upkeep,
+            parts.new_master,
+            parts.code_watch,
+            parts.pushing,
+        )
         wake_at = min(each.wake_at for each in (*sleepers, parts.notices, parts.warden, self._takeover))
         if self._guard.take_failure():  # also of what is due at once
             return RETRY_SECONDS
@@ -162,8 +171,15 @@ class Supervisor:
     def _note_gone(self, event: Gone) -> None:
         self._broker.note_gone(event.child)
 
+    def _note_voted(self, event: Voted) -> None:
+        if isinstance(event.message, Vote):
+            self._parts.pushing.note_vote(event.child, event.message)
+        else:
+            self._parts.pushing.note_switched(event.child)
+
     def _note_died(self, event: Died) -> None:
         group = event.group
+        self._parts.pushing.note_end(event.child)
         if group is self._workers and event.death.is_failed_boot:
             self._parts.reloading.note_failed_boot(event.child, group.failure)
         if group.fails_too_often(event.death.at) and not self._ends_with:
@@ -176,6 +192,7 @@ class Supervisor:
         Booted: _note_booted,
         Passed: _note_passed,
         Gone: _note_gone,
+        Voted: _note_voted,
         Died: _note_died,
     }
 

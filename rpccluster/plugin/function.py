@@ -25,6 +25,7 @@ from rpccluster.ipc.messages import Ready
 from rpccluster.plugin.fitting import Fitted, fitted
 from rpccluster.plugin.handle import Plugin
 from rpccluster.plugin.stop_signal import obey
+from rpccluster.plugin.voting import Voting
 
 __all__ = ["run"]
 
@@ -32,8 +33,10 @@ __all__ = ["run"]
 def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
     """Import the function, call it, and return the exit status of the process."""
     try:
-        plugin = _plugin(assignment)
-        call = _load(options, plugin, ServiceSettings(assignment.settings))
+        settings = ServiceSettings(assignment.settings)
+        voting = Voting(settings, assignment.channel, assignment.row)
+        plugin = _plugin(assignment, voting)
+        call = _load(options, plugin, settings)
     except BaseException as error:
         return tell_boot_failed(assignment, error)
 
@@ -45,17 +48,18 @@ def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
             plugin.ready()
         call()
 
+    voting.start()
     status = _status_of(begin)
     return max(status, _status_of(_end))
 
 
-def _plugin(assignment: Assignment[PluginPart]) -> Plugin:
-    part, channel = assignment.part, assignment.channel
+def _plugin(assignment: Assignment[PluginPart], voting: Voting) -> Plugin:
+    part = assignment.part
     listeners = [socket.socket(fileno=listener.detach()) for listener in part.listeners]  # without the master's timeout
-    plugin = Plugin(part.name, assignment.slot, listeners, lambda: channel.send(Ready([])), assignment.row)
+    plugin = Plugin(part.name, assignment.slot, listeners, lambda: voting.say(Ready([])), assignment.row)
 
     def leave_to_parent() -> None:
-        channel.close()
+        voting.leave_to_parent()
         plugin.stopping.leave_to_parent()
 
     os.register_at_fork(after_in_child=leave_to_parent)

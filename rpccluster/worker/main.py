@@ -107,6 +107,6 @@ def _boot(assignment: Assignment[RPCPart], forks: Forks) -> Server:
     service = load_service(assignment.options.service, assignment.options.pythonpath, settings)
     forks.end_child()
     files = code_files(known) if assignment.options.reload_code else ()
-    server = Server(assignment, signals, service, files)
+    server = Server(assignment, signals, service, settings, files)
     forks.end_child()
     return server

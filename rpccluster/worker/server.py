@@ -21,7 +21,19 @@ from rpccluster import system
 from rpccluster.child.assignment import Assignment, RPCPart
 from rpccluster.child.cells import Cells
 from rpccluster.child.life import EXIT_CRASHED
-from rpccluster.ipc.messages import Accept, Listen, Message, Ready, Release, ReopenLogs, Retire, WantsToRetire
+from rpccluster.child.settings import ServiceSettings
+from rpccluster.ipc.messages import (
+    Accept,
+    Listen,
+    Message,
+    Propose,
+    Ready,
+    Release,
+    ReopenLogs,
+    Retire,
+    Switch,
+    WantsToRetire,
+)
 from rpccluster.ipc.scoreboard import Cell, RowState
 from rpccluster.log import logger, set_level
 from rpccluster.rate_limit import LogLimiter
@@ -47,6 +59,7 @@ from rpccluster.worker.service.left_behind import LeftBehind
 from rpccluster.worker.service.registry import Registry
 from rpccluster.worker.service.wrapper import Wrapper
 from rpccluster.worker.taken_greenlets import TakenGreenlets
+from rpccluster.worker.voting import Voting
 
 __all__ = ["BEAT_SECONDS", "Server"]
 
@@ -66,11 +79,16 @@ class Server:
     """One worker: made when the service is loaded, and runs until `serve` returns."""
 
     def __init__(
-        self, assignment: Assignment[RPCPart], signals: ServiceSignals, service: Any, code_files: Sequence[str] = ()
+        self,
+        assignment: Assignment[RPCPart],
+        signals: ServiceSignals,
+        service: Any,
+        settings: ServiceSettings,
+        code_files: Sequence[str] = (),
     ) -> None:
         """Raises `ServiceUnfit`, and any exception of the service's ``worker_started``.
 
-        ``code_files`` are told to the master, which watches them.
+        ``settings`` are the service's; ``code_files`` are told to the master, which watches them.
         """
         part = assignment.part
         self._assignment = assignment
@@ -90,6 +108,7 @@ class Server:
         wrapper = Wrapper(self.options, assignment.logs, self._limits)
         self._registry = Registry(service, self.options.call_timeout, wrapper)
         self._engine = engine = self._make_engine()
+        self._voting = Voting(settings, self._row, engine.running, self._channel.send, self._ask_to_retire)
         self._taken_greenlets = TakenGreenlets(self.options, engine.running_methods)
         self._connections = connections = self._make_connections()
         channel = HandoverChannel(self._loop, part.connections)
@@ -202,6 +221,7 @@ class Server:
         self._taken_greenlets.look(row[Cell.GREENLETS_TAKEN_AT], now_ns)
         row[Cell.DROPPED_REPLIES] = self._engine.dropped_replies
         self._connections.sweep()
+        self._voting.sweep()
         self._assignment.logs.flush()
         self._keep_term()
         if self._freed.is_due(resident, self._engine.has_handled_large(), time.monotonic()):
@@ -249,6 +269,10 @@ class Server:
             self._assignment.logs.take(descriptors)
         elif isinstance(message, Listen):
             self._acceptor.add(descriptors)
+        elif isinstance(message, Propose):
+            self._voting.propose(message)
+        elif isinstance(message, Switch):
+            self._voting.switch(message)
         elif isinstance(message, Release):
             self._giving.release(message)
 

@@ -27,6 +27,7 @@ from rpccluster.ipc.messages import (
     GroupStopped,
     Listen,
     Message,
+    Propose,
     Ready,
     Refused,
     Release,
@@ -36,7 +37,10 @@ from rpccluster.ipc.messages import (
     Retire,
     Serving,
     StopGroup,
+    Switch,
+    Switched,
     TookOver,
+    Vote,
     WantsToRetire,
     decode,
     encode,
@@ -79,6 +83,11 @@ EVERY = [
     GroupStopped("plugin:dict"),
     GroupsReplaced(),
     GroupsReplaced([["plugin dict", "no such module"]]),
+    Propose(3, 2, {"price": "1"}, {"price": "x.ini:3"}),
+    Vote(3),
+    Vote(3, "a price below nothing"),
+    Switch(2, {"price": "1"}, {}),
+    Switched(2),
 ]
 
 
@@ -98,7 +107,7 @@ def test_the_numbers_stay() -> None:
     """Two versions speak with each other during an upgrade: a new type takes a new number."""
     begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
     begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver, Counted, Asked, Listen]
-    begins += [StopGroup, GroupStopped, GroupsReplaced]
+    begins += [StopGroup, GroupStopped, GroupsReplaced, Propose, Vote, Switch, Switched]
     assert [TYPES[number] for number in range(len(begins))] == begins
     assert encode(Go()) == b"\x91\x07"
 

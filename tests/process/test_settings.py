@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -130,3 +132,143 @@ def test_a_plugin_reads_them_too(make_cluster: Any) -> None:
     running.write_section("settings", {"price": "4"})
     running.control().call("reload")
     running.wait_log("price 5.0 2")
+
+
+PUSHED = """
+import os
+import time
+
+import gevent
+import rpccluster
+
+class Shop:
+    settings = {"price": rpccluster.Setting(float, 1.0), "mood": rpccluster.Setting(str, "good")}
+    told = []
+
+    def settings_check(self, new, changed):
+        mood = new["mood"]
+        if mood == "bad":
+            raise ValueError("no such mood")
+        if mood == "gone":
+            os._exit(3)
+        if mood == "exit":
+            raise SystemExit(3)
+        while mood == "asleep":
+            gevent.sleep(0.1)
+
+    def settings_changed(self, old, new, changed):
+        self.told.append([old["price"], new["price"], sorted(changed)])
+        if new["mood"] == "unhappy":
+            raise ValueError("after the switch")
+
+    def twice(self, seconds):
+        first = rpccluster.settings.version, rpccluster.settings["price"]
+        gevent.sleep(seconds)
+        spawned = gevent.spawn(lambda: rpccluster.settings.version).get()
+        return [first, (rpccluster.settings.version, rpccluster.settings["price"]), spawned]
+
+    def pid(self):
+        return os.getpid()
+
+    def look(self):
+        return [os.getpid(), rpccluster.settings.version, rpccluster.settings["price"], self.told]
+"""
+
+BUSY = """
+import time
+import rpccluster
+
+settings = {"price": rpccluster.Setting(float, 1.0), "mood": rpccluster.Setting(str, "good")}
+
+def settings_changed(old, new, changed):
+    print("changed to", new["price"], flush=True)
+
+def run(plugin):
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def pushed(make_cluster: Any) -> RunningCluster:
+    """Three workers and a plugin that sleeps."""
+    running: RunningCluster = make_cluster(service="pushed:Shop", number_workers=3, settings_timeout=2)
+    running.write_module("pushed", PUSHED)
+    running.write_module("busy", BUSY)
+    running.write_section("settings", {"price": "1"})
+    running.write_section("plugin:busy", {"run": "busy:run", "stop_timeout": 1})
+    running.start()
+    running.wait_group("plugin:busy")
+    return running
+
+
+def _versions(running: RunningCluster) -> set[int]:
+    return {process["settings_version"] for group in running.status()["groups"] for process in group["processes"]}
+
+
+def test_a_push_reaches_every_process_and_replaces_none(pushed: RunningCluster) -> None:
+    """Hooks are told; a running call goes on with the version that it began with; what boots later has the new one."""
+    before = pushed.worker_pids()
+    with pushed.client() as client:
+        slow = client.call_async("twice", 1.0)
+        for pid in before:
+            with pushed.client_of(pid) as other:
+                assert other.call("look")[1:3] == [1, 1.0]
+        wait_until(lambda: sum(worker["active_calls"] for worker in pushed.status()["workers"]) >= 1)
+        done = pushed.run("config", "set", "settings.price=2.5", "-c", str(pushed.config))
+        assert (done.returncode, done.stdout) == (0, "version 2\n"), done.stderr
+        assert slow.result() == [[1, 1.0], [1, 1.0], 1]
+        assert client.call("twice", 0) == [[2, 2.5], [2, 2.5], 2]
+    assert _versions(pushed) == {2}
+    assert pushed.worker_pids() == before
+    pushed.wait_log("changed to 2.5")
+    for pid in before:
+        with pushed.client_of(pid) as client:
+            assert client.call("look") == [pid, 2, 2.5, [[1.0, 2.5, ["price"]]]]
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(lambda: len(set(pushed.worker_pids()) - {before[0]}) == 3)
+    pushed.wait_ready()
+    for pid in pushed.worker_pids():
+        with pushed.client_of(pid) as client:
+            assert client.call("look")[:3] == [pid, 2, 2.5]
+    assert pushed.run("config", "get", "settings.price", "-c", str(pushed.config)).stdout == "2.5\n"
+    assert pushed.run("config", "diff", "-c", str(pushed.config)).stdout == "settings.price: 2.5 -> 1\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("settings.mood=bad", "refuses: settings_check refuses: ValueError: no such mood"),
+        ("settings.mood=exit", "refuses: settings_check refuses: SystemExit: 3"),
+        ("settings.mood=gone", "ended before it had voted"),
+        ("settings.mood=asleep", "no vote within settings_timeout (2 s) from worker (pid: "),
+        ("settings.price=much", "refuses: config set: price: found 'much', expected a number"),
+        ("settings.prise=1", "found an unknown setting, expected one that the service declares; did you mean price?"),
+        ("call_timeout=1", "cannot set call_timeout: found no key of [settings], expected one"),
+    ],
+)
+def test_one_refusal_leaves_everything_as_it_was(pushed: RunningCluster, change: str, reason: str) -> None:
+    """Process, key and reason are named; the next push goes through."""
+    done = pushed.run("config", "set", change, "-c", str(pushed.config))
+    assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
+    pushed.wait_ready()
+    wait_until(lambda: _versions(pushed) == {1})
+    assert pushed.control().call("config.get", "settings.price")["values"]["settings.price"]["value"] == "1"
+    assert pushed.control().call("config.set", {"settings.price": "7"}) == {"version": 2}
+    assert _versions(pushed) == {2}
+
+
+def test_who_raises_after_the_switch_is_replaced(pushed: RunningCluster) -> None:
+    """By one of the same version."""
+    before = set(pushed.worker_pids())
+    pushed.control().call("config.set", {"settings.mood": "unhappy"})
+    wait_until(lambda: not before & set(pushed.worker_pids()))
+    pushed.wait_ready()
+    assert _versions(pushed) == {2}
+
+
+def test_a_reload_brings_the_files_values_back(pushed: RunningCluster) -> None:
+    """The plan shows what was set by hand."""
+    pushed.control().call("config.set", {"settings.price": "3"})
+    told = pushed.run("reload", "-c", str(pushed.config))
+    assert "settings.price: 3 -> 1" in told.stdout
+    wait_until(lambda: _versions(pushed) == {3})

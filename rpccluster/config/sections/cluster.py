@@ -74,6 +74,9 @@ class Options:
     reload_code: bool = option(
         values.BOOLEAN, False, "reload when a module that the service has imported changes", flags=("--reload",)
     )
+    settings_timeout: float = option(
+        values.DURATION, 5.0, "seconds that processes may take to agree to new settings", effect=Effect.NOW
+    )
 
     max_requests: int = option(_COUNT, 0, "calls after which a worker is recycled; 0: never")
     max_requests_jitter: int = option(
@@ -217,8 +220,17 @@ CLUSTER = Section("cluster", Options, complaints, required=("service",))
 OPTIONS = CLUSTER.options
 
 _FOR_ALL = {
-    *("service", "pythonpath", "include", "graceful_timeout", "cpu_affinity", "unix_socket_mode", "backlog"),
-    *("pidfile", "single_instance", "control_socket", "daemonize", "proc_name"),
+    *(
+        "service",
+        "pythonpath",
+        "include",
+        "graceful_timeout",
+        "settings_timeout",
+        "cpu_affinity",
+        "unix_socket_mode",
+        "backlog",
+    ),
+    *("settings_timeout", "pidfile", "single_instance", "control_socket", "daemonize", "proc_name"),
     *("user", "group", "umask", "chdir", "log_file", "log_level"),
 }
 

@@ -152,6 +152,7 @@ class Child:
     slack_seconds = KILL_SLACK_SECONDS
     stop_option = "graceful_timeout"
     may_end = False
+    reads_settings = False  # and votes on new ones
 
     def __init__(self, birth: Birth) -> None:
         self.slot = birth.slot

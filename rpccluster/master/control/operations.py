@@ -49,9 +49,10 @@ class Operations:
         self._make_status = status
         self._commands = commands
         self._broker = broker
-        self._of_groups = GroupOperations(system, groups, commands.new_master, self._wait)
+        self._of_groups = GroupOperations(system, groups, commands.new_master, self.wait)
         self._waiting: list[tuple[Check, Answer]] = []
         self._has_ended = False
+        self._added: dict[str, Method] = {}
 
     def methods(self) -> Mapping[str, Method]:
         """Return the methods by their names."""
@@ -63,8 +64,13 @@ class Operations:
             "upgrade": self._upgrade,
             "stop": self._while_ours(self._stop),
             **{name: self._while_ours(method) for name, method in self._of_groups.methods().items()},
+            **{name: self._while_ours(method) for name, method in self._added.items()},
             "rpc.ping": lambda params, answer: answer(None, "pong"),
         }
+
+    def add(self, methods: Mapping[str, Method]) -> None:
+        """Offer ``methods``, too, while this master is not leaving."""
+        self._added.update(methods)
 
     def _while_ours(self, method: Method) -> Method:
         """Wrap ``method`` to refuse it while this master completes an upgrade or leaves."""
@@ -78,7 +84,7 @@ class Operations:
 
         return ask
 
-    def _wait(self, check: Check, answer: Answer) -> None:
+    def wait(self, check: Check, answer: Answer) -> None:
         """Answer as soon as ``check`` returns an outcome."""
         self._waiting.append((check, answer))
 
@@ -132,7 +138,7 @@ class Operations:
                 return Outcome(f"RuntimeError: a worker could not boot: {workers.failure}")
             return Outcome(None, {"number_workers": wanted}) if workers.is_settled() else None
 
-        self._wait(check, answer)
+        self.wait(check, answer)
 
     def _reload(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0, 1)
@@ -153,7 +159,7 @@ class Operations:
         expect(params, 0)
         broker = self._broker
         broker.even_out()
-        self._wait(lambda: None if broker.is_uneven else Outcome(None, True), answer)
+        self.wait(lambda: None if broker.is_uneven else Outcome(None, True), answer)
 
     def _upgrade(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)
@@ -167,9 +173,9 @@ class Operations:
                 return None
             return Outcome(f"RuntimeError: {change.failure}") if change.failure else Outcome(None, result())
 
-        self._wait(check, answer)
+        self.wait(check, answer)
 
     def _stop(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0, 1)
         self._commands.stop(is_quick=bool(params and params[0]))
-        self._wait(lambda: Outcome(None, True) if self._has_ended else None, answer)
+        self.wait(lambda: Outcome(None, True) if self._has_ended else None, answer)

@@ -108,6 +108,7 @@ def _process(group: Group, child: Child, kind: Kind, now: float) -> dict[str, An
         "generation": child.generation,
         "uptime_seconds": round(now - child.booted_at, 3),
         "rss_bytes": child.row[CommonCell.RSS_BYTES],
+        "settings_version": child.row[CommonCell.SETTINGS_VERSION] if child.reads_settings else None,
         **_past(group, child.slot, now),
         **kind.status(child, now),
     }

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol, Union
 
 from rpccluster.child.assignment import KindPart
+from rpccluster.ipc.messages import Switched, Vote
 from rpccluster.ipc.packets import Passing
 from rpccluster.master.children.child import Birth, Child
 from rpccluster.master.children.group import Group
 
-__all__ = ["Booted", "Gone", "Kind", "KindEvent", "Passed"]
+__all__ = ["Booted", "Gone", "Kind", "KindEvent", "Passed", "Voted"]
 
 
 class Booted(NamedTuple):
@@ -36,7 +37,14 @@ class Gone(NamedTuple):
     child: Any
 
 
-KindEvent = Union[Booted, Passed, Gone]
+class Voted(NamedTuple):
+    """The child has voted on new settings, or has switched to them."""
+
+    child: Child
+    message: Vote | Switched
+
+
+KindEvent = Union[Booted, Passed, Gone, Voted]
 
 
 class Kind(Protocol):

@@ -14,13 +14,13 @@ from rpccluster.child.own_code import OwnCode
 from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.fdpass import memory_file
-from rpccluster.ipc.messages import BootFailed, Message, Ready, Retire, WantsToRetire
+from rpccluster.ipc.messages import BootFailed, Message, Ready, Retire, Switched, Vote, WantsToRetire
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell, is_full
 from rpccluster.log import logger
 from rpccluster.master.children.child import KILL_SLACK_SECONDS, MOVING_SECONDS, Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group
-from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed
+from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed, Voted
 from rpccluster.master.kinds.totals import Totals
 
 __all__ = ["RPC", "RPCWorker"]
@@ -28,6 +28,8 @@ __all__ = ["RPC", "RPCWorker"]
 
 class RPCWorker(Child):
     """One RPC worker, as its master sees it."""
+
+    reads_settings = True
 
     def __init__(self, birth: Birth, connections: Channel, far_end: Channel) -> None:
         super().__init__(birth)
@@ -123,6 +125,8 @@ class RPC:
         elif isinstance(message, BootFailed):
             child.last_words, child.is_service_at_fault = message.text, message.stage == "service"
             event = None
+        elif isinstance(message, (Vote, Switched)):
+            event = Voted(child, message)
         elif isinstance(message, WantsToRetire):
             logger.info("Worker (pid: %d, slot: %d) wants to retire: %s", child.pid, child.slot, message.reason)
             child.want_recycling(now, message.reason)

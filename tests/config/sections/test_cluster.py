@@ -41,6 +41,7 @@ DEFAULTS = {
     "write_timeout": 60.0,
     "rebalance": True,
     "reload_code": False,
+    "settings_timeout": 5.0,
     "max_depth": 100,
     "tcp_keepalive": 60,
     "pidfile": "",

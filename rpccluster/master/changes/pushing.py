@@ -1,0 +1,133 @@
+"""A change of the settings: a vote of all processes that read them, then a switch of all. Runs in the master.
+
+1. The new values are proposed to every *voter*: workers and function plugins that are ready and need not end.
+2. One refusal, one end, or silence beyond ``settings_timeout`` leaves everything as it was, and names the process.
+3. When all have agreed, the version is committed, and all are told to switch: also who is booting or retiring. What
+   boots later is born with it. The push is over when all voters have switched; it does not wait longer than for votes.
+
+A reload reads the file, so one that has begun meanwhile ends the vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from rpccluster.config import Configuration
+from rpccluster.ipc.messages import Propose, Switch, Vote
+from rpccluster.log import logger
+from rpccluster.master.children.child import Child, ChildState
+from rpccluster.master.children.group import Group
+from rpccluster.master.children.roster import Roster
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.groups import Groups
+
+__all__ = ["Pushing"]
+
+_NEVER = float("inf")
+
+
+class Pushing:
+    """The pushes of one cluster. ``failure`` says why the last one failed; it is empty if that went well."""
+
+    def __init__(self, cluster: Cluster, groups: Groups, roster: Roster, clock: Callable[[], float]) -> None:
+        """``clock`` returns monotonic seconds."""
+        self._cluster = cluster
+        self._groups = groups
+        self._roster = roster
+        self._clock = clock
+        self._attempt = 0
+        self._base: Configuration | None = None  # in force when the vote began
+        self._new: Configuration | None = None
+        self._waiting: dict[Child, Group] = {}  # voters that have not voted, or have not switched
+        self._is_committed = False
+        self.failure = ""
+        self.wake_at = _NEVER
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a process has yet to vote, or to switch."""
+        return self._new is not None
+
+    def begin(self, texts: Mapping[str, str]) -> None:
+        """Propose ``texts``, which are all settings by their keys."""
+        self._attempt += 1
+        self._base = self._cluster.configuration
+        self._new = self._base.with_settings(texts)
+        given = self._new.settings(self._cluster.settings_version + 1)
+        self._waiting = {child: group for group, child in self._readers() if child.state is ChildState.READY}
+        self.wake_at = self._clock() + self._cluster.options.settings_timeout
+        for child in self._waiting:
+            self._roster.say(child, Propose(self._attempt, given.number, dict(given.texts), dict(given.places)))
+        self._end_if_agreed()
+
+    def _readers(self) -> Iterator[tuple[Group, Child]]:
+        for group in self._groups.all:
+            yield from ((group, child) for child in group.children if child.reads_settings)
+
+    def note_vote(self, child: Child, vote: Vote) -> None:
+        """Note the vote of ``child``."""
+        if vote.attempt != self._attempt or child not in self._waiting or self._is_committed:
+            return
+        group = self._waiting.pop(child)
+        if vote.refusal:
+            self._fail(f"{_name(group, child)} refuses: {vote.refusal}")
+        else:
+            self._end_if_agreed()
+
+    def note_end(self, child: Child) -> None:
+        """Note that ``child`` has ended; a check may have ended it."""
+        if self._is_committed:
+            self.note_switched(child)
+        elif child in self._waiting:
+            self._fail(f"{_name(self._waiting[child], child)} ended before it had voted")
+
+    def note_switched(self, child: Child) -> None:
+        """Note that the version is in force in ``child``, or that it has ended."""
+        if self._is_committed and self._waiting.pop(child, None) is not None and not self._waiting:
+            self._finish("")
+
+    def turn(self) -> None:
+        """End a push that lasts too long."""
+        if self._clock() < self.wake_at:
+            return
+        silent = ", ".join(_name(group, child) for child, group in self._waiting.items())
+        if self._is_committed:
+            logger.warning("Settings: not yet switched: %s", silent)
+            self._finish("")
+        else:
+            seconds = self._cluster.options.settings_timeout
+            self._fail(f"no vote within settings_timeout ({seconds:g} s) from {silent}")
+
+    def _end_if_agreed(self) -> None:
+        if not self._waiting:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Put the new version in force, unless a reload has begun."""
+        cluster, new = self._cluster, self._new
+        assert new is not None
+        if cluster.configuration is not self._base or cluster.staged is not None:
+            self._fail("overtaken by a reload")
+            return
+        cluster.configuration, cluster.settings_version = new, cluster.settings_version + 1
+        given = cluster.settings
+        message = Switch(given.number, dict(given.texts), dict(given.places))
+        self._is_committed, self.wake_at = True, self._clock() + cluster.options.settings_timeout
+        self._waiting = {child: group for group, child in self._readers() if child.state is ChildState.READY}
+        for _, child in self._readers():
+            self._roster.say(child, message)
+        logger.info("Settings: version %d", given.number)
+        if not self._waiting:
+            self._finish("")
+
+    def _fail(self, reason: str) -> None:
+        logger.error("Settings stay at version %d: %s", self._cluster.settings_version, reason)
+        self._finish(reason)
+
+    def _finish(self, failure: str) -> None:
+        self.failure, self._is_committed = failure, False
+        self._new, self._base, self._waiting, self.wake_at = None, None, {}, _NEVER
+
+
+def _name(group: Group, child: Child) -> str:
+    return f"{group.noun} (pid: {child.pid}, slot: {child.slot})"
