@@ -33,12 +33,12 @@ def they_do_not_overlap(world: World, actor: object) -> None:
         if born.options.overlap != "none":
             continue
         for other in world.of_noun[Plugin.noun].values():
-            is_same = (other.plugin, other.slot, other.parent) == (born.plugin, born.slot, born.parent)
+            is_same = (other.plugin, other.slot) == (born.plugin, born.slot)
             if is_same and other is not born:
                 raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, and {other.name} still lives")
         for left in world.of_noun["descendant"].values():
             from_it = left.plugin
-            is_same = (from_it.plugin, from_it.slot, from_it.parent) == (born.plugin, born.slot, born.parent)
+            is_same = (from_it.plugin, from_it.slot) == (born.plugin, born.slot)
             if is_same and not left.is_doomed and from_it is not born:
                 raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, and {left.name} of the last one lives")
 

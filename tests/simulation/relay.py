@@ -26,6 +26,7 @@ from .world import NEVER, World
 __all__ = ["Relay", "age_environment"]
 
 _NUMBERS = {type_: number for number, type_ in TYPES.items()}
+_LAST_OF_OLDER = 15  # the last type of message that protocol 1 has
 _UNKNOWN = 200  # a type of message that today's version does not know
 
 
@@ -83,7 +84,7 @@ class Relay:
         if self._version == NEWER:
             return self._with_more(data, descriptors)
         number, *fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
-        if number in (_NUMBERS[Asked], _NUMBERS[Counted]):
+        if number in (_NUMBERS[Asked], _NUMBERS[Counted]) or number > _LAST_OF_OLDER:
             return []
         if number == _NUMBERS[Go]:  # one of protocol 1 waits for no answer
             with contextlib.suppress(OSError):
@@ -96,6 +97,8 @@ class Relay:
         if self._version == NEWER:
             return self._with_more(data, descriptors)
         number, *fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
+        if number > _LAST_OF_OLDER:
+            return []
         if number == _NUMBERS[Serving]:  # the other side is today's in truth
             fields = [fields[0], 2]
         return [(msgpack.packb([number, *fields], unicode_errors="surrogateescape"), descriptors)]
