@@ -56,7 +56,14 @@ def deadlines_wake(world: World, actor: object) -> None:
         is_watched = group.options.timeout and any(child.row[CommonCell.HEARTBEAT] == 0 for child in group.children)
         actions = [] if is_watched else policy.decide(group, moment).actions
         if actions:
-            raise Fault(f"{actor.name} sleeps until {until:.3f}, though at {moment:.3f} it has {actions[0]}")
+            raise Fault(f"{actor.name} sleeps until {until:.3f}, though at {moment:.3f} it has {_told(actions[0])}")
+
+
+def _told(action: policy.Action) -> str:
+    """Tell an action without the address of an object, which no other run has."""
+    if isinstance(action, policy.Spawn):
+        return f"to start a process in slot {action.slot}"
+    return f"to {type(action).__name__.lower()} process {action.child.pid}"
 
 
 def restarts_pause(world: World, actor: object) -> None:
