@@ -107,6 +107,8 @@ _AT_EVENTS = (
 
 #: Moments that hardly any afternoon meets by chance: with the event, one of these happens.
 RARE = (
+    (("stage", "none, booting"), ("TTIN", "TTOU", "WINCH")),
+    (("stage", "booting, committing"), ("TERM", "INT")),
     (("phase", "starting, started by an old master"), ("TERM to the new master", "INT to the new master")),
     (("phase", "joining, the first workers have booted"), ("TERM to the new master", "INT to the new master")),
     (("phase", "joining, the first workers have booted"), ("TTIN to the new master",)),
