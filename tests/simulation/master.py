@@ -288,7 +288,7 @@ def _channel_of(inherited: Sequence[Thing]) -> int:
 
 
 def _version(world: World) -> str:
-    return f"; one of them is of {world.plan.version}" if world.plan.version else ""
+    return f"; {world.plan.version}" if world.plan.version else ""
 
 
 def _close_all(inheritance: Inheritance) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Union
 
-__all__ = ["BAD", "NEWER", "OLDER", "PLAIN", "Item", "Plan", "Step", "draw"]
+__all__ = ["BAD", "LATE", "NEWER", "OLDER", "PLAIN", "Item", "Plan", "Step", "draw"]
 
-OLDER, NEWER = "an older version", "a newer version"
+#: What stands between two masters: the one speaks as another version does, or their messages come late.
+OLDER, NEWER, LATE = "one is of an older version", "one is of a newer version", "their messages come late"
 
 BAD = "bad"  # a proc_name: a configuration in which no worker boots
 
@@ -108,7 +109,7 @@ _AT_EVENTS = (
 #: Moments that hardly any afternoon meets by chance: with the event, one of these happens.
 RARE = (
     (("stage", "none, booting"), ("TTIN", "TTOU", "WINCH")),
-    (("stage", "booting, committing"), ("TERM", "INT")),
+    (("phase", "standby, the old master sent Go"), ("TERM", "INT")),
     (("phase", "starting, started by an old master"), ("TERM to the new master", "INT to the new master")),
     (("phase", "joining, the first workers have booted"), ("TERM to the new master", "INT to the new master")),
     (("phase", "joining, the first workers have booted"), ("TTIN to the new master",)),
@@ -238,7 +239,7 @@ def draw(seed: int) -> Plan:
         steps += chance.choice((_rare, _rare, _chain))(chance, length)
     steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2)))]
     idle = chance.random() * _idle_seconds(options) if chance.random() < 0.15 else 0.0
-    version = chance.choice(("", "", "", "", "", "", OLDER, NEWER))
+    version = chance.choice(("", "", "", "", OLDER, NEWER, LATE, LATE))
     plugins = tuple(_plugins(chance))
     return Plan(seed, options, length, tuple(steps), idle, plugins=plugins, version=version, order=seed)
 
@@ -285,6 +286,15 @@ def _at_event(chance: random.Random) -> Step:
     return Step(what, chance.getrandbits(32), event=event, nth=chance.choice((1, 1, 1, 2, 3, 5, 8)))
 
 
+_IN_AN_UPGRADE = (
+    ("stage", "none, booting"),
+    ("stage", "booting, committing"),
+    ("phase", "standby, the old master sent Go"),
+    ("phase", "standby, the old master sent Go"),
+    ("stage", "committing, done"),
+)
+
+
 def _upgrade(chance: random.Random, length: float) -> list[Step]:
     """Draw an upgrade, and what comes in between its messages."""
     at = 2.0 + (length - 2.0) * chance.random()
@@ -292,8 +302,7 @@ def _upgrade(chance: random.Random, length: float) -> list[Step]:
     steps += [Step("come", chance.getrandbits(32), at=at + chance.random()) for _ in range(chance.randrange(0, 4))]
     if chance.random() < 0.5:
         what = chance.choice(("TERM", "INT", "TTIN", "WINCH", "kill a master", "kill a master", "hang a worker"))
-        event = ("stage", chance.choice(("booting, committing", "committing, done", "none, booting")))
-        steps.append(Step(what, chance.getrandbits(32), event=event))
+        steps.append(Step(what, chance.getrandbits(32), event=chance.choice(_IN_AN_UPGRADE)))
     for what in chance.choices([*WEIGHTS], [*WEIGHTS.values()], k=chance.randrange(0, 4)):
         steps.append(Step(what, chance.getrandbits(32), at=at + 6.0 * chance.random()))
     return steps

@@ -2,6 +2,7 @@
 
 `OLDER`: the old master speaks protocol 1, which lacks `TookOver`, `Counted`, `Asked` and ``DonorGone.cid``; it leaves
 as soon as it has sent `Go`. `NEWER`: both send fields, things and types of messages that today's version does not know.
+`LATE`: both speak as today, and each message takes a while, as if its sender stood still in the middle of its turn.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rpccluster.ipc.fdpass import IN_MEMORY_FILE, receive_packet, send_packet
 from rpccluster.ipc.messages import TYPES, Asked, Counted, DonorGone, Go, Serving, TookOver
 from rpccluster.master.changes.inherited import VARIABLE, Thing
 
-from .plan import NEWER
+from .plan import LATE, NEWER, OLDER
 from .world import NEVER, World
 
 __all__ = ["Relay", "age_environment"]
@@ -34,13 +35,13 @@ class Relay:
     """Passes packets on between an old master and a new one, in order, and changes them."""
 
     name = "relay"
-    resumes_at = 0.0
     wake_at = NEVER
 
     def __init__(self, world: World, version: str, channel: int) -> None:
         """``channel`` is the new master's end of the channel, of which this takes a copy."""
         self._world = world
         self._version = version
+        self.resumes_at = world.now
         self._old = socket.socket(fileno=os.dup(channel))
         self._new, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for side in (self._old, self._new):
@@ -61,6 +62,10 @@ class Relay:
         self._pass_on(self._old, self._new, self._to_new)
         if self._old.fileno() >= 0:
             self._pass_on(self._new, self._old, self._to_old)
+        if self._version == LATE:
+            self.resumes_at = (
+                self._world.now + self._world.random.choice((0.0, 0.01, 0.3)) * self._world.random.random()
+            )
 
     def _pass_on(self, source: socket.socket, target: socket.socket, change: Any) -> None:
         while source.fileno() >= 0:
@@ -81,8 +86,8 @@ class Relay:
                 os.close(descriptor)
 
     def _to_new(self, data: bytes, descriptors: list[int]) -> list[tuple[bytes, list[int]]]:
-        if self._version == NEWER:
-            return self._with_more(data, descriptors)
+        if self._version != OLDER:
+            return self._with_more(data, descriptors) if self._version == NEWER else [(data, descriptors)]
         number, *fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
         if number in (_NUMBERS[Asked], _NUMBERS[Counted]) or number > _LAST_OF_OLDER:
             return []
@@ -94,8 +99,8 @@ class Relay:
         return [(msgpack.packb([number, *fields], unicode_errors="surrogateescape"), descriptors)]
 
     def _to_old(self, data: bytes, descriptors: list[int]) -> list[tuple[bytes, list[int]]]:
-        if self._version == NEWER:
-            return self._with_more(data, descriptors)
+        if self._version != OLDER:
+            return self._with_more(data, descriptors) if self._version == NEWER else [(data, descriptors)]
         number, *fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
         if number > _LAST_OF_OLDER:
             return []
