@@ -153,6 +153,20 @@ FAULTS = [
         "pass",
         0,
     ),
+    PutBack(
+        "a stop of a new master that has just taken over is forgotten",
+        "master/parts.py",
+        'self.old_master.say_why_it_ends("term")',
+        "pass",
+        1792,
+    ),
+    PutBack(
+        "a new master that leaves to a third one does not tell the first",
+        "master/takeover.py",
+        'parts.old_master.say_why_it_ends("usr2")',
+        "pass",
+        6050,
+    ),
 ]
 
 
