@@ -195,6 +195,7 @@ def reader_in(folder: Path) -> Iterator[Reader]:
         yield reader
     finally:
         reader.stop()
+        reader.shell.type("for file in *.pid; do kill $(cat $file); done")  # daemons of a document that went wrong
         reader.shell.close()
 
 
