@@ -98,14 +98,16 @@ def _make_supervisor(configuration: Configuration, start: Start, logs: LogFiles,
     own_code.answer_for_it()
     _tell_of_start(configuration.options, logs, sockets.listeners, is_new=start.inheritance is None)
     warn_of_unnamed(start.activation, configuration.options.bind)
+    settings = start.inheritance.settings if start.inheritance else None
     cluster = Cluster(
-        configuration,
+        configuration.with_settings(settings.texts) if settings else configuration,
         generation=start.inheritance.generation + 1 if start.inheritance else 1,
         listeners=sockets.listeners,
         logs=logs,
         started_at=operating_system.monotonic(),
         activation=start.activation,
         plugin_listeners=sockets.of_plugins,
+        settings_version=settings.number if settings else 1,
     )
     entry = partial(live, load=partial(load_kind, start.command.folder))
     return Supervisor(Parts(operating_system, cluster, RPC(own_code), entry, replace(start, warden=warden)))

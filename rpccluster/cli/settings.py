@@ -50,15 +50,17 @@ def diff(sources: Sources, as_json: bool) -> None:
 
 
 @config.command("set")
+@click.option("--write", is_flag=True, help="change the configuration's file, too")
 @click.argument("changes", metavar="KEY=VALUE...", nargs=-1, required=True)
 @click.pass_obj
-def set_(sources: Sources, changes: tuple[str, ...]) -> None:
+def set_(sources: Sources, changes: tuple[str, ...], write: bool) -> None:
     """Change settings in every process, or in none; wait until that is done."""
     pairs = [change.partition("=") for change in changes]
     for key, equals, _ in pairs:
         if not equals or not key:
             raise click.UsageError(f"found {key!r}, expected KEY=VALUE, such as settings.price=2")
-    click.echo(f"version {ask(sources, 'config.set', {key: text for key, _, text in pairs})['version']}")
+    told = ask(sources, "config.set", {key: text for key, _, text in pairs}, {"write": write})
+    click.echo(f"version {told['version']}")
 
 
 def _shown(text: Any) -> str:

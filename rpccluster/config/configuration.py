@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from rpccluster.config.checks import Complaint, Machine, distrusted
@@ -25,6 +26,8 @@ from rpccluster.live_settings import Given
 from rpccluster.system.launch import start_folder
 
 __all__ = ["Configuration", "Sources", "find", "load", "refused_changes", "reload"]
+
+_NO_PLACES: Mapping[str, Origin] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,15 @@ class Configuration:
         texts = self.sections()[header].texts
         return Given(number, texts, {key: str(self.origin(key, header)) for key in texts})
 
-    def with_settings(self, texts: Mapping[str, str]) -> Configuration:
-        """Return this configuration with other texts in ``[settings]``. What differs was set by a command."""
+    def with_settings(self, texts: Mapping[str, str], places: Mapping[str, Origin] = _NO_PLACES) -> Configuration:
+        """Return this configuration with other texts in ``[settings]``.
+
+        ``places`` are those of keys that stand in a file; what else differs was set by a command.
+        """
         header = SETTINGS.name
         before = self.sections()[header].texts
-        own = {_named(key, header): COMMANDED for key, text in texts.items() if before.get(key) != text}
+        changed = {key: COMMANDED for key, text in texts.items() if before.get(key) != text}
+        own = {_named(key, header): place for key, place in {**changed, **places}.items()}
         gone = {_named(key, header) for key in before.keys() - texts.keys()}
         origins = {key: place for key, place in {**self.origins, **own}.items() if key not in gone}
         made = SETTINGS.make(texts, {})

@@ -20,7 +20,7 @@ from rpccluster.log import LogFiles
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.code_watch import CodeWatch
 from rpccluster.master.changes.giving_groups import GivingGroups
-from rpccluster.master.changes.inherited import Inheritance, things
+from rpccluster.master.changes.inherited import Inheritance, left_settings, things
 from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
@@ -198,7 +198,7 @@ class Parts:
     def _start_new_master(self) -> Started | None:
         """Start a new master that inherits what this one holds."""
         cluster, pidfile = self.cluster, self.ownership.pidfile
-        with self._prepared():
+        with self._prepared(), left_settings(cluster.settings) as settings:
             inherited = things(
                 cluster.generation,
                 self.roster.next_serial,
@@ -209,4 +209,4 @@ class Parts:
                 cluster.plugin_listeners,
                 {group.name: group.stopped for group in self.groups.all if group is not self.workers},
             )
-            return start(self.system, self.start.command, inherited)
+            return start(self.system, self.start.command, [*inherited, settings])

@@ -272,3 +272,46 @@ def test_a_reload_brings_the_files_values_back(pushed: RunningCluster) -> None:
     told = pushed.run("reload", "-c", str(pushed.config))
     assert "settings.price: 3 -> 1" in told.stdout
     wait_until(lambda: _versions(pushed) == {3})
+
+
+def test_a_value_finds_its_way_into_the_file(pushed: RunningCluster) -> None:
+    """Its bytes alone; a start and a reload read it. What cannot be written changes nothing anywhere."""
+    text = pushed.config.read_text().replace("price = 1", "price:  1 \n# its comment")
+    pushed.config.write_text(text)
+    done = pushed.run("config", "set", "--write", "settings.price=2.5", "settings.mood=50%", "-c", str(pushed.config))
+    assert (done.returncode, done.stdout) == (0, "version 2\n"), done.stderr
+    expected = text.replace("price:  1 \n# its comment\n", "price:  2.5 \n# its comment\n")
+    assert expected in pushed.config.read_text().replace("mood:  50%%\n", "")
+    assert "mood:  50%%" in pushed.config.read_text()
+    assert _versions(pushed) == {2}
+    assert pushed.run("config", "diff", "-c", str(pushed.config)).stdout == ""
+    found = pushed.control().call("config.get", "settings.price")["values"]["settings.price"]
+    assert found["value"] == "2.5"
+    assert found["origin"].startswith(f"{pushed.config}:")
+    assert pushed.run("reload", "--plan", "-c", str(pushed.config)).stdout.startswith("kept: ")
+    before = pushed.config.read_bytes()
+    for change in ("settings.mood=bad", "settings.price=x"):
+        assert pushed.run("config", "set", "--write", change, "-c", str(pushed.config)).returncode == 1
+    pushed.config.write_bytes(before.replace(b"2.5", b"9"))
+    done = pushed.run("config", "set", "--write", "settings.price=3", "-c", str(pushed.config))
+    assert "price: found '9', expected '2.5': it has changed since it was read; reload first" in done.stderr
+    os.link(pushed.config, pushed.folder / "other")
+    done = pushed.run("config", "set", "--write", "settings.mood=fine", "-c", str(pushed.config))
+    assert "it has a second hard link" in done.stderr
+    assert pushed.config.read_bytes() == before.replace(b"2.5", b"9")
+    assert _versions(pushed) == {2}
+
+
+def test_an_upgrade_keeps_what_is_in_force(pushed: RunningCluster) -> None:
+    """Also where the file has a value by now that the service refuses; versions go on counting."""
+    pushed.control().call("config.set", {"settings.price": "3"})
+    pushed.write_section("settings", {"price": "1", "mood": "bad"})
+    old = pushed.master_pid
+    assert pushed.run("upgrade", "-c", str(pushed.config)).returncode == 0
+    wait_until(lambda: not is_alive(old))
+    pushed.wait_ready()
+    wait_until(lambda: _versions(pushed) == {2})
+    with pushed.client() as client:
+        assert client.call("twice", 0)[0] == [2, 3.0]
+    pushed.control().call("config.set", {"settings.price": "4"})
+    assert _versions(pushed) == {3}

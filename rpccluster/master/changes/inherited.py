@@ -8,25 +8,28 @@ it has touched anything, and the old one serves on. `new_master` and `old_master
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rpccluster.address import PassedAddress, parse_address
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel
+from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import PROTOCOL
+from rpccluster.live_settings import Given
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.ownership import Owned
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.plugin_listeners import all_of
 from rpccluster.system import Activation, PassedDescriptor
 
-__all__ = ["VARIABLE", "Inheritance", "Thing", "leave", "things"]
+__all__ = ["VARIABLE", "Inheritance", "Thing", "leave", "left_settings", "things"]
 
 VARIABLE = "RPCCLUSTER_UPGRADE"
 SERIALS_LEFT_TO_US = 10_000  # serials for workers that the old master may still start before it ends
@@ -69,6 +72,17 @@ def things(
     ]
 
 
+@contextlib.contextmanager
+def left_settings(given: Given) -> Iterator[Thing]:
+    """Make the thing that has the settings in force: a file in memory, since they may be long."""
+    content = json.dumps([given.number, dict(given.texts), dict(given.places)])
+    descriptor = memory_file(content.encode(), name="settings")
+    try:
+        yield Thing("settings", None, descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _socket(name: str, listener: Listener) -> Thing:
     return Thing(name, {"address": str(listener.wanted), "mark": listener.mark}, listener.socket.fileno())
 
@@ -101,6 +115,7 @@ class Inheritance:
     stopped: dict[str, str] = field(default_factory=dict)
     passed: list[PassedDescriptor] = field(default_factory=list)
     watchdog_seconds: float = 0.0
+    settings: Given | None = None
 
     @property
     def activation(self) -> Activation:
@@ -172,6 +187,13 @@ def _read_pidfile(thing: Thing) -> Pidfile:
     return Pidfile(thing.value, _descriptor(thing))
 
 
+def _read_settings(thing: Thing) -> Given:
+    with open(_descriptor(thing), "rb") as opened:
+        opened.seek(0)
+        number, texts, places = json.loads(opened.read())
+    return Given(int(number), {str(key): str(text) for key, text in texts.items()}, dict(places))
+
+
 _READERS: dict[str, Callable[[Thing], Any]] = {
     "channel": _read_channel,
     "protocol": lambda thing: int(thing.value),
@@ -184,6 +206,7 @@ _READERS: dict[str, Callable[[Thing], Any]] = {
     "pidfile": _read_pidfile,
     "passed": lambda thing: PassedDescriptor(str(thing.value), _descriptor(thing)),
     "watchdog_seconds": lambda thing: float(thing.value),
+    "settings": _read_settings,
 }
 
 

@@ -2,7 +2,8 @@
 
 1. The new values are proposed to every *voter*: workers and function plugins that are ready and need not end.
 2. One refusal, one end, or silence beyond ``settings_timeout`` leaves everything as it was, and names the process.
-3. When all have agreed, the version is committed, and all are told to switch: also who is booting or retiring. What
+3. When all have agreed, the values are written to the file, if that is wanted; if it cannot be written, nothing
+   changes. Then the version is committed, and all are told to switch: also who is booting or retiring. What
    boots later is born with it. The push is over when all voters have switched; it does not wait longer than for votes.
 
 A reload reads the file, so one that has begun meanwhile ends the vote.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from rpccluster.config import Configuration
+from rpccluster.config.writing import Rewriting
 from rpccluster.ipc.messages import Propose, Switch, Vote
 from rpccluster.log import logger
 from rpccluster.master.children.child import Child, ChildState
@@ -20,6 +22,7 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.groups import Groups
+from rpccluster.system.replacing import replace_content
 
 __all__ = ["Pushing"]
 
@@ -38,6 +41,7 @@ class Pushing:
         self._attempt = 0
         self._base: Configuration | None = None  # in force when the vote began
         self._new: Configuration | None = None
+        self._rewriting: Rewriting | None = None
         self._waiting: dict[Child, Group] = {}  # voters that have not voted, or have not switched
         self._is_committed = False
         self.failure = ""
@@ -48,11 +52,11 @@ class Pushing:
         """Whether a process has yet to vote, or to switch."""
         return self._new is not None
 
-    def begin(self, texts: Mapping[str, str]) -> None:
-        """Propose ``texts``, which are all settings by their keys."""
+    def begin(self, texts: Mapping[str, str], rewriting: Rewriting | None = None) -> None:
+        """Propose ``texts``, which are all settings by their keys; ``rewriting`` changes the file."""
         self._attempt += 1
-        self._base = self._cluster.configuration
-        self._new = self._base.with_settings(texts)
+        self._base, self._rewriting = self._cluster.configuration, rewriting
+        self._new = self._base.with_settings(texts, rewriting.places if rewriting else {})
         given = self._new.settings(self._cluster.settings_version + 1)
         self._waiting = {child: group for group, child in self._readers() if child.state is ChildState.READY}
         self.wake_at = self._clock() + self._cluster.options.settings_timeout
@@ -109,6 +113,9 @@ class Pushing:
         if cluster.configuration is not self._base or cluster.staged is not None:
             self._fail("overtaken by a reload")
             return
+        if self._rewriting is not None and (problem := _write(self._rewriting)):
+            self._fail(problem)
+            return
         cluster.configuration, cluster.settings_version = new, cluster.settings_version + 1
         given = cluster.settings
         message = Switch(given.number, dict(given.texts), dict(given.places))
@@ -127,6 +134,15 @@ class Pushing:
     def _finish(self, failure: str) -> None:
         self.failure, self._is_committed = failure, False
         self._new, self._base, self._waiting, self.wake_at = None, None, {}, _NEVER
+
+
+def _write(rewriting: Rewriting) -> str:
+    """Write the file. Returns why that failed; empty if it went well."""
+    try:
+        replace_content(rewriting.path, rewriting.old, rewriting.new)
+    except OSError as error:
+        return f"cannot write {rewriting.path}: {error.strerror}"
+    return ""
 
 
 def _name(group: Group, child: Child) -> str:

@@ -12,7 +12,8 @@ from rpccluster.config import Machine, load
 from rpccluster.config.origin import nearest
 from rpccluster.config.sections.cluster import CLUSTER
 from rpccluster.config.sections.settings import SETTINGS
-from rpccluster.errors import ConfigError
+from rpccluster.config.writing import rewriting
+from rpccluster.errors import ConfigError, NotWritten
 from rpccluster.master.changes.pushing import Pushing
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
@@ -65,18 +66,25 @@ class SettingsOperations:
         answer(None, {key: [running.get(key), changed.get(key)] for key in keys})
 
     def _set(self, params: list[Any], answer: Answer) -> None:
-        """Change settings in every process, until the next reload or start."""
-        expect(params, 1)
+        """Change settings in every process; with ``write`` in the file, too, else until the next reload or start."""
+        expect(params, 1, 2)
         changes = _changes(params[0])
         refusal = self._refusal()
         if refusal:
             answer(f"RuntimeError: {refusal}", None)
             return
         present = self._cluster.settings.texts
-        if all(present.get(key) == text for key, text in changes.items()):
+        change = None
+        if params[1:] and params[1].get("write"):
+            try:
+                change = rewriting(self._cluster.configuration, changes)
+            except NotWritten as error:
+                answer(f"RuntimeError: {error}", None)
+                return
+        if change is None and all(present.get(key) == text for key, text in changes.items()):
             answer(None, {"version": self._cluster.settings_version})
             return
-        self._pushing.begin({**present, **changes})
+        self._pushing.begin({**present, **changes}, change)
 
         def check() -> Outcome | None:
             if self._pushing.is_under_way:

@@ -18,7 +18,8 @@ from rpccluster.address import TCPAddress
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import PROTOCOL, Go, Serving
-from rpccluster.master.changes.inherited import VARIABLE, Inheritance, Thing, leave, things
+from rpccluster.live_settings import Given
+from rpccluster.master.changes.inherited import VARIABLE, Inheritance, Thing, leave, left_settings, things
 from rpccluster.master.changes.starting import CommandLine
 from rpccluster.master.resources.listeners import Listener, open_control_listener
 from rpccluster.master.resources.pidfile import Pidfile
@@ -38,6 +39,9 @@ NOTHING: dict[str, Any] = {
 def inherit(monkeypatch: pytest.MonkeyPatch, told: Any) -> Inheritance | None:
     monkeypatch.setenv(VARIABLE, told if isinstance(told, str) else json.dumps(told))
     return Inheritance.from_environment()
+
+
+SETTINGS = Given(4, {"price": "3"}, {"price": "config set"})
 
 
 class OldMaster:
@@ -71,6 +75,7 @@ class OldMaster:
                 {"plugin:x": "by hand", "plugin:y": ""},
             ),
             Thing("channel", None, theirs.fileno()),
+            at_the_end.enter_context(left_settings(SETTINGS)),
         ]
         self.left = [Thing(each.name, each.value, self.copy(each.descriptor)) for each in held]
 
@@ -84,12 +89,14 @@ class OldMaster:
     def is_held_by(self, new: Inheritance) -> None:
         """The new master has each thing, and closes it when the test ends."""
         (listener,) = new.listeners
+        assert new.settings in (SETTINGS, None)
         assert (listener.wanted, listener.actual) == (self.listener.wanted, self.listener.actual)
         assert new.control is not None
         assert (new.control.wanted, new.control.mark) == (self.control.wanted, self.control.mark)
         assert new.pidfile is not None
         assert new.pidfile.path == self.pidfile.path
-        descriptors = [each.descriptor for each in self.left if each.descriptor is not None]
+        kept = [each for each in self.left if each.name != "settings"]  # which are read and closed
+        descriptors = [each.descriptor for each in kept if each.descriptor is not None]
         assert not any(os.get_inheritable(each) for each in descriptors)
         new.channel.send(Serving(5))
         self.channel.send(Go())
@@ -130,6 +137,7 @@ def test_what_is_left_is_inherited(old: OldMaster) -> None:
     assert new.activation.watchdog_seconds == 9.0
     assert new.stopped == {"plugin:x": "by hand", "plugin:y": ""}
     assert [(name, each.actual) for name, (each,) in new.plugin_listeners.items()] == [("plugin:x", old.other.actual)]
+    assert new.settings == SETTINGS
     old.is_held_by(new)
 
 
