@@ -166,9 +166,13 @@ class Parts:
         return [child for child in self.workers.children if isinstance(child, RPCWorker)]
 
     def _listen_anew(self, listener: Listener) -> None:
-        """Have the present workers accept at the new socket of a Unix path, too."""
-        for worker in self.workers.children:
-            self.roster.say(worker, Listen(), [listener.socket.fileno()])
+        """Have the present workers accept at the new socket of a Unix path, too; restart a plugin whose path it is."""
+        if listener in self.cluster.listeners:
+            for worker in self.workers.children:
+                self.roster.say(worker, Listen(), [listener.socket.fileno()])
+        for group in self.groups.all:
+            for child in group.children if listener in self.cluster.plugin_listeners.get(group.name, ()) else ():
+                child.want_recycling(self.now(), f"{listener.wanted} was bound again")
 
     def _is_upgrading(self) -> bool:
         return self.new_master.is_under_way

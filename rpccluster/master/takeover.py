@@ -63,8 +63,9 @@ class Takeover:
     def is_complete(self) -> bool:
         """Whether this master may end: no other one has to be told of plugins, or has some that must end before."""
         parts = self._parts
-        waits = parts.taking.has_theirs and not parts.cluster.phase.allows.kills_children
-        return parts.giving.has_ended and parts.new_master.is_complete and not waits
+        is_late = any(parts.now() >= group.stop_by for group in parts.groups.all)
+        may_wait = not (is_late or parts.cluster.phase.allows.kills_children)
+        return parts.giving.has_ended and parts.new_master.is_complete and not (may_wait and parts.taking.has_theirs)
 
     # -- in the new master
 

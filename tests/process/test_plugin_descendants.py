@@ -92,7 +92,7 @@ def test_nothing_of_a_killed_plugin_lives(cluster: RunningCluster) -> None:
     workers = cluster.worker_pids()
     os.kill(leader(cluster), signal.SIGKILL)
     wait_until(lambda: not alive(cluster), 2)
-    cluster.wait_log("processes that an ended child had left outside of its process group")
+    cluster.wait_log("Killed what plugin tree had left outside of its process group: 4")
     assert cluster.worker_pids() == workers
 
 

@@ -202,6 +202,18 @@ def test_a_command_inherits_them_as_from_systemd(made: RunningCluster) -> None:
     assert not (made.folder / "it.sock").exists()
 
 
+def test_a_removed_path_is_restored_and_the_plugin_gets_the_new_socket(made: RunningCluster) -> None:
+    """A restart is the only way to hand it over; callers wait meanwhile."""
+    path = made.folder / "it.sock"
+    made.write_section("plugin:server", {"run": "servers:plain", "bind": f"unix://{path}"})
+    made.start()
+    before = ask(str(path))
+    path.unlink()
+    wait_until(path.exists, 15)
+    assert ask(str(path)) != before
+    made.wait_log(f"Retiring plugin server (pid: {before.split()[1]}, slot: 0): unix://{path} was bound again")
+
+
 @contextlib.contextmanager
 def occupied() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:

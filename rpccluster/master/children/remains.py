@@ -23,6 +23,7 @@ class Remains:
     def __init__(self, system: System) -> None:
         self._system = system
         self._marks: dict[str, float] = {}  # and when the last look is due
+        self._names: set[str] = set()  # of those children, since there was no mark
         self._killed: set[int] = set()  # since there was no mark
 
     @property
@@ -30,9 +31,10 @@ class Remains:
         """When `look` must be called at the latest (monotonic seconds); infinity if there is nothing to look for."""
         return min(self._marks.values(), default=float("inf"))
 
-    def expect(self, mark: str, now: float) -> None:
-        """Look for descendants with ``mark``, whose child has ended."""
+    def expect(self, mark: str, name: str, now: float) -> None:
+        """Look for descendants with ``mark``, whose child has ended; ``name`` is for the log."""
         self._marks[mark] = now + LINGER_SECONDS
+        self._names.add(name)
 
     def look(self, now: float, living: Collection[int]) -> None:
         """Kill what has one of the marks; the children ``living`` have descendants of their own."""
@@ -40,7 +42,13 @@ class Remains:
         self._killed |= killed
         soon = now + LINGER_SECONDS if killed else now  # the new ones may have started others
         self._marks = {mark: max(last, soon) for mark, last in self._marks.items() if max(last, soon) > now}
-        if not self._marks and self._killed:
-            told = "Killed %d processes that an ended child had left outside of its process group"
-            logger.info(told, len(self._killed))
-            self._killed.clear()
+        if not self._marks:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._killed:
+            names = ", ".join(sorted(self._names))
+            told = "Killed what %s had left outside of its process group: %d processes"
+            logger.info(told, names, len(self._killed))
+        self._killed.clear()
+        self._names.clear()

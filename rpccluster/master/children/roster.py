@@ -202,7 +202,7 @@ class Roster:
         now = self._system.monotonic()
         for child in ended:
             if child.mark:
-                self._remains.expect(child.mark, now)
+                self._remains.expect(child.mark, self._children[child].noun, now)
         if self._remains.wake_at < float("inf"):
             self._remains.look(now, [child.pid for child in self._children])
 

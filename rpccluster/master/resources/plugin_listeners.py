@@ -15,9 +15,10 @@ from rpccluster.config.accounts import identity_of
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.errors import ConfigError
-from rpccluster.master.resources.listeners import Listener, close_listeners, open_at
+from rpccluster.master.resources.listeners import Listener, bind_again, close_listeners, open_at
+from rpccluster.system.identity import Identity
 
-__all__ = ["PluginListeners", "all_of", "missing", "open_plugin_listeners", "set_blocking"]
+__all__ = ["PluginListeners", "all_of", "bind_plugin_again", "missing", "open_plugin_listeners", "set_blocking"]
 
 #: By the header of the section.
 PluginListeners = Mapping[str, list[Listener]]
@@ -51,12 +52,21 @@ def open_plugin_listeners(configuration: Configuration, present: PluginListeners
 
 
 def _open(configuration: Configuration, header: str, options: PluginOptions, known: list[Listener]) -> list[Listener]:
-    filled = with_cluster(options, configuration.options)
-    owner = identity_of(filled.user, filled.group)
-    fault = partial(configuration.fault, header=header)
+    owner, fault = _owner(configuration, options), partial(configuration.fault, header=header)
     listeners = open_at(options.bind, configuration.options, owner, known, fault)
     set_blocking(each for each in listeners if each not in known)
     return listeners
+
+
+def _owner(configuration: Configuration, options: PluginOptions) -> Identity | None:
+    filled = with_cluster(options, configuration.options)
+    return identity_of(filled.user, filled.group)
+
+
+def bind_plugin_again(listener: Listener, configuration: Configuration, header: str) -> None:
+    """Bind the Unix listener of a plugin again whose path somebody has removed. Raises OSError, and changes nothing."""
+    bind_again(listener, configuration.options, _owner(configuration, configuration.others[header]))
+    set_blocking([listener])
 
 
 def set_blocking(listeners: Iterable[Listener]) -> None:

@@ -4,7 +4,7 @@ A removed path ends no connection, but no new one can come, and a second start d
 the master watches these files, and checks them soon after one has changed, when another event has woken it, before a
 reload and an upgrade, and every ten seconds, because the kernel reports no move of a folder further above. If the
 kernel watches nothing, it checks every second. A new socket of the service is sent to the workers, which accept at it
-beside the old one, so no worker and no connection ends for it.
+beside the old one, so no worker and no connection ends for it. A plugin is restarted with the new socket.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.loop import Loop
 from rpccluster.master.resources.listeners import Listener, bind_again
 from rpccluster.master.resources.ownership import Ownership
+from rpccluster.master.resources.plugin_listeners import all_of, bind_plugin_again
 from rpccluster.system import System
 from rpccluster.system.files import FileWatch
 
@@ -44,7 +45,7 @@ class Upkeep:
         on_bound: Callable[[Listener], None],
         is_changing: Callable[[], bool],
     ) -> None:
-        """``on_bound`` gets each listener of the service that has a new socket.
+        """``on_bound`` gets each listener of the service or of a plugin that has a new socket.
 
         While ``is_changing``, a new master has copies of all listeners, so none is replaced.
         """
@@ -103,7 +104,8 @@ class Upkeep:
 
     def _paths(self) -> list[str]:
         control, pidfile = self._ownership.control.listener, self._ownership.pidfile
-        listeners = [*self._cluster.listeners, *([control] if control else [])]
+        of_plugins = all_of(self._cluster.plugin_listeners)
+        listeners = [*self._cluster.listeners, *of_plugins, *([control] if control else [])]
         paths = [each.wanted.path for each in listeners if isinstance(each.wanted, UnixAddress)]
         return paths + ([pidfile.path] if pidfile else [])
 
@@ -113,18 +115,22 @@ class Upkeep:
         if not self._may_look:
             return
         self._earlier, self._failed = self._failed, {}
-        options = self._cluster.options
+        options, configuration = self._cluster.options, self._cluster.configuration
         for listener in self._cluster.listeners:
-            if listener.is_there():
-                continue
-            if self._restore(str(listener.wanted), partial(_bind_again, listener, options)):
-                self._on_bound(listener)
+            self._look_at(listener, partial(_bind_again, listener, options))
+        for header, listeners in self._cluster.plugin_listeners.items():
+            for listener in listeners:
+                self._look_at(listener, partial(bind_plugin_again, listener, configuration, header))
         control = self._ownership.control.listener
         if control is not None and isinstance(control.wanted, UnixAddress) and not control.is_there():
             bind = partial(self._ownership.bind_control_again, is_private=not options.control_socket)
             self._restore(f"the control socket {control.wanted.path}", bind)
         self._look_at_pidfile()
         self._is_told = self._watch.follow(self._paths())
+
+    def _look_at(self, listener: Listener, bind: Callable[[], None]) -> None:
+        if not listener.is_there() and self._restore(str(listener.wanted), bind):
+            self._on_bound(listener)
 
     def _look_at_pidfile(self) -> None:
         pidfile, pid = self._ownership.pidfile, self._system.getpid()

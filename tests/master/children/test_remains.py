@@ -37,21 +37,21 @@ def test_what_is_left_is_killed_and_told_once(made_up: MadeUpSystem, caplog: pyt
     caplog.set_level("INFO")
     remains = Remains(made_up)
     made_up.marked = {7: "m.1", 8: "m.1", 9: "m.2"}
-    remains.expect("m.1", 10.0)
+    remains.expect("m.1", "plugin x", 10.0)
     remains.look(10.0, [20])
     assert made_up.left_out == [[20]]
     made_up.marked = {9: "m.2"}
     remains.look(10.0 + LINGER_SECONDS, [20])
     assert remains.wake_at == float("inf")
     assert [record.message for record in caplog.records] == [
-        "Killed 2 processes that an ended child had left outside of its process group"
+        "Killed what plugin x had left outside of its process group: 2 processes"
     ]
 
 
 def test_what_comes_later_is_found_and_gives_it_more_time(made_up: MadeUpSystem) -> None:
     """A process that was just dying has started another one."""
     remains = Remains(made_up)
-    remains.expect("m.1", 10.0)
+    remains.expect("m.1", "plugin x", 10.0)
     remains.look(10.0, [])
     assert remains.wake_at == 10.0 + LINGER_SECONDS
     made_up.marked = {7: "m.1"}
@@ -63,7 +63,7 @@ def test_what_cannot_be_killed_keeps_nobody_looking(made_up: MadeUpSystem) -> No
     """It waits for a disk, for example."""
     remains = Remains(made_up)
     made_up.marked = {7: "m.1"}
-    remains.expect("m.1", 10.0)
+    remains.expect("m.1", "plugin x", 10.0)
     remains.look(10.0, [])
     remains.look(10.0 + LINGER_SECONDS, [])
     assert remains.wake_at == float("inf")
