@@ -42,7 +42,8 @@ from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
-from rpccluster.master.kinds.plugin import Plugin, outputs_of, plugin_group
+from rpccluster.master.kinds.plugin import Plugin
+from rpccluster.master.kinds.plugin_groups import outputs_of, plugin_group
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices

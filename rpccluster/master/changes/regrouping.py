@@ -13,7 +13,8 @@ from rpccluster.master.changes.plan import Plan
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.plugin import Plugin, adjust, plugin_group, revise
+from rpccluster.master.kinds.plugin import Plugin
+from rpccluster.master.kinds.plugin_groups import adjust, plugin_group, revise
 
 __all__ = ["Regrouping"]
 

@@ -18,7 +18,7 @@ from rpccluster.master.children.child import Child
 from rpccluster.master.children.group import Group
 from rpccluster.master.control.server import Answer, Method
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.plugin import PluginSection
+from rpccluster.master.kinds.plugin_groups import PluginSection
 from rpccluster.system import System
 
 __all__ = ["BY_HAND", "Check", "GroupOperations", "Outcome", "expect", "new_number"]
