@@ -40,6 +40,10 @@ class ARunningCluster(Part):
             path.unlink()
         (self.folder / "cluster.pid").unlink(missing_ok=True)
 
+    def clean(self) -> None:
+        if hasattr(self, "cluster"):
+            self.cluster.stop()  # a test that fails leaves no process behind, either
+
     def failures(self) -> Mapping[str, Callable[[], AbstractContextManager[object]]]:
         return {
             "its service cannot be imported": self.service_is_broken,
