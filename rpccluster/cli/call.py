@@ -17,6 +17,7 @@ from rpccluster.cli.latency import repeat
 from rpccluster.client import Client
 from rpccluster.errors import (
     AddressError,
+    ArgumentError,
     CallTimeout,
     ConnectFailed,
     ConnectionLost,
@@ -37,6 +38,8 @@ _STDIN = "-"
 _TAG = "base64"
 _GLANCE_SECONDS = 1.0  # for the list of the methods, where it is a help in an error
 _JSON_BEGINS = ("{", "[", '"')  # what begins so is meant to be JSON
+_TAKEN_APART = re.compile(r"\w+:")  # bash makes a:1 b:2 of {"a":1,"b":2}
+_BRACES = "; put single quotes around a JSON object: bash takes its braces apart"
 _LONG_OPTION = re.compile(r"--[a-z][^=]*")
 
 
@@ -88,7 +91,8 @@ def call(
     if not discover and not method:
         raise click.UsageError("Missing argument 'METHOD'.")
     params = list(_params(arguments, raw))
-    with _faults_told(), Client(address, timeout=timeout, connect_timeout=timeout) as client, _nearest(client, method):
+    told = _faults_told(arguments)
+    with told, Client(address, timeout=timeout, connect_timeout=timeout) as client, _nearest(client, method):
         if discover:
             click.echo(_listed(client.call("rpc.discover")))
         elif notify:
@@ -107,12 +111,15 @@ def _repeat(client: Client, times: int, method: str, params: list[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _faults_told() -> Iterator[None]:
-    """Turn the errors of a call into a line on stderr and the exit code of their kind."""
+def _faults_told(words: tuple[str, ...]) -> Iterator[None]:
+    """Turn the errors of a call with the arguments ``words`` into a line on stderr and the exit code of their kind."""
     try:
         yield
     except AddressError as error:
         _fail(str(error), EXIT_USAGE)
+    except ArgumentError as error:
+        is_taken_apart = sum(_TAKEN_APART.match(word) is not None for word in words) > 1
+        _fail(f"{error}{_BRACES if is_taken_apart else ''}", EXIT_REMOTE_ERROR)
     except RemoteError as error:
         _fail(str(error), EXIT_REMOTE_ERROR)
     except (OverflowError, ValueError) as error:

@@ -275,3 +275,5 @@ def test_json_in_two_shells(here: Surroundings, shell: str) -> None:
     assert (right.returncode, right.stdout) == (0, '{"a": [1, "b"]}\n')
     wrong = done(here, 'rpccluster call $ADDRESS echo ["a"]', shell)
     assert (wrong.returncode, "single quotes around" in wrong.stderr) == (2, True)
+    apart = done(here, 'rpccluster call $ADDRESS echo {"a":1,"b":2}', shell)  # bash makes two words of it
+    assert (apart.returncode, "single quotes around" in apart.stderr) == (1 if shell == "bash" else 2, True)
