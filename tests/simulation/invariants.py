@@ -134,8 +134,10 @@ def _check_reason(killer: Master, worker: Worker) -> None:
     reason = next((child.kill_reason for child in killer.parts.workers.children if child.pid == worker.pid), "")
     if worker.state is State.SERVING and not reason.startswith("overtaken"):
         raise Fault(f"{killer.name} kills {worker.name}, which serves: {reason}")
+    if killer.seconds_late >= 1.0:  # it stood still, and could not tell it anything before
+        return
     is_free = worker.state is State.RETIRING and not worker.has_work and worker.world.now > killer.awaited_at + 0.5
-    if is_free and killer.seconds_late < 1.0:  # one that stood still could not let it go before
+    if is_free:
         raise Fault(f"{killer.name} kills {worker.name}, which has nothing left to do: {reason}")
     if worker.order is not None and killer.phase == "stopping" and not worker.order.whole_cluster:
         raise Fault(f"{killer.name} kills {worker.name}, which was never told that the cluster stops: {reason}")
