@@ -16,11 +16,11 @@ from rpccluster.child.assignment import ChildEntry
 from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.ipc.messages import Listen, Message
 from rpccluster.ipc.scoreboard import MOST_ROWS
-from rpccluster.log import LogFiles
+from rpccluster.log import LogFiles, logger
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.code_watch import CodeWatch
 from rpccluster.master.changes.giving_groups import GivingGroups
-from rpccluster.master.changes.inherited import Inheritance, left_settings, things
+from rpccluster.master.changes.inherited import Inheritance, Thing, left_settings, things
 from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
@@ -201,17 +201,23 @@ class Parts:
             self.old_master.say(message)
 
     def _start_new_master(self) -> Started | None:
-        """Start a new master that inherits what this one holds."""
-        cluster, pidfile = self.cluster, self.ownership.pidfile
-        with self._prepared(), left_settings(cluster.settings) as settings:
-            inherited = things(
-                cluster.generation,
-                self.roster.next_serial,
-                cluster.listeners,
-                self.control.listener,
-                pidfile,
-                cluster.activation,
-                cluster.plugin_listeners,
-                {group.name: group.stopped for group in self.groups.all if group is not self.workers},
-            )
-            return start(self.system, self.start.command, [*inherited, settings])
+        """Start a new master that inherits what this one holds. Logs and returns None if that fails."""
+        try:
+            with self._prepared(), left_settings(self.cluster.settings) as settings:
+                return start(self.system, self.start.command, [*self._bequest(), settings])
+        except OSError as error:  # there is no room for the settings
+            logger.error("Cannot start a new master: %s", error)
+            return None
+
+    def _bequest(self) -> list[Thing]:
+        cluster = self.cluster
+        return things(
+            cluster.generation,
+            self.roster.next_serial,
+            cluster.listeners,
+            self.control.listener,
+            self.ownership.pidfile,
+            cluster.activation,
+            cluster.plugin_listeners,
+            {group.name: group.stopped for group in self.groups.all if group is not self.workers},
+        )

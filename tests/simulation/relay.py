@@ -133,6 +133,9 @@ class Relay:
 def age_environment() -> None:
     """Change the list that an old master has left in the environment to what one of protocol 1 leaves."""
     told = json.loads(os.environ[VARIABLE])
+    for thing in told["things"]:
+        if thing["name"] == "settings":  # an older master leaves none, so nobody would close its descriptor
+            os.close(thing["descriptor"])
     for name in ("things", "protocol"):
         told.pop(name)
     os.environ[VARIABLE] = json.dumps(told)
