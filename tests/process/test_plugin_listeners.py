@@ -214,6 +214,32 @@ def test_a_removed_path_is_restored_and_the_plugin_gets_the_new_socket(made: Run
     made.wait_log(f"Retiring plugin server (pid: {before.split()[1]}, slot: 0): unix://{path} was bound again")
 
 
+def test_a_reload_keeps_the_listener_of_a_plugin_that_is_changed_or_renamed(made: RunningCluster) -> None:
+    """And closes one that is not named any more."""
+    with occupied() as port:
+        pass
+    options = {"run": "servers:plain", "bind": f"127.0.0.1:{port}", "stop_timeout": 0.2}
+    made.write_section("plugin:server", options)
+    made.start()
+    first = pid(made)
+    with Knocking(("127.0.0.1", port)) as knocking:
+        made.write_section("plugin:server", {**options, "description": "another", "nice": 1})
+        assert made.run("reload").returncode == 0
+        wait_until(lambda: pid(made) != first)
+        made.write_section("plugin:server", None)
+        made.write_section("plugin:renamed", options)
+        assert made.run("reload").returncode == 0
+        answered = knocking.answered
+        wait_until(lambda: knocking.answered > answered + 5)
+    assert knocking.refused == []
+    assert made.group("plugin:renamed")["listeners"] == [f"tcp://127.0.0.1:{port}"]
+    made.write_section("plugin:renamed", {**options, "bind": "127.0.0.1:0"})
+    assert made.run("reload").returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        ask(("127.0.0.1", port))
+    assert ask(address(made, "renamed")).startswith("plain ")
+
+
 @contextlib.contextmanager
 def occupied() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
