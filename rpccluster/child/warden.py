@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import time
+import traceback
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -27,7 +28,7 @@ __all__ = ["FAREWELL", "Post", "keep_watch", "kill_the_rest"]
 FAREWELL = b"."
 
 _MOST_SECONDS = 10.0  # for what cannot be killed at once, such as a process that waits for a disk
-_LOOK_SECONDS = 0.02  # between two looks
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # seconds between two looks
 _CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
 
 
@@ -54,6 +55,8 @@ def keep_watch(post: Post) -> NoReturn:
         if was_told:
             post.line.recv(len(FAREWELL))
         _end(post, was_told=was_told)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(0)
 
@@ -73,9 +76,9 @@ def _settle(post: Post) -> None:
 
 def _end(post: Post, *, was_told: bool) -> None:
     groups = post.groups.groups()
+    kill_the_rest(post.groups)
     if not was_told and groups:
         _log(post, len(groups))
-    kill_the_rest(post.groups)
 
 
 def _log(post: Post, number: int) -> None:
@@ -83,16 +86,16 @@ def _log(post: Post, number: int) -> None:
     try:
         logs.open()  # only now: it may have been reopened meanwhile
         set_up_logging(logs, "info")
-        logger.critical("The master (pid: %d) is gone: killing its %d process groups", post.master_pid, number)
+        logger.critical("The master (pid: %d) is gone: killed its %d process groups", post.master_pid, number)
         logs.drain()
     except OSError:
-        pass  # the processes matter more
+        pass  # the work is done
 
 
 def kill_the_rest(table: GroupTable) -> None:
     """Kill the groups of ``table``, and all processes with a mark of its master's, until none of them lives."""
     over = system.Deadline.after(_MOST_SECONDS)
-    groups, token = table.groups(), f"{table.token}."
+    groups, token, pause = table.groups(), f"{table.token}.", _FIRST_PAUSE
     while not over.is_over():
         groups = [group for group in groups if kill_group_of(group.leader, group.started)]
         killed = kill_marked(processes(), lambda mark: mark.startswith(token))
@@ -100,4 +103,5 @@ def kill_the_rest(table: GroupTable) -> None:
         groups = [group for group in groups if group.leader in living]
         if not killed and not groups:
             break
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)

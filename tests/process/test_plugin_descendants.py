@@ -134,7 +134,7 @@ def test_a_stranger_that_has_taken_the_number_lives(make_cluster: MakeCluster) -
     warden = made.status()["master"]["warden_pid"]
     with stranger(ended) as process:
         os.kill(made.master_pid, signal.SIGKILL)
-        made.wait_log("is gone: killing its 1 process groups")
+        made.wait_log("is gone: killed its 1 process groups")
         wait_until(lambda: not is_alive(warden), 5)
         assert is_alive(process)
 

@@ -51,7 +51,7 @@ def test_nothing_outlives_a_killed_master(make_cluster: Cluster) -> None:
     assert [each.pid for each in family if title_of(each.pid).startswith("rpccluster: warden [")] == [_warden(running)]
     os.kill(running.master_pid, signal.SIGKILL)
     wait_until(lambda: [each.pid for each in family if is_alive(each.pid)] == [alone], 2)
-    running.wait_log("is gone: killing its 2 process groups")
+    running.wait_log("is gone: killed its 2 process groups")
     os.kill(alone, signal.SIGKILL)
 
 

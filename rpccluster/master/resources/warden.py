@@ -20,7 +20,7 @@ from rpccluster.system import MSG_NOSIGNAL, System
 
 __all__ = ["Warden"]
 
-RETRY_SECONDS = 1.0  # until the next try, if the system had no room for a process
+RETRY_SECONDS = 1.0  # from one start to the next
 END_SECONDS = 5.0  # that the master waits at its end for the warden's
 
 
@@ -43,11 +43,13 @@ class Warden:
         self._has_output = not options.daemonize and not logs.is_file
         self._line: socket.socket | None = None
         self._loop: Loop | None = None
+        self._started_at = 0.0
         self.pid = 0
         self.wake_at = float("inf")
 
     def start(self) -> None:
         """Fork the warden. If that fails, it is logged, and tried again in `turn`."""
+        self._started_at = self._system.monotonic()
         ends: list[socket.socket] = []
         try:
             ends += socket.socketpair()
@@ -56,7 +58,8 @@ class Warden:
             self._watch()
         except OSError as error:
             logger.error("Cannot start the warden: %s", error)
-            self._lose()
+            self._close()
+            self.wake_at = self._started_at + RETRY_SECONDS
         finally:
             for end in ends:
                 end.close()
@@ -65,11 +68,6 @@ class Warden:
         post = Post(os.getpid(), self._title, line, self.groups, self._logs, self._has_output)
         with self.groups.shared():
             return self._system.spawn(partial(keep_watch, post))
-
-    def _lose(self) -> None:
-        """Have no warden for a moment."""
-        self._close()
-        self.wake_at = self._system.monotonic() + RETRY_SECONDS
 
     def _close(self) -> None:
         if self._line is not None:
@@ -89,8 +87,8 @@ class Warden:
 
     def _note_end(self) -> None:
         logger.error("The warden (pid: %d) has ended: starting another one", self.pid)
-        self._lose()
-        self.wake_at = self._system.monotonic()
+        self._close()
+        self.wake_at = max(self._system.monotonic(), self._started_at + RETRY_SECONDS)
 
     def turn(self, now: float) -> None:
         """Start a warden if there should be one."""
