@@ -118,16 +118,16 @@ class System:
             os.kill(pid, signum)
 
     def kill_group(self, leader: int, signum: int) -> None:
-        """Send a signal to the process group of ``leader``, or to it alone if it leads none yet. Source: killpg(2).
+        """Send a signal to the process group of ``leader``, and to it. Source: killpg(2).
 
-        Members that have become another user are left out; a leader that has already ended is no error.
+        It leads none yet, or has left its own to others by setpgid(2), if its group has another number. Members that
+        have become another user are left out; a leader that has already ended is no error.
         """
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signum)
-        except ProcessLookupError:
-            self.kill(leader, signum)
-        except PermissionError:  # to signal any of them
-            pass
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(leader) != leader:
+                self.kill(leader, signum)
 
     def wait(self, pid: int) -> None:
         """Wait for the end of a child that is just ending, and reap it."""

@@ -238,3 +238,21 @@ def test_its_title_says_which_it_is(with_plugin: Any) -> None:
     cluster = with_plugin({"jobs.py": "import time\ndef run():\n    time.sleep(600)\n"}, run="jobs:run")
     pid = cluster.wait_group("plugin:it")["processes"][0]["pid"]
     assert title_of(pid) == "rpccluster: plugin it [rpccluster]"
+
+
+RELOADS = """
+trap 'echo told' USR1
+while true; do sleep 0.1; done
+"""
+
+
+def test_a_command_is_told_of_new_settings_by_its_signal(with_plugin: Any) -> None:
+    """After a push, and after a reload that changes them; it stays the same process."""
+    cluster = with_plugin({"loop.sh": RELOADS}, command="sh loop.sh", reload_signal="USR1")
+    pid = cluster.wait_group("plugin:it")["processes"][0]["pid"]
+    cluster.control().call("config.set", {"settings.price": "2"})
+    cluster.wait_log("[it] told")
+    cluster.write_section("settings", {"price": "3"})
+    cluster.control().call("reload")
+    wait_until(lambda: cluster.log_text().count("[it] told") == 2)
+    assert it(cluster)["pid"] == pid

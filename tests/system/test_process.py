@@ -157,6 +157,26 @@ def test_the_group_of_a_dead_leader_is_killed_before_the_leader_is_reaped() -> N
     assert run(program) == "[3, 3] False True"
 
 
+def test_a_leader_that_has_left_its_group_is_signalled_with_it() -> None:
+    """A group without it has its number as long as others are in there."""
+    program = (
+        "import os, signal, time; from rpccluster.system import System\n"
+        "read_end, write_end = os.pipe()\n"
+        "leader = os.fork()\n"
+        "if leader == 0:\n"
+        "    os.setpgid(0, 0)\n"
+        "    if os.fork() == 0: time.sleep(60)\n"
+        "    os.setpgid(0, os.getpgid(os.getppid()))\n"
+        "    os.write(write_end, b'.'); time.sleep(60)\n"
+        "os.read(read_end, 1)\n"
+        "System().kill_group(leader, signal.SIGTERM)\n"
+        "exits, until = [], time.monotonic() + 10\n"
+        "while not exits and time.monotonic() < until: exits = System().reap()\n"
+        "print([each.signal for each in exits] or os.kill(leader, signal.SIGKILL))\n"
+    )
+    assert run(program) == "[15]"
+
+
 @pytest.mark.skipif(not hasattr(os, "waitid"), reason="only who can look sees that nobody has ended")
 def test_who_ends_after_the_look_is_left_for_the_next() -> None:
     """Else its group would live on."""

@@ -113,11 +113,10 @@ class PluginOptions:
 
 def with_cluster(options: PluginOptions, of_cluster: cluster.Options) -> PluginOptions:
     """Fill in what ``options`` do not say themselves and have from ``[cluster]``, for a process that starts now."""
-    has_account = bool(options.user or options.group)
     return replace(
         options,
-        user=options.user if has_account else of_cluster.user,
-        group=options.group if has_account else of_cluster.group,
+        user=options.user or of_cluster.user,
+        group=options.group or ("" if options.user else of_cluster.group),
         chdir=options.chdir or of_cluster.chdir,
         umask=of_cluster.umask if options.umask is None else options.umask,
         cpu_affinity=of_cluster.cpu_affinity if options.cpu_affinity == CPU_INHERITED else options.cpu_affinity,

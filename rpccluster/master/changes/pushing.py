@@ -3,8 +3,9 @@
 1. The new values are proposed to every *voter*: workers and function plugins that are ready and need not end.
 2. One refusal, one end, or silence beyond ``settings_timeout`` leaves everything as it was, and names the process.
 3. When all have agreed, the values are written to the file, if that is wanted; if it cannot be written, nothing
-   changes. Then the version is committed, and all are told to switch: also who is booting or retiring. What
-   boots later is born with it. The push is over when all voters have switched; it does not wait longer than for votes.
+   changes. Then the version is committed, and all are told to switch: also who is booting or retiring; a command gets
+   its ``reload_signal``. What boots later is born with it. The push is over when all voters have switched; it does not
+   wait longer than for votes.
 
 A reload reads the file, so one that has begun meanwhile ends the vote.
 """
@@ -123,6 +124,7 @@ class Pushing:
         self._waiting = {child: group for group, child in self._readers() if child.state is ChildState.READY}
         for _, child in self._readers():
             self._roster.say(child, message)
+        self._roster.tell_of_settings()
         logger.info("Settings: version %d", given.number)
         if not self._waiting:
             self._finish("")

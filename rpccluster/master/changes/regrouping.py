@@ -14,7 +14,7 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.plugin import Plugin
-from rpccluster.master.kinds.plugin_groups import adjust, plugin_group, revise
+from rpccluster.master.kinds.plugin_groups import NO_AUTOSTART, adjust, plugin_group, revise
 
 __all__ = ["Regrouping"]
 
@@ -50,6 +50,7 @@ class Regrouping:
         group = self._groups.named(header)
         if group is not None:
             self._groups.take_back(group)
+            group.stopped = "" if changed.others[header].autostart else NO_AUTOSTART
             revise(group, changed.others[header], now)
             return group
         group = plugin_group(header, changed.others[header], self._cluster, cast(Plugin, self._groups.kinds["plugin"]))

@@ -183,6 +183,8 @@ class Reloading:
         self._workers.after = cluster.options.after
         self._workers.roll(now)
         self._regrouping.begin(plan, staged.configuration, now)
+        if plan.changes_settings:
+            self._roster.tell_of_settings()
         self._groups.wake()
         cluster.note(Event.WANTED)
         for line in plan.lines():

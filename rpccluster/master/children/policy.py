@@ -16,7 +16,8 @@ So a recycled child retires by rule 1, when its successor is ready, and the want
 predecessor must end first, rule 3 retires it, and rule 2 starts its successor when it has ended. While the first
 children of a group boot, none is replaced: the start has succeeded or failed when none boots any more.
 
-A group that is stopped by hand retires its children, and a group with a schedule starts them only when a run is due.
+A group that is stopped by hand retires its children, and a group with a schedule starts them only when a run is due:
+a run that is overdue has no successor beside it.
 
 In every phase hung children are killed, and retiring ones that take too long. A child writes a heartbeat every half
 second from its loop, so a spinning method stops the heartbeat; there is none while the service is imported, so
@@ -237,7 +238,7 @@ def _replace(group: Group, now: float) -> Iterator[Action]:
     ]
     if overdue:
         *_, child, why = min(overdue)
-        if group.overlap is Overlap.SUCCESSOR_FIRST:
+        if group.overlap is Overlap.SUCCESSOR_FIRST and not group.is_scheduled:
             yield Spawn(child.slot, group.generation)
         elif not retiring:
             yield Retire(child, why)

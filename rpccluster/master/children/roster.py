@@ -168,6 +168,12 @@ class Roster:
         """Send a signal to a child, whose pid is its own until it is reaped."""
         self._system.kill(child.pid, signum)
 
+    def tell_of_settings(self) -> None:
+        """Send each ready child its ``reload_signal``, if it has one."""
+        for child in self._children:
+            if child.reload_signal is not None and child.is_ready:
+                self.signal(child, child.reload_signal)
+
     def stop(self, child: Child) -> None:
         """Send a child's process group the signal that ends it."""
         self._system.kill_group(child.pid, child.stop_signal)

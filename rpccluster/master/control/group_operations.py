@@ -91,7 +91,8 @@ class GroupOperations:
                 if refusal:
                     turns.popleft()
                     return Outcome(f"RuntimeError: {refusal}")
-                work = begin(group)
+                overtaken = _overtaken(group)  # it must change nothing then
+                work = (lambda: overtaken) if overtaken else begin(group)
                 self._groups.wake()
             outcome = _overtaken(group) or work()
             if outcome is not None:

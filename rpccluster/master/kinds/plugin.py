@@ -56,6 +56,7 @@ class PluginProcess(Child):
         self.called_at: float | None = None  # when the command was executed
         self.looked_at = 0.0
         self.stop_signal = options.stop_signal
+        self.reload_signal = options.reload_signal
         if options.ready_timeout:
             self.ready_by = birth.booted_at + options.ready_timeout
         self.output = OutputPipe()

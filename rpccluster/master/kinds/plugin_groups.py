@@ -21,7 +21,7 @@ from rpccluster.master.kinds.plugin_output import PluginOutput
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.system.clock import time_zone
 
-__all__ = ["PluginSection", "adjust", "outputs_of", "plugin_group", "revise"]
+__all__ = ["NO_AUTOSTART", "PluginSection", "adjust", "outputs_of", "plugin_group", "revise"]
 
 NO_AUTOSTART = "autostart = false"  # why a group is stopped
 

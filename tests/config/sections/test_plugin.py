@@ -204,6 +204,8 @@ def test_what_it_does_not_say_it_has_from_the_cluster() -> None:
     own = PluginOptions(run="a:b", user="mail", chdir="/tmp", umask=0, cpu_affinity=CPU_NONE)
     found = with_cluster(own, of_cluster)
     assert (found.user, found.group, found.chdir, found.umask, found.cpu_affinity) == ("mail", "", "/tmp", 0, CPU_NONE)
+    grouped = with_cluster(PluginOptions(run="a:b", group="mail"), of_cluster)
+    assert (grouped.user, grouped.group) == ("www", "mail")  # never the master's
 
 
 # -- checks

@@ -22,10 +22,16 @@ class Pushed:
         self.told: list[tuple[Any, Any]] = []
         self.workers = group(ready(0), ready(1), retiring(2))
         self.cluster = cluster()
-        roster: Any = SimpleNamespace(say=lambda child, message: self.told.append((child.slot, message)))
+        self.commands_told = 0
+        roster: Any = SimpleNamespace(
+            say=lambda child, message: self.told.append((child.slot, message)), tell_of_settings=self._tell_commands
+        )
         groups: Any = SimpleNamespace(all=[self.workers])
         self.pushing = Pushing(self.cluster, groups, roster, lambda: self.now)
         self.pushing.begin({"price": "2"})
+
+    def _tell_commands(self) -> None:
+        self.commands_told += 1
 
     def vote(self, slot: int, refusal: str = "", attempt: int = 1) -> None:
         self.pushing.note_vote(self.workers.children[slot], Vote(attempt, refusal))
@@ -46,7 +52,9 @@ def test_all_agree_and_switch() -> None:
     assert pushed.told == [(0, proposal()), (1, proposal())]
     pushed.vote(0)
     assert pushed.outcome == (True, "", 1, {})
+    assert pushed.commands_told == 0
     pushed.vote(1)
+    assert pushed.commands_told == 1
     message = Switch(2, {"price": "2"}, {"price": "config set"})
     assert pushed.told[2:] == [(0, message), (1, message), (2, message)]
     assert pushed.outcome == (True, "", 2, {"price": "2"})

@@ -131,6 +131,15 @@ def test_a_removed_plugin_is_done_when_it_has_ended(rig: Rig) -> None:
     assert not rig.regrouping.is_under_way()
 
 
+def test_a_plugin_that_comes_back_is_started_only_if_it_starts_by_itself(rig: Rig) -> None:
+    """As one that is new would be, also when its processes have not ended yet."""
+    rig.reload(plugin("a"))
+    rig.serve()
+    rig.reload("")
+    rig.reload(plugin("a", autostart="false"))
+    assert (rig.group().is_removed, rig.group().stopped) == (False, "autostart = false")
+
+
 def test_what_is_stopped_stays_stopped_and_is_done(rig: Rig) -> None:
     """By hand, or since it does not start by itself, until its section says that it does."""
     rig.reload(plugin("a", autostart="false"))

@@ -478,6 +478,14 @@ def test_a_scheduled_group_starts_what_is_due() -> None:
     assert decided(number_workers=2, timetable=DAILY, due={1}) == [Spawn(1, 1)]
 
 
+def test_an_overdue_run_of_a_schedule_gets_no_successor() -> None:
+    """It retires; what follows starts when it is due."""
+    run = ready(0, overdue=Overdue(NOW - 1.0, "max_lifetime"))
+    assert decided(run, number_workers=1, timetable=DAILY, overlap=Overlap.SUCCESSOR_FIRST) == [
+        Retire(run, "max_lifetime")
+    ]
+
+
 def test_a_silent_child_is_ready_when_it_has_lived_long_enough() -> None:
     """Not before; the policy says when."""
     child = booting(0, counts_as_ready_at=NOW)

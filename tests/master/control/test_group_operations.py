@@ -176,6 +176,15 @@ def test_a_stop_of_the_cluster_or_a_removal_ends_all_waiting(method: str) -> Non
     assert rig.told(answer).told == "RuntimeError: overtaken: plugin a was removed"
 
 
+@pytest.mark.parametrize("method", ["start", "stop", "restart"])
+def test_a_plugin_that_was_removed_is_left_alone(method: str) -> None:
+    """While its processes end: nothing may bring it back."""
+    rig = Rig()
+    rig.group.is_removed, rig.group.stopped = True, "removed"
+    assert rig.ask(method, "a").told == "RuntimeError: overtaken: plugin a was removed"
+    assert rig.group.stopped == "removed"
+
+
 def test_a_start_that_is_overtaken_by_a_stop_says_so() -> None:
     """By anybody who stops the plugin otherwise."""
     rig = Rig()
