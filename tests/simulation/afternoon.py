@@ -17,7 +17,7 @@ from rpccluster.config.configuration import Sources
 from rpccluster.log import logger
 
 from .client import Client
-from .happenings import HAPPENINGS, command
+from .happenings import HAPPENINGS, command, push_settings
 from .invariants import ALWAYS, IN_PEACE
 from .master import Master
 from .plan import BAD, OLDER, Plan, Step, draw
@@ -76,6 +76,9 @@ class Afternoon:
         for step in plan.steps:
             if step.event is None:
                 world.after(step.at, self._happen, step)
+        chance = plan.chance("settings")
+        for number in range(1, 3) if chance.random() < 0.1 and not plan.plugins else ():
+            world.after(chance.random() * plan.length, push_settings, self, number)
         world.run(world.now + plan.length, is_done=lambda: not self.masters())
         self._make_peace()
         self._stop()

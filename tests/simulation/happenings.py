@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .master import Master
     from .world import World
 
-__all__ = ["HAPPENINGS", "command"]
+__all__ = ["HAPPENINGS", "command", "push_settings"]
 
 
 def command(afternoon: Afternoon, signum: int, chance: Random) -> None:
@@ -96,6 +96,11 @@ def _control_plugin(afternoon: Afternoon, chance: Random) -> None:
     afternoon.world.commands += 1
     method = method if method == "scale" else f"plugin.{method}"
     Controller(afternoon.world, afternoon.paths["control"], method, params)
+
+
+def push_settings(afternoon: Afternoon, number: int) -> None:
+    """Somebody sets a value of the service, on which the workers vote."""
+    Controller(afternoon.world, afternoon.paths["control"], "config.set", [{"settings.price": str(number)}])
 
 
 def _reload(afternoon: Afternoon, chance: Random) -> None:

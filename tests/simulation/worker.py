@@ -26,6 +26,7 @@ from rpccluster.ipc.messages import (
     Give,
     Listen,
     Message,
+    Propose,
     Ready,
     Refused,
     Release,
@@ -33,6 +34,9 @@ from rpccluster.ipc.messages import (
     ReopenLogs,
     Reply,
     Retire,
+    Switch,
+    Switched,
+    Vote,
     WantsToRetire,
 )
 from rpccluster.ipc.scoreboard import Cell, CommonCell, RowState
@@ -262,6 +266,10 @@ class Worker(Process):
             self._retire(message)
         elif isinstance(message, Release):
             self._release(message)
+        elif isinstance(message, Propose) and self.random.random() < 0.95:
+            self._say(self.channel, Vote(message.attempt, "" if self.random.random() < 0.9 else "it does not suit"))
+        elif isinstance(message, Switch) and self.state is not State.BOOTING:
+            self._say(self.channel, Switched(message.version))
 
     def take_signal(self, signum: int) -> None:
         if signum == signal.SIGTERM and self.state is not State.RETIRING:
