@@ -24,7 +24,6 @@ from rpccluster.master.changes.inherited import Inheritance, Thing, left_setting
 from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
-from rpccluster.master.changes.pushing import Pushing
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.changes.taking_groups import TakingGroups
@@ -112,7 +111,7 @@ class Parts:
         self.groups = Groups(operating_system, self.guard, self.roster, actions, kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
         self.reloading = Reloading(operating_system, cluster, self.workers, self.groups, self.roster, self._prepared)
-        self.pushing = Pushing(cluster, self.groups, self.roster, operating_system.monotonic)
+        self.pushing = self.reloading.pushing
         self.giving = GivingGroups(operating_system, self.groups, lambda message: self.new_master.say(message))
         self.new_master = NewMaster(
             operating_system, self.loop, self._start_new_master, self.told.append, self.giving.names

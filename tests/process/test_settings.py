@@ -70,16 +70,24 @@ def test_a_service_reads_its_values_by_their_kinds(shop: RunningCluster) -> None
 
 
 def test_a_reload_brings_the_files_values(shop: RunningCluster) -> None:
-    """It is a new version, in new workers; a reload that changes nothing is none."""
+    """It is a new version, in the same workers; a reload that changes nothing is none."""
     shop.write_section("settings", {"price": "2"})
     shop.start()
     first = _seen(shop)
     shop.write_section("settings", {"price": "3"})
     told = shop.control().call("reload")
-    assert told["plan"]["lines"][0] == "changed: workers, settings.price: 2 -> 3"
+    assert told["plan"]["lines"] == ["applied live: settings.price: 2 -> 3", "kept: 1 process"]
+    assert told["generation"] == 1
+    seen = _seen(shop)
+    assert (seen["values"]["price"], seen["version"], seen["pid"]) == (3.0, 2, first["pid"])
+    shop.write_config(call_timeout=5)
+    shop.write_section("settings", {"price": "4"})
+    told = shop.control().call("reload")
+    assert told["plan"]["live"] == {"settings.price": ["3", "4"]}
+    assert told["plan"]["changed"] == {"workers": {"call_timeout": ["0", "5"]}}
     wait_until(lambda: not is_alive(first["pid"]))  # it may take a last connection
     seen = _seen(shop)
-    assert (seen["values"]["price"], seen["version"]) == (3.0, 2)
+    assert (seen["values"]["price"], seen["version"]) == (4.0, 3)
     shop.control().call("reload")
     assert {**_seen(shop), "pid": 0} == {**seen, "pid": 0}
 
@@ -107,7 +115,7 @@ def test_a_refused_value_is_a_fault_of_the_start(shop: RunningCluster, settings:
     shop.write_section("settings", settings)
     shop.signal(1)
     shop.wait_log("Reload failed")
-    assert _seen(shop) == before
+    assert {**_seen(shop), "asked": []} == {**before, "asked": []}
 
 
 PLUGIN = """
@@ -116,13 +124,13 @@ import rpccluster
 settings = {"price": rpccluster.Setting(float, 1.0)}
 
 def run(plugin):
-    print("price", plugin.settings["price"] + 1, rpccluster.settings.version, flush=True)
-    plugin.stopping.wait()
+    while not plugin.stopping.wait(0.1):
+        print("price", plugin.settings["price"] + 1, rpccluster.settings.version, flush=True)
 """
 
 
 def test_a_plugin_reads_them_too(make_cluster: Any) -> None:
-    """By its own declaration; a change replaces it."""
+    """By its own declaration; a reload changes them while it runs."""
     running: RunningCluster = make_cluster(service=None, bind=None, number_workers=None)
     running.write_module("prices", PLUGIN)
     running.write_section("settings", {"price": "2"})

@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 from rpccluster.config.process_values import TEXT
-from rpccluster.config.sections.option import Option, Section
+from rpccluster.config.sections.option import Effect, Option, Section
 
 __all__ = ["SETTINGS", "ServiceSettings"]
 
-_ANY_KEY = Option(TEXT, "", "a value of the service's own")
+_ANY_KEY = Option(TEXT, "", "a value of the service's own", Effect.NOW)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 A process is replaced only if an option of its own section has changed that it has from its start (`Effect.PROCESSES`);
 what the master alone uses is applied live (`Effect.NOW`). What a plugin has from ``[cluster]`` is fixed when its
-process starts, so a change there replaces the workers alone. A change in ``[settings]`` replaces the workers and the
-plugins that are functions. Runs in the master.
+process starts, so a change there replaces the workers alone. Runs in the master.
 """
 
 from __future__ import annotations
@@ -37,14 +36,6 @@ class Edit(NamedTuple):
         """The option among those of all sections."""
         return self.key if self.header == _CLUSTER else f"{self.header}.{self.key}"
 
-    def concerns(self, group: str) -> bool:
-        """Return whether ``group`` is replaced for it, if that is replaced at all."""
-        return group == _group_of(self.header) or self.header == SETTINGS.name
-
-    def name_in(self, group: str) -> str:
-        """The option among those of ``group``."""
-        return self.key if group == _group_of(self.header) else self.name
-
     @property
     def change(self) -> str:
         """The two values, in words."""
@@ -71,19 +62,19 @@ class Plan:
         return WORKERS in self.replaced
 
     @property
-    def changes_settings(self) -> bool:
-        """Return whether a value of ``[settings]`` changes."""
-        return any(edit.header == SETTINGS.name for edit in self.edits)
+    def of_settings(self) -> tuple[Edit, ...]:
+        """The values of ``[settings]`` that change."""
+        return tuple(edit for edit in self.edits if edit.header == SETTINGS.name)
 
     def told(self) -> dict[str, Any]:
         """Return this plan as ``reload`` answers it."""
         changed: dict[str, dict[str, list[str]]] = {group: {} for group in self.replaced}
         live: dict[str, list[str]] = {}
         for edit in self.edits:
-            groups_of = [group for group in self.replaced if edit.concerns(group)]
-            for group in groups_of:
-                changed[group][edit.name_in(group)] = [edit.old, edit.new]
-            if not groups_of:
+            edits = changed.get(_group_of(edit.header))
+            if edits is not None:
+                edits[edit.key] = [edit.old, edit.new]
+            else:
                 live[edit.name] = [edit.old, edit.new]
         groups = {"added": list(self.added), "removed": list(self.removed), "changed": changed}
         return {**groups, "live": live, "kept": self.kept, "lines": list(self.lines())}
@@ -93,10 +84,10 @@ class Plan:
         yield from (f"added: {group}" for group in self.added)
         yield from (f"removed: {group}" for group in self.removed)
         for group in self.replaced:
-            edits = [edit for edit in self.edits if edit.concerns(group)]
-            yield ", ".join([f"changed: {group}", *(f"{edit.name_in(group)}: {edit.change}" for edit in edits)])
+            edits = [edit for edit in self.edits if _group_of(edit.header) == group]
+            yield ", ".join([f"changed: {group}", *(f"{edit.key}: {edit.change}" for edit in edits)])
         for edit in self.edits:
-            if not any(edit.concerns(group) for group in self.replaced):
+            if _group_of(edit.header) not in self.replaced:
                 yield f"applied live: {edit.name}: {edit.change}"
         yield f"kept: {self.kept} process{'' if self.kept == 1 else 'es'}"
 
@@ -108,8 +99,6 @@ def make_plan(running: Configuration, changed: Configuration, groups: Iterable[G
     edits = list(_edits(running, changed, present))
     replaced = {_group_of(edit.header) for edit, effect in edits if effect is Effect.PROCESSES}
     replaced |= {_group_of(header) for header in before if header in after and _differ(before[header], after[header])}
-    if SETTINGS.name in replaced:
-        replaced |= {name for name in present if name == WORKERS or getattr(before.get(name), "run", None)}
     replaced |= {WORKERS} if is_all or _is_mixed(present.get(WORKERS)) else set()
     return Plan(
         added=tuple(header for header in after if header not in before),

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from rpccluster.config import Configuration
+from rpccluster.config.origin import Origin
 from rpccluster.config.writing import Rewriting
 from rpccluster.ipc.messages import Propose, Switch, Vote
 from rpccluster.log import logger
@@ -28,6 +29,7 @@ from rpccluster.system.replacing import replace_content
 __all__ = ["Pushing"]
 
 _NEVER = float("inf")
+_NO_PLACES: Mapping[str, Origin] = {}
 
 
 class Pushing:
@@ -53,11 +55,16 @@ class Pushing:
         """Whether a process has yet to vote, or to switch."""
         return self._new is not None
 
-    def begin(self, texts: Mapping[str, str], rewriting: Rewriting | None = None) -> None:
-        """Propose ``texts``, which are all settings by their keys; ``rewriting`` changes the file."""
+    def begin(
+        self, texts: Mapping[str, str], rewriting: Rewriting | None = None, places: Mapping[str, Origin] = _NO_PLACES
+    ) -> None:
+        """Propose ``texts``, which are all settings by their keys; ``rewriting`` changes the file.
+
+        ``places`` are those in files.
+        """
         self._attempt += 1
         self._base, self._rewriting = self._cluster.configuration, rewriting
-        self._new = self._base.with_settings(texts, rewriting.places if rewriting else {})
+        self._new = self._base.with_settings(texts, rewriting.places if rewriting else places)
         given = self._new.settings(self._cluster.settings_version + 1)
         self._waiting = {child: group for group, child in self._readers() if child.state is ChildState.READY}
         self.wake_at = self._clock() + self._cluster.options.settings_timeout

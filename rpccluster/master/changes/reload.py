@@ -3,17 +3,19 @@
 Stages, commits and gives up; the policy decides which processes to replace, and when. A fault at any step leaves the
 cluster as it was.
 
-1. The sources are read again and checked, and new listeners and log files are opened. Any error is logged, and
+1. If values of ``[settings]`` have changed, they are pushed (`pushing`), and no process is replaced for them. One that
+   refuses them ends the reload.
+2. The sources are read again and checked, and new listeners and log files are opened. Any error is logged, and
    everything that was opened is closed. `plan` says what is to change; a reload that only asks for it ends here.
-2. If workers are to be replaced, since an option of theirs has changed or all are to be, the result is *staged*, and no
+3. If workers are to be replaced, since an option of theirs has changed or all are to be, the result is *staged*, and no
    slot pauses any more. The policy starts one worker with it, beside the worker of slot 0. If no worker serves, or none
    is to be replaced, there is nothing to protect, and the commit follows at once.
-3. If that worker cannot boot, the staged configuration is dropped. Another reload drops it, too, and kills that worker.
-4. If it gets ready, the configuration is *committed*: listeners that are not named any more are closed, those that stay
+4. If that worker cannot boot, the staged configuration is dropped. Another reload drops it, too, and kills that worker.
+5. If it gets ready, the configuration is *committed*: listeners that are not named any more are closed, those that stay
    get the new backlog, mode and keep-alive, and plugins come, go and change (`regrouping`). If workers are to be
    replaced, the generation grows by one, and the policy replaces older ones one by one; if a successor cannot boot, the
    rest stay as they are.
-5. A plugin that is new or has changed and does not get ready stays, and waits for its next start; the reload names it.
+6. A plugin that is new or has changed and does not get ready stays, and waits for its next start; the reload names it.
 
 A connection that waits in the backlog of a closed listener when the last worker closes its copy is reset.
 """
@@ -23,14 +25,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from rpccluster import config
 from rpccluster.config.accounts import identity_of
+from rpccluster.config.sections.settings import SETTINGS
 from rpccluster.errors import StartError
 from rpccluster.failure import error_text
 from rpccluster.log import LogFiles, logger, set_up_logging
-from rpccluster.master.changes.plan import Plan, make_plan
+from rpccluster.master.changes.plan import Edit, Plan, make_plan
+from rpccluster.master.changes.pushing import Pushing
 from rpccluster.master.changes.regrouping import Regrouping
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.group import Group
@@ -66,6 +71,10 @@ class Reloading:
         self._roster = roster
         self._prepared = prepared
         self._regrouping = Regrouping(cluster, groups)
+        self.pushing = Pushing(cluster, groups, roster, operating_system.monotonic)
+        self._queued: bool | None = None  # a reload that waits for a push; whether it is of all
+        self._is_pushed = False  # that reload has pushed its settings, if they have changed
+        self._pushed: tuple[Edit, ...] = ()
         self._is_under_way = False
         self._plan: Plan | None = None  # of the last reload whose configuration had no fault
         self.failure = ""
@@ -83,8 +92,8 @@ class Reloading:
 
     @property
     def is_staged(self) -> bool:
-        """Whether a staged configuration has not proved itself yet."""
-        return self._cluster.staged is not None
+        """Whether a staged configuration has not proved itself yet, or new settings have not."""
+        return self._cluster.staged is not None or self.pushing.is_under_way
 
     def preview(self, *, is_all: bool) -> dict[str, Any]:
         """Tell what a reload would do, in the form of `outcome`, and do nothing. Raises `StartError`."""
@@ -103,11 +112,43 @@ class Reloading:
         With ``is_all`` all workers are replaced, else those whose options have changed.
         """
         self.asked += 1
+        self._is_under_way = True
+        self._queued, self._is_pushed, self._pushed = is_all or bool(self._queued), False, ()
         overtaken = self._workers.candidate()
-        with self._prepared():
-            self._stage(self._system.monotonic(), is_all)
+        self._unstage()
+        self._go_on()
         if overtaken is not None:
             self._roster.kill(overtaken, "overtaken by another reload")
+
+    def _go_on(self) -> None:
+        """Push the settings of the reload that waits, then stage the rest, unless a push is under way."""
+        if self._queued is None or self.pushing.is_under_way:
+            return
+        if not self._is_pushed:
+            self._is_pushed, self._pushed = True, self._push()
+            if self.pushing.is_under_way:
+                return
+        is_all, self._queued = self._queued, None
+        if self._pushed and self.pushing.failure:
+            self._fail(self.pushing.failure)
+            return
+        with self._prepared():
+            self._stage(self._system.monotonic(), is_all)
+        self._groups.wake()
+
+    def _push(self) -> tuple[Edit, ...]:
+        """Begin to push the settings, if the file has other ones. Returns what differs."""
+        running = self._cluster.configuration
+        try:
+            changed = config.reload(running, config.Machine())
+        except Exception:  # what follows finds it, too, and tells
+            return ()
+        texts = changed.settings(0).texts
+        if texts == running.settings(0).texts:
+            return ()
+        edits = make_plan(running, changed, self._groups.all, is_all=False).of_settings
+        self.pushing.begin(texts, places={key: changed.origin(key, SETTINGS.name) for key in texts})
+        return edits
 
     def _stage(self, now: float, is_all: bool) -> None:
         """Read the configuration again and stage it for a first worker; a faulty one is logged."""
@@ -133,6 +174,8 @@ class Reloading:
         cluster = self._cluster
         changed = config.reload(cluster.configuration, config.Machine())
         plan = make_plan(cluster.configuration, changed, self._groups.all, is_all=is_all)
+        if plan.of_settings:
+            raise StartError("the settings have changed again since they were read")
         options = changed.options
         owner = identity_of(options.user, options.group)
         listeners = open_listeners(options, owner, cluster.listeners, changed.fault, cluster.activation)
@@ -143,10 +186,9 @@ class Reloading:
             undo.callback(close_listeners, missing(of_plugins, cluster.plugin_listeners), is_last=True)
             logs = cluster.logs if are_alike(options, cluster.options) else open_logs(options)
             undo.pop_all()
-        self._plan = plan
+        self._plan = replace(plan, edits=(*self._pushed, *plan.edits))
         generation = cluster.generation + plan.replaces_workers
-        version = cluster.settings_version + plan.changes_settings
-        return Staged(changed, generation, listeners, logs, of_plugins, version)
+        return Staged(changed, generation, listeners, logs, of_plugins, cluster.settings_version)
 
     def refuse(self, reason: str) -> None:
         """Log that the reload is refused for ``reason``."""
@@ -157,6 +199,7 @@ class Reloading:
         """End a running reload, for ``reason``; the first worker of a staged configuration is killed."""
         if self._is_under_way:
             candidate = self._workers.candidate()
+            self._queued = None
             self._unstage()
             self._workers.is_rolling = False
             self._fail(reason)
@@ -183,8 +226,6 @@ class Reloading:
         self._workers.after = cluster.options.after
         self._workers.roll(now)
         self._regrouping.begin(plan, staged.configuration, now)
-        if plan.changes_settings:
-            self._roster.tell_of_settings()
         self._groups.wake()
         cluster.note(Event.WANTED)
         for line in plan.lines():
@@ -211,7 +252,13 @@ class Reloading:
         workers = self._workers
         if workers.is_rolling and workers.has_rolled():
             workers.is_rolling = False
-        if self._is_under_way and not (self.is_staged or workers.is_rolling or self._regrouping.is_under_way()):
+        self._go_on()
+        is_queued = self._queued is not None
+        if (
+            self._is_under_way
+            and not is_queued
+            and not (self.is_staged or workers.is_rolling or self._regrouping.is_under_way())
+        ):
             failure = self._regrouping.finish()
             self._is_under_way, self.failure = False, failure
             if failure:
