@@ -139,7 +139,8 @@ def _check_reason(killer: Master, worker: Worker) -> None:
     is_free = worker.state is State.RETIRING and not worker.has_work and worker.world.now > killer.awaited_at + 0.5
     if is_free:
         raise Fault(f"{killer.name} kills {worker.name}, which has nothing left to do: {reason}")
-    if worker.order is not None and killer.phase == "stopping" and not worker.order.whole_cluster:
+    is_told = worker.order is None or worker.order.whole_cluster
+    if killer.phase == "stopping" and not is_told and killer.seconds_late < 1.0:
         raise Fault(f"{killer.name} kills {worker.name}, which was never told that the cluster stops: {reason}")
 
 
