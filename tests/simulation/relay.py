@@ -28,6 +28,7 @@ __all__ = ["Relay", "age_environment"]
 
 _NUMBERS = {type_: number for number, type_ in TYPES.items()}
 _LAST_OF_OLDER = 15  # the last type of message that protocol 1 has
+_THINGS_OF_OLDER = ("channel", "protocol", "generation", "first_serial", "listener", "control", "pidfile")
 _UNKNOWN = 200  # a type of message that today's version does not know
 
 
@@ -53,6 +54,8 @@ class Relay:
         """Return what the new master inherits: our channel in the place of the old one's."""
         end = self.theirs.fileno()
         things = [replace(each, descriptor=end) if each.name == "channel" else each for each in inherited]
+        if self._version == OLDER:
+            things = [each for each in things if each.name in _THINGS_OF_OLDER]
         if self._version == NEWER:
             things += [Thing("a later thing", {"a": 1}), Thing("a later socket", 5, end)]
         return things
