@@ -7,20 +7,23 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from descriptors import descriptors_left
 
 from rpccluster.address import TCPAddress
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import PROTOCOL, Go, Serving
-from rpccluster.live_settings import Given
+from rpccluster.live_settings import NO_SETTINGS, Given
 from rpccluster.master.changes.inherited import VARIABLE, Inheritance, Thing, leave, left_settings, things
 from rpccluster.master.changes.starting import CommandLine
+from rpccluster.master.parts import Parts
 from rpccluster.master.resources.listeners import Listener, open_control_listener
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.system import Activation, PassedDescriptor
@@ -300,3 +303,12 @@ def test_a_program_that_cannot_be_had_is_an_oserror(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(OSError, match="No such file"):
         CommandLine([], str(tmp_path / "gone"), str(tmp_path / "python")).exec()
+
+
+def test_an_upgrade_that_cannot_leave_the_settings_does_not_begin(caplog: pytest.LogCaptureFixture) -> None:
+    """Their file in memory needs a descriptor: that there is none is told, and raises nothing."""
+    cluster = SimpleNamespace(settings=NO_SETTINGS)
+    parts: Any = SimpleNamespace(cluster=cluster, _prepared=nullcontext)
+    with descriptors_left(0):
+        assert Parts._start_new_master(parts) is None
+    assert "Cannot start a new master" in caplog.text
