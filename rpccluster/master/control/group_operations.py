@@ -59,8 +59,11 @@ class GroupOperations:
             "plugin.start": self._in_turn(self._start),
             "plugin.stop": self._in_turn(self._stop),
             "plugin.restart": self._in_turn(self._restart),
-            "plugin.tail": self._tail,
         }
+
+    def readings(self) -> Mapping[str, Method]:
+        """Return the methods that change nothing, so that they may be called at any time."""
+        return {"plugin.tail": self._tail}
 
     # -- one after another
 

@@ -58,6 +58,7 @@ class Operations:
         """Return the methods by their names."""
         return {
             "status": self._status,
+            **self._of_groups.readings(),
             "scale": self._while_ours(self._scale),
             "reload": self._while_ours(self._reload),
             "rebalance": self._while_ours(self._rebalance),

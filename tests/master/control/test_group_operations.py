@@ -50,7 +50,8 @@ class Rig:
 
     def ask(self, method: str, *params: Any) -> Answered:
         answer: Any = Answered()
-        self.operations.methods()[f"plugin.{method}"](list(params), answer)
+        methods = {**self.operations.methods(), **self.operations.readings()}
+        methods[f"plugin.{method}"](list(params), answer)
         return self.told(answer)
 
     def scale(self, number: object) -> Answered:

@@ -246,6 +246,13 @@ def test_a_master_that_leaves_refuses_aloud(asked: Asked, method: str, params: l
     assert asked("status")[1][0] is None
 
 
+def test_a_tail_goes_on_while_an_upgrade_is_completed(asked: Asked) -> None:
+    """As it changes nothing, it is not refused: `plugin tail -f` asks again and again. Here there is no plugin."""
+    asked.master.refusal = "an upgrade is just being completed: ask again"
+    with pytest.raises(ValueError, match="found no plugin"):
+        asked("plugin.tail", "a")
+
+
 def test_a_scale_that_was_passed_on_is_told(asked: Asked) -> None:
     """It is not done, and not lost either."""
     asked("scale", "3")
