@@ -154,7 +154,7 @@ def pidfile_is_signed(world: World, actor: object) -> None:
     """As soon as a master is alone, the pidfile has its pid."""
     if not isinstance(actor, Master) or actor.phase not in ("running", "drained"):
         return
-    if len(world.of_noun[Master.noun]) > 1:
+    if len(world.of_noun[Master.noun]) > 1 or actor.parts.new_master.is_under_way:  # it may hear of the end late
         actor.turns_alone = 0
         return
     actor.turns_alone += 1
