@@ -66,16 +66,17 @@ class LiveSettings(Mapping[str, Any]):
     spawns. Other code sees the newest.
     """
 
-    __slots__ = ("_calls", "_newest", "_of_call")
+    __slots__ = ("_calls", "_newest", "_of_call", "_values")
 
     def __init__(self) -> None:
-        self._newest = Version(0, MappingProxyType({}))
+        self.put_in_force(Version(0, MappingProxyType({})))
         self._calls: Mapping[int, Any] = {}  # those that see an older version
         self._of_call: Callable[[], Version | None] = lambda: None
 
     def put_in_force(self, version: Version) -> None:
         """Make ``version`` the newest."""
         self._newest = version
+        self._values = version.values  # found sooner
 
     def keep_for_calls(self, calls: Mapping[int, Any], of_call: Callable[[], Version | None]) -> None:
         """Ask ``of_call`` for the version of the present call as long as there are ``calls`` that see an older one."""
@@ -97,7 +98,7 @@ class LiveSettings(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if self._calls:
             return self._seen().values[key]
-        return self._newest.values[key]
+        return self._values[key]
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of ``key``, or ``default`` if there is none."""

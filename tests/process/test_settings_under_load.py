@@ -102,7 +102,7 @@ class Callers:
                         self.calls += 1
                         if first != second or first[0] != first[1]:
                             self.wrong.append((first, second))
-            except ConnectionLost as error:
+            except (ConnectionLost, RemoteError) as error:  # WorkerLost, of a connection that has moved
                 if not self._may_lose:
                     self.wrong.append(error)
 
