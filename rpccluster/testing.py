@@ -275,7 +275,7 @@ class RunningCluster:
         """End every process of this cluster that still runs, by pid."""
         self.try_status()
         if self._process is not None and self._process.poll() is None:
-            self._pids.add(self._process.pid)
+            self._process.kill()  # it is ours until it is waited for, whatever its command line shows at this moment
         for pid in self._pids:
             if is_alive(pid) and _is_ours(pid):
                 with contextlib.suppress(ProcessLookupError):
