@@ -167,7 +167,7 @@ def _kill_master(afternoon: Afternoon, chance: Random) -> None:
     """Kill one of the two masters of an upgrade, or, seldom, the only one."""
     masters, world = afternoon.masters(), afternoon.world
     if len(masters) > 1 or (masters and chance.random() < 0.02):
-        master = chance.choice([masters[0], masters[-1]])  # docs/simulation.md says why none between two others
+        master = chance.choice(masters)
         world.masters_were_killed = True
         world.tell("fate", f"kills {master.name}")
         world.count("fault", "one of two masters killed" if len(masters) > 1 else "master killed")

@@ -21,6 +21,7 @@ from rpccluster.worker.lifecycle import State
 
 from .client import Controller
 from .master import Master
+from .plan import OLDER
 from .plugin_invariants import OF_PLUGINS, group_of
 from .worker import Worker
 from .world import Fault, World
@@ -329,7 +330,9 @@ def answered(afternoon: Afternoon) -> str:
 
 def no_stop_is_forgotten(afternoon: Afternoon) -> str:
     """A stop of the master that owns everything ends the cluster, whatever else happens."""
-    return f"a stop was obeyed, and {afternoon.masters()[-1].name} lives" if afternoon.world.must_end else ""
+    if not afternoon.world.must_end or afternoon.plan.version == OLDER:  # one of protocol 1 cannot know
+        return ""
+    return f"a stop was obeyed, and {afternoon.masters()[-1].name} lives"
 
 
 IN_PEACE = [
