@@ -15,6 +15,7 @@ from rpccluster.master.control.group_operations import Check, GroupOperations, O
 from rpccluster.master.control.server import Answer, Method
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.groups import Groups
+from rpccluster.master.kinds.plugin import Plugin
 from rpccluster.system import System
 
 __all__ = ["Operations"]
@@ -58,6 +59,7 @@ class Operations:
         """Return the methods by their names."""
         return {
             "status": self._status,
+            "plugin.list": self._list_plugins,
             **self._of_groups.readings(),
             "scale": self._while_ours(self._scale),
             "reload": self._while_ours(self._reload),
@@ -111,6 +113,10 @@ class Operations:
     def _status(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)
         answer(None, self._make_status())
+
+    def _list_plugins(self, params: list[Any], answer: Answer) -> None:
+        expect(params, 0)
+        answer(None, [group for group in self._make_status()["groups"] if group["kind"] == Plugin.name])
 
     def _scale(self, params: list[Any], answer: Answer) -> None:
         """Change the number of the workers, or of the group that is named first."""

@@ -82,8 +82,8 @@ class Groups:
 
     def take_back(self, group: Group) -> None:
         """Run a group that has not ended yet since it was removed, as if it were new."""
-        group.is_removed = False
-        group.stopped = ""
+        group.is_removed = group.has_begun = False
+        group.stopped = group.failure = ""
         self.all.remove(group)
         self.all.append(group)
 

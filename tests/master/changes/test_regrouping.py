@@ -138,6 +138,7 @@ def test_a_plugin_that_comes_back_is_started_only_if_it_starts_by_itself(rig: Ri
     rig.reload("")
     rig.reload(plugin("a", autostart="false"))
     assert (rig.group().is_removed, rig.group().stopped) == (False, "autostart = false")
+    assert not rig.group().has_begun  # it waits for what its section says now
 
 
 def test_what_is_stopped_stays_stopped_and_is_done(rig: Rig) -> None:

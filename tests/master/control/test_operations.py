@@ -11,6 +11,8 @@ from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.master.control.operations import Operations
 from rpccluster.master.phases import Phase
 
+STATUS = {"pid": 7, "groups": [{"name": "workers", "kind": "rpc"}, {"name": "plugin:a", "kind": "plugin"}]}
+
 
 class MadeUpMaster:
     """A cluster, its commands and the system, that only note what they are told."""
@@ -80,7 +82,7 @@ class Asked:
             self.master.groups,
             self.master.commands,
             self.master.broker,
-            lambda: {"pid": 7},
+            lambda: STATUS,
         )
         self.answers: list[tuple[str | None, Any]] = []
 
@@ -102,7 +104,7 @@ def asked() -> Asked:
 
 def test_status_and_ping_answer_at_once(asked: Asked) -> None:
     """There is nothing to wait for."""
-    assert asked("status") == [(None, {"pid": 7})]
+    assert asked("status") == [(None, STATUS)]
     assert asked("rpc.ping")[-1] == (None, "pong")
 
 
@@ -244,6 +246,11 @@ def test_a_master_that_leaves_refuses_aloud(asked: Asked, method: str, params: l
     assert asked(method, *params) == [("RuntimeError: the new master (pid: 9) has taken over: ask that one", None)]
     assert asked.master.told == []
     assert asked("status")[1][0] is None
+
+
+def test_plugins_are_listed_as_status_has_them(asked: Asked) -> None:
+    """And nothing else is."""
+    assert asked("plugin.list") == [(None, [{"name": "plugin:a", "kind": "plugin"}])]
 
 
 def test_a_tail_goes_on_while_an_upgrade_is_completed(asked: Asked) -> None:
