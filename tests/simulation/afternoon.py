@@ -217,7 +217,9 @@ def _run(world: World) -> str:
         fault = f"a fault of rpccluster was caught: {world.errors[0].splitlines()[-1]}"
     if fault:
         world.tell("broken", fault)
+    told = len(world.story)
     world.close()
+    del world.story[told:]  # nothing more happens
     return fault
 
 

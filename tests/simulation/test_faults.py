@@ -16,7 +16,9 @@ OTHER_SEEDS = "1:4001"  # looked through when a change of the code has moved the
 @pytest.mark.parametrize("fault", FAULTS if FULL_SCALE else FAULTS[::6], ids=lambda fault: fault.name)
 def test_a_fault_that_is_put_back_is_found(fault: PutBack) -> None:
     """At the seed that stands beside it, or soon at another; its story is short, and ends with the broken rule."""
-    found = find(fault, f"{fault.seed}:{fault.seed + 1}") or find(fault, OTHER_SEEDS, jobs=os.cpu_count() or 1)
+    found = find(fault, f"{fault.seed}:{fault.seed + 1}")
+    if found is None or len(found.story) >= LONGEST_STORY:
+        found = find(fault, OTHER_SEEDS, jobs=os.cpu_count() or 1)
     assert found is not None
     assert len(found.story) < LONGEST_STORY, "\n".join(found.story)
     assert " broken " in found.story[-1]
