@@ -156,7 +156,7 @@ class Afternoon:
         world = self.world
         if self.masters():
             world.tell("user", "stops the cluster")
-            self.masters()[0].take_signal(self.plan.chance("stop").choice((signal.SIGTERM, signal.SIGINT)))
+            self.masters()[-1].take_signal(self.plan.chance("stop").choice((signal.SIGTERM, signal.SIGINT)))
             if not world.run(world.now + self.graceful + STOP_SECONDS, is_done=lambda: not self.masters()):
                 raise Fault(f"the master has not ended {self.graceful + STOP_SECONDS:g} seconds after its stop")
         world.run(world.now + 2.0)

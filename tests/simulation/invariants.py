@@ -256,17 +256,20 @@ ALWAYS = [
 
 
 def one_master(afternoon: Afternoon) -> str:
-    """One master is left, and it runs, unless it is drained or ends."""
+    """One master is left, and it runs, unless it is drained or ends.
+
+    While callers wait at a drained one, an old master that has passed their connections on may stay.
+    """
     masters = afternoon.masters()
-    if len(masters) != 1:
+    phase = masters[-1].phase
+    if len(masters) != 1 and not _callers_wait(afternoon):
         return f"there are {len(masters)} masters"
-    phase = masters[0].phase
     return "" if phase in ("running", "drained") else f"the master is {phase}"
 
 
 def as_many_as_wanted(afternoon: Afternoon) -> str:
     """Each wanted slot has a ready worker, and no other process is left."""
-    master = afternoon.masters()[0]
+    master = afternoon.masters()[-1]
     workers = master.parts.workers
     if not workers.phase.allows.wants_children:
         return "workers are left in a drained cluster" if workers.children else ""
@@ -278,7 +281,7 @@ def as_many_as_wanted(afternoon: Afternoon) -> str:
 
 def plugins_run(afternoon: Afternoon) -> str:
     """Each plugin has as many ready processes as it wants, or has finished."""
-    for group in afternoon.masters()[0].parts.groups.all:
+    for group in afternoon.masters()[-1].parts.groups.all:
         if group.kind.name == "plugin" and not group.is_settled():
             found = ", ".join(f"{child.slot}: {child.state.value}" for child in group.children)
             return f"{group.wanted} processes of {group.name} are wanted, and there are {found or 'none'}"
@@ -287,17 +290,24 @@ def plugins_run(afternoon: Afternoon) -> str:
 
 def nothing_under_way(afternoon: Afternoon) -> str:
     """No reload, no upgrade, no connection is under way."""
-    parts = afternoon.masters()[0].parts
+    parts = afternoon.masters()[-1].parts
     if parts.reloading.is_under_way:
         return "a reload is still under way"
     if parts.new_master.is_under_way:
         return "an upgrade is still under way"
-    return f"{parts.broker.in_transit} connections are in transit" if parts.broker.in_transit else ""
+    is_moving = parts.broker.in_transit and not _callers_wait(afternoon)
+    return f"{parts.broker.in_transit} connections are in transit" if is_moving else ""
+
+
+def _callers_wait(afternoon: Afternoon) -> bool:
+    """Return whether the master holds connections for which no worker is wanted."""
+    master = afternoon.masters()[-1]
+    return master.phase == "drained" and master.parts.broker.in_transit > 0
 
 
 def served(afternoon: Afternoon) -> str:
     """Each connection that may not end is served by a worker, and its calls are answered."""
-    if not afternoon.masters()[0].parts.workers.ready():
+    if not afternoon.masters()[-1].parts.workers.ready():
         return ""
     limits = sum(worker.row[Cell.CONNECTION_LIMIT] for worker in afternoon.workers())
     owned = {client for worker in afternoon.workers() for client in worker.connections}
@@ -318,7 +328,7 @@ def pidfile_names_it(afternoon: Afternoon) -> str:
             found = file.read().strip()
     except OSError:
         found = "nothing"
-    pid = afternoon.masters()[0].pid
+    pid = afternoon.masters()[-1].pid
     return "" if found == str(pid) else f"the pidfile names {found}, and the master is {pid}"
 
 

@@ -50,6 +50,8 @@ def they_start_in_order(world: World, actor: object) -> None:
         if not isinstance(master, Master) or name in master.begun:
             continue
         master.begun.add(name)
+        if group_of(born).spawn_at:  # its turn came before, when no process could be forked
+            continue
         for earlier in group_of(born).after:
             group = master.parts.groups.named(earlier)
             if group is None or group.deaths or group.failure or not group.wants_children:
