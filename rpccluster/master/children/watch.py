@@ -26,7 +26,7 @@ class Watch:
     """Watches all groups of one master."""
 
     def __init__(self) -> None:
-        self._limit_told = 0  # the max_memory that was logged as too low
+        self._limits_told: dict[str, int] = {}  # the max_memory of each group that was logged as too low
 
     def turn(self, group: Group, look: Look, now: float) -> float:
         """Look at the children. Returns when to look again (monotonic seconds), infinity if no child needs it."""
@@ -43,8 +43,8 @@ class Watch:
     def _look_at_limit(self, group: Group, child: Child, now: float) -> None:
         """Log once that no child can stay below max_memory."""
         limit, needed = group.options.max_memory, child.row[CommonCell.RSS_BYTES]
-        if needed > limit != self._limit_told and child.is_fresh(now):
-            self._limit_told = limit
+        if needed > limit != self._limits_told.get(group.name) and child.is_fresh(now):
+            self._limits_told[group.name] = limit
             logger.warning(
                 "max_memory is below what a fresh %s needs (found %d bytes, a %s that has just booted has %d): "
                 "each is replaced %g seconds after it is ready",

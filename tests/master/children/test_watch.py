@@ -44,3 +44,14 @@ def test_a_limit_that_is_too_low_is_told_once(caplog: pytest.LogCaptureFixture) 
     for now in (NOW, NOW + 0.5):
         watch.turn(group(*workers, max_memory=999), RPC_KIND.look, now)
     assert caplog.text.count("max_memory is below what a fresh worker needs") == 1
+
+
+def test_each_group_has_a_limit_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """One that is too low is told once, also beside another one."""
+    watch = Watch()
+    for now in (NOW, NOW + 0.5):
+        for name, limit in (("workers", 999), ("plugin:a", 998)):
+            child = ready(0, ready_at=NOW)
+            child.row[CommonCell.RSS_BYTES] = 1000
+            watch.turn(group(child, name=name, max_memory=limit), RPC_KIND.look, now)
+    assert caplog.text.count("max_memory is below") == 2
