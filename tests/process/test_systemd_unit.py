@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from made_up_systemd import MadeUpSystemd
+from programs import needed
 
 from rpccluster import Client
 from rpccluster.testing import call_once, is_alive, wait_until
@@ -82,9 +82,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 @pytest.fixture
 def _tools_of_systemd() -> None:
     """The programs of the package systemd."""
-    if shutil.which("systemd-analyze") is None or shutil.which("systemd-socket-activate") is None:
-        assert not os.environ.get("CI"), "found no systemd-analyze, which .ci/run installs"
-        pytest.skip("found no systemd-analyze: install the package systemd")
+    for program in ("systemd-analyze", "systemd-socket-activate"):
+        needed(program)
 
 
 @pytest.mark.usefixtures("_tools_of_systemd")
