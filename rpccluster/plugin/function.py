@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -32,6 +33,8 @@ __all__ = ["run"]
 
 def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
     """Import the function, call it, and return the exit status of the process."""
+    with contextlib.suppress(OSError):  # nobody can change what KILL does
+        signal.signal(options.stop_signal, signal.SIG_DFL)  # it ends the import; some are ignored until here
     try:
         settings = ServiceSettings(assignment.settings)
         voting = Voting(settings, assignment.channel, assignment.row)

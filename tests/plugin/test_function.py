@@ -125,6 +125,15 @@ def run():
         assert (child.ended(), child.output) == (0, "begun\nending\nended\n")
 
 
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+def test_the_stop_signal_ends_an_import(tmp_path: Path, stop_signal: signal.Signals) -> None:
+    """Whichever it is: until then the master's signals are ignored."""
+    with born(options(tmp_path, "import time; print('importing'); time.sleep(60)", stop_signal=stop_signal)) as child:
+        child.wait_for("importing")
+        child.signal(stop_signal)
+        assert child.ended() == -stop_signal
+
+
 WAITING = {
     "plain": "def run(plugin): first = plugin.stopping.wait(0); print('begun'); print(first, plugin.stopping.wait(60))",
     "asyncio": "async def run(plugin): print('begun'); await plugin.wait_stopping(); print(False, True)",
