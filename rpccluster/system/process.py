@@ -123,10 +123,15 @@ class System:
         It leads none yet, or has left its own to others by setpgid(2), if its group has another number. Members that
         have become another user are left out; a leader that has already ended is no error.
         """
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        is_led = True
+        try:
             os.killpg(leader, signum)
+        except ProcessLookupError:
+            is_led = False  # when it was asked; it may lead a group by now
+        except PermissionError:
+            pass
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(leader) != leader:
+            if not is_led or os.getpgid(leader) != leader:
                 self.kill(leader, signum)
 
     def wait(self, pid: int) -> None:
