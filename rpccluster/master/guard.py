@@ -14,7 +14,7 @@ from rpccluster.rate_limit import LogLimiter, and_more
 
 __all__ = ["DESCRIPTORS_KEPT_BACK", "Guard"]
 
-DESCRIPTORS_KEPT_BACK = 24  # a worker takes 4, a new master 2, a reload those of its new listeners and logs
+DESCRIPTORS_KEPT_BACK = 24  # a worker takes 4, a new master 3, a reload those of its new listeners and logs
 
 
 class Guard:
