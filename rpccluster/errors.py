@@ -6,6 +6,7 @@ RPCClusterError
 │   └── ConfigError        the configuration is at fault; carries every fault
 ├── NotWritten             a value cannot be written to the configuration's file
 ├── ServiceNotLoaded       the service could not be imported or made
+├── PluginNotLoaded        the plugin could not be imported, or its command cannot be run
 ├── SettingsRefused        the service refuses its settings; carries every fault
 ├── ServiceUnfit           the service has no methods, or one that cannot be served
 ├── UnknownMessage         this version does not know a packet on a channel

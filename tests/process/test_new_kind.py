@@ -60,7 +60,9 @@ class PartsWithSleepers(assemble.Parts):
         super().__init__(*arguments)
         kind, cluster = Sleeper(), self.cluster
         self.groups.kinds["sleeper"] = kind
-        section = SimpleNamespace(generation=1, options=cluster.options, logs=cluster.logs, staged=None)
+        section = SimpleNamespace(
+            generation=1, options=cluster.options, logs=cluster.logs, staged=None, settings=cluster.settings
+        )
         group = Group("sleepers", kind, section, cluster.phase, after=["workers"], wanted=2)
         self.groups.all.append(group)
 

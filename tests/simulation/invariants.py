@@ -115,8 +115,11 @@ def _of(edition: Any) -> object:
 
 def kills_have_reasons(world: World, actor: object) -> None:
     """A process that does its work is killed by nobody but a quick stop, and the end of its master."""
-    if isinstance(actor, Master) and actor.parts is not None and actor.parts.workers.is_awaited:
-        actor.awaited_at = world.now
+    if isinstance(actor, Master) and actor.parts is not None:
+        is_awaited = actor.parts.workers.is_awaited
+        if is_awaited or actor.was_awaited:  # it was so until this step
+            actor.awaited_at = world.now
+        actor.was_awaited = is_awaited
     kills, world.kills = world.kills, []
     for killer, pid in kills:
         target = world.processes.get(pid)

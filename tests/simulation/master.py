@@ -71,6 +71,7 @@ class Master(Process):
         self.has_just_left = self.has_just_begun = self.has_just_stopped = False  # in its last turn
         self.passed_on: set[int] = set()  # connections that a new master was given, and has not adopted
         self.awaited_at = 0.0  # when connections could still come to its retiring workers
+        self.was_awaited = False
         self.number_upgrades = 0  # that have begun
         self.begun: set[str] = set()  # groups of plugins
         self.ended: dict[tuple[str, int], Any] = {}  # by plugin and slot: the last process that has ended by itself
