@@ -114,7 +114,7 @@ class Parts:
         self.pushing = self.reloading.pushing
         self.giving = GivingGroups(operating_system, self.groups, lambda message: self.new_master.say(message))
         self.new_master = NewMaster(
-            operating_system, self.loop, self._start_new_master, self.told.append, self.giving.names
+            operating_system, self.loop, self._start_new_master, self._hear_new_master, self.giving.names
         )
         self.old_master = self._make_old_master(inheritance) if inheritance else None
         self.taking = TakingGroups(self.groups, self._say_to_old_master)
@@ -173,6 +173,16 @@ class Parts:
         for group in self.groups.all:
             for child in group.children if listener in self.cluster.plugin_listeners.get(group.name, ()) else ():
                 child.want_recycling(self.now(), f"{listener.wanted} was bound again")
+
+    def _hear_new_master(self, event: new_master.Event) -> None:
+        """Keep an event of the new master; a takeover goes first.
+
+        All is the new master's from then on, so an order of the old one that came with it must be passed on.
+        """
+        if isinstance(event, new_master.TakenOver):
+            self.told.appendleft(event)
+        else:
+            self.told.append(event)
 
     def _is_upgrading(self) -> bool:
         return self.new_master.is_under_way

@@ -13,6 +13,7 @@ from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.new_master import Stage
 from rpccluster.master.guard import Guard
 from rpccluster.master.kinds.kind import Booted
+from rpccluster.master.parts import Parts
 from rpccluster.master.phases import Phase
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.master.takeover import Takeover
@@ -185,3 +186,13 @@ def test_a_child_that_is_ready_too_late_accepts_nothing(questioned_at: float | N
     parts.code_watch, parts.groups = rig.part("code watch"), None
     Supervisor(parts)._note_booted(Booted(rig.worker))
     assert (("roster.say", rig.worker, Accept()) in rig.done) is (questioned_at is None)
+
+
+def test_a_takeover_is_heeded_before_an_order_that_came_with_it() -> None:
+    """Such as TERM of the old master of this one: it is for the new master, which owns everything."""
+    order, taken = old_master.Gave(None, Asked("term"), []), new_master.TakenOver(None)  # type: ignore[arg-type]
+    said = new_master.Said(Counted({}))
+    parts: Any = SimpleNamespace(told=deque([order]))
+    Parts._hear_new_master(parts, taken)
+    Parts._hear_new_master(parts, said)
+    assert list(parts.told) == [taken, order, said]
