@@ -1,4 +1,4 @@
-"""What the files in etc/ run, for trying a cluster: a service, in the workers, and functions, in plugins' processes."""
+"""What the files in etc/ run, for trying a cluster: a service, in the workers, and functions, in other processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rpccluster.service import Service
 
-__all__ = ["Demo", "remind", "tell_time"]
+__all__ = ["Demo", "count_primes", "remind", "tell_time"]
 
 
 class Demo(Service):
@@ -62,3 +62,8 @@ def _tell_time(listener: Any) -> None:
         connection, _ = listener.accept()
         with connection:
             connection.sendall(f"{time.ctime()}\n".encode())
+
+
+def count_primes(below: int) -> int:
+    """Count the primes below a number, in a pool's process: it takes a while, and all of a CPU."""
+    return sum(all(number % factor for factor in range(2, int(number**0.5) + 1)) for number in range(2, below))

@@ -28,6 +28,7 @@ __all__ = [
     "check_addresses",
     "check_cpus",
     "check_folder",
+    "check_niceness",
     "check_shared_paths",
     "check_usable_paths",
     "distrusted",
@@ -87,6 +88,12 @@ def check_cpus(key: str, choice: CPUChoice, machine: Machine) -> Iterator[Compla
         if outside:
             found, expected = (CPUChoice("list", tuple(sorted(cpus))) for cpus in (outside, allowed))
             yield Complaint((key,), f"found {found}, expected CPUs this process may run on: {expected}")
+
+
+def check_niceness(key: str, nice: int | None, machine: Machine) -> Iterator[Complaint]:
+    """Complain of a niceness that this process may not set."""
+    if nice is not None and nice < machine.lowest_nice():
+        yield Complaint((key,), f"found {nice}, expected {machine.lowest_nice()} or more: only root may go below it")
 
 
 def check_folder(key: str, folder: str) -> Iterator[Complaint]:

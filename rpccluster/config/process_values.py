@@ -6,6 +6,7 @@ Beside `rpccluster.config.values`, by the same rules: it looks at the text alone
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 from typing import Any, cast
@@ -23,11 +24,14 @@ __all__ = [
     "RELOAD_SIGNAL",
     "RUN",
     "SIGNAL",
+    "TARGETS",
     "TEXT",
 ]
 
 #: The names of groups that are no plugin's or pool's own; no plugin has one of them.
 GROUP_NAMES = ("workers", "pools", "queues", "leadership", "web")
+
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 
 
 def _read_text(text: str) -> str:
@@ -62,6 +66,13 @@ def _write_signal(signum: signal.Signals) -> str:
     return signum.name[len("SIG") :]
 
 
+def _read_targets(text: str) -> tuple[str, ...]:
+    targets = tuple(items(text))
+    if not all(_TARGET.fullmatch(target) for target in targets):
+        raise ValueError(text)
+    return targets
+
+
 def _read_groups(text: str) -> tuple[str, ...]:
     groups = tuple(item if ":" in item or item in GROUP_NAMES else f"plugin:{item}" for item in items(text))
     if any(group.endswith(":") for group in groups):
@@ -76,5 +87,6 @@ TEXT = ValueType("text without NUL", _read_text)
 GROUPS = ValueType("names of groups or plugins, separated by commas", _read_groups, ", ".join)
 SIGNAL = ValueType("a signal's name, such as TERM", _read_signal, _write_signal)
 RELOAD_SIGNAL = optional(SIGNAL, None, "none")
+TARGETS = ValueType("modules, or module:function, separated by commas", _read_targets, ", ".join)
 NICE = optional(integer(-20, 19), None)
 CPUS_OR_CLUSTERS = cast("ValueType[CPUChoice]", optional(CPUS, CPU_INHERITED))

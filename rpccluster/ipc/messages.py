@@ -306,6 +306,53 @@ class Switched(NamedTuple):
     version: int
 
 
+# -- processes of a pool, and their dispatcher
+
+
+@_type(27)
+class TaskProcess(NamedTuple):
+    """Master to dispatcher: a process of the pool ``pool`` takes tasks from you now.
+
+    With the message come its socket (`rpccluster.task.wire`), and the read end and the write end of its tickets' pipe.
+    No other process gets the same ``serial``. ``row`` is its row of the scoreboard.
+    """
+
+    serial: int
+    pool: str
+    slot: int
+    pid: int
+    row: int = 0
+
+
+@_type(28)
+class TaskProcessGone(NamedTuple):
+    """Master to dispatcher: that process has ended.
+
+    ``number`` is that of the task which it had begun and not ended, 0 for none: `rpccluster.task.wire.Run.number`.
+    That began at ``started_at``, in seconds of the epoch. ``cause`` is "timed_out", "out_of_memory" or "cancelled" if
+    the master has killed it for that, "recycled" if it was wanted to end, else "lost". ``signal`` has ended it; 0 if it
+    ended with the exit status ``status``.
+    """
+
+    serial: int
+    pool: str
+    slot: int
+    pid: int
+    number: int
+    cause: str
+    signal: int = 0
+    status: int = 0
+    started_at: float = 0.0
+
+
+@_type(29)
+class KillTask(NamedTuple):
+    """Dispatcher to master: kill the process ``serial`` if it still runs the task ``number``; it is cancelled."""
+
+    serial: int
+    number: int
+
+
 # -- their form
 
 

@@ -25,6 +25,7 @@ from rpccluster.ipc.messages import (
     Go,
     GroupsReplaced,
     GroupStopped,
+    KillTask,
     Listen,
     Message,
     Propose,
@@ -39,6 +40,8 @@ from rpccluster.ipc.messages import (
     StopGroup,
     Switch,
     Switched,
+    TaskProcess,
+    TaskProcessGone,
     TookOver,
     Vote,
     WantsToRetire,
@@ -88,6 +91,11 @@ EVERY = [
     Vote(3, "a price below nothing"),
     Switch(2, {"price": "1"}, {}),
     Switched(2),
+    TaskProcess(7, "resize", 1, 4711),
+    TaskProcess(7, "resize", 1, 4711, 3),
+    TaskProcessGone(7, "resize", 1, 4711, 12, "timed_out", 9, 0, 1.5),
+    TaskProcessGone(7, "resize", 1, 4711, 12, "lost", 9, 1, 1.5),
+    KillTask(7, 12),
 ]
 
 
@@ -108,6 +116,7 @@ def test_the_numbers_stay() -> None:
     begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
     begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver, Counted, Asked, Listen]
     begins += [StopGroup, GroupStopped, GroupsReplaced, Propose, Vote, Switch, Switched]
+    begins += [TaskProcess, TaskProcessGone, KillTask]
     assert [TYPES[number] for number in range(len(begins))] == begins
     assert encode(Go()) == b"\x91\x07"
 

@@ -46,10 +46,13 @@ def _leads_on(step: object, *row: object) -> bool:
 
 BETWEEN_MASTERS = ("Serving", "Go", "TookOver", "Counted", "Asked", "StopGroup", "GroupStopped", "GroupsReplaced")
 
+BEFORE_POOLS = ("TaskProcess", "TaskProcessGone", "KillTask")
+
 #: Rows that no life can meet, or that nobody counts, and why.
 IMPOSSIBLE = {
     ("phase", "leaving, graceful stop"): "an essential plugin that fails too often does that",
     **{("message", name): "two masters say it to each other, and nobody reads along" for name in BETWEEN_MASTERS},
+    **{("message", name): "no afternoon has a pool" for name in BEFORE_POOLS},
 }
 
 

@@ -21,6 +21,7 @@ from rpccluster.config.checks import (
     check_addresses,
     check_cpus,
     check_folder,
+    check_niceness,
     check_usable_paths,
 )
 from rpccluster.config.cpus import CPU_INHERITED, MOST_WORKERS, CPUChoice
@@ -136,7 +137,7 @@ def complaints(options: PluginOptions, machine: Machine, config_path: str | None
         *check_account("group", options.group, machine.gid_of, machine, machine.egid),
         *check_cpus("cpu_affinity", options.cpu_affinity, machine),
         *check_folder("chdir", options.chdir),
-        *_niceness(options, machine),
+        *check_niceness("nice", options.nice, machine),
         *_log(options),
     ]
 
@@ -162,12 +163,6 @@ def _timing(options: PluginOptions) -> Iterator[Complaint]:
         yield Complaint(("restart",), problem, if_given=True)
     elif options.timezone:
         yield Complaint(("timezone",), "found it without schedule, expected both, or neither", if_given=True)
-
-
-def _niceness(options: PluginOptions, machine: Machine) -> Iterator[Complaint]:
-    if options.nice is not None and options.nice < machine.lowest_nice():
-        problem = f"found {options.nice}, expected {machine.lowest_nice()} or more: only root may go below it"
-        yield Complaint(("nice",), problem)
 
 
 def _log(options: PluginOptions) -> Iterator[Complaint]:

@@ -15,10 +15,12 @@ from rpccluster.config.checks import Complaint, do_overlap
 from rpccluster.config.origin import nearest
 from rpccluster.config.sections.cluster import CLUSTER, FOR_WORKERS, OPTIONS, Options, cluster_paths
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
+from rpccluster.config.sections.pool import PoolOptions
 
 __all__ = ["check_together"]
 
 _WORKERS = "workers"
+_POOLS = "pools"
 
 Found = tuple[str, Complaint]  # the header of the section at fault
 
@@ -38,10 +40,12 @@ def check_together(
     """
     cluster: Options = sections[CLUSTER.name]
     plugins = {header: values for header, values in sections.items() if isinstance(values, PluginOptions)}
+    pools = {header: values for header, values in sections.items() if isinstance(values, PoolOptions)}
     after = {header: plugin.after for header, plugin in plugins.items()}
+    after.update(dict.fromkeys([_POOLS, *pools], ()) if pools else {})
     if cluster.service:
         after[_WORKERS] = cluster.after
-    elif plugins:
+    elif plugins or pools:
         yield from _without_workers(given[CLUSTER.name])
     for header, complaint in (*(_nobodies(after) if are_all else ()), *_circles(after)):
         yield CLUSTER.name if header == _WORKERS else header, complaint
@@ -49,11 +53,14 @@ def check_together(
     yield from _shared_paths(cluster, plugins, files)
     for header, plugin in plugins.items():
         yield from ((header, complaint) for complaint in _command(with_cluster(plugin, cluster), start_folder))
-        if plugin.leader_only and "leadership" not in sections:
-            yield (
-                header,
-                Complaint(("leader_only",), "found true, expected false: there is no section [leadership]"),
-            )
+    for header, values in {**plugins, **pools}.items():
+        if values.leader_only and "leadership" not in sections:
+            problem = "found true, expected false: there is no section [leadership]"
+            yield header, Complaint(("leader_only",), problem)
+    for header, pool in pools.items():
+        if pool.queue and f"queue:{pool.queue}" not in sections:
+            problem = f"found {pool.queue!r}, expected nothing: there is no section [queue:{pool.queue}]"
+            yield header, Complaint(("queue",), problem)
 
 
 def _without_workers(given: Collection[str]) -> Iterator[Found]:

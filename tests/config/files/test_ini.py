@@ -112,7 +112,10 @@ FAULTY = [
     ),
     (
         "[cluster]\n[logging]\nlevel = 3\n",
-        ["x.ini:2: [logging]: found an unknown section, expected [cluster], [settings], [plugin:NAME] or [DEFAULT]"],
+        [
+            "x.ini:2: [logging]: found an unknown section, "
+            "expected [cluster], [settings], [plugin:NAME], [pool:NAME] or [DEFAULT]"
+        ],
     ),
     (
         "backlog = 1\n[cluster]\n",

@@ -1,0 +1,167 @@
+"""The messages between a task process and the dispatcher at the other end of its socket, and their bytes. Pure.
+
+Both are MessagePack arrays on a stream; a payload is opaque bytes, which only the ends of a task read: the one that
+submits it and the process that runs it. A dispatcher may send tasks ahead, behind the one that runs, and take them back
+as long as they have not begun. That is decided by a pipe, the *tickets* of one process, so that it has no race:
+
+- Before a dispatcher sends a task ahead it writes the task's ticket, a number that grows, into the pipe.
+- The process begins a task only if it reads its ticket from the pipe. It reads past lower ones, whose tasks were
+  dropped. If it finds a higher one or none, the task was taken back, and it drops it in silence.
+- The dispatcher takes all back by reading the pipe empty itself: what it finds there is its own again.
+
+A task with the ticket 0 needs none: a dispatcher sends it to a process that has nothing to do.
+
+Before a task begins, the process writes its number into the cell ``RUNNING``, and clears it only after its `Done` was
+sent. So if a process is killed, its cell and its socket tell together what was begun and what has ended.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgpack
+
+__all__ = [
+    "FORMS",
+    "MSGPACK",
+    "OK",
+    "OUTCOMES",
+    "OUT_OF_MEMORY",
+    "PICKLE",
+    "RAISED",
+    "REJECTED",
+    "RPC",
+    "TICKET_BYTES",
+    "Done",
+    "Failure",
+    "Inbound",
+    "Progress",
+    "Run",
+    "pack_done",
+    "pack_failure",
+    "pack_progress",
+    "pack_run",
+    "pack_ticket",
+    "tickets_in",
+    "unpack_failure",
+]
+
+#: The forms of a task. ``pickle``: target ``module:function``, payload the pickled ``(args, kwargs)``, result pickled.
+#: ``msgpack``: the same target, called with the one value that is packed. ``rpc``: the target is a method of the
+#: service, payload its packed params. The results of the latter two are packed values.
+PICKLE, MSGPACK, RPC = "pickle", "msgpack", "rpc"
+FORMS = (PICKLE, MSGPACK, RPC)
+
+#: The outcomes that a process tells. A failure's payload is a `Failure`.
+OK, RAISED, REJECTED, OUT_OF_MEMORY = "ok", "raised", "rejected", "out_of_memory"
+OUTCOMES = (OK, RAISED, REJECTED, OUT_OF_MEMORY)
+
+_MOST_BYTES = (1 << 32) - 1  # that a bin of MessagePack can have
+_TICKET = struct.Struct("=Q")
+TICKET_BYTES = _TICKET.size
+
+
+class Run(NamedTuple):
+    """Dispatcher to process: run this. ``number`` is another for each task sent; ``timeout`` 0 means no limit."""
+
+    number: int
+    task_id: int
+    attempt: int
+    target: str
+    form: str
+    payload: bytes
+    timeout: float = 0.0
+    soft_timeout: float = 0.0
+    ticket: int = 0
+
+
+class Done(NamedTuple):
+    """Process to dispatcher: the task has ended so. Times are seconds of the epoch."""
+
+    number: int
+    task_id: int
+    attempt: int
+    outcome: str
+    payload: bytes
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+
+class Progress(NamedTuple):
+    """Process to dispatcher: the running task says how far it is, in whatever units; any may be None."""
+
+    number: int
+    task_id: int
+    done: Any = None
+    total: Any = None
+    note: Any = None
+
+
+class Failure(NamedTuple):
+    """Why a task failed: the name of the exception's class, its text, and its traceback."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+_DONE, _PROGRESS, _RUN = range(3)
+_TYPES: dict[int, Any] = {_DONE: Done, _PROGRESS: Progress, _RUN: Run}
+
+
+def pack_run(run: Run) -> bytes:
+    """Return the bytes of ``run``."""
+    packed: bytes = msgpack.packb((_RUN, *run), unicode_errors="surrogateescape")
+    return packed
+
+
+def pack_done(done: Done) -> bytes:
+    """Return the bytes of ``done``."""
+    packed: bytes = msgpack.packb((_DONE, *done))
+    return packed
+
+
+def pack_progress(progress: Progress) -> bytes:
+    """Return the bytes of ``progress``. Raises TypeError, ValueError or OverflowError if a value cannot be packed."""
+    packed: bytes = msgpack.packb((_PROGRESS, *progress), unicode_errors="surrogateescape")
+    return packed
+
+
+def pack_failure(failure: Failure) -> bytes:
+    """Return the payload of a failed task."""
+    packed: bytes = msgpack.packb(tuple(failure), unicode_errors="surrogatepass")
+    return packed
+
+
+def unpack_failure(payload: bytes) -> Failure:
+    """Return what a failed task's payload says."""
+    return Failure(*msgpack.unpackb(payload, unicode_errors="surrogatepass")[: len(Failure._fields)])
+
+
+def pack_ticket(ticket: int) -> bytes:
+    """Return the bytes of a ticket, for the pipe."""
+    return _TICKET.pack(ticket)
+
+
+def tickets_in(data: bytes) -> list[int]:
+    """Return the tickets in what was read from the pipe, which has whole ones only."""
+    return [ticket for (ticket,) in _TICKET.iter_unpack(data)]
+
+
+class Inbound:
+    """Makes messages of the bytes that come from a socket: `Run` in the process, `Done` and `Progress` beyond it."""
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(
+            max_buffer_size=_MOST_BYTES, strict_map_key=False, unicode_errors="surrogateescape"
+        )
+
+    def feed(self, data: Any) -> Iterator[Any]:
+        """Yield each message that ``data`` completes. Raises ValueError or TypeError if these are none."""
+        self._unpacker.feed(data)
+        for number, *fields in self._unpacker:
+            type_ = _TYPES.get(number)
+            if type_ is not None:  # a later version may say more
+                yield type_(*fields[: len(type_._fields)])
