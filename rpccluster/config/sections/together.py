@@ -53,7 +53,8 @@ def check_together(
     yield from _shared_paths(cluster, plugins, files)
     for header, plugin in plugins.items():
         yield from ((header, complaint) for complaint in _command(with_cluster(plugin, cluster), start_folder))
-    for header, values in {**plugins, **pools}.items():
+    led: dict[str, PluginOptions | PoolOptions] = {**plugins, **pools}
+    for header, values in led.items():
         if values.leader_only and "leadership" not in sections:
             problem = "found true, expected false: there is no section [leadership]"
             yield header, Complaint(("leader_only",), problem)
