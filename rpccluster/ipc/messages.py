@@ -313,7 +313,7 @@ class Switched(NamedTuple):
 class TaskProcess(NamedTuple):
     """Master to dispatcher: a process of the pool ``pool`` takes tasks from you now.
 
-    With the message come its socket (`rpccluster.task.wire`), and the read end and the write end of its tickets' pipe.
+    With the message come its socket (`rpccluster.tasks.wire`), and the read end and the write end of its tickets' pipe.
     No other process gets the same ``serial``. ``row`` is its row of the scoreboard.
     """
 
@@ -328,7 +328,7 @@ class TaskProcess(NamedTuple):
 class TaskProcessGone(NamedTuple):
     """Master to dispatcher: that process has ended.
 
-    ``number`` is that of the task which it had begun and not ended, 0 for none: `rpccluster.task.wire.Run.number`.
+    ``number`` is that of the task which it had begun and not ended, 0 for none: `rpccluster.tasks.wire.Run.number`.
     That began at ``started_at``, in seconds of the epoch. ``cause`` is "timed_out", "out_of_memory" or "cancelled" if
     the master has killed it for that, "recycled" if it was wanted to end, else "lost". ``signal`` has ended it; 0 if it
     ended with the exit status ``status``.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpccluster.task.wire import (
+from rpccluster.tasks.wire import (
     OK,
     PICKLE,
     Done,
