@@ -15,6 +15,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "hypothesis>=6.100",
     "requests",  # what a plugin of Remind-You imports
+    "aiohttp>=3.9; platform_python_implementation == 'CPython'",  # serves and calls on the loop of a worker
 ]
 CLIENTS = [  # other libraries' clients, by which the server is tried
     "pynvim==0.6.0",
@@ -37,6 +38,7 @@ BENCH = [
     "grpcio",
     "protobuf",
 ]
+UVLOOP = ["uvloop>=0.17; platform_python_implementation == 'CPython'"]  # the loop of coroutine methods
 SCHEDULE = ["cronsim>=2.5"]  # [plugin:NAME] schedule
 FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation == 'CPython'"]
 
@@ -74,6 +76,12 @@ setup(
         "setproctitle>=1.3",
         "click>=8.1",
     ],
-    extras_require={"schedule": SCHEDULE, "test": TEST + SCHEDULE + CLIENTS + LINT, "bench": BENCH, "fuzz": FUZZ},
+    extras_require={
+        "schedule": SCHEDULE,
+        "uvloop": UVLOOP,
+        "test": TEST + SCHEDULE + UVLOOP + CLIENTS + LINT,
+        "bench": BENCH,
+        "fuzz": FUZZ,
+    },
     entry_points={"console_scripts": ["rpccluster = rpccluster.cli.main:main"]},
 )
