@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import _socket
 import asyncio
+import importlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable
@@ -27,10 +28,11 @@ from gevent.monkey import get_original
 
 from rpccluster.worker.native.primitives import Condition, SimpleQueue, start_new_thread, tell_forked
 
+uvloop: Any
 try:
-    import uvloop
+    uvloop = importlib.import_module("uvloop")
 except ImportError:
-    uvloop = None  # type: ignore[assignment]
+    uvloop = None
 
 __all__ = ["EpollLoop", "LoopExecutor", "make_loop"]
 
@@ -209,7 +211,7 @@ class EpollLoop(_BesideGevent, asyncio.SelectorEventLoop):  # type: ignore[misc]
 
 if uvloop is not None:
 
-    class UvLoop(_BesideGevent, uvloop.Loop):  # type: ignore[misc]
+    class UvLoop(_BesideGevent, uvloop.Loop):
         """uvloop's loop."""
 
 
