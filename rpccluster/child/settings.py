@@ -9,18 +9,18 @@ import sys
 from typing import Any
 
 from rpccluster.child.users_code import own_traceback
-from rpccluster.config.declared import converted, declaration_of
+from rpccluster.config.declared import converted, declaration_of, with_places
 from rpccluster.errors import SettingsRefused
 from rpccluster.failure import error_text
 from rpccluster.live_settings import Given, Version, settings
 
-__all__ = ["ServiceSettings", "changed_keys"]
+__all__ = ["ServiceSettings", "Untold", "changed_keys"]
 
 
 class ServiceSettings:
     """The settings of one child's service. Its declaration and hooks are attributes of it, else of its module.
 
-    A class whose instance nobody has told to it has no hooks.
+    The hooks of a class are those of its instance, so it has none before `take_instance`.
     """
 
     def __init__(self, given: Given) -> None:
@@ -43,12 +43,13 @@ class ServiceSettings:
 
     def ask(self) -> None:
         """Ask the hook whether it takes the values in force, with which the child boots. Raises `SettingsRefused`."""
-        self._ask(settings.newest, frozenset(settings.newest.values))
+        self._ask(settings.newest, frozenset(settings.newest.values), "")
 
     def prepare(self, given: Given) -> Version:
         """Return the version that ``given`` makes, and change nothing. Raises `SettingsRefused`."""
         version = converted(given, self._declared)
-        self._ask(version, changed_keys(settings.newest, version))
+        changed = changed_keys(settings.newest, version)
+        self._ask(version, changed, f" {with_places(changed, given.places)}" if changed else "")
         return version
 
     def tell(self, old: Version, new: Version) -> None:
@@ -57,19 +58,47 @@ class ServiceSettings:
         if hook is not None:
             hook(old.values, new.values, changed_keys(old, new))
 
-    def _ask(self, version: Version, changed: frozenset[str]) -> None:
+    def _ask(self, version: Version, changed: frozenset[str], what: str) -> None:
         hook = self._hook("settings_check")
         try:
             if hook is not None:
                 hook(version.values, changed)
         except SystemExit as error:  # it would end the process
-            raise SettingsRefused(f"settings_check refuses: {error_text(error)}") from error
+            raise SettingsRefused(f"settings_check refuses{what}: {error_text(error)}") from error
         except Exception as error:
-            raise SettingsRefused(f"settings_check refuses: {own_traceback(error, __file__)}") from error
+            raise SettingsRefused(f"settings_check refuses{what}: {own_traceback(error, __file__)}") from error
 
     def _hook(self, name: str) -> Any:
-        found = (getattr(home, name, None) for home in self._homes if not isinstance(home, type))
+        if any(isinstance(home, type) for home in self._homes):
+            return None
+        found = (getattr(home, name, None) for home in self._homes)
         return next((each for each in found if callable(each)), None)
+
+
+class Untold:
+    """The change of which the hook ``settings_changed`` has yet to be told. Its owner takes turns with `begin`.
+
+    The hook is told of one change after another. What changes while it runs is one change, however many versions.
+    """
+
+    def __init__(self) -> None:
+        self._told = settings.newest
+        self._is_telling = False
+
+    def begin(self) -> tuple[Version, Version] | None:
+        """Return the old and the new version to tell now; None if there is no change, or it is being told of one.
+
+        Call `end` when it has been told.
+        """
+        old, new = self._told, settings.newest
+        if self._is_telling or old is new:
+            return None
+        self._told, self._is_telling = new, True
+        return old, new
+
+    def end(self) -> None:
+        """Note that the hook has returned, or raised."""
+        self._is_telling = False
 
 
 def changed_keys(old: Version, new: Version) -> frozenset[str]:

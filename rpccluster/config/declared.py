@@ -6,7 +6,7 @@ lacks has its default.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +16,9 @@ from rpccluster.errors import SettingsRefused
 from rpccluster.failure import error_text
 from rpccluster.live_settings import Given, Setting, Version
 
-__all__ = ["converted", "declaration_of"]
+__all__ = ["converted", "declaration_of", "with_places"]
+
+_MOST_NAMED = 3  # of the keys in one message
 
 _WORDS = {bool: BOOLEAN.expected, int: "a whole number", float: "a number"}
 
@@ -74,3 +76,10 @@ def _problem(setting: Setting, text: str, error: Exception) -> str:
 
 def _place(given: Given, key: str) -> str:
     return f"{given.places[key]}: " if key in given.places else ""
+
+
+def with_places(keys: Iterable[str], places: Mapping[str, str]) -> str:
+    """Name ``keys``, each with its place, for a message; of many, the first few."""
+    named = [f"{key} ({places[key]})" if key in places else key for key in sorted(keys)]
+    more = len(named) - _MOST_NAMED
+    return ", ".join(named[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

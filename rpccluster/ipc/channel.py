@@ -172,10 +172,18 @@ class Channel:
 
     def close(self) -> None:
         """Close this end and drop what is queued."""
+        self._drop()
+        self._socket.close()
+
+    def forget(self) -> None:
+        """Drop this end without closing its descriptor, whose number belongs to another file by now."""
+        self._drop()
+        self._socket.detach()
+
+    def _drop(self) -> None:
         self.is_closed = True
         while self._outbox:
             close_all(self._outbox.popleft().descriptors)
-        self._socket.close()
 
 
 def _copies(descriptors: Sequence[int]) -> list[int]:

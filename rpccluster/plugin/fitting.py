@@ -20,10 +20,14 @@ __all__ = ["Fitted", "fitted"]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A call with all its arguments. ``takes_plugin`` says whether it gets the plugin."""
+    """A call with all its arguments. ``takes_plugin`` says whether it gets the plugin.
+
+    Of a class, ``call`` makes the instance, and ``run_of`` returns the call of that one's ``run``.
+    """
 
     call: Callable[[], Any]
     takes_plugin: bool
+    run_of: Callable[[Any], Fitted] | None = None
 
     def __call__(self) -> Any:
         result = self.call()
@@ -51,7 +55,7 @@ def fitted(spec: str, found: Any, args: tuple[Any, ...], plugin: Any) -> Fitted:
         return _fitted(f"{spec}.run", made.run, (), plugin)
 
     takes_plugin = first.takes_plugin or fitted_run(_unmade(found)).takes_plugin
-    return Fitted(lambda: fitted_run(first.call())(), takes_plugin)
+    return Fitted(first.call, takes_plugin, fitted_run)
 
 
 def _unmade(found: Any) -> Any:

@@ -17,12 +17,12 @@ import traceback
 from typing import Any, Callable
 
 from rpccluster.child.assignment import Assignment, PluginPart
-from rpccluster.child.life import EXIT_CRASHED, tell_boot_failed
+from rpccluster.child.life import EXIT_BOOT_FAILED, EXIT_CRASHED, tell_boot_failed
 from rpccluster.child.settings import ServiceSettings
 from rpccluster.child.users_code import find, own_traceback, put_on_path, shut_hint
 from rpccluster.config.sections.plugin import PluginOptions
-from rpccluster.errors import PluginNotLoaded
-from rpccluster.ipc.messages import Ready
+from rpccluster.errors import PluginNotLoaded, SettingsRefused
+from rpccluster.ipc.messages import BootFailed, Ready
 from rpccluster.plugin.fitting import Fitted, fitted
 from rpccluster.plugin.handle import Plugin
 from rpccluster.plugin.stop_signal import obey
@@ -47,22 +47,43 @@ def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
         """Say that it is called, and call it; the stop signal may come in between."""
         obey(options.stop_signal, plugin.stopping if call.takes_plugin else None)
         plugin.alive()
+        run = call if call.run_of is None else call.run_of(_made(call, settings, voting))
         if options.ready == "started":
             plugin.ready()
-        call()
+        run()
 
     voting.start()
     status = _status_of(begin)
     return max(status, _status_of(_end))
 
 
+def _made(call: Fitted, settings: ServiceSettings, voting: Voting) -> Any:
+    """Make the instance of a plugin's class. Ends the process if it does not take the settings in force."""
+    made = call.call()
+    settings.take_instance(made)
+    try:
+        settings.ask()
+    except SettingsRefused as error:
+        voting.say(BootFailed("service", str(error)))
+        raise SystemExit(EXIT_BOOT_FAILED) from error
+    return made
+
+
 def _plugin(assignment: Assignment[PluginPart], voting: Voting) -> Plugin:
     part = assignment.part
     listeners = [socket.socket(fileno=listener.detach()) for listener in part.listeners]  # without the master's timeout
-    plugin = Plugin(part.name, assignment.slot, listeners, lambda: voting.say(Ready([])), assignment.row)
+    plugin = Plugin(
+        part.name,
+        assignment.slot,
+        listeners,
+        assignment.row,
+        tell_ready=lambda: voting.say(Ready([])),
+        wait_for_change=voting.changes.wait,
+    )
 
     def leave_to_parent() -> None:
         voting.leave_to_parent()
+        voting.changes.leave_to_parent()
         plugin.stopping.leave_to_parent()
 
     os.register_at_fork(after_in_child=leave_to_parent)

@@ -52,6 +52,10 @@ class Stopping:
         if is_woken:
             self.wake_by_signals()
 
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when the plugin has been told to end, or a signal has come."""
+        return self._read_end
+
     def is_set(self) -> bool:
         """Return whether the plugin has been told to end."""
         return self._is_set
@@ -73,10 +77,10 @@ class Stopping:
             left = None if give_up_at is None else max(0.0, give_up_at - time.monotonic())
             if not cooperative_select()([self._read_end], [], [], left)[0]:
                 break
-            self._look()
+            self.look()
         return self._is_set
 
-    def _look(self) -> bool:
+    def look(self) -> bool:
         """Return whether it was set, which stays in the pipe; any other signal is taken out."""
         if not self._is_set:
             with contextlib.suppress(BlockingIOError):
@@ -93,7 +97,7 @@ class Stopping:
         told = asyncio.Event()
         watched = os.dup(self._read_end)  # a loop watches a descriptor for one alone
         try:
-            loop.add_reader(watched, lambda: told.set() if self._look() else None)
+            loop.add_reader(watched, lambda: told.set() if self.look() else None)
             await told.wait()
         finally:
             loop.remove_reader(watched)
@@ -108,14 +112,22 @@ class Plugin:
     """
 
     def __init__(
-        self, name: str, slot: int, listeners: Sequence[socket.socket], tell_ready: Callable[[], None], row: Row
+        self,
+        name: str,
+        slot: int,
+        listeners: Sequence[socket.socket],
+        row: Row,
+        tell_ready: Callable[[], None],
+        wait_for_change: Callable[[float | None, Stopping], bool],
     ) -> None:
+        """``tell_ready`` tells the master; ``wait_for_change`` is `rpccluster.plugin.changes.Changes.wait`."""
         self.name = name
         self.slot = slot
         self.listeners = list(listeners)
         self.settings: Mapping[str, Any] = settings
         self.stopping = Stopping()
         self._tell_ready = tell_ready
+        self._wait_for_change = wait_for_change
         self._is_ready = False
         self._row = row
 
@@ -128,6 +140,15 @@ class Plugin:
     def alive(self) -> None:
         """Give a sign of life, from which ``timeout`` counts anew."""
         self._row[CommonCell.HEARTBEAT] = time.monotonic_ns()
+
+    def settings_changed(self, timeout: float | None = None) -> bool:
+        """Wait for the next version of the settings, and run the hook ``settings_changed`` here.
+
+        Greenlets run meanwhile. From the first call on the hook runs here alone; a version that came before this call
+        counts. Returns whether there was one: False after ``timeout`` seconds, and as soon as the plugin is told to
+        end. One thread may call it.
+        """
+        return self._wait_for_change(timeout, self.stopping)
 
     async def wait_stopping(self) -> None:
         """Wait on the running asyncio loop until the plugin is told to end."""

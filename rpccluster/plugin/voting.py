@@ -1,11 +1,16 @@
-"""A function plugin's part in a change of the settings: a native thread of its process votes, then switches.
+"""A function plugin's part in a change of the settings: native threads of its process vote, and switch.
 
-So a plugin votes whatever it does, asleep or computing. The hooks of its module run in that thread. The thread and its
-lock are native also where the plugin patches with gevent, since this module is imported before it.
+So a plugin votes whatever it does, asleep or computing. The threads are native also where the plugin patches with
+gevent, since this module is imported before it. One listens to the master. Each check runs in a thread of its own, so
+that one that hangs spoils no later vote. `changes` says where ``settings_changed`` runs.
+
+A function may close descriptors that it does not know, or become another program. Then the master sees the end of the
+channel, and asks no more; here nothing is read or closed under a number that may be another file's by now.
 """
 
 from __future__ import annotations
 
+import os
 import select
 from _thread import allocate_lock, start_new_thread
 
@@ -17,6 +22,7 @@ from rpccluster.ipc.messages import Message, Propose, Switch, Switched, Vote, Wa
 from rpccluster.ipc.scoreboard import CommonCell, Row
 from rpccluster.live_settings import Given, Version, settings
 from rpccluster.log import logger
+from rpccluster.plugin.changes import Changes
 
 __all__ = ["Voting"]
 
@@ -30,30 +36,50 @@ class Voting:
     def __init__(self, own: ServiceSettings, channel: Channel, row: Row) -> None:
         self._own = own
         self._channel = channel
+        self._inode = os.fstat(channel.fileno()).st_ino
         self._row = row
         self._lock = allocate_lock()
         self._prepared: tuple[Given, Version] | None = None  # what the last proposal makes here
+        self._attempt = 0
+        self.changes = Changes(own, lambda: self.say(WantsToRetire("settings_changed failed")))
 
     def start(self) -> None:
         """Begin to listen to the master."""
         self._row[CommonCell.SETTINGS_VERSION] = settings.newest.number
+        self.changes.start()
         start_new_thread(self._listen, ())
 
     def leave_to_parent(self) -> None:
         """Close the channel, in a forked child."""
-        self._channel.close()
+        if self._has_channel():
+            self._channel.close()
 
     def say(self, message: Message) -> None:
         """Send a message to the master; any thread may call it."""
         with self._lock:
-            self._channel.send(message)
+            if self._has_channel():
+                self._channel.send(message)
+
+    def _has_channel(self) -> bool:
+        """Return whether the channel is open, and its number still its own; else forget it."""
+        if self._channel.is_closed:
+            return False
+        try:
+            is_own = os.fstat(self._channel.fileno()).st_ino == self._inode
+        except OSError:
+            is_own = False
+        if not is_own:
+            self._channel.forget()
+        return is_own
 
     def _listen(self) -> None:
-        poller = _poll()
         while not self._channel.is_closed:
+            poller = _poll()
             poller.register(self._channel.fileno(), _IN | (_OUT if self._channel.wants_to_write else 0))
             poller.poll()
             with self._lock:
+                if not self._has_channel():
+                    return
                 messages = self._channel.receive()
                 self._channel.flush()
             for message, _ in messages:
@@ -61,36 +87,36 @@ class Voting:
 
     def _obey(self, message: Message) -> None:
         if isinstance(message, Propose):
-            self.say(Vote(message.attempt, self._prepare(Given(message.version, message.texts, message.places))))
+            self._attempt, self._prepared = message.attempt, None
+            start_new_thread(self._vote, (message.attempt, Given(message.version, message.texts, message.places)))
         elif isinstance(message, Switch):
             self._switch(Given(message.version, message.texts, message.places))
 
-    def _prepare(self, given: Given) -> str:
-        """Prepare a version. Returns why it is refused; empty if it is not."""
-        self._prepared = None
+    def _vote(self, attempt: int, given: Given) -> None:
+        refusal = ""
         try:
-            self._prepared = given, self._own.prepare(given)
+            prepared = given, self._own.prepare(given)
         except SettingsRefused as error:
-            return str(error)
+            refusal = str(error)
         except BaseException as error:
-            return error_text(error)
-        return ""
+            refusal = error_text(error)
+        else:
+            if attempt == self._attempt:  # else there is a later one by now
+                self._prepared = prepared
+        self.say(Vote(attempt, refusal))
 
     def _switch(self, given: Given) -> None:
+        """Put a version in force; one that it has not voted for, since it was booting, is prepared now."""
         if given.number <= settings.newest.number:
             return
-        if self._prepared is None or self._prepared[0] != given:
-            refusal = self._prepare(given)
-            if refusal:
-                logger.error("Settings: it refuses them: %s", refusal)
-                self.say(WantsToRetire("it refuses the settings"))
-        if self._prepared is not None:
-            old, new = settings.newest, self._prepared[1]
-            settings.put_in_force(new)
-            self._row[CommonCell.SETTINGS_VERSION] = new.number
-            self.say(Switched(new.number))
-            try:
-                self._own.tell(old, new)
-            except BaseException as error:
-                logger.error("Settings: settings_changed failed", exc_info=error)
-                self.say(WantsToRetire("settings_changed failed"))
+        prepared, self._prepared = self._prepared, None
+        try:
+            new = prepared[1] if prepared is not None and prepared[0] == given else self._own.prepare(given)
+        except BaseException as error:
+            logger.error("Settings: it refuses them: %s", error_text(error))
+            self.say(WantsToRetire("it refuses the settings"))
+            return
+        settings.put_in_force(new)
+        self._row[CommonCell.SETTINGS_VERSION] = new.number
+        self.say(Switched(new.number))
+        self.changes.note(given.places)

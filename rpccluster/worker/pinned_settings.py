@@ -27,15 +27,14 @@ class PinnedSettings:
         self._pins: dict[int, tuple[Any, Version]] = {}  # by the identity of the call's message, which is kept alive
         settings.keep_for_calls(self._pins, self._of_present_call)
 
-    def switch(self, new: Version) -> Version:
-        """Make ``new`` the newest version, and keep the one before for the calls that run. Returns that one."""
+    def switch(self, new: Version) -> None:
+        """Make ``new`` the newest version, and keep the one before for the calls that run."""
         old = settings.newest
         running = {id(call.message): call.message for call in self._running()}
         self._forget_others(running)
         for number, message in running.items():
             self._pins.setdefault(number, (message, old))
         settings.put_in_force(new)
-        return old
 
     def sweep(self) -> None:
         """Forget the calls that have ended."""

@@ -1,16 +1,18 @@
 """A worker's part in a change of the settings: it votes, then switches. Runs in the worker.
 
-The service's hooks run in greenlets. The switch itself runs in the hub, between two steps of all calls.
+The service's hooks run in greenlets; ``settings_changed`` is told of one change after another. The switch itself runs
+in the hub, between two steps of all calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gevent
 
-from rpccluster.child.settings import ServiceSettings
+from rpccluster.child.settings import ServiceSettings, Untold, changed_keys
+from rpccluster.config.declared import with_places
 from rpccluster.errors import SettingsRefused
 from rpccluster.failure import error_text
 from rpccluster.ipc.messages import Propose, Switch, Switched, Vote
@@ -40,6 +42,8 @@ class Voting:
         self._send = send
         self._retire = retire
         self._pinned = PinnedSettings(running)
+        self._untold = Untold()
+        self._places: Mapping[str, str] = {}  # of the values in force
         self._prepared: tuple[Given, Version] | None = None  # what the last proposal makes here
         row[CommonCell.SETTINGS_VERSION] = settings.newest.number
 
@@ -65,31 +69,39 @@ class Voting:
             return
         prepared, self._prepared = self._prepared, None
         if prepared is not None and prepared[0] == given:
-            self._put_in_force(prepared[1])
+            self._put_in_force(*prepared)
         else:
             gevent.spawn(self._catch_up, given)
 
     def _catch_up(self, given: Given) -> None:
         try:
-            self._put_in_force(self._own.prepare(given))
+            version = self._own.prepare(given)
         except BaseException as error:
-            self._fail(f"it refuses the settings: {error_text(error)}", error)
+            self._fail("it refuses the settings", error_text(error), error)
+        else:
+            if given.number > settings.newest.number:  # the check may have taken long
+                self._put_in_force(given, version)
 
-    def _put_in_force(self, new: Version) -> None:
-        old = self._pinned.switch(new)
+    def _put_in_force(self, given: Given, new: Version) -> None:
+        self._pinned.switch(new)
+        self._places = given.places
         self._row[CommonCell.SETTINGS_VERSION] = new.number
         self._send(Switched(new.number))
-        gevent.spawn(self._tell, old, new)
+        gevent.spawn(self._tell)
 
-    def _tell(self, old: Version, new: Version) -> None:
-        try:
-            self._own.tell(old, new)
-        except BaseException as error:
-            self._fail("settings_changed failed", error)
+    def _tell(self) -> None:
+        while (change := self._untold.begin()) is not None:
+            try:
+                self._own.tell(*change)
+            except BaseException as error:
+                what = with_places(changed_keys(*change), self._places)
+                self._fail("settings_changed failed", f"told of {what}", error)
+            finally:
+                self._untold.end()
 
-    def _fail(self, reason: str, error: BaseException) -> None:
-        logger.error("Settings: %s", reason, exc_info=error)
-        self._retire(reason.partition(":")[0])
+    def _fail(self, reason: str, detail: str, error: BaseException) -> None:
+        logger.error("Settings: %s: %s", reason, detail, exc_info=error)
+        self._retire(reason)
 
     def sweep(self) -> None:
         """Forget the calls that have ended."""

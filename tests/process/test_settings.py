@@ -245,9 +245,9 @@ def test_a_push_reaches_every_process_and_replaces_none(pushed: RunningCluster) 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("settings.mood=bad", "refuses: settings_check refuses: ValueError: no such mood"),
-        ("settings.mood=exit", "refuses: settings_check refuses: SystemExit: 3"),
-        ("settings.mood=gone", "ended before it had voted"),
+        ("settings.mood=bad", "refuses: settings_check refuses mood (config set): ValueError: no such mood"),
+        ("settings.mood=exit", "refuses: settings_check refuses mood (config set): SystemExit: 3"),
+        ("settings.mood=gone", "ended before it had voted on mood (config set)"),
         ("settings.mood=asleep", "no vote within settings_timeout (2 s) from worker (pid: "),
         ("settings.price=much", "refuses: config set: price: found 'much', expected a number"),
         ("settings.prise=1", "found an unknown setting, expected one that the service declares; did you mean price?"),

@@ -78,6 +78,7 @@ class PluginProcess(Child):
         if source is self.notices:
             return [(Ready([]), []) for notice in self.notices.read() if self._heed(notice)]
         messages = super().read(source)
+        self.reads_settings = self.reads_settings and not self.channel.is_closed  # a function may have become a program
         if self.channel.is_closed and self.is_command and self.called_at is None:
             self._note_call(self._clock())
         return messages

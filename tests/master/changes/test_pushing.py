@@ -9,7 +9,7 @@ import pytest
 
 from rpccluster.config import Configuration, Options, Sources
 from rpccluster.ipc.messages import Propose, Switch, Vote
-from rpccluster.master.changes.pushing import Pushing
+from rpccluster.master.changes.pushing import UNHEARD_SECONDS, Pushing
 
 from ..made_up import cluster, group, ready, retiring
 
@@ -77,14 +77,16 @@ def test_one_that_does_not_agree_leaves_everything(how: str) -> None:
         reason = f"worker (pid: {second.pid}, slot: 1) refuses: price: too much"
     elif how == "end":
         pushed.pushing.note_end(second)
-        reason = f"worker (pid: {second.pid}, slot: 1) ended before it had voted"
+        reason = f"worker (pid: {second.pid}, slot: 1) ended before it had voted on price (config set)"
     elif how == "silence":
         pushed.now += 4.9
         pushed.pushing.turn()
         assert pushed.pushing.is_under_way
         pushed.now = pushed.pushing.wake_at
         pushed.pushing.turn()
-        reason = f"no vote within settings_timeout (5 s) from worker (pid: {second.pid}, slot: 1)"
+        reason = (
+            f"no vote within settings_timeout (5 s) from worker (pid: {second.pid}, slot: 1), on price (config set)"
+        )
     else:
         pushed.cluster.configuration = Configuration(Options(service="a:b"), {}, Sources())
         pushed.vote(1)
@@ -102,6 +104,27 @@ def test_one_that_does_not_agree_leaves_everything(how: str) -> None:
     pushed.vote(1, attempt=2)
     assert pushed.outcome[2:] == (2, {"price": "2"})
     assert first in pushed.workers.children
+
+
+def test_one_that_cannot_be_heard_has_no_vote() -> None:
+    """A function that has become another program lives on without its channel; one that ends so refuses."""
+    pushed = Pushed()
+    deaf: Any = pushed.workers.children[1]
+    pushed.vote(0)
+    deaf.reads_settings = False
+    pushed.pushing.turn()
+    assert pushed.pushing.wake_at == pushed.now + UNHEARD_SECONDS
+    pushed.now = pushed.pushing.wake_at - 0.1
+    pushed.pushing.turn()
+    assert pushed.pushing.is_under_way
+    pushed.now = pushed.pushing.wake_at
+    pushed.pushing.turn()
+    assert pushed.outcome == (True, "", 2, {"price": "2"})
+    pushed.pushing.note_switched(pushed.workers.children[0])
+    assert pushed.outcome == (False, "", 2, {"price": "2"})
+    pushed.pushing.begin({"price": "3"})
+    pushed.pushing.note_end(deaf)
+    assert pushed.pushing.failure == ""
 
 
 def test_one_that_switches_late_is_not_waited_for() -> None:
