@@ -7,6 +7,7 @@ RPCClusterError
 ├── NotWritten             a value cannot be written to the configuration's file
 ├── ServiceNotLoaded       the service could not be imported or made
 ├── PluginNotLoaded        the plugin could not be imported, or its command cannot be run
+├── TasksNotLoaded         the targets of a pool could not be imported
 ├── SettingsRefused        the service refuses its settings; carries every fault
 ├── ServiceUnfit           the service has no methods, or one that cannot be served
 ├── UnknownMessage         this version does not know a packet on a channel
@@ -19,6 +20,7 @@ RPCClusterError
 │   │   ├── NoMethodError  the server has no such method
 │   │   └── ArgumentError  the params do not fit the method
 │   └── CallTimeout        no reply came in time
+├── SoftTimeLimit          a task has passed its soft limit; raised in the task
 ├── ConnectFailed          the client could not connect
 └── ConnectionLost         the connection ended during a call
     ├── Lost               the call may have run
@@ -42,6 +44,7 @@ __all__ = [
     "ProtocolError",
     "RPCClusterError",
     "RemoteError",
+    "SoftTimeLimit",
     "TooManyWaiting",
 ]
 
@@ -92,6 +95,10 @@ class ServiceNotLoaded(RPCClusterError):
 
 class PluginNotLoaded(RPCClusterError):
     """The plugin could not be imported, takes other arguments than it gets, or its command cannot be run."""
+
+
+class TasksNotLoaded(RPCClusterError):
+    """The targets of a pool could not be imported, or its process may not be as its section says."""
 
 
 class SettingsRefused(RPCClusterError):
@@ -171,6 +178,10 @@ class ArgumentError(RemoteError):
 
 class CallTimeout(CallError, TimeoutError):
     """No reply came within the call's timeout. The call may still be running."""
+
+
+class SoftTimeLimit(RPCClusterError):
+    """The task has passed its ``soft_timeout``; this is its time to clean up. Raised in the task, by us alone."""
 
 
 class ConnectFailed(RPCClusterError, ConnectionError):

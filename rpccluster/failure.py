@@ -5,7 +5,7 @@ Never raises. Texts are bounded and can be packed. Imports nothing of the packag
 
 from __future__ import annotations
 
-__all__ = ["error_text", "message_of"]
+__all__ = ["error_text", "message_of", "name_of"]
 
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 10_000
@@ -13,7 +13,7 @@ _LONGEST_MESSAGE = 10_000
 
 def error_text(error: BaseException) -> str:
     """Return ``"ExceptionClass: message"``, both cut to a sensible length."""
-    return f"{_name_of(error)}: {message_of(error)}"
+    return f"{name_of(error)}: {message_of(error)}"
 
 
 def message_of(error: BaseException) -> str:
@@ -24,7 +24,8 @@ def message_of(error: BaseException) -> str:
         return "(its message cannot be had)"
 
 
-def _name_of(error: BaseException) -> str:
+def name_of(error: BaseException) -> str:
+    """Return the name of the exception's class."""
     try:
         return _cut(type(error).__name__, _LONGEST_NAME)
     except BaseException:  # a metaclass may return anything as its name

@@ -30,6 +30,7 @@ PUBLIC = [
     "RemoteError",
     "Service",
     "Setting",
+    "SoftTimeLimit",
     "TooManyWaiting",
     "__version__",
     "aio",

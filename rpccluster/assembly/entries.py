@@ -17,6 +17,7 @@ __all__ = ["ENTRIES", "load"]
 ENTRIES = {
     "plugin": "rpccluster.plugin.main",
     "rpc": "rpccluster.worker.main",
+    "task": "rpccluster.tasks.main",
 }
 
 

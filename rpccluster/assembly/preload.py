@@ -30,6 +30,7 @@ _OURS = (
     "rpccluster.demo",
     "rpccluster.plugin.main",
     "rpccluster.protocol.shared",
+    "rpccluster.tasks.main",
     "rpccluster.worker.accepting.lock",
     "rpccluster.worker.accepting.turn",
     "rpccluster.worker.connections.context",

@@ -15,8 +15,9 @@ from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.scoreboard import Row, Scoreboard
 from rpccluster.live_settings import NO_SETTINGS, Given
 from rpccluster.log import LogFiles
+from rpccluster.system.clock import Timer
 
-__all__ = ["Assignment", "ChildEntry", "KindPart", "Load", "PluginPart", "RPCPart", "Run"]
+__all__ = ["Assignment", "ChildEntry", "KindPart", "Load", "PluginPart", "RPCPart", "Run", "TaskPart"]
 
 
 class KindPart:
@@ -68,6 +69,25 @@ class PluginPart(KindPart):
 
     def descriptors(self) -> list[int]:
         return [*(listener.fileno() for listener in self.listeners), self.output]
+
+
+@dataclass(frozen=True)
+class TaskPart(KindPart):
+    """The part of a task process.
+
+    ``name`` is that of the pool, without ``pool:``. Tasks come through ``socket``; ``tickets`` is the read end of their
+    pipe (`rpccluster.tasks.wire`). ``timer`` wakes the master, which watches it.
+    """
+
+    is_marked: ClassVar[bool] = True
+
+    name: str
+    socket: socket.socket
+    tickets: int
+    timer: Timer
+
+    def descriptors(self) -> list[int]:
+        return [self.socket.fileno(), self.tickets, self.timer.fileno()]
 
 
 Part = TypeVar("Part", bound=KindPart, covariant=True)

@@ -1,8 +1,8 @@
 """The scoreboard: shared memory with a row of cells for each child of the master, made before the fork.
 
-A row has one writer, its child (the master clears it before and after). Its first cells mean the same for every kind
-of child; the others belong to the kind. Cells are aligned 64-bit words, written by plain stores: readers see whole
-values, which may be a moment old. Any process of one cluster.
+A row has one writer, its child; the master clears it before and after, and writes those cells that say so. Its first
+cells mean the same for every kind of child; the others belong to the kind. Cells are aligned 64-bit words, written by
+plain stores: readers see whole values, which may be a moment old. Any process of one cluster.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "Row",
     "RowState",
     "Scoreboard",
+    "TaskCell",
     "is_full",
 ]
 
@@ -85,6 +86,23 @@ class Cell(enum.IntEnum):
     WRITE_TIMEOUT = 28  # likewise
     CALL_TIMEOUT = 29  # calls ended
     GREENLETS_TAKEN_AT = 30  # since when calls hold all max_greenlets and none has ended; 0 = they do not
+
+
+class TaskCell(enum.IntEnum):
+    """The own cells of a task process. Its ``RUNNING`` is the number of the task that it runs, while nobody knows more.
+
+    The process sets ``DEADLINE`` and ``STARTED_AT`` before ``RUNNING``, clears ``DEADLINE`` when the task has ended,
+    and ``RUNNING`` when it has told how. The master kills it for the task n only if ``RUNNING`` is still n once
+    ``CONDEMNED`` is n; the process begins no other one then. So no task is killed in place of another.
+    """
+
+    DEADLINE = FIRST_OWN_CELL  # monotonic nanoseconds at which the task is killed; 0 = never
+    STARTED_AT = 9  # of the task, in nanoseconds of the epoch
+    TASKS = 10  # ended
+    HAS_SERVICE = 11  # 1 = it has made an instance of the service
+    CONDEMNED = 16  # by the master: the number of the task with which the process ends
+    LEAVES = 17  # by the master: 1 = begin no other task, and end
+    MOST_TASKS = 18  # by the master: end after so many; 0 = never
 
 
 #: The cells of the limits by their names in `status`, which are options' names where there is an option.

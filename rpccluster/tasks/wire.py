@@ -11,6 +11,9 @@ as long as they have not begun. That is decided by a pipe, the *tickets* of one 
 
 A task with the ticket 0 needs none: a dispatcher sends it to a process that has nothing to do.
 
+A process that ends with tasks unread makes the next receive here raise ECONNRESET once, before what it had still told:
+read on to the end of the stream.
+
 Before a task begins, the process writes its number into the cell ``RUNNING``, and clears it only after its `Done` was
 sent. So if a process is killed, its cell and its socket tell together what was begun and what has ended.
 """

@@ -1,0 +1,79 @@
+"""The process of a pool from the loading of its code to its end. Runs in the forked child; nothing here uses gevent.
+
+It imports what tasks may run, says that it is ready, and then runs one task at a time, as they come from its socket. It
+ends when that is closed, when its master says so by a cell, or after its last task.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import traceback
+from typing import cast
+
+from rpccluster.child.assignment import Assignment, Run, TaskPart
+from rpccluster.child.life import EXIT_CRASHED, tell_boot_failed
+from rpccluster.config.sections.pool import PoolOptions
+from rpccluster.errors import TasksNotLoaded
+from rpccluster.ipc.messages import Ready, WantsToRetire
+from rpccluster.ipc.scoreboard import TaskCell
+from rpccluster.system.descendants import MARK_VARIABLE
+from rpccluster.tasks.code import Code
+from rpccluster.tasks.limits import Bell, MemoryStop
+from rpccluster.tasks.link import Link
+from rpccluster.tasks.running import Runner
+
+__all__ = ["load"]
+
+
+def load(assignment: Assignment[TaskPart]) -> Run:
+    """Set the niceness, while the process has its master's rights. Returns the function that runs the process."""
+    options = cast(PoolOptions, assignment.options)
+    if options.nice is not None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, options.nice)
+        except OSError as error:
+            raise TasksNotLoaded(f"cannot set nice to {options.nice}: {error.strerror}") from error
+    return lambda: _run(assignment, options)
+
+
+def _run(assignment: Assignment[TaskPart], options: PoolOptions) -> int:
+    try:
+        os.environ.update({name: value for name, value in options.env.items() if name != MARK_VARIABLE})
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        code = Code(assignment.part.name, options, assignment.settings)
+        link = _link(assignment)
+        runner = Runner(code, link, assignment.row, Bell(assignment.part.timer), MemoryStop(options.max_memory))
+    except BaseException as error:
+        return tell_boot_failed(assignment, error)
+    assignment.channel.send(Ready([]))
+    try:
+        _serve(link, runner, assignment)
+        atexit._run_exitfuncs()  # those of the tasks; the master has none
+    except BaseException:
+        traceback.print_exc()
+        return EXIT_CRASHED
+    return 0
+
+
+def _link(assignment: Assignment[TaskPart]) -> Link:
+    part = assignment.part
+    part.socket.setblocking(True)
+    link = Link(part.socket, part.tickets)
+    for close in (assignment.channel.close, part.timer.close, assignment.scoreboard.leave):
+        link.leave_to_parent(close)
+    return link
+
+
+def _serve(link: Link, runner: Runner, assignment: Assignment[TaskPart]) -> None:
+    row = assignment.row
+    for task in link.tasks():
+        if row[TaskCell.LEAVES]:
+            return
+        runner.run(task)
+        if row[TaskCell.CONDEMNED] or row[TaskCell.LEAVES]:
+            return
+        if 0 < row[TaskCell.MOST_TASKS] <= row[TaskCell.TASKS]:
+            assignment.channel.send(WantsToRetire("max_tasks"))
+            return
