@@ -27,12 +27,13 @@ _HASH_DIGITS = 12
 _STALE_SECONDS = 60.0  # a socket younger than this may belong to a master that does not listen yet
 
 
-def folders() -> list[str]:
-    """Return the folders that a control socket of this user may lie in, the best one first."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+def folders(uid: int | None = None) -> list[str]:
+    """Return the folders that a control socket of this user, or of ``uid``, may lie in, the best one first."""
+    uid = os.geteuid() if uid is None else uid
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "") if uid == os.geteuid() else ""
     found = [os.path.join(runtime, "rpccluster")] if _is_own(runtime) else []  # after `su` it is another user's
     temporary = [each for each in (os.environ.get("TMPDIR", ""), "/tmp") if os.path.isabs(each)]
-    found += [os.path.join(each, f"rpccluster-{os.geteuid()}") for each in temporary]
+    found += [os.path.join(each, f"rpccluster-{uid}") for each in temporary]
     return list(dict.fromkeys(found))
 
 
@@ -43,21 +44,25 @@ def _is_own(folder: str) -> bool:
         return False
 
 
-def make_folder(folder: str) -> None:
-    """Make ``folder``, or check that it is a folder of this user's with mode 0700. Raises OSError."""
+def make_folder(folder: str, uid: int | None = None) -> None:
+    """Make ``folder``, or check that it is a folder of this user's, or of ``uid``, with mode 0700. Raises OSError."""
+    uid = os.geteuid() if uid is None else uid
     with contextlib.suppress(FileExistsError), umasked(0o777 & ~_MODE):
         os.mkdir(folder, _MODE)
-    if not _is_private(folder):
-        raise PermissionError(errno.EPERM, f"expected a folder of uid {os.geteuid()} with mode 0700", folder)
+        if uid != os.geteuid():
+            os.chown(folder, uid, -1)
+    if not _is_private(folder, uid):
+        raise PermissionError(errno.EPERM, f"expected a folder of uid {uid} with mode 0700", folder)
 
 
-def _is_private(folder: str) -> bool:
+def _is_private(folder: str, uid: int | None = None) -> bool:
+    uid = os.geteuid() if uid is None else uid
     try:
         found = os.lstat(folder)
     except OSError:
         return False
     mode = stat.S_IMODE(found.st_mode) & ~stat.S_ISGID  # mkdir(2) takes that bit from the folder above
-    return stat.S_ISDIR(found.st_mode) and (found.st_uid, mode) == (os.geteuid(), _MODE)
+    return stat.S_ISDIR(found.st_mode) and (found.st_uid, mode) == (uid, _MODE)
 
 
 def socket_name(cluster_name: str, identity: str) -> str:

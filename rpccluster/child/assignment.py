@@ -38,13 +38,15 @@ class RPCPart(KindPart):
     """The part of an RPC worker.
 
     ``call_limit`` is max_requests with this worker's jitter, 0 for no limit; ``connections`` is the channel on which
-    connections travel; ``accept_lock`` is a descriptor for lockf(3).
+    connections travel; ``accept_lock`` is a descriptor for lockf(3). ``kind`` names the kind of a process that is no
+    worker.
     """
 
     call_limit: int
     connections: Channel
     listeners: list[socket.socket]
     accept_lock: int
+    kind: str = ""
 
     def descriptors(self) -> list[int]:
         return [self.connections.fileno(), *(listener.fileno() for listener in self.listeners), self.accept_lock]

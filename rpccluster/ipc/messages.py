@@ -140,7 +140,8 @@ class Give(NamedTuple):
 
     The receiver owns the connection. ``cid`` is its number, which no other connection gets. ``input`` was read, and its
     calls have not begun; ``output`` was not sent, and may begin in the middle of a message. ``awaited`` names each
-    call that still runs elsewhere: the serial of the worker that runs it, and its msgid.
+    call that still runs elsewhere: the serial of the worker that runs it, and its msgid. ``kind`` is the kind of the
+    processes that serve it; empty for the workers.
     """
 
     cid: int
@@ -149,6 +150,7 @@ class Give(NamedTuple):
     input: bytes
     output: bytes
     awaited: list[list[int]]
+    kind: str = ""
 
 
 @_type(11)

@@ -39,8 +39,10 @@ from rpccluster.master.control.signal_commands import SignalCommands
 from rpccluster.master.control.status import Status
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
+from rpccluster.master.handover.brokers import Brokers
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
+from rpccluster.master.kinds.own_service import OwnService, ServiceProcess, service_group
 from rpccluster.master.kinds.plugin import Plugin
 from rpccluster.master.kinds.plugin_groups import outputs_of, plugin_group
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
@@ -51,6 +53,7 @@ from rpccluster.master.resources.daemonize import StartReport
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.resources.service_listeners import POOLS, services_of, tell_children
 from rpccluster.master.resources.upkeep import Upkeep
 from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
@@ -107,9 +110,12 @@ class Parts:
         self.workers.after = cluster.options.after
         actions = Actions(operating_system, self.roster, self.reserve)
         self.plugin = Plugin(operating_system.monotonic)
-        kinds: dict[str, Kind] = {rpc.name: rpc, self.plugin.name: self.plugin}
+        self.dispatcher = OwnService("dispatcher", rpc.own_code)
+        kinds: dict[str, Kind] = {rpc.name: rpc, self.plugin.name: self.plugin, "dispatcher": self.dispatcher}
         self.groups = Groups(operating_system, self.guard, self.roster, actions, kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
+        self.brokers = Brokers(self.broker, {"dispatcher": self._make_broker(self.dispatcher, first_serial)})
+        tell_children(cluster.plugin_listeners)
         self.reloading = Reloading(operating_system, cluster, self.workers, self.groups, self.roster, self._prepared)
         self.pushing = self.reloading.pushing
         self.giving = GivingGroups(operating_system, self.groups, lambda message: self.new_master.say(message))
@@ -146,17 +152,24 @@ class Parts:
         return [self.cluster.logs, *(files for files in own if files is not None)]
 
     def _configured(self) -> Iterator[Group]:
-        """Make the groups of the configuration: the workers, if there is a service, then the plugins in its order."""
+        """Make the groups of the configuration: the workers, if there is a service, services, plugins in its order."""
         configuration, inheritance = self.cluster.configuration, self.start.inheritance
         stopped = inheritance.stopped if inheritance else {}
         if configuration.options.service:
             self.workers.wanted = configuration.options.number_workers
             yield self.workers
+        if POOLS in services_of(configuration):
+            yield service_group(POOLS, self.cluster, self.dispatcher)
         for header, options in configuration.others.items():
             if isinstance(options, PluginOptions):
                 group = plugin_group(header, options, self.cluster, self.plugin)
                 group.stopped = stopped.get(header, group.stopped)
                 yield group
+
+    def _make_broker(self, service: OwnService, first_serial: int) -> Broker:
+        broker = Broker(self.loop, service.processes, first_serial, holds=True)
+        service.on_forgotten = broker.close
+        return broker
 
     def _tell_status(self) -> dict[str, Any]:
         return self._status.make(self.pid, self.now(), self.warden.pid)
@@ -172,7 +185,10 @@ class Parts:
                 self.roster.say(worker, Listen(), [listener.socket.fileno()])
         for group in self.groups.all:
             for child in group.children if listener in self.cluster.plugin_listeners.get(group.name, ()) else ():
-                child.want_recycling(self.now(), f"{listener.wanted} was bound again")
+                if isinstance(child, ServiceProcess):
+                    self.roster.say(child, Listen(), [listener.socket.fileno()])
+                else:
+                    child.want_recycling(self.now(), f"{listener.wanted} was bound again")
 
     def _hear_new_master(self, event: new_master.Event) -> None:
         """Keep an event of the new master; a takeover goes first.

@@ -21,6 +21,7 @@ from rpccluster.master.children.deaths import TOO_OFTEN, TOO_OFTEN_SECONDS, in_s
 from rpccluster.master.children.policy import LATE_SECONDS
 from rpccluster.master.kinds.groups import Died
 from rpccluster.master.kinds.kind import Booted, Gone, Passed, Voted
+from rpccluster.master.kinds.own_service import ServiceProcess
 from rpccluster.master.kinds.rpc import RPCWorker
 from rpccluster.master.parts import Parts
 from rpccluster.master.phases import Event
@@ -42,6 +43,7 @@ class Supervisor:
         self._workers = parts.workers
         self._groups = parts.groups
         self._broker = parts.broker
+        self._brokers = parts.brokers
         self._turned_at = parts.now()
         self._ends_with = 0  # the exit code of a stop
         self.exit_code: int | None = None  # the master ends with it: call `close`
@@ -115,7 +117,7 @@ class Supervisor:
         parts, now = self._parts, self._parts.now()
         sleepers = (
             self._groups,
-            self._broker,
+            self._brokers,
             parts.control,
             parts.upkeep,
             parts.new_master,
@@ -157,6 +159,9 @@ class Supervisor:
         child = event.child
         if not isinstance(child, RPCWorker):
             return
+        if isinstance(child, ServiceProcess):
+            self._parts.roster.say(child, Accept())
+            return
         if self._workers.is_candidate(child):
             self._parts.reloading.commit(self._parts.now())
         if self._cluster.phase.allows.children_accept and child.is_holding:  # not if it was slow, and is killed for it
@@ -166,10 +171,11 @@ class Supervisor:
             self._broker.even_out()
 
     def _note_passed(self, event: Passed) -> None:
-        self._broker.hear(event.child, event.message, event.descriptors, self._parts.now())
+        broker = self._brokers.of(event.child.kind)
+        broker.hear(event.child, event.message, event.descriptors, self._parts.now())
 
     def _note_gone(self, event: Gone) -> None:
-        self._broker.note_gone(event.child)
+        self._brokers.of(event.child.kind).note_gone(event.child)
 
     def _note_voted(self, event: Voted) -> None:
         if isinstance(event.message, Vote):
@@ -207,7 +213,7 @@ class Supervisor:
             self._FOLLOW[type(course)](self, course)
 
     def _move(self) -> None:
-        self._broker.turn(self._parts.now(), may_move=self._cluster.phase.allows.connections_move)
+        self._brokers.turn(self._parts.now(), may_move=self._cluster.phase.allows.connections_move)
 
     def _note_started(self, course: order.Started) -> None:
         self._cluster.note(Event.BOOTED)
@@ -223,7 +229,7 @@ class Supervisor:
 
     def _finish(self, course: order.Finish) -> None:
         self._takeover.tell_counts()
-        has_more_to_give = self._cluster.has_old_master or self._broker.in_transit
+        has_more_to_give = self._cluster.has_old_master or self._brokers.in_transit
         if has_more_to_give and self._cluster.phase.allows.hands_over:
             return
         if self.exit_code is None and self._parts.new_master.has_told_all and self._takeover.is_complete:
@@ -255,7 +261,7 @@ class Supervisor:
             for child in group.children:
                 attempt("kill a child", parts.roster.kill, child, "the master ends")
         attempt("kill what children have left", parts.warden.end)
-        attempt("close connections in transit", self._broker.close)
+        attempt("close connections in transit", self._brokers.close)
         logger.info("Shutting down: master (pid: %d)", parts.pid)
         attempt("give back what the master holds", parts.ownership.give_back)
         attempt("answer commands", parts.operations.end)

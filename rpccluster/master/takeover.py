@@ -98,11 +98,11 @@ class Takeover:
         elif isinstance(event.message, GroupStopped):
             parts.taking.note_stopped(event.message.name)
         else:
-            parts.broker.hear_old_master(event.channel, event.message, event.descriptors, parts.now())
+            parts.brokers.hear_old_master(event.channel, event.message, event.descriptors, parts.now())
 
     def _note_end_of_old_master(self, event: old_master.OldMasterEnded) -> None:
         self._parts.cluster.has_old_master = False
-        self._parts.broker.note_old_master_gone()
+        self._parts.brokers.note_old_master_gone()
         self._parts.taking.lose_old_master(self._parts.now())
 
     # -- in the old master
@@ -111,7 +111,7 @@ class Takeover:
         """Give the new master all connections, finish the running calls, and end."""
         parts = self._parts
         parts.guard.attempt(
-            "give the connections to the new master", parts.broker.give_all_to, event.channel, parts.now()
+            "give the connections to the new master", parts.brokers.give_all_to, event.channel, parts.now()
         )
         self.tell_counts()
         parts.notices.leave_to(parts.new_master.pid)
@@ -132,11 +132,11 @@ class Takeover:
         if isinstance(event.message, StopGroup):
             parts.giving.heed(event.message, parts.cluster.options.graceful_timeout)
         else:
-            parts.broker.hear_new_master(event.message, parts.now())
+            parts.brokers.hear_new_master(event.message, parts.now())
 
     def _lose_new_master(self, event: new_master.NewMasterEnded) -> None:
         """Keep the remaining connections, since the new master has ended before this one."""
-        self._parts.broker.lose_new_master()
+        self._parts.brokers.lose_new_master()
         self._parts.giving.end()
         if self._parts.cluster.note(Event.ABANDONED):
             logger.error("The new master has ended: this master answers the calls that still run, and ends")

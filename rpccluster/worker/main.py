@@ -1,7 +1,8 @@
 """An RPC worker from the loading of its code to its end. Runs in the forked child, and is the first to import gevent.
 
 `rpccluster.child.prepare` has prepared the process. `rpccluster.worker.process` adapts it to the code of a service; the
-modules beside this one serve.
+modules beside this one serve. A process that serves methods of the package itself (`rpccluster.services`) is booted
+here, too, with another way to make what it serves.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import atexit
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import gevent
 
@@ -24,9 +25,12 @@ from rpccluster.worker.process.log_relay import LogRelay
 from rpccluster.worker.process.patches import go_on_whatever_fails, patch, receive_what_is_ignored
 
 if TYPE_CHECKING:  # imported after gevent has patched
-    from rpccluster.worker.server import Server
+    from rpccluster.worker.server import Served, Server
 
-__all__ = ["load"]
+__all__ = ["MakeServed", "load"]
+
+#: Makes what a worker serves, once its process is patched. Raises any exception if it cannot.
+MakeServed = Callable[[Assignment[RPCPart], ServiceSettings], "Served"]
 
 LAST_LINES_SECONDS = 1.0  # for log handlers of the service, at the end
 
@@ -38,11 +42,12 @@ _OURSELVES = (
 )
 
 
-def load(assignment: Assignment[RPCPart]) -> Run:
+def load(assignment: Assignment[RPCPart], make: MakeServed | None = None) -> Run:
     """Patch the process and import all modules of a worker. Returns the function that runs the worker.
 
-    gevent patches before other modules could keep unpatched objects. All are imported while the process has the
-    master's rights: the user that it becomes may be unable to read rpccluster's files or Python's.
+    ``make`` makes what it serves; None stands for the service that the options name. gevent patches before other
+    modules could keep unpatched objects. All are imported while the process has the master's rights: the user that it
+    becomes may be unable to read rpccluster's files or Python's.
     """
     forks = Forks(f"rpccluster: child of {assignment.name} [{assignment.options.proc_name}]")
     forks.add(lambda: _leave_to_parent(assignment))
@@ -53,20 +58,20 @@ def load(assignment: Assignment[RPCPart]) -> Run:
     for name in _OURSELVES:
         importlib.import_module(name)
     go_on_whatever_fails(gevent.get_hub())
-    return lambda: _run(assignment, forks)
+    return lambda: _run(assignment, forks, make or _load_service)
 
 
-def _run(assignment: Assignment[RPCPart], forks: Forks) -> int:
+def _run(assignment: Assignment[RPCPart], forks: Forks, make: MakeServed) -> int:
     """Run the worker to its end. Returns the exit code; a child that the service has forked returns here, too."""
-    code = _serve(assignment, forks)
+    code = _serve(assignment, forks, make)
     return 0 if forks.is_child else code
 
 
-def _serve(assignment: Assignment[RPCPart], forks: Forks) -> int:
+def _serve(assignment: Assignment[RPCPart], forks: Forks, make: MakeServed) -> int:
     try:
         relay = LogRelay(gevent.get_hub())
         forks.add(relay.forget)
-        server = _boot(assignment, forks)
+        server = _boot(assignment, forks, make)
     except BaseException as error:
         return tell_boot_failed(assignment, error)
     if assignment.options.daemonize:
@@ -94,19 +99,26 @@ def _leave_to_parent(assignment: Assignment[RPCPart]) -> None:
     assignment.scoreboard.leave()
 
 
-def _boot(assignment: Assignment[RPCPart], forks: Forks) -> Server:
-    """Import the service and make its server; a child that is forked meanwhile ends here."""
+def _boot(assignment: Assignment[RPCPart], forks: Forks, make: MakeServed) -> Server:
+    """Make what is served, and its server; a child that is forked meanwhile ends here."""
     from rpccluster.worker.process.service_signals import ServiceSignals
     from rpccluster.worker.server import Server
-    from rpccluster.worker.service.loading import code_files, load_service
 
     signals = ServiceSignals(gevent.get_hub().loop, forks)
     signals.take_over()
-    known = frozenset(sys.modules)
     settings = ServiceSettings(assignment.settings)
-    service = load_service(assignment.options.service, assignment.options.pythonpath, settings)
+    served = make(assignment, settings)
     forks.end_child()
-    files = code_files(known) if assignment.options.reload_code else ()
-    server = Server(assignment, signals, service, settings, files)
+    server = Server(assignment, signals, served, settings)
     forks.end_child()
     return server
+
+
+def _load_service(assignment: Assignment[RPCPart], settings: ServiceSettings) -> Served:
+    """Import and make the service of the configuration."""
+    from rpccluster.worker.server import Served
+    from rpccluster.worker.service.loading import code_files, load_service
+
+    known = frozenset(sys.modules)
+    service = load_service(assignment.options.service, assignment.options.pythonpath, settings)
+    return Served(service, code_files(known) if assignment.options.reload_code else ())

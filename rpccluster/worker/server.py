@@ -11,7 +11,8 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from typing import Any, Callable
+from dataclasses import dataclass
+from typing import Any, Callable, Protocol
 
 import gevent
 import gevent.event
@@ -61,7 +62,7 @@ from rpccluster.worker.service.wrapper import Wrapper
 from rpccluster.worker.taken_greenlets import TakenGreenlets
 from rpccluster.worker.voting import Voting
 
-__all__ = ["BEAT_SECONDS", "Server"]
+__all__ = ["BEAT_SECONDS", "Inside", "Served", "Server"]
 
 BEAT_SECONDS = 0.5
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
@@ -75,6 +76,31 @@ GC_THRESHOLDS = (20_000, 20, 20)  # a batch of calls in flight is no garbage: lo
 _set_handler = get_original("signal", "signal")
 
 
+class Inside(Protocol):
+    """The part of a service of the package itself that speaks with the master."""
+
+    def start(self) -> None:
+        """Begin to work, since the process is ready to serve."""
+
+    def hear(self, message: Message, descriptors: list[int]) -> None:
+        """Take a message of the master that the server does not know, and own its descriptors."""
+
+    def retire(self) -> None:
+        """Finish the work, since a successor will go on with it; asked again if the whole cluster stops."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a worker serves: an object with methods. ``code_files`` are told to the master, which watches them.
+
+    ``inside`` is the other half of a service of the package itself; a user's has none.
+    """
+
+    service: Any
+    code_files: Sequence[str] = ()
+    inside: Inside | None = None
+
+
 class Server:
     """One worker: made when the service is loaded, and runs until `serve` returns."""
 
@@ -82,18 +108,17 @@ class Server:
         self,
         assignment: Assignment[RPCPart],
         signals: ServiceSignals,
-        service: Any,
+        served: Served,
         settings: ServiceSettings,
-        code_files: Sequence[str] = (),
     ) -> None:
         """Raises `ServiceUnfit`, and any exception of the service's ``worker_started``.
 
-        ``settings`` are the service's; ``code_files`` are told to the master, which watches them.
+        ``settings`` are the service's.
         """
-        part = assignment.part
+        part, service = assignment.part, served.service
         self._assignment = assignment
         self._service = service
-        self._code_files = code_files
+        self._served = served
         self._signals = signals
         self._channel = assignment.channel
         self._row = assignment.row
@@ -112,7 +137,7 @@ class Server:
         self._taken_greenlets = TakenGreenlets(self.options, engine.running_methods)
         self._connections = connections = self._make_connections()
         channel = HandoverChannel(self._loop, part.connections)
-        self._giving = Giving(self._loop, channel, connections.context, engine, self._row, assignment.serial)
+        self._giving = Giving(self._loop, channel, connections.context, engine, self._row, assignment.serial, part.kind)
         self._adopting = Adopting(channel, connections.context, engine, connections.adopt, self._row)
         self._retirement = Retirement(self._loop, engine, connections.open, channel, self._finish)
         self._acceptor = self._make_acceptor()
@@ -171,7 +196,9 @@ class Server:
         if hasattr(gc, "set_threshold"):  # not PyPy's
             gc.set_threshold(*GC_THRESHOLDS)
         self._step(Event.BOOTED)
-        self._channel.send(Ready(self._registry.names, self._code_files))
+        if self._served.inside is not None:
+            self._served.inside.start()
+        self._channel.send(Ready(self._registry.names, self._served.code_files))
         code = self._wait_for_the_end()
         self._left_behind.wait(self._retirement.ends_at)
         if isinstance(self._service, Service):
@@ -275,6 +302,8 @@ class Server:
             self._voting.switch(message)
         elif isinstance(message, Release):
             self._giving.release(message)
+        elif self._served.inside is not None:
+            self._served.inside.hear(message, descriptors)
 
     def _on_term(self) -> None:
         """Ask for a successor, unless the master is stopping the whole cluster."""
@@ -300,6 +329,8 @@ class Server:
         self._acceptor.stop(drain=order.whole_cluster)
         if order.whole_cluster:
             self._connections.stop_reading()
+        if self._served.inside is not None:
+            self._served.inside.retire()
         self._retirement.begin(order)
 
     def _finish(self) -> None:

@@ -15,7 +15,7 @@ from rpccluster.master.supervisor import RETRY_SECONDS, Supervisor
 
 SLEEPERS = [
     "groups",
-    "broker",
+    "brokers",
     "control",
     "upkeep",
     "new_master",
@@ -38,7 +38,7 @@ class MadeUpParts:
         self.excused: list[float] = []
         self.guard = Guard(lambda: self.time)
         self.loop = SimpleNamespace(turn=self._sleep)
-        self.workers = SimpleNamespace()
+        self.workers = self.broker = SimpleNamespace()
         self.cluster = SimpleNamespace(phase=Phase.RUNNING, logs=SimpleNamespace(is_waiting=False))
         for name in SLEEPERS:
             setattr(self, name, SimpleNamespace(wake_at=math.inf))

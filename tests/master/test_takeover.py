@@ -53,7 +53,10 @@ class Rig:
             operations=SimpleNamespace(methods=dict),
             start=SimpleNamespace(report=self.part("report")),
             new_master=SimpleNamespace(stage=Stage.NONE, pid=8, say=self.part("new master").say),
-            **{name: self.part(name.replace("_", " ")) for name in ("broker", "control", "notices", "old_master")},
+            **{
+                name: self.part(name.replace("_", " "))
+                for name in ("broker", "brokers", "control", "notices", "old_master")
+            },
             **{name: self.part(name.replace("_", " ")) for name in ("ownership", "roster", "signal_commands")},
             taking=self.part("taking"),
             giving=self.part("giving"),
@@ -111,9 +114,9 @@ def test_what_the_old_master_says_goes_where_it_belongs() -> None:
     assert rig.inherited == {"calls": 5}
     assert rig.done == [
         ("signal commands.do_too", Asked("ttin")),
-        ("broker.hear_old_master", channel, Closed(1), [], 50.0),
+        ("brokers.hear_old_master", channel, Closed(1), [], 50.0),
         ("taking.note_stopped", "plugin:x"),
-        ("broker.note_old_master_gone",),
+        ("brokers.note_old_master_gone",),
         ("taking.lose_old_master", 50.0),
     ]
     assert not rig.cluster.has_old_master
@@ -128,7 +131,7 @@ def test_an_old_master_leaves(phase: Phase) -> None:
     rig.takeover.heed(new_master.TakenOver(channel, ["plugin:x"]))
     assert rig.cluster.phase is Phase.LEAVING
     assert rig.done == [
-        ("broker.give_all_to", channel, 50.0),
+        ("brokers.give_all_to", channel, 50.0),
         ("new master.say", Counted({"calls": 3})),
         ("notices.leave_to", 8),
         ("old master.say_why_it_ends", "usr2"),
@@ -154,7 +157,7 @@ def test_an_old_master_outlives_the_new_one(phase: Phase, then: Phase) -> None:
     rig.takeover.heed(new_master.Said(StopGroup("plugin:x")))
     rig.takeover.heed(new_master.NewMasterEnded())
     assert rig.cluster.phase is then
-    assert rig.verbs() == ["broker.hear_new_master", "giving.heed", "broker.lose_new_master", "giving.end"]
+    assert rig.verbs() == ["brokers.hear_new_master", "giving.heed", "brokers.lose_new_master", "giving.end"]
 
 
 def test_one_message_that_cannot_be_heeded_takes_no_other_along() -> None:
@@ -169,7 +172,7 @@ def test_one_message_that_cannot_be_heeded_takes_no_other_along() -> None:
             raise OSError("no descriptor left")
 
     parts = rig.parts
-    parts.broker = SimpleNamespace(hear_old_master=hear)
+    parts.brokers = SimpleNamespace(hear_old_master=hear)
     parts.told = deque(old_master.Gave(channel, Closed(number), []) for number in (1, 2))
     parts.groups = SimpleNamespace(tell=lambda phase: None, collect=list)
     parts.new_master.is_committing, parts.new_master.check_deadline = True, lambda now: None

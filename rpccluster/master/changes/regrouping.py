@@ -13,8 +13,10 @@ from rpccluster.master.changes.plan import Plan
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.groups import Groups
+from rpccluster.master.kinds.own_service import OwnService, service_group
 from rpccluster.master.kinds.plugin import Plugin
 from rpccluster.master.kinds.plugin_groups import NO_AUTOSTART, adjust, plugin_group, revise
+from rpccluster.master.resources.service_listeners import POOLS, services_of
 
 __all__ = ["Regrouping"]
 
@@ -33,7 +35,10 @@ class Regrouping:
         What an earlier reload has begun, and this one has overtaken, is still waited for.
         """
         edited = {edit.header for edit in plan.edits} | set(plan.replaced)
-        added = [self._add(header, changed, now) for header in plan.added]
+        added = [
+            *self._serve(changed, now),
+            *(self._add(header, changed, now) for header in plan.added if header.startswith("plugin:")),
+        ]
         for group in self._groups.all:
             own = changed.others.get(group.name)
             if group.name in plan.removed:
@@ -44,6 +49,23 @@ class Regrouping:
                 group.forgive_pauses(now)
                 continue
             self._followed[group] = now
+
+    def _serve(self, changed: Configuration, now: float) -> list[Group]:
+        """Add or remove the group of the dispatcher, which serves all pools. Returns it if it was added."""
+        group, is_wanted = self._groups.named(POOLS), POOLS in services_of(changed)
+        if group is not None and not is_wanted:
+            self._groups.remove(group)
+            self._followed[group] = now
+        elif is_wanted and (group is None or group.is_removed):
+            if group is not None:
+                self._groups.take_back(group)
+            else:
+                kind = cast(OwnService, self._groups.kinds["dispatcher"])
+                group = service_group(POOLS, self._cluster, kind)
+                self._groups.add(group)
+            self._followed[group] = now
+            return [group]
+        return []
 
     def _add(self, header: str, changed: Configuration, now: float) -> Group:
         """Add the group of a new section, or take back one that has not yet ended since its section went."""

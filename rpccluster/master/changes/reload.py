@@ -46,6 +46,7 @@ from rpccluster.master.phases import Event
 from rpccluster.master.resources.listeners import apply_options, close_listeners, open_listeners
 from rpccluster.master.resources.logs import are_alike, open_logs
 from rpccluster.master.resources.plugin_listeners import missing, open_plugin_listeners
+from rpccluster.master.resources.service_listeners import tell_children
 from rpccluster.system import System
 
 __all__ = ["Reloading"]
@@ -219,6 +220,7 @@ class Reloading:
         close_listeners(missing(cluster.plugin_listeners, staged.plugin_listeners), is_last=True)
         cluster.plugin_listeners.clear()
         cluster.plugin_listeners.update(staged.plugin_listeners)
+        tell_children(cluster.plugin_listeners)
         self._use_logs(staged.logs)
         self._system.set_title(cluster.title)
         cluster.staged = None

@@ -76,6 +76,7 @@ class Group:
     section: Section
     phase: Phase  # the phase of the master as it concerns this group: see `rpccluster.master.children.order`
     after: Sequence[str] = ()  # names of groups that must be ready before this one starts, and stop after it
+    comes_first: bool = False  # others use it: it starts before all groups that do not come first, and stops after them
     overlap: Overlap = Overlap.SUCCESSOR_FIRST
     noun: str = ""  # for a child in log lines and titles; the kind's, unless it has its own
     description: str = ""  # what it is for

@@ -1,7 +1,8 @@
 """Decides which groups may start, which must stop next, and when everything is over. Pure; runs in the master.
 
 A group starts when all groups in its ``after`` are ready, have done their work, or have failed once, so that a broken
-group delays the others no longer than that. It stops when all groups that come after it have ended, directly or by
+group delays the others no longer than that. Groups that come first (`Group.comes_first`), which others use, stand in
+the ``after`` of all that do not. It stops when all groups that come after it have ended, directly or by
 others. Where ``after`` says nothing, a plugin stops after the workers. At a quick stop no group waits, nor after the
 time that the whole stop may take. A group knows nothing of this order: its ``phase`` tells it what the master does with
 it.
@@ -47,16 +48,23 @@ def held_by(group: Group, groups: Sequence[Group], phase: Phase) -> list[str]:
         return ["the takeover"]
     if group.is_theirs:
         return ["the old master's process"]
-    before = [each for each in groups if each.name in group.after and (each.counts_at_start or not is_joining)]
+    names = _after(group, groups)
+    before = [each for each in groups if each.name in names and (each.counts_at_start or not is_joining)]
     return [each.name for each in before if not (each.failure or each.is_up())]
+
+
+def _after(group: Group, groups: Sequence[Group]) -> set[str]:
+    """Return the names of the groups that ``group`` comes directly after."""
+    first = () if group.comes_first else (each.name for each in groups if each.comes_first)
+    return {*group.after, *first}
 
 
 def is_after(group: Group, other: Group, groups: Sequence[Group]) -> bool:
     """Return whether ``group`` comes after ``other``, directly or by groups between them."""
-    found, names = {group.name}, set(group.after)
+    found, names = {group.name}, _after(group, groups)
     while names - found:
         found |= names
-        names = {name for each in groups if each.name in found for name in each.after}
+        names = {name for each in groups if each.name in found for name in _after(each, groups)}
     return other.name in found and other is not group
 
 

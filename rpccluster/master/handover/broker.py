@@ -33,8 +33,14 @@ class Broker:
     only an event can change anything. Every message asks for a turn at once.
     """
 
-    def __init__(self, loop: Loop, workers: Callable[[], Sequence[Worker]], first_serial: int = 1) -> None:
-        """``workers`` returns the workers that serve; ``first_serial`` is that of this master's first worker."""
+    def __init__(
+        self, loop: Loop, workers: Callable[[], Sequence[Worker]], first_serial: int = 1, *, holds: bool = False
+    ) -> None:
+        """``workers`` returns the workers that serve; ``first_serial`` is that of this master's first worker.
+
+        With ``holds``, connections may wait here for a worker that starts when another has ended.
+        """
+        self._holds = holds
         self._guard = loop.guard
         self._sender = Sender(loop)
         self._workers = workers
@@ -74,6 +80,7 @@ class Broker:
             new_master_at=self._new_master_at if self._new_master is not None else None,
             may_move=may_move,
             is_uneven=self.is_uneven,
+            holds=self._holds,
         )
         actions, self.wake_at = placement.decide(situation, now)
         for action in actions:
@@ -292,6 +299,10 @@ class Broker:
         """Note that the old master, its workers, and those of the masters before it have ended."""
         self._want_turn()
         self._spread_loss(DonorGone(self._ended.first_serial - 1, True))
+
+    def knows(self, cid: int) -> bool:
+        """Return whether the connection ``cid`` is in transit here, or has an owner that it moved to."""
+        return cid in self._transits or self._owners.of(cid) is not None
 
     def close(self) -> None:
         """Close this process's copies, since no connection may stay open in a forked child or after the end."""

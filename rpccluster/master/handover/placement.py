@@ -12,6 +12,8 @@ again if nothing happens before. `rpccluster.master.handover.broker` performs th
   unix(7); and at most `WINDOW_BYTES`, because the kernel holds them in memory.
 - The counts are evened out only when nothing moves and no worker boots, since either will change them.
 - In an upgrade everything goes to the new master, which has room for all.
+- Where one process alone serves, and its successor starts when it has ended, the master *holds* its connections
+  meanwhile: they are asked for although nobody can take them yet.
 
 Most events are messages or ends of processes, and wake the master anyway. Room, load and heartbeats are cells of the
 scoreboard, whose changes wake nobody: a decision that waits for them asks again after `LOOK_SECONDS`.
@@ -86,6 +88,7 @@ class Situation:
     new_master_at: float | None = None  # when it may get connections; None without a new master
     may_move: bool = True  # whether to ask for connections; those in transit are placed in any case
     is_uneven: bool = False  # whether to even out the counts
+    holds: bool = False  # whether connections may wait here until there is somebody to serve them
 
 
 class Decision(NamedTuple):
@@ -149,7 +152,9 @@ class _Plan:
         if self._gives_to_new_master:
             self.actions += map(PassOn, unplaced)
             return
-        adopters, last_resort = self._adopters(), self._living(lambda worker: worker.state is ChildState.RETIRING)
+        adopters = self._adopters()
+        retiring = self._living(lambda worker: worker.state is ChildState.RETIRING)
+        last_resort = [] if self._situation.holds else retiring
         for transit in unplaced:
             adopter = self._emptiest(adopters) or self._emptiest(last_resort)
             if adopter is None:
@@ -230,11 +235,22 @@ class _Plan:
         if self._now < free_at:
             self._wake(free_at)
             return
+        if self._situation.holds:
+            self._ask_to_hold(donor, wanted)
+            return
         transits = self._situation.transits
         possible = min(self._room_of_all() - self._unplaced, WINDOW - len(transits)) - self._granted
         under_way = sum(transit.size for transit in transits) + self._granted_bytes
         number_bytes = min(GRANT_BYTES, WINDOW_BYTES - under_way)
         number = min(wanted, possible)
+        if number > 0 and number_bytes > 0:
+            self.actions.append(Ask(donor, Release(number, number_bytes)))
+            self._granted += number
+            self._granted_bytes += number_bytes
+
+    def _ask_to_hold(self, donor: Worker, wanted: int) -> None:
+        """Plan to ask ``donor`` for what nobody need take yet: connections that have come here are not in flight."""
+        number, number_bytes = min(wanted, WINDOW - self._granted), GRANT_BYTES - self._granted_bytes
         if number > 0 and number_bytes > 0:
             self.actions.append(Ask(donor, Release(number, number_bytes)))
             self._granted += number

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from rpccluster.child.assignment import RPCPart
 from rpccluster.child.own_code import OwnCode
@@ -30,6 +30,7 @@ class RPCWorker(Child):
     """One RPC worker, as its master sees it."""
 
     reads_settings = True
+    kind = "rpc"
 
     def __init__(self, birth: Birth, connections: Channel, far_end: Channel) -> None:
         super().__init__(birth)
@@ -101,21 +102,23 @@ class RPC:
 
     name = "rpc"
     noun = "worker"
+    _child: ClassVar[type[RPCWorker]] = RPCWorker
 
     def __init__(self, own_code: OwnCode | None = None) -> None:
         """``own_code`` is the code with which workers boot."""
-        self._own_code = own_code
+        self.own_code = own_code
         self._accept_lock = memory_file(name="accept-lock")  # in memory, so that no folder need be writable
         self.totals = Totals()
 
     def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
         edition: Any = birth.edition
         listeners = [listener.socket for listener in edition.listeners]
-        if self._own_code is not None:
-            self._own_code.tell_of_changes()
+        if self.own_code is not None:
+            self.own_code.tell_of_changes()
         connections, far_end = channel_pair()
-        part = RPCPart(_call_limit(edition.options), far_end, listeners, self._accept_lock)
-        return RPCWorker(birth, connections, far_end), part
+        kind = "" if self.name == RPC.name else self.name
+        part = RPCPart(_call_limit(edition.options), far_end, listeners, self._accept_lock, kind)
+        return self._child(birth, connections, far_end), part
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
         assert isinstance(child, RPCWorker)
@@ -128,7 +131,8 @@ class RPC:
         elif isinstance(message, (Vote, Switched)):
             event = Voted(child, message)
         elif isinstance(message, WantsToRetire):
-            logger.info("Worker (pid: %d, slot: %d) wants to retire: %s", child.pid, child.slot, message.reason)
+            noun = self.noun.capitalize()
+            logger.info("%s (pid: %d, slot: %d) wants to retire: %s", noun, child.pid, child.slot, message.reason)
             child.want_recycling(now, message.reason)
             event = None
         else:

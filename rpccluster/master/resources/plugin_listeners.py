@@ -1,8 +1,9 @@
 """The listeners of plugins: opened as the cluster's are, owned by the master, inherited by the plugins' processes.
 
-They are kept by the header of their section. A restart of the plugin refuses no connection, since they stay open here.
-They are handed over blocking, as systemd does. O_NONBLOCK belongs to the open socket, which all processes share: a
-program that sets it changes it for its successors, too. So it is set back whenever no process of the plugin runs.
+They are kept by the header of their section, and beside them those of the package's own services by their group. A
+restart refuses no connection, since they stay open here. Plugins get them blocking, as from systemd. O_NONBLOCK belongs
+to the open socket, which all processes share: a program that sets it changes it for its successors, too. So it is set
+back whenever no process of the plugin runs.
 Runs in the master.
 """
 
@@ -16,6 +17,7 @@ from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.errors import ConfigError
 from rpccluster.master.resources.listeners import Listener, bind_again, close_listeners, open_at
+from rpccluster.master.resources.service_listeners import bind_service_again, open_service_listener, services_of
 from rpccluster.system.identity import Identity
 
 __all__ = ["PluginListeners", "all_of", "bind_plugin_again", "missing", "open_plugin_listeners", "set_blocking"]
@@ -25,7 +27,7 @@ PluginListeners = Mapping[str, list[Listener]]
 
 
 def open_plugin_listeners(configuration: Configuration, present: PluginListeners) -> dict[str, list[Listener]]:
-    """Return the listeners that the plugins of ``configuration`` name: ``present`` ones, and others newly opened.
+    """Return the listeners of all groups of ``configuration`` but the workers: ``present`` ones, and newly opened.
 
     An address may go from one plugin to another. Raises `ConfigError` with a line for each address that cannot be had,
     and opens nothing then.
@@ -35,6 +37,7 @@ def open_plugin_listeners(configuration: Configuration, present: PluginListeners
         listener
         for header, listeners in present.items()
         for listener in listeners
+        if header.startswith("plugin:")
         if header not in plugins or not {listener.wanted, listener.actual} & set(plugins[header].bind)
     ]
     found: dict[str, list[Listener]] = {}
@@ -45,6 +48,11 @@ def open_plugin_listeners(configuration: Configuration, present: PluginListeners
                 found[header] = _open(configuration, header, options, [*free, *present.get(header, [])])
             except ConfigError as error:
                 faults.append(str(error))
+    for group in services_of(configuration):
+        try:
+            found[group] = open_service_listener(configuration, group, present.get(group, []))
+        except ConfigError as error:
+            faults.append(str(error))
     if faults:
         close_listeners(missing(found, present), is_last=True)
         raise ConfigError(faults)
@@ -64,7 +72,10 @@ def _owner(configuration: Configuration, options: PluginOptions) -> Identity | N
 
 
 def bind_plugin_again(listener: Listener, configuration: Configuration, header: str) -> None:
-    """Bind the Unix listener of a plugin again whose path somebody has removed. Raises OSError, and changes nothing."""
+    """Bind the Unix listener of a group again whose path somebody has removed. Raises OSError, and changes nothing."""
+    if header not in configuration.others:
+        bind_service_again(listener, configuration)
+        return
     bind_again(listener, configuration.options, _owner(configuration, configuration.others[header]))
     set_blocking([listener])
 

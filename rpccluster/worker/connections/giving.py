@@ -33,15 +33,26 @@ class Giving:
     """The connections of one worker that go to another one."""
 
     def __init__(
-        self, loop: Any, channel: HandoverChannel, context: ConnectionContext, engine: Engine, row: Row, serial: int
+        self,
+        loop: Any,
+        channel: HandoverChannel,
+        context: ConnectionContext,
+        engine: Engine,
+        row: Row,
+        serial: int,
+        kind: str = "",
     ) -> None:
-        """``serial`` is this worker's; the numbers of the connections that it gives begin with it."""
+        """``serial`` is this worker's; the numbers of the connections that it gives begin with it.
+
+        ``kind`` is its kind, if it is no worker.
+        """
         self._loop = loop
         self._channel = channel
         self._context = context
         self._engine = engine
         self._row = row
         self._serial = serial
+        self._kind = kind
         self._reserve = Reserve(2)  # for the loop's epoll set, and for one memory file
         self._numbers = 0
         self._gave_at = 0.0  # when the last one went
@@ -117,7 +128,7 @@ class Giving:
         number = connection.number or self._new_number()
         awaited = [list(call) for call in connection.awaited.elements()] + [[self._serial, msgid] for msgid in running]
         given = connection.picture(waiting)
-        give = Give(number, address_of(given.peer), given.is_eof, given.input, given.output, awaited)
+        give = Give(number, address_of(given.peer), given.is_eof, given.input, given.output, awaited, self._kind)
         packet = self._channel.pack(give, [connection.fileno()])
         sock = connection.move(partial(self._forward, number))
         # the loop relies on closing; but another copy of the socket lives on and keeps it in the set, epoll(7)

@@ -155,6 +155,24 @@ def test_a_cluster_of_plugins_alone_starts_when_each_was_ready_or_has_failed() -
     assert course([], Phase.STARTING) == Started()
 
 
+def test_what_others_use_comes_first() -> None:
+    """Before workers and plugins when it starts, after them when it stops; ``after`` orders such groups among them."""
+    service = group(name="pools", counts_at_start=False, comes_first=True, has_begun=False, number_workers=1)
+    tasks = group(name="pool:a", after=["pools"], counts_at_start=False, comes_first=True, has_begun=False)
+    workers, plugin = group(has_begun=False), group(name="plugin:a", counts_at_start=False, has_begun=False)
+    groups = [workers, service, tasks, plugin]
+    assert held_by(service, groups, Phase.STARTING) == []
+    assert held_by(tasks, groups, Phase.STARTING) == ["pools"]
+    assert held_by(workers, groups, Phase.STARTING) == held_by(plugin, groups, Phase.STARTING) == ["pools", "pool:a"]
+    assert held_by(workers, groups, Phase.JOINING) == []
+    service.children, tasks.children, workers.children = [ready(0)], [ready(0)], [ready(0)]
+    assert phase_of(workers, groups, Phase.STOPPING) is Phase.STOPPING
+    assert phase_of(service, groups, Phase.STOPPING) is phase_of(tasks, groups, Phase.STOPPING) is Phase.RUNNING
+    workers.children = []
+    assert phase_of(tasks, groups, Phase.STOPPING) is Phase.STOPPING
+    assert phase_of(service, groups, Phase.STOPPING) is Phase.RUNNING
+
+
 def test_draining_means_the_workers() -> None:
     """Other groups stay as they are."""
     assert phase_of(group(ready(0), is_drained=True), [], Phase.DRAINED) is Phase.DRAINED

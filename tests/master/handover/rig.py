@@ -29,11 +29,11 @@ CID = 7
 class Rig:
     """A broker, its workers, and the time."""
 
-    def __init__(self, first_serial: int = 1) -> None:
+    def __init__(self, first_serial: int = 1, *, holds: bool = False) -> None:
         self.now = 100.0
         self.loop = Loop()
         self.workers: list[RPCWorker] = []
-        self.broker = Broker(self.loop, lambda: self.workers, first_serial)
+        self.broker = Broker(self.loop, lambda: self.workers, first_serial, holds=holds)
         self.asked: dict[RPCWorker, Channel] = {}  # their ends of the channels on which they are asked
         self.channels: list[Channel] = []
         self.clients: dict[int, socket.socket] = {}

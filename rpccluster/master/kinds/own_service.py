@@ -1,0 +1,125 @@
+"""Services of the package's own: one process each, on the engine of the workers, that other processes use. Runs in the
+master.
+
+`rpccluster.services` is the code of the processes. A kind here makes the group of one: its section, which derives its
+options from ``[cluster]``. The methods, the channel and the counters are those of an RPC worker. A broker of its own
+(`rpccluster.master.handover`) holds the connections of a process until its successor serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable
+
+from rpccluster.child.assignment import RPCPart
+from rpccluster.child.own_code import OwnCode
+from rpccluster.config.sections.cluster import Options
+from rpccluster.live_settings import Given
+from rpccluster.log import LogFiles
+from rpccluster.master.children.child import Birth
+from rpccluster.master.children.group import Group, Overlap
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.rpc import RPC, RPCWorker
+from rpccluster.master.resources.listeners import Listener
+
+__all__ = ["OwnService", "ServiceProcess", "ServiceSection", "service_group"]
+
+MOST_PENDING = 32768  # unanswered calls of one connection
+MOST_MESSAGE_BYTES = 1 << 30
+
+
+class ServiceProcess(RPCWorker):
+    """The process of a service, as its master sees it. It has no vote on settings."""
+
+    reads_settings = False
+
+
+@dataclass(eq=False)
+class ServiceSection:
+    """The options of a service, derived from those of the cluster: it stands in no section of its own."""
+
+    group: str
+    cluster: Cluster
+    generation: int = 1
+    staged: None = None  # a new edition is proved by no process
+    _derived: tuple[Options, Options] | None = field(default=None, repr=False)
+
+    @property
+    def options(self) -> Options:
+        """The options in force."""
+        derived, of_cluster = self._derived, self.cluster.options
+        if derived is None or derived[0] is not of_cluster:
+            self._derived = derived = (of_cluster, _derive(of_cluster))
+        return derived[1]
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """The listeners that its process inherits."""
+        return self.cluster.plugin_listeners.get(self.group, [])
+
+    @property
+    def logs(self) -> LogFiles:
+        """The cluster's log."""
+        return self.cluster.logs
+
+    @property
+    def settings(self) -> Given:
+        """The settings in force."""
+        return self.cluster.settings
+
+
+def _derive(options: Options) -> Options:
+    """Return the options of a service: no limit that is meant for the calls of a user's service."""
+    return replace(
+        options,
+        service="",
+        accept_lock=False,
+        cpu_affinity=type(options)().cpu_affinity,
+        reload_code=False,
+        max_requests=0,
+        max_memory=0,
+        max_lifetime=0.0,
+        call_timeout=0.0,
+        max_pending_calls=MOST_PENDING,
+        max_message_size=MOST_MESSAGE_BYTES,
+        idle_timeout=0.0,
+        access_log="off",
+    )
+
+
+class OwnService(RPC):
+    """The kind of one service's process; a `rpccluster.master.kinds.kind.Kind`."""
+
+    _child = ServiceProcess
+
+    def __init__(self, name: str, own_code: OwnCode | None) -> None:
+        """``name`` is the kind's."""
+        super().__init__(own_code)
+        self.name = self.noun = name
+        self.group: Group | None = None
+        self.on_forgotten: Callable[[], object] = list  # called when its group has left the configuration and ended
+
+    def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
+        child, part = super().equip(birth)
+        child.kind = self.name
+        return child, part
+
+    def processes(self) -> list[RPCWorker]:
+        """Return the processes between which connections may move."""
+        children = self.group.children if self.group is not None else []
+        return [child for child in children if isinstance(child, ServiceProcess)]
+
+    def forget(self, group: Group) -> None:
+        self.group = None
+        self.on_forgotten()
+
+
+def service_group(
+    name: str, cluster: Cluster, kind: OwnService, *, overlap: Overlap = Overlap.PREDECESSOR_FIRST
+) -> Group:
+    """Make the group ``name`` of the one process of a service."""
+    section: Any = ServiceSection(name, cluster)
+    group = Group(name, kind, section, cluster.phase)
+    group.overlap, group.comes_first, group.counts_at_start, group.wanted = overlap, True, False, 1
+    kind.group = group
+    return group

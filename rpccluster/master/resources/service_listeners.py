@@ -1,0 +1,79 @@
+"""The listeners of services of the package's own: private Unix sockets beside the control socket. Runs in the master.
+
+They are kept with those of the plugins, by the name of their group, so that a reload, an upgrade and a removed path
+treat them alike. Every process below the master finds the address of a service in its environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from rpccluster import control_path
+from rpccluster.address import UnixAddress
+from rpccluster.config.accounts import identity_of
+from rpccluster.config.configuration import Configuration
+from rpccluster.config.sections.cluster import Options
+from rpccluster.control_path import socket_name
+from rpccluster.errors import ConfigError
+from rpccluster.master.resources.listeners import Listener, bind_again, open_at
+from rpccluster.system.identity import Identity
+
+__all__ = ["POOLS", "bind_service_again", "open_service_listener", "services_of", "tell_children"]
+
+POOLS = "pools"  # the group of the dispatcher
+
+_MODE = 0o600
+_VARIABLES = {POOLS: "RPCCLUSTER_POOLS"}  # by the group
+
+
+def services_of(configuration: Configuration) -> list[str]:
+    """Return the groups of services that the sections of ``configuration`` need."""
+    return [POOLS] if any(header.startswith("pool:") for header in configuration.others) else []
+
+
+def open_service_listener(configuration: Configuration, group: str, present: Sequence[Listener]) -> list[Listener]:
+    """Return the listener of the service ``group``: the ``present`` one, or one newly opened. Raises `ConfigError`."""
+    if present:
+        return list(present)
+    options = configuration.options
+    owner = identity_of(options.user, options.group)
+    faults: list[str] = []
+    for path in _paths(configuration, group, owner):
+        try:
+            if not options.control_socket:
+                control_path.make_folder(os.path.dirname(path), owner.uid if owner else None)
+            return open_at([UnixAddress(path)], _private(options), owner, [])
+        except (OSError, ConfigError) as error:
+            faults.append(str(error))
+    raise ConfigError([f"no socket for the group {group}: {'; '.join(faults)}"])
+
+
+def bind_service_again(listener: Listener, configuration: Configuration) -> None:
+    """Bind the listener of a service again whose path somebody has removed. Raises OSError, and changes nothing."""
+    options = configuration.options
+    bind_again(listener, _private(options), identity_of(options.user, options.group))
+
+
+def _private(options: Options) -> Options:
+    return replace(options, unix_socket_mode=_MODE)
+
+
+def _paths(configuration: Configuration, group: str, owner: Identity | None) -> list[str]:
+    """Return where the socket may lie, the best path first: one ending that no command takes for a control socket."""
+    options = configuration.options
+    if options.control_socket:
+        return [f"{options.control_socket.removesuffix('.sock')}.{group}"]
+    name = socket_name(options.proc_name, configuration.sources.identity).removesuffix(".sock")
+    return [os.path.join(folder, f"{name}.{group}") for folder in control_path.folders(owner.uid if owner else None)]
+
+
+def tell_children(listeners: Mapping[str, Sequence[Listener]]) -> None:
+    """Put the addresses of the services into the environment of all processes that start from now on."""
+    for group, variable in _VARIABLES.items():
+        addresses = [str(listener.actual) for listener in listeners.get(group, ())]
+        if addresses:
+            os.environ[variable] = addresses[0]
+        else:
+            os.environ.pop(variable, None)

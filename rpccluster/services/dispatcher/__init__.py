@@ -1,0 +1,1 @@
+"""The dispatcher: takes the tasks of all pools of a cluster, and gives them to their processes."""

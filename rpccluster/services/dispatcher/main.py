@@ -1,0 +1,26 @@
+"""The dispatcher's process, from the loading of its code on. Runs in the forked child."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rpccluster.child.assignment import Assignment, RPCPart, Run
+from rpccluster.child.settings import ServiceSettings
+from rpccluster.worker import main
+
+if TYPE_CHECKING:  # imported after gevent has patched
+    from rpccluster.worker.server import Served
+
+__all__ = ["load"]
+
+
+def load(assignment: Assignment[RPCPart]) -> Run:
+    """Patch the process and import its modules. Returns the function that runs the dispatcher."""
+    return main.load(assignment, _make)
+
+
+def _make(assignment: Assignment[RPCPart], settings: ServiceSettings) -> Served:
+    from rpccluster.services.dispatcher.service import Dispatcher
+    from rpccluster.worker.server import Served
+
+    return Served(Dispatcher())
