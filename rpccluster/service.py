@@ -1,11 +1,11 @@
-"""The names for authors of services: the base class `Service`, the mark `rpc`, and `Later`. Imports nothing else."""
+"""The names for authors of services: `Service`, the mark `rpc`, `Later` and `current_call`. Imports nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
 
-__all__ = ["Later", "RPCMark", "Service", "WorkerInfo", "rpc"]
+__all__ = ["CurrentCall", "Later", "RPCMark", "Service", "WorkerInfo", "current_call", "find_calls_by", "rpc"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -36,23 +36,27 @@ class RPCMark:
     name: str | None
     timeout: float | None
     later: bool = False
+    thread: bool = False
 
 
 def rpc(
-    *, name: str | None = None, timeout: float | None = None, later: bool = False
+    *, name: str | None = None, timeout: float | None = None, later: bool = False, thread: bool = False
 ) -> Callable[[_Function], _Function]:
     """Mark a method. Callers call it by ``name``; ``timeout`` limits it in seconds, instead of ``call_timeout``.
 
-    A timeout of 0 means no limit. With ``later``, the method may return a `Later`. Raises ValueError for a name that
-    callers cannot use, or for a negative timeout.
+    A timeout of 0 means no limit. With ``later``, the method may return a `Later`. With ``thread``, the method runs in
+    one of the worker's native threads, so that it may block or compute without holding up other calls. Raises
+    ValueError for a name that callers cannot use, for a negative timeout, or for ``later`` beside ``thread``.
     """
     if name is not None and (not name or name.startswith(("_", "rpc."))):
         raise ValueError(f"found the method name {name!r}, expected one that starts neither with '_' nor with 'rpc.'")
     if timeout is not None and timeout < 0:
         raise ValueError(f"found timeout={timeout!r}, expected seconds, 0 for no limit")
+    if later and thread:
+        raise ValueError("found later=True beside thread=True, expected one of them: a thread's call is answered later")
 
     def mark(function: _Function) -> _Function:
-        function.__rpc__ = RPCMark(name, timeout, later)  # type: ignore[attr-defined]
+        function.__rpc__ = RPCMark(name, timeout, later, thread)  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -71,6 +75,8 @@ class Later:
 
     # The thread that deletes `_claim` may end the call: a slot can be deleted only once, in whatever thread.
     __slots__ = ("_call", "_claim", "_on_over", "_outcome")
+
+    _outlives_connection = False  # whether the call goes on when its connection is closed
 
     def __init__(self, on_over: Callable[[], object] | None = None) -> None:
         """The worker's loop calls ``on_over`` once if the call is over without an answer; it must not wait.
@@ -117,3 +123,76 @@ class Later:
         except AttributeError:
             return False
         return True
+
+    # -- what the worker tells it, in the thread of its loop
+
+    def _note_over(self, tell: Callable[[Callable[[], object]], object]) -> None:
+        """Note that the call is over without an answer; ``tell`` calls a function of the service soon."""
+        if self._on_over is not None:
+            tell(self._on_over)
+
+    def _note_end(self) -> None:
+        """Note that the call has ended, with or without an answer."""
+
+
+class CurrentCall:
+    """The call that runs here, as `current_call` returns it; read-only. It may be asked from any thread, at any time.
+
+    ``peer`` is the client's address, ``method`` the name that the client called, ``msgid`` the request's number (None
+    for a notification). ``deadline`` is the end of its time limit, in seconds of `time.monotonic` (None: no limit).
+    ``cancelled`` is true when the caller has been answered, or will be, without the method's result: its limit has
+    passed, or its worker ends. ``identity`` is None: callers do not prove who they are yet.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    @property
+    def peer(self) -> str:
+        return str(self._call.peer)
+
+    @property
+    def method(self) -> str:
+        return str(self._call.method)
+
+    @property
+    def msgid(self) -> int | None:
+        found: int | None = self._call.msgid
+        return found
+
+    @property
+    def deadline(self) -> float | None:
+        found: float | None = self._call.deadline
+        return found
+
+    @property
+    def cancelled(self) -> bool:
+        return bool(self._call.cancelled)
+
+    @property
+    def identity(self) -> str | None:
+        return None
+
+    def __repr__(self) -> str:
+        return f"<call of {self.method} by {self.peer}, msgid {self.msgid}>"
+
+
+_find: Callable[[], Any] = lambda: None  # noqa: E731 - the worker's, from its start
+
+
+def current_call() -> CurrentCall | None:
+    """Return the call that runs here; None outside of calls.
+
+    It is found in the method, in greenlets and asyncio tasks that the method has begun, and in threads with its
+    `contextvars` context.
+    """
+    call = _find()
+    return None if call is None else CurrentCall(call)
+
+
+def find_calls_by(find: Callable[[], Any]) -> None:
+    """Let `current_call` ask ``find`` for the call that runs here."""
+    global _find
+    _find = find

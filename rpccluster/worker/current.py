@@ -1,4 +1,4 @@
-"""The call that the present greenlet runs, and how a call is interrupted. Runs in the worker; imports nothing of it.
+"""The call that runs here, and how the call of a greenlet is interrupted. Runs in the worker; imports nothing of it.
 
 A call that may not go on is interrupted once, and has a second for its ``finally`` blocks. Then its caller is answered,
 whatever the method does, and the call is interrupted again every second.
@@ -6,14 +6,17 @@ whatever the method does, and the call is interrupted again every second.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any, Callable, ClassVar, NamedTuple, Protocol
 
 from greenlet import getcurrent, greenlet
 
 from rpccluster.protocol.codec import make_packer
+from rpccluster.service import find_calls_by
 
 __all__ = [
     "GRACE_SECONDS",
+    "NATIVE_CALL",
     "Call",
     "CallTimedOut",
     "Runner",
@@ -22,6 +25,7 @@ __all__ = [
     "is_begun_by_a_call",
     "present_call",
     "present_method",
+    "runner_of_call",
 ]
 
 GRACE_SECONDS = 1.0  # for the `finally` blocks of an interrupted method
@@ -63,14 +67,16 @@ class Runner(greenlet):
     #: A greenlet inherits these from the one that spawns it, so they show which greenlets a call has spawned.
     spawn_tree_locals: ClassVar[dict[str, object]] = {}
 
-    __slots__ = ("_answer", "_interrupted", "call", "outbox", "pack")
+    __slots__ = ("_answer", "_interrupted", "_shown", "call", "limit", "outbox", "pack")
 
     def __init__(self, run: Callable[[], None], hub: greenlet, answer: Callable[[Runner, BaseException], None]) -> None:
         """``answer`` answers a call that goes on after an interruption."""
         super().__init__(run, parent=hub)
         self.outbox: Any = None
         self.call: Any = None
+        self.limit: Any = None  # the present call's `TimeLimit`, if it has one
         self._answer = answer
+        self._shown: GreenletCall | None = None  # the last call that `current_call` has shown
         self._interrupted: tuple[Any, BaseException | None] = (None, None)  # the call, and what was thrown into it
         self.renew_packer()
 
@@ -84,6 +90,8 @@ class Runner(greenlet):
         """Throw ``error`` into the method of the present call, but only once for each call. Runs in the hub."""
         if self.outbox is not None and self.interruption is None:
             self._interrupted = self.call, error
+            if self._shown is not None and self._shown.message is self.call:
+                self._shown.cancelled = True
             timer = self.parent.loop.timer(GRACE_SECONDS, GRACE_SECONDS)
             timer.start(self._insist, timer, self.call, error)
             self.throw(error)
@@ -100,10 +108,65 @@ class Runner(greenlet):
             self._answer(self, error)
         self.throw(type(error)(*error.args))
 
+    def show(self) -> GreenletCall | None:
+        """Return the present call for its method; None if there is none, or it was answered without it."""
+        if self._shown is None or self._shown.message is not self.call:
+            self._shown = None if self.outbox is None else GreenletCall(self)
+        return self._shown
+
     def renew_packer(self) -> Callable[[Any], bytes]:
         """Replace the Packer, whose buffer may have grown."""
         self.pack: Callable[[Any], bytes] = make_packer().pack
         return self.pack
+
+
+class GreenletCall:
+    """A call that a runner runs, as `rpccluster.current_call` shows it."""
+
+    __slots__ = ("cancelled", "deadline", "message", "peer")
+
+    def __init__(self, runner: Runner) -> None:
+        self.message = runner.call
+        self.peer: str = runner.outbox.peer
+        self.deadline: float | None = None if runner.limit is None else runner.limit.ends_at
+        self.cancelled = runner.interruption is not None
+
+    @property
+    def method(self) -> str:
+        """The name that the caller called."""
+        return str(self.message[-2])
+
+    @property
+    def msgid(self) -> int | None:
+        """The request's number; None for a notification."""
+        number: int | None = self.message[1] if len(self.message) == 4 else None
+        return number
+
+
+#: The call that a native thread or the asyncio loop runs here; a `rpccluster.worker.native.call.NativeCall`.
+NATIVE_CALL: ContextVar[Any] = ContextVar("rpccluster's call", default=None)
+
+
+def _find() -> Any:
+    """Return the call that the present greenlet, or a native thread or task, runs or was begun by."""
+    native = NATIVE_CALL.get()
+    if native is not None:
+        return native
+    runner = runner_of_call()
+    return None if runner is None else runner.show()
+
+
+def runner_of_call() -> Runner | None:
+    """Return the runner in whose call the present greenlet is: itself, or the one whose call has spawned it."""
+    greenlet: Any = getcurrent()
+    while not isinstance(greenlet, Runner):
+        if greenlet is None or not hasattr(greenlet, "spawning_greenlet") or not is_begun_by_a_call(greenlet):
+            return None
+        greenlet = greenlet.spawning_greenlet()
+    return greenlet
+
+
+find_calls_by(_find)
 
 
 def present_call() -> Call | None:

@@ -18,6 +18,8 @@ class LiveOptions:
 
     call_timeout: float
     max_greenlets: int
+    threads: int
+    thread_queue: int
     max_pending_calls: int
     max_message_size: int
     max_depth: int

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from greenlet import getcurrent
-
 from rpccluster.live_settings import Version, settings
-from rpccluster.worker.current import Call, Runner, is_begun_by_a_call
+from rpccluster.worker.current import NATIVE_CALL, Call, runner_of_call
 
 __all__ = ["PinnedSettings"]
 
@@ -46,11 +44,12 @@ class PinnedSettings:
             del self._pins[number]
 
     def _of_present_call(self) -> Version | None:
-        """Return the version of the call that the present greenlet runs, or was spawned by."""
-        greenlet: Any = getcurrent()
-        while not isinstance(greenlet, Runner):
-            if greenlet is None or not hasattr(greenlet, "spawning_greenlet") or not is_begun_by_a_call(greenlet):
-                return None
-            greenlet = greenlet.spawning_greenlet()
-        _, version = self._pins.get(id(greenlet.call), (None, None))
+        """Return the version of the call that runs here; None for the newest."""
+        native = NATIVE_CALL.get()
+        if native is not None:
+            return native.settings
+        runner = runner_of_call()
+        if runner is None:
+            return None
+        _, version = self._pins.get(id(runner.call), (None, None))
         return version

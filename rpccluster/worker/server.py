@@ -52,6 +52,7 @@ from rpccluster.worker.hot import Engine
 from rpccluster.worker.lifecycle import Event, State, next_state
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.live_options import LiveOptions
+from rpccluster.worker.native.kinds import NativeKinds
 from rpccluster.worker.process.forks import leave
 from rpccluster.worker.process.freed_memory import FreedMemory
 from rpccluster.worker.process.service_signals import ServiceSignals
@@ -131,8 +132,11 @@ class Server:
         self._limits = Limits(self._row.cells, LogLimiter())
         self.options = LiveOptions.of(assignment.options)
         wrapper = Wrapper(self.options, assignment.logs, self._limits)
-        self._registry = Registry(service, self.options.call_timeout, wrapper)
+        self._native = NativeKinds(self._loop, self.options)
+        self._registry = Registry(service, self.options.call_timeout, wrapper, self._native.entry)
         self._engine = engine = self._make_engine()
+        self._native.on_room = engine.go_on
+        self._native.on_lost = self._note_lost
         self._voting = Voting(settings, self._row, engine.running, self._channel.send, self._ask_to_retire)
         self._taken_greenlets = TakenGreenlets(self.options, engine.running_methods)
         self._connections = connections = self._make_connections()
@@ -317,6 +321,10 @@ class Server:
     def _ask_to_retire(self, reason: str) -> None:
         if self._state not in (State.RETIRING, State.GONE):
             self._channel.send(WantsToRetire(reason))
+
+    def _note_lost(self, lost: int, threads: int) -> None:
+        if 2 * lost >= threads:
+            self._ask_to_retire(f"{lost} of its {threads} threads are lost in methods that go on")
 
     # -- the end
 

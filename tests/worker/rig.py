@@ -28,6 +28,7 @@ from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.hot import Engine
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.live_options import LiveOptions
+from rpccluster.worker.native.kinds import NativeKinds
 from rpccluster.worker.service.registry import Registry
 from rpccluster.worker.service.wrapper import Wrapper
 
@@ -111,6 +112,8 @@ class Rig:
         message_timeout: float = 0,
         write_timeout: float = 0,
         call_limit: int = 0,
+        threads: int = 8,
+        thread_queue: int = 100,
     ) -> None:
         self.service = service or Gated()
         self.now = 1000.0  # what the clock of the connections says
@@ -127,11 +130,15 @@ class Rig:
             message_timeout=message_timeout,
             write_timeout=write_timeout,
             worker_connections=10_000,
+            threads=threads,
+            thread_queue=thread_queue,
             log_level="info",
             access_log="off",
         )
         self.logs = LogFiles("", "")
-        self.registry = Registry(self.service, call_timeout, Wrapper(self.options, self.logs, self.limits))
+        self.native = NativeKinds(gevent.get_hub().loop, self.options)
+        wrapper = Wrapper(self.options, self.logs, self.limits)
+        self.registry = Registry(self.service, call_timeout, wrapper, self.native.entry)
         self.engine = Engine(
             self.registry,
             self.cells,
@@ -140,6 +147,9 @@ class Rig:
             call_limit=call_limit,
             on_call_limit=self._reach_limit,
         )
+        self.native.on_room = self.engine.go_on
+        self.native.on_lost = lambda lost, threads: self.lost.append((lost, threads))
+        self.lost: list[tuple[int, int]] = []  # what was told of lost threads
         self.context = ConnectionContext(self.options, self.limits, clock=lambda: self.now)
         self.connections = Connections(self.context, self.engine)
         self.options.follow(lambda options, changed: self.registry.wrap_all(options.call_timeout))

@@ -101,7 +101,14 @@ class Options:
     max_greenlets: int = option(
         _POSITIVE,
         1000,
-        "calls that run at once in one worker; at the limit it stops reading, and accepting until one ends",
+        "calls that run at once in one worker, and as many on its asyncio loop; at the limit it stops reading, and "
+        "accepting until one ends",
+    )
+    threads: int = option(
+        values.integer(1, 1000), 8, "native threads of one worker for methods marked with thread=True"
+    )
+    thread_queue: int = option(
+        _COUNT, 100, "calls that may wait for a thread in one worker; further ones begin when others have ended"
     )
     worker_connections: int = option(_POSITIVE, 10000, "connections of one worker")
     max_pending_calls: int = option(

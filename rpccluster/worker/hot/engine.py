@@ -184,6 +184,10 @@ class Engine:
 
     # -- the loop's side: runs in the hub, never blocks
 
+    def go_on(self) -> None:
+        """Go on with calls that were held back, since there may be room for them."""
+        self._schedule()
+
     def _schedule(self) -> None:
         """Schedule a drain before the loop polls again: run the queue, and send gathered replies."""
         if not self._room.is_scheduled:
@@ -200,6 +204,8 @@ class Engine:
         room, runners, cells = self._room, self._runners, self._cells
         room.is_scheduled = False
         ready, long, dirty, idle = room.ready, room.long, room.dirty, runners.idle
+        if room.held:
+            room.let_go()
         if ready or long:
             cells[_ACTIVE_CALLS] = runners.active + self._parked.count + 1
             runners.slice_end = monotonic() + SLICE_SECONDS

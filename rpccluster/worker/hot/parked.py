@@ -8,7 +8,6 @@ thing only, the right to end a call, and its `Later` gives that right once.
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -22,6 +21,7 @@ from rpccluster.service import Later
 from rpccluster.worker.current import Call
 from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Room
+from rpccluster.worker.native.wake import Wake
 from rpccluster.worker.service.later import Parked
 
 __all__ = ["ParkedCalls"]
@@ -40,8 +40,7 @@ class ParkedCalls:
         self.count = 0
         self._records: dict[Any, dict[_Record, None]] = {}  # by outbox, in order of arrival
         self._thread = _thread_id()
-        self._answered: deque[tuple[_Record, bytes, str]] = deque()  # by other threads
-        self._wake: Any = None  # the watcher, from the first call on
+        self._answers: Any = None  # of other threads: a `Wake`, from the first call on
         self._go_on = room.loop.timer(0.0, priority=-1)  # behind what was polled with it
 
     def park(self, outbox: Any, message: list[Any], parked: Parked) -> None:
@@ -68,9 +67,8 @@ class ParkedCalls:
         self.expire(later)
 
     def _add(self, outbox: Any, message: list[Any], parked: Parked) -> _Record:
-        if self._wake is None:
-            self._wake = self.room.loop.async_(ref=False)
-            self._wake.start(self._take_answers)
+        if self._answers is None:
+            self._answers = Wake(self.room.loop, self._send)
         record = parked.later._call = _Record(self, outbox, message, parked)
         self._records.setdefault(outbox, {})[record] = None
         self.count += 1
@@ -85,9 +83,9 @@ class ParkedCalls:
         return [record.msgid for record in self._records.get(outbox, ()) if record.msgid is not None]
 
     def drop(self, outbox: Any) -> None:
-        """End the calls of ``outbox``, whose connection is closed."""
+        """End the calls of ``outbox``, whose connection is closed, unless they run to their end all the same."""
         for record in list(self._records.get(outbox, ())):
-            if self.expire(record.later):
+            if not record.later._outlives_connection and self.expire(record.later):
                 self.room.dropped_replies += record.msgid is not None
                 self._forget(record, "dropped")
                 self.room.schedule()
@@ -118,9 +116,12 @@ class ParkedCalls:
     def expire(self, later: Later) -> bool:
         """End the call of ``later`` without an answer. Returns False if it has just got one."""
         is_over = later._take()
-        if is_over and later._on_over is not None:
-            self.room.loop.run_callback(_tell, later._on_over)
+        if is_over:
+            later._note_over(self._tell_soon)
         return is_over
+
+    def _tell_soon(self, on_over: Any) -> None:
+        self.room.loop.run_callback(_tell, on_over)
 
     # -- in whatever thread
 
@@ -129,14 +130,9 @@ class ParkedCalls:
         if _thread_id() == self._thread:
             self._send(record, reply, error)
         else:
-            self._answered.append((record, reply, error))
-            self._wake.send()
+            self._answers.put((record, reply, error))
 
     # -- in the thread of the loop
-
-    def _take_answers(self) -> None:
-        while self._answered:
-            self._send(*self._answered.popleft())
 
     def _send(self, record: _Record, reply: bytes, error: str) -> None:
         if record not in self._records.get(record.outbox, ()):
@@ -156,7 +152,9 @@ class ParkedCalls:
         if not records:
             del self._records[record.outbox]
         self.count -= 1
-        record.later._call, record.later._outcome = _ENDED, None
+        later = record.later
+        later._call, later._outcome = _ENDED, None
+        later._note_end()
         if record.limit is not None:
             record.limit.end()
         if record.log is not None:

@@ -5,7 +5,6 @@ Decides and logs; `rpccluster.worker.hot.slow_path` puts the replies into an out
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, Callable
 
@@ -17,8 +16,9 @@ from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import Notification, Request, Unreadable, misfit_text
 from rpccluster.worker.current import CallTimedOut, Sender
 from rpccluster.worker.live_options import LiveOptions
+from rpccluster.worker.service.misfit import Misfit, is_misfit
 
-__all__ = ["Replies", "ResultTooLarge", "is_misfit", "not_found_text"]
+__all__ = ["Replies", "ResultTooLarge", "not_found_text"]
 
 _ERRORS = int(Cell.ERRORS)
 
@@ -83,6 +83,8 @@ class Replies:
 
     def told(self, sender: Sender, name: str, raised: BaseException) -> str:
         """Return the error text for ``raised``, and log it, but do not count it. Runs in any thread; may block."""
+        if type(raised) is Misfit:
+            return f"ArgumentError: {message_of(raised.error)}"
         if type(raised) is CallTimedOut:
             raised = TimeoutError(*raised.args).with_traceback(raised.__traceback__)
         text = error_text(raised)
@@ -109,14 +111,3 @@ class Replies:
 def not_found_text(name: object) -> str:
     """Return the error for an unknown method, in the words of msgpack-rpc-python."""
     return f"'{name}' method not found"
-
-
-def is_misfit(method: Callable[..., Any], params: list[Any]) -> bool:
-    """Return whether ``params`` do not fit the signature of ``method``."""
-    try:
-        inspect.signature(method).bind(*params)
-    except TypeError:
-        return True
-    except BaseException:  # a builtin that tells no signature, a service's object with one of its own
-        return False
-    return False

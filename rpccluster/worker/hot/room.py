@@ -101,6 +101,7 @@ class Room:
         self.add_long = self.long.append
         self._turn: Iterator[Any] = iter(())  # the calls of the long batch that is in `ready`
         self.begun = 0  # calls that were ever queued and not withdrawn
+        self.held: dict[Any, deque[tuple[Any, Any]]] = {}  # calls whose `NativeKind` is full, by that
         self.is_scheduled = False
         self.schedule: Callable[[], None] = lambda: None  # the engine's
         self.is_full = False  # all greenlets are taken
@@ -116,14 +117,30 @@ class Room:
             self.ready.append(self.long.popleft())
             self._turn = self.ready[-1][1]
 
+    def hold(self, kind: Any, outbox: Any, call: Any) -> None:
+        """Hold ``call`` back until its ``kind`` has room for it."""
+        self.held.setdefault(kind, deque()).append((outbox, call))
+
+    def let_go(self) -> None:
+        """Let held calls have their turn before all others, as many as there is room for. Runs before a drain."""
+        for kind, held in list(self.held.items()):
+            going = [held.popleft() for _ in range(min(len(held), max(0, kind.room)))]
+            if not held:
+                del self.held[kind]
+            for outbox, call in reversed(going):
+                self.ready.appendleft((outbox, iter([call])))
+
     @property
     def waiting_calls(self) -> int:
         """Number of calls that wait for their turn."""
-        return sum(length_hint(calls) for _, calls in chain(self.ready, self.long))
+        held = sum(map(len, self.held.values())) if self.held else 0
+        return held + sum(length_hint(calls) for _, calls in chain(self.ready, self.long))
 
     def look(self) -> dict[Any, list[Any]]:
         """Return all calls that wait for their turn, by outbox, and leave them in place."""
         waiting: dict[Any, list[Any]] = {}
+        for outbox, call in chain(*self.held.values()):
+            waiting.setdefault(outbox, []).append(call)
         for outbox, calls in chain(self.ready, self.long):
             if not is_used_up(calls):
                 waiting.setdefault(outbox, []).extend(copy(calls))  # copying an iterator leaves it as it is
@@ -131,14 +148,29 @@ class Room:
 
     def withdraw(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:
         """Take the calls of ``outboxes`` that wait for their turn out of the queues."""
-        taken: dict[Any, list[Any]] = {}
+        taken = self._withdraw_held(outboxes) if self.held else {}
         for outbox, calls in chain(self.ready, self.long):
             if outbox in outboxes and not is_used_up(calls):
                 taken.setdefault(outbox, []).extend(calls)
         self.begun -= sum(map(len, taken.values()))
         return taken
 
+    def _withdraw_held(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:
+        taken: dict[Any, list[Any]] = {}
+        for kind, held in list(self.held.items()):
+            kept: deque[tuple[Any, Any]] = deque()
+            for outbox, call in held:
+                if outbox in outboxes:
+                    taken.setdefault(outbox, []).append(call)
+                else:
+                    kept.append((outbox, call))
+            self.held[kind] = kept
+            if not kept:
+                del self.held[kind]
+        return taken
+
     def clear(self) -> None:
         """Forget all calls, which another process has."""
+        self.held.clear()
         self.ready.clear()
         self.long.clear()

@@ -27,6 +27,7 @@ from rpccluster.worker.current import Runner
 from rpccluster.worker.hot.outbox import Outbox
 from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Room
+from rpccluster.worker.native.call import HeldBack
 from rpccluster.worker.service.later import Parked
 from rpccluster.worker.service.registry import Registry
 
@@ -62,7 +63,7 @@ class SlowPath:
             runner.outbox.put(reply)
 
     def failed(self, runner: Runner, raised: BaseException) -> Any:
-        """Return the bytes to send for a call that has raised: empty for nothing, None if it is answered later.
+        """Return the bytes to send for a call that has raised: empty for nothing, None if it runs on, or runs later.
 
         May block, as `Replies.error` may.
         """
@@ -74,6 +75,9 @@ class SlowPath:
                 return None
             except RuntimeError as error:
                 raised = error
+        elif type(raised) is HeldBack:
+            self._room.hold(raised.kind, outbox, call)
+            return None
         if outbox is None:  # answered already
             return b""
         name, params = call[-2:]

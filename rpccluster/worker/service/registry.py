@@ -5,12 +5,13 @@ A service's methods are collected once, at boot, so that a call costs one look-u
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from rpccluster.errors import ServiceUnfit
 from rpccluster.failure import error_text
@@ -19,10 +20,33 @@ from rpccluster.log import escaped, logger
 from rpccluster.service import RPCMark, Service
 from rpccluster.worker.service.later import parking
 
-__all__ = ["Method", "Registry"]
+__all__ = ["Entry", "Method", "Native", "Registry", "Runs"]
 
 #: Wraps a function in its limit in seconds, 0 for none, for calls to run.
 Wrap = Callable[[Callable[..., Any], float], Callable[..., Any]]
+
+
+class Runs(enum.Enum):
+    """Says where the calls of a method run."""
+
+    IN_GREENLET = "in a greenlet"
+    IN_THREAD = "in a native thread"
+    ON_LOOP = "on the asyncio loop"
+
+
+class Entry(NamedTuple):
+    """The way into a method: ``inner`` begins a call, ``outer`` wraps that with its limit and log once more."""
+
+    inner: Callable[..., Any]
+    outer: Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+#: Makes the entry of a method whose calls do not run in greenlets.
+Native = Callable[[Runs, Callable[..., Any]], Entry]
 
 
 @dataclass(frozen=True)
@@ -32,7 +56,7 @@ class Method:
     name: str
     number: int
     plain: Callable[..., Any]
-    parking: Callable[..., Any]  # `plain`, or a wrapper that checks for a `Later`
+    entry: Entry
     timeout: float | None  # of its own; None if `call_timeout` holds
 
     def signature(self) -> str:
@@ -53,27 +77,30 @@ class Method:
 class Registry:
     """The methods of one service, by their names for callers."""
 
-    def __init__(self, service: object, call_timeout: float, wrap: Wrap) -> None:
+    def __init__(self, service: object, call_timeout: float, wrap: Wrap, native: Native | None = None) -> None:
         """``call_timeout`` is in seconds, 0 for none; ``wrap`` wraps a function in such a limit.
 
+        ``native`` makes the entries of methods that do not run in greenlets; without it they can be looked at alone.
         Raises `ServiceUnfit`.
         """
         self._wrap = wrap
+        self._native = native
         self.methods: dict[str, Method] = {}
         self.table: dict[str, Callable[..., Any]] = {}  # the wrapped functions, for the hot path
         self.numbers: dict[str, int] = {}
         for name, function, mark in _public_callables(service):
-            self._add(mark.name or name, function, parking(function) if mark.later else function, mark.timeout)
+            self._add(mark.name or name, function, mark)
         if not self.methods:
             raise ServiceUnfit(f"found no public methods in {type(service).__name__}, expected at least one")
-        self._add("rpc.ping", self.ping, self.ping, 0)
-        self._add("rpc.discover", self.discover, self.discover, 0)
+        self._add("rpc.ping", self.ping, _UNLIMITED)
+        self._add("rpc.discover", self.discover, _UNLIMITED)
         self.wrap_all(call_timeout)
 
     def wrap_all(self, call_timeout: float) -> None:
         """Wrap all methods again, for calls that begin from now on."""
         for name, method in self.methods.items():
-            self.table[name] = self._wrap(method.parking, call_timeout if method.timeout is None else method.timeout)
+            seconds = call_timeout if method.timeout is None else method.timeout
+            self.table[name] = method.entry.outer(self._wrap(method.entry.inner, seconds))
 
     @property
     def names(self) -> list[str]:
@@ -88,15 +115,37 @@ class Registry:
         """Return all methods: name to ``{"signature": …, "doc": …}``."""
         return {method.name: {"signature": method.signature(), "doc": method.doc()} for method in self.methods.values()}
 
-    def _add(self, name: str, plain: Callable[..., Any], parking: Callable[..., Any], timeout: float | None) -> None:
+    def _add(self, name: str, plain: Callable[..., Any], mark: RPCMark) -> None:
         name = str.__str__(name)  # a mark may hold a subclass of str, whose own comparisons the hot path would run
         if name in self.methods:
             raise ServiceUnfit(f"found two methods named {name!r}, expected each name once")
-        if _is_coroutine_function(plain):
-            raise ServiceUnfit(f"found the coroutine method {name!r}, expected a plain one: gevent makes it concurrent")
         number = len(self.methods) + 1
-        self.methods[name] = Method(name, number, plain, parking, timeout)
+        entry = self._entry(_runs(name, plain, mark), plain, mark)
+        self.methods[name] = Method(name, number, plain, entry, mark.timeout)
         self.numbers[name] = number
+
+    def _entry(self, runs: Runs, plain: Callable[..., Any], mark: RPCMark) -> Entry:
+        if runs is Runs.IN_GREENLET:
+            return Entry(parking(plain) if mark.later else plain, _as_it_is)
+        return Entry(plain, _as_it_is) if self._native is None else self._native(runs, plain)
+
+
+_UNLIMITED = RPCMark(None, 0)
+
+
+def _runs(name: str, function: Callable[..., Any], mark: RPCMark) -> Runs:
+    """Return where the calls of a method run. Raises `ServiceUnfit` for one that cannot run anywhere."""
+    if _is(inspect.isasyncgenfunction, function):
+        raise ServiceUnfit(f"found the asynchronous generator {name!r}, expected a method that returns one value")
+    if not _is(inspect.iscoroutinefunction, function):
+        return Runs.IN_THREAD if mark.thread else Runs.IN_GREENLET
+    for word, is_set in (("thread", mark.thread), ("later", mark.later)):
+        if is_set:
+            raise ServiceUnfit(
+                f"found the coroutine method {name!r} marked with {word}=True, expected a plain method, or no such "
+                "mark: coroutines run on the worker's asyncio loop, and are answered when they return"
+            )
+    return Runs.ON_LOOP
 
 
 def _public_callables(service: object) -> Iterator[tuple[str, Callable[..., Any], RPCMark]]:
@@ -160,8 +209,9 @@ def _mark_of(function: Callable[..., Any]) -> RPCMark:
     return mark if type(mark) is RPCMark else RPCMark(None, None)
 
 
-def _is_coroutine_function(function: Callable[..., Any]) -> bool:
+def _is(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
+    """Return whether ``function``, or the ``__call__`` of such an object, passes ``test``."""
     try:
-        return inspect.iscoroutinefunction(function)
+        return test(function) or test(type(function).__call__)
     except Exception:
         return False

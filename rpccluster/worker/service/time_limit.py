@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any, Callable
 
 from greenlet import getcurrent
@@ -23,10 +24,12 @@ def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], 
     text = f"the call took longer than {seconds:g} seconds"
 
     def limited(*params: Any) -> Any:
-        limit = TimeLimit(seconds, text, on_passed)
+        runner: Any = getcurrent()
+        limit = runner.limit = TimeLimit(runner, seconds, text, on_passed)
         try:
             result = function(*params)
         except BaseException as error:
+            runner.limit = None
             if type(error) is Parked:
                 error.limit = limit
                 raise
@@ -34,6 +37,7 @@ def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], 
             if limit.is_passed:
                 raise TimeoutError(text) from error
             raise
+        runner.limit = None
         limit.end()
         if limit.is_passed:
             raise TimeoutError(text)
@@ -43,13 +47,16 @@ def bound(function: Callable[..., Any], seconds: float, on_passed: Callable[[], 
 
 
 class TimeLimit:
-    """The time limit of one call from its begin; it calls ``interrupt`` with `CallTimedOut` when it passes."""
+    """The time limit of one call from its begin; it calls ``interrupt`` with `CallTimedOut` when it passes.
 
-    __slots__ = ("_on_passed", "_text", "_timer", "interrupt", "is_passed")
+    ``ends_at`` is in monotonic seconds.
+    """
 
-    def __init__(self, seconds: float, text: str, on_passed: Callable[[], object]) -> None:
-        runner: Any = getcurrent()
+    __slots__ = ("_on_passed", "_text", "_timer", "ends_at", "interrupt", "is_passed")
+
+    def __init__(self, runner: Any, seconds: float, text: str, on_passed: Callable[[], object]) -> None:
         self.is_passed = False
+        self.ends_at = monotonic() + seconds
         self.interrupt: Callable[[BaseException], object] = runner.interrupt
         self._text = text
         self._on_passed = on_passed

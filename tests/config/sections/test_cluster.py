@@ -33,6 +33,8 @@ DEFAULTS = {
     "restart_delay_max": 30.0,
     "call_timeout": 0.0,
     "max_greenlets": 1000,
+    "threads": 8,
+    "thread_queue": 100,
     "worker_connections": 10000,
     "max_pending_calls": 1024,
     "max_message_size": 16 * 1024 * 1024,

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rpccluster.worker.hot.replies import is_misfit, not_found_text
+from rpccluster.worker.hot.replies import not_found_text
+from rpccluster.worker.service.misfit import is_misfit
 
 
 def test_the_words_for_an_unknown_method_are_msgpackrpcs() -> None:

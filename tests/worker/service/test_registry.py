@@ -13,7 +13,7 @@ import pytest
 from rpccluster.demo import Demo
 from rpccluster.errors import ServiceUnfit
 from rpccluster.service import Service, WorkerInfo, rpc
-from rpccluster.worker.service.registry import Method, Registry
+from rpccluster.worker.service.registry import Entry, Method, Registry, Runs
 
 RESERVED = ["rpc.ping", "rpc.discover"]
 
@@ -342,14 +342,57 @@ def test_a_name_may_stand_once() -> None:
         registry(Twice())
 
 
-def test_a_coroutine_cannot_be_called_as_it_is() -> None:
-    """It would return a coroutine that nobody awaits."""
+def test_methods_say_where_they_run() -> None:
+    """A coroutine, also one that an object's ``__call__`` is, runs on the loop; a marked method in a thread."""
 
-    class Async:
+    class Odd:
+        async def __call__(self) -> None: ...
+
+    class Kinds:
+        def __init__(self) -> None:
+            self.odd = Odd()
+
+        def plain(self) -> None: ...
+
         async def go(self) -> None: ...
 
-    with pytest.raises(ServiceUnfit, match="found the coroutine method 'go'"):
-        registry(Async())
+        @rpc(thread=True)
+        def block(self) -> None: ...
+
+    asked: list[tuple[Runs, str]] = []
+
+    def native(runs: Runs, function: Any) -> Entry:
+        asked.append((runs, getattr(function, "__name__", "odd")))
+        return Entry(function, lambda wrapped: wrapped)
+
+    Registry(Kinds(), 0, lambda function, seconds: function, native)
+    assert asked == [(Runs.IN_THREAD, "block"), (Runs.ON_LOOP, "go"), (Runs.ON_LOOP, "odd")]
+
+
+def test_what_can_run_nowhere_is_a_fault() -> None:
+    """Each says what was found, and what is expected."""
+
+    class Threaded:
+        @rpc(thread=True)
+        async def go(self) -> None: ...
+
+    class Later:
+        @rpc(later=True)
+        async def go(self) -> None: ...
+
+    class Yields:
+        async def go(self) -> Any:
+            yield 1
+
+    for service, text in [
+        (Threaded(), "found the coroutine method 'go' marked with thread=True"),
+        (Later(), "found the coroutine method 'go' marked with later=True"),
+        (Yields(), "found the asynchronous generator 'go', expected a method that returns one value"),
+    ]:
+        with pytest.raises(ServiceUnfit, match=text):
+            registry(service)
+    with pytest.raises(ValueError, match="found later=True beside thread=True"):
+        rpc(later=True, thread=True)
 
 
 # -- reserved names

@@ -1,0 +1,131 @@
+"""A call that runs beside the greenlets, in a native thread or on the asyncio loop. Runs in the worker.
+
+The greenlet that takes the call hands it over and is free again: the call is one that is answered later. Its result is
+packed where it was made. The hub alone counts: how many calls of a kind there are, and which have ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from greenlet import getcurrent
+
+from rpccluster.live_settings import Version, settings
+from rpccluster.service import Later
+from rpccluster.worker.current import NATIVE_CALL
+from rpccluster.worker.native.wake import Wake
+
+__all__ = ["HeldBack", "NativeCall", "NativeKind"]
+
+
+class HeldBack(BaseException):
+    """Raised instead of a result: the call waits until its kind has room. It is no error; services never see it."""
+
+    def __init__(self, kind: NativeKind) -> None:
+        super().__init__()
+        self.kind = kind
+
+
+class NativeKind:
+    """A kind of calls that run beside the greenlets; made in the hub's thread. Subclasses run the calls."""
+
+    def __init__(self, loop: Any, most: int, on_room: Callable[[], None]) -> None:
+        """At most ``most`` calls of it are there at once; ``on_room`` is called when one has ended late."""
+        self._most = most
+        self._on_room = on_room
+        self._late = Wake(loop, self._take_back)
+        self.taken = 0  # calls that were handed over and have not come back, answered or not
+
+    @property
+    def room(self) -> int:
+        """Number of calls that may begin now."""
+        return self._most - self.taken
+
+    def set_most(self, most: int) -> None:
+        """Allow ``most`` calls from now on."""
+        self._most = most
+        self._on_room()
+
+    def handing_over(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that hands a call of ``method`` over, and raises `Parked`."""
+        raise NotImplementedError
+
+    def guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``function``, which hands a call over, to hold the call back while there is no room."""
+
+        def hands_over_in_turn(*params: Any) -> Any:
+            if self.taken >= self._most:
+                raise HeldBack(self)
+            return function(*params)
+
+        return hands_over_in_turn
+
+    def come_late(self, call: NativeCall) -> None:
+        """Take note that ``call``, which was over before, has come back. Runs in any thread."""
+        self._late.put((call,))
+
+    # -- in the hub
+
+    def note_over(self, call: NativeCall) -> None:
+        """Note that ``call`` is answered without its result; it comes back later."""
+        raise NotImplementedError
+
+    def note_back(self, call: NativeCall) -> None:
+        """Note that ``call`` has come back."""
+        self.taken -= 1
+
+    def _take_back(self, call: NativeCall) -> None:
+        self.note_back(call)
+        self._on_room()
+
+
+class NativeCall(Later):
+    """A call that runs beside the greenlets, and its face for `rpccluster.current_call`."""
+
+    __slots__ = ("_limit", "_outbox", "cancelled", "kind", "method", "msgid", "settings")
+
+    _outlives_connection = True
+
+    def __init__(self, kind: NativeKind) -> None:
+        """Take over the call that the present runner runs. It sees the settings of this moment until its end."""
+        super().__init__()
+        runner: Any = getcurrent()
+        message = runner.call
+        self.kind = kind
+        self.method: str = message[-2]
+        self.msgid: int | None = message[1] if len(message) == 4 else None
+        self.cancelled = False
+        self.settings: Version = settings.newest
+        self._outbox = runner.outbox
+        self._limit = runner.limit
+        kind.taken += 1
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        peer: str = self._outbox.peer
+        return peer
+
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic seconds, when its time limit passes; None if it has none."""
+        return None if self._limit is None else float(self._limit.ends_at)
+
+    def show(self) -> None:
+        """Make this the current call of the present context."""
+        NATIVE_CALL.set(self)
+
+    def end(self, error: BaseException | None, value: Any) -> None:
+        """End the call with its result or its error. Runs where it ran."""
+        if not self._end(error, value):
+            self.kind.come_late(self)
+
+    # -- in the hub
+
+    def _note_over(self, tell: Any) -> None:
+        self.cancelled = True
+        self.kind.note_over(self)
+
+    def _note_end(self) -> None:
+        if not self.cancelled:
+            self.kind.note_back(self)

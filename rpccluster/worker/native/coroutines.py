@@ -1,0 +1,115 @@
+"""The asyncio loop on which ``async def`` methods run, in a native thread of its own. Runs in the worker.
+
+The loop is begun for the first such method. The hub hands calls over in batches: one wake-up of the loop for all that a
+turn of the hub brought. A call that is over while its coroutine goes on has it cancelled, and again each second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from contextvars import Context
+from typing import Any, Callable
+
+from rpccluster.failure import error_text
+from rpccluster.log import escaped, logger
+from rpccluster.worker.current import GRACE_SECONDS
+from rpccluster.worker.native.before_patch import make_loop
+from rpccluster.worker.native.call import NativeCall, NativeKind
+from rpccluster.worker.native.primitives import start_new_thread
+from rpccluster.worker.service.later import Parked
+
+__all__ = ["Coroutines"]
+
+_TAKES_CONTEXT = sys.version_info >= (3, 11)  # whether `create_task` does
+
+
+class Coroutines(NativeKind):
+    """The asyncio loop of a worker and the calls on it; made for the first ``async def`` method."""
+
+    def __init__(self, hub_loop: Any, most: int, on_room: Callable[[], None]) -> None:
+        """At most ``most`` calls run at once."""
+        super().__init__(hub_loop, most, on_room)
+        self._new: deque[CoroutineCall] = deque()  # handed over, not begun
+        self._is_woken = False
+        self.loop: Any = make_loop()
+        start_new_thread(self._work, ())
+
+    def handing_over(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def hand_over(*params: Any) -> Any:
+            call = CoroutineCall(self, method(*params))  # whose params may not fit
+            self._new.append(call)
+            if not self._is_woken:
+                self._is_woken = True
+                self.loop.call_soon_threadsafe(self._begin_new)
+            raise Parked(call)
+
+        return hand_over
+
+    def note_over(self, call: NativeCall) -> None:
+        assert isinstance(call, CoroutineCall)
+        self.loop.call_soon_threadsafe(call.cancel)
+
+    # -- in the thread of the loop
+
+    def _work(self) -> None:
+        """Run the loop for ever, whatever a task of the service raises; the thread's main function."""
+        asyncio.set_event_loop(self.loop)
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException as error:  # a SystemExit or KeyboardInterrupt of a task comes through
+                logger.error("A task on the asyncio loop failed: %s", escaped(error_text(error)), exc_info=error)
+
+    def _begin_new(self) -> None:
+        self._is_woken = False  # first: what is handed over from here on wakes the loop again
+        new = self._new
+        while new:
+            new.popleft().begin()
+
+
+class CoroutineCall(NativeCall):
+    """A call for the loop."""
+
+    __slots__ = ("_coroutine", "_task")
+
+    kind: Coroutines
+
+    def __init__(self, coroutines: Coroutines, coroutine: Any) -> None:
+        super().__init__(coroutines)
+        self._coroutine = coroutine  # until it begins
+        self._task: Any = None
+
+    # -- in the thread of the loop
+
+    def begin(self) -> None:
+        """Begin the coroutine, unless the call is over already."""
+        if self.is_over:
+            self._coroutine.close()
+            self._coroutine = None
+            self.kind.come_late(self)
+            return
+        context = Context()
+        context.run(self.show)
+        create: Any = self.kind.loop.create_task
+        self._task = create(self._run(), context=context) if _TAKES_CONTEXT else context.run(create, self._run())
+
+    async def _run(self) -> None:
+        coroutine, self._coroutine = self._coroutine, None
+        try:
+            value = await coroutine
+        except BaseException as error:  # a method's errors are its caller's affair, never the loop's
+            self.end(error, None)
+        else:
+            self.end(None, value)
+
+    def cancel(self, is_first: bool = True) -> None:
+        """Cancel the coroutine, whose call is over; again each second while it goes on."""
+        if self._coroutine is not None:  # a task that is cancelled before its first step would never run
+            self.kind.loop.call_soon(self.cancel)
+        elif self._task is not None and not self._task.done():
+            if not is_first:
+                logger.warning("Method %s goes on after it was cancelled", escaped(self.method))
+            self._task.cancel()
+            self.kind.loop.call_later(GRACE_SECONDS, self.cancel, False)

@@ -1,0 +1,120 @@
+"""The native threads that run the methods marked with ``@rpc(thread=True)``. Runs in the worker.
+
+They are the worker's own, beside those of gevent's hub, which name look-ups use. They are begun when calls need them,
+and live as long as their worker. Nothing stops a thread: a call that is over while its method goes on has *lost* its
+thread, until the method returns.
+
+Everything that the threads are made of is from before gevent's patch (`primitives`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextvars import Context
+from typing import Any, Callable
+
+from rpccluster.log import escaped, logger
+from rpccluster.worker.native.call import NativeCall, NativeKind
+from rpccluster.worker.native.primitives import SimpleQueue, start_new_thread
+from rpccluster.worker.service.later import Parked
+from rpccluster.worker.service.misfit import Misfit, is_misfit
+
+__all__ = ["Threads"]
+
+
+class Threads(NativeKind):
+    """The threads of a worker and the calls in them; made for the first method that wants a thread."""
+
+    def __init__(
+        self, loop: Any, threads: int, queue: int, on_room: Callable[[], None], on_lost: Callable[[int, int], None]
+    ) -> None:
+        """At most ``threads`` calls run and ``queue`` wait. ``on_lost`` gets the number of lost threads, and of all."""
+        super().__init__(loop, threads + queue, on_room)
+        self._threads = threads
+        self._on_lost = on_lost
+        self._calls: Any = SimpleQueue()
+        self._started = 0
+        self._lost: dict[ThreadCall, None] = {}
+
+    @property
+    def lost(self) -> int:
+        """Number of threads whose call is over, and whose method goes on."""
+        return len(self._lost)
+
+    def lost_methods(self) -> Counter[str]:
+        """Count the methods that go on although their call is over."""
+        return Counter(escaped(call.method) for call in self._lost)
+
+    def handing_over(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def hand_over(*params: Any) -> Any:
+            if self._started <= self.taken and self._started < self._threads:
+                self._start_one()
+            call = ThreadCall(self, method, params)
+            self._calls.put(call)
+            raise Parked(call)
+
+        return hand_over
+
+    def _start_one(self) -> None:
+        """Start one more thread. Raises RuntimeError if there is none yet, and none can be had."""
+        try:
+            start_new_thread(self._work, ())
+        except RuntimeError:
+            if not self._started:
+                raise
+            logger.warning("Cannot start another thread beside %d: the system has no more", self._started)
+        else:
+            self._started += 1
+
+    def _work(self) -> None:
+        """Run calls for ever; the thread's main function."""
+        take = self._calls.get
+        while True:
+            try:
+                take().run()
+            except BaseException:  # no known fault; but the thread must go on
+                logger.critical("A thread of the worker failed outside of its method", exc_info=True)
+
+    # -- in the hub
+
+    def note_over(self, call: NativeCall) -> None:
+        assert isinstance(call, ThreadCall)
+        if call.has_begun:
+            self._lost[call] = None
+            self._on_lost(len(self._lost), self._threads)
+
+    def note_back(self, call: NativeCall) -> None:
+        super().note_back(call)
+        assert isinstance(call, ThreadCall)
+        self._lost.pop(call, None)
+
+
+class ThreadCall(NativeCall):
+    """A call for a thread."""
+
+    __slots__ = ("_function", "_params", "has_begun")
+
+    def __init__(self, threads: Threads, function: Callable[..., Any], params: tuple[Any, ...]) -> None:
+        super().__init__(threads)
+        self._function = function
+        self._params = params
+        self.has_begun = False
+
+    def run(self) -> None:
+        """Run the method in this thread."""
+        self.has_begun = True  # set before `is_over` is read: the hub reads them the other way round
+        if self.is_over:
+            self.kind.come_late(self)
+            return
+        function, params = self._function, self._params
+        self._params = ()  # the method alone keeps them from here on
+        context = Context()
+        context.run(self.show)
+        try:
+            value = context.run(function, *params)
+        except BaseException as error:  # a method's errors are its caller's affair, never the worker's
+            if isinstance(error, TypeError) and is_misfit(function, list(params)):
+                error = Misfit(error)
+            self.end(error, None)
+        else:
+            self.end(None, value)
