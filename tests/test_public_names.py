@@ -34,6 +34,7 @@ PUBLIC = [
     "TooManyWaiting",
     "__version__",
     "aio",
+    "current_call",
     "rpc",
     "settings",
 ]

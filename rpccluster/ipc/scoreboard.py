@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 MOST_ROWS = 1536  # three times the most workers: present ones, successors, slowly retiring ones
-ROW_CELLS = 32  # 256 bytes: rows of two writers never share a cache line
+ROW_CELLS = 48  # 384 bytes: rows of two writers never share a cache line
 HEADER_CELLS = 32
 _CELL_BYTES = 8
 
@@ -85,7 +85,9 @@ class Cell(enum.IntEnum):
     MESSAGE_TIMEOUT = 27  # likewise
     WRITE_TIMEOUT = 28  # likewise
     CALL_TIMEOUT = 29  # calls ended
-    GREENLETS_TAKEN_AT = 30  # since when calls hold all max_greenlets and none has ended; 0 = they do not
+    THREAD_QUEUE = 30  # calls held back
+    GREENLETS_TAKEN_AT = 31  # since when calls hold all max_greenlets and none has ended; 0 = they do not
+    THREADS_LOST = 32  # now
 
 
 class TaskCell(enum.IntEnum):
@@ -106,7 +108,7 @@ class TaskCell(enum.IntEnum):
 
 
 #: The cells of the limits by their names in `status`, which are options' names where there is an option.
-LIMITS = {cell.name.lower(): cell for cell in Cell if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.CALL_TIMEOUT}
+LIMITS = {cell.name.lower(): cell for cell in Cell if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.THREAD_QUEUE}
 
 FULL_AFTER_NS = 100_000_000  # a call that ends makes room: a worker is full if none has ended for this long
 

@@ -132,11 +132,10 @@ class Server:
         self._limits = Limits(self._row.cells, LogLimiter())
         self.options = LiveOptions.of(assignment.options)
         wrapper = Wrapper(self.options, assignment.logs, self._limits)
-        self._native = NativeKinds(self._loop, self.options)
+        self._native = NativeKinds(self._loop, self.options, self._limits, self._row, self._ask_to_retire)
         self._registry = Registry(service, self.options.call_timeout, wrapper, self._native.entry)
         self._engine = engine = self._make_engine()
-        self._native.on_room = engine.go_on
-        self._native.on_lost = self._note_lost
+        self._native.serve(engine.go_on)
         self._voting = Voting(settings, self._row, engine.running, self._channel.send, self._ask_to_retire)
         self._taken_greenlets = TakenGreenlets(self.options, engine.running_methods)
         self._connections = connections = self._make_connections()
@@ -321,10 +320,6 @@ class Server:
     def _ask_to_retire(self, reason: str) -> None:
         if self._state not in (State.RETIRING, State.GONE):
             self._channel.send(WantsToRetire(reason))
-
-    def _note_lost(self, lost: int, threads: int) -> None:
-        if 2 * lost >= threads:
-            self._ask_to_retire(f"{lost} of its {threads} threads are lost in methods that go on")
 
     # -- the end
 

@@ -20,7 +20,7 @@ import gevent
 import gevent.event
 import msgpack
 
-from rpccluster.ipc.scoreboard import LIMITS, Scoreboard
+from rpccluster.ipc.scoreboard import LIMITS, Row, Scoreboard
 from rpccluster.log import LogFiles
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.worker.connections.context import ConnectionContext
@@ -136,7 +136,9 @@ class Rig:
             access_log="off",
         )
         self.logs = LogFiles("", "")
-        self.native = NativeKinds(gevent.get_hub().loop, self.options)
+        self.retired: list[str] = []  # the reasons
+        retire = self.retired.append
+        self.native = NativeKinds(gevent.get_hub().loop, self.options, self.limits, Row(self.cells), retire)
         wrapper = Wrapper(self.options, self.logs, self.limits)
         self.registry = Registry(self.service, call_timeout, wrapper, self.native.entry)
         self.engine = Engine(
@@ -147,9 +149,7 @@ class Rig:
             call_limit=call_limit,
             on_call_limit=self._reach_limit,
         )
-        self.native.on_room = self.engine.go_on
-        self.native.on_lost = lambda lost, threads: self.lost.append((lost, threads))
-        self.lost: list[tuple[int, int]] = []  # what was told of lost threads
+        self.native.serve(self.engine.go_on)
         self.context = ConnectionContext(self.options, self.limits, clock=lambda: self.now)
         self.connections = Connections(self.context, self.engine)
         self.options.follow(lambda options, changed: self.registry.wrap_all(options.call_timeout))

@@ -6,16 +6,17 @@ packed where it was made. The hub alone counts: how many calls of a kind there a
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
 from greenlet import getcurrent
 
+from rpccluster.ipc.scoreboard import Cell
 from rpccluster.live_settings import Version, settings
 from rpccluster.service import Later
 from rpccluster.worker.current import NATIVE_CALL
 from rpccluster.worker.native.wake import Wake
 
-__all__ = ["HeldBack", "NativeCall", "NativeKind"]
+__all__ = ["HeldBack", "NativeCall", "NativeKind", "Owner"]
 
 
 class HeldBack(BaseException):
@@ -26,14 +27,29 @@ class HeldBack(BaseException):
         self.kind = kind
 
 
+class Owner(Protocol):
+    """What has the kinds, and hears of them in the hub."""
+
+    def note_room(self) -> None:
+        """Note that calls which were held back may begin."""
+
+    def note_held_back(self, limit: Cell) -> None:
+        """Note that a call was held back by ``limit``."""
+
+    def note_lost(self, lost: int, threads: int) -> None:
+        """Note that ``lost`` of ``threads`` threads run methods whose calls are over."""
+
+
 class NativeKind:
     """A kind of calls that run beside the greenlets; made in the hub's thread. Subclasses run the calls."""
 
-    def __init__(self, loop: Any, most: int, on_room: Callable[[], None]) -> None:
-        """At most ``most`` calls of it are there at once; ``on_room`` is called when one has ended late."""
+    limit: Cell  # that counts the calls that were held back
+
+    def __init__(self, hub_loop: Any, most: int, owner: Owner) -> None:
+        """At most ``most`` calls of it are there at once."""
         self._most = most
-        self._on_room = on_room
-        self._late = Wake(loop, self._take_back)
+        self._owner = owner
+        self._late = Wake(hub_loop, self._take_back)
         self.taken = 0  # calls that were handed over and have not come back, answered or not
 
     @property
@@ -44,7 +60,7 @@ class NativeKind:
     def set_most(self, most: int) -> None:
         """Allow ``most`` calls from now on."""
         self._most = most
-        self._on_room()
+        self._owner.note_room()
 
     def handing_over(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that hands a call of ``method`` over, and raises `Parked`."""
@@ -55,6 +71,7 @@ class NativeKind:
 
         def hands_over_in_turn(*params: Any) -> Any:
             if self.taken >= self._most:
+                self._owner.note_held_back(self.limit)
                 raise HeldBack(self)
             return function(*params)
 
@@ -76,7 +93,7 @@ class NativeKind:
 
     def _take_back(self, call: NativeCall) -> None:
         self.note_back(call)
-        self._on_room()
+        self._owner.note_room()
 
 
 class NativeCall(Later):

@@ -13,10 +13,11 @@ from contextvars import Context
 from typing import Any, Callable
 
 from rpccluster.failure import error_text
+from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.worker.current import GRACE_SECONDS
 from rpccluster.worker.native.before_patch import make_loop
-from rpccluster.worker.native.call import NativeCall, NativeKind
+from rpccluster.worker.native.call import NativeCall, NativeKind, Owner
 from rpccluster.worker.native.primitives import start_new_thread
 from rpccluster.worker.service.later import Parked
 
@@ -28,9 +29,11 @@ _TAKES_CONTEXT = sys.version_info >= (3, 11)  # whether `create_task` does
 class Coroutines(NativeKind):
     """The asyncio loop of a worker and the calls on it; made for the first ``async def`` method."""
 
-    def __init__(self, hub_loop: Any, most: int, on_room: Callable[[], None]) -> None:
+    limit = Cell.MAX_GREENLETS
+
+    def __init__(self, hub_loop: Any, most: int, owner: Owner) -> None:
         """At most ``most`` calls run at once."""
-        super().__init__(hub_loop, most, on_room)
+        super().__init__(hub_loop, most, owner)
         self._new: deque[CoroutineCall] = deque()  # handed over, not begun
         self._is_woken = False
         self.loop: Any = make_loop()

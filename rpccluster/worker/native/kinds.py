@@ -8,6 +8,9 @@ from __future__ import annotations
 import sys
 from typing import Any, Callable
 
+from rpccluster.ipc.scoreboard import Cell, Row
+from rpccluster.log import escaped, logger
+from rpccluster.worker.limits import Limits
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.native.call import NativeKind
 from rpccluster.worker.native.threads import Threads
@@ -21,15 +24,19 @@ SWITCH_SECONDS = 0.0005
 
 
 class NativeKinds:
-    """The native threads and the asyncio loop of a worker."""
+    """The native threads and the asyncio loop of a worker; their `rpccluster.worker.native.call.Owner`."""
 
-    def __init__(self, hub_loop: Any, options: LiveOptions) -> None:
-        """They follow ``options``. ``on_room`` and ``on_lost`` are to be set before the first call."""
+    def __init__(
+        self, hub_loop: Any, options: LiveOptions, limits: Limits, row: Row, retire: Callable[[str], object]
+    ) -> None:
+        """They follow ``options``. ``retire`` asks for a successor, with the reason."""
         self._hub_loop = hub_loop
         self._options = options
+        self._limits = limits
+        self._row = row
+        self._retire = retire
         self._kinds: dict[Runs, Any] = {}
-        self.on_room: Callable[[], None] = _do_nothing
-        self.on_lost: Callable[[int, int], None] = _do_nothing
+        self._go_on: Callable[[], object] = _do_nothing
         options.follow(self._follow_options)
 
     def entry(self, runs: Runs, method: Callable[..., Any]) -> Entry:
@@ -40,29 +47,54 @@ class NativeKinds:
             kind = self._kinds[runs] = self._make(runs)
         return Entry(kind.handing_over(method), kind.guarded)
 
-    def _make(self, runs: Runs) -> NativeKind:
-        options, on_room = self._options, lambda: self.on_room()
-        if runs is Runs.IN_THREAD:
-            on_lost = lambda lost, threads: self.on_lost(lost, threads)  # noqa: E731
-            return Threads(self._hub_loop, options.threads, options.thread_queue, on_room, on_lost)
-        from rpccluster.worker.native.coroutines import Coroutines  # asyncio takes memory, and time to import
-
-        return Coroutines(self._hub_loop, options.max_greenlets, on_room)
-
-    def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
-        if Runs.ON_LOOP in self._kinds:
-            self._kinds[Runs.ON_LOOP].set_most(options.max_greenlets)
+    def serve(self, go_on: Callable[[], object]) -> None:
+        """Call ``go_on`` from now on when calls that were held back may begin."""
+        self._go_on = go_on
 
     def of(self, runs: Runs) -> Any:
         """Return the kind that runs such methods; None if there are none."""
         return self._kinds.get(runs)
 
-    @property
-    def threads(self) -> Threads | None:
-        """The native threads; None if no method wants any."""
-        threads: Threads | None = self.of(Runs.IN_THREAD)
-        return threads
+    def _make(self, runs: Runs) -> NativeKind:
+        options = self._options
+        if runs is Runs.IN_THREAD:
+            return Threads(self._hub_loop, options.threads, options.thread_queue, self)
+        from rpccluster.worker.native.coroutines import Coroutines  # asyncio takes memory, and time to import
+
+        return Coroutines(self._hub_loop, options.max_greenlets, self)
+
+    def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
+        if "max_greenlets" in changed and Runs.ON_LOOP in self._kinds:
+            self._kinds[Runs.ON_LOOP].set_most(options.max_greenlets)
+
+    # -- what the kinds tell
+
+    def note_room(self) -> None:
+        """Let calls begin that were held back."""
+        self._go_on()
+
+    def note_held_back(self, limit: Cell) -> None:
+        """Count a call that was held back."""
+        self._limits.count(limit)
+
+    def note_lost(self, lost: int, threads: int) -> None:
+        """Show the number of lost threads, and ask for a successor if it is half of all."""
+        is_more = lost > self._row[Cell.THREADS_LOST]
+        self._row[Cell.THREADS_LOST] = lost
+        if not is_more:
+            return
+        methods = ", ".join(f"{escaped(name)} ({count})" for name, count in self._lost_methods())
+        logger.warning("%d of %d threads go on with calls that are over: %s", lost, threads, methods)
+        if 2 * lost >= threads:
+            self._retire("half of its threads are lost")
+
+    def _lost_methods(self) -> list[tuple[str, int]]:
+        threads: Threads = self._kinds[Runs.IN_THREAD]
+        return threads.lost_methods().most_common(MOST_METHODS)
 
 
-def _do_nothing(*_: Any) -> None:
+MOST_METHODS = 3  # named in the log
+
+
+def _do_nothing() -> None:
     pass

@@ -13,8 +13,9 @@ from collections import Counter
 from contextvars import Context
 from typing import Any, Callable
 
+from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
-from rpccluster.worker.native.call import NativeCall, NativeKind
+from rpccluster.worker.native.call import NativeCall, NativeKind, Owner
 from rpccluster.worker.native.primitives import SimpleQueue, start_new_thread
 from rpccluster.worker.service.later import Parked
 from rpccluster.worker.service.misfit import Misfit, is_misfit
@@ -25,13 +26,12 @@ __all__ = ["Threads"]
 class Threads(NativeKind):
     """The threads of a worker and the calls in them; made for the first method that wants a thread."""
 
-    def __init__(
-        self, loop: Any, threads: int, queue: int, on_room: Callable[[], None], on_lost: Callable[[int, int], None]
-    ) -> None:
-        """At most ``threads`` calls run and ``queue`` wait. ``on_lost`` gets the number of lost threads, and of all."""
-        super().__init__(loop, threads + queue, on_room)
+    limit = Cell.THREAD_QUEUE
+
+    def __init__(self, hub_loop: Any, threads: int, queue: int, owner: Owner) -> None:
+        """At most ``threads`` calls run, and ``queue`` wait."""
+        super().__init__(hub_loop, threads + queue, owner)
         self._threads = threads
-        self._on_lost = on_lost
         self._calls: Any = SimpleQueue()
         self._started = 0
         self._lost: dict[ThreadCall, None] = {}
@@ -81,12 +81,14 @@ class Threads(NativeKind):
         assert isinstance(call, ThreadCall)
         if call.has_begun:
             self._lost[call] = None
-            self._on_lost(len(self._lost), self._threads)
+            self._owner.note_lost(len(self._lost), self._threads)
 
     def note_back(self, call: NativeCall) -> None:
         super().note_back(call)
         assert isinstance(call, ThreadCall)
-        self._lost.pop(call, None)
+        if call in self._lost:
+            del self._lost[call]
+            self._owner.note_lost(len(self._lost), self._threads)
 
 
 class ThreadCall(NativeCall):

@@ -9,6 +9,7 @@ import pytest
 
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.worker.native.primitives import thread_id
+from rpccluster.worker.service.registry import Runs
 
 from ..rig import Rig, settle, until
 from .beside import Beside
@@ -30,9 +31,9 @@ def make_rig() -> Iterator[Callable[..., Rig]]:
 
 def quiet(rig: Rig) -> None:
     """Nothing is left of any call, and every thread is free."""
-    until(lambda: rig.engine.is_quiet and rig.native.threads.taken == 0, "all have ended")
+    until(lambda: rig.engine.is_quiet and rig.native.of(Runs.IN_THREAD).taken == 0, "all have ended")
     settle()
-    assert (rig.engine.active_calls, rig.cells[Cell.ACTIVE_CALLS], rig.native.threads.lost) == (0, 0, 0)
+    assert (rig.engine.active_calls, rig.cells[Cell.ACTIVE_CALLS], rig.native.of(Runs.IN_THREAD).lost) == (0, 0, 0)
     assert not list(rig.engine.running())
 
 
@@ -81,6 +82,7 @@ def test_a_full_pool_holds_back_its_own_calls_alone(make_rig: Any) -> None:
     assert not rig.engine.is_quiet
     for number in range(10):
         rig.service.gate(number).open()
+    assert rig.limit_counts() == {"thread_queue": 5}
     until(lambda: len(peer.look()) == 11)
     assert sorted(reply[3] for reply in peer.look()[1:]) == list(range(10))
     quiet(rig)
@@ -113,13 +115,14 @@ def test_past_its_limit_it_is_answered_and_its_thread_is_lost(make_rig: Any) -> 
     peer = rig.connect()
     with pytest.raises(RuntimeError, match=r"^TimeoutError: the call took longer than 0.05 seconds$"):
         peer.call("t_wait_soon", "a")
-    assert (rig.native.threads.lost, rig.lost, rig.engine.active_calls) == (1, [(1, 2)], 0)
+    assert (rig.native.of(Runs.IN_THREAD).lost, rig.cells[Cell.THREADS_LOST], rig.engine.active_calls) == (1, 1, 0)
+    assert rig.retired == ["half of its threads are lost"]
     assert rig.service.seen["a"].cancelled
     assert peer.call("t_echo", "by the other thread") == "by the other thread"
     assert rig.cells[Cell.CALL_TIMEOUT] == 1
     rig.service.gate("a").open()
     quiet(rig)
-    assert rig.service.ended == ["a"]
+    assert (rig.service.ended, rig.cells[Cell.THREADS_LOST]) == (["a"], 0)
 
 
 def test_one_that_waits_for_a_thread_past_its_limit_is_never_run(make_rig: Any) -> None:
@@ -129,7 +132,7 @@ def test_one_that_waits_for_a_thread_past_its_limit_is_never_run(make_rig: Any) 
     peer.post("t_wait", "a")
     with pytest.raises(RuntimeError, match=r"^TimeoutError: "):
         peer.call("t_wait_soon", "b")
-    assert rig.native.threads.lost == 0
+    assert rig.native.of(Runs.IN_THREAD).lost == 0
     rig.service.gate("a").open()
     quiet(rig)
     assert rig.service.began == ["a"]
@@ -144,7 +147,7 @@ def test_at_the_end_of_the_worker_they_are_given_up(make_rig: Any) -> None:
     until(lambda: len(rig.service.began) == 2)
     rig.engine.give_up("its graceful_timeout is over")
     assert {reply[1] for reply in peer.wait(4)} == {"WorkerRetired: its graceful_timeout is over"}
-    assert rig.native.threads.lost == 2
+    assert rig.native.of(Runs.IN_THREAD).lost == 2
     for number in range(4):
         rig.service.gate(number).open()
     quiet(rig)
@@ -159,7 +162,7 @@ def test_when_its_caller_goes_it_runs_on(make_rig: Any) -> None:
     peer.post("t_wait", "b")
     until(lambda: len(rig.service.began) == 2)
     peer.connection.close()
-    assert (rig.engine.active_calls, rig.native.threads.lost) == (2, 0)
+    assert (rig.engine.active_calls, rig.native.of(Runs.IN_THREAD).lost) == (2, 0)
     rig.service.open_all()
     quiet(rig)
     assert sorted(rig.service.ended) == ["a", "b"]
