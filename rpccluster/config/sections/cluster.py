@@ -101,8 +101,7 @@ class Options:
     max_greenlets: int = option(
         _POSITIVE,
         1000,
-        "calls that run at once in one worker, and as many on its asyncio loop; at the limit it stops reading, and "
-        "accepting until one ends",
+        "calls that run at once in one worker; at the limit it stops reading, and accepting until one ends",
     )
     threads: int = option(
         values.integer(1, 1000), 8, "native threads of one worker for methods marked with thread=True"
