@@ -57,7 +57,7 @@ class Configuration:
     """The options of a cluster, and the origin of each value.
 
     ``options`` are those of ``[cluster]``, ``others`` those of every other section by its header. ``files`` are the
-    absolute paths of the file and of those that it includes.
+    absolute paths of the file and of those that it includes, ``marks`` those of their content when they were read.
     """
 
     options: Options
@@ -65,6 +65,7 @@ class Configuration:
     sources: Sources
     others: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    marks: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def path(self) -> str | None:
@@ -110,6 +111,10 @@ class Configuration:
         origins = {key: place for key, place in {**self.origins, **own}.items() if key not in gone}
         made = SETTINGS.make(texts, {})
         return replace(self, others={**self.others, header: made}, origins=origins)
+
+    def with_content(self, path: str, content: bytes) -> Configuration:
+        """Return this configuration, whose file at ``path``, an absolute one, has ``content`` now."""
+        return replace(self, marks={each: hash(content) if each == path else mark for each, mark in self.marks.items()})
 
     def every_option(self) -> Iterator[tuple[str, str, Option]]:
         """Yield header, key and description of every option, in the order in which they are shown."""
@@ -210,7 +215,7 @@ def _load(sources: Sources, machine: Machine | None) -> tuple[Configuration, lis
         faults += _unfit(found, faults, machine, path, files, sources.start_folder)
         faults += (Fault(file.origin(1), "config", problem) for file, problem in distrusted(reading.files, machine))
     origins = {_named(key, header): place for header, each in found.items() for key, place in each.places.items()}
-    return Configuration(made.pop(CLUSTER.name), origins, sources, made, files), faults
+    return Configuration(made.pop(CLUSTER.name), origins, sources, made, files, reading.marks), faults
 
 
 @dataclass(frozen=True)

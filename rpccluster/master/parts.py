@@ -18,7 +18,6 @@ from rpccluster.ipc.messages import Listen, Message
 from rpccluster.ipc.scoreboard import MOST_ROWS
 from rpccluster.log import LogFiles, logger
 from rpccluster.master.changes import new_master, old_master
-from rpccluster.master.changes.code_watch import CodeWatch
 from rpccluster.master.changes.giving_groups import GivingGroups
 from rpccluster.master.changes.inherited import Inheritance, Thing, left_settings, things
 from rpccluster.master.changes.logs import LogReopening
@@ -57,6 +56,8 @@ from rpccluster.master.resources.service_listeners import POOLS, services_of, te
 from rpccluster.master.resources.upkeep import Upkeep
 from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
+from rpccluster.master.watching.code_watch import CodeWatch
+from rpccluster.master.watching.config_watch import ConfigWatch
 from rpccluster.system import Reserve
 from rpccluster.system.files import FileWatch
 
@@ -130,6 +131,7 @@ class Parts:
         self.upkeep.watch(self.loop)
         logs = LogReopening(cluster, self.workers, self.groups, self.roster, self.reserve)
         self.code_watch = CodeWatch()
+        self.config_watch = ConfigWatch(cluster, self.loop)
         commands = Commands(cluster, self.workers, self.reloading, self.new_master, logs.reopen, self._begin_to_stop)
         self.commands = commands
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)

@@ -93,7 +93,7 @@ class Supervisor:
         attempt("serve the control socket", parts.control.turn)
         attempt("look after paths", parts.upkeep.turn, parts.now())
         attempt("look after the warden", parts.warden.turn, parts.now())
-        attempt("reload changed code", self._reload_changed_code)
+        attempt("reload what has changed", self._reload_what_has_changed)
         for logs in parts.logs():
             attempt("write the log", logs.flush)
         attempt("answer a command", parts.operations.answer_what_is_done)
@@ -122,6 +122,7 @@ class Supervisor:
             parts.upkeep,
             parts.new_master,
             parts.code_watch,
+            parts.config_watch,
             parts.pushing,
         )
         wake_at = min(each.wake_at for each in (*sleepers, parts.notices, parts.warden, self._takeover))
@@ -241,10 +242,15 @@ class Supervisor:
         order.Finish: _finish,
     }
 
-    def _reload_changed_code(self) -> None:
-        if self._parts.code_watch.turn(self._parts.now()):
+    def _reload_what_has_changed(self) -> None:
+        parts, now = self._parts, self._parts.now()
+        if parts.code_watch.turn(now):
             logger.info("The code of the service has changed")
-            self._parts.commands.reload()
+            parts.commands.reload()
+        may_reload = self._cluster.phase.allows.may_change and not parts.new_master.is_under_way
+        if parts.config_watch.turn(now, may_reload=may_reload):
+            logger.info("The configuration has changed")
+            parts.commands.reload(is_all=False)
 
     def _notify(self) -> None:
         parts, reloading = self._parts, self._parts.reloading
@@ -266,6 +272,7 @@ class Supervisor:
         attempt("give back what the master holds", parts.ownership.give_back)
         attempt("answer commands", parts.operations.end)
         attempt("close the control socket", parts.control.close)
+        attempt("stop watching the configuration", parts.config_watch.close)
         if parts.start.report.is_awaited and not exit_code:
             self._tell("stopped before it had started")
         parts.start.report.send(exit_code or EXIT_FAULT)  # who still waits for it waits for a start

@@ -13,10 +13,12 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-__all__ = ["FileWatch", "check_owner", "open_own", "umasked"]
+__all__ = ["FileWatch", "FolderWatch", "check_owner", "folders_to", "open_own", "umasked"]
 
 _MOVES = 0x400 | 0x800  # inotify.h: IN_DELETE_SELF, IN_MOVE_SELF
 _CHANGES = _MOVES | 0x2 | 0x4  # IN_MODIFY, IN_ATTRIB (a link less, too)
+_ENTRIES = _MOVES | 0x8 | 0x40 | 0x80 | 0x100 | 0x200  # IN_CLOSE_WRITE, IN_MOVED_FROM and _TO, IN_CREATE, IN_DELETE
+_MOST_STEPS = 1000  # from folder to folder
 _EVENT_BYTES = 4096
 _TRIES = 10  # another process may make and remove the file all the time
 
@@ -112,11 +114,16 @@ class FileWatch:
         return all(followed)
 
     def _follow(self, path: str) -> bool:
-        return self._add(os.path.dirname(os.path.abspath(path)), _MOVES) and self._add(path, _CHANGES)
+        folder = os.path.dirname(os.path.abspath(path))
+        return self._add(folder, _MOVES) >= 0 and self._add(path, _CHANGES) >= 0
 
-    def _add(self, path: str, events: int) -> bool:
-        added: int = self._library.inotify_add_watch(self._descriptor, os.fsencode(path), events)
-        return added >= 0
+    def _add(self, path: str, events: int) -> int:
+        """Watch ``path``. Returns the number of the watch; -1 if it cannot be had."""
+        number: int = self._library.inotify_add_watch(self._descriptor, os.fsencode(path), events)
+        return number
+
+    def _remove(self, number: int) -> None:
+        self._library.inotify_rm_watch(self._descriptor, number)  # it may have ended with its folder
 
     def drain(self) -> None:
         """Drop the events so far."""
@@ -129,3 +136,44 @@ class FileWatch:
         if self.is_open:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+class FolderWatch(FileWatch):
+    """Turns readable when a file has come, gone or been closed after writing in one of the watched folders.
+
+    So it does when such a folder is moved or removed, which may end its watch: call `follow` again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers: set[int] = set()
+
+    def follow(self, paths: Iterable[str]) -> bool:
+        """Watch the folders ``paths``, and no others. Returns whether all of them are watched."""
+        numbers = {self._add(path, _ENTRIES) for path in paths} if self.is_open else {-1}
+        for number in self._numbers - numbers:
+            self._remove(number)
+        self._numbers = numbers - {-1}
+        return -1 not in numbers
+
+
+def folders_to(path: str) -> set[str]:
+    """Return the folders in which a change can make ``path`` another file: its own, and that of each link to it.
+
+    Where a folder is not there, the nearest one above is meant.
+    """
+    found: set[str] = set()
+    at, names = "/", os.path.abspath(path).split("/")
+    for _ in range(_MOST_STEPS):  # links may go in a circle
+        here = os.path.normpath(os.path.join(at, names.pop(0)))  # no link in ``at`` leads elsewhere
+        try:
+            target = os.readlink(here)
+        except OSError:
+            if not names or not os.path.lexists(here):
+                break
+            at = here
+        else:
+            found.add(at)
+            names[:0] = target.split("/")
+            at = "/" if target.startswith("/") else at
+    return {*found, at}

@@ -14,7 +14,7 @@ from dataclasses import replace
 from rpccluster.address import native_path
 from rpccluster.config.files.conf_json import read_conf_json
 from rpccluster.config.files.ini import read_ini
-from rpccluster.config.files.reading import Reading
+from rpccluster.config.files.reading import Reading, mark_of
 from rpccluster.config.origin import Fault, File, Origin, Setting
 from rpccluster.config.sections.cluster import CLUSTER
 
@@ -29,15 +29,33 @@ def read_files(path: str, shown_path: str) -> Reading:
     Returns the content of all as one. Reports faults, never raises them.
     """
     first = File(path, shown_path)
-    readings = [read_ini(first)]
+    marks: dict[str, int | None] = {}
+    readings = [_read(first, marks)]
     files = {os.path.realpath(path): first}
+    folders: list[str] = []
     for setting in [each for each in readings[0].settings if (each.section, each.key) == (CLUSTER.name, _INCLUDE)][-1:]:
         faults: list[Fault] = []
+        folders += [os.path.join(first.folder, _fixed_folder(native_path(each))) for each in _patterns(setting)]
         for file in _included(setting, first, faults):
             if files.setdefault(os.path.realpath(file.path), file) is file:  # one that two patterns match is read once
-                readings.append(read_conf_json(file) if file.path.endswith(".json") else read_ini(file))
+                readings.append(_read(file, marks))
         readings.append(Reading(faults=tuple(faults)))
-    return replace(_joined(readings), files=tuple(files.values()))
+    return replace(_joined(readings), files=tuple(files.values()), marks=marks, folders=tuple(folders))
+
+
+def _read(file: File, marks: dict[str, int | None]) -> Reading:
+    """Read ``file``. Its mark is made first, so that a change at this moment shows later."""
+    marks[os.path.abspath(file.path)] = mark_of(file.path)
+    is_json = file.path.endswith(".json") and not file.is_first
+    return read_conf_json(file) if is_json else read_ini(file)
+
+
+def _fixed_folder(pattern: str) -> str:
+    """Return the folder where files come that ``pattern`` matches, or one above that no sign of it stands for."""
+    folder = os.path.dirname(pattern)
+    while glob.has_magic(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _included(setting: Setting, by: File, faults: list[Fault]) -> Iterator[File]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rpccluster.config.origin import Fault, File, Origin, Setting
 
-__all__ = ["Reading", "read_text"]
+__all__ = ["Reading", "mark_of", "read_text"]
 
 _LARGEST_FILE = 1 << 20
 
@@ -21,7 +21,8 @@ class Reading:
     """The content of a file. A later setting of a key overrides an earlier one of the same section.
 
     ``headers`` are the places where its sections begin, ``[DEFAULT]`` and unknown ones left out. ``fields`` are values
-    that a section has beside its options, by its header. ``files`` are those that were read.
+    that a section has beside its options, by its header. ``files`` are those that were read, ``marks`` those of their
+    content, by path, and ``folders`` those where further ones may come.
     """
 
     settings: tuple[Setting, ...] = ()
@@ -29,6 +30,17 @@ class Reading:
     headers: Mapping[str, Origin] = field(default_factory=dict)
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     files: tuple[File, ...] = ()
+    marks: Mapping[str, int | None] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+
+
+def mark_of(path: str) -> int | None:
+    """Return what tells the content of the file at ``path`` from another, in this process; None if it has none."""
+    try:
+        with open(path, "rb") as opened:
+            return hash(opened.read(_LARGEST_FILE + 1))
+    except OSError:
+        return None
 
 
 def read_text(file: File) -> str | Fault:

@@ -71,6 +71,9 @@ class Options:
         values.CPUS, CPU_NONE, "none, auto (distinct cores first), or a list such as 0-3,8: worker k gets the k-th CPU"
     )
     rebalance: bool = live(values.BOOLEAN, True, "even the connections out when a worker gets ready")
+    reload_on_change: bool = live(
+        values.BOOLEAN, False, "reload when a configuration file has changed, after a second without a change"
+    )
     reload_code: bool = option(
         values.BOOLEAN, False, "reload when a module that the service has imported changes", flags=("--reload",)
     )
@@ -230,8 +233,8 @@ _FOR_ALL = {
         "service",
         "pythonpath",
         "include",
+        "reload_on_change",
         "graceful_timeout",
-        "settings_timeout",
         "cpu_affinity",
         "unix_socket_mode",
         "backlog",

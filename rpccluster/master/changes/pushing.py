@@ -71,6 +71,8 @@ class Pushing:
         self._attempt += 1
         self._base, self._rewriting = self._cluster.configuration, rewriting
         self._new = self._base.with_settings(texts, rewriting.places if rewriting else places)
+        if rewriting is not None:
+            self._new = self._new.with_content(rewriting.path, rewriting.new)
         given = self._new.settings(self._cluster.settings_version + 1)
         self._waiting = {child: group for group, child in self._readers() if child.state is ChildState.READY}
         self.wake_at = self._give_up_at = self._clock() + self._cluster.options.settings_timeout

@@ -42,6 +42,7 @@ DEFAULTS = {
     "message_timeout": 30.0,
     "write_timeout": 60.0,
     "rebalance": True,
+    "reload_on_change": False,
     "reload_code": False,
     "settings_timeout": 5.0,
     "max_depth": 100,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rpccluster.master.changes.code_watch import LOOK_SECONDS, CodeWatch
+from rpccluster.master.watching.code_watch import LOOK_SECONDS, CodeWatch
 
 
 def test_a_change_is_due_once_when_it_has_settled(tmp_path: Path) -> None:
