@@ -20,6 +20,7 @@ SLEEPERS = [
     "upkeep",
     "new_master",
     "code_watch",
+    "config_watch",
     "pushing",
     "notices",
     "warden",
