@@ -15,6 +15,8 @@ RPCClusterError
 ├── IllegalTransition      a state does not allow an event
 ├── ProtocolError          the peer's bytes are not MessagePack-RPC
 │   └── LimitExceeded      a message passes a limit; carries the limit's name
+├── PoolFull               as many tasks wait as may; the task was not taken in
+├── TaskFailure            a task ended without a result; carries kind, traceback, attempt, pid
 ├── CallError              a call ended without a result
 │   ├── RemoteError        the method raised; carries type and message
 │   │   ├── NoMethodError  the server has no such method
@@ -41,10 +43,12 @@ __all__ = [
     "Lost",
     "NoMethodError",
     "NotSent",
+    "PoolFull",
     "ProtocolError",
     "RPCClusterError",
     "RemoteError",
     "SoftTimeLimit",
+    "TaskFailure",
     "TooManyWaiting",
 ]
 
@@ -147,6 +151,52 @@ class LimitExceeded(ProtocolError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class PoolFull(RPCClusterError):
+    """As many tasks wait as may (``queue_size``). This one was not taken in, and never runs."""
+
+
+class TaskFailure(RPCClusterError):
+    """A task ended without a result, in its last attempt. It can be pickled; all its texts are plain ones.
+
+    ``kind`` is ``raised`` (``type``, ``message`` and ``traceback`` are those of the task's exception), ``timed_out``,
+    ``process_lost``, ``out_of_memory``, ``cancelled``, or ``rejected`` (it has not run, and ``message`` says why).
+    ``pid``, ``signal``, ``started_at`` and ``ended_at`` (seconds of the epoch) are None where nobody knows them.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        type: str = "",
+        message: str = "",
+        traceback: str = "",
+        task_id: int = 0,
+        attempt: int = 1,
+        pid: int | None = None,
+        signal: int | None = None,
+        started_at: float | None = None,
+        ended_at: float | None = None,
+    ) -> None:
+        super().__init__(kind, type, message)
+        self.kind = kind
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+        self.task_id = task_id
+        self.attempt = attempt
+        self.pid = pid
+        self.signal = signal
+        self.started_at = started_at
+        self.ended_at = ended_at
+
+    def __reduce__(self) -> tuple[object, ...]:
+        told = (self.kind, self.type, self.message, self.traceback, self.task_id, self.attempt, self.pid, self.signal)
+        return self.__class__, (*told, self.started_at, self.ended_at)
+
+    def __str__(self) -> str:
+        said = ": ".join(text for text in (self.type, self.message) if text)
+        return f"{self.kind}: {said}" if said else self.kind
 
 
 class CallError(RPCClusterError):

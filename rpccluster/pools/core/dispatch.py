@@ -190,6 +190,18 @@ class Core:
         actions += self._give_to_idle(now)
         return actions
 
+    def give_up(self, kind: str, detail: Any) -> list[Action]:
+        """End all tasks as ``kind``: no process will run them, or tell of them, any more."""
+        for process in self.processes:
+            process.tasks.clear()
+            process.bytes = 0
+            process.is_closed = True
+        self.processes, self._idle = [], []
+        return [
+            self._end(task, kinds.CANCELLED if task.is_cancelled else kind, detail)
+            for task in list(self.tasks.values())
+        ]
+
     def _give_to_idle(self, now: float) -> list[Action]:
         actions: list[Action] = []
         while self._idle:
