@@ -48,6 +48,23 @@ _OURS = (
 )
 
 
+_FOR_TASKS = (
+    "faulthandler",
+    "gc",
+    "locale",
+    "pickle",
+    "rpccluster.child.cells",
+    "rpccluster.tasks.main",
+    "setproctitle",
+)
+
+
+def preload_tasks() -> None:
+    """Import what task processes need, in a master that has no others."""
+    for name in _FOR_TASKS:
+        importlib.import_module(name)
+
+
 def preload() -> None:
     """Import all these modules."""
     for name in (*_PYTHONS_OWN, *_OURS):

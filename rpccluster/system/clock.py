@@ -61,6 +61,11 @@ class Timer:
         """Return the descriptor; -1 after `close`."""
         return int(self._descriptor)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._descriptor < 0
+
     def set(self, at_ns: int) -> None:
         """Have it readable from ``at_ns`` on, in monotonic nanoseconds, and not before. Raises OSError."""
         value = self._spec.value

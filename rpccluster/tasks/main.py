@@ -72,7 +72,10 @@ def _serve(link: Link, runner: Runner, assignment: Assignment[TaskPart]) -> None
         if row[TaskCell.LEAVES]:
             return
         runner.run(task)
-        if row[TaskCell.CONDEMNED] or row[TaskCell.LEAVES]:
+        if row[TaskCell.LEAVES]:
+            return
+        if row[TaskCell.CONDEMNED] == task.number:  # that task may have ended just in time
+            assignment.channel.send(WantsToRetire("limit"))
             return
         if 0 < row[TaskCell.MOST_TASKS] <= row[TaskCell.TASKS]:
             assignment.channel.send(WantsToRetire("max_tasks"))

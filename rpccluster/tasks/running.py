@@ -75,9 +75,9 @@ class Runner:
         current.end()
         self._cells[_DEADLINE] = 0
         done = Done(run.number, run.task_id, run.attempt, outcome, payload, started_at, time.time())
-        self._link.tell_done(done)
         self._tasks += 1
         self._cells[_TASKS] = self._tasks
+        self._link.tell_done(done)
         self._cells[_RUNNING] = 0
 
     def _begin(self, run: Run) -> float:

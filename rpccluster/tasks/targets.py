@@ -1,7 +1,8 @@
 """What the tasks of a pool may run: imported once, found by name, refused if it is not allowed. Runs in the child.
 
 A module stands for its public functions and classes, and for the methods of these classes; what it has imported from
-elsewhere is its own, too. Anything else is run only if ``targets`` names it.
+elsewhere is its own, too. Anything else is run only if ``targets`` names it. A program's own pool may also allow
+`ANY`, which is imported when a task asks for it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import importlib
 from collections.abc import Collection
 from typing import Any, Callable
 
-from rpccluster.child.users_code import find
+from rpccluster.child.users_code import find, own_traceback
 
-__all__ = ["Refused", "Targets"]
+__all__ = ["ANY", "Refused", "Targets"]
+
+#: Allows every target; no section of the configuration can.
+ANY = "*"
 
 
 class Refused(Exception):
@@ -24,7 +28,8 @@ class Targets:
 
     def __init__(self, allowed: Collection[str]) -> None:
         """``allowed`` are modules, and functions as ``module:function``."""
-        self._modules = {each for each in allowed if ":" not in each}
+        self._are_all = ANY in allowed
+        self._modules = {each for each in allowed if ":" not in each and each != ANY}
         self._functions = {each for each in allowed if ":" in each}
         self._found: dict[str, Callable[..., Any]] = {}
 
@@ -42,7 +47,7 @@ class Targets:
 
     def _find(self, target: str) -> Callable[..., Any]:
         module, _, path = target.partition(":")
-        is_named = target in self._functions
+        is_named = target in self._functions or self._are_all
         names = path.split(".")
         is_public = module in self._modules and not any(name.startswith("_") for name in names)
         if not path or not (is_named or is_public):
@@ -50,7 +55,8 @@ class Targets:
         try:
             found = find(target)
         except Exception as error:
-            raise Refused(f"found the target {target!r}, expected one that is there ({error})") from None
+            told = own_traceback(error, __file__)
+            raise Refused(f"found the target {target!r}, expected one that is there: {told}") from None
         if not callable(found) or not (is_named or self._is_of_classes(module, names)):
             raise Refused(f"found the target {target!r}, expected a function or a class")
         return _runnable(found) if isinstance(found, type) else found

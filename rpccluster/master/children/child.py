@@ -20,7 +20,7 @@ from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import CommonCell, Row
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
-from rpccluster.system import TELL_SIGNAL
+from rpccluster.system import TELL_SIGNAL, Exit, System
 
 __all__ = [
     "HUNG",
@@ -175,7 +175,9 @@ class Child:
         self.stays = False  # it retires, but must not end before calls that may still come are answered
         self.kill_at: float | None = None  # when retiring has lasted too long
         self.questioned_at: float | None = None  # when the master asked where it hangs
+        self.past_limit = ""  # a limit of its kind's that it has passed, for which it is killed at once
         self.kill_reason = ""
+        self.exit: Exit | None = None  # how it has ended
         self.last_words = ""  # its own reason why it could not boot
         self.is_service_at_fault = False  # whether the service is that reason
         self.ready_by: float | None = None  # past it, its start has failed
@@ -202,12 +204,21 @@ class Child:
         """Return the signal that asks it where it hangs; None if it would not answer."""
         return TELL_SIGNAL
 
+    def stop(self, system: System) -> None:
+        """Make it retire that has no farewell."""
+        system.kill_group(self.pid, self.stop_signal)
+
     def farewell(self, order: Retire) -> Message | None:
-        """Return the message that makes it retire; None if TERM does."""
+        """Return the message that makes it retire; None if `stop` does."""
         return None
 
     def is_moving(self, now: float) -> bool:
         """Return whether it is just giving its connections away."""
+        return False
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether an end now is that of its work: it counts for no pause."""
         return False
 
     def where_it_hangs(self) -> str:

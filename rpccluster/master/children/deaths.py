@@ -53,6 +53,7 @@ class Death(NamedTuple):
     reason: str = ""
     was_asked: bool = False  # the master had told it to end, or killed it for reasons of its own
     was_at_fault: bool = False  # the master killed it at ``timeout`` or ``ready_timeout``
+    was_at_work: bool = False  # it was the end of its work, which counts for nothing
 
     @property
     def ready_seconds(self) -> float | None:
@@ -67,12 +68,12 @@ class Death(NamedTuple):
     @property
     def is_clean(self) -> bool:
         """Whether it ended with status 0, unasked."""
-        return self.exit.code == 0 and not self.was_asked
+        return self.exit.code == 0 and not (self.was_asked or self.was_at_work)
 
     @property
     def is_failure(self) -> bool:
         """Whether it counts for the pause."""
-        if self.was_asked or self.exit.code == 0:
+        if self.was_asked or self.was_at_work or self.exit.code == 0:
             return False
         lived = self.ready_seconds
         return lived is None or (lived < EARLY_SECONDS and self.exit.signal not in _FROM_OUTSIDE)

@@ -87,9 +87,11 @@ class Group:
     is_drained: bool = False  # drained by WINCH, which means the workers alone
     children: list[Child] = field(default_factory=list)
     wanted: int = 0
+    spare: int = 0  # ready children beyond the wanted ones, which take the places of others
     stopped: str = ""  # why its children are not wanted, though the cluster is: it was stopped by hand
     is_theirs: bool = False  # the old master of an upgrade still has processes of it: none is started
     is_lent: bool = False  # the new master will ask for it: its processes stay, and none is started
+    runs_the_service: bool = False  # its processes are replaced when the code of the service may be new
     is_removed: bool = False  # it has left the configuration, and is forgotten when its children have ended
     due: set[int] = field(default_factory=set)  # slots in which a scheduled run is due
     next_run_at: float = float("inf")  # of its schedule
@@ -136,6 +138,11 @@ class Group:
         options: Options = self.section.options
         return options
 
+    @property
+    def places(self) -> int:
+        """The number of slots that have a child, those of spares included."""
+        return self.wanted + self.spare
+
     def ready(self) -> list[Child]:
         """Return the children that serve."""
         return [child for child in self.children if child.is_ready]
@@ -144,7 +151,7 @@ class Group:
         """Return whether every wanted slot has a serving child or has finished, and no other child is left."""
         if not self.wants_children:
             return not self.children
-        wanted, slots = set(range(self.wanted)), {child.slot for child in self.ready()}
+        wanted, slots = set(range(self.places)), {child.slot for child in self.ready()}
         return wanted - self.finished <= slots <= wanted and {child.slot for child in self.children} == slots
 
     @property
@@ -178,7 +185,7 @@ class Group:
         """Return the slots that want a child if they have none."""
         if self.is_scheduled:
             return sorted(slot for slot in self.due if slot < self.wanted)
-        return [slot for slot in range(self.wanted) if slot not in self.finished]
+        return [slot for slot in range(self.places) if slot not in self.finished]
 
     def is_booting(self) -> bool:
         """Return whether a child is booting."""
@@ -193,7 +200,7 @@ class Group:
     def has_rolled(self) -> bool:
         """Return whether all wanted children serve, and none of an older generation is left to replace."""
         is_new = all(child.generation == self.generation for child in self.children if child.is_holding)
-        return is_new and len(self.ready()) >= self.wanted
+        return is_new and len(self.ready()) >= self.places
 
     def is_candidate(self, child: Child) -> bool:
         """Return whether ``child`` is the one in which the staged edition proves itself."""
@@ -229,7 +236,16 @@ class Group:
         was_asked = child.is_expected_to_end or self.phase.allows.ends_when_empty
         reason = (child.retire_reason or child.kill_reason or str(exit_)) if was_asked else _reason(child, exit_)
         is_at_fault = child.kill_reason in (HUNG, LATE)
-        death = Death(exit_, child.booted_at, child.ready_at, now, in_short(reason), was_asked, is_at_fault)
+        death = Death(
+            exit_,
+            child.booted_at,
+            child.ready_at,
+            now,
+            in_short(reason),
+            was_asked=was_asked,
+            was_at_fault=is_at_fault,
+            was_at_work=child.is_at_work,
+        )
         self.deaths.setdefault(child.slot, deque(maxlen=KEPT_DEATHS)).append(death)
         if was_asked:
             logger.info("%s exiting (pid: %d)", _capital(self.noun), child.pid)

@@ -19,7 +19,8 @@ children of a group boot, none is replaced: the start has succeeded or failed wh
 A group that is stopped by hand retires its children, and a group with a schedule starts them only when a run is due:
 a run that is overdue has no successor beside it.
 
-In every phase hung children are killed, and retiring ones that take too long. A child writes a heartbeat every half
+In every phase hung children are killed, retiring ones that take too long, and those that their kind finds past a limit
+of its own. A child writes a heartbeat every half
 second from its loop, so a spinning method stops the heartbeat; there is none while the service is imported, so
 `timeout` bounds that, too. Past `timeout` the master questions the child, which dumps its stack into the log, from C,
 whatever it is doing, and notes what it works on. A moment later it is killed; its slot counts as vacant from the
@@ -139,7 +140,7 @@ def _moments(group: Group, now: float) -> Iterator[float]:
             yield child.ready_at + options.max_lifetime
     if group.is_kept:
         yield group.spawn_at
-        yield from (group.start_at(slot, now) for slot in group.deaths if slot < group.wanted)
+        yield from (group.start_at(slot, now) for slot in group.deaths if slot < group.places)
 
 
 def _kill_overdue(group: Group, now: float) -> Iterator[Action]:
@@ -150,6 +151,8 @@ def _kill_overdue(group: Group, now: float) -> Iterator[Action]:
         if child.questioned_at is not None:
             if now >= child.questioned_at + ANSWER_SECONDS:
                 yield Kill(child, HUNG)
+        elif child.past_limit:
+            yield Kill(child, child.past_limit)
         elif child.kill_at is not None and now >= child.kill_at:
             yield Kill(child, f"it did not finish in {child.stop_option}")
         elif child.state is ChildState.BOOTING and child.ready_by is not None and now >= child.ready_by:
@@ -183,12 +186,12 @@ def _retire_surplus(group: Group, now: float) -> Iterator[Retire | Kill]:
     """Retire or kill children beyond the wanted number, and those whose successor is ready."""
     newest: dict[int, Child] = {}
     for child in group.children:
-        if child.is_ready and child.slot < group.wanted:
+        if child.is_ready and child.slot < group.places:
             best = newest.get(child.slot)
             if best is None or (child.generation, child.booted_at) >= (best.generation, best.booted_at):
                 newest[child.slot] = child
     for child in group.children:
-        surplus = child.slot >= group.wanted
+        surplus = child.slot >= group.places
         if child.is_ready and newest.get(child.slot) is not child:
             overdue = _overdue(group, child, now)
             yield Retire(child, "scaled down" if surplus else overdue.reason if overdue else "replaced")
@@ -229,7 +232,7 @@ def _replace(group: Group, now: float) -> Iterator[Action]:
     if any(child.state is ChildState.BOOTING and not child.is_expected_to_end for child in group.children):
         return  # a hung one, too: its end may be the end of a reload
     retiring = sum(child.state is ChildState.RETIRING for child in group.children)
-    if retiring >= group.wanted:
+    if retiring >= group.places:
         return
     overdue = [
         (reason.since, child.slot, child.serial, child, reason.reason)

@@ -175,8 +175,8 @@ class Roster:
                 self.signal(child, child.reload_signal)
 
     def stop(self, child: Child) -> None:
-        """Send a child's process group the signal that ends it."""
-        self._system.kill_group(child.pid, child.stop_signal)
+        """Make a child retire that has no farewell."""
+        child.stop(self._system)
 
     def kill(self, child: Child, reason: str) -> None:
         """Kill a child and its group now, for ``reason``; the marked follow when it is reaped."""

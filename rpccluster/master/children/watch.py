@@ -6,7 +6,7 @@ knows when the last one will be too old. Memory needs one: if `max_memory` is se
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Union
 
 from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.log import logger
@@ -18,8 +18,8 @@ __all__ = ["Watch"]
 MEMORY_SECONDS = 0.5  # between two looks: children write their memory as often
 BUSY_SECONDS = 0.5  # between two looks at retiring children
 
-#: Looks at the cells of a child's kind.
-Look = Callable[[Group, Child, float], None]
+#: Looks at the cells of a child's kind. Returns when to look again; None if that is open.
+Look = Callable[[Group, Child, float], Union[float, None]]
 
 
 class Watch:
@@ -30,15 +30,17 @@ class Watch:
 
     def turn(self, group: Group, look: Look, now: float) -> float:
         """Look at the children. Returns when to look again (monotonic seconds), infinity if no child needs it."""
-        limit = group.options.max_memory
+        limit, again_at = group.options.max_memory, float("inf")
         for child in group.children:
-            look(group, child, now)
+            asked_at = look(group, child, now)
+            again_at = again_at if asked_at is None else min(again_at, asked_at)
             if limit:
                 child.look_at_memory(now, limit)
                 self._look_at_limit(group, child, now)
         if limit and group.children:
-            return now + MEMORY_SECONDS
-        return now + BUSY_SECONDS if any(child.retired_at is not None for child in group.children) else float("inf")
+            return min(now + MEMORY_SECONDS, again_at)
+        is_busy = any(child.retired_at is not None for child in group.children)
+        return min(now + BUSY_SECONDS, again_at) if is_busy else again_at
 
     def _look_at_limit(self, group: Group, child: Child, now: float) -> None:
         """Log once that no child can stay below max_memory."""

@@ -117,6 +117,7 @@ class Groups:
             heard.append(event)
 
     def _end(self, group: Group, child: Child, exit_: Exit, ended: list[Event]) -> None:
+        child.exit = exit_
         death = group.note_end(child, exit_, self._system.monotonic())
         event = self.kinds[group.kind.name].note_end(child)
         ended += [event] if event is not None else []
@@ -166,7 +167,9 @@ class Groups:
     def _act_on(self, group: Group, now: float) -> None:
         if group.timetable is not None:
             self._look_at_clock(group, group.timetable, now)
-        look_at = self._watch.turn(group, self.kinds[group.kind.name].look, now)
+        kind = self.kinds[group.kind.name]
+        kind.arrange(group, now)
+        look_at = self._watch.turn(group, kind.look, now)
         decision = policy.decide(group, now)
         for action in decision.actions:
             self._guard.attempt("do what is due", self._actions.perform, group, action)

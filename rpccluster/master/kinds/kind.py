@@ -64,8 +64,15 @@ class Kind(Protocol):
         """Take a message of a child, and own its descriptors. Returns an event if it concerns others."""
         ...
 
-    def look(self, group: Group, child: Child, now: float) -> None:
-        """Look at the child's own cells; note if it is overdue, or needs more time."""
+    def arrange(self, group: Group, now: float) -> None:
+        """Bring the kind's own order into the group, before it is decided about."""
+        ...
+
+    def look(self, group: Group, child: Child, now: float) -> float | None:
+        """Look at the child's own cells; note if it is overdue, past a limit, or needs more time.
+
+        Returns when to look again at the latest; None if no time needs it.
+        """
         ...
 
     def note_end(self, child: Child) -> KindEvent | None:

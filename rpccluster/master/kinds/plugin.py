@@ -158,6 +158,9 @@ class Plugin:
             child.want_recycling(now, message.reason)
         return None
 
+    def arrange(self, group: Group, now: float) -> None:
+        """Every slot is like the others."""
+
     def look(self, group: Group, child: Child, now: float) -> None:
         """Read the memory of a process that is bounded."""
         assert isinstance(child, PluginProcess)

@@ -140,6 +140,9 @@ class RPC:
         close_all(descriptors)
         return event
 
+    def arrange(self, group: Group, now: float) -> None:
+        """Every slot is like the others."""
+
     def look(self, group: Group, child: Child, now: float) -> None:
         """Give a retiring worker time for its connections, as long as others can take them."""
         assert isinstance(child, RPCWorker)

@@ -50,6 +50,9 @@ class Sleeper:
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> Booted | None:
         return Booted(child) if isinstance(message, Ready) else None
 
+    def arrange(self, group: Group, now: float) -> None:
+        pass
+
     def look(self, group: Group, child: Child, now: float) -> None:
         pass
 

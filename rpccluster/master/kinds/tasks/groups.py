@@ -1,0 +1,86 @@
+"""The groups of pools: made of their sections of the configuration, and given other options. Runs in the master.
+
+`rpccluster.master.kinds.tasks.task` has the processes; the policy starts, replaces and ends them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rpccluster.config.sections.cluster import Options
+from rpccluster.config.sections.pool import PoolOptions, with_cluster
+from rpccluster.live_settings import Given
+from rpccluster.log import LogFiles
+from rpccluster.master.children.group import Group
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.tasks.process import TaskProcess
+from rpccluster.master.kinds.tasks.task import Task
+
+__all__ = ["DISPATCHER", "PoolSection", "adjust", "pool_group", "revise"]
+
+#: The group of the process that gives tasks to all pools.
+DISPATCHER = "pools"
+
+
+@dataclass(eq=False)
+class PoolSection:
+    """A section ``[pool:NAME]`` in force. ``own`` are the options that it gives itself."""
+
+    name: str
+    own: PoolOptions
+    cluster: Cluster
+    generation: int = 1
+    staged: None = None  # a new edition is proved by no process
+    _filled: tuple[PoolOptions, Options, PoolOptions] | None = None
+
+    @property
+    def options(self) -> PoolOptions:
+        """The options in force, with what the pool has from ``[cluster]``."""
+        filled, of_cluster = self._filled, self.cluster.options
+        if filled is None or filled[0] is not self.own or filled[1] is not of_cluster:
+            self._filled = filled = (self.own, of_cluster, with_cluster(self.own, of_cluster))
+        return filled[2]
+
+    @property
+    def logs(self) -> LogFiles:
+        """The cluster's log."""
+        return self.cluster.logs
+
+    @property
+    def settings(self) -> Given:
+        """The settings in force."""
+        return self.cluster.settings
+
+
+def pool_group(header: str, own: PoolOptions, cluster: Cluster, kind: Task) -> Group:
+    """Make the group of the section ``header``, which has the options ``own``."""
+    name = header.partition(":")[2]
+    group = Group(header, kind, PoolSection(name, own, cluster), cluster.phase)
+    group.noun, group.counts_at_start, group.runs_the_service = f"{kind.noun} {name}", False, True
+    group.after = (DISPATCHER,)
+    _apply(group, own)
+    return group
+
+
+def adjust(group: Group, own: PoolOptions, now: float) -> None:
+    """Give a pool's group other options that its processes need not know."""
+    section: Any = group.section
+    section.own = own
+    _apply(group, own)
+    for child in group.children:
+        if isinstance(child, TaskProcess):
+            child.limit_tasks(own)
+    group.forgive_pauses(now)
+
+
+def revise(group: Group, own: PoolOptions, now: float) -> None:
+    """Give a pool's group other options; the policy then replaces its processes one by one."""
+    group.section.generation += 1  # type: ignore[misc]
+    adjust(group, own, now)
+    group.roll(now)
+
+
+def _apply(group: Group, own: PoolOptions) -> None:
+    group.wanted = own.processes
+    group.spare = own.spare
