@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from programs import needed
 
-from rpccluster.testing import RunningCluster
+from rpccluster import Client, RemoteError
+from rpccluster.testing import RunningCluster, wait_until
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = CHECKOUT / "examples"
 SECONDS = 30
+FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 PROGRAMS = {"bin/rpccluster": [sys.executable, "-m", "rpccluster"], ".venv/bin/python": [sys.executable]}
 
 
@@ -105,6 +110,61 @@ def test_neovim(shop: str) -> None:
         "Refused: KeyError: 'melon'",
         "A plum costs 12",
     ]
+
+
+def test_hot_reload(tmp_path: Path) -> None:
+    """In a copy, whose file is edited. The event reaches the tasks that run; the replacement leaves no gap."""
+    copy = tmp_path / "copy"
+    shutil.copytree(EXAMPLES / "hot_reload", copy)
+    config = copy / "hot_reload.ini"
+    config.write_text(config.read_text().replace("seconds = 1", "seconds = 0.1"))
+    running = RunningCluster(tmp_path, {})
+    running.config = config
+    everybody = {"service", "thread", "loop", "replaced"}
+    try:
+        running.start("-b", "tcp://127.0.0.1:0", "--control", str(running.options["control_socket"]))
+        wait_until(lambda: {said.who for said in all_said(running)} == everybody)
+        config.write_text(config.read_text().replace("words = tick", "words = tock"))
+        wait_until(lambda: {said.who for said in all_said(running) if said.text == "tock"} == everybody)
+        assert output(commands("hot_reload")[2], running.address) == ['"tock"']
+        running.wait_log("Plugin replaced exiting")
+        log = running.log_text()
+        assert log.index("replaced says tock") < log.index("Retiring plugin replaced")
+        times = [said.at for said in all_said(running) if said.who == "replaced"]
+        gaps = [after - before for before, after in zip(times, times[1:])]
+        assert max(gaps) < (0.15 if FULL_SCALE else 1.0)
+        with running.control() as control:
+            with pytest.raises(RemoteError, match="expected more than 0 seconds"):
+                control.call("config.set", {"settings.every": "0"})
+            control.call("config.set", {"settings.every": "600"})  # from now on the event alone wakes them
+            late = [push(running, control, f"word{number}") for number in range(50 if FULL_SCALE else 3)]
+    finally:
+        running.stop()
+    print(f"longest gap {max(gaps) * 1000:.0f} ms; the event after {max(late) * 1000:.1f} ms at most")
+    assert max(late) < (0.05 if FULL_SCALE else 5.0)
+
+
+class Said(NamedTuple):
+    """A line of the example's task."""
+
+    at: float
+    who: str
+    text: str
+
+
+def all_said(running: RunningCluster) -> list[Said]:
+    """All that the tasks have said so far."""
+    found = re.findall(r"(\d+\.\d{3}) (\w+) says (\w+)$", running.log_text(), re.MULTILINE)
+    return [Said(float(at), who, text) for at, who, text in found]
+
+
+def push(running: RunningCluster, control: Client, text: str) -> float:
+    """Change the text. Returns the seconds until the last task that waits for the event says it."""
+    begun = time.time()
+    control.call("config.set", {"settings.text": text})
+    own = {"service", "thread", "loop"}
+    wait_until(lambda: {said.who for said in all_said(running) if said.text == text} == own)
+    return max(said.at for said in all_said(running) if said.text == text) - begun
 
 
 def test_node_client(shop: str, npm_client_example: Path, tmp_path: Path) -> None:
