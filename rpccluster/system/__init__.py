@@ -7,7 +7,7 @@ own.
 from __future__ import annotations
 
 from rpccluster.system.clock import Deadline
-from rpccluster.system.cpus import allowed_cpus, pin
+from rpccluster.system.cpus import allowed_cpus, displace_nobody, pin
 from rpccluster.system.descriptors import (
     MSG_NOSIGNAL,
     READABLE,
@@ -47,6 +47,7 @@ __all__ = [
     "check_listening",
     "close_all_but",
     "die_with_parent",
+    "displace_nobody",
     "forget_what_is_ours",
     "give_back_freed_memory",
     "keep_freed_memory",

@@ -5,6 +5,7 @@ Also pins a process. Reads /proc and /sys, and decides nothing.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -12,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-__all__ = ["Core", "allowed_cpus", "pin", "quota_cpus", "read_topology"]
+__all__ = ["Core", "allowed_cpus", "displace_nobody", "pin", "quota_cpus", "read_topology"]
 
 _CGROUP = re.compile(r"^[0-9]+:([^:\n]*):(.*)$", re.MULTILINE)
 _ALLOWED = re.compile(r"^Cpus_allowed_list:\s*([0-9,-]+)$", re.MULTILINE)
@@ -42,6 +43,16 @@ def pin(cpus: list[int]) -> None:
         import psutil
 
         psutil.Process().cpu_affinity(cpus)
+
+
+def displace_nobody() -> None:
+    """Let the calling thread, when it wakes, take the CPU from no thread that runs: SCHED_BATCH, sched(7).
+
+    Its share of the CPU stays the same. Does nothing where the kernel, or Python, does not know this.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 @dataclass(frozen=True, order=True)

@@ -6,7 +6,7 @@ packed where it was made. The hub alone counts: how many calls of a kind there a
 
 from __future__ import annotations
 
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NoReturn, Protocol
 
 from greenlet import getcurrent
 
@@ -15,6 +15,7 @@ from rpccluster.live_settings import Version, settings
 from rpccluster.service import Later
 from rpccluster.worker.current import NATIVE_CALL
 from rpccluster.worker.native.wake import Wake
+from rpccluster.worker.service.registry import Entry
 
 __all__ = ["HeldBack", "NativeCall", "NativeKind", "Owner"]
 
@@ -62,20 +63,35 @@ class NativeKind:
         self._most = most
         self._owner.note_room()
 
-    def handing_over(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that hands a call of ``method`` over, and raises `Parked`."""
-        raise NotImplementedError
-
-    def guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap ``function``, which hands a call over, to hold the call back while there is no room."""
+    def entry(self, method: Callable[..., Any]) -> Entry:
+        """Return the way into ``method``. A call that is held back must not have begun its time limit."""
 
         def hands_over_in_turn(*params: Any) -> Any:
             if self.taken >= self._most:
-                self._owner.note_held_back(self.limit)
-                raise HeldBack(self)
-            return function(*params)
+                self.hold_back()
+            self.hand_over(method, params)
 
-        return hands_over_in_turn
+        def outer(wrapped: Callable[..., Any]) -> Callable[..., Any]:
+            if wrapped is hands_over_in_turn:  # it has neither a limit nor a log
+                return wrapped
+
+            def begins_in_turn(*params: Any) -> Any:
+                if self.taken >= self._most:
+                    self.hold_back()
+                return wrapped(*params)
+
+            return begins_in_turn
+
+        return Entry(hands_over_in_turn, outer)
+
+    def hand_over(self, method: Callable[..., Any], params: tuple[Any, ...]) -> NoReturn:
+        """Hand the call that the present runner runs over to a thread. Raises `Parked`."""
+        raise NotImplementedError
+
+    def hold_back(self) -> NoReturn:
+        """Hold the call back that the present runner runs. Raises `HeldBack`."""
+        self._owner.note_held_back(self.limit)
+        raise HeldBack(self)
 
     def come_late(self, call: NativeCall) -> None:
         """Take note that ``call``, which was over before, has come back. Runs in any thread."""
@@ -105,9 +121,11 @@ class NativeCall(Later):
 
     def __init__(self, kind: NativeKind) -> None:
         """Take over the call that the present runner runs. It sees the settings of this moment until its end."""
-        super().__init__()
         runner: Any = getcurrent()
         message = runner.call
+        # as Later's own __init__ does: each call pays for a further one
+        self._on_over = self._call = self._outcome = None
+        self._claim = True
         self.kind = kind
         self.method: str = message[-2]
         self.msgid: int | None = message[1] if len(message) == 4 else None

@@ -10,15 +10,16 @@ import asyncio
 import sys
 from collections import deque
 from contextvars import Context
-from typing import Any, Callable
+from typing import Any, Callable, NoReturn
 
+from rpccluster import system
 from rpccluster.failure import error_text
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.worker.current import GRACE_SECONDS
 from rpccluster.worker.native.before_patch import make_loop
 from rpccluster.worker.native.call import NativeCall, NativeKind, Owner
-from rpccluster.worker.native.primitives import start_new_thread
+from rpccluster.worker.native.primitives import start_new_thread, thread_id
 from rpccluster.worker.service.later import Parked
 
 __all__ = ["Coroutines"]
@@ -36,19 +37,18 @@ class Coroutines(NativeKind):
         super().__init__(hub_loop, most, owner)
         self._new: deque[CoroutineCall] = deque()  # handed over, not begun
         self._is_woken = False
+        self._hub_loop = hub_loop
         self.loop: Any = make_loop()
+        self.thread_id = 0  # from its start on
         start_new_thread(self._work, ())
 
-    def handing_over(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def hand_over(*params: Any) -> Any:
-            call = CoroutineCall(self, method(*params))  # whose params may not fit
-            self._new.append(call)
-            if not self._is_woken:
-                self._is_woken = True
-                self.loop.call_soon_threadsafe(self._begin_new)
-            raise Parked(call)
-
-        return hand_over
+    def hand_over(self, method: Callable[..., Any], params: tuple[Any, ...]) -> NoReturn:
+        call = CoroutineCall(self, method(*params))  # whose params may not fit
+        self._new.append(call)
+        if not self._is_woken:
+            self._is_woken = True
+            self.loop.call_soon_threadsafe(self._begin_new)
+        raise Parked(call)
 
     def note_over(self, call: NativeCall) -> None:
         assert isinstance(call, CoroutineCall)
@@ -58,6 +58,8 @@ class Coroutines(NativeKind):
 
     def _work(self) -> None:
         """Run the loop for ever, whatever a task of the service raises; the thread's main function."""
+        system.displace_nobody()  # see `rpccluster.worker.native.threads`
+        self.thread_id = thread_id()
         asyncio.set_event_loop(self.loop)
         while True:
             try:

@@ -45,7 +45,7 @@ class NativeKinds:
         if kind is None:
             sys.setswitchinterval(SWITCH_SECONDS)
             kind = self._kinds[runs] = self._make(runs)
-        return Entry(kind.handing_over(method), kind.guarded)
+        return kind.entry(method)
 
     def serve(self, go_on: Callable[[], object]) -> None:
         """Call ``go_on`` from now on when calls that were held back may begin."""

@@ -2,17 +2,22 @@
 
 They are the worker's own, beside those of gevent's hub, which name look-ups use. They are begun when calls need them,
 and live as long as their worker. Nothing stops a thread: a call that is over while its method goes on has *lost* its
-thread, until the method returns.
+thread, until the method returns. Everything that they are made of is from before gevent's patch (`primitives`).
 
-Everything that the threads are made of is from before gevent's patch (`primitives`).
+Threads compete for the interpreter, so as few as possible are woken. The hub rings once for all calls of its turn, when
+it is about to sleep; that wakes one thread. A thread that takes a call, and sees that more wait, wakes the next one
+before it runs its own, unless another is waking up just now. So short calls are run by one thread, one after another,
+and when one blocks, the next thread is there. The flag ``_is_rung`` is cleared by the thread that wakes, before it
+looks for a call: a call that was added while the flag was set is seen by it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from contextvars import Context
-from typing import Any, Callable
+from typing import Any, Callable, NoReturn
 
+from rpccluster import system
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.worker.native.call import NativeCall, NativeKind, Owner
@@ -32,7 +37,10 @@ class Threads(NativeKind):
         """At most ``threads`` calls run, and ``queue`` wait."""
         super().__init__(hub_loop, threads + queue, owner)
         self._threads = threads
-        self._calls: Any = SimpleQueue()
+        self._hub_loop = hub_loop
+        self._waiting: deque[ThreadCall] = deque()
+        self._bell: Any = SimpleQueue()  # each item wakes one thread
+        self._is_rung = False
         self._started = 0
         self._lost: dict[ThreadCall, None] = {}
 
@@ -45,15 +53,15 @@ class Threads(NativeKind):
         """Count the methods that go on although their call is over."""
         return Counter(escaped(call.method) for call in self._lost)
 
-    def handing_over(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def hand_over(*params: Any) -> Any:
-            if self._started <= self.taken and self._started < self._threads:
-                self._start_one()
-            call = ThreadCall(self, method, params)
-            self._calls.put(call)
-            raise Parked(call)
-
-        return hand_over
+    def hand_over(self, method: Callable[..., Any], params: tuple[Any, ...]) -> NoReturn:
+        if self._started <= self.taken and self._started < self._threads:
+            self._start_one()
+        call = ThreadCall(self, method, params)
+        self._waiting.append(call)
+        if not self._is_rung:
+            self._is_rung = True
+            self._hub_loop.run_callback(self._bell.put, None)
+        raise Parked(call)
 
     def _start_one(self) -> None:
         """Start one more thread. Raises RuntimeError if there is none yet, and none can be had."""
@@ -68,12 +76,24 @@ class Threads(NativeKind):
 
     def _work(self) -> None:
         """Run calls for ever; the thread's main function."""
-        take = self._calls.get
+        system.displace_nobody()  # the hub, which has woken this thread, is about to give up the interpreter anyway
+        waiting, bell = self._waiting, self._bell
         while True:
+            while not waiting:
+                bell.get()
+                self._is_rung = False
             try:
-                take().run()
+                call = waiting.popleft()
+            except IndexError:  # another thread was faster
+                continue
+            if waiting and not self._is_rung:
+                self._is_rung = True
+                bell.put(None)
+            try:
+                call.run()
             except BaseException:  # no known fault; but the thread must go on
                 logger.critical("A thread of the worker failed outside of its method", exc_info=True)
+            del call  # what it holds may end now
 
     # -- in the hub
 

@@ -15,12 +15,12 @@ __all__ = ["Parked", "parking"]
 class Parked(BaseException):
     """Raised instead of a result, when a call is answered later. It is no error, and services never see it."""
 
+    limit: Any = None  # the call's `TimeLimit`, which goes on
+    interruption: BaseException | None = None  # of its method, which returned all the same: it is over
+    log: Callable[[str, str, str], object] | None = None  # gets peer, method and outcome at the end
+
     def __init__(self, later: Later) -> None:
-        super().__init__()
         self.later = later
-        self.limit: Any = None  # the call's `TimeLimit`, which goes on
-        self.interruption: BaseException | None = None  # of its method, which returned all the same: it is over
-        self.log: Callable[[str, str, str], object] | None = None  # gets peer, method and outcome at the end
 
 
 def parking(function: Callable[..., Any]) -> Callable[..., Any]:
