@@ -26,6 +26,7 @@ from rpccluster.child.life import live
 from rpccluster.config.cpus import CPU_NONE
 from rpccluster.config.sections.cluster import Options
 from rpccluster.config.sections.pool import PoolOptions
+from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import BootFailed, KillTask, Message, Retire
 from rpccluster.live_settings import NO_SETTINGS, Given
@@ -37,7 +38,7 @@ from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.kinds.groups import Died, Groups
 from rpccluster.master.kinds.tasks.task import Task
 from rpccluster.master.loop import Loop
-from rpccluster.master.phases import Phase
+from rpccluster.master.phases import FIRST, Event, next_phase
 from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
 from rpccluster.system.launch import start_folder
@@ -80,7 +81,7 @@ class LittleMaster:
         self._task = Task(self._tell)
         entry = partial(live, load=partial(load, start_folder()))
         self._roster = Roster(operating_system, self._loop, entry, 1, self._warden.groups)
-        self._phase = Phase.RUNNING
+        self._phase = next_phase(FIRST, Event.BOOTED)
         group = Group(f"pool:{NAME}", self._task, _Section(options, logs), self._phase)
         group.noun, group.wanted, group.spare = "task process", options.processes, options.spare
         actions = Actions(operating_system, self._roster, system.Reserve(DESCRIPTORS_KEPT_BACK))
@@ -95,7 +96,7 @@ class LittleMaster:
         self._system.adopt_orphans()
         self._watch_program()
         waits: float | None = 0.0
-        while self._phase is Phase.RUNNING or any(group.children for group in self._groups.all):
+        while self._phase.allows.wants_children or any(group.children for group in self._groups.all):
             self._guard.attempt("wait for events", self._loop.turn, waits)
             for turn in (self._collect, self._act, self._warden_turn):
                 self._guard.attempt("run the tasks", turn)
@@ -111,7 +112,7 @@ class LittleMaster:
 
     def _lose_program(self, program: int) -> None:
         self._loop.unwatch(program)
-        self._phase = Phase.QUITTING
+        self._note(Event.QUIT)
 
     def _hear(self) -> None:
         for message, descriptors in self._channel.receive():
@@ -121,14 +122,18 @@ class LittleMaster:
                 self._task.cancel(self._groups.all, message.serial, message.number)
             elif isinstance(message, Retire):
                 self._graceful = message.graceful_seconds
-                self._phase = Phase.STOPPING
+                self._note(Event.STOP)
         if self._channel.is_closed:
             self._loop.unwatch(self._channel)
-            self._phase = Phase.QUITTING
+            self._note(Event.QUIT)
+
+    def _note(self, event: Event) -> None:
+        with contextlib.suppress(IllegalTransition):  # it ends already
+            self._phase = next_phase(self._phase, event)
 
     def _collect(self) -> None:
         if any(signum in _ENDING for signum in self._signals.take()):
-            self._phase = Phase.QUITTING
+            self._note(Event.QUIT)
         for event in self._groups.collect():
             if isinstance(event, Died) and event.death.is_failed_boot:
                 self._tell(BootFailed("service", event.group.failure))

@@ -349,7 +349,10 @@ class TaskProcessGone(NamedTuple):
 
 @_type(29)
 class KillTask(NamedTuple):
-    """Dispatcher to master: kill the process ``serial`` if it still runs the task ``number``; it is cancelled."""
+    """Dispatcher to master: kill the process ``serial`` if it still runs the task ``number``, which is cancelled.
+
+    With the number 0 kill it in any case: its stream cannot be read any more.
+    """
 
     serial: int
     number: int

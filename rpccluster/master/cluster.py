@@ -13,7 +13,7 @@ from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.cluster import Options
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
-from rpccluster.master.phases import Event, Phase, next_phase
+from rpccluster.master.phases import FIRST, Event, Phase, next_phase
 from rpccluster.system import Activation
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Cluster:
     listeners: list[Listener]
     logs: LogFiles
     started_at: float
-    phase: Phase = Phase.STARTING
+    phase: Phase = FIRST
     staged: Staged | None = None
     has_old_master: bool = False  # it lives, and may give more connections
     activation: Activation = field(default_factory=Activation)

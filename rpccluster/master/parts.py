@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rpccluster import system
 from rpccluster.child.assignment import ChildEntry
-from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.ipc.messages import Listen, Message
 from rpccluster.ipc.scoreboard import MOST_ROWS
 from rpccluster.log import LogFiles, logger
@@ -39,12 +38,14 @@ from rpccluster.master.control.status import Status
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.handover.brokers import Brokers
+from rpccluster.master.kinds.configured import has_group, make_group
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.own_service import OwnService, ServiceProcess, service_group
 from rpccluster.master.kinds.plugin import Plugin
-from rpccluster.master.kinds.plugin_groups import outputs_of, plugin_group
+from rpccluster.master.kinds.plugin_groups import outputs_of
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
+from rpccluster.master.kinds.tasks.task import Task
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
 from rpccluster.master.phases import Event
@@ -112,8 +113,9 @@ class Parts:
         actions = Actions(operating_system, self.roster, self.reserve)
         self.plugin = Plugin(operating_system.monotonic)
         self.dispatcher = OwnService("dispatcher", rpc.own_code)
-        kinds: dict[str, Kind] = {rpc.name: rpc, self.plugin.name: self.plugin, "dispatcher": self.dispatcher}
-        self.groups = Groups(operating_system, self.guard, self.roster, actions, kinds, self._configured())
+        self.task = Task(self._tell_dispatcher)
+        self.kinds: dict[str, Kind] = {each.name: each for each in (rpc, self.plugin, self.dispatcher, self.task)}
+        self.groups = Groups(operating_system, self.guard, self.roster, actions, self.kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
         self.brokers = Brokers(self.broker, {"dispatcher": self._make_broker(self.dispatcher, first_serial)})
         tell_children(cluster.plugin_listeners)
@@ -163,10 +165,16 @@ class Parts:
         if POOLS in services_of(configuration):
             yield service_group(POOLS, self.cluster, self.dispatcher)
         for header, options in configuration.others.items():
-            if isinstance(options, PluginOptions):
-                group = plugin_group(header, options, self.cluster, self.plugin)
+            if has_group(options):
+                group = make_group(header, options, self.cluster, self.kinds)
                 group.stopped = stopped.get(header, group.stopped)
                 yield group
+
+    def _tell_dispatcher(self, message: Message, descriptors: Sequence[int]) -> None:
+        """Tell the dispatcher that serves; one that boots is told of all when it is ready."""
+        for child in self.dispatcher.processes():
+            if child.ready_at is not None:
+                self.roster.say(child, message, descriptors)
 
     def _make_broker(self, service: OwnService, first_serial: int) -> Broker:
         broker = Broker(self.loop, service.processes, first_serial, holds=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rpccluster.errors import IllegalTransition
 
-__all__ = ["Event", "Permissions", "Phase", "next_phase"]
+__all__ = ["FIRST", "Event", "Permissions", "Phase", "next_phase"]
 
 
 class Permissions(NamedTuple):
@@ -114,6 +114,10 @@ _NEXT = {
     (Phase.QUITTING, Event.RELEASED): Phase.QUITTING,
     (Phase.QUITTING, Event.ABANDONED): Phase.QUITTING,
 }
+
+
+#: The phase of a master that has just been started.
+FIRST = Phase.STARTING
 
 
 def next_phase(phase: Phase, event: Event) -> Phase:

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rpccluster.errors import EXIT_ESSENTIAL, EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
-from rpccluster.ipc.messages import Accept, Vote
+from rpccluster.ipc.messages import Accept, KillTask, Vote
 from rpccluster.log import logger, say
 from rpccluster.master.children import order
 from rpccluster.master.children.deaths import TOO_OFTEN, TOO_OFTEN_SECONDS, in_short
 from rpccluster.master.children.policy import LATE_SECONDS
 from rpccluster.master.kinds.groups import Died
-from rpccluster.master.kinds.kind import Booted, Gone, Passed, Voted
+from rpccluster.master.kinds.kind import Booted, Gone, Passed, Told, Voted
 from rpccluster.master.kinds.own_service import ServiceProcess
 from rpccluster.master.kinds.rpc import RPCWorker
 from rpccluster.master.parts import Parts
@@ -162,6 +162,7 @@ class Supervisor:
             return
         if isinstance(child, ServiceProcess):
             self._parts.roster.say(child, Accept())
+            self._parts.task.introduce(self._groups.all)
             return
         if self._workers.is_candidate(child):
             self._parts.reloading.commit(self._parts.now())
@@ -184,6 +185,10 @@ class Supervisor:
         else:
             self._parts.pushing.note_switched(event.child)
 
+    def _note_told(self, event: Told) -> None:
+        if isinstance(event.message, KillTask):
+            self._parts.task.cancel(self._groups.all, event.message.serial, event.message.number)
+
     def _note_died(self, event: Died) -> None:
         group = event.group
         self._parts.pushing.note_end(event.child)
@@ -200,6 +205,7 @@ class Supervisor:
         Passed: _note_passed,
         Gone: _note_gone,
         Voted: _note_voted,
+        Told: _note_told,
         Died: _note_died,
     }
 

@@ -91,7 +91,6 @@ def test_nobody_else_names_a_phase() -> None:
         if naming.search(line)
     ]
     assert named == [
-        "phase: Phase = Phase.STARTING",
         "before, self.phase = self.phase, next_phase(self.phase, event)",
         "group.phase = order.phase_of(group, self.all, phase, is_late=now >= self._stop_by)",
     ]

@@ -93,13 +93,17 @@ class Plan:
 
 
 def make_plan(running: Configuration, changed: Configuration, groups: Iterable[Group], *, is_all: bool) -> Plan:
-    """Plan the reload from ``running``, with ``groups``, to ``changed``. With ``is_all`` all workers are replaced."""
+    """Plan the reload from ``running``, with ``groups``, to ``changed``.
+
+    With ``is_all`` all workers and task processes are replaced.
+    """
     present = {group.name: group for group in groups if not group.is_removed}
     before, after = running.sections(), changed.sections()
     edits = list(_edits(running, changed, present))
     replaced = {_group_of(edit.header) for edit, effect in edits if effect is Effect.PROCESSES}
     replaced |= {_group_of(header) for header in before if header in after and _differ(before[header], after[header])}
     replaced |= {WORKERS} if is_all or _is_mixed(present.get(WORKERS)) else set()
+    replaced |= {name for name, group in present.items() if is_all and group.runs_the_service}
     return Plan(
         added=tuple(header for header in after if header not in before),
         removed=tuple(header for header in before if header not in after),

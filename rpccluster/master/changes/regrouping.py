@@ -12,10 +12,9 @@ from rpccluster.config import Configuration
 from rpccluster.master.changes.plan import Plan
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.configured import adjust, has_group, make_group, revise, take_back
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.own_service import OwnService, service_group
-from rpccluster.master.kinds.plugin import Plugin
-from rpccluster.master.kinds.plugin_groups import NO_AUTOSTART, adjust, plugin_group, revise
 from rpccluster.master.resources.service_listeners import POOLS, services_of
 
 __all__ = ["Regrouping"]
@@ -37,7 +36,7 @@ class Regrouping:
         edited = {edit.header for edit in plan.edits} | set(plan.replaced)
         added = [
             *self._serve(changed, now),
-            *(self._add(header, changed, now) for header in plan.added if header.startswith("plugin:")),
+            *(self._add(header, changed, now) for header in plan.added if has_group(changed.others.get(header))),
         ]
         for group in self._groups.all:
             own = changed.others.get(group.name)
@@ -69,13 +68,12 @@ class Regrouping:
 
     def _add(self, header: str, changed: Configuration, now: float) -> Group:
         """Add the group of a new section, or take back one that has not yet ended since its section went."""
-        group = self._groups.named(header)
+        group, own = self._groups.named(header), changed.others[header]
         if group is not None:
             self._groups.take_back(group)
-            group.stopped = "" if changed.others[header].autostart else NO_AUTOSTART
-            revise(group, changed.others[header], now)
+            take_back(group, own, now)
             return group
-        group = plugin_group(header, changed.others[header], self._cluster, cast(Plugin, self._groups.kinds["plugin"]))
+        group = make_group(header, own, self._cluster, self._groups.kinds)
         self._groups.add(group)
         return group
 

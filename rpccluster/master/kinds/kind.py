@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol, Union
 
 from rpccluster.child.assignment import KindPart
-from rpccluster.ipc.messages import Switched, Vote
+from rpccluster.ipc.messages import Message, Switched, Vote
 from rpccluster.ipc.packets import Passing
 from rpccluster.master.children.child import Birth, Child
 from rpccluster.master.children.group import Group
 
-__all__ = ["Booted", "Gone", "Kind", "KindEvent", "Passed", "Voted"]
+__all__ = ["Booted", "Gone", "Kind", "KindEvent", "Passed", "Told", "Voted"]
 
 
 class Booted(NamedTuple):
@@ -44,7 +44,14 @@ class Voted(NamedTuple):
     message: Vote | Switched
 
 
-KindEvent = Union[Booted, Passed, Gone, Voted]
+class Told(NamedTuple):
+    """A process of a service has told the master something that concerns others."""
+
+    child: Child
+    message: Message
+
+
+KindEvent = Union[Booted, Passed, Gone, Voted, Told]
 
 
 class Kind(Protocol):

@@ -14,11 +14,14 @@ from typing import Any, Callable
 from rpccluster.child.assignment import RPCPart
 from rpccluster.child.own_code import OwnCode
 from rpccluster.config.sections.cluster import Options
+from rpccluster.ipc.messages import KillTask
+from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
-from rpccluster.master.children.child import Birth
+from rpccluster.master.children.child import Birth, Child
 from rpccluster.master.children.group import Group, Overlap
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.kind import KindEvent, Told
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.resources.listeners import Listener
 
@@ -103,6 +106,12 @@ class OwnService(RPC):
         child, part = super().equip(birth)
         child.kind = self.name
         return child, part
+
+    def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
+        if isinstance(message, KillTask):
+            close_all(descriptors)
+            return Told(child, message)
+        return super().hear(child, message, descriptors, now)
 
     def processes(self) -> list[RPCWorker]:
         """Return the processes between which connections may move."""

@@ -16,11 +16,9 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.tasks.process import TaskProcess
 from rpccluster.master.kinds.tasks.task import Task
+from rpccluster.master.resources.service_listeners import POOLS
 
-__all__ = ["DISPATCHER", "PoolSection", "adjust", "pool_group", "revise"]
-
-#: The group of the process that gives tasks to all pools.
-DISPATCHER = "pools"
+__all__ = ["PoolSection", "adjust", "pool_group", "revise"]
 
 
 @dataclass(eq=False)
@@ -58,7 +56,7 @@ def pool_group(header: str, own: PoolOptions, cluster: Cluster, kind: Task) -> G
     name = header.partition(":")[2]
     group = Group(header, kind, PoolSection(name, own, cluster), cluster.phase)
     group.noun, group.counts_at_start, group.runs_the_service = f"{kind.noun} {name}", False, True
-    group.after = (DISPATCHER,)
+    group.after, group.comes_first = (POOLS,), True
     _apply(group, own)
     return group
 

@@ -19,7 +19,7 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.kinds.kind import Booted, KindEvent, Voted
 from rpccluster.master.kinds.tasks import limits
 from rpccluster.master.kinds.tasks.places import moves
-from rpccluster.master.kinds.tasks.process import CANCELLED, TaskProcess, as_process
+from rpccluster.master.kinds.tasks.process import CANCELLED, LOST, TaskProcess, as_process
 from rpccluster.system import resident_bytes
 from rpccluster.system.descendants import descendants
 
@@ -49,9 +49,17 @@ class Task:
                     self._tell(*child.introduction())
 
     def cancel(self, groups: Iterable[Group], serial: int, number: int) -> bool:
-        """Kill the process ``serial`` if it still runs the task ``number``. Returns whether it is killed."""
+        """Kill the process ``serial`` if it still runs the task ``number``; with 0, whatever it does.
+
+        Returns whether it is killed.
+        """
         children = (child for group in groups for child in group.children if child.serial == serial)
-        return any(isinstance(child, TaskProcess) and child.condemn(number, CANCELLED) for child in children)
+        for child in children:
+            if isinstance(child, TaskProcess) and number:
+                return child.condemn(number, CANCELLED)
+            child.past_limit = LOST
+            return True
+        return False
 
     # -- what a kind does
 
