@@ -19,6 +19,7 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.control.server import Answer, Method
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.plugin_groups import PluginSection
+from rpccluster.master.kinds.tasks.groups import PoolSection
 from rpccluster.system import System
 
 __all__ = ["BY_HAND", "Check", "GroupOperations", "Outcome", "expect", "new_number"]
@@ -169,8 +170,8 @@ class GroupOperations:
     def scale(self, name: object, number: object, answer: Answer) -> None:
         """Want ``number`` processes of the group ``name``. Raises ValueError."""
         group = self._groups.named(str(name)) or self._groups.named(f"plugin:{name}")
-        if group is None or not isinstance(group.section, PluginSection):
-            raise ValueError("found no such group, expected workers or a plugin")
+        if group is None or not isinstance(group.section, (PluginSection, PoolSection)):
+            raise ValueError("found no such group, expected workers, a plugin or a pool")
         new_number(number, group.wanted)  # a fault is told at once
 
         def begin(group: Group) -> Check:
