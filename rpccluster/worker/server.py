@@ -136,6 +136,7 @@ class Server:
         self._registry = Registry(service, self.options.call_timeout, wrapper, self._native.entry)
         self._engine = engine = self._make_engine()
         self._native.serve(engine.go_on)
+        self._left_behind.add(self._native.left_behind)
         self._voting = Voting(settings, self._row, engine.running, self._channel.send, self._ask_to_retire)
         self._taken_greenlets = TakenGreenlets(self.options, engine.running_methods)
         self._connections = connections = self._make_connections()
@@ -203,6 +204,7 @@ class Server:
             self._served.inside.start()
         self._channel.send(Ready(self._registry.names, self._served.code_files))
         code = self._wait_for_the_end()
+        self._native.wait_for_cancelled()
         self._left_behind.wait(self._retirement.ends_at)
         if isinstance(self._service, Service):
             self._service.worker_stopping(self._info())

@@ -170,6 +170,7 @@ class RPC:
             "accepted": row[Cell.ACCEPTED],
             "accept_wakeups": row[Cell.ACCEPT_WAKEUPS],
             "dropped_replies": row[Cell.DROPPED_REPLIES],
+            "threads_lost": row[Cell.THREADS_LOST],
             "full_seconds": round(child.full_seconds(now), 3),
             "limits": {name: row[cell] for name, cell in LIMITS.items()},
         }

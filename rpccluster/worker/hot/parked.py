@@ -164,13 +164,14 @@ class ParkedCalls:
 class _Record:
     """The data of a parked call."""
 
-    __slots__ = ("_calls", "later", "limit", "log", "msgid", "name", "outbox")
+    __slots__ = ("_calls", "_message", "later", "limit", "log", "msgid", "name", "outbox")
 
     def __init__(self, calls: ParkedCalls, outbox: Any, message: list[Any], parked: Parked) -> None:
         self._calls = calls
         self.outbox = outbox
         self.msgid: int | None = message[1] if message[0] is REQUEST else None  # None for a notification
         self.name = sys.intern(message[-2])
+        self._message: list[Any] | None = None
         self.later = parked.later
         self.limit = parked.limit
         self.log = parked.log
@@ -178,8 +179,10 @@ class _Record:
             self.limit.interrupt = self.end
 
     def message(self) -> list[Any]:
-        """Return the decoded call, without its params."""
-        return [NOTIFY, self.name, []] if self.msgid is None else [REQUEST, self.msgid, self.name, []]
+        """Return the decoded call, without its params; always the same list."""
+        if self._message is None:
+            self._message = [NOTIFY, self.name, []] if self.msgid is None else [REQUEST, self.msgid, self.name, []]
+        return self._message
 
     def answer(self) -> None:
         """Send the answer of its `Later`. Runs in any thread; may block, as packing and `Replies.told` may."""

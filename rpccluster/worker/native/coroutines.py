@@ -37,8 +37,9 @@ class Coroutines(NativeKind):
         super().__init__(hub_loop, most, owner)
         self._new: deque[CoroutineCall] = deque()  # handed over, not begun
         self._is_woken = False
-        self._hub_loop = hub_loop
+        self._cancelled: dict[CoroutineCall, None] = {}  # calls that are over and have not come back
         self.loop: Any = make_loop()
+        self.loop.set_exception_handler(_log_failure)
         self.thread_id = 0  # from its start on
         start_new_thread(self._work, ())
 
@@ -50,9 +51,30 @@ class Coroutines(NativeKind):
             self.loop.call_soon_threadsafe(self._begin_new)
         raise Parked(call)
 
+    @property
+    def cancelled(self) -> int:
+        """Number of calls that are over and whose coroutines go on."""
+        return len(self._cancelled)
+
+    def left_behind(self) -> list[str]:
+        """Return the names of what goes on although its call is over."""
+        others = [task.get_coro() for task in asyncio.all_tasks(self.loop)]
+        return [
+            *(f"the coroutine of method {call.method}" for call in self._cancelled),
+            *(f"the task {_name_of(other)}" for other in others if not _is_of_call(other)),
+        ]
+
+    # -- in the hub
+
     def note_over(self, call: NativeCall) -> None:
         assert isinstance(call, CoroutineCall)
+        self._cancelled[call] = None
         self.loop.call_soon_threadsafe(call.cancel)
+
+    def note_back(self, call: NativeCall) -> None:
+        super().note_back(call)
+        assert isinstance(call, CoroutineCall)
+        self._cancelled.pop(call, None)
 
     # -- in the thread of the loop
 
@@ -118,3 +140,17 @@ class CoroutineCall(NativeCall):
                 logger.warning("Method %s goes on after it was cancelled", escaped(self.method))
             self._task.cancel()
             self.kind.loop.call_later(GRACE_SECONDS, self.cancel, False)
+
+
+def _is_of_call(coroutine: Any) -> bool:
+    return getattr(coroutine, "cr_code", None) is CoroutineCall._run.__code__
+
+
+def _name_of(coroutine: Any) -> str:
+    return str(getattr(coroutine, "__qualname__", coroutine))
+
+
+def _log_failure(loop: Any, context: dict[str, Any]) -> None:
+    """Log what failed on the loop outside of every call: an exception that nobody has retrieved, a failed callback."""
+    error = context.get("exception")
+    logger.error("The asyncio loop: %s", escaped(str(context.get("message"))), exc_info=error)

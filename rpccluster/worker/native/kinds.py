@@ -6,10 +6,14 @@ A worker whose service has no such methods makes none of them: it has no thread,
 from __future__ import annotations
 
 import sys
+from time import monotonic
 from typing import Any, Callable
+
+import gevent
 
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.log import escaped, logger
+from rpccluster.worker.current import GRACE_SECONDS
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.native.call import NativeKind
@@ -21,6 +25,8 @@ __all__ = ["NativeKinds"]
 #: Seconds after which a thread that computes in Python lets others run. Each call waits so long for the interpreter
 #: when such a thread runs, several times; Python's own 5 ms would make them ten times as slow.
 SWITCH_SECONDS = 0.0005
+LOOK_SECONDS = 0.01  # between two looks at the end of a worker
+MOST_METHODS = 3  # named in the log
 
 
 class NativeKinds:
@@ -54,6 +60,17 @@ class NativeKinds:
     def of(self, runs: Runs) -> Any:
         """Return the kind that runs such methods; None if there are none."""
         return self._kinds.get(runs)
+
+    def left_behind(self) -> list[str]:
+        """Return the names of what goes on although its call is over."""
+        return [name for kind in self._kinds.values() for name in kind.left_behind()]
+
+    def wait_for_cancelled(self) -> None:
+        """Give coroutines whose calls were just given up their time for ``finally`` blocks, as methods have it."""
+        coroutines = self._kinds.get(Runs.ON_LOOP)
+        end = monotonic() + GRACE_SECONDS
+        while coroutines is not None and coroutines.cancelled and monotonic() < end:
+            gevent.sleep(LOOK_SECONDS)
 
     def _make(self, runs: Runs) -> NativeKind:
         options = self._options
@@ -91,9 +108,6 @@ class NativeKinds:
     def _lost_methods(self) -> list[tuple[str, int]]:
         threads: Threads = self._kinds[Runs.IN_THREAD]
         return threads.lost_methods().most_common(MOST_METHODS)
-
-
-MOST_METHODS = 3  # named in the log
 
 
 def _do_nothing() -> None:

@@ -63,6 +63,10 @@ class Threads(NativeKind):
             self._hub_loop.run_callback(self._bell.put, None)
         raise Parked(call)
 
+    def left_behind(self) -> list[str]:
+        """Return the names of what goes on although its call is over."""
+        return [f"the thread of method {call.method}" for call in self._lost]
+
     def _start_one(self) -> None:
         """Start one more thread. Raises RuntimeError if there is none yet, and none can be had."""
         try:

@@ -1,7 +1,8 @@
 """Waits at a worker's end for the work that calls have left behind, as Python does at its end. Runs in the worker.
 
 That work is: greenlets that a call has spawned, directly or not, threads that are no daemons, jobs of native threads,
-executors. The service itself ends what it began elsewhere, such as a loop in ``worker_started``.
+executors, tasks of the asyncio loop, native threads whose calls are over. The service itself ends what it began
+elsewhere, such as a loop in ``worker_started``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from time import monotonic
-from typing import Any
+from typing import Any, Callable
 
 import gevent
 from gevent.thread import get_ident
@@ -36,11 +37,16 @@ class LeftBehind:
         self._greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
         self._early_pools: list[ThreadPool] = []
         self._jobs_before = 0
+        self._others: list[Callable[[], Iterable[str]]] = []
         gevent.Greenlet.add_spawn_callback(self._note)
 
     def _note(self, greenlet: gevent.Greenlet) -> None:
         if is_begun_by_a_call(greenlet):
             self._greenlets.add(greenlet)
+
+    def add(self, names: Callable[[], Iterable[str]]) -> None:
+        """Wait for more work, too, as long as ``names`` returns any names of it."""
+        self._others.append(names)
 
     def begin(self) -> None:
         """Note the present jobs of native threads, which no call has begun.
@@ -68,7 +74,7 @@ class LeftBehind:
         """Wait until ``look`` finds nothing, or until ``until``. Returns the names that it still finds."""
         pools = {*self._early_pools, *_pools()}
         while True:
-            found = list(look())
+            found = [*look(), *(name for names in self._others for name in names())]
             jobs = sum(map(len, pools)) - self._jobs_before
             if jobs > 0:
                 found.append(f"{jobs} jobs of native threads")
