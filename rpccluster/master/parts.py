@@ -203,9 +203,13 @@ class Parts:
     def _hear_new_master(self, event: new_master.Event) -> None:
         """Keep an event of the new master; a takeover goes first.
 
-        All is the new master's from then on, so an order of the old one that came with it must be passed on.
+        All is the new master's from then on, so an order of the old one that came with it must be passed on. A master
+        before this one, which may not have read yet that it has left, learns at once who owns everything.
         """
-        if isinstance(event, new_master.TakenOver):
+        if isinstance(event, new_master.GoesNext):
+            if self.old_master is not None:
+                self.old_master.say_why_it_ends("usr2")
+        elif isinstance(event, new_master.TakenOver):
             self.told.appendleft(event)
         else:
             self.told.append(event)

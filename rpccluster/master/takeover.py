@@ -117,15 +117,16 @@ class Takeover:
         parts.notices.leave_to(parts.new_master.pid)
         logger.info("The new master (pid: %d) has taken over", parts.new_master.pid)
         parts.cluster.note(Event.TAKEN_OVER)
-        if parts.old_master is not None:
-            parts.old_master.say_why_it_ends("usr2")
         parts.ownership.leave()
         parts.giving.begin(event.groups)
 
     def _take_back(self, event: new_master.Undone) -> None:
         """Own everything again, since the new master has failed in the middle."""
-        self._parts.ownership.sign(self._parts.pid)
-        self._parts.notices.tell_main(self._parts.pid)
+        parts = self._parts
+        if parts.old_master is not None:
+            parts.old_master.say_why_it_ends(new_master.TAKEN_BACK)
+        parts.ownership.sign(parts.pid)
+        parts.notices.tell_main(parts.pid)
 
     def _hear_new_master(self, event: new_master.Said) -> None:
         parts = self._parts

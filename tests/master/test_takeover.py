@@ -134,17 +134,18 @@ def test_an_old_master_leaves(phase: Phase) -> None:
         ("brokers.give_all_to", channel, 50.0),
         ("new master.say", Counted({"calls": 3})),
         ("notices.leave_to", 8),
-        ("old master.say_why_it_ends", "usr2"),
         ("ownership.leave",),
         ("giving.begin", ["plugin:x"]),
     ]
 
 
 def test_an_old_master_takes_back_what_may_have_been_taken() -> None:
-    """The pidfile, and systemd's idea of the main process."""
+    """Its word to a master before it, the pidfile, and systemd's idea of the main process."""
     rig = Rig(Phase.RUNNING)
     rig.takeover.heed(new_master.Undone())
-    assert (rig.cluster.phase, rig.verbs()) == (Phase.RUNNING, ["ownership.sign", "notices.tell_main"])
+    assert rig.cluster.phase is Phase.RUNNING
+    assert rig.done[0] == ("old master.say_why_it_ends", new_master.TAKEN_BACK)
+    assert rig.verbs() == ["old master.say_why_it_ends", "ownership.sign", "notices.tell_main"]
 
 
 @pytest.mark.parametrize(

@@ -162,8 +162,8 @@ FAULTS = [
     ),
     PutBack(
         "a new master that leaves to a third one does not tell the first",
-        "master/takeover.py",
-        'parts.old_master.say_why_it_ends("usr2")',
+        "master/parts.py",
+        'self.old_master.say_why_it_ends("usr2")',
         "pass",
         6050,
     ),

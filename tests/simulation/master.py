@@ -193,6 +193,8 @@ class Master(Process):
             self._note_stage(stage)
         if not self.parts.cluster.phase.allows.connections_move and self.phase != "drained":
             self._excuse_callers()
+        if self.has_just_left and not any(each.has_listeners for each in self.world.of_noun[self.noun].values()):
+            self._excuse_waiting()
         if self.supervisor.exit_code is not None:
             self.end(code=self.supervisor.close(self.supervisor.exit_code))
             return
@@ -242,6 +244,12 @@ class Master(Process):
         if self.world.plan.version == OLDER and self.parent is not None:
             but.clear()  # an old master of protocol 1 has left before it could know
         self.world.excuse_all(f"{self.name} ends", but, is_torn=is_torn)
+
+    def _excuse_waiting(self) -> None:
+        """This master has left, and the new one has stopped meanwhile: nobody accepts those who wait."""
+        for number, client in list(self.world.clients.items()):
+            if not client.is_accepted:
+                self.world.excuse(number, f"{self.name} has left to a master that has stopped")
 
     @property
     def in_transit(self) -> set[int]:

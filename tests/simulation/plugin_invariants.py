@@ -28,19 +28,32 @@ def _born(world: World) -> Iterator[Plugin]:
 
 
 def they_do_not_overlap(world: World, actor: object) -> None:
-    """Two processes of a slot never live at once, nor does what an earlier one has left, unless ``overlap`` says so."""
+    """Two processes of a slot never live at once, nor does what an earlier one has left, unless ``overlap`` says so.
+
+    A master cannot know of the last but one's after the one between them was killed.
+    """
     for born in _born(world):
         if born.options.overlap != "none":
             continue
         for other in world.of_noun[Plugin.noun].values():
             is_same = (other.plugin, other.slot) == (born.plugin, born.slot)
-            if is_same and other is not born:
+            if is_same and other is not born and not _is_out_of_sight(other, born):
                 raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, and {other.name} still lives")
         for left in world.of_noun["descendant"].values():
             from_it = left.plugin
             is_same = (from_it.plugin, from_it.slot) == (born.plugin, born.slot)
             if is_same and not left.is_doomed and from_it is not born:
                 raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, and {left.name} of the last one lives")
+
+
+def _is_out_of_sight(earlier: Plugin, born: Plugin) -> bool:
+    """Return whether the master of ``earlier`` lives, and the one between it and that of ``born`` does not."""
+    between = born.parent.parent if born.parent is not None else None
+    while between is not None and between.is_alive:
+        between = between.parent
+    while between is not None and between is not earlier.parent:
+        between = between.parent
+    return between is not None and between.is_alive
 
 
 def they_start_in_order(world: World, actor: object) -> None:

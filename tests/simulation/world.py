@@ -338,6 +338,7 @@ class World:
         if self._steps_at_once > MOST_STEPS_AT_ONCE:
             raise Fault(f"{actor.name} spins: {MOST_STEPS_AT_ONCE} steps without a moment between them")
         actor.step()
+        self._ready = None  # others may have looked in the middle of it
         actor.resumes_at = max(actor.resumes_at, self.now + self.delay())
         if isinstance(actor, Process) and actor.is_checked:
             for check in self.checks:

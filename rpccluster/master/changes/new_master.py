@@ -23,9 +23,9 @@ the old one writes its own pid again and goes on. One worker that cannot boot en
 `TookOver` the workers of both accept.
 
 The old master may read `TookOver` together with the end of the new one. A new master that was told to stop, or that
-leaves to a third one, says so (`Asked`) before it ends, and then the old one ends, too: the stop was meant for the
-cluster, and the third master has everything. Without that word the new one has crashed, and the old one, which has
-given nothing away yet, goes on.
+lets a third one take over, says so (`Asked`) before, and then the old one ends, too: the stop was meant for the cluster,
+and the third master has everything. If the third one fails, the new one takes its word back. Without that word the new
+one has crashed, and the old one, which has given nothing away yet, goes on.
 
 The two may be of different versions. `Serving` carries the new one's protocol. The old master ends a new one that could
 not understand its messages, so an impossible downgrade is refused before anything has moved.
@@ -52,9 +52,10 @@ from rpccluster.master.changes.starting import Started
 from rpccluster.master.loop import Loop
 from rpccluster.system import System
 
-__all__ = ["NewMaster", "NewMasterEnded", "Said", "Stage", "TakenOver", "Undone"]
+__all__ = ["TAKEN_BACK", "GoesNext", "NewMaster", "NewMasterEnded", "Said", "Stage", "TakenOver", "Undone"]
 
 COMMIT_SECONDS = 10.0  # from `Go` to `TookOver`; a new master that takes longer is given up
+TAKEN_BACK = "cont"  # `Asked` with it: the master that has said why it would end goes on
 _UNDER_WAY = "an upgrade is under way"
 
 
@@ -85,6 +86,10 @@ _TABLE = {
 }
 
 
+class GoesNext(NamedTuple):
+    """The new master is about to be told to take over. Told at once, since this one may die behind `Go`."""
+
+
 class TakenOver(NamedTuple):
     """The new master owns everything, and will ask for the processes of ``groups``."""
 
@@ -106,7 +111,7 @@ class NewMasterEnded(NamedTuple):
     """The new master has taken over, and has ended before this one."""
 
 
-Event = Union[TakenOver, Said, Undone, NewMasterEnded]
+Event = Union[GoesNext, TakenOver, Said, Undone, NewMasterEnded]
 
 
 class NewMaster:
@@ -203,8 +208,9 @@ class NewMaster:
                 took_over = message
             else:
                 said.append(message)
-        has_been_stopped = any(isinstance(message, Asked) for message in said)  # otherwise one that has ended crashed
-        if self.is_committing and took_over is not None and (has_been_stopped or not channel.is_closed):
+        why = [message.what for message in said if isinstance(message, Asked)]
+        has_crashed = channel.is_closed and (not why or why[-1] == TAKEN_BACK)
+        if self.is_committing and took_over is not None and not has_crashed:
             self._commit(channel, took_over)
         for message in said if self.stage is Stage.DONE else ():
             self._take(message)
@@ -227,6 +233,7 @@ class NewMaster:
             return
         self._step(Step.SERVING)
         self._started.give_up_at = self._system.monotonic() + COMMIT_SECONDS
+        self._tell(GoesNext())
         self._started.channel.send(Go(tuple(self._groups())))
 
     def _commit(self, channel: Channel, took_over: TookOver) -> None:

@@ -79,7 +79,7 @@ class OldMaster:
     def say_why_it_ends(self, what: str) -> None:
         """Tell the old master, which may not have read yet who owns everything, that the end of this one is no crash.
 
-        ``what`` is "term" if this one was told to stop, "usr2" if it leaves everything to a third master.
+        ``what`` is "term" if this one was told to stop, "usr2" if a third master takes over, "cont" if that has failed.
         """
         if self._protocol > 1 and not self._channel.is_closed:
             self._channel.send(Asked(what))

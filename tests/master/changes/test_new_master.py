@@ -13,7 +13,9 @@ from rpccluster.ipc.fdpass import send_packet
 from rpccluster.ipc.messages import PROTOCOL, Adopted, Asked, Go, Message, Serving, TookOver
 from rpccluster.master.changes.new_master import (
     COMMIT_SECONDS,
+    TAKEN_BACK,
     Event,
+    GoesNext,
     NewMaster,
     NewMasterEnded,
     Said,
@@ -48,12 +50,19 @@ class Rig:
     def __init__(self) -> None:
         self.system, self.loop = MadeUpSystem(), Loop()
         self.happened: list[Event] = []
-        self.new_master = NewMaster(self.system, self.loop, self.start, self.happened.append)
+        self.heard_before: list[Message] | None = None  # by the new master, when it was about to hear `Go`
+        self.new_master = NewMaster(self.system, self.loop, self.start, self.note)
         self.new_master.begin()
 
     def start(self) -> Started:
         self.old, self.new = channel_pair()
         return Started(NEW_MASTER, self.old, self.system.now + 300)
+
+    def note(self, event: Event) -> None:
+        if isinstance(event, GoesNext):
+            self.heard_before = [message for message, _ in self.new.receive()]
+        else:
+            self.happened.append(event)
 
     def says(self, *messages: Message) -> list[Message]:
         """The new master says these, and is heard; what it hears then."""
@@ -82,6 +91,7 @@ def test_an_upgrade_is_done_when_the_new_master_says_so(rig: Rig) -> None:
     assert rig.new_master.stage is Stage.BOOTING
     assert rig.says(Serving(NEW_MASTER, PROTOCOL)) == [Go()]
     assert (rig.new_master.stage, rig.new_master.is_under_way, rig.happened) == (Stage.COMMITTING, True, [])
+    assert rig.heard_before == []  # a master before this one has learned of it before `Go`
     rig.says(TookOver(), Adopted(5))
     assert (rig.new_master.failure, rig.new_master.pid) == ("", NEW_MASTER)
     assert rig.happened == [TakenOver(rig.old), Said(Adopted(5))]  # in this order, also if they come together
@@ -128,6 +138,15 @@ def test_a_new_master_that_has_taken_over_and_ends_in_order_ends_this_one_too(
     rig.dies()
     assert (rig.new_master.stage, rig.new_master.failure) == (Stage.DONE, "")
     assert rig.happened == [TakenOver(rig.old), NewMasterEnded()]
+
+
+def test_a_new_master_that_has_taken_its_last_word_back_has_crashed(rig: Rig) -> None:
+    """It was to leave everything to a third one, which has failed; then it died itself."""
+    rig.says(Serving(NEW_MASTER, PROTOCOL))
+    for message in (TookOver(), Asked("usr2"), Asked(TAKEN_BACK)):
+        rig.new.send(message)
+    rig.dies()
+    assert (rig.new_master.stage, rig.happened) == (Stage.NONE, [Undone()])
 
 
 def test_a_new_master_that_is_stopped_before_it_has_taken_over_changes_nothing(rig: Rig) -> None:
