@@ -176,9 +176,10 @@ def reload(running: Configuration, machine: Machine) -> Configuration:
 def refused_changes(running: Configuration, changed: Configuration) -> list[Fault]:
     """Return a fault for each option that differs although a reload cannot change it."""
     common = [
-        (header, key, option, (running.value(key, header), changed.value(key, header)))
-        for header, key, option in changed.every_option()
-        if (header == CLUSTER.name or header in running.others) and not option.is_family
+        (header, key, option, (section.value(before, key), section.value(after, key)))
+        for header, section, before, after in _changed_sections(running, changed)
+        for key in section.keys(after)
+        if not (option := section.option(key)).is_family
     ]
     return [
         Fault(
@@ -191,6 +192,14 @@ def refused_changes(running: Configuration, changed: Configuration) -> list[Faul
         for header, key, option, values in common
         if values[0] != values[1] and _is_fixed(option, key, values)
     ]
+
+
+def _changed_sections(running: Configuration, changed: Configuration) -> Iterator[tuple[str, Section, Any, Any]]:
+    """Yield the header, the description and the options, before and after, of each section that differs."""
+    earlier = running.sections()
+    for header, after in changed.sections().items():
+        if (header == CLUSTER.name or header in running.others) and earlier[header] != after:
+            yield header, _described(header), earlier[header], after
 
 
 def _is_fixed(option: Option, key: str, values: tuple[Any, Any]) -> bool:

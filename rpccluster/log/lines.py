@@ -8,6 +8,7 @@ cut.
 from __future__ import annotations
 
 import codecs
+import functools
 import logging
 import time
 import traceback
@@ -52,13 +53,14 @@ def escaped(text: str, longest: int = _LONGEST, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else _escape(c)[0].decode() for c in cut)
 
 
-def _time(seconds: float) -> str:
+@functools.lru_cache(maxsize=2)  # most lines come with others
+def _time(seconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
 
 
 class _Formatter(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        return _time(record.created)
+        return _time(int(record.created))
 
     def formatException(self, ei: Any) -> str:
         """Write a traceback as Python does, but bounded, and with no line forged by the exception."""
@@ -103,7 +105,7 @@ def lost_lines(count: int, reason: str) -> bytes:
 
 def output_line(pid: int, name: str, text: str) -> str:
     """Write a line of the output of the process ``pid``, which runs ``name``."""
-    return f"[{_time(time.time())}] [{pid}] [{name}] {text}"
+    return f"[{_time(int(time.time()))}] [{pid}] [{name}] {text}"
 
 
 def own_record(level: int, text: str) -> logging.LogRecord:

@@ -83,7 +83,10 @@ class Start:
 
 
 class Parts:
-    """The parts of one master. ``told`` holds the events of the other master of an upgrade, in order."""
+    """The parts of one master.
+
+    ``now`` returns monotonic seconds; ``told`` holds the events of the other master of an upgrade, in order.
+    """
 
     def __init__(
         self, operating_system: system.System, cluster: Cluster, rpc: RPC, entry: ChildEntry, start: Start
@@ -93,6 +96,7 @@ class Parts:
         inheritance = start.inheritance
         first_serial = inheritance.first_serial if inheritance else 1
         self.system = operating_system
+        self.now = operating_system.monotonic
         self.cluster = cluster
         self.rpc = rpc
         self.start = start
@@ -145,10 +149,6 @@ class Parts:
     def pid(self) -> int:
         """The pid of this master."""
         return self.system.getpid()
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-        return self.system.monotonic()
 
     def logs(self) -> list[LogFiles]:
         """Return the log files that this master writes: the cluster's, and those of plugins."""

@@ -21,6 +21,7 @@ from .happenings import HAPPENINGS, command, push_settings
 from .invariants import ALWAYS, IN_PEACE
 from .master import Master
 from .plan import BAD, OLDER, Plan, Step, draw
+from .plugin_invariants import OF_PLUGINS
 from .scarcity import closed_ranks
 from .worker import Worker
 from .world import Fault, World
@@ -61,7 +62,7 @@ class Afternoon:
             "proc_name": "good",
         }
         self._awaited = {step: step.nth for step in plan.steps if step.event is not None}
-        world.checks += ALWAYS
+        world.checks += [*(OF_PLUGINS if plan.plugins else ()), *ALWAYS]
         world.on_event = self._note
 
     # -- its course

@@ -22,7 +22,7 @@ from rpccluster.worker.lifecycle import State
 from .client import Controller
 from .master import Master
 from .plan import OLDER
-from .plugin_invariants import OF_PLUGINS, group_of
+from .plugin_invariants import group_of
 from .worker import Worker
 from .world import Fault, World
 
@@ -241,7 +241,6 @@ def _aim(master: Master) -> int:
 
 
 ALWAYS = [
-    *OF_PLUGINS,
     bounded_processes,
     deadlines_wake,
     restarts_pause,

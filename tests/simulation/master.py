@@ -184,8 +184,11 @@ class Master(Process):
         if self.world.now < self.world.scarcity.table_is_full_until:
             for client in self.world.on_their_way:
                 self.world.excuse(client, f"{self.name} may have had no descriptor for it", is_torn=True)
-        with self.world.scarcity.imposed(self.world.now):
+        if self.world.scarcity.is_over(self.world.now):
             self.supervisor.turn()
+        else:
+            with self.world.scarcity.imposed(self.world.now):
+                self.supervisor.turn()
         self.has_just_begun = self.number_upgrades != number
         self.has_just_left = phase != "leaving" == self.phase
         self.has_just_stopped = phase != self.phase

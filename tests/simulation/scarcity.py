@@ -29,12 +29,13 @@ class Scarcity:
         self.table_is_full_until = min(self.table_is_full_until, now)
         self.disk_is_full_until = min(self.disk_is_full_until, now)
 
+    def is_over(self, now: float) -> bool:
+        """Return whether nothing is lacking any more."""
+        return now >= self.table_is_full_until and now >= self.disk_is_full_until
+
     @contextlib.contextmanager
     def imposed(self, now: float) -> Iterator[None]:
         """Let a master that takes a step ``now`` lack what it should."""
-        if now >= self.table_is_full_until and now >= self.disk_is_full_until:
-            yield
-            return
         self._usual = {limit: resource.getrlimit(limit) for limit in _LIMITS}
         if now < self.table_is_full_until:
             lowest = os.dup(0)

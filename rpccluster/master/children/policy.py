@@ -97,7 +97,11 @@ class Decision(NamedTuple):
 def decide(group: Group, now: float) -> Decision:
     """Decide what to do now, and when to look again."""
     actions = [*_kill_overdue(group, now), *_admit(group, now), *_dismiss(group), *_as_allowed(group, now)]
-    return Decision(actions, min((moment for moment in _moments(group, now) if moment > now), default=float("inf")))
+    wake_at = float("inf")
+    for moment in _moments(group, now):
+        if now < moment < wake_at:
+            wake_at = moment
+    return Decision(actions, wake_at)
 
 
 def _as_allowed(group: Group, now: float) -> Iterator[Action]:

@@ -100,6 +100,8 @@ class Decision(NamedTuple):
 
 def decide(situation: Situation, now: float) -> Decision:
     """Decide what to do now."""
+    if not (situation.transits or situation.is_uneven or any(map(_is_leaving, situation.workers))):
+        return Decision([], math.inf)
     plan = _Plan(situation, now)
     plan.take_back()
     plan.place()
@@ -260,6 +262,10 @@ class _Plan:
         if self._situation.new_master_at is not None:
             return WINDOW if self._gives_to_new_master else 0
         return sum(self._room(worker) for worker in self._adopters())
+
+
+def _is_leaving(worker: Worker) -> bool:
+    return worker.state is ChildState.RETIRING
 
 
 def _shows_life(worker: Worker) -> bool:

@@ -81,7 +81,7 @@ class Upkeep:
 
         A change of the phase and the end of an upgrade are events, so they need no time.
         """
-        if not self._may_look or not self._paths():
+        if not self._may_look or not self._has_paths():
             return float("inf")
         if self._changed_at is not None:
             return self._changed_at + SETTLE_SECONDS
@@ -108,6 +108,9 @@ class Upkeep:
         listeners = [*self._cluster.listeners, *of_plugins, *([control] if control else [])]
         paths = [each.wanted.path for each in listeners if isinstance(each.wanted, UnixAddress)]
         return paths + ([pidfile.path] if pidfile else [])
+
+    def _has_paths(self) -> bool:
+        return self._ownership.pidfile is not None or bool(self._paths())
 
     def look(self) -> None:
         """Check every path, and restore what is missing."""
