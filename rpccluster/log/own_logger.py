@@ -74,10 +74,7 @@ class OwnLogger(logging.Logger):
                 self.hand_on(record)
 
     def _has_others(self) -> bool:
-        for handler in (*self.handlers, *logging.root.handlers):
-            if not isinstance(handler, OwnHandler):
-                return True
-        return False
+        return any(not isinstance(handler, OwnHandler) for handler in [*self.handlers, *logging.root.handlers])
 
     def show_others(self, record: logging.LogRecord) -> None:
         """Pass ``record`` to the handlers of others, as `logging` is set up. Runs their code."""

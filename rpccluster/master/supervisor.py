@@ -95,7 +95,8 @@ class Supervisor:
         attempt("look after the warden", parts.warden.turn, parts.now())
         attempt("reload what has changed", self._reload_what_has_changed)
         for logs in parts.logs():
-            attempt("write the log", logs.flush)
+            if logs.is_waiting:
+                attempt("write the log", logs.flush)
         attempt("answer a command", parts.operations.answer_what_is_done)
         attempt("notify systemd", self._notify)
         self.waits = RETRY_SECONDS
@@ -125,7 +126,7 @@ class Supervisor:
             parts.config_watch,
             parts.pushing,
         )
-        wake_at = min(each.wake_at for each in (*sleepers, parts.notices, parts.warden, self._takeover))
+        wake_at = min([each.wake_at for each in (*sleepers, parts.notices, parts.warden, self._takeover)])
         if self._guard.take_failure():  # also of what is due at once
             return RETRY_SECONDS
         if parts.notices.is_waiting or any(logs.is_waiting for logs in parts.logs()):

@@ -80,7 +80,7 @@ class Afternoon:
         chance = plan.chance("settings")
         for number in range(1, 3) if chance.random() < 0.1 and not plan.plugins else ():
             world.after(chance.random() * plan.length, push_settings, self, number)
-        world.run(world.now + plan.length, is_done=lambda: not self.masters())
+        world.run(world.now + plan.length, is_done=self._is_over)
         self._make_peace()
         self._stop()
 
@@ -98,6 +98,9 @@ class Afternoon:
     def masters(self) -> list[Master]:
         """The masters that live, the oldest first."""
         return list(self.world.of_noun[Master.noun].values())
+
+    def _is_over(self) -> bool:
+        return not self.world.of_noun[Master.noun]
 
     def workers(self) -> list[Worker]:
         return list(self.world.of_noun[Worker.noun].values())
@@ -134,7 +137,7 @@ class Afternoon:
         callers = [each for each in world.clients.values() if isinstance(each, Client)]
         for client in callers[2:]:  # there may be too many for one worker
             client.hang_up()
-        if self.plan.plugins or self._is_bad() or chance.random() < 0.4:
+        if self.plan.plugins or self._is_bad() or chance.random() < 0.25:
             world.after(2.0 * chance.random(), command, self, signal.SIGHUP, chance)
         since = world.now
         why = ""
@@ -147,18 +150,18 @@ class Afternoon:
         while self.masters() and not is_well():
             if world.now - since > PEACE_SECONDS:
                 raise Fault(f"{PEACE_SECONDS:g} seconds after the last fault {why}")
-            world.run(world.now + 1.0, is_done=lambda: not self.masters())
+            world.run(world.now + 1.0, is_done=self._is_over)
             if int(world.now - since) % 30 == 29 and self._is_bad():
                 command(self, signal.SIGHUP, chance)  # the last one was refused, or came too early
         if self.plan.idle_seconds:
-            world.run(world.now + self.plan.idle_seconds, is_done=lambda: not self.masters())
+            world.run(world.now + self.plan.idle_seconds, is_done=self._is_over)
 
     def _stop(self) -> None:
         world = self.world
         if self.masters():
             world.tell("user", "stops the cluster")
             self.masters()[-1].take_signal(self.plan.chance("stop").choice((signal.SIGTERM, signal.SIGINT)))
-            if not world.run(world.now + self.graceful + STOP_SECONDS, is_done=lambda: not self.masters()):
+            if not world.run(world.now + self.graceful + STOP_SECONDS, is_done=self._is_over):
                 raise Fault(f"the master has not ended {self.graceful + STOP_SECONDS:g} seconds after its stop")
         world.run(world.now + 2.0)
         left = [each.name for each in world.processes.values()]
@@ -189,8 +192,7 @@ def live(plan: Plan, counts: Counter[tuple[str, str]] | None = None, folder: str
     before = _open_descriptors()
     world = World(plan, folder, counts)
     try:
-        counts_numbers = any(step.what == "fill the table of descriptors" for step in plan.steps)
-        with closed_ranks() if counts_numbers else contextlib.nullcontext():
+        with closed_ranks() if world.is_scarce else contextlib.nullcontext():
             fault = _run(world)
     finally:
         logger.write_by(None)

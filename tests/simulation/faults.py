@@ -135,7 +135,7 @@ FAULTS = [
     PutBack(
         "a retiring worker that waits for calls is never dismissed",
         "master/children/policy.py",
-        "*_dismiss(group), ",
+        "            if child.stays and not group.is_awaited:\n                actions.append(Dismiss(child))\n",
         "",
         109,
     ),

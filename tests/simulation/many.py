@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -39,6 +40,7 @@ def live_through_many(seeds: range, jobs: int) -> Iterator[Lived]:
 
 def _live_through_some(task: tuple[range, str]) -> Lived:
     seeds, folder = task
+    gc.set_threshold(20_000)  # a life leaves little behind
     own = os.path.join(folder, str(os.getpid()))
     os.makedirs(own, exist_ok=True)
     counts: Counts = Counter()

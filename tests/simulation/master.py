@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,8 @@ from .worker import Worker, client_of_copy
 from .world import NEVER, Fault, Process, World
 
 __all__ = ["Master"]
+
+LINE = logging.Formatter("%(message)s")  # the story has its own time
 
 
 class WatchedCluster(Cluster):
@@ -126,6 +129,8 @@ class Master(Process):
         self.rpc = RPC()
         self.parts = Parts(self.system, cluster, self.rpc, entry, start)
         self.supervisor = Supervisor(self.parts)
+        if not self.world.is_scarce:  # one descriptor will do
+            self.parts.reserve._size = 1
         self.supervisor.begin()
         self._wake_at = self.world.now
 
@@ -160,7 +165,8 @@ class Master(Process):
         if self.world.plan.version:
             relay = Relay(self.world, self.world.plan.version, _channel_of(inherited))
             inherited = relay.give_to(inherited)
-        new.boot_in(self.world.plan.boot_seconds(new.name, 0.1, 3.0), inherited)
+        plan = self.world.plan
+        new.boot_in(plan.boot_seconds(plan.chance(new.name), 0.1, 3.0), inherited)
         if relay is not None:
             relay.theirs.close()
         self.world.add(new)
@@ -318,4 +324,4 @@ def logger_goes_to(master: Master) -> None:
     """From now on it is this master that logs."""
     if master.world.logs_of is not master:
         master.world.logs_of = master
-        set_up_logging(master.logs, "info")
+        set_up_logging(master.logs, "info", LINE)

@@ -194,12 +194,10 @@ class Plan:
         """Return the chance that decides about ``of``, whatever happens to others."""
         return random.Random(zlib.crc32(f"{self.seed}, {of}".encode()))
 
-    def boot_seconds(self, of: str, least: float, most: float) -> float:
-        """Return how long the process ``of`` takes to boot: mostly not long."""
-        if self.is_even:
-            return (least + most) / 2
-        chance = self.chance(f"boot of {of}")
-        return least + (most - least) * chance.choice((0.15, 0.15, 0.15, 1.0)) * chance.random()
+    def boot_seconds(self, chance: random.Random, least: float, most: float) -> float:
+        """Return how long a process takes to boot: mostly not long."""
+        part = chance.choice((0.15, 0.15, 0.15, 1.0)) * chance.random()  # drawn anyway: what comes later is the same
+        return least + (most - least) * (0.5 if self.is_even else part)
 
     def items(self, births: int) -> list[Item]:
         """List everything that it may do without, if ``births`` workers were born."""

@@ -47,7 +47,7 @@ class Plugin(Process):
         world.number_births += 1
         number = world.number_births
         chance = world.plan.chance(f"plugin {number}")
-        self.called_at = world.now + world.plan.boot_seconds(f"plugin {number}", 0.01, 1.0)
+        self.called_at = world.now + world.plan.boot_seconds(chance, 0.01, 1.0)
         self.is_called = self.is_ready = self.is_stopping = self.has_exec = False
         self.ready_at = self.called_at + (0.0 if self.options.ready == "started" else chance.random())
         self.ends_at = self.called_at + 40.0 * chance.random() if chance.random() < 0.3 else NEVER

@@ -155,7 +155,9 @@ class StoryOutlet:
         return self._world.now < self._world.scarcity.disk_is_full_until
 
     def write(self, line: bytes) -> None:
-        text = line.decode().rstrip("\n").split("] ", 3)[-1]
+        text = line.decode().rstrip("\n")
+        if text.startswith("["):  # the output of a plugin, with time, pid and name
+            text = text.split("] ", 3)[-1]
         for part in text.replace(self._world.folder, "").split("\n"):
             self._world.tell(self._writer, part)
         if "Traceback" in text:

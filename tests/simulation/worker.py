@@ -111,7 +111,7 @@ class Worker(Process):
         self.replied: dict[int, float] = {}  # calls whose connection has moved: when they were answered
         world.number_births += 1
         self.random = world.plan.chance(f"worker {world.number_births}")
-        self.boots_at = world.now + world.plan.boot_seconds(f"worker {world.number_births}", 0.01, 2.0)
+        self.boots_at = world.now + world.plan.boot_seconds(self.random, 0.01, 2.0)
         if world.number_births not in world.plan.spared and not world.is_calm:
             self._draw_fate(world.plan.chance(f"fate {world.number_births}"))
         world.tell(self.name, f"is born for slot {self.slot}, generation {self.generation}")

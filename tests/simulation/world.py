@@ -123,6 +123,7 @@ class World:
         self.is_calm = False  # no fault happens any more
         self.forks_fail_until = 0.0
         self.scarcity = Scarcity()
+        self.is_scarce = any(step.what == "fill the table of descriptors" for step in plan.steps)
         self.on_their_way: set[int] = set()  # clients whose connections were given, and not adopted yet
         self.relays: list[Any] = []  # between two masters of two versions
         self.births: list[Any] = []  # workers, since the last look at them

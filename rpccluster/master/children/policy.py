@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Union
 
-from rpccluster.master.children.child import HUNG, LATE, MOVING_SECONDS, Child, ChildState, Overdue
+from rpccluster.master.children.child import HUNG, LATE, MOVING_SECONDS, Child, ChildState, Options, Overdue
 from rpccluster.master.children.group import Group, Overlap
 
 __all__ = ["LATE_SECONDS", "Action", "Admit", "Decision", "Dismiss", "Kill", "Question", "Retire", "Spawn", "decide"]
@@ -96,9 +96,16 @@ class Decision(NamedTuple):
 
 def decide(group: Group, now: float) -> Decision:
     """Decide what to do now, and when to look again."""
-    actions = [*_kill_overdue(group, now), *_admit(group, now), *_dismiss(group), *_as_allowed(group, now)]
+    options = group.options
+    actions: list[Action] = []
+    for child in group.children:
+        if not child.is_killed:
+            actions += _of_one(child, options.timeout, now)
+            if child.stays and not group.is_awaited:
+                actions.append(Dismiss(child))
+    actions += _as_allowed(group, now)
     wake_at = float("inf")
-    for moment in _moments(group, now):
+    for moment in _moments(group, options, now):
         if now < moment < wake_at:
             wake_at = moment
     return Decision(actions, wake_at)
@@ -122,9 +129,8 @@ def _as_allowed(group: Group, now: float) -> Iterator[Action]:
         yield from (Spawn(slot, group.generation) for slot in group.vacant_slots())
 
 
-def _moments(group: Group, now: float) -> Iterator[float]:
+def _moments(group: Group, options: Options, now: float) -> Iterator[float]:
     """Yield the times at which an action may be due without an event."""
-    options = group.options
     for child in group.children:
         if child.is_killed:
             continue
@@ -147,34 +153,22 @@ def _moments(group: Group, now: float) -> Iterator[float]:
         yield from (group.start_at(slot, now) for slot in group.deaths if slot < group.places)
 
 
-def _kill_overdue(group: Group, now: float) -> Iterator[Action]:
-    timeout = group.options.timeout
-    for child in group.children:
-        if child.is_killed:
-            continue
-        if child.questioned_at is not None:
-            if now >= child.questioned_at + ANSWER_SECONDS:
-                yield Kill(child, HUNG)
-        elif child.past_limit:
-            yield Kill(child, child.past_limit)
-        elif child.kill_at is not None and now >= child.kill_at:
-            yield Kill(child, f"it did not finish in {child.stop_option}")
-        elif child.state is ChildState.BOOTING and child.ready_by is not None and now >= child.ready_by:
-            yield Kill(child, LATE)
-        elif timeout and now >= child.silent_since + timeout + BEAT_SECONDS:
-            yield Question(child)
-
-
-def _admit(group: Group, now: float) -> Iterator[Action]:
-    for child in group.children:
-        at = child.counts_as_ready_at
-        if at is not None and now >= at and child.state is ChildState.BOOTING and not child.is_killed:
-            yield Admit(child)
-
-
-def _dismiss(group: Group) -> Iterator[Action]:
-    if not group.is_awaited:
-        yield from (Dismiss(child) for child in group.children if child.stays and not child.is_killed)
+def _of_one(child: Child, timeout: float, now: float) -> Iterator[Action]:
+    """Yield what a living child's own deadlines ask for."""
+    is_booting = child.state is ChildState.BOOTING
+    if child.questioned_at is not None:
+        if now >= child.questioned_at + ANSWER_SECONDS:
+            yield Kill(child, HUNG)
+    elif child.past_limit:
+        yield Kill(child, child.past_limit)
+    elif child.kill_at is not None and now >= child.kill_at:
+        yield Kill(child, f"it did not finish in {child.stop_option}")
+    elif is_booting and child.ready_by is not None and now >= child.ready_by:
+        yield Kill(child, LATE)
+    elif timeout and now >= child.silent_since + timeout + BEAT_SECONDS:
+        yield Question(child)
+    if is_booting and child.counts_as_ready_at is not None and now >= child.counts_as_ready_at:
+        yield Admit(child)
 
 
 def _run(group: Group, now: float) -> Iterator[Action]:
