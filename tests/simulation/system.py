@@ -121,6 +121,7 @@ class Watch(FileWatch):
     """A watch of files that the world tells of changes: closing a real one takes the kernel long."""
 
     def __init__(self, world: World) -> None:
+        self._world = world
         self._changes, self._told = socket.socketpair()
         self._descriptor = self._changes.fileno()
         self._changes.setblocking(False)
@@ -132,7 +133,7 @@ class Watch(FileWatch):
             self._told.send(b"c")
 
     def follow(self, paths: Iterable[str]) -> bool:
-        return all(os.path.exists(path) for path in paths)
+        return not self._world.removed or all(os.path.exists(path) for path in paths)
 
     def close(self) -> None:
         self._descriptor = -1

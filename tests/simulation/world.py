@@ -287,25 +287,28 @@ class World:
             _, _, do, arguments, named = heapq.heappop(self._events)
             do(*arguments, **named)
             return True
-        able, moment = self._who_is_able()
-        if able:
-            self._step(able[0] if len(able) == 1 else self.random.choice(able))
-            return True
-        if self._events:
-            moment = min(moment, self._events[0][0])
-        if moment > until:
-            self.now = max(self.now, until)
-            return False
-        if moment > self.now:
+        able, later = self._who_is_able()
+        if not able:
+            moment = min([each[0] for each in later], default=NEVER)
+            is_event_first = bool(self._events) and self._events[0][0] <= moment
+            moment = self._events[0][0] if is_event_first else moment
+            if moment > until:
+                self.now = max(self.now, until)
+                return False
             self.now, self._steps_at_once = moment, 0
+            if is_event_first:
+                return True
+            able = [each for at, each in later if at <= moment]
+        self._step(able[0] if len(able) == 1 else self.random.choice(able))
         return True
 
-    def _who_is_able(self) -> tuple[list[Any], float]:
-        """Return those who can take a step now, and when the first of the others can."""
+    def _who_is_able(self) -> tuple[list[Any], list[tuple[float, Any]]]:
+        """Return those who can take a step now, and of the others when each can."""
         if self._ready is None:
             self._ready = self.ready()
         ready, now = self._ready, self.now
-        able, first = [], NEVER
+        able: list[Any] = []
+        later: list[tuple[float, Any]] = []
         for process in self.processes.values():
             moment = process.resumes_at
             if process not in ready:
@@ -313,15 +316,15 @@ class World:
                 moment = wake_at if wake_at > moment else moment
             if moment <= now:
                 able.append(process)
-            elif moment < first:
-                first = moment
+            elif moment < NEVER:
+                later.append((moment, process))
         for actor in ready:
             if not isinstance(actor, Process):  # a client does nothing unless something comes for it
                 if actor.resumes_at <= now:
                     able.append(actor)
-                elif actor.resumes_at < first:
-                    first = actor.resumes_at
-        return able, first
+                elif actor.resumes_at < NEVER:
+                    later.append((actor.resumes_at, actor))
+        return able, later
 
     def go_on_meanwhile(self) -> None:
         """Let workers take steps while a master is in the middle of its own."""

@@ -281,12 +281,12 @@ class Child:
     @property
     def is_holding(self) -> bool:
         """Whether it fills its slot, or soon will."""
-        return self.state is not ChildState.RETIRING and not self.is_killed and self.questioned_at is None
+        return self.state is not ChildState.RETIRING and not self.kill_reason and self.questioned_at is None
 
     @property
     def is_ready(self) -> bool:
         """Whether it serves, and shall go on."""
-        return self.state is ChildState.READY and self.is_holding
+        return self.state is ChildState.READY and not self.kill_reason and self.questioned_at is None
 
     @property
     def silent_since(self) -> float:
