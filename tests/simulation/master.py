@@ -297,8 +297,10 @@ class Master(Process):
         for each in [*parts.ownership._theirs, parts.ownership.pidfile]:
             if isinstance(each, Pidfile):
                 each.close()
-        with contextlib.suppress(OSError):
-            os.close(parts.rpc._accept_lock)
+        for kind in parts.groups.kinds.values():
+            if isinstance(kind, RPC):
+                with contextlib.suppress(OSError):
+                    os.close(kind._accept_lock)
 
 
 def _channel_of(inherited: Sequence[Thing]) -> int:

@@ -23,9 +23,9 @@ the old one writes its own pid again and goes on. One worker that cannot boot en
 `TookOver` the workers of both accept.
 
 The old master may read `TookOver` together with the end of the new one. A new master that was told to stop, or that
-lets a third one take over, says so (`Asked`) before, and then the old one ends, too: the stop was meant for the cluster,
-and the third master has everything. If the third one fails, the new one takes its word back. Without that word the new
-one has crashed, and the old one, which has given nothing away yet, goes on.
+lets a third one take over, says so (`Asked`) before, and then the old one ends, too: the stop was meant for the
+cluster, and the third master has everything. If the third one fails, the new one takes its word back. Without that
+word the new one has crashed, and the old one, which has given nothing away yet, goes on.
 
 The two may be of different versions. `Serving` carries the new one's protocol. The old master ends a new one that could
 not understand its messages, so an impossible downgrade is refused before anything has moved.
