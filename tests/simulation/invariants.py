@@ -24,12 +24,14 @@ from .master import Master
 from .plan import OLDER
 from .plugin_invariants import group_of
 from .worker import Worker
-from .world import Fault, World
+from .world import NEVER, Fault, World
 
 if TYPE_CHECKING:
     from .afternoon import Afternoon
 
 __all__ = ["ALWAYS", "IN_PEACE"]
+
+SHARED_SECONDS = 5.0
 
 
 def bounded_processes(world: World, actor: object) -> None:
@@ -154,6 +156,21 @@ def stopping_lets_nobody_take_over(world: World, actor: object) -> None:
         raise Fault(f"{actor.name} is {actor.phase}, and its upgrade goes on")
 
 
+def one_owner(world: World, actor: object) -> None:
+    """Two masters do not own the cluster for longer than `SHARED_SECONDS`, unless one of them stands still."""
+    masters = world.of_noun[Master.noun].values()
+    if len(masters) < 2 or world.plan.version == OLDER:  # one of protocol 1 cannot know
+        world.shared_since = NEVER
+        return
+    owners = [each for each in masters if each.phase in ("running", "drained") and not each.is_committing]
+    if len(owners) < 2 or any(each.resumes_at > world.now + 0.5 for each in owners):
+        world.shared_since = NEVER
+        return
+    world.shared_since = min(world.shared_since, world.now)
+    if world.now > world.shared_since + SHARED_SECONDS:
+        raise Fault(f"{owners[0].name} and {owners[1].name} both own the cluster")
+
+
 def pidfile_is_signed(world: World, actor: object) -> None:
     """As soon as a master is alone, the pidfile has its pid."""
     if not isinstance(actor, Master) or actor.phase not in ("running", "drained"):
@@ -247,6 +264,7 @@ ALWAYS = [
     one_generation_at_a_time,
     kills_have_reasons,
     stopping_lets_nobody_take_over,
+    one_owner,
     pidfile_is_signed,
     paths_stay,
     orders_are_passed_on,

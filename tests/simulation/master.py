@@ -223,6 +223,11 @@ class Master(Process):
         return self.parts.cluster.phase._value_ if self.parts is not None else ""
 
     @property
+    def is_committing(self) -> bool:
+        """Whether it has told a new master to take over, and has no answer yet."""
+        return self.parts is not None and self.parts.new_master.is_committing
+
+    @property
     def has_listeners(self) -> bool:
         """Whether callers that wait in the backlog have somebody to wait for."""
         return self.inherited is not None or (self.parts is not None and bool(self.parts.cluster.listeners))

@@ -133,6 +133,7 @@ class World:
         self.commands = 0  # number of all that users have sent and asked for
         self.crashed_at = 0.0  # when a process has ended that nobody had asked to
         self.master_ends = 0  # how many have ended
+        self.shared_since = NEVER  # since when two masters own everything
         self.must_end = False  # a master that owned everything was told to stop
         self.masters_were_killed = False
         self.watches: list[Any] = []  # of files
