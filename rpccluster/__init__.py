@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from rpccluster.client import Client, Pool, aio
     from rpccluster.live_settings import Setting, settings
     from rpccluster.plugin.handle import Plugin
+    from rpccluster.pools.program.task_pool import TaskPool
     from rpccluster.service import Later, Service, current_call, rpc
 
-__all__ = ["Client", "Later", "Plugin", "Pool", "Service", "Setting", "__version__", "aio"]
+__all__ = ["Client", "Later", "Plugin", "Pool", "Service", "Setting", "TaskPool", "__version__", "aio"]
 __all__ += ["current_call", "rpc", "settings"]
 __all__ += errors.__all__
 
@@ -30,6 +31,7 @@ _HOMES = {
     "Pool": "rpccluster.client",
     "Service": "rpccluster.service",
     "Setting": "rpccluster.live_settings",
+    "TaskPool": "rpccluster.pools.program.task_pool",
     "aio": "rpccluster.client.aio",
     "current_call": "rpccluster.service",
     "rpc": "rpccluster.service",

@@ -33,6 +33,7 @@ PUBLIC = [
     "Setting",
     "SoftTimeLimit",
     "TaskFailure",
+    "TaskPool",
     "TooManyWaiting",
     "__version__",
     "aio",
