@@ -40,6 +40,7 @@ BENCH = [
 ]
 UVLOOP = ["uvloop>=0.17; platform_python_implementation == 'CPython'"]  # the loop of coroutine methods
 SCHEDULE = ["cronsim>=2.5"]  # [plugin:NAME] schedule
+PROGRESS = ["rich>=13"]  # the bar of TaskPool.map
 FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation == 'CPython'"]
 
 setup(

@@ -11,9 +11,8 @@ import sys
 from abc import ABCMeta, abstractmethod
 from typing import Any
 
+import rpccluster
 from rpccluster.errors import TaskFailure
-from rpccluster.pools.program.options import ANY
-from rpccluster.pools.program.task_pool import TaskPool
 
 __all__ = ["InfoTask", "Model", "MultiProcess"]
 
@@ -49,11 +48,11 @@ class MultiProcess:
 
     def __init__(self, pool_num: int = 10) -> None:
         self.pool_num = pool_num
-        self._pool: TaskPool | None = None
+        self._pool: rpccluster.TaskPool | None = None
 
     def start(self) -> None:
         """Start the processes."""
-        self._pool = TaskPool(self.pool_num, [ANY])
+        self._pool = rpccluster.TaskPool(self.pool_num, ["*"])  # loaded here: the processes of tasks need none
 
     def push(self, task: InfoTask) -> None:
         """Have a task run; wait while 1000 others wait already. A task without a class does nothing."""

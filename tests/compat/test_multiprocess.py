@@ -56,9 +56,11 @@ if __name__ == "__main__":
 LIMIT = 1.0 if os.environ.get("RPCCLUSTER_FULL_SCALE") else 0.3
 
 
-def run(folder: Path, name: str = "example.Demo", raises: bool = False) -> tuple[list[list[str]], str]:
+def run(
+    folder: Path, name: str = "example.Demo", raises: bool = False, limit: float = LIMIT
+) -> tuple[list[list[str]], str]:
     """Run the program. Returns the words of its lines, and its stderr."""
-    (folder / "example.py").write_text(PROGRAM.format(limit=LIMIT, raises=raises, name=name))
+    (folder / "example.py").write_text(PROGRAM.format(limit=limit, raises=raises, name=name))
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     shown = subprocess.run(
         [sys.executable, "example.py"],
@@ -90,7 +92,7 @@ def test_the_seeds_program(tmp_path: Path, raises: bool) -> None:
 
 def test_a_class_of_the_program_itself(tmp_path: Path) -> None:
     """Is found though the program is ``__main__``; a task that ends its process is told."""
-    lines, _ = run(tmp_path, "__main__.Ending")
+    lines, _ = run(tmp_path, "__main__.Ending", limit=60)
     assert [line[0] for line in lines] == ["program", *["error"] * 10, "stopped"]
     assert all("process_lost" in line[2] for line in lines[1:-1])
 

@@ -149,6 +149,9 @@ class Edge:
         elif key.data is None:
             with contextlib.suppress(BlockingIOError):
                 self._woken.recv(1024)
+            for link in self._links.values():
+                if link.has_unsent:
+                    self._watch(link)
         else:
             self._hear()
 
@@ -217,15 +220,22 @@ class Edge:
                 link = action.process.handle
                 link.run(action.tasks)
                 if link.has_unsent:
-                    self._watch(link)
+                    self._watch_soon(link)
             elif type(action) is TakeBack:
                 taken = action.process.handle.take_back()
                 self._perform(self.core.taken_back(action.process, set(taken), time.monotonic()))
             elif type(action) is Kill:
                 self._little.kill_task(action.process.handle.serial, action.number)
 
+    def _watch_soon(self, link: Link) -> None:
+        """Have the thread that waits flush ``link``; gevent's selector hears of nothing new while it waits."""
+        if self.is_here:
+            self._watch(link)
+        else:
+            self._wake_up()
+
     def _watch(self, link: Link) -> None:
-        """Watch a socket for what is of interest now; epoll(7) allows that while another thread waits."""
+        """Watch a socket for what is of interest now."""
         if link.is_ended:
             return
         events = selectors.EVENT_READ | selectors.EVENT_WRITE if link.has_unsent else selectors.EVENT_READ

@@ -52,7 +52,7 @@ class Link:
         if tickets:
             with contextlib.suppress(OSError):  # nobody reads there any more: nothing of it begins
                 os.write(self._tickets[1], tickets)
-        packed = [pack_run(Run(task.number, task.id, task.attempt, *task.work, ticket=task.ticket)) for task in tasks]
+        packed = [_packed(task) for task in tasks]
         self._send(packed[0] if len(packed) == 1 else b"".join(packed))
 
     def _send(self, data: bytes) -> None:
@@ -121,3 +121,11 @@ class Link:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._tickets = []
+
+
+def _packed(task: Task) -> bytes:
+    work = task.work
+    limits = (work.timeout, work.soft_timeout)
+    return pack_run(
+        Run(task.number, task.id, task.attempt, work.target, work.form, work.payload, *limits, ticket=task.ticket)
+    )

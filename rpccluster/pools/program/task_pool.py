@@ -97,7 +97,7 @@ class TaskPool:
             task = self._room_or_task(key, wait)
             if task is not None:
                 self._futures.add_callbacks(task.owner, target, on_success, on_error)
-                return task.owner.future  # type: ignore[no-any-return]
+                return task.owner.future
             id = next(self._ids)
             entry = self._futures.add(id, target, on_success, on_error)
             size = len(todo.payload)
