@@ -60,6 +60,7 @@ class _Section:
     name: str = NAME
     generation: int = 1
     settings: Given = NO_SETTINGS
+    settings_version: int = NO_SETTINGS.number
     staged: None = None
 
 
@@ -78,9 +79,9 @@ class LittleMaster:
         self._loop.watch(self._signals, self._signals.drain)
         self._loop.watch(channel, self._hear)
         self._warden.follow(self._loop)
-        self._task = Task(self._tell)
         entry = partial(live, load=partial(load, start_folder()))
-        self._roster = Roster(operating_system, self._loop, entry, 1, self._warden.groups)
+        self._roster = roster = Roster(operating_system, self._loop, entry, 1, self._warden.groups)
+        self._task = Task(self._tell, roster.say)
         self._phase = next_phase(FIRST, Event.BOOTED)
         group = Group(f"pool:{NAME}", self._task, _Section(options, logs), self._phase)
         group.noun, group.wanted, group.spare = "task process", options.processes, options.spare

@@ -105,6 +105,7 @@ class TaskCell(enum.IntEnum):
     CONDEMNED = 16  # by the master: the number of the task with which the process ends
     LEAVES = 17  # by the master: 1 = begin no other task, and end
     MOST_TASKS = 18  # by the master: end after so many; 0 = never
+    SETTINGS = 19  # by the master: the newest version of the settings that it has sent
 
 
 #: The cells of the limits by their names in `status`, which are options' names where there is an option.

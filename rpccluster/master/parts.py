@@ -117,7 +117,7 @@ class Parts:
         actions = Actions(operating_system, self.roster, self.reserve)
         self.plugin = Plugin(operating_system.monotonic)
         self.dispatcher = OwnService("dispatcher", rpc.own_code)
-        self.task = Task(self._tell_dispatcher)
+        self.task = Task(self._tell_dispatcher, self.roster.say)
         self.kinds: dict[str, Kind] = {each.name: each for each in (rpc, self.plugin, self.dispatcher, self.task)}
         self.groups = Groups(operating_system, self.guard, self.roster, actions, self.kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)

@@ -14,7 +14,7 @@ from rpccluster.config.declared import declaration_of
 from rpccluster.config.sections.pool import PoolOptions
 from rpccluster.errors import SettingsRefused, TasksNotLoaded
 from rpccluster.failure import error_text
-from rpccluster.live_settings import Given
+from rpccluster.live_settings import Given, Version
 from rpccluster.tasks.targets import Refused, Targets
 
 __all__ = ["Code"]
@@ -30,7 +30,8 @@ class Code:
         self._pool = pool
         self._service = options.service
         self._methods: dict[str, Callable[..., Any]] | None = None
-        self.settings = ServiceSettings(given)
+        self._given = given
+        self._settings = ServiceSettings(given)
         self._targets = Targets(options.targets)
         folders = put_on_path(options.pythonpath)
         try:
@@ -44,18 +45,23 @@ class Code:
     def _declare(self, loaded: list[tuple[str, Any]]) -> None:
         """Let the first target that declares settings have its say, or the first one, which may have hooks."""
         declaring = [each for each in loaded if declaration_of(each[1]) is not None]
+        self._is_declared = bool(declaring)
         for name, found in (declaring or loaded)[:1]:
-            self.settings.take_declaration(name, found)
-            self.settings.ask()
+            self._settings.take_declaration(name, found)
+            self._settings.ask()
+
+    def prepare(self, given: Given) -> Version:
+        """Return the version of the settings that ``given`` makes. Raises `SettingsRefused`."""
+        self._given = given
+        return self._settings.prepare(given)
+
+    def tell(self, old: Version, new: Version) -> None:
+        """Tell the hook of a change. Raises all that it raises."""
+        self._settings.tell(old, new)
 
     def find(self, target: str) -> Callable[..., Any]:
         """Return what a task with ``target`` calls. Raises `Refused`."""
         return self._targets.find(target)
-
-    @property
-    def has_service(self) -> bool:
-        """Whether the instance of the service has been made."""
-        return self._methods is not None
 
     def method(self, name: str) -> Callable[..., Any]:
         """Return the method of the service that callers call by ``name``. Raises `Refused` if it is not this pool's."""
@@ -66,11 +72,22 @@ class Code:
         except KeyError:
             raise Refused(f"found the method {name!r}, expected one marked @rpc(pool={self._pool!r})") from None
 
+    def _made(self, found: Any) -> Any:
+        """Make the instance, under the settings as it declares them, unless a target has done so."""
+        if not self._is_declared:
+            self._settings = ServiceSettings(self._given)
+            self._settings.take_declaration(self._service, found)
+        service = found() if inspect.isclass(found) else found
+        if not self._is_declared:
+            self._settings.take_instance(service)
+            self._settings.ask()
+        return service
+
     def _make_service(self) -> dict[str, Callable[..., Any]]:
         """Make the instance, and tell it. Returns its methods of this pool by their names."""
         try:
             found = find(self._service)
-            service = found() if inspect.isclass(found) else found
+            service = self._made(found)
             started = getattr(service, _STARTED, None)
             if callable(started):
                 started()

@@ -18,8 +18,10 @@ from rpccluster.config.sections.pool import PoolOptions
 from rpccluster.errors import TasksNotLoaded
 from rpccluster.ipc.messages import Ready, WantsToRetire
 from rpccluster.ipc.scoreboard import TaskCell
+from rpccluster.log import logger
 from rpccluster.system.descendants import MARK_VARIABLE
 from rpccluster.tasks.code import Code
+from rpccluster.tasks.following import Following
 from rpccluster.tasks.limits import Bell, MemoryStop
 from rpccluster.tasks.link import Link
 from rpccluster.tasks.running import Runner
@@ -44,12 +46,13 @@ def _run(assignment: Assignment[TaskPart], options: PoolOptions) -> int:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         code = Code(assignment.part.name, options, assignment.settings)
         link = _link(assignment)
+        following = Following(assignment, code)
         runner = Runner(code, link, assignment.row, Bell(assignment.part.timer), MemoryStop(options.max_memory))
     except BaseException as error:
         return tell_boot_failed(assignment, error)
     assignment.channel.send(Ready([]))
     try:
-        _serve(link, runner, assignment)
+        _serve(link, runner, following, assignment)
         atexit._run_exitfuncs()  # those of the tasks; the master has none
     except BaseException:
         traceback.print_exc()
@@ -66,11 +69,18 @@ def _link(assignment: Assignment[TaskPart]) -> Link:
     return link
 
 
-def _serve(link: Link, runner: Runner, assignment: Assignment[TaskPart]) -> None:
+def _serve(link: Link, runner: Runner, following: Following, assignment: Assignment[TaskPart]) -> None:
     row = assignment.row
     for task in link.tasks():
         if row[TaskCell.LEAVES]:
             return
+        if following.is_behind():
+            try:
+                following.catch_up()
+            except BaseException:
+                logger.error("settings_changed failed", exc_info=True)
+                assignment.channel.send(WantsToRetire("settings_changed failed"))
+                return
         runner.run(task)
         if row[TaskCell.LEAVES]:
             return

@@ -14,8 +14,9 @@ import msgpack
 import pytest
 
 from rpccluster.config.sections.pool import PoolOptions
-from rpccluster.ipc.messages import BootFailed, Ready, WantsToRetire
+from rpccluster.ipc.messages import BootFailed, Ready, Switch, WantsToRetire
 from rpccluster.ipc.scoreboard import CommonCell, TaskCell
+from rpccluster.live_settings import Given
 from rpccluster.tasks.wire import MSGPACK, OK, RPC, Progress, Run, pack_run
 from tests.plugin.born import module
 
@@ -394,3 +395,61 @@ class Shop:
             assert (outcome, failure.message) == (
                 "rejected", f"found the method {name!r}, expected one marked @rpc(pool='thing')"
             )  # fmt: skip
+
+
+SHOP = """
+import rpccluster
+settings = {"price": rpccluster.Setting(float, 1.0)}
+seen = []
+
+def price():
+    return rpccluster.settings["price"], rpccluster.settings.version, seen
+
+def settings_changed(old, new, changed):
+    seen.append((old["price"], new["price"], sorted(changed)))
+    if new["price"] == 13.0:
+        raise ValueError("unlucky")
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Born]:
+    """A process whose targets declare settings."""
+    options = PoolOptions(targets=("shop_with_settings",), pythonpath=(module(tmp_path, SHOP, "shop_with_settings"),))
+    with born(options, settings=Given(3, {"price": "2"}, {})) as process:
+        assert process.heard() == Ready([])
+        yield process
+
+
+def switch(process: Born, version: int, price: str) -> None:
+    """What the master does."""
+    process.channel.send(Switch(version, {"price": price}, {}))
+    process.row[TaskCell.SETTINGS] = version
+
+
+def test_a_task_sees_the_settings_with_which_it_begins(shop: Born) -> None:
+    """The hook is told before the task."""
+    assert shop.run("shop_with_settings:price") == (2.0, 3, [])
+    assert shop.row[CommonCell.SETTINGS_VERSION] == 3
+    switch(shop, 4, "5")
+    switch(shop, 5, "6")
+    assert shop.run("shop_with_settings:price") == (6.0, 5, [(2.0, 6.0, ["price"])])
+    assert shop.row[CommonCell.SETTINGS_VERSION] == 5
+
+
+def test_settings_that_are_refused_leave_it_as_it_was(shop: Born) -> None:
+    """The next version is looked at again."""
+    switch(shop, 4, "cheap")
+    assert shop.run("shop_with_settings:price") == (2.0, 3, [])
+    switch(shop, 5, "6")
+    assert shop.run("shop_with_settings:price") == (6.0, 5, [(2.0, 6.0, ["price"])])
+
+
+def test_a_process_whose_hook_raises_is_replaced(shop: Born) -> None:
+    """Before the task begins."""
+    switch(shop, 4, "13")
+    shop.send("shop_with_settings:price")
+    assert shop.says() is None
+    assert shop.heard() == WantsToRetire("settings_changed failed")
+    assert shop.ended() == 0
+    assert shop.row[CommonCell.RUNNING] == 0

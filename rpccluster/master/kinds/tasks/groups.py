@@ -50,6 +50,11 @@ class PoolSection:
         """The settings in force."""
         return self.cluster.settings
 
+    @property
+    def settings_version(self) -> int:
+        """Their number."""
+        return self.cluster.settings_version
+
 
 def pool_group(header: str, own: PoolOptions, cluster: Cluster, kind: Task) -> Group:
     """Make the group of the section ``header``, which has the options ``own``."""

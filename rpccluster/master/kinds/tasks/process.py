@@ -42,6 +42,7 @@ class TaskProcess(Child):
         super().__init__(birth)
         options: PoolOptions = birth.edition.options
         self.pool = pool
+        self.settings_version = birth.edition.settings.number  # that it was sent, or is born with
         self.is_given = False  # to the dispatcher
         self.condemned = 0  # the task that it is killed for
         self.looked_at = 0.0  # at its memory

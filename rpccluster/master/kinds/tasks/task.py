@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Callable
 
 from rpccluster.child.assignment import TaskPart
-from rpccluster.ipc.messages import BootFailed, Message, Ready, Switched, WantsToRetire
+from rpccluster.ipc.messages import BootFailed, Message, Ready, Switch, WantsToRetire
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import CommonCell, TaskCell
 from rpccluster.log import logger
 from rpccluster.master.children.child import Birth, Child, ChildState
 from rpccluster.master.children.group import Group
-from rpccluster.master.kinds.kind import Booted, KindEvent, Voted
+from rpccluster.master.kinds.kind import Booted, KindEvent
 from rpccluster.master.kinds.tasks import limits
 from rpccluster.master.kinds.tasks.places import moves
 from rpccluster.master.kinds.tasks.process import CANCELLED, LOST, TaskProcess, as_process
@@ -38,8 +38,10 @@ class Task:
     name = "task"
     noun = "pool"
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, say: Callable[[Child, Message], None]) -> None:
+        """``say`` sends a message to a process itself."""
         self._tell = tell
+        self._say = say
 
     def introduce(self, groups: Iterable[Group]) -> None:
         """Tell a new dispatcher of all processes that it may use."""
@@ -72,8 +74,6 @@ class Task:
         close_all(descriptors)
         if isinstance(message, Ready):
             return Booted(child)
-        if isinstance(message, Switched):
-            return Voted(child, message)
         if isinstance(message, BootFailed):
             child.last_words, child.is_service_at_fault = message.text, message.stage == "service"
         if isinstance(message, WantsToRetire) and child.state is ChildState.READY:
@@ -87,11 +87,21 @@ class Task:
             child.slot = slot
         for each in group.children:
             process = as_process(each)
+            self._update(process, group)
             if process.is_ready and process.slot < group.wanted and not process.is_given:
                 process.is_given = True
                 self._tell(*process.introduction())
             elif process.is_ready and process.is_given and process.slot >= group.wanted:
                 process.want_recycling(now, "scaled down")
+
+    def _update(self, process: TaskProcess, group: Group) -> None:
+        """Send it the settings in force before its next task, if they are others than it has."""
+        section: Any = group.section
+        if process.settings_version != section.settings_version:
+            given = section.settings
+            process.settings_version = section.settings_version
+            self._say(process, Switch(given.number, dict(given.texts), dict(given.places)))
+            process.row[TaskCell.SETTINGS] = given.number
 
     def look(self, group: Group, child: Child, now: float) -> float | None:
         """Look at the task that runs, and at the memory."""
@@ -131,6 +141,7 @@ class Task:
             "rss_bytes": resident_bytes(child.pid),
             "tasks": process.row[TaskCell.TASKS],
             "task_started_at": started_at,
+            "settings_version": process.row[CommonCell.SETTINGS_VERSION],
             "is_spare": not process.is_given,
         }
 

@@ -35,7 +35,8 @@ class Rig:
     def __init__(self, **options: Any) -> None:
         self.told: list[Message] = []
         self.cluster = cluster()
-        self.kind = Task(self._tell)
+        self.said: list[tuple[Any, Message]] = []
+        self.kind = Task(self._tell, lambda child, message: self.said.append((child, message)))
         options = {"processes": 2, **options}
         self.group: Group = pool_group("pool:a", PoolOptions(**options), self.cluster, self.kind)
         self.open: list[Any] = []
@@ -279,6 +280,19 @@ def test_scaling_down_ends_those_beyond(rig: Any) -> None:
     beyond = next(child for child in made.group.children if child.slot == 2)
     assert beyond.overdue is not None
     assert beyond.overdue.reason == "scaled down"
+
+
+def test_each_process_gets_the_settings_that_it_does_not_have(rig: Any) -> None:
+    """Once, and its cell says so afterwards."""
+    made = rig()
+    child = made.ready()
+    made.turn(1.0)
+    assert made.said == []
+    made.cluster.settings_version += 1
+    made.turn(2.0)
+    made.turn(3.0)
+    ((told, message),) = made.said
+    assert (told, message.version, child.row[TaskCell.SETTINGS]) == (child, 2, 2)
 
 
 def test_status_tells_of_the_tasks(rig: Any) -> None:
