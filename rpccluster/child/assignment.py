@@ -38,18 +38,20 @@ class RPCPart(KindPart):
     """The part of an RPC worker.
 
     ``call_limit`` is max_requests with this worker's jitter, 0 for no limit; ``connections`` is the channel on which
-    connections travel; ``accept_lock`` is a descriptor for lockf(3). ``kind`` names the kind of a process that is no
-    worker.
+    connections travel; ``accept_lock`` is a descriptor for lockf(3). The process sets ``stall_timer`` anew as long as
+    its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker.
     """
 
     call_limit: int
     connections: Channel
     listeners: list[socket.socket]
     accept_lock: int
+    stall_timer: Timer
     kind: str = ""
 
     def descriptors(self) -> list[int]:
-        return [self.connections.fileno(), *(listener.fileno() for listener in self.listeners), self.accept_lock]
+        listeners = [listener.fileno() for listener in self.listeners]
+        return [self.connections.fileno(), *listeners, self.accept_lock, self.stall_timer.fileno()]
 
 
 @dataclass(frozen=True)

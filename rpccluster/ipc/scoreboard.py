@@ -54,6 +54,7 @@ class CommonCell(enum.IntEnum):
     RUNNING = 3  # what the child works on, as a number that its kind defines; 0 = nothing
     HUNG_IN = 4  # as RUNNING; the child writes it when the master asks where it hangs
     SETTINGS_VERSION = 5  # that calls see which begin now
+    STALLS = 6  # how often a loop was held up for longer than stall_warning
 
 
 FIRST_OWN_CELL = 8  # the cells before it are common; some are spare

@@ -17,6 +17,7 @@ class LiveOptions:
     """The options of a worker that may change, by their names in the configuration."""
 
     call_timeout: float
+    stall_warning: float
     max_greenlets: int
     threads: int
     thread_queue: int

@@ -96,6 +96,7 @@ def _leave_to_parent(assignment: Assignment[RPCPart]) -> None:
     for listener in part.listeners:
         listener.close()
     os.close(part.accept_lock)
+    part.stall_timer.close()
     assignment.scoreboard.leave()
 
 

@@ -53,12 +53,14 @@ from rpccluster.worker.lifecycle import Event, State, next_state
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.native.kinds import NativeKinds
+from rpccluster.worker.native.stall_watch import StallWatch
+from rpccluster.worker.native.watched import AsyncioLoop, HubLoop, Watched
 from rpccluster.worker.process.forks import leave
 from rpccluster.worker.process.freed_memory import FreedMemory
 from rpccluster.worker.process.service_signals import ServiceSignals
 from rpccluster.worker.retirement import Retirement
 from rpccluster.worker.service.left_behind import LeftBehind
-from rpccluster.worker.service.registry import Registry
+from rpccluster.worker.service.registry import Registry, Runs
 from rpccluster.worker.service.wrapper import Wrapper
 from rpccluster.worker.taken_greenlets import TakenGreenlets
 from rpccluster.worker.voting import Voting
@@ -145,10 +147,17 @@ class Server:
         self._adopting = Adopting(channel, connections.context, engine, connections.adopt, self._row)
         self._retirement = Retirement(self._loop, engine, connections.open, channel, self._finish)
         self._acceptor = self._make_acceptor()
+        self._stall_watch = StallWatch(self._loops(), self.options, self._row, part.stall_timer)
         self._watchers = self._make_watchers()
         self.options.follow(self._follow_options)
         if isinstance(service, Service):
             service.worker_started(self._info())
+
+    def _loops(self) -> list[Watched]:
+        """Return the loops that must not be held up."""
+        coroutines = self._native.of(Runs.ON_LOOP)
+        hub = HubLoop(gevent.get_hub())
+        return [hub] if coroutines is None else [hub, AsyncioLoop(coroutines)]
 
     def _make_engine(self) -> Engine:
         return Engine(
@@ -203,7 +212,9 @@ class Server:
         if self._served.inside is not None:
             self._served.inside.start()
         self._channel.send(Ready(self._registry.names, self._served.code_files))
+        self._stall_watch.start()
         code = self._wait_for_the_end()
+        self._stall_watch.stop()
         self._native.wait_for_cancelled()
         self._left_behind.wait(self._retirement.ends_at)
         if isinstance(self._service, Service):

@@ -20,7 +20,9 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.children.schedule import Schedule, Timetable
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
+from rpccluster.master.kinds.stalls import Stalls
 from rpccluster.master.phases import Phase
+from rpccluster.rate_limit import LogLimiter
 from rpccluster.system import Exit
 
 __all__ = ["DAILY", "booting", "cluster", "configuration", "edition", "group", "ready", "retiring"]
@@ -47,7 +49,8 @@ def booting(slot: int = 0, generation: int = 1, booted_at: float = 0.0, **values
     channel: Any = None
     born_with = values.pop("edition", None) or edition(generation)
     birth = Birth(slot, next(_pids), born_with, slot, row, channel, [0], booted_at)
-    worker = RPCWorker(birth, channel, channel)
+    timer: Any = SimpleNamespace(fileno=lambda: -1, is_closed=True, close=lambda: None)
+    worker = RPCWorker(birth, channel, channel, Stalls(timer, "worker", LogLimiter()))
     worker.pid = next(_pids)
     for name, value in values.items():
         assert hasattr(worker, name), name

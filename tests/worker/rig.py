@@ -122,6 +122,7 @@ class Rig:
         self.limits = Limits(self.cells, LogLimiter(0.0))
         self.options = LiveOptions(
             call_timeout=call_timeout,
+            stall_warning=0.0,
             max_greenlets=max_greenlets,
             max_pending_calls=max_pending_calls,
             max_message_size=max_message_size,

@@ -89,6 +89,9 @@ class Options:
     max_lifetime: float = live(values.DURATION, 0.0, "seconds after which a worker is recycled; 0: never")
 
     timeout: float = live(values.DURATION, 30.0, "seconds without a heartbeat after which a worker is killed; 0: never")
+    stall_warning: float = live(
+        values.DURATION, 0.2, "seconds that a worker's loop may be held up before that is logged and counted; 0: never"
+    )
     graceful_timeout: float = live(
         values.DURATION, 30.0, "seconds that a retiring worker may spend on the calls it has"
     )

@@ -21,9 +21,14 @@ from rpccluster.log import logger
 from rpccluster.master.children.child import KILL_SLACK_SECONDS, MOVING_SECONDS, Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group
 from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed, Voted
+from rpccluster.master.kinds.stalls import Stalls
 from rpccluster.master.kinds.totals import Totals
+from rpccluster.rate_limit import LogLimiter
+from rpccluster.system.clock import Timer
 
 __all__ = ["RPC", "RPCWorker"]
+
+STALL_SECONDS = 60.0  # between two lines about a process that stands still in the same method
 
 
 class RPCWorker(Child):
@@ -32,8 +37,9 @@ class RPCWorker(Child):
     reads_settings = True
     kind = "rpc"
 
-    def __init__(self, birth: Birth, connections: Channel, far_end: Channel) -> None:
+    def __init__(self, birth: Birth, connections: Channel, far_end: Channel, stalls: Stalls) -> None:
         super().__init__(birth)
+        self.stalls = stalls
         self.connections = connections  # the channel on which connections travel
         self.far_end = far_end  # the worker's end of that, from which unread messages are read back
         self.methods: list[str] = []
@@ -41,10 +47,13 @@ class RPCWorker(Child):
         self.silent_seconds = 0.0  # at the last look
         self.given = 0  # connections that were sent to it, and neither taken back nor refused
 
-    def sources(self) -> list[Channel]:
-        return [self.channel, self.connections]
+    def sources(self) -> list[Source]:
+        return [self.channel, self.connections, self.stalls.timer]
 
     def read(self, source: Source) -> list[tuple[Passing, list[int]]]:
+        if source is self.stalls.timer:
+            self.stalls.read(self)
+            return []
         return self.connections.receive_unopened() if source is self.connections else super().read(source)
 
     def close(self) -> None:
@@ -108,6 +117,7 @@ class RPC:
         """``own_code`` is the code with which workers boot."""
         self.own_code = own_code
         self._accept_lock = memory_file(name="accept-lock")  # in memory, so that no folder need be writable
+        self._stall_limiter = LogLimiter(STALL_SECONDS)
         self.totals = Totals()
 
     def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
@@ -115,10 +125,15 @@ class RPC:
         listeners = [listener.socket for listener in edition.listeners]
         if self.own_code is not None:
             self.own_code.tell_of_changes()
-        connections, far_end = channel_pair()
+        stalls = Stalls(Timer(), self.noun, self._stall_limiter)
+        try:
+            connections, far_end = channel_pair()
+        except OSError:
+            stalls.timer.close()
+            raise
         kind = "" if self.name == RPC.name else self.name
-        part = RPCPart(_call_limit(edition.options), far_end, listeners, self._accept_lock, kind)
-        return self._child(birth, connections, far_end), part
+        part = RPCPart(_call_limit(edition.options), far_end, listeners, self._accept_lock, stalls.timer, kind)
+        return self._child(birth, connections, far_end, stalls), part
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
         assert isinstance(child, RPCWorker)
@@ -172,6 +187,7 @@ class RPC:
             "dropped_replies": row[Cell.DROPPED_REPLIES],
             "threads_lost": row[Cell.THREADS_LOST],
             "full_seconds": round(child.full_seconds(now), 3),
+            "stalls": row[CommonCell.STALLS],
             "limits": {name: row[cell] for name, cell in LIMITS.items()},
         }
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rpccluster.ipc.scoreboard import LIMITS, Cell, Row
+from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell, Row
 
 __all__ = ["Totals"]
 
@@ -21,6 +21,7 @@ COUNTERS = {
     "adopted": Cell.ADOPTED,
     "handed_over": Cell.HANDED_OVER,
     "dropped_replies": Cell.DROPPED_REPLIES,
+    "stalls": CommonCell.STALLS,
 }
 
 

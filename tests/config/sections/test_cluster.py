@@ -32,6 +32,7 @@ DEFAULTS = {
     "restart_delay": 1.0,
     "restart_delay_max": 30.0,
     "call_timeout": 0.0,
+    "stall_warning": 0.2,
     "max_greenlets": 1000,
     "threads": 8,
     "thread_queue": 100,

@@ -69,6 +69,7 @@ def test_status_has_the_contracts_form() -> None:
             "adopted": 4,
             "handed_over": 5,
             "dropped_replies": 0,
+            "stalls": 0,
             "limits": dict.fromkeys(LIMITS, 0),
         },
     }

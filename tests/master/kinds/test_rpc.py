@@ -83,7 +83,7 @@ def test_it_is_born_with_the_listeners_of_its_edition() -> None:
         assert (worker.slot, worker.serial, worker.generation) == (1, 7, 2)
         assert (part.connections, part.listeners) == (worker.far_end, [file])
         assert 5 <= part.call_limit <= 8
-        assert worker.sources() == [channel, worker.connections]
+        assert worker.sources() == [channel, worker.connections, part.stall_timer]
         worker.close()
     assert (worker.connections.fileno(), worker.far_end.fileno()) == (-1, -1)
 

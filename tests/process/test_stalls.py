@@ -1,0 +1,146 @@
+"""A loop that is held up is told by somebody else, with method, file and line, and counted."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rpccluster.testing import RunningCluster, wait_until
+
+STALLING = """
+import asyncio, ctypes, json, time
+from gevent.monkey import get_original
+from rpccluster import rpc
+
+sleep_in_c = get_original("time", "sleep")
+
+class Stalling:
+    @rpc(name="compute.in.python")
+    def compute(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end: pass  # computes
+
+    def sleep_in_c(self, seconds):
+        sleep_in_c(seconds)  # sleeps
+
+    def compute_below(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end: json.dumps([{"a": each} for each in range(1000)], indent=1)  # encodes
+
+    def hold_the_gil(self, seconds):
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # holds
+
+    async def block_the_loop(self, seconds):
+        sleep_in_c(seconds)  # blocks
+
+    async def rest(self, seconds):
+        await asyncio.sleep(seconds)
+
+    @rpc(thread=True)
+    def sleep_in_a_thread(self, seconds):
+        sleep_in_c(seconds)
+
+    def wait(self, seconds):
+        time.sleep(seconds)
+"""
+LINES = {
+    mark: number for number, line in enumerate(STALLING.splitlines(), 1) for mark in re.findall(r"  # (\w+)$", line)
+}
+
+
+@pytest.fixture
+def stalling(make_cluster) -> RunningCluster:
+    """A cluster of one worker with that service."""
+    running = make_cluster(service="stalling:Stalling", number_workers=1)
+    running.write_module("stalling", STALLING)
+    return running.start()
+
+
+def stalls(running: RunningCluster) -> int:
+    """How many stalls ``status`` tells of the worker."""
+    count = running.status()["workers"][0]["stalls"]
+    assert isinstance(count, int)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("method", "told", "line"),
+    [
+        ("compute.in.python", "The worker is held up", "computes"),
+        ("sleep_in_c", "The worker is held up", "sleeps"),
+        ("compute_below", "The worker is held up", "encodes"),
+        ("block_the_loop", "The asyncio loop is held up", "blocks"),
+    ],
+)
+def test_a_stall_is_told_while_it_lasts(stalling: RunningCluster, method: str, told: str, line: str) -> None:
+    """Within a second, with method, file and line; and counted once, although it goes on."""
+    with stalling.client() as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.call, method, 1.5)
+        wait_until(lambda: told in stalling.log_text(), 1.0)
+        assert not answer.done()
+        where = rf"{told}, for 0\.\d\d s so far, by method {method} at \S*stalling\.py:{LINES[line]} \("
+        assert re.search(where, stalling.log_text())
+        answer.result(20)
+        assert stalls(stalling) == 1
+    assert stalling.log_text().count("held up") == 1
+
+
+def test_who_holds_the_gil_is_told_by_the_master(stalling: RunningCluster) -> None:
+    """No thread of the worker runs meanwhile; its own line with file and line comes as soon as one does."""
+    with stalling.client() as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.call, "hold_the_gil", 1.5)
+        wait_until(
+            lambda: (
+                f"Worker (pid: {stalling.worker_pids()[0]}, slot: 0) stands still in hold_the_gil"
+                in stalling.log_text()
+            ),
+            1.2,
+        )
+        assert not answer.done()
+        answer.result(20)
+    stalling.wait_log("by method hold_the_gil at", 5)
+    assert stalls(stalling) == 1
+
+
+def test_a_stopped_worker_is_told(stalling: RunningCluster) -> None:
+    """Its master tells it, once."""
+    (pid,) = stalling.worker_pids()
+    os.kill(pid, signal.SIGSTOP)
+    stalling.wait_log(f"Worker (pid: {pid}, slot: 0) stands still in no method", 2)
+    os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: stalls(stalling) == 1, 5)
+
+
+def test_what_holds_no_loop_up_is_not_told(stalling: RunningCluster) -> None:
+    """Waiting in a greenlet, on the loop and in a thread."""
+    with stalling.client() as client, ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda method: client.call(method, 0.7), ("wait", "rest", "sleep_in_a_thread")))
+    assert "held up" not in stalling.log_text()
+    assert stalls(stalling) == 0
+
+
+def test_a_method_is_told_once_a_minute_and_counted_each_time(stalling: RunningCluster) -> None:
+    """The second line would come a minute later, and say how many there were."""
+    with stalling.client() as client:
+        for _ in range(3):
+            client.call("sleep_in_c", 0.4)
+        assert stalls(stalling) == 3
+    assert stalling.log_text().count("held up") == 1
+    assert stalling.status()["master"]["totals"]["stalls"] == 3
+
+
+def test_it_can_be_turned_off(make_cluster) -> None:
+    """With 0 nobody watches."""
+    running = make_cluster(service="stalling:Stalling", number_workers=1, stall_warning=0)
+    running.write_module("stalling", STALLING)
+    with running.start().client() as client:
+        client.call("sleep_in_c", 1.0)
+    time.sleep(0.1)  # no line comes late either
+    assert "held up" not in running.log_text()
+    assert "stands still" not in running.log_text()
+    assert stalls(running) == 0
