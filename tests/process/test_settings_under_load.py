@@ -38,6 +38,8 @@ class Shop:
     def settings_check(self, new, changed):
         if new["refuser"] == os.getpid():
             raise ValueError("not with me")
+        if new["refuser"] == -os.getpid():
+            time.sleep(600)
 
     def settings_changed(self, old, new, changed):
         self.switched[rpccluster.settings.version] = time.monotonic()
@@ -52,11 +54,20 @@ class Shop:
 """
 
 PLUGIN = """
+import os
 import time
 import rpccluster
 
+def settings_changed(old, new, changed):
+    at = time.monotonic()
+    with open(f"switched.{os.getpid()}", "a") as file:
+        print(rpccluster.settings.version, at, file=file)
+
 def settings_check(new, changed):
-    int(new["price"])
+    if int(new.get("refuser", 0)) == os.getpid():
+        raise ValueError("not with me")
+    if int(new.get("refuser", 0)) == -os.getpid():
+        time.sleep(600)
 
 def run(args):
     if args == "computes":
@@ -67,9 +78,10 @@ def run(args):
 
 
 @pytest.fixture
-def shop(make_cluster: Any) -> RunningCluster:
+def shop(make_cluster: Any, request: pytest.FixtureRequest) -> RunningCluster:
     """Workers, and plugins that sleep or compute."""
-    running: RunningCluster = make_cluster(service="shop:Shop", number_workers=WORKERS, settings_timeout=20)
+    seconds = getattr(request, "param", 20)
+    running: RunningCluster = make_cluster(service="shop:Shop", number_workers=WORKERS, settings_timeout=seconds)
     running.write_module("shop", SERVICE)
     running.write_module("busy", PLUGIN)
     running.write_section("settings", {"price": "1"})
@@ -138,23 +150,33 @@ def test_no_call_sees_two_versions(shop: RunningCluster) -> None:
     times = []
     for pid in pids:
         with shop.client_of(pid) as client:
-            times.append(client.call("times"))
-    spreads = [
-        1000 * (max(each[version] for each in times) - min(each[version] for each in times)) for version in times[0]
-    ]
+            times.append({int(version): at for version, at in client.call("times").items()})
+    for path in shop.folder.glob("switched.*"):
+        times.append({int(version): float(at) for version, at in map(str.split, path.read_text().splitlines())})
+    assert len(times) == WORKERS + PLUGINS
+    switches = [[each[version] for each in times if version in each] for version in times[0]]
+    spreads = [1000 * (max(each) - min(each)) for each in switches]
     told = f"median {statistics.median(spreads):.1f} ms, most {max(spreads):.1f} ms"
     print(f"{callers.calls} calls; spread of a switch: {told}")
+    if FULL_SCALE:
+        assert statistics.median(spreads) < 20
+        assert max(spreads) < 100
 
 
+@pytest.mark.parametrize("shop", [2], indirect=True)
 def test_a_refused_push_mixes_nothing(shop: RunningCluster) -> None:
-    """A random worker refuses each third push, and is named."""
+    """A random process refuses each third push, or says nothing, and is named."""
     version = 1
+    pids = [process["pid"] for group in shop.status()["groups"] for process in group["processes"]]
     with shop.control() as control:
         for number in range(REFUSED):
-            refuser = random.choice(shop.worker_pids()) if number % 3 == 0 else 0
-            changes = {"settings.price": str(version + 1), "settings.refuser": str(refuser)}
+            refuser = random.choice(pids) if number % 3 == 0 else 0
+            is_silent = number % 12 == 6
+            changes = {"settings.price": str(version + 1), "settings.refuser": str(-refuser if is_silent else refuser)}
             if refuser:
-                with pytest.raises(RemoteError, match=rf"worker \(pid: {refuser}, slot: \d+\) refuses: .*not with me"):
+                who = rf"(worker|plugin busy\d) \(pid: {refuser}, slot: \d+\)"
+                refused = rf"{who} refuses: settings_check refuses price .*refuser.*: ValueError: not with me"
+                with pytest.raises(RemoteError, match=rf"from {who}, on price" if is_silent else refused):
                     control.call("config.set", changes)
             else:
                 version += 1
