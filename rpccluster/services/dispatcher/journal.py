@@ -1,0 +1,124 @@
+"""The journal of the dispatcher: which task it has sent to which process, in memory that outlives it.
+
+The master owns the memory, so a dispatcher that is killed leaves the journal to its successor. Only that knows then what
+was sent; the cells and the socket of the process tell the rest (`rpccluster.services.dispatcher.recovery`). An entry
+stands from before a task is sent until its submitter has its outcome, or until it was taken back. It is in force while
+its id is not 0, which is written last. Beside the entries each process has a mark, set while bytes of a message are
+under way: if that still stands when the dispatcher has ended, nobody knows where the next message begins.
+
+Runs in the dispatcher, the only writer.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rpccluster.ipc.scoreboard import MOST_ROWS
+
+__all__ = ["READING", "WRITING", "Entry", "Journal"]
+
+#: What may be under way: a message from a process, or one to it.
+READING, WRITING = 1, 2
+
+_MARK = struct.Struct("=Q")
+_ENTRY = struct.Struct("=QQQQ")  # number, serial of the process, attempt, id of the task
+_ID = struct.Struct("=Q")
+_ID_OFFSET = _ENTRY.size - _ID.size
+_MARKS_BYTES = MOST_ROWS * _MARK.size
+_GROWTH = 4096  # entries at a time
+
+
+class Entry(NamedTuple):
+    """One task that was sent: to the process ``serial``, as ``number``."""
+
+    number: int
+    serial: int
+    attempt: int
+    task_id: int
+
+
+class Journal:
+    """The journal in one file in memory."""
+
+    def __init__(self, descriptor: int) -> None:
+        """``descriptor`` is the file's, which an earlier dispatcher may have written. Raises OSError."""
+        self._descriptor = descriptor
+        size = os.fstat(descriptor).st_size
+        self._room = max(0, (size - _MARKS_BYTES) // _ENTRY.size)
+        if not self._room:
+            self._room = _GROWTH
+            os.ftruncate(descriptor, self._size())
+        self._memory = mmap.mmap(descriptor, self._size())
+        self._places: dict[int, int] = {}  # by the task's id
+        self._free: list[int] = []
+        self._next = 0  # all places from here on were never used
+        self._read()
+
+    def _size(self) -> int:
+        return _MARKS_BYTES + self._room * _ENTRY.size
+
+    def _read(self) -> None:
+        for place in range(self._room):
+            entry = Entry(*_ENTRY.unpack_from(self._memory, self._offset(place)))
+            if entry.task_id:
+                self._places[entry.task_id] = place
+        self._next = max(self._places.values(), default=-1) + 1
+        self._free = sorted(set(range(self._next)) - set(self._places.values()), reverse=True)
+
+    @staticmethod
+    def _offset(place: int) -> int:
+        return _MARKS_BYTES + place * _ENTRY.size
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every entry in force."""
+        for place in list(self._places.values()):
+            yield Entry(*_ENTRY.unpack_from(self._memory, self._offset(place)))
+
+    def enter(self, entry: Entry) -> None:
+        """Note that a task is about to be sent; an earlier entry of it is replaced. Raises OSError without room."""
+        place = self._places.get(entry.task_id)
+        if place is None:
+            place = self._take_place()
+            self._places[entry.task_id] = place
+        offset = self._offset(place)
+        _ENTRY.pack_into(self._memory, offset, *entry[:3], 0)
+        _ID.pack_into(self._memory, offset + _ID_OFFSET, entry.task_id)
+
+    def _take_place(self) -> int:
+        if self._free:
+            return self._free.pop()
+        if self._next == self._room:
+            self._grow()
+        self._next += 1
+        return self._next - 1
+
+    def _grow(self) -> None:
+        os.ftruncate(self._descriptor, self._size() + _GROWTH * _ENTRY.size)
+        self._room += _GROWTH
+        self._memory.close()
+        self._memory = mmap.mmap(self._descriptor, self._size())
+
+    def clear(self, task_id: int) -> None:
+        """Forget a task: it has not begun and waits, or its submitter has its outcome."""
+        place = self._places.pop(task_id, None)
+        if place is not None:
+            _ID.pack_into(self._memory, self._offset(place) + _ID_OFFSET, 0)
+            self._free.append(place)
+
+    # -- what is under way
+
+    def mark(self, row: int, serial: int, under_way: int) -> None:
+        """Note what is under way between here and the process ``serial``, whose row of the scoreboard is ``row``."""
+        _MARK.pack_into(self._memory, row * _MARK.size, serial << 2 | under_way)
+
+    def is_cut(self, row: int, serial: int) -> bool:
+        """Return whether a message was under way to or from that process when the last dispatcher ended."""
+        (mark,) = _MARK.unpack_from(self._memory, row * _MARK.size)
+        return bool(mark >> 2 == serial and mark & (READING | WRITING))
