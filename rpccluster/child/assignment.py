@@ -38,8 +38,9 @@ class RPCPart(KindPart):
     """The part of an RPC worker.
 
     ``call_limit`` is max_requests with this worker's jitter, 0 for no limit; ``connections`` is the channel on which
-    connections travel; ``accept_lock`` is a descriptor for lockf(3). The process sets ``stall_timer`` anew as long as
-    its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker.
+    connections travel; ``accept_lock`` is a descriptor for lockf(3), -1 for none. The process sets ``stall_timer`` anew
+    as long as its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker, and
+    ``memory`` is the file in memory that outlives it; -1 for none.
     """
 
     call_limit: int
@@ -48,10 +49,12 @@ class RPCPart(KindPart):
     accept_lock: int
     stall_timer: Timer
     kind: str = ""
+    memory: int = -1
 
     def descriptors(self) -> list[int]:
         listeners = [listener.fileno() for listener in self.listeners]
-        return [self.connections.fileno(), *listeners, self.accept_lock, self.stall_timer.fileno()]
+        files = [descriptor for descriptor in (self.accept_lock, self.memory) if descriptor >= 0]
+        return [self.connections.fileno(), *listeners, self.stall_timer.fileno(), *files]
 
 
 @dataclass(frozen=True)

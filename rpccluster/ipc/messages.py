@@ -358,6 +358,34 @@ class KillTask(NamedTuple):
     number: int
 
 
+# -- the dispatcher and its master
+
+
+@_type(30)
+class Pools(NamedTuple):
+    """Master to dispatcher: the pools that there are, by their names, each with options that concern the dispatcher."""
+
+    pools: dict[str, dict[str, Any]]
+
+
+@_type(31)
+class AskPools(NamedTuple):
+    """Master to dispatcher: somebody asks about ``what``, with ``params``. The answer has the same ``number``."""
+
+    number: int
+    what: str
+    params: list[Any]
+
+
+@_type(32)
+class PoolsTold(NamedTuple):
+    """Dispatcher to master: the answer to `AskPools`, or the reason why there is none."""
+
+    number: int
+    value: Any
+    error: str = ""
+
+
 # -- their form
 
 

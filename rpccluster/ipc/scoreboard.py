@@ -103,6 +103,7 @@ class TaskCell(enum.IntEnum):
     STARTED_AT = 9  # of the task, in nanoseconds of the epoch
     TASKS = 10  # ended
     HAS_SERVICE = 11  # 1 = it has made an instance of the service
+    BEGUN = 12  # the number of the task that it has begun last, written before ``RUNNING``
     CONDEMNED = 16  # by the master: the number of the task with which the process ends
     LEAVES = 17  # by the master: 1 = begin no other task, and end
     MOST_TASKS = 18  # by the master: end after so many; 0 = never

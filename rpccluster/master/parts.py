@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.operations import Operations
+from rpccluster.master.control.pool_operations import PoolOperations
 from rpccluster.master.control.server import ControlServer
 from rpccluster.master.control.settings_operations import SettingsOperations
 from rpccluster.master.control.signal_commands import SignalCommands
@@ -44,8 +45,8 @@ from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.own_service import OwnService, ServiceProcess, service_group
 from rpccluster.master.kinds.plugin import Plugin
 from rpccluster.master.kinds.plugin_groups import outputs_of
+from rpccluster.master.kinds.pooling import Pooling
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
-from rpccluster.master.kinds.tasks.task import Task
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
 from rpccluster.master.phases import Event
@@ -117,8 +118,9 @@ class Parts:
         actions = Actions(operating_system, self.roster, self.reserve)
         self.plugin = Plugin(operating_system.monotonic)
         self.dispatcher = OwnService("dispatcher", rpc.own_code)
-        self.task = Task(self._tell_dispatcher, self.roster.say)
-        self.kinds: dict[str, Kind] = {each.name: each for each in (rpc, self.plugin, self.dispatcher, self.task)}
+        self.pooling = Pooling(cluster, self.dispatcher, self.roster)
+        every_kind: tuple[Kind, ...] = (rpc, self.plugin, self.dispatcher, self.pooling.task)
+        self.kinds = {kind.name: kind for kind in every_kind}
         self.groups = Groups(operating_system, self.guard, self.roster, actions, self.kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
         self.brokers = Brokers(self.broker, {"dispatcher": self._make_broker(self.dispatcher, first_serial)})
@@ -144,6 +146,7 @@ class Parts:
         self._status = Status(cluster, self.workers, self.groups, rpc, self.broker)
         self.operations = Operations(operating_system, cluster, self.groups, commands, self.broker, self._tell_status)
         self.operations.add(SettingsOperations(cluster, self.pushing, commands, self.operations.wait).methods())
+        self.operations.add(PoolOperations(self.pooling).methods())
 
     @property
     def pid(self) -> int:
@@ -169,12 +172,6 @@ class Parts:
                 group = make_group(header, options, self.cluster, self.kinds)
                 group.stopped = stopped.get(header, group.stopped)
                 yield group
-
-    def _tell_dispatcher(self, message: Message, descriptors: Sequence[int]) -> None:
-        """Tell the dispatcher that serves; one that boots is told of all when it is ready."""
-        for child in self.dispatcher.processes():
-            if child.ready_at is not None:
-                self.roster.say(child, message, descriptors)
 
     def _make_broker(self, service: OwnService, first_serial: int) -> Broker:
         broker = Broker(self.loop, service.processes, first_serial, holds=True)

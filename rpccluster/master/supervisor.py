@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rpccluster.errors import EXIT_ESSENTIAL, EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
-from rpccluster.ipc.messages import Accept, KillTask, Vote
+from rpccluster.ipc.messages import Accept, Vote
 from rpccluster.log import logger, say
 from rpccluster.master.children import order
 from rpccluster.master.children.deaths import TOO_OFTEN, TOO_OFTEN_SECONDS, in_short
@@ -90,6 +90,7 @@ class Supervisor:
         attempt("move connections", self._move)
         attempt("complete a reload", parts.reloading.note_progress)
         attempt("end a vote", parts.pushing.turn)
+        attempt("tell the dispatcher of its pools", parts.pooling.turn)
         attempt("serve the control socket", parts.control.turn)
         attempt("look after paths", parts.upkeep.turn, parts.now())
         attempt("look after the warden", parts.warden.turn, parts.now())
@@ -163,7 +164,7 @@ class Supervisor:
             return
         if isinstance(child, ServiceProcess):
             self._parts.roster.say(child, Accept())
-            self._parts.task.introduce(self._groups.all)
+            self._parts.pooling.introduce(self._groups)
             return
         if self._workers.is_candidate(child):
             self._parts.reloading.commit(self._parts.now())
@@ -187,11 +188,11 @@ class Supervisor:
             self._parts.pushing.note_switched(event.child)
 
     def _note_told(self, event: Told) -> None:
-        if isinstance(event.message, KillTask):
-            self._parts.task.cancel(self._groups.all, event.message.serial, event.message.number)
+        self._parts.pooling.hear(event.message, self._groups)
 
     def _note_died(self, event: Died) -> None:
         group = event.group
+        self._parts.pooling.note_end(event.child)
         self._parts.pushing.note_end(event.child)
         if group is self._workers and event.death.is_failed_boot:
             self._parts.reloading.note_failed_boot(event.child, group.failure)

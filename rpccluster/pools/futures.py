@@ -79,6 +79,11 @@ class Futures:
         else:
             self._note_told(entry.future)
 
+    def forget(self, entry: Entry, refusal: BaseException) -> None:
+        """Drop a task that was not taken in; its future ends with ``refusal``, for those that share it by its key."""
+        entry.future.end(None, refusal)
+        self._note_told(entry.future)
+
     def wait(self, futures: Iterable[TaskFuture] | None = None, timeout: float | None = None) -> bool:
         """Wait until ``futures``, all of them if None, have ended and their callbacks have run. False: not in time.
 

@@ -43,6 +43,7 @@ _LONGEST_TRACEBACK = 100_000
 
 _RUNNING = int(CommonCell.RUNNING)
 _DEADLINE, _STARTED_AT, _TASKS = int(TaskCell.DEADLINE), int(TaskCell.STARTED_AT), int(TaskCell.TASKS)
+_BEGUN = int(TaskCell.BEGUN)
 
 _OWN_LIMITS = (SoftTimeLimit, MemoryError)
 
@@ -87,6 +88,7 @@ class Runner:
         if run.timeout:
             cells[_DEADLINE] = look_at = now + int(run.timeout * 1e9)
         cells[_STARTED_AT] = int(started_at * 1e9)
+        cells[_BEGUN] = run.number
         cells[_RUNNING] = run.number
         if self._memory.is_set:
             look_at = min(look_at or now + LOOK_NS, now + LOOK_NS)

@@ -157,14 +157,21 @@ class Inbound:
     """Makes messages of the bytes that come from a socket: `Run` in the process, `Done` and `Progress` beyond it."""
 
     def __init__(self) -> None:
+        self._fed = 0  # bytes
         self._unpacker = msgpack.Unpacker(
             max_buffer_size=_MOST_BYTES, strict_map_key=False, unicode_errors="surrogateescape"
         )
 
     def feed(self, data: Any) -> Iterator[Any]:
         """Yield each message that ``data`` completes. Raises ValueError or TypeError if these are none."""
+        self._fed += len(data)
         self._unpacker.feed(data)
         for number, *fields in self._unpacker:
             type_ = _TYPES.get(number)
             if type_ is not None:  # a later version may say more
                 yield type_(*fields[: len(type_._fields)])
+
+    @property
+    def has_partial(self) -> bool:
+        """Whether a message has begun to come, and is not complete."""
+        return self._fed > int(self._unpacker.tell())

@@ -95,8 +95,10 @@ def _leave_to_parent(assignment: Assignment[RPCPart]) -> None:
     part.connections.close()
     for listener in part.listeners:
         listener.close()
-    os.close(part.accept_lock)
     part.stall_timer.close()
+    for descriptor in (part.accept_lock, part.memory):
+        if descriptor >= 0:
+            os.close(descriptor)
     assignment.scoreboard.leave()
 
 

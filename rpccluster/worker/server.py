@@ -70,6 +70,9 @@ __all__ = ["BEAT_SECONDS", "Inside", "Served", "Server"]
 BEAT_SECONDS = 0.5
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
 
+REST_SECONDS = 1.0  # in which a service of the package itself comes to rest before its connections go
+REST_LOOK_SECONDS = 0.01
+
 EARLY_SECONDS = 5.0  # a crash after this time is no sign that workers die in a loop
 MOST_FAILURES = 10  # exceptions in the main greenlet that a worker outlives
 
@@ -90,6 +93,10 @@ class Inside(Protocol):
 
     def retire(self) -> None:
         """Finish the work, since a successor will go on with it; asked again if the whole cluster stops."""
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether its connections may go, once it was told to retire."""
 
 
 @dataclass(frozen=True)
@@ -317,9 +324,17 @@ class Server:
         elif isinstance(message, Switch):
             self._voting.switch(message)
         elif isinstance(message, Release):
-            self._giving.release(message)
+            self._release(message)
         elif self._served.inside is not None:
             self._served.inside.hear(message, descriptors)
+
+    def _release(self, order: Release) -> None:
+        """Give connections away; a service of the package itself may first have to tell its callers something."""
+        inside, until = self._served.inside, self._retirement.began_at + REST_SECONDS
+        if inside is None or inside.is_at_rest or not self._retirement.began_at or time.monotonic() >= until:
+            self._giving.release(order)
+        else:
+            self._after(REST_LOOK_SECONDS, self._release, order)
 
     def _on_term(self) -> None:
         """Ask for a successor, unless the master is stopping the whole cluster."""

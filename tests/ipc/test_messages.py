@@ -17,6 +17,7 @@ from rpccluster.ipc.messages import (
     Accept,
     Adopted,
     Asked,
+    AskPools,
     BootFailed,
     Closed,
     Counted,
@@ -28,6 +29,8 @@ from rpccluster.ipc.messages import (
     KillTask,
     Listen,
     Message,
+    Pools,
+    PoolsTold,
     Propose,
     Ready,
     Refused,
@@ -97,6 +100,10 @@ EVERY = [
     TaskProcessGone(7, "resize", 1, 4711, 12, "timed_out", 9, 0, 1.5),
     TaskProcessGone(7, "resize", 1, 4711, 12, "lost", 9, 1, 1.5),
     KillTask(7, 12),
+    Pools({"resize": {"queue_size": 10}}),
+    AskPools(1, "tasks", ["resize"]),
+    PoolsTold(1, [{"id": 5}]),
+    PoolsTold(1, None, "no pool is named x"),
 ]
 
 
@@ -117,7 +124,7 @@ def test_the_numbers_stay() -> None:
     begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
     begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver, Counted, Asked, Listen]
     begins += [StopGroup, GroupStopped, GroupsReplaced, Propose, Vote, Switch, Switched]
-    begins += [TaskProcess, TaskProcessGone, KillTask]
+    begins += [TaskProcess, TaskProcessGone, KillTask, Pools, AskPools, PoolsTold]
     assert [TYPES[number] for number in range(len(begins))] == begins
     assert encode(Go()) == b"\x91\x07"
 

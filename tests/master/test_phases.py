@@ -86,7 +86,8 @@ def test_nobody_else_names_a_phase() -> None:
     named = [
         line.strip()
         for path in sorted(PACKAGE.rglob("*.py"))
-        if path != PACKAGE / "master" / "phases.py"
+        if path
+        not in (PACKAGE / "master" / "phases.py", PACKAGE / "assembly" / "little_master.py")  # which is a master
         for line in path.read_text().splitlines()
         if naming.search(line)
     ]

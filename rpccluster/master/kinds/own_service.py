@@ -8,13 +8,15 @@ options from ``[cluster]``. The methods, the channel and the counters are those 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from rpccluster.child.assignment import RPCPart
 from rpccluster.child.own_code import OwnCode
 from rpccluster.config.sections.cluster import Options
-from rpccluster.ipc.messages import KillTask
+from rpccluster.ipc.fdpass import memory_file
+from rpccluster.ipc.messages import KillTask, PoolsTold
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
@@ -97,18 +99,21 @@ class OwnService(RPC):
 
     def __init__(self, name: str, own_code: OwnCode | None) -> None:
         """``name`` is the kind's."""
-        super().__init__(own_code)
+        super().__init__(own_code, has_lock=False)
         self.name = self.noun = name
         self.group: Group | None = None
+        self.memory = -1  # a file that outlives the process, for what its successor must know
         self.on_forgotten: Callable[[], object] = list  # called when its group has left the configuration and ended
 
     def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
+        if self.memory < 0:
+            self.memory = memory_file(name=self.name)
         child, part = super().equip(birth)
         child.kind = self.name
-        return child, part
+        return child, replace(part, memory=self.memory)
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
-        if isinstance(message, KillTask):
+        if isinstance(message, (KillTask, PoolsTold)):
             close_all(descriptors)
             return Told(child, message)
         return super().hear(child, message, descriptors, now)
@@ -120,6 +125,9 @@ class OwnService(RPC):
 
     def forget(self, group: Group) -> None:
         self.group = None
+        if self.memory >= 0:
+            os.close(self.memory)
+            self.memory = -1
         self.on_forgotten()
 
 

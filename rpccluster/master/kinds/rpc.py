@@ -113,10 +113,11 @@ class RPC:
     noun = "worker"
     _child: ClassVar[type[RPCWorker]] = RPCWorker
 
-    def __init__(self, own_code: OwnCode | None = None) -> None:
-        """``own_code`` is the code with which workers boot."""
+    def __init__(self, own_code: OwnCode | None = None, *, has_lock: bool = True) -> None:
+        """``own_code`` is the code with which workers boot. Without ``has_lock`` each accepts whenever it can."""
         self.own_code = own_code
-        self._accept_lock = memory_file(name="accept-lock")  # in memory, so that no folder need be writable
+        # in memory, so that no folder need be writable
+        self._accept_lock = memory_file(name="accept-lock") if has_lock else -1
         self._stall_limiter = LogLimiter(STALL_SECONDS)
         self.totals = Totals()
 

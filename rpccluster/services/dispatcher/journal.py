@@ -1,10 +1,10 @@
 """The journal of the dispatcher: which task it has sent to which process, in memory that outlives it.
 
-The master owns the memory, so a dispatcher that is killed leaves the journal to its successor. Only that knows then what
-was sent; the cells and the socket of the process tell the rest (`rpccluster.services.dispatcher.recovery`). An entry
-stands from before a task is sent until its submitter has its outcome, or until it was taken back. It is in force while
-its id is not 0, which is written last. Beside the entries each process has a mark, set while bytes of a message are
-under way: if that still stands when the dispatcher has ended, nobody knows where the next message begins.
+The master owns the memory, so a dispatcher that is killed leaves the journal to its successor. Only that knows then
+what was sent; the cells and the socket of the process tell the rest (`rpccluster.services.dispatcher.recovery`). An
+entry stands from before a task is sent until its submitter has its outcome, or until it was taken back. It is in force
+while its id is not 0, which is written last. Beside the entries each process has a mark, set while bytes of a message
+are under way: if that still stands when the dispatcher has ended, nobody knows where the next message begins.
 
 Runs in the dispatcher, the only writer.
 """

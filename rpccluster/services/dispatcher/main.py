@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import gevent
+
 from rpccluster.child.assignment import Assignment, RPCPart, Run
 from rpccluster.child.settings import ServiceSettings
 from rpccluster.worker import main
@@ -20,7 +22,8 @@ def load(assignment: Assignment[RPCPart]) -> Run:
 
 
 def _make(assignment: Assignment[RPCPart], settings: ServiceSettings) -> Served:
-    from rpccluster.services.dispatcher.service import Dispatcher
+    from rpccluster.services.dispatcher.inside import Inside
     from rpccluster.worker.server import Served
 
-    return Served(Dispatcher())
+    inside = Inside(assignment, gevent.get_hub().loop)
+    return Served(inside.service, inside=inside)

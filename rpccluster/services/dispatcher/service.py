@@ -1,8 +1,21 @@
-"""What the dispatcher serves: the methods by which submitters give tasks and take outcomes. Runs in the dispatcher."""
+"""What the dispatcher serves: the methods by which submitters give tasks and take outcomes. Runs in the dispatcher.
+
+`rpccluster.pools.cluster` is the other side. Each call names its submitter by a token. After a dispatcher has ended its
+submitters send again all that they wait for, with the same ids: what is here already, or was sent to a process before,
+is not begun another time.
+"""
 
 from __future__ import annotations
 
-from rpccluster.service import rpc
+from typing import Any
+
+from rpccluster.pools.core import Ended, Task, kinds
+from rpccluster.service import Later, rpc
+from rpccluster.services.dispatcher.dispatch import NO_POOL, TAKEN, Claim, Dispatch, Pool, task_of
+from rpccluster.services.dispatcher.journal import Entry, Journal
+from rpccluster.services.dispatcher.recovery import Fate, Finding, Left
+from rpccluster.services.dispatcher.submitters import MOVING, Submitter, Submitters
+from rpccluster.tasks.wire import Done
 
 __all__ = ["Dispatcher"]
 
@@ -10,6 +23,135 @@ __all__ = ["Dispatcher"]
 class Dispatcher:
     """The methods of the dispatcher."""
 
-    @rpc(name="pool.list")
-    def list(self) -> list[str]:
-        return []
+    def __init__(self, dispatch: Dispatch, submitters: Submitters, journal: Journal, left: Left) -> None:
+        """``left`` are the tasks whose fate an earlier dispatcher has left open."""
+        self._dispatch = dispatch
+        self._submitters = submitters
+        self._journal = journal
+        self._left = left
+        self._open: dict[int, tuple[Pool, Task, Claim]] = {}  # submitted again, and their fate is not known yet
+        self._ended: dict[int, tuple[str, Entry, Any]] = {}  # unclaimed: kind, entry, detail
+        self.is_open = False  # the master has told which pools there are
+        self.is_retiring = False
+
+    @rpc(name="pool.submit")
+    def submit(self, token: str, name: str, entries: list[list[Any]]) -> list[str]:
+        """Take in tasks of the pool ``name``, each as [id, target, form, payload, timeout, soft_timeout, priority,
+        retries, key, waits]. Returns for each what becomes of it: taken, waits, full, no pool."""
+        if not self.is_open:
+            raise RuntimeError("the dispatcher starts: submit again when it has told its name")
+        submitter, pool = self._submitters.of(token), self._dispatch.pools.get(name)
+        if pool is None:
+            return [NO_POOL] * len(entries)
+        return [self._submit(submitter, pool, task_of(pool, entry[:-1]), waits=entry[-1]) for entry in entries]
+
+    def _submit(self, submitter: Submitter, pool: Pool, task: Task, *, waits: bool) -> str:
+        claim = Claim(submitter, task.id)
+        if task.id in submitter.ended:  # it will hear of that
+            return TAKEN
+        if task.id in self._dispatch.tasks:
+            self._dispatch.claim(claim, task)
+            return TAKEN
+        if task.id in self._left:
+            self._open[task.id] = pool, task, claim
+            return TAKEN
+        found = self._ended.pop(task.id, None)
+        if found is not None:
+            self._end_again(pool, task, claim, *found)
+            return TAKEN
+        return self._dispatch.submit(pool, task, claim, waits=waits)
+
+    @rpc(name="pool.take", later=True)
+    def take(self, token: str, name: int, number: int) -> Later | list[Any]:
+        """Return [the name of this dispatcher, its events for the submitter], once there are any.
+
+        ``number`` is that of the last event that the submitter has heard from the dispatcher ``name``. It is answered
+        at once if that is another one. One that starts or is about to end tells 0 as its name: ask again soon.
+        """
+        if not self.is_open:
+            return [MOVING, []]
+        submitter = self._submitters.of(token)
+        if name in (self._submitters.name, MOVING):
+            for task_id in submitter.confirm(number):
+                self._journal.clear(task_id)
+        if self.is_retiring:
+            return [MOVING, submitter.events()]
+        if name != self._submitters.name:
+            return [self._submitters.name, []]
+        if submitter.has_events:
+            return [name, submitter.events()]
+        return submitter.take()
+
+    @rpc(name="pool.cancel")
+    def cancel(self, token: str, ids: list[int]) -> None:
+        """End tasks; how they have ended is told as ever."""
+        for task_id in ids:
+            if task_id in self._open:
+                pool, task, claim = self._open.pop(task_id)
+                claim.submitter.ids.add(task_id)
+                self._dispatch.tasks[task_id] = pool, task
+            self._dispatch.cancel(task_id)
+
+    @rpc(name="pool.leave")
+    def leave(self, token: str) -> None:
+        """End all tasks of a submitter, which ends."""
+        self._submitters.leave(self._submitters.of(token))
+
+    # -- what an earlier dispatcher has left
+
+    def settle(self, findings: list[Finding]) -> list[Task]:
+        """Go on with tasks whose fate is known now. Returns those that run."""
+        return [task for task in (self._settle(finding) for finding in findings) if task is not None]
+
+    def _settle(self, finding: Finding) -> Task | None:
+        entry = finding.entry
+        pool, task, claim = self._open.pop(entry.task_id, (None, None, None))
+        if finding.fate is Fate.RUNS:
+            runs = task or Task(entry.task_id)
+            runs.number, runs.attempt = entry.number, entry.attempt
+            if claim is not None:
+                runs.owner = [claim]
+                claim.submitter.ids.add(entry.task_id)
+            return runs
+        if finding.fate is Fate.NOT_BEGUN:
+            self._journal.clear(entry.task_id)
+            if pool is not None and task is not None and claim is not None:
+                task.attempt = entry.attempt
+                self._dispatch.submit(pool, task, claim, waits=True)
+            return None
+        done = finding.done
+        outcome = (kinds.PROCESS_LOST, entry, None) if done is None else (done.outcome, entry, done)
+        if pool is not None and task is not None and claim is not None:
+            self._end_again(pool, task, claim, *outcome)
+        else:
+            self._ended[entry.task_id] = outcome
+        return None
+
+    def _end_again(self, pool: Pool, task: Task, claim: Claim, kind: str, entry: Entry, done: Done | None) -> None:
+        """Tell how a task has ended that ran for an earlier dispatcher, or repeat it."""
+        task.attempt = entry.attempt
+        if kind in kinds.REPEATED and task.attempt <= task.retries:
+            task.attempt += 1
+            self._dispatch.submit(pool, task, claim, waits=True)
+        else:
+            self._dispatch.end(pool, Ended(task, kind, (None, done)), claim)
+
+    def give_up_unclaimed(self) -> int:
+        """Forget the outcomes that nobody has claimed in time. Returns how many tasks that nobody wants still run."""
+        for task_id in self._ended:
+            self._journal.clear(task_id)
+        self._ended.clear()
+        return self._dispatch.end_unclaimed()
+
+    # -- the end
+
+    def retire(self) -> None:
+        """Answer all that wait, since a successor will tell them the rest."""
+        self.is_retiring = True
+        for submitter in self._submitters.all():
+            submitter.answer([MOVING, submitter.events()])
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether each submitter has confirmed what it was told."""
+        return not any(submitter.has_events for submitter in self._submitters.all())

@@ -1,0 +1,108 @@
+"""What the dispatcher and the master say to each other about pools and their processes. Runs in the master.
+
+The master is the parent of the task processes: it tells the dispatcher which there are, and kills one whose task is to
+end. What is asked about tasks only the dispatcher knows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from rpccluster.config.configuration import Configuration
+from rpccluster.config.sections.pool import PoolOptions
+from rpccluster.ipc.messages import AskPools, KillTask, Message, Pools, PoolsTold
+from rpccluster.master.children.child import Child
+from rpccluster.master.children.roster import Roster
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.groups import Groups
+from rpccluster.master.kinds.own_service import OwnService
+from rpccluster.master.kinds.tasks.task import Task
+
+__all__ = ["Pooling", "Told"]
+
+CUT_OFF = "a message to it or from it was cut off"  # by the end of a dispatcher: why a process is killed
+
+#: Gets an error, or an answer.
+Told = Callable[[str, Any], None]
+
+
+class Pooling:
+    """The conversation with the dispatcher, if there is one."""
+
+    def __init__(self, cluster: Cluster, dispatcher: OwnService, roster: Roster) -> None:
+        self._cluster = cluster
+        self._dispatcher = dispatcher
+        self._roster = roster
+        self.task = Task(self.tell, roster.say)
+        self._told_of: Configuration | None = None  # the configuration whose pools it knows
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, tuple[Child, Told]] = {}
+
+    def _present(self) -> Child | None:
+        ready = (child for child in self._dispatcher.processes() if child.ready_at is not None)
+        return next(ready, None)
+
+    def tell(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Tell the dispatcher ``message``; without one it is dropped, since a new one is told everything."""
+        dispatcher = self._present()
+        if dispatcher is not None:
+            self._roster.say(dispatcher, message, descriptors)
+
+    def introduce(self, groups: Groups) -> None:
+        """Tell a dispatcher that has just become ready of all pools and processes."""
+        self._tell_of_pools()
+        self.task.introduce(groups.all)
+
+    def turn(self) -> None:
+        """Tell the dispatcher of the pools if the configuration has changed."""
+        if self._told_of is not self._cluster.configuration:
+            self._tell_of_pools()
+
+    def _tell_of_pools(self) -> None:
+        self._told_of = self._cluster.configuration
+        sections = self._told_of.others.items()
+        pools = {header: each for header, each in sections if isinstance(each, PoolOptions)}
+        self.tell(Pools({header.partition(":")[2]: _of_dispatcher(each) for header, each in pools.items()}))
+
+    def hear(self, message: Message, groups: Groups) -> None:
+        """Take a message of the dispatcher."""
+        if isinstance(message, KillTask):
+            if message.number:
+                self.task.cancel(groups.all, message.serial, message.number)
+            else:
+                self._kill(groups, message.serial)
+            groups.wake()
+        elif isinstance(message, PoolsTold):
+            _, told = self._asked.pop(message.number, (None, _ignore))
+            told(message.error, message.value)
+
+    def _kill(self, groups: Groups, serial: int) -> None:
+        for group in groups.all:
+            for child in group.children if group.kind is self.task else ():
+                if child.serial == serial and not child.is_killed:
+                    self._roster.kill(child, CUT_OFF)
+
+    def ask(self, what: str, params: list[Any], told: Told) -> None:
+        """Ask the dispatcher; ``told`` gets the error or the answer, also if it ends meanwhile."""
+        dispatcher = self._present()
+        if dispatcher is None:
+            told("the dispatcher is not ready" if self._dispatcher.group else "there is no section [pool:NAME]", None)
+            return
+        number = next(self._numbers)
+        self._asked[number] = dispatcher, told
+        self._roster.say(dispatcher, AskPools(number, what, params))
+
+    def note_end(self, child: Child) -> None:
+        """Answer what a dispatcher was asked that has ended."""
+        for number in [number for number, (asked, _) in self._asked.items() if asked is child]:
+            self._asked.pop(number)[1]("the dispatcher has ended", None)
+
+
+def _of_dispatcher(options: PoolOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("queue_size", "timeout", "soft_timeout")}
+
+
+def _ignore(error: str, answer: Any) -> None:
+    pass

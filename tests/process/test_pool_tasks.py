@@ -1,0 +1,155 @@
+"""Pools of a cluster: tasks that workers submit run in processes of their own, and every one has one outcome."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rpccluster.testing import RunningCluster, wait_until
+
+MakeCluster = Callable[..., RunningCluster]
+
+FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
+
+JOBS = """
+import os
+import time
+
+
+def double(number):
+    return 2 * number
+
+
+def fails():
+    raise KeyError("no such thing")
+
+
+def waits_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def noted(number, seconds=0.0):
+    with open("begun", "a") as begun:
+        begun.write(f"{number}\\n")
+    time.sleep(seconds)
+    return number
+"""
+
+SERVICE = """
+import rpccluster
+from rpccluster.pools.cluster.pool import pool
+
+
+class Shop:
+    def double(self, number):
+        return pool("a").submit("jobs:double", number).result()
+
+    def sum(self, number):
+        return sum(pool("a").map("jobs:double", range(number)))
+
+    def failure(self, target, options):
+        try:
+            return pool("a").submit(target, **options).result()
+        except rpccluster.TaskFailure as failure:
+            return [failure.kind, failure.type, failure.message, failure.attempt]
+
+    def refused(self, name):
+        futures = [pool("a").submit("jobs:waits_for", "may_end")]
+        try:
+            while len(futures) < 100:
+                futures.append(pool("a").submit("jobs:waits_for", "may_end", wait=False))
+        except rpccluster.PoolFull:
+            return len(futures)
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def outcomes(self, numbers, seconds):
+        futures = [pool("a").submit("jobs:noted", number, seconds, timeout=60) for number in numbers]
+        found = []
+        for number, future in zip(numbers, futures):
+            try:
+                found.append([number, "ok" if future.result() == number else "another one's"])
+            except rpccluster.TaskFailure as failure:
+                found.append([number, failure.kind])
+        return found
+"""
+
+
+@pytest.fixture
+def made(make_cluster: MakeCluster) -> RunningCluster:
+    """A cluster of two workers and a pool of two processes, not started yet."""
+    cluster = make_cluster(service="shop:Shop", chdir=".", sections={"pool:a": {"processes": 2, "targets": "jobs"}})
+    cluster.write_module("jobs", JOBS)
+    cluster.write_module("shop", SERVICE)
+    return cluster
+
+
+def dispatcher(cluster: RunningCluster, *others: int) -> int:
+    """The pid of the dispatcher, which is ready and none of ``others``."""
+
+    def ready() -> int:
+        group = next(each for each in cluster.status()["groups"] if each["name"] == "pools")
+        found = [each["pid"] for each in group["processes"] if each["state"] == "ready"]
+        return found[0] if found and found[0] not in others else 0
+
+    return wait_until(ready)
+
+
+def test_a_worker_submits(made: RunningCluster) -> None:
+    """One, many, one that fails, one that is none of the targets, more than may wait."""
+    made.write_section("pool:a", {**made.sections["pool:a"], "queue_size": 5})
+    made.start()
+    with made.client() as client:
+        assert client.call("double", 21) == 42
+        assert client.call("sum", 200) == 200 * 199
+        assert client.call("failure", "jobs:fails", {}) == ["raised", "KeyError", "'no such thing'", 1]
+        assert client.call("failure", "jobs:fails", {"retries": 1})[3] == 2
+        assert client.call("failure", "os:getpid", {})[0] == "rejected"
+        limit = {"path": "never", "timeout": 0.1}
+        assert client.call("failure", "jobs:waits_for", limit)[0] == "timed_out"
+        assert 6 <= client.call("refused", "a") <= 8
+
+
+class Outcomes(threading.Thread):
+    """A caller whose call submits many tasks; ``found`` are their outcomes."""
+
+    def __init__(self, cluster: RunningCluster, numbers: range, seconds: float = 0.0) -> None:
+        super().__init__(daemon=True)
+        self._cluster, self._numbers, self._seconds = cluster, numbers, seconds
+        self.found: list[Any] | None = None
+        self.start()
+
+    def run(self) -> None:
+        with self._cluster.client(timeout=120) as client:
+            self.found = client.call("outcomes", list(self._numbers), self._seconds)
+
+
+def test_a_killed_dispatcher_loses_nothing(made: RunningCluster) -> None:
+    """No future hangs, none has another's result; what was begun runs once or is lost, the rest runs."""
+    kills = 100 if FULL_SCALE else 6
+    made.start()
+    each = 500
+    callers = [Outcomes(made, range(each * number, each * (number + 1)), 0.001) for number in range(kills * 2)]
+    killed: list[int] = []
+    while any(caller.is_alive() for caller in callers) and len(killed) < kills:
+        pid = dispatcher(made, *killed)
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+    for caller in callers:
+        caller.join(120)
+        assert caller.found is not None
+    outcomes = dict(outcome for caller in callers for outcome in caller.found or ())
+    begun = list(map(int, (made.folder / "begun").read_text().split()))
+    assert len(killed) > 2
+    assert set(outcomes.values()) <= {"ok", "process_lost"}
+    assert len(outcomes) == each * len(callers)
+    assert len(begun) == len(set(begun)), sorted(number for number in begun if begun.count(number) > 1)[:10]
+    assert {number for number, kind in outcomes.items() if kind == "ok"} <= set(begun)
