@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["BEFORE", "PEERS", "RPCCLUSTER", "Peer", "build_in", "choose", "client", "with_workers"]
+__all__ = ["BEFORE", "KINDS", "PEERS", "RPCCLUSTER", "Peer", "build_in", "choose", "client", "with_workers"]
 
 BEFORE = "before"  # another build of this project
 
@@ -108,6 +108,17 @@ PEERS = {
         ),
     )
 }
+
+
+#: The kinds of methods, each a row: all are called at one daemon, whose service has one method of each kind.
+KINDS = tuple(
+    replace(RPCCLUSTER, name=name, what=what, config=_CONFIG.replace("{service}", "bench.service:Kinds"))
+    for name, what in (
+        ("plain", "a plain method, in a greenlet"),
+        ("thread", "a method with thread=True"),
+        ("coroutine", "an async def method"),
+    )
+)
 
 
 def choose(names: str) -> tuple[Peer, ...]:

@@ -1,12 +1,13 @@
-"""The service that the benchmarks run in rpccluster: the demo's methods, and one that costs a known CPU time."""
+"""The services that the benchmarks run in rpccluster: the demo with a method that burns CPU, and one of each kind."""
 
 from __future__ import annotations
 
 import time
 
+from rpccluster import rpc
 from rpccluster.demo import Demo
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "Kinds"]
 
 
 class Bench(Demo):
@@ -18,3 +19,20 @@ class Bench(Demo):
         while time.thread_time_ns() < end:
             pass
         return microseconds
+
+
+class Kinds:
+    """The same method as each kind that a worker runs; another service, since its worker has threads and a loop."""
+
+    def plain(self, a: int, b: int) -> int:
+        """Run in a greenlet."""
+        return a + b
+
+    @rpc(thread=True)
+    def thread(self, a: int, b: int) -> int:
+        """Run in a native thread."""
+        return a + b
+
+    async def coroutine(self, a: int, b: int) -> int:
+        """Run on the asyncio loop."""
+        return a + b

@@ -20,7 +20,7 @@ from bench.processes import CPUTime, Server, busy_seconds
 
 __all__ = ["Cores", "Measured", "Stage"]
 
-_Served = tuple[tuple[str, ...], int]
+_Served = tuple[tuple[str, ...], int, str]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Stage(contextlib.ExitStack):
 
 def _served(peer: Peer) -> _Served:
     """What tells one server from another."""
-    return peer.command, peer.workers
+    return peer.command, peer.workers, peer.config
 
 
 def _substitutes(part: str, peer: Peer, stem: Path) -> dict[str, str]:

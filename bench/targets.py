@@ -78,6 +78,20 @@ def _batch(results: Results) -> float | None:
     return together / alone if together and alone else None
 
 
+def _over_plain(kind: str) -> _Figure:
+    """How many µs later a lone caller has the answer than from a plain method."""
+
+    def over(results: Results) -> float | None:
+        own, plain = (results.of("kinds one").best(name, "p50_us") for name in (kind, "plain"))
+        return None if own is None or plain is None else own - plain
+
+    return over
+
+
+def _kind(kind: str) -> _Figure:
+    return lambda results: results.of("kinds depth16").best(kind, "calls_per_second")
+
+
 def _reload(metric: str) -> _Figure:
     return lambda results: results.of("reload").median("rpccluster, 4 workers", metric)
 
@@ -99,6 +113,10 @@ TARGETS = (
     Target("a list in 1 KiB pieces: a piece's cost, 1000 ÷ 250 pieces", _growth("list"), 1.5),
     Target("900 × sleep(0.01): ms over the ideal", _figure("blocking", "over_ideal_ms"), 100),
     Target("sum beside 900 sleeps: p99 in ms", _figure("blocking", "p99_us", 1e-3), 10),
+    Target("thread=True, a lone caller: µs beside a plain method", _over_plain("thread"), 20),
+    Target("async def, a lone caller: µs beside a plain method", _over_plain("coroutine"), 35),
+    Target("thread=True, 64 × 16: calls/s", _kind("thread"), 60_000, True),
+    Target("async def, 64 × 16: calls/s", _kind("coroutine"), 60_000, True),
     Target("another client beside 100,000 pipelined: p99 in ms", _figure("flood", "p99_us", 1e-3), 5),
     Target("a client that never reads: RSS growth in MiB", _figure("flood unread", "rss_growth_mib"), 64),
     Target("10,000 idle connections: RSS KiB each", _figure("idle", "rss_kib_per_connection"), 2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.peers import Peer
-from bench.scenarios import calls, clients, memory, pieces, reload, waiting, workers
+from bench.scenarios import calls, clients, kinds, memory, pieces, reload, waiting, workers
 from bench.scenarios.variant import Effort, Variant
 from bench.stage import Stage
 
@@ -20,6 +20,7 @@ SCENARIOS: dict[str, Callable[[Stage, tuple[Peer, ...], Effort], list[Variant]]]
     "pieces": pieces.pieces,
     "blocking": waiting.blocking,
     "flood": waiting.flood,
+    "kinds": kinds.kinds,
     "idle": memory.idle,
     "scaling": workers.scaling,
     "reload": reload.reload,
