@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from master.changes.test_reload import Reloadable
+from master.made_up import cluster
 
 from rpccluster.address import UnixAddress, parse_address
-from rpccluster.config import Options
+from rpccluster.config import Options, Sources, load
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.messages import Accept, Give
 from rpccluster.log.files import LogFiles
@@ -33,6 +34,7 @@ from rpccluster.master.resources.listeners import (
 from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.warden import Warden
+from rpccluster.master.watching.config_watch import ConfigWatch
 from rpccluster.system import Reserve, System
 from rpccluster.system.files import FileWatch
 
@@ -142,6 +144,33 @@ class AFileWatch(Part):
 
     def is_stopped(self) -> bool:
         return self.watch is None or not self.watch.is_open
+
+
+class AConfigWatch(Part):
+    """Which follows a file that changes."""
+
+    def prepare(self) -> None:
+        self.file = self.folder / "a.ini"
+        self.file.write_text("[cluster]\nservice = a:b\nreload_on_change = true\n")
+        self.loop = Loop()
+        self.cluster = cluster()
+        self.cluster.configuration = load(Sources(str(self.file)))
+
+    def make(self) -> None:
+        self.watch = ConfigWatch(self.cluster, self.loop)
+
+    def start(self) -> None:
+        self.watch.turn(1.0, may_reload=True)
+        self.file.write_text(self.file.read_text() + "# changed\n")
+        self.loop.turn(0)
+        if self.watch.turn(2.0, may_reload=True) or not self.watch.is_told:
+            raise OSError("the folder cannot be watched")
+
+    def stop(self) -> None:
+        self.watch.close()
+
+    def is_stopped(self) -> bool:
+        return self.watch.wake_at in (0.0, float("inf"))
 
 
 class APidfile(Part):
@@ -485,6 +514,7 @@ MASTER_PARTS: list[type[Part]] = [
     ALoop,
     ALogFile,
     AFileWatch,
+    AConfigWatch,
     APidfile,
     Listeners,
     AControlServer,

@@ -34,7 +34,10 @@ Marks = Mapping[str, Optional[int]]
 
 
 class ConfigWatch:
-    """The files of one cluster. ``wake_at`` is when to call `turn` if nothing happens (monotonic seconds)."""
+    """The files of one cluster. ``wake_at`` is when to call `turn` if nothing happens (monotonic seconds).
+
+    ``is_told`` says whether the kernel watches all folders.
+    """
 
     def __init__(self, cluster: Cluster, loop: Loop, make_watch: Callable[[], FolderWatch] = FolderWatch) -> None:
         self._cluster = cluster
@@ -44,7 +47,7 @@ class ConfigWatch:
         self._seen: Marks = {}
         self._quiet_at: float | None = None  # when a change that was seen is due
         self._looked_at = 0.0
-        self._is_told = False  # whether the kernel watches all folders
+        self.is_told = False
         self.wake_at = 0.0
 
     def turn(self, now: float, *, may_reload: bool) -> bool:
@@ -79,14 +82,14 @@ class ConfigWatch:
         """Watch the folders as they are now, then read the files, so that no change is missed in between."""
         assert self._watch is not None
         reading = read_files(path, path)
-        self._is_told = self._watch.follow(set(_folders([*reading.marks], reading.folders)))
+        self.is_told = self._watch.follow(set(_folders([*reading.marks], reading.folders)))
         marks = {each: mark_of(each) for each in reading.marks}
         self._looked_at = now
         if marks != self._seen:
             self._seen, self._quiet_at = marks, now + QUIET_SECONDS
 
     def _plan(self, now: float) -> None:
-        look_at = now + (IDLE_SECONDS if self._is_told else DEAF_SECONDS)
+        look_at = now + (IDLE_SECONDS if self.is_told else DEAF_SECONDS)
         self.wake_at = look_at if self._quiet_at is None else min(look_at, self._quiet_at)
 
     def close(self) -> None:
