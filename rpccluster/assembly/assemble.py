@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from functools import partial
 
 import rpccluster
@@ -19,12 +20,14 @@ from rpccluster.child.life import live
 from rpccluster.child.own_code import OwnCode
 from rpccluster.config import Configuration, Machine, Options, Sources, load
 from rpccluster.config.accounts import identity_of
+from rpccluster.config.changing import divided, with_values
 from rpccluster.control_path import socket_name
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.log import LogFiles, logger, say, set_up_logging
-from rpccluster.master.changes.inherited import Inheritance
+from rpccluster.master.changes.inherited import Inheritance, LeftSettings
 from rpccluster.master.changes.starting import CommandLine
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.history import History, history_path, read_history, values_of
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.parts import Parts, Start
 from rpccluster.master.resources.daemonize import StartReport, daemonize
@@ -39,6 +42,7 @@ from rpccluster.master.signals import SignalInbox
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.system.identity import Identity
 from rpccluster.system.launch import interpreter
+from rpccluster.system.replacing import put_content
 
 __all__ = ["serve"]
 
@@ -53,6 +57,8 @@ def serve(sources: Sources, arguments: list[str]) -> int:
     inheritance = Inheritance.from_environment()
     activation = inheritance.activation if inheritance else activation
     configuration = load(sources, Machine())
+    if inheritance and inheritance.settings:
+        configuration = _as_before(configuration, inheritance.settings)
     report = daemonize() if configuration.options.daemonize and inheritance is None else StartReport()
     try:
         inbox = SignalInbox()  # before the pidfile shows our pid
@@ -66,6 +72,35 @@ def serve(sources: Sources, arguments: list[str]) -> int:
         report.send(exit_code)
         return exit_code
     return supervisor.run()
+
+
+def _as_before(configuration: Configuration, left: LeftSettings) -> Configuration:
+    """Return ``configuration`` with the settings of before the upgrade, and with what commands had set."""
+    configuration = configuration.with_settings(left.given.texts)
+    sections = configuration.sections()
+    changes = {name: text for name, text in left.commanded.items() if divided(name)[0] in sections}
+    try:
+        return with_values(configuration, changes, Machine())
+    except ConfigError as error:
+        say(f"rpccluster: values that were set are lost: {error}")
+        return configuration
+
+
+def _history(configuration: Configuration, left: LeftSettings | None) -> History:
+    """Return the history of the versions, in which a start has its number. A file that cannot be used is told."""
+    path = history_path(configuration)
+    if left is not None:
+        return replace(left.history, path=path)
+    history = History(path)
+    try:
+        history = read_history(path)
+        if history.number and path is not None:
+            time = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+            history = history.with_start(time, os.getuid(), values_of(configuration))
+            put_content(path, history.encoded())
+    except (OSError, ValueError) as error:
+        logger.warning("Cannot use the history of the versions, %s: %s", path, error)
+    return history
 
 
 def _assemble(configuration: Configuration, start: Start) -> Supervisor:
@@ -98,16 +133,18 @@ def _make_supervisor(configuration: Configuration, start: Start, logs: LogFiles,
     own_code.answer_for_it()
     _tell_of_start(configuration.options, logs, sockets.listeners, is_new=start.inheritance is None)
     warn_of_unnamed(start.activation, configuration.options.bind)
-    settings = start.inheritance.settings if start.inheritance else None
+    left = start.inheritance.settings if start.inheritance else None
+    history = _history(configuration, left)
     cluster = Cluster(
-        configuration.with_settings(settings.texts) if settings else configuration,
+        configuration,
         generation=start.inheritance.generation + 1 if start.inheritance else 1,
         listeners=sockets.listeners,
         logs=logs,
         started_at=operating_system.monotonic(),
         activation=start.activation,
         plugin_listeners=sockets.of_plugins,
-        settings_version=settings.number if settings else 1,
+        settings_version=left.given.number if left else max(1, history.number),
+        history=history,
     )
     entry = partial(live, load=partial(load_kind, start.command.folder))
     return Supervisor(Parts(operating_system, cluster, RPC(own_code), entry, replace(start, warden=warden)))

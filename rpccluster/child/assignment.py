@@ -37,13 +37,12 @@ class KindPart:
 class RPCPart(KindPart):
     """The part of an RPC worker.
 
-    ``call_limit`` is max_requests with this worker's jitter, 0 for no limit; ``connections`` is the channel on which
+    ``connections`` is the channel on which
     connections travel; ``accept_lock`` is a descriptor for lockf(3), -1 for none. The process sets ``stall_timer`` anew
     as long as its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker, and
     ``memory`` is the file in memory that outlives it; -1 for none.
     """
 
-    call_limit: int
     connections: Channel
     listeners: list[socket.socket]
     accept_lock: int

@@ -46,16 +46,25 @@ class ServiceSettings:
         self._ask(settings.newest, frozenset(settings.newest.values), "")
 
     def prepare(self, given: Given) -> Version:
-        """Return the version that ``given`` makes, and change nothing. Raises `SettingsRefused`."""
+        """Return the version that ``given`` makes, and change nothing. Raises `SettingsRefused`.
+
+        Nobody is asked about a version of the same values: only options have changed.
+        """
+        if given.texts == self._given.texts:
+            return settings.newest._replace(number=given.number)
         version = converted(given, self._declared)
         changed = changed_keys(settings.newest, version)
         self._ask(version, changed, f" {with_places(changed, given.places)}" if changed else "")
         return version
 
+    def note_in_force(self, given: Given) -> None:
+        """Note that ``given`` is in force, as it was prepared."""
+        self._given = given
+
     def tell(self, old: Version, new: Version) -> None:
         """Tell the service's hook of a change that has happened. Raises all that the hook raises."""
         hook = self._hook("settings_changed")
-        if hook is not None:
+        if hook is not None and new.values is not old.values:
             hook(old.values, new.values, changed_keys(old, new))
 
     def _ask(self, version: Version, changed: frozenset[str], what: str) -> None:

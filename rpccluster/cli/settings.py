@@ -1,4 +1,4 @@
-"""The subcommands of the values in force: to read them, and to change settings. The process that the user starts."""
+"""The subcommands of the values in force: to read, change and bring them back. The process that the user starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["COMMANDS"]
 
 @click.group(cls=NearestCommands)
 def config() -> None:
-    """Show the values in force, and change settings in all processes."""
+    """Show the values in force, and change them in all processes."""
 
 
 @config.command("get")
@@ -54,7 +54,7 @@ def diff(sources: Sources, as_json: bool) -> None:
 @click.argument("changes", metavar="KEY=VALUE...", nargs=-1, required=True)
 @click.pass_obj
 def set_(sources: Sources, changes: tuple[str, ...], write: bool) -> None:
-    """Change settings in every process, or in none; wait until that is done."""
+    """Change values in every process, or in none; wait until that is done."""
     pairs = [change.partition("=") for change in changes]
     for key, equals, _ in pairs:
         if not equals or not key:
@@ -63,10 +63,35 @@ def set_(sources: Sources, changes: tuple[str, ...], write: bool) -> None:
     click.echo(f"version {told['version']}")
 
 
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
+@click.pass_obj
+def history(sources: Sources, as_json: bool) -> None:
+    """Print the last versions: number, time, who has changed what."""
+    told = ask(sources, "config.history")
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    for each in told["versions"]:
+        uid = "" if each["uid"] is None else f", uid {each['uid']}"
+        click.echo(f"version {each['version']}, {each['time']}{uid}: {each['command']}")
+        for name, (old, new) in each["changes"].items():
+            click.echo(f"    {name}: {_shown(old)} -> {_shown(new)}")
+
+
+@config.command()
+@click.argument("version", type=int, required=False)
+@click.pass_obj
+def rollback(sources: Sources, version: int | None) -> None:
+    """Bring the values of VERSION back, or of the one before; under a new number."""
+    told = ask(sources, "config.rollback", *([] if version is None else [version]))
+    click.echo(f"version {told['version']}")
+
+
 def _shown(text: Any) -> str:
     return text if text else "nothing"
 
 
 COMMANDS = (config,)
-for _command in (get_, diff, set_):
+for _command in (get_, diff, set_, history, rollback):
     _command.params.extend(WHICH_CLUSTER)

@@ -186,7 +186,7 @@ def refused_changes(running: Configuration, changed: Configuration) -> list[Faul
             changed.origin(key, header),
             key,
             f"found {changed.text(key, header) or 'nothing'}, "
-            f"expected {running.text(key, header) or 'nothing'} until the next start",
+            f"expected {running.text(key, header) or 'nothing'} until the next start{_because(option)}",
             header,
         )
         for header, key, option, values in common
@@ -198,8 +198,12 @@ def _changed_sections(running: Configuration, changed: Configuration) -> Iterato
     """Yield the header, the description and the options, before and after, of each section that differs."""
     earlier = running.sections()
     for header, after in changed.sections().items():
-        if (header == CLUSTER.name or header in running.others) and earlier[header] != after:
+        if header != SETTINGS.name and header in earlier and earlier[header] != after:
             yield header, _described(header), earlier[header], after
+
+
+def _because(option: Option) -> str:
+    return f": {option.reason}" if option.reason else ""
 
 
 def _is_fixed(option: Option, key: str, values: tuple[Any, Any]) -> bool:

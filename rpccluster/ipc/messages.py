@@ -14,6 +14,7 @@ speak with each other during an upgrade, so messages may only grow:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgpack
@@ -105,7 +106,12 @@ class Retire(NamedTuple):
 
 @_type(5)
 class ReopenLogs(NamedTuple):
-    """Master to worker: write to the reopened log files; their descriptors come with the message."""
+    """Master to worker: write to these log files; their descriptors come with the message.
+
+    ``access_path`` is that of another access log than before, as in `rpccluster.log.LogFiles`; None if it is the same.
+    """
+
+    access_path: str | None = None
 
 
 @_type(19)
@@ -294,11 +300,15 @@ class Vote(NamedTuple):
 
 @_type(25)
 class Switch(NamedTuple):
-    """Master to child: these settings are in force, for calls that begin from now on."""
+    """Master to child: this version is in force, for calls that begin from now on.
+
+    ``texts`` and ``places`` are those of the settings; ``options`` are those of ``[cluster]`` that change at once.
+    """
 
     version: int
     texts: dict[str, str]
     places: dict[str, str]
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 @_type(26)

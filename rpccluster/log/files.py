@@ -7,6 +7,7 @@ number. The master opens the files and passes the descriptors to its children, w
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class LogFiles:
     holds_output: bool = False
     outlet: Outlet = field(default_factory=lambda: Outlet(_STDERR, lost_lines))
     access_outlet: Outlet | None = None
+    _own_access: Outlet | None = None  # of a file of its own that this process once wrote
 
     @property
     def is_file(self) -> bool:
@@ -99,14 +101,34 @@ class LogFiles:
         own = self.access_descriptor not in (None, self.log_descriptor)
         return [self.log_descriptor, self.access_descriptor] if own else [self.log_descriptor]  # type: ignore[list-item]
 
-    def take(self, descriptors: list[int]) -> None:
-        """Put the master's ``descriptors`` under this process's numbers, and close them."""
-        for new, old in zip(descriptors, self.descriptors()):
-            os.dup2(new, old, inheritable=old <= _STDERR)
+    def take(self, descriptors: list[int], access_path: str | None = None) -> None:
+        """Put the master's ``descriptors`` under this process's numbers, and close them.
+
+        With ``access_path`` the access log is another one. Its number stays, since calls that run still write to it.
+        """
+        log, *own = descriptors
+        os.dup2(log, self.log_descriptor, inheritable=self.log_descriptor <= _STDERR)
+        if access_path is not None:
+            self._take_access(access_path, own)
+        elif own and self.access_descriptor is not None:
+            os.dup2(own[0], self.access_descriptor, inheritable=False)
         for new in descriptors:
             os.close(new)
         if self.holds_output:
             self.hold_output()
+
+    def _take_access(self, path: str, own: list[int]) -> None:
+        """Write the access log to the file of the descriptor in ``own``, to the log, or not at all."""
+        self.access_path = path
+        if self._own_access is None and self.access_outlet not in (None, self.outlet):
+            self._own_access = self.access_outlet
+        if own and self._own_access is None:
+            self._own_access = Outlet(fcntl.fcntl(own[0], fcntl.F_DUPFD_CLOEXEC, _STDERR + 1), lost_lines)
+        elif self._own_access is not None:
+            self._own_access.flush()
+            os.dup2(own[0] if own else self.log_descriptor, self._own_access.descriptor, inheritable=False)
+        self.access_outlet = (self._own_access if own else self.outlet) if path else None
+        self.access_descriptor = self.access_outlet.descriptor if self.access_outlet else None
 
     def flush(self) -> None:
         """Write waiting lines, as far as there is room. Called now and then."""

@@ -13,6 +13,7 @@ from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.cluster import Options
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
+from rpccluster.master.history import History
 from rpccluster.master.phases import FIRST, Event, Phase, next_phase
 from rpccluster.system import Activation
 
@@ -59,6 +60,7 @@ class Cluster:
     activation: Activation = field(default_factory=Activation)
     plugin_listeners: dict[str, list[Listener]] = field(default_factory=dict)  # by the header of the plugin's section
     settings_version: int = 1
+    history: History = field(default_factory=History)
 
     @property
     def options(self) -> Options:

@@ -18,11 +18,12 @@ from rpccluster.ipc.scoreboard import MOST_ROWS
 from rpccluster.log import LogFiles, logger
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.giving_groups import GivingGroups
-from rpccluster.master.changes.inherited import Inheritance, Thing, left_settings, things
+from rpccluster.master.changes.inherited import Inheritance, LeftSettings, Thing, left_settings, things
 from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
 from rpccluster.master.changes.reload import Reloading
+from rpccluster.master.changes.saving import Saving
 from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.changes.taking_groups import TakingGroups
 from rpccluster.master.children.actions import Actions
@@ -125,7 +126,10 @@ class Parts:
         self.broker = Broker(self.loop, self._connected, first_serial)
         self.brokers = Brokers(self.broker, {"dispatcher": self._make_broker(self.dispatcher, first_serial)})
         tell_children(cluster.plugin_listeners)
-        self.reloading = Reloading(operating_system, cluster, self.workers, self.groups, self.roster, self._prepared)
+        self.saving = Saving(operating_system, self.loop)
+        self.reloading = Reloading(
+            operating_system, cluster, self.workers, self.groups, self.roster, self._prepared, self.saving
+        )
         self.pushing = self.reloading.pushing
         self.giving = GivingGroups(operating_system, self.groups, lambda message: self.new_master.say(message))
         self.new_master = NewMaster(
@@ -145,7 +149,7 @@ class Parts:
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
         self._status = Status(cluster, self.workers, self.groups, rpc, self.broker)
         self.operations = Operations(operating_system, cluster, self.groups, commands, self.broker, self._tell_status)
-        self.operations.add(SettingsOperations(cluster, self.pushing, commands, self.operations.wait).methods())
+        self.operations.add(SettingsOperations(cluster, commands, self.operations.wait).methods())
         self.operations.add(PoolOperations(self.pooling).methods())
 
     @property
@@ -239,7 +243,7 @@ class Parts:
     def _start_new_master(self) -> Started | None:
         """Start a new master that inherits what this one holds. Logs and returns None if that fails."""
         try:
-            with self._prepared(), left_settings(self.cluster.settings) as settings:
+            with self._prepared(), left_settings(LeftSettings.of(self.cluster)) as settings:
                 return start(self.system, self.start.command, [*self._bequest(), settings])
         except OSError as error:  # there is no room for the settings
             logger.error("Cannot start a new master: %s", error)

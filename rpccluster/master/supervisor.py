@@ -19,6 +19,7 @@ from rpccluster.log import logger, say
 from rpccluster.master.children import order
 from rpccluster.master.children.deaths import TOO_OFTEN, TOO_OFTEN_SECONDS, in_short
 from rpccluster.master.children.policy import LATE_SECONDS
+from rpccluster.master.history import Author
 from rpccluster.master.kinds.groups import Died
 from rpccluster.master.kinds.kind import Booted, Gone, Passed, Told, Voted
 from rpccluster.master.kinds.own_service import ServiceProcess
@@ -91,6 +92,7 @@ class Supervisor:
         attempt("complete a reload", parts.reloading.note_progress)
         attempt("end a vote", parts.pushing.turn)
         attempt("tell the dispatcher of its pools", parts.pooling.turn)
+        attempt("end a write", parts.saving.turn)
         attempt("serve the control socket", parts.control.turn)
         attempt("look after paths", parts.upkeep.turn, parts.now())
         attempt("look after the warden", parts.warden.turn, parts.now())
@@ -126,6 +128,7 @@ class Supervisor:
             parts.code_watch,
             parts.config_watch,
             parts.pushing,
+            parts.saving,
         )
         wake_at = min([each.wake_at for each in (*sleepers, parts.notices, parts.warden, self._takeover)])
         if self._guard.take_failure():  # also of what is due at once
@@ -166,9 +169,9 @@ class Supervisor:
             self._parts.roster.say(child, Accept())
             self._parts.pooling.introduce(self._groups)
             return
-        if self._workers.is_candidate(child):
-            self._parts.reloading.commit(self._parts.now())
-        if self._cluster.phase.allows.children_accept and child.is_holding:  # not if it was slow, and is killed for it
+        if self._workers.is_candidate(child):  # the commit lets it accept
+            self._parts.reloading.note_proved(child)
+        elif self._cluster.phase.allows.children_accept and child.is_holding:  # not if it is killed for being slow
             self._parts.roster.say(child, Accept())
         self._parts.code_watch.follow(child.code_files, self._parts.now())
         if self._cluster.options.rebalance:
@@ -254,11 +257,11 @@ class Supervisor:
         parts, now = self._parts, self._parts.now()
         if parts.code_watch.turn(now):
             logger.info("The code of the service has changed")
-            parts.commands.reload()
+            parts.commands.reload(author=Author("reload_code"))
         may_reload = self._cluster.phase.allows.may_change and not parts.new_master.is_under_way
         if parts.config_watch.turn(now, may_reload=may_reload):
             logger.info("The configuration has changed")
-            parts.commands.reload(is_all=False)
+            parts.commands.reload(is_all=False, author=Author("reload_on_change"))
 
     def _notify(self) -> None:
         parts, reloading = self._parts, self._parts.reloading

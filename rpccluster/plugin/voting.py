@@ -25,7 +25,7 @@ from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import Message, Propose, Switch, Switched, Vote, WantsToRetire
 from rpccluster.ipc.scoreboard import CommonCell, Row
 from rpccluster.live_settings import Given, Version, settings
-from rpccluster.log import logger
+from rpccluster.log import logger, set_level
 from rpccluster.plugin.changes import Changes
 
 __all__ = ["Voting"]
@@ -101,6 +101,8 @@ class Voting:
             self._attempt, self._prepared = message.attempt, None
             start_new_thread(self._vote, (message.attempt, Given(message.version, message.texts, message.places)))
         elif isinstance(message, Switch):
+            if "log_level" in message.options:
+                set_level(message.options["log_level"])
             self._switch(Given(message.version, message.texts, message.places))
 
     def _vote(self, attempt: int, given: Given) -> None:
@@ -131,6 +133,7 @@ class Voting:
             self.say(WantsToRetire("it refuses the settings"))
             return
         settings.put_in_force(new)
+        self._own.note_in_force(given)
         self._row[CommonCell.SETTINGS_VERSION] = new.number
         self.say(Switched(new.number))
         self.changes.note(given.places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
 import os
@@ -19,6 +20,7 @@ __all__ = [
     "Reserve",
     "check_listening",
     "close_all_but",
+    "keep_alive",
     "let_exec_close_all_but",
     "make_room_for",
     "occupy_standard_descriptors",
@@ -27,6 +29,7 @@ __all__ = [
     "write",
 ]
 
+_KEEPALIVE_PROBES = 4
 #: The events of a libev watcher: EV_READ and EV_WRITE of ev.h.
 READABLE, WRITABLE = 1, 2
 
@@ -146,6 +149,20 @@ def peer_process(sock: socket.socket) -> tuple[int, int]:
     """Return pid and uid of the process that connected a Unix socket, at that time. Source: unix(7), SO_PEERCRED."""
     pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("iII")))
     return pid, uid
+
+
+def keep_alive(sock: _socket.socket, idle_seconds: int) -> None:
+    """Have the kernel ask the peer of a TCP socket for a sign of life after so much silence; 0: not at all (tcp(7)).
+
+    What a listener accepts inherits this. A socket of another family stays as it is. Raises OSError.
+    """
+    if sock.family not in (_socket.AF_INET, _socket.AF_INET6):
+        return
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1 if idle_seconds else 0)
+    if idle_seconds:
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, idle_seconds)
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, max(1, idle_seconds // _KEEPALIVE_PROBES))
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
 def check_listening(path: str) -> None:

@@ -19,11 +19,14 @@ from typing import Callable
 
 from rpccluster.system import descendants
 
-__all__ = ["TELL_SIGNAL", "Exit", "System", "die_with_parent", "forget_what_is_ours", "set_title"]
+__all__ = ["TELL_SIGNAL", "Exit", "System", "Work", "die_with_parent", "forget_what_is_ours", "set_title"]
 
 #: The master sends it to a hung child, which then dumps its stack and notes what it works on. A handled SIGXCPU kills
 #: nobody, and no user sends it.
 TELL_SIGNAL = signal.SIGXCPU
+
+#: Work for another process: it returns a text for the one that has asked for it.
+Work = Callable[[], str]
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -111,6 +114,21 @@ class System:
         if not pid:
             live()
         return pid
+
+    def begin_aside(self, work: Work, live: Callable[[Work, int], object]) -> tuple[int, int]:
+        """Have a process of its own do ``work``. Returns its pid, and a descriptor to read from what the work returns.
+
+        The process calls ``live`` with the work and the descriptor to write to, and never returns. Raises OSError.
+        """
+        result, told = os.pipe()
+        try:
+            pid = self.spawn(lambda: live(work, told))
+        except BaseException:
+            os.close(result)
+            raise
+        finally:
+            os.close(told)
+        return pid, result
 
     def kill(self, pid: int, signum: int) -> None:
         """Call kill(2); a process that has already ended is no error."""

@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 
-__all__ = ["replace_content"]
+__all__ = ["put_content", "replace_content"]
 
 _TRIES = 10  # another process may finish its own replacement each time
 _PIECE = 1 << 20
@@ -41,6 +41,26 @@ def replace_content(path: str, expected: bytes, new: bytes) -> None:
             os.close(beside)
     finally:
         os.close(present)
+    _sync_folder(os.path.dirname(real))
+
+
+def put_content(path: str, new: bytes) -> None:
+    """Make ``new`` the content of the file at ``path``, which this user alone may read, and have the disk keep it.
+
+    The file need not be there. Raises OSError, as `replace_content` does.
+    """
+    real = os.path.realpath(path)
+    beside = _open_beside(real)
+    try:
+        _write(beside, new)
+        os.fsync(beside)
+        os.rename(_name_beside(real), real)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(_name_beside(real))
+        raise
+    finally:
+        os.close(beside)
     _sync_folder(os.path.dirname(real))
 
 
@@ -95,17 +115,21 @@ def _is_named(descriptor: int, name: str) -> bool:
 
 def _fill(beside: int, present: int, new: bytes) -> None:
     """Write ``new``, with mode, owner and attributes of the ``present`` file, to the disk."""
-    os.fchmod(beside, 0o600)
-    os.ftruncate(beside, 0)
-    view = memoryview(new)
-    while view:
-        view = view[os.write(beside, view[:_PIECE]) :]
+    _write(beside, new)
     status, own = os.fstat(present), os.fstat(beside)
     if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
         os.fchown(beside, status.st_uid, status.st_gid)
     os.fchmod(beside, stat.S_IMODE(status.st_mode))  # after the owner, whose change may clear bits of it
     _copy_attributes(present, beside)
     os.fsync(beside)
+
+
+def _write(beside: int, new: bytes) -> None:
+    os.fchmod(beside, 0o600)
+    os.ftruncate(beside, 0)
+    view = memoryview(new)
+    while view:
+        view = view[os.write(beside, view[:_PIECE]) :]
 
 
 def _copy_attributes(present: int, beside: int) -> None:

@@ -6,10 +6,12 @@ and follows the changes. A change holds for existing connections, and for calls 
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Callable
 
-__all__ = ["LiveOptions"]
+__all__ = ["LiveOptions", "call_limit"]
 
 
 @dataclass
@@ -28,6 +30,9 @@ class LiveOptions:
     message_timeout: float
     write_timeout: float
     worker_connections: int
+    tcp_keepalive: int
+    max_requests: int
+    max_requests_jitter: int
     log_level: str
     access_log: str
     _followers: list[Tell] = field(default_factory=list, init=False, repr=False)
@@ -41,6 +46,12 @@ class LiveOptions:
         """Call ``tell`` after each change."""
         self._followers.append(tell)
 
+    def take(self, options: Mapping[str, Any]) -> None:
+        """Set those of ``options`` that a worker has and that differ; the master knows others, too."""
+        changes = {name: options[name] for name in _NAMES if name in options and options[name] != getattr(self, name)}
+        if changes:
+            self.set(**changes)
+
     def set(self, **changes: Any) -> None:
         """Set options to values that the configuration allows.
 
@@ -53,6 +64,13 @@ class LiveOptions:
             setattr(self, name, value)
         for tell in self._followers:
             tell(self, frozenset(changes))
+
+
+def call_limit(options: LiveOptions) -> int:
+    """Return ``max_requests`` with a jitter that is drawn; 0 for no limit."""
+    if not options.max_requests:
+        return 0
+    return options.max_requests + random.randint(0, options.max_requests_jitter)
 
 
 #: A follower; it gets all options, and the names of those that were set.

@@ -51,7 +51,7 @@ from rpccluster.worker.current import present_method
 from rpccluster.worker.hot import Engine
 from rpccluster.worker.lifecycle import Event, State, next_state
 from rpccluster.worker.limits import Limits
-from rpccluster.worker.live_options import LiveOptions
+from rpccluster.worker.live_options import LiveOptions, call_limit
 from rpccluster.worker.native.kinds import NativeKinds
 from rpccluster.worker.native.stall_watch import StallWatch
 from rpccluster.worker.native.watched import AsyncioLoop, HubLoop, Watched
@@ -172,7 +172,7 @@ class Server:
             self._row.cells,
             self.options,
             on_refused=self._limits.note_refused,
-            call_limit=self._assignment.part.call_limit,
+            call_limit=call_limit(self.options),
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
         )
 
@@ -296,6 +296,8 @@ class Server:
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
         if "log_level" in changed:  # else it is the service's, which may have set another
             set_level(options.log_level)
+        if changed & {"max_requests", "max_requests_jitter"}:
+            self._engine.set_call_limit(call_limit(options))
         tell_limit(self._row, options)
         self._registry.wrap_all(options.call_timeout)
 
@@ -316,12 +318,13 @@ class Server:
         elif isinstance(message, Retire):
             self._retire(message)
         elif isinstance(message, ReopenLogs):
-            self._assignment.logs.take(descriptors)
+            self._assignment.logs.take(descriptors, message.access_path)
         elif isinstance(message, Listen):
             self._acceptor.add(descriptors)
         elif isinstance(message, Propose):
             self._voting.propose(message)
         elif isinstance(message, Switch):
+            self.options.take(message.options)
             self._voting.switch(message)
         elif isinstance(message, Release):
             self._release(message)

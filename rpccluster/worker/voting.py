@@ -84,6 +84,7 @@ class Voting:
 
     def _put_in_force(self, given: Given, new: Version) -> None:
         self._pinned.switch(new)
+        self._own.note_in_force(given)
         self._places = given.places
         self._row[CommonCell.SETTINGS_VERSION] = new.number
         self._send(Switched(new.number))

@@ -209,6 +209,11 @@ def test_without_a_machine_nothing_is_checked_against_it(folder: Folder) -> None
     assert folder.load("[cluster]\nservice = a:b\nuser = nobody-at-all\nchdir = nowhere\n").options.user
 
 
+LOCK = ": the master holds the lock of its pidfile as long as it lives"
+OWNS = ": sockets and logs that are open belong to that account"
+FOUND = ": commands find this cluster by its socket"
+ONCE = ": a process goes to the background at its start alone"
+
 RUNNING = "[cluster]\nservice = a:b\npidfile = x.pid\nuser = 0\nnumber_workers = 2\n"
 
 
@@ -235,14 +240,15 @@ def test_a_reload_needs_no_start_folder(folder: Folder, tmp_path_factory: pytest
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("control_socket = /c", "x.ini:6: control_socket: found /c, expected nothing until the next start"),
-        ("group = 1", "x.ini:6: group: found 1, expected nothing until the next start"),
-        ("daemonize = true", "x.ini:6: daemonize: found true, expected false until the next start"),
-        ("single_instance = no", "x.ini:6: single_instance: found false, expected true until the next start"),
+        ("control_socket = /c", f"control_socket: found /c, expected nothing until the next start{FOUND}"),
+        ("group = 1", f"group: found 1, expected nothing until the next start{OWNS}"),
+        ("daemonize = true", f"daemonize: found true, expected false until the next start{ONCE}"),
+        ("single_instance = no", f"single_instance: found false, expected true until the next start{LOCK}"),
     ],
 )
 def test_a_reload_refuses_what_a_hup_cannot_change(folder: Folder, line: str, fault: str) -> None:
-    """The fault names the new value and the old one."""
+    """The fault names the new value and the old one, and the reason."""
+    fault = f"x.ini:6: {fault}"
     running = folder.load(RUNNING)
     folder.write(RUNNING + line)
     with pytest.raises(ConfigError) as error:
@@ -258,9 +264,9 @@ def test_a_reload_refuses_what_was_taken_away(folder: Folder) -> None:
     with pytest.raises(ConfigError) as error:
         reload(running, MACHINE)
     assert error.value.faults == [
-        f"default: pidfile: found nothing, expected {folder.path}/x.pid until the next start",
-        "default: single_instance: found false, expected true until the next start",
-        "default: user: found nothing, expected 0 until the next start",
+        f"default: pidfile: found nothing, expected {folder.path}/x.pid until the next start{LOCK}",
+        f"default: single_instance: found false, expected true until the next start{LOCK}",
+        f"default: user: found nothing, expected 0 until the next start{OWNS}",
     ]
 
 

@@ -80,11 +80,11 @@ def test_a_reload_brings_the_files_values(shop: RunningCluster) -> None:
     assert told["generation"] == 1
     seen = _seen(shop)
     assert (seen["values"]["price"], seen["version"], seen["pid"]) == (3.0, 2, first["pid"])
-    shop.write_config(call_timeout=5)
+    shop.write_config(accept_lock=False)
     shop.write_section("settings", {"price": "4"})
     told = shop.control().call("reload")
     assert told["plan"]["live"] == {"settings.price": ["3", "4"]}
-    assert told["plan"]["changed"] == {"workers": {"call_timeout": ["0", "5"]}}
+    assert told["plan"]["changed"] == {"workers": {"accept_lock": ["true", "false"]}}
     wait_until(lambda: not is_alive(first["pid"]))  # it may take a last connection
     seen = _seen(shop)
     assert (seen["values"]["price"], seen["version"]) == (4.0, 3)
@@ -251,7 +251,7 @@ def test_a_push_reaches_every_process_and_replaces_none(pushed: RunningCluster) 
         ("settings.mood=asleep", "no vote within settings_timeout (2 s) from worker (pid: "),
         ("settings.price=much", "refuses: config set: price: found 'much', expected a number"),
         ("settings.prise=1", "found an unknown setting, expected one that the service declares; did you mean price?"),
-        ("call_timeout=1", "cannot set call_timeout: found no key of [settings], expected one"),
+        ("daemonize=true", "config set: daemonize: found true, expected false until the next start: a process goes to"),
     ],
 )
 def test_one_refusal_leaves_everything_as_it_was(pushed: RunningCluster, change: str, reason: str) -> None:
@@ -278,7 +278,7 @@ def test_a_reload_brings_the_files_values_back(pushed: RunningCluster) -> None:
     """The plan shows what was set by hand."""
     pushed.control().call("config.set", {"settings.price": "3"})
     told = pushed.run("reload", "-c", str(pushed.config))
-    assert "settings.price: 3 -> 1" in told.stdout
+    assert "settings.price: 3 (set) -> 1 (file)" in told.stdout
     wait_until(lambda: _versions(pushed) == {3})
 
 

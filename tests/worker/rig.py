@@ -133,6 +133,9 @@ class Rig:
             worker_connections=10_000,
             threads=threads,
             thread_queue=thread_queue,
+            tcp_keepalive=60,
+            max_requests=0,
+            max_requests_jitter=0,
             log_level="info",
             access_log="off",
         )

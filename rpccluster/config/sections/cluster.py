@@ -23,13 +23,14 @@ from rpccluster.config.checks import (
     check_usable_paths,
 )
 from rpccluster.config.cpus import CPU_NONE, MOST_WORKERS, CPUChoice, default_workers
-from rpccluster.config.sections.option import Effect, Section, compute_defaults, computed, live, option
+from rpccluster.config.sections.option import Effect, Section, compute_defaults, computed, fixed, live, option
 
 __all__ = ["CLUSTER", "FOR_WORKERS", "OPTIONS", "Options", "cluster_paths", "complaints"]
 
 _MANY = 2**31 - 1  # what a C int holds: listen(2), and msgpack's buffer
 _COUNT = values.integer(0)
 _POSITIVE = values.integer(1, _MANY)
+_OWNS = "sockets and logs that are open belong to that account"
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,10 @@ class Options:
     reload_code: bool = option(
         values.BOOLEAN, False, "reload when a module that the service has imported changes", flags=("--reload",)
     )
-    settings_timeout: float = option(
-        values.DURATION, 5.0, "seconds that processes may take to agree to new settings", effect=Effect.NOW
-    )
+    settings_timeout: float = live(values.DURATION, 5.0, "seconds that processes may take to agree to new settings")
 
-    max_requests: int = option(_COUNT, 0, "calls after which a worker is recycled; 0: never")
-    max_requests_jitter: int = option(
+    max_requests: int = live(_COUNT, 0, "calls after which a worker is recycled; 0: never")
+    max_requests_jitter: int = live(
         _COUNT, 0, "most calls that may be added to max_requests; each worker draws a number"
     )
     max_memory: int = live(values.SIZE, 0, "resident memory past which a worker is recycled (K, M, G); 0: never")
@@ -101,10 +100,10 @@ class Options:
         "seconds of the first pause when workers of a slot die in a row; each further death doubles it",
     )
     restart_delay_max: float = live(values.DURATION, 30.0, "the longest such pause in seconds; 0: none")
-    call_timeout: float = option(
+    call_timeout: float = live(
         values.DURATION, 0.0, "seconds that a call may take before its caller gets a timeout error; 0: no limit"
     )
-    max_greenlets: int = option(
+    max_greenlets: int = live(
         _POSITIVE,
         1000,
         "calls that run at once in one worker; at the limit it stops reading, and accepting until one ends",
@@ -115,31 +114,29 @@ class Options:
     thread_queue: int = option(
         _COUNT, 100, "calls that may wait for a thread in one worker; further ones begin when others have ended"
     )
-    worker_connections: int = option(_POSITIVE, 10000, "connections of one worker")
-    max_pending_calls: int = option(
+    worker_connections: int = live(_POSITIVE, 10000, "connections of one worker")
+    max_pending_calls: int = live(
         _POSITIVE, 1024, "unanswered calls of one connection; at the limit the worker stops reading it"
     )
-    max_message_size: int = option(values.size(1, _MANY), 16 << 20, "bytes of the largest message (K, M, G)")
-    max_depth: int = option(values.integer(2, 500), 100, "levels of nesting in a message")
+    max_message_size: int = live(values.size(1, _MANY), 16 << 20, "bytes of the largest message (K, M, G)")
+    max_depth: int = live(values.integer(2, 500), 100, "levels of nesting in a message")
 
-    idle_timeout: float = option(
+    idle_timeout: float = live(
         values.DURATION, 0.0, "seconds without a message after which a connection is closed; 0: never"
     )
-    message_timeout: float = option(
+    message_timeout: float = live(
         values.DURATION, 30.0, "seconds to complete a message once its first byte has come; 0: no limit"
     )
-    write_timeout: float = option(
-        values.DURATION, 60.0, "seconds that a peer may leave its replies unread; 0: no limit"
-    )
+    write_timeout: float = live(values.DURATION, 60.0, "seconds that a peer may leave its replies unread; 0: no limit")
     tcp_keepalive: int = live(
         values.integer(0, 32767), 60, "seconds of silence before the kernel asks whether the peer lives; 0: off"
     )
 
-    pidfile: str = option(
+    pidfile: str = fixed(
         values.PATH,
         "",
         "file with the master's pid, locked while the master lives",
-        effect=Effect.RESTART,
+        reason="the master holds the lock of its pidfile as long as it lives",
         flags=("-p", "--pid"),
     )
     single_instance: bool = computed(
@@ -148,30 +145,35 @@ class Options:
         "true if pidfile is set, else false",
         "refuse a second start; needs a pidfile",
         effect=Effect.RESTART,
+        reason="the master holds the lock of its pidfile as long as it lives",
     )
-    control_socket: str = option(
+    control_socket: str = fixed(
         values.SOCKET_PATH,
         "",
         "Unix socket of the control commands: status, scale, stop …",
-        effect=Effect.RESTART,
+        reason="commands find this cluster by its socket",
         flags=("--control",),
     )
-    daemonize: bool = option(
-        values.BOOLEAN, False, "run in the background", effect=Effect.RESTART, flags=("-D", "--daemon")
+    daemonize: bool = fixed(
+        values.BOOLEAN,
+        False,
+        "run in the background",
+        reason="a process goes to the background at its start alone",
+        flags=("-D", "--daemon"),
     )
     proc_name: str = option(values.NAME, "rpccluster", "the name that ps shows", flags=("-n", "--name"))
-    user: str = option(
-        values.ACCOUNT, "", "account of the workers, name or number", effect=Effect.RESTART, flags=("-u", "--user")
+    user: str = fixed(
+        values.ACCOUNT, "", "account of the workers, name or number", reason=_OWNS, flags=("-u", "--user")
     )
-    group: str = option(
-        values.ACCOUNT, "", "Unix group of the workers, name or number", effect=Effect.RESTART, flags=("-g", "--group")
+    group: str = fixed(
+        values.ACCOUNT, "", "Unix group of the workers, name or number", reason=_OWNS, flags=("-g", "--group")
     )
     umask: int | None = option(values.UMASK, None, "umask in octal; empty: that of the start")
     chdir: str = option(values.PATH, "", "folder that the workers run in; empty: the start folder", flags=("--chdir",))
 
     log_file: str = option(values.LOG_FILE, "", "path of the log, or stderr", flags=("--log-file",))
-    log_level: str = option(values.LOG_LEVEL, "info", values.LOG_LEVEL.expected, flags=("--log-level",))
-    access_log: str = option(values.ACCESS_LOG, "off", "one line for each call: off, on (in the log) or a path")
+    log_level: str = live(values.LOG_LEVEL, "info", values.LOG_LEVEL.expected, flags=("--log-level",))
+    access_log: str = live(values.ACCESS_LOG, "off", "one line for each call: off, on (in the log) or a path")
 
     def __post_init__(self) -> None:
         compute_defaults(self)

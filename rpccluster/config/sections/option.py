@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from rpccluster.config.checks import Complaint, Machine
 from rpccluster.config.values import ValueType
 
-__all__ = ["Effect", "Option", "Section", "compute_defaults", "computed", "family", "live", "option"]
+__all__ = ["Effect", "Option", "Section", "compute_defaults", "computed", "family", "fixed", "live", "option"]
 
 T = TypeVar("T")
 
@@ -23,9 +23,9 @@ T = TypeVar("T")
 class Effect(enum.Enum):
     """The time at which a change of an option takes effect."""
 
-    NOW = "now"  # at a reload, which keeps the processes: the master alone uses it
-    PROCESSES = "processes"  # at a reload, which replaces the processes of the section
-    RESTART = "restart"  # at the next start of the master: a reload refuses it
+    NOW = "now"  # at once, in the processes that run: for existing connections, and for calls that begin afterwards
+    PROCESSES = "processes"  # in new processes: those of the section are replaced, since they were born with it
+    RESTART = "restart"  # at the next start of the master: a change is refused
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Option:
     ``default`` is a value, or None if ``compute`` derives it from the machine or from other options of its section.
     ``default_text`` writes the default as a file would, or describes a computed one. ``flags`` are its command-line
     flags, the long one last. An option that ``is_family`` is a mapping: of its values by what stands behind the dot of
-    their keys, such as ``env.KEY``.
+    their keys, such as ``env.KEY``. ``reason`` says why it cannot change before the next start, if it cannot.
     """
 
     type: ValueType[Any]
@@ -46,6 +46,7 @@ class Option:
     compute: Callable[[Any], Any] | None = None
     default_text: str = ""
     is_family: bool = False
+    reason: str = ""
 
 
 def option(
@@ -55,15 +56,21 @@ def option(
     *,
     effect: Effect = Effect.PROCESSES,
     flags: tuple[str, ...] = (),
+    reason: str = "",
 ) -> T:
     """Make a field of a section's dataclass: an option with a fixed default."""
-    described = Option(value_type, default, meaning, effect, flags, None, value_type.write(default))
+    described = Option(value_type, default, meaning, effect, flags, None, value_type.write(default), reason=reason)
     return field(default=default, metadata={"option": described})
 
 
-def live(value_type: ValueType[T], default: T, meaning: str) -> T:
-    """Make a field of a section's dataclass: an option that the master alone uses, so that it changes at once."""
-    return option(value_type, default, meaning, effect=Effect.NOW)
+def live(value_type: ValueType[T], default: T, meaning: str, *, flags: tuple[str, ...] = ()) -> T:
+    """Make a field of a section's dataclass: an option whose change takes effect at once, in running processes."""
+    return option(value_type, default, meaning, effect=Effect.NOW, flags=flags)
+
+
+def fixed(value_type: ValueType[T], default: T, meaning: str, *, reason: str, flags: tuple[str, ...] = ()) -> T:
+    """Make a field of a section's dataclass: an option that cannot change before the next start, for ``reason``."""
+    return option(value_type, default, meaning, effect=Effect.RESTART, flags=flags, reason=reason)
 
 
 def computed(
@@ -74,9 +81,10 @@ def computed(
     *,
     effect: Effect = Effect.PROCESSES,
     flags: tuple[str, ...] = (),
+    reason: str = "",
 ) -> T:
     """Make a field of a section's dataclass: an option whose default ``compute`` derives from the others."""
-    described = Option(value_type, None, meaning, effect, flags, compute, default_text)
+    described = Option(value_type, None, meaning, effect, flags, compute, default_text, reason=reason)
     return cast(T, field(default=None, metadata={"option": described}))
 
 

@@ -15,21 +15,25 @@ import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from rpccluster.address import PassedAddress, parse_address
+from rpccluster.config.changing import commanded
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import PROTOCOL
 from rpccluster.live_settings import Given
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.history import History
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.ownership import Owned
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.plugin_listeners import all_of
 from rpccluster.system import Activation, PassedDescriptor
 
-__all__ = ["VARIABLE", "Inheritance", "Thing", "leave", "left_settings", "things"]
+__all__ = ["VARIABLE", "Inheritance", "LeftSettings", "Thing", "leave", "left_settings", "things"]
 
 VARIABLE = "RPCCLUSTER_UPGRADE"
 SERIALS_LEFT_TO_US = 10_000  # serials for workers that the old master may still start before it ends
@@ -72,10 +76,25 @@ def things(
     ]
 
 
+class LeftSettings(NamedTuple):
+    """The settings in force, the history of the versions, and the other values that commands have set, by name."""
+
+    given: Given
+    history: History = History()
+    commanded: Mapping[str, str] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> LeftSettings:
+        """Return those of ``cluster``."""
+        return cls(cluster.settings, cluster.history, commanded(cluster.configuration))
+
+
 @contextlib.contextmanager
-def left_settings(given: Given) -> Iterator[Thing]:
-    """Make the thing that has the settings in force: a file in memory, since they may be long."""
-    content = json.dumps([given.number, dict(given.texts), dict(given.places)])
+def left_settings(left: LeftSettings) -> Iterator[Thing]:
+    """Make the thing that has ``left``: a file in memory, since it may be long."""
+    given = left.given
+    more = [left.history.encoded().decode(), dict(left.commanded)]
+    content = json.dumps([given.number, dict(given.texts), dict(given.places), *more])
     descriptor = memory_file(content.encode(), name="settings")
     try:
         yield Thing("settings", None, descriptor)
@@ -115,7 +134,7 @@ class Inheritance:
     stopped: dict[str, str] = field(default_factory=dict)
     passed: list[PassedDescriptor] = field(default_factory=list)
     watchdog_seconds: float = 0.0
-    settings: Given | None = None
+    settings: LeftSettings | None = None
 
     @property
     def activation(self) -> Activation:
@@ -187,11 +206,12 @@ def _read_pidfile(thing: Thing) -> Pidfile:
     return Pidfile(thing.value, _descriptor(thing))
 
 
-def _read_settings(thing: Thing) -> Given:
+def _read_settings(thing: Thing) -> LeftSettings:
     with open(_descriptor(thing), "rb") as opened:
         opened.seek(0)
-        number, texts, places = json.loads(opened.read())
-    return Given(int(number), {str(key): str(text) for key, text in texts.items()}, dict(places))
+        number, texts, places, *more = json.loads(opened.read())
+    given = Given(int(number), {str(key): str(text) for key, text in texts.items()}, dict(places))
+    return LeftSettings(given, History().decoded(more[0]), dict(more[1])) if more else LeftSettings(given)
 
 
 _READERS: dict[str, Callable[[Thing], Any]] = {

@@ -1,17 +1,18 @@
 """What a reload would do: which groups come, go or change, what is applied live, and how many processes stay. Pure.
 
 A process is replaced only if an option of its own section has changed that it has from its start (`Effect.PROCESSES`);
-what the master alone uses is applied live (`Effect.NOW`). What a plugin has from ``[cluster]`` is fixed when its
-process starts, so a change there replaces the workers alone. Runs in the master.
+all else is applied live (`Effect.NOW`): the master uses it alone, or tells the running processes. What a plugin has
+from ``[cluster]`` is fixed when its process starts, so a change there replaces the workers alone. Runs in the master.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from rpccluster.config import Configuration, Effect, Option
+from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, COMMANDED, ENVIRONMENT
 from rpccluster.config.sections.settings import SETTINGS
 from rpccluster.master.children.group import Group
 
@@ -21,15 +22,20 @@ WORKERS = "workers"
 
 _CLUSTER = "cluster"
 _NUMBERS = ("number_workers", "processes")  # the options that say how many processes there are
+_SOURCES = {BUILT_IN.rank: "default", 1: "file", ENVIRONMENT.rank: str(ENVIRONMENT), COMMAND_LINE.rank: "flag"}
 
 
 class Edit(NamedTuple):
-    """Another value of an option; ``old`` and ``new`` are texts as a file has them."""
+    """Another value of an option; ``old`` and ``new`` are texts as a file has them.
+
+    ``source`` says where the new value comes from, if the old one was set by a command and is lost; else it is empty.
+    """
 
     header: str
     key: str
     old: str
     new: str
+    source: str = ""
 
     @property
     def name(self) -> str:
@@ -39,7 +45,8 @@ class Edit(NamedTuple):
     @property
     def change(self) -> str:
         """The two values, in words."""
-        return f"{self.old or 'nothing'} -> {self.new or 'nothing'}"
+        old, new = self.old or "nothing", self.new or "nothing"
+        return f"{old} (set) -> {new} ({self.source})" if self.source else f"{old} -> {new}"
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,29 @@ class Plan:
         return WORKERS in self.replaced
 
     @property
-    def of_settings(self) -> tuple[Edit, ...]:
-        """The values of ``[settings]`` that change."""
-        return tuple(edit for edit in self.edits if edit.header == SETTINGS.name)
+    def pushes(self) -> bool:
+        """Return whether values of ``[settings]`` change."""
+        return any(edit.header == SETTINGS.name for edit in self.edits)
+
+    @property
+    def changes_anything(self) -> bool:
+        """Return whether a value changes, or a section comes or goes."""
+        return bool(self.edits or self.added or self.removed)
+
+    @property
+    def touches_groups(self) -> bool:
+        """Return whether more changes than values of ``[settings]``."""
+        is_beyond = any(edit.header != SETTINGS.name for edit in self.edits)
+        return bool(is_beyond or self.added or self.removed or self.replaced)
+
+    @property
+    def moves_workers(self) -> bool:
+        """Return whether workers are replaced, or others than now are wanted."""
+        return self.replaces_workers or self.edits_key(_CLUSTER, _NUMBERS[0])
+
+    def edits_key(self, header: str, key: str) -> bool:
+        """Return whether the option ``key`` of the section ``header`` changes."""
+        return any((edit.header, edit.key) == (header, key) for edit in self.edits)
 
     def told(self) -> dict[str, Any]:
         """Return this plan as ``reload`` answers it."""
@@ -92,18 +119,28 @@ class Plan:
         yield f"kept: {self.kept} process{'' if self.kept == 1 else 'es'}"
 
 
-def make_plan(running: Configuration, changed: Configuration, groups: Iterable[Group], *, is_all: bool) -> Plan:
-    """Plan the reload from ``running``, with ``groups``, to ``changed``.
+def make_plan(
+    running: Configuration,
+    changed: Configuration,
+    groups: Iterable[Group],
+    *,
+    is_all: bool = False,
+    only: Collection[tuple[str, str]] | None = None,
+) -> Plan:
+    """Plan the way from ``running``, with ``groups``, to ``changed``.
 
     With ``is_all`` all workers and task processes are replaced.
+    ``only`` are the options, by header and key, that a command changes; a reload may change any.
     """
     present = {group.name: group for group in groups if not group.is_removed}
     before, after = running.sections(), changed.sections()
-    edits = list(_edits(running, changed, present))
+    edits = [each for each in _edits(running, changed, present) if only is None or _place(each[0]) in only]
     replaced = {_group_of(edit.header) for edit, effect in edits if effect is Effect.PROCESSES}
-    replaced |= {_group_of(header) for header in before if header in after and _differ(before[header], after[header])}
-    replaced |= {WORKERS} if is_all or _is_mixed(present.get(WORKERS)) else set()
-    replaced |= {name for name, group in present.items() if is_all and group.runs_the_service}
+    if only is None:
+        same = before.keys() & after.keys()
+        replaced |= {_group_of(header) for header in same if _differ(before[header], after[header])}
+        replaced |= {WORKERS} if is_all or _is_mixed(present.get(WORKERS)) else set()
+        replaced |= {name for name, group in present.items() if is_all and group.runs_the_service}
     return Plan(
         added=tuple(header for header in after if header not in before),
         removed=tuple(header for header in before if header not in after),
@@ -154,7 +191,13 @@ def _edits(
         if key in _NUMBERS and group is not None:
             old = group.wanted
         if old != new:
-            yield Edit(header, key, _text(option, old), _text(option, new)), option.effect
+            is_lost = running.origin(key, header) is COMMANDED and changed.origin(key, header) is not COMMANDED
+            source = _SOURCES[changed.origin(key, header).rank] if is_lost else ""
+            yield Edit(header, key, _text(option, old), _text(option, new), source), option.effect
+
+
+def _place(edit: Edit) -> tuple[str, str]:
+    return edit.header, edit.key
 
 
 def _values(configuration: Configuration) -> dict[tuple[str, str], tuple[Option, Any]]:

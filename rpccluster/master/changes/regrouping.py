@@ -28,10 +28,11 @@ class Regrouping:
         self._groups = groups
         self._followed: dict[Group, float] = {}  # with the time of the change
 
-    def begin(self, plan: Plan, changed: Configuration, now: float) -> None:
+    def begin(self, plan: Plan, changed: Configuration, now: float, *, is_reload: bool = True) -> None:
         """Carry out ``plan``, which leads to ``changed``; the cluster has that configuration already.
 
-        What an earlier reload has begun, and this one has overtaken, is still waited for.
+        What an earlier reload has begun, and this one has overtaken, is still waited for. A reload also ends the pauses
+        of all groups.
         """
         edited = {edit.header for edit in plan.edits} | set(plan.replaced)
         added = [
@@ -43,9 +44,13 @@ class Regrouping:
             if group.name in plan.removed:
                 self._groups.remove(group)
             elif own is not None and group.name in edited:
+                wanted = group.wanted
                 (revise if group.name in plan.replaced else adjust)(group, own, now)
+                if not plan.edits_key(group.name, "processes"):  # `scale` may have changed it
+                    group.wanted = wanted
             elif group not in added:
-                group.forgive_pauses(now)
+                if is_reload:
+                    group.forgive_pauses(now)
                 continue
             self._followed[group] = now
 

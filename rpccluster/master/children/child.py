@@ -153,6 +153,7 @@ class Child:
     stop_option = "graceful_timeout"
     may_end = False
     reads_settings = False  # and votes on new ones
+    refusal = ""  # why it has refused the last proposal of settings
     reload_signal: int | None = None  # tells it of new settings, if it does not read them
 
     def __init__(self, birth: Birth) -> None:

@@ -184,12 +184,14 @@ def _retire_surplus(group: Group, now: float) -> Iterator[Retire | Kill]:
     """Retire or kill children beyond the wanted number, and those whose successor is ready."""
     newest: dict[int, Child] = {}
     for child in group.children:
-        if child.is_ready and child.slot < group.places:
+        if child.is_ready and child.slot < group.places and not group.is_candidate(child):
             best = newest.get(child.slot)
             if best is None or (child.generation, child.booted_at) >= (best.generation, best.booted_at):
                 newest[child.slot] = child
     for child in group.children:
         surplus = child.slot >= group.places
+        if group.is_candidate(child) and child.is_ready:
+            continue  # it is no successor before its edition is in force
         if child.is_ready and newest.get(child.slot) is not child:
             overdue = _overdue(group, child, now)
             yield Retire(child, "scaled down" if surplus else overdue.reason if overdue else "replaced")

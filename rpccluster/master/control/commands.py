@@ -14,9 +14,12 @@ from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.history import Author
 from rpccluster.master.phases import Event
 
 __all__ = ["Commands"]
+
+HUP = Author("HUP")  # the kernel tells nobody who has sent it
 
 
 class Commands:
@@ -46,14 +49,14 @@ class Commands:
             self.reloading.give_up("overtaken: the cluster stops")
             self._on_stop()
 
-    def reload(self, *, is_all: bool = True) -> None:
+    def reload(self, *, is_all: bool = True, author: Author = HUP) -> None:
         """Read the configuration again and replace, one by one, all workers or those whose options have changed."""
         if not self._cluster.phase.allows.may_change:
             self.reloading.refuse(f"the cluster is {self._cluster.phase.value}")
         elif self.new_master.is_under_way:
             self.reloading.refuse("the cluster is upgrading")
         else:
-            self.reloading.begin(is_all=is_all)
+            self.reloading.begin(is_all=is_all, author=author)
 
     def upgrade(self) -> None:
         """Start a new master from the code on disk, which takes over."""

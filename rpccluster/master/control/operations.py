@@ -14,6 +14,7 @@ from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.group_operations import Check, GroupOperations, Outcome, expect, new_number
 from rpccluster.master.control.server import Answer, Method
 from rpccluster.master.handover.broker import Broker
+from rpccluster.master.history import Author
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.plugin import Plugin
 from rpccluster.system import System
@@ -154,7 +155,7 @@ class Operations:
             raise ValueError("found something else, expected an object with all, plan, or neither")
         is_all = bool(how.get("all"))
         if not how.get("plan"):
-            self._commands.reload(is_all=is_all)
+            self._commands.reload(is_all=is_all, author=Author("reload --all" if is_all else "reload", answer.uid))
             self._answer_after(reloading, reloading.outcome, answer)
             return
         try:

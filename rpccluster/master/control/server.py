@@ -108,7 +108,7 @@ class ControlServer:
             self.log("uid", "Refusing the control socket to pid %d: its uid is %d, expected the master's or 0", *peer)
             sock.close()
         elif self._make_room():
-            self.clients.add(_Client(self, sock, pid))
+            self.clients.add(_Client(self, sock, pid, uid))
         else:
             sock.close()
 
@@ -158,6 +158,11 @@ class Answer:
         self._msgid = msgid
 
     @property
+    def uid(self) -> int:
+        """The uid of the client's process, when it connected."""
+        return self._client.uid
+
+    @property
     def is_awaited(self) -> bool:
         """Whether the client is still connected."""
         return not self._client.is_closed
@@ -173,13 +178,14 @@ class _Client:
     calls and the client has read their replies. So a client that floods or does not read costs the master no memory.
     """
 
-    def __init__(self, server: ControlServer, sock: socket.socket, pid: int) -> None:
+    def __init__(self, server: ControlServer, sock: socket.socket, pid: int, uid: int) -> None:
         sock.setblocking(False)
         self.socket = sock
         self.heard_at = server.clock()  # when the last whole message came, or the last reply was made
         self.is_closed = False
         self._server = server
         self._pid = pid
+        self.uid = uid
         self._decoder = StreamDecoder(Bounds(_MESSAGE_BYTES, _MESSAGE_DEPTH))
         self._messages: Iterator[Message] | None = None  # that have come and wait for their turn
         self._waiting = 0  # unanswered calls

@@ -1,6 +1,6 @@
-"""The methods of the control socket that concern the configuration's values: to read them, and to change settings.
+"""The methods of the control socket that concern values: to read and change them, their history, the way back.
 
-A change answers when every process has switched, or when one has refused. Runs in the master.
+A change waits its turn, and answers when it is in force in every process, or when it has failed. Runs in the master.
 """
 
 from __future__ import annotations
@@ -9,37 +9,47 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rpccluster.config import Machine, load
+from rpccluster.config.changing import divided, texts, with_values
 from rpccluster.config.origin import nearest
 from rpccluster.config.sections.cluster import CLUSTER
-from rpccluster.config.sections.settings import SETTINGS
 from rpccluster.config.writing import rewriting
-from rpccluster.errors import ConfigError, NotWritten
-from rpccluster.master.changes.pushing import Pushing
+from rpccluster.errors import ConfigError, NotWritten, StartError
+from rpccluster.failure import error_text
+from rpccluster.log import logger
+from rpccluster.master.changes.change import Change
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.group_operations import Check, Outcome, expect
 from rpccluster.master.control.server import Answer, Method
+from rpccluster.master.history import Author
 
 __all__ = ["SettingsOperations"]
 
-_PREFIX = f"{SETTINGS.name}."
+#: Begins a change; None if there is nothing to change. Raises ConfigError, NotWritten, StartError and ValueError.
+Begin = Callable[[], "Change | None"]
 
 
 class SettingsOperations:
     """The methods ``config.…``."""
 
-    def __init__(
-        self, cluster: Cluster, pushing: Pushing, commands: Commands, wait: Callable[[Check, Answer], None]
-    ) -> None:
+    def __init__(self, cluster: Cluster, commands: Commands, wait: Callable[[Check, Answer], None]) -> None:
         """``wait`` answers when a check has an outcome."""
         self._cluster = cluster
-        self._pushing = pushing
         self._commands = commands
+        self._reloading = commands.reloading
         self._wait = wait
 
     def methods(self) -> Mapping[str, Method]:
         """Return the methods by their names."""
-        return {"config.get": self._get, "config.diff": self._diff, "config.set": self._set}
+        return {
+            "config.get": self._get,
+            "config.diff": self._diff,
+            "config.history": self._history,
+            "config.set": self._set,
+            "config.rollback": self._roll_back,
+        }
+
+    # -- looking
 
     def _get(self, params: list[Any], answer: Answer) -> None:
         """Answer all values in force, with their origins, or the one of a key."""
@@ -56,51 +66,94 @@ class SettingsOperations:
     def _diff(self, params: list[Any], answer: Answer) -> None:
         """Answer what the sources say now that differs from what is in force: old and new text by key."""
         expect(params, 0)
-        running = _texts(self._cluster.configuration.describe())
+        running = texts(self._cluster.configuration)
         try:
-            changed = _texts(load(self._cluster.configuration.sources, Machine()).describe())
+            changed = texts(load(self._cluster.configuration.sources, Machine()))
         except ConfigError as error:
             answer(f"RuntimeError: {error}", None)
             return
         keys = [key for key in {**running, **changed} if running.get(key) != changed.get(key)]
         answer(None, {key: [running.get(key), changed.get(key)] for key in keys})
 
+    def _history(self, params: list[Any], answer: Answer) -> None:
+        """Answer the last versions, oldest first, and the number of the one in force."""
+        expect(params, 0)
+        versions = [version.told() for version in self._cluster.history.versions]
+        answer(None, {"version": self._cluster.settings_version, "versions": versions})
+
+    # -- changing
+
     def _set(self, params: list[Any], answer: Answer) -> None:
-        """Change settings in every process; with ``write`` in the file, too, else until the next reload or start."""
+        """Change values in every process; with ``write`` in the file, too, else until the next reload or start."""
         expect(params, 1, 2)
         changes = _changes(params[0])
-        refusal = self._refusal()
-        if refusal:
-            answer(f"RuntimeError: {refusal}", None)
-            return
-        present = self._cluster.settings.texts
-        change = None
-        if params[1:] and params[1].get("write"):
-            try:
-                change = rewriting(self._cluster.configuration, changes)
-            except NotWritten as error:
-                answer(f"RuntimeError: {error}", None)
-                return
-        if change is None and all(present.get(key) == text for key, text in changes.items()):
-            answer(None, {"version": self._cluster.settings_version})
-            return
-        self._pushing.begin({**present, **changes}, change)
+        write = bool(params[1:] and params[1].get("write"))
+        told = " ".join(["config set", *(f"{key}={text}" for key, text in changes.items()), *["--write"] * write])
+        self._change(lambda: self._begin(changes, Author(told, answer.uid), write=write), answer)
+
+    def _roll_back(self, params: list[Any], answer: Answer) -> None:
+        """Bring the values of an older version back, under a new number; without a number those of the one before."""
+        expect(params, 0, 1)
+        wanted = params[0] if params else None
+        if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int)):
+            raise ValueError(f"found {wanted!r}, expected the number of a version")
+
+        def begin() -> Change | None:
+            present = self._cluster.settings_version
+            undone = self._cluster.history.undoing(present, wanted)
+            sections = self._cluster.configuration.sections()
+            changes = {name: text for name, text in undone.items() if divided(name)[0] in sections}
+            number = present - 1 if wanted is None else wanted
+            return self._begin(changes, Author(f"config rollback {number}", answer.uid))
+
+        self._change(begin, answer)
+
+    def _begin(self, changes: Mapping[str, str | None], author: Author, *, write: bool = False) -> Change | None:
+        running = self._cluster.configuration
+        changed = with_values(running, changes, Machine())
+        written = rewriting(running, {name: text or "" for name, text in changes.items()}) if write else None
+        if written is not None:
+            changed = with_values(running, changes, Machine(), written.places)
+            changed = changed.with_content(written.path, written.new)
+        elif texts(changed) == texts(running):
+            return None
+        return self._reloading.change(changed, [divided(name) for name in changes], author, written)
+
+    def _change(self, begin: Begin, answer: Answer) -> None:
+        """Begin a change when no other one is under way, and answer when it is done."""
+        begun: list[Change] = []
 
         def check() -> Outcome | None:
-            if self._pushing.is_under_way:
+            if not begun:
+                refusal = self._refusal()
+                if refusal:
+                    return Outcome(f"RuntimeError: {refusal}")
+                if self._reloading.is_under_way:
+                    return None
+                try:
+                    change = begin()
+                except (ConfigError, NotWritten, StartError) as error:
+                    return Outcome(f"RuntimeError: {error}")
+                except ValueError as error:
+                    return Outcome(f"ArgumentError: {error}")
+                except Exception as error:  # a fault of rpccluster must not keep other answers waiting
+                    logger.exception("A change of the configuration failed")
+                    return Outcome(error_text(error))
+                if change is None:
+                    return self._done()
+                begun.append(change)
+            (change,) = begun
+            if not change.is_done:
                 return None
-            if self._pushing.failure:
-                return Outcome(f"RuntimeError: {self._pushing.failure}")
-            return Outcome(None, {"version": self._cluster.settings_version})
+            return Outcome(f"RuntimeError: {change.failure}") if change.failure else self._done()
 
         self._wait(check, answer)
 
+    def _done(self) -> Outcome:
+        return Outcome(None, {"version": self._cluster.settings_version})
+
     def _refusal(self) -> str:
-        """Say why settings cannot change now; empty if they can."""
-        if self._pushing.is_under_way:
-            return "another change of the settings is under way"
-        if self._commands.reloading.is_under_way:
-            return "the cluster is reloading"
+        """Say why values cannot change now; empty if they can."""
         if self._commands.new_master.is_under_way:
             return "the cluster is upgrading"
         phase = self._cluster.phase
@@ -115,16 +168,10 @@ def _plain(key: Any) -> str:
 
 
 def _changes(given: Any) -> dict[str, str]:
-    """Return the settings that ``given`` sets, by their keys in ``[settings]``. Raises ValueError."""
+    """Return the texts that ``given`` sets, by the names of their options. Raises ValueError."""
     if not isinstance(given, dict) or not given:
         raise ValueError("found no changes, expected an object of keys and texts")
     for key, text in given.items():
         if not isinstance(key, str) or not isinstance(text, str) or "\0" in text:
             raise ValueError(f"found {key!r}: {text!r}, expected texts")
-        if not key.startswith(_PREFIX) or key == _PREFIX:
-            raise ValueError(f"cannot set {key}: found no key of [settings], expected one; a reload reads the others")
-    return {key[len(_PREFIX) :]: text.strip() for key, text in given.items()}
-
-
-def _texts(described: Any) -> dict[str, str]:
-    return {key: text for key, text, _ in described}
+    return {_plain(key): text.strip() for key, text in given.items()}

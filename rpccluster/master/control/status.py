@@ -61,7 +61,8 @@ class Status:
     def _group(self, group: Group, now: float) -> dict[str, Any]:
         cluster = self._cluster
         listeners = cluster.listeners if group is self._workers else cluster.plugin_listeners.get(group.name, [])
-        return of_group(group, self._groups.kinds[group.kind.name], _addresses(listeners), now)
+        kind = self._groups.kinds[group.kind.name]
+        return of_group(group, kind, _addresses(listeners), now, cluster.settings_version)
 
     def _worker(self, child: Child, now: float) -> dict[str, Any]:
         return {
@@ -81,9 +82,9 @@ def _addresses(listeners: Iterable[Listener]) -> list[str]:
     return [str(listener.actual) for listener in listeners]
 
 
-def of_group(group: Group, kind: Kind, listeners: list[str], now: float) -> dict[str, Any]:
-    """What ``status`` tells of one group, which has these ``listeners``."""
-    processes = [_process(group, child, kind, now) for child in _in_order(group)]
+def of_group(group: Group, kind: Kind, listeners: list[str], now: float, version: int = 0) -> dict[str, Any]:
+    """What ``status`` tells of one group, which has these ``listeners``; ``version`` of the settings is in force."""
+    processes = [_process(group, child, kind, now, version) for child in _in_order(group)]
     held = {child.slot for child in group.children}
     processes += [_vacancy(group, slot, now) for slot in range(group.wanted) if slot not in held]
     processes.sort(key=lambda process: process["slot"])
@@ -100,7 +101,7 @@ def of_group(group: Group, kind: Kind, listeners: list[str], now: float) -> dict
     }
 
 
-def _process(group: Group, child: Child, kind: Kind, now: float) -> dict[str, Any]:
+def _process(group: Group, child: Child, kind: Kind, now: float, version: int) -> dict[str, Any]:
     return {
         "slot": child.slot,
         "pid": child.pid,
@@ -108,10 +109,19 @@ def _process(group: Group, child: Child, kind: Kind, now: float) -> dict[str, An
         "generation": child.generation,
         "uptime_seconds": round(now - child.booted_at, 3),
         "rss_bytes": child.row[CommonCell.RSS_BYTES],
-        "settings_version": child.row[CommonCell.SETTINGS_VERSION] if child.reads_settings else None,
+        **_settings(child, version),
         **_past(group, child.slot, now),
         **kind.status(child, now),
     }
+
+
+def _settings(child: Child, version: int) -> dict[str, Any]:
+    """Tell which version of the settings ``child`` has, when ``version`` is in force."""
+    if not child.reads_settings:
+        return {"settings_version": None, "settings_state": None}
+    own = child.row[CommonCell.SETTINGS_VERSION]
+    state = f"refused: {child.refusal}" if child.refusal else "in step" if own >= version else "behind"
+    return {"settings_version": own, "settings_state": state}
 
 
 def _in_order(group: Group) -> list[Child]:

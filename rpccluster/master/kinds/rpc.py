@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from rpccluster.child.assignment import RPCPart
 from rpccluster.child.own_code import OwnCode
-from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import BootFailed, Message, Ready, Retire, Switched, Vote, WantsToRetire
@@ -133,7 +131,7 @@ class RPC:
             stalls.timer.close()
             raise
         kind = "" if self.name == RPC.name else self.name
-        part = RPCPart(_call_limit(edition.options), far_end, listeners, self._accept_lock, stalls.timer, kind)
+        part = RPCPart(far_end, listeners, self._accept_lock, stalls.timer, kind)
         return self._child(birth, connections, far_end, stalls), part
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
@@ -191,10 +189,3 @@ class RPC:
             "stalls": row[CommonCell.STALLS],
             "limits": {name: row[cell] for name, cell in LIMITS.items()},
         }
-
-
-def _call_limit(options: Options) -> int:
-    """Return ``max_requests`` with this worker's jitter; 0 for no limit."""
-    if not options.max_requests:
-        return 0
-    return options.max_requests + random.randint(0, options.max_requests_jitter)

@@ -22,7 +22,7 @@ from rpccluster.errors import ConfigError, StartError
 from rpccluster.log import logger
 from rpccluster.master.resources.passed import actual_address, hint_at, open_passed, passed_as
 from rpccluster.master.resources.unix_paths import Mark, bind_unix, mark_at, set_mode, unlink_ours
-from rpccluster.system import Activation, PassedDescriptor
+from rpccluster.system import Activation, PassedDescriptor, keep_alive
 from rpccluster.system.identity import Identity
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
 
 CONTROL_MODE = 0o600
 _CONTROL_BACKLOG = 1024
-_KEEPALIVE_PROBES = 4
 _NOTHING_PASSED = Activation()
 _WHAT_TO_DO = {
     errno.EADDRINUSE: "; another program listens there: stop it, or choose another address",
@@ -244,12 +243,7 @@ def _apply(listener: Listener, options: Options) -> None:
             set_mode(listener.wanted.path, listener.mark, options.unix_socket_mode)
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    idle = options.tcp_keepalive
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1 if idle else 0)
-    if idle:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // _KEEPALIVE_PROBES))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+    keep_alive(sock, options.tcp_keepalive)
 
 
 class _Place(NamedTuple):

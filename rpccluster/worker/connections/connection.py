@@ -21,6 +21,7 @@ from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import logger
 from rpccluster.protocol.closing import closing_response, msgids_of
+from rpccluster.system import keep_alive
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.given import Given
 from rpccluster.worker.connections.pauses import ENDED, NOT, PENDING, TURN, UNREAD
@@ -55,6 +56,11 @@ class Connection:
     def handle(self, happened: Happened) -> None:
         """Handle what has happened to the inbox or the outbox."""
         _HANDLERS[happened](self)
+
+    def keep_alive(self, idle_seconds: int) -> None:
+        """Have the kernel ask whether the peer lives after so much silence; 0: not at all."""
+        with contextlib.suppress(OSError):  # it is just ending
+            keep_alive(self._socket, idle_seconds)
 
     @property
     def is_closed(self) -> bool:

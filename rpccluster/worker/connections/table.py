@@ -95,6 +95,8 @@ class Connections:
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
         for connection in list(self.open):
             connection.look_at_pending()
+            if "tcp_keepalive" in changed:
+                connection.keep_alive(options.tcp_keepalive)
 
     def leave_to_parent(self) -> None:
         """Close every socket, in a forked child."""

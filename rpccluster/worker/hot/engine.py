@@ -88,6 +88,10 @@ class Engine:
         self._room.decoder.set_bounds(_bounds(options))
         self._runners.set_most(options.max_greenlets)
 
+    def set_call_limit(self, call_limit: int) -> None:
+        """Let ``call_limit`` calls end from the worker's start before it says so; 0 means never."""
+        self._call_limit = call_limit or sys.maxsize
+
     def connect(self, sock: _socket.socket, peer: str, listener: Listener) -> tuple[Inbox, Outbox]:
         """Receive calls on ``sock``, a non-blocking socket, and send their replies.
 

@@ -20,13 +20,24 @@ from rpccluster.address import TCPAddress
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import PROTOCOL, Go, Serving
-from rpccluster.live_settings import NO_SETTINGS, Given
-from rpccluster.master.changes.inherited import VARIABLE, Inheritance, Thing, leave, left_settings, things
+from rpccluster.live_settings import Given
+from rpccluster.master.changes.inherited import (
+    VARIABLE,
+    Inheritance,
+    LeftSettings,
+    Thing,
+    leave,
+    left_settings,
+    things,
+)
 from rpccluster.master.changes.starting import CommandLine
+from rpccluster.master.history import History, Version
 from rpccluster.master.parts import Parts
 from rpccluster.master.resources.listeners import Listener, open_control_listener
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.system import Activation, PassedDescriptor
+
+from ..made_up import cluster
 
 #: What a build that knows no list leaves: all of its keys, with nothing in them.
 NOTHING: dict[str, Any] = {
@@ -44,7 +55,10 @@ def inherit(monkeypatch: pytest.MonkeyPatch, told: Any) -> Inheritance | None:
     return Inheritance.from_environment()
 
 
-SETTINGS = Given(4, {"price": "3"}, {"price": "config set"})
+HISTORY = History().with_version(
+    Version(4, "2026-01-02T03:04:05Z", None, "HUP", {"settings.price": ("2", "3")}), {"settings.price": "3"}
+)
+SETTINGS = LeftSettings(Given(4, {"price": "3"}, {"price": "config set"}), HISTORY, {"call_timeout": "2"})
 
 
 class OldMaster:
@@ -307,8 +321,7 @@ def test_a_program_that_cannot_be_had_is_an_oserror(tmp_path: Path, monkeypatch:
 
 def test_an_upgrade_that_cannot_leave_the_settings_does_not_begin(caplog: pytest.LogCaptureFixture) -> None:
     """Their file in memory needs a descriptor: that there is none is told, and raises nothing."""
-    cluster = SimpleNamespace(settings=NO_SETTINGS)
-    parts: Any = SimpleNamespace(cluster=cluster, _prepared=nullcontext)
+    parts: Any = SimpleNamespace(cluster=cluster(), _prepared=nullcontext)
     with descriptors_left(0):
         assert Parts._start_new_master(parts) is None
     assert "Cannot start a new master" in caplog.text

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,24 @@ from ..made_up import booting, group, ready
 NOW = 50.0
 
 
+class SavingAtOnce:
+    """Writes that end before they return, unless one is held up."""
+
+    def __init__(self) -> None:
+        self.failure = ""
+        self.is_under_way = False
+        self.is_held_up = False
+        self.work: Any = None
+
+    def begin(self, work: Any) -> None:
+        self.work, self.is_under_way = work, True
+        if not self.is_held_up:
+            self.end()
+
+    def end(self) -> None:
+        self.failure, self.is_under_way = self.work(), False
+
+
 class Reloadable:
     """A cluster of made-up workers with a real configuration file, real listeners and real logs."""
 
@@ -51,11 +70,21 @@ class Reloadable:
         )
         self.workers = group(ready(0), ready(1), section=self.cluster)
         self.killed: list[Any] = []
-        roster: Any = SimpleNamespace(kill=lambda worker, reason: self.killed.append((worker, reason)))
-        system: Any = SimpleNamespace(monotonic=lambda: NOW, set_title=lambda title: None)
+        self.told: list[tuple[Any, Any]] = []
+        roster: Any = SimpleNamespace(
+            kill=lambda worker, reason: self.killed.append((worker, reason)),
+            say=lambda worker, *message: self.told.append((worker, *message)),
+            tell_of_settings=lambda: None,
+        )
+        system: Any = SimpleNamespace(
+            monotonic=lambda: NOW, set_title=lambda title: None, utc=lambda: datetime(2026, 1, 2, tzinfo=timezone.utc)
+        )
         nothing: Any = None
         self.groups = Groups(system, nothing, roster, nothing, {"plugin": Plugin(lambda: NOW)}, [self.workers])
-        self.reloading = Reloading(system, self.cluster, self.workers, self.groups, roster, contextlib.nullcontext)
+        self.saving = SavingAtOnce()
+        self.reloading = Reloading(
+            system, self.cluster, self.workers, self.groups, roster, contextlib.nullcontext, self.saving
+        )
 
     def write(self, more: str = "", /, **options: Any) -> None:
         options = {"service": "a:b", "bind": "tcp://127.0.0.1:0", "log_file": self.folder / "log", **options}
@@ -65,6 +94,10 @@ class Reloadable:
     def stage(self, *, is_all: bool = True, more: str = "", **options: Any) -> None:
         self.write(more, **options)
         self.reloading.begin(is_all=is_all)
+
+    def prove(self) -> None:
+        """The first worker of the staged generation gets ready."""
+        self.reloading.note_proved(ready(0, edition=self.cluster.staged))
 
     def snapshot(self) -> Any:
         cluster = self.cluster
@@ -116,10 +149,10 @@ def test_committing_makes_it_the_clusters(reloadable: Reloadable) -> None:
     """Options, generation, number of workers; from now on the older are replaced."""
     listeners = list(reloadable.cluster.listeners)
     reloadable.stage(number_workers=3, timeout=7)
-    reloadable.reloading.commit(NOW + 1)
+    reloadable.prove()
     cluster, workers = reloadable.cluster, reloadable.workers
     assert (cluster.generation, workers.wanted, cluster.options.timeout) == (2, 3, 7.0)
-    assert (workers.is_rolling, workers.rolls_since, cluster.staged) == (True, NOW + 1, None)
+    assert (workers.is_rolling, workers.rolls_since, cluster.staged) == (True, NOW, None)
     assert cluster.listeners == listeners
     assert reloadable.reloading.is_under_way
 
@@ -127,7 +160,7 @@ def test_committing_makes_it_the_clusters(reloadable: Reloadable) -> None:
 def test_it_is_done_when_the_last_old_worker_has_a_successor(reloadable: Reloadable) -> None:
     """Not when the first has."""
     reloadable.stage()
-    reloadable.reloading.commit(NOW)
+    reloadable.prove()
     workers = reloadable.workers
     workers.wanted = 2
     workers.children[:] = [ready(0, 2), ready(1, 1)]
@@ -147,7 +180,7 @@ def test_it_is_done_when_the_last_old_worker_has_a_successor(reloadable: Reloada
         ({"nope": 1}, "nope: found"),
         ({"number_workers": "many"}, "number_workers: found"),
         ({"user": "no-such-user"}, "user: found"),
-        ({"daemonize": "true"}, "daemonize: found true, expected false until the next start"),
+        ({"daemonize": "true"}, "daemonize: found true, expected false until the next start: a process goes"),
         ({"bind": "tcp://203.0.113.1:1"}, "cannot listen at tcp://203.0.113.1:1"),
         ({"log_file": "/proc/nope/log"}, "log"),
     ],
@@ -197,7 +230,7 @@ def test_another_workers_failed_boot_is_not_the_candidates(reloadable: Reloadabl
 def test_a_successor_that_cannot_boot_ends_the_replacing(reloadable: Reloadable) -> None:
     """The rest stay as they are."""
     reloadable.stage()
-    reloadable.reloading.commit(NOW)
+    reloadable.prove()
     reloadable.workers.children[:] = [ready(0, 2), ready(1, 1)]
     reloadable.reloading.note_failed_boot(booting(1, 2), "ImportError: x")
     assert not reloadable.workers.is_rolling
@@ -207,7 +240,7 @@ def test_a_successor_that_cannot_boot_ends_the_replacing(reloadable: Reloadable)
 def test_a_restart_that_cannot_boot_does_not_end_it(reloadable: Reloadable) -> None:
     """Its slot was empty: it was nobody's successor."""
     reloadable.stage()
-    reloadable.reloading.commit(NOW)
+    reloadable.prove()
     reloadable.workers.children[:] = [ready(0, 2)]
     reloadable.reloading.note_failed_boot(booting(1, 2), "x")
     assert reloadable.workers.is_rolling
@@ -232,7 +265,7 @@ def test_listeners_are_added_and_dropped_at_the_commit(reloadable: Reloadable, t
     (old,) = reloadable.cluster.listeners
     reloadable.stage(bind=f"unix://{tmp_path}/new.sock")
     assert old.socket.fileno() >= 0
-    reloadable.reloading.commit(NOW)
+    reloadable.prove()
     (new,) = reloadable.cluster.listeners
     assert old.socket.fileno() == -1
     with socket.socket(socket.AF_UNIX) as sock:
@@ -246,7 +279,7 @@ def test_logs_change_at_the_commit(reloadable: Reloadable, tmp_path: Path) -> No
     descriptor = old.log_descriptor
     reloadable.stage(log_file=tmp_path / "new.log", access_log=tmp_path / "access.log")
     assert reloadable.cluster.logs is old
-    reloadable.reloading.commit(NOW)
+    reloadable.prove()
     assert reloadable.cluster.logs is not old
     assert reloadable.cluster.logs.log_path == str(tmp_path / "new.log")
     assert (tmp_path / "access.log").exists()
@@ -275,12 +308,17 @@ def test_a_reload_of_nothing_replaces_nobody(reloadable: Reloadable) -> None:
     assert reloading.outcome()["plan"]["lines"] == ["kept: 2 processes"]
 
 
-def test_what_the_master_alone_uses_is_applied_at_once(reloadable: Reloadable) -> None:
-    """Without a first worker that proves it."""
-    reloadable.stage(is_all=False, number_workers=3, timeout=7)
+def test_what_is_live_is_applied_at_once(reloadable: Reloadable) -> None:
+    """Without a first worker that proves it; running processes are told."""
+    reloadable.stage(is_all=False, number_workers=3, timeout=7, call_timeout=2)
     cluster, workers = reloadable.cluster, reloadable.workers
     assert (cluster.generation, workers.wanted, cluster.options.timeout, cluster.staged) == (1, 3, 7.0, None)
+    (_, message), (_, same) = reloadable.told
+    assert (message.version, message.options["call_timeout"], message.options["timeout"]) == (2, 2.0, 7.0)
+    assert (same, cluster.settings_version) == (message, 2)
     assert reloadable.reloading.is_under_way
+    for worker in workers.children:
+        reloadable.reloading.pushing.note_switched(worker)
     workers.children.append(ready(2))
     reloadable.reloading.note_progress()
     assert not reloadable.reloading.is_under_way
@@ -289,10 +327,10 @@ def test_what_the_master_alone_uses_is_applied_at_once(reloadable: Reloadable) -
 def test_what_workers_use_is_proved_first(reloadable: Reloadable) -> None:
     """And plugins wait for it."""
     more = "[plugin:x]\nrun = a:b\n"
-    reloadable.stage(is_all=False, more=more, number_workers=2, call_timeout=7)
+    reloadable.stage(is_all=False, more=more, number_workers=2, accept_lock=False)
     assert reloadable.cluster.staged is not None
     assert reloadable.groups.named("plugin:x") is None
-    reloadable.reloading.commit(NOW)
+    reloadable.prove()
     assert reloadable.cluster.generation == 2
     assert reloadable.groups.named("plugin:x") is not None
 
@@ -300,12 +338,12 @@ def test_what_workers_use_is_proved_first(reloadable: Reloadable) -> None:
 def test_a_preview_changes_nothing(reloadable: Reloadable) -> None:
     """It tells the plan, or the faults."""
     before, descriptors = reloadable.snapshot(), open_descriptors()
-    reloadable.write("[plugin:x]\nrun = a:b\n", number_workers=2, call_timeout=7)
+    reloadable.write("[plugin:x]\nrun = a:b\n", number_workers=2, accept_lock=False)
     told = reloadable.reloading.preview(is_all=False)
     assert told["generation"] == 1
     assert told["plan"]["lines"] == [
         "added: plugin:x",
-        "changed: workers, call_timeout: 0 -> 7",
+        "changed: workers, accept_lock: true -> false",
         "kept: 0 processes",
     ]
     reloadable.write(nope=1)
@@ -330,7 +368,7 @@ def test_narrowing_an_address_is_one_step(reloadable: Reloadable) -> None:
     cluster = reloadable.cluster
     reloadable.stage(bind="tcp://0.0.0.0:0")
     reloadable.candidate()
-    reloadable.reloading.commit(NOW)
+    reloadable.prove()
     (wide,) = cluster.listeners
     reloadable.stage(bind=f"tcp://127.0.0.1:{wide.actual.port}")
     reloadable.reloading.note_failed_boot(reloadable.candidate(), "sour")
@@ -338,7 +376,7 @@ def test_narrowing_an_address_is_one_step(reloadable: Reloadable) -> None:
     assert wide.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     reloadable.stage(bind=f"tcp://127.0.0.1:{wide.actual.port}")
     reloadable.candidate()
-    reloadable.reloading.commit(NOW)
+    reloadable.prove()
     assert [str(each.actual) for each in cluster.listeners] == [f"tcp://127.0.0.1:{wide.actual.port}"]
     assert wide.socket.fileno() == -1
 
@@ -354,7 +392,7 @@ def test_listeners_that_stay_change_only_with_the_commit(reloadable: Reloadable)
     reloadable.reloading.note_failed_boot(reloadable.candidate(), "sour")
     assert keepalive()
     reloadable.stage(tcp_keepalive=0)
-    reloadable.reloading.commit(NOW)
+    reloadable.prove()
     assert not keepalive()
 
 

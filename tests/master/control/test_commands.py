@@ -34,7 +34,7 @@ class Rig:
         self.reloading: Any = SimpleNamespace(
             is_staged=False,
             give_up=lambda reason: self.done.append(f"no reload: {reason}"),
-            begin=lambda is_all: self.done.append("reload all" if is_all else "reload"),
+            begin=lambda is_all, author: self.done.append("reload all" if is_all else "reload"),
             refuse=lambda reason: self.done.append(f"no reload: {reason}"),
         )
         self.commands = Commands(

@@ -46,7 +46,7 @@ class MadeUpMaster:
             reloading=self.reloading,
             new_master=self.new_master,
             scale=self._scale,
-            reload=lambda is_all: self._begin(self.reloading, "reload all" if is_all else "reload"),
+            reload=lambda is_all, author: self._begin(self.reloading, "reload all" if is_all else "reload"),
             upgrade=lambda: self._begin(self.new_master, "upgrade"),
             stop=lambda is_quick: self.told.append(("stop", is_quick)),
         )
@@ -66,6 +66,7 @@ class NotedAnswer:
     def __init__(self, answers: list[tuple[str | None, Any]]) -> None:
         self._answers = answers
         self.is_awaited = True
+        self.uid = 1000
 
     def __call__(self, error: str | None, result: Any) -> None:
         self._answers.append((error, result))

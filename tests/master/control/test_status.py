@@ -145,6 +145,7 @@ def test_a_group_is_shown_with_all_its_processes() -> None:
                 "uptime_seconds": 1.25,
                 "rss_bytes": 4096,
                 "settings_version": 0,
+                "settings_state": "behind",
                 "restarts": 0,
                 "deaths": [],
                 **RPC_KIND.status(worker, 51.25),

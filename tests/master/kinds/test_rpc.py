@@ -75,14 +75,13 @@ def test_an_end_is_told_and_counted() -> None:
 
 def test_it_is_born_with_the_listeners_of_its_edition() -> None:
     """And a channel for connections, whose other end the master keeps both of: what is not read can be read back."""
-    born_with = edition(2, max_requests=5, max_requests_jitter=3)
+    born_with = edition(2)
     with os.fdopen(copy_of_a_descriptor()) as file:
         born_with.listeners = [SimpleNamespace(socket=file)]
         channel: Any = SimpleNamespace(close=lambda: None)
         worker, part = RPC_KIND.equip(Birth(1, 7, born_with, 0, booting().row, channel, [0], NOW))
         assert (worker.slot, worker.serial, worker.generation) == (1, 7, 2)
         assert (part.connections, part.listeners) == (worker.far_end, [file])
-        assert 5 <= part.call_limit <= 8
         assert worker.sources() == [channel, worker.connections, part.stall_timer]
         worker.close()
     assert (worker.connections.fileno(), worker.far_end.fileno()) == (-1, -1)
