@@ -149,12 +149,13 @@ def test_the_readme_is_short():
 
 
 def test_the_table_of_keys_is_the_schemas():
-    """Every key once, in the schema's order, with its default, its flags, and a mark if HUP cannot change it."""
+    """Every key once, in the schema's order, with its default, its flags, and when a change takes effect."""
     rows = [row for row in table(CONFIGURATION, "key", "default", "flag") if row["key"].startswith("`")]
     assert [names(row["key"])[0] for row in rows] == list(OPTIONS)
     for row, option in zip(rows, OPTIONS.values()):
         assert names(row["flag"]) == list(option.flags), row
         assert ("†" in row["key"]) == (option.effect is Effect.RESTART), row
+        assert ("*" in row["key"]) == (option.effect is Effect.PROCESSES), row
         if option.compute is None and option.default_text:
             assert row["default"] == f"`{option.default_text}`", row
         assert row["meaning"], row
