@@ -157,9 +157,9 @@ def _run(sources: Sources, *given: Mapping[str, Any]) -> None:
     if any(each["print_config"] for each in given):
         _print(load(sources))
     elif any(each["check_config"] for each in given):
-        from rpccluster.cli.check import check_service
+        from rpccluster.cli.check import check_code
 
-        sys.exit(check_service(load(sources, Machine())))
+        sys.exit(check_code(load(sources, Machine())))
     else:
         from rpccluster.assembly.assemble import serve
 

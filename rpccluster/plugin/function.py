@@ -28,7 +28,7 @@ from rpccluster.plugin.handle import Plugin
 from rpccluster.plugin.stop_signal import obey
 from rpccluster.plugin.voting import Voting
 
-__all__ = ["run"]
+__all__ = ["find_function", "run"]
 
 
 def run(assignment: Assignment[PluginPart], options: PluginOptions) -> int:
@@ -95,7 +95,7 @@ def _load(options: PluginOptions, plugin: Plugin, settings: ServiceSettings) -> 
     sys.argv[:] = [options.run]
     folders = put_on_path(options.pythonpath)
     try:
-        found = _find(options)
+        found = find_function(options)
     except BaseException as error:  # a SystemExit at import is a fault, too
         text = f"cannot load {options.run!r}{shut_hint(folders)}: {own_traceback(error, __file__)}"
         raise PluginNotLoaded(text) from error
@@ -104,7 +104,8 @@ def _load(options: PluginOptions, plugin: Plugin, settings: ServiceSettings) -> 
     return fitted(options.run, found, options.args, plugin)
 
 
-def _find(options: PluginOptions) -> Any:
+def find_function(options: PluginOptions) -> Any:
+    """Import what ``options`` name. Raises all that its code raises."""
     try:
         return find(options.run)
     except ModuleNotFoundError as error:

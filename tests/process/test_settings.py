@@ -142,6 +142,20 @@ def test_a_plugin_reads_them_too(make_cluster: Any) -> None:
     running.wait_log("price 5.0 2")
 
 
+def test_check_config_knows_what_a_plugin_declares(make_cluster: Any) -> None:
+    """One that cannot be imported is no fault of the configuration."""
+    running: RunningCluster = make_cluster(service=None, bind=None, number_workers=None)
+    running.write_module("prices", PLUGIN)
+    running.write_section("settings", {"price": "much"})
+    running.write_section("plugin:other", {"run": "nothing_such:run"})
+    assert running.run("--check-config").returncode == 0
+    running.write_section("plugin:prices", {"run": "prices:run"})
+    done = running.run("--check-config")
+    assert done.returncode == 4
+    assert done.stderr.startswith(f"rpccluster: {running.config}:")
+    assert done.stderr.endswith(": price: found 'much', expected a number\n")
+
+
 PUSHED = """
 import os
 import time
