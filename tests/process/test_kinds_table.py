@@ -1,0 +1,192 @@
+"""The table of docs/threads.md: what a caller gets, and what happens to the work, by the kind of its method."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import rpccluster
+from rpccluster import Client, ConnectionLost, RemoteError
+from rpccluster.testing import RunningCluster, is_alive, running_cluster, wait_until
+
+DOCUMENT = Path(rpccluster.__file__).resolve().parent.parent / "docs" / "threads.md"
+
+SERVICE = """
+import asyncio
+import os
+import time
+from rpccluster import current_call, rpc
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+def note(name, text):
+    with open(os.path.join(FOLDER, name + ".notes"), "a") as notes:
+        notes.write(text + "\\n")
+
+
+def is_let_go(name):
+    return os.path.exists(os.path.join(FOLDER, name))
+
+
+class observed:
+    def __init__(self, name):
+        self.name = name
+
+    def __enter__(self):
+        note(self.name, f"begun {os.getpid()}")
+
+    def __exit__(self, kind, error, trace):
+        how = "told that it is over" if current_call().cancelled else "as if nothing had happened"
+        note(self.name, f"interrupted by {kind.__name__}" if kind else f"ended, {how}")
+
+
+class Kinds:
+    def plain(self, name):
+        with observed(name):
+            while not is_let_go(name):
+                time.sleep(0.01)
+
+    @rpc(thread=True)
+    def thread(self, name):
+        with observed(name):
+            while not is_let_go(name):
+                time.sleep(0.01)
+
+    async def coroutine(self, name):
+        with observed(name):
+            while not is_let_go(name):
+                await asyncio.sleep(0.01)
+
+    limited_plain = rpc(name="limited.plain", timeout=0.2)(lambda self, name: self.plain(name))
+    limited_thread = rpc(name="limited.thread", timeout=0.2, thread=True)(lambda self, name: self.thread(name))
+
+    @rpc(name="limited.coroutine", timeout=0.2)
+    async def limited_coroutine(self, name):
+        await self.coroutine(name)
+"""
+
+
+class Cell(NamedTuple):
+    """What the caller gets, and what is noted of the work: at once, or when it was let go; empty if nothing ever is."""
+
+    caller: str
+    work: str
+    goes_on: bool = False
+
+
+OVER = "TimeoutError: the call took longer than 0.2 seconds"
+RETIRED = "WorkerRetired: its graceful_timeout is over"
+UNAWARE, TOLD = "ended, as if nothing had happened", "ended, told that it is over"
+
+TABLE = {
+    ("plain", "time limit"): Cell(OVER, "interrupted by CallTimedOut"),
+    ("thread", "time limit"): Cell(OVER, TOLD, goes_on=True),
+    ("coroutine", "time limit"): Cell(OVER, "interrupted by CancelledError"),
+    ("plain", "retirement"): Cell(RETIRED, "interrupted by WorkerRetired"),
+    ("thread", "retirement"): Cell(RETIRED, ""),
+    ("coroutine", "retirement"): Cell(RETIRED, "interrupted by CancelledError"),
+    ("plain", "cancel"): Cell("CancelledError", UNAWARE, goes_on=True),
+    ("thread", "cancel"): Cell("CancelledError", UNAWARE, goes_on=True),
+    ("coroutine", "cancel"): Cell("CancelledError", UNAWARE, goes_on=True),
+    ("plain", "worker killed"): Cell("ConnectionLost", ""),
+    ("thread", "worker killed"): Cell("ConnectionLost", ""),
+    ("coroutine", "worker killed"): Cell("ConnectionLost", ""),
+    ("plain", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),
+    ("thread", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),
+    ("coroutine", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),
+}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """One cluster of one worker for all cells: each leaves it with a worker that serves."""
+    folder = tmp_path_factory.mktemp("kinds")
+    (folder / "kinds.py").write_text(SERVICE)
+    with running_cluster(folder, service="kinds:Kinds", number_workers=1, graceful_timeout=0.3) as cluster:
+        yield cluster
+
+
+class Work:
+    """A call that has begun, and what its method has noted."""
+
+    def __init__(self, running: RunningCluster, client: Client, method: str, name: str) -> None:
+        self.running, self.client, self.name = running, client, name
+        self.future: Future[Any] = client.call_async(method, name)
+        self.pid = int(wait_until(lambda: self.notes())[0].split()[1])
+
+    def notes(self) -> list[str]:
+        """The lines that the method has written."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.running.folder / f"{self.name}.notes").read_text().splitlines()
+        return []
+
+    def caller_gets(self) -> str:
+        """The text of an error that the worker has answered, else the name of the error."""
+        try:
+            return f"result {self.future.result(20)!r}"
+        except RemoteError as error:
+            return str(error)
+        except (CancelledError, ConnectionLost) as error:
+            return "CancelledError" if isinstance(error, CancelledError) else "ConnectionLost"
+
+    def let_go(self) -> None:
+        """Let the method end, if it still runs."""
+        (self.running.folder / self.name).touch()
+
+
+def _retire(work: Work) -> None:
+    work.running.signal(signal.SIGHUP)
+
+
+HAPPENINGS: dict[str, Callable[[Work], object]] = {
+    "time limit": lambda work: None,
+    "retirement": _retire,
+    "cancel": lambda work: work.future.cancel(),
+    "worker killed": lambda work: os.kill(work.pid, signal.SIGKILL),
+    "disconnect": lambda work: work.client.close(),
+}
+
+
+@pytest.mark.parametrize(("kind", "happening"), TABLE)
+def test_a_cell(running: RunningCluster, kind: str, happening: str) -> None:
+    """The call has begun; then it happens."""
+    expected = TABLE[kind, happening]
+    running.wait_ready()
+    method = f"limited.{kind}" if happening == "time limit" else kind
+    with running.client() as client:
+        work = Work(running, client, method, f"{kind}.{happening.replace(' ', '.')}")
+        HAPPENINGS[happening](work)
+        assert work.caller_gets() == expected.caller
+        if expected.goes_on:
+            assert len(work.notes()) == 1
+            work.let_go()
+        if expected.work:
+            wait_until(lambda: len(work.notes()) == 2, what="the work has ended")
+            assert work.notes()[1] == expected.work
+        else:
+            wait_until(lambda: not is_alive(work.pid), what="the work has ended with its worker")
+            assert len(work.notes()) == 1
+        work.let_go()
+
+
+def test_the_document_has_the_same_table() -> None:
+    """A row for each kind, a column for each happening."""
+    lines = DOCUMENT.read_text().splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("| kind | time limit"))
+    columns = [cell.strip() for cell in lines[head].strip("|").split("|")[1:]]
+    rows = []
+    for line in lines[head + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append(re.sub(r"[*`]", "", line.strip("|").split("|")[0]).strip())
+    assert columns == list(HAPPENINGS)
+    assert {(row.split(",")[0], column) for row in rows for column in columns} == set(TABLE)
