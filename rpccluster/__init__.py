@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from rpccluster.client import Client, Pool, aio
     from rpccluster.live_settings import Setting, settings
     from rpccluster.plugin.handle import Plugin
+    from rpccluster.pools.cluster.pool import pool
     from rpccluster.pools.program.task_pool import TaskPool
     from rpccluster.service import Later, Service, current_call, rpc
+    from rpccluster.tasks.current import task
 
 __all__ = ["Client", "Later", "Plugin", "Pool", "Service", "Setting", "TaskPool", "__version__", "aio"]
-__all__ += ["current_call", "rpc", "settings"]
+__all__ += ["current_call", "pool", "rpc", "settings", "task"]
 __all__ += errors.__all__
 
 _HOMES = {
@@ -32,6 +34,8 @@ _HOMES = {
     "Service": "rpccluster.service",
     "Setting": "rpccluster.live_settings",
     "TaskPool": "rpccluster.pools.program.task_pool",
+    "pool": "rpccluster.pools.cluster.pool",
+    "task": "rpccluster.tasks.current",
     "aio": "rpccluster.client.aio",
     "current_call": "rpccluster.service",
     "rpc": "rpccluster.service",

@@ -37,16 +37,23 @@ class RPCMark:
     timeout: float | None
     later: bool = False
     thread: bool = False
+    pool: str | None = None
 
 
 def rpc(
-    *, name: str | None = None, timeout: float | None = None, later: bool = False, thread: bool = False
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    later: bool = False,
+    thread: bool = False,
+    pool: str | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a method. Callers call it by ``name``; ``timeout`` limits it in seconds, instead of ``call_timeout``.
 
     A timeout of 0 means no limit. With ``later``, the method may return a `Later`. With ``thread``, the method runs in
-    one of the worker's native threads, so that it may block or compute without holding up other calls. Raises
-    ValueError for a name that callers cannot use, for a negative timeout, or for ``later`` beside ``thread``.
+    one of the worker's native threads, so that it may block or compute without holding up other calls. With ``pool``,
+    it runs in a process of that pool, on an instance of the service that the process makes once. Raises ValueError for
+    a name that callers cannot use, for a negative timeout, or for two of ``later``, ``thread`` and ``pool``.
     """
     if name is not None and (not name or name.startswith(("_", "rpc."))):
         raise ValueError(f"found the method name {name!r}, expected one that starts neither with '_' nor with 'rpc.'")
@@ -54,9 +61,11 @@ def rpc(
         raise ValueError(f"found timeout={timeout!r}, expected seconds, 0 for no limit")
     if later and thread:
         raise ValueError("found later=True beside thread=True, expected one of them: a thread's call is answered later")
+    if pool is not None and (later or thread):
+        raise ValueError("found pool beside later or thread, expected one of them: a method runs in one place")
 
     def mark(function: _Function) -> _Function:
-        function.__rpc__ = RPCMark(name, timeout, later, thread)  # type: ignore[attr-defined]
+        function.__rpc__ = RPCMark(name, timeout, later, thread, pool)  # type: ignore[attr-defined]
         return function
 
     return mark

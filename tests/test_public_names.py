@@ -38,8 +38,10 @@ PUBLIC = [
     "__version__",
     "aio",
     "current_call",
+    "pool",
     "rpc",
     "settings",
+    "task",
 ]
 
 MODULES = sorted(

@@ -60,6 +60,7 @@ from rpccluster.worker.process.freed_memory import FreedMemory
 from rpccluster.worker.process.service_signals import ServiceSignals
 from rpccluster.worker.retirement import Retirement
 from rpccluster.worker.service.left_behind import LeftBehind
+from rpccluster.worker.service.pool_tasks import end_tasks, tasks_left
 from rpccluster.worker.service.registry import Registry, Runs
 from rpccluster.worker.service.wrapper import Wrapper
 from rpccluster.worker.taken_greenlets import TakenGreenlets
@@ -146,6 +147,7 @@ class Server:
         self._engine = engine = self._make_engine()
         self._native.serve(engine.go_on)
         self._left_behind.add(self._native.left_behind)
+        self._left_behind.add(tasks_left)
         self._voting = Voting(settings, self._row, engine.running, self._channel.send, self._ask_to_retire)
         self._taken_greenlets = TakenGreenlets(self.options, engine.running_methods)
         self._connections = connections = self._make_connections()
@@ -227,6 +229,7 @@ class Server:
         if isinstance(self._service, Service):
             self._service.worker_stopping(self._info())
         self._left_behind.finish(self._retirement.ends_at)
+        end_tasks()
         return code
 
     def _wait_for_the_end(self) -> int:

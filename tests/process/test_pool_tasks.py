@@ -44,27 +44,26 @@ def noted(number, seconds=0.0):
 
 SERVICE = """
 import rpccluster
-from rpccluster.pools.cluster.pool import pool
 
 
 class Shop:
     def double(self, number):
-        return pool("a").submit("jobs:double", number).result()
+        return rpccluster.pool("a").submit("jobs:double", number).result()
 
     def sum(self, number):
-        return sum(pool("a").map("jobs:double", range(number)))
+        return sum(rpccluster.pool("a").map("jobs:double", range(number)))
 
     def failure(self, target, options):
         try:
-            return pool("a").submit(target, **options).result()
+            return rpccluster.pool("a").submit(target, **options).result()
         except rpccluster.TaskFailure as failure:
             return [failure.kind, failure.type, failure.message, failure.attempt]
 
     def refused(self, name):
-        futures = [pool("a").submit("jobs:waits_for", "may_end")]
+        futures = [rpccluster.pool("a").submit("jobs:waits_for", "may_end")]
         try:
             while len(futures) < 100:
-                futures.append(pool("a").submit("jobs:waits_for", "may_end", wait=False))
+                futures.append(rpccluster.pool("a").submit("jobs:waits_for", "may_end", wait=False))
         except rpccluster.PoolFull:
             return len(futures)
         finally:
@@ -72,7 +71,7 @@ class Shop:
                 future.cancel()
 
     def outcomes(self, numbers, seconds):
-        futures = [pool("a").submit("jobs:noted", number, seconds, timeout=60) for number in numbers]
+        futures = [rpccluster.pool("a").submit("jobs:noted", number, seconds, timeout=60) for number in numbers]
         found = []
         for number, future in zip(numbers, futures):
             try:

@@ -25,7 +25,7 @@ from rpccluster.pools.core import kinds
 from rpccluster.pools.future import Progress
 from rpccluster.pools.submission import Work
 
-__all__ = ["Detail", "Open", "Submitter", "here"]
+__all__ = ["Detail", "Open", "Submitter", "here", "present"]
 
 VARIABLE = "RPCCLUSTER_POOLS"  # of the environment: the dispatcher's address
 
@@ -56,7 +56,7 @@ OnEnd = Callable[[str, int, "int | None", Any], object]
 class Open:
     """A task that has not ended."""
 
-    __slots__ = ("answered", "entry", "id", "note_progress", "on_end", "pool", "refusal")
+    __slots__ = ("answered", "entry", "id", "is_waited_for", "note_progress", "on_end", "pool", "refusal")
 
     def __init__(
         self, id: int, pool: str, entry: list[Any], on_end: OnEnd, note_progress: Callable[[Progress], object]
@@ -66,6 +66,7 @@ class Open:
         self.entry = entry
         self.on_end = on_end
         self.note_progress = note_progress
+        self.is_waited_for = True  # somebody waits for `answered`
         self.answered = threading.Event()  # it is known whether the pool has taken it
         self.refusal: BaseException | None = None
 
@@ -112,11 +113,7 @@ class Submitter:
         Returns when the pool has taken it, or raises `PoolFull`, ValueError for a pool that is not there, RuntimeError
         after `close`; then ``on_end`` is not called.
         """
-        if self._is_closed:
-            raise RuntimeError("this process ends, and submits no more")
-        task = Open(id, pool, [id, *work, priority, retries, key, wait], on_end, note_progress)
-        self._open[id] = task
-        self._start()
+        task = self._add(id, pool, [id, *work, priority, retries, key, wait], on_end, note_progress)
         try:
             self._note_answers([task], self._client.call("pool.submit", self._token, pool, [task.entry]))
         except _TRIES as error:  # the thread sends it again
@@ -125,6 +122,24 @@ class Submitter:
         task.answered.wait()
         if task.refusal is not None:
             raise task.refusal
+
+    def begin(self, id: int, pool: str, work: Work, on_end: OnEnd) -> None:
+        """Submit a task, and do not wait for anything: a full pool, or one that is not there, ends it as rejected."""
+        task = self._add(id, pool, [id, *work, 0, 0, None, False], on_end, bool)
+        task.is_waited_for = False
+        asked = self._client.call_async("pool.submit", self._token, pool, [task.entry], timeout=None)
+        asked.add_done_callback(lambda answered: self._note_begun(task, answered))
+
+    def _note_begun(self, task: Open, answered: Any) -> None:
+        with contextlib.suppress(*_TRIES):  # the thread sends it again
+            self._note_answers([task], answered.result())
+
+    def _add(self, id: int, pool: str, entry: list[Any], on_end: OnEnd, note_progress: Callable[..., object]) -> Open:
+        if self._is_closed:
+            raise RuntimeError("this process ends, and submits no more")
+        task = self._open[id] = Open(id, pool, entry, on_end, note_progress)
+        self._start()
+        return task
 
     def _note_answers(self, tasks: Iterable[Open], answers: Iterable[str]) -> None:
         for task, answer in zip(tasks, answers):
@@ -142,7 +157,7 @@ class Submitter:
     def _refuse(self, task: Open, refusal: BaseException) -> None:
         if self._open.pop(task.id, None) is None:
             return
-        if task.answered.is_set():  # it was taken, by a dispatcher that knew the pool
+        if task.answered.is_set() or not task.is_waited_for:  # it was taken by a dispatcher that knew the pool, perhaps
             task.on_end(kinds.REJECTED, 1, None, str(refusal))
         else:
             task.refusal = refusal
@@ -244,6 +259,11 @@ class Submitter:
 
 _here: dict[int, Submitter] = {}  # by the pid, since a forked copy of the process is another submitter
 _making = threading.Lock()
+
+
+def present() -> Submitter | None:
+    """Return the submitter of this process; None if it has submitted nothing."""
+    return _here.get(os.getpid())
 
 
 def here() -> Submitter:

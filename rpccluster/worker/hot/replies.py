@@ -17,6 +17,7 @@ from rpccluster.protocol.messages import Notification, Request, Unreadable, misf
 from rpccluster.worker.current import CallTimedOut, Sender
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.service.misfit import Misfit, is_misfit
+from rpccluster.worker.service.told import Told
 
 __all__ = ["Replies", "ResultTooLarge", "not_found_text"]
 
@@ -87,6 +88,10 @@ class Replies:
             return f"ArgumentError: {message_of(raised.error)}"
         if type(raised) is CallTimedOut:
             raised = TimeoutError(*raised.args).with_traceback(raised.__traceback__)
+        if type(raised) is Told:
+            text, more = raised.text, escaped(raised.traceback)
+            logger.warning("Method %s failed for %s: %s %s", escaped(name), sender.peer, escaped(text), more)
+            return text
         text = error_text(raised)
         logger.warning("Method %s failed for %s: %s", escaped(name), sender.peer, escaped(text), exc_info=raised)
         return text

@@ -42,16 +42,27 @@ class NativeKinds:
         self._row = row
         self._retire = retire
         self._kinds: dict[Runs, Any] = {}
+        self._pools: dict[str, NativeKind] = {}
         self._go_on: Callable[[], object] = _do_nothing
         options.follow(self._follow_options)
 
-    def entry(self, runs: Runs, method: Callable[..., Any]) -> Entry:
-        """Return the entry of ``method``, whose calls run as ``runs`` says."""
+    def entry(self, runs: Runs, method: Callable[..., Any], pool: str | None = None) -> Entry:
+        """Return the entry of ``method``, whose calls run as ``runs`` says, or in the processes of ``pool``."""
+        if pool is not None:
+            return self._entry_in(pool, method)
         kind = self._kinds.get(runs)
         if kind is None:
             sys.setswitchinterval(SWITCH_SECONDS)
             kind = self._kinds[runs] = self._make(runs)
         return kind.entry(method)
+
+    def _entry_in(self, pool: str, method: Callable[..., Any]) -> Entry:
+        from rpccluster.worker.native.pool_calls import PoolCalls  # others need not have it in memory
+
+        calls = self._pools.get(pool)
+        if calls is None:
+            calls = self._pools[pool] = PoolCalls(self._hub_loop, pool, self)
+        return calls.entry(method)
 
     def serve(self, go_on: Callable[[], object]) -> None:
         """Call ``go_on`` from now on when calls that were held back may begin."""

@@ -11,7 +11,7 @@ import inspect
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
 from rpccluster.errors import ServiceUnfit
 from rpccluster.failure import error_text
@@ -32,6 +32,7 @@ class Runs(enum.Enum):
     IN_GREENLET = "in a greenlet"
     IN_THREAD = "in a native thread"
     ON_LOOP = "on the asyncio loop"
+    IN_POOL = "in a process of a pool"
 
 
 class Entry(NamedTuple):
@@ -45,8 +46,8 @@ def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-#: Makes the entry of a method whose calls do not run in greenlets.
-Native = Callable[[Runs, Callable[..., Any]], Entry]
+#: Makes the entry of a method whose calls do not run in greenlets; the name is that of its pool, if it has one.
+Native = Callable[[Runs, Callable[..., Any], Optional[str]], Entry]
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Registry:
     def _entry(self, runs: Runs, plain: Callable[..., Any], mark: RPCMark) -> Entry:
         if runs is Runs.IN_GREENLET:
             return Entry(parking(plain) if mark.later else plain, _as_it_is)
-        return Entry(plain, _as_it_is) if self._native is None else self._native(runs, plain)
+        return Entry(plain, _as_it_is) if self._native is None else self._native(runs, plain, mark.pool)
 
 
 _UNLIMITED = RPCMark(None, 0)
@@ -138,11 +139,11 @@ def _runs(name: str, function: Callable[..., Any], mark: RPCMark) -> Runs:
     if _is(inspect.isasyncgenfunction, function):
         raise ServiceUnfit(f"found the asynchronous generator {name!r}, expected a method that returns one value")
     if not _is(inspect.iscoroutinefunction, function):
-        return Runs.IN_THREAD if mark.thread else Runs.IN_GREENLET
-    for word, is_set in (("thread", mark.thread), ("later", mark.later)):
+        return Runs.IN_POOL if mark.pool else Runs.IN_THREAD if mark.thread else Runs.IN_GREENLET
+    for word, is_set in (("thread=True", mark.thread), ("later=True", mark.later), ("pool", mark.pool)):
         if is_set:
             raise ServiceUnfit(
-                f"found the coroutine method {name!r} marked with {word}=True, expected a plain method, or no such "
+                f"found the coroutine method {name!r} marked with {word}, expected a plain method, or no such "
                 "mark: coroutines run on the worker's asyncio loop, and are answered when they return"
             )
     return Runs.ON_LOOP

@@ -343,7 +343,7 @@ def test_a_name_may_stand_once() -> None:
 
 
 def test_methods_say_where_they_run() -> None:
-    """A coroutine, also one that an object's ``__call__`` is, runs on the loop; a marked method in a thread."""
+    """A coroutine, also one that an object's ``__call__`` is, runs on the loop; a marked one in a thread or a pool."""
 
     class Odd:
         async def __call__(self) -> None: ...
@@ -359,14 +359,18 @@ def test_methods_say_where_they_run() -> None:
         @rpc(thread=True)
         def block(self) -> None: ...
 
-    asked: list[tuple[Runs, str]] = []
+        @rpc(pool="a")
+        def compute(self) -> None: ...
 
-    def native(runs: Runs, function: Any) -> Entry:
-        asked.append((runs, getattr(function, "__name__", "odd")))
+    asked: list[tuple[Any, ...]] = []
+
+    def native(runs: Runs, function: Any, pool: str | None) -> Entry:
+        asked.append((runs, getattr(function, "__name__", "odd"), *([pool] if pool else [])))
         return Entry(function, lambda wrapped: wrapped)
 
     Registry(Kinds(), 0, lambda function, seconds: function, native)
-    assert asked == [(Runs.IN_THREAD, "block"), (Runs.ON_LOOP, "go"), (Runs.ON_LOOP, "odd")]
+    loop = [(Runs.ON_LOOP, "go"), (Runs.ON_LOOP, "odd")]
+    assert asked == [(Runs.IN_THREAD, "block"), (Runs.IN_POOL, "compute", "a"), *loop]
 
 
 def test_what_can_run_nowhere_is_a_fault() -> None:

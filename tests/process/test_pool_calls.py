@@ -1,0 +1,156 @@
+"""Methods marked ``@rpc(pool=…)``: they run in task processes, and are calls like any other."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from rpccluster.errors import ArgumentError, RemoteError
+from rpccluster.testing import RunningCluster, wait_until
+
+MakeCluster = Callable[..., RunningCluster]
+
+SERVICE = """
+import os
+import time
+
+from rpccluster import rpc
+
+
+class Shop:
+    def __init__(self):
+        self.made_in = os.getpid()
+        self.told = 0
+
+    def task_process_started(self):
+        self.told += 1
+
+    def worker(self):
+        return os.getpid()
+
+    @rpc(pool="a")
+    def where(self):
+        return [os.getpid(), self.made_in, self.told]
+
+    @rpc(pool="a", name="sum")
+    def add(self, one, other):
+        return {"sum": one + other}
+
+    @rpc(pool="a")
+    def fails(self):
+        raise KeyError("no such thing")
+
+    @rpc(pool="a")
+    def ends(self):
+        os._exit(7)
+
+    @rpc(pool="a")
+    def returns_an_object(self):
+        return self
+
+    @rpc(pool="a", timeout=0.2)
+    def sleeps(self):
+        time.sleep(60)
+
+    @rpc(pool="slow")
+    def spins(self):
+        while True:
+            pass
+
+    @rpc(pool="slow")
+    def waits_for(self, path):
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        return path
+"""
+
+
+@pytest.fixture
+def made(make_cluster: MakeCluster) -> RunningCluster:
+    """A cluster of one worker and two pools of one process, not started yet."""
+    slow = {"processes": 1, "queue_size": 1, "timeout": 0.3}
+    sections = {"pool:a": {"processes": 1}, "pool:slow": slow}
+    cluster = make_cluster(service="shop:Shop", number_workers=1, chdir=".", sections=sections)
+    cluster.write_module("shop", SERVICE)
+    return cluster
+
+
+def test_it_runs_in_a_task_process(made: RunningCluster) -> None:
+    """On an instance that the process makes once; arguments and result are values of MessagePack."""
+    made.start()
+    with made.client() as client:
+        worker = client.call("worker")
+        first, made_in, told = client.call("where")
+        assert (first, told) == (made_in, 1)
+        assert first != worker
+        assert client.call("where") == [first, first, 1]
+        assert client.call("sum", b"one", b"other") == {"sum": b"oneother"}
+        assert client.call("sum", 1 << 60, 1) == {"sum": (1 << 60) + 1}
+        assert "one, other" in client.call("rpc.discover")["sum"]["signature"]
+
+
+def test_its_errors_are_those_of_the_contract(made: RunningCluster) -> None:
+    """As a plain method's where it raises; the pool's where it does not end by itself."""
+    made.start()
+    with made.client() as client:
+        with pytest.raises(RemoteError, match=r"^KeyError: 'no such thing'$"):
+            client.call("fails")
+        with pytest.raises(ArgumentError, match="missing 1 required positional argument"):
+            client.call("sum", 1)
+        with pytest.raises(RemoteError, match=r"^ResultNotPacked: "):
+            client.call("returns_an_object")
+        with pytest.raises(RemoteError, match=r"^WorkerLost: "):
+            client.call("ends")
+        with pytest.raises(RemoteError, match=r"^TimeoutError: the call took longer than 0.2 seconds"):
+            client.call("sleeps")
+        with pytest.raises(RemoteError, match=r"^TimeoutError: the task was killed at its timeout"):
+            client.call("spins")
+        assert client.call("sum", 1, 2) == {"sum": 3}
+
+
+def test_a_full_pool_refuses(made: RunningCluster) -> None:
+    """At once; and a cancelled task is told as such."""
+    made.write_section("pool:slow", {"processes": 1, "queue_size": 1})
+    made.start()
+    with made.client() as client:
+        calls = [client.call_async("waits_for", "may_go") for _ in range(2)]
+        wait_until(lambda: [each["waiting"] for each in pools(made) if each["name"] == "slow"] == [1])
+        with pytest.raises(RemoteError, match=r"^PoolFull: "):
+            client.call("waits_for", "may_go")
+        with made.control() as control:
+            tasks = control.call("pool.tasks", "slow")
+            assert [task["state"] for task in tasks] == ["running", "waiting"]
+            assert control.call("pool.cancel", tasks[1]["id"]) is True
+        with pytest.raises(RemoteError, match=r"^Cancelled: "):
+            calls[1].result()
+        (made.folder / "may_go").touch()
+        assert calls[0].result() == "may_go"
+
+
+def pools(cluster: RunningCluster) -> list[dict[str, object]]:
+    with cluster.control() as control:
+        told: list[dict[str, object]] = control.call("pool.list")
+        return told
+
+
+def test_it_goes_on_while_its_connection_moves(made: RunningCluster) -> None:
+    """To another worker; the reply comes over the same connection. One that is killed has its tasks ended."""
+    made.write_section("pool:slow", {"processes": 2})
+    made.start()
+    with made.client() as client:
+        call = client.call_async("waits_for", "may_go")
+        first = client.call("worker")
+        os.kill(first, signal.SIGTERM)
+        wait_until(lambda: client.call("worker") != first)
+        (made.folder / "may_go").touch()
+        assert call.result() == "may_go"
+        other = client.call_async("waits_for", "never")
+        wait_until(lambda: sum(int(str(each["running"])) for each in pools(made)) == 1)
+        os.kill(made.worker_pids()[0], signal.SIGKILL)
+        wait_until(lambda: sum(int(str(each["running"])) for each in pools(made)) == 0)
+        with pytest.raises(Exception):  # noqa: B017 - the connection has ended with its worker
+            other.result()
+    made.wait_log("has gone: its 1 tasks are ended")
