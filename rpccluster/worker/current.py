@@ -6,6 +6,7 @@ whatever the method does, and the call is interrupted again every second.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Callable, ClassVar, NamedTuple, Protocol
 
@@ -67,11 +68,18 @@ class Runner(greenlet):
     #: A greenlet inherits these from the one that spawns it, so they show which greenlets a call has spawned.
     spawn_tree_locals: ClassVar[dict[str, object]] = {}
 
-    __slots__ = ("_answer", "_interrupted", "_shown", "call", "limit", "outbox", "pack")
+    __slots__ = ("_answer", "_interrupted", "_shown", "call", "limit", "outbox", "pack", "table")
 
-    def __init__(self, run: Callable[[], None], hub: greenlet, answer: Callable[[Runner, BaseException], None]) -> None:
-        """``answer`` answers a call that goes on after an interruption."""
+    def __init__(
+        self,
+        run: Callable[[], None],
+        hub: greenlet,
+        table: Mapping[str, Callable[..., Any]],
+        answer: Callable[[Runner, BaseException], None],
+    ) -> None:
+        """It finds its methods in ``table``. ``answer`` answers a call that goes on after an interruption."""
         super().__init__(run, parent=hub)
+        self.table = table
         self.outbox: Any = None
         self.call: Any = None
         self.limit: Any = None  # the present call's `TimeLimit`, if it has one

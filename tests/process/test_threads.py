@@ -257,3 +257,20 @@ def test_what_can_run_nowhere_is_a_fault_of_the_start(make_cluster: Any, text: s
     process = running.launch()
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, reason in errors + running.log_text()) == (4, True), errors
+
+
+def test_a_full_kind_holds_back_its_own_calls_alone(kinds: Any) -> None:
+    """While no greenlet is free, or no thread, calls of the other kinds are answered."""
+    running = kinds(number_workers=1, max_greenlets=1, threads=1, thread_queue=0)
+    (running.folder / "open").touch()
+    with running.client() as client:
+        waiting_greenlets = [client.call_async("in_greenlet", "a") for _ in range(3)]
+        waiting_threads = [client.call_async("in_thread", "b") for _ in range(3)]
+        wait_until(lambda: running.status()["workers"][0]["limits"]["thread_queue"] >= 2)
+        assert client.call("on_loop", "open")
+        (running.folder / "b").touch()
+        assert all(outcome(future) for future in waiting_threads)
+        assert client.call("in_thread", "open")
+        assert not any(future.done() for future in waiting_greenlets)
+        (running.folder / "a").touch()
+        assert all(outcome(future) for future in waiting_greenlets)

@@ -24,7 +24,7 @@ from rpccluster.protocol.closing import closing_response, msgids_of
 from rpccluster.system import keep_alive
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.given import Given
-from rpccluster.worker.connections.pauses import ENDED, NOT, PENDING, TURN, UNREAD
+from rpccluster.worker.connections.pauses import ENDED, HELD, NOT, PENDING, TURN, UNREAD
 from rpccluster.worker.connections.states import TRANSITIONS, Event, State, next_state
 from rpccluster.worker.hot import HIGH_WATER_BYTES, Engine, Happened
 
@@ -298,6 +298,8 @@ _HANDLERS: dict[Happened, Callable[..., None]] = {
     Happened.NO_GREENLET: lambda self: self._stop(TURN, *_NO_GREENLET),
     Happened.OTHERS_TURN: lambda self: self._stop(TURN),
     Happened.ITS_TURN: lambda self: self._go_on(TURN),
+    Happened.HELD_BACK: lambda self: self._stop(HELD),
+    Happened.LET_GO: lambda self: self._go_on(HELD),
     Happened.ANSWERED: Connection._on_answered,
     Happened.UNSENT: lambda self: self._common.note_time(self._common.unsent, self),
     Happened.SENT: lambda self: self._common.unsent.pop(self, None),

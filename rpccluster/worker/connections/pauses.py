@@ -7,6 +7,7 @@ pause      begins                                                               
 =========  =====================================================================  =============================
 `TURN`     all ``max_greenlets`` runners are in calls that block                  one is back
 `TURN`     it sends much, and others that do wait for their turn                  none waits
+`HELD`     more than 16 of its calls, or a large one, are held back         half of them have begun
 `PENDING`  more than ``max_pending_calls`` calls are unanswered                   half of them are answered
 `UNREAD`   more than 1 MiB of replies wait for the peer to read                   less than 256 KiB wait
 `ENDED`    end-of-file, or the worker reads nothing more                          never
@@ -15,7 +16,7 @@ pause      begins                                                               
 
 from __future__ import annotations
 
-__all__ = ["ENDED", "NOT", "PENDING", "TURN", "UNREAD"]
+__all__ = ["ENDED", "HELD", "NOT", "PENDING", "TURN", "UNREAD"]
 
 # Plain bits: a connection that sends much has its turn thousands of times a second, and an IntFlag takes 3 µs for that.
 NOT = 0
@@ -23,3 +24,4 @@ TURN = 1
 PENDING = 2
 UNREAD = 4
 ENDED = 8
+HELD = 16

@@ -31,7 +31,7 @@ from rpccluster.errors import ProtocolError
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.log import escaped
 from rpccluster.protocol.outline import Bounds
-from rpccluster.worker.current import Call, WorkerRetired
+from rpccluster.worker.current import Call, Runner, WorkerRetired
 from rpccluster.worker.hot.inbox import Inbox
 from rpccluster.worker.hot.outbox import Outbox
 from rpccluster.worker.hot.parked import ParkedCalls
@@ -208,17 +208,19 @@ class Engine:
         room, runners, cells = self._room, self._runners, self._cells
         room.is_scheduled = False
         ready, long, dirty, idle = room.ready, room.long, room.dirty, runners.idle
-        if room.held:
-            room.let_go()
-        if ready or long:
+        if ready or long or room.held:
             cells[_ACTIVE_CALLS] = runners.active + self._parked.count + 1
             runners.slice_end = monotonic() + SLICE_SECONDS
-        while ready or long:
+        may_go_on = not room.held or self._let_go()
+        while may_go_on and (ready or long):
             if long:
                 room.go_on()
-            if not idle and not runners.add_one():
+            if idle or runners.add_one():
+                idle.pop().switch()
+            elif runners.ushers:
+                runners.ushers.pop().switch()
+            else:
                 break
-            idle.pop().switch()
             runners.epoch += 1  # the queue is ours again: a runner that has blocked must not go on with it
             while ready and is_used_up(ready[0][1]):
                 next(ready.popleft()[1], None)  # makes the iterator let go of the calls
@@ -232,6 +234,44 @@ class Engine:
         self._count()
         if room.waiting and not room.is_full and not long:
             self._let_them_be_read()
+
+    def _let_go(self) -> bool:
+        """Let calls begin that were held back, as far as there is room. Returns whether the queue may go on then.
+
+        Calls that wait for a greenlet came before all in the queue. So the usher looks through the queue first, and
+        puts what wants a greenlet behind them.
+        """
+        room, runners = self._room, self._runners
+        room.let_go()
+        while None in room.held and (room.ready or room.long):
+            if not runners.ushers or self._is_slice_over():
+                return False
+            if room.long:
+                room.go_on()
+            self._switch(runners.ushers.pop())
+        while None in room.held and (runners.idle or runners.add_one()):
+            if self._is_slice_over():
+                return False
+            room.ready.append(room.let_one_go(None))
+            self._switch(runners.idle.pop())
+        return True
+
+    def _switch(self, runner: Runner) -> None:
+        """Let ``runner`` take calls, as `_drain` does it."""
+        ready, dirty = self._room.ready, self._room.dirty
+        runner.switch()
+        self._runners.epoch += 1
+        while ready and is_used_up(ready[0][1]):
+            next(ready.popleft()[1], None)
+        if dirty:
+            self._send(dirty)
+
+    def _is_slice_over(self) -> bool:
+        """Return whether the loop is to poll before the drain goes on, and see to that."""
+        is_over = monotonic() > self._runners.slice_end
+        if is_over:
+            self._go_on_later()
+        return is_over
 
     def _send(self, dirty: list[Outbox]) -> None:
         for outbox in dirty:

@@ -46,6 +46,7 @@ class Outbox:
         "_room",
         "_socket",
         "closing_msgid",
+        "held",
         "is_closed",
         "peer",
         "pending",
@@ -63,6 +64,7 @@ class Outbox:
         self._gathered = 0  # bytes of the large ones among `replies`
         self.peer = peer
         self.closing_msgid: int | None = None  # of the peer's request to hear when nothing more is read
+        self.held = 0  # calls that are held back
         self.is_closed = False  # not here any more
         self.pending = 0
         self.replies: list[bytes] = []  # of this turn of the loop
@@ -115,6 +117,10 @@ class Outbox:
         self._room.begun -= 1  # it is no call
         self.end_notification()
         return True
+
+    def tell(self, happened: Happened) -> None:
+        """Tell the listener what has happened elsewhere."""
+        self._listener.handle(happened)
 
     def refuse(self, error: ProtocolError) -> None:
         """Tell the listener that the input is no call, so that nothing behind it is run."""

@@ -24,6 +24,7 @@ from rpccluster.protocol.shared import SharedDecoder
 __all__ = ["NOBODY", "RECEIVE_MORE_BYTES", "Happened", "Listener", "Room", "is_used_up"]
 
 RECEIVE_MORE_BYTES = 262_144  # while a long string arrives
+MOST_HELD = 16  # calls of a connection that is read on although they are held back
 
 
 class Happened(enum.Enum):
@@ -43,6 +44,8 @@ class Happened(enum.Enum):
     NO_GREENLET = "all greenlets are taken"
     OTHERS_TURN = "others that send much have their turn before it"
     ITS_TURN = "after NO_GREENLET or OTHERS_TURN: it may be read"
+    HELD_BACK = "more than `MOST_HELD` of its calls, or a large one, are held back, since their kind is full"
+    LET_GO = "after HELD_BACK: it may be read"
     # of its output
     ANSWERED = "while ``reports`` is set: some calls have ended, and their replies have left"
     UNSENT = "the kernel took only some of the replies, or took more of those that were left"
@@ -101,7 +104,8 @@ class Room:
         self.add_long = self.long.append
         self._turn: Iterator[Any] = iter(())  # the calls of the long batch that is in `ready`
         self.begun = 0  # calls that were ever queued and not withdrawn
-        self.held: dict[Any, deque[tuple[Any, Any]]] = {}  # calls whose `NativeKind` is full, by that
+        self.held: dict[Any, deque[tuple[Any, Any]]] = {}  # calls by their full kind; None if they want a greenlet
+        self._crowded: set[Any] = set()  # outboxes whose connections are not read for that
         self.is_scheduled = False
         self.schedule: Callable[[], None] = lambda: None  # the engine's
         self.is_full = False  # all greenlets are taken
@@ -118,17 +122,40 @@ class Room:
             self._turn = self.ready[-1][1]
 
     def hold(self, kind: Any, outbox: Any, call: Any) -> None:
-        """Hold ``call`` back until its ``kind`` has room for it."""
+        """Hold ``call`` back until its ``kind`` has room for it, or a greenlet is free if that is None."""
         self.held.setdefault(kind, deque()).append((outbox, call))
+        outbox.held += 1
+        if outbox.held > MOST_HELD:
+            self.crowd(outbox)
+
+    def crowd(self, outbox: Any) -> None:
+        """Let a connection not be read until fewer of its calls are held back."""
+        if outbox not in self._crowded:
+            self._crowded.add(outbox)
+            outbox.tell(Happened.HELD_BACK)
 
     def let_go(self) -> None:
-        """Let held calls have their turn before all others, as many as there is room for. Runs before a drain."""
-        for kind, held in list(self.held.items()):
-            going = [held.popleft() for _ in range(min(len(held), max(0, kind.room)))]
-            if not held:
-                del self.held[kind]
-            for outbox, call in reversed(going):
-                self.ready.appendleft((outbox, iter([call])))
+        """Let calls of native kinds have their turn before all others, as many as there is room for."""
+        for kind in list(self.held):
+            if kind is not None:
+                going = [self.let_one_go(kind) for _ in range(min(len(self.held[kind]), max(0, kind.room)))]
+                self.ready.extendleft(reversed(going))
+
+    def let_one_go(self, kind: Any) -> Batch:
+        """Take the first held call of ``kind``, which has one."""
+        held = self.held[kind]
+        outbox, call = held.popleft()
+        if not held:
+            del self.held[kind]
+        self._uncrowd(outbox)
+        return outbox, iter([call])
+
+    def _uncrowd(self, outbox: Any) -> None:
+        """Count a call of ``outbox`` that is not held back any more."""
+        outbox.held -= 1
+        if outbox.held <= MOST_HELD // 2 and outbox in self._crowded:
+            self._crowded.discard(outbox)
+            outbox.tell(Happened.LET_GO)
 
     @property
     def waiting_calls(self) -> int:
@@ -162,6 +189,7 @@ class Room:
             for outbox, call in held:
                 if outbox in outboxes:
                     taken.setdefault(outbox, []).append(call)
+                    self._uncrowd(outbox)
                 else:
                     kept.append((outbox, call))
             self.held[kind] = kept

@@ -67,6 +67,12 @@ class Runners:
         self.all: set[Runner] = set()
         self.idle: list[Runner] = []
         self._stubborn: set[Runner] = set()  # whose calls were answered without them
+        #: The one runner that is there while all others are taken, when it is idle: it hands over the calls that need
+        #: no greenlet, and holds the others back. There is none if all calls need one.
+        self.ushers: list[Runner] = []
+        self._usher = Runner(self._run, hub, registry.table_when_full, self._answer_for)
+        if registry.table_when_full:
+            self.ushers.append(self._usher)
 
     @property
     def active(self) -> int:
@@ -96,12 +102,13 @@ class Runners:
 
     def add_one(self) -> bool:
         """Make one more idle runner. Returns False if there are as many as allowed."""
-        self._room.is_full = len(self.all) >= self._most
-        if not self._room.is_full:
-            runner = Runner(self._run, self._hub, self._answer_for)
+        is_full = len(self.all) >= self._most
+        self._room.is_full = is_full and not self._registry.table_when_full  # else calls are held back one by one
+        if not is_full:
+            runner = Runner(self._run, self._hub, self._registry.table, self._answer_for)
             self.all.add(runner)
             self.idle.append(runner)
-        return not self._room.is_full
+        return not is_full
 
     def calls(self) -> list[Call]:
         """Return the calls that have begun and not ended."""
@@ -127,7 +134,7 @@ class Runners:
     def _run(self) -> None:
         """Take calls until the queue is empty or another runner's, then wait for work; end as a surplus runner."""
         runner: Any = getcurrent()
-        idle, park = self.idle, self._hub.switch
+        idle, park, usher = self.idle, self._hub.switch, self._usher
         while True:
             epoch = self.epoch
             try:
@@ -139,8 +146,10 @@ class Runners:
             if self.epoch != epoch:
                 runner.gr_context = Context()
             runner.outbox = runner.call = None  # which may be large
-            is_one_too_many = len(self.all) > self._most
-            if is_one_too_many:
+            is_one_too_many = len(self.all) > self._most and runner is not usher
+            if runner is usher:
+                self.ushers.append(runner)
+            elif is_one_too_many:
                 self.all.discard(runner)
             else:
                 idle.append(runner)
@@ -167,7 +176,7 @@ class Runners:
         The service's code may block wherever its values are used, packed, shown or dropped. So after any of that,
         nothing of the queue and no reply is touched before the epoch was compared.
         """
-        ready, cells, table, pack = self._room.ready, self._cells, self._registry.table, runner.pack
+        ready, cells, table, pack = self._room.ready, self._cells, runner.table, runner.pack
         dirty = self._room.dirty
         context = runner.gr_context = Context()
         type_of, integer, array = type, int, list  # local names are found sooner

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from rpccluster.errors import ProtocolError
-from rpccluster.ipc.scoreboard import CommonCell
+from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.protocol.closing import CLOSING
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import (
@@ -27,8 +27,7 @@ from rpccluster.worker.current import Runner
 from rpccluster.worker.hot.outbox import Outbox
 from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Room
-from rpccluster.worker.native.call import HeldBack
-from rpccluster.worker.service.later import Parked
+from rpccluster.worker.service.later import HeldBack, Parked
 from rpccluster.worker.service.registry import Registry
 
 __all__ = ["SlowPath", "rename"]
@@ -37,6 +36,7 @@ LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping 
 REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buffer never shrinks
 
 _RUNNING_METHOD = int(CommonCell.RUNNING)
+_MAX_GREENLETS = int(Cell.MAX_GREENLETS)
 
 
 class SlowPath:
@@ -76,6 +76,7 @@ class SlowPath:
             except RuntimeError as error:
                 raised = error
         elif type(raised) is HeldBack:
+            self._cells[_MAX_GREENLETS] += raised.kind is None
             self._room.hold(raised.kind, outbox, call)
             return None
         if outbox is None:  # answered already
@@ -108,11 +109,13 @@ class SlowPath:
             self._run(runner, outbox, call)
         if is_large:
             self._room.handled_large = True
+            if outbox.held:
+                self._room.crowd(outbox)
 
     def _run(self, runner: Runner, outbox: Outbox, call: Request | Notification) -> None:
         try:
             if type(call.params) is list:
-                function = self._registry.table[call.method]
+                function = runner.table[call.method]
                 self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
                 result = function(*call.params)
                 reply = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""

@@ -15,17 +15,10 @@ from rpccluster.live_settings import Version, settings
 from rpccluster.service import Later
 from rpccluster.worker.current import NATIVE_CALL
 from rpccluster.worker.native.wake import Wake
+from rpccluster.worker.service.later import HeldBack
 from rpccluster.worker.service.registry import Entry
 
-__all__ = ["HeldBack", "NativeCall", "NativeKind", "Owner"]
-
-
-class HeldBack(BaseException):
-    """Raised instead of a result: the call waits until its kind has room. It is no error; services never see it."""
-
-    def __init__(self, kind: NativeKind) -> None:
-        super().__init__()
-        self.kind = kind
+__all__ = ["NativeCall", "NativeKind", "Owner"]
 
 
 class Owner(Protocol):

@@ -1,6 +1,7 @@
-"""Tells the wrappers of a method, and then the engine, that it has returned a `Later`. Runs in the worker.
+"""Tells the wrappers of a method, and then the engine, that a call does not end here and now. Runs in the worker.
 
-Only methods marked with ``later=True`` are checked, so that other methods pay nothing.
+It is answered later, or it has not begun and is held back. Only methods marked with ``later=True`` are checked for a
+`Later`, so that other methods pay nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ from typing import Any, Callable
 
 from rpccluster.service import Later
 
-__all__ = ["Parked", "parking"]
+__all__ = ["HeldBack", "Parked", "parking"]
+
+
+class HeldBack(BaseException):
+    """Raised instead of a result: the call begins when its kind has room. It is no error; services never see it."""
+
+    def __init__(self, kind: Any = None) -> None:
+        """``kind`` is a `rpccluster.worker.native.call.NativeKind`; None if the call waits for a greenlet."""
+        self.kind = kind
 
 
 class Parked(BaseException):

@@ -18,7 +18,7 @@ from rpccluster.failure import error_text
 from rpccluster.live_settings import HOOKS
 from rpccluster.log import escaped, logger
 from rpccluster.service import RPCMark, Service
-from rpccluster.worker.service.later import parking
+from rpccluster.worker.service.later import HeldBack, parking
 
 __all__ = ["Entry", "Method", "Native", "Registry", "Runs"]
 
@@ -57,6 +57,7 @@ class Method:
     name: str
     number: int
     plain: Callable[..., Any]
+    runs: Runs
     entry: Entry
     timeout: float | None  # of its own; None if `call_timeout` holds
 
@@ -88,6 +89,7 @@ class Registry:
         self._native = native
         self.methods: dict[str, Method] = {}
         self.table: dict[str, Callable[..., Any]] = {}  # the wrapped functions, for the hot path
+        self.table_when_full: dict[str, Callable[..., Any]] = {}  # while no greenlet is free; empty if all need one
         self.numbers: dict[str, int] = {}
         for name, function, mark in _public_callables(service):
             self._add(mark.name or name, function, mark)
@@ -102,6 +104,10 @@ class Registry:
         for name, method in self.methods.items():
             seconds = call_timeout if method.timeout is None else method.timeout
             self.table[name] = method.entry.outer(self._wrap(method.entry.inner, seconds))
+        if any(method.runs is not Runs.IN_GREENLET for method in self.methods.values()):
+            for name, method in self.methods.items():
+                needs_one = method.runs is Runs.IN_GREENLET
+                self.table_when_full[name] = _wait_for_a_greenlet if needs_one else self.table[name]
 
     @property
     def names(self) -> list[str]:
@@ -121,8 +127,8 @@ class Registry:
         if name in self.methods:
             raise ServiceUnfit(f"found two methods named {name!r}, expected each name once")
         number = len(self.methods) + 1
-        entry = self._entry(_runs(name, plain, mark), plain, mark)
-        self.methods[name] = Method(name, number, plain, entry, mark.timeout)
+        runs = _runs(name, plain, mark)
+        self.methods[name] = Method(name, number, plain, runs, self._entry(runs, plain, mark), mark.timeout)
         self.numbers[name] = number
 
     def _entry(self, runs: Runs, plain: Callable[..., Any], mark: RPCMark) -> Entry:
@@ -132,6 +138,10 @@ class Registry:
 
 
 _UNLIMITED = RPCMark(None, 0)
+
+
+def _wait_for_a_greenlet(*params: Any) -> Any:
+    raise HeldBack
 
 
 def _runs(name: str, function: Callable[..., Any], mark: RPCMark) -> Runs:

@@ -61,6 +61,11 @@ class Beside(Gated):
         return value
 
     @rpccluster.rpc(thread=True)
+    def t_order(self, value: Any) -> Any:
+        time.sleep(0.001)
+        return value
+
+    @rpccluster.rpc(thread=True)
     def t_ident(self) -> int:
         return thread_id()
 
