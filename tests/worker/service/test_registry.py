@@ -418,4 +418,4 @@ def test_discover_tells_signatures_and_docstrings() -> None:
 
 def test_a_builtin_that_tells_no_signature_is_told_all_the_same() -> None:
     """With dots for its parameters."""
-    assert Method("min", 1, min, min, None).signature().startswith("(")
+    assert Method("min", 1, min, Runs.IN_GREENLET, Entry(min, min), None).signature().startswith("(")
