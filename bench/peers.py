@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["BEFORE", "KINDS", "PEERS", "RPCCLUSTER", "Peer", "build_in", "choose", "client", "with_workers"]
+__all__ = ["BEFORE", "BESIDE", "KINDS", "PEERS", "RPCCLUSTER", "Peer", "build_in", "choose", "client", "with_workers"]
 
 BEFORE = "before"  # another build of this project
 
@@ -117,6 +117,17 @@ KINDS = tuple(
         ("plain", "a plain method, in a greenlet"),
         ("thread", "a method with thread=True"),
         ("coroutine", "an async def method"),
+    )
+)
+
+#: What runs beside other calls, each a row: a method of that daemon and its name in the table.
+BESIDE = tuple(
+    replace(KINDS[0], name=name, what=what)
+    for name, what in (
+        ("nothing", "the calls alone"),
+        ("sleep_in_c", "a method in a thread that sleeps in C"),
+        ("compute", "a method in a thread that computes in Python"),
+        ("sleep_on_loop", "a hundred coroutines that sleep"),
     )
 )
 

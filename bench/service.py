@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import time
 
 from rpccluster import rpc
@@ -36,3 +38,25 @@ class Kinds:
     async def coroutine(self, a: int, b: int) -> int:
         """Run on the asyncio loop."""
         return a + b
+
+    @rpc(thread=True)
+    def sleep_in_c(self, microseconds: int) -> int:
+        """Block a native thread, without the GIL."""
+        _LIBC.usleep(microseconds)
+        return microseconds
+
+    @rpc(thread=True)
+    def compute(self, microseconds: int) -> int:
+        """Compute in Python in a native thread."""
+        end = time.monotonic_ns() + microseconds * 1000
+        while time.monotonic_ns() < end:
+            pass
+        return microseconds
+
+    async def sleep_on_loop(self, microseconds: int) -> int:
+        """Wait on the asyncio loop."""
+        await asyncio.sleep(microseconds / 1e6)
+        return microseconds
+
+
+_LIBC = ctypes.CDLL(None)

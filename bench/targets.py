@@ -92,6 +92,20 @@ def _kind(kind: str) -> _Figure:
     return lambda results: results.of("kinds depth16").best(kind, "calls_per_second")
 
 
+def _p99_beside(kind: str) -> _Figure:
+    return _ratio("kinds beside", "p99_us", "nothing", own=kind)
+
+
+def _later_beside(kind: str) -> _Figure:
+    """How many ms later a plain call is answered, at the median, beside a method of this kind."""
+
+    def beside(results: Results) -> float | None:
+        own, alone = (results.of("kinds beside").best(name, "p50_us") for name in (kind, "nothing"))
+        return None if own is None or alone is None else (own - alone) / 1e3
+
+    return beside
+
+
 def _reload(metric: str) -> _Figure:
     return lambda results: results.of("reload").median("rpccluster, 4 workers", metric)
 
@@ -117,6 +131,9 @@ TARGETS = (
     Target("async def, a lone caller: µs beside a plain method", _over_plain("coroutine"), 35),
     Target("thread=True, 64 × 16: calls/s", _kind("thread"), 60_000, True),
     Target("async def, 64 × 16: calls/s", _kind("coroutine"), 60_000, True),
+    Target("beside a thread that sleeps in C: p99 ÷ alone", _p99_beside("sleep_in_c"), 2),
+    Target("beside coroutines that sleep: p99 ÷ alone", _p99_beside("sleep_on_loop"), 2),
+    Target("beside a thread that computes: ms more at the median", _later_beside("compute"), 1),
     Target("another client beside 100,000 pipelined: p99 in ms", _figure("flood", "p99_us", 1e-3), 5),
     Target("a client that never reads: RSS growth in MiB", _figure("flood unread", "rss_growth_mib"), 64),
     Target("10,000 idle connections: RSS KiB each", _figure("idle", "rss_kib_per_connection"), 2),

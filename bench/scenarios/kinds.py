@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bench.figures import Sample
 from bench.load import Call
-from bench.peers import KINDS, Peer
+from bench.peers import BESIDE, KINDS, Peer
 from bench.scenarios.calls import figures_of
 from bench.scenarios.variant import Effort, Variant, only
 from bench.stage import Stage
 
 __all__ = ["kinds"]
 
+_DISTURBED_US = 200_000  # that a disturbing call takes; the next one follows at once
 _COLUMNS = ("calls_per_second", "cpu_us", "p50_us", "p99_us", "load_share")
 
 
@@ -26,4 +27,19 @@ def kinds(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant
         title = f"a + b, by the kind of its method: {connections} {noun}, {depth} in flight each"
         return Variant(name, title, KINDS if only(peers, "rpccluster") else (), sample, _COLUMNS, "")
 
-    return [variant("kinds one", 1, 1), variant("kinds depth16", 64, 16)]
+    return [variant("kinds one", 1, 1), variant("kinds depth16", 64, 16), _beside(stage, peers, effort)]
+
+
+def _beside(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> Variant:
+    """Plain calls, a call each 2 ms on each of four connections, and on a fifth what must not hold them up."""
+
+    def sample(peer: Peer) -> Sample:
+        calls = [Call("plain", (1, 2), 3, first=0, count=4, interval_us=2000)]
+        if peer.name != "nothing":
+            slots = 100 if peer.name == "sleep_on_loop" else 1
+            calls.append(Call(peer.name, (_DISTURBED_US,), _DISTURBED_US, first=4, count=1, slots=slots))
+        return figures_of(stage.measure(peer, calls, 5, effort.seconds), "plain")
+
+    title = "a + b in a greenlet, 4 connections, a call each 2 ms; beside what is called on a fifth"
+    chosen = BESIDE if only(peers, "rpccluster") else ()
+    return Variant("kinds beside", title, chosen, sample, ("p50_us", "p99_us", "max_us"), "")
