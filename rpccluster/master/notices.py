@@ -34,7 +34,7 @@ class Notices:
         self._beat_seconds = watchdog_seconds / 2
         self._is_serving = False
         self._is_reloading = False
-        self._reloads_heard = 0
+        self._begun = 0
         self.wake_at = _NEVER
 
     @property
@@ -49,13 +49,13 @@ class Notices:
             self.wake_at = now + self._beat_seconds
         self._tell(f"READY=1\nMAINPID={pid}\n{_status(status)}")
 
-    def follow_reloads(self, asked: int, outcome: str, now: float, *, is_under_way: bool) -> None:
-        """Say when a reload begins, and when it has ended with ``outcome``; ``asked`` is the number of them so far.
+    def follow_changes(self, begun: int, outcome: str, now: float, *, is_under_way: bool) -> None:
+        """Say when a reload or another change begins, and when it has ended with ``outcome``; ``begun`` counts them.
 
-        A refused one begins and ends at once: whoever waits for it in systemd must not wait for ever.
+        A refused one begins and ends at once: systemd must not wait for its end for ever.
         """
-        if asked != self._reloads_heard:
-            self._reloads_heard = asked
+        if begun != self._begun:
+            self._begun = begun
             if self._is_serving:
                 self._is_reloading = True
                 self._tell(f"RELOADING=1\nMONOTONIC_USEC={int(now * 1_000_000)}\n{_status('Reloading')}")

@@ -265,8 +265,8 @@ class Supervisor:
 
     def _notify(self) -> None:
         parts, reloading = self._parts, self._parts.reloading
-        outcome = f"Reload failed: {reloading.failure}" if reloading.failure else self._cluster.summary
-        parts.notices.follow_reloads(reloading.asked, outcome, parts.now(), is_under_way=reloading.is_under_way)
+        outcome = reloading.fault or self._cluster.summary
+        parts.notices.follow_changes(reloading.begun, outcome, parts.now(), is_under_way=reloading.is_under_way)
         parts.notices.turn(parts.now())
 
     # -- the end

@@ -78,27 +78,27 @@ def test_ready_is_not_lost_when_the_queue_is_full(tmp_path: Path, monkeypatch: p
 def test_a_reload_begins_and_ends(systemd: Systemd) -> None:
     """When it began in microseconds, by which systemd knows whether its own HUP is meant; how it went."""
     notices = serving(systemd)
-    notices.follow_reloads(1, "Serving", 5000.25, is_under_way=True)
-    notices.follow_reloads(1, "Serving", 5001.0, is_under_way=True)
+    notices.follow_changes(1, "Serving", 5000.25, is_under_way=True)
+    notices.follow_changes(1, "Serving", 5001.0, is_under_way=True)
     assert systemd.take() == ["RELOADING=1\nMONOTONIC_USEC=5000250000\nSTATUS=Reloading"]
-    notices.follow_reloads(1, "Reload failed: x.ini:3: a\nx.ini:4: b", 5002.0, is_under_way=False)
-    notices.follow_reloads(1, "Serving", 5003.0, is_under_way=False)
+    notices.follow_changes(1, "Reload failed: x.ini:3: a\nx.ini:4: b", 5002.0, is_under_way=False)
+    notices.follow_changes(1, "Serving", 5003.0, is_under_way=False)
     assert systemd.take() == ["READY=1\nSTATUS=Reload failed: x.ini:3: a; x.ini:4: b"]
 
 
 def test_a_refused_reload_begins_and_ends_at_once(systemd: Systemd) -> None:
     """Without an end systemd would wait until its own time is up."""
     notices = serving(systemd)
-    notices.follow_reloads(1, "Reload failed: no", 1.0, is_under_way=False)
+    notices.follow_changes(1, "Reload failed: no", 1.0, is_under_way=False)
     assert [told.split("\n")[0] for told in systemd.take()] == ["RELOADING=1", "READY=1"]
 
 
 def test_of_reloads_that_overtake_each_other_one_end_is_told(systemd: Systemd) -> None:
     """The last one's; each has begun."""
     notices = serving(systemd)
-    notices.follow_reloads(1, "", 1.0, is_under_way=True)
-    notices.follow_reloads(2, "", 2.0, is_under_way=True)
-    notices.follow_reloads(2, "Serving", 3.0, is_under_way=False)
+    notices.follow_changes(1, "", 1.0, is_under_way=True)
+    notices.follow_changes(2, "", 2.0, is_under_way=True)
+    notices.follow_changes(2, "Serving", 3.0, is_under_way=False)
     assert [told.split("\n")[0] for told in systemd.take()] == ["RELOADING=1", "RELOADING=1", "READY=1"]
 
 
@@ -113,16 +113,16 @@ def test_only_a_serving_master_tells_of_reloads(systemd: Systemd, when: str) -> 
         notices = serving(systemd)
         notices.leave_to(8)
     systemd.take()
-    notices.follow_reloads(1, "Reload failed: no", 1.0, is_under_way=False)
+    notices.follow_changes(1, "Reload failed: no", 1.0, is_under_way=False)
     assert systemd.heard == []
 
 
 def test_a_reload_that_a_stop_ends_is_not_told_of(systemd: Systemd) -> None:
     """The last thing that systemd hears is that it stops."""
     notices = serving(systemd)
-    notices.follow_reloads(1, "", 1.0, is_under_way=True)
+    notices.follow_changes(1, "", 1.0, is_under_way=True)
     notices.tell_stopping()
-    notices.follow_reloads(1, "Reload failed: overtaken", 2.0, is_under_way=False)
+    notices.follow_changes(1, "Reload failed: overtaken", 2.0, is_under_way=False)
     assert systemd.heard[-1].startswith("STOPPING=1")
 
 

@@ -71,6 +71,31 @@ def test_the_life_of_a_unit(systemd: MadeUpSystemd, unit: Unit) -> None:
     wait_until(lambda: not is_alive(second))
 
 
+FUSSY = """
+class Fussy:
+    def price(self):
+        return 1
+
+    def settings_check(self, new, changed):
+        if new["price"] == "much":
+            raise ValueError("too much")
+"""
+
+
+def test_a_push_of_settings(systemd: MadeUpSystemd, unit: Unit) -> None:
+    """Is told as a reload is, whether it comes into force or is refused."""
+    unit.write_module("fussy", FUSSY)
+    unit.write_section("settings", {"price": "1"})
+    unit.write_config(service="fussy:Fussy")
+    unit.start()
+    systemd.hear_main("READY")
+    for price, code, status in (("2", 0, "Serving at "), ("much", 1, "config set settings.price=much failed: worker ")):
+        before = microseconds()
+        assert unit.run("config", "set", f"settings.price={price}").returncode == code
+        assert before < int(systemd.hear_main("RELOADING")["MONOTONIC_USEC"]) < microseconds()
+        assert systemd.hear_main("READY")["STATUS"].startswith(status)
+
+
 def test_signs_of_life(systemd: MadeUpSystemd, unit: Unit) -> None:
     """From the main process, while nothing happens; after an upgrade from the new one."""
     systemd.environment["WATCHDOG_USEC"] = "1000000"

@@ -61,6 +61,11 @@ class Change:
     is_done: bool = False
 
     @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return "Reload" if self.is_reload else self.author.command
+
+    @property
     def is_beyond_settings(self) -> bool:
         """Whether more may change than values of ``[settings]``."""
         return self.is_reload or self.plan.touches_groups

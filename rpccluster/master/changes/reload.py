@@ -57,7 +57,8 @@ RELOAD = Author("reload")
 class Reloading:
     """The changes of one cluster's configuration, one at a time.
 
-    ``failure`` says why the last reload failed; it is empty if that went well.
+    ``failure`` says why the last reload failed, ``fault`` which change failed last, and why; each is empty if the last
+    one went well. ``begun`` counts the changes that have begun, and the reloads that were refused.
     """
 
     def __init__(
@@ -84,8 +85,8 @@ class Reloading:
         self._queued: tuple[bool, Author] | None = None  # a reload that waits, and whether it is of all
         self._plan: Plan | None = None  # of the last reload whose configuration had no fault
         self._reloads = False  # a reload has begun, and has neither succeeded nor failed
-        self.failure = ""
-        self.asked = 0  # reloads that have begun, or were refused
+        self.failure = self.fault = ""
+        self.begun = 0
 
     @property
     def is_under_way(self) -> bool:
@@ -121,7 +122,7 @@ class Reloading:
 
         With ``is_all`` all workers are replaced, else those whose options have changed.
         """
-        self.asked += 1
+        self.begun += 1
         self._reloads = True
         self._queued = (is_all or bool(self._queued and self._queued[0]), author)
         self._begin_queued()
@@ -169,6 +170,7 @@ class Reloading:
         plan = make_plan(self._cluster.configuration, changed, self._groups.all, only=options)
         with self._prepared():
             staged = opened(self._cluster, changed, plan, is_reload=False)
+        self.begun += 1
         change = Change(changed, plan, author, staged, rewriting)
         self._start(change)
         return change
@@ -259,7 +261,7 @@ class Reloading:
             return
         failure = self._committing.finish()
         if failure:
-            logger.error("%s: %s; the rest is done", "Reload" if change.is_reload else change.author.command, failure)
+            logger.error("%s: %s; the rest is done", change.name, failure)
         self._end(change, failure)
 
     _LEAD: ClassVar[dict[Stage, Callable[[Reloading, Change], None]]] = {
@@ -287,7 +289,7 @@ class Reloading:
 
     def refuse(self, reason: str) -> None:
         """Log that the reload is refused for ``reason``."""
-        self.asked += 1
+        self.begun += 1
         self._fail_reload(reason)
 
     def give_up(self, reason: str) -> None:
@@ -327,8 +329,7 @@ class Reloading:
             if change.candidate is not None:
                 self._roster.kill(change.candidate, "what it has proved could not be written")
         self._end(change, reason)
-        for line in reason.splitlines():
-            logger.error("%s failed: %s", "Reload" if change.is_reload else change.author.command, line)
+        _log(change.name, reason)
 
     def _fail_late(self, reason: str) -> None:
         if self._change is not None:
@@ -338,11 +339,16 @@ class Reloading:
 
     def _fail_reload(self, reason: str) -> None:
         self._reloads, self.failure = self._queued is not None, reason
-        for line in reason.splitlines():
-            logger.error("Reload failed: %s", line)
+        self.fault = f"Reload failed: {reason}"
+        _log("Reload", reason)
 
     def _end(self, change: Change, failure: str) -> None:
         change.is_done, change.failure = True, failure
-        self._change = None
+        self._change, self.fault = None, f"{change.name} failed: {failure}" if failure else ""
         if change.is_reload:
             self._reloads, self.failure = self._queued is not None, failure
+
+
+def _log(what: str, reason: str) -> None:
+    for line in reason.splitlines():
+        logger.error("%s failed: %s", what, line)
