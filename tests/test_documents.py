@@ -23,6 +23,7 @@ from rpccluster.cli.control import EXIT_NO_MASTER, EXIT_USAGE
 from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS, Effect, Sources, load
 from rpccluster.config.sections.plugin import PLUGIN
+from rpccluster.config.sections.pool import POOL
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
 from rpccluster.master.control.signal_commands import COMMANDS
@@ -33,6 +34,7 @@ PACKAGE = CHECKOUT / "rpccluster"
 README = CHECKOUT / "README.md"
 CONFIGURATION = CHECKOUT / "docs" / "configuration.md"
 PLUGINS = CHECKOUT / "docs" / "plugins.md"
+POOLS = CHECKOUT / "docs" / "pools.md"
 INTERNALS = CHECKOUT / "docs" / "internals.md"
 OPERATIONS = CHECKOUT / "docs" / "operations.md"
 SECURITY = CHECKOUT / "SECURITY.md"
@@ -167,6 +169,15 @@ def test_the_table_of_a_plugins_keys_is_the_schemas():
     assert [names(row["key"])[0].partition(".")[0] for row in rows] == list(PLUGIN.options)
     for row, option in zip(rows, PLUGIN.options.values()):
         assert row["default"] == (f"`{option.default_text}`" if option.default_text else ""), row
+
+
+def test_the_table_of_a_pools_keys_is_the_schemas():
+    """The same, for the sections [pool:NAME]; a default that depends on the machine is told in words."""
+    rows = [row for row in table(POOLS, "key", "default", "meaning") if row["key"].startswith("`")]
+    assert [names(row["key"])[0].partition(".")[0] for row in rows] == list(POOL.options)
+    for row, option in zip(rows, POOL.options.values()):
+        if option.compute is None:
+            assert row["default"] == (f"`{option.default_text}`" if option.default_text else ""), row
 
 
 def test_keys_without_effect_are_marked():
