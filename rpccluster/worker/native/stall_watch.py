@@ -11,6 +11,7 @@ the master notices if no look follows (`rpccluster.master.kinds.stalls`). The wa
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ class StallWatch:
         self._timer = timer
         self._told: dict[Watched, float] = {}  # the turn of each loop that was told last
         self._limiter = LogLimiter(AGAIN_SECONDS)
-        self._changed = allocate_lock()  # held unless the thread shall look again at once
+        self._changed = allocate_lock()  # free when the thread shall look at once
         self._changed.acquire()
         self._is_running = self._is_stopped = False
         options.follow(self._follow_options)
@@ -56,35 +57,40 @@ class StallWatch:
             start_new_thread(self._work, ())
 
     def stop(self) -> None:
-        """End the watch. Its thread ends soon."""
+        """End the watch for good. Its thread ends soon."""
         self._is_stopped = True
         self._wake()
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
         if "stall_warning" in changed:
-            self._wake()
             self.start()
+            self._wake()
 
     def _wake(self) -> None:
-        if self._changed.locked():
-            with contextlib.suppress(RuntimeError):  # the thread has just woken by itself
-                self._changed.release()
+        if self._changed.locked():  # nobody else frees it
+            self._changed.release()
 
     # -- in the thread
 
     def _work(self) -> None:
         due = time.monotonic()
-        while not self._is_stopped and self._options.stall_warning:
+        while not self._is_stopped:
             warning = self._options.stall_warning
-            try:
-                seconds = self._look(warning, time.monotonic() - due)
-            except Exception:  # frames change while they are read
-                logger.exception("Cannot look at the loops of the worker")
-                seconds = warning
-            due = time.monotonic() + seconds
+            if warning:
+                seconds = self._try_to_look(warning, time.monotonic() - due)
+                due = time.monotonic() + seconds
+            else:
+                seconds, due = -1.0, math.inf  # until that changes
+                self._set_timer(_NEVER_NS)
             self._changed.acquire(True, seconds)
         self._set_timer(_NEVER_NS)
-        self._is_running = False
+
+    def _try_to_look(self, warning: float, late: float) -> float:
+        try:
+            return self._look(warning, late)
+        except Exception:  # frames change while they are read
+            logger.exception("Cannot look at the loops of the worker")
+            return warning
 
     def _look(self, warning: float, late: float) -> float:
         """Look at each loop, ``late`` seconds after that was due. Returns seconds to the next look."""

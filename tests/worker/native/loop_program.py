@@ -1,4 +1,4 @@
-"""Runs one feature on a loop of a worker, in a patched process: ``loop_program.py epoll|uvloop FEATURE``.
+"""Runs features on a loop of a worker, in a patched process: ``loop_program.py epoll|uvloop FEATURE…``.
 
 The loop runs in a native thread, as in a worker. The main greenlet waits for the result, and for nothing longer than
 `LIMIT_SECONDS`: a feature that never ends is told as such.
@@ -167,10 +167,12 @@ async def shutdown_default_executor():
 
 
 def in_a_forked_child(loop):
-    """Print what a copy of the loop and of its executor say in a forked child, and that a new loop works there."""
+    """Return what a copy of the loop and of its executor say in a forked child, and that a new loop works there."""
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid:
-        return os.waitpid(pid, 0)[1]
+        os.waitpid(pid, 0)
+        return eval(os.read(reader, 10_000))
     told = [loop.is_running()]
     for use in (lambda: loop.call_soon_threadsafe(print), lambda: loop._native_executor.submit(print)):
         try:
@@ -179,12 +181,12 @@ def in_a_forked_child(loop):
             told.append(str(error).partition(":")[0])
     loop.close()
     told.append(before_patch.make_loop().run_until_complete(run_in_executor()))
-    print(told, flush=True)
+    os.write(writer, repr(told).encode())
     os._exit(0)
 
 
 def run_on(loop, feature):
-    """Run the coroutine function in a native thread; return its result, or raise its error."""
+    """Run the coroutine function on the loop; return its result, or its error."""
     hub_loop, ended, outcome = gevent.get_hub().loop, gevent.event.Event(), []
     wake = hub_loop.async_()
     wake.start(ended.set)
@@ -196,26 +198,22 @@ def run_on(loop, feature):
             outcome.append(error)
         wake.send()
 
-    start_new_thread(loop.run_forever, ())
     loop.call_soon_threadsafe(lambda: loop.create_task(observed()))
-    if not ended.wait(LIMIT_SECONDS):
-        sys.exit(f"{feature.__name__} never ends")
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
+    return outcome[0] if ended.wait(LIMIT_SECONDS) else "it never ends"
 
 
 def main():
-    """Print what the feature returns, or what is seen in a forked child."""
-    kind, name = sys.argv[1:]
+    """Print a line for each feature: its name, and what it returns."""
+    kind, *names = sys.argv[1:]
     if kind == "epoll":
         before_patch.uvloop = None
     loop = before_patch.make_loop()
-    if name == "in_a_forked_child":
-        run_on(loop, run_in_executor)
-        assert in_a_forked_child(loop) == 0
-    else:
-        print(run_on(loop, globals()[name]))
+    start_new_thread(loop.run_forever, ())
+    for name in names:
+        if name == "in_a_forked_child":
+            print(f"{name} {in_a_forked_child(loop)!r}")
+        else:
+            print(f"{name} {run_on(loop, globals()[name])!r}")
     sys.stdout.flush()
     os._exit(0)
 
