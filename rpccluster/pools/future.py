@@ -10,12 +10,12 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from rpccluster.errors import TaskFailure
 from rpccluster.pools.core.kinds import CANCELLED
 
-__all__ = ["Progress", "TaskFuture", "log_callback_error"]
+__all__ = ["Help", "Progress", "TaskFuture", "log_callback_error"]
 
 _logger = logging.getLogger("rpccluster.pools")
 
@@ -28,19 +28,36 @@ class Progress(NamedTuple):
     note: Any = None
 
 
+#: Does the work of whatever ends a future, in the thread that waits for it; returns the seconds that are left.
+Help = Callable[["TaskFuture", Optional[float]], Optional[float]]
+
+
 class TaskFuture(Future):
     """The future of one task. ``id`` is the task's; `result` raises `rpccluster.TaskFailure` if the task failed."""
 
-    def __init__(self, id: int, cancel: Callable[[TaskFuture], bool]) -> None:
+    def __init__(self, id: int, cancel: Callable[[TaskFuture], bool], help: Help | None = None) -> None:
         super().__init__()
         self.id = id
         self._ask = cancel
+        self._help = help
         self._progress: Progress | None = None
 
     @property
     def progress(self) -> Progress | None:
         """What the task told last of its progress; None before it told anything."""
         return self._progress
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the result, as a `concurrent.futures.Future` does; raises `rpccluster.TaskFailure` for a failure."""
+        if self._help is not None and not self.done():
+            timeout = self._help(self, timeout)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the failure, as a `concurrent.futures.Future` does; None if there is a result."""
+        if self._help is not None and not self.done():
+            timeout = self._help(self, timeout)
+        return super().exception(timeout)
 
     def cancel(self) -> bool:
         """Have the task end: at once if it waits, by the kill of its process if it runs.
@@ -59,11 +76,13 @@ class TaskFuture(Future):
 
     def end(self, result: Any, failure: BaseException | None = None) -> None:
         """End with ``result``, or with ``failure``, unless it has ended. For the pool."""
-        with contextlib.suppress(InvalidStateError):  # the user has ended it
+        try:
             if failure is None:
                 self.set_result(result)
             else:
                 self.set_exception(failure)
+        except InvalidStateError:  # the user has ended it
+            return
 
     def end_in_copy(self, error: BaseException) -> None:
         """End in a forked copy of the process: without callbacks, and without a lock that another thread had."""

@@ -14,10 +14,12 @@ from rpccluster.errors import TaskFailure
 from rpccluster.failure import error_text
 from rpccluster.pools.callbacks import Callbacks
 from rpccluster.pools.core import kinds
-from rpccluster.pools.future import Progress, TaskFuture
+from rpccluster.pools.future import Help, Progress, TaskFuture
 from rpccluster.pools.submission import Callback, class_callbacks, failure_of, unpacked_result
 
 __all__ = ["Entry", "Futures"]
+
+_MOST_TARGETS = 1000  # whose classes are remembered
 
 
 class Entry:
@@ -37,17 +39,19 @@ class Entry:
 class Futures:
     """The futures of one submitter that have not been told yet."""
 
-    def __init__(self, cancel: Callable[[TaskFuture], bool]) -> None:
+    def __init__(self, cancel: Callable[[TaskFuture], bool], help: Help | None = None) -> None:
         """``cancel`` asks for the end of a future's task, and returns whether it had not ended."""
         self._cancel = cancel
+        self._help = help
         self._callbacks = Callbacks(self._note_told)
         self._untold: dict[TaskFuture, None] = {}  # in the order in which they came
+        self._class_callbacks: dict[str, tuple[Callback | None, Callback | None]] = {}
         self._changed = threading.Condition()
         self._waiters = 0
 
     def add(self, id: int, target: str, on_success: Callback | None, on_error: Callback | None) -> Entry:
         """Make the future of a task."""
-        entry = Entry(TaskFuture(id, self._cancel))
+        entry = Entry(TaskFuture(id, self._cancel, self._help))
         self._untold[entry.future] = None
         self.add_callbacks(entry, target, on_success, on_error)
         return entry
@@ -55,9 +59,17 @@ class Futures:
     def add_callbacks(self, entry: Entry, target: str, on_success: Callback | None, on_error: Callback | None) -> None:
         """Have one of two callbacks called at the task's end; those of a class target are its own, unless given."""
         if on_success is None and on_error is None:
-            on_success, on_error = class_callbacks(target)
+            on_success, on_error = self._callbacks_of(target)
         if on_success is not None or on_error is not None:
             entry.callbacks.append((on_success, on_error))
+
+    def _callbacks_of(self, target: str) -> tuple[Callback | None, Callback | None]:
+        found = self._class_callbacks.get(target)
+        if found is None:
+            if len(self._class_callbacks) >= _MOST_TARGETS:
+                self._class_callbacks.clear()
+            found = self._class_callbacks[target] = class_callbacks(target)
+        return found
 
     def end(self, entry: Entry, kind: str, attempt: int, pid: int | None, detail: Any) -> None:
         """End a task: ``detail`` is what was told of its last attempt (`failure_of`)."""

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from rpccluster import system
 from rpccluster.tasks.wire import (
+    SEND_BUFFER_BYTES,
     TICKET_BYTES,
     Done,
     Inbound,
@@ -38,6 +39,7 @@ class Link:
     def __init__(self, sock: socket.socket, tickets: int) -> None:
         """``tickets`` is the read end of the pipe, which does not block; the socket blocks."""
         self._socket = sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._tickets = tickets
         self._ticket = 0  # that was read, and is of a later task
         self._run: Run | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from rpccluster.pools.core import Process, Task
 from rpccluster.system import MSG_NOSIGNAL
-from rpccluster.tasks.wire import Inbound, Run, pack_run, pack_ticket, tickets_in
+from rpccluster.tasks.wire import SEND_BUFFER_BYTES, Inbound, Run, pack_run, pack_ticket, tickets_in
 
 __all__ = ["RECEIVE_BYTES", "Link"]
 
@@ -32,6 +32,7 @@ class Link:
         self.process = Process(self)
         self._socket = socket.socket(fileno=descriptors[0])
         self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._tickets = descriptors[1:]
         self._inbound = Inbound()
         self._unsent: deque[memoryview] = deque()
@@ -125,7 +126,5 @@ class Link:
 
 def _packed(task: Task) -> bytes:
     work = task.work
-    limits = (work.timeout, work.soft_timeout)
-    return pack_run(
-        Run(task.number, task.id, task.attempt, work.target, work.form, work.payload, *limits, ticket=task.ticket)
-    )
+    fields = (task.number, task.id, task.attempt, work.target, work.form, work.payload)
+    return pack_run(Run(*fields, work.timeout, work.soft_timeout, task.ticket))

@@ -55,7 +55,7 @@ class TaskPool:
         options = pool_options(given)
         self._timeout, self._soft_timeout = float(timeout), float(soft_timeout)
         self._ids = itertools.count(1)
-        self._futures = Futures(self._cancel)
+        self._futures = Futures(self._cancel, self._help)
         self._refusal = ""  # why nothing more is taken in
         self._ending = threading.Lock()
         self._pid = os.getpid()
@@ -192,7 +192,8 @@ class TaskPool:
     @property
     def pids(self) -> list[int]:
         """The pids of the processes that are ready for tasks, or run one."""
-        return self._edge.pids()
+        with self._edge.lock:
+            return self._edge.processes.pids
 
     # -- below
 
@@ -205,6 +206,9 @@ class TaskPool:
         if self._pid != os.getpid():
             return False
         return self._edge.cancel(future.id)
+
+    def _help(self, future: TaskFuture, seconds: float | None) -> float | None:
+        return seconds if self._refusal and self._pid != os.getpid() else self._edge.help(future, seconds)
 
     def _after_fork(self) -> None:
         """Let go of the pool, which is the parent's."""

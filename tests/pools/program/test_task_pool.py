@@ -522,7 +522,7 @@ def test_the_death_of_the_little_master_hangs_nothing(tmp_path: Path) -> None:
         running = [pool.submit(target(work.note_and_sleep), str(mark), "x", 3600) for _ in range(2)]
         wait_until(lambda: mark.exists() and mark.read_text() == "x\nx\n", TIMEOUT)
         waiting = [pool.submit("operator:neg", number) for number in range(20)]
-        os.kill(pool._edge.master_pid, signal.SIGKILL)
+        os.kill(pool._edge.processes.master_pid, signal.SIGKILL)
         assert [failure_of(future).kind for future in running] == ["process_lost"] * 2
         assert [future.result(TIMEOUT) for future in waiting] == [-number for number in range(20)]
 
