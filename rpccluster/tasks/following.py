@@ -18,6 +18,7 @@ from rpccluster.tasks.code import Code
 
 __all__ = ["Following"]
 
+_SETTINGS = int(TaskCell.SETTINGS)
 _MESSAGE_SECONDS = 5.0  # for a message that the master has sent, or has queued
 
 
@@ -33,7 +34,7 @@ class Following:
 
     def is_behind(self) -> bool:
         """Return whether there is a version that is not in force here."""
-        return self._cells[TaskCell.SETTINGS] > self._number
+        return self._cells[_SETTINGS] > self._number
 
     def catch_up(self) -> None:
         """Put the newest version in force, and tell the hook of it. Raises all that the hook raises.

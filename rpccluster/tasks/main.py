@@ -28,6 +28,9 @@ from rpccluster.tasks.running import Runner
 
 __all__ = ["load"]
 
+_LEAVES, _CONDEMNED = int(TaskCell.LEAVES), int(TaskCell.CONDEMNED)
+_MOST_TASKS, _TASKS = int(TaskCell.MOST_TASKS), int(TaskCell.TASKS)
+
 
 def load(assignment: Assignment[TaskPart]) -> Run:
     """Set the niceness, while the process has its master's rights. Returns the function that runs the process."""
@@ -70,9 +73,9 @@ def _link(assignment: Assignment[TaskPart]) -> Link:
 
 
 def _serve(link: Link, runner: Runner, following: Following, assignment: Assignment[TaskPart]) -> None:
-    row = assignment.row
+    cells = assignment.row.cells
     for task in link.tasks():
-        if row[TaskCell.LEAVES]:
+        if cells[_LEAVES]:
             return
         if following.is_behind():
             try:
@@ -82,11 +85,11 @@ def _serve(link: Link, runner: Runner, following: Following, assignment: Assignm
                 assignment.channel.send(WantsToRetire("settings_changed failed"))
                 return
         runner.run(task)
-        if row[TaskCell.LEAVES]:
+        if cells[_LEAVES]:
             return
-        if row[TaskCell.CONDEMNED] == task.number:  # that task may have ended just in time
+        if cells[_CONDEMNED] == task.number:  # that task may have ended just in time
             assignment.channel.send(WantsToRetire("limit"))
             return
-        if 0 < row[TaskCell.MOST_TASKS] <= row[TaskCell.TASKS]:
+        if 0 < cells[_MOST_TASKS] <= cells[_TASKS]:
             assignment.channel.send(WantsToRetire("max_tasks"))
             return

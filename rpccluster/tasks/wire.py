@@ -124,7 +124,7 @@ def _packer() -> Callable[[Any], bytes]:
     """Return what packs plain values: one packer for all, a third of the time, where it cannot be interrupted."""
     options = {"unicode_errors": "surrogateescape"}
     if msgpack.Packer.__module__ == "msgpack._cmsgpack":
-        return msgpack.Packer(**options).pack  # type: ignore[no-any-return]
+        return msgpack.Packer(**options).pack
     return partial(msgpack.packb, **options)
 
 

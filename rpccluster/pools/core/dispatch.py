@@ -79,6 +79,8 @@ class Core:
     def submit(self, task: Task, now: float) -> list[Action]:
         """Take in a new task, whose key no other has. It is taken in even where the pool is full."""
         self._enter(task)
+        if self._idle and not self._waiting:
+            return [self._begin(task, now)]
         self._waiting.put(task)
         return self._give_to_idle(now) if self._idle else []
 
@@ -208,11 +210,14 @@ class Core:
             task = self._waiting.pick()
             if task is None:
                 break
-            process = self._idle.pop()
-            process.since = now
-            self._send(process, task)
-            actions.append(Run(process, [task]))
+            actions.append(self._begin(task, now))
         return actions
+
+    def _begin(self, task: Task, now: float) -> Action:
+        process = self._idle.pop()
+        process.since = now
+        self._send(process, task)
+        return Run(process, [task])
 
     def _feed(self, process: Process, actions: list[Action], now: float) -> None:
         """Send to a process that has ended something; one that has much before it gets more only later."""
