@@ -61,6 +61,7 @@ class Selector(selectors.PollSelector):
         found = [entry for entry in found if entry[1]]
         if len(found) > 1:
             self._world.random.shuffle(found)
+        self._world.go_on_meanwhile(0.1)  # what comes now is seen in the next turn
         return found
 
     def close(self) -> None:
@@ -278,7 +279,7 @@ class MadeUpSystem(System):
                 self._doom(each)
 
     def reap(self, leaders: Container[int] = (), let_go: Callable[[int], object] = int) -> list[Exit]:
-        self._world.go_on_meanwhile()
+        self._world.go_on_meanwhile(0.3)
         ended, self._master.zombies = self._master.zombies, []
         for each in ended:
             if each.pid in leaders:

@@ -327,9 +327,9 @@ class World:
                     later.append((actor.resumes_at, actor))
         return able, later
 
-    def go_on_meanwhile(self) -> None:
+    def go_on_meanwhile(self, chance: float) -> None:
         """Let workers take steps while a master is in the middle of its own."""
-        if self.random.random() < 0.3 and not self.is_orderly and self.now >= self.scarcity.table_is_full_until:
+        if self.random.random() < chance and not self.is_orderly and self.now >= self.scarcity.table_is_full_until:
             for _ in range(self.random.randrange(1, 4)):
                 able = [each for each in self._who_is_able()[0] if getattr(each, "pid", 0) in self.of_noun["worker"]]
                 if able:

@@ -18,6 +18,7 @@ from rpccluster.log import logger
 from rpccluster.master.handover import placement
 from rpccluster.master.handover.owners import Ended, Owners
 from rpccluster.master.handover.placement import ALONE_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS
+from rpccluster.master.handover.returning import Returning
 from rpccluster.master.handover.sending import Sender, read_back
 from rpccluster.master.handover.transit import Figures, Grants, Transit
 from rpccluster.master.handover.worker import Worker
@@ -46,6 +47,7 @@ class Broker:
         self._workers = workers
         self._transits: dict[int, Transit] = {}  # by cid
         self._owners = Owners()
+        self._returning = Returning()
         self._grants = Grants()
         self._left_alone: dict[Worker, float] = {}  # until when they get no connection
         self._ended = Ended(first_serial)
@@ -149,6 +151,7 @@ class Broker:
         self._want_turn()
         message = seen(passing)
         if isinstance(message, Give):
+            self._returning.note_given(worker, message)
             self._take(passing, descriptors, now)
         elif isinstance(message, Adopted):
             self._note_adopted_by(worker, message.cid, now)
@@ -156,8 +159,11 @@ class Broker:
             self._note_refused(worker, message.cid, now)
         elif isinstance(message, Reply):
             self._route(passing, descriptors)
+            self._returning.note_returned(worker, message)
+            self._tell_of_held()
         elif isinstance(message, Closed):
             self._owners.forget(message.cid)
+            self._returning.forget(message.cid)
         elif isinstance(message, Released):
             self._grants.note_released(worker, message.number, now)
 
@@ -180,6 +186,7 @@ class Broker:
         transit = self._note_adopted(cid, now)
         if transit is not None:
             self._owners.note_adopted(transit.give, worker)
+            self._returning.note_adopted(transit.give)
             self._send_followers(worker.connections, transit)
 
     def _note_adopted(self, cid: int, now: float) -> Transit | None:
@@ -209,6 +216,7 @@ class Broker:
         if transit is not None and not transit.is_with_new_master:
             transit.replies.append((passing, descriptors))
         elif owner is not None:
+            self._returning.note_passed(reply.cid, reply.serial)
             self._sender.hand_on(owner.connections, passing, descriptors)
         elif self._new_master is not None:
             self._sender.hand_on(self._new_master, passing, descriptors)
@@ -223,7 +231,8 @@ class Broker:
         self._want_turn()
         self._grants.forget(worker)
         self._left_alone.pop(worker, None)
-        self._owners.forget_worker(worker)
+        for cid in self._owners.forget_worker(worker):
+            self._returning.forget(cid)
         for transit in self._transits.values():
             if transit.adopter is worker:  # it has not sent `Adopted`, so it has done nothing with the connection
                 transit.unplace()
@@ -232,6 +241,8 @@ class Broker:
                 self._route(passing, descriptors)
             else:
                 close_all(descriptors)
+        self._returning.forget_worker(worker)
+        self._tell_of_held()
         self._spread_loss(DonorGone(worker.serial, False))
 
     def _spread_loss(self, gone: DonorGone) -> None:
@@ -240,22 +251,34 @@ class Broker:
         The owner of a connection in transit learns it when it has adopted, since the master may still hold replies.
         """
         self._ended.note(gone)
+        self._tell_of(gone)
+
+    def _tell_of(self, gone: DonorGone) -> None:
         for cid, owner in self._owners.that_await(gone):
-            self._sender.send(owner.connections, gone._replace(cid=cid))
+            self._tell(owner.connections, gone._replace(cid=cid))
         for transit in self._transits.values():
             if gone.cid in (0, transit.give.cid):
                 transit.note_loss(gone)
         if self._new_master is not None:
-            self._sender.send(self._new_master, gone)
+            self._tell(self._new_master, gone)
+
+    def _tell(self, channel: Channel, gone: DonorGone) -> None:
+        if not self._returning.hold(gone):
+            self._sender.send(channel, gone)
+
+    def _tell_of_held(self) -> None:
+        for gone in self._returning.take_held():
+            self._tell_of(gone)
 
     def _send_followers(self, channel: Channel, transit: Transit) -> None:
         """Send a new owner the replies that came meanwhile, then the ended workers whose replies it awaits."""
         replies, transit.replies = transit.replies, []
         for reply, descriptors in replies:
+            self._returning.note_passed(transit.give.cid, _serial_of(reply))
             self._sender.hand_on(channel, reply, descriptors)
         living = {worker.serial for worker in self._workers()}
         for serial in sorted(transit.lost | self._ended.own(transit.give, living)):
-            self._sender.send(channel, DonorGone(serial, False, transit.give.cid))
+            self._tell(channel, DonorGone(serial, False, transit.give.cid))
 
     # -- an upgrade, on either side
 
@@ -308,3 +331,9 @@ class Broker:
         """Close this process's copies, since no connection may stay open in a forked child or after the end."""
         while self._transits:
             self._transits.popitem()[1].close()
+
+
+def _serial_of(passing: Passing) -> int:
+    reply = seen(passing)
+    assert isinstance(reply, Reply)
+    return reply.serial

@@ -34,10 +34,12 @@ class Owners:
         self._owners.pop(cid, None)
         self._awaited.pop(cid, None)
 
-    def forget_worker(self, worker: Worker) -> None:
-        """Forget the connections of ``worker``, which have ended with it."""
-        for cid in [cid for cid, owner in self._owners.items() if owner is worker]:
+    def forget_worker(self, worker: Worker) -> list[int]:
+        """Forget the connections of ``worker``, which have ended with it. Returns their numbers."""
+        ended = [cid for cid, owner in self._owners.items() if owner is worker]
+        for cid in ended:
             self.forget(cid)
+        return ended
 
     def that_await(self, gone: DonorGone) -> list[tuple[int, Worker]]:
         """Return each connection that awaits a reply of the ended worker, and its owner."""

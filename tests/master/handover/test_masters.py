@@ -167,7 +167,9 @@ def test_owners_hear_of_the_old_masters_dead(new_master: Rig, gone: DonorGone) -
     following = new_master.add(ready())
     new_master.turn()
     new_master.adopts(following)
-    assert new_master.read(following) == [DonorGone(3, False, CID)]
+    assert new_master.read(following) == []
+    new_master.says(leaves, Reply(CID, 3, b"too late"))  # it comes back
+    assert new_master.read(following) == [Reply(CID, 3, b"too late"), DonorGone(3, False, CID)]
 
 
 def test_the_end_of_the_old_master_is_that_of_its_workers_alone(new_master: Rig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rpccluster.ipc.messages import (
     Adopted,
     Closed,
@@ -10,10 +12,11 @@ from rpccluster.ipc.messages import (
     Released,
     Reply,
 )
+from rpccluster.master.kinds.rpc import RPCWorker
 from rpccluster.master.children.child import ChildState
 
 from ..made_up import ready, retiring
-from .rig import CID, Rig, owned
+from .rig import CID, Rig, heard, owned
 
 # -- replies that follow
 
@@ -94,6 +97,90 @@ def test_connections_move_as_long_as_a_donor_has_not_said_how_many(rig: Rig) -> 
     assert rig.broker.is_moving
     rig.says(donor, Released(0))
     assert not rig.broker.is_moving
+
+
+# -- replies that come back
+
+
+def moved_past_a_reply(rig: Rig, reads: bool = False) -> tuple[RPCWorker, RPCWorker, RPCWorker, Reply]:
+    """The donor has answered; the owner gave the connection on before it read that, unless it ``reads``.
+
+    Returns the donor, the one who gave, the present owner, and the reply.
+    """
+    donor, owner = rig.add(retiring()), rig.add(ready())
+    rig.gives(donor, awaited=[[donor.serial, 1], [donor.serial, 2]])
+    rig.turn()
+    rig.adopts(owner)
+    reply = Reply(CID, donor.serial, b"late")
+    rig.says(donor, reply)
+    if reads:
+        assert rig.read(owner) == [reply]
+    rig.gives(owner, awaited=[[donor.serial, 1], [donor.serial, 2]][reads:])
+    owner.state = ChildState.RETIRING
+    following = rig.add(ready())
+    rig.turn()
+    rig.adopts(following)
+    return donor, owner, following, reply
+
+
+def test_the_news_of_an_end_waits_for_a_reply_that_comes_back(rig: Rig) -> None:
+    """The caller would be told that an answered call is lost; only the one unanswered is."""
+    donor, owner, following, reply = moved_past_a_reply(rig)
+    rig.bury(donor)
+    assert rig.read(following) == []
+    assert reply in rig.read(owner)
+    rig.says(owner, reply)
+    assert rig.read(following) == [reply, DonorGone(donor.serial, False, CID)]
+
+
+def test_the_news_of_an_end_waits_for_no_reply_that_was_read(rig: Rig) -> None:
+    """The connection has come without the call that it answers."""
+    donor, _, following, _ = moved_past_a_reply(rig, reads=True)
+    rig.bury(donor)
+    assert rig.read(following) == [DonorGone(donor.serial, False, CID)]
+
+
+@pytest.mark.parametrize("is_read", [False, True], ids=["unread", "read"])
+def test_a_bearer_that_dies_holds_no_news_back(rig: Rig, is_read: bool) -> None:
+    """What it had not read comes before; what it had read is lost with it."""
+    donor, owner, following, reply = moved_past_a_reply(rig)
+    rig.bury(donor)
+    if is_read:
+        rig.read(owner)
+    rig.bury(owner)
+    assert rig.read(following) == [*([] if is_read else [reply]), DonorGone(donor.serial, False, CID)]
+
+
+def test_a_connection_that_moves_on_before_its_reply_comes_back(rig: Rig) -> None:
+    """Both find it, in their order, wherever it is."""
+    donor, owner, following, reply = moved_past_a_reply(rig)
+    rig.gives(following, awaited=[[donor.serial, 1], [donor.serial, 2]])
+    following.state = ChildState.RETIRING
+    rig.bury(donor)
+    last = rig.add(ready())
+    rig.turn()
+    rig.adopts(last)
+    assert rig.read(last) == []
+    rig.says(owner, reply)
+    assert rig.read(last) == [reply, DonorGone(donor.serial, False, CID)]
+
+
+def test_a_new_master_hears_of_an_end_behind_the_reply_that_comes_back(rig: Rig) -> None:
+    """It has the connection already."""
+    donor, owner = rig.add(retiring()), rig.add(ready())
+    rig.gives(donor, awaited=[[donor.serial, 1]])
+    rig.turn()
+    rig.adopts(owner)
+    reply = Reply(CID, donor.serial, b"late")
+    rig.says(donor, reply)
+    ours, theirs = rig.pair()
+    rig.broker.give_all_to(ours, rig.now)
+    rig.gives(owner, awaited=[[donor.serial, 1]])
+    rig.turn()
+    rig.bury(donor)
+    assert [type(message) for message in heard(theirs)] == [Give]
+    rig.says(owner, reply)
+    assert heard(theirs) == [reply, DonorGone(donor.serial, False)]
 
 
 # -- donors that die
