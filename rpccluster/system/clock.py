@@ -73,10 +73,11 @@ class Timer:
         if self._c.timerfd_settime(self._descriptor, _TFD_TIMER_ABSTIME, ctypes.byref(self._spec), None):
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
-    def drain(self) -> None:
-        """Make it unreadable until it is set again."""
+    def drain(self) -> bool:
+        """Make it unreadable until it is set again. Returns whether its moment has passed."""
         with contextlib.suppress(BlockingIOError):
-            os.read(self._descriptor, 8)
+            return bool(os.read(self._descriptor, 8))
+        return False
 
     def close(self) -> None:
         """Close this process's descriptor."""

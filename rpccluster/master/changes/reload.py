@@ -284,7 +284,7 @@ class Reloading:
             if any(other.slot == worker.slot for other in workers.ready()):
                 workers.is_rolling = False
                 self._fail_late(f"a successor could not boot, the other workers stay as they are: {reason}")
-            elif change is not None and (change.is_reload or change.plan.moves_workers):
+            elif change is not None and change.is_committed and (change.is_reload or change.plan.moves_workers):
                 self._fail_late(f"a worker could not boot: {reason}")
 
     def refuse(self, reason: str) -> None:
@@ -332,7 +332,10 @@ class Reloading:
         _log(change.name, reason)
 
     def _fail_late(self, reason: str) -> None:
-        if self._change is not None:
+        """Fail the change in force, not the one that has overtaken it and has yet to prove itself."""
+        if self._change is not None and not self._change.is_committed:
+            logger.error("Reload failed: %s", reason)
+        elif self._change is not None:
             self._fail(self._change, reason)
         else:
             self._fail_reload(reason)

@@ -25,8 +25,7 @@ class Stalls:
 
     def read(self, child: Child) -> None:
         """Log that ``child``, whose timer has passed, stands still, unless it is about to end."""
-        self.timer.drain()
-        if not child.is_holding:
+        if not self.timer.drain() or not child.is_holding:  # the first: it has ended, and is heard out
             return
         where = child.where_it_hangs()
         is_due, held_back = self._limiter.should_log(where)

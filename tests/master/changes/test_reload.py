@@ -246,6 +246,22 @@ def test_a_restart_that_cannot_boot_does_not_end_it(reloadable: Reloadable) -> N
     assert reloadable.workers.is_rolling
 
 
+@pytest.mark.parametrize("slot", [1, 2], ids=["a successor", "the first of its slot"])
+def test_a_worker_of_the_change_before_does_not_end_the_one_that_has_overtaken_it(
+    reloadable: Reloadable, slot: int
+) -> None:
+    """The later one has yet to prove itself: its first worker must not serve without that."""
+    reloadable.stage()
+    reloadable.prove()
+    reloadable.workers.children[:] = [ready(0, 2), ready(1, 1)]
+    reloadable.stage()
+    staged = reloadable.cluster.staged
+    assert staged is not None
+    reloadable.reloading.note_failed_boot(booting(slot, 2), "ImportError: x")
+    assert reloadable.cluster.staged is staged
+    assert reloadable.reloading.is_under_way
+
+
 def test_another_reload_overtakes_a_staged_one(reloadable: Reloadable, tmp_path: Path) -> None:
     """The first one's sockets go, and its first worker; the file as it is now counts."""
     descriptors = open_descriptors()

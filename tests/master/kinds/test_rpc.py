@@ -13,7 +13,9 @@ from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.master.children.child import MOVING_SECONDS, Birth, Overdue
 from rpccluster.master.kinds.kind import Booted, Gone, Passed
 from rpccluster.master.kinds.rpc import RPC
+from rpccluster.master.kinds.stalls import Stalls
 from rpccluster.master.phases import Phase
+from rpccluster.rate_limit import LogLimiter
 
 from ..made_up import RPC_KIND, booting, edition, group, ready, retiring
 
@@ -145,3 +147,13 @@ def test_a_hung_worker_tells_its_method() -> None:
     worker.row[CommonCell.HUNG_IN] = 99
     assert worker.where_it_hangs() == "no method"
     assert booting().where_it_hangs() == "its boot"
+
+
+@pytest.mark.parametrize("has_passed", [False, True])
+def test_a_worker_that_ends_is_not_said_to_stand_still(caplog: pytest.LogCaptureFixture, has_passed: bool) -> None:
+    """All its sources are read once more then; the timer among them tells only if its moment has come."""
+    worker = ready()
+    timer: Any = SimpleNamespace(drain=lambda: has_passed)
+    worker.stalls = Stalls(timer, "worker", LogLimiter())
+    worker.read(timer)
+    assert any("stands still" in line for line in caplog.messages) == has_passed
