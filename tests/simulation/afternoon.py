@@ -139,6 +139,14 @@ class Afternoon:
             client.hang_up()
         if self.plan.plugins or self._is_bad() or chance.random() < 0.25:
             world.after(2.0 * chance.random(), command, self, signal.SIGHUP, chance)
+        self._settle()
+        if self.plan.idle_seconds:
+            world.run(world.now + self.plan.idle_seconds, is_done=self._is_over)
+            self._settle()  # a signal that had come before may have been obeyed only now
+
+    def _settle(self) -> None:
+        """Wait until all is well."""
+        world, chance = self.world, self.plan.chance("settle")
         since = world.now
         why = ""
 
@@ -153,8 +161,6 @@ class Afternoon:
             world.run(world.now + 1.0, is_done=self._is_over)
             if int(world.now - since) % 30 == 29 and self._is_bad():
                 command(self, signal.SIGHUP, chance)  # the last one was refused, or came too early
-        if self.plan.idle_seconds:
-            world.run(world.now + self.plan.idle_seconds, is_done=self._is_over)
 
     def _stop(self) -> None:
         world = self.world

@@ -74,7 +74,8 @@ def restarts_pause(world: World, actor: object) -> None:
     for worker in world.births:
         group = group_of(worker)
         options = group.options
-        failed = [death for death in group.deaths.get(worker.slot, ()) if death.at > group.forgiven_at]
+        counted = (death for death in group.deaths.get(worker.slot, ()) if death.at > group.forgiven_at)
+        failed = [death for death in counted if death.exit.code != 0]
         in_a_row = 0
         for death in reversed(failed):
             if death.ready_at is not None or death.was_asked:
@@ -282,6 +283,8 @@ def one_master(afternoon: Afternoon) -> str:
     """
     masters = afternoon.masters()
     phase = masters[-1].phase
+    if any(each.inbox.has_any for each in masters):
+        return "a signal was not obeyed yet"
     if len(masters) != 1 and not _callers_wait(afternoon):
         return f"there are {len(masters)} masters"
     return "" if phase in ("running", "drained") else f"the master is {phase}"

@@ -31,6 +31,7 @@ class SignalCommands:
         self._commands = commands
         self._new_master = new_master
         self._kept: int | None = None
+        self._passed_on: list[Asked] = []  # by the old master, and not obeyed yet
 
     def handle(self, signum: int) -> None:
         """Obey the signal; CHLD only wakes the loop, which looks for ended children in each turn."""
@@ -62,14 +63,24 @@ class SignalCommands:
         return "the reload" if signum == signal.SIGUSR2 and self._commands.reloading.is_staged else ""
 
     def obey_kept(self) -> None:
-        """Obey the kept signal once it need not wait, here or in the new master; called in every turn."""
+        """Obey what is kept once it need not wait, here or in the new master; called in every turn."""
+        if not self._new_master.is_committing:
+            passed_on, self._passed_on = self._passed_on, []
+            for asked in passed_on:
+                self._obey(asked)
         signum = self._kept
         if signum is not None and not self._must_wait(signum):
             self._kept = None
             self.handle(signum)
 
     def do_too(self, asked: Asked) -> None:
-        """Obey what the leaving old master passes on."""
+        """Obey what the leaving old master passes on; like a signal, it waits between `Go` and `TookOver`."""
+        if self._new_master.is_committing:
+            self._passed_on.append(asked)
+        else:
+            self._obey(asked)
+
+    def _obey(self, asked: Asked) -> None:
         signum = getattr(signal, f"SIG{asked.what.upper()}", None)
         if asked.what == "scale":
             self._commands.scale(asked.number)

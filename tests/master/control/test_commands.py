@@ -26,6 +26,7 @@ class Rig:
         self.workers = group(ready(0), ready(1), section=self.cluster)
         self.new_master: Any = SimpleNamespace(
             is_under_way=False,
+            is_committing=False,
             pass_on=self.told.append,
             give_up=lambda reason: None,
             begin=lambda: self.done.append("upgrade"),
@@ -90,6 +91,19 @@ def test_a_new_master_does_what_the_old_one_was_asked(rig: Rig, caplog: pytest.L
     for what in ("kill", "no signal", "_dfl"):
         rig.signals.do_too(Asked(what))
     assert caplog.text.count("Cannot obey what the old master passed on: ") == 3
+
+
+def test_what_the_old_master_was_asked_waits_while_a_third_one_takes_over(rig: Rig) -> None:
+    """It may have taken over: it must not be killed, and is passed on what comes now."""
+    rig.new_master.is_committing = True
+    for what in ("term", "ttin"):
+        rig.signals.do_too(Asked(what))
+    rig.signals.obey_kept()
+    assert (rig.cluster.phase, rig.done, rig.told) == (Phase.RUNNING, [], [])
+    rig.new_master.is_committing, rig.cluster.phase = False, Phase.LEAVING
+    for _ in range(2):
+        rig.signals.obey_kept()
+    assert rig.told == [Asked("term"), Asked("ttin")]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGWINCH])

@@ -12,8 +12,8 @@ from rpccluster.ipc.messages import (
     Released,
     Reply,
 )
-from rpccluster.master.kinds.rpc import RPCWorker
 from rpccluster.master.children.child import ChildState
+from rpccluster.master.kinds.rpc import RPCWorker
 
 from ..made_up import ready, retiring
 from .rig import CID, Rig, heard, owned
