@@ -13,7 +13,7 @@ import signal
 from typing import NoReturn
 
 from rpccluster.failure import error_text
-from rpccluster.system import close_all_but, occupy_standard_descriptors
+from rpccluster.system import close_all_but, occupy_standard_descriptors, set_title
 from rpccluster.system.process import Work
 
 __all__ = ["work_aside"]
@@ -23,7 +23,7 @@ _KEPT_SIGNALS |= {signal.SIGILL, signal.SIGSEGV, signal.SIGTRAP}
 
 
 def work_aside(work: Work, result: int) -> NoReturn:
-    """Do ``work`` in a newly forked process, write what it returns to the descriptor ``result``, and end."""
+    """Do ``work`` in a newly forked process, write what it returns and a line end to ``result``, and end."""
     try:
         signal.set_wakeup_fd(-1)
         for signum in signal.valid_signals() - _KEPT_SIGNALS:
@@ -31,12 +31,13 @@ def work_aside(work: Work, result: int) -> NoReturn:
         close_all_but({result}, keeps_inherited=False)
         occupy_standard_descriptors()
         os.setsid()
+        set_title("rpccluster: writer")
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         text = work()
     except BaseException as error:
         text = error_text(error)
     with contextlib.suppress(OSError):
-        view = memoryview(text.encode(errors="replace"))
+        view = memoryview(f"{text}\n".encode(errors="replace"))
         while view:
             view = view[os.write(result, view) :]
     os._exit(0)

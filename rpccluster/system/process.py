@@ -118,7 +118,8 @@ class System:
     def begin_aside(self, work: Work, live: Callable[[Work, int], object]) -> tuple[int, int]:
         """Have a process of its own do ``work``. Returns its pid, and a descriptor to read from what the work returns.
 
-        The process calls ``live`` with the work and the descriptor to write to, and never returns. Raises OSError.
+        The process calls ``live`` with the work and the descriptor to write to, and never returns. A line end follows
+        the text; if it is missing, the process was killed. Raises OSError.
         """
         result, told = os.pipe()
         try:

@@ -232,7 +232,7 @@ class MadeUpSystem(System):
     def begin_aside(self, work: Work, live: Callable[[Work, int], object]) -> tuple[int, int]:
         """Do the work at once; its result can be read from the next turn on."""
         result, told = os.pipe()
-        os.write(told, work().encode())
+        os.write(told, f"{work()}\n".encode())
         os.close(told)
         return self._world.new_pid(), result
 

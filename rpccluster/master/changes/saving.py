@@ -1,11 +1,12 @@
 """Writes files for the master's loop, which must not wait for a disk: in a process of its own. Runs in the master.
 
 At most one write is under way. What it replaces is the old content or the new one at any instant
-(`rpccluster.system.replacing`), also if the writing process is killed.
+(`rpccluster.system.replacing`), also if the writing process is killed; then another one tries again, once.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import Protocol
@@ -20,6 +21,7 @@ from rpccluster.system.replacing import put_content, replace_content
 
 __all__ = ["Saver", "Saving", "recording", "rewritten"]
 
+MOST_TRIES = 2
 LONGEST_SECONDS = 30.0  # that a disk may take
 _RECEIVE_BYTES = 65_536
 _NEVER = float("inf")
@@ -32,10 +34,17 @@ def rewritten(rewriting: Rewriting) -> Work:
         try:
             replace_content(rewriting.path, rewriting.old, rewriting.new)
         except OSError as error:
+            if error.errno == errno.ESTALE and _has(rewriting.path, rewriting.new):
+                return ""  # by a process that was killed before it could tell
             return f"cannot write {rewriting.path}: {error.strerror}"
         return ""
 
     return work
+
+
+def _has(path: str, content: bytes) -> bool:
+    with open(path, "rb") as opened:
+        return opened.read(len(content) + 1) == content
 
 
 def recording(history: History) -> Work:
@@ -70,6 +79,8 @@ class Saving:
     def __init__(self, operating_system: System, loop: Loop) -> None:
         self._system = operating_system
         self._loop = loop
+        self._work: Work | None = None
+        self._tries = 0
         self._pid = 0
         self._descriptor = -1
         self._told = b""
@@ -83,9 +94,15 @@ class Saving:
 
     def begin(self, work: Work) -> None:
         """Do ``work``, which returns why it failed, in another process; an empty text means that it went well."""
-        self.failure, self._told = "", b""
+        self._work, self._tries = work, MOST_TRIES
+        self._begin()
+
+    def _begin(self) -> None:
+        work = self._work
+        assert work is not None
+        self.failure, self._told, self._tries = "", b"", self._tries - 1
         try:
-            self._pid, self._descriptor = self._system.begin_aside(lambda: f"{work()}\n", work_aside)
+            self._pid, self._descriptor = self._system.begin_aside(work, work_aside)
         except OSError as error:
             self.failure = f"cannot start a process that writes: {error.strerror}"
             return
@@ -95,9 +112,12 @@ class Saving:
     def _read(self) -> None:
         data = os.read(self._descriptor, _RECEIVE_BYTES)
         self._told += data
-        if not data:
-            is_whole = self._told.endswith(b"\n")
-            self._end(self._told.decode(errors="replace").strip() if is_whole else "the process that writes was killed")
+        if data:
+            return
+        is_whole = self._told.endswith(b"\n")
+        self._end(self._told.decode(errors="replace").strip() if is_whole else "the process that writes was killed")
+        if not is_whole and self._tries:
+            self._begin()
 
     def turn(self) -> None:
         """Kill a write that takes too long."""
