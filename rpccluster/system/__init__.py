@@ -20,6 +20,7 @@ from rpccluster.system.descriptors import (
     make_room_for,
     occupy_standard_descriptors,
     peer_process,
+    self_pipe,
     without_sigpipe,
     write,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "peer_process",
     "pin",
     "resident_bytes",
+    "self_pipe",
     "set_title",
     "without_sigpipe",
     "write",

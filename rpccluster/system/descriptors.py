@@ -25,6 +25,7 @@ __all__ = [
     "make_room_for",
     "occupy_standard_descriptors",
     "peer_process",
+    "self_pipe",
     "without_sigpipe",
     "write",
 ]
@@ -126,6 +127,20 @@ def write(descriptor: int, data: bytes) -> int:
     """Call write(2). A pipe without a reader raises BrokenPipeError, whatever SIGPIPE is set to."""
     with without_sigpipe():
         return os.write(descriptor, data)
+
+
+def self_pipe() -> tuple[int, int]:
+    """Make a way to wake a loop of this process. Returns the ends to read and to write, which may be one descriptor.
+
+    Eight bytes of native order, not all zero, may be written at once. Neither end blocks. Raises OSError.
+    """
+    if hasattr(os, "eventfd"):
+        end = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return end, end
+    to_read, to_write = os.pipe()
+    os.set_blocking(to_read, False)
+    os.set_blocking(to_write, False)
+    return to_read, to_write
 
 
 @contextlib.contextmanager

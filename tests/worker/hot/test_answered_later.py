@@ -325,7 +325,7 @@ def test_whether_an_answer_was_in_time_is_true_for_its_caller(rig: Rig) -> None:
     for msgid, error, result in replies:
         name = msgid - 1
         assert (error, result) == ((None, name) if in_time[name] else (LATE, None))
-    assert len(rig.service.over) == sum(not was for was in in_time.values())
+    until(lambda: len(rig.service.over) == sum(not was for was in in_time.values()), "those that are over were told so")
     ended(rig)
 
 
