@@ -5,6 +5,9 @@ The batch of one recv is light if it has at most `LIGHT_BYTES` and no other call
 is long. At most one long batch stands in ``ready``, behind the light ones that were there. So a light call waits for at
 most one long batch and one turn of the loop, however many connections send as much as they can; and each turn of the
 loop serves part of a long batch. The calls of one connection begin in the order in which they came.
+
+Where a service has methods in threads or on the asyncio loop, a call whose kind is full leaves its queue and is *held*,
+so that calls of other kinds overtake it. Calls of one kind keep their order: held ones begin before all in the queues.
 """
 
 from __future__ import annotations
