@@ -4,7 +4,11 @@ Each task is sent in a call that says what becomes of it. One thread, a greenlet
 events again and again, and confirms those that it has heard. If the connection ends, or another dispatcher answers,
 everything that has not ended is sent again, with the same ids: the dispatcher knows by them what it has, or what was
 begun before it. So a dispatcher may be killed, and no task hangs, none runs twice in an attempt, and none gets another
-one's result. Runs in workers, plugins and what these start.
+one's result.
+
+A call that is late must not begin a task again whose end is confirmed, and so forgotten. So each names its *round*: the
+dispatcher that it is for, and how often this process has begun to send everything again. A dispatcher takes nothing of
+an earlier round, and in one round each task is sent once. Runs in workers, plugins and what these start.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ MOVING = 0  # the name of a dispatcher that is about to end
 _NOBODY = -1
 _MOVE_SECONDS = 0.02
 _PAUSE_SECONDS = 0.05  # between two tries to reach the dispatcher
+_NO_ROUND = (_NOBODY, 0)
 _MOST_RESENT = 100  # tasks in one call
 _TRIES = (ConnectionLost, ConnectFailed, CallError)
 _FAULTS = ("ArgumentError", "TypeError", "ValueError")  # of a submission: it would be refused again
@@ -56,7 +61,7 @@ OnEnd = Callable[[str, int, "int | None", Any], object]
 class Open:
     """A task that has not ended."""
 
-    __slots__ = ("answered", "entry", "id", "is_waited_for", "note_progress", "on_end", "pool", "refusal")
+    __slots__ = ("answered", "entry", "id", "is_waited_for", "note_progress", "on_end", "pool", "refusal", "round")
 
     def __init__(
         self, id: int, pool: str, entry: list[Any], on_end: OnEnd, note_progress: Callable[[Progress], object]
@@ -66,6 +71,7 @@ class Open:
         self.entry = entry
         self.on_end = on_end
         self.note_progress = note_progress
+        self.round = _NO_ROUND  # in which it was sent last
         self.is_waited_for = True  # somebody waits for `answered`
         self.answered = threading.Event()  # it is known whether the pool has taken it
         self.refusal: BaseException | None = None
@@ -83,6 +89,7 @@ class Submitter:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_closed = False
+        self._round = _NO_ROUND
 
     @property
     def unended(self) -> int:
@@ -114,11 +121,12 @@ class Submitter:
         after `close`; then ``on_end`` is not called.
         """
         task = self._add(id, pool, [id, *work, priority, retries, key, wait], on_end, note_progress)
-        try:
-            self._note_answers([task], self._client.call("pool.submit", self._token, pool, [task.entry]))
-        except _TRIES as error:  # the thread sends it again
-            if isinstance(error, RemoteError) and error.type in _FAULTS:
-                self._refuse(task, ValueError(f"cannot submit to the pool {pool}: {error}"))
+        if self._is_mine_to_send(task):
+            try:
+                self._note_answers([task], self._client.call(*self._submission(pool, [task])))
+            except _TRIES as error:  # the thread sends it again
+                if isinstance(error, RemoteError) and error.type in _FAULTS:
+                    self._refuse(task, ValueError(f"cannot submit to the pool {pool}: {error}"))
         task.answered.wait()
         if task.refusal is not None:
             raise task.refusal
@@ -127,17 +135,29 @@ class Submitter:
         """Submit a task, and do not wait for anything: a full pool, or one that is not there, ends it as rejected."""
         task = self._add(id, pool, [id, *work, 0, 0, None, False], on_end, bool)
         task.is_waited_for = False
-        asked = self._client.call_async("pool.submit", self._token, pool, [task.entry], timeout=None)
-        asked.add_done_callback(lambda answered: self._note_begun(task, answered))
+        if self._is_mine_to_send(task):
+            asked = self._client.call_async(*self._submission(pool, [task]), timeout=None)
+            asked.add_done_callback(lambda answered: self._note_begun(task, answered))
 
     def _note_begun(self, task: Open, answered: Any) -> None:
         with contextlib.suppress(*_TRIES):  # the thread sends it again
             self._note_answers([task], answered.result())
 
+    def _is_mine_to_send(self, task: Open) -> bool:
+        """Return whether the caller is to send ``task`` in the present round; else the thread sends it in the next."""
+        with self._changed:
+            before, task.round = task.round, self._round
+            return before != task.round
+
+    def _submission(self, pool: str, tasks: list[Open]) -> tuple[Any, ...]:
+        return "pool.submit", self._token, tasks[0].round, pool, [task.entry for task in tasks]
+
     def _add(self, id: int, pool: str, entry: list[Any], on_end: OnEnd, note_progress: Callable[..., object]) -> Open:
         if self._is_closed:
             raise RuntimeError("this process ends, and submits no more")
-        task = self._open[id] = Open(id, pool, entry, on_end, note_progress)
+        task = Open(id, pool, entry, on_end, note_progress)
+        with self._changed:
+            self._open[id] = task
         self._start()
         return task
 
@@ -186,7 +206,7 @@ class Submitter:
                 told, events = self._client.call("pool.take", self._token, name, number, idempotent=True)
                 if told != name and told != MOVING:
                     number = 0
-                    self._send_again()
+                    self._send_again(told)
                 is_reached = True
             except _TRIES as error:
                 if is_reached and not self._is_closed:
@@ -201,15 +221,18 @@ class Submitter:
                 time.sleep(_MOVE_SECONDS)
             name = told
 
-    def _send_again(self) -> None:
+    def _send_again(self, name: int) -> None:
+        """Begin a round with the dispatcher ``name``, and send what has not ended."""
         by_pool: dict[str, list[Open]] = {}
-        for task in list(self._open.values()):
-            by_pool.setdefault(task.pool, []).append(task)
+        with self._changed:
+            self._round = (name, self._round[1] + 1)
+            for task in self._open.values():
+                task.round = self._round
+                by_pool.setdefault(task.pool, []).append(task)
         for pool, tasks in by_pool.items():
             for first in range(0, len(tasks), _MOST_RESENT):
                 some = tasks[first : first + _MOST_RESENT]
-                answers = self._client.call("pool.submit", self._token, pool, [task.entry for task in some])
-                self._note_answers(some, answers)
+                self._note_answers(some, self._client.call(*self._submission(pool, some)))
 
     def _heed(self, id: int, what: str, *fields: Any) -> None:
         if what == "accepted":

@@ -23,10 +23,10 @@ from rpccluster.services.dispatcher.link import TaskLink
 from rpccluster.services.dispatcher.submitters import ACCEPTED, PROGRESS, Submitter, Submitters
 from rpccluster.tasks.wire import Done, Progress
 
-__all__ = ["FULL", "NO_POOL", "TAKEN", "WAITS", "Claim", "Dispatch", "Pool", "task_of"]
+__all__ = ["FULL", "LATE", "NO_POOL", "TAKEN", "WAITS", "Claim", "Dispatch", "Pool", "task_of"]
 
 #: What becomes of a task that is submitted.
-TAKEN, WAITS, FULL, NO_POOL = "taken", "waits", "full", "no pool"
+TAKEN, WAITS, FULL, NO_POOL, LATE = "taken", "waits", "full", "no pool", "late"
 
 _SMALL_BYTES = 512  # of a task beside its arguments
 #: How a task has ended whose process was killed for it; any other cause has lost it.

@@ -11,7 +11,7 @@ from typing import Any
 
 from rpccluster.pools.core import Ended, Task, kinds
 from rpccluster.service import Later, rpc
-from rpccluster.services.dispatcher.dispatch import NO_POOL, TAKEN, Claim, Dispatch, Pool, task_of
+from rpccluster.services.dispatcher.dispatch import LATE, NO_POOL, TAKEN, Claim, Dispatch, Pool, task_of
 from rpccluster.services.dispatcher.journal import Entry, Journal
 from rpccluster.services.dispatcher.recovery import Fate, Finding, Left
 from rpccluster.services.dispatcher.submitters import MOVING, Submitter, Submitters
@@ -35,12 +35,19 @@ class Dispatcher:
         self.is_retiring = False
 
     @rpc(name="pool.submit")
-    def submit(self, token: str, name: str, entries: list[list[Any]]) -> list[str]:
+    def submit(self, token: str, round_: list[int], name: str, entries: list[list[Any]]) -> list[str]:
         """Take in tasks of the pool ``name``, each as [id, target, form, payload, timeout, soft_timeout, priority,
-        retries, key, waits]. Returns for each what becomes of it: taken, waits, full, no pool."""
+        retries, key, waits]. Returns for each what becomes of it: taken, waits, full, no pool, late.
+
+        ``round_`` is the name of the dispatcher that it is for, and how often the submitter has begun to send all
+        again: those of an earlier round come late, and were sent again since.
+        """
         if not self.is_open:
             raise RuntimeError("the dispatcher starts: submit again when it has told its name")
         submitter, pool = self._submitters.of(token), self._dispatch.pools.get(name)
+        if round_[0] != self._submitters.name or round_[1] < submitter.round:
+            return [LATE] * len(entries)
+        submitter.round = round_[1]
         if pool is None:
             return [NO_POOL] * len(entries)
         return [self._submit(submitter, pool, task_of(pool, entry[:-1]), waits=entry[-1]) for entry in entries]

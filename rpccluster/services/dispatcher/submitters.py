@@ -35,6 +35,7 @@ class Submitter:
         self.pid = int(token.partition("-")[0])
         self.ids: set[int] = set()
         self.ended: set[int] = set()  # whose end it was told, perhaps
+        self.round = 0  # how often it has begun to send all again
         self.watcher: Any = None
         self._events: deque[list[Any]] = deque()
         self._progress: dict[int, list[Any]] = {}  # the event that waits, by the task
