@@ -343,7 +343,7 @@ class TaskProcessGone(NamedTuple):
     ``number`` is that of the task which it had begun and not ended, 0 for none: `rpccluster.tasks.wire.Run.number`.
     That began at ``started_at``, in seconds of the epoch. ``cause`` is "timed_out", "out_of_memory" or "cancelled" if
     the master has killed it for that, "recycled" if it was wanted to end, else "lost". ``signal`` has ended it; 0 if it
-    ended with the exit status ``status``.
+    ended with the exit status ``status``. ``begun`` is the number of the task that it has begun last, ended or not.
     """
 
     serial: int
@@ -355,6 +355,7 @@ class TaskProcessGone(NamedTuple):
     signal: int = 0
     status: int = 0
     started_at: float = 0.0
+    begun: int = 0
 
 
 @_type(29)

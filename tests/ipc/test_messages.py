@@ -100,7 +100,7 @@ EVERY = [
     TaskProcess(7, "resize", 1, 4711),
     TaskProcess(7, "resize", 1, 4711, 3),
     TaskProcessGone(7, "resize", 1, 4711, 12, "timed_out", 9, 0, 1.5),
-    TaskProcessGone(7, "resize", 1, 4711, 12, "lost", 9, 1, 1.5),
+    TaskProcessGone(7, "resize", 1, 4711, 12, "lost", 9, 1, 1.5, 12),
     KillTask(7, 12),
     Pools({"resize": {"queue_size": 10}}),
     AskPools(1, "tasks", ["resize"]),

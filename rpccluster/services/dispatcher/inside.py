@@ -51,7 +51,7 @@ class Inside:
         submitters = Submitters(loop, time.monotonic_ns(), self._forget)
         self._dispatch = Dispatch(loop, self._journal, submitters, self._kill)
         self.service = Dispatcher(self._dispatch, submitters, self._journal, self._left)
-        self._cut: dict[int, tuple[TaskLink, list[Entry], int]] = {}  # processes that are being killed, by serial
+        self._cut: dict[int, tuple[TaskLink, list[Entry]]] = {}  # processes that are being killed, by serial
         self._timers: list[Any] = []
         self._space = bytearray(RECEIVE_BYTES)
 
@@ -96,13 +96,13 @@ class Inside:
         running, begun = link.running, link.begun
         tickets = link.take_back()
         if self._journal.is_cut(message.row, link.serial):
-            self._cut_off(link, entries, tickets, begun)
+            self._cut_off(link, entries, tickets)
             return
         dones = [each for each in link.receive(self._space) if isinstance(each, Done)]
         findings = list(of_living(entries, tickets, dones, running, begun))
         runs = [finding for finding in findings if finding.fate is Fate.RUNS]
         if len(runs) > 1:
-            self._cut_off(link, [finding.entry for finding in runs], (), begun)
+            self._cut_off(link, [finding.entry for finding in runs], ())
             findings = [finding for finding in findings if finding not in runs]
         tasks = self.service.settle(findings)
         if len(runs) > 1:
@@ -111,10 +111,10 @@ class Inside:
         if runs and runs[0].entry.number != running:
             self._after(BEGIN_SECONDS, self._check_begun, link, runs[0].entry.number)
 
-    def _cut_off(self, link: TaskLink, entries: list[Entry], tickets: Collection[int], begun: int) -> None:
+    def _cut_off(self, link: TaskLink, entries: list[Entry], tickets: Collection[int]) -> None:
         """Have a process killed that an earlier dispatcher has left in the middle of a message."""
         back = [entry for entry in entries if entry.number in tickets]
-        self._cut[link.serial] = link, [entry for entry in entries if entry not in back], begun
+        self._cut[link.serial] = link, [entry for entry in entries if entry not in back]
         self.service.settle([Finding(entry, Fate.NOT_BEGUN) for entry in back])
         self._kill(link.serial, 0)
 
@@ -126,18 +126,18 @@ class Inside:
 
     def _note_gone(self, message: TaskProcessGone) -> None:
         if message.serial in self._cut:
-            link, entries, begun = self._cut.pop(message.serial)
+            link, entries = self._cut.pop(message.serial)
             link.close()
-            self.service.settle(list(of_gone(entries, max(begun, message.number, 1))))
+            self.service.settle(list(of_gone(entries, message.begun)))
         elif message.serial in self._dispatch.links:
             self._dispatch.bury(message)
         else:
-            self.service.settle(list(of_gone(self._left.take(message.serial), message.number)))
+            self.service.settle(list(of_gone(self._left.take(message.serial), message.begun)))
 
     def _give_up_processes(self) -> None:
         """Count processes of which the master has not told as ended with all that they had."""
         for serial in self._left.serials():
-            self.service.settle(list(of_gone(self._left.take(serial), 0)))
+            self.service.settle(list(of_gone(self._left.take(serial), None)))
 
     def _give_up_unclaimed(self) -> None:
         ended = self.service.give_up_unclaimed()

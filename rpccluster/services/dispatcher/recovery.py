@@ -93,8 +93,8 @@ def of_living(
             yield Finding(entry, Fate.LOST)
 
 
-def of_gone(entries: Iterable[Entry], begun: int) -> Iterator[Finding]:
-    """Yield the fate of each task of a process that has ended while it ran the task ``begun``; 0 if nobody knows."""
+def of_gone(entries: Iterable[Entry], begun: int | None) -> Iterator[Finding]:
+    """Yield the fate of each task of a process that has ended; ``begun`` is its cell, None if nobody knows."""
     for entry in entries:
-        has_begun = not begun or entry.number <= begun
+        has_begun = begun is None or entry.number <= begun
         yield Finding(entry, Fate.LOST if has_begun else Fate.NOT_BEGUN)

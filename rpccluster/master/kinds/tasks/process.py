@@ -147,6 +147,7 @@ class TaskProcess(Child):
             (exit_.signal if exit_ is not None else None) or 0,
             (exit_.code if exit_ is not None else None) or 0,
             self.row[TaskCell.STARTED_AT] / 1e9 if number else 0.0,
+            self.row[TaskCell.BEGUN],
         )
 
     def _cause(self, number: int) -> str:
