@@ -16,15 +16,15 @@ from rpccluster.cli.tables import groups_text
 from rpccluster.config import Sources
 from rpccluster.errors import EXIT_FAULT
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "GroupName", "known_name"]
 
 _PLUGIN = "plugin"  # the kind, and the begin of its groups' names
 _ALL_LINES = 1_000_000  # the master keeps fewer
 _FOLLOW_SECONDS = 0.25  # between two looks at an output
 
 
-class _GroupName(click.ParamType):
-    """The name of a group, with completion; of a plugin without ``plugin:``."""
+class GroupName(click.ParamType):
+    """The name of a group, with completion; of a plugin or a pool its own, such as ``NAME`` for ``plugin:NAME``."""
 
     name = "group"
 
@@ -39,14 +39,14 @@ class _GroupName(click.ParamType):
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("words", metavar="[GROUP] N|+N|-N", nargs=-1, required=True, type=_GroupName())
+@click.argument("words", metavar="[GROUP] N|+N|-N", nargs=-1, required=True, type=GroupName())
 @click.pass_obj
 def scale(sources: Sources, words: tuple[str, ...]) -> None:
     """Set the number of workers, or of GROUP's processes, to N, or add or remove N; wait until that is done."""
     if len(words) == 1:
         click.echo(f"{ask(sources, 'scale', *words)['number_workers']} workers")
     elif len(words) == 2:
-        name = _known(sources, words[0], "")
+        name = known_name(sources, words[0], "")
         told = ask(sources, "scale", name, words[1])
         click.echo(f"{told['number_workers'] if 'number_workers' in told else told['wanted']} {name}")
     else:
@@ -70,7 +70,7 @@ def list_(sources: Sources, as_json: bool) -> None:
         click.echo(groups_text(plugins))
 
 
-_named = click.argument("name", metavar="NAME", type=_GroupName(_PLUGIN))
+_named = click.argument("name", metavar="NAME", type=GroupName(_PLUGIN))
 
 
 @plugin.command()
@@ -78,7 +78,7 @@ _named = click.argument("name", metavar="NAME", type=_GroupName(_PLUGIN))
 @click.pass_obj
 def start(sources: Sources, name: str) -> None:
     """Start the plugin NAME; wait until it is ready."""
-    ask(sources, "plugin.start", _known(sources, name))
+    ask(sources, "plugin.start", known_name(sources, name))
 
 
 @plugin.command("stop")
@@ -86,7 +86,7 @@ def start(sources: Sources, name: str) -> None:
 @click.pass_obj
 def stop_(sources: Sources, name: str) -> None:
     """Stop the plugin NAME until it is started by hand; wait until it is gone."""
-    ask(sources, "plugin.stop", _known(sources, name))
+    ask(sources, "plugin.stop", known_name(sources, name))
 
 
 @plugin.command()
@@ -94,7 +94,7 @@ def stop_(sources: Sources, name: str) -> None:
 @click.pass_obj
 def restart(sources: Sources, name: str) -> None:
     """Replace the processes of the plugin NAME; wait until that is done."""
-    ask(sources, "plugin.restart", _known(sources, name))
+    ask(sources, "plugin.restart", known_name(sources, name))
 
 
 @plugin.command()
@@ -104,7 +104,7 @@ def restart(sources: Sources, name: str) -> None:
 @click.pass_obj
 def tail(sources: Sources, name: str, number: int, follow: bool) -> None:
     """Show the last lines that the plugin NAME has written."""
-    name = _known(sources, name)
+    name = known_name(sources, name)
     told = ask(sources, "plugin.tail", name, number)
     _show(told["lines"])
     while follow:
@@ -126,15 +126,18 @@ def _names(told: dict[str, Any], kind: str) -> list[str]:
     return [name.partition(":")[2] for name in names] if kind else names
 
 
-def _known(sources: Sources, name: str, kind: str = _PLUGIN) -> str:
-    """Return ``name`` as the master knows it. Without such a group, end the program with 1 and the nearest name."""
+def known_name(sources: Sources, name: str, kind: str = _PLUGIN, noun: str = "") -> str:
+    """Return ``name`` as the master knows it. Without such a group, end the program with 1 and the nearest name.
+
+    ``noun`` is the word for a group of this kind, if it has another one.
+    """
     names = _names(ask(sources, "status"), kind)
     for each in (name, name.partition(":")[2] if kind else f"{_PLUGIN}:{name}"):
         if each in names:
             return each
     near = get_close_matches(name, names, 1)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}." if names else "There is none."
-    return fail(f"found no {kind or 'group'} {name!r}. {hint}", EXIT_FAULT)
+    return fail(f"found no {noun or kind or 'group'} {name!r}. {hint}", EXIT_FAULT)
 
 
 def _show(lines: list[str]) -> None:

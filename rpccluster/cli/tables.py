@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["groups_text", "status_text"]
+__all__ = ["groups_text", "status_text", "table"]
 
 _OF_WORKERS = [
     "slot",
@@ -27,7 +27,7 @@ def status_text(told: dict[str, Any]) -> str:
     master = told["master"]
     paragraphs = [_head(master)]
     if told["workers"] or master["number_workers"]:
-        paragraphs.append("\n".join(_table([_OF_WORKERS, *map(_worker, told["workers"])])))
+        paragraphs.append("\n".join(table([_OF_WORKERS, *map(_worker, told["workers"])])))
     others = [group for group in told.get("groups", ()) if group["name"] != "workers"]
     if others:
         paragraphs.append(groups_text(others))
@@ -36,7 +36,7 @@ def status_text(told: dict[str, Any]) -> str:
 
 def groups_text(groups: Iterable[dict[str, Any]]) -> str:
     """Write a table of ``groups``, as ``status`` tells them: a line each."""
-    return "\n".join(_table([_OF_GROUPS, *map(_group, groups)], left=len(_OF_GROUPS)))
+    return "\n".join(table([_OF_GROUPS, *map(_group, groups)], left=len(_OF_GROUPS)))
 
 
 def _head(master: dict[str, Any]) -> str:
@@ -74,7 +74,7 @@ def _note(group: dict[str, Any]) -> str:
     return ", ".join(filter(None, [reason, again])) or group.get("description", "")
 
 
-def _table(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+def table(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
     """Align ``rows`` of equal length in columns: the first ``left`` of them to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [

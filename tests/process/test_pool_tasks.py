@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -152,3 +153,28 @@ def test_a_killed_dispatcher_loses_nothing(made: RunningCluster) -> None:
     assert len(outcomes) == each * len(callers)
     assert len(begun) == len(set(begun)), sorted(number for number in begun if begun.count(number) > 1)[:10]
     assert {number for number, kind in outcomes.items() if kind == "ok"} <= set(begun)
+
+
+def test_the_commands_show_and_cancel(made: RunningCluster) -> None:
+    """Pools, their tasks, the end of one; what is not there is told, with 1."""
+    made.start()
+    caller = Outcomes(made, range(3), 60.0)
+    tasks = wait_until(lambda: [each for each in shown(made, "tasks", "a") if each["state"] == "running"][1:])
+    assert tasks[0]["target"] == "jobs:noted"
+    assert tasks[0]["submitters"][0] in made.worker_pids()
+    assert "a     2          2        1" in made.run("pool", "list").stdout
+    assert made.run("pool", "cancel", str(tasks[0]["id"])).returncode == 0
+    with made.control() as control:
+        for task in control.call("pool.tasks", "a"):
+            control.call("pool.cancel", task["id"])
+    caller.join(30)
+    assert sorted(caller.found or ()) == [[0, "cancelled"], [1, "cancelled"], [2, "cancelled"]]
+    again = made.run("pool", "cancel", str(tasks[0]["id"]))
+    assert (again.returncode, "no task" in again.stderr) == (1, True)
+    other = made.run("pool", "tasks", "b")
+    assert (other.returncode, "found no pool 'b'" in other.stderr) == (1, True)
+
+
+def shown(cluster: RunningCluster, *words: str) -> list[Any]:
+    told: list[Any] = json.loads(cluster.run("pool", *words, "--json").stdout)
+    return told
