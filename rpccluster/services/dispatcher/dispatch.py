@@ -23,7 +23,7 @@ from rpccluster.services.dispatcher.link import TaskLink
 from rpccluster.services.dispatcher.submitters import ACCEPTED, PROGRESS, Submitter, Submitters
 from rpccluster.tasks.wire import Done, Progress
 
-__all__ = ["FULL", "LATE", "NO_POOL", "TAKEN", "WAITS", "Claim", "Dispatch", "Pool", "task_of"]
+__all__ = ["FULL", "LATE", "NO_POOL", "TAKEN", "WAITS", "Claim", "Dispatch", "Pool", "Unclaimed", "task_of"]
 
 #: What becomes of a task that is submitted.
 TAKEN, WAITS, FULL, NO_POOL, LATE = "taken", "waits", "full", "no pool", "late"
@@ -42,6 +42,14 @@ class Claim(NamedTuple):
 
     submitter: Submitter
     task_id: int
+
+
+class Unclaimed(NamedTuple):
+    """The end of a task that has run for an earlier dispatcher, and that no submitter has claimed yet."""
+
+    kind: str
+    attempt: int
+    detail: Any
 
 
 class Pool:
@@ -71,6 +79,8 @@ class Dispatch:
         self.pools: dict[str, Pool] = {}
         self.links: dict[int, TaskLink] = {}
         self.tasks: dict[int, tuple[Pool, Task]] = {}  # by the ids that submitters know
+        self.keeps_unclaimed = False  # submitters may still send again what they wait for
+        self.unclaimed: dict[int, Unclaimed] = {}
 
     # -- pools
 
@@ -222,7 +232,11 @@ class Dispatch:
         link.close()
 
     def end_unclaimed(self) -> int:
-        """End the tasks that ran for an earlier dispatcher and that nobody has claimed. Returns how many there are."""
+        """Forget what ran for an earlier dispatcher and was not claimed in time. Returns how many of it run."""
+        self.keeps_unclaimed = False
+        for task_id in self.unclaimed:
+            self._journal.clear(task_id)
+        self.unclaimed.clear()
         unclaimed = [each for each in self.tasks.values() if not each[1].owner]
         for pool, task in unclaimed:
             self._perform(pool, pool.core.cancel(task, time.monotonic()))
@@ -298,9 +312,12 @@ class Dispatch:
             details = _details(task.attempt, pid, told)
             self._submitters.tell(claim.submitter, claim.task_id, ended.kind, *details)
         self.tasks.pop(task.id, None)
-        if all(claim.task_id != task.id for claim in claims):  # else it stays until the submitter has confirmed
+        is_kept = self.keeps_unclaimed and not claims
+        if not is_kept and all(claim.task_id != task.id for claim in claims):  # it stays until its submitter confirms
             self._journal.clear(task.id)
-        if not claims:
+        if not claims and self.keeps_unclaimed:
+            self.unclaimed[task.id] = Unclaimed(ended.kind, task.attempt, ended.detail)
+        elif not claims:
             text = "The task %s of the pool %s has ended (%s), and nobody waits for it"
             logger.info(text, escaped(str(getattr(task.work, "target", "?"))), pool.name, ended.kind)
 

@@ -65,6 +65,7 @@ class Inside:
         """Begin to wait for what the master tells of the processes of an earlier dispatcher."""
         if self._left:
             logger.info("The dispatcher before this one has left %d tasks", len(self._journal))
+            self._dispatch.keeps_unclaimed = True
             self._after(JOIN_SECONDS, self._give_up_processes)
             self._after(CLAIM_SECONDS, self._give_up_unclaimed)
 
@@ -140,7 +141,7 @@ class Inside:
             self.service.settle(list(of_gone(self._left.take(serial), None)))
 
     def _give_up_unclaimed(self) -> None:
-        ended = self.service.give_up_unclaimed()
+        ended = self._dispatch.end_unclaimed()
         if ended:
             logger.warning("%d tasks run that nobody waits for any more: they are ended", ended)
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from rpccluster.pools.core import Ended, Task, kinds
 from rpccluster.service import Later, rpc
-from rpccluster.services.dispatcher.dispatch import LATE, NO_POOL, TAKEN, Claim, Dispatch, Pool, task_of
-from rpccluster.services.dispatcher.journal import Entry, Journal
+from rpccluster.services.dispatcher.dispatch import LATE, NO_POOL, TAKEN, Claim, Dispatch, Pool, Unclaimed, task_of
+from rpccluster.services.dispatcher.journal import Journal
 from rpccluster.services.dispatcher.recovery import Fate, Finding, Left
 from rpccluster.services.dispatcher.submitters import MOVING, Submitter, Submitters
-from rpccluster.tasks.wire import Done
 
 __all__ = ["Dispatcher"]
 
@@ -30,7 +29,6 @@ class Dispatcher:
         self._journal = journal
         self._left = left
         self._open: dict[int, tuple[Pool, Task, Claim]] = {}  # submitted again, and their fate is not known yet
-        self._ended: dict[int, tuple[str, Entry, Any]] = {}  # unclaimed: kind, entry, detail
         self.is_open = False  # the master has told which pools there are
         self.is_retiring = False
 
@@ -62,9 +60,9 @@ class Dispatcher:
         if task.id in self._left:
             self._open[task.id] = pool, task, claim
             return TAKEN
-        found = self._ended.pop(task.id, None)
+        found = self._dispatch.unclaimed.pop(task.id, None)
         if found is not None:
-            self._end_again(pool, task, claim, *found)
+            self._end_again(pool, task, claim, found)
             return TAKEN
         return self._dispatch.submit(pool, task, claim, waits=waits)
 
@@ -127,28 +125,22 @@ class Dispatcher:
                 self._dispatch.submit(pool, task, claim, waits=True)
             return None
         done = finding.done
-        outcome = (kinds.PROCESS_LOST, entry, None) if done is None else (done.outcome, entry, done)
+        kind = kinds.PROCESS_LOST if done is None else done.outcome
+        ended = Unclaimed(kind, entry.attempt, (None, done))
         if pool is not None and task is not None and claim is not None:
-            self._end_again(pool, task, claim, *outcome)
+            self._end_again(pool, task, claim, ended)
         else:
-            self._ended[entry.task_id] = outcome
+            self._dispatch.unclaimed[entry.task_id] = ended
         return None
 
-    def _end_again(self, pool: Pool, task: Task, claim: Claim, kind: str, entry: Entry, done: Done | None) -> None:
+    def _end_again(self, pool: Pool, task: Task, claim: Claim, ended: Unclaimed) -> None:
         """Tell how a task has ended that ran for an earlier dispatcher, or repeat it."""
-        task.attempt = entry.attempt
-        if kind in kinds.REPEATED and task.attempt <= task.retries:
+        task.attempt = ended.attempt
+        if ended.kind in kinds.REPEATED and task.attempt <= task.retries:
             task.attempt += 1
             self._dispatch.submit(pool, task, claim, waits=True)
         else:
-            self._dispatch.end(pool, Ended(task, kind, (None, done)), claim)
-
-    def give_up_unclaimed(self) -> int:
-        """Forget the outcomes that nobody has claimed in time. Returns how many tasks that nobody wants still run."""
-        for task_id in self._ended:
-            self._journal.clear(task_id)
-        self._ended.clear()
-        return self._dispatch.end_unclaimed()
+            self._dispatch.end(pool, Ended(task, ended.kind, ended.detail), claim)
 
     # -- the end
 
