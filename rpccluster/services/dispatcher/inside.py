@@ -51,7 +51,7 @@ class Inside:
         submitters = Submitters(loop, time.monotonic_ns(), self._forget)
         self._dispatch = Dispatch(loop, self._journal, submitters, self._kill)
         self.service = Dispatcher(self._dispatch, submitters, self._journal, self._left)
-        self._cut: dict[int, tuple[TaskLink, list[Entry]]] = {}  # processes that are being killed, by serial
+        self._cut: dict[int, TaskLink] = {}  # processes that are being killed, by serial
         self._timers: list[Any] = []
         self._space = bytearray(RECEIVE_BYTES)
 
@@ -115,7 +115,8 @@ class Inside:
     def _cut_off(self, link: TaskLink, entries: list[Entry], tickets: Collection[int]) -> None:
         """Have a process killed that an earlier dispatcher has left in the middle of a message."""
         back = [entry for entry in entries if entry.number in tickets]
-        self._cut[link.serial] = link, [entry for entry in entries if entry not in back]
+        self._cut[link.serial] = link
+        self._left.add(entry for entry in entries if entry not in back)
         self.service.settle([Finding(entry, Fate.NOT_BEGUN) for entry in back])
         self._kill(link.serial, 0)
 
@@ -127,10 +128,8 @@ class Inside:
 
     def _note_gone(self, message: TaskProcessGone) -> None:
         if message.serial in self._cut:
-            link, entries = self._cut.pop(message.serial)
-            link.close()
-            self.service.settle(list(of_gone(entries, message.begun)))
-        elif message.serial in self._dispatch.links:
+            self._cut.pop(message.serial).close()
+        if message.serial in self._dispatch.links:
             self._dispatch.bury(message)
         else:
             self.service.settle(list(of_gone(self._left.take(message.serial), message.begun)))

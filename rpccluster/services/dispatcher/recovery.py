@@ -52,6 +52,10 @@ class Left:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._by_serial: dict[int, dict[int, Entry]] = {}
         self._serials: dict[int, int] = {}
+        self.add(entries)
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Note tasks whose fate is not known yet, or will be known only when their process has ended."""
         for entry in entries:
             self._by_serial.setdefault(entry.serial, {})[entry.task_id] = entry
             self._serials[entry.task_id] = entry.serial
