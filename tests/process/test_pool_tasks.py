@@ -136,7 +136,7 @@ def test_a_killed_dispatcher_loses_nothing(made: RunningCluster) -> None:
     """No future hangs, none has another's result; what was begun runs once or is lost, the rest runs."""
     kills = 100 if FULL_SCALE else 6
     made.start()
-    each = 500
+    each = 200 if FULL_SCALE else 500
     callers = [Outcomes(made, range(each * number, each * (number + 1)), 0.001) for number in range(kills * 2)]
     killed: list[int] = []
     while any(caller.is_alive() for caller in callers) and len(killed) < kills:
