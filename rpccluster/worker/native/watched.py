@@ -73,7 +73,7 @@ class AsyncioLoop:
     """
 
     name = "The asyncio loop"
-    looks = 4
+    looks = 2
 
     def __init__(self, runner: Any) -> None:
         """``runner`` has the ``loop``, and its ``thread_id``, which is 0 until that runs."""
