@@ -338,7 +338,7 @@ class TaskProcess(NamedTuple):
 
 @_type(28)
 class TaskProcessGone(NamedTuple):
-    """Master to dispatcher: that process has ended.
+    """Master to dispatcher: that process has ended, or begins nothing more and was sent KILL for its task.
 
     ``number`` is that of the task which it had begun and not ended, 0 for none: `rpccluster.tasks.wire.Run.number`.
     That began at ``started_at``, in seconds of the epoch. ``cause`` is "timed_out", "out_of_memory" or "cancelled" if

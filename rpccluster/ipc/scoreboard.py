@@ -102,7 +102,6 @@ class TaskCell(enum.IntEnum):
     DEADLINE = FIRST_OWN_CELL  # monotonic nanoseconds at which the task is killed; 0 = never
     STARTED_AT = 9  # of the task, in nanoseconds of the epoch
     TASKS = 10  # ended
-    HAS_SERVICE = 11  # 1 = it has made an instance of the service
     BEGUN = 12  # the number of the task that it has begun last, written before ``RUNNING``
     CONDEMNED = 16  # by the master: the number of the task with which the process ends
     LEAVES = 17  # by the master: 1 = begin no other task, and end

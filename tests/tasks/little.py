@@ -33,7 +33,6 @@ class Process:
         self.inbound = Inbound()
         self.running = 0
         self.run: Any = None
-        self.begun_at = 0.0
         self.is_open = True
 
     def close(self) -> None:
@@ -100,7 +99,7 @@ class Little:
         number, run = self.waiting[0]
         with contextlib.suppress(OSError):
             process.socket.sendall(pack_run(run))
-            process.running, process.run, process.begun_at = number, run, time.monotonic()
+            process.running, process.run = number, run
             del self.waiting[0]
 
     def _hear(self) -> None:
@@ -120,28 +119,34 @@ class Little:
     def _note_gone(self, message: TaskProcessGone) -> None:
         self.gone.append(message)
         process = self.processes.pop(message.serial)
-        while process.is_open:
-            self._read(process)
+        while process.is_open and self._read(process):
+            pass
+        if process.is_open:  # it is killed, and has not ended yet
+            self._selector.unregister(process.socket)
         if process.running and process.running not in self.outcomes:
             if process.running == message.number:
-                self.outcomes[process.running] = [message, time.monotonic(), process]
+                self.outcomes[process.running] = [message, time.time(), process]
             else:  # it had not begun
                 self.waiting.insert(0, (process.running, process.run))
         process.close()
 
-    def _read(self, process: Process) -> None:
+    def _read(self, process: Process) -> bool:
+        """Read what a process tells. Returns whether there may be more."""
         try:
             data = process.socket.recv(1 << 20)
         except ConnectionResetError:
-            return
+            return True
+        except BlockingIOError:
+            return False
         if not data:
             process.is_open = False
             self._selector.unregister(process.socket)
         for message in process.inbound.feed(data):
             if isinstance(message, Done):
                 assert message.number not in self.outcomes
-                self.outcomes[message.number] = [message, time.monotonic(), process]
+                self.outcomes[message.number] = [message, time.time(), process]
                 process.running = 0
+        return True
 
     def kill_task(self, number: int) -> None:
         """Have the process killed that runs ``number``."""

@@ -203,8 +203,12 @@ def test_a_limit_holds_whatever_the_task_does(shared: TaskPool, function: Any) -
     assert heard == [failure]
     assert failure.pid is not None
     wait_until(lambda: not psutil.pid_exists(failure.pid or 0), TIMEOUT)
-    mine = psutil.Process().children(recursive=True)
-    assert not [child for child in mine if "time.sleep(3600)" in _command(child)]
+
+    def left() -> list[psutil.Process]:
+        mine = psutil.Process().children(recursive=True)
+        return [child for child in mine if "time.sleep(3600)" in _command(child)]
+
+    wait_until(lambda: not left(), TIMEOUT)
 
 
 def _command(process: psutil.Process) -> str:

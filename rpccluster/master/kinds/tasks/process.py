@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from rpccluster.ipc.messages import TaskProcessGone
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import CommonCell, TaskCell
 from rpccluster.master.children.child import Birth, Child, Source
-from rpccluster.system import System
+from rpccluster.system import Exit, System
 from rpccluster.system.clock import Timer
 
 __all__ = ["CANCELLED", "LOST", "RECYCLED", "TaskProcess"]
@@ -43,7 +44,7 @@ class TaskProcess(Child):
         options: PoolOptions = birth.edition.options
         self.pool = pool
         self.settings_version = birth.edition.settings.number  # that it was sent, or is born with
-        self.is_given = False  # to the dispatcher
+        self.is_given = False  # to the dispatcher, that has not been told of its end
         self.condemned = 0  # the task that it is killed for
         self.looked_at = 0.0  # at its memory
         self.was_over = False  # max_memory, at that look
@@ -135,8 +136,8 @@ class TaskProcess(Child):
         return message, [self.socket.fileno(), *self.tickets]
 
     def obituary(self) -> TaskProcessGone:
-        """Return the message that it has ended, after it has, and before its row is cleared."""
-        number, exit_ = self.number, self.exit
+        """Return the message that it has ended, or is killed for its task, before its row is cleared."""
+        number, exit_ = self.number, self.exit or Exit(self.pid, None, signal.SIGKILL)
         return TaskProcessGone(
             self.serial,
             self.pool,
@@ -144,8 +145,8 @@ class TaskProcess(Child):
             self.pid,
             number,
             self._cause(number),
-            (exit_.signal if exit_ is not None else None) or 0,
-            (exit_.code if exit_ is not None else None) or 0,
+            exit_.signal or 0,
+            exit_.code or 0,
             self.row[TaskCell.STARTED_AT] / 1e9 if number else 0.0,
             self.row[TaskCell.BEGUN],
         )

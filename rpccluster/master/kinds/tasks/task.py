@@ -88,11 +88,22 @@ class Task:
         for each in group.children:
             process = as_process(each)
             self._update(process, group)
-            if process.is_ready and process.slot < group.wanted and not process.is_given:
+            if process.is_killed and process.condemned:
+                self._bury(process)
+            elif process.is_ready and process.slot < group.wanted and not process.is_given:
                 process.is_given = True
                 self._tell(*process.introduction())
             elif process.is_ready and process.is_given and process.slot >= group.wanted:
                 process.want_recycling(now, "scaled down")
+
+    def _bury(self, process: TaskProcess) -> None:
+        """Tell the dispatcher that a process has ended, or begins nothing more and is killed for its task.
+
+        That is over as soon as KILL was sent: where many want the CPU, the end itself may take its time.
+        """
+        if process.is_given:
+            process.is_given = False
+            self._tell(process.obituary(), [])
 
     def _update(self, process: TaskProcess, group: Group) -> None:
         """Send it the settings in force before its next task, if they are others than it has."""
@@ -126,9 +137,7 @@ class Task:
         return now
 
     def note_end(self, child: Child) -> KindEvent | None:
-        process = as_process(child)
-        if process.is_given:
-            self._tell(process.obituary(), [])
+        self._bury(as_process(child))
         return None
 
     def forget(self, group: Group) -> None:
@@ -142,7 +151,7 @@ class Task:
             "tasks": process.row[TaskCell.TASKS],
             "task_started_at": started_at,
             "settings_version": process.row[CommonCell.SETTINGS_VERSION],
-            "is_spare": not process.is_given,
+            "is_spare": not (process.is_given or process.condemned),
         }
 
 
