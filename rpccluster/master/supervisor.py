@@ -283,6 +283,7 @@ class Supervisor:
         attempt("give back what the master holds", parts.ownership.give_back)
         attempt("answer commands", parts.operations.end)
         attempt("close the control socket", parts.control.close)
+        attempt("wait no more for a write", parts.saving.close)
         attempt("stop watching the configuration", parts.config_watch.close)
         if parts.start.report.is_awaited and not exit_code:
             self._tell("stopped before it had started")

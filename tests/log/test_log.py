@@ -365,3 +365,39 @@ def test_no_exception_can_spoil_the_log(make: str) -> None:
     assert lines
     assert all(line.startswith("  ") for line in lines)
     assert all(line.isprintable() and len(line) <= 1_010 for line in lines)
+
+
+def test_a_worker_takes_another_access_log(tmp_path: Path) -> None:
+    """A file of its own, the log, none, and back: what was once its descriptor keeps its number for calls that run."""
+    made = {}
+    for name in ("log", "one", "two"):
+        made[name] = tmp_path / name
+        made[name].touch()
+
+    def descriptors(*names: str) -> list[int]:
+        return [os.open(made[name], os.O_WRONLY | os.O_APPEND) for name in names]
+
+    files = LogFiles(str(made["log"]), "")
+    files.open()
+    files.take(descriptors("log", "one"), str(made["one"]))
+    first = files.access_outlet
+    assert first is not None
+    first.write(b"1\n")
+    files.take(descriptors("log", "two"), str(made["two"]))
+    assert files.access_outlet is first
+    first.write(b"2\n")
+    files.take(descriptors("log"), "on")
+    assert files.access_outlet is files.outlet
+    first.write(b"of a call that still runs\n")
+    files.take(descriptors("log"), "")
+    assert (files.access_outlet, files.access_descriptor, files.descriptors()) == (None, None, [files.log_descriptor])
+    files.take(descriptors("log", "one"), str(made["one"]))
+    assert files.access_outlet is first
+    files.take(descriptors("log", "two"))  # reopened
+    first.write(b"3\n")
+    assert [made[name].read_text() for name in ("one", "two", "log")] == [
+        "1\n",
+        "2\n3\n",
+        "of a call that still runs\n",
+    ]
+    files.close()

@@ -16,6 +16,7 @@ from rpccluster.log import set_up_logging
 from rpccluster.master.changes.inherited import Inheritance, Thing, leave
 from rpccluster.master.changes.new_master import Stage
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.history import History
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.parts import Parts, Start
 from rpccluster.master.phases import Event, Phase
@@ -123,8 +124,14 @@ class Master(Process):
         pidfile, control, listeners = self._open(configuration, inheritance)
         start = Start(command, StartReport(), inbox, inheritance, pidfile, control, Watch(self.world))
         generation = inheritance.generation + 1 if inheritance else 1
+        left = inheritance.settings if inheritance else None
         cluster = WatchedCluster(configuration, generation, listeners, self.logs, self.world.now)
         cluster.world = self.world
+        path = f"{configuration.options.pidfile}.history"
+        cluster.history = replace(left.history, path=path) if left else History(path)
+        if left is not None:
+            cluster.configuration = configuration.with_settings(left.given.texts)
+            cluster.settings_version = left.given.number
         entry: Any = self._bear
         self.rpc = RPC()
         self.parts = Parts(self.system, cluster, self.rpc, entry, start)

@@ -230,10 +230,13 @@ class MadeUpSystem(System):
         return self.newborn
 
     def begin_aside(self, work: Work, live: Callable[[Work, int], object]) -> tuple[int, int]:
-        """Do the work at once; its result can be read from the next turn on."""
+        """Do the work a little later, unless the process is killed before; the disk may take its time."""
+        if self._world.now < self._world.forks_fail_until:
+            self._world.count("fault", "fork failed")
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         result, told = os.pipe()
-        os.write(told, f"{work()}\n".encode())
-        os.close(told)
+        random = self._world.random
+        self._world.after(random.choice((0.0, 0.01, random.random())), _end_aside, work, told, random.random())
         return self._world.new_pid(), result
 
     def kill(self, pid: int, signum: int) -> None:
@@ -286,3 +289,11 @@ class MadeUpSystem(System):
                 self._end_group(each.pid)
                 let_go(each.pid)
         return ended
+
+
+def _end_aside(work: Work, told: int, fate: float) -> None:
+    """End a process that does work beside a master: killed in one case of ten, before it has done it or after."""
+    text = f"{work()}\n" if fate > 0.05 else ""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(told, b"" if fate < 0.1 else text.encode())
+    os.close(told)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Callable
 
 import msgpack
 import pytest
 
-from rpccluster.config.sections.cluster import Options
+from rpccluster.config.sections.cluster import OPTIONS, Options
+from rpccluster.config.sections.option import Effect
 from rpccluster.ipc.scoreboard import Cell, Scoreboard
 from rpccluster.log.outlet import Outlet
+from rpccluster.master.changes.committing import live_values
 from rpccluster.worker.accepting.connection_limit import tell_limit
 from rpccluster.worker.current import Runner
-from rpccluster.worker.live_options import LiveOptions
+from rpccluster.worker.live_options import LiveOptions, call_limit
 
 from .rig import Peer, Rig, settle, until, wait_read
 
@@ -54,6 +58,61 @@ def test_all_follow_a_change() -> None:
     options.follow(lambda options, changed: told.append(options.idle_timeout))
     options.set(max_greenlets=8, idle_timeout=2)
     assert told == [(8, {"max_greenlets", "idle_timeout"}), 2]
+
+
+def test_what_the_master_says_is_taken_as_far_as_it_is_new() -> None:
+    """It knows more options than a worker has; without a difference nobody is told."""
+    options = LiveOptions.of(Options(log_level="info"))
+    told: list[Any] = []
+    options.follow(lambda options, changed: told.append(changed))
+    values = live_values(Options(log_level="info", max_depth=7, max_memory=5))
+    options.take({**values, "of_a_later_version": 3})
+    options.take(values)
+    assert told == [{"max_depth"}]
+    assert options.max_depth == 7
+
+
+def test_every_option_of_a_worker_that_may_change_says_so() -> None:
+    """Its effect is at once, so that the master tells it; but for the numbers that a part of it is made with."""
+    names = {each.name for each in fields(LiveOptions) if each.init}
+    born_with = {name for name in names if OPTIONS[name].effect is not Effect.NOW}
+    assert born_with <= {"threads", "thread_queue", "stall_warning"}
+
+
+def test_each_worker_draws_its_limit_of_calls() -> None:
+    """Within the jitter; none without max_requests."""
+    options = LiveOptions.of(Options(max_requests=5, max_requests_jitter=3))
+    assert {call_limit(options) for _ in range(200)} == {5, 6, 7, 8}
+    options.set(max_requests=0)
+    assert call_limit(options) == 0
+
+
+def test_the_limit_of_calls_changes(make_rig: Callable[..., Rig]) -> None:
+    """It counts from the worker's start."""
+    rig = make_rig()
+    peer = rig.connect()
+    for number in range(4):
+        peer.call("echo", number)
+    rig.engine.set_call_limit(6)
+    peer.call("echo", 5)
+    assert rig.limit_reached == 0
+    peer.call("echo", 6)
+    assert rig.limit_reached == 1
+
+
+def test_the_silence_after_which_the_kernel_asks_changes(make_rig: Callable[..., Rig]) -> None:
+    """For connections of before; one of a Unix socket has none."""
+    rig = make_rig()
+    rig.connect()
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        rig.connections.add(accepted, "tcp")
+        rig.options.set(tcp_keepalive=7)
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+        rig.options.set(tcp_keepalive=0)
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        client.close()
 
 
 def test_what_cannot_be_set_changes_nothing() -> None:

@@ -125,6 +125,11 @@ class Saving:
             self._system.kill(self._pid, signal.SIGKILL)
             self._end(f"the disk has not taken it within {LONGEST_SECONDS:g} s")
 
+    def close(self) -> None:
+        """Let the write under way go on, which nobody waits for any more."""
+        if self.is_under_way:
+            self._end("the master ends")
+
     def _end(self, failure: str) -> None:
         self._loop.unwatch(self._descriptor)
         os.close(self._descriptor)

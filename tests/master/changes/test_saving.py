@@ -16,6 +16,7 @@ from rpccluster.master.changes.saving import Saving, recording, rewritten
 from rpccluster.master.history import History, read_history
 from rpccluster.master.loop import Loop
 from rpccluster.system import System
+from rpccluster.testing import wait_until
 
 
 class Clocked(System):
@@ -95,6 +96,23 @@ def test_a_disk_that_hangs_is_not_waited_for(saved: Saved) -> None:
     saved.system.now = saving.LONGEST_SECONDS
     saved.saving.turn()
     assert saved.wait() == "the disk has not taken it within 30 s"
+
+
+def test_the_master_may_end_meanwhile(saved: Saved, tmp_path: Path) -> None:
+    """The write goes on."""
+
+    def write() -> str:
+        while not (tmp_path / "go").exists():
+            time.sleep(0.01)
+        (tmp_path / "done").touch()
+        return ""
+
+    saved.saving.begin(write)
+    saved.saving.close()
+    saved.saving.close()
+    assert not saved.saving.is_under_way
+    (tmp_path / "go").touch()
+    wait_until((tmp_path / "done").exists)
 
 
 def test_files_are_written(saved: Saved, tmp_path: Path) -> None:
