@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from rpccluster import system
 from rpccluster.tasks.wire import (
+    LARGE_BYTES,
     SEND_BUFFER_BYTES,
     TICKET_BYTES,
     Done,
@@ -23,8 +24,10 @@ from rpccluster.tasks.wire import (
     Progress,
     Run,
     pack_done,
+    pack_large,
     pack_progress,
     tickets_in,
+    unsent,
 )
 
 __all__ = ["Link"]
@@ -103,11 +106,20 @@ class Link:
         """Tell how the running task has ended. Raises OSError."""
         with self._lock:
             self._run = None
-            self._send(pack_done(done))
+            if len(done.payload) < LARGE_BYTES:
+                self._send(pack_done(done))
+            else:
+                self._send_pieces(pack_large(done))
 
     def _send(self, data: bytes) -> None:
         data, self._progress = self._progress + data if self._progress else data, b""
         self._socket.sendall(data, system.MSG_NOSIGNAL)
+
+    def _send_pieces(self, pieces: list[Any]) -> None:
+        if self._progress:
+            self._send(b"")
+        while pieces:
+            pieces = unsent(pieces, self._socket.sendmsg(pieces, (), system.MSG_NOSIGNAL))
 
     # -- forks of the task
 

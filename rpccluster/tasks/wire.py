@@ -29,6 +29,7 @@ import msgpack
 
 __all__ = [
     "FORMS",
+    "LARGE_BYTES",
     "MSGPACK",
     "OK",
     "OUTCOMES",
@@ -46,11 +47,13 @@ __all__ = [
     "Run",
     "pack_done",
     "pack_failure",
+    "pack_large",
     "pack_progress",
     "pack_run",
     "pack_ticket",
     "tickets_in",
     "unpack_failure",
+    "unsent",
 ]
 
 #: The forms of a task. ``pickle``: target ``module:function``, payload the pickled ``(args, kwargs)``, result pickled.
@@ -64,6 +67,10 @@ OK, RAISED, REJECTED, OUT_OF_MEMORY = "ok", "raised", "rejected", "out_of_memory
 OUTCOMES = (OK, RAISED, REJECTED, OUT_OF_MEMORY)
 
 _MOST_BYTES = (1 << 32) - 1  # that a bin of MessagePack can have
+#: A payload of so many bytes is sent as it is (`pack_large`), since two copies of it cost more than a longer way.
+LARGE_BYTES = 32_768
+#: The heads of an array of up to 15 items, and of a bin, in MessagePack's format.
+_FIXARRAY, _BIN_32, _BIN = 0x90, 0xC6, struct.Struct(">BI")
 _TICKET = struct.Struct("=Q")
 TICKET_BYTES = _TICKET.size
 
@@ -139,6 +146,29 @@ def pack_run(run: Run) -> bytes:
 def pack_done(done: Done) -> bytes:
     """Return the bytes of ``done``."""
     return _pack((_DONE, *done))
+
+
+def pack_large(message: Run | Done) -> list[bytes]:
+    """Return the bytes of ``message`` in pieces, of which one is its payload: a large one is not copied."""
+    number = _RUN if isinstance(message, Run) else _DONE
+    fields = (number, *message)
+    place = 1 + message._fields.index("payload")
+    head = b"".join([_array_of(len(fields)), *(_pack(field) for field in fields[:place])])
+    tail = b"".join([_pack(field) for field in fields[place + 1 :]])
+    return [head + _BIN.pack(_BIN_32, len(message.payload)), message.payload, tail]
+
+
+def unsent(pieces: list[Any], sent: int) -> list[Any]:
+    """Return what is left of ``pieces`` after ``sent`` bytes of them are out."""
+    for place, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [memoryview(piece)[sent:], *pieces[place + 1 :]]
+        sent -= len(piece)
+    return []
+
+
+def _array_of(length: int) -> bytes:
+    return bytes((_FIXARRAY + length,))
 
 
 def pack_progress(progress: Progress) -> bytes:

@@ -19,11 +19,13 @@ from rpccluster.tasks.wire import (
     Run,
     pack_done,
     pack_failure,
+    pack_large,
     pack_progress,
     pack_run,
     pack_ticket,
     tickets_in,
     unpack_failure,
+    unsent,
 )
 
 RUN = Run(7, 3, 1, "mail:send", PICKLE, b"\x80\x05", 0.5, 0.25, 9)
@@ -69,3 +71,20 @@ def test_a_long_payload_fits() -> None:
 def test_tickets_are_whole() -> None:
     """A pipe takes and gives them as they are."""
     assert tickets_in(pack_ticket(1) + pack_ticket(1 << 60)) == [1, 1 << 60]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Run(5, 1, 1, "a:b", "pickle", b"x" * 100_000, 1.5, 0.5, 5), Done(5, 1, 1, "ok", b"y" * 70_000, 1.0, 2.0)],
+)
+def test_a_large_payload_is_not_copied(message: Any) -> None:
+    """It is one of the pieces, which together are the same bytes."""
+    pieces = pack_large(message)
+    assert pieces[1] is message.payload
+    assert Inbound().feed(b"".join(pieces)) == [message]
+
+
+@pytest.mark.parametrize("sent", range(7))
+def test_what_is_left_after_a_send(sent: int) -> None:
+    """Goes out with the next one."""
+    assert b"".join(unsent([b"ab", b"", b"cde", b"f"], sent)) == b"abcdef"[sent:]

@@ -9,6 +9,7 @@ call others' code.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -25,8 +26,10 @@ __all__ = ["Edge"]
 
 #: So long nobody must have helped before the thread waits for the processes again: a program that waits for one result
 #: after another does all the work itself meanwhile.
-_ASIDE_SECONDS = 0.001
+_ASIDE_SECONDS = 0.003
 _MOST_ASIDE_SECONDS = 0.1  # between two looks at a helper that waits long
+
+_logger = logging.getLogger("rpccluster.pools")
 
 _monotonic = time.monotonic
 
@@ -144,7 +147,13 @@ class Edge:
                 if _monotonic() - self._helped_at > _ASIDE_SECONDS:
                     self._step_back()
                 self._helping.release()
-            self._turn(happened)
+            try:
+                self._turn(happened)
+            except Exception:  # a fault of ours: no future may hang for it
+                _logger.exception("The pool has failed")
+                self.processes.fail("the pool has failed; its log tells why")
+                self._is_ending = True
+                self._nudge.up()
         with self._helping:
             self._close()
 

@@ -8,17 +8,27 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections import deque
 from typing import Any
 
 from rpccluster.pools.core import Process, Task
 from rpccluster.system import MSG_NOSIGNAL
-from rpccluster.tasks.wire import SEND_BUFFER_BYTES, Inbound, Run, pack_run, pack_ticket, tickets_in
+from rpccluster.tasks.wire import (
+    LARGE_BYTES,
+    SEND_BUFFER_BYTES,
+    Inbound,
+    Run,
+    pack_large,
+    pack_run,
+    pack_ticket,
+    tickets_in,
+    unsent,
+)
 
 __all__ = ["RECEIVE_BYTES", "Link"]
 
 RECEIVE_BYTES = 262_144
 _TICKETS_BYTES = 4096
+_MOST_PIECES = 256  # of one send
 _SEND_FLAGS = int(socket.MSG_DONTWAIT | MSG_NOSIGNAL)
 
 
@@ -35,7 +45,7 @@ class Link:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._tickets = descriptors[1:]
         self._inbound = Inbound()
-        self._unsent: deque[memoryview] = deque()
+        self._unsent: list[Any] = []  # bytes, or views of them
         self.is_ended = False
 
     def fileno(self) -> int:
@@ -53,36 +63,27 @@ class Link:
         if tickets:
             with contextlib.suppress(OSError):  # nobody reads there any more: nothing of it begins
                 os.write(self._tickets[1], tickets)
-        packed = [_packed(task) for task in tasks]
-        self._send(packed[0] if len(packed) == 1 else b"".join(packed))
-
-    def _send(self, data: bytes) -> None:
-        if not self._unsent:
-            sent = self._send_now(data)
-            if sent == len(data):
-                return
-            self._unsent.append(memoryview(data)[sent:])
-        else:
-            self._unsent.append(memoryview(data))
+        pieces: list[bytes] = []
+        for task in tasks:
+            run = _run(task)
+            if len(run.payload) < LARGE_BYTES:
+                pieces.append(pack_run(run))
+            else:
+                pieces += pack_large(run)
+        self._unsent += _gathered(pieces)
+        self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send what waits, as far as there is room. What an ended process does not take counts as sent."""
         while self._unsent:
-            first = self._unsent[0]
-            sent = self._send_now(first)
-            if sent < len(first):
-                self._unsent[0] = first[sent:]
+            try:
+                sent = self._socket.sendmsg(self._unsent[:_MOST_PIECES], (), _SEND_FLAGS)
+            except BlockingIOError:
                 return
-            self._unsent.popleft()
-
-    def _send_now(self, data: Any) -> int:
-        """Return how much of ``data`` is out. What an ended process does not take counts as sent."""
-        try:
-            return self._socket.send(data, _SEND_FLAGS)
-        except BlockingIOError:
-            return 0
-        except OSError:  # it has ended; its end is told by others
-            return len(data)
+            except OSError:  # it has ended; its end is told by others
+                self._unsent = []
+                return
+            self._unsent = unsent(self._unsent, sent)
 
     def take_back(self) -> list[int]:
         """Read the tickets back that the process has not taken."""
@@ -124,7 +125,22 @@ class Link:
         self._tickets = []
 
 
-def _packed(task: Task) -> bytes:
+def _run(task: Task) -> Run:
     work = task.work
     fields = (task.number, task.id, task.attempt, work.target, work.form, work.payload)
-    return pack_run(Run(*fields, work.timeout, work.soft_timeout, task.ticket))
+    return Run(*fields, work.timeout, work.soft_timeout, task.ticket)
+
+
+def _gathered(pieces: list[bytes]) -> list[bytes]:
+    """Join what is short, for one send; what is large stays as it is."""
+    if len(pieces) == 1:
+        return pieces
+    gathered: list[bytes] = []
+    short: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < LARGE_BYTES:
+            short.append(piece)
+        else:
+            gathered += [b"".join(short), piece]
+            short = []
+    return [*gathered, b"".join(short)] if short else gathered

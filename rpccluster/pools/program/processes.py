@@ -42,7 +42,7 @@ class Processes:
         self._options = options
         self._watch_soon = watch_soon
         self._links: dict[int, Link] = {}
-        self._broken = ""  # why no task can run
+        self._broken: tuple[str, str] | None = None  # how all tasks end from now on, and why
         self._starts = 0  # of little masters, since the last process
         self._space = bytearray(RECEIVE_BYTES)
         self.ended: list[Any] = []
@@ -76,12 +76,16 @@ class Processes:
 
     def take_ended(self) -> list[Any]:
         """Return what has ended since the last time; all there is, if no process can be had."""
-        if self._broken and self._core.tasks:
-            self.ended += self._core.give_up(kinds.REJECTED, (None, self._broken))
+        if self._broken is not None and self._core.tasks:
+            self._end_all(*self._broken)
         ended = self.ended
         if ended:
             self.ended = []
         return ended
+
+    def fail(self, reason: str) -> None:
+        """End all tasks, now and later."""
+        self._broken = (kinds.PROCESS_LOST, reason)
 
     # -- what is told
 
@@ -162,7 +166,7 @@ class Processes:
     def _failed(self, reason: str) -> None:
         """Give up if no process has ever been ready; later ones are tried again by the little master."""
         if self._starts:
-            self._broken = reason
+            self._broken = (kinds.REJECTED, reason)
         else:
             _logger.error("A process of the pool cannot boot: %s", reason)
 
@@ -183,7 +187,7 @@ class Processes:
             number = link.process.tasks[0].number if link.process.tasks else 0
             self._bury(link, number, kinds.PROCESS_LOST, None)
         if self._starts >= _MOST_STARTS:
-            self._broken = self._broken or "the pool's master ends as soon as it is started"
+            self._broken = self._broken or (kinds.REJECTED, "the pool's master ends as soon as it is started")
         elif not self._broken:
             self._start()
 
@@ -206,7 +210,10 @@ class Processes:
         for link in links:
             self._read(link)
             link.close()
-        self.ended += self._core.give_up(kinds.CANCELLED, None)
+        self._end_all(*(self._broken or (kinds.CANCELLED, None)))
+
+    def _end_all(self, kind: str, reason: str | None) -> None:
+        self.ended += self._core.give_up(kind, (None, reason))
 
     def leave(self) -> None:
         """Let go of everything in a forked copy of the program."""

@@ -531,6 +531,45 @@ def test_the_death_of_the_little_master_hangs_nothing(tmp_path: Path) -> None:
         assert [future.result(TIMEOUT) for future in waiting] == [-number for number in range(20)]
 
 
+def test_a_fault_of_the_pool_itself_hangs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged, and every task ends, those that wait and later ones."""
+    with TaskPool(1, [WORK, "operator"]) as pool:
+        assert pool.submit("operator:neg", 1).result(TIMEOUT) == -1
+
+        def fail(of: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(pool._edge.processes, "happened", fail)
+        futures = [pool.submit("operator:neg", number) for number in range(3)]
+        assert pool.wait(futures, TIMEOUT)
+        ends = [future.exception(TIMEOUT) for future in futures]  # what was told before it closed counts
+        assert {failure_of(future).kind for future, end in zip(futures, ends) if end} == {"process_lost"}
+        assert "the pool has failed" in failure_of(pool.submit("operator:neg", 1)).message
+        monkeypatch.undo()
+
+
+def test_one_thread_waits_for_a_result_and_others_are_told() -> None:
+    """Whichever waits does the work of all; each hears of its own, and of what nobody waits for."""
+    with TaskPool(2, [WORK, "operator"]) as pool:
+        pool.submit("operator:neg", 1).result(TIMEOUT)
+        heard: list[int] = []
+        slow = pool.submit(target(work.sleep), 0.3)
+        waiting = threading.Thread(target=slow.result, args=(TIMEOUT,))
+        waiting.start()
+        for number in range(200):
+            assert pool.submit("operator:neg", number, on_success=heard.append).result(TIMEOUT) == -number
+        late = pool.submit("operator:neg", 5)
+        wait_until(late.done, TIMEOUT)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            pool.submit(target(work.sleep), 0.2).result(0.01)
+        cancelled = pool.submit(target(work.sleep))
+        threading.Timer(0.05, cancelled.cancel).start()
+        assert failure_of(cancelled).kind == "cancelled"
+        waiting.join(TIMEOUT)
+        assert slow.done()
+    assert len(heard) == 200
+
+
 # -- many
 
 
