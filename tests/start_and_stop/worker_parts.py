@@ -10,10 +10,14 @@ from worker.rig import Peer, Rig, settle
 
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.scoreboard import Cell, Row, Scoreboard
+from rpccluster.system.clock import Timer
+from rpccluster.testing import wait_until
 from rpccluster.worker.accepting.acceptor import Acceptor
 from rpccluster.worker.connections.adopting import Adopting
 from rpccluster.worker.connections.giving import Giving
 from rpccluster.worker.connections.handover_channel import HandoverChannel
+from rpccluster.worker.native.stall_watch import StallWatch
+from rpccluster.worker.native.watched import HubLoop
 
 from .part import Part
 
@@ -113,4 +117,32 @@ class AHandover(Part):
             end.close()
 
 
-WORKER_PARTS: list[type[Part]] = [AConnection, AnAcceptor, AHandover]
+class AStallWatch(Part):
+    """Over the hub's loop, with a timer that a master would watch."""
+
+    watch: StallWatch | None = None
+
+    def prepare(self) -> None:
+        self.rig = Rig()
+        self.rig.options.set(stall_warning=0.01)
+        settle()
+        self.timer: Timer | None = None
+
+    def make(self) -> None:
+        self.timer = Timer()
+        loops = [HubLoop(gevent.get_hub())]
+        self.watch = StallWatch(loops, self.rig.options, Row(self.rig.cells), self.timer)
+
+    def start(self) -> None:
+        assert self.watch is not None
+        self.watch.start()
+
+    def stop(self) -> None:
+        if self.watch is not None:
+            self.watch.stop()
+            wait_until(lambda: self.watch is None or not self.watch.is_running)
+        if self.timer is not None:
+            self.timer.close()
+
+
+WORKER_PARTS: list[type[Part]] = [AConnection, AnAcceptor, AHandover, AStallWatch]

@@ -47,13 +47,13 @@ class StallWatch:
         self._limiter = LogLimiter(AGAIN_SECONDS)
         self._changed = allocate_lock()  # free when the thread shall look at once
         self._changed.acquire()
-        self._is_running = self._is_stopped = False
+        self.is_running = self._is_stopped = False
         options.follow(self._follow_options)
 
     def start(self) -> None:
         """Begin to watch, unless ``stall_warning`` is 0."""
-        if self._options.stall_warning and not self._is_running and not self._is_stopped:
-            self._is_running = True
+        if self._options.stall_warning and not self.is_running and not self._is_stopped:
+            self.is_running = True
             start_new_thread(self._work, ())
 
     def stop(self) -> None:
@@ -84,6 +84,7 @@ class StallWatch:
                 self._set_timer(_NEVER_NS)
             self._changed.acquire(True, seconds)
         self._set_timer(_NEVER_NS)
+        self.is_running = False
 
     def _try_to_look(self, warning: float, late: float) -> float:
         try:
