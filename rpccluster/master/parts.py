@@ -119,6 +119,7 @@ class Parts:
         actions = Actions(operating_system, self.roster, self.reserve)
         self.plugin = Plugin(operating_system.monotonic)
         self.dispatcher = OwnService("dispatcher", rpc.own_code)
+        self.dispatcher.inherit(inheritance.memories if inheritance else {})
         self.pooling = Pooling(cluster, self.dispatcher, self.roster)
         every_kind: tuple[Kind, ...] = (rpc, self.plugin, self.dispatcher, self.pooling.task)
         self.kinds = {kind.name: kind for kind in every_kind}
@@ -260,4 +261,5 @@ class Parts:
             cluster.activation,
             cluster.plugin_listeners,
             {group.name: group.stopped for group in self.groups.all if group is not self.workers},
+            {self.dispatcher.name: self.dispatcher.memory} if self.dispatcher.memory >= 0 else {},
         )

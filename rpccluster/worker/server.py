@@ -71,7 +71,7 @@ __all__ = ["BEAT_SECONDS", "Inside", "Served", "Server"]
 BEAT_SECONDS = 0.5
 TERM_WAIT_SECONDS = 0.1  # in which the master may say that the whole cluster stops
 
-REST_SECONDS = 1.0  # in which a service of the package itself comes to rest before its connections go
+REST_SECONDS = 1.0  # before graceful_timeout is over, when a service of the package itself must have come to rest
 REST_LOOK_SECONDS = 0.01
 
 EARLY_SECONDS = 5.0  # a crash after this time is no sign that workers die in a loop
@@ -98,6 +98,9 @@ class Inside(Protocol):
     @property
     def is_at_rest(self) -> bool:
         """Whether its connections may go, once it was told to retire."""
+
+    def end(self) -> None:
+        """Stop where it is, since its time is over."""
 
 
 @dataclass(frozen=True)
@@ -336,11 +339,20 @@ class Server:
 
     def _release(self, order: Release) -> None:
         """Give connections away; a service of the package itself may first have to tell its callers something."""
-        inside, until = self._served.inside, self._retirement.began_at + REST_SECONDS
-        if inside is None or inside.is_at_rest or not self._retirement.began_at or time.monotonic() >= until:
+        inside = self._served.inside
+        if inside is None or not self._retirement.began_at or self._comes_to_rest(inside):
             self._giving.release(order)
         else:
             self._after(REST_LOOK_SECONDS, self._release, order)
+
+    def _comes_to_rest(self, inside: Inside) -> bool:
+        """Return whether ``inside`` is at rest, or has had its time."""
+        if inside.is_at_rest:
+            return True
+        is_late = time.monotonic() >= self._retirement.ends_at - REST_SECONDS
+        if is_late:
+            inside.end()
+        return is_late
 
     def _on_term(self) -> None:
         """Ask for a successor, unless the master is stopping the whole cluster."""

@@ -154,3 +154,19 @@ def test_it_goes_on_while_its_connection_moves(made: RunningCluster) -> None:
         with pytest.raises(Exception):  # noqa: B017 - the connection has ended with its worker
             other.result()
     made.wait_log("has gone: its 1 tasks are ended")
+
+
+def test_an_upgrade_loses_no_call(made: RunningCluster) -> None:
+    """What runs ends in the old cluster, what waits begins in the new one; each reply comes over its connection."""
+    made.write_section("pool:slow", {"processes": 1})
+    made.start()
+    with made.client() as client:
+        calls = [client.call_async("waits_for", "may_go") for _ in range(2)]
+        wait_until(lambda: [each["waiting"] for each in pools(made) if each["name"] == "slow"] == [1])
+        upgrade = made.launch("upgrade")
+        made.wait_log("has taken over")
+        (made.folder / "may_go").touch()
+        assert [call.result() for call in calls] == ["may_go", "may_go"]
+        assert client.call("sum", 1, 2) == {"sum": 3}
+        assert upgrade.wait(30) == 0
+        assert client.call("sum", 3, 4) == {"sum": 7}

@@ -57,10 +57,12 @@ def things(
     activation: Activation,
     plugin_listeners: Mapping[str, Sequence[Listener]],
     stopped: Mapping[str, str],
+    memories: Mapping[str, int],
 ) -> list[Thing]:
     """List everything that a new master inherits, except the channel to the old one. `_READERS` has every name.
 
-    ``stopped`` says of each plugin why it is stopped; empty if it is not.
+    ``stopped`` says of each plugin why it is stopped; empty if it is not. ``memories`` are the files that outlive the
+    processes of services, by their kinds.
     """
     return [
         Thing("protocol", PROTOCOL),
@@ -71,6 +73,7 @@ def things(
         *([Thing("pidfile", pidfile.path, pidfile.descriptor)] if pidfile else []),
         *(_of_plugin(header, each) for header, listeners in plugin_listeners.items() for each in listeners),
         *(Thing("plugin", {"header": header, "stopped": reason}) for header, reason in stopped.items()),
+        *(Thing("memory", kind, descriptor) for kind, descriptor in memories.items()),
         *(Thing("passed", each.name, each.number) for each in activation.descriptors),
         Thing("watchdog_seconds", activation.watchdog_seconds),
     ]
@@ -132,6 +135,7 @@ class Inheritance:
     pidfile: Pidfile | None = None
     plugin_listeners: dict[str, list[Listener]] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
+    memories: dict[str, int] = field(default_factory=dict)
     passed: list[PassedDescriptor] = field(default_factory=list)
     watchdog_seconds: float = 0.0
     settings: LeftSettings | None = None
@@ -180,9 +184,15 @@ def _read(inherited: list[Thing]) -> Inheritance:
     for header, listener in found.pop("plugin_listener", []):
         of_plugins[header].append(listener)
     listeners, passed, stopped = (found.pop(name, []) for name in ("listener", "passed", "plugin"))
+    memories = dict(found.pop("memory", []))
     single = {name: values[-1] for name, values in found.items()}
     return Inheritance(
-        listeners=listeners, plugin_listeners=dict(of_plugins), stopped=dict(stopped), passed=passed, **single
+        listeners=listeners,
+        plugin_listeners=dict(of_plugins),
+        stopped=dict(stopped),
+        passed=passed,
+        memories=memories,
+        **single,
     )
 
 
@@ -222,6 +232,7 @@ _READERS: dict[str, Callable[[Thing], Any]] = {
     "listener": _read_listener,
     "plugin_listener": lambda thing: (str(thing.value["header"]), _read_listener(thing)),
     "plugin": lambda thing: (str(thing.value["header"]), str(thing.value["stopped"])),
+    "memory": lambda thing: (str(thing.value), _descriptor(thing)),
     "control": _read_listener,
     "pidfile": _read_pidfile,
     "passed": lambda thing: PassedDescriptor(str(thing.value), _descriptor(thing)),

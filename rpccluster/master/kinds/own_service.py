@@ -9,6 +9,7 @@ options from ``[cluster]``. The methods, the channel and the counters are those 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
@@ -104,6 +105,10 @@ class OwnService(RPC):
         self.group: Group | None = None
         self.memory = -1  # a file that outlives the process, for what its successor must know
         self.on_forgotten: Callable[[], object] = list  # called when its group has left the configuration and ended
+
+    def inherit(self, memories: Mapping[str, int]) -> None:
+        """Take what the service of an old master has left, by the kinds."""
+        self.memory = memories.get(self.name, -1)
 
     def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
         if self.memory < 0:

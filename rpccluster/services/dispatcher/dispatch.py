@@ -249,26 +249,26 @@ class Dispatch:
 
     # -- the end
 
-    def stop(self) -> None:
-        """Send nothing more, since a successor will; what has not begun is left to it."""
+    def drain(self) -> None:
+        """Send nothing more, since a successor will. What has not begun is left to it; what runs may end."""
         self._timer.stop()
         for link in self.links.values():
-            self._take_back(link)
-            if link.pool in self.pools:
-                self.pools[link.pool].core.close(link.process)
-            for watcher in link.watchers:
-                watcher.stop()
+            pool = self.pool_of(link.pool)
+            pool.core.close(link.process)
+            self._perform(pool, [TakeBack(link.process)])
 
-    def are_between_messages(self) -> bool:
-        """Return whether no message to or from a process is under way."""
-        return all(link.is_between_messages for link in self.links.values())
+    @property
+    def is_drained(self) -> bool:
+        """Whether no task runs, and no message to or from a process is under way."""
+        return all(link.is_between_messages and not link.process.tasks for link in self.links.values())
 
-    def complete(self) -> None:
-        """Go on with the messages that are under way."""
-        for link in self.links.values():
-            if not link.is_between_messages:
-                link.flush()
-                self._read(link)
+    def complete(self) -> bool:
+        """Go on with the messages that are under way. Returns whether all are complete."""
+        under_way = [link for link in self.links.values() if not link.is_between_messages]
+        for link in under_way:
+            link.flush()
+            self._read(link)
+        return not under_way
 
     # -- what the cores decide
 

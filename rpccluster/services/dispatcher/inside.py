@@ -153,17 +153,20 @@ class Inside:
     # -- the end
 
     def retire(self) -> None:
-        """Stop at the end of a message in each direction, and let submitters ask the successor."""
+        """Begin no other task, and let submitters ask again and again, until the successor answers."""
         self.service.retire()
-        self._dispatch.stop()
-        until = time.monotonic() + END_SECONDS
-        while not self._dispatch.are_between_messages() and time.monotonic() < until:
-            self._dispatch.complete()
+        self._dispatch.drain()
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether each submitter has heard what there was to tell."""
-        return self.service.is_at_rest
+        """Whether no task runs any more, and each submitter has heard what there was to tell."""
+        return self._dispatch.is_drained and self.service.is_at_rest
+
+    def end(self) -> None:
+        """Stop at the end of a message in each direction, though tasks run: they are the successor's."""
+        until = time.monotonic() + END_SECONDS
+        while not self._dispatch.complete() and time.monotonic() < until:
+            pass
 
 
 def _tasks(dispatch: Dispatch, name: str) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from descriptors import descriptors_left
 from rpccluster.address import TCPAddress
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import channel_pair
+from rpccluster.ipc.fdpass import memory_file, read_memory_file
 from rpccluster.ipc.messages import PROTOCOL, Go, Serving
 from rpccluster.live_settings import Given
 from rpccluster.master.changes.inherited import (
@@ -80,6 +81,8 @@ class OldMaster:
         at_the_end.callback(self.control.close, is_last=True)
         for each in (self.channel, theirs, self.pidfile):
             at_the_end.callback(each.close)
+        memory = memory_file(b"journal")
+        at_the_end.callback(os.close, memory)
         held = [
             *things(
                 6,
@@ -90,6 +93,7 @@ class OldMaster:
                 self.activation,
                 {"plugin:x": [self.other]},
                 {"plugin:x": "by hand", "plugin:y": ""},
+                {"dispatcher": memory},
             ),
             Thing("channel", None, theirs.fileno()),
             at_the_end.enter_context(left_settings(SETTINGS)),
@@ -128,6 +132,8 @@ class OldMaster:
         for closable in (new.channel, new.pidfile):
             if closable is not None:
                 self.at_the_end.callback(closable.close)
+        for memory in new.memories.values():
+            self.at_the_end.callback(os.close, memory)
 
 
 @pytest.fixture
@@ -155,6 +161,9 @@ def test_what_is_left_is_inherited(old: OldMaster) -> None:
     assert new.stopped == {"plugin:x": "by hand", "plugin:y": ""}
     assert [(name, each.actual) for name, (each,) in new.plugin_listeners.items()] == [("plugin:x", old.other.actual)]
     assert new.settings == SETTINGS
+    assert {kind: read_memory_file(left, closes=False) for kind, left in new.memories.items()} == {
+        "dispatcher": b"journal"
+    }
     old.is_held_by(new)
 
 
