@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
 import pytest
 
 from rpccluster import RemoteError
@@ -74,6 +77,9 @@ class Kinds(rpccluster.Service):
         LIBC.usleep(microseconds)
         note(f"cancelled: {call.cancelled}")
 
+    async def wait(self):
+        await asyncio.sleep(3600)
+
     async def leave_a_task(self, seconds):
         async def work():
             await asyncio.sleep(seconds)
@@ -81,6 +87,7 @@ class Kinds(rpccluster.Service):
 
         self.task = asyncio.ensure_future(work())
 """
+COROUTINES = 10_000 if os.environ.get("RPCCLUSTER_FULL_SCALE") else 3000
 KINDS = ("in_greenlet", "in_thread", "on_loop")
 
 
@@ -274,3 +281,45 @@ def test_a_full_kind_holds_back_its_own_calls_alone(kinds: Any) -> None:
         assert not any(future.done() for future in waiting_greenlets)
         (running.folder / "a").touch()
         assert all(outcome(future) for future in waiting_greenlets)
+
+
+BARE = """
+import asyncio
+
+from rpccluster import system
+from rpccluster.worker.native.before_patch import make_loop
+
+
+async def wait():
+    await asyncio.sleep(3600)
+
+
+async def main():
+    await asyncio.sleep(0)
+    before = system.resident_bytes()
+    tasks = [asyncio.ensure_future(wait()) for _ in range(int(sys.argv[1]))]
+    await asyncio.sleep(0.1)
+    print(system.resident_bytes() - before, flush=True)
+    os._exit(0)
+
+
+import os, sys
+make_loop().run_until_complete(main())
+"""
+
+
+def test_thousands_of_waiting_coroutines_take_little_memory(kinds: Any) -> None:
+    """Less than 1 KiB each beside what asyncio takes for them."""
+    command = [sys.executable, "-c", BARE, str(COROUTINES)]
+    bare = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    running = kinds(number_workers=1, max_greenlets=COROUTINES, max_pending_calls=COROUTINES)
+    (pid,) = running.worker_pids()
+    with running.client() as client:
+        client.call("in_greenlet", "")
+        wait_until(lambda: running.worker(pid)["rss_bytes"])
+        before = psutil.Process(pid).memory_info().rss
+        for _ in range(COROUTINES):
+            client.notify("wait")
+        wait_until(lambda: running.worker(pid)["active_calls"] == COROUTINES)
+        each = (psutil.Process(pid).memory_info().rss - before - int(bare.stdout)) / COROUTINES
+    assert each < 1024, (each, int(bare.stdout) / COROUTINES)

@@ -157,6 +157,7 @@ class ParkedCalls:
         later._note_end()
         if record.limit is not None:
             record.limit.end()
+            record.limit.interrupt = _interrupt_nobody  # or the two would keep each other
         if record.log is not None:
             record.log(record.outbox.peer, record.name, outcome)
 
@@ -210,6 +211,10 @@ class _Record:
     def _fail(self, error: BaseException) -> None:
         text = self._calls.replies.told(self.outbox, self.name, error)
         self._calls.send(self, b"" if self.msgid is None else pack_response(self.msgid, text, None), text)
+
+
+def _interrupt_nobody(error: BaseException) -> None:
+    pass
 
 
 class _Ended:

@@ -42,6 +42,7 @@ class Threads(NativeKind):
         self._bell: Any = SimpleQueue()  # each item wakes one thread
         self._is_rung = False
         self._started = 0
+        self._was_refused = False  # the last one that was to be started
         self._lost: dict[ThreadCall, None] = {}
 
     @property
@@ -71,12 +72,15 @@ class Threads(NativeKind):
         """Start one more thread. Raises RuntimeError if there is none yet, and none can be had."""
         try:
             start_new_thread(self._work, ())
-        except RuntimeError:
+        except RuntimeError as error:
             if not self._started:
                 raise
-            logger.warning("Cannot start another thread beside %d: the system has no more", self._started)
+            if not self._was_refused:
+                logger.warning("Cannot start a thread beside %d others, and will try again: %s", self._started, error)
+            self._was_refused = True
         else:
             self._started += 1
+            self._was_refused = False
 
     def _work(self) -> None:
         """Run calls for ever; the thread's main function."""
