@@ -243,11 +243,11 @@ def test_any_target_can_be_allowed(path: list[str]) -> None:
         assert "No module named 'no_such_module'" in unpack_failure(rejected.payload).message
 
 
-def test_a_graceful_end_lets_tasks_end(path: list[str]) -> None:
+def test_a_graceful_end_lets_tasks_end(path: list[str], tmp_path: Path) -> None:
     """And nothing is left."""
     with made(path) as program:
-        task = program.submit(job("count"), os.devnull, 0.3)
-        program.wait(lambda: any(each.running == task for each in program.processes.values()))
+        task = program.submit(job("count"), str(tmp_path / "begun"), 0.3)
+        program.wait((tmp_path / "begun").exists)
         children = descendants(program.master.pid)
         assert program.stop(10.0) == 0
         assert program.outcomes[task][0].outcome == "ok"
