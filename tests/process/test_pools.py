@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
 from rpccluster.testing import RunningCluster, is_alive, title_of, wait_until
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 MakeCluster = Callable[..., RunningCluster]
 
 
@@ -89,3 +91,55 @@ def test_an_upgrade_replaces_the_processes(made: RunningCluster) -> None:
     assert made.run("upgrade").returncode == 0
     pids(made, 3, tuple(present))
     wait_until(lambda: not any(is_alive(pid) for pid in present))
+
+
+JOBS = """
+import rpccluster
+
+settings = {"price": rpccluster.Setting(float, 1.0)}
+
+
+def price():
+    return rpccluster.settings["price"], rpccluster.settings.version
+"""
+
+SHOP = """
+import rpccluster
+
+settings = {"price": rpccluster.Setting(float, 1.0)}
+
+
+class Shop:
+    def price(self):
+        return rpccluster.pool("prices").submit("jobs:price").result()
+"""
+
+
+def test_a_task_sees_the_settings_in_force(make_cluster: MakeCluster) -> None:
+    """The version is that with which it begins; no process is replaced for it."""
+    sections = {"settings": {"price": 2}, "pool:prices": {"processes": 1, "targets": "jobs"}}
+    made = make_cluster(service="shop:Shop", number_workers=1, sections=sections)
+    made.write_module("jobs", JOBS)
+    made.write_module("shop", SHOP)
+    made.start()
+    with made.client() as client:
+        price, version = client.call("price")
+        assert price == 2.0
+        before = [process["pid"] for process in made.group("pool:prices")["processes"]]
+        assert made.run("config", "set", "settings.price=3").returncode == 0
+        assert client.call("price") == [3.0, version + 1]
+    assert [process["pid"] for process in made.group("pool:prices")["processes"]] == before
+    assert made.group("pool:prices")["processes"][0]["settings_version"] == version + 1
+
+
+def test_the_shipped_example_runs(make_cluster: MakeCluster) -> None:
+    """etc/pools.ini."""
+    made = make_cluster()
+    shipped = (CHECKOUT / "etc" / "pools.ini").read_text()
+    made.config.write_text(shipped.replace("%(here)s/../run/pools.sock", str(made.options["control_socket"])))
+    made.start(are_ready=False)
+    wait_until(lambda: made.try_status(), 30)
+    made.wait_group("pool:numbers")
+    assert "numbers" in made.run("pool", "list").stdout
+    assert made.run("stop").returncode == 0
+    assert made.wait() == 0
