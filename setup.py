@@ -33,6 +33,8 @@ BENCH = [
     "pytest",  # the environment of msgpack-rpc-python is made by the tests' own code
     "packaging",
     "uvloop",
+    "billiard",
+    "pebble",
     "zerorpc",
     "gunicorn",
     "grpcio",

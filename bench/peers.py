@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["BEFORE", "BESIDE", "KINDS", "PEERS", "RPCCLUSTER", "Peer", "build_in", "choose", "client", "with_workers"]
+__all__ = [
+    "BEFORE",
+    "BESIDE",
+    "KINDS",
+    "PEERS",
+    "POOLS",
+    "RPCCLUSTER",
+    "Peer",
+    "build_in",
+    "choose",
+    "client",
+    "with_workers",
+]
 
 BEFORE = "before"  # another build of this project
 
@@ -128,6 +140,19 @@ BESIDE = tuple(
         ("sleep_in_c", "a method in a thread that sleeps in C"),
         ("compute", "a method in a thread that computes in Python"),
         ("sleep_on_loop", "a hundred coroutines that sleep"),
+    )
+)
+
+
+#: Pools of processes, each a row: the program that uses one is `bench.loads.task_load`.
+POOLS = tuple(
+    Peer(name, what, (), packages=packages)
+    for name, what, packages in (
+        ("rpccluster", "rpccluster.TaskPool", ("rpccluster",)),
+        ("executor", "concurrent.futures.ProcessPoolExecutor", ()),
+        ("multiprocessing", "multiprocessing.Pool, apply_async", ()),
+        ("billiard", "billiard.Pool, apply_async", ("billiard",)),
+        ("pebble", "pebble.ProcessPool, schedule", ("pebble",)),
     )
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Optional
 
-from bench.figures import Results
+from bench.figures import Results, best
 
 _Figure = Callable[[Results], Optional[float]]
 
@@ -110,6 +110,21 @@ def _reload(metric: str) -> _Figure:
     return lambda results: results.of("reload").median("rpccluster, 4 workers", metric)
 
 
+_OTHER_POOLS = ("executor", "multiprocessing", "billiard", "pebble")
+
+
+def _pools(variant: str, metric: str) -> _Figure:
+    """Our pool's figure divided by the best of the others'."""
+
+    def ratio(results: Results) -> float | None:
+        series = results.of(variant)
+        others = [value for name in _OTHER_POOLS for value in [series.best(name, metric)] if value is not None]
+        own = series.best(_OURS, metric)
+        return own / best(metric, others) if own is not None and others else None
+
+    return ratio
+
+
 TARGETS = (
     Target("64 × 1: CPU per call ÷ the floor's", _ratio("depth1", "cpu_us", "floor"), 1.9),
     Target("64 × 1: CPU per call ÷ uvloop's", _ratio("depth1", "cpu_us", "uvloop"), 1.1),
@@ -134,6 +149,10 @@ TARGETS = (
     Target("beside a thread that sleeps in C: p99 ÷ alone", _p99_beside("sleep_in_c"), 2),
     Target("beside coroutines that sleep: p99 ÷ alone", _p99_beside("sleep_on_loop"), 2),
     Target("beside a thread that computes: ms more at the median", _later_beside("compute"), 1),
+    Target("empty tasks: tasks/s ÷ the best other pool's", _pools("tasks", "tasks_per_second"), 1, True),
+    Target("one empty task in flight: p50 ÷ the best other pool's", _pools("tasks one", "p50_us"), 0.9),
+    Target("tasks of 1 MiB: tasks/s ÷ the best other pool's", _pools("tasks 1 MiB", "tasks_per_second"), 1, True),
+    Target("one task of 1 MiB in flight: p50 ÷ the best other pool's", _pools("tasks 1 MiB one", "p50_us"), 0.9),
     Target("another client beside 100,000 pipelined: p99 in ms", _figure("flood", "p99_us", 1e-3), 5),
     Target("a client that never reads: RSS growth in MiB", _figure("flood unread", "rss_growth_mib"), 64),
     Target("10,000 idle connections: RSS KiB each", _figure("idle", "rss_kib_per_connection"), 2),

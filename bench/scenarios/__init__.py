@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.peers import Peer
-from bench.scenarios import calls, clients, kinds, memory, pieces, reload, waiting, workers
+from bench.scenarios import calls, clients, kinds, memory, pieces, reload, tasks, waiting, workers
 from bench.scenarios.variant import Effort, Variant
 from bench.stage import Stage
 
@@ -21,6 +21,7 @@ SCENARIOS: dict[str, Callable[[Stage, tuple[Peer, ...], Effort], list[Variant]]]
     "blocking": waiting.blocking,
     "flood": waiting.flood,
     "kinds": kinds.kinds,
+    "tasks": tasks.tasks,
     "idle": memory.idle,
     "scaling": workers.scaling,
     "reload": reload.reload,
