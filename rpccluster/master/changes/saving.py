@@ -94,6 +94,7 @@ class Saving:
 
     def begin(self, work: Work) -> None:
         """Do ``work``, which returns why it failed, in another process; an empty text means that it went well."""
+        self.close()  # of a change that was given up
         self._work, self._tries = work, MOST_TRIES
         self._begin()
 
