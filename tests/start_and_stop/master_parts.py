@@ -20,6 +20,7 @@ from rpccluster.ipc.messages import Accept, Give
 from rpccluster.log.files import LogFiles
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
+from rpccluster.master.changes.saving import Saving
 from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.control.server import ControlServer
 from rpccluster.master.handover.broker import Broker
@@ -508,6 +509,47 @@ class AWarden(Part):
         self.system.is_full = False
 
 
+class AWrite(Part):
+    """By a process that tells its outcome when nobody may wait for it any more."""
+
+    saving: Saving | None = None
+
+    def prepare(self) -> None:
+        self.system, self.loop = FullSystem(), Loop()
+        self.pids: list[int] = []
+
+    def make(self) -> None:
+        self.saving = Saving(self.system, self.loop)
+
+    def start(self) -> None:
+        assert self.saving is not None
+        self.saving.begin(lambda: "")
+        if not self.saving.is_under_way:
+            raise OSError(self.saving.failure)
+        self.pids.append(self.saving.pid)
+
+    def stop(self) -> None:
+        if self.saving is not None:
+            self.saving.close()
+        while self.pids:
+            self.system.wait(self.pids.pop())
+
+    def is_stopped(self) -> bool:
+        return self.saving is None or not self.saving.is_under_way
+
+    def clean(self) -> None:
+        self.loop.close()
+
+    def failures(self) -> Failures:
+        return {"no process can be made": self.no_room}
+
+    @contextlib.contextmanager
+    def no_room(self) -> Iterator[None]:
+        self.system.is_full = True
+        yield
+        self.system.is_full = False
+
+
 MASTER_PARTS: list[type[Part]] = [
     AChannel,
     AReserve,
@@ -525,4 +567,5 @@ MASTER_PARTS: list[type[Part]] = [
     AnUpgrade,
     AnOldMaster,
     AWarden,
+    AWrite,
 ]

@@ -74,14 +74,17 @@ class Saver(Protocol):
 
 
 class Saving:
-    """The writes of one master. ``wake_at`` is when `turn` must be called at the latest (monotonic seconds)."""
+    """The writes of one master; ``pid`` is the process of the last one.
+
+    ``wake_at`` is when `turn` must be called at the latest (monotonic seconds).
+    """
 
     def __init__(self, operating_system: System, loop: Loop) -> None:
         self._system = operating_system
         self._loop = loop
         self._work: Work | None = None
         self._tries = 0
-        self._pid = 0
+        self.pid = 0
         self._descriptor = -1
         self._told = b""
         self.failure = ""
@@ -103,7 +106,7 @@ class Saving:
         assert work is not None
         self.failure, self._told, self._tries = "", b"", self._tries - 1
         try:
-            self._pid, self._descriptor = self._system.begin_aside(work, work_aside)
+            self.pid, self._descriptor = self._system.begin_aside(work, work_aside)
         except OSError as error:
             self.failure = f"cannot start a process that writes: {error.strerror}"
             return
@@ -123,7 +126,7 @@ class Saving:
     def turn(self) -> None:
         """Kill a write that takes too long."""
         if self._system.monotonic() >= self.wake_at:
-            self._system.kill(self._pid, signal.SIGKILL)
+            self._system.kill(self.pid, signal.SIGKILL)
             self._end(f"the disk has not taken it within {LONGEST_SECONDS:g} s")
 
     def close(self) -> None:
