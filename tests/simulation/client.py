@@ -9,6 +9,8 @@ from typing import Any
 
 import msgpack
 
+from rpccluster.system import MSG_NOSIGNAL
+
 from .worker import ANSWERED, CALL, GAVE_UP, LOST, REPLY
 from .world import NEVER, Fault, World
 
@@ -52,7 +54,7 @@ class Client:
         msgid = self.world.new_msgid()
         self.open_calls[msgid] = self.world.now
         with contextlib.suppress(OSError):
-            self.sock.send(CALL.pack(msgid), socket.MSG_NOSIGNAL)
+            self.sock.send(CALL.pack(msgid), MSG_NOSIGNAL)
 
     def step(self) -> None:
         try:
@@ -127,7 +129,7 @@ class Controller:
         self.sock.setblocking(False)
         try:
             self.sock.connect(path)
-            self.sock.send(msgpack.packb([0, 1, method, params]), socket.MSG_NOSIGNAL)
+            self.sock.send(msgpack.packb([0, 1, method, params]), MSG_NOSIGNAL)
         except OSError:  # no master listens now
             self.sock.close()
             return

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ def live_through_many(seeds: range, jobs: int) -> Iterator[Lived]:
 
 def _live_through_some(task: tuple[range, str]) -> Lived:
     seeds, folder = task
-    gc.set_threshold(20_000)  # a life leaves little behind
+    if sys.implementation.name == "cpython":
+        gc.set_threshold(20_000)  # a life leaves little behind
     own = os.path.join(folder, str(os.getpid()))
     os.makedirs(own, exist_ok=True)
     counts: Counts = Counter()

@@ -195,7 +195,7 @@ class Master(Process):
         stage, phase, number = self.parts.new_master.stage, self.phase, self.number_upgrades
         self.seconds_late = max(0.0, self.world.now - self._wake_at)
         if self.world.now < self.world.scarcity.table_is_full_until:
-            for client in self.world.on_their_way:
+            for client in sorted(self.world.on_their_way):
                 self.world.excuse(client, f"{self.name} may have had no descriptor for it", is_torn=True)
         if self.world.scarcity.is_over(self.world.now):
             self.supervisor.turn()

@@ -40,7 +40,7 @@ from rpccluster.ipc.messages import (
     WantsToRetire,
 )
 from rpccluster.ipc.scoreboard import Cell, CommonCell, RowState
-from rpccluster.system import TELL_SIGNAL
+from rpccluster.system import MSG_NOSIGNAL, TELL_SIGNAL
 from rpccluster.worker.lifecycle import Event, State, next_state
 
 from .plan import BAD
@@ -465,7 +465,7 @@ class Worker(Process):
     def _answer(self, connection: Connection, data: bytes) -> None:
         self._act()
         with contextlib.suppress(OSError):
-            connection.socket.send(data, socket.MSG_NOSIGNAL)
+            connection.socket.send(data, MSG_NOSIGNAL)
 
     # -- its end
 

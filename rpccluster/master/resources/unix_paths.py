@@ -19,6 +19,8 @@ from rpccluster.system.identity import Identity
 
 __all__ = ["Mark", "bind_unix", "mark_at", "set_mode", "unlink_ours"]
 
+_O_PATH = getattr(os, "O_PATH", 0o10000000)  # PyPy 7.3.11 lacks the name
+
 #: Device and inode of the file at a socket's path.
 Mark = tuple[int, int]
 
@@ -73,7 +75,7 @@ def unlink_ours(path: str, mark: Mark | None) -> None:
 @contextlib.contextmanager
 def _held(path: str) -> Iterator[tuple[str, Mark]]:
     """Yield a name of the socket at ``path`` that nobody can redirect meanwhile, and its mark."""
-    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, _O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISSOCK(found.st_mode):
