@@ -75,7 +75,7 @@ def restarts_pause(world: World, actor: object) -> None:
         group = group_of(worker)
         options = group.options
         counted = (death for death in group.deaths.get(worker.slot, ()) if death.at > group.forgiven_at)
-        failed = [death for death in counted if death.exit.code != 0]
+        failed = [death for death in counted if death.ready_at is not None or not death.is_clean]
         in_a_row = 0
         for death in reversed(failed):
             if death.ready_at is not None or death.was_asked:

@@ -42,7 +42,7 @@ def they_do_not_overlap(world: World, actor: object) -> None:
         for left in world.of_noun["descendant"].values():
             from_it = left.plugin
             is_same = (from_it.plugin, from_it.slot) == (born.plugin, born.slot)
-            if is_same and not left.is_doomed and from_it is not born:
+            if is_same and not left.is_doomed and from_it is not born and not _is_out_of_sight(from_it, born):
                 raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, and {left.name} of the last one lives")
 
 
