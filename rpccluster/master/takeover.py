@@ -51,7 +51,7 @@ class Takeover:
         """Replace plugins of the old master by this one's, and stop those that the new master asks for."""
         parts = self._parts
         if parts.old_master is not None:
-            parts.taking.turn(now, is_ending=not parts.cluster.phase.allows.wants_children)
+            parts.taking.turn(now, is_ending=parts.cluster.phase.allows.ends_when_empty)
         parts.giving.turn(now)
 
     @property

@@ -200,3 +200,13 @@ def test_a_takeover_is_heeded_before_an_order_that_came_with_it() -> None:
     Parts._hear_new_master(parts, taken)
     Parts._hear_new_master(parts, said)
     assert list(parts.told) == [taken, order, said]
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_drained_new_master_goes_on_with_its_plugins(phase: Phase) -> None:
+    """A drain means the workers; what ends ends them, too."""
+    rig = Rig(phase)
+    told: dict[str, Any] = {}
+    rig.parts.taking = SimpleNamespace(turn=lambda now, **named: told.update(named))
+    rig.takeover.turn(50.0)
+    assert told == {"is_ending": phase in (Phase.LEAVING, Phase.STOPPING, Phase.QUITTING)}

@@ -24,6 +24,7 @@ from .invariants import ALWAYS, IN_PEACE
 from .master import Master
 from .plan import BAD, OLDER, Plan, Step, draw
 from .plugin_invariants import OF_PLUGINS
+from .pool_invariants import OF_POOLS
 from .scarcity import closed_ranks
 from .worker import Worker
 from .world import Fault, World
@@ -64,7 +65,7 @@ class Afternoon:
             "proc_name": "good",
         }
         self._awaited = {step: step.nth for step in plan.steps if step.event is not None}
-        world.checks += [*(OF_PLUGINS if plan.plugins else ()), *ALWAYS]
+        world.checks += [*(OF_PLUGINS if plan.plugins else ()), *(OF_POOLS if plan.pools else ()), *ALWAYS]
         world.on_event = self._note
 
     # -- its course
@@ -80,7 +81,7 @@ class Afternoon:
             if step.event is None:
                 world.after(step.at, self._happen, step)
         chance = plan.chance("settings")
-        for number in range(1, 3) if chance.random() < 0.1 and not plan.plugins else ():
+        for number in range(1, 3) if chance.random() < 0.1 and not plan.sections else ():
             world.after(chance.random() * plan.length, push_settings, self, number)
         world.run(world.now + plan.length, is_done=self._is_over)
         self._make_peace()
@@ -88,13 +89,16 @@ class Afternoon:
 
     def _write_file(self) -> str | None:
         """Write the sections of plugins, if there are any, into a file. Returns its path."""
-        if not self.plan.plugins:
+        if not self.plan.sections:
             return None
         path = os.path.join(self.world.folder, "cluster.ini")
         with open(path, "w") as file:
             file.write("[cluster]\n")
-            for name, options in self.plan.plugins:
-                file.write(f"[plugin:{name}]\n" + "".join(f"{key} = {value}\n" for key, value in options))
+            for name, options in self.plan.sections:
+                file.write(
+                    f"[{name if ':' in name else 'plugin:' + name}]\n"
+                    + "".join(f"{key} = {value}\n" for key, value in options)
+                )
         return path
 
     def masters(self) -> list[Master]:
@@ -139,7 +143,7 @@ class Afternoon:
         callers = [each for each in world.clients.values() if isinstance(each, Client)]
         for client in callers[2:]:  # there may be too many for one worker
             client.hang_up()
-        if self.plan.plugins or self._is_bad() or chance.random() < 0.25:
+        if self.plan.sections or self._is_bad() or chance.random() < 0.25:
             world.after(2.0 * chance.random(), command, self, signal.SIGHUP, chance)
         self._settle()
         if self.plan.idle_seconds:
@@ -175,7 +179,7 @@ class Afternoon:
         left = [each.name for each in world.processes.values()]
         if left:
             raise Fault(f"processes outlive the cluster: {', '.join(left)}")
-        paths = [name for name in ("service", "control") if os.path.exists(self.paths[name])]
+        paths = [name for name in ("service", "control", "control.pools") if os.path.exists(world.folder + "/" + name)]
         is_excused = world.masters_were_killed or self.plan.version == OLDER  # they may end and leave their paths
         if paths and not is_excused:
             raise Fault(f"paths outlive the cluster: {', '.join(paths)}")

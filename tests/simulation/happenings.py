@@ -38,14 +38,6 @@ def _tell(afternoon: Afternoon, signum: int, master: Master) -> None:
         master.take_signal(signum)
 
 
-def _sends_to_new(signum: int) -> Callable[[Afternoon, Random], None]:
-    def send(afternoon: Afternoon, chance: Random) -> None:
-        if len(afternoon.masters()) > 1:
-            _tell(afternoon, signum, afternoon.masters()[-1])
-
-    return send
-
-
 def _sends(signum: int) -> Callable[[Afternoon, Random], None]:
     def send(afternoon: Afternoon, chance: Random) -> None:
         command(afternoon, signum, chance)
@@ -96,6 +88,26 @@ def _control_plugin(afternoon: Afternoon, chance: Random) -> None:
     afternoon.world.commands += 1
     method = method if method == "scale" else f"plugin.{method}"
     Controller(afternoon.world, afternoon.paths["control"], method, params)
+
+
+def _control_pool(afternoon: Afternoon, chance: Random) -> None:
+    """Somebody asks for something that concerns a pool."""
+    if afternoon.plan.pools:
+        name = chance.choice(afternoon.plan.pools).name
+        method, params = chance.choice((("pool.list", []), ("scale", [name, chance.choice((1, 2, 3, "+1", "-1"))])))
+        afternoon.world.commands += 1
+        Controller(afternoon.world, afternoon.paths["control"], method, params)
+
+
+def _kill_of(noun: str) -> Callable[[Afternoon, Random], None]:
+    def kill(afternoon: Afternoon, chance: Random) -> None:
+        processes = list(afternoon.world.of_noun[noun].values())
+        if processes:
+            process = chance.choice(processes)
+            afternoon.world.tell("fate", f"kills {process.name}")
+            process.end(signum=signal.SIGKILL)
+
+    return kill
 
 
 def push_settings(afternoon: Afternoon, number: int) -> None:
@@ -226,6 +238,9 @@ HAPPENINGS: dict[str, Callable[[Afternoon, Random], None]] = {
     "come": _come,
     "control": _control,
     "control a plugin": _control_plugin,
+    "control a pool": _control_pool,
+    "kill a task process": _kill_of("task"),
+    "kill the dispatcher": _kill_of("dispatcher"),
     "reload": _reload,
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TTIN", "TTOU", "USR2", "WINCH", "USR1", "CONT")},
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TERM", "INT", "QUIT")},

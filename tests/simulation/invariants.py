@@ -15,6 +15,7 @@ from rpccluster.address import UnixAddress
 from rpccluster.config import OPTIONS, Effect
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.master.changes.new_master import COMMIT_SECONDS, Stage
+from rpccluster.master.changes.taking_groups import ENDING
 from rpccluster.master.children import policy
 from rpccluster.master.cluster import Staged
 from rpccluster.worker.lifecycle import State
@@ -23,6 +24,8 @@ from .client import Controller
 from .master import Master
 from .plan import OLDER
 from .plugin_invariants import group_of
+from .pool_invariants import dispatcher_knows
+from .pools import TaskChild
 from .worker import Worker
 from .world import NEVER, Fault, World
 
@@ -72,6 +75,8 @@ def _told(action: policy.Action) -> str:
 def restarts_pause(world: World, actor: object) -> None:
     """Workers of a slot that never get ready are started again ever more slowly, up to the longest pause."""
     for worker in world.births:
+        if isinstance(worker, TaskChild):  # a spare may take its slot
+            continue
         group = group_of(worker)
         options = group.options
         counted = (death for death in group.deaths.get(worker.slot, ()) if death.at > group.forgiven_at)
@@ -303,9 +308,11 @@ def as_many_as_wanted(afternoon: Afternoon) -> str:
 
 
 def plugins_run(afternoon: Afternoon) -> str:
-    """Each plugin has as many ready processes as it wants, or has finished."""
+    """Each plugin and each pool has as many ready processes as it wants, or has finished."""
     for group in afternoon.masters()[-1].parts.groups.all:
-        if group.kind.name == "plugin" and not group.is_settled():
+        if group.stopped == ENDING:
+            return f"{group.name} was stopped with a cluster that goes on"
+        if group.kind.name != "rpc" and not group.is_settled():
             found = ", ".join(f"{child.slot}: {child.state.value}" for child in group.children)
             return f"{group.wanted} processes of {group.name} are wanted, and there are {found or 'none'}"
     return ""
@@ -375,6 +382,7 @@ IN_PEACE = [
     pidfile_names_it,
     as_many_as_wanted,
     plugins_run,
+    dispatcher_knows,
     nothing_under_way,
     served,
 ]

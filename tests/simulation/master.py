@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -23,10 +22,12 @@ from rpccluster.master.phases import Event, Phase
 from rpccluster.master.resources.daemonize import StartReport
 from rpccluster.master.resources.listeners import Listener, open_control_listener, open_listeners
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.resources.plugin_listeners import all_of, open_plugin_listeners
 from rpccluster.master.supervisor import Supervisor
 
 from .plan import OLDER
 from .plugin import Plugin
+from .pools import Dispatcher, TaskChild
 from .relay import Relay, age_environment
 from .system import Command, Inbox, Logs, MadeUpSystem, Watch
 from .worker import Worker, client_of_copy
@@ -122,10 +123,13 @@ class Master(Process):
         command = Command([], "/", begin=self._begin_new_master)
         inbox: Any = self.inbox
         pidfile, control, listeners = self._open(configuration, inheritance)
+        of_others = open_plugin_listeners(configuration, inheritance.plugin_listeners if inheritance else {})
         start = Start(command, StartReport(), inbox, inheritance, pidfile, control, Watch(self.world))
         generation = inheritance.generation + 1 if inheritance else 1
         left = inheritance.settings if inheritance else None
-        cluster = WatchedCluster(configuration, generation, listeners, self.logs, self.world.now)
+        cluster = WatchedCluster(
+            configuration, generation, listeners, self.logs, self.world.now, plugin_listeners=of_others
+        )
         cluster.world = self.world
         path = f"{configuration.options.pidfile}.history"
         cluster.history = replace(left.history, path=path) if left else History(path)
@@ -160,8 +164,7 @@ class Master(Process):
     # -- its children
 
     def _bear(self, assignment: Any) -> None:
-        make: Any = Plugin if assignment.kind == Plugin.noun else Worker
-        child = make(self.world, self.system.newborn, self, assignment)
+        child = _SCRIPTS[assignment.kind](self.world, self.system.newborn, self, assignment)
         self.world.add(child)
         self.world.births.append(child)
 
@@ -301,8 +304,9 @@ class Master(Process):
         parts.control.close()
         for channel in _channels(parts):
             channel.close()
-        staged = parts.cluster.staged
-        sockets = [*parts.cluster.listeners, *(staged.listeners if staged else []), *parts.ownership._theirs]
+        cluster, staged = parts.cluster, parts.cluster.staged
+        sockets = [*cluster.listeners, *all_of(cluster.plugin_listeners), *parts.ownership._theirs]
+        sockets += [*staged.listeners, *all_of(staged.plugin_listeners)] if staged else []
         for each in [*sockets, parts.control.listener]:
             if isinstance(each, Listener):
                 each.socket.close()
@@ -310,9 +314,12 @@ class Master(Process):
             if isinstance(each, Pidfile):
                 each.close()
         for kind in parts.groups.kinds.values():
-            if isinstance(kind, RPC):
-                with contextlib.suppress(OSError):
-                    os.close(kind._accept_lock)
+            for descriptor in (getattr(kind, "_accept_lock", -1), getattr(kind, "memory", -1)):
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+
+_SCRIPTS: dict[str, Any] = {"rpc": Worker, "plugin": Plugin, "dispatcher": Dispatcher, "task": TaskChild}
 
 
 def _channel_of(inherited: Sequence[Thing]) -> int:

@@ -55,6 +55,15 @@ _PLUGIN_OPTIONS: dict[str, tuple[str, ...]] = {
     "max_lifetime": ("0", "0", "0", "20"),
 }
 
+_POOL_OPTIONS: dict[str, tuple[str, ...]] = {
+    "processes": ("1", "1", "2"),
+    "spare": ("0", "1", "1", "2"),
+    "restart_delay": ("0.5", "1"),
+    "restart_delay_max": ("2", "8"),
+    "stop_timeout": ("1", "3"),
+    "max_lifetime": ("0", "0", "15"),
+}
+
 #: What may happen, and how often beside the others.
 WEIGHTS = {
     "kill a worker": 4.0,
@@ -98,6 +107,8 @@ EVENTS = (
     ("fault", "worker killed"),
     ("fault", "died in the middle"),
 )
+
+_OF_POOLS = ("kill a task process", "kill a task process", "kill the dispatcher", "control a pool", "USR2", "reload")
 
 _AT_EVENTS = (
     *("kill a worker", "hang a worker", "recycle a worker", "stop a master for a while", "kill a master", "control"),
@@ -187,8 +198,14 @@ class Plan:
     is_orderly: bool = False
     is_even: bool = False  # every process boots in the same time
     plugins: tuple[Section, ...] = ()
+    pools: tuple[Section, ...] = ()
     version: str = ""  # of one of the two masters of an upgrade, if it is another one
     order: int = 0  # the seed of the order in which processes are scheduled
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """All sections but that of the cluster."""
+        return self.plugins + self.pools
 
     def chance(self, of: str) -> random.Random:
         """Return the chance that decides about ``of``, whatever happens to others."""
@@ -205,7 +222,7 @@ class Plan:
         options = [Option(name) for name, value in self.options.items() if value != PLAIN[name]]
         others: list[Item] = [*([] if self.is_orderly else [Disorder()]), *([] if self.is_even else [Pace()])]
         others += [Version()] if self.version else []
-        return [*others, *self.plugins, *fates, *options, *self.steps]
+        return [*others, *self.sections, *fates, *options, *self.steps]
 
     def without(self, items: Iterable[Item]) -> Plan:
         """Return a plan without ``items``."""
@@ -219,6 +236,7 @@ class Plan:
             is_orderly=self.is_orderly or Disorder() in left,
             is_even=self.is_even or Pace() in left,
             plugins=tuple(_without_names(each, left) for each in self.plugins if each not in left),
+            pools=tuple(each for each in self.pools if each not in left),
             version="" if Version() in left else self.version,
         )
 
@@ -239,7 +257,11 @@ def draw(seed: int) -> Plan:
     idle = chance.random() * _idle_seconds(options) if chance.random() < 0.15 else 0.0
     version = chance.choice(("", "", "", "", OLDER, NEWER, LATE, LATE))
     plugins = tuple(_plugins(chance))
-    return Plan(seed, options, length, tuple(steps), idle, plugins=plugins, version=version, order=seed)
+    pools = tuple(_pools(chance))
+    if pools:
+        version = "" if version == OLDER else version  # that one has no pools
+        steps += [_at_a_time(chance, what, length) for what in chance.choices(_OF_POOLS, k=chance.randrange(0, 5))]
+    return Plan(seed, options, length, tuple(steps), idle, plugins=plugins, pools=pools, version=version, order=seed)
 
 
 def _without_names(section: Section, left: set[Item]) -> Section:
@@ -262,6 +284,13 @@ def _plugins(chance: random.Random) -> Iterator[Section]:
         order = [("after", ", ".join(after))] if after else []
         yield Section(name, (kind, *options.items(), *order))
         names.append(name)
+
+
+def _pools(chance: random.Random) -> Iterator[Section]:
+    """Draw the sections of pools."""
+    for name in ("p", "q")[: chance.choice((*(0,) * 22, 1, 2))]:
+        options = {key: chance.choice(values) for key, values in _POOL_OPTIONS.items()}
+        yield Section(f"pool:{name}", (("targets", "module"), *options.items()))
 
 
 def _idle_seconds(options: dict[str, str]) -> float:

@@ -9,9 +9,9 @@ from rpccluster.master.children.order import is_after
 
 from .master import Master
 from .plugin import Plugin
-from .world import Fault, World
+from .world import Fault, Process, World
 
-__all__ = ["OF_PLUGINS", "group_of"]
+__all__ = ["OF_PLUGINS", "group_of", "is_out_of_sight"]
 
 LINGER_SECONDS = 1.0  # in which what a plugin has left is killed, once its master has noticed its end
 ESSENTIAL_EXIT = 5
@@ -19,7 +19,7 @@ ESSENTIAL_EXIT = 5
 
 def group_of(child: Any) -> Any:
     """Return the group to which a made-up child belongs in its master."""
-    name = f"plugin:{child.plugin}" if isinstance(child, Plugin) else "workers"
+    name = f"plugin:{child.plugin}" if isinstance(child, Plugin) else child.group_name
     return child.parent.parts.groups.named(name)
 
 
@@ -37,16 +37,16 @@ def they_do_not_overlap(world: World, actor: object) -> None:
             continue
         for other in world.of_noun[Plugin.noun].values():
             is_same = (other.plugin, other.slot) == (born.plugin, born.slot)
-            if is_same and other is not born and not _is_out_of_sight(other, born):
+            if is_same and other is not born and not is_out_of_sight(other, born):
                 raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, and {other.name} still lives")
         for left in world.of_noun["descendant"].values():
             from_it = left.plugin
             is_same = (from_it.plugin, from_it.slot) == (born.plugin, born.slot)
-            if is_same and not left.is_doomed and from_it is not born and not _is_out_of_sight(from_it, born):
+            if is_same and not left.is_doomed and from_it is not born and not is_out_of_sight(from_it, born):
                 raise Fault(f"{born.name} is born as {born.plugin} {born.slot}, and {left.name} of the last one lives")
 
 
-def _is_out_of_sight(earlier: Plugin, born: Plugin) -> bool:
+def is_out_of_sight(earlier: Process, born: Process) -> bool:
     """Return whether the master of ``earlier`` lives, and the one between it and that of ``born`` does not."""
     between = born.parent.parent if born.parent is not None else None
     while between is not None and between.is_alive:

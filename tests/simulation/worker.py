@@ -83,6 +83,7 @@ class Worker(Process):
     """One worker. ``fuse`` is the number of acts until it dies; None: it does not."""
 
     noun = "worker"
+    group_name = "workers"
 
     def __init__(self, world: World, pid: int, master: Master, assignment: Any) -> None:
         super().__init__(world, pid, master)

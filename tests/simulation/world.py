@@ -117,6 +117,8 @@ class World:
         self.owners: dict[int, Process] = {}  # by number of the client: the worker that serves its connection
         self.clients: dict[int, Any] = {}  # by number
         self.client_numbers = itertools.count(1)
+        self.tasks: dict[int, Any] = {}  # task processes by serial
+        self.task_numbers = itertools.count(1)
         self._msgids = itertools.count(1)
         self.runners: dict[int, Process] = {}  # by msgid: the worker that has begun with a call
         self.checks: list[Callable[[World, Any], None]] = []  # each gets the one that has just taken a step

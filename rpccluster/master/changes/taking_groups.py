@@ -23,9 +23,9 @@ from rpccluster.master.children.deaths import in_short
 from rpccluster.master.children.group import Group, Overlap
 from rpccluster.master.kinds.groups import Groups
 
-__all__ = ["TakingGroups"]
+__all__ = ["ENDING", "TakingGroups"]
 
-_ENDING = "the cluster stops"
+ENDING = "the cluster stops"
 LOST_SECONDS = 2.0  # from the death of the old master to that of all its processes: its warden needs less
 
 
@@ -76,7 +76,7 @@ class TakingGroups:
         if group is not None:
             group.is_theirs = False
             if self._is_ending:
-                group.stopped = group.stopped or _ENDING
+                group.stopped = group.stopped or ENDING
             self._groups.wake()
         if step in (Step.THEIRS, Step.STOPPING):
             self._steps[name] = Step.STARTING

@@ -176,4 +176,5 @@ def test_what_others_use_comes_first() -> None:
 def test_draining_means_the_workers() -> None:
     """Other groups stay as they are."""
     assert phase_of(group(ready(0), is_drained=True), [], Phase.DRAINED) is Phase.DRAINED
+    assert phase_of(group(phase=Phase.STANDBY), [], Phase.DRAINED) is Phase.RUNNING  # the drain came at once
     assert phase_of(group(ready(0)), [], Phase.DRAINED) is Phase.RUNNING
