@@ -332,6 +332,8 @@ def _version(world: World) -> str:
 
 def _close_all(inheritance: Inheritance) -> None:
     inheritance.channel.close()
+    for descriptor in inheritance.memories.values():
+        os.close(descriptor)
     for each in inheritance.owned():
         each.close() if isinstance(each, Pidfile) else each.socket.close()
 
