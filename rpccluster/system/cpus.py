@@ -35,14 +35,14 @@ def cpus_of_status(text: str) -> frozenset[int]:
     return frozenset(cpu for first, _, last in spans for cpu in range(int(first), int(last or first) + 1))
 
 
-def pin(cpus: list[int]) -> None:
-    """Let this process run on ``cpus`` alone. Raises OSError if the kernel refuses."""
+def pin(cpus: list[int], pid: int = 0) -> None:
+    """Let this process, or the process ``pid``, run on ``cpus`` alone. Raises OSError if the kernel refuses."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpus)
+        os.sched_setaffinity(pid, cpus)
     else:
         import psutil
 
-        psutil.Process().cpu_affinity(cpus)
+        psutil.Process(pid or None).cpu_affinity(cpus)
 
 
 def displace_nobody() -> None:

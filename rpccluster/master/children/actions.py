@@ -20,7 +20,7 @@ from rpccluster.master.children.roster import Roster
 from rpccluster.system import Reserve
 from rpccluster.system.cpus import read_topology
 
-__all__ = ["Actions"]
+__all__ = ["Actions", "cpus_of"]
 
 NO_ROOM_SECONDS = 1.0  # until the next try if the system had no room for another process
 
@@ -42,7 +42,7 @@ class Actions:
         staged = group.section.staged
         is_staged = staged is not None and action.generation == staged.generation
         edition = staged if staged is not None and is_staged else group.section
-        cpus = _cpus(edition.options.cpu_affinity, action.slot)
+        cpus = cpus_of(edition.options.cpu_affinity, action.slot)
         with self._reserve.lent():
             child = self._roster.spawn(group, action.slot, edition, cpus)
         if child is None:
@@ -103,7 +103,7 @@ class Actions:
     }
 
 
-def _cpus(choice: CPUChoice, slot: int) -> list[int] | None:
+def cpus_of(choice: CPUChoice, slot: int) -> list[int] | None:
     """Return the CPUs for ``slot``; the kernel's files are read only if something is pinned."""
     if choice == CPU_NONE:
         return None

@@ -21,7 +21,7 @@ from rpccluster.ipc.messages import TaskProcessGone
 from rpccluster.ipc.packets import Passing
 from rpccluster.ipc.scoreboard import CommonCell, TaskCell
 from rpccluster.master.children.child import Birth, Child, Source
-from rpccluster.system import Exit, System
+from rpccluster.system import Exit, System, pin
 from rpccluster.system.clock import Timer
 
 __all__ = ["CANCELLED", "LOST", "RECYCLED", "TaskProcess"]
@@ -64,6 +64,14 @@ class TaskProcess(Child):
         """Have it end after ``max_tasks``, and its share of the jitter; 0 for never."""
         extra = round(self._jitter * options.max_tasks_jitter)
         self.row[TaskCell.MOST_TASKS] = options.max_tasks + extra if options.max_tasks else 0
+
+    def move(self, slot: int, cpus: list[int] | None) -> None:
+        """Give it another slot, and the CPUs of that, if it is pinned."""
+        self.slot = slot
+        if cpus is not None:
+            self.cpus = cpus
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                pin(cpus, self.pid)
 
     def part(self) -> TaskPart:
         """Return the part of its assignment."""

@@ -14,6 +14,7 @@ from rpccluster.ipc.messages import BootFailed, Message, Ready, Switch, WantsToR
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import CommonCell, TaskCell
 from rpccluster.log import logger
+from rpccluster.master.children.actions import cpus_of
 from rpccluster.master.children.child import Birth, Child, ChildState
 from rpccluster.master.children.group import Group
 from rpccluster.master.kinds.kind import Booted, KindEvent
@@ -84,7 +85,7 @@ class Task:
     def arrange(self, group: Group, now: float) -> None:
         """Move spares to where a process is missing, and give the dispatcher those that are for tasks."""
         for child, slot in moves(group.children, group.wanted):
-            child.slot = slot
+            as_process(child).move(slot, cpus_of(group.options.cpu_affinity, slot))
         for each in group.children:
             process = as_process(each)
             self._update(process, group)

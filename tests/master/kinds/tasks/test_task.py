@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rpccluster.config import CPUChoice
 from rpccluster.config.sections.pool import PoolOptions
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import BootFailed, Message, Ready, TaskProcess, TaskProcessGone, WantsToRetire
@@ -167,6 +168,21 @@ def test_a_task_past_its_deadline_is_killed_and_a_spare_takes_its_place(rig: Any
     death = made.end(child, Exit(child.pid, None, 9))
     assert len(made.told) == 2
     assert not death.is_failure
+
+
+def test_a_spare_gets_the_cpu_of_its_place(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that boots in exchange, too; without pinning nothing is touched."""
+    pinned: list[tuple[list[int], int]] = []
+    monkeypatch.setattr("rpccluster.master.kinds.tasks.process.pin", lambda cpus, pid: pinned.append((cpus, pid)))
+    made = rig(processes=1, cpu_affinity=CPUChoice("list", (0, 5)))
+    booting, spare = made.process(0), made.ready(1)
+    made.turn(1.0)
+    assert [(spare.slot, spare.cpus), (booting.slot, booting.cpus)] == [(0, [0]), (1, [5])]
+    assert [cpus for cpus, _ in pinned] == [[0], [5]]
+    plain = rig(processes=1)
+    plain.ready(1)
+    plain.turn(1.0)
+    assert len(pinned) == 2
 
 
 def test_a_task_that_ends_while_it_is_condemned_saves_its_process(rig: Any) -> None:
