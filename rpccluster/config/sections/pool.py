@@ -63,6 +63,7 @@ class PoolOptions:
     env: Mapping[str, str] = family(process_values.TEXT, "a variable of their environment")
 
     service: str = ""
+    boot_timeout: float = 0.0  # the cluster's ``timeout``, which bounds the boots of workers, too
     chdir: str = ""
     umask: int | None = None
     log_level: str = "info"
@@ -86,6 +87,7 @@ def with_cluster(options: PoolOptions, of_cluster: cluster.Options) -> PoolOptio
         group=options.group or ("" if options.user else of_cluster.group),
         cpu_affinity=of_cluster.cpu_affinity if options.cpu_affinity == CPU_INHERITED else options.cpu_affinity,
         service=of_cluster.service,
+        boot_timeout=of_cluster.timeout,
         chdir=of_cluster.chdir,
         umask=of_cluster.umask,
         log_level=of_cluster.log_level,

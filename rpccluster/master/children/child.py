@@ -144,13 +144,14 @@ class Child:
 
     The attributes of the class say how its kind ends: ``stop_signal`` tells it to, unless it has a farewell;
     ``hears_while_booting`` if it need not be ready for that; ``slack_seconds`` is what it gets beyond the time of the
-    option ``stop_option``; an end with status 0 is no fault if it ``may_end``.
+    option ``stop_option``; an end with status 0 is no fault if it ``may_end``. ``ready_option`` bounds its start.
     """
 
     stop_signal: int = signal.SIGTERM
     hears_while_booting = False
     slack_seconds = KILL_SLACK_SECONDS
     stop_option = "graceful_timeout"
+    ready_option = "ready_timeout"
     may_end = False
     reads_settings = False  # and votes on new ones
     refusal = ""  # why it has refused the last proposal of settings

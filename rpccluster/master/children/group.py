@@ -311,4 +311,4 @@ def _capital(text: str) -> str:
 def _reason(child: Child, exit_: Exit) -> str:
     if child.last_words:
         return child.last_words
-    return {HUNG: "it hung", LATE: "it was not ready within ready_timeout"}.get(child.kill_reason, str(exit_))
+    return {HUNG: "it hung", LATE: f"it was not ready within {child.ready_option}"}.get(child.kill_reason, str(exit_))

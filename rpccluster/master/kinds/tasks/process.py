@@ -37,11 +37,14 @@ class TaskProcess(Child):
 
     slack_seconds = 0.0
     stop_option = "stop_timeout"
+    ready_option = "the timeout of [cluster]"
 
     def __init__(self, birth: Birth, pool: str) -> None:
         """``pool`` is the name of its pool. Raises OSError, and leaves nothing open then."""
         super().__init__(birth)
         options: PoolOptions = birth.edition.options
+        if options.boot_timeout:
+            self.ready_by = birth.booted_at + options.boot_timeout
         self.pool = pool
         self.settings_version = birth.edition.settings.number  # that it was sent, or is born with
         self.is_given = False  # to the dispatcher, that has not been told of its end

@@ -18,7 +18,7 @@ from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import BootFailed, Message, Ready, TaskProcess, TaskProcessGone, WantsToRetire
 from rpccluster.ipc.scoreboard import ROW_CELLS, CommonCell, Row, TaskCell
 from rpccluster.master.children import policy
-from rpccluster.master.children.child import Birth, ChildState
+from rpccluster.master.children.child import LATE, Birth, ChildState
 from rpccluster.master.children.group import Group
 from rpccluster.master.kinds.kind import Booted
 from rpccluster.master.kinds.tasks.groups import adjust, pool_group, revise
@@ -246,6 +246,17 @@ def test_one_that_could_not_boot_pauses(rig: Any) -> None:
     assert made.kind.hear(child, BootFailed("service", "no module"), [], 0.0) is None
     death = made.end(child, Exit(1, 3, None))
     assert (death.is_failed_boot, made.group.failure, made.told) == (True, "no module", [])
+
+
+def test_a_boot_that_hangs_fails(rig: Any) -> None:
+    """Within the cluster's ``timeout``, as that of a worker, so that the others need not wait for ever."""
+    made = rig()
+    late = made.process()
+    assert not [action for action in made.turn(29.0) if isinstance(action, policy.Kill)]
+    assert policy.Kill(late, LATE) in made.turn(31.0)
+    late.kill_reason = LATE
+    death = made.end(late, Exit(1, None, 9))
+    assert (death.reason, made.group.failure) == ("it was not ready within the timeout of [cluster]",) * 2
 
 
 def test_one_that_has_run_its_last_task_retires_by_itself(rig: Any) -> None:
