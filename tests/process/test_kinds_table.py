@@ -15,7 +15,7 @@ import pytest
 
 import rpccluster
 from rpccluster import Client, ConnectionLost, RemoteError
-from rpccluster.testing import RunningCluster, is_alive, running_cluster, wait_until
+from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 DOCUMENT = Path(rpccluster.__file__).resolve().parent.parent / "docs" / "threads.md"
 
@@ -45,7 +45,8 @@ class observed:
         note(self.name, f"begun {os.getpid()}")
 
     def __exit__(self, kind, error, trace):
-        how = "told that it is over" if current_call().cancelled else "as if nothing had happened"
+        call = current_call()  # None in a task process
+        how = "told that it is over" if call is not None and call.cancelled else "as if nothing had happened"
         note(self.name, f"interrupted by {kind.__name__}" if kind else f"ended, {how}")
 
 
@@ -66,6 +67,13 @@ class Kinds:
             while not is_let_go(name):
                 await asyncio.sleep(0.01)
 
+    @rpc(pool="pool")
+    def pool(self, name):
+        with observed(name):
+            while not is_let_go(name):
+                time.sleep(0.01)
+
+    limited_pool = rpc(name="limited.pool", timeout=0.2, pool="pool")(lambda self, name: self.pool(name))
     limited_plain = rpc(name="limited.plain", timeout=0.2)(lambda self, name: self.plain(name))
     limited_thread = rpc(name="limited.thread", timeout=0.2, thread=True)(lambda self, name: self.thread(name))
 
@@ -91,18 +99,23 @@ TABLE = {
     ("plain", "time limit"): Cell(OVER, "interrupted by CallTimedOut"),
     ("thread", "time limit"): Cell(OVER, TOLD, goes_on=True),
     ("coroutine", "time limit"): Cell(OVER, "interrupted by CancelledError"),
+    ("pool", "time limit"): Cell(OVER, ""),
     ("plain", "retirement"): Cell(RETIRED, "interrupted by WorkerRetired"),
     ("thread", "retirement"): Cell(RETIRED, ""),
     ("coroutine", "retirement"): Cell(RETIRED, "interrupted by CancelledError"),
+    ("pool", "retirement"): Cell(RETIRED, ""),
     ("plain", "cancel"): Cell("CancelledError", UNAWARE, goes_on=True),
     ("thread", "cancel"): Cell("CancelledError", UNAWARE, goes_on=True),
     ("coroutine", "cancel"): Cell("CancelledError", UNAWARE, goes_on=True),
+    ("pool", "cancel"): Cell("CancelledError", UNAWARE, goes_on=True),
     ("plain", "worker killed"): Cell("ConnectionLost", ""),
     ("thread", "worker killed"): Cell("ConnectionLost", ""),
     ("coroutine", "worker killed"): Cell("ConnectionLost", ""),
+    ("pool", "worker killed"): Cell("ConnectionLost", ""),
     ("plain", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),
     ("thread", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),
     ("coroutine", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),
+    ("pool", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),
 }
 
 
@@ -111,8 +124,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster
     """One cluster of one worker for all cells: each leaves it with a worker that serves."""
     folder = tmp_path_factory.mktemp("kinds")
     (folder / "kinds.py").write_text(SERVICE)
-    with running_cluster(folder, service="kinds:Kinds", number_workers=1, graceful_timeout=0.3) as cluster:
-        yield cluster
+    options = {"service": "kinds:Kinds", "number_workers": 1, "graceful_timeout": 0.3}
+    cluster = RunningCluster(folder, options, sections={"pool:pool": {"processes": 1}})
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
 
 
 class Work:
@@ -151,7 +168,7 @@ HAPPENINGS: dict[str, Callable[[Work], object]] = {
     "time limit": lambda work: None,
     "retirement": _retire,
     "cancel": lambda work: work.future.cancel(),
-    "worker killed": lambda work: os.kill(work.pid, signal.SIGKILL),
+    "worker killed": lambda work: os.kill(work.running.worker_pids()[0], signal.SIGKILL),
     "disconnect": lambda work: work.client.close(),
 }
 
@@ -161,6 +178,7 @@ def test_a_cell(running: RunningCluster, kind: str, happening: str) -> None:
     """The call has begun; then it happens."""
     expected = TABLE[kind, happening]
     running.wait_ready()
+    running.wait_group("pool:pool")
     method = f"limited.{kind}" if happening == "time limit" else kind
     with running.client() as client:
         work = Work(running, client, method, f"{kind}.{happening.replace(' ', '.')}")
@@ -173,7 +191,7 @@ def test_a_cell(running: RunningCluster, kind: str, happening: str) -> None:
             wait_until(lambda: len(work.notes()) == 2, what="the work has ended")
             assert work.notes()[1] == expected.work
         else:
-            wait_until(lambda: not is_alive(work.pid), what="the work has ended with its worker")
+            wait_until(lambda: not is_alive(work.pid), what="the work has ended with its process")
             assert len(work.notes()) == 1
         work.let_go()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Callable, NoReturn
 
+import gevent
+
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.pools.cluster.submitter import Submitter, here
 from rpccluster.pools.core import kinds
@@ -59,7 +61,7 @@ class PoolCalls(NativeKind):
     def note_over(self, call: NativeCall) -> None:
         assert isinstance(call, PoolCall)
         if self._submitter is not None:
-            self._submitter.cancel(call.id)
+            gevent.spawn(self._submitter.cancel, call.id)  # it may wait, for the client's thread or connection
 
 
 class PoolCall(NativeCall):
