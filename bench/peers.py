@@ -122,13 +122,23 @@ PEERS = {
 }
 
 
+_KINDS_CONFIG = (
+    _CONFIG.replace("{service}", "bench.service:Kinds")
+    + """
+[pool:bench]
+processes = 1
+queue_size = 10000
+"""
+)
+
 #: The kinds of methods, each a row: all are called at one daemon, whose service has one method of each kind.
 KINDS = tuple(
-    replace(RPCCLUSTER, name=name, what=what, config=_CONFIG.replace("{service}", "bench.service:Kinds"))
+    replace(RPCCLUSTER, name=name, what=what, config=_KINDS_CONFIG)
     for name, what in (
         ("plain", "a plain method, in a greenlet"),
         ("thread", "a method with thread=True"),
         ("coroutine", "an async def method"),
+        ("pool", "a method with pool=…, in the one process of a pool"),
     )
 )
 
@@ -140,6 +150,7 @@ BESIDE = tuple(
         ("sleep_in_c", "a method in a thread that sleeps in C"),
         ("compute", "a method in a thread that computes in Python"),
         ("sleep_on_loop", "a hundred coroutines that sleep"),
+        ("compute_in_pool", "a method of a pool that computes in Python"),
     )
 )
 

@@ -39,6 +39,16 @@ class Kinds:
         """Run on the asyncio loop."""
         return a + b
 
+    @rpc(pool="bench")
+    def pool(self, a: int, b: int) -> int:
+        """Run in a task process."""
+        return a + b
+
+    @rpc(pool="bench")
+    def compute_in_pool(self, microseconds: int) -> int:
+        """Compute in Python in a task process."""
+        return _compute(microseconds)
+
     @rpc(thread=True)
     def sleep_in_c(self, microseconds: int) -> int:
         """Block a native thread, without the GIL."""
@@ -48,10 +58,7 @@ class Kinds:
     @rpc(thread=True)
     def compute(self, microseconds: int) -> int:
         """Compute in Python in a native thread."""
-        end = time.monotonic_ns() + microseconds * 1000
-        while time.monotonic_ns() < end:
-            pass
-        return microseconds
+        return _compute(microseconds)
 
     async def sleep_on_loop(self, microseconds: int) -> int:
         """Wait on the asyncio loop."""
@@ -60,3 +67,10 @@ class Kinds:
 
 
 _LIBC = ctypes.CDLL(None)
+
+
+def _compute(microseconds: int) -> int:
+    end = time.monotonic_ns() + microseconds * 1000
+    while time.monotonic_ns() < end:
+        pass
+    return microseconds

@@ -149,6 +149,7 @@ TARGETS = (
     Target("beside a thread that sleeps in C: p99 ÷ alone", _p99_beside("sleep_in_c"), 2),
     Target("beside coroutines that sleep: p99 ÷ alone", _p99_beside("sleep_on_loop"), 2),
     Target("beside a thread that computes: ms more at the median", _later_beside("compute"), 1),
+    Target("beside a pool that computes: ms more at the median", _later_beside("compute_in_pool"), 1),
     Target("empty tasks: tasks/s ÷ the best other pool's", _pools("tasks", "tasks_per_second"), 1, True),
     Target("one empty task in flight: p50 ÷ the best other pool's", _pools("tasks one", "p50_us"), 0.9),
     Target("tasks of 1 MiB: tasks/s ÷ the best other pool's", _pools("tasks 1 MiB", "tasks_per_second"), 1, True),

@@ -1,4 +1,4 @@
-"""What a call costs by the kind of its method: in a greenlet, in a native thread, on the asyncio loop."""
+"""What a call costs by the kind of its method: in a greenlet, in a native thread, on the asyncio loop, in a pool."""
 
 from __future__ import annotations
 
