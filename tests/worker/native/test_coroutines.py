@@ -120,7 +120,7 @@ def test_one_that_is_over_before_it_begins_is_never_run(make_rig: Any) -> None:
     peer.call("echo")  # the engine is warm
     for number in range(50):
         peer.post("a_wait", number)
-    until(lambda: rig.engine.active_calls)
+    until(lambda: rig.engine.active_calls == 50)
     rig.engine.give_up("its graceful_timeout is over")
     assert {reply[1] for reply in peer.wait(51)[1:]} == {"WorkerRetired: its graceful_timeout is over"}
     quiet(rig)
