@@ -32,7 +32,6 @@ __all__ = [
     "LARGE_BYTES",
     "MSGPACK",
     "OK",
-    "OUTCOMES",
     "OUT_OF_MEMORY",
     "PICKLE",
     "RAISED",
@@ -64,7 +63,6 @@ FORMS = (PICKLE, MSGPACK, RPC)
 
 #: The outcomes that a process tells. A failure's payload is a `Failure`.
 OK, RAISED, REJECTED, OUT_OF_MEMORY = "ok", "raised", "rejected", "out_of_memory"
-OUTCOMES = (OK, RAISED, REJECTED, OUT_OF_MEMORY)
 
 _MOST_BYTES = (1 << 32) - 1  # that a bin of MessagePack can have
 #: A payload of so many bytes is sent as it is (`pack_large`), since two copies of it cost more than a longer way.

@@ -19,9 +19,10 @@ from .cluster_parts import CLUSTER_PARTS
 from .master_parts import MASTER_PARTS
 from .part import SECONDS, Part, nothing_left
 from .plugin_parts import PLUGIN_PARTS
+from .task_parts import TASK_PARTS
 from .worker_parts import WORKER_PARTS
 
-PARTS: list[type[Part]] = [*MASTER_PARTS, *PLUGIN_PARTS, *WORKER_PARTS, *CLIENT_PARTS, *CLUSTER_PARTS]
+PARTS: list[type[Part]] = [*MASTER_PARTS, *PLUGIN_PARTS, *TASK_PARTS, *WORKER_PARTS, *CLIENT_PARTS, *CLUSTER_PARTS]
 MOST_DESCRIPTORS = 60  # no part needs as many to start
 SEEDS = range(5)
 

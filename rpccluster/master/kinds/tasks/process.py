@@ -24,7 +24,7 @@ from rpccluster.master.children.child import Birth, Child, Source
 from rpccluster.system import Exit, System, pin
 from rpccluster.system.clock import Timer
 
-__all__ = ["CANCELLED", "LOST", "RECYCLED", "TaskProcess"]
+__all__ = ["CANCELLED", "LOST", "RECYCLED", "TaskProcess", "as_process"]
 
 #: Causes of an end that a dispatcher is told, beside those of `rpccluster.master.kinds.tasks.limits`.
 CANCELLED, LOST, RECYCLED = "cancelled", "lost", "recycled"
