@@ -44,6 +44,8 @@ def noted(number, seconds=0.0):
 """
 
 SERVICE = """
+import os
+
 import rpccluster
 
 
@@ -70,6 +72,10 @@ class Shop:
         finally:
             for future in futures:
                 future.cancel()
+
+    def leaves(self, seconds):
+        rpccluster.pool("a").submit("jobs:noted", "left by a call", seconds)
+        return os.getpid()
 
     def outcomes(self, numbers, seconds):
         futures = [rpccluster.pool("a").submit("jobs:noted", number, seconds, timeout=60) for number in numbers]
@@ -178,3 +184,73 @@ def test_the_commands_show_and_cancel(made: RunningCluster) -> None:
 def shown(cluster: RunningCluster, *words: str) -> list[Any]:
     told: list[Any] = json.loads(cluster.run("pool", *words, "--json").stdout)
     return told
+
+
+PLUGINS = """
+import asyncio
+import threading
+import time
+
+import rpccluster
+
+
+def in_threads(plugin):
+    pool, found = rpccluster.pool("a"), []
+    done = threading.Thread(target=lambda: found.extend(pool.map("jobs:double", range(100))))
+    done.start()
+    done.join()
+    told = []
+    pool.submit("jobs:fails", on_error=lambda failure: told.append(failure.kind))
+    assert pool.wait(timeout=30)
+    note("threads", sum(found), told)
+
+
+def under_asyncio(plugin):
+    asyncio.run(main())
+
+
+async def main():
+    futures = [rpccluster.pool("a").submit("jobs:double", number, wait=False) for number in range(10)]
+    note("asyncio", sum(await asyncio.gather(*map(asyncio.wrap_future, futures))))
+
+
+def leaves(plugin):
+    rpccluster.pool("a").submit("jobs:noted", "left", 2.0)
+    plugin.stopping.wait()
+
+
+def note(*words):
+    with open("noted", "a") as noted:
+        noted.write(f"{words}\\n")
+"""
+
+
+def test_plugins_submit(made: RunningCluster) -> None:
+    """From threads, and under asyncio by its futures."""
+    made.write_module("plugins", PLUGINS)
+    for name in ("in_threads", "under_asyncio"):
+        made.write_section(f"plugin:{name}", {"run": f"plugins:{name}", "restart": "never"})
+    made.start()
+    noted = made.folder / "noted"
+    wait_until(lambda: noted.exists() and len(noted.read_text().splitlines()) == 2)
+    assert sorted(noted.read_text().splitlines()) == ["('asyncio', 90)", "('threads', 9900, ['raised'])"]
+
+
+def test_one_that_retires_waits_for_its_tasks(made: RunningCluster) -> None:
+    """A worker that is recycled, and a plugin that is stopped; the tasks of one that is killed are ended."""
+    made.write_module("plugins", PLUGINS)
+    made.write_section("plugin:leaves", {"run": "plugins:leaves"})
+    made.start()
+    begun = made.folder / "begun"
+    wait_until(lambda: begun.exists() and "left" in begun.read_text())
+    assert made.run("plugin", "stop", "leaves").returncode == 0
+    with made.client() as client:
+        pid = client.call("leaves", 0.5)
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: pid not in made.worker_pids())
+        assert "is ended" not in made.log_text()
+        assert "are ended" not in made.log_text()
+    with made.client() as client:
+        os.kill(client.call("leaves", 60.0), signal.SIGKILL)
+    made.wait_log("has gone: its 1 tasks are ended")
+    wait_until(lambda: not shown(made, "tasks", "a"))

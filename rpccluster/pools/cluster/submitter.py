@@ -13,6 +13,7 @@ an earlier round, and in one round each task is sent once. Runs in workers, plug
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import logging
@@ -36,6 +37,7 @@ VARIABLE = "RPCCLUSTER_POOLS"  # of the environment: the dispatcher's address
 MOVING = 0  # the name of a dispatcher that is about to end
 _NOBODY = -1
 _MOVE_SECONDS = 0.02
+_LOOK_SECONDS = 0.02
 _PAUSE_SECONDS = 0.05  # between two tries to reach the dispatcher
 _NO_ROUND = (_NOBODY, 0)
 _MOST_RESENT = 100  # tasks in one call
@@ -268,6 +270,11 @@ class Submitter:
 
     # -- the end
 
+    def finish(self) -> None:
+        """Wait until all tasks have ended, unless this is a forked copy of their process."""
+        while self._open and not self._is_closed and _here.get(os.getpid()) is self:
+            time.sleep(_LOOK_SECONDS)
+
     def close(self) -> None:
         """End all tasks that have not ended; their ends are not told here any more."""
         self._is_closed = True
@@ -298,7 +305,10 @@ def here() -> Submitter:
         if not address:
             raise RuntimeError("this process belongs to no cluster that has a section [pool:NAME]")
         with _making:
-            found = _here.get(pid) or Submitter(address)
-            _here.clear()
-            _here[pid] = found
+            found = _here.get(pid)
+            if found is None:
+                found = Submitter(address)
+                _here.clear()
+                _here[pid] = found
+                atexit.register(found.finish)
     return found
