@@ -323,3 +323,18 @@ def test_thousands_of_waiting_coroutines_take_little_memory(kinds: Any) -> None:
         wait_until(lambda: running.worker(pid)["active_calls"] == COROUTINES)
         each = (psutil.Process(pid).memory_info().rss - before - int(bare.stdout)) / COROUTINES
     assert each < 1024, (each, int(bare.stdout) / COROUTINES)
+
+
+def test_the_limits_of_threads_change_live(kinds: Any) -> None:
+    """The worker stays, and calls that were held back begin."""
+    running = kinds(number_workers=1, threads=1, thread_queue=0)
+    (pid,) = running.worker_pids()
+    with running.client() as client:
+        futures = [client.call_async("in_thread", "a") for _ in range(4)]
+        wait_until(lambda: running.worker(pid)["limits"]["thread_queue"] >= 3)
+        assert running.worker(pid)["active_calls"] == 1
+        running.write_config(threads=2, thread_queue=2)
+        assert running.run("reload").returncode == 0
+        wait_until(lambda: running.worker(pid)["active_calls"] == 4)
+        (running.folder / "a").touch()
+        assert [outcome(future)[0] for future in futures] == [pid] * 4

@@ -108,10 +108,8 @@ class Options:
         1000,
         "calls that run at once in one worker; at the limit it stops reading, and accepting until one ends",
     )
-    threads: int = option(
-        values.integer(1, 1000), 8, "native threads of one worker for methods marked with thread=True"
-    )
-    thread_queue: int = option(
+    threads: int = live(values.integer(1, 1000), 8, "native threads of one worker for methods marked with thread=True")
+    thread_queue: int = live(
         _COUNT, 100, "calls that may wait for a thread in one worker; further ones begin when others have ended"
     )
     worker_connections: int = live(_POSITIVE, 10000, "connections of one worker")

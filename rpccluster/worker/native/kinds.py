@@ -92,6 +92,8 @@ class NativeKinds:
         return Coroutines(self._hub_loop, options.max_greenlets, self)
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
+        if {"threads", "thread_queue"} & changed and Runs.IN_THREAD in self._kinds:
+            self._kinds[Runs.IN_THREAD].set_limits(options.threads, options.thread_queue)
         if "max_greenlets" in changed and Runs.ON_LOOP in self._kinds:
             self._kinds[Runs.ON_LOOP].set_most(options.max_greenlets)
 

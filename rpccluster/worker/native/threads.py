@@ -17,11 +17,13 @@ from collections import Counter, deque
 from contextvars import Context
 from typing import Any, Callable, NoReturn
 
+import gevent.hub
+
 from rpccluster import system
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.worker.native.call import NativeCall, NativeKind, Owner
-from rpccluster.worker.native.primitives import SimpleQueue, start_new_thread
+from rpccluster.worker.native.primitives import SimpleQueue, allocate_lock, start_new_thread
 from rpccluster.worker.service.later import Parked
 from rpccluster.worker.service.misfit import Misfit, is_misfit
 
@@ -41,6 +43,7 @@ class Threads(NativeKind):
         self._waiting: deque[ThreadCall] = deque()
         self._bell: Any = SimpleQueue()  # each item wakes one thread
         self._is_rung = False
+        self._changing = allocate_lock()  # for the next one
         self._started = 0
         self._was_refused = False  # the last one that was to be started
         self._lost: dict[ThreadCall, None] = {}
@@ -79,17 +82,29 @@ class Threads(NativeKind):
                 logger.warning("Cannot start a thread beside %d others, and will try again: %s", self._started, error)
             self._was_refused = True
         else:
-            self._started += 1
+            with self._changing:
+                self._started += 1
             self._was_refused = False
 
+    def set_limits(self, threads: int, queue: int) -> None:
+        """Allow ``threads`` and ``queue`` from now on; surplus threads end when they are free."""
+        self._threads = threads
+        for _ in range(self._started - threads):
+            self._bell.put(None)
+        self.set_most(threads + queue)
+
     def _work(self) -> None:
-        """Run calls for ever; the thread's main function."""
+        """Run calls until this thread is one too many; the thread's main function."""
         system.displace_nobody()  # the hub, which has woken this thread, is about to give up the interpreter anyway
         waiting, bell = self._waiting, self._bell
         while True:
             while not waiting:
                 bell.get()
                 self._is_rung = False
+                if self._started > self._threads:
+                    break
+            if self._started > self._threads and self._leave():
+                return
             try:
                 call = waiting.popleft()
             except IndexError:  # another thread was faster
@@ -102,6 +117,19 @@ class Threads(NativeKind):
             except BaseException:  # no known fault; but the thread must go on
                 logger.critical("A thread of the worker failed outside of its method", exc_info=True)
             del call  # what it holds may end now
+
+    def _leave(self) -> bool:
+        """Return whether this thread is one too many, and is to end. Another one takes over what has woken it."""
+        with self._changing:
+            if self._started <= self._threads:
+                return False
+            self._started -= 1
+        if self._waiting:
+            self._bell.put(None)
+        hub = gevent.hub._get_hub()  # of this thread, if something patched has waited here
+        if hub is not None:
+            hub.destroy(destroy_loop=True)
+        return True
 
     # -- in the hub
 

@@ -194,3 +194,33 @@ def test_notifications_run_too(make_rig: Any) -> None:
     until(lambda: rig.service.ended == [0, 1, 2, 3, 4])
     quiet(rig)
     assert peer.look() == []
+
+
+def test_the_limits_may_change(make_rig: Any) -> None:
+    """More threads begin when they are needed, surplus ones end when they are free; no call is lost meanwhile."""
+    rig = make_rig(threads=1, thread_queue=0)
+    threads = rig.native.of(Runs.IN_THREAD)
+    peer = rig.connect()
+    for number in range(6):
+        peer.post("t_wait", number)
+    until(lambda: len(rig.service.began) == 1)
+    rig.options.set(threads=3, thread_queue=1)
+    until(lambda: len(rig.service.began) == 3)
+    assert (rig.engine.active_calls, threads._started) == (4, 3)
+    rig.options.set(threads=1, thread_queue=5)
+    settle()
+    assert (rig.engine.active_calls, len(rig.service.began)) == (6, 3)
+    for number in range(6):
+        rig.service.gate(number).open()
+    until(lambda: len(peer.look()) == 6)
+    until(lambda: threads._started == 1)
+    rig.options.set(threads=4)
+    for number in range(200):
+        peer.post("t_echo", number)
+        if number % 20 == 0:
+            rig.options.set(threads=number // 20 % 4 + 1)
+    until(lambda: len(peer.look()) == 206)
+    rig.options.set(threads=1)
+    until(lambda: threads._started == 1)
+    assert peer.call("t_echo", "the last") == "the last"
+    quiet(rig)
