@@ -144,3 +144,18 @@ def test_it_can_be_turned_off(make_cluster) -> None:
     assert "held up" not in running.log_text()
     assert "stands still" not in running.log_text()
     assert stalls(running) == 0
+
+
+def test_it_is_changed_while_the_worker_runs(stalling: RunningCluster) -> None:
+    """By `config set`, at once: off, nobody watches; on again, the next stall is told."""
+    (pid,) = stalling.worker_pids()
+    with stalling.client() as client:
+        done = stalling.run("config", "set", "stall_warning=0")
+        assert done.returncode == 0, done.stderr
+        client.call("sleep_in_c", 0.5)
+        assert stalls(stalling) == 0
+        assert stalling.run("config", "set", "stall_warning=0.1").returncode == 0
+        client.call("sleep_in_c", 0.3)
+        wait_until(lambda: stalls(stalling) == 1, 5)
+    assert stalling.worker_pids() == [pid]
+    assert stalling.log_text().count("held up") == 1
