@@ -121,18 +121,22 @@ class Edge:
 
     def end(self) -> None:
         """End everything, and wait: what has not ended is cancelled."""
-        self._is_ending = True
-        self._wake.up()
-        self._nudge.up()
+        self.end_soon()
         if not self.is_here:
             self.thread.join()
 
+    def end_soon(self) -> None:
+        """Have the thread end everything."""
+        self._is_ending = True
+        self._wake.up()
+        self._nudge.up()
+
     def leave(self) -> None:
         """Let go of everything in a forked copy of the program."""
-        self.processes.leave()
-        for part in (self._wake, self._nudge, self._sockets):
+        for part in (self._sockets, self._wake, self._nudge):
             with contextlib.suppress(OSError):
                 part.close()
+        self.processes.leave()
 
     # -- the thread
 
@@ -149,11 +153,8 @@ class Edge:
                 self._helping.release()
             try:
                 self._turn(happened)
-            except Exception:  # a fault of ours: no future may hang for it
+            except Exception:
                 _logger.exception("The pool has failed")
-                self.processes.fail("the pool has failed; its log tells why")
-                self._is_ending = True
-                self._nudge.up()
         with self._helping:
             self._close()
 
@@ -165,7 +166,21 @@ class Edge:
         return None if due is None else max(due - _monotonic(), 0.0)
 
     def _turn(self, happened: list[Any]) -> None:
-        """Take in what has happened, do what is due, and tell what has ended."""
+        """Take in what has happened, do what is due, and tell what has ended.
+
+        If that is interrupted, by a fault of ours or by a signal's handler in a thread that helps, nothing is sure any
+        more: the pool ends, and all tasks with it, so that no future hangs.
+        """
+        try:
+            ended = self._take_in(happened)
+        except BaseException:
+            self.processes.fail("the pool was interrupted while it dispatched")
+            self.end_soon()
+            raise
+        if ended:
+            self._tell(ended)
+
+    def _take_in(self, happened: list[Any]) -> list[Ended]:
         with self.lock:
             processes = self.processes
             for of in happened:
@@ -181,8 +196,7 @@ class Edge:
             ended = processes.take_ended()
             if ended:
                 self.room.notify_all()
-        if ended:
-            self._tell(ended)
+            return ended
 
     def _tell(self, ended: list[Ended]) -> None:
         self._settle(ended)
@@ -191,18 +205,22 @@ class Edge:
 
     def _watch_soon(self, link: Link) -> None:
         """Have the thread that waits flush ``link``: what waits already may hear of nothing new."""
+        if self._is_ending:
+            return
         if self._sockets.can_step_aside or self.is_here:
             self.processes.watch(link)
         else:
             self._wake.up()
 
     def _close(self) -> None:
+        with self.lock:
+            self._sockets.close()  # first: libev aborts if it finds a watched descriptor closed
         self.processes.end_master()
         with self.lock:
             self.processes.close()
             ended = self.processes.take_ended()
-            for part in (self._wake, self._nudge, self._sockets):
-                part.close()
+            self._wake.close()
+            self._nudge.close()
             self.room.notify_all()
         self._settle(ended)
 

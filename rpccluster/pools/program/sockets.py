@@ -39,7 +39,8 @@ class Sockets(Protocol):
     def step_back(self) -> None:
         """Have it take notice of them again."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of all, before they are closed; the other methods but `add` and the waits do nothing then."""
 
 
 class _Native:
@@ -84,6 +85,7 @@ class _Native:
         self._all.modify(self._of_light, select.EPOLLIN)
 
     def close(self) -> None:
+        self._data.clear()
         self._all.close()
         self._light.close()
 
@@ -100,13 +102,16 @@ class _Patched:
         self._selector.register(descriptor, selectors.EVENT_READ, data)
 
     def watch(self, descriptor: int, data: Any, *, for_room: bool) -> None:
-        if descriptor in self._selector.get_map():
+        if self._has(descriptor):
             events = selectors.EVENT_READ | selectors.EVENT_WRITE if for_room else selectors.EVENT_READ
             self._selector.modify(descriptor, events, data)
 
     def drop(self, descriptor: int, *, is_light: bool) -> None:
-        if descriptor in self._selector.get_map():
+        if self._has(descriptor):
             self._selector.unregister(descriptor)
+
+    def _has(self, descriptor: int) -> bool:
+        return descriptor in (self._selector.get_map() or ())  # None once it is closed
 
     def wait(self, seconds: float | None) -> list[Any]:
         return [key.data for key, _ in self._selector.select(seconds)]

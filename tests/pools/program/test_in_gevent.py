@@ -30,7 +30,7 @@ with rpccluster.TaskPool(2, [work, "operator"], queue_size=10) as pool:
     before = len(turns)
     slow = [gevent.spawn(lambda: pool.submit(work + ":sleep", 0.3).result(30)) for _ in range(2)]
     assert [each.get() for each in slow] == [0.3, 0.3]
-    assert len(turns) - before > 20, len(turns) - before
+    assert len(turns) - before > 5, len(turns) - before
     limited = pool.submit(work + ":spin", timeout=0.1)
     assert limited.exception(30).kind == "timed_out"
     big = os.urandom(3 << 20)

@@ -531,6 +531,23 @@ def test_the_death_of_the_little_master_hangs_nothing(tmp_path: Path) -> None:
         assert [future.result(TIMEOUT) for future in waiting] == [-number for number in range(20)]
 
 
+def test_an_interrupted_turn_hangs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's handler may raise while the thread that waits for a result dispatches."""
+    with TaskPool(1, [WORK, "operator"]) as pool:
+        assert pool.submit("operator:neg", 1).result(TIMEOUT) == -1
+
+        def interrupt(of: object) -> None:
+            raise KeyboardInterrupt
+
+        waiting = [pool.submit(target(work.sleep), 0.2) for _ in range(2)]
+        monkeypatch.setattr(pool._edge.processes, "happened", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            waiting[0].result(TIMEOUT)
+        monkeypatch.undo()
+        assert pool.wait(waiting, TIMEOUT)
+        assert failure_of(waiting[1]).kind == "process_lost"
+
+
 def test_a_fault_of_the_pool_itself_hangs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is logged, and every task ends, those that wait and later ones."""
     with TaskPool(1, [WORK, "operator"]) as pool:
@@ -544,7 +561,7 @@ def test_a_fault_of_the_pool_itself_hangs_nothing(monkeypatch: pytest.MonkeyPatc
         assert pool.wait(futures, TIMEOUT)
         ends = [future.exception(TIMEOUT) for future in futures]  # what was told before it closed counts
         assert {failure_of(future).kind for future, end in zip(futures, ends) if end} == {"process_lost"}
-        assert "the pool has failed" in failure_of(pool.submit("operator:neg", 1)).message
+        assert "the pool was interrupted" in failure_of(pool.submit("operator:neg", 1)).message
         monkeypatch.undo()
 
 
