@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -170,3 +171,34 @@ def test_an_upgrade_loses_no_call(made: RunningCluster) -> None:
         assert client.call("sum", 1, 2) == {"sum": 3}
         assert upgrade.wait(30) == 0
         assert client.call("sum", 3, 4) == {"sum": 7}
+
+
+def test_no_call_fails_while_everything_is_replaced(made: RunningCluster) -> None:
+    """Workers and task processes as by HUP, the dispatcher by TERM, all by USR2; the callers keep their connections."""
+    made.start()
+    stop, failures, answered = threading.Event(), [], [0]
+
+    def call(number: int) -> None:
+        with made.client() as client:
+            while not stop.is_set():
+                try:
+                    assert client.call("sum", answered[0], number)["sum"] >= number
+                except Exception as error:
+                    failures.append(repr(error))
+                answered[0] += 1
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+    for caller in callers:
+        caller.start()
+    for replace in (
+        lambda: made.run("reload", "--all"),
+        lambda: os.kill(made.group("pools")["processes"][0]["pid"], signal.SIGTERM),
+        lambda: made.run("upgrade"),
+    ):
+        before = answered[0]
+        replace()
+        wait_until(lambda before=before: answered[0] > before + 50)
+    stop.set()
+    for caller in callers:
+        caller.join(30)
+    assert failures == []
