@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from rpccluster.log import logger
 from rpccluster.plugin.greenlets import cooperative_select
 from rpccluster.plugin.handle import Stopping
 
-__all__ = ["Changes"]
+__all__ = ["Changes", "unblock_signals"]
 
 _MOST_WAKES = 4096  # that are taken out of the pipe at once
 
@@ -87,6 +88,7 @@ class Changes:
             os.write(self._pipe[1], b"\0")
 
     def _tell_from_here(self) -> None:
+        unblock_signals()
         while self._pipe is None and self._tell():
             pass
         if self._pipe is not None:
@@ -112,3 +114,8 @@ class Changes:
         what = with_places(changed_keys(*change), self._places)
         logger.error("Settings: settings_changed failed: told of %s", what, exc_info=error)
         self._fail()
+
+
+def unblock_signals() -> None:
+    """Unblock all signals in this thread, since a program that a hook starts inherits what is blocked."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

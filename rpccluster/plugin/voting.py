@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 from _thread import allocate_lock, start_new_thread
 
@@ -26,7 +27,7 @@ from rpccluster.ipc.messages import Message, Propose, Switch, Switched, Vote, Wa
 from rpccluster.ipc.scoreboard import CommonCell, Row
 from rpccluster.live_settings import Given, Version, settings
 from rpccluster.log import logger, set_level
-from rpccluster.plugin.changes import Changes
+from rpccluster.plugin.changes import Changes, unblock_signals
 
 __all__ = ["Voting"]
 
@@ -51,10 +52,12 @@ class Voting:
         self.changes = Changes(own, lambda: self.say(WantsToRetire("settings_changed failed")))
 
     def start(self) -> None:
-        """Begin to listen to the master."""
+        """Begin to listen to the master. Signals are for the main thread: one that came here would end no sleep."""
         self._row[CommonCell.SETTINGS_VERSION] = settings.newest.number
         self.changes.start()
+        usual = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         start_new_thread(self._listen, ())
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
 
     def leave_to_parent(self) -> None:
         """Close the channel, in a forked child."""
@@ -106,6 +109,7 @@ class Voting:
             self._switch(Given(message.version, message.texts, message.places))
 
     def _vote(self, attempt: int, given: Given) -> None:
+        unblock_signals()
         with self._short_turns:
             self.say(Vote(attempt, self._prepare(attempt, given)))
 

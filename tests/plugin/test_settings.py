@@ -243,6 +243,31 @@ def run():
         job.push(4, price="4")
 
 
+def test_signals_are_for_the_main_thread(tmp_path: Path) -> None:
+    """The thread that listens blocks them; hooks run with none blocked, and so do programs that they start."""
+    text = """
+import glob, signal
+
+def settings_check(new, changed):
+    print("check", signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
+
+def settings_changed(old, new, changed):
+    print("changed", signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
+
+def run(plugin):
+    blocked = []
+    for path in glob.glob("/proc/self/task/*/status"):
+        fields = dict(line.split(":", 1) for line in open(path))
+        blocked.append(bool(int(fields["SigBlk"], 16) & 1 << signal.SIGTERM - 1))
+    print("begun", sorted(blocked), flush=True)
+    plugin.stopping.wait()
+"""
+    with pushed(tmp_path, text) as job:
+        assert job.child.wait_for("begun").endswith("begun [False, True]\n")
+        job.push(2, price="2")
+        assert job.child.wait_for("changed").count("set()") == 3
+
+
 def test_one_that_closes_all_descriptors_is_left_alone(tmp_path: Path) -> None:
     """What it opens under the channel's number is its own: nothing is read from it, written or closed."""
     text = """
