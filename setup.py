@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+
+try:
+    from Cython.Build import cythonize
+except ImportError:  # then the Python engine serves
+    cythonize = None
 
 HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "rpccluster" / "version.py").read_text())
@@ -45,6 +51,21 @@ SCHEDULE = ["cronsim>=2.5"]  # [plugin:NAME] schedule
 PROGRESS = ["rich>=13"]  # the bar of TaskPool.map
 FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation == 'CPython'"]
 
+
+def extensions() -> list[Extension]:
+    """The compiled engine, wherever it can be built; without it the Python one serves."""
+    if cythonize is None or sys.implementation.name != "cpython" or not sys.platform.startswith("linux"):
+        return []
+    turn = Extension(
+        "rpccluster.worker.hot._turn",
+        ["rpccluster/worker/hot/_turn.pyx"],
+        depends=["rpccluster/protocol/wire.h"],
+        extra_compile_args=["-O2"],
+        optional=True,
+    )
+    return cythonize([turn], build_dir="build/cython", language_level=3)
+
+
 setup(
     name="rpccluster",
     version=VERSION.group(1) if VERSION else "0",
@@ -52,7 +73,8 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["rpccluster", "rpccluster.*"]),
-    package_data={"rpccluster": ["py.typed"]},
+    package_data={"rpccluster": ["py.typed", "protocol/wire.h", "worker/hot/_turn.pyx"]},
+    ext_modules=extensions(),
     license="MIT",
     license_files=["LICENSE"],
     classifiers=[

@@ -91,8 +91,9 @@ def _marker(folder: Path) -> Path:
 
 
 def _wanted() -> str:
-    """What an installation depends on: what it needs, and where the checkout stands."""
-    return f"{hashlib.sha256((HERE / 'setup.py').read_bytes()).hexdigest()}\n{HERE}\n"
+    """What an installation depends on: what it needs and builds, and where the checkout stands."""
+    sources = [HERE / "setup.py", *sorted(HERE.glob("rpccluster/**/*.pyx")), *sorted(HERE.glob("rpccluster/**/*.h"))]
+    return f"{hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()}\n{HERE}\n"
 
 
 @contextlib.contextmanager

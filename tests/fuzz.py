@@ -69,37 +69,18 @@ class _Tracebacks(logging.Handler):
             self.found.append(logging.Formatter().format(record))
 
 
-class Fuzz:
-    """A worker, and what is sent to it. ``faults`` is all that should not have been."""
+class Source:
+    """Messages for a worker, by a random choice; ``made`` counts them."""
 
-    def __init__(self, seed: int) -> None:
-        self._choice = random.Random(seed)
+    def __init__(self, choice: random.Random) -> None:
+        self._choice = choice
         self._packer = msgpack.Packer(unicode_errors="surrogateescape")
-        self._rig = Rig(_Service(), max_message_size=1 << 16, max_pending_calls=20)
-        self._good = self._rig.connect()
-        self.log = _Tracebacks()
-        self.messages = self.streams = self.replies = 0
-        self.faults: list[str] = []
-        gevent.get_hub().handle_error = self._note
+        self.made = 0
 
-    def _note(self, context: Any, kind: Any, error: Any, traceback: Any) -> None:
-        self.faults.append(f"{context}: {kind.__name__}: {error}")
-
-    def go_on(self) -> None:
-        """One connection: a stream that is mostly right, in pieces, and what comes of it."""
-        stream = bytearray(b"".join(self._message() for _ in range(self._choice.randint(1, MESSAGES_AT_ONCE))))
-        for _ in range(self._choice.choice((0, 1, 1, 1, 2, 5))):
-            self._mutate(stream)
-        self.streams += 1
-        if self.streams % CHECK_EVERY == 0:
-            check(self._choice.randbytes(1) + stream)
-        self._send(bytes(stream))
-        if self.streams % CHECK_EVERY == 0 and self._good.call("echo", self.streams) != self.streams:
-            self.faults.append("a good caller got a wrong reply")
-        self._good.replies.clear()
-
-    def _message(self) -> bytes:
-        choice, self.messages = self._choice, self.messages + 1
+    def message(self) -> bytes:
+        """A message, mostly a right one."""
+        self.made += 1
+        choice = self._choice
         if choice.random() < 0.05:
             return choice.randbytes(choice.randint(1, 60))
         params = choice.sample(_VALUES, choice.randint(0, 2))
@@ -107,7 +88,7 @@ class Fuzz:
         message = [kind, choice.choice((1, 1, 2**32 - 1, 2**32)), method, params] if kind != 2 else [2, method, params]
         return bytes(self._packer.pack(message))
 
-    def _mutate(self, stream: bytearray) -> None:
+    def mutate(self, stream: bytearray) -> None:
         """Something is lost, doubled, put in another's place, or wrapped."""
         choice = self._choice
         at, size = choice.randrange(len(stream) + 1), choice.randint(0, 6)
@@ -120,6 +101,41 @@ class Fuzz:
             )
         )
         stream[at : at + size] = wedge
+
+
+class Fuzz:
+    """A worker, and what is sent to it. ``faults`` is all that should not have been."""
+
+    def __init__(self, seed: int) -> None:
+        self._choice = random.Random(seed)
+        self._source = Source(self._choice)
+        self._rig = Rig(_Service(), max_message_size=1 << 16, max_pending_calls=20)
+        self._good = self._rig.connect()
+        self.log = _Tracebacks()
+        self.streams = self.replies = 0
+        self.faults: list[str] = []
+        gevent.get_hub().handle_error = self._note
+
+    @property
+    def messages(self) -> int:
+        """Number of messages so far."""
+        return self._source.made
+
+    def _note(self, context: Any, kind: Any, error: Any, traceback: Any) -> None:
+        self.faults.append(f"{context}: {kind.__name__}: {error}")
+
+    def go_on(self) -> None:
+        """One connection: a stream that is mostly right, in pieces, and what comes of it."""
+        stream = bytearray(b"".join(self._source.message() for _ in range(self._choice.randint(1, MESSAGES_AT_ONCE))))
+        for _ in range(self._choice.choice((0, 1, 1, 1, 2, 5))):
+            self._source.mutate(stream)
+        self.streams += 1
+        if self.streams % CHECK_EVERY == 0:
+            check(self._choice.randbytes(1) + stream)
+        self._send(bytes(stream))
+        if self.streams % CHECK_EVERY == 0 and self._good.call("echo", self.streams) != self.streams:
+            self.faults.append("a good caller got a wrong reply")
+        self._good.replies.clear()
 
     def _send(self, stream: bytes) -> None:
         peer = self._rig.connect()

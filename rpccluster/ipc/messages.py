@@ -65,10 +65,12 @@ class Ready(NamedTuple):
     """Worker to master: the service is loaded. ``methods`` are the names of its methods, numbered by their place.
 
     ``code_files`` are the files of the modules that the service has imported, if ``reload_code`` wants to know.
+    ``engine`` is the one that runs its calls.
     """
 
     methods: list[str]
     code_files: Sequence[str] = ()
+    engine: str = ""
 
 
 @_type(1)

@@ -48,7 +48,7 @@ from rpccluster.worker.connections.giving import Giving
 from rpccluster.worker.connections.handover_channel import HandoverChannel
 from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.current import present_method
-from rpccluster.worker.hot import Engine
+from rpccluster.worker.hot import Engine, make_engine
 from rpccluster.worker.lifecycle import Event, State, next_state
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.live_options import LiveOptions, call_limit
@@ -172,7 +172,8 @@ class Server:
         return [hub] if coroutines is None else [hub, AsyncioLoop(coroutines)]
 
     def _make_engine(self) -> Engine:
-        return Engine(
+        return make_engine(
+            self._assignment.options.engine,
             self._registry,
             self._row.cells,
             self.options,
@@ -223,7 +224,7 @@ class Server:
         self._step(Event.BOOTED)
         if self._served.inside is not None:
             self._served.inside.start()
-        self._channel.send(Ready(self._registry.names, self._served.code_files))
+        self._channel.send(Ready(self._registry.names, self._served.code_files, self._engine.name))
         self._stall_watch.start()
         code = self._wait_for_the_end()
         self._stall_watch.stop()

@@ -22,10 +22,11 @@ import msgpack
 
 from rpccluster.ipc.scoreboard import LIMITS, Row, Scoreboard
 from rpccluster.log import LogFiles
+from rpccluster.protocol.codec import map_of_any_keys
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.table import Connections
-from rpccluster.worker.hot import Engine
+from rpccluster.worker.hot.choice import engine_class
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.native.kinds import NativeKinds
@@ -34,6 +35,7 @@ from rpccluster.worker.service.wrapper import Wrapper
 
 __all__ = ["Gated", "Peer", "Rig", "settle", "tcp_pair", "until", "wait_read"]
 
+ENGINE = "auto"  # the engine of new rigs
 SWEEP_SECONDS = 0.5  # between two sweeps of a worker
 
 
@@ -145,7 +147,7 @@ class Rig:
         self.native = NativeKinds(gevent.get_hub().loop, self.options, self.limits, Row(self.cells), retire)
         wrapper = Wrapper(self.options, self.logs, self.limits)
         self.registry = Registry(self.service, call_timeout, wrapper, self.native.entry)
-        self.engine = Engine(
+        self.engine = engine_class(ENGINE)(
             self.registry,
             self.cells,
             self.options,
@@ -196,6 +198,7 @@ class Rig:
             peer.close()
             peer.connection.close()
         settle()
+        self.engine.close()
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -215,7 +218,10 @@ class Peer:
         self.replies: list[Any] = []
         self.is_at_end = False
         self._unpacker = msgpack.Unpacker(
-            strict_map_key=False, max_buffer_size=1 << 30, unicode_errors="surrogateescape"
+            strict_map_key=False,
+            max_buffer_size=1 << 30,
+            unicode_errors="surrogateescape",
+            object_pairs_hook=map_of_any_keys,
         )
         self._msgid = 0
 
@@ -282,10 +288,10 @@ class Peer:
         self.sock.close()
 
 
-def wait_read(peer: Peer) -> None:
+def wait_read(peer: Peer, seconds: float = 20.0) -> None:
     """Until the worker has read all that was sent."""
 
     def unread() -> int:
         return struct.unpack("i", fcntl.ioctl(peer.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
 
-    until(lambda: not unread(), "the worker reads")
+    until(lambda: not unread(), "the worker reads", seconds)

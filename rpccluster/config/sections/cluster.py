@@ -65,6 +65,11 @@ class Options:
         effect=Effect.NOW,
         flags=("-w", "--workers"),
     )
+    engine: str = option(
+        values.choice("auto", "compiled", "python"),
+        "auto",
+        "runs the calls: auto (compiled where it was built), compiled or python",
+    )
     accept_lock: bool = option(
         values.BOOLEAN, True, "keep the connections even among workers; false: each worker accepts whenever it can"
     )

@@ -52,6 +52,7 @@ class Status:
             "generation": cluster.generation,
             "number_workers": workers.wanted,
             "settings": {"version": cluster.settings_version},
+            "engine": self._rpc.engine,
             "in_transit": self._broker.in_transit,
             **asdict(self._broker.figures),
             "listeners": _addresses(cluster.listeners),

@@ -118,6 +118,7 @@ class RPC:
         self._accept_lock = memory_file(name="accept-lock") if has_lock else -1
         self._stall_limiter = LogLimiter(STALL_SECONDS)
         self.totals = Totals()
+        self.engine = ""  # the one that runs the calls; empty until a first process is ready
 
     def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
         edition: Any = birth.edition
@@ -137,7 +138,8 @@ class RPC:
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
         assert isinstance(child, RPCWorker)
         if isinstance(message, Ready):
-            child.methods, child.code_files = message.methods, message.code_files
+            child.methods, child.code_files, engine = message
+            self._note_engine(engine)
             event: KindEvent | None = Booted(child)
         elif isinstance(message, BootFailed):
             child.last_words, child.is_service_at_fault = message.text, message.stage == "service"
@@ -153,6 +155,12 @@ class RPC:
             return Passed(child, message, descriptors)
         close_all(descriptors)
         return event
+
+    def _note_engine(self, engine: str) -> None:
+        """Keep what runs the calls, for `status`, and say once that it is not the fastest."""
+        if engine != self.engine and engine == "python":
+            logger.info("The Python engine runs the calls of %ss, not the compiled one", self.noun)
+        self.engine = engine
 
     def arrange(self, group: Group, now: float) -> None:
         """Every slot is like the others."""

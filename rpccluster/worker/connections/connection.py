@@ -80,7 +80,7 @@ class Connection:
     def is_quiet_for(self, seconds: float, now: float) -> bool:
         """Return whether it is at rest and has received nothing for ``seconds``; asked again and again."""
         inbox = self.inbox
-        if inbox.was_heard or self.outbox.replies or not self.is_at_rest:
+        if inbox.was_heard or self.outbox.has_replies or not self.is_at_rest:
             inbox.was_heard = False
             self._quiet_since = now
         return now - self._quiet_since >= seconds and self._state is State.OPEN
@@ -127,7 +127,7 @@ class Connection:
         """Close with one log line, since the peer does not speak MessagePack-RPC; later input is not run."""
         if not self.is_closed:
             self._common.limits.note_unreadable("Closing the connection", self.outbox.peer, error)
-            self.inbox.withdraw()
+            self.inbox.drop_waiting()
             self.outbox.flush()
             self.close()
 
@@ -169,7 +169,7 @@ class Connection:
     def _stop_reading(self, event: Event) -> None:
         self._state = next_state(self._state, event)
         if self._state is not State.LINGERING:
-            self.inbox.keep(None)
+            self.inbox.forget_partial()
             self._stop(ENDED)
             self._on_answered()
 
@@ -192,9 +192,7 @@ class Connection:
     def _say_closing(self, due: Iterable[int]) -> None:
         msgid, self.outbox.closing_msgid = self.outbox.closing_msgid, None
         assert msgid is not None
-        self.outbox.pending += 1
-        self.outbox.replies.append(closing_response(msgid, due))
-        self.outbox.flush()
+        self.outbox.say(closing_response(msgid, due))
 
     def close(self, reason: str = "", limit: Cell | None = None) -> None:
         """Close now; replies of running calls will be dropped and counted. ``limit`` is one that it has passed."""
@@ -244,7 +242,7 @@ class Connection:
         ``waiting`` are its calls that were in the engine's queue. Raises as `Inbox.content` does.
         """
         is_eof = self._state is State.HALF_CLOSED
-        return Given(self.outbox.peer, is_eof, self.inbox.content(waiting), self.outbox.content())
+        return Given(self.outbox.peer, is_eof, self.inbox.content(waiting), self.outbox.unsent_content())
 
     def fileno(self) -> int:
         """Return its socket's descriptor."""
@@ -272,9 +270,9 @@ class Connection:
         """Go on where another worker has stopped; ``awaited`` are the calls that still run elsewhere."""
         if awaited:
             self.awaited = Counter((serial, msgid) for serial, msgid in awaited)
-        self.outbox.pending = len(awaited)
+        self.outbox.expect(len(awaited))
         if given.output:
-            self.outbox.keep(memoryview(given.output))
+            self.outbox.send_first(given.output)
         self.inbox.restore(given.input)
         if given.is_eof and not self.is_closed:
             self._stop_reading(Event.PEER_ENDED)

@@ -1,13 +1,15 @@
 """The hot room: bytes to calls, calls to replies, replies to bytes. Every request passes through it, and nothing else.
 
-A request is received and decoded (`inbox.py`), waits for its turn (`room.py`), runs (`runners.py`, which the loop
-drives in `engine.py`), and is answered (`outbox.py`). Other messages and failed calls take the slow path
-(`slow_path.py`, `replies.py` for errors); some calls are answered later (`parked.py`). Inside, every part may touch
-every other. Other folders import only these names, and none of the files, so that another build of the same names, such
-as a compiled one, can take its place. States, deadlines, logged limits and handover stay outside.
+It is there twice. The Python engine runs everywhere: a request is received and decoded (`inbox.py`), waits for its turn
+(`room.py`), runs (`runners.py`, which the loop drives in `engine.py`), and is answered (`outbox.py`). The compiled
+engine (`_turn.pyx` under `compiled.py`) does the same in one pass, and keeps waiting calls as bytes. Both take the slow
+path for other messages and failed calls (`slow_path.py`, `replies.py` for errors), and some calls are answered later
+(`parked.py`). Inside, every part may touch every other. Other folders import only these names, and none of the files.
+States, deadlines, logged limits and handover stay outside.
 
 ==================  ================================================================================================
 `Engine`            runs all calls of a worker; ``connect`` makes an inbox and an outbox for a socket
+`make_engine`       makes the engine that the configuration wants, or that this machine has
 `Inbox`             the input of one socket: start and stop it, put its calls off, take its content along
 `Outbox`            the output of one socket: flush it, take its content along, ask how many calls are pending
 `Listener`          learns what has happened to the input and output of one socket: a connection
@@ -16,9 +18,10 @@ as a compiled one, can take its place. States, deadlines, logged limits and hand
 ==================  ================================================================================================
 """
 
-from rpccluster.worker.hot.engine import Engine
+from rpccluster.worker.hot.choice import make_engine
+from rpccluster.worker.hot.engine import PythonEngine as Engine
 from rpccluster.worker.hot.inbox import Inbox
 from rpccluster.worker.hot.outbox import HIGH_WATER_BYTES, Outbox
 from rpccluster.worker.hot.room import Happened, Listener
 
-__all__ = ["HIGH_WATER_BYTES", "Engine", "Happened", "Inbox", "Listener", "Outbox"]
+__all__ = ["HIGH_WATER_BYTES", "Engine", "Happened", "Inbox", "Listener", "Outbox", "make_engine"]

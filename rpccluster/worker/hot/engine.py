@@ -38,10 +38,11 @@ from rpccluster.worker.hot.parked import ParkedCalls
 from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Happened, Listener, Room, is_used_up
 from rpccluster.worker.hot.runners import Runners
+from rpccluster.worker.hot.slow_path import SlowPath
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.service.registry import Registry
 
-__all__ = ["Engine"]
+__all__ = ["PythonEngine", "bounds_of"]
 
 SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
 
@@ -52,8 +53,10 @@ _CALLS = int(Cell.CALLS)
 _TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
 
 
-class Engine:
+class PythonEngine:
     """Runs the calls of all connections of a worker."""
+
+    name = "python"
 
     def __init__(
         self,
@@ -74,18 +77,25 @@ class Engine:
         self._cells = cells
         self._call_limit = call_limit or sys.maxsize
         self._on_call_limit = on_call_limit
-        self._room = Room(self._loop, _bounds(options), options.max_pending_calls)
+        self._room = Room(self._loop, bounds_of(options), options.max_pending_calls)
         self._room.schedule = self._schedule
         self._replies = Replies(registry.methods, cells, options, on_refused)
         self._parked = self._room.parked = ParkedCalls(self._room, self._replies)
-        self._runners = Runners(hub, self._room, registry, cells, self._replies, options.max_greenlets)
+        self._registry = registry
+        self._begin(hub, options)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
         options.follow(self._follow_options)
+        self._follow_options(options, frozenset())
+
+    def _begin(self, hub: Any, options: LiveOptions) -> None:
+        """Make the parts that another build of this engine replaces."""
+        slow_path = SlowPath(self._room, self._registry, self._cells, self._replies)
+        self._runners = Runners(hub, self._room, self._registry, self._cells, slow_path, options.max_greenlets)
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
         """Copy the options that each call, or each turn of the loop, needs."""
         self._room.max_pending_calls = options.max_pending_calls
-        self._room.decoder.set_bounds(_bounds(options))
+        self._room.decoder.set_bounds(bounds_of(options))
         self._runners.set_most(options.max_greenlets)
 
     def set_call_limit(self, call_limit: int) -> None:
@@ -99,6 +109,10 @@ class Engine:
         """
         outbox = Outbox(self._room, sock, peer, listener)
         return Inbox(self._room, sock, outbox, listener), outbox
+
+    def fileno(self) -> int:
+        """Return the descriptor of the epoll set with all connections."""
+        return int(self._loop.fileno())
 
     # -- calls
 
@@ -115,7 +129,7 @@ class Engine:
     @property
     def calls(self) -> int:
         """Number of calls that have ended."""
-        return self._room.begun - self._room.waiting_calls - self.active_calls
+        return self.begun - self._room.waiting_calls - self.active_calls
 
     @property
     def is_quiet(self) -> bool:
@@ -181,10 +195,16 @@ class Engine:
     def leave_to_parent(self, leave: Callable[[int], None]) -> None:
         """Leave the queue to the parent, in a forked child; ``leave`` ends the process after the call that forked."""
         self._runners.epoch += 1
+        self._leave_to_parent(leave)
+
+    def _leave_to_parent(self, leave: Callable[[int], None]) -> None:
         self._room.clear()
         self._parked.leave_to_parent()
         self._room.schedule = lambda: leave(0)  # what a runner does when the queue is not its own
         self._replies.leave_at_exit(leave)
+
+    def close(self) -> None:
+        """Let go of what another process cannot have; the connections are closed."""
 
     # -- the loop's side: runs in the hub, never blocks
 
@@ -282,7 +302,7 @@ class Engine:
         """Write the counts after a drain into the worker's cells."""
         cells, runners = self._cells, self._runners
         cells[_ACTIVE_CALLS] = active = runners.active + self._parked.count
-        cells[_CALLS] = calls = self._room.begun - self._room.waiting_calls - active
+        cells[_CALLS] = calls = self.begun - self._room.waiting_calls - active
         cells[_RUNNING_METHOD] = 0
         if runners.are_taken and not cells[_TAKEN_AT]:
             cells[_TAKEN_AT] = monotonic_ns()
@@ -298,5 +318,6 @@ class Engine:
             listener.handle(_ITS_TURN)
 
 
-def _bounds(options: LiveOptions) -> Bounds:
+def bounds_of(options: LiveOptions) -> Bounds:
+    """Return what bounds a message."""
     return Bounds(options.max_message_size, options.max_depth)

@@ -155,6 +155,14 @@ class Inbox:
         self.partial = rest
         self._listener.handle(_COMPLETE if rest is None else _INCOMPLETE)
 
+    def forget_partial(self) -> None:
+        """Drop the incomplete call, of which nothing more will come."""
+        self.keep(None)
+
+    def drop_waiting(self) -> None:
+        """Forget the calls that wait for their turn."""
+        self.withdraw()
+
     def _queue(self, calls: list[Any], is_long: bool) -> None:
         """Queue ``calls`` behind this connection's own; ``is_long`` says that they take their time.
 

@@ -109,6 +109,25 @@ class Outbox:
         if self.reports and not self.replies and not self.is_closed:
             self._listener.handle(_ANSWERED)
 
+    def expect(self, count: int) -> None:
+        """Count calls that other processes answer."""
+        self.pending = count
+
+    @property
+    def has_replies(self) -> bool:
+        """Whether replies wait to be sent at the end of this turn."""
+        return bool(self.replies)
+
+    def say(self, reply: bytes) -> None:
+        """Send ``reply`` now, which answers no call."""
+        self.pending += 1
+        self.replies.append(reply)
+        self.flush()
+
+    def send_first(self, output: bytes) -> None:
+        """Send the unsent output that another process has left."""
+        self.keep(memoryview(output))
+
     def await_closing(self, msgid: int) -> bool:
         """Note that the peer asks for ``rpc.closing``. Returns False if it has asked before."""
         if self.closing_msgid is not None:
@@ -199,7 +218,7 @@ class Outbox:
             self.unsent = None
             self._room.handled_large = True
 
-    def content(self) -> bytes:
+    def unsent_content(self) -> bytes:
         """Return all unsent output."""
         return self.unsent.content() if self.unsent is not None else b""
 

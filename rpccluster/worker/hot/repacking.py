@@ -10,9 +10,9 @@ from rpccluster.protocol.codec import make_packer
 from rpccluster.protocol.messages import UNREADABLE_TYPE, Unreadable
 from rpccluster.protocol.shared import Packed
 
-__all__ = ["packed_again"]
+__all__ = ["NO_MESSAGE", "packed_again"]
 
-_NO_MESSAGE = b"\xc1"  # no MessagePack: the adopter answers the calls before it, and closes the connection
+NO_MESSAGE = b"\xc1"  # no MessagePack: the adopter answers the calls before it, and closes the connection
 
 
 def packed_again(calls: list[Any]) -> list[bytes | Packed]:
@@ -27,7 +27,7 @@ def packed_again(calls: list[Any]) -> list[bytes | Packed]:
 def _packed_again(call: Any, pack: Callable[[Any], bytes]) -> bytes | Packed:
     if type(call) is Packed:
         return call
-    return pack(call) if type(call) is list else _NO_MESSAGE
+    return pack(call) if type(call) is list else NO_MESSAGE
 
 
 def _as_extension(value: Any) -> msgpack.ExtType:

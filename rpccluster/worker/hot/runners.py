@@ -16,9 +16,10 @@ of type str, so that other requests pay nothing for it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import Context
 from time import monotonic
-from typing import Any
+from typing import Any, Callable
 
 from greenlet import getcurrent
 
@@ -33,7 +34,6 @@ from rpccluster.protocol.messages import (
 )
 from rpccluster.worker.current import Call, Runner
 from rpccluster.worker.hot.outbox import LARGE_REPLY_BYTES
-from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Room
 from rpccluster.worker.hot.slow_path import SlowPath, rename
 from rpccluster.worker.service.registry import Registry
@@ -53,14 +53,15 @@ _TAKEN_AT = int(Cell.GREENLETS_TAKEN_AT)
 class Runners:
     """All runners of a worker; ``idle`` holds those that wait for work."""
 
-    def __init__(self, hub: Any, room: Room, registry: Registry, cells: Any, replies: Replies, most: int) -> None:
+    the_end = _THE_END
+
+    def __init__(self, hub: Any, room: Room, registry: Registry, cells: Any, slow_path: SlowPath, most: int) -> None:
         """``most`` is ``max_greenlets``."""
-        self._hub = hub
+        self.hub = hub
         self._room = room
         self._registry = registry
         self._cells = cells
-        self._replies = replies
-        self._slow_path = SlowPath(room, registry, cells, replies)
+        self._slow_path = slow_path
         self._most = most
         self.epoch = 0  # raised by the engine: a runner that has blocked finds another than its own
         self.slice_end = 0.0  # monotonic seconds, when the queue is to be left until the loop has polled
@@ -70,9 +71,9 @@ class Runners:
         #: The one runner that is there while all others are taken, when it is idle: it hands over the calls that need
         #: no greenlet, and holds the others back. There is none if all calls need one.
         self.ushers: list[Runner] = []
-        self._usher = Runner(self._run, hub, registry.table_when_full, self._answer_for)
+        self.usher = self._make(registry.table_when_full)
         if registry.table_when_full:
-            self.ushers.append(self._usher)
+            self.ushers.append(self.usher)
 
     @property
     def active(self) -> int:
@@ -105,10 +106,13 @@ class Runners:
         is_full = len(self.all) >= self._most
         self._room.is_full = is_full and not self._registry.table_when_full  # else calls are held back one by one
         if not is_full:
-            runner = Runner(self._run, self._hub, self._registry.table, self._answer_for)
+            runner = self._make(self._registry.table)
             self.all.add(runner)
             self.idle.append(runner)
         return not is_full
+
+    def _make(self, table: Mapping[str, Callable[..., Any]]) -> Runner:
+        return Runner(self._run, self.hub, table, self._answer_for)
 
     def calls(self) -> list[Call]:
         """Return the calls that have begun and not ended."""
@@ -121,7 +125,7 @@ class Runners:
         assert outbox is not None
         self._stubborn.add(runner)
         name, params = call[-2:]
-        text = self._replies.error(outbox, name, params, error)
+        text = self._slow_path.replies.error(outbox, name, params, error)
         logger.warning("Method %s goes on after its interruption; its result will be dropped", escaped(name))
         if call[0] is REQUEST:
             outbox.put(pack_response(call[1], text, None))
@@ -134,7 +138,7 @@ class Runners:
     def _run(self) -> None:
         """Take calls until the queue is empty or another runner's, then wait for work; end as a surplus runner."""
         runner: Any = getcurrent()
-        idle, park, usher = self.idle, self._hub.switch, self._usher
+        park = self.hub.switch
         while True:
             epoch = self.epoch
             try:
@@ -146,17 +150,7 @@ class Runners:
             if self.epoch != epoch:
                 runner.gr_context = Context()
             runner.outbox = runner.call = None  # which may be large
-            is_one_too_many = len(self.all) > self._most and runner is not usher
-            if runner is usher:
-                self.ushers.append(runner)
-            elif is_one_too_many:
-                self.all.discard(runner)
-            else:
-                idle.append(runner)
-            if self.epoch != epoch:
-                self._stubborn.discard(runner)
-                self._make_room()
-            if is_one_too_many:
+            if self.retire(runner, self.epoch != epoch):
                 return
             while True:
                 try:
@@ -165,6 +159,20 @@ class Runners:
                     break
                 except BaseException:  # a time limit or a kill that a call has left behind: it is over
                     continue
+
+    def retire(self, runner: Runner, has_blocked: bool) -> bool:
+        """Note that ``runner`` waits for work, or return True if it is one too many and has to end."""
+        is_one_too_many = len(self.all) > self._most and runner is not self.usher
+        if runner is self.usher:
+            self.ushers.append(runner)
+        elif is_one_too_many:
+            self.all.discard(runner)
+        else:
+            self.idle.append(runner)
+        if has_blocked:
+            self._stubborn.discard(runner)
+            self._make_room()
+        return is_one_too_many
 
     def _take_calls(self, runner: Runner, epoch: int) -> None:
         """Run one call after another. The hot path: each call pays for every line here, and for each function into

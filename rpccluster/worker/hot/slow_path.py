@@ -46,7 +46,7 @@ class SlowPath:
         self._room = room
         self._registry = registry
         self._cells = cells
-        self._replies = replies
+        self.replies = replies
 
     def put(self, runner: Runner, reply: bytes | None) -> None:
         """Send ``reply``, if there is one, for a call that is large or has blocked; it may have been answered already.
@@ -57,8 +57,8 @@ class SlowPath:
             return
         if len(reply) > REUSED_BYTES:
             runner.renew_packer()
-        if len(reply) > self._replies.options.max_message_size and runner.outbox is not None:
-            reply = self._replies.bounded(runner.outbox, runner.call, reply)
+        if len(reply) > self.replies.options.max_message_size and runner.outbox is not None:
+            reply = self.replies.bounded(runner.outbox, runner.call, reply)
         if runner.outbox is not None:
             runner.outbox.put(reply)
 
@@ -87,7 +87,7 @@ class SlowPath:
             return b""
         if name == CLOSING and call[0] is REQUEST and outbox.await_closing(call[1]):
             return b""  # until nothing more is read
-        text = self._replies.error(outbox, name, params, raised)
+        text = self.replies.error(outbox, name, params, raised)
         return runner.renew_packer()((RESPONSE, call[1], text, None)) if call[0] is REQUEST else b""
 
     def take(self, runner: Runner, outbox: Outbox, message: Any) -> None:
@@ -120,7 +120,7 @@ class SlowPath:
                 result = function(*call.params)
                 reply = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""
             else:
-                reply = self._replies.refused(outbox, call)
+                reply = self.replies.refused(outbox, call)
         except BaseException as raised:
             reply = self.failed(runner, raised)
             if reply is None:

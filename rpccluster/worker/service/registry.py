@@ -91,6 +91,7 @@ class Registry:
         self.table: dict[str, Callable[..., Any]] = {}  # the wrapped functions, for the hot path
         self.table_when_full: dict[str, Callable[..., Any]] = {}  # while no greenlet is free; empty if all need one
         self.numbers: dict[str, int] = {}
+        self._followers: list[Callable[[], object]] = []
         for name, function, mark in _public_callables(service):
             self._add(mark.name or name, function, mark)
         if not self.methods:
@@ -108,6 +109,13 @@ class Registry:
             for name, method in self.methods.items():
                 needs_one = method.runs is Runs.IN_GREENLET
                 self.table_when_full[name] = _wait_for_a_greenlet if needs_one else self.table[name]
+        for tell in self._followers:
+            tell()
+
+    def follow(self, tell: Callable[[], object]) -> None:
+        """Call ``tell`` now, and each time the methods were wrapped again."""
+        self._followers.append(tell)
+        tell()
 
     @property
     def names(self) -> list[str]:

@@ -21,6 +21,7 @@ DEFAULTS = {
     "unix_socket_mode": 0o600,
     "backlog": 2048,
     "after": (),
+    "engine": "auto",
     "accept_lock": True,
     "cpu_affinity": CPU_NONE,
     "max_requests": 0,

@@ -10,7 +10,7 @@ import pytest
 
 from rpccluster.protocol.closing import CLOSING, due_of
 
-from ..rig import Peer, Rig, settle, until
+from ..rig import Peer, Rig, settle, until, wait_read
 from .test_moving import move
 
 
@@ -69,7 +69,7 @@ def test_calls_that_wait_for_their_turn_are_named(make_rig: Callable[..., Rig]) 
     calls = [[0, 100, "echo", ["x" * 50_000]], [0, 101, "echo", ["small"]], [2, "echo", ["nobody waits"]]]
     peer.send(b"".join(map(msgpack.packb, calls)))
     due = {gate, 100, 101}
-    until(lambda: peer.connection.outbox.pending == 4)
+    wait_read(peer)
     rig.connections.stop_reading()
     assert word(peer, wish) == due
     rig.service.open("gate")

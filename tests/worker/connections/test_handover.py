@@ -294,8 +294,8 @@ def test_a_peer_that_is_gone_is_not_given(make_worker: Callable[..., Worker]) ->
     donor, adopter = make_worker(1), make_worker(2)
     peer = donor.connect()
     give = move(peer, donor, adopter)
-    peer.connection.outbox.pending = 1
-    peer.connection.outbox.replies.append(pack_response(1, None, None))
+    peer.connection.outbox.expect(1)
+    peer.connection.outbox.put(pack_response(1, None, None))
     peer.close()
     assert [message for message, _ in adopter.release()] == [Closed(give.cid), Released(0)]
     assert adopter.engine.dropped_replies == 1
@@ -307,7 +307,7 @@ def test_the_loop_forgets_the_socket(make_worker: Callable[..., Worker]) -> None
     peer = donor.connect()
     peer.call("echo", 1)
     descriptor = peer.connection._socket.fileno()
-    watched = Path(f"/proc/self/fdinfo/{gevent.get_hub().loop.fileno()}")
+    watched = Path(f"/proc/self/fdinfo/{donor.engine.fileno()}")
     assert _is_in(watched, descriptor)
     ((_, copy),) = gives(donor.release())
     settle()
@@ -340,6 +340,8 @@ def test_it_gives_without_a_descriptor_left(make_worker: Callable[..., Worker]) 
 def test_what_cannot_go_is_served_on(make_worker: Callable[..., Worker], caplog: pytest.LogCaptureFixture) -> None:
     """No file can be had for the input of one: it stays, whole; all others go with their calls."""
     worker, adopter = make_worker(max_greenlets=1), make_worker(2)
+    if worker.engine.name != "python":
+        pytest.skip("a call that waits for a greenlet keeps what is behind it from being read")
     holder, long, *others = (worker.connect() for _ in range(7))
     holder.post("wait", "gate")
     until(lambda: worker.service.began, "it runs")

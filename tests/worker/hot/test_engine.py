@@ -20,7 +20,7 @@ from rpccluster.worker.hot.engine import SLICE_SECONDS
 from rpccluster.worker.hot.inbox import RECEIVE_BYTES, RECEIVE_LESS_BYTES
 from rpccluster.worker.hot.runners import CLOCK_EVERY
 
-from ..rig import Gated, Peer, Rig, settle, until
+from ..rig import Gated, Peer, Rig, settle, until, wait_read
 
 
 @pytest.fixture
@@ -348,15 +348,16 @@ def test_a_starved_worker_reads_no_further(make_rig: Callable[..., Rig]) -> None
     peers[0].post("wait", "gate")
     until(lambda: rig.service.began)
     peers[0].post("echo", 0)
-    until(lambda: rig.engine.begun == 2)
+    wait_read(peers[0])
     for peer in peers:
         peer.post("echo", 1)
     settle()
-    begun = rig.engine.begun
     for peer in peers:
         peer.post("echo", 2)
     settle()
-    assert rig.engine.begun == begun <= 5
+    for peer in peers:
+        with pytest.raises(AssertionError, match="the worker reads"):
+            wait_read(peer, 0.1)
     rig.service.open("gate")
     assert len(peers[0].wait(4)) == 4
     for peer in peers[1:]:
@@ -391,7 +392,10 @@ def test_a_connection_holds_nothing_of_a_large_call_that_took_its_time(make_rig:
         def take(self, data: bytes) -> None:
             self.spin(2 * SLICE_SECONDS)
 
-    peer = make_rig(Slow()).connect()
+    rig = make_rig(Slow())
+    if rig.engine.name != "python":
+        pytest.skip("waiting calls are bytes here")
+    peer = rig.connect()
     peer.call("take", bytes(100_000))
     settle()
     batch = peer.connection.inbox._last_long
@@ -458,7 +462,7 @@ def test_a_long_message_arrives_while_many_send_much(rig: Rig) -> None:
     message = msgpack.packb([0, 1, "spin", [0.001]])
     for flood in floods:
         flood.send(message * 100)
-    until(lambda: upload.connection.outbox.pending)
+    until(lambda: upload.connection.outbox.pending or upload.look())
     turns = rig.service.ended.count("spin") / CLOCK_EVERY
     assert turns < 2 * 150_000 / RECEIVE_BYTES
     assert len(upload.wait(1)) == 1
@@ -655,7 +659,7 @@ def test_giving_up_leaves_what_waits_in_the_queue(make_rig: Callable[..., Rig]) 
     until(lambda: rig.service.began)
     peer.post("echo", "waits")
     bad.send(b"\x05\xc0\x90\x94\x01\x02\x03\x04")
-    until(lambda: rig.engine.begun >= 2)
+    wait_read(peer)
     give_up(rig)
     assert peer.wait(2) == [[1, "WorkerRetired: over", None], [2, None, "waits"]]
     bad.wait_end()

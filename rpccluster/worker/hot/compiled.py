@@ -1,0 +1,193 @@
+"""The engine over the compiled hot path: the same face as the Python engine's, whose cold parts it shares.
+
+Runs in the worker. `rpccluster.worker.hot._turn` has the connections and runs their calls; here are the loop's watcher,
+the drain, and the counts. Import fails where the extension was not built.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Collection, Mapping
+from typing import Any, Callable
+
+from greenlet import getcurrent
+
+from rpccluster.ipc.scoreboard import Cell
+from rpccluster.system import READABLE
+from rpccluster.worker.current import Runner
+from rpccluster.worker.hot._turn import Frame, Port, Turn
+from rpccluster.worker.hot.engine import PythonEngine, bounds_of
+from rpccluster.worker.hot.room import Listener
+from rpccluster.worker.hot.runners import Runners
+from rpccluster.worker.hot.slow_path import SlowPath
+from rpccluster.worker.live_options import LiveOptions
+
+__all__ = ["CompiledEngine"]
+
+_ACTIVE_CALLS = int(Cell.ACTIVE_CALLS)
+
+
+class CompiledRunner(Runner):
+    """A runner whose call is decoded only if it is asked for."""
+
+    __slots__ = ("frame",)
+
+    def __init__(self, *arguments: Any) -> None:
+        self.frame = Frame()
+        super().__init__(*arguments)
+
+    @property
+    def call(self) -> Any:
+        """The decoded call."""
+        return self.frame.get_call()
+
+    @call.setter
+    def call(self, call: Any) -> None:
+        self.frame.set_call(call)
+
+    @property
+    def outbox(self) -> Any:
+        """Where the reply goes; None if no call runs, or it was answered already."""
+        return self.frame.port
+
+    @outbox.setter
+    def outbox(self, outbox: Any) -> None:
+        self.frame.port = outbox
+
+
+class CompiledRunners(Runners):
+    """Runners that run the compiled loop."""
+
+    def __init__(self, turn: Turn, *arguments: Any) -> None:
+        self._turn = turn
+        super().__init__(*arguments)
+        turn.runners = self
+
+    def _make(self, table: Mapping[str, Callable[..., Any]]) -> Runner:
+        return CompiledRunner(self._run, self.hub, table, self._answer_for)
+
+    def _run(self) -> None:
+        """Run calls; a frame of Python's, by which the stack tells the runner."""
+        runner: Any = getcurrent()
+        self._turn.run(runner)
+
+
+class CompiledEngine(PythonEngine):
+    """Runs the calls of all connections of a worker, by compiled code."""
+
+    name = "compiled"
+
+    def _begin(self, hub: Any, options: LiveOptions) -> None:
+        slow_path = SlowPath(self._room, self._registry, self._cells, self._replies)
+        self._turn = turn = Turn(self._room, self._cells, slow_path)
+        most = options.max_greenlets
+        self._runners = CompiledRunners(turn, hub, self._room, self._registry, self._cells, slow_path, most)
+        self._registry.follow(self._set_methods)
+        self._watcher = self._loop.io(turn.fileno(), READABLE)
+        self._watcher.start(self._on_ready)
+
+    def _set_methods(self) -> None:
+        registry = self._registry
+        self._turn.set_methods(list(registry.methods), registry.table, registry.table_when_full, registry.numbers)
+
+    def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
+        self._turn.set_bounds(bounds_of(options), options.max_pending_calls)
+        self._runners.set_most(options.max_greenlets)
+
+    def connect(self, sock: _socket.socket, peer: str, listener: Listener) -> tuple[Any, Any]:
+        """Receive calls on ``sock``, and send their replies; one object is both ends."""
+        port = Port(self._turn, sock.fileno(), peer, listener)
+        port.start()
+        return port, port
+
+    def fileno(self) -> int:
+        """Return the descriptor of the epoll set with all connections."""
+        return self._turn.fileno()
+
+    @property
+    def begun(self) -> int:
+        """Number of calls that have ever begun."""
+        return self._turn.begun
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no call runs or waits to run, and no reply waits to be sent."""
+        turn = self._turn
+        return not (self.active_calls or self._room.waiting_calls or turn.has_work or turn.has_dirty)
+
+    def unanswered(self) -> dict[Any, list[Any]]:
+        """Return the calls that have begun and not ended, or wait for their turn, by outbox."""
+        found = self._room.look()
+        for outbox, calls in self._turn.unanswered().items():
+            found.setdefault(outbox, []).extend(calls)
+        for outbox, call in self.running():
+            found.setdefault(outbox, []).append(call)
+        return found
+
+    def withdraw(self, outboxes: Collection[Any]) -> dict[Any, list[Any]]:
+        """Take the calls of ``outboxes`` that were held back; those that wait for their turn go along as input."""
+        taken = self._room.withdraw(outboxes)
+        self._turn.begun -= sum(map(len, taken.values()))
+        return taken
+
+    def leave_to_parent(self, leave: Callable[[int], None]) -> None:
+        """Leave all connections to the parent, in a forked child; ``leave`` ends it after the call that forked."""
+        self._watcher.stop()
+        self._turn.leave_to_parent()
+        self._leave_to_parent(leave)
+
+    def close(self) -> None:
+        """Let go of the descriptor that watches the connections, which are closed."""
+        self._watcher.stop()
+        self._watcher.close()
+        self._turn.close()
+
+    # -- the loop's side
+
+    def _on_ready(self) -> None:
+        self._turn.poll()
+        self._drain()
+
+    def _drain(self) -> None:
+        room, turn, runners = self._room, self._turn, self._runners
+        room.is_scheduled = False
+        if room.held:
+            self._let_go()
+        if turn.begin_slice() or room.held:
+            self._cells[_ACTIVE_CALLS] = runners.active + self._parked.count + 1
+            self._run_turn()
+        turn.send_dirty()
+        self._count()
+        if room.waiting and not room.is_full:
+            self._let_them_be_read()
+
+    def _run_turn(self) -> None:
+        """Let runners take calls until there are none, or the loop has to poll."""
+        turn, runners, idle, held = self._turn, self._runners, self._runners.idle, self._room.held
+        while True:
+            turn.only_again = False
+            if idle or runners.add_one():
+                if None in held:  # they came before all that wait
+                    turn.only_again = True
+                    turn.run_again([self._room.let_one_go(None)])
+                idle.pop().switch()
+            elif runners.ushers:
+                runners.ushers.pop().switch()
+            else:
+                turn.hold_back(self._room.waiting)
+                return
+            has_more = turn.switched()
+            if not has_more and not (None in held and idle):
+                return
+            if turn.is_over:
+                turn.keep()
+                self._go_on_later()
+                return
+
+    def _let_go(self) -> bool:
+        """Let calls of native kinds begin that were held back, as far as there is room. Returns True."""
+        room = self._room
+        room.let_go()
+        self._turn.run_again([(outbox, call) for outbox, calls in room.ready for call in calls])
+        room.ready.clear()
+        return True
