@@ -1,4 +1,4 @@
-"""What the master holds of a task process, as the shared test handles it."""
+"""What the master holds of a task process, and a program's own pool, as the shared test handles them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from rpccluster import TaskPool
 from rpccluster.config.sections.pool import PoolOptions
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.scoreboard import ROW_CELLS, Row
@@ -18,7 +19,7 @@ from rpccluster.master.children.child import Birth
 from rpccluster.master.kinds.tasks.process import TaskProcess
 from rpccluster.system.clock import Timer
 
-from .part import Part
+from .part import SECONDS, Part
 
 __all__ = ["TASK_PARTS"]
 
@@ -71,4 +72,42 @@ def _no_pipe() -> Iterator[None]:
         yield
 
 
-TASK_PARTS: list[type[Part]] = [ATimer, ATaskProcess]
+class ATaskPool(Part):
+    """Of one process."""
+
+    is_slow = True
+    pool: TaskPool | None = None
+
+    def start(self) -> None:
+        self.pool = TaskPool(1, ["operator"])
+        assert self.pool.submit("operator:neg", 1).result(SECONDS) == -1
+
+    def stop(self) -> None:
+        if self.pool is not None:
+            self.pool.terminate()
+
+    def is_stopped(self) -> bool:
+        if self.pool is None:
+            return True
+        with contextlib.suppress(RuntimeError):
+            self.pool.submit("operator:neg", 1)
+            return False
+        return True
+
+    def failures(self) -> Mapping[str, Callable[[], AbstractContextManager[object]]]:
+        return {"no process": _no_process, "no thread": _no_thread}
+
+
+@contextlib.contextmanager
+def _no_process() -> Iterator[None]:
+    with mock.patch("subprocess.Popen", side_effect=OSError("no room")):
+        yield
+
+
+@contextlib.contextmanager
+def _no_thread() -> Iterator[None]:
+    with mock.patch("threading.Thread.start", side_effect=RuntimeError("no room")):
+        yield
+
+
+TASK_PARTS: list[type[Part]] = [ATimer, ATaskProcess, ATaskPool]

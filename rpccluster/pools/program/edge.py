@@ -49,11 +49,17 @@ class Edge:
         self._helper: int | None = None
         self._helped_at = 0.0  # when one began, or ended
         self._is_aside = False
-        self._sockets = sockets()
-        self._wake, self._nudge = _Wake(self._sockets, is_light=False), _Wake(self._sockets, is_light=True)
-        self.processes = Processes(self.core, self._sockets, options, self._watch_soon)
-        self.thread = threading.Thread(target=self._run, name="rpccluster-pool", daemon=True)
-        self.thread.start()
+        with contextlib.ExitStack() as opened:
+            self._sockets = sockets()
+            opened.callback(self._sockets.close)
+            self._wake, self._nudge = _Wake(self._sockets, is_light=False), _Wake(self._sockets, is_light=True)
+            opened.callback(self._nudge.close)
+            opened.callback(self._wake.close)
+            self.processes = Processes(self.core, self._sockets, options, self._watch_soon)
+            opened.callback(self.processes.end_master)
+            self.thread = threading.Thread(target=self._run, name="rpccluster-pool", daemon=True)
+            self.thread.start()
+            opened.pop_all()
 
     # -- for threads that submit
 
