@@ -121,6 +121,7 @@ class Saving:
         is_whole = self._told.endswith(b"\n")
         self._end(self._told.decode(errors="replace").strip() if is_whole else "the process that writes was killed")
         if not is_whole and self._tries:
+            self._system.wait(self.pid)  # its end of the pipe is closed before its lock of the file
             self._begin()
 
     def turn(self) -> None:
