@@ -163,6 +163,7 @@ class Seeing:
             pass  # the cluster was killed
 
 
+@pytest.mark.timeout(1800 if FULL_SCALE else 120)
 def test_the_master_is_killed(shop: RunningCluster) -> None:
     """At any moment of a push: what any client has seen is in the history, and the next start has a higher number.
 

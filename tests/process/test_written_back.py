@@ -73,6 +73,7 @@ def _writers(running: RunningCluster) -> list[int]:
     return _processes(running, b"rpccluster: writer")
 
 
+@pytest.mark.timeout(1800 if FULL_SCALE else 120)
 def test_the_writing_process_is_killed(shop: RunningCluster) -> None:
     """Another one goes on: the value is in the file, whole, and in force."""
     shop.start()
@@ -104,6 +105,7 @@ def test_the_writing_process_is_killed(shop: RunningCluster) -> None:
     print(f"{killed} of {KILLS} killed in time")
 
 
+@pytest.mark.timeout(1800 if FULL_SCALE else 120)
 def test_the_master_is_killed_while_it_writes(shop: RunningCluster) -> None:
     """The file is whole: the old one or the new one; what is in force after the next start is what it says."""
     text, price = shop.config.read_text(), 1
