@@ -46,7 +46,7 @@ CALLS = 20
 @pytest.mark.parametrize("kind", ["sleep_in_c", "compute", "sleep_on_loop"])
 def test_other_calls_go_on(make_cluster: Any, kind: str) -> None:
     """Plain calls, one after the other, are answered before the one that lasts; the log tells of no stall."""
-    running: RunningCluster = make_cluster(service="beside:Beside", number_workers=1)
+    running: RunningCluster = make_cluster(service="beside:Beside", number_workers=1, stall_warning=1)
     running.write_module("beside", SERVICE)
     with running.start().client() as client:
         lasting = client.call_async(kind, LASTS_SECONDS)
