@@ -7,6 +7,7 @@ ends when that is closed, when its master says so by a cell, or after its last t
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import traceback
@@ -46,7 +47,8 @@ def load(assignment: Assignment[TaskPart]) -> Run:
 def _run(assignment: Assignment[TaskPart], options: PoolOptions) -> int:
     try:
         os.environ.update({name: value for name, value in options.env.items() if name != MARK_VARIABLE})
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        with contextlib.suppress(OSError):  # it may be closed
+            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         code = Code(assignment.part.name, options, assignment.settings)
         link = _link(assignment)
         following = Following(assignment, code)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from functools import partial
@@ -83,7 +84,9 @@ def clean_up(path):
         open(path, "w").close()
         spin()
 """
-KINDS = ["spin", "sleep_in_c", "sleep_in_c_with_the_gil", "compute_in_c", "ignore_term", "fork_children"]
+KINDS = ["spin", "sleep_in_c", "compute_in_c", "ignore_term", "fork_children"]
+if sys.implementation.name == "cpython":
+    KINDS += ["sleep_in_c_with_the_gil"]
 
 
 @pytest.fixture(scope="module")

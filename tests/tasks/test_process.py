@@ -186,7 +186,7 @@ def test_what_is_no_target_is_rejected(process: Born, target: str, told: str) ->
 def test_arguments_that_cannot_be_unpacked_are_rejected(process: Born) -> None:
     """And arguments that do not fit are the task's own error."""
     outcome, failure = process.run(job("add"), payload=b"no pickle")
-    assert (outcome, failure.message.startswith("cannot unpack the arguments: UnpicklingError")) == ("rejected", True)
+    assert (outcome, failure.message.startswith("cannot unpack the arguments: ")) == ("rejected", True)
     assert process.failure(job("stop"), 1, 2).type == "TypeError"
     outcome, failure = process.run(job("add"), payload=b"\xc1", form="msgpack")
     assert outcome == "rejected"
@@ -214,7 +214,7 @@ def test_a_result_that_cannot_be_packed_is_an_error(process: Born) -> None:
     """The process goes on."""
     failure = process.failure(job("unpackable"))
     assert failure.type == "ResultNotPacked"
-    assert failure.message.startswith("cannot pack the result: TypeError: cannot pickle")
+    assert failure.message.startswith("cannot pack the result: ")
     assert process.run(job("add")) == 0
 
 
