@@ -309,7 +309,7 @@ make_loop().run_until_complete(main())
 
 
 def test_thousands_of_waiting_coroutines_take_little_memory(kinds: Any) -> None:
-    """Less than 1 KiB each beside what asyncio takes for them."""
+    """Less than 1 KiB each beside what asyncio takes; before Python 3.11 a frame is an object, and that takes more."""
     command = [sys.executable, "-c", BARE, str(COROUTINES)]
     bare = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     running = kinds(number_workers=1, max_greenlets=COROUTINES, max_pending_calls=COROUTINES)
@@ -322,7 +322,7 @@ def test_thousands_of_waiting_coroutines_take_little_memory(kinds: Any) -> None:
             client.notify("wait")
         wait_until(lambda: running.worker(pid)["active_calls"] == COROUTINES)
         each = (psutil.Process(pid).memory_info().rss - before - int(bare.stdout)) / COROUTINES
-    assert each < 1024, (each, int(bare.stdout) / COROUTINES)
+    assert each < (1024 if sys.version_info >= (3, 11) else 1536), (each, int(bare.stdout) / COROUTINES)
 
 
 def test_the_limits_of_threads_change_live(kinds: Any) -> None:

@@ -228,11 +228,13 @@ class PythonEngine:
         room, runners, cells = self._room, self._runners, self._cells
         room.is_scheduled = False
         ready, long, dirty, idle = room.ready, room.long, room.dirty, runners.idle
+        may_go_on = True
         if ready or long or room.held:
             cells[_ACTIVE_CALLS] = runners.active + self._parked.count + 1
             runners.slice_end = monotonic() + SLICE_SECONDS
-        may_go_on = not room.held or self._let_go()
-        while may_go_on and (ready or long):
+            if room.held:
+                may_go_on = self._let_go()
+        while (ready or long) and may_go_on:
             if long:
                 room.go_on()
             if idle or runners.add_one():
