@@ -9,39 +9,9 @@ import pytest
 
 from rpccluster.services.dispatcher.submitters import ACCEPTED, PROGRESS, Submitter, Submitters
 
+from .made_up import Loop
+
 NAME = 7
-
-
-class Watcher:
-    def start(self, *given: Any) -> None:
-        self.given = given
-
-    def stop(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Loop:
-    """Keeps what is to be called in the next turn."""
-
-    def __init__(self) -> None:
-        self.due: list[Any] = []
-        self.watchers: list[Watcher] = []
-
-    def io(self, descriptor: int, events: int) -> Watcher:
-        os.close(descriptor)
-        self.watchers.append(Watcher())
-        return self.watchers[-1]
-
-    timer = io
-
-    def run_callback(self, do: Any, *given: Any) -> None:
-        self.due.append((do, given))
-
-    def turn(self) -> None:
-        due, self.due = self.due, []
-        for do, given in due:
-            do(*given)
 
 
 @pytest.fixture

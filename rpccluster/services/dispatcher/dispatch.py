@@ -92,10 +92,11 @@ class Dispatch:
             pool.timeout = float(options.get("timeout", 0.0))
             pool.soft_timeout = float(options.get("soft_timeout", 0.0))
         for name in self.pools.keys() - pools.keys():
-            pool = self.pools.pop(name)
-            self._perform(pool, pool.core.give_up(kinds.REJECTED, f"there is no pool {name} any more"))
-            for task in pool.outside:
-                self._tell_end(pool, Ended(task, kinds.REJECTED, f"there is no pool {name} any more"))
+            pool, reason = self.pools.pop(name), f"there is no pool {name} any more"
+            outside, pool.outside = pool.outside, deque()
+            self._perform(pool, pool.core.give_up(kinds.REJECTED, reason))
+            for task in outside:
+                self._tell_end(pool, Ended(task, kinds.REJECTED, reason))
 
     def pool_of(self, name: str) -> Pool:
         """Return the pool of that name; it is made if its options have not come yet."""

@@ -8,7 +8,6 @@ own.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
@@ -37,6 +36,7 @@ class Submitter:
         self.ended: set[int] = set()  # whose end it was told, perhaps
         self.round = 0  # how often it has begun to send all again
         self.watcher: Any = None
+        self.descriptor = -1  # of its process
         self._events: deque[list[Any]] = deque()
         self._progress: dict[int, list[Any]] = {}  # the event that waits, by the task
         self._number = 0
@@ -122,7 +122,7 @@ class Submitters:
 
     def _watch(self, submitter: Submitter) -> None:
         try:
-            descriptor = os.pidfd_open(submitter.pid)
+            submitter.descriptor = os.pidfd_open(submitter.pid)
         except ProcessLookupError:
             self._loop.run_callback(self.leave, submitter)
             return
@@ -130,8 +130,8 @@ class Submitters:
             submitter.watcher = self._loop.timer(1.0, 1.0)
             submitter.watcher.start(self._look, submitter)
             return
-        submitter.watcher = self._loop.io(descriptor, 1)
-        submitter.watcher.start(self._note_end, submitter, descriptor)
+        submitter.watcher = self._loop.io(submitter.descriptor, 1)
+        submitter.watcher.start(self.leave, submitter)
 
     def _look(self, submitter: Submitter) -> None:
         try:
@@ -141,17 +141,14 @@ class Submitters:
         except PermissionError:
             pass
 
-    def _note_end(self, submitter: Submitter, descriptor: int) -> None:
-        self.leave(submitter)
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-
     def leave(self, submitter: Submitter) -> None:
         """Forget a submitter."""
         if self._by_token.pop(submitter.token, None) is not None:
             if submitter.watcher is not None:
                 submitter.watcher.stop()
                 submitter.watcher.close()
+            if submitter.descriptor >= 0:
+                os.close(submitter.descriptor)
             self._told.discard(submitter)
             submitter.answer([self.name, []])
             self._on_gone(submitter)

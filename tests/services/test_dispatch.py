@@ -1,0 +1,162 @@
+"""The pools of a dispatcher: who waits for which outcome, and what a submission becomes; processes are made up."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rpccluster.ipc.fdpass import memory_file
+from rpccluster.ipc.messages import TaskProcess, TaskProcessGone
+from rpccluster.ipc.scoreboard import Scoreboard
+from rpccluster.services.dispatcher.dispatch import FULL, TAKEN, WAITS, Claim, Dispatch, task_of
+from rpccluster.services.dispatcher.journal import Journal
+from rpccluster.services.dispatcher.link import TaskLink
+from rpccluster.services.dispatcher.submitters import Submitter, Submitters
+from rpccluster.tasks.wire import Done, Inbound, Run, pack_done
+
+from .made_up import Loop
+
+
+class Process:
+    """A task process: what it was sent, and what it tells."""
+
+    def __init__(self, rig: Rig, serial: int = 1) -> None:
+        ours, self.socket = socket.socketpair()
+        self.socket.setblocking(False)
+        self.serial = serial
+        self._inbound = Inbound()
+        tickets = os.pipe2(os.O_NONBLOCK)
+        message = TaskProcess(serial, "a", 0, os.getpid(), 1)
+        self.link = TaskLink(message, [ours.detach(), *tickets], rig.scoreboard.row(1), rig.journal)
+        rig.dispatch.join(self.link)
+        rig.processes.append(self)
+
+    def sent(self) -> list[Run]:
+        try:
+            return list(self._inbound.feed(self.socket.recv(1 << 20)))
+        except BlockingIOError:
+            return []
+
+
+class Rig:
+    """A dispatch of one pool, and a submitter."""
+
+    def __init__(self) -> None:
+        self.memory = memory_file(name="journal")
+        self.loop = Loop()
+        self.journal = Journal(self.memory)
+        self.scoreboard = Scoreboard(4)
+        self.killed: list[tuple[int, int]] = []
+        self.processes: list[Process] = []
+        self.submitters = Submitters(self.loop, 7, lambda submitter: self.dispatch.forget(submitter))
+        kill = lambda serial, number: self.killed.append((serial, number))  # noqa: E731
+        self.dispatch = Dispatch(self.loop, self.journal, self.submitters, kill)
+        self.dispatch.set_pools({"a": {"queue_size": 2, "timeout": 5.0}})
+        self.pool = self.dispatch.pools["a"]
+
+    def submitter(self, number: int = 1) -> Submitter:
+        return self.submitters.of(f"{os.getpid()}-{number}")
+
+    def submit(self, task_id: int, by: int = 1, *, key: str | None = None, waits: bool = True) -> str:
+        task = task_of(self.pool, [task_id, "jobs:run", "pickle", b"", None, None, 0, 0, key])
+        return self.dispatch.submit(self.pool, task, Claim(self.submitter(by), task_id), waits=waits)
+
+    def does(self, process: Process, outcome: str = "ok") -> None:
+        """Let it tell the end of what it was sent last."""
+        run = process.sent()[-1]
+        process.socket.send(pack_done(Done(run.number, run.task_id, run.attempt, outcome, b"result", 1.0, 2.0)))
+        self.dispatch._read(process.link)
+
+    def told(self, by: int = 1) -> list[list[Any]]:
+        return [event[1:4] for event in self.submitter(by).events()]
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.socket.close()
+            process.link.close()
+        os.close(self.memory)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.close()
+
+
+def test_a_task_is_sent_and_its_end_told(rig: Rig) -> None:
+    """With the pool's limit; the journal has it until its submitter has confirmed."""
+    process = Process(rig)
+    assert rig.submit(11) == TAKEN
+    assert [entry.task_id for entry in rig.journal.entries()] == [11]
+    rig.does(process)
+    assert rig.told() == [[11, "ok", b"result"]]
+    assert (rig.dispatch.tasks, len(rig.journal)) == ({}, 1)
+    for task_id in rig.submitter().confirm(1):
+        rig.journal.clear(task_id)
+    assert len(rig.journal) == 0
+
+
+def test_a_full_pool_lets_wait_or_refuses(rig: Rig) -> None:
+    """What waits outside is let in, and told so, when there is room."""
+    assert [rig.submit(task_id) for task_id in (1, 2, 3)] == [TAKEN, TAKEN, WAITS]
+    assert rig.submit(4, waits=False) == FULL
+    assert rig.dispatch.counts()[0]["waiting"] == 3
+    Process(rig)
+    assert rig.told() == [[3, "accepted"]]
+
+
+def test_a_key_stands_for_one_task(rig: Rig) -> None:
+    """All that submitted it hear its end; one that cancels leaves it to the others, the last one ends it."""
+    process = Process(rig)
+    assert [rig.submit(1, 1, key="k"), rig.submit(2, 2, key="k"), rig.submit(3, 3, key="k")] == [TAKEN] * 3
+    rig.dispatch.cancel(2)
+    assert [event[:2] for event in rig.told(2)] == [[2, "cancelled"]]
+    assert rig.killed == []
+    rig.does(process)
+    assert (rig.told(1), rig.told(3)) == ([[1, "ok", b"result"]], [[3, "ok", b"result"]])
+    assert rig.submit(4, 1, key="k") == TAKEN
+    rig.dispatch.cancel(4)
+    assert [serial for serial, _ in rig.killed] == [1]
+
+
+def test_the_tasks_of_a_submitter_that_has_gone_are_ended(rig: Rig) -> None:
+    """Those that wait at once, the running one by a kill; those that others want go on."""
+    process = Process(rig)
+    rig.submit(1, 1)
+    rig.submit(2, 1)
+    rig.submit(3, 1, key="k")
+    rig.submit(4, 2, key="k")
+    (run,) = process.sent()
+    rig.submitters.leave(rig.submitter(1))
+    assert rig.killed == [(1, run.number)]
+    assert [task["id"] for task in rig.dispatch.shown(rig.pool)] == [1, 3]
+    rig.dispatch.bury(TaskProcessGone(1, "a", 0, os.getpid(), run.number, "cancelled"))
+    assert [task["id"] for task in rig.dispatch.shown(rig.pool)] == [3]
+    assert rig.dispatch.cancel(99) is False
+
+
+def test_a_pool_that_goes_ends_its_tasks(rig: Rig) -> None:
+    """As rejected, with the reason, also those that wait outside."""
+    for task_id in (1, 2, 3):
+        rig.submit(task_id)
+    rig.dispatch.set_pools({})
+    assert rig.told() == [[task_id, "rejected", "there is no pool a any more"] for task_id in (1, 2, 3)]
+
+
+def test_one_that_ends_leaves_what_has_not_begun(rig: Rig) -> None:
+    """It sends nothing more, and is drained when the running task has ended."""
+    process = Process(rig)
+    rig.submit(1)
+    rig.submit(2)
+    rig.dispatch.drain()
+    assert not rig.dispatch.is_drained
+    rig.does(process)
+    assert rig.dispatch.is_drained
+    assert process.sent() == []
+    assert rig.dispatch.complete()
+    assert [task["state"] for task in rig.dispatch.shown(rig.pool)] == ["waiting"]
