@@ -55,7 +55,7 @@ from rpccluster.ipc.messages import (
 EVERY = [
     Ready(["sum", "rpc.ping"]),
     Ready([]),
-    Ready(["sum"], ["/srv/shop.py"]),
+    Ready(["sum"], ["/srv/shop.py"], "compiled"),
     BootFailed("service", "ImportError: no module named 'x'\n  File …"),
     WantsToRetire("max_requests"),
     Accept(),
