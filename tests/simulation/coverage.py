@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.messages import TYPES
 from rpccluster.master.changes import new_master
+from rpccluster.master.children import child as child_states
 from rpccluster.master.control.signal_commands import COMMANDS
 from rpccluster.master.phases import Event, Phase, next_phase
 from rpccluster.worker import lifecycle
@@ -28,6 +29,8 @@ def _all() -> Iterator[tuple[str, str]]:
         for happens in lifecycle.Event:
             if _leads_on(lifecycle.next_state, state, happens):
                 yield "worker", f"{state.value}, {happens.value}"
+    for child, event in child_states._TABLE:
+        yield "child", f"{child.value}, {event.value}"
     for (stage, _), after in new_master._TABLE.items():
         yield "stage", f"{stage.value}, {after.value}"
     for type_ in TYPES.values():

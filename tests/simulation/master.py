@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rpccluster.config.configuration import Configuration, Sources, load
@@ -205,6 +206,8 @@ class Master(Process):
         else:
             with self.world.scarcity.imposed(self.world.now):
                 self.supervisor.turn()
+        if self.world.births:
+            self._watch_children()
         self.has_just_begun = self.number_upgrades != number
         self.has_just_left = phase != "leaving" == self.phase
         self.has_just_stopped = phase != self.phase
@@ -219,6 +222,12 @@ class Master(Process):
             return
         waits = self.supervisor.waits
         self._wake_at = NEVER if waits is None else self.world.now + waits
+
+    def _watch_children(self) -> None:
+        """Count the rows of the table of children that are met, from their births on."""
+        for child in self.parts.roster._children:
+            if "step" not in vars(child):
+                child.step = partial(_step_of, self.world, child, child.step)
 
     def _note_stage(self, before: Stage) -> None:
         present = self.parts.new_master.stage
@@ -320,6 +329,12 @@ class Master(Process):
 
 
 _SCRIPTS: dict[str, Any] = {"rpc": Worker, "plugin": Plugin, "dispatcher": Dispatcher, "task": TaskChild}
+
+
+def _step_of(world: World, child: Any, step: Any, event: Any) -> None:
+    before = child.state
+    step(event)
+    world.count("child", f"{before.value}, {event.value}")
 
 
 def _channel_of(inherited: Sequence[Thing]) -> int:
