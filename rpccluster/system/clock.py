@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import time
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ _TFD_TIMER_ABSTIME = 1
 _NANOSECONDS = 1_000_000_000
 
 
+@functools.cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 class _Timespec(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
@@ -51,7 +57,7 @@ class Timer:
 
     def __init__(self) -> None:
         """Make a timer that is not set. Raises OSError."""
-        self._c = ctypes.CDLL(None, use_errno=True)
+        self._c = _library()
         self._spec = _Itimerspec()
         self._descriptor = self._c.timerfd_create(time.CLOCK_MONOTONIC, _TFD_FLAGS)
         if self._descriptor < 0:

@@ -60,7 +60,7 @@ FAULTS = [
         "master/changes/new_master.py",
         "self._to_pass_on.append(asked)",
         "pass",
-        587,
+        787,
     ),
     PutBack(
         "an upgrade that fails in the middle is not undone",

@@ -295,7 +295,7 @@ def _pools(chance: random.Random) -> Iterator[Section]:
 
 def _idle_seconds(options: dict[str, str]) -> float:
     """Return how long it may be idle at most: not long if the master then looks at its workers all the time."""
-    return 60.0 if options["timeout"] == "5" or options["max_lifetime"] != "0" else 3600.0
+    return 60.0 if options["timeout"] == "5" or options["max_lifetime"] != "0" else 5400.0
 
 
 def _some(chance: random.Random, weights: dict[str, float], number: int) -> list[str]:

@@ -161,7 +161,8 @@ class StoryOutlet:
         text = line.decode().rstrip("\n")
         if text.startswith("["):  # the output of a plugin, with time, pid and name
             text = text.split("] ", 3)[-1]
-        for part in text.replace(self._world.folder, "").split("\n"):
+        text = text.replace(self._world.folder, "").replace(f" of pid {os.getpid()}", "")  # the real one
+        for part in text.split("\n"):
             self._world.tell(self._writer, part)
         if "Traceback" in text:
             self._world.errors.append(text)

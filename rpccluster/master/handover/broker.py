@@ -74,8 +74,12 @@ class Broker:
 
         Call it after every event, also after a worker's state has changed, and at ``wake_at``.
         """
+        workers = self._workers()
+        if not (workers or self._transits or self.is_uneven):  # such as those of a service that is not configured
+            self.wake_at = math.inf
+            return
         situation = placement.Situation(
-            workers=self._workers(),
+            workers=workers,
             transits=[*self._transits.values()],
             grants=self._grants,
             left_alone=self._left_alone,
