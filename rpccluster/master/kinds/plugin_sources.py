@@ -20,7 +20,8 @@ _PIECE_BYTES = 8192  # of output, in one turn of the loop
 _LAST_BYTES = 1 << 20  # that are read of a process which has ended: another may write on
 _NOTICE_BYTES = 4096
 _MOST_NOTICES = 16  # in one turn of the loop
-_SO_PASSCRED = getattr(socket, "SO_PASSCRED", 16)  # PyPy 7.3.11 lacks both names
+_SO_PASSCRED = getattr(socket, "SO_PASSCRED", 16)  # PyPy 7.3.11 lacks the names
+_MSG_CMSG_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)
 _SCM_CREDENTIALS = getattr(socket, "SCM_CREDENTIALS", 2)
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
 
@@ -116,7 +117,7 @@ class Notices:
 
     def _receive(self) -> list[str]:
         space = socket.CMSG_SPACE(_CREDENTIALS.size)
-        data, ancillary, _, _ = self._socket.recvmsg(_NOTICE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = self._socket.recvmsg(_NOTICE_BYTES, space, _MSG_CMSG_CLOEXEC)
         for level, kind, sent in ancillary:
             is_known = level == socket.SOL_SOCKET and kind == _SCM_CREDENTIALS
             if is_known and _CREDENTIALS.unpack(sent[: _CREDENTIALS.size])[1] in self._uids:
