@@ -100,7 +100,7 @@ FAULTS = [
     PutBack(
         "nobody answers the calls that died with a worker",
         "master/handover/broker.py",
-        "self._sender.send(owner.connections, gone._replace(cid=cid))",
+        "self._tell(owner.connections, gone._replace(cid=cid))",
         "pass",
         1930,
     ),
@@ -149,7 +149,7 @@ FAULTS = [
     PutBack(
         "a reload that is overtaken leaves its first worker",
         "master/changes/reload.py",
-        'self._roster.kill(overtaken, "overtaken by another reload")',
+        'self._roster.kill(candidate, "overtaken by another reload")',
         "pass",
         41,
     ),

@@ -9,7 +9,7 @@ import pytest
 from .faults import FAULTS, LONGEST_STORY, PutBack, find
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE") or os.environ.get("CI"))
-OTHER_SEEDS = "1:4001"  # looked through when a change of the code has moved the fault to another seed
+OTHER_SEEDS = "1:10001"  # looked through when a change of the code has moved the fault to another seed
 
 
 @pytest.mark.timeout(600)
