@@ -88,14 +88,14 @@ FAULTS = [
         "master/handover/broker.py",
         "so it has done nothing with the connection\n                transit.unplace()",
         "so it has done nothing with the connection\n                pass",
-        295,
+        173,
     ),
     PutBack(
         "the last messages of a dead worker are dropped",
         "master/children/roster.py",
         "            self._hear_out(child)\n",
         "            for source in child.sources():\n                self._loop.unwatch(source)\n",
-        81,
+        439,
     ),
     PutBack(
         "nobody answers the calls that died with a worker",
