@@ -57,9 +57,11 @@ def extensions() -> list[Extension]:
     if cythonize is None or sys.implementation.name != "cpython" or not sys.platform.startswith("linux"):
         return []
     turn = Extension(
-        "rpccluster.worker.hot._turn",
-        ["rpccluster/worker/hot/_turn.pyx"],
-        depends=["rpccluster/protocol/wire.h"],
+        "rpccluster.worker.hot.compiled._turn",
+        ["rpccluster/worker/hot/compiled/_turn.pyx"],
+        depends=[
+            str(path.relative_to(HERE)) for path in (*HERE.glob("rpccluster/**/*.pxi"), *HERE.glob("rpccluster/**/*.h"))
+        ],
         extra_compile_args=["-O2"],
         optional=True,
     )
@@ -73,7 +75,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["rpccluster", "rpccluster.*"]),
-    package_data={"rpccluster": ["py.typed", "protocol/wire.h", "worker/hot/_turn.pyx"]},
+    package_data={"rpccluster": ["py.typed", "protocol/wire/*.h", "worker/hot/compiled/*.p[xy]*"]},
     ext_modules=extensions(),
     license="MIT",
     license_files=["LICENSE"],

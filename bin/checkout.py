@@ -92,7 +92,8 @@ def _marker(folder: Path) -> Path:
 
 def _wanted() -> str:
     """What an installation depends on: what it needs and builds, and where the checkout stands."""
-    sources = [HERE / "setup.py", *sorted(HERE.glob("rpccluster/**/*.pyx")), *sorted(HERE.glob("rpccluster/**/*.h"))]
+    compiled = (path for form in ("pyx", "pxi", "h") for path in HERE.glob(f"rpccluster/**/*.{form}"))
+    sources = [HERE / "setup.py", *sorted(compiled)]
     return f"{hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()}\n{HERE}\n"
 
 

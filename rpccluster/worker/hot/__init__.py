@@ -2,7 +2,7 @@
 
 It is there twice. The Python engine runs everywhere: a request is received and decoded (`inbox.py`), waits for its turn
 (`room.py`), runs (`runners.py`, which the loop drives in `engine.py`), and is answered (`outbox.py`). The compiled
-engine (`_turn.pyx` under `compiled.py`) does the same in one pass, and keeps waiting calls as bytes. Both take the slow
+engine (`compiled/`) does the same in one pass, and keeps waiting calls as bytes. Both take the slow
 path for other messages and failed calls (`slow_path.py`, `replies.py` for errors), and some calls are answered later
 (`parked.py`). Inside, every part may touch every other. Other folders import only these names, and none of the files.
 States, deadlines, logged limits and handover stay outside.

@@ -13,7 +13,7 @@ __all__ = ["engine_class", "make_engine", "why_not_compiled"]
 def why_not_compiled() -> str:
     """Return why the compiled engine cannot run here; empty if it can."""
     try:
-        from rpccluster.worker.hot import compiled  # noqa: F401
+        from rpccluster.worker.hot.compiled import engine  # noqa: F401
     except Exception as error:  # PyPy raises SystemError for an extension of CPython's
         return f"{type(error).__name__}: {error}"
     return ""
@@ -28,7 +28,7 @@ def engine_class(wanted: str) -> type[PythonEngine]:
         return PythonEngine
     reason = why_not_compiled()
     if not reason:
-        from rpccluster.worker.hot.compiled import CompiledEngine
+        from rpccluster.worker.hot.compiled.engine import CompiledEngine
 
         return CompiledEngine
     if wanted == "compiled":

@@ -39,7 +39,7 @@ _TIMERS = {
     signal.ITIMER_VIRTUAL: signal.SIGVTALRM,
     signal.ITIMER_PROF: signal.SIGPROF,
 }
-_RUN_METHODS = tuple(f"rpccluster.worker.hot.{name}" for name in ("runners", "compiled", "slow_path"))
+_RUN_METHODS = tuple(f"rpccluster.worker.hot.{name}" for name in ("runners", "compiled.engine", "slow_path"))
 _AROUND_METHODS = (
     "rpccluster.worker.service.access_log",
     "rpccluster.worker.service.later",

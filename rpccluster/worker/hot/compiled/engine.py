@@ -1,7 +1,7 @@
 """The engine over the compiled hot path: the same face as the Python engine's, whose cold parts it shares.
 
-Runs in the worker. `rpccluster.worker.hot._turn` has the connections and runs their calls; here are the loop's watcher,
-the drain, and the counts. Import fails where the extension was not built.
+Runs in the worker. `rpccluster.worker.hot.compiled._turn` has the connections and runs their calls; here are the
+loop's watcher, the drain, and the counts. Import fails where the extension was not built.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from greenlet import getcurrent
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.system import READABLE
 from rpccluster.worker.current import Runner
-from rpccluster.worker.hot._turn import Frame, Port, Turn
+from rpccluster.worker.hot.compiled._turn import Frame, Port, Turn
 from rpccluster.worker.hot.engine import PythonEngine, bounds_of
 from rpccluster.worker.hot.room import Listener
 from rpccluster.worker.hot.runners import Runners

@@ -1,0 +1,221 @@
+/* Values from bytes, and the envelope of a request. A part of `wire.h`. */
+
+typedef struct {
+    const uint8_t *at, *end;
+    int is_whole; /* the message is known to end before `end`: containers may be large */
+} wire_reader;
+
+static PyObject *wire_decode(wire_reader *r, int depth_left, int *status);
+
+static inline PyObject *wire_give_up(int *status, int why)
+{
+    *status = why;
+    return NULL;
+}
+
+static inline PyObject *wire_str(wire_reader *r, size_t length, int *status)
+{
+    if ((size_t)(r->end - r->at) < length)
+        return wire_give_up(status, WIRE_SHORT);
+    PyObject *made = PyUnicode_DecodeUTF8((const char *)r->at, (Py_ssize_t)length, NULL);
+    if (!made) {
+        PyErr_Clear();
+        return wire_give_up(status, WIRE_ODD);
+    }
+    r->at += length;
+    return made;
+}
+
+static inline PyObject *wire_bin(wire_reader *r, size_t length, int *status)
+{
+    if ((size_t)(r->end - r->at) < length)
+        return wire_give_up(status, WIRE_SHORT);
+    PyObject *made = PyBytes_FromStringAndSize((const char *)r->at, (Py_ssize_t)length);
+    if (!made)
+        return wire_give_up(status, WIRE_FAILED);
+    r->at += length;
+    return made;
+}
+
+static inline int wire_may_enter(wire_reader *r, uint64_t values, int depth_left, int *status)
+{
+    if (depth_left <= 0 || (values > SMALL_CONTAINER && !r->is_whole)) {
+        *status = WIRE_ODD; /* the outline tells whether it is whole, or refuses it */
+        return 0;
+    }
+    if (values > (uint64_t)(r->end - r->at)) {
+        *status = WIRE_SHORT;
+        return 0;
+    }
+    return 1;
+}
+
+static PyObject *wire_list(wire_reader *r, uint32_t count, int depth_left, int *status)
+{
+    if (!wire_may_enter(r, count, depth_left, status))
+        return NULL;
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    if (!list)
+        return wire_give_up(status, WIRE_FAILED);
+    for (uint32_t i = 0; i < count; i++) {
+        PyObject *value = wire_decode(r, depth_left - 1, status);
+        if (!value) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, value);
+    }
+    return list;
+}
+
+static PyObject *wire_map(wire_reader *r, uint32_t count, int depth_left, int *status)
+{
+    if (!wire_may_enter(r, (uint64_t)count * 2, depth_left, status))
+        return NULL;
+    PyObject *map = PyDict_New();
+    if (!map)
+        return wire_give_up(status, WIRE_FAILED);
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t first = r->at < r->end ? *r->at : 0xa0;
+        /* keys: str and small integers; the rest has its rules elsewhere */
+        if (!(first <= 0x7f || (first >= 0xa0 && first <= 0xbf) || first == 0xd9 || first == 0xda)) {
+            Py_DECREF(map);
+            return wire_give_up(status, WIRE_ODD);
+        }
+        PyObject *key = wire_decode(r, depth_left - 1, status);
+        PyObject *value = key ? wire_decode(r, depth_left - 1, status) : NULL;
+        int failed = value ? PyDict_SetItem(map, key, value) : 1;
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+        if (failed) {
+            Py_DECREF(map);
+            if (value)
+                *status = WIRE_FAILED;
+            return NULL;
+        }
+    }
+    return map;
+}
+
+static inline int wire_has(wire_reader *r, size_t bytes) { return (size_t)(r->end - r->at) >= bytes; }
+
+/* Decode the value at `r->at`, at most `depth_left` containers deep; NULL with `status` set if it cannot be done here. */
+static PyObject *wire_decode(wire_reader *r, int depth_left, int *status)
+{
+    if (r->at >= r->end)
+        return wire_give_up(status, WIRE_SHORT);
+    uint8_t first = *r->at++;
+    if (first <= 0x7f)
+        return PyLong_FromLong(first);
+    if (first >= 0xe0)
+        return PyLong_FromLong((int8_t)first);
+    if (first >= 0xa0 && first <= 0xbf)
+        return wire_str(r, first & 0x1f, status);
+    if (first >= 0x90 && first <= 0x9f)
+        return wire_list(r, first & 0x0f, depth_left, status);
+    if (first <= 0x8f)
+        return wire_map(r, first & 0x0f, depth_left, status);
+    static const uint8_t header[32] = {0, 0, 0, 0, 1, 2, 4, 0, 0, 0, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 0, 0, 0, 0, 0, 1, 2, 4, 2, 4, 2, 4};
+    size_t width = header[first - 0xc0];
+    if (!wire_has(r, width))
+        return wire_give_up(status, WIRE_SHORT);
+    const uint8_t *p = r->at;
+    r->at += width;
+    switch (first) {
+    case 0xc0: Py_RETURN_NONE;
+    case 0xc2: Py_RETURN_FALSE;
+    case 0xc3: Py_RETURN_TRUE;
+    case 0xc4: return wire_bin(r, p[0], status);
+    case 0xc5: return wire_bin(r, wire_u16(p), status);
+    case 0xc6: return wire_bin(r, wire_u32(p), status);
+    case 0xca: {
+        uint32_t bits = wire_u32(p);
+        float number;
+        memcpy(&number, &bits, 4);
+        return PyFloat_FromDouble((double)number);
+    }
+    case 0xcb: {
+        uint64_t bits = wire_u64(p);
+        double number;
+        memcpy(&number, &bits, 8);
+        return PyFloat_FromDouble(number);
+    }
+    case 0xcc: return PyLong_FromLong(p[0]);
+    case 0xcd: return PyLong_FromLong(wire_u16(p));
+    case 0xce: return PyLong_FromUnsignedLong(wire_u32(p));
+    case 0xcf: return PyLong_FromUnsignedLongLong(wire_u64(p));
+    case 0xd0: return PyLong_FromLong((int8_t)p[0]);
+    case 0xd1: return PyLong_FromLong((int16_t)wire_u16(p));
+    case 0xd2: return PyLong_FromLong((int32_t)wire_u32(p));
+    case 0xd3: return PyLong_FromLongLong((int64_t)wire_u64(p));
+    case 0xd9: return wire_str(r, p[0], status);
+    case 0xda: return wire_str(r, wire_u16(p), status);
+    case 0xdb: return wire_str(r, wire_u32(p), status);
+    case 0xdc: return wire_list(r, wire_u16(p), depth_left, status);
+    case 0xdd: return wire_list(r, wire_u32(p), depth_left, status);
+    case 0xde: return wire_map(r, wire_u16(p), depth_left, status);
+    case 0xdf: return wire_map(r, wire_u32(p), depth_left, status);
+    default: return wire_give_up(status, WIRE_ODD); /* extensions, and the byte that MessagePack does not have */
+    }
+}
+
+/* ---- the envelope of a request */
+
+typedef struct {
+    uint32_t msgid;
+    const uint8_t *name;
+    size_t name_length;
+    uint32_t count; /* of its params; the reader stands at the first one */
+} wire_envelope;
+
+/* Read `[0, msgid, "name", [` ; ODD for every other message. */
+static inline int wire_request(wire_reader *r, wire_envelope *e)
+{
+    const uint8_t *p = r->at, *end = r->end;
+    if (end - p < 4)
+        return p < end && p[0] != 0x94 ? WIRE_ODD : WIRE_SHORT;
+    if (p[0] != 0x94 || p[1] != 0)
+        return WIRE_ODD;
+    p += 2;
+    uint8_t first = *p++;
+    if (first <= 0x7f)
+        e->msgid = first;
+    else if (first == 0xcc) {
+        if (end - p < 1)
+            return WIRE_SHORT;
+        e->msgid = *p++;
+    } else if (first == 0xcd) {
+        if (end - p < 2)
+            return WIRE_SHORT;
+        e->msgid = wire_u16(p);
+        p += 2;
+    } else if (first == 0xce) {
+        if (end - p < 4)
+            return WIRE_SHORT;
+        e->msgid = wire_u32(p);
+        p += 4;
+    } else
+        return WIRE_ODD;
+    if (p >= end)
+        return WIRE_SHORT;
+    first = *p++;
+    if (first >= 0xa0 && first <= 0xbf)
+        e->name_length = first & 0x1f;
+    else if (first == 0xd9) {
+        if (p >= end)
+            return WIRE_SHORT;
+        e->name_length = *p++;
+    } else
+        return WIRE_ODD;
+    if ((size_t)(end - p) <= e->name_length)
+        return WIRE_SHORT;
+    e->name = p;
+    p += e->name_length;
+    first = *p++;
+    if (first >= 0x90 && first <= 0x9f)
+        e->count = first & 0x0f;
+    else
+        return WIRE_ODD;
+    r->at = p;
+    return WIRE_OK;
+}

@@ -1,0 +1,103 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The hot path, compiled: one epoll set with all connections of a worker, and one pass from bytes to replies.
+
+The loop watches the set by one watcher. A turn of it: poll once, then for each connection receive, run each call at the
+bytes where it stands, and send once. Waiting calls stay bytes: what a slice or a limit leaves over is kept as input of
+its connection. `rpccluster.protocol.wire` reads and writes what is common; everything else (notifications, errors, rare
+types, limits that were passed) goes the slow path of the Python engine, whole message by whole message, so that both
+engines say the same.
+
+Code of the service runs inside, and may block in any of its calls. So ``cur``, ``p`` and ``end`` belong to the turn and
+not to a runner: ``p`` moves on before the call, and the next runner goes on there. The epoch shows a runner that it has
+blocked; then it touches nothing but the output of its own call's connection. Outside of a drain there is no ``cur``.
+
+The set is edge-triggered: ``readable`` remembers that the kernel may have more, until a recv falls short of what it
+asked for. A connection with kept input, or that is readable, stands in a queue, unless a pause forbids it. Those whose
+input is at most one recv go before those that go on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextvars import Context
+
+
+from rpccluster.errors import ProtocolError
+from rpccluster.log import logger
+from rpccluster.protocol.closing import closing_request
+from rpccluster.protocol.outline import Bounds
+from rpccluster.protocol.shared import Partial, SharedDecoder, Undecodable
+from rpccluster.protocol.skip import Skip, resumed
+from rpccluster.worker.hot.outbox import GATHER_BYTES, HIGH_WATER_BYTES, LARGE_REPLY_BYTES, LOW_WATER_BYTES
+from rpccluster.worker.hot.repacking import NO_MESSAGE, packed_again
+from rpccluster.worker.hot.room import NOBODY, Happened
+
+__all__ = ["Frame", "Port", "Turn"]
+
+from cpython.method cimport PyMethod_Check, PyMethod_GET_FUNCTION, PyMethod_GET_SELF
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+
+include "kernel.pxi"
+
+
+cdef enum:
+    EVENTS = 256
+    MOST_PARAMS = 15
+    SLICE_NS = 1000000
+    CLOCK_EVERY = 8
+    MOST_LIGHT = 8  # connections in a row before one that goes on with kept input
+    RECEIVE_BYTES = 262144
+    RECEIVE_FEW_BYTES = 2048  # while others wait
+    SPARE_BYTES = 262144  # a larger buffer is not kept
+    LARGE_CALL_BYTES = 65536
+    LIGHT_BYTES = 1024  # a longer message may take its time
+    LARGE_BYTES = 16384  # kept input above this takes memory that is worth giving back
+
+cdef enum:  # what a port's input is for
+    READ = 0
+    LAST = 1  # once more, then tell
+    DISCARD = 2
+
+cdef enum:
+    RUNNING_CELL = 3
+
+_BROKEN, _PEER_ENDED, _UNDECODABLE = Happened.BROKEN, Happened.PEER_ENDED, Happened.UNDECODABLE
+_INCOMPLETE, _COMPLETE, _HEARD_LAST = Happened.INCOMPLETE, Happened.COMPLETE, Happened.HEARD_LAST
+_PENDING, _NO_GREENLET, _HELD_BACK = Happened.PENDING, Happened.NO_GREENLET, Happened.HELD_BACK
+_ANSWERED, _UNSENT, _SENT = Happened.ANSWERED, Happened.UNSENT, Happened.SENT
+_HIGH_WATER, _LOW_WATER = Happened.HIGH_WATER, Happened.LOW_WATER
+
+cdef size_t _LARGE = LARGE_REPLY_BYTES, _GATHER = GATHER_BYTES, _HIGH = HIGH_WATER_BYTES, _LOW = LOW_WATER_BYTES
+
+
+cdef inline int64_t now_ns() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef object take_error():
+    """Take the exception that is set."""
+    cdef PyObject *kind = NULL
+    cdef PyObject *value = NULL
+    cdef PyObject *traceback = NULL
+    PyErr_Fetch(&kind, &value, &traceback)
+    PyErr_NormalizeException(&kind, &value, &traceback)
+    if traceback != NULL:
+        PyException_SetTraceback(value, traceback)
+    error = <object>value
+    Py_XDECREF(kind)
+    Py_XDECREF(value)
+    Py_XDECREF(traceback)
+    return error
+
+
+include "table.pxi"
+include "port.pxi"
+include "turn.pxi"

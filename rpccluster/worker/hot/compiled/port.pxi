@@ -1,0 +1,481 @@
+# One connection; a part of `_turn.pyx`.
+
+cdef class Frame:
+    """What a runner runs: the connection, and the call, whose decoded form is made when it is asked for."""
+
+    cdef public object port  # None while it waits for a call, or when its call was answered without it
+    cdef object message, name, context
+    cdef Table table  # where its runner finds methods
+    cdef uint32_t msgid
+    cdef int count  # of the params
+    cdef PyObject *slots[MOST_PARAMS + 2]  # room for vectorcall, the method's self, the params
+
+    def get_call(self):
+        """Return the decoded call."""
+        cdef int place
+        if self.message is None and self.name is not None:
+            params = [<object>self.slots[2 + place] for place in range(self.count)]
+            self.message = [0, self.msgid, self.name, params]
+        return self.message
+
+    def set_call(self, message):
+        """Keep ``message`` as the call, or forget it."""
+        self.message = message
+        self.name = None
+
+    cdef void drop_params(self) noexcept:
+        """Let go of the params; code of the service may run, and block, when one is deleted."""
+        cdef int place, count = self.count
+        self.count = 0
+        self.name = self.message = None
+        for place in range(count):
+            Py_DECREF(<object>self.slots[2 + place])
+
+    def __dealloc__(self):
+        self.drop_params()
+
+
+cdef class Port:
+    """The input and the output of one socket: `Inbox` and `Outbox` of the Python engine in one."""
+
+    cdef Turn turn
+    cdef object listener, forward, rest, extra, afar
+    cdef public object peer, closing_msgid
+    cdef int fd
+    cdef bint is_read, readable, hung_up, is_queued, is_dirty, has_more, is_partial, is_put_off, is_over, is_crowded, drops_rest
+    cdef bint is_unsent, is_high
+    cdef public bint is_closed, reports, was_heard
+    cdef public Py_ssize_t held  # calls that are held back
+    cdef int mode
+    cdef Py_ssize_t count, gathered  # calls that are not answered; replies in `out` that are not counted off yet
+    cdef wire_buffer kept, out
+    cdef wire_outline *outline  # of the incomplete message in `kept`
+    cdef size_t whole  # length of the first message in `kept`, where it is known to be whole
+    cdef Port next
+
+    def __cinit__(self, Turn turn, int fd, peer, listener):
+        cdef epoll_event event
+        self.turn = turn
+        self.fd = fd
+        self.peer = peer
+        self.listener = listener
+        self.is_read = True
+        event.events = <uint32_t>(EPOLLIN | EPOLLRDHUP) | EPOLLET
+        event.data.ptr = <void *>self
+        if epoll_ctl(turn.epoll, EPOLL_CTL_ADD, fd, &event):
+            raise OSError(errno, "cannot watch a connection")
+        Py_INCREF(self)  # for the set, until `close`
+        self.readable = True  # what came before it was watched
+
+    def __dealloc__(self):
+        buffer_free(&self.kept)
+        buffer_free(&self.out)
+        if self.outline != NULL:
+            free(self.outline)
+
+    # -- whether it is read
+
+    def start(self):
+        """Receive input from now on."""
+        self.is_read = True
+        self.mode = READ
+        self.look_at_limit()
+        self.turn.queue(self)
+
+    def stop(self):
+        """Receive nothing until `start`."""
+        self.is_read = False
+
+    def receive_last(self):
+        """Receive once more, then report `Happened.HEARD_LAST`."""
+        self.is_read = True
+        self.mode = LAST
+        self.turn.queue(self)
+
+    def discard(self):
+        """Wait for the peer's end, and drop all other input."""
+        self.is_read = True
+        self.mode = DISCARD
+        self.forget_input()
+        self.readable = True
+        self.turn.queue(self)
+
+    def receive(self):
+        """Receive once, and keep the input for its turn."""
+        if self.is_closed or self.turn.cur is self:
+            return
+        if self.rest is not None:
+            self.turn.receive_rest(self, LARGE_BYTES)
+        elif self.outline != NULL:
+            self.turn.receive_partial(self, LARGE_BYTES)
+        elif self.receive_into_kept(LARGE_BYTES) > 0 and not self.has_more:
+            self.turn.look_at_kept(self)
+        self.turn.queue(self)
+
+    cdef void forget_input(self) noexcept:
+        if self.kept.bytes != NULL:
+            self.turn.room.handled_large = True
+            self.turn.give_back(&self.kept, True)
+        self.drop_outline()
+        self.extra = self.rest = None
+        self.has_more = False
+
+    cdef void drop_outline(self) noexcept:
+        if self.outline != NULL:
+            free(self.outline)
+            self.outline = NULL
+
+    def close(self):
+        """Stop for good, and drop what was kept; running calls are reported to nobody."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        epoll_ctl(self.turn.epoll, EPOLL_CTL_DEL, self.fd, NULL)
+        Py_DECREF(self)
+        self.is_read = self.readable = False
+        self.listener = NOBODY  # or the two would keep each other until the garbage is collected
+        if self is not self.turn.cur or not self.turn.is_in_kept:
+            self.forget_input()
+        if self.is_gone and self.count:
+            self.turn.room.parked.drop(self)
+        if self.is_unsent:
+            self.turn.room.handled_large = True
+        self.is_unsent = False
+        if self.gathered:
+            self.turn.mark_dirty(self)
+        elif self.out.bytes != NULL:
+            self.turn.give_back(&self.out, False)
+
+    # -- calls that do not run yet
+
+    @property
+    def partial(self):
+        """Whether input is kept; the Python decoder's state if that has it. None if there is none."""
+        if self.rest is not None:
+            return self.rest
+        return True if self.is_partial or self.has_more else None
+
+    def put_off(self):
+        """Keep waiting and coming calls from running until `go_on`."""
+        self.is_put_off = True
+
+    def go_on(self):
+        """Run the calls that were put off, and those that come."""
+        self.is_put_off = False
+        self.turn.queue(self)
+
+    def drop_waiting(self):
+        """Forget the calls that wait for their turn."""
+        if self is self.turn.cur:
+            self.turn.p = self.turn.end
+        else:
+            self.forget_input()
+
+    def forget_partial(self):
+        """Drop the incomplete call, of which nothing more will come."""
+        self.drops_rest = True
+        if self.rest is not None or (self.is_partial and not self.has_more and self is not self.turn.cur):
+            self.rest = None
+            self.drop_outline()
+            if self.kept.bytes != NULL:
+                self.turn.give_back(&self.kept, True)
+        self.note_partial(False)
+
+    cdef int note_partial(self, bint is_partial) except -1:
+        """Tell the listener of an incomplete call that has begun, or that there is none any more."""
+        if is_partial:
+            self.is_partial = True
+            self.listener.handle(_INCOMPLETE)
+        elif self.is_partial:
+            self.is_partial = False
+            self.listener.handle(_COMPLETE)
+        return 0
+
+    def unbegun(self):
+        """Return the calls that were put off."""
+        return self.waiting() if self.is_put_off else []
+
+    cdef list waiting(self):
+        """Decode the calls that wait for their turn."""
+        found = list(self.extra or ())
+        if self.kept.bytes != NULL:
+            data = self.kept.bytes[self.kept.start:self.kept.end]
+            try:
+                found += SharedDecoder(self.turn.bounds).decode(data)[0]
+            except Undecodable as undecodable:
+                found += undecodable.messages
+        return found
+
+    def queue_again(self, calls):
+        """Queue ``calls``, which were withdrawn, before all others."""
+        if calls:
+            self.count -= len(calls)
+            self.extra = deque([*calls, *(self.extra or ())])
+        self.turn.queue(self)
+
+    # -- moving
+
+    def content(self, waiting):
+        """Return all input that has led to no reply yet, as bytes; change nothing. ``waiting`` are the withdrawn calls.
+
+        Raises as `packed_again` does.
+        """
+        calls = packed_again([*waiting, *(self.extra or ())])
+        if self.closing_msgid is not None:
+            calls.insert(0, closing_request(self.closing_msgid))  # as if it had not come yet
+        rest = self.rest.data if self.rest is not None else b""
+        kept = b""
+        if self.kept.bytes != NULL:
+            kept = self.kept.bytes[self.kept.start:self.kept.end]
+            if resumed(kept, self.turn.bounds)[0] is not None:
+                kept = NO_MESSAGE  # it looks like the state of a `Skip`, and is none
+        return b"".join([rest, *calls, kept] if isinstance(self.rest, Skip) else [*calls, kept, rest])
+
+    def restore(self, data):
+        """Take in the `content` of a connection of another process."""
+        self.was_heard = True  # where it comes from
+        skip, data = resumed(data, self.turn.bounds)
+        if data:
+            self.add_kept(data)
+        if skip is not None:
+            self.rest = skip
+            self.note_partial(True)
+        self.turn.queue(self)
+
+    cdef int add_kept(self, bytes data) except -1:
+        if buffer_add(&self.kept, <char *>data, len(data)):
+            raise MemoryError
+        self.has_more = True
+        return 0
+
+    def unsent_content(self):
+        """Return all unsent output."""
+        return self.out.bytes[self.out.start:self.out.end] if self.out.bytes != NULL else b""
+
+    def forward_to(self, forward):
+        """Pass the replies of running calls to ``forward`` once this is closed, since the connection moves."""
+        self.forward = forward
+
+    def send_first(self, output):
+        """Send the unsent output that another process has left."""
+        cdef bytes data = bytes(output)
+        if buffer_add(&self.out, <char *>data, len(data)):
+            raise MemoryError
+        self.send_out()
+
+    # -- what has become of a call
+
+    @property
+    def pending(self):
+        """Number of calls that are not answered yet; as many more as wait are counted as one."""
+        return self.count + (1 if self.has_more or self.extra is not None else 0)
+
+    def expect(self, count):
+        """Count calls that other processes answer."""
+        self.count = count
+
+    @property
+    def has_room_again(self):
+        """Whether enough of ``max_pending_calls`` calls are answered to receive more."""
+        return self.count <= self.turn.max_pending // 2
+
+    @property
+    def is_gone(self):
+        """Whether the connection is closed and has not moved, so that replies are dropped."""
+        return self.is_closed and self.forward is None
+
+    @property
+    def has_replies(self):
+        """Whether replies wait to be sent at the end of this turn."""
+        return self.gathered > 0
+
+    @property
+    def unsent(self):
+        """True if output waits for the peer to read; None if none does."""
+        return True if self.is_unsent else None
+
+    @property
+    def is_backed_up(self):
+        """Whether the peer has left too much unread, and has not read most of it yet."""
+        return self.is_high
+
+    def put(self, reply):
+        """Send ``reply`` with the others of this turn."""
+        cdef bytes data = reply
+        self.gathered += 1
+        if self.is_closed:
+            if self.afar is None:
+                self.afar = []
+            self.afar.append(data)
+        elif buffer_add(&self.out, <char *>data, len(data)):
+            raise MemoryError
+        self.turn.mark_dirty(self)
+        if self.out.end - self.out.start > _GATHER and not self.is_closed:
+            self.turn.room.handled_large = True
+            self.flush()
+
+    def say(self, reply):
+        """Send ``reply`` now, which answers no call."""
+        self.count += 1
+        self.put(reply)
+        self.flush()
+
+    def end_notification(self):
+        """Count a notification that has run; it gets no reply."""
+        self.count -= 1
+        self.look_at_limit()
+        if self.reports and not self.gathered and not self.is_closed:
+            self.listener.handle(_ANSWERED)
+
+    def await_closing(self, msgid):
+        """Note that the peer asks for ``rpc.closing``. Returns False if it has asked before."""
+        if self.closing_msgid is not None:
+            return False
+        self.closing_msgid = msgid
+        self.turn.begun -= 1  # it is no call
+        self.end_notification()
+        return True
+
+    def tell(self, happened):
+        """Tell the listener that calls are held back, or are not any more."""
+        self.is_crowded = happened is _HELD_BACK
+        self.listener.handle(happened)
+        if not self.is_crowded:
+            self.turn.queue(self)
+
+    def refuse(self, error):
+        """Tell the listener that the input is no call, so that nothing behind it is run."""
+        self.listener.refuse(error)
+
+    cdef void look_at_limit(self) noexcept:
+        """Let its calls run on once enough of them are answered."""
+        if self.is_over and self.count <= self.turn.max_pending // 2:
+            self.is_over = False
+            self.turn.queue(self)
+
+    # -- sending
+
+    def flush(self):
+        """Send the gathered replies, and report that, if wanted. Never raises, never blocks."""
+        self.flush_out()
+
+    cdef int flush_out(self) except -1:
+        cdef Py_ssize_t count = self.gathered
+        self.gathered = 0
+        self.count -= count
+        if self.is_closed:
+            if self.afar is not None:
+                afar, self.afar = self.afar, None
+                if self.forward is not None:
+                    self.forward(afar)
+                else:
+                    self.turn.room.dropped_replies += len(afar)
+                count -= len(afar)
+            if self.out.bytes != NULL:
+                self.turn.give_back(&self.out, False)
+            if self.is_gone:
+                self.turn.room.dropped_replies += count
+            return 0
+        if count:
+            self.look_at_limit()
+            if self.out.end > self.out.start and not self.is_unsent:
+                if self.send_out() < 0:
+                    self.turn.room.dropped_replies += count
+                    self.listener.handle(_BROKEN)
+            elif self.is_unsent:
+                self.look_at_water()
+        if self.reports and not self.is_closed:
+            self.listener.handle(_ANSWERED)
+        return 0
+
+    cdef int send_out(self) except -2:
+        """Send what there is; keep what the kernel has no room for. Returns -1 if the socket is broken."""
+        cdef ssize_t sent
+        cdef size_t length = self.out.end - self.out.start
+        cdef bint was_unsent = self.is_unsent
+        while True:
+            sent = send(self.fd, self.out.bytes + self.out.start, length, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent >= 0 or errno != EINTR:
+                break
+        if sent < 0:
+            if errno != EAGAIN:
+                self.turn.give_back(&self.out, False)
+                return -1
+            sent = 0
+        if <size_t>sent == length:
+            self.turn.give_back(&self.out, False)
+            self.is_unsent = False
+        else:
+            self.out.start += <size_t>sent
+            self.is_unsent = True
+        if self.is_unsent != was_unsent:
+            self.watch_output(self.is_unsent)
+        if self.is_unsent:
+            if not was_unsent or sent:
+                self.listener.handle(_UNSENT)
+            self.look_at_water()
+        return 0
+
+    cdef void watch_output(self, bint wanted) noexcept:
+        cdef epoll_event event
+        event.events = <uint32_t>(EPOLLIN | EPOLLRDHUP | (EPOLLOUT if wanted else 0)) | EPOLLET
+        event.data.ptr = <void *>self
+        epoll_ctl(self.turn.epoll, EPOLL_CTL_MOD, self.fd, &event)
+
+    cdef int look_at_water(self) except -1:
+        if not self.is_high and self.out.end - self.out.start > _HIGH:
+            self.is_high = True
+            self.listener.handle(_HIGH_WATER)
+        return 0
+
+    cdef int on_writable(self) except -1:
+        """Go on with the unsent output."""
+        if not self.is_unsent or self.is_closed:
+            return 0
+        if self.send_out() < 0:
+            self.is_unsent = False
+            self.listener.handle(_BROKEN)
+            return 0
+        if not self.is_unsent:
+            self.turn.room.handled_large = True
+            self.listener.handle(_SENT)
+        if self.is_high and self.out.end - self.out.start < _LOW:
+            self.is_high = False
+            self.listener.handle(_LOW_WATER)
+        if self.reports and not self.is_closed:
+            self.listener.handle(_ANSWERED)
+        return 0
+
+    # -- receiving
+
+    cdef ssize_t receive_into_kept(self, size_t most) except -2:
+        """Receive behind the kept input. Returns the number of bytes, 0 at the peer's end, -1 for nothing."""
+        cdef ssize_t length
+        if buffer_reserve(&self.kept, most):
+            raise MemoryError
+        length = self.receive_at(self.kept.bytes + self.kept.end, most)
+        if length > 0:
+            self.kept.end += <size_t>length
+        elif self.kept.end == self.kept.start:
+            self.turn.give_back(&self.kept, True)
+        return length
+
+    cdef ssize_t receive_at(self, uint8_t *place, size_t most) except -2:
+        """Receive once; tell the listener of an end or an error. Returns the number of bytes, or 0, or -1."""
+        cdef ssize_t length
+        while True:
+            length = recv(self.fd, place, most, MSG_DONTWAIT)
+            if length >= 0 or errno != EINTR:
+                break
+        if length > 0:
+            if <size_t>length < most and not self.hung_up:
+                self.readable = False
+            self.was_heard = True
+            return length
+        self.readable = False
+        if length == 0:
+            self.listener.handle(_PEER_ENDED)
+            return 0
+        if errno != EAGAIN:
+            self.listener.handle(_BROKEN)
+        return -1
