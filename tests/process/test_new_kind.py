@@ -34,6 +34,9 @@ class Sleeper:
     def hear(self, child, message, descriptors, now):
         return Booted(child) if isinstance(message, Ready) else None
 
+    def arrange(self, group, now):
+        pass
+
     def look(self, group, child, now):
         pass
 
