@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rpccluster.errors import IllegalTransition
 
-__all__ = ["FIRST", "Event", "Permissions", "Phase", "next_phase"]
+__all__ = ["FIRST", "UNDRAINED", "Event", "Permissions", "Phase", "next_phase"]
 
 
 class Permissions(NamedTuple):
@@ -118,6 +118,8 @@ _NEXT = {
 
 #: The phase of a master that has just been started.
 FIRST = Phase.STARTING
+#: The phase before a drain, which follows no other, and may come before a group has been told of that one.
+UNDRAINED = Phase.RUNNING
 
 
 def next_phase(phase: Phase, event: Event) -> Phase:

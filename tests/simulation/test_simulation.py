@@ -13,7 +13,7 @@ from .afternoon import live_through
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 IS_CI = bool(os.environ.get("CI"))
-SEEDS = 20_000 if FULL_SCALE else 12_000 if IS_CI else 400
+SEEDS = 20_000 if FULL_SCALE else 4_000 if IS_CI else 400
 SECONDS = 900 if FULL_SCALE or IS_CI else 100  # far beyond what they take
 
 

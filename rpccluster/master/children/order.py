@@ -18,12 +18,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, Union
 
 from rpccluster.master.children.group import Group
-from rpccluster.master.phases import Phase
+from rpccluster.master.phases import UNDRAINED, Phase
 
 __all__ = ["Course", "Finish", "Halt", "Started", "course", "held_by", "is_after", "phase_of"]
-
-
-_UNDRAINED = Phase.RUNNING  # a drain follows no other phase, and may come before a group has been told of that one
 
 
 class Started(NamedTuple):
@@ -81,7 +78,7 @@ def phase_of(group: Group, groups: Sequence[Group], phase: Phase, *, is_late: bo
     if allows.wants_children or allows.kills_children:
         return phase
     if not allows.ends_when_empty:
-        return phase if group.is_drained else _UNDRAINED
+        return phase if group.is_drained else UNDRAINED
     waits = not (is_late or allows.hands_over) and any(
         each.children and _stops_before(each, group, groups) for each in groups if each is not group
     )

@@ -18,7 +18,7 @@ static inline int buffer_reserve(wire_buffer *b, size_t more)
     }
     size_t room = b->room ? b->room : 256;
     while (room < b->end + more)
-        room *= 2;
+        room += room < 1 << 20 ? room : room / 4; /* of a large one less is left unused */
     uint8_t *bytes = realloc(b->bytes, room);
     if (!bytes)
         return -1;

@@ -52,7 +52,8 @@ cdef enum:
     SLICE_NS = 1000000
     CLOCK_EVERY = 8
     MOST_LIGHT = 8  # connections in a row before one that goes on with kept input
-    RECEIVE_BYTES = 262144
+    RECEIVE_BYTES = 98304  # a message of 64 KiB, whole
+    RECEIVE_MORE_BYTES = 262144  # of a long message
     RECEIVE_FEW_BYTES = 2048  # while others wait
     SPARE_BYTES = 262144  # a larger buffer is not kept
     LARGE_CALL_BYTES = 65536

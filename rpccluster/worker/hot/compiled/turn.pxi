@@ -613,7 +613,7 @@ cdef class Turn:
         if length >= RECEIVE_FEW_BYTES:
             most = max(most, <size_t>LARGE_BYTES)  # it is a long one, and must be whole before message_timeout
         if missing > most:
-            most = min(missing + LARGE_BYTES, <size_t>RECEIVE_BYTES)
+            most = min(missing + LARGE_BYTES, <size_t>RECEIVE_MORE_BYTES)
         if port.receive_into_kept(most) > 0 and port.outline != NULL:
             self.advance(port, False)
         return 0
