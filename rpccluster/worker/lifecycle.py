@@ -28,10 +28,12 @@ class Event(enum.Enum):
     FINISHED = "finished"
 
 
-#: A master lets a worker accept once, when it is ready or the upgrade is done, and retires none before that.
+#: A master lets a worker accept once, when it is ready, the upgrade is done, or the reload whose first worker it is has
+#: come into force. It may retire it before: a reload that is overtaken or refused does not need it any more.
 _TABLE = {
     (State.BOOTING, Event.BOOTED): State.WAITING,
     (State.WAITING, Event.MAY_ACCEPT): State.SERVING,
+    (State.WAITING, Event.MUST_RETIRE): State.RETIRING,
     (State.SERVING, Event.MUST_RETIRE): State.RETIRING,
     (State.RETIRING, Event.MUST_RETIRE): State.RETIRING,  # a stop of the cluster overtakes a recycling
     (State.RETIRING, Event.FINISHED): State.GONE,

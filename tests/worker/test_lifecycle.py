@@ -12,6 +12,7 @@ from rpccluster.worker.lifecycle import Event, State, next_state
 ALLOWED = {
     (State.BOOTING, Event.BOOTED): State.WAITING,
     (State.WAITING, Event.MAY_ACCEPT): State.SERVING,
+    (State.WAITING, Event.MUST_RETIRE): State.RETIRING,
     (State.SERVING, Event.MUST_RETIRE): State.RETIRING,
     (State.RETIRING, Event.MUST_RETIRE): State.RETIRING,
     (State.RETIRING, Event.FINISHED): State.GONE,
