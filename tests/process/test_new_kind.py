@@ -95,9 +95,10 @@ class WithSleepers(RunningCluster):
 def running(tmp_path):
     made = WithSleepers(tmp_path, {})
     made.write_module("with_sleepers", PROGRAM)
-    made.start()
-    yield made
-    made.stop()
+    try:
+        yield made.start()
+    finally:
+        made.stop()
 
 
 def test_a_group_of_a_new_kind_lives_beside_the_workers(running):
