@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from typing import Any
 
 import pytest
@@ -112,3 +113,39 @@ def test_they_are_alike(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(seed, seed + 40):
         pieces = streams(number)
         assert outcome("compiled", pieces, monkeypatch) == outcome("python", pieces, monkeypatch), number
+
+
+def encodings() -> list[bytes]:
+    """Values of every kind, at the borders of their forms, in every form that can hold them."""
+    found = [bytes([first]) for first in (*range(0x80), 0xC0, 0xC2, 0xC3, *range(0xE0, 0x100))]
+    for number, form in enumerate((0xCC, 0xCD, 0xCE, 0xCF)):
+        size = 1 << number
+        found += [bytes([form]) + value.to_bytes(size, "big") for value in (0, 1, 127, (1 << 8 * size) - 1)]
+    for number, form in enumerate((0xD0, 0xD1, 0xD2, 0xD3)):
+        size = 1 << number
+        least = -(1 << (8 * size - 1))
+        for value in (least, least + 1, -100, -33, -32, -1, 0, 100, -least - 1):
+            found.append(bytes([form]) + value.to_bytes(size, "big", signed=True))
+    floats = (0.0, -0.0, 1.5, float("inf"), float("-inf"))
+    found += [b"\xca" + struct.pack(">f", value) for value in floats]
+    found += [b"\xcb" + struct.pack(">d", value) for value in (*floats, 1e300, 0.1)]
+    for forms in ((0xD9, 0xDA, 0xDB), (0xC4, 0xC5, 0xC6)):
+        for width, form in zip((1, 2, 4), forms):
+            sizes = [size for size in (0, 1, 31, 32, 255, 256, 300) if size < 1 << 8 * width]
+            found += [bytes([form]) + size.to_bytes(width, "big") + b"x" * size for size in sizes]
+    found += [b"\xd9\x02\xc3\xa4", b"\xd9\x01\xff", b"\xa1\xe4"]
+    for width, arrays, maps in ((2, b"\xdc", b"\xde"), (4, b"\xdd", b"\xdf")):
+        for size in (0, 1, 15, 16, 100):
+            found.append(arrays + size.to_bytes(width, "big") + b"\xd0\x9c" * size)
+            keys = b"".join(bytes([key]) + b"\xd1\xff\x00" for key in range(size))
+            found.append(maps + size.to_bytes(width, "big") + keys)
+    return found
+
+
+def test_every_form_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a method gets is the same, by its repr; so is what it returns, by its bytes."""
+    for value in encodings():
+        pieces = [b"\x94\x00\x01\xa5shown\x91" + value, b"\x94\x00\x02\xa4echo\x91" + value]
+        told = outcome("compiled", pieces, monkeypatch)
+        assert told == outcome("python", pieces, monkeypatch), value[:20]
+        assert told["calls"] == 2
