@@ -17,6 +17,11 @@ RPCClusterError
 │   └── LimitExceeded      a message passes a limit; carries the limit's name
 ├── PoolFull               as many tasks wait as may; the task was not taken in
 ├── TaskFailure            a task ended without a result; carries kind, traceback, attempt, pid
+├── LeaseLost              an item of a queue is not held any more, or is another's by now
+├── QueueFull              a queue has no room; the item was not taken in
+├── NoSuchQueue            there is no queue of this name
+├── StaleToken             the token is older than one that the queue has seen
+├── QueueDown              the queues' store cannot be reached
 ├── CallError              a call ended without a result
 │   ├── RemoteError        the method raised; carries type and message
 │   │   ├── NoMethodError  the server has no such method
@@ -40,14 +45,19 @@ __all__ = [
     "CallTimeout",
     "ConnectFailed",
     "ConnectionLost",
+    "LeaseLost",
     "Lost",
     "NoMethodError",
+    "NoSuchQueue",
     "NotSent",
     "PoolFull",
     "ProtocolError",
+    "QueueDown",
+    "QueueFull",
     "RPCClusterError",
     "RemoteError",
     "SoftTimeLimit",
+    "StaleToken",
     "TaskFailure",
     "TooManyWaiting",
 ]
@@ -197,6 +207,26 @@ class TaskFailure(RPCClusterError):
     def __str__(self) -> str:
         said = ": ".join(text for text in (self.type, self.message) if text)
         return f"{self.kind}: {said}" if said else self.kind
+
+
+class LeaseLost(RPCClusterError):
+    """The item's lease has ended, or it was acked before: it may have been given to another consumer."""
+
+
+class QueueFull(RPCClusterError):
+    """The queue has no room (``max_size``, ``max_bytes``), and had none within the timeout. The item was not put."""
+
+
+class NoSuchQueue(RPCClusterError):
+    """There is no queue of this name, and the keeper makes none (``create``)."""
+
+
+class StaleToken(RPCClusterError):
+    """The leadership token is older than one that this queue has seen. Nothing was changed."""
+
+
+class QueueDown(RPCClusterError):
+    """The keeper cannot reach the store of its queues; a put or an ack may have been carried out."""
 
 
 class CallError(RPCClusterError):
