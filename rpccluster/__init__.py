@@ -15,6 +15,7 @@ from rpccluster.version import __version__
 
 if TYPE_CHECKING:
     from rpccluster.client import Client, Pool, aio
+    from rpccluster.leading.leadership import leadership
     from rpccluster.live_settings import Setting, settings
     from rpccluster.plugin.handle import Plugin
     from rpccluster.pools.cluster.pool import pool
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rpccluster.tasks.current import task
 
 __all__ = ["Client", "Later", "Plugin", "Pool", "Service", "Setting", "TaskPool", "__version__", "aio"]
-__all__ += ["current_call", "pool", "rpc", "settings", "task"]
+__all__ += ["current_call", "leadership", "pool", "rpc", "settings", "task"]
 __all__ += errors.__all__
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "task": "rpccluster.tasks.current",
     "aio": "rpccluster.client.aio",
     "current_call": "rpccluster.service",
+    "leadership": "rpccluster.leading.leadership",
     "rpc": "rpccluster.service",
     "settings": "rpccluster.live_settings",
 }

@@ -25,7 +25,9 @@ RPCClusterError
 ├── CallError              a call ended without a result
 │   ├── RemoteError        the method raised; carries type and message
 │   │   ├── NoMethodError  the server has no such method
-│   │   └── ArgumentError  the params do not fit the method
+│   │   ├── ArgumentError  the params do not fit the method
+│   │   ├── NotLeader      the cluster does not lead, and the method needs that; carries who does
+│   │   └── LeadLost       the cluster lost the lead while the method ran
 │   └── CallTimeout        no reply came in time
 ├── SoftTimeLimit          a task has passed its soft limit; raised in the task
 ├── ConnectFailed          the client could not connect
@@ -45,10 +47,12 @@ __all__ = [
     "CallTimeout",
     "ConnectFailed",
     "ConnectionLost",
+    "LeadLost",
     "LeaseLost",
     "Lost",
     "NoMethodError",
     "NoSuchQueue",
+    "NotLeader",
     "NotSent",
     "PoolFull",
     "ProtocolError",
@@ -254,6 +258,25 @@ class NoMethodError(RemoteError):
 
 class ArgumentError(RemoteError):
     """The params do not fit the method's signature."""
+
+
+class NotLeader(RemoteError):
+    """This cluster does not lead, so the method did not run. ``message`` is where the lead is, or ``none``."""
+
+    def __init__(self, type: str = "NotLeader", message: str = "none") -> None:
+        super().__init__(type, message)
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def address(self) -> str | None:
+        """The address of the leader; None while nobody leads."""
+        return None if self.message == "none" else self.message
+
+
+class LeadLost(RemoteError):
+    """The cluster lost the lead while the method ran; it may have done its work. No client repeats it by itself."""
 
 
 class CallTimeout(CallError, TimeoutError):
