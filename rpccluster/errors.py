@@ -17,6 +17,7 @@ RPCClusterError
 │   └── LimitExceeded      a message passes a limit; carries the limit's name
 ├── PoolFull               as many tasks wait as may; the task was not taken in
 ├── TaskFailure            a task ended without a result; carries kind, traceback, attempt, pid
+├── StoreDown              the store of the lead does not answer, or refuses
 ├── LeaseLost              an item of a queue is not held any more, or is another's by now
 ├── QueueFull              a queue has no room; the item was not taken in
 ├── NoSuchQueue            there is no queue of this name
@@ -211,6 +212,10 @@ class TaskFailure(RPCClusterError):
     def __str__(self) -> str:
         said = ": ".join(text for text in (self.type, self.message) if text)
         return f"{self.kind}: {said}" if said else self.kind
+
+
+class StoreDown(RPCClusterError):
+    """The store in which clusters agree on who leads does not answer, or refuses what was asked; the text says why."""
 
 
 class LeaseLost(RPCClusterError):

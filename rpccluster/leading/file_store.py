@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rpccluster.errors import StoreDown
 from rpccluster.leading.shared_file import SharedFile
-from rpccluster.leading.store import NOBODY, Standing, StoreDown, boot_ns
+from rpccluster.leading.store import NOBODY, Standing, boot_ns
 from rpccluster.system.files import FileWatch
 from rpccluster.system.mounts import file_system_of, is_network_file_system
 

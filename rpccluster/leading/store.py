@@ -10,13 +10,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple, Protocol
 
-from rpccluster.errors import RPCClusterError
-
-__all__ = ["NOBODY", "Standing", "Store", "StoreDown", "boot_ns"]
-
-
-class StoreDown(RPCClusterError):
-    """The store does not answer, or refuses what was asked; nothing is known. The text says why."""
+__all__ = ["NOBODY", "Standing", "Store", "boot_ns"]
 
 
 class Standing(NamedTuple):
@@ -41,7 +35,7 @@ NOBODY = Standing()
 
 
 class Store(Protocol):
-    """One cluster's access to a store. Each method may wait, for a bounded time, and raises `StoreDown`.
+    """One cluster's access to a store. Each method may wait, for a bounded time, and raises `rpccluster.errors.StoreDown`.
 
     A session keeps what a cluster holds alive while it calls `attend`; it outlives its process, so that the next one
     goes on with it if it is given ``remembered``.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rpccluster.errors import StoreDown
 from rpccluster.leading import file_store
 from rpccluster.leading.file_store import FileStore
-from rpccluster.leading.store import Store, StoreDown
+from rpccluster.leading.store import Store
 from tests.leading.store_promises import SESSION_SECONDS, MakeStore, StorePromises
 
 
