@@ -35,7 +35,7 @@ NOBODY = Standing()
 
 
 class Store(Protocol):
-    """One cluster's access to a store. Each method may wait, for a bounded time, and raises `rpccluster.errors.StoreDown`.
+    """One cluster's access to a store. Each method may wait for a bounded time, and raises `StoreDown`.
 
     A session keeps what a cluster holds alive while it calls `attend`; it outlives its process, so that the next one
     goes on with it if it is given ``remembered``.
