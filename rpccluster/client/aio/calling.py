@@ -9,6 +9,7 @@ import abc
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection
+from time import monotonic
 from typing import Any, TypeVar
 
 from rpccluster.client.aio.connection import Connection
@@ -18,7 +19,7 @@ from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.proxy import Proxy
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.client.core.waiting import Waiting
-from rpccluster.errors import ConnectFailed, ConnectionLost
+from rpccluster.errors import ConnectFailed, ConnectionLost, NotLeader, NotSent
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["AioBatch", "Calling"]
@@ -50,7 +51,7 @@ class Calling(abc.ABC):
         return await self._persist(
             lambda connection: connection.call(method, params, deadline_at),
             deadline_at,
-            Attempts(self._route, idempotent),
+            Attempts(self._route, idempotent, method),
         )
 
     def call_async(
@@ -95,7 +96,8 @@ class Calling(abc.ABC):
                 waiting.enter(calls)
             while True:
                 try:
-                    connection = await self._find(attempts, deadline_at)
+                    find = self._find_leader if attempts.is_led else self._find
+                    connection = await find(attempts, deadline_at)
                     attempts.connected()
                     return await attempt(connection)
                 except ENDINGS as error:
@@ -109,6 +111,24 @@ class Calling(abc.ABC):
         given_up = attempts.failed(error, asyncio.get_running_loop().time() >= deadline_at)
         if given_up is not None or self._is_closed:
             raise given_up or attempts.error or error from None
+
+    async def _find_leader(self, attempts: Attempts, deadline_at: float) -> Connection:
+        """Find the connection of an attempt at the leader, or of one that waits until there may be a leader."""
+        pause = attempts.again_at - monotonic()
+        left = deadline_at - asyncio.get_running_loop().time()
+        if pause > 0 and left > 0:
+            await asyncio.sleep(min(pause, left))
+        address = attempts.choose_leader()
+        if pause >= left and attempts.refusal is not None:
+            raise attempts.refusal
+        if self._is_closed:
+            raise NotSent("the client is closed; the call did not run")
+        if address is None or self._route.lead is None:
+            return await self._find(attempts, deadline_at)
+        return await self._route.lead.client(address)._connected(deadline_at)
+
+    async def _close_leaders(self) -> None:
+        await asyncio.gather(*(client.close() for client in self._route.lead or ()))
 
     @abc.abstractmethod
     def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
@@ -131,7 +151,7 @@ class AioBatch(Batch):
             self._deadline_at = self._caller._deadline_at(self._timeout)
             try:
                 await self._caller._persist(self._send, self._deadline_at, self._attempts, self._calls)
-            except (ConnectionLost, ConnectFailed) as error:
+            except (ConnectionLost, ConnectFailed, NotLeader) as error:
                 self._fail(error)
 
     async def _send(self, connection: Connection) -> None:

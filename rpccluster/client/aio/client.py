@@ -10,17 +10,20 @@ import asyncio
 import math
 from collections.abc import Awaitable
 from copy import copy
+from functools import partial
+from time import monotonic
 from typing import Any
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.connection import Connection
 from rpccluster.client.aio.dialing import dial, within
-from rpccluster.client.core.attempts import DIRECT, Attempts
+from rpccluster.client.core.attempts import DIRECT, Attempts, Direct
 from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.core.lead import Lead
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
-from rpccluster.errors import ConnectFailed, ConnectionLost, NotSent
+from rpccluster.errors import ConnectFailed, ConnectionLost, NotLeader, NotSent
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Client"]
@@ -37,8 +40,17 @@ class Client(Calling):
         connect_timeout: float | None = 5,
         max_message_size: int = BOUNDS.max_size,
         max_depth: int = BOUNDS.max_depth,
+        follow_leader: bool = False,
     ) -> None:
-        super().__init__(timeout, Bounds(max_message_size, max_depth))
+        make = partial(
+            Client,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            max_message_size=max_message_size,
+            max_depth=max_depth,
+        )
+        lead = Lead(make, monotonic) if follow_leader else None
+        super().__init__(timeout, Bounds(max_message_size, max_depth), DIRECT if lead is None else Direct(lead))
         self.address = address if isinstance(address, (TCPAddress, UnixAddress)) else parse_address(address)
         self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
@@ -59,7 +71,8 @@ class Client(Calling):
     @property
     def pending(self) -> int:
         """The number of calls that wait for their reply."""
-        return sum(connection.pending for connection in self._all_connections())
+        at_leaders = 0 if self._route.lead is None else self._route.lead.pending
+        return at_leaders + sum(connection.pending for connection in self._all_connections())
 
     @property
     def is_connected(self) -> bool:
@@ -69,15 +82,16 @@ class Client(Calling):
     async def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
         """Call ``method``, as `Calling.call` does; this is its shortest way, for the usual case."""
         loop = asyncio.get_running_loop()
+        lead = self._route.lead
         deadline_at = loop.time() + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
-        connection = self._connection
+        connection = self._connection if lead is None or lead.begins_at(method) is None else None
         error = None
         if connection is not None and connection.is_open and connection.loop is loop and MARK[0]:
             try:
                 return await connection.call(method, params, deadline_at)
-            except ConnectionLost as lost:
-                error = lost
-        attempts = Attempts(DIRECT, idempotent)
+            except (ConnectionLost, NotLeader) as ended:
+                error = ended
+        attempts = Attempts(self._route, idempotent, method)
         if error is not None:
             attempts.connected()
             self._go_on_after(error, attempts, deadline_at)
@@ -97,6 +111,7 @@ class Client(Calling):
             await asyncio.wait({self._connecting})
         connections = [connection for connection in self._all_connections() if connection.loop is loop]
         await asyncio.gather(*(connection.close("the client was closed") for connection in connections))
+        await self._close_leaders()
 
     def _all_connections(self) -> list[Connection]:
         return self._former if self._connection is None else [*self._former, self._connection]

@@ -19,6 +19,7 @@ from rpccluster.client.aio.connection import Connection
 from rpccluster.client.core.attempts import Attempts
 from rpccluster.client.core.choice import AGAIN_SECONDS, PING_SECONDS
 from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.core.lead import Lead
 from rpccluster.client.core.members import Members
 from rpccluster.client.core.waiting import Waiting
 from rpccluster.errors import NotSent, RemoteError, RPCClusterError
@@ -47,6 +48,7 @@ class Pool(Calling):
         max_message_size: int = BOUNDS.max_size,
         max_depth: int = BOUNDS.max_depth,
         max_waiting: int | None = None,
+        follow_leader: bool = False,
     ) -> None:
         make = partial(
             Client,
@@ -57,7 +59,8 @@ class Pool(Calling):
         )
         lock = threading.RLock()  # of no use to one thread, but cheaper than a context that does nothing
         self._waiting: Waiting = Waiting(max_waiting, lock)
-        self._members = Members(addresses, connections, make, lock, monotonic)
+        lead = Lead(make, monotonic) if follow_leader else None
+        self._members = Members(addresses, connections, make, lock, monotonic, lead)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
         self._pings: set[asyncio.Future[None]] = set()
 
@@ -73,7 +76,7 @@ class Pool(Calling):
     @property
     def pending(self) -> int:
         """The number of calls that wait for their reply."""
-        return self._members.pending
+        return self._members.pending + (0 if self._members.lead is None else self._members.lead.pending)
 
     async def close(self) -> None:
         """Close every connection. Pending calls end with `Lost` or `NotSent`, later ones with `NotSent`."""
@@ -81,6 +84,7 @@ class Pool(Calling):
         for ping in self._pings:
             ping.cancel()
         await asyncio.gather(*(client.close() for client in self._members))
+        await self._close_leaders()
 
     async def wait(self, seconds: float = 30) -> None:
         """Return as soon as one of the servers answers an ``rpc.ping``.

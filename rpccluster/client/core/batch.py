@@ -11,7 +11,7 @@ from typing import Any
 from rpccluster.client.core.attempts import Attempts
 from rpccluster.client.core.exchange.call import Call
 from rpccluster.client.core.exchange.outgoing import body_packer
-from rpccluster.errors import CallTimeout, ConnectionLost, Lost
+from rpccluster.errors import CallTimeout, ConnectionLost, Lost, NotLeader
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Batch"]
@@ -76,4 +76,6 @@ class Batch:
         if not call.is_over:
             return True
         error = call.error
+        if isinstance(error, NotLeader):
+            return self._attempts.follows
         return isinstance(error, ConnectionLost) and (self._idempotent or not isinstance(error, Lost))

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from rpccluster.client.core.attempts import Place
 from rpccluster.client.core.choice import Choice, Loads
+from rpccluster.client.core.lead import Lead
 from rpccluster.errors import ConnectFailed
 
 __all__ = ["Member", "Members"]
@@ -45,6 +46,7 @@ class Members(Generic[M]):
         make: Callable[[str], M],
         lock: AbstractContextManager[Any],
         clock: Callable[[], float],
+        lead: Lead[M] | None = None,
     ) -> None:
         names = [addresses] if isinstance(addresses, str) else addresses
         #: By address.
@@ -56,6 +58,7 @@ class Members(Generic[M]):
         self._lock = lock
         #: What the pauses of addresses go by.
         self.clock = clock
+        self.lead = lead
         self._choice = Choice(self.addresses)
         #: Addresses that take no call before they have answered a ping.
         self.suspects = self._choice.suspects

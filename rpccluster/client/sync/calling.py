@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import math
+import threading
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from functools import partial
@@ -24,7 +25,7 @@ from rpccluster.client.core.waiting import Waiting
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.threads.deferred import Deferred
 from rpccluster.client.threads.future import CallFuture
-from rpccluster.errors import ConnectFailed, ConnectionLost
+from rpccluster.errors import ConnectFailed, ConnectionLost, NotLeader, NotSent
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Calling", "SyncBatch"]
@@ -61,7 +62,7 @@ class Calling(abc.ABC):
         return self._persist(
             lambda connection: connection.call(method, params, monotonic(), deadline_at),
             deadline_at,
-            Attempts(self._route, idempotent),
+            Attempts(self._route, idempotent, method),
         )
 
     def call_async(
@@ -73,11 +74,11 @@ class Calling(abc.ABC):
         every error of `call` except those of params that cannot be packed. One thread of the client runs the callbacks,
         and logs their errors.
         """
-        return self._start(method, params, self._deadline_at(timeout), Attempts(self._route, idempotent))
+        return self._start(method, params, self._deadline_at(timeout), Attempts(self._route, idempotent, method))
 
     def _start(self, method: str, params: Iterable[Any], deadline_at: float, attempts: Attempts) -> CallFuture:
         """Start the call of a future. While it has not ended, the pool counts ``attempts`` as a waiting call."""
-        ready = self._ready(attempts)
+        ready = self._ready_leader(attempts) if attempts.is_led else self._ready(attempts)
         body = body_packer(self._bounds, self._dialect)(method, params) if ready is None else None
         sender = _Sender(self, method, params, body, deadline_at)
         future = CallFuture(attempts, sender, self._waiting)
@@ -128,7 +129,8 @@ class Calling(abc.ABC):
                 waiting.enter(calls)
             while True:
                 try:
-                    connection = self._find(attempts, deadline_at)
+                    find = self._find_leader if attempts.is_led else self._find
+                    connection = find(attempts, deadline_at)
                     attempts.connected()
                     return attempt(connection)
                 except ENDINGS as error:
@@ -150,6 +152,34 @@ class Calling(abc.ABC):
     @abc.abstractmethod
     def _ready(self, attempts: Attempts) -> Connection | None:
         """Return an open connection for a call that cannot wait for one; None if none is known."""
+
+    def _find_leader(self, attempts: Attempts, deadline_at: float) -> Connection:
+        """Find the connection of an attempt at the leader, or of one that waits until there may be a leader."""
+        pause = min(attempts.again_at, deadline_at) - monotonic()
+        if pause > 0:
+            threading.Event().wait(pause)
+        address = attempts.choose_leader()
+        if monotonic() >= deadline_at and attempts.refusal is not None:
+            raise attempts.refusal
+        if self._is_closed:
+            raise NotSent("the client is closed; the call did not run")
+        if address is None or self._route.lead is None:
+            return self._find(attempts, deadline_at)
+        return self._route.lead.client(address)._connected(deadline_at)
+
+    def _ready_leader(self, attempts: Attempts) -> Connection | None:
+        """Return an open connection to the leader for a call that cannot wait for one; None if none is known."""
+        address = attempts.choose_leader()
+        if address is None or self._route.lead is None:
+            return None
+        connection: Connection | None = self._route.lead.client(address)._open_connection()
+        if connection is not None:
+            attempts.connected()
+        return connection
+
+    def _close_leaders(self) -> None:
+        for client in self._route.lead or ():
+            client.close()
 
     def _deadline_at(self, timeout: float | None) -> float:
         return monotonic() + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
@@ -207,7 +237,7 @@ class SyncBatch(Batch):
             self._deadline_at = self._caller._deadline_at(self._timeout)
             try:
                 self._caller._persist(self._send, self._deadline_at, self._attempts, self._calls)
-            except (ConnectionLost, ConnectFailed) as error:
+            except (ConnectionLost, ConnectFailed, NotLeader) as error:
                 self._fail(error)
 
     def _send(self, connection: Connection) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from rpccluster.client.core.attempts import Attempts
 from rpccluster.client.core.choice import AGAIN_SECONDS, PING_SECONDS
 from rpccluster.client.core.exchange.outgoing import BOUNDS
+from rpccluster.client.core.lead import Lead
 from rpccluster.client.core.members import Members
 from rpccluster.client.core.timeouts import CLIENTS
 from rpccluster.client.core.waiting import Waiting
@@ -52,6 +53,7 @@ class Pool(Calling):
         max_message_size: int = BOUNDS.max_size,
         max_depth: int = BOUNDS.max_depth,
         max_waiting: int | None = None,
+        follow_leader: bool = False,
     ) -> None:
         make = partial(
             Client,
@@ -62,7 +64,8 @@ class Pool(Calling):
         )
         lock = _new_lock()
         self._waiting: Waiting = Waiting(max_waiting, lock)
-        self._members = Members(addresses, connections, make, lock, monotonic)
+        lead = Lead(make, monotonic) if follow_leader else None
+        self._members = Members(addresses, connections, make, lock, monotonic, lead)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
         let_go_after(self)
 
@@ -78,7 +81,7 @@ class Pool(Calling):
     @property
     def pending(self) -> int:
         """The number of calls that wait for their reply."""
-        return self._members.pending
+        return self._members.pending + (0 if self._members.lead is None else self._members.lead.pending)
 
     def close(self) -> None:
         """Close every connection. Pending calls end with `Lost` or `NotSent`, later ones with `NotSent`."""
@@ -86,12 +89,13 @@ class Pool(Calling):
         self._deferred.close()
         for client in self._members:
             client.close()
+        self._close_leaders()
 
     def call_async(
         self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False
     ) -> Future[Any]:
         """Return a future of the call, as `Calling.call_async` does."""
-        attempts = Attempts(self._route, idempotent)
+        attempts = Attempts(self._route, idempotent, method)
         waiting = self._waiting
         try:
             waiting.enter((attempts,))

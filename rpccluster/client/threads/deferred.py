@@ -161,6 +161,7 @@ class Expirer:
             if future.done():  # cancelled, or its attempt has failed
                 self._waiting.pop(future, None)
             elif at <= now and self.claim(future):
-                future.end(ConnectFailed("no connection within the call's timeout"))
+                refusal = future.attempts.refusal
+                future.end(refusal or ConnectFailed("no connection within the call's timeout"))
         left = min(waiting.values(), default=now) - now
         self._waker.acquire(timeout=min(max(_LEAST_SECONDS, left), threading.TIMEOUT_MAX))

@@ -50,6 +50,7 @@ class Recorder:
 
     addresses = 2
     connections = 4
+    lead = None
 
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []

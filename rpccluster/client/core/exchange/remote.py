@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 import reprlib
 
-from rpccluster.errors import ArgumentError, NoMethodError, RemoteError
+from rpccluster.errors import ArgumentError, LeadLost, NoMethodError, NotLeader, RemoteError
 
 __all__ = ["remote_error"]
 
 _CLASS_AND_MESSAGE = re.compile(r"([A-Za-z_][\w.]*): (.*)\Z", re.DOTALL)
 _NO_METHOD = re.compile(r"'.*' method not found\Z", re.DOTALL)
 _MOST_TEXT = 2000  # characters of a foreign error: enough to see what it is
+
+_KINDS = {kind.__name__: kind for kind in (ArgumentError, LeadLost, NotLeader)}
 
 _bounded = reprlib.Repr()
 _bounded.maxstring = _bounded.maxother = 200
@@ -35,5 +37,4 @@ def remote_error(error: object) -> RemoteError:
     match = _CLASS_AND_MESSAGE.match(error)
     if match is None:
         return RemoteError("", error)
-    kind = ArgumentError if match[1] == "ArgumentError" else RemoteError
-    return kind(match[1], match[2])
+    return _KINDS.get(match[1], RemoteError)(match[1], match[2])
