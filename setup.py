@@ -19,6 +19,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "rpccluster" / "version.
 TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "requests",  # what a plugin of Remind-You imports
     "aiohttp>=3.9; platform_python_implementation == 'CPython'",  # serves and calls on the loop of a worker

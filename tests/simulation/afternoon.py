@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 from collections import Counter
 
 from rpccluster.config.configuration import Sources
@@ -226,8 +227,9 @@ def _run(world: World) -> str:
         Afternoon(world, world.plan).run()
     except Fault as error:
         fault = str(error)
-    except AssertionError as error:
-        fault = f"an assertion failed: {error}"
+    except Exception as error:  # raised by a process, real or made up, and caught by nobody
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        fault = f"{type(error).__name__} is raised in {at.name} of {os.path.basename(at.filename)}: {error}"
     if not fault and world.errors:
         fault = f"a fault of rpccluster was caught: {world.errors[0].splitlines()[-1]}"
     if fault:

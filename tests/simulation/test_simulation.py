@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .afternoon import live_through
+from .worker import Worker
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 IS_CI = bool(os.environ.get("CI"))
@@ -48,3 +49,15 @@ def test_the_same_seeds_make_the_same_stories() -> None:
 def test_the_same_seed_makes_the_same_story(seed: int) -> None:
     """However the process that tells it has been used before."""
     assert live_through(seed).story == live_through(seed).story
+
+
+def test_an_exception_of_a_process_is_told_as_a_story(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends its own afternoon, and not the search through all the others."""
+
+    def breaks(_worker: Worker) -> None:
+        raise ValueError("an order that no script knows")
+
+    monkeypatch.setattr(Worker, "step", breaks)
+    outcome = live_through(3)
+    assert outcome.fault == "ValueError is raised in breaks of test_simulation.py: an order that no script knows"
+    assert outcome.story[-1].endswith(outcome.fault)

@@ -49,8 +49,8 @@ def test_each_descriptor_has_its_name(monkeypatch: pytest.MonkeyPatch, names: st
     ("told", "reason"),
     [
         ({}, "systemd has passed no socket (LISTEN_FDS is not set)"),
-        ({"LISTEN_FDS": "1", "LISTEN_PID": "1"}, f"found LISTEN_PID '1', expected {OURS}, this process: a shell "),
-        ({"LISTEN_FDS": "1"}, f"found LISTEN_PID '', expected {OURS}"),
+        ({"LISTEN_FDS": "1", "LISTEN_PID": "1"}, "found LISTEN_PID '1', expected {OURS}, this process: a shell "),
+        ({"LISTEN_FDS": "1"}, "found LISTEN_PID '', expected {OURS}"),
         ({"LISTEN_FDS": "one", "LISTEN_PID": OURS}, "found LISTEN_FDS 'one', expected the number"),
         ({"LISTEN_FDS": "0", "LISTEN_PID": OURS}, "found LISTEN_FDS '0', expected the number"),
         ({"LISTEN_FDS": "9999999999", "LISTEN_PID": OURS}, "found LISTEN_FDS '9999999999', expected the number"),
@@ -59,7 +59,8 @@ def test_each_descriptor_has_its_name(monkeypatch: pytest.MonkeyPatch, names: st
 def test_none_are_passed(monkeypatch: pytest.MonkeyPatch, told: dict[str, str], reason: str) -> None:
     """And it is known why: those of another process are not ours."""
     found = take(monkeypatch, **told)
-    assert (found.descriptors, found.reason[: len(reason)]) == ((), reason)
+    expected = reason.format(OURS=OURS)
+    assert (found.descriptors, found.reason[: len(expected)]) == ((), expected)
 
 
 @pytest.mark.usefixtures("_nothing_passed")

@@ -97,10 +97,10 @@ def test_a_holder_that_never_writes_is_refused_as_unknown(path: str) -> None:
     holder.close()
 
 
-@pytest.mark.parametrize("text", ["", "4711\n", f"{os.getpid()}\n", "1\n", "rubbish\n", "-5", "9" * 400, "\0\xff"])
+@pytest.mark.parametrize("text", ["", "4711\n", "{ours}\n", "1\n", "rubbish\n", "-5", "9" * 400, "\0\xff"])
 def test_what_is_left_in_the_file_never_blocks_a_start(path: str, text: str) -> None:
     """A stale pid, a reused one, one of a living stranger, garbage: only the lock counts."""
-    write_file(path, text)
+    write_file(path, text.format(ours=os.getpid()))
     pidfile = Pidfile.acquire(path)
     pidfile.write(12)
     assert Path(path).read_text() == "12\n"
