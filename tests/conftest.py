@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from npm_clients import npm_client_example, npm_clients
@@ -32,3 +33,18 @@ def runtime_folder() -> Iterator[str]:
     os.environ.pop("XDG_RUNTIME_DIR")
     if before is not None:
         os.environ["XDG_RUNTIME_DIR"] = before
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Let a report that holds half characters, which a test has logged, leave a process of several that share tests."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    """Return a copy of ``value`` whose texts have escapes for what UTF-8 lacks."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _encodable(each) for key, each in value.items()}
+    return [_encodable(each) for each in value] if isinstance(value, (list, tuple)) else value
