@@ -1,0 +1,79 @@
+"""All leases: which item which session has, and until when. Runs in the keeper; does no I/O and reads no clock."""
+
+from __future__ import annotations
+
+import heapq
+
+from rpccluster.queues.record import Record
+
+__all__ = ["Leases"]
+
+
+class Leases:
+    """The leased items, by id, by session, and by their end."""
+
+    def __init__(self) -> None:
+        self._records: dict[int, Record] = {}
+        self._of_session: dict[bytes, dict[int, Record]] = {}
+        self._ends: list[tuple[float, int, int]] = []  # a heap of (end, id, attempt), also of leases that are over
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def sessions(self) -> list[bytes]:
+        """Return the sessions that have items."""
+        return list(self._of_session)
+
+    def add(self, record: Record, session: bytes, until: float) -> None:
+        """Lease an item."""
+        record.session = session
+        self._records[record.id] = record
+        held = self._of_session.get(session)
+        if held is None:
+            held = self._of_session[session] = {}
+        held[record.id] = record
+        self.renew(record, until)
+
+    def renew(self, record: Record, until: float) -> None:
+        """Let a lease end at ``until``."""
+        record.until = until
+        heapq.heappush(self._ends, (until, record.id, record.attempt))
+
+    def find(self, id: int, attempt: int) -> Record | None:
+        """Return the item if this attempt at it is leased still."""
+        record = self._records.get(id)
+        return record if record is not None and record.attempt == attempt else None
+
+    def held(self, session: bytes) -> list[Record]:
+        """Return the items of a session."""
+        return list(self._of_session.get(session, {}).values())
+
+    def of_queue(self, queue: int) -> list[Record]:
+        """Return the leased items of the queue with this number."""
+        return [record for record in self._records.values() if record.queue == queue]
+
+    def end(self, record: Record) -> None:
+        """End the lease of an item."""
+        del self._records[record.id]
+        session = record.session
+        assert session is not None
+        held = self._of_session[session]
+        del held[record.id]
+        if not held:
+            del self._of_session[session]
+        record.session = record.until = record.seq = None
+
+    def first_over(self, now: float) -> Record | None:
+        """Return an item whose lease's time is over; the caller ends it."""
+        while self._ends:
+            until, id, attempt = self._ends[0]
+            record = self._records.get(id)
+            if record is not None and record.attempt == attempt and record.until == until:
+                return record if until <= now else None
+            heapq.heappop(self._ends)
+        return None
+
+    def next_end(self) -> float | None:
+        """Return when the next lease ends."""
+        self.first_over(float("-inf"))
+        return self._ends[0][0] if self._ends else None
