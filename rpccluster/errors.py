@@ -23,6 +23,7 @@ RPCClusterError
 ├── NoSuchQueue            there is no queue of this name
 ├── StaleToken             the token is older than one that the queue has seen
 ├── QueueDown              the queues' store cannot be reached
+├── EngineFailed           what keeps the items of the queues can neither go on nor answer
 ├── CallError              a call ended without a result
 │   ├── RemoteError        the method raised; carries type and message
 │   │   ├── NoMethodError  the server has no such method
@@ -236,6 +237,13 @@ class StaleToken(RPCClusterError):
 
 class QueueDown(RPCClusterError):
     """The keeper cannot reach the store of its queues; a put or an ack may have been carried out."""
+
+
+class EngineFailed(RPCClusterError):
+    """What keeps the items of the queues can neither go on nor answer: the keeper ends, and its successor begins anew.
+
+    The text says what has failed, and what to do.
+    """
 
 
 class CallError(RPCClusterError):

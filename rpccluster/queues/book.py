@@ -72,7 +72,7 @@ class Book:
     def _answer(self, verb: Verb) -> Answer:
         try:
             return _DO[type(verb)](self, verb)
-        except RPCClusterError as error:
+        except (RPCClusterError, ValueError) as error:
             return error
 
     def _save(self) -> None:
@@ -108,8 +108,7 @@ class Book:
             if queue is not None:
                 record.until = None
                 record.go_to_the_end(self._take_numbers(1))
-                queue.enter(record)
-                self._touched.add(queue)
+                self._enter(queue, record)
         self._next_due = self._store.next_due()
         return len(due) == _AT_A_TIME
 
@@ -132,16 +131,15 @@ class Book:
             if before is not None:
                 return _ids(before)
         queue = self._made(verb.queue)
+        queue.check_token(verb.token)
         duplicate = None
         if verb.dedup_id is not None:
             duplicate = self._store.duplicate(queue.key, verb.dedup_id, self._now)
         if duplicate is None:
             queue.check_room(len(verb.values), sum(map(len, verb.values)))
-        queue.check_token(verb.token)
-        if duplicate is None:
             first, count = self._add_all(queue, verb), len(verb.values)
         else:
-            first, count = duplicate.first, duplicate.count
+            first, count = duplicate.first, duplicate.number
         answered = Answered(verb.seq, first, count)
         if verb.dedup_id is not None and duplicate is None:
             self._store.save_duplicate(queue.key, verb.dedup_id, self._now + queue.rules.dedup_window, answered)
@@ -256,6 +254,8 @@ class Book:
             queue.put_off(record)
         else:
             queue.give_back(record)
+        if record.expires is not None:
+            self._next_expiry = _earlier(self._next_expiry, record.expires)
 
     # -- a queue as a whole
 
@@ -285,10 +285,10 @@ class Book:
 
     def _revive(self, queue: Queue, dead: list[Record]) -> int:
         for record in dead:
-            record.attempt = record.forgiven = 0
+            record.forgiven = record.attempt
             record.error = None
-            queue.enter(record)
-        self._touched.add(queue)
+            record.go_to_the_end(self._take_numbers(1))
+            self._enter(queue, record)
         return len(dead)
 
     def _purge(self, verb: verbs.Purge) -> Answer:
@@ -343,6 +343,12 @@ class Book:
             self._store.remove(record)
         return queue
 
+    def _enter(self, queue: Queue, record: Record) -> None:
+        queue.enter(record)
+        self._touched.add(queue)
+        if record.expires is not None:
+            self._next_expiry = _earlier(self._next_expiry, record.expires)
+
     def _remove(self, queue: Queue, record: Record) -> None:
         queue.remove(record)
         self._room.add(queue.name)
@@ -368,7 +374,7 @@ _EMPTY = (0,) * len(State)
 
 
 def _ids(answered: Answered) -> list[int]:
-    return list(range(answered.first, answered.first + answered.count))
+    return list(range(answered.first, answered.first + answered.number))
 
 
 def _earlier(one: float | None, other: float) -> float:

@@ -10,9 +10,7 @@ A value is MessagePack bytes, as they came; an engine never unpacks them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Union
-
-from rpccluster.errors import RPCClusterError
+from typing import Any, Callable, NamedTuple, Protocol, Union
 
 __all__ = [
     "Ack",
@@ -21,7 +19,6 @@ __all__ = [
     "DeadItem",
     "EndSession",
     "Engine",
-    "EngineFailed",
     "Get",
     "Item",
     "List",
@@ -38,10 +35,6 @@ __all__ = [
     "Touch",
     "Verb",
 ]
-
-
-class EngineFailed(RPCClusterError):
-    """The engine can neither go on nor answer; its process has to start anew. The text says what to do."""
 
 
 class Rules(NamedTuple):
@@ -61,8 +54,8 @@ class Rules(NamedTuple):
 class Put(NamedTuple):
     """Add items with the options in common. Answered with the list of their ids, which are integers.
 
-    A repeat (of the session's last ``seq``), and a ``dedup_id`` within the window, are answered with the first ids.
-    Refused with `QueueFull`, `StaleToken`, `NoSuchQueue`. ``session`` and ``seq`` belong together.
+    A repeat (of the session's last ``seq``) and a ``dedup_id`` within the window, are answered with the first ids.
+    Refused with `QueueFull`, `StaleToken`, `NoSuchQueue`; with ValueError if ``seq`` is below the session's last one.
     """
 
     queue: str
@@ -122,7 +115,9 @@ class Touch(NamedTuple):
 
 
 class Peek(NamedTuple):
-    """Look at the first ``n`` ready items. Answered with a list of `Item`, with the attempts that were made so far."""
+    """Look at the first ``n`` ready items, those behind others of their group, too. Answered with a list of `Item`,
+    with the number of the last attempt.
+    """
 
     queue: str
     n: int
@@ -136,7 +131,10 @@ class Dead(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """Make a dead item ready, or all; their attempts begin anew. Answered with their number."""
+    """Make a dead item ready, or all, at the end; attempts count from none, but their numbers go on.
+
+    Answered with how many there were.
+    """
 
     queue: str
     id: int | None = None
@@ -205,7 +203,7 @@ class DeadItem(NamedTuple):
     error: str
 
 
-Answer = Any  # what the verb says, or an `RPCClusterError` to raise at the caller's
+Answer = Any  # what the verb says, or an RPCClusterError or ValueError to raise at the caller's
 
 
 class Outcome(NamedTuple):
@@ -226,16 +224,31 @@ class Engine(Protocol):
         Raises `StartError`, whose text says what to do.
         """
 
+    def warnings(self) -> list[str]:
+        """Return what the operator should know after `open`: what is asked for and not done."""
+
     def configure(self, rules: Mapping[str, Rules], default: Rules | None) -> None:
         """Take over what the sections say, from the next batch on; before the first one, too.
 
         A queue without rules has ``default``, which is None unless queues are made by their first put.
         """
 
+    def start(self, verbs: Sequence[Verb]) -> Outcome | Callable[[], Outcome]:
+        """Begin a batch in the loop's thread, without waiting. Returns its outcome, or what waits for it.
+
+        That is called in a native thread, and raises what `run` raises. The next batch begins after it has returned.
+        """
+
     def run(self, verbs: Sequence[Verb]) -> Outcome:
         """Run a batch as one transaction, in order. Before it ends leases and begins delayed items that are due.
 
-        Returns when it is as durable as is asked. Raises `EngineFailed`, after which no more may be called but `close`.
+        Returns when it is as durable as is asked. Raises `EngineFailed`, after which only `close` may be called.
+        """
+
+    def fileno(self) -> int | None:
+        """Return a descriptor that is readable when the engine has to be run without a verb; None if there is none.
+
+        It may be another one after each run.
         """
 
     def keep_up(self) -> bool:

@@ -151,8 +151,12 @@ class Queue:
         return gone
 
     def peek(self, limit: int) -> list[Record]:
-        """Return the first ready items."""
-        return self._store.ready(self.number, NONE, limit)
+        """Return the first items that are ready, or blocked."""
+        found = self._store.ready(self.number, NONE, limit)
+        if self._counts[_BLOCKED]:
+            found = [*found, *self._store.blocked(self.number, limit)]
+            found.sort(key=lambda record: record.rank)
+        return found[:limit]
 
     # -- inside
 

@@ -106,5 +106,3 @@ class Record:
     def go_to_the_end(self, place: int) -> None:
         """Take the last place of its priority."""
         self.rank = self.rank // _PLACES * _PLACES + place
-
-

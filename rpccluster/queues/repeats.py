@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from rpccluster.errors import RPCClusterError
 from rpccluster.queues.store import Answered, Store
 
-__all__ = ["MOST_ACKED", "Repeats", "StaleNumber"]
+__all__ = ["MOST_ACKED", "Repeats"]
 
 MOST_ACKED = 100_000
 _MOST_SESSIONS = 50_000  # in memory; the store has all
-
-
-class StaleNumber(RPCClusterError):
-    """A put with a number below its session's last one."""
 
 
 class Repeats:
@@ -27,7 +22,7 @@ class Repeats:
         self._acked_now: list[tuple[int, int]] = []
 
     def put(self, session: bytes, seq: int) -> Answered | None:
-        """Return how this put was answered; None if it is a new one. Raises `StaleNumber` for an older one."""
+        """Return how this put was answered; None if it is a new one. Raises ValueError for an older one."""
         found = self._puts.get(session)
         if found is None:
             found = self._store.answered(session)
@@ -35,7 +30,7 @@ class Repeats:
             return None
         if seq == found.seq:
             return found
-        raise StaleNumber(f"found put {seq} of a session whose last one was {found.seq}, expected that or a later one")
+        raise ValueError(f"found put {seq} of a session whose last one was {found.seq}, expected that or a later one")
 
     def note_put(self, session: bytes, answered: Answered, now: float) -> None:
         """Remember the last put of a session."""

@@ -13,11 +13,11 @@ __all__ = ["Answered", "QueueRow", "Store"]
 
 
 class Answered(NamedTuple):
-    """What a put was answered with: the ids from ``first`` on, ``count`` of them; ``seq`` is its session's number."""
+    """What a put was answered with: the ids from ``first`` on, ``number`` of them; ``seq`` is its session's number."""
 
     seq: int
     first: int
-    count: int
+    number: int
 
 
 class QueueRow(NamedTuple):
@@ -53,6 +53,9 @@ class Store(Protocol):
 
     def ready(self, queue: int, above: int, limit: int) -> list[Record]:
         """Return the first ready items of a rank above ``above``, by rank."""
+
+    def blocked(self, queue: int, limit: int) -> list[Record]:
+        """Return the first blocked items, by rank."""
 
     def dead(self, queue: int, limit: int, above: int = 0) -> list[Record]:
         """Return the first dead items with an id above ``above``, by id."""

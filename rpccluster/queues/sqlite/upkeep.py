@@ -1,0 +1,136 @@
+"""The upkeep of the file, in pieces: checkpoints beside the commits, what was purged, free pages. Runs in the keeper.
+
+The write-ahead log is copied into the database by a connection and a thread of its own, while commits go on. The log
+begins anew only when nothing was written meanwhile; so a short rest is copied between two commits once it is long.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+import time
+from typing import Callable
+
+from rpccluster.queues.sqlite.file import connect
+
+__all__ = ["Upkeep"]
+
+COPY_FRAMES = 1000  # pages of the log that were not copied yet, from which on they are, beside the commits
+RESTART_FRAMES = 16_000  # pages of the log, from which on its rest is copied between two commits
+STEP_SECONDS = 0.01
+_PAGES = 64
+_ROWS = 500
+_KEPT_PAGES = 256  # free pages that stay, for what comes next
+SESSION_SECONDS = 24 * 3600.0  # without a put
+
+
+class LogLength:
+    """Tells how long the write-ahead log is, in pages. Source: "WAL-Index File Format", sqlite.org/walformat.html."""
+
+    def __init__(self, path: str) -> None:
+        """Read the index beside ``path``, which an open database has."""
+        self._descriptor = os.open(f"{path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> tuple[int, int]:
+        """Return how many pages the log has (mxFrame), and how many of them were copied (nBackfill)."""
+        index = os.pread(self._descriptor, 100, 0)
+        return struct.unpack_from("=I", index, 16)[0], struct.unpack_from("=I", index, 96)[0]
+
+    def close(self) -> None:
+        """Stop. This ends the database's locks in this process, so it has to be closed before."""
+        os.close(self._descriptor)
+
+
+class Upkeep:
+    """What has to be done with a file beside the transactions of its owner."""
+
+    def __init__(self, path: str, database: sqlite3.Connection, spawn: Callable[..., object]) -> None:
+        """``spawn`` starts a native thread with a function."""
+        self._database = database
+        self._beside = connect(path)
+        self._spawn = spawn
+        self._log = LogLength(path)
+        self._is_copying = False
+        self._failure: BaseException | None = None
+
+    def after_commit(self) -> None:
+        """Begin to copy a long log beside the commits, or copy the rest of a very long one, which takes milliseconds.
+
+        Raises what has failed in it before.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._is_copying:
+            return
+        length, copied = self._log.read()
+        if length >= RESTART_FRAMES and length - copied < COPY_FRAMES:
+            self._database.execute("pragma wal_checkpoint(passive)").fetchall()
+        elif length - copied >= COPY_FRAMES:
+            self._is_copying = True
+            self._spawn(self._copy, ())
+
+    def step(self, now: float) -> bool:
+        """Do a piece of what is due, when nothing else is. Returns whether more is due."""
+        until = time.monotonic() + STEP_SECONDS
+        while time.monotonic() < until:
+            if not (self._remove_discarded() or self._shrink() or self._forget(now)):
+                return self._copy_when_idle()
+        return True
+
+    def close(self) -> None:
+        """End the connection beside; a copy that is under way is waited for."""
+        while self._is_copying:
+            time.sleep(0.001)
+        self._beside.close()
+        self._log.close()
+
+    # -- inside
+
+    def _copy(self) -> None:
+        try:
+            self._beside.execute("pragma wal_checkpoint(passive)").fetchall()
+        except sqlite3.DatabaseError as error:
+            self._failure = error
+        finally:
+            self._is_copying = False
+
+    def _copy_when_idle(self) -> bool:
+        length, copied = self._log.read()
+        if length > copied and not self._is_copying:
+            self._database.execute("pragma wal_checkpoint(passive)").fetchall()
+        return False
+
+    def _remove_discarded(self) -> bool:
+        row = self._database.execute("select queue from discarded limit 1").fetchone()
+        if row is None:
+            return False
+        which = "select id from items where queue = ? and state = {} limit ?"
+        for state in (0, 1, 2, 4):
+            if self._remove(which.format(state), (row[0], _ROWS)):
+                return True
+        self._database.execute("delete from discarded where queue = ?", row)
+        return True
+
+    def _remove(self, which: str, parameters: tuple[object, ...]) -> bool:
+        ids = self._database.execute(which, parameters).fetchall()
+        if ids:
+            self._database.execute("begin immediate")
+            self._database.executemany("delete from items where id = ?", ids)
+            self._database.executemany("delete from large where id = ?", ids)
+            self._database.execute("commit")
+        return bool(ids)
+
+    def _shrink(self) -> bool:
+        (free,) = self._database.execute("pragma freelist_count").fetchone()
+        if free <= _KEPT_PAGES:
+            return False
+        self._database.execute(f"pragma incremental_vacuum({_PAGES})").fetchall()
+        return True
+
+    def _forget(self, now: float) -> bool:
+        which = "select queue, dedup_id from duplicates where until <= ? order by until limit ?"
+        rows = self._database.execute(which, (now, _ROWS)).fetchall()
+        if rows:
+            self._database.executemany("delete from duplicates where queue = ? and dedup_id = ?", rows)
+        return bool(rows)
