@@ -14,7 +14,8 @@ from rpccluster.errors import *  # noqa: F403
 from rpccluster.version import __version__
 
 if TYPE_CHECKING:
-    from rpccluster.client import Client, Pool, aio
+    from rpccluster.client import Client, Pool, Queue, aio
+    from rpccluster.client.sync.queue_inside import queue
     from rpccluster.leading.leadership import leadership
     from rpccluster.live_settings import Setting, settings
     from rpccluster.plugin.handle import Plugin
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from rpccluster.service import Later, Service, current_call, rpc
     from rpccluster.tasks.current import task
 
-__all__ = ["Client", "Later", "Plugin", "Pool", "Service", "Setting", "TaskPool", "__version__", "aio"]
-__all__ += ["current_call", "leadership", "pool", "rpc", "settings", "task"]
+__all__ = ["Client", "Later", "Plugin", "Pool", "Queue", "Service", "Setting", "TaskPool", "__version__", "aio"]
+__all__ += ["current_call", "leadership", "pool", "queue", "rpc", "settings", "task"]
 __all__ += errors.__all__
 
 _HOMES = {
@@ -32,10 +33,12 @@ _HOMES = {
     "Later": "rpccluster.service",
     "Plugin": "rpccluster.plugin.handle",
     "Pool": "rpccluster.client",
+    "Queue": "rpccluster.client",
     "Service": "rpccluster.service",
     "Setting": "rpccluster.live_settings",
     "TaskPool": "rpccluster.pools.program.task_pool",
     "pool": "rpccluster.pools.cluster.pool",
+    "queue": "rpccluster.client.sync.queue_inside",
     "task": "rpccluster.tasks.current",
     "aio": "rpccluster.client.aio",
     "current_call": "rpccluster.service",

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rpccluster.client.sync import Client, Pool
+from rpccluster.client.sync import Client, Pool, Queue
 
-__all__ = ["Client", "Pool"]
+__all__ = ["Client", "Pool", "Queue"]

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from rpccluster.client.aio.client import Client
 from rpccluster.client.aio.pool import Pool
+from rpccluster.client.aio.queue import Item, Queue
 
-__all__ = ["Client", "Pool"]
+__all__ = ["Client", "Item", "Pool", "Queue"]

@@ -1,0 +1,267 @@
+"""Each verb of a queue, as steps: how it is numbered, what is repeated, and what becomes of its lane and its items.
+
+Nobody knows what a get has brought that ends without an answer. So its lane is kept, and its call is repeated with the
+same number before the next get, or by `look`: the keeper answers with the same items. `look` also tells the keeper that
+the sessions which hold items live, if it was started anew, or the connection was lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rpccluster.client.core.queues.lanes import Lane, Lanes
+from rpccluster.client.core.queues.steps import Call, Pause, Steps
+from rpccluster.client.core.queues.taken import Dead, Holding, Peeked, Taken
+from rpccluster.client.core.queues.tries import FAILURES, Tries, is_answer
+from rpccluster.client.core.queues.values import PutOptions, size_of
+from rpccluster.errors import LeaseLost, RPCClusterError
+
+__all__ = ["Verbs"]
+
+_UNASKED_BYTES = 65_536  # a value of this size is taken by every keeper; before a larger one it is asked for its limit
+_REST_BYTES = 1024  # of a put, beside its values
+
+
+class Verbs:
+    """The verbs of the queue ``name`` in one process.
+
+    A keeper may be away for ``patience`` seconds. ``connection`` tells the present connection.
+    """
+
+    def __init__(self, name: str, patience: float, clock: Callable[[], float], connection: Callable[[], Any]) -> None:
+        self.name = name
+        self.is_closed = False
+        self.holding = Holding()
+        self._patience = patience
+        self._limit: float | None = None  # the keeper's max_message_size, once it was asked
+        self._clock = clock
+        self._connection = connection
+        self._puts = Lanes()
+        self._gets = Lanes()
+        self._left: deque[Taken] = deque()  # were brought by a get that had been given up
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether `look` has something to do, now or after a restart of the keeper."""
+        return bool(self.holding) or self._gets.has_unfinished
+
+    # -- how each is asked
+
+    def _ask(self, method: str, params: Callable[[float | None], tuple[Any, ...]], wait: float = 0.0) -> Steps[Any]:
+        """Ask until there is an answer. ``params`` get the seconds that the keeper may still wait."""
+        clock = self._clock
+        tries = Tries(wait, self._patience, clock())
+        while True:
+            now = clock()
+            try:
+                return (yield Call(method, params(tries.wait_left(now)), tries.begin(now)))
+            except FAILURES as error:
+                pause = tries.failed(error, clock())
+                if self.is_closed:
+                    raise
+            yield Pause(pause)
+
+    def _ask_plainly(self, method: str, *params: Any, wait: float = 0.0) -> Steps[Any]:
+        return self._ask(method, lambda _: (self.name, *params), wait)
+
+    # -- put
+
+    def put(self, value: Any, options: PutOptions, timeout: float | None) -> Steps[Any]:
+        """Put one value. Returns its id."""
+        yield from self._check_size(size_of(value))
+        return (yield from self._put("queue.put", value, options, timeout))
+
+    def put_many(self, values: Iterable[Any], options: PutOptions, timeout: float | None) -> Steps[list[Any]]:
+        """Put values, all or none. Returns their ids."""
+        values = list(values)
+        yield from self._check_size(sum(map(size_of, values)))
+        return (yield from self._put("queue.put_many", values, options, timeout)) if values else []
+
+    def _check_size(self, size: int) -> Steps[None]:
+        if size <= _UNASKED_BYTES:
+            return
+        if self._limit is None:
+            self._limit = yield from self._ask_limit()
+        if size > self._limit - _REST_BYTES:
+            most = self._limit - _REST_BYTES
+            raise ValueError(f"found {size} bytes to put, expected at most {most}, by max_message_size of the keeper")
+
+    def _ask_limit(self) -> Steps[float]:
+        try:
+            rows = yield from self._ask("queue.list", lambda _: ())
+        except RPCClusterError as error:
+            if not is_answer(error):
+                raise
+            return math.inf  # the keeper does not tell this caller; the client's own limit holds
+        return min((row.get("max_message_size", math.inf) for row in rows if isinstance(row, dict)), default=math.inf)
+
+    def _put(self, method: str, value: Any, options: PutOptions, timeout: float | None) -> Steps[Any]:
+        lane = self._puts.take()
+        lane.next()
+        numbered = {**options.on_wire(), "session": lane.session, "seq": lane.number}
+
+        def params(left: float | None) -> tuple[Any, ...]:
+            return self.name, value, numbered if left is None else {**numbered, "timeout": left}
+
+        try:
+            answer = yield from self._ask(method, params, _seconds(timeout))
+        except RPCClusterError as error:
+            if is_answer(error):
+                self._puts.give_back(lane)
+            raise
+        self._puts.give_back(lane)
+        return answer
+
+    # -- get
+
+    def get(self, count: int, timeout: float | None, ack: Sequence[Taken], holder: Any) -> Steps[list[Taken]]:
+        """Take up to ``count`` items, and ack others on the way. Returns none if there are none within ``timeout``."""
+        ends_at = self._clock() + _seconds(timeout)
+        yield from self._finish()
+        if self._left:
+            if ack:
+                yield from self.ack(ack, None)
+            return self._take_left(count, holder)
+        while True:
+            found = yield from self._get(count, ends_at, ack, holder)
+            if found or self._clock() >= ends_at:
+                return found
+            ack = ()
+
+    def _take_left(self, count: int, holder: Any) -> list[Taken]:
+        found: list[Taken] = []
+        while self._left and len(found) < count:
+            taken = self._left.popleft()
+            taken.holder = holder
+            found.append(taken)
+        return found
+
+    def _get(self, count: int, ends_at: float, ack: Sequence[Taken], holder: Any) -> Steps[list[Taken]]:
+        lane = self._gets.take()
+        lane.next(count)
+        try:
+            found = yield from self._get_by(lane, ends_at - self._clock(), ack, holder)
+        except LeaseLost:
+            self._gets.give_back(lane)
+            self._forget(ack)
+            raise
+        except BaseException as error:
+            self._gets.give_back(lane) if is_answer(error) else self._gets.leave(lane)
+            raise
+        self._gets.give_back(lane)
+        self._forget(ack)
+        return found
+
+    def _get_by(self, lane: Lane, wait: float, ack: Sequence[Taken], holder: Any) -> Steps[list[Taken]]:
+        """Make the last call of ``lane``, or repeat it."""
+        options: dict[str, Any] = {"session": lane.session, "seq": lane.number}
+        if lane.count != 1:
+            options["n"] = lane.count
+        if ack:
+            options["ack"] = [list(taken.key) for taken in ack]
+        lane.connection = self._connection()
+        rows = yield from self._ask("queue.get", lambda left: (self.name, {**options, "timeout": left}), max(0.0, wait))
+        found = [Taken(row[0], row[1], row[2], lane, holder) for row in rows]
+        for taken in found:
+            self.holding.add(taken)
+        return found
+
+    def _finish(self) -> Steps[None]:
+        """Learn what gets have brought that were given up."""
+        while True:
+            lane = self._gets.take_unfinished()
+            if lane is None:
+                return
+            try:
+                found = yield from self._get_by(lane, 0.0, (), None)
+            except BaseException as error:
+                self._gets.give_back(lane) if is_answer(error) else self._gets.leave(lane)
+                raise
+            self._gets.give_back(lane)
+            self._left.extend(found)
+
+    def look(self) -> Steps[None]:
+        """Finish what was given up, and let the sessions that hold items be known over a new connection."""
+        yield from self._finish()
+        lanes = self.holding.lanes()
+        if lanes:
+            yield from self._ask("rpc.ping", lambda _: ())
+        for lane in lanes:
+            if lane.connection is not self._connection():
+                yield from self._come_back(lane)
+
+    def _come_back(self, lane: Lane) -> Steps[None]:
+        """Ask for no item, so that the keeper knows the session over the present connection."""
+        connection = self._connection()
+        options = {"session": lane.session, "n": 0, "timeout": 0}
+        yield from self._ask_plainly("queue.get", options)
+        lane.connection = connection
+
+    # -- what becomes of an item
+
+    def ack(self, taken: Sequence[Taken], token: int | None) -> Steps[None]:
+        """Let the keeper forget items, which are done."""
+        options = {} if token is None else {"token": token}
+        yield from self._settle(taken, "queue.ack", [list(each.key) for each in taken], options)
+
+    def nack(self, taken: Taken, delay: float | None, error: str | None) -> Steps[None]:
+        """Give an item back, for another attempt."""
+        given = {"delay": delay, "error": error}
+        options = {name: value for name, value in given.items() if value is not None}
+        yield from self._settle([taken], "queue.nack", taken.id, taken.attempt, options)
+
+    def touch(self, taken: Taken) -> Steps[None]:
+        """Let the lease of an item begin anew."""
+        try:
+            yield from self._ask_plainly("queue.touch", taken.id, taken.attempt)
+        except LeaseLost:
+            self._forget([taken])
+            raise
+
+    def _settle(self, taken: Sequence[Taken], method: str, *params: Any) -> Steps[None]:
+        try:
+            yield from self._ask_plainly(method, *params)
+        except LeaseLost:
+            self._forget(taken)
+            raise
+        self._forget(taken)
+
+    def _forget(self, taken: Iterable[Taken]) -> None:
+        for each in taken:
+            self.holding.remove(each)
+
+    def task_done(self, holder: Any) -> Steps[None]:
+        """Ack the item that ``holder`` has held for longest. Raises ValueError if nobody holds any."""
+        taken = self.holding.oldest(holder)
+        if taken is None:
+            raise ValueError("task_done() called too many times")
+        yield from self.ack([taken], None)
+
+    # -- the queue as a whole
+
+    def join(self, timeout: float | None) -> Steps[None]:
+        """Wait until every item is acked, or dead. Raises `CallTimeout` after ``timeout``."""
+        yield from self._ask_plainly("queue.join", wait=_seconds(timeout) - (0 if timeout is None else self._patience))
+
+    def peek(self, count: int) -> Steps[list[Peeked]]:
+        """Look at items that are ready, in their order."""
+        return [Peeked(*row[:3]) for row in (yield from self._ask_plainly("queue.peek", count))]
+
+    def dead(self, count: int) -> Steps[list[Dead]]:
+        """Look at dead items."""
+        return [Dead(*row[:4]) for row in (yield from self._ask_plainly("queue.dead", count))]
+
+    def retry(self, id: Any) -> Steps[int]:
+        """Make a dead item, or all of them, ready again. Returns how many."""
+        return (yield from self._ask_plainly("queue.retry", *(() if id is None else (id,))))
+
+    def plain(self, verb: str) -> Steps[Any]:
+        """Ask a verb that has no parameters."""
+        return self._ask_plainly(f"queue.{verb}")
+
+
+def _seconds(timeout: float | None) -> float:
+    return math.inf if timeout is None else timeout
