@@ -109,10 +109,11 @@ class Queue:
         max_message_size: int = BOUNDS.max_size,
         max_depth: int = BOUNDS.max_depth,
     ) -> None:
-        bounds = {"max_message_size": max_message_size, "max_depth": max_depth}
-        proof = {} if authkey is None else {"authkey": authkey}
+        options: dict[str, Any] = {"max_message_size": max_message_size, "max_depth": max_depth}
+        if authkey is not None:
+            options["authkey"] = authkey
         self.name = name
-        self._client = Client(address, timeout=timeout, connect_timeout=connect_timeout, **bounds, **proof)
+        self._client = Client(address, timeout=timeout, connect_timeout=connect_timeout, **options)
         self._patience = timeout
         self._begin()
         let_go_after(self)
