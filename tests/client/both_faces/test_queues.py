@@ -128,7 +128,7 @@ def test_options_go_as_they_were_given(bench: Bench) -> None:
     """Those that were not given stay away; session and number are the client's."""
     bench.queue.put(1)
     bench.queue.put(2, delay=1.5, priority=9, expires=60, dedup_id="d", group="g", timeout=3, token=7)
-    bench.queue.put_many([3, 4], priority=1, dedup_id=b"e")
+    bench.queue.put_many([3, 4], priority=1, dedup_id="e")
     (plain, given, many) = (params[2] for params in [*bench.calls("queue.put"), *bench.calls("queue.put_many")])
     assert plain.keys() == {"session", "seq"}
     assert 2 < given.pop("timeout") <= 3
@@ -246,7 +246,7 @@ def test_what_messagepack_has_not_is_a_type_error(bench: Bench, bad: Any) -> Non
         ({"delay": float("nan")}, ValueError),
         ({"expires": float("inf")}, ValueError),
         ({"expires": "1"}, TypeError),
-        ({"dedup_id": 1}, TypeError),
+        ({"dedup_id": b"d"}, TypeError),
         ({"group": b"g"}, TypeError),
         ({"token": True}, TypeError),
     ],

@@ -28,7 +28,7 @@ class PutOptions:
     delay: float | None = None
     priority: int = 0
     expires: float | None = None
-    dedup_id: str | bytes | None = None
+    dedup_id: str | None = None
     group: str | None = None
     token: int | None = None
 
@@ -38,7 +38,7 @@ class PutOptions:
         _check_kind("priority", self.priority, int)
         if not 0 <= self.priority <= HIGHEST_PRIORITY:
             raise ValueError(f"found the priority {self.priority}, expected 0 to {HIGHEST_PRIORITY}, which goes first")
-        _check_kind("dedup_id", self.dedup_id, str, bytes)
+        _check_kind("dedup_id", self.dedup_id, str)
         _check_kind("group", self.group, str)
         _check_kind("token", self.token, int)
 
