@@ -49,6 +49,7 @@ BENCH = [
 ]
 UVLOOP = ["uvloop>=0.17; platform_python_implementation == 'CPython'"]  # the loop of coroutine methods
 SCHEDULE = ["cronsim>=2.5"]  # [plugin:NAME] schedule
+ZOOKEEPER = ["kazoo>=2.9"]  # [leadership], and Pool("zookeeper://…")
 PROGRESS = ["rich>=13"]  # the bar of TaskPool.map
 FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation == 'CPython'"]
 
@@ -107,7 +108,8 @@ setup(
     extras_require={
         "schedule": SCHEDULE,
         "uvloop": UVLOOP,
-        "test": TEST + SCHEDULE + UVLOOP + CLIENTS + LINT,
+        "zookeeper": ZOOKEEPER,
+        "test": TEST + SCHEDULE + UVLOOP + ZOOKEEPER + CLIENTS + LINT,
         "bench": BENCH,
         "fuzz": FUZZ,
     },

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -22,7 +22,9 @@ from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.lead import Lead
 from rpccluster.client.core.members import Members
 from rpccluster.client.core.waiting import Waiting
-from rpccluster.errors import NotSent, RemoteError, RPCClusterError
+from rpccluster.client.registry.registry import Registry, is_registry
+from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
+from rpccluster.errors import ConnectFailed, NotSent, RemoteError, RPCClusterError
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Pool"]
@@ -33,6 +35,7 @@ T = TypeVar("T")
 class Pool(Calling):
     """A client of the servers at ``addresses``, with at most ``connections`` to each.
 
+    ``addresses`` may also be a registry that lists them: ``zookeeper://HOST:PORT,…/PATH`` or ``file:PATH.json``.
     If ``max_waiting`` calls already wait for a connection or a reply, a further one ends at once with `TooManyWaiting`;
     None means no limit. The other parameters are those of `Client`. Raises ValueError without an address,
     `AddressError` for an address that cannot be parsed.
@@ -60,8 +63,12 @@ class Pool(Calling):
         lock = threading.RLock()  # of no use to one thread, but cheaper than a context that does nothing
         self._waiting: Waiting = Waiting(max_waiting, lock)
         lead = Lead(make, monotonic) if follow_leader else None
-        self._members = Members(addresses, connections, make, lock, monotonic, lead)
+        self._registry = Registry(addresses) if isinstance(addresses, str) and is_registry(addresses) else None
+        self._listed: tuple[str, ...] | None = None  # by the registry, when it was last asked
+        known = addresses if self._registry is None else None
+        self._members = Members(known, connections, make, lock, monotonic, lead)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
+        let_go_after(self)
         self._pings: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Pool:
@@ -71,7 +78,7 @@ class Pool(Calling):
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<aio.{type(self).__name__} {self._members}>"
+        return f"<aio.{type(self).__name__} {self._registry or self._members}>"
 
     @property
     def pending(self) -> int:
@@ -81,6 +88,8 @@ class Pool(Calling):
     async def close(self) -> None:
         """Close every connection. Pending calls end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
+        if self._registry is not None:
+            self._registry.close()
         for ping in self._pings:
             ping.cancel()
         await asyncio.gather(*(client.close() for client in self._members))
@@ -93,7 +102,11 @@ class Pool(Calling):
         ``seconds``, `NotSent` if the pool is closed.
         """
         errors: dict[int, BaseException] = {}
-        pings = [asyncio.ensure_future(self._served(address, errors)) for address in range(self._members.addresses)]
+        until = asyncio.get_running_loop().time() + seconds
+        if self._registry is not None:
+            await self._wait_for_members(self._registry, until)
+            seconds = max(0.0, until - asyncio.get_running_loop().time())
+        pings = [asyncio.ensure_future(self._served(address, errors)) for address in self._members.indexes]
         try:
             done, _ = await asyncio.wait(pings, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -132,11 +145,38 @@ class Pool(Calling):
             **self._members.stats(),
         }
 
-    def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
+    async def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
+        if self._registry is not None:
+            await self._wait_for_members(self._registry, deadline_at)
         if self._members.suspects:
             self._ping_suspects()
         address, number = attempts.choose()
-        return self._members.clients[address][number]._connected(deadline_at)
+        return await self._members.clients[address][number]._connected(deadline_at)
+
+    async def _wait_for_members(self, registry: Registry, deadline_at: float) -> None:
+        """Take the registry's present list, and wait until there are servers at all."""
+        while not self._has_members(registry) and not self._is_closed:
+            left = deadline_at - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise ConnectFailed(f"{registry}: {registry.fault or 'no server is listed'}")
+            await asyncio.sleep(min(left, AGAIN_SECONDS))
+
+    def _has_members(self, registry: Registry) -> bool:
+        if not MARK[0]:
+            notice_fork()
+        registry.follow()
+        if registry.addresses is not self._listed:
+            self._listed = listed = registry.addresses
+            self._members.replace(listed or ())
+        for client in self._members.drained():
+            closing = asyncio.ensure_future(client.close())
+            self._pings.add(closing)
+            closing.add_done_callback(self._pings.discard)
+        return self._members.addresses > 0
+
+    def _after_fork(self) -> None:
+        if self._registry is not None:
+            self._registry.after_fork()
 
     def _ping_suspects(self) -> None:
         for address in self._members.to_ping():

@@ -36,19 +36,32 @@ Ending = Union[ConnectionLost, ConnectFailed, CallTimeout, NotLeader]
 #: The same, to be caught.
 ENDINGS = (ConnectionLost, ConnectFailed, CallTimeout, NotLeader)
 
+_NOWHERE = -1  # there is no address to try
 _MORE_ATTEMPTS = 2  # than there are connections: each of them may have ended while it was idle
 
 
 class Route(Protocol):
     """Chooses the places of attempts, and learns from their outcomes for later calls."""
 
-    addresses: int
-    connections: int
     #: What is known of the lead; None if the client does not follow it.
     lead: Lead[Any] | None
 
+    @property
+    def addresses(self) -> int:
+        """How many addresses there are."""
+
+    @property
+    def connections(self) -> int:
+        """How many connections there may be."""
+
+    def has_another(self, tried: Container[int]) -> bool:
+        """Return whether there is an address that was not ``tried``."""
+
     def choose(self, tried: Container[int]) -> Place:
-        """Return the place of the next attempt, at an address that was not ``tried``; there is one."""
+        """Return the place of the next attempt, at an address that was not ``tried``.
+
+        Raises `ConnectFailed` if there is none.
+        """
 
     def reached(self, address: int) -> None:
         """Note that a connection was made."""
@@ -71,6 +84,10 @@ class Direct:
 
     def __init__(self, lead: Lead[Any] | None = None) -> None:
         self.lead = lead
+
+    def has_another(self, tried: Container[int]) -> bool:
+        """Return whether the only address was not tried."""
+        return 0 not in tried
 
     def choose(self, tried: Container[int]) -> Place:
         """Return the only place."""
@@ -118,7 +135,7 @@ class Attempts:
         self._left = _MORE_ATTEMPTS + route.connections
         self._error: Unreached | None = None
         self._unreached: dict[int, ConnectFailed] = {}
-        self._address = 0
+        self._address = _NOWHERE
         self._is_connected = False
 
     @property
@@ -144,7 +161,7 @@ class Attempts:
 
     def choose(self) -> Place:
         """Return the place at which to connect and call next."""
-        self._is_connected = False
+        self._is_connected, self._address = False, _NOWHERE
         place = self._route.choose(self._unreached)
         self._address = place[0]
         return place
@@ -182,9 +199,10 @@ class Attempts:
         if self._is_connected:
             self._route.ended(self._address)
         elif isinstance(error, ConnectFailed):
-            self._unreached[self._address] = error
-            self._route.failed(self._address)
-            if len(self._unreached) < self._route.addresses and not is_late:
+            if self._address != _NOWHERE:
+                self._unreached[self._address] = error
+                self._route.failed(self._address)
+            if self._route.has_another(self._unreached) and not is_late:
                 return None
             if self._route.lead is not None and not is_late:
                 self._unreached.clear()

@@ -13,7 +13,8 @@ from typing import Optional
 
 __all__ = ["AGAIN_SECONDS", "PING_SECONDS", "Choice", "Loads"]
 
-#: For each address, for each of its connections: how many calls are pending there, None if it is not connected.
+#: For each address, for each of its connections: how many calls are pending there, None if it is not connected. An
+#: address that is not to be chosen has no connections.
 Loads = Sequence[Sequence[Optional[int]]]
 
 _FIRST_REST_SECONDS = 0.1
@@ -39,6 +40,18 @@ class Choice:
         #: Addresses that take no call before they have answered a ping.
         self.suspects: set[int] = set()
 
+    def take_in(self, address: int) -> None:
+        """Begin anew with an address: a new one, or another one of this index."""
+        if address == len(self._failures):
+            self._failures.append(0)
+            self.times_set_aside.append(0)
+            self._aside_since.append(None)
+            self._rests_until.append(0.0)
+        self.suspects.discard(address)
+        self._trials.pop(address, None)
+        self.times_set_aside[address] = 0
+        self._take_back(address)
+
     def choose(self, loads: Loads, now: float, tried: Container[int] = ()) -> tuple[int, int] | None:
         """Return an address that was not ``tried`` and a connection of it, as indexes; None if all were tried."""
         chosen = self.look(loads, now, tried)
@@ -51,7 +64,7 @@ class Choice:
 
     def look(self, loads: Loads, now: float, tried: Container[int] = ()) -> tuple[int, int] | None:
         """Return what `choose` would choose, without taking a turn."""
-        left = [index for index in range(len(loads)) if index not in tried]
+        left = [index for index, connections in enumerate(loads) if connections and index not in tried]
         if not left:
             return None
         awake = [index for index in left if self._rests_until[index] <= now and index not in self.suspects]

@@ -32,6 +32,8 @@ __all__ = ["Calling", "SyncBatch"]
 
 T = TypeVar("T")
 
+_THREADS = 4  # that send deferred calls, where the number of servers is not known
+
 
 class Calling(abc.ABC):
     """Makes calls. ``timeout`` limits a call in seconds, None means no limit; ``bounds`` are those of a message."""
@@ -47,7 +49,7 @@ class Calling(abc.ABC):
         self._is_closed = False
         self._bounds = bounds
         self._route = route
-        self._deferred = Deferred(route.addresses)
+        self._deferred = Deferred(route.addresses or _THREADS)
 
     def call(self, method: str, *params: Any, timeout: float | None = CLIENTS, idempotent: bool = False) -> Any:
         """Call ``method`` and return its result.

@@ -21,11 +21,12 @@ from rpccluster.client.core.lead import Lead
 from rpccluster.client.core.members import Members
 from rpccluster.client.core.timeouts import CLIENTS
 from rpccluster.client.core.waiting import Waiting
+from rpccluster.client.registry.registry import Registry, is_registry
 from rpccluster.client.sync.calling import Calling
 from rpccluster.client.sync.client import Client
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
-from rpccluster.errors import NotSent, RemoteError, TooManyWaiting
+from rpccluster.errors import ConnectFailed, NotSent, RemoteError, TooManyWaiting
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Pool"]
@@ -38,6 +39,7 @@ _new_lock = _thread.RLock  # a native lock, even where gevent has patched; no th
 class Pool(Calling):
     """A client of the servers at ``addresses``, with at most ``connections`` to each.
 
+    ``addresses`` may also be a registry that lists them: ``zookeeper://HOST:PORT,…/PATH`` or ``file:PATH.json``.
     If ``max_waiting`` calls already wait for a connection or a reply, a further one ends at once with `TooManyWaiting`;
     None means no limit. The other parameters are those of `Client`. Raises ValueError without an address,
     `AddressError` for an address that cannot be parsed.
@@ -65,7 +67,11 @@ class Pool(Calling):
         lock = _new_lock()
         self._waiting: Waiting = Waiting(max_waiting, lock)
         lead = Lead(make, monotonic) if follow_leader else None
-        self._members = Members(addresses, connections, make, lock, monotonic, lead)
+        self._registry = Registry(addresses) if isinstance(addresses, str) and is_registry(addresses) else None
+        self._listed: tuple[str, ...] | None = None  # by the registry, when it was last asked
+        self._taking = _new_lock()
+        known = addresses if self._registry is None else None
+        self._members = Members(known, connections, make, lock, monotonic, lead)
         super().__init__(timeout, Bounds(max_message_size, max_depth), self._members)
         let_go_after(self)
 
@@ -76,7 +82,7 @@ class Pool(Calling):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._members}>"
+        return f"<{type(self).__name__} {self._registry or self._members}>"
 
     @property
     def pending(self) -> int:
@@ -87,6 +93,8 @@ class Pool(Calling):
         """Close every connection. Pending calls end with `Lost` or `NotSent`, later ones with `NotSent`."""
         self._is_closed = True
         self._deferred.close()
+        if self._registry is not None:
+            self._registry.close()
         for client in self._members:
             client.close()
         self._close_leaders()
@@ -121,7 +129,8 @@ class Pool(Calling):
         try:
             while not self._is_closed:
                 left = max(0.0, deadline_at - monotonic())
-                for address in set(range(members.addresses)).difference(pings.values()):
+                self._has_members()
+                for address in set(members.indexes).difference(pings.values()):
                     pings[members.pingable(address)[0].call_async("rpc.ping", timeout=None)] = address
                 for ping in futures.wait(pings, left, futures.FIRST_COMPLETED).done:
                     address = pings.pop(ping)
@@ -150,6 +159,8 @@ class Pool(Calling):
     def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
         if not MARK[0]:
             notice_fork()
+        if self._registry is not None:
+            self._wait_for_members(self._registry, deadline_at)
         if self._members.suspects:
             self._ping_suspects()
         address, number = attempts.choose()
@@ -159,6 +170,8 @@ class Pool(Calling):
         if not MARK[0]:
             notice_fork()
         members = self._members
+        if not self._has_members():
+            return None
         if members.suspects:
             self._ping_suspects()
         place = members.look()
@@ -168,6 +181,29 @@ class Pool(Calling):
             attempts.started(place[0])
         return connection
 
+    def _has_members(self) -> bool:
+        """Take the registry's present list, and return whether there are servers at all."""
+        registry = self._registry
+        if registry is None:
+            return True
+        registry.follow()
+        if registry.addresses is not self._listed and self._taking.acquire(False):
+            try:
+                self._listed = listed = registry.addresses
+                self._members.replace(listed or ())
+            finally:
+                self._taking.release()
+        for client in self._members.drained():
+            client.close()
+        return self._members.addresses > 0
+
+    def _wait_for_members(self, registry: Registry, deadline_at: float) -> None:
+        while not self._has_members() and not self._is_closed:
+            left = deadline_at - monotonic()
+            if left <= 0:
+                raise ConnectFailed(f"{registry}: {registry.fault or 'no server is listed'}")
+            threading.Event().wait(min(left, AGAIN_SECONDS))
+
     def _ping_suspects(self) -> None:
         members = self._members
         for address in members.to_ping():
@@ -176,6 +212,9 @@ class Pool(Calling):
     def _after_fork(self) -> None:
         lock = _new_lock()
         self._members.after_fork(lock)
+        self._taking = _new_lock()
+        if self._registry is not None:
+            self._registry.after_fork()
         self._waiting = Waiting(self._waiting.most, lock)
         self._deferred.end_in_child()
 
