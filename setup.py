@@ -50,6 +50,7 @@ BENCH = [
 UVLOOP = ["uvloop>=0.17; platform_python_implementation == 'CPython'"]  # the loop of coroutine methods
 SCHEDULE = ["cronsim>=2.5"]  # [plugin:NAME] schedule
 ZOOKEEPER = ["kazoo>=2.9"]  # [leadership], and Pool("zookeeper://…")
+REDIS = ["redis>=5"]  # [queues] engine = redis://…
 PROGRESS = ["rich>=13"]  # the bar of TaskPool.map
 FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation == 'CPython'"]
 
@@ -77,7 +78,9 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["rpccluster", "rpccluster.*"]),
-    package_data={"rpccluster": ["py.typed", "protocol/wire/*.h", "worker/hot/compiled/*.p[xy]*"]},
+    package_data={
+        "rpccluster": ["py.typed", "queues/redis/*.lua", "protocol/wire/*.h", "worker/hot/compiled/*.p[xy]*"]
+    },
     ext_modules=extensions(),
     license="MIT",
     license_files=["LICENSE"],
@@ -107,9 +110,10 @@ setup(
     ],
     extras_require={
         "schedule": SCHEDULE,
+        "redis": REDIS,
         "uvloop": UVLOOP,
         "zookeeper": ZOOKEEPER,
-        "test": TEST + SCHEDULE + UVLOOP + ZOOKEEPER + CLIENTS + LINT,
+        "test": TEST + SCHEDULE + UVLOOP + ZOOKEEPER + REDIS + CLIENTS + LINT,
         "bench": BENCH,
         "fuzz": FUZZ,
     },
