@@ -38,6 +38,7 @@ class RPCMark:
     later: bool = False
     thread: bool = False
     pool: str | None = None
+    leader_only: bool = False
 
 
 def rpc(
@@ -47,12 +48,14 @@ def rpc(
     later: bool = False,
     thread: bool = False,
     pool: str | None = None,
+    leader_only: bool = False,
 ) -> Callable[[_Function], _Function]:
     """Mark a method. Callers call it by ``name``; ``timeout`` limits it in seconds, instead of ``call_timeout``.
 
     A timeout of 0 means no limit. With ``later``, the method may return a `Later`. With ``thread``, the method runs in
     one of the worker's native threads, so that it may block or compute without holding up other calls. With ``pool``,
-    it runs in a process of that pool, on an instance of the service that the process makes once. Raises ValueError for
+    it runs in a process of that pool, on an instance of the service that the process makes once. With ``leader_only``,
+    it runs only while the cluster leads: other calls are answered ``NotLeader: ADDRESS``. Raises ValueError for
     a name that callers cannot use, for a negative timeout, or for two of ``later``, ``thread`` and ``pool``.
     """
     if name is not None and (not name or name.startswith(("_", "rpc."))):
@@ -65,7 +68,7 @@ def rpc(
         raise ValueError("found pool beside later or thread, expected one of them: a method runs in one place")
 
     def mark(function: _Function) -> _Function:
-        function.__rpc__ = RPCMark(name, timeout, later, thread, pool)  # type: ignore[attr-defined]
+        function.__rpc__ = RPCMark(name, timeout, later, thread, pool, leader_only)  # type: ignore[attr-defined]
         return function
 
     return mark

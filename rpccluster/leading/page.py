@@ -11,13 +11,16 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from typing import Any
 
 from rpccluster.leading.store import Standing, boot_ns
 
-__all__ = ["PAGE_BYTES", "LeadPage", "Leader", "lead_page", "use_lead_page"]
+__all__ = ["BEGINS_NS", "ENDS_NS", "PAGE_BYTES", "TOKEN", "LeadPage", "Leader", "lead_page", "use_lead_page"]
 
 PAGE_BYTES = 4096
-_ENDS_NS, _TOKEN, _SESSION_NS, _TURN, _LENGTH, _LEADERS_TOKEN, _IS_OURS = range(7)
+#: Cells that hot code reads: the end of the lease, the token of it, and until when calls may begin by it.
+ENDS_NS, TOKEN, BEGINS_NS = range(3)
+_SESSION_NS, _TURN, _LENGTH, _LEADERS_TOKEN, _IS_OURS = range(3, 8)
 _TEXT_AT = 64
 _MOST_TEXT = PAGE_BYTES - _TEXT_AT
 _READS = 100  # of a text that changes meanwhile
@@ -38,20 +41,26 @@ class LeadPage:
         """``descriptor`` is that of a file in memory; it stays the caller's. Raises OSError."""
         if descriptor >= 0 and os.fstat(descriptor).st_size < PAGE_BYTES:
             os.ftruncate(descriptor, PAGE_BYTES)
+        self.descriptor = descriptor
         self._memory = mmap.mmap(descriptor, PAGE_BYTES)
-        self.cells = memoryview(self._memory).cast("Q")  # hot code reads the first two
+        self.cells = memoryview(self._memory).cast("Q")  # hot code reads them itself
 
     # -- what readers ask
 
     @property
     def is_leading(self) -> bool:
         """Whether this cluster leads at this instant."""
-        return bool(boot_ns() < self.cells[_ENDS_NS])
+        return bool(boot_ns() < self.cells[ENDS_NS])
+
+    @property
+    def ends_ns(self) -> int:
+        """The end of this cluster's lease, by `boot_ns`; 0 if another one leads."""
+        return int(self.cells[ENDS_NS])
 
     @property
     def token(self) -> int:
         """The token of the lead that this cluster has; 0 if it does not lead."""
-        token = int(self.cells[_TOKEN])
+        token = int(self.cells[TOKEN])
         return token if self.is_leading else 0
 
     @property
@@ -73,21 +82,35 @@ class LeadPage:
             time.sleep(0)
         return Leader(0, "")
 
+    def shown(self) -> dict[str, Any]:
+        """Return all of it as ``status`` shows it."""
+        leader, granted = self.leader(), self.session_seconds
+        return {
+            "is_leader": self.is_leading,
+            "leader": leader.address or None,
+            "token": leader.token or None,
+            "session_timeout": granted or None,
+        }
+
     # -- what the coordinator writes
 
     def show(self, standing: Standing, session_seconds: float) -> None:
         """Show what the store has said: who leads, and until when, if this cluster does."""
         cells = self.cells
-        if not standing.is_ours or cells[_TOKEN] != standing.token:
-            cells[_ENDS_NS] = 0
-        cells[_TOKEN] = standing.token if standing.is_ours else 0
+        if not standing.is_ours or cells[TOKEN] != standing.token:
+            self.end()
+        cells[TOKEN] = standing.token if standing.is_ours else 0
         cells[_SESSION_NS] = int(session_seconds * 1e9)
-        cells[_ENDS_NS] = standing.ends_ns
+        cells[ENDS_NS] = cells[BEGINS_NS] = standing.ends_ns
         self._tell(standing)
+
+    def hold(self) -> None:
+        """Let no call begin by this lease any more, while those that run go on."""
+        self.cells[BEGINS_NS] = 0
 
     def end(self) -> None:
         """Show that this cluster does not lead, at once."""
-        self.cells[_ENDS_NS] = 0
+        self.cells[BEGINS_NS] = self.cells[ENDS_NS] = 0
 
     def _tell(self, standing: Standing) -> None:
         """Write who leads, between two steps of a counter: it is odd while what stands there is half."""

@@ -81,7 +81,7 @@ def test_forked_and_later_processes_share_it(page: LeadPage) -> None:
 def test_a_writer_that_was_killed_in_the_middle_is_got_over(page: LeadPage) -> None:
     """Readers say nothing of the leader until the next one writes."""
     page.show(Standing(7, "unix:///a"), 2)
-    page.cells[3] += 1
+    page.cells[4] += 1
     assert page.leader().address == ""
     page.show(Standing(8, "unix:///b"), 2)
     assert page.leader().address == "unix:///b"

@@ -81,6 +81,7 @@ class PythonEngine:
         self._room.schedule = self._schedule
         self._replies = Replies(registry.methods, cells, options, on_refused)
         self._parked = self._room.parked = ParkedCalls(self._room, self._replies)
+        self._room.leading = registry.leading
         self._registry = registry
         self._begin(hub, options)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it

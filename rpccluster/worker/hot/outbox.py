@@ -13,6 +13,7 @@ from typing import Any, Callable
 
 from rpccluster.errors import ProtocolError
 from rpccluster.system import MSG_NOSIGNAL, WRITABLE
+from rpccluster.worker.hot.led import Noted, lost_msgids, without_lost
 from rpccluster.worker.hot.room import NOBODY, Happened, Listener, Room
 
 __all__ = ["HIGH_WATER_BYTES", "LARGE_REPLY_BYTES", "Outbox"]
@@ -48,6 +49,7 @@ class Outbox:
         "closing_msgid",
         "held",
         "is_closed",
+        "led",
         "peer",
         "pending",
         "replies",
@@ -64,6 +66,7 @@ class Outbox:
         self._gathered = 0  # bytes of the large ones among `replies`
         self.peer = peer
         self.closing_msgid: int | None = None  # of the peer's request to hear when nothing more is read
+        self.led: Noted | None = None  # calls that only a leader may answer, and which have ended in this turn
         self.held = 0  # calls that are held back
         self.is_closed = False  # not here any more
         self.pending = 0
@@ -102,6 +105,20 @@ class Outbox:
         if self._gathered > GATHER_BYTES:
             self._room.handled_large = True
             self.flush()
+
+    def note_led(self, call: Any, token: int) -> None:
+        """Note that ``call`` has ended, which began under the lead with ``token`` and must be answered under it."""
+        if self.led is None:
+            self.led = [(call, token)]
+        else:
+            self.led.append((call, token))
+
+    def _look_at_led(self) -> None:
+        """Replace the replies of this turn that may not leave any more."""
+        led, self.led = self.led or [], None
+        lost = lost_msgids(self._room.leading, led)
+        if lost:
+            self.replies[:] = [without_lost(reply, lost) for reply in self.replies]
 
     def end_notification(self) -> None:
         """Count a notification that has run; it gets no reply."""
@@ -151,6 +168,8 @@ class Outbox:
         """Send the gathered replies, and report that, if wanted. Never raises, never blocks."""
         replies = self.replies
         count = len(replies)
+        if self.led is not None:
+            self._look_at_led()
         if count:
             data = replies[0] if count == 1 else b"".join(replies)
             self._gathered = 0

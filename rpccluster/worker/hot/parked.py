@@ -23,6 +23,7 @@ from rpccluster.worker.hot.replies import Replies
 from rpccluster.worker.hot.room import Room
 from rpccluster.worker.native.wake import Wake
 from rpccluster.worker.service.later import Parked
+from rpccluster.worker.service.leader_only import LOST_TEXT
 
 __all__ = ["ParkedCalls"]
 
@@ -137,6 +138,9 @@ class ParkedCalls:
     def _send(self, record: _Record, reply: bytes, error: str) -> None:
         if record not in self._records.get(record.outbox, ()):
             return  # it has ended, or belongs to the parent
+        if record.token is not None and self.room.leading.is_lost(record.token):
+            error = LOST_TEXT
+            reply = b"" if record.msgid is None else pack_response(record.msgid, error, None)
         self._forget(record, escaped(error) or "ok")
         if error:
             self.replies.count_error()
@@ -165,7 +169,7 @@ class ParkedCalls:
 class _Record:
     """The data of a parked call."""
 
-    __slots__ = ("_calls", "_message", "later", "limit", "log", "msgid", "name", "outbox")
+    __slots__ = ("_calls", "_message", "later", "limit", "log", "msgid", "name", "outbox", "token")
 
     def __init__(self, calls: ParkedCalls, outbox: Any, message: list[Any], parked: Parked) -> None:
         self._calls = calls
@@ -176,6 +180,7 @@ class _Record:
         self.later = parked.later
         self.limit = parked.limit
         self.log = parked.log
+        self.token = parked.token
         if self.limit is not None:
             self.limit.interrupt = self.end
 

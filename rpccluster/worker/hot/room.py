@@ -115,6 +115,7 @@ class Room:
         self.waiting: set[Listener] = set()  # connections that are not read until it is their turn
         self.dirty: list[Any] = []  # outboxes that have something to send at the end of this turn
         self.parked: Any = None  # the `ParkedCalls`
+        self.leading: Any = None  # the `Leading`
         self.dropped_replies = 0
         self.handled_large = False
 

@@ -15,10 +15,12 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from rpccluster.errors import ServiceUnfit
 from rpccluster.failure import error_text
+from rpccluster.leading.page import lead_page
 from rpccluster.live_settings import HOOKS
 from rpccluster.log import escaped, logger
 from rpccluster.service import RPCMark, Service
 from rpccluster.worker.service.later import HeldBack, parking
+from rpccluster.worker.service.leader_only import Leading
 
 __all__ = ["Entry", "Method", "Native", "Registry", "Runs"]
 
@@ -60,6 +62,7 @@ class Method:
     runs: Runs
     entry: Entry
     timeout: float | None  # of its own; None if `call_timeout` holds
+    leader_only: bool = False
 
     def signature(self) -> str:
         """Return the parameters in readable form; ``(...)`` if Python does not know them."""
@@ -85,6 +88,7 @@ class Registry:
         ``native`` makes the entries of methods that do not run in greenlets; without it they can be looked at alone.
         Raises `ServiceUnfit`.
         """
+        self.leading = Leading(lead_page())
         self._wrap = wrap
         self._native = native
         self.methods: dict[str, Method] = {}
@@ -104,7 +108,8 @@ class Registry:
         """Wrap all methods again, for calls that begin from now on."""
         for name, method in self.methods.items():
             seconds = call_timeout if method.timeout is None else method.timeout
-            self.table[name] = method.entry.outer(self._wrap(method.entry.inner, seconds))
+            wrapped = method.entry.outer(self._wrap(method.entry.inner, seconds))
+            self.table[name] = self.leading.wrap(wrapped) if method.leader_only else wrapped
         if any(method.runs is not Runs.IN_GREENLET for method in self.methods.values()):
             for name, method in self.methods.items():
                 needs_one = method.runs is Runs.IN_GREENLET
@@ -136,12 +141,15 @@ class Registry:
             raise ServiceUnfit(f"found two methods named {name!r}, expected each name once")
         number = len(self.methods) + 1
         runs = _runs(name, plain, mark)
-        self.methods[name] = Method(name, number, plain, runs, self._entry(runs, plain, mark), mark.timeout)
+        entry = self._entry(runs, plain, mark)
+        self.methods[name] = Method(name, number, plain, runs, entry, mark.timeout, mark.leader_only)
         self.numbers[name] = number
 
     def _entry(self, runs: Runs, plain: Callable[..., Any], mark: RPCMark) -> Entry:
         if runs is Runs.IN_GREENLET:
             return Entry(parking(plain) if mark.later else plain, _as_it_is)
+        if mark.leader_only and runs is not Runs.IN_POOL:
+            plain = self.leading.checked(plain)
         return Entry(plain, _as_it_is) if self._native is None else self._native(runs, plain, mark.pool)
 
 

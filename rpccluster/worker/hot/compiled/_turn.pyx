@@ -28,9 +28,14 @@ from rpccluster.protocol.closing import closing_request
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import Partial, SharedDecoder, Undecodable
 from rpccluster.protocol.skip import Skip, resumed
+from rpccluster.leading.page import BEGINS_NS as _BEGINS_NS
+from rpccluster.leading.page import TOKEN as _TOKEN
+from rpccluster.worker.hot.led import lost_msgids, without_lost
 from rpccluster.worker.hot.outbox import GATHER_BYTES, HIGH_WATER_BYTES, LARGE_REPLY_BYTES, LOW_WATER_BYTES
 from rpccluster.worker.hot.repacking import NO_MESSAGE, packed_again
 from rpccluster.worker.hot.room import NOBODY, Happened
+from rpccluster.worker.service.leader_only import LED
+from rpccluster.worker.service.later import HeldBack, Parked
 
 __all__ = ["Frame", "Port", "Turn"]
 
@@ -75,6 +80,15 @@ _ANSWERED, _UNSENT, _SENT = Happened.ANSWERED, Happened.UNSENT, Happened.SENT
 _HIGH_WATER, _LOW_WATER = Happened.HIGH_WATER, Happened.LOW_WATER
 
 cdef size_t _LARGE = LARGE_REPLY_BYTES, _GATHER = GATHER_BYTES, _HIGH = HIGH_WATER_BYTES, _LOW = LOW_WATER_BYTES
+
+
+cdef Py_ssize_t BEGINS_NS = _BEGINS_NS, TOKEN = _TOKEN
+
+
+cdef inline uint64_t boot_ns() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_BOOTTIME, &now)
+    return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
 
 
 cdef inline int64_t now_ns() noexcept:

@@ -5,7 +5,7 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         time_t tv_sec
         long tv_nsec
-    int CLOCK_MONOTONIC
+    int CLOCK_MONOTONIC, CLOCK_BOOTTIME
     int clock_gettime(int clock, timespec *now)
 
 cdef extern from "<sys/epoll.h>" nogil:

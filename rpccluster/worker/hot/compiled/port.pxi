@@ -52,6 +52,8 @@ cdef class Port:
     cdef wire_outline *outline  # of the incomplete message in `kept`
     cdef size_t whole  # length of the first message in `kept`, where it is known to be whole
     cdef Port next
+    cdef list led  # calls that only a leader may answer, and which have ended in this turn
+    cdef size_t led_from  # where in `out` their replies begin
 
     def __cinit__(self, Turn turn, int fd, peer, listener):
         cdef epoll_event event
@@ -320,6 +322,29 @@ cdef class Port:
         self.put(reply)
         self.flush()
 
+    cpdef note_led(self, call, uint64_t token):
+        """Note that ``call``, or the request of this msgid, has ended, and must be answered under the lead of ``token``."""
+        if self.led is None:
+            self.led = []
+            self.led_from = self.out.end - self.out.start
+        self.led.append((call, token))
+
+    cdef int look_at_led(self) except -1:
+        """Replace the replies of this turn that may not leave any more."""
+        cdef bytes replies
+        led, self.led = self.led, None
+        lost = lost_msgids(self.turn.leading, led)
+        if not lost:
+            return 0
+        if self.afar is not None:
+            self.afar = [without_lost(reply, lost) for reply in self.afar]
+        if self.out.bytes != NULL and self.out.end - self.out.start > self.led_from:
+            replies = without_lost(self.out.bytes[self.out.start + self.led_from:self.out.end], lost)
+            self.out.end = self.out.start + self.led_from
+            if buffer_add(&self.out, <char *>replies, len(replies)):
+                raise MemoryError
+        return 0
+
     def end_notification(self):
         """Count a notification that has run; it gets no reply."""
         self.count -= 1
@@ -361,6 +386,8 @@ cdef class Port:
 
     cdef int flush_out(self) except -1:
         cdef Py_ssize_t count = self.gathered
+        if self.led is not None:
+            self.look_at_led()
         self.gathered = 0
         self.count -= count
         if self.is_closed:

@@ -8,6 +8,7 @@ cdef struct Entry:  # a method, by its name's bytes
     PyObject *function
     PyObject *self  # NULL if the function is no bound method
     uint64_t number
+    bint is_led  # only a leader may run it: the turn compares, and calls what the wrapper wraps
 
 
 cdef inline uint64_t hash_of(const uint8_t *bytes, size_t length) noexcept:
@@ -39,6 +40,9 @@ cdef class Table:
         for name in methods:
             encoded = name.encode("utf-8", "surrogateescape")
             function = table[name]
+            is_led = hasattr(function, LED)
+            if is_led:
+                function = getattr(function, LED)
             self.kept += [name, encoded, function]
             place = hash_of(encoded, len(encoded)) & self.mask
             while self.entries[place].function != NULL:
@@ -49,6 +53,7 @@ cdef class Table:
             entry.length = len(encoded)
             entry.name = <PyObject *>name
             entry.number = numbers[name]
+            entry.is_led = is_led
             if PyMethod_Check(function):
                 entry.function = <PyObject *>PyMethod_GET_FUNCTION(function)
                 entry.self = <PyObject *>PyMethod_GET_SELF(function)

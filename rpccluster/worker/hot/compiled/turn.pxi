@@ -23,6 +23,8 @@ cdef class Turn:
     cdef public bint only_again  # no other calls than those that were held back
     cdef Entry *shown
     cdef uint64_t[:] cells
+    cdef uint64_t[:] lease  # the page of the lead
+    cdef object leading
     cdef uint64_t max_size
     cdef uint32_t max_depth
     cdef public Py_ssize_t max_pending
@@ -42,6 +44,8 @@ cdef class Turn:
         self.room = room
         self.cells = cells
         self.slow_path = slow_path
+        self.leading = room.leading
+        self.lease = room.leading.cells
         self.dirty = []
         self.again = deque()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
@@ -396,6 +400,8 @@ cdef class Turn:
         cdef PyObject *result
         cdef PyObject *function
         cdef Py_ssize_t length
+        cdef uint64_t token = 0
+        cdef bint is_led
         reader.at = self.p
         reader.is_whole = self.p < self.whole_until
         reader.end = self.whole_until if reader.is_whole else self.end
@@ -421,7 +427,15 @@ cdef class Turn:
         if entry != self.shown:
             self.shown = entry
             self.cells[RUNNING_CELL] = entry.number
+        if entry.is_led:
+            if self.lease[BEGINS_NS] <= boot_ns():
+                self.fail(runner, self.leading.refusal())
+                frame.drop_params()
+                self.renew_context(frame, runner)
+                return WIRE_OK
+            token = self.lease[TOKEN]
         function = entry.function
+        is_led = entry.is_led
         Py_INCREF(<object>function)
         if entry.self != NULL:
             frame.slots[1] = entry.self
@@ -431,10 +445,19 @@ cdef class Turn:
             result = PyObject_Vectorcall(function, &frame.slots[2], (<size_t>frame.count) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
         Py_DECREF(<object>function)
         if result == NULL:
-            self.fail(runner, take_error())
+            raised = take_error()
+            if is_led:
+                if type(raised) is Parked:
+                    raised.token = token
+                elif type(raised) is not HeldBack and frame.port is not None:
+                    port.note_led(envelope.msgid, token)
+            self.fail(runner, raised)
+            raised = None
             if port.held and length > LARGE_CALL_BYTES:
                 self.room.crowd(port)
         else:
+            if is_led and frame.port is not None:
+                port.note_led(envelope.msgid, token)
             self.answer(frame, runner, port, envelope.msgid, result)
             Py_DECREF(<object>result)
         frame.drop_params()
