@@ -102,6 +102,11 @@ call('HSET', mine, 'differs', now - keepers_time, 'shift', shift)
 if call('ZADD', P .. 'due', now + grace, 'k:' .. keeper .. ':') == 1 then
     call('PERSIST', mine)
 end
+for name, packed in pairs(given_rules) do
+    if call('HGET', P .. 'rules', name) ~= packed then
+        call('HSET', P .. 'rules', name, packed)
+    end
+end
 run_due()
 local answers = {}
 for i, verb in ipairs(batch) do

@@ -65,6 +65,7 @@ class RedisEngine:
         self._rules: dict[str, Rules] = {}
         self._default: Rules | None = None
         self._forms: dict[str, bytes] = {}
+        self._is_told = False  # whether Redis has the rules, which also count at the end of a lease
         self._orphans: list[_Form] = []  # ends of the sessions from before, of which nobody was told
         self._warnings: list[str] = []
         self._reason = ""  # why Redis is away
@@ -94,6 +95,7 @@ class RedisEngine:
     def configure(self, rules: Mapping[str, Rules], default: Rules | None) -> None:
         """Take over what the sections say, from the next batch on."""
         self._rules, self._default = dict(rules), default
+        self._is_told = False
         self._forms.clear()
 
     def start(self, batch: Sequence[Verb]) -> Callable[[], Outcome]:
@@ -162,6 +164,8 @@ class RedisEngine:
         orphans = self._orphans
         self._number += 1
         rules = {form[1]: self._form_of(form[1]) for form in forms if form[0] not in ("list", "end_session")}
+        if not self._is_told:
+            rules.update((name, self._form_of(name)) for name in self._rules)
         head = [self._keeper, self._epoch, self._number, round(self._grace * 1000), self._clock() // 1_000_000]
         reply = self._send(pack([*head, rules, [*orphans, *forms]]))
         if reply[0] == b"superseded":
@@ -171,7 +175,7 @@ class RedisEngine:
         _, answers, ready, room, milliseconds = reply
         self._ready.update(name.decode() for name in ready)
         self._room.update(name.decode() for name in room)
-        self._orphans = []
+        self._orphans, self._is_told = [], True
         wake_in = milliseconds / 1000 + 0.001 if milliseconds else 0.0
         return answers[len(orphans) :], min(wake_in, self._grace / 3)
 

@@ -54,11 +54,7 @@ local function queue(name)
     for i, field in ipairs(COUNTS) do
         q[field] = tonumber(kept[i + 1] or 0)
     end
-    local packed, known = given_rules[name], call('HGET', P .. 'rules', name)
-    if packed and packed ~= known then
-        call('HSET', P .. 'rules', name, packed)
-    end
-    local rules = cmsgpack.unpack(packed or known)
+    local rules = cmsgpack.unpack(given_rules[name] or call('HGET', P .. 'rules', name))
     q.lease, q.max_attempts, q.max_size, q.max_bytes, q.expires, q.dedup_window = unpack(rules)
     queues[name] = q
     return q
