@@ -1,4 +1,4 @@
-"""A Redis that is away, silent, full, set otherwise than asked, or no Redis: what calls are answered, and what stays."""
+"""A Redis that is away, silent, full, set otherwise than asked, or no Redis: what calls are answered, what stays."""
 
 from __future__ import annotations
 
