@@ -26,6 +26,7 @@ __all__ = ["DURABLE", "SQLiteEngine"]
 DURABLE = {"always": "full", "second": "normal", "os": "normal"}
 
 _SECOND = 1.0  # after which a commit of `durable = second` is on disk
+_COMMITS_A_LOOK = 16  # at the length of the log
 _FULL = "database or disk is full"
 
 
@@ -49,6 +50,7 @@ class SQLiteEngine:
         self._kept_at = float("-inf")  # when the file was last told the time
         self._is_unsynced = False  # `durable = second`: commits since then are not on disk
         self._unsynced_from = 0.0
+        self._commits = 0
 
     # -- begin and end
 
@@ -131,7 +133,9 @@ class SQLiteEngine:
     def _commit(self, outcome: Outcome, now: float) -> Outcome:
         try:
             self._database.execute("commit")
-            self._upkeep.after_commit()
+            self._commits += 1
+            if not self._commits % _COMMITS_A_LOOK:
+                self._upkeep.after_commit()
             return self._note_sync(outcome, now) if self._durable == "second" else outcome
         except sqlite3.Error as error:
             return self._not_committed(outcome.answers, error)

@@ -18,7 +18,7 @@ __all__ = ["Upkeep"]
 
 COPY_FRAMES = 1000  # pages of the log that were not copied yet, from which on they are, beside the commits
 RESTART_FRAMES = 16_000  # pages of the log, from which on its rest is copied between two commits
-STEP_SECONDS = 0.01
+STEP_SECONDS = 0.005
 _PAGES = 64
 _ROWS = 500
 _KEPT_PAGES = 256  # free pages that stay, for what comes next
