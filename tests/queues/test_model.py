@@ -217,5 +217,5 @@ class Machine(RuleBasedStateMachine):
         self.agree(dead, self.model.dead(Dead(QUEUE)))
 
 
-Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+Machine.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestModel = Machine.TestCase
