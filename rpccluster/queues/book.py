@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
-from rpccluster.errors import LeaseLost, NoSuchQueue, RPCClusterError
+from rpccluster.errors import EngineFailed, LeaseLost, NoSuchQueue, RPCClusterError
 from rpccluster.queues import engine as verbs
 from rpccluster.queues.engine import Answer, DeadItem, Item, Outcome, Rules, Verb
 from rpccluster.queues.leases import Leases
@@ -72,6 +72,8 @@ class Book:
     def _answer(self, verb: Verb) -> Answer:
         try:
             return _DO[type(verb)](self, verb)
+        except EngineFailed:
+            raise
         except (RPCClusterError, ValueError) as error:
             return error
 
@@ -119,7 +121,9 @@ class Book:
         for record in expired:
             queue = self._of(record)
             if queue is not None:
-                self._remove(queue, record)
+                # the end of the one before may have made this one of its group ready
+                now = record if record.group is None else self._store.find(record.id)
+                self._remove(queue, now or record)
         self._next_expiry = self._store.next_expiry()
         return len(expired) == _AT_A_TIME
 
@@ -201,7 +205,7 @@ class Book:
     # -- the end of an attempt
 
     def _ack(self, verb: verbs.Ack) -> Answer:
-        queue = self._find(verb.queue)
+        queue = self._find(verb.queue) if verb.token is None else self._made(verb.queue)
         if queue is not None:
             queue.check_token(verb.token)
         self._ack_all(queue, verb.pairs)

@@ -6,7 +6,7 @@ Leases and dead items are the business of `Book`, which tells a queue what becom
 
 from __future__ import annotations
 
-from rpccluster.errors import QueueFull, StaleToken
+from rpccluster.errors import EngineFailed, QueueFull, StaleToken
 from rpccluster.queues.engine import Rules
 from rpccluster.queues.head import ALL, FILL, NONE, Head
 from rpccluster.queues.record import MAY_BECOME, Record, State, check_step
@@ -96,6 +96,8 @@ class Queue:
         record = self._head.pop()
         while record is None:
             found = self._store.ready(self.number, self._head.horizon, FILL)
+            if not found:
+                raise EngineFailed(f"the queue {self.name} counts {self._counts[_READY]} ready items, and has none")
             self._head.fill(found)
             record = self._head.pop()
         record.state = _LEASED
