@@ -105,9 +105,24 @@ class Keeper:
             self.last_get[session] = number, []
             raise Refusal(f"LeaseLost: {lost}")
         if not self.ready and options.get("timeout") != 0:
-            self.parked.append(Parked(sock, msgid, options))
+            self._park(Parked(sock, msgid, options))
             return None
         return self._take(options)
+
+    def _park(self, parked: Parked) -> None:
+        self.parked.append(parked)
+        timeout = parked.options.get("timeout")
+        if timeout is not None:
+            timer = threading.Timer(timeout, self._give_up, [parked])
+            timer.daemon = True
+            timer.start()
+
+    def _give_up(self, parked: Parked) -> None:
+        with self.lock:
+            if parked in self.parked:
+                self.parked.remove(parked)
+                self.last_get[parked.options["session"]] = parked.options["seq"], []
+                send(parked.sock, parked.msgid, [])
 
     def _take(self, options: dict[str, Any]) -> list[Any]:
         count = options.get("n", 1)
