@@ -117,6 +117,7 @@ class Client(Calling):
         return self._former if self._connection is None else [*self._former, self._connection]
 
     def _find(self, attempts: Attempts, deadline_at: float) -> Awaitable[Connection]:
+        attempts.choose()
         return self._connected(deadline_at)
 
     async def _connected(self, deadline_at: float) -> Connection:

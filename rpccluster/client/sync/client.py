@@ -129,6 +129,7 @@ class Client(Calling):
         return self._former if self._connection is None else [*self._former, self._connection]
 
     def _find(self, attempts: Attempts, deadline_at: float) -> Connection:
+        attempts.choose()
         return self._connected(deadline_at)
 
     def _ready(self, attempts: Attempts) -> Connection | None:

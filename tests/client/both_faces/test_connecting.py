@@ -324,3 +324,14 @@ def test_who_is_cancelled_takes_no_connection_from_others(server: Server) -> Non
         assert server.connections == 1
 
     asyncio.run(main())
+
+
+@each_face
+def test_a_server_that_is_not_there_is_told_at_once(face: str) -> None:
+    """Also by a call without a time limit."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    begun = time.monotonic()
+    with pytest.raises(ConnectFailed):
+        call_by(face, f"127.0.0.1:{port}", "echo", 1, timeout=None)
+    assert time.monotonic() - begun < 30
