@@ -20,6 +20,7 @@ __all__ = [
     "NATIVE_CALL",
     "Call",
     "CallTimedOut",
+    "Cancelled",
     "Runner",
     "Sender",
     "WorkerRetired",
@@ -41,6 +42,10 @@ class WorkerRetired(BaseException):
 
 class CallTimedOut(BaseException):
     """Thrown into a method past its time limit; no Exception either. Callers get a TimeoutError."""
+
+
+class Cancelled(BaseException):
+    """Thrown into a method whose call is cancelled; no Exception either. Callers see its name."""
 
 
 class Sender(Protocol):
@@ -68,7 +73,7 @@ class Runner(greenlet):
     #: A greenlet inherits these from the one that spawns it, so they show which greenlets a call has spawned.
     spawn_tree_locals: ClassVar[dict[str, object]] = {}
 
-    __slots__ = ("_answer", "_interrupted", "_shown", "call", "limit", "outbox", "pack", "table")
+    __slots__ = ("_answer", "_interrupted", "_shown", "call", "limit", "outbox", "pack", "table", "traced")
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Runner(greenlet):
         self.outbox: Any = None
         self.call: Any = None
         self.limit: Any = None  # the present call's `TimeLimit`, if it has one
+        self.traced: tuple[Any, str | None] = (None, None)  # the last call with a traceparent, and that
         self._answer = answer
         self._shown: GreenletCall | None = None  # the last call that `current_call` has shown
         self._interrupted: tuple[Any, BaseException | None] = (None, None)  # the call, and what was thrown into it
@@ -92,7 +98,23 @@ class Runner(greenlet):
     def interruption(self) -> BaseException | None:
         """The error with which the present call was interrupted; None if it was not."""
         call, error = self._interrupted
-        return error if call is self.call else None
+        return error if call is not None and call is self.call else None
+
+    def take_interruption(self) -> BaseException | None:
+        """Return the error with which the present call has to end, whatever its method did with it; None if none.
+
+        A call that ends with its worker may have a result; one past its time limit, or cancelled, may not.
+        """
+        error = self.interruption
+        if error is None or type(error) is WorkerRetired:
+            return None
+        self._interrupted = None, None
+        return error
+
+    def cancel(self, call: Any, error: BaseException) -> None:
+        """Interrupt ``call`` with ``error`` unless it has ended. Runs in the hub."""
+        if self.call is call:
+            self.interrupt(error)
 
     def interrupt(self, error: BaseException) -> None:
         """Throw ``error`` into the method of the present call, but only once for each call. Runs in the hub."""
@@ -131,10 +153,12 @@ class Runner(greenlet):
 class GreenletCall:
     """A call that a runner runs, as `rpccluster.current_call` shows it."""
 
-    __slots__ = ("cancelled", "deadline", "message", "peer")
+    __slots__ = ("cancelled", "deadline", "message", "peer", "trace")
 
     def __init__(self, runner: Runner) -> None:
         self.message = runner.call
+        call, trace = runner.traced
+        self.trace = trace if call is self.message else None
         self.peer: str = runner.outbox.peer
         self.deadline: float | None = None if runner.limit is None else runner.limit.ends_at
         self.cancelled = runner.interruption is not None

@@ -131,6 +131,12 @@ class Connection:
             self.outbox.flush()
             self.close()
 
+    def cancel(self, msgid: int) -> None:
+        """Ask the workers that had this connection before to end its calls with ``msgid``."""
+        for serial, awaited in [*self.awaited]:
+            if awaited == msgid:
+                self._common.on_cancel(self, serial, msgid)
+
     # -- the end
 
     def stop_reading(self, unanswered: Iterable[Any] = ()) -> None:

@@ -31,6 +31,8 @@ class ConnectionContext:
         self.lingering: dict[Any, float] = {}  # until when a peer may read the end, or speak for the first time
         self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
         self.on_closed: Callable[[Any], object] = lambda connection: None
+        #: Told of a connection, the serial of a worker and a msgid: a call that runs there is to end.
+        self.on_cancel: Callable[[Any, int, int], object] = lambda connection, serial, msgid: None
 
     @property
     def times(self) -> tuple[dict[Any, float], ...]:

@@ -32,6 +32,8 @@ from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.log import escaped
 from rpccluster.protocol.outline import Bounds
 from rpccluster.worker.current import Call, Runner, WorkerRetired
+from rpccluster.worker.hot.control.bounded import BoundedCalls
+from rpccluster.worker.hot.control.cancelling import Cancelling
 from rpccluster.worker.hot.inbox import Inbox
 from rpccluster.worker.hot.outbox import Outbox
 from rpccluster.worker.hot.parked import ParkedCalls
@@ -41,6 +43,7 @@ from rpccluster.worker.hot.runners import Runners
 from rpccluster.worker.hot.slow_path import SlowPath
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.service.registry import Registry
+from rpccluster.worker.service.time_limit import FRESH, arm_limits
 
 __all__ = ["PythonEngine", "bounds_of"]
 
@@ -84,6 +87,9 @@ class PythonEngine:
         self._room.leading = registry.leading
         self._registry = registry
         self._begin(hub, options)
+        cancelling = self._room.cancelling = Cancelling(self._room, self._runners, self._replies)
+        registry.add_own("rpc.call", BoundedCalls(registry.numbers, cells, self._arrived_at).call)
+        registry.add_own("rpc.cancel", cancelling.cancel)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
         options.follow(self._follow_options)
         self._follow_options(options, frozenset())
@@ -92,6 +98,10 @@ class PythonEngine:
         """Make the parts that another build of this engine replaces."""
         slow_path = SlowPath(self._room, self._registry, self._cells, self._replies)
         self._runners = Runners(hub, self._room, self._registry, self._cells, slow_path, options.max_greenlets)
+
+    def _arrived_at(self) -> float:
+        """Return when the call that begins now has come, in monotonic seconds."""
+        return self._room.ready[0][2]
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
         """Copy the options that each call, or each turn of the loop, needs."""
@@ -217,12 +227,14 @@ class PythonEngine:
         """Schedule a drain before the loop polls again: run the queue, and send gathered replies."""
         if not self._room.is_scheduled:
             self._room.is_scheduled = True
+            self._room.turn_at = monotonic()
             self._loop.run_callback(self._drain)
 
     def _go_on_later(self) -> None:
         """Let the loop poll, then drain on."""
         if not self._room.is_scheduled:
             self._room.is_scheduled = True
+            self._room.turn_at = monotonic()
             self._later.start(self._drain, update=False)
 
     def _drain(self) -> None:
@@ -255,8 +267,16 @@ class PythonEngine:
         if dirty:
             self._send(dirty)
         self._count()
+        if FRESH or room.held:
+            self._look_at_the_rest()
         if room.waiting and not room.is_full and not long:
             self._let_them_be_read()
+
+    def _look_at_the_rest(self) -> None:
+        """See to the calls that go on, and to those that are held back and may begin: the one before took no room."""
+        arm_limits(self._loop)
+        if self._room.has_free_kind:
+            self._go_on_later()
 
     def _let_go(self) -> bool:
         """Let calls begin that were held back, as far as there is room. Returns whether the queue may go on then.

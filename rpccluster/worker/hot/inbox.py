@@ -175,13 +175,13 @@ class Inbox:
         if self._put_off is not None:
             self._put_off += calls
             return
+        if not room.is_scheduled:
+            room.schedule()
         if is_long or self._last_long is not None:
             self._queue_long(iter(calls), is_long)
         else:
-            room.add((outbox, iter(calls)))
+            room.add((outbox, iter(calls), room.turn_at))
         room.begun += count
-        if not room.is_scheduled:
-            room.schedule()
         if outbox.pending > room.max_pending_calls:
             self._listener.handle(Happened.PENDING)
         elif room.is_full:
@@ -195,10 +195,10 @@ class Inbox:
         """Queue a long batch, or a light one behind the long ones of its connection."""
         if is_long or (self._last_long is not None and not is_used_up(self._last_long)):
             self._last_long = calls
-            self._room.add_long((self._outbox, calls))
+            self._room.add_long((self._outbox, calls, self._room.turn_at))
         else:
             self._last_long = None
-            self._room.add((self._outbox, calls))
+            self._room.add((self._outbox, calls, self._room.turn_at))
 
     # -- calls that do not run yet
 

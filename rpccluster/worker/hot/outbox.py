@@ -158,6 +158,10 @@ class Outbox:
         """Tell the listener what has happened elsewhere."""
         self._listener.handle(happened)
 
+    def tell_cancel(self, msgid: int) -> None:
+        """Tell the listener that the peer cancels its calls with ``msgid``."""
+        self._listener.cancel(msgid)
+
     def refuse(self, error: ProtocolError) -> None:
         """Tell the listener that the input is no call, so that nothing behind it is run."""
         self._listener.refuse(error)

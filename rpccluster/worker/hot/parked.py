@@ -83,6 +83,10 @@ class ParkedCalls:
         """Return the msgids of the parked requests of ``outbox``."""
         return [record.msgid for record in self._records.get(outbox, ()) if record.msgid is not None]
 
+    def of(self, outbox: Any, msgid: int) -> list[_Record]:
+        """Return the parked requests of ``outbox`` with ``msgid``."""
+        return [record for record in self._records.get(outbox, ()) if record.msgid == msgid]
+
     def drop(self, outbox: Any) -> None:
         """End the calls of ``outbox``, whose connection is closed, unless they run to their end all the same."""
         for record in list(self._records.get(outbox, ())):

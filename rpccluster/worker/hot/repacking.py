@@ -9,6 +9,7 @@ import msgpack
 from rpccluster.protocol.codec import make_packer
 from rpccluster.protocol.messages import UNREADABLE_TYPE, Unreadable
 from rpccluster.protocol.shared import Packed
+from rpccluster.worker.hot.control.terms import Terms
 
 __all__ = ["NO_MESSAGE", "packed_again"]
 
@@ -30,7 +31,9 @@ def _packed_again(call: Any, pack: Callable[[Any], bytes]) -> bytes | Packed:
     return pack(call) if type(call) is list else NO_MESSAGE
 
 
-def _as_extension(value: Any) -> msgpack.ExtType:
+def _as_extension(value: Any) -> msgpack.ExtType | dict[str, Any]:
+    if isinstance(value, Terms):
+        return value.options()
     if isinstance(value, Unreadable):
         return msgpack.ExtType(UNREADABLE_TYPE, str(value.error).encode())
     raise TypeError(f"found a value of type {type(value).__name__}, expected a decoded value")

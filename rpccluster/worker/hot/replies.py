@@ -14,7 +14,8 @@ from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import Notification, Request, Unreadable, misfit_text
-from rpccluster.worker.current import CallTimedOut, Sender
+from rpccluster.worker.current import CallTimedOut, Cancelled, Sender
+from rpccluster.worker.hot.control.terms import Expired
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.service.misfit import Misfit, is_misfit
 from rpccluster.worker.service.told import Told
@@ -86,6 +87,8 @@ class Replies:
         """Return the error text for ``raised``, and log it, but do not count it. Runs in any thread; may block."""
         if type(raised) is Misfit:
             return f"ArgumentError: {message_of(raised.error)}"
+        if type(raised) is Cancelled or type(raised) is Expired:  # the caller knows, and there may be very many
+            return error_text(raised)
         if type(raised) is CallTimedOut:
             raised = TimeoutError(*raised.args).with_traceback(raised.__traceback__)
         if type(raised) is Told:

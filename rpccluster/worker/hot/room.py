@@ -21,8 +21,10 @@ from operator import length_hint
 from typing import Any, Callable, Protocol
 
 from rpccluster.errors import ProtocolError
+from rpccluster.protocol.closing import msgids_of
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import SharedDecoder
+from rpccluster.worker.hot.control.terms import with_deadlines
 
 __all__ = ["NOBODY", "RECEIVE_MORE_BYTES", "Happened", "Listener", "Room", "is_used_up"]
 
@@ -66,6 +68,9 @@ class Listener(Protocol):
     def refuse(self, error: ProtocolError) -> None:
         """Handle input that is no call: nothing behind it is run."""
 
+    def cancel(self, msgid: int) -> None:
+        """Handle the peer's wish to end its calls with ``msgid``, as far as they run elsewhere."""
+
 
 class _Nobody:
     """The `Listener` of a connection that has ended."""
@@ -76,11 +81,15 @@ class _Nobody:
     def refuse(self, error: ProtocolError) -> None:
         """Do nothing."""
 
+    def cancel(self, msgid: int) -> None:
+        """Do nothing."""
+
 
 NOBODY = _Nobody()
 
-#: Calls that came together and were not looked at yet, and the outbox that their replies go to.
-Batch = tuple[Any, Iterator[Any]]
+#: Calls that came together and were not looked at yet: the outbox that their replies go to, the calls, and when they
+#: came, in monotonic seconds.
+Batch = tuple[Any, Iterator[Any], float]
 
 
 def is_used_up(calls: Iterator[Any]) -> bool:
@@ -110,12 +119,14 @@ class Room:
         self.held: dict[Any, deque[tuple[Any, Any]]] = {}  # calls by their full kind; None if they want a greenlet
         self._crowded: set[Any] = set()  # outboxes whose connections are not read for that
         self.is_scheduled = False
+        self.turn_at = 0.0  # monotonic seconds, when the first calls of this turn of the loop came
         self.schedule: Callable[[], None] = lambda: None  # the engine's
         self.is_full = False  # all greenlets are taken
         self.waiting: set[Listener] = set()  # connections that are not read until it is their turn
         self.dirty: list[Any] = []  # outboxes that have something to send at the end of this turn
         self.parked: Any = None  # the `ParkedCalls`
         self.leading: Any = None  # the `Leading`
+        self.cancelling: Any = None  # the `Cancelling`
         self.dropped_replies = 0
         self.handled_large = False
 
@@ -145,6 +156,11 @@ class Room:
                 going = [self.let_one_go(kind) for _ in range(min(len(self.held[kind]), max(0, kind.room)))]
                 self.ready.extendleft(reversed(going))
 
+    @property
+    def has_free_kind(self) -> bool:
+        """Whether calls of a native kind are held back that has room for them."""
+        return any(kind is not None and kind.room > 0 for kind in self.held)
+
     def let_one_go(self, kind: Any) -> Batch:
         """Take the first held call of ``kind``, which has one."""
         held = self.held[kind]
@@ -152,7 +168,7 @@ class Room:
         if not held:
             del self.held[kind]
         self._uncrowd(outbox)
-        return outbox, iter([call])
+        return outbox, iter([call]), self.turn_at
 
     def _uncrowd(self, outbox: Any) -> None:
         """Count a call of ``outbox`` that is not held back any more."""
@@ -165,14 +181,14 @@ class Room:
     def waiting_calls(self) -> int:
         """Number of calls that wait for their turn."""
         held = sum(map(len, self.held.values())) if self.held else 0
-        return held + sum(length_hint(calls) for _, calls in chain(self.ready, self.long))
+        return held + sum(length_hint(batch[1]) for batch in chain(self.ready, self.long))
 
     def look(self) -> dict[Any, list[Any]]:
         """Return all calls that wait for their turn, by outbox, and leave them in place."""
         waiting: dict[Any, list[Any]] = {}
         for outbox, call in chain(*self.held.values()):
             waiting.setdefault(outbox, []).append(call)
-        for outbox, calls in chain(self.ready, self.long):
+        for outbox, calls, _ in chain(self.ready, self.long):
             if not is_used_up(calls):
                 waiting.setdefault(outbox, []).extend(copy(calls))  # copying an iterator leaves it as it is
         return waiting
@@ -180,10 +196,23 @@ class Room:
     def withdraw(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:
         """Take the calls of ``outboxes`` that wait for their turn out of the queues."""
         taken = self._withdraw_held(outboxes) if self.held else {}
-        for outbox, calls in chain(self.ready, self.long):
+        for outbox, calls, arrived_at in chain(self.ready, self.long):
             if outbox in outboxes and not is_used_up(calls):
-                taken.setdefault(outbox, []).extend(calls)
+                taken.setdefault(outbox, []).extend(with_deadlines(calls, arrived_at))
         self.begun -= sum(map(len, taken.values()))
+        return taken
+
+    def take_held(self, outbox: Any, msgid: int) -> int:
+        """Forget the held requests of ``outbox`` with ``msgid``. Returns how many there were."""
+        taken = 0
+        for kind, held in list(self.held.items()):
+            found = [entry for entry in held if entry[0] is outbox and msgids_of([entry[1]]) == [msgid]]
+            for entry in found:
+                held.remove(entry)
+                self._uncrowd(outbox)
+            if not held:
+                del self.held[kind]
+            taken += len(found)
         return taken
 
     def _withdraw_held(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:

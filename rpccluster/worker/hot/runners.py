@@ -191,7 +191,7 @@ class Runners:
         numbers, shown = self._registry.numbers, None
         before_clock = CLOCK_EVERY
         while ready:
-            outbox, calls = ready[0]
+            outbox, calls, arrived_at = ready[0]
             runner.outbox = outbox
             replies = outbox.replies
             for call in calls:
@@ -221,7 +221,7 @@ class Runners:
                     except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
                         if type(name) is bytes:
                             rename(call)
-                            ready.appendleft((outbox, iter([call])))
+                            ready.appendleft((outbox, iter([call]), arrived_at))
                             return
                         reply = self._slow_path.failed(runner, raised)
                         pack = runner.pack
@@ -234,7 +234,7 @@ class Runners:
                     if context:  # the call left something in it: the next one gets a fresh one
                         context = runner.gr_context = Context()
                     if self.epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
-                        self._slow_path.put(runner, reply)
+                        self._slow_path.put_late(runner, reply)
                         return
                     if len(reply) > LARGE_REPLY_BYTES:
                         self._slow_path.put(runner, reply)

@@ -62,6 +62,11 @@ class SlowPath:
         if runner.outbox is not None:
             runner.outbox.put(reply)
 
+    def put_late(self, runner: Runner, reply: bytes | None) -> None:
+        """Send ``reply`` as `put` does, unless the call was interrupted and has to end with that."""
+        interruption = runner.take_interruption() if reply else None
+        self.put(runner, reply if interruption is None else self.failed(runner, interruption))
+
     def failed(self, runner: Runner, raised: BaseException) -> Any:
         """Return the bytes to send for a call that has raised: empty for nothing, None if it runs on, or runs later.
 
@@ -81,6 +86,7 @@ class SlowPath:
             return None
         if outbox is None:  # answered already
             return b""
+        raised = runner.take_interruption() or raised
         name, params = call[-2:]
         if type(name) is not str:
             outbox.refuse(not_a_message(call))
@@ -118,6 +124,9 @@ class SlowPath:
                 function = runner.table[call.method]
                 self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
                 result = function(*call.params)
+                interruption = runner.take_interruption()
+                if interruption is not None:
+                    raise interruption
                 reply = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""
             else:
                 reply = self.replies.refused(outbox, call)

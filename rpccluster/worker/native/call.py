@@ -108,7 +108,7 @@ class NativeKind:
 class NativeCall(Later):
     """A call that runs beside the greenlets, and its face for `rpccluster.current_call`."""
 
-    __slots__ = ("_limit", "_outbox", "cancelled", "kind", "method", "msgid", "settings")
+    __slots__ = ("_limit", "_outbox", "cancelled", "kind", "method", "msgid", "settings", "trace")
 
     _outlives_connection = True
 
@@ -124,6 +124,8 @@ class NativeCall(Later):
         self.msgid: int | None = message[1] if len(message) == 4 else None
         self.cancelled = False
         self.settings: Version = settings.newest
+        traced, trace = runner.traced
+        self.trace: str | None = trace if traced is message else None
         self._outbox = runner.outbox
         self._limit = runner.limit
         kind.taken += 1

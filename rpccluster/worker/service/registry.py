@@ -96,6 +96,7 @@ class Registry:
         self.table_when_full: dict[str, Callable[..., Any]] = {}  # while no greenlet is free; empty if all need one
         self.numbers: dict[str, int] = {}
         self._followers: list[Callable[[], object]] = []
+        self._own: dict[str, Callable[..., Any]] = {}  # methods of the engine's own
         for name, function, mark in _public_callables(service):
             self._add(mark.name or name, function, mark)
         if not self.methods:
@@ -103,6 +104,14 @@ class Registry:
         self._add("rpc.ping", self.ping, _UNLIMITED)
         self._add("rpc.discover", self.discover, _UNLIMITED)
         self.wrap_all(call_timeout)
+
+    def add_own(self, name: str, function: Callable[..., Any]) -> None:
+        """Add a method of the engine's own, which calls that wait for a greenlet do not hold up, and no limit ends."""
+        self._add(name, function, _UNLIMITED)
+        self.table[name] = self._own[name] = function
+        if self.table_when_full:
+            self.table_when_full[name] = function
+        self._tell()
 
     def wrap_all(self, call_timeout: float) -> None:
         """Wrap all methods again, for calls that begin from now on."""
@@ -114,6 +123,11 @@ class Registry:
             for name, method in self.methods.items():
                 needs_one = method.runs is Runs.IN_GREENLET
                 self.table_when_full[name] = _wait_for_a_greenlet if needs_one else self.table[name]
+        for table in (self.table, self.table_when_full) if self.table_when_full else (self.table,):
+            table.update(self._own)
+        self._tell()
+
+    def _tell(self) -> None:
         for tell in self._followers:
             tell()
 

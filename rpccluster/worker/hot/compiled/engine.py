@@ -21,6 +21,7 @@ from rpccluster.worker.hot.room import Listener
 from rpccluster.worker.hot.runners import Runners
 from rpccluster.worker.hot.slow_path import SlowPath
 from rpccluster.worker.live_options import LiveOptions
+from rpccluster.worker.service.time_limit import FRESH
 
 __all__ = ["CompiledEngine"]
 
@@ -35,6 +36,11 @@ class CompiledRunner(Runner):
     def __init__(self, *arguments: Any) -> None:
         self.frame = Frame()
         super().__init__(*arguments)
+
+    def interrupt(self, error: BaseException) -> None:
+        """Throw ``error`` into the method of the present call; see `Runner.interrupt`."""
+        self.frame.is_interrupted = True
+        super().interrupt(error)
 
     @property
     def call(self) -> Any:
@@ -85,6 +91,9 @@ class CompiledEngine(PythonEngine):
         self._registry.follow(self._set_methods)
         self._watcher = self._loop.io(turn.fileno(), READABLE)
         self._watcher.start(self._on_ready)
+
+    def _arrived_at(self) -> float:
+        return self._turn.arrived_at
 
     def _set_methods(self) -> None:
         registry = self._registry
@@ -158,6 +167,8 @@ class CompiledEngine(PythonEngine):
             self._run_turn()
         turn.send_dirty()
         self._count()
+        if FRESH or room.held:
+            self._look_at_the_rest()
         if room.waiting and not room.is_full:
             self._let_them_be_read()
 
@@ -169,7 +180,7 @@ class CompiledEngine(PythonEngine):
             if idle or runners.add_one():
                 if None in held:  # they came before all that wait
                     turn.only_again = True
-                    turn.run_again([self._room.let_one_go(None)])
+                    turn.run_again([self._room.let_one_go(None)[:2]])
                 idle.pop().switch()
             elif runners.ushers:
                 runners.ushers.pop().switch()
@@ -188,6 +199,6 @@ class CompiledEngine(PythonEngine):
         """Let calls of native kinds begin that were held back, as far as there is room. Returns True."""
         room = self._room
         room.let_go()
-        self._turn.run_again([(outbox, call) for outbox, calls in room.ready for call in calls])
+        self._turn.run_again([(outbox, call) for outbox, calls, _ in room.ready for call in calls])
         room.ready.clear()
         return True

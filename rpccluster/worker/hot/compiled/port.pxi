@@ -5,6 +5,7 @@ cdef class Frame:
 
     cdef public object port  # None while it waits for a call, or when its call was answered without it
     cdef object message, name, context
+    cdef public bint is_interrupted  # its call has to end with what was thrown into it
     cdef Table table  # where its runner finds methods
     cdef uint32_t msgid
     cdef int count  # of the params
@@ -27,6 +28,7 @@ cdef class Frame:
         """Let go of the params; code of the service may run, and block, when one is deleted."""
         cdef int place, count = self.count
         self.count = 0
+        self.is_interrupted = False
         self.name = self.message = None
         for place in range(count):
             Py_DECREF(<object>self.slots[2 + place])
@@ -50,6 +52,7 @@ cdef class Port:
     cdef Py_ssize_t count, gathered  # calls that are not answered; replies in `out` that are not counted off yet
     cdef wire_buffer kept, out
     cdef wire_outline *outline  # of the incomplete message in `kept`
+    cdef int64_t kept_at  # when `kept` has come, in monotonic nanoseconds
     cdef size_t whole  # length of the first message in `kept`, where it is known to be whole
     cdef Port next
     cdef list led  # calls that only a leader may answer, and which have ended in this turn
@@ -111,6 +114,7 @@ cdef class Port:
         elif self.outline != NULL:
             self.turn.receive_partial(self, LARGE_BYTES)
         elif self.receive_into_kept(LARGE_BYTES) > 0 and not self.has_more:
+            self.kept_at = now_ns()
             self.turn.look_at_kept(self)
         self.turn.queue(self)
 
@@ -248,6 +252,7 @@ cdef class Port:
         if buffer_add(&self.kept, <char *>data, len(data)):
             raise MemoryError
         self.has_more = True
+        self.kept_at = now_ns()
         return 0
 
     def unsent_content(self):
@@ -367,6 +372,10 @@ cdef class Port:
         self.listener.handle(happened)
         if not self.is_crowded:
             self.turn.queue(self)
+
+    def tell_cancel(self, msgid):
+        """Tell the listener that the peer cancels its calls with ``msgid``."""
+        self.listener.cancel(msgid)
 
     def refuse(self, error):
         """Tell the listener that the input is no call, so that nothing behind it is run."""

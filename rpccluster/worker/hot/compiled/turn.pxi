@@ -94,6 +94,14 @@ cdef class Turn:
         self.light = self.light_tail = self.more = self.more_tail = None
         self.dirty = []
 
+    @property
+    def arrived_at(self):
+        """When the call that begins now has come, in monotonic seconds."""
+        cdef int64_t at = self.slice_end - SLICE_NS
+        if self.cur is not None and self.is_in_kept:
+            at = self.cur.kept_at
+        return at / 1e9
+
     # -- queues
 
     cdef void queue(self, Port port) noexcept:
@@ -485,6 +493,10 @@ cdef class Turn:
         cdef size_t before, size
         if frame.port is None:
             return 0
+        if frame.is_interrupted:
+            interruption = runner.take_interruption()
+            if interruption is not None:
+                return self.fail(runner, interruption)
         if not port.is_closed:
             if port.out.bytes == NULL:
                 self.lend(&port.out, False)
@@ -707,6 +719,7 @@ cdef class Turn:
             if not length:
                 self.give_back(&port.kept, True)
         elif length:
+            port.kept_at = self.slice_end - SLICE_NS
             self.lend(&port.kept, True)
             if buffer_add(&port.kept, self.p, length):
                 raise MemoryError
@@ -739,6 +752,7 @@ cdef class Turn:
         )
         if found == OUTLINE_WHOLE:
             port.whole = port.outline.at
+            port.kept_at = now_ns()
             port.drop_outline()
             port.has_more = True
             port.note_partial(False)

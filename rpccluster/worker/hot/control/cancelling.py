@@ -1,0 +1,50 @@
+"""Ends calls before their time: those that ``rpc.cancel`` names, and those whose caller has gone. Runs in the worker.
+
+A call may be in a greenlet, answered later, held back, or running in the worker that had its connection before. In the
+first two states it is interrupted by the hub, since a runner cannot switch to another one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from greenlet import getcurrent
+
+from rpccluster.protocol.bounded import CANCELLED
+from rpccluster.protocol.codec import pack_response
+from rpccluster.worker.current import Cancelled
+
+__all__ = ["Cancelling"]
+
+
+class Cancelling:
+    """Finds the calls of a worker by their connection and msgid, and cancels them."""
+
+    def __init__(self, room: Any, runners: Any, replies: Any) -> None:
+        self._room = room
+        self._runners = runners
+        self._replies = replies
+
+    def cancel(self, msgid: int) -> None:
+        """End the calls of this connection with MSGID, which are answered with "Cancelled: …". Send it as a notification."""
+        outbox = getcurrent().outbox  # type: ignore[attr-defined]
+        if outbox is not None and type(msgid) is int:
+            self.cancel_calls(outbox, msgid)
+            outbox.tell_cancel(msgid)
+
+    def cancel_calls(self, outbox: Any, msgid: int, text: str = CANCELLED) -> None:
+        """End the calls of ``outbox`` with ``msgid``, but the one that runs here."""
+        here, later = getcurrent(), self._room.loop.run_callback
+        for runner in self._runners.all:
+            if runner.outbox is outbox and runner is not here and _msgid_of(runner.call) == msgid:
+                later(runner.cancel, runner.call, Cancelled(text))
+        for record in self._room.parked.of(outbox, msgid):
+            later(record.end, Cancelled(text))
+        for _ in range(self._room.take_held(outbox, msgid)):
+            self._replies.count_error()
+            outbox.put(pack_response(msgid, f"Cancelled: {text}", None))
+            self._room.schedule()
+
+
+def _msgid_of(call: Any) -> int | None:
+    return call[1] if type(call) is list and len(call) == 4 else None

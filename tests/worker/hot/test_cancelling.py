@@ -1,0 +1,137 @@
+"""``rpc.cancel``: a caller ends its calls before their time, wherever they run or wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import pytest
+
+from ..rig import Peer, Rig, settle, until
+from .test_deadlines import HOLDING, Bounded, quiet
+
+CANCELLED = "Cancelled: the caller has cancelled the call"
+
+
+@pytest.fixture
+def make_rig() -> Iterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+
+    def make(**options: Any) -> Rig:
+        made.append(Rig(Bounded(), **options))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.service.open_all()
+        rig.close()
+
+
+def cancel(peer: Peer, msgid: Any) -> None:
+    peer.notify("rpc.cancel", msgid)
+
+
+@pytest.mark.parametrize("method", [*HOLDING, "swallow", "change"])
+@pytest.mark.parametrize("has_deadline", [False, True], ids=["plain", "bounded"])
+def test_a_cancelled_call_is_interrupted(make_rig: Callable[..., Rig], method: str, has_deadline: bool) -> None:
+    rig = make_rig()
+    peer = rig.connect()
+    msgid = peer.post("rpc.call", method, [], {"timeout": 60}) if has_deadline else peer.post(method)
+    until(lambda: rig.service.began == [method])
+    cancel(peer, msgid)
+    assert peer.wait(1) == [[msgid, CANCELLED, None]]
+    seen = {"hold": f"{CANCELLED} True", "swallow": "swallowed"}.get(method, method)
+    until(lambda: method == "change" or rig.service.errors == [seen], "the method ends")
+    quiet(rig)
+    assert peer.call("echo", 1) == 1
+
+
+@pytest.mark.parametrize("method", HOLDING)
+def test_a_call_may_be_cancelled_in_the_same_breath(make_rig: Callable[..., Rig], method: str) -> None:
+    rig = make_rig()
+    peer = rig.connect()
+    msgid = peer.post(method)
+    cancel(peer, msgid)
+    assert peer.wait(1) == [[msgid, CANCELLED, None]]
+    quiet(rig)
+
+
+def test_harmless_cancellations(make_rig: Callable[..., Rig]) -> None:
+    """Of a finished call, of none, of somebody else's, of itself, of what is no msgid."""
+    rig = make_rig()
+    first, second = rig.connect(), rig.connect()
+    assert first.call("echo", 1) == 1
+    theirs = [second.post("wait", number) for number in range(5)]
+    settle()
+    for wrong in (1, 2, 0, -1, 2**32, 2**64 - 1, 3.0, "1", None, [1], b"1", True, *theirs):
+        cancel(first, wrong)
+    first.notify("rpc.cancel")
+    first.notify("rpc.cancel", 1, 2)
+    assert first.call("rpc.cancel", first._msgid + 1) is None  # itself
+    with pytest.raises(RuntimeError, match="ArgumentError"):
+        first.call("rpc.cancel")
+    rig.service.open(*range(5))
+    assert sorted(second.wait(5)) == [[msgid, None, msgid - 1] for msgid in theirs]
+    assert first.call("echo", 2) == 2
+    quiet(rig)
+
+
+def test_all_calls_with_the_msgid_are_cancelled(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig()
+    peer = rig.connect()
+    for method in ("hold", "hold", "a_hold", "l_hold"):
+        peer._msgid = 6
+        assert peer.post(method) == 7
+    settle()
+    cancel(peer, 7)
+    assert peer.wait(4) == [[7, CANCELLED, None]] * 4
+    quiet(rig)
+
+
+@pytest.mark.parametrize(("method", "kind"), [("a_wait", "max_greenlets"), ("t_wait", "threads")])
+def test_a_held_call_is_cancelled(make_rig: Callable[..., Rig], method: str, kind: str) -> None:
+    """It never begins; those behind it do."""
+    rig = make_rig(**{kind: 1, "thread_queue": 0})
+    peer = rig.connect()
+    first = peer.post(method, "first")
+    until(lambda: rig.service.began == ["first"])
+    held = peer.post("rpc.call", method, ["held"], {"timeout": 60})
+    plain = peer.post(method, "plain")
+    last = peer.post(method, "last")
+    cancel(peer, held)
+    cancel(peer, plain)
+    assert sorted(peer.wait(2)) == [[held, CANCELLED, None], [plain, CANCELLED, None]]
+    for name in ("first", "last"):
+        rig.service.open(name)
+        rig.service.gate(name).open()
+    assert sorted(peer.wait(4))[:1] + sorted(peer.wait(4))[3:] == [[first, None, "first"], [last, None, "last"]]
+    assert rig.service.began == ["first", "last"]
+    quiet(rig)
+    assert rig.engine.calls == rig.engine.begun
+
+
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_a_cancellation_needs_no_greenlet(make_rig: Callable[..., Rig], waiting: int) -> None:
+    """When calls hold all of them, it is what frees one; calls that wait for theirs do not keep it from that."""
+    rig = make_rig(max_greenlets=2)
+    peer, other = rig.connect(), rig.connect()
+    held = [peer.post("hold"), other.post("hold")]
+    settle()
+    for number in range(waiting):
+        peer.post("echo", number)
+    cancel(peer, held[0])
+    assert peer.wait(1 + waiting)[0] == [held[0], CANCELLED, None]
+    assert other.look() == []
+
+
+def test_a_thread_that_goes_on_is_lost(make_rig: Callable[..., Rig]) -> None:
+    """The caller is answered at once, and a second call has another thread."""
+    rig = make_rig(threads=2)
+    peer = rig.connect()
+    msgid = peer.post("t_wait", "stuck")
+    until(lambda: rig.service.began == ["stuck"])
+    cancel(peer, msgid)
+    assert peer.wait(1) == [[msgid, CANCELLED, None]]
+    assert peer.call("t_echo", 1) == 1
+    rig.service.gate("stuck").open()
+    quiet(rig)
