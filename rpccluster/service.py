@@ -151,10 +151,11 @@ class CurrentCall:
     """The call that runs here, as `current_call` returns it; read-only. It may be asked from any thread, at any time.
 
     ``peer`` is the client's address, ``method`` the name that the client called, ``msgid`` the request's number (None
-    for a notification). ``deadline`` is the end of its time limit, in seconds of `time.monotonic` (None: no limit): the
-    one of the method, or the one that the client has set, whichever is sooner. ``cancelled`` is true when the caller has
-    been answered, or will be, without the method's result: its limit has passed, the client has cancelled it, or its
-    worker ends. ``trace`` is the W3C ``traceparent`` that the client has sent along (None: none). ``identity`` is None: callers do not prove who they are yet.
+    for a notification). ``deadline`` is the end of its time limit, in seconds of `time.monotonic` (None: no limit):
+    that of the method or of the client, whichever is sooner. ``cancelled`` is true when the caller has been answered,
+    or will be, without the method's result: its limit has passed, the client has cancelled it, or its worker ends.
+    ``trace`` is the W3C ``traceparent`` that the client has sent along (None: none).
+    ``identity`` is None: callers do not prove who they are yet.
     """
 
     __slots__ = ("_call",)

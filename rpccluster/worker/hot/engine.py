@@ -255,6 +255,8 @@ class PythonEngine:
             elif runners.ushers:
                 runners.ushers.pop().switch()
             else:
+                for outbox, calls in room.look().items():
+                    room.cancelling.look_at(outbox, calls)
                 break
             runners.epoch += 1  # the queue is ours again: a runner that has blocked must not go on with it
             while ready and is_used_up(ready[0][1]):

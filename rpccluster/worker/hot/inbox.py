@@ -185,8 +185,9 @@ class Inbox:
         if outbox.pending > room.max_pending_calls:
             self._listener.handle(Happened.PENDING)
         elif room.is_full:
-            room.waiting.add(self._listener)
-            self._listener.handle(Happened.NO_GREENLET)
+            if not room.cancelling.look_at(outbox, calls):
+                room.waiting.add(self._listener)
+                self._listener.handle(Happened.NO_GREENLET)
         elif is_long and room.long:
             room.waiting.add(self._listener)
             self._listener.handle(_OTHERS_TURN)

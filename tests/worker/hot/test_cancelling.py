@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ..rig import Peer, Rig, settle, until
+from ..rig import Gated, Peer, Rig, settle, until
 from .test_deadlines import HOLDING, Bounded, quiet
 
 CANCELLED = "Cancelled: the caller has cancelled the call"
@@ -111,17 +111,29 @@ def test_a_held_call_is_cancelled(make_rig: Callable[..., Rig], method: str, kin
 
 
 @pytest.mark.parametrize("waiting", [0, 3])
-def test_a_cancellation_needs_no_greenlet(make_rig: Callable[..., Rig], waiting: int) -> None:
-    """When calls hold all of them, it is what frees one; calls that wait for theirs do not keep it from that."""
-    rig = make_rig(max_greenlets=2)
-    peer, other = rig.connect(), rig.connect()
-    held = [peer.post("hold"), other.post("hold")]
-    settle()
-    for number in range(waiting):
-        peer.post("echo", number)
-    cancel(peer, held[0])
-    assert peer.wait(1 + waiting)[0] == [held[0], CANCELLED, None]
-    assert other.look() == []
+@pytest.mark.parametrize("service", [Gated, Bounded], ids=["greenlets", "threads"])
+def test_a_cancellation_needs_no_greenlet(waiting: int, service: Any) -> None:
+    """When calls hold all of them, it is what frees one; also behind calls that wait for theirs."""
+    rig = Rig(service(), max_greenlets=2)
+    try:
+        peer, other = rig.connect(), rig.connect()
+        held = [peer.post("wait", "a"), other.post("wait", "b")]
+        settle()
+        for number in range(waiting):
+            peer.post("echo", number)
+        settle()
+        cancel(other, held[0] + 7)
+        cancel(peer, held[0])
+        cancel(other, held[1])
+        assert [held[0], CANCELLED, None] in peer.wait(1 + waiting)
+        assert other.wait(1) == [[held[1], CANCELLED, None]]
+        together = [peer.post("wait", name) for name in "cdef"]
+        for msgid in together:
+            cancel(peer, msgid)
+        assert sorted(peer.wait(5 + waiting)[1 + waiting :]) == [[msgid, CANCELLED, None] for msgid in together]
+        quiet(rig)
+    finally:
+        rig.close()
 
 
 def test_a_thread_that_goes_on_is_lost(make_rig: Callable[..., Rig]) -> None:

@@ -140,12 +140,12 @@ def test_a_call_without_timeout_has_no_deadline(make_rig: Callable[..., Rig], me
 
 def test_the_sooner_limit_holds(make_rig: Callable[..., Rig]) -> None:
     peer = make_rig().connect()
-    with pytest.raises(RuntimeError, match="the call took longer than 0.03 seconds"):
+    with pytest.raises(RuntimeError, match=r"took longer than 0\.03 seconds"):
         peer.call("rpc.call", "short", [], {"timeout": 20})
     with pytest.raises(RuntimeError, match=PAST):
         peer.call("rpc.call", "short", [], {"timeout": 0.01})
     assert peer.call("rpc.call", "long", [], {"timeout": 20})[2] < 20
-    with pytest.raises(RuntimeError, match="the call took longer than 0.03 seconds"):
+    with pytest.raises(RuntimeError, match=r"took longer than 0\.03 seconds"):
         peer.call("short")
 
 
@@ -189,7 +189,9 @@ def test_a_call_that_has_waited_too_long_is_not_run(make_rig: Callable[..., Rig]
     assert rig.service.began == ["in time"]
 
 
-@pytest.mark.parametrize(("method", "kind"), [("wait", "max_greenlets"), ("a_wait", "max_greenlets"), ("t_wait", "threads")])
+@pytest.mark.parametrize(
+    ("method", "kind"), [("wait", "max_greenlets"), ("a_wait", "max_greenlets"), ("t_wait", "threads")]
+)
 def test_a_held_call_keeps_its_deadline(make_rig: Callable[..., Rig], method: str, kind: str) -> None:
     """While its kind is full; the one that waits without a deadline runs."""
     rig = make_rig(**{kind: 1, "thread_queue": 0})
@@ -262,7 +264,9 @@ def test_errors_are_those_of_the_call_inside(make_rig: Callable[..., Rig]) -> No
     assert peer.call("rpc.call", b"echo", [1], {"timeout": 20}) == 1
 
 
-@pytest.mark.parametrize("trace", ["", "x", 5, None, TRACEPARENT.upper(), TRACEPARENT + "-more", "00-" + "0" * 32 + TRACEPARENT[35:]])
+@pytest.mark.parametrize(
+    "trace", ["", "x", 5, None, TRACEPARENT.upper(), TRACEPARENT + "-more", "00-" + "0" * 32 + TRACEPARENT[35:]]
+)
 def test_what_is_no_trace_is_left_out(make_rig: Callable[..., Rig], trace: Any) -> None:
     assert make_rig().connect().call("rpc.call", "see", [], {"trace": trace})[4] is None
 

@@ -24,6 +24,7 @@ from contextvars import Context
 
 from rpccluster.errors import ProtocolError
 from rpccluster.log import logger
+from rpccluster.protocol.bounded import CANCEL
 from rpccluster.protocol.closing import closing_request
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import Partial, SharedDecoder, Undecodable
@@ -79,6 +80,7 @@ _PENDING, _NO_GREENLET, _HELD_BACK = Happened.PENDING, Happened.NO_GREENLET, Hap
 _ANSWERED, _UNSENT, _SENT = Happened.ANSWERED, Happened.UNSENT, Happened.SENT
 _HIGH_WATER, _LOW_WATER = Happened.HIGH_WATER, Happened.LOW_WATER
 
+cdef bytes _CANCEL = CANCEL.encode()
 cdef size_t _LARGE = LARGE_REPLY_BYTES, _GATHER = GATHER_BYTES, _HIGH = HIGH_WATER_BYTES, _LOW = LOW_WATER_BYTES
 
 

@@ -272,7 +272,11 @@ cdef class Turn:
             if port.is_read and port.mode != DISCARD:
                 while port.readable and port.is_read and not port.has_more and port.extra is None:
                     port.receive()
-                if port.is_read and (port.has_more or port.extra is not None):
+            if port.kept.bytes != NULL and _CANCEL in port.kept.bytes[port.kept.start:port.kept.end]:
+                if self.room.cancelling.look_at(port, port.waiting()):
+                    continue
+            if port.is_read and port.mode != DISCARD:
+                if port.has_more or port.extra is not None:
                     waiting.add(port.listener)
                     port.listener.handle(_NO_GREENLET)
 

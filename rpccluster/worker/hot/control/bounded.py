@@ -36,7 +36,7 @@ class BoundedCalls:
         self._arrived_at = arrived_at
 
     def call(self, method: str, params: list[Any], options: dict[str, Any] = _NO_OPTIONS) -> Any:
-        """Call METHOD with PARAMS; options: "timeout", in seconds from the call's arrival, and "trace", a traceparent."""
+        """Call METHOD with PARAMS; options: "timeout", in seconds from the arrival, and "trace", a traceparent."""
         runner: Any = getcurrent()
         outer = runner.call
         try:

@@ -6,15 +6,19 @@ first two states it is interrupted by the hub, since a runner cannot switch to a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from greenlet import getcurrent
 
-from rpccluster.protocol.bounded import CANCELLED
+from rpccluster.protocol.bounded import CANCEL, CANCELLED
 from rpccluster.protocol.codec import pack_response
+from rpccluster.protocol.messages import NOTIFY
 from rpccluster.worker.current import Cancelled
 
 __all__ = ["Cancelling"]
+
+_CANCEL = [NOTIFY, CANCEL]
 
 
 class Cancelling:
@@ -26,14 +30,28 @@ class Cancelling:
         self._replies = replies
 
     def cancel(self, msgid: int) -> None:
-        """End the calls of this connection with MSGID, which are answered with "Cancelled: …". Send it as a notification."""
-        outbox = getcurrent().outbox  # type: ignore[attr-defined]
-        if outbox is not None and type(msgid) is int:
+        """End the calls of this connection with MSGID, a notification; they are answered with "Cancelled: …"."""
+        outbox = getcurrent().outbox
+        if outbox is not None:
             self.cancel_calls(outbox, msgid)
-            outbox.tell_cancel(msgid)
+
+    def look_at(self, outbox: Any, calls: Iterable[Any]) -> bool:
+        """Carry out what ``calls`` cancel: they wait for a greenlet, and it may be what frees one.
+
+        It is done once more in their turn, which is harmless. Returns whether they do nothing else.
+        """
+        is_all = True
+        for call in calls:
+            if type(call) is list and call[:2] == _CANCEL and type(call[-1]) is list and len(call[-1]) == 1:
+                self.cancel_calls(outbox, call[-1][0])
+            else:
+                is_all = False
+        return is_all
 
     def cancel_calls(self, outbox: Any, msgid: int, text: str = CANCELLED) -> None:
         """End the calls of ``outbox`` with ``msgid``, but the one that runs here."""
+        if type(msgid) is not int:
+            return
         here, later = getcurrent(), self._room.loop.run_callback
         for runner in self._runners.all:
             if runner.outbox is outbox and runner is not here and _msgid_of(runner.call) == msgid:
@@ -44,6 +62,7 @@ class Cancelling:
             self._replies.count_error()
             outbox.put(pack_response(msgid, f"Cancelled: {text}", None))
             self._room.schedule()
+        outbox.tell_cancel(msgid)
 
 
 def _msgid_of(call: Any) -> int | None:
