@@ -16,6 +16,7 @@ __all__ = ["ENTRIES", "load"]
 #: The module of each kind. Its function ``load`` is a `rpccluster.child.assignment.Load`.
 ENTRIES = {
     "dispatcher": "rpccluster.services.dispatcher.main",
+    "keeper": "rpccluster.services.keeper.main",
     "plugin": "rpccluster.plugin.main",
     "rpc": "rpccluster.worker.main",
     "task": "rpccluster.tasks.main",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import Callable, ClassVar, Generic, NoReturn, TypeVar
+from typing import Any, Callable, ClassVar, Generic, NoReturn, TypeVar
 
 from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.channel import Channel
@@ -39,8 +39,9 @@ class RPCPart(KindPart):
 
     ``connections`` is the channel on which
     connections travel; ``accept_lock`` is a descriptor for lockf(3), -1 for none. The process sets ``stall_timer`` anew
-    as long as its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker, and
-    ``memory`` is the file in memory that outlives it; -1 for none.
+    as long as its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker,
+    ``memory`` is the file in memory that outlives it, -1 for none, and ``own`` are the options that its service has from
+    sections of its own.
     """
 
     connections: Channel
@@ -49,6 +50,7 @@ class RPCPart(KindPart):
     stall_timer: Timer
     kind: str = ""
     memory: int = -1
+    own: Any = None
 
     def descriptors(self) -> list[int]:
         listeners = [listener.fileno() for listener in self.listeners]

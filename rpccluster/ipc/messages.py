@@ -399,6 +399,18 @@ class PoolsTold(NamedTuple):
     error: str = ""
 
 
+# -- the keeper and its master
+
+
+@_type(40)
+class Queues(NamedTuple):
+    """Master to keeper: the options that change while it runs, of ``[queues]`` and of each queue by its name."""
+
+    create: bool
+    session_grace: float
+    queues: dict[str, dict[str, Any]]
+
+
 # -- their form
 
 

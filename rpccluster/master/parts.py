@@ -43,10 +43,11 @@ from rpccluster.master.handover.brokers import Brokers
 from rpccluster.master.kinds.configured import has_group, make_group
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
-from rpccluster.master.kinds.own_service import OwnService, ServiceProcess, service_group
+from rpccluster.master.kinds.own_service import KINDS, OwnService, ServiceProcess, service_group
 from rpccluster.master.kinds.plugin import Plugin
 from rpccluster.master.kinds.plugin_groups import outputs_of
 from rpccluster.master.kinds.pooling import Pooling
+from rpccluster.master.kinds.queueing import Queueing
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
@@ -55,7 +56,7 @@ from rpccluster.master.resources.daemonize import StartReport
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
-from rpccluster.master.resources.service_listeners import POOLS, services_of, tell_children
+from rpccluster.master.resources.service_listeners import services_of, tell_children
 from rpccluster.master.resources.upkeep import Upkeep
 from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
@@ -118,14 +119,18 @@ class Parts:
         self.workers.after = cluster.options.after
         actions = Actions(operating_system, self.roster, self.reserve)
         self.plugin = Plugin(operating_system.monotonic)
-        self.dispatcher = OwnService("dispatcher", rpc.own_code)
-        self.dispatcher.inherit(inheritance.memories if inheritance else {})
-        self.pooling = Pooling(cluster, self.dispatcher, self.roster)
-        every_kind: tuple[Kind, ...] = (rpc, self.plugin, self.dispatcher, self.pooling.task)
+        self.services = {kind: OwnService(kind, rpc.own_code) for kind in KINDS.values()}
+        for service in self.services.values():
+            service.inherit(inheritance.memories if inheritance else {})
+        self.pooling = Pooling(cluster, self.services["dispatcher"], self.roster)
+        queueing = Queueing(cluster, self.services["keeper"], self.roster)
+        self.conversations = {"dispatcher": self.pooling, "keeper": queueing}
+        every_kind: tuple[Kind, ...] = (rpc, self.plugin, *self.services.values(), self.pooling.task)
         self.kinds = {kind.name: kind for kind in every_kind}
         self.groups = Groups(operating_system, self.guard, self.roster, actions, self.kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
-        self.brokers = Brokers(self.broker, {"dispatcher": self._make_broker(self.dispatcher, first_serial)})
+        others = {kind: self._make_broker(service, first_serial) for kind, service in self.services.items()}
+        self.brokers = Brokers(self.broker, others)
         tell_children(cluster.plugin_listeners)
         self.saving = Saving(operating_system, self.loop)
         self.reloading = Reloading(
@@ -170,8 +175,8 @@ class Parts:
         if configuration.options.service:
             self.workers.wanted = configuration.options.number_workers
             yield self.workers
-        if POOLS in services_of(configuration):
-            yield service_group(POOLS, self.cluster, self.dispatcher)
+        for name in services_of(configuration):
+            yield service_group(name, self.cluster, self.services[KINDS[name]])
         for header, options in configuration.others.items():
             if has_group(options):
                 group = make_group(header, options, self.cluster, self.kinds)
@@ -261,5 +266,5 @@ class Parts:
             cluster.activation,
             cluster.plugin_listeners,
             {group.name: group.stopped for group in self.groups.all if group is not self.workers},
-            {self.dispatcher.name: self.dispatcher.memory} if self.dispatcher.memory >= 0 else {},
+            {kind: service.memory for kind, service in self.services.items() if service.memory >= 0},
         )

@@ -91,7 +91,8 @@ class Supervisor:
         attempt("move connections", self._move)
         attempt("complete a reload", parts.reloading.note_progress)
         attempt("end a vote", parts.pushing.turn)
-        attempt("tell the dispatcher of its pools", parts.pooling.turn)
+        for kind, conversation in parts.conversations.items():
+            attempt(f"tell the {kind} what has changed", conversation.turn, self._groups)
         attempt("end a write", parts.saving.turn)
         attempt("serve the control socket", parts.control.turn)
         attempt("look after paths", parts.upkeep.turn, parts.now())
@@ -167,7 +168,7 @@ class Supervisor:
             return
         if isinstance(child, ServiceProcess):
             self._parts.roster.say(child, Accept())
-            self._parts.pooling.introduce(self._groups)
+            self._parts.conversations[child.kind].introduce(self._groups)
             return
         if self._workers.is_candidate(child):  # the commit lets it accept
             self._parts.reloading.note_proved(child)
@@ -191,11 +192,12 @@ class Supervisor:
             self._parts.pushing.note_switched(event.child)
 
     def _note_told(self, event: Told) -> None:
-        self._parts.pooling.hear(event.message, self._groups)
+        self._parts.conversations[event.child.kind].hear(event.message, self._groups)
 
     def _note_died(self, event: Died) -> None:
         group = event.group
-        self._parts.pooling.note_end(event.child)
+        for conversation in self._parts.conversations.values():
+            conversation.note_end(event.child)
         self._parts.pushing.note_end(event.child)
         if group is self._workers and event.death.is_failed_boot:
             self._parts.reloading.note_failed_boot(event.child, group.failure)

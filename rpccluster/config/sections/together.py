@@ -16,11 +16,13 @@ from rpccluster.config.origin import nearest
 from rpccluster.config.sections.cluster import CLUSTER, FOR_WORKERS, OPTIONS, Options, cluster_paths
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.config.sections.pool import PoolOptions
+from rpccluster.config.sections.queues import QueueOptions, QueuesOptions
 
 __all__ = ["check_together"]
 
 _WORKERS = "workers"
 _POOLS = "pools"
+_QUEUES = "queues"  # the group, and the section
 
 Found = tuple[str, Complaint]  # the header of the section at fault
 
@@ -43,13 +45,16 @@ def check_together(
     pools = {header: values for header, values in sections.items() if isinstance(values, PoolOptions)}
     after = {header: plugin.after for header, plugin in plugins.items()}
     after.update(dict.fromkeys([_POOLS, *pools], ()) if pools else {})
+    has_queues = any(isinstance(values, (QueuesOptions, QueueOptions)) for values in sections.values())
+    after.update({_QUEUES: ()} if has_queues else {})
     if cluster.service:
         after[_WORKERS] = cluster.after
-    elif plugins or pools:
+    elif plugins or pools or has_queues:
         yield from _without_workers(given[CLUSTER.name])
     for header, complaint in (*(_nobodies(after) if are_all else ()), *_circles(after)):
         yield CLUSTER.name if header == _WORKERS else header, complaint
-    yield from _shared_addresses(cluster, plugins)
+    listening = {header: values for header, values in sections.items() if isinstance(values, QueuesOptions)}
+    yield from _shared_addresses(cluster, {**listening, **plugins})
     yield from _shared_paths(cluster, plugins, files)
     for header, plugin in plugins.items():
         yield from ((header, complaint) for complaint in _command(with_cluster(plugin, cluster), start_folder))
@@ -100,15 +105,15 @@ def _circles(after: Mapping[str, Collection[str]]) -> Iterator[Found]:
                 waiting.append(iter(after[group]))
 
 
-def _shared_addresses(cluster: Options, plugins: Mapping[str, PluginOptions]) -> Iterator[Found]:
-    """Find addresses of plugins that an earlier section has, too."""
+def _shared_addresses(cluster: Options, others: Mapping[str, PluginOptions | QueuesOptions]) -> Iterator[Found]:
+    """Find addresses of other sections that an earlier one has, too."""
     users: dict[str, Collection[BindAddress]] = {CLUSTER.name: cluster.listen_addresses}
-    for header, plugin in plugins.items():
-        for address in plugin.bind:
+    for header, values in others.items():
+        for address in values.bind:
             for user, other in ((user, other) for user, addresses in users.items() for other in addresses):
                 if do_overlap(address, other):
                     yield header, Complaint(("bind",), f"found {address} beside {other} of [{user}], expected another")
-        users[header] = plugin.bind
+        users[header] = values.bind
 
 
 def _shared_paths(cluster: Options, plugins: Mapping[str, PluginOptions], files: Collection[str]) -> Iterator[Found]:

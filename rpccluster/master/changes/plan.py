@@ -164,7 +164,7 @@ def _is_mixed(group: Group | None) -> bool:
 def _staying(group: Group, sections: Mapping[str, Any]) -> int:
     """Return how many processes of ``group`` ``sections`` still want."""
     section = sections.get(_CLUSTER if group.name == WORKERS else group.name)
-    wanted = 0 if section is None else next(getattr(section, key) for key in _NUMBERS if hasattr(section, key))
+    wanted = 0 if section is None else next((getattr(section, key) for key in _NUMBERS if hasattr(section, key)), 1)
     return sum(child.is_holding and child.slot < wanted for child in group.children)
 
 

@@ -14,8 +14,9 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.configured import adjust, has_group, make_group, revise, take_back
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.own_service import OwnService, service_group
-from rpccluster.master.resources.service_listeners import POOLS, services_of
+from rpccluster.master.kinds import own_service
+from rpccluster.master.kinds.own_service import KINDS, OwnService, service_group
+from rpccluster.master.resources.service_listeners import services_of
 
 __all__ = ["Regrouping"]
 
@@ -36,12 +37,14 @@ class Regrouping:
         """
         edited = {edit.header for edit in plan.edits} | set(plan.replaced)
         added = [
-            *self._serve(changed, now),
+            *(group for name in KINDS for group in self._serve(name, changed, now)),
             *(self._add(header, changed, now) for header in plan.added if has_group(changed.others.get(header))),
         ]
         for group in self._groups.all:
             own = changed.others.get(group.name)
-            if group.name in plan.removed:
+            if group.name in KINDS and group not in added and group.name in (*plan.added, *plan.removed):
+                own_service.revise(group, now)
+            elif group.name in plan.removed:
                 self._groups.remove(group)
             elif own is not None and group.name in edited:
                 wanted = group.wanted
@@ -54,9 +57,9 @@ class Regrouping:
                 continue
             self._followed[group] = now
 
-    def _serve(self, changed: Configuration, now: float) -> list[Group]:
-        """Add or remove the group of the dispatcher, which serves all pools. Returns it if it was added."""
-        group, is_wanted = self._groups.named(POOLS), POOLS in services_of(changed)
+    def _serve(self, name: str, changed: Configuration, now: float) -> list[Group]:
+        """Add or remove the group of a service, which serves all sections of its own. Returns it if it was added."""
+        group, is_wanted = self._groups.named(name), name in services_of(changed)
         if group is not None and not is_wanted:
             self._groups.remove(group)
             self._followed[group] = now
@@ -64,8 +67,8 @@ class Regrouping:
             if group is not None:
                 self._groups.take_back(group)
             else:
-                kind = cast(OwnService, self._groups.kinds["dispatcher"])
-                group = service_group(POOLS, self._cluster, kind)
+                kind = cast(OwnService, self._groups.kinds[KINDS[name]])
+                group = service_group(name, self._cluster, kind)
                 self._groups.add(group)
             self._followed[group] = now
             return [group]

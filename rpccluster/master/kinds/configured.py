@@ -10,15 +10,18 @@ from typing import Any, cast
 
 from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.config.sections.pool import PoolOptions
+from rpccluster.config.sections.queues import QueuesOptions
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
-from rpccluster.master.kinds import plugin_groups
+from rpccluster.master.kinds import own_service, plugin_groups
 from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.plugin import Plugin
 from rpccluster.master.kinds.tasks import groups as pool_groups
 from rpccluster.master.kinds.tasks.task import Task
 
 __all__ = ["adjust", "has_group", "make_group", "revise", "take_back"]
+
+_OF_SERVICES = (QueuesOptions,)  # sections of the package's own services, whose groups come by `services_of`
 
 
 def has_group(own: object) -> bool:
@@ -34,13 +37,19 @@ def make_group(header: str, own: Any, cluster: Cluster, kinds: Mapping[str, Kind
 
 
 def adjust(group: Group, own: Any, now: float) -> None:
-    """Give a group other options that its processes need not know."""
-    (pool_groups if isinstance(own, PoolOptions) else plugin_groups).adjust(group, own, now)
+    """Give a group other options that its processes need not know, or hear of."""
+    if isinstance(own, _OF_SERVICES):
+        own_service.adjust(group, now)
+    else:
+        (pool_groups if isinstance(own, PoolOptions) else plugin_groups).adjust(group, own, now)
 
 
 def revise(group: Group, own: Any, now: float) -> None:
     """Give a group other options; the policy then replaces its processes one by one."""
-    (pool_groups if isinstance(own, PoolOptions) else plugin_groups).revise(group, own, now)
+    if isinstance(own, _OF_SERVICES):
+        own_service.revise(group, now)
+    else:
+        (pool_groups if isinstance(own, PoolOptions) else plugin_groups).revise(group, own, now)
 
 
 def take_back(group: Group, own: Any, now: float) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Callable
 
 from rpccluster.child.assignment import RPCPart
 from rpccluster.child.own_code import OwnCode
+from rpccluster.config.configuration import Configuration
+from rpccluster.config.kept_queues import kept_queues
 from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import KillTask, PoolsTold
@@ -27,11 +29,21 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.kind import KindEvent, Told
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.resources.listeners import Listener
+from rpccluster.master.resources.service_listeners import POOLS, QUEUES
 
-__all__ = ["OwnService", "ServiceProcess", "ServiceSection", "service_group"]
+__all__ = ["KINDS", "OwnService", "ServiceProcess", "ServiceSection", "adjust", "revise", "service_group"]
+
+#: The kind of each service's group.
+KINDS = {QUEUES: "keeper", POOLS: "dispatcher"}
 
 MOST_PENDING = 32768  # unanswered calls of one connection
 MOST_MESSAGE_BYTES = 1 << 30
+MOST_CONNECTIONS = 1 << 16
+
+#: What the process of a group has from sections of its own.
+_OWN: Mapping[str, Callable[[Configuration], Any]] = {QUEUES: kept_queues}
+#: Options that the section of a service has instead of those of ``[cluster]``.
+_INSTEAD = ("max_pending_calls", "max_message_size", "restart_delay", "restart_delay_max")
 
 
 class ServiceProcess(RPCWorker):
@@ -42,21 +54,27 @@ class ServiceProcess(RPCWorker):
 
 @dataclass(eq=False)
 class ServiceSection:
-    """The options of a service, derived from those of the cluster: it stands in no section of its own."""
+    """The options of a service, derived from those of the cluster; a section of its own may say more."""
 
     group: str
     cluster: Cluster
     generation: int = 1
     staged: None = None  # a new edition is proved by no process
-    _derived: tuple[Options, Options] | None = field(default=None, repr=False)
+    _derived: tuple[Configuration, Options] | None = field(default=None, repr=False)
 
     @property
     def options(self) -> Options:
         """The options in force."""
-        derived, of_cluster = self._derived, self.cluster.options
-        if derived is None or derived[0] is not of_cluster:
-            self._derived = derived = (of_cluster, _derive(of_cluster))
+        derived, configuration = self._derived, self.cluster.configuration
+        if derived is None or derived[0] is not configuration:
+            self._derived = derived = (configuration, _derive(configuration, self.group))
         return derived[1]
+
+    @property
+    def own(self) -> Any:
+        """What its process has from sections of its own; None if there are none."""
+        read = _OWN.get(self.group)
+        return None if read is None else read(self.cluster.configuration)
 
     @property
     def listeners(self) -> list[Listener]:
@@ -74,9 +92,10 @@ class ServiceSection:
         return self.cluster.settings
 
 
-def _derive(options: Options) -> Options:
+def _derive(configuration: Configuration, group: str) -> Options:
     """Return the options of a service: no limit that is meant for the calls of a user's service."""
-    return replace(
+    options, own = configuration.options, configuration.others.get(group)
+    derived = replace(
         options,
         service="",
         accept_lock=False,
@@ -88,9 +107,11 @@ def _derive(options: Options) -> Options:
         call_timeout=0.0,
         max_pending_calls=MOST_PENDING,
         max_message_size=MOST_MESSAGE_BYTES,
+        worker_connections=MOST_CONNECTIONS,
         idle_timeout=0.0,
         access_log="off",
     )
+    return replace(derived, **{name: getattr(own, name) for name in _INSTEAD if hasattr(own, name)})
 
 
 class OwnService(RPC):
@@ -115,7 +136,8 @@ class OwnService(RPC):
             self.memory = memory_file(name=self.name)
         child, part = super().equip(birth)
         child.kind = self.name
-        return child, replace(part, memory=self.memory)
+        edition: Any = birth.edition
+        return child, replace(part, memory=self.memory, own=edition.own)
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
         if isinstance(message, (KillTask, PoolsTold)):
@@ -143,5 +165,18 @@ def service_group(
     section: Any = ServiceSection(name, cluster)
     group = Group(name, kind, section, cluster.phase)
     group.overlap, group.comes_first, group.counts_at_start, group.wanted = overlap, True, False, 1
+    group.after = (QUEUES,) if name == POOLS else ()
     kind.group = group
     return group
+
+
+def adjust(group: Group, now: float) -> None:
+    """Let the group of a service go on with other options that its process hears of, or need not know."""
+    group.forgive_pauses(now)
+
+
+def revise(group: Group, now: float) -> None:
+    """Have the process of a service replaced, since its section has changed."""
+    group.section.generation += 1  # type: ignore[misc]
+    group.forgive_pauses(now)
+    group.roll(now)

@@ -55,7 +55,7 @@ class Pooling:
         self._tell_of_pools()
         self.task.introduce(groups.all)
 
-    def turn(self) -> None:
+    def turn(self, groups: Groups) -> None:
         """Tell the dispatcher of the pools if the configuration has changed."""
         if self._told_of is not self._cluster.configuration:
             self._tell_of_pools()

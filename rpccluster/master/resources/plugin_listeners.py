@@ -17,7 +17,7 @@ from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.errors import ConfigError
 from rpccluster.master.resources.listeners import Listener, bind_again, close_listeners, open_at
-from rpccluster.master.resources.service_listeners import bind_service_again, open_service_listener, services_of
+from rpccluster.master.resources.service_listeners import bind_service_again, open_service_listeners, services_of
 from rpccluster.system.identity import Identity
 
 __all__ = ["PluginListeners", "all_of", "bind_plugin_again", "missing", "open_plugin_listeners", "set_blocking"]
@@ -50,7 +50,7 @@ def open_plugin_listeners(configuration: Configuration, present: PluginListeners
                 faults.append(str(error))
     for group in services_of(configuration):
         try:
-            found[group] = open_service_listener(configuration, group, present.get(group, []))
+            found[group] = open_service_listeners(configuration, group, present.get(group, []))
         except ConfigError as error:
             faults.append(str(error))
     if faults:
@@ -73,10 +73,11 @@ def _owner(configuration: Configuration, options: PluginOptions) -> Identity | N
 
 def bind_plugin_again(listener: Listener, configuration: Configuration, header: str) -> None:
     """Bind the Unix listener of a group again whose path somebody has removed. Raises OSError, and changes nothing."""
-    if header not in configuration.others:
+    own = configuration.others.get(header)
+    if not isinstance(own, PluginOptions):
         bind_service_again(listener, configuration)
         return
-    bind_again(listener, configuration.options, _owner(configuration, configuration.others[header]))
+    bind_again(listener, configuration.options, _owner(configuration, own))
     set_blocking([listener])
 
 

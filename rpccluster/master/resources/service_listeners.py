@@ -1,7 +1,8 @@
 """The listeners of services of the package's own: private Unix sockets beside the control socket. Runs in the master.
 
-They are kept with those of the plugins, by the name of their group, so that a reload, an upgrade and a removed path
-treat them alike. Every process below the master finds the address of a service in its environment.
+The section of a service may name other addresses. The listeners are kept with those of the plugins, by the name of
+their group, so that a reload, an upgrade and a removed path treat them alike. Every process below the master finds the
+address of a service in its environment.
 """
 
 from __future__ import annotations
@@ -9,36 +10,55 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from rpccluster import control_path
-from rpccluster.address import UnixAddress
+from rpccluster.address import BindAddress, UnixAddress
 from rpccluster.config.accounts import identity_of
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.cluster import Options
+from rpccluster.config.sections.queues import QueueOptions, QueuesOptions
 from rpccluster.control_path import socket_name
 from rpccluster.errors import ConfigError
-from rpccluster.master.resources.listeners import Listener, bind_again, open_at
+from rpccluster.master.resources.listeners import Listener, bind_again, close_listeners, open_at
 from rpccluster.system.identity import Identity
 
-__all__ = ["POOLS", "bind_service_again", "open_service_listener", "services_of", "tell_children"]
+__all__ = ["POOLS", "QUEUES", "bind_service_again", "open_service_listeners", "services_of", "tell_children"]
 
 POOLS = "pools"  # the group of the dispatcher
+QUEUES = "queues"  # that of the keeper, and its section
 
 _MODE = 0o600
-_VARIABLES = {POOLS: "RPCCLUSTER_POOLS"}  # by the group
+_VARIABLES = {POOLS: "RPCCLUSTER_POOLS", QUEUES: "RPCCLUSTER_QUEUES"}  # by the group
 
 
 def services_of(configuration: Configuration) -> list[str]:
     """Return the groups of services that the sections of ``configuration`` need."""
-    return [POOLS] if any(header.startswith("pool:") for header in configuration.others) else []
+    sections = configuration.others
+    has_queues = any(isinstance(own, (QueuesOptions, QueueOptions)) for own in sections.values())
+    has_pools = any(header.startswith("pool:") for header in sections)
+    return [*([QUEUES] if has_queues else []), *([POOLS] if has_pools else [])]
 
 
-def open_service_listener(configuration: Configuration, group: str, present: Sequence[Listener]) -> list[Listener]:
-    """Return the listener of the service ``group``: the ``present`` one, or one newly opened. Raises `ConfigError`."""
-    if present:
-        return list(present)
-    options = configuration.options
+def open_service_listeners(configuration: Configuration, group: str, present: Sequence[Listener]) -> list[Listener]:
+    """Return the listeners of the service ``group``, its private one first. Raises `ConfigError`, and opens none then.
+
+    They are ``present`` ones, and newly opened.
+    """
+    options, known = configuration.options, list(present)
     owner = identity_of(options.user, options.group)
+    private = known[:1] or _open_private(configuration, group, owner)
+    fault = partial(configuration.fault, header=group)
+    try:
+        named = open_at(_named(configuration, group), _private(options), owner, known[1:], fault)
+    except ConfigError:
+        close_listeners([each for each in private if each not in known], is_last=True)
+        raise
+    return [*private, *named]
+
+
+def _open_private(configuration: Configuration, group: str, owner: Identity | None) -> list[Listener]:
+    options = configuration.options
     faults: list[str] = []
     for path in _paths(configuration, group, owner):
         try:
@@ -48,6 +68,12 @@ def open_service_listener(configuration: Configuration, group: str, present: Seq
         except (OSError, ConfigError) as error:
             faults.append(str(error))
     raise ConfigError([f"no socket for the group {group}: {'; '.join(faults)}"])
+
+
+def _named(configuration: Configuration, group: str) -> tuple[BindAddress, ...]:
+    """Return the further addresses that the section of a service names."""
+    named: tuple[BindAddress, ...] = getattr(configuration.others.get(group), "bind", ())
+    return named
 
 
 def bind_service_again(listener: Listener, configuration: Configuration) -> None:

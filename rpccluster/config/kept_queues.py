@@ -1,0 +1,43 @@
+"""What the process that keeps queues has from the configuration: the options of both kinds of sections, in one. Data.
+
+Any process; the master makes it, and gives it to the keeper.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rpccluster.config.configuration import Configuration
+from rpccluster.config.sections.queues import QUEUES, QueueOptions, QueuesOptions
+
+__all__ = ["KeptQueues", "kept_queues"]
+
+_FILE = "queues.db"
+
+
+@dataclass(frozen=True)
+class KeptQueues:
+    """The options of ``[queues]``, those of each queue by its name, and the path of the file; empty if there is none."""
+
+    options: QueuesOptions
+    queues: Mapping[str, QueueOptions]
+    path: str
+
+
+def kept_queues(configuration: Configuration) -> KeptQueues:
+    """Return what ``configuration`` says of queues; one with ``[queue:NAME]`` alone has the defaults of ``[queues]``."""
+    sections = configuration.others
+    options = sections.get(QUEUES.name, QueuesOptions())
+    queues = {
+        header.partition(":")[2]: own for header, own in sections.items() if isinstance(own, QueueOptions)
+    }
+    return KeptQueues(options, queues, _path(configuration, options))
+
+
+def _path(configuration: Configuration, options: QueuesOptions) -> str:
+    if not options.is_file:
+        return ""
+    beside = configuration.options.pidfile or configuration.path or ""
+    return options.path or os.path.join(os.path.dirname(os.path.abspath(beside)), _FILE)

@@ -1,0 +1,47 @@
+"""What the master tells the keeper: the options of the queues that change while it runs. Runs in the master."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rpccluster.config.configuration import Configuration
+from rpccluster.config.kept_queues import kept_queues
+from rpccluster.ipc.messages import Message, Queues
+from rpccluster.master.children.child import Child
+from rpccluster.master.children.roster import Roster
+from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.groups import Groups
+from rpccluster.master.kinds.own_service import OwnService
+
+__all__ = ["Queueing"]
+
+
+class Queueing:
+    """The conversation with the keeper, if there is one."""
+
+    def __init__(self, cluster: Cluster, keeper: OwnService, roster: Roster) -> None:
+        self._cluster = cluster
+        self._keeper = keeper
+        self._roster = roster
+        self._told_of: Configuration | None = None  # the configuration whose queues it knows
+
+    def introduce(self, groups: Groups) -> None:
+        """Tell a keeper that has just become ready of all queues."""
+        self._told_of = self._cluster.configuration
+        kept = kept_queues(self._told_of)
+        queues = {name: asdict(options) for name, options in kept.queues.items()}
+        message = Queues(kept.options.create, kept.options.session_grace, queues)
+        for child in self._keeper.processes():
+            if child.ready_at is not None:
+                self._roster.say(child, message)
+
+    def turn(self, groups: Groups) -> None:
+        """Tell the keeper of the queues if the configuration has changed."""
+        if self._keeper.group is not None and self._told_of is not self._cluster.configuration:
+            self.introduce(groups)
+
+    def hear(self, message: Message, groups: Groups) -> None:
+        """Take a message of the keeper, which has nothing to say yet."""
+
+    def note_end(self, child: Child) -> None:
+        """A keeper that has ended owes no answer."""
