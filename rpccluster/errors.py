@@ -219,23 +219,27 @@ class StoreDown(RPCClusterError):
     """The store in which clusters agree on who leads does not answer, or refuses what was asked; the text says why."""
 
 
-class LeaseLost(RPCClusterError):
+class Refusal(RPCClusterError):
+    """A service of the package's own refuses a call, for a reason that callers expect: no log line tells of it."""
+
+
+class LeaseLost(Refusal):
     """The item's lease has ended, or it was acked before: it may have been given to another consumer."""
 
 
-class QueueFull(RPCClusterError):
+class QueueFull(Refusal):
     """The queue has no room (``max_size``, ``max_bytes``), and had none within the timeout. The item was not put."""
 
 
-class NoSuchQueue(RPCClusterError):
+class NoSuchQueue(Refusal):
     """There is no queue of this name, and the keeper makes none (``create``)."""
 
 
-class StaleToken(RPCClusterError):
+class StaleToken(Refusal):
     """The leadership token is older than one that this queue has seen. Nothing was changed."""
 
 
-class QueueDown(RPCClusterError):
+class QueueDown(Refusal):
     """The keeper cannot reach the store of its queues; a put or an ack may have been carried out."""
 
 

@@ -86,7 +86,7 @@ class Later:
     """
 
     # The thread that deletes `_claim` may end the call: a slot can be deleted only once, in whatever thread.
-    __slots__ = ("_call", "_claim", "_on_over", "_outcome")
+    __slots__ = ("_again", "_call", "_claim", "_on_over", "_outcome")
 
     _outlives_connection = False  # whether the call goes on when its connection is closed
 
@@ -96,6 +96,7 @@ class Later:
         A forked child does not call it.
         """
         self._on_over = on_over
+        self._again: list[Any] | None = None  # params with which the call begins anew where its connection goes
         self._claim = True
         self._call: Any = None  # the worker's record, from the method's return to the call's end
         self._outcome: tuple[BaseException | None, Any] | None = None

@@ -19,7 +19,7 @@ _FILE = "queues.db"
 
 @dataclass(frozen=True)
 class KeptQueues:
-    """The options of ``[queues]``, those of each queue by its name, and the path of the file; empty if there is none."""
+    """The options of ``[queues]``, those of each queue by its name, and the path of the file, if there is one."""
 
     options: QueuesOptions
     queues: Mapping[str, QueueOptions]
@@ -27,12 +27,10 @@ class KeptQueues:
 
 
 def kept_queues(configuration: Configuration) -> KeptQueues:
-    """Return what ``configuration`` says of queues; one with ``[queue:NAME]`` alone has the defaults of ``[queues]``."""
+    """Return what ``configuration`` says of queues. ``[queues]`` has its defaults if only ``[queue:NAME]`` is there."""
     sections = configuration.others
     options = sections.get(QUEUES.name, QueuesOptions())
-    queues = {
-        header.partition(":")[2]: own for header, own in sections.items() if isinstance(own, QueueOptions)
-    }
+    queues = {header.partition(":")[2]: own for header, own in sections.items() if isinstance(own, QueueOptions)}
     return KeptQueues(options, queues, _path(configuration, options))
 
 

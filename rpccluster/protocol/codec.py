@@ -16,6 +16,7 @@ from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE
 
 __all__ = [
     "DECODE_ERRORS",
+    "Encoded",
     "make_packer",
     "make_unpacker",
     "map_of_any_keys",
@@ -143,8 +144,15 @@ def pack_request(msgid: int, method: str, params: Any) -> bytes:
     return make_packer().pack([REQUEST, msgid, method, params])
 
 
+class Encoded(bytes):
+    """A value as MessagePack bytes, which the answer to a call that is answered later has as they are."""
+
+
 def pack_response(msgid: int, error: Any, result: Any) -> bytes:
     """Pack ``[1, msgid, error, result]``. Raises msgpack's own error for a value that cannot be packed."""
+    if type(result) is Encoded:
+        head: bytes = make_packer().pack([RESPONSE, msgid, error, None])
+        return head[:-1] + result
     return make_packer().pack([RESPONSE, msgid, error, result])
 
 

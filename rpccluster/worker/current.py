@@ -27,6 +27,7 @@ __all__ = [
     "is_begun_by_a_call",
     "present_call",
     "present_method",
+    "present_sender",
     "runner_of_call",
 ]
 
@@ -207,6 +208,12 @@ def present_call() -> Call | None:
     if not isinstance(runner, Runner) or runner.outbox is None:
         return None
     return Call(runner.outbox, runner.call)
+
+
+def present_sender() -> Any:
+    """Return the origin of the call that the present greenlet runs; None if it runs none."""
+    runner = getcurrent()
+    return runner.outbox if isinstance(runner, Runner) else None
 
 
 def present_method() -> str:

@@ -43,7 +43,7 @@ from rpccluster.worker.accepting.acceptor import Acceptor
 from rpccluster.worker.accepting.connection_limit import tell_limit
 from rpccluster.worker.accepting.lock import AcceptLock
 from rpccluster.worker.connections.adopting import Adopting
-from rpccluster.worker.connections.context import ConnectionContext
+from rpccluster.worker.connections.context import ConnectionContext, Follower
 from rpccluster.worker.connections.giving import Giving
 from rpccluster.worker.connections.handover_channel import HandoverChannel
 from rpccluster.worker.connections.table import Connections
@@ -92,8 +92,8 @@ class Inside(Protocol):
     def hear(self, message: Message, descriptors: list[int]) -> None:
         """Take a message of the master that the server does not know, and own its descriptors."""
 
-    def retire(self) -> None:
-        """Finish the work, since a successor will go on with it; asked again if the whole cluster stops."""
+    def retire(self, *, whole_cluster: bool) -> None:
+        """Finish the work, since a successor will go on with it, or everything ends; that may come second."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -107,12 +107,14 @@ class Inside(Protocol):
 class Served:
     """What a worker serves: an object with methods. ``code_files`` are told to the master, which watches them.
 
-    ``inside`` is the other half of a service of the package itself; a user's has none.
+    ``inside`` is the other half of a service of the package itself, and ``follower`` follows its connections; a user's
+    has none.
     """
 
     service: Any
     code_files: Sequence[str] = ()
     inside: Inside | None = None
+    follower: Follower | None = None
 
 
 class Server:
@@ -185,6 +187,7 @@ class Server:
     def _make_connections(self) -> Connections:
         context = ConnectionContext(self.options, self._limits)
         context.on_count = self._count_connections
+        context.follower = self._served.follower
         return Connections(context, self._engine)
 
     def _make_acceptor(self) -> Acceptor:
@@ -380,7 +383,7 @@ class Server:
         if order.whole_cluster:
             self._connections.stop_reading()
         if self._served.inside is not None:
-            self._served.inside.retire()
+            self._served.inside.retire(whole_cluster=order.whole_cluster)
         self._retirement.begin(order)
 
     def _finish(self) -> None:

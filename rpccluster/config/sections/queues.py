@@ -54,7 +54,9 @@ class QueuesOptions:
         "a put is answered when it is on disk (always), each second's puts are (second), or the system decides (os)",
     )
     bind: tuple[BindAddress, ...] = option(
-        values.BIND, (), "addresses beside the Unix socket that lies beside the control socket: tcp://HOST:PORT, unix:///path"
+        values.BIND,
+        (),
+        "addresses beside the Unix socket that lies beside the control socket: tcp://HOST:PORT, unix:///path",
     )
     create: bool = live(values.BOOLEAN, False, "make a queue that has no section when it is first used")
     session_grace: float = live(
@@ -89,14 +91,18 @@ class QueueOptions:
 
 def complaints(options: QueuesOptions, machine: Machine, config_path: str | None = None) -> list[Complaint]:
     """Return every fault of ``options`` on ``machine``. ``config_path`` is not needed."""
-    sockets = [UsedPath("bind", each.path, True) for each in dict.fromkeys(options.bind) if isinstance(each, UnixAddress)]
+    sockets = [
+        UsedPath("bind", each.path, True) for each in dict.fromkeys(options.bind) if isinstance(each, UnixAddress)
+    ]
     file = [UsedPath("path", options.path, False)] if options.path and options.is_file else []
     return [*_engine(options), *check_addresses("bind", options.bind), *check_usable_paths([*sockets, *file])]
 
 
 def _engine(options: QueuesOptions) -> Iterator[Complaint]:
     if options.is_file and options.password_file:
-        yield Complaint(("password_file", "engine"), "found a file beside the engine sqlite, which has no password", True)
+        yield Complaint(
+            ("password_file", "engine"), "found a file beside the engine sqlite, which has no password", True
+        )
     if not options.is_file and options.path:
         yield Complaint(("path", "engine"), f"found a path beside the engine {options.engine}, expected none", True)
 

@@ -12,9 +12,9 @@ from rpccluster.config import Configuration
 from rpccluster.master.changes.plan import Plan
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds import own_service
 from rpccluster.master.kinds.configured import adjust, has_group, make_group, revise, take_back
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds import own_service
 from rpccluster.master.kinds.own_service import KINDS, OwnService, service_group
 from rpccluster.master.resources.service_listeners import services_of
 

@@ -152,7 +152,7 @@ class Inside:
 
     # -- the end
 
-    def retire(self) -> None:
+    def retire(self, *, whole_cluster: bool) -> None:
         """Begin no other task, and let submitters ask again and again, until the successor answers."""
         self.service.retire()
         self._dispatch.drain()

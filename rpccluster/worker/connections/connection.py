@@ -170,6 +170,8 @@ class Connection:
         if self._state is State.LINGERING:
             self._close(Event.PEER_ENDED)
         else:
+            if self._common.follower is not None:
+                self._common.follower.note_half_closed(self.outbox)
             self._stop_reading(Event.PEER_ENDED)
 
     def _stop_reading(self, event: Event) -> None:
@@ -221,6 +223,8 @@ class Connection:
     def _close(self, event: Event) -> None:
         self._let_go(event)
         self._socket.close()
+        if self._common.follower is not None:
+            self._common.follower.note_closed(self.outbox)
         self._common.on_closed(self)
 
     def _let_go(self, event: Event) -> None:
@@ -259,6 +263,8 @@ class Connection:
 
         ``forward`` gets the replies of calls that still run here.
         """
+        if self._common.follower is not None:
+            self._common.follower.note_given(self.outbox, self.fileno())
         self.outbox.forward_to(forward)
         self._let_go(Event.GIVEN)
         return self._socket

@@ -6,12 +6,28 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.live_options import LiveOptions
 
-__all__ = ["ConnectionContext"]
+__all__ = ["ConnectionContext", "Follower"]
+
+
+class Follower(Protocol):
+    """Follows the connections of a process; each is known by the origin of its calls, its outbox."""
+
+    def note_adopted(self, outbox: Any, descriptor: int) -> None:
+        """Note that a connection has come from another process; nothing of it has been read yet."""
+
+    def note_given(self, outbox: Any, descriptor: int) -> None:
+        """Note that a connection is about to go to another process, with its calls that begin anew there."""
+
+    def note_half_closed(self, outbox: Any) -> None:
+        """Note that the peer sends nothing more, and waits for its replies, or has gone."""
+
+    def note_closed(self, outbox: Any) -> None:
+        """Note that a connection has ended."""
 
 
 class ConnectionContext:
@@ -33,6 +49,7 @@ class ConnectionContext:
         self.on_closed: Callable[[Any], object] = lambda connection: None
         #: Told of a connection, the serial of a worker and a msgid: a call that runs there is to end.
         self.on_cancel: Callable[[Any, int, int], object] = lambda connection, serial, msgid: None
+        self.follower: Follower | None = None
 
     @property
     def times(self) -> tuple[dict[Any, float], ...]:

@@ -47,6 +47,8 @@ class Connections:
         connection = self._add(sock, given.peer)
         connection.number = number
         self.context.adopted[number] = connection
+        if self.context.follower is not None:
+            self.context.follower.note_adopted(connection.outbox, connection.fileno())
         connection.take_over(given, awaited)
         if self._is_ending:
             connection.stop_reading()

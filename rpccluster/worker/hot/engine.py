@@ -189,8 +189,12 @@ class PythonEngine:
         return found
 
     def withdraw(self, outboxes: Collection[Outbox]) -> dict[Outbox, list[Any]]:
-        """Take the calls of ``outboxes`` that wait for their turn out of the queue; see `Inbox.queue_again`."""
-        return self._room.withdraw(outboxes)
+        """Take the calls of ``outboxes`` out that have not begun, or begin anew elsewhere; see `Inbox.queue_again`."""
+        taken = self._parked.withdraw(outboxes)
+        self._room.begun -= sum(map(len, taken.values()))
+        for outbox, calls in self._room.withdraw(outboxes).items():
+            taken.setdefault(outbox, []).extend(calls)
+        return taken
 
     def answer(self, outbox: Outbox, reply: bytes) -> None:
         """Send a reply that was made elsewhere, behind those of ``outbox``."""

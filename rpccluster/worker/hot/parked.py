@@ -8,7 +8,7 @@ thing only, the right to end a call, and its `Later` gives that right once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from time import monotonic
 from typing import Any
 
@@ -86,6 +86,17 @@ class ParkedCalls:
     def of(self, outbox: Any, msgid: int) -> list[_Record]:
         """Return the parked requests of ``outbox`` with ``msgid``."""
         return [record for record in self._records.get(outbox, ()) if record.msgid == msgid]
+
+    def withdraw(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:
+        """Take out the calls of ``outboxes`` that begin anew where their connection goes, as if they had not begun."""
+        taken: dict[Any, list[Any]] = {}
+        for outbox in [outbox for outbox in self._records if outbox in outboxes]:
+            for record in [record for record in self._records[outbox] if record.later._again is not None]:
+                again = record.later._again
+                if record.later._take():
+                    self._forget(record, "moved")
+                    taken.setdefault(outbox, []).append([*record.message()[:-1], again])
+        return taken
 
     def drop(self, outbox: Any) -> None:
         """End the calls of ``outbox``, whose connection is closed, unless they run to their end all the same."""

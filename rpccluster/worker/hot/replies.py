@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from rpccluster.errors import NotLeader, ProtocolError
+from rpccluster.errors import NotLeader, ProtocolError, Refusal
 from rpccluster.failure import error_text, message_of
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
@@ -96,7 +96,7 @@ class Replies:
             logger.warning("Method %s failed for %s: %s %s", escaped(name), sender.peer, escaped(text), more)
             return text
         text = error_text(raised)
-        if type(raised) is NotLeader:  # it was called at the wrong cluster: no fault of anybody's
+        if isinstance(raised, (NotLeader, Refusal)):  # as callers expect: no fault of anybody's
             return text
         logger.warning("Method %s failed for %s: %s", escaped(name), sender.peer, escaped(text), exc_info=raised)
         return text

@@ -134,8 +134,8 @@ class CompiledEngine(PythonEngine):
         return found
 
     def withdraw(self, outboxes: Collection[Any]) -> dict[Any, list[Any]]:
-        """Take the calls of ``outboxes`` that were held back; those that wait for their turn go along as input."""
-        taken = self._room.withdraw(outboxes)
+        """Take the calls of ``outboxes`` out that were held back, or begin anew elsewhere; all others are input yet."""
+        taken = super().withdraw(outboxes)
         self._turn.begun -= sum(map(len, taken.values()))
         return taken
 

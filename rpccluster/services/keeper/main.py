@@ -1,0 +1,29 @@
+"""The keeper's process, from the loading of its code on. Runs in the forked child."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gevent
+
+from rpccluster.child.assignment import Assignment, RPCPart, Run
+from rpccluster.child.settings import ServiceSettings
+from rpccluster.worker import main
+
+if TYPE_CHECKING:  # imported after gevent has patched
+    from rpccluster.worker.server import Served
+
+__all__ = ["load"]
+
+
+def load(assignment: Assignment[RPCPart]) -> Run:
+    """Patch the process and import its modules. Returns the function that runs the keeper."""
+    return main.load(assignment, _make)
+
+
+def _make(assignment: Assignment[RPCPart], settings: ServiceSettings) -> Served:
+    from rpccluster.services.keeper.inside import Inside
+    from rpccluster.worker.server import Served
+
+    inside = Inside(assignment, gevent.get_hub().loop)
+    return Served(inside.service, inside=inside, follower=inside.sessions)
