@@ -40,8 +40,8 @@ class RPCPart(KindPart):
     ``connections`` is the channel on which
     connections travel; ``accept_lock`` is a descriptor for lockf(3), -1 for none. The process sets ``stall_timer`` anew
     as long as its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker,
-    ``memory`` is the file in memory that outlives it, -1 for none, and ``own`` are options of its service from sections of
-    its own.
+    ``memory`` is the file in memory that outlives it, -1 for none, and ``own`` are options of its service from sections
+    of its own.
     """
 
     connections: Channel

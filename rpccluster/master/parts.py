@@ -43,7 +43,7 @@ from rpccluster.master.handover.brokers import Brokers
 from rpccluster.master.kinds.configured import has_group, make_group
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
-from rpccluster.master.kinds.own_service import KINDS, OwnService, ServiceProcess, service_group
+from rpccluster.master.kinds.own_service import KINDS, Conversation, OwnService, ServiceProcess, service_group
 from rpccluster.master.kinds.plugin import Plugin
 from rpccluster.master.kinds.plugin_groups import outputs_of
 from rpccluster.master.kinds.pooling import Pooling
@@ -124,7 +124,7 @@ class Parts:
             service.inherit(inheritance.memories if inheritance else {})
         self.pooling = Pooling(cluster, self.services["dispatcher"], self.roster)
         queueing = Queueing(cluster, self.services["keeper"], self.roster)
-        self.conversations = {"dispatcher": self.pooling, "keeper": queueing}
+        self.conversations: dict[str, Conversation] = {"dispatcher": self.pooling, "keeper": queueing}
         every_kind: tuple[Kind, ...] = (rpc, self.plugin, *self.services.values(), self.pooling.task)
         self.kinds = {kind.name: kind for kind in every_kind}
         self.groups = Groups(operating_system, self.guard, self.roster, actions, self.kinds, self._configured())

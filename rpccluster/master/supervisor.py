@@ -192,6 +192,7 @@ class Supervisor:
             self._parts.pushing.note_switched(event.child)
 
     def _note_told(self, event: Told) -> None:
+        assert isinstance(event.child, ServiceProcess)
         self._parts.conversations[event.child.kind].hear(event.message, self._groups)
 
     def _note_died(self, event: Died) -> None:

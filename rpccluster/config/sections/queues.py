@@ -100,9 +100,7 @@ def complaints(options: QueuesOptions, machine: Machine, config_path: str | None
 
 def _engine(options: QueuesOptions) -> Iterator[Complaint]:
     if options.is_file and options.password_file:
-        yield Complaint(
-            ("password_file", "engine"), "found a file beside the engine sqlite, which has no password", True
-        )
+        yield Complaint(("password_file", "engine"), "found a file beside the engine sqlite, which needs none", True)
     if not options.is_file and options.path:
         yield Complaint(("path", "engine"), f"found a path beside the engine {options.engine}, expected none", True)
 

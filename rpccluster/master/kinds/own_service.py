@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
 from rpccluster.child.assignment import RPCPart
 from rpccluster.child.own_code import OwnCode
@@ -31,7 +31,16 @@ from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.service_listeners import POOLS, QUEUES
 
-__all__ = ["KINDS", "OwnService", "ServiceProcess", "ServiceSection", "adjust", "revise", "service_group"]
+__all__ = [
+    "KINDS",
+    "Conversation",
+    "OwnService",
+    "ServiceProcess",
+    "ServiceSection",
+    "adjust",
+    "revise",
+    "service_group",
+]
 
 #: The kind of each service's group.
 KINDS = {QUEUES: "keeper", POOLS: "dispatcher"}
@@ -44,6 +53,22 @@ MOST_CONNECTIONS = 1 << 16
 _OWN: Mapping[str, Callable[[Configuration], Any]] = {QUEUES: kept_queues}
 #: Options that the section of a service has instead of those of ``[cluster]``.
 _INSTEAD = ("max_pending_calls", "max_message_size", "restart_delay", "restart_delay_max")
+
+
+class Conversation(Protocol):
+    """What the master and a service say to each other about the service's own subject."""
+
+    def introduce(self, groups: Any) -> None:
+        """Tell a process that has just become ready what it must know; ``groups`` are all of the cluster."""
+
+    def turn(self, groups: Any) -> None:
+        """Tell it what has changed."""
+
+    def hear(self, message: Any, groups: Any) -> None:
+        """Take a message of the process."""
+
+    def note_end(self, child: Child) -> None:
+        """Note that a child has ended, of whatever kind."""
 
 
 class ServiceProcess(RPCWorker):

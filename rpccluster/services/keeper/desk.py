@@ -1,7 +1,7 @@
 """Brings calls and items together: runs the verbs of calls, and lets those wait that find nothing, or no room.
 
 Nothing is polled. Behind the puts of a turn stand the gets of those that wait, as many as there may be items for, in
-the same batch; so one commit serves both. Behind them stand the gets that have just come: nobody overtakes. What becomes
+the same batch; so one commit serves both. The gets that have just come stand behind them: nobody overtakes. What gets
 ready by time, or by the end of a consumer, the engine tells, and the next batch begins with those that wait for it.
 Runs in the keeper, on the loop.
 """
@@ -100,7 +100,7 @@ class Desk:
         self._batches.add(Stats(call.queue), partial(self._note_stats, call))
         return call.later
 
-    def list(self, later: Later, tell: Callable[[str, Any], Any]) -> None:
+    def tell_of_all(self, later: Later, tell: Callable[[str, Any], Any]) -> None:
         """Answer with what ``tell`` makes of the name and the stats of each queue."""
         self._batches.add(List(), partial(self._note_list, later, tell))
 

@@ -1,8 +1,8 @@
-"""The note that a keeper leaves to its successor: which sessions the connections have that move to it. Runs in the keeper.
+"""The note that a keeper leaves to its successor: which sessions the connections have that move to it.
 
 It stands in a file in memory, which the master owns. A record is added before its connection goes, and stays until the
 next keeper that leaves begins a note of its own: if the successor is killed before it has all connections, the one
-after it finds the rest.
+after it finds the rest. Runs in the keeper.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class Keeper(Service):
         """Return of each queue its name, its stats, and the size of the largest message."""
         later = self._later([])
         if not self.is_retiring:
-            self._desk.list(later, self._listed)
+            self._desk.tell_of_all(later, self._listed)
         return later
 
     def _listed(self, name: str, answer: dict[str, Any]) -> dict[str, Any]:
