@@ -18,11 +18,12 @@ RPCClusterError
 ├── PoolFull               as many tasks wait as may; the task was not taken in
 ├── TaskFailure            a task ended without a result; carries kind, traceback, attempt, pid
 ├── StoreDown              the store of the lead does not answer, or refuses
-├── LeaseLost              an item of a queue is not held any more, or is another's by now
-├── QueueFull              a queue has no room; the item was not taken in
-├── NoSuchQueue            there is no queue of this name
-├── StaleToken             the token is older than one that the queue has seen
-├── QueueDown              the queues' store cannot be reached
+├── Refusal                a service of the package's own refuses a call, as its callers expect
+│   ├── LeaseLost          an item of a queue is not held any more, or is another's by now
+│   ├── QueueFull          a queue has no room; the item was not taken in
+│   ├── NoSuchQueue        there is no queue of this name
+│   ├── StaleToken         the token is older than one that the queue has seen
+│   └── QueueDown          the queues' store cannot be reached
 ├── EngineFailed           what keeps the items of the queues can neither go on nor answer
 ├── CallError              a call ended without a result
 │   ├── RemoteError        the method raised; carries type and message

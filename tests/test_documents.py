@@ -24,6 +24,7 @@ from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS, Effect, Sources, load
 from rpccluster.config.sections.plugin import PLUGIN
 from rpccluster.config.sections.pool import POOL
+from rpccluster.config.sections.queues import QUEUE, QUEUES
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
 from rpccluster.master.control.signal_commands import COMMANDS
@@ -35,6 +36,7 @@ README = CHECKOUT / "README.md"
 CONFIGURATION = CHECKOUT / "docs" / "configuration.md"
 PLUGINS = CHECKOUT / "docs" / "plugins.md"
 POOLS = CHECKOUT / "docs" / "pools.md"
+OF_QUEUES = CHECKOUT / "docs" / "queues.md"
 INTERNALS = CHECKOUT / "docs" / "internals.md"
 OPERATIONS = CHECKOUT / "docs" / "operations.md"
 SECURITY = CHECKOUT / "SECURITY.md"
@@ -178,6 +180,16 @@ def test_the_table_of_a_pools_keys_is_the_schemas():
     for row, option in zip(rows, POOL.options.values()):
         if option.compute is None:
             assert row["default"] == (f"`{option.default_text}`" if option.default_text else ""), row
+
+
+@pytest.mark.parametrize("section", [QUEUES, QUEUE], ids=["queues", "queue"])
+def test_the_tables_of_the_keys_of_queues_are_the_schemas(section):
+    """The same, for both kinds of sections, and what replaces the keeper."""
+    rows = table(OF_QUEUES, f"key of `{section.header}`", "default", "meaning")
+    assert [names(row[f"key of `{section.header}`"])[0] for row in rows] == list(section.options)
+    for row, option in zip(rows, section.options.values()):
+        assert row["default"] == (f"`{option.default_text}`" if option.default_text else ""), row
+        assert ("*" in row[f"key of `{section.header}`"]) == (option.effect is Effect.PROCESSES), row
 
 
 def test_keys_without_effect_are_marked():

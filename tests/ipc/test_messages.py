@@ -32,6 +32,7 @@ from rpccluster.ipc.messages import (
     Pools,
     PoolsTold,
     Propose,
+    Queues,
     Ready,
     Refused,
     Release,
@@ -106,6 +107,7 @@ EVERY = [
     AskPools(1, "tasks", ["resize"]),
     PoolsTold(1, [{"id": 5}]),
     PoolsTold(1, None, "no pool is named x"),
+    Queues(True, 5.0, {"jobs": {"lease": 60.0}}),
 ]
 
 

@@ -9,7 +9,8 @@ from typing import Any, Callable
 
 from gevent.monkey import get_original
 
-from rpccluster.queues.engine import Engine, EngineFailed, Outcome, Verb
+from rpccluster.errors import EngineFailed
+from rpccluster.queues.engine import Engine, Outcome, Verb
 from rpccluster.worker.native.wake import Wake
 
 __all__ = ["Batches"]
@@ -61,7 +62,15 @@ class Batches:
         self._is_due = False
         self._running = [*self._added, *self.before_batch()]
         self._added = []
-        self._orders.put(self._engine.start([verb for verb, _ in self._running]))
+        try:
+            begun = self._engine.start([verb for verb, _ in self._running])
+        except BaseException as error:
+            self._note(None, error)
+            return
+        if isinstance(begun, Outcome):
+            self._note(begun, None)
+        else:
+            self._orders.put(begun)
 
     def _work(self) -> None:
         while True:

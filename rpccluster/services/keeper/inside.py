@@ -10,6 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from gevent.monkey import get_original
+
 from rpccluster.child.assignment import Assignment, RPCPart
 from rpccluster.child.life import EXIT_CRASHED
 from rpccluster.config.kept_queues import KeptQueues
@@ -33,7 +35,8 @@ def make_engine(kept: KeptQueues) -> Engine:
     """Return the engine that the configuration names. Raises `StartError` if it cannot be had here."""
     from rpccluster.queues.sqlite import SQLiteEngine
 
-    engine: Engine = SQLiteEngine(kept.path, kept.options.durable)
+    spawn = get_original("_thread", "start_new_thread")
+    engine: Engine = SQLiteEngine(kept.path, kept.options.durable, spawn)
     return engine
 
 
@@ -47,6 +50,8 @@ class Inside:
         self._logs = assignment.logs
         self._engine = make_engine(kept)
         holders = self._engine.open()
+        for warning in self._engine.warnings():
+            logger.warning("%s", warning)
         self._grace = kept.options.session_grace
         self._configure(kept.options.create, kept.queues)
         self._batches = Batches(self._engine, loop, self._fail)
