@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from keepers import Failed, address, keeper, peer, until_waiting
 
 from rpccluster.testing import RunningCluster, is_alive, wait_until
-
-from keepers import Failed, address, keeper, peer, until_waiting
 
 MakeCluster = Callable[..., RunningCluster]
 JOBS = {"queue:jobs": {"max_attempts": 3}}
