@@ -15,6 +15,7 @@ from typing import Any
 from gevent.monkey import get_original
 
 from rpccluster.log import escaped, logger
+from rpccluster.protocol.bounded import CALL
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import NOTIFY, REQUEST
 from rpccluster.service import Later
@@ -92,10 +93,10 @@ class ParkedCalls:
         taken: dict[Any, list[Any]] = {}
         for outbox in [outbox for outbox in self._records if outbox in outboxes]:
             for record in [record for record in self._records[outbox] if record.later._again is not None]:
-                again = record.later._again
+                again = record.again()
                 if record.later._take():
                     self._forget(record, "moved")
-                    taken.setdefault(outbox, []).append([*record.message()[:-1], again])
+                    taken.setdefault(outbox, []).append(again)
         return taken
 
     def drop(self, outbox: Any) -> None:
@@ -204,6 +205,14 @@ class _Record:
         if self._message is None:
             self._message = [NOTIFY, self.name, []] if self.msgid is None else [REQUEST, self.msgid, self.name, []]
         return self._message
+
+    def again(self) -> list[Any]:
+        """Return the call with which it begins anew elsewhere, with the time that its caller has left it."""
+        message = [*self.message()[:-1], self.later._again]
+        if self.limit is None:
+            return message
+        options = {"timeout": max(0.0, self.limit.ends_at - monotonic())}
+        return [*message[:-2], CALL, [*message[-2:], options]]
 
     def answer(self) -> None:
         """Send the answer of its `Later`. Runs in any thread; may block, as packing and `Replies.told` may."""
