@@ -34,6 +34,7 @@ RPCClusterError
 │   └── CallTimeout        no reply came in time
 ├── SoftTimeLimit          a task has passed its soft limit; raised in the task
 ├── ConnectFailed          the client could not connect
+│   └── AuthenticationFailed  a key was not proved, by the client or by the server
 └── ConnectionLost         the connection ended during a call
     ├── Lost               the call may have run
     └── NotSent            the call certainly did not run
@@ -46,6 +47,7 @@ from __future__ import annotations
 __all__ = [
     "AddressError",
     "ArgumentError",
+    "AuthenticationFailed",
     "CallError",
     "CallTimeout",
     "ConnectFailed",
@@ -307,6 +309,13 @@ class SoftTimeLimit(RPCClusterError):
 
 class ConnectFailed(RPCClusterError, ConnectionError):
     """The client could not connect within ``connect_timeout``. Nothing was sent."""
+
+
+class AuthenticationFailed(ConnectFailed):
+    """The server wants a key that this client has not proved, or has not proved that it knows the client's key.
+
+    No call was made.
+    """
 
 
 class ConnectionLost(RPCClusterError, ConnectionError):

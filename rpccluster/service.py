@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
+
+if TYPE_CHECKING:
+    from rpccluster.identity import Identity
 
 __all__ = ["CurrentCall", "Later", "RPCMark", "Service", "WorkerInfo", "current_call", "find_calls_by", "rpc"]
 
@@ -156,7 +159,8 @@ class CurrentCall:
     that of the method or of the client, whichever is sooner. ``cancelled`` is true when the caller has been answered,
     or will be, without the method's result: its limit has passed, the client has cancelled it, or its worker ends.
     ``trace`` is the W3C ``traceparent`` that the client has sent along (None: none).
-    ``identity`` is None: callers do not prove who they are yet.
+    ``identity`` is what is known of the caller, a str such as ``key:NAME``, ``cert:NAME`` or ``uid:N``, with all that
+    is known in its ``names`` (`rpccluster.identity.Identity`); None if nothing is.
     """
 
     __slots__ = ("_call",)
@@ -192,8 +196,9 @@ class CurrentCall:
         return found
 
     @property
-    def identity(self) -> str | None:
-        return None
+    def identity(self) -> Identity | None:
+        found: Identity = self._call.identity
+        return found or None
 
     def __repr__(self) -> str:
         return f"<call of {self.method} by {self.peer}, msgid {self.msgid}>"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import click
 
 from rpccluster.cli.latency import repeat
 from rpccluster.client import Client
+from rpccluster.config.authkeys import read_keys
 from rpccluster.errors import (
     AddressError,
     ArgumentError,
+    AuthenticationFailed,
     CallTimeout,
     ConnectFailed,
     ConnectionLost,
@@ -65,6 +69,7 @@ class _Call(click.Command):
 @click.option("--notify", is_flag=True, help="send a notification and await no result")
 @click.option("--raw", is_flag=True, help='bytes are {"base64": "..."}, in arguments and in the result')
 @click.option("--repeat", "times", type=click.IntRange(min=1), metavar="N", help="call N times; show the latencies")
+@click.option("--authkey-file", "keys", metavar="PATH", help="file of keys; its first one is proved to the server")
 @click.option("--discover", is_flag=True, help="list the methods with their signatures and docs")
 @click.argument("address")
 @click.argument("method", default="")
@@ -74,6 +79,7 @@ def call(
     notify: bool,
     raw: bool,
     times: int | None,
+    keys: str | None,
     discover: bool,
     address: str,
     method: str,
@@ -92,7 +98,8 @@ def call(
         raise click.UsageError("Missing argument 'METHOD'.")
     params = list(_params(arguments, raw))
     told = _faults_told(arguments)
-    with told, Client(address, timeout=timeout, connect_timeout=timeout) as client, _nearest(client, method):
+    connect = partial(Client, timeout=timeout, connect_timeout=timeout, authkey=_first_key(keys))
+    with told, connect(address) as client, _nearest(client, method):
         if discover:
             click.echo(_listed(client.call("rpc.discover")))
         elif notify:
@@ -101,6 +108,15 @@ def call(
             _repeat(client, times, method, params)
         else:
             click.echo(json.dumps(jsonable(client.call(method, *params), raw)))
+
+
+def _first_key(path: str | None) -> tuple[str, bytes] | None:
+    if path is None:
+        return None
+    found = read_keys(os.path.abspath(path))
+    if found.problem:
+        raise click.UsageError(found.problem)
+    return found.keys[0]
 
 
 def _repeat(client: Client, times: int, method: str, params: list[Any]) -> None:
@@ -124,6 +140,8 @@ def _faults_told(words: tuple[str, ...]) -> Iterator[None]:
         _fail(str(error), EXIT_REMOTE_ERROR)
     except (OverflowError, ValueError) as error:
         _fail(f"cannot pack the arguments: {error}", EXIT_USAGE)
+    except AuthenticationFailed as error:
+        _fail(f"{error}; a key is read from --authkey-file", EXIT_NO_ANSWER)
     except ConnectFailed as error:
         _fail(f"cannot connect: {error}; `rpccluster status` shows where a cluster listens", EXIT_NO_ANSWER)
     except (CallTimeout, ConnectionLost, ProtocolError) as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from rpccluster.address import Address, BindAddress, native_path, parse_address, parse_bind
+from rpccluster.config.authkeys import KeyFile, read_keys
 from rpccluster.config.cpus import CPUChoice
 from rpccluster.errors import AddressError
 
@@ -26,6 +27,7 @@ __all__ = [
     "DURATION",
     "FILES",
     "FOLDERS",
+    "KEY_FILE",
     "LINE",
     "LOG_FILE",
     "LOG_LEVEL",
@@ -242,6 +244,10 @@ def _anchor(path: str, start_folder: str) -> str:
     return os.path.normpath(os.path.join(start_folder, native_path(path))) if path else ""
 
 
+def _anchor_key_file(found: KeyFile, start_folder: str) -> KeyFile:
+    return read_keys(_anchor(found.path, start_folder)) if found else found
+
+
 def _anchor_folders(paths: tuple[str, ...], start_folder: str) -> tuple[str, ...]:
     return tuple(_anchor(path, start_folder) for path in paths)
 
@@ -261,6 +267,7 @@ LINE = ValueType("text on one line", _read_line)
 ACCOUNT = ValueType("a name or a number, or nothing", _read_line)
 PATH = ValueType("a path on one line", _read_line, anchor=_anchor)
 SOCKET_PATH = ValueType("the plain path of a Unix socket", _read_socket_path, anchor=_anchor)
+KEY_FILE = ValueType("a path on one line", lambda text: KeyFile(_read_line(text)), str, _anchor_key_file)
 FILES = ValueType("files or patterns separated by commas", _read_folders, _write_items)
 FOLDERS = ValueType("folders separated by commas", _read_folders, _write_items, _anchor_folders)
 ADDRESSES = ValueType("addresses separated by commas", _read_addresses, _write_items)

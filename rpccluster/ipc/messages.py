@@ -149,7 +149,8 @@ class Give(NamedTuple):
     The receiver owns the connection. ``cid`` is its number, which no other connection gets. ``input`` was read, and its
     calls have not begun; ``output`` was not sent, and may begin in the middle of a message. ``awaited`` names each
     call that still runs elsewhere: the serial of the worker that runs it, and its msgid. ``kind`` is the kind of the
-    processes that serve it; empty for the workers.
+    processes that serve it; empty for the workers. ``identity`` are the names of its peer's identity, as far as it is
+    known. The peer of one that ``is_entering`` has yet to pass the challenge.
     """
 
     cid: int
@@ -159,6 +160,8 @@ class Give(NamedTuple):
     output: bytes
     awaited: list[list[int]]
     kind: str = ""
+    identity: Sequence[str] = ()
+    is_entering: bool = False
 
 
 @_type(11)

@@ -89,6 +89,9 @@ class Cell(enum.IntEnum):
     THREAD_QUEUE = 30  # calls held back
     GREENLETS_TAKEN_AT = 31  # since when calls hold all max_greenlets and none has ended; 0 = they do not
     THREADS_LOST = 32  # now
+    CHALLENGES_FAILED = 33  # connections closed
+    FORBIDDEN = 34  # calls refused
+    RATE_LIMITED = 35  # likewise
 
 
 class TaskCell(enum.IntEnum):
@@ -110,7 +113,11 @@ class TaskCell(enum.IntEnum):
 
 
 #: The cells of the limits by their names in `status`, which are options' names where there is an option.
-LIMITS = {cell.name.lower(): cell for cell in Cell if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.THREAD_QUEUE}
+LIMITS = {
+    cell.name.lower(): cell
+    for cell in Cell
+    if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.THREAD_QUEUE or Cell.CHALLENGES_FAILED <= cell <= Cell.RATE_LIMITED
+}
 
 FULL_AFTER_NS = 100_000_000  # a call that ends makes room: a worker is full if none has ended for this long
 

@@ -160,7 +160,7 @@ def without_sigpipe() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def peer_process(sock: socket.socket) -> tuple[int, int]:
+def peer_process(sock: _socket.socket) -> tuple[int, int]:
     """Return pid and uid of the process that connected a Unix socket, at that time. Source: unix(7), SO_PEERCRED."""
     pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("iII")))
     return pid, uid

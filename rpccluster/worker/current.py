@@ -12,6 +12,7 @@ from typing import Any, Callable, ClassVar, NamedTuple, Protocol
 
 from greenlet import getcurrent, greenlet
 
+from rpccluster.identity import Identity
 from rpccluster.protocol.codec import make_packer
 from rpccluster.service import find_calls_by
 
@@ -154,13 +155,14 @@ class Runner(greenlet):
 class GreenletCall:
     """A call that a runner runs, as `rpccluster.current_call` shows it."""
 
-    __slots__ = ("cancelled", "deadline", "message", "peer", "trace")
+    __slots__ = ("cancelled", "deadline", "identity", "message", "peer", "trace")
 
     def __init__(self, runner: Runner) -> None:
         self.message = runner.call
         call, trace = runner.traced
         self.trace = trace if call is self.message else None
         self.peer: str = runner.outbox.peer
+        self.identity: Identity = runner.outbox.identity
         self.deadline: float | None = None if runner.limit is None else runner.limit.ends_at
         self.cancelled = runner.interruption is not None
 

@@ -31,6 +31,8 @@ class LiveOptions:
     write_timeout: float
     worker_connections: int
     tcp_keepalive: int
+    authkeys: str
+    auth_timeout: float
     max_requests: int
     max_requests_jitter: int
     log_level: str

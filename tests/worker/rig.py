@@ -136,6 +136,8 @@ class Rig:
             threads=threads,
             thread_queue=thread_queue,
             tcp_keepalive=60,
+            authkeys="",
+            auth_timeout=5.0,
             max_requests=0,
             max_requests_jitter=0,
             log_level="info",

@@ -17,13 +17,14 @@ from typing import Any
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.aio.calling import Calling
 from rpccluster.client.aio.connection import Connection
-from rpccluster.client.aio.dialing import dial, within
+from rpccluster.client.aio.dialing import dial, prove, within
 from rpccluster.client.core.attempts import DIRECT, Attempts, Direct
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.lead import Lead
 from rpccluster.client.core.timeouts import CLIENTS, seconds_of
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotLeader, NotSent
+from rpccluster.protocol.challenge import AuthKey, as_key
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Client"]
@@ -41,6 +42,7 @@ class Client(Calling):
         max_message_size: int = BOUNDS.max_size,
         max_depth: int = BOUNDS.max_depth,
         follow_leader: bool = False,
+        authkey: AuthKey = None,
     ) -> None:
         make = partial(
             Client,
@@ -48,12 +50,14 @@ class Client(Calling):
             connect_timeout=connect_timeout,
             max_message_size=max_message_size,
             max_depth=max_depth,
+            authkey=authkey,
         )
         lead = Lead(make, monotonic) if follow_leader else None
         super().__init__(timeout, Bounds(max_message_size, max_depth), DIRECT if lead is None else Direct(lead))
         self.address = address if isinstance(address, (TCPAddress, UnixAddress)) else parse_address(address)
         self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
+        self._key = as_key(authkey)
         self._connection: Connection | None = None
         self._former: list[Connection] = []  # that take no more calls, and have some that will be answered
         self._connecting: asyncio.Task[Connection] | None = None
@@ -154,12 +158,17 @@ class Client(Calling):
             return await within(self._open_connection(), self.connect_timeout)
         except asyncio.TimeoutError:
             raise ConnectFailed(f"{self.address}: no connection within {self.connect_timeout} seconds") from None
+        except ConnectFailed as error:
+            raise type(error)(f"{self.address}: {error}") from None
         except (OSError, UnicodeError) as error:
             raise ConnectFailed(f"{self.address}: {error}") from None
 
     async def _open_connection(self) -> Connection:
         loop = asyncio.get_running_loop()
-        if isinstance(self.address, UnixAddress):
+        if self._key is not None:
+            sock = await prove(self.address, self._key)
+            _, self._connection = await loop.create_connection(self._new_connection, sock=sock)
+        elif isinstance(self.address, UnixAddress):
             _, self._connection = await loop.create_unix_connection(self._new_connection, self.address.path)
         else:
             sock = await dial(self.address.host, self.address.port)

@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if not self.is_open or self._transport.is_closing():
             self.is_open = False  # at once: the loop tells later
-            raise NotSent("the connection has ended; the call did not run")
+            raise self._calls.not_sent("the connection has ended")
         self._transport.write(data)
         if self._transport.is_closing():  # the first attempt to send has failed
             self.is_open = False

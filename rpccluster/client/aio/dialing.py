@@ -10,10 +10,13 @@ import socket
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
+from rpccluster.address import Address, UnixAddress
 from rpccluster.client.threads.lookup import Target, numeric, ordered
 from rpccluster.client.threads.sockets import NEXT_SECONDS, adjust, all_failed
+from rpccluster.errors import ConnectFailed
+from rpccluster.protocol.challenge import MOST_BYTES, Key, proving
 
-__all__ = ["dial", "within"]
+__all__ = ["dial", "prove", "within"]
 
 T = TypeVar("T")
 
@@ -67,6 +70,45 @@ async def dial(host: str, port: int) -> socket.socket:
         for task in running - {winner}:
             task.cancel()
             task.add_done_callback(_close)
+
+
+async def prove(address: Address, key: Key) -> socket.socket:
+    """Return a socket that is connected to a server which has proved, as we have, that it knows ``key``.
+
+    Raises OSError, UnicodeError, or `ConnectFailed`; a cancellation leaves nothing behind.
+    """
+    loop = asyncio.get_running_loop()
+    sock = await (
+        _dial_path(loop, address.path) if isinstance(address, UnixAddress) else dial(address.host, address.port)
+    )
+    try:
+        exchange = proving(key)
+        output = next(exchange)
+        while True:
+            try:
+                if output:
+                    await loop.sock_sendall(sock, output)
+                data = await loop.sock_recv(sock, MOST_BYTES)
+            except OSError as error:
+                raise ConnectFailed(f"the connection ended in the middle of the challenge: {error}") from None
+            try:
+                output = exchange.send(data)
+            except StopIteration:
+                return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _dial_path(loop: Any, path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def _connect(loop: Any, target: Target) -> socket.socket:

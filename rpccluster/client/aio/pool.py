@@ -25,6 +25,7 @@ from rpccluster.client.core.waiting import Waiting
 from rpccluster.client.registry.registry import Registry, is_registry
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
 from rpccluster.errors import ConnectFailed, NotSent, RemoteError, RPCClusterError
+from rpccluster.protocol.challenge import AuthKey
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Pool"]
@@ -52,6 +53,7 @@ class Pool(Calling):
         max_depth: int = BOUNDS.max_depth,
         max_waiting: int | None = None,
         follow_leader: bool = False,
+        authkey: AuthKey = None,
     ) -> None:
         make = partial(
             Client,
@@ -59,6 +61,7 @@ class Pool(Calling):
             connect_timeout=connect_timeout,
             max_message_size=max_message_size,
             max_depth=max_depth,
+            authkey=authkey,
         )
         lock = threading.RLock()  # of no use to one thread, but cheaper than a context that does nothing
         self._waiting: Waiting = Waiting(max_waiting, lock)

@@ -24,6 +24,7 @@ from rpccluster.client.sync.wire import open_wire
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
 from rpccluster.client.threads.native import ended_hubs, this_hub
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotLeader, NotSent
+from rpccluster.protocol.challenge import AuthKey, as_key
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Client"]
@@ -34,7 +35,9 @@ class Client(Calling):
 
     ``timeout`` limits a call in seconds, connecting included; ``connect_timeout`` limits connecting; None means no
     limit. ``max_message_size`` limits the bytes of a reply and of a request, ``max_depth`` the nesting of a request;
-    the server has options of the same names. Raises `AddressError` for an address that cannot be parsed.
+    the server has options of the same names. ``authkey``, ``"KEY"`` or ``("NAME", "KEY")``, is proved to the server,
+    which has to prove it, too. Raises `AddressError` for an address that cannot be parsed, ValueError for a key that is
+    too short.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Client(Calling):
         max_message_size: int = BOUNDS.max_size,
         max_depth: int = BOUNDS.max_depth,
         follow_leader: bool = False,
+        authkey: AuthKey = None,
     ) -> None:
         make = partial(
             Client,
@@ -53,12 +57,14 @@ class Client(Calling):
             connect_timeout=connect_timeout,
             max_message_size=max_message_size,
             max_depth=max_depth,
+            authkey=authkey,
         )
         lead = Lead(make, monotonic) if follow_leader else None
         super().__init__(timeout, Bounds(max_message_size, max_depth), DIRECT if lead is None else Direct(lead))
         self.address = address if isinstance(address, (TCPAddress, UnixAddress)) else parse_address(address)
         self.connect_timeout = connect_timeout
         self.max_message_size = max_message_size
+        self._key = as_key(authkey)
         self._connection: Connection | None = None
         self._former: list[Connection] = []  # that take no more calls, and have some that will be answered
         self._connecting = threading.RLock()
@@ -199,7 +205,7 @@ class Client(Calling):
             connection.discard()
             self._former = [former for former in self._all_connections() if former.pending]
         patience = math.inf if self.connect_timeout is None else self.connect_timeout
-        wire = open_wire(self.address, min(deadline_at, monotonic() + patience))
+        wire = open_wire(self.address, min(deadline_at, monotonic() + patience), self._key)
         self._connection = connection = Connection(wire, self.max_message_size, self._dialect, self._bounds.max_depth)
         connection.await_closing()
         if self._is_closed:  # meanwhile: then close() may have come too early to see this one

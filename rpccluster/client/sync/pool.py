@@ -27,6 +27,7 @@ from rpccluster.client.sync.client import Client
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
 from rpccluster.errors import ConnectFailed, NotSent, RemoteError, TooManyWaiting
+from rpccluster.protocol.challenge import AuthKey
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Pool"]
@@ -56,6 +57,7 @@ class Pool(Calling):
         max_depth: int = BOUNDS.max_depth,
         max_waiting: int | None = None,
         follow_leader: bool = False,
+        authkey: AuthKey = None,
     ) -> None:
         make = partial(
             Client,
@@ -63,6 +65,7 @@ class Pool(Calling):
             connect_timeout=connect_timeout,
             max_message_size=max_message_size,
             max_depth=max_depth,
+            authkey=authkey,
         )
         lock = _new_lock()
         self._waiting: Waiting = Waiting(max_waiting, lock)

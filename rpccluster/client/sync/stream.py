@@ -242,7 +242,7 @@ class Stream:
         self._out.send(data)
 
     def _refuse_ended(self) -> None:
-        raise NotSent("the connection has ended; the call did not run")
+        raise self._calls.not_sent("the connection has ended")
 
     def _stop_sending(self) -> None:
         self.is_open = False

@@ -16,7 +16,9 @@ from collections.abc import Callable
 
 from rpccluster.address import Address, UnixAddress
 from rpccluster.client.sync.dialing import dial
+from rpccluster.client.threads.sockets import NOW
 from rpccluster.errors import ConnectFailed
+from rpccluster.protocol.challenge import Key, proving
 
 __all__ = ["CHUNK", "TICK_SECONDS", "PatchedWire", "Wire", "open_wire"]
 
@@ -28,16 +30,45 @@ _TICK = struct.pack("ll", 0, int(TICK_SECONDS * 1e6))  # a struct timeval
 _LONGEST_POLL_SECONDS = 3600.0
 
 
-def open_wire(address: Address, deadline_at: float) -> Wire:
+def open_wire(address: Address, deadline_at: float, key: Key | None = None) -> Wire:
     """Connect to ``address`` by ``deadline_at`` on the monotonic clock, the look-up of a name included.
 
-    Raises `ConnectFailed`.
+    With a ``key`` both sides prove that they know it. Raises `ConnectFailed`, and `AuthenticationFailed` among it.
     """
     try:
         sock = _connect(address, deadline_at)
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
         raise ConnectFailed(f"{address}: {error or type(error).__name__}") from None
-    return (Wire if socket.socket.__module__ == "socket" else PatchedWire)(sock)
+    wire = (Wire if socket.socket.__module__ == "socket" else PatchedWire)(sock)
+    if key is not None:
+        try:
+            _prove(wire, key, deadline_at)
+        except ConnectFailed as error:
+            wire.close()
+            raise type(error)(f"{address}: {error}") from None
+        except BaseException:
+            wire.close()
+            raise
+    return wire
+
+
+def _prove(wire: Wire, key: Key, deadline_at: float) -> None:
+    """Prove ``key`` to the server, and have it do the same. Raises `ConnectFailed`."""
+    exchange = proving(key)
+    output = next(exchange)
+    while True:
+        try:
+            if output:
+                wire.send(output, NOW)
+            data = wire.receive(deadline_at)
+        except OSError as error:
+            raise ConnectFailed(f"the connection ended in the middle of the challenge: {error}") from None
+        if data is None:
+            raise ConnectFailed("the server did not answer the challenge in time")
+        try:
+            output = exchange.send(data)
+        except StopIteration:
+            return
 
 
 def _connect(address: Address, deadline_at: float) -> socket.socket:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rpccluster.address import BindAddress, TCPAddress, UnixAddress
 from rpccluster.config import process_values, values
+from rpccluster.config.authkeys import NO_KEYS, KeyFile
 from rpccluster.config.checks import (
     Complaint,
     Machine,
@@ -53,6 +54,13 @@ class Options:
     unix_socket: str = option(values.SOCKET_PATH, "", "one more address, as a plain path")
     unix_socket_mode: int = live(values.MODE, 0o600, "permissions of Unix sockets, in octal")
     backlog: int = live(_POSITIVE, 2048, "connections that may wait to be accepted")
+
+    authkey_file: KeyFile = live(  # noqa: RUF009 - it returns a field
+        values.KEY_FILE,
+        NO_KEYS,
+        "file of mode 0600, KEY or NAME KEY a line; TCP peers, those of the queues, too, must prove one",
+    )
+    auth_timeout: float = live(values.DURATION, 5.0, "seconds that a peer may take to prove a key; 0: no limit")
 
     after: tuple[str, ...] = live(
         process_values.GROUPS, (), "groups and plugins that are ready before the workers start, separated by commas"
@@ -188,6 +196,11 @@ class Options:
             return ()
         return self.bind + ((UnixAddress(self.unix_socket),) if self.unix_socket else ())
 
+    @property
+    def authkeys(self) -> str:
+        """The keys of ``authkey_file`` as processes tell them each other; empty without any."""
+        return self.authkey_file.text
+
 
 def complaints(options: Options, machine: Machine, config_path: str | None = None) -> list[Complaint]:
     """Return every fault of ``options`` on ``machine``. ``config_path`` is the file that set them."""
@@ -195,6 +208,7 @@ def complaints(options: Options, machine: Machine, config_path: str | None = Non
     return [
         *_instance(options),
         *_listening(options),
+        *_keys(options),
         *check_account("user", options.user, machine.uid_of, machine, machine.euid),
         *check_account("group", options.group, machine.gid_of, machine, machine.egid),
         *check_cpus("cpu_affinity", options.cpu_affinity, machine),
@@ -214,6 +228,11 @@ def _listening(options: Options) -> Iterator[Complaint]:
     if options.service and not options.listen_addresses:
         yield Complaint(("bind", "unix_socket"), "found no address, expected one, or a unix_socket")
     yield from check_addresses("bind", options.bind)
+
+
+def _keys(options: Options) -> Iterator[Complaint]:
+    if options.authkey_file.problem:
+        yield Complaint(("authkey_file",), options.authkey_file.problem)
 
 
 def cluster_paths(options: Options) -> list[UsedPath]:
@@ -243,6 +262,8 @@ _FOR_ALL = {
         "include",
         "reload_on_change",
         "graceful_timeout",
+        "authkey_file",
+        "auth_timeout",
         "cpu_affinity",
         "unix_socket_mode",
         "backlog",

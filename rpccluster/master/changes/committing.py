@@ -119,4 +119,5 @@ def live_values(options: Options) -> dict[str, Any]:
     """Return the options that running processes take over, by their keys."""
     live = (key for key, option in OPTIONS.items() if option.effect is Effect.NOW)
     values = {key: getattr(options, key) for key in live}
-    return {key: value for key, value in values.items() if isinstance(value, (bool, int, float, str))}
+    plain = {key: value for key, value in values.items() if isinstance(value, (bool, int, float, str))}
+    return {**plain, "authkeys": options.authkey_file.text}

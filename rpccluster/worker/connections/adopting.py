@@ -11,6 +11,7 @@ import os
 from functools import partial
 from typing import Callable
 
+from rpccluster.identity import identity_of
 from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Reply
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.protocol.codec import msgid_of, pack_response
@@ -77,7 +78,8 @@ class Adopting:
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)
         self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
-        given = Given(peer_of(give.peer), give.is_eof, give.input, give.output)
+        identity = identity_of(*give.identity)
+        given = Given(peer_of(give.peer), give.is_eof, give.input, give.output, identity, give.is_entering)
         self._adopt(sock, give.cid, given, give.awaited)
 
     def _take_reply(self, reply: Reply) -> None:

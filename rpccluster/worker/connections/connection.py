@@ -18,12 +18,14 @@ from collections.abc import Iterable
 from typing import Any, Callable
 
 from rpccluster.errors import ProtocolError
+from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import logger
 from rpccluster.protocol.closing import closing_response, msgids_of
 from rpccluster.system import keep_alive
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.given import Given
+from rpccluster.worker.connections.handshake import Handshake
 from rpccluster.worker.connections.pauses import ENDED, HELD, NOT, PENDING, TURN, UNREAD
 from rpccluster.worker.connections.states import TRANSITIONS, Event, State, next_state
 from rpccluster.worker.hot import HIGH_WATER_BYTES, Engine, Happened
@@ -41,17 +43,44 @@ class Connection:
     elsewhere, by their worker's serial and their msgid.
     """
 
-    __slots__ = ("_common", "_pauses", "_quiet_since", "_socket", "_state", "awaited", "inbox", "number", "outbox")
+    __slots__ = (
+        "_common",
+        "_engine",
+        "_pauses",
+        "_quiet_since",
+        "_socket",
+        "_state",
+        "awaited",
+        "inbox",
+        "number",
+        "outbox",
+    )
 
-    def __init__(self, common: ConnectionContext, engine: Engine, sock: _socket.socket, peer: str) -> None:
+    def __init__(
+        self,
+        common: ConnectionContext,
+        engine: Engine,
+        sock: _socket.socket,
+        peer: str,
+        identity: Identity = NOBODY,
+        handshake: Handshake | None = None,
+    ) -> None:
+        """``handshake`` is what its peer has to go through first; None for nothing."""
         self._common = common
+        self._engine = engine
         self._socket = sock
         self._state = State.OPEN
         self._pauses = NOT
         self._quiet_since = common.clock()
         self.number = 0
         self.awaited: Counter[tuple[int, int]] = _NONE_AWAITED
-        self.inbox, self.outbox = engine.connect(sock, peer, self)
+        self.inbox: Any
+        self.outbox: Any
+        if handshake is None:
+            self.inbox, self.outbox = engine.connect(sock, peer, self, identity)
+        else:
+            self._state = State.ENTERING
+            self.inbox = self.outbox = handshake
 
     def handle(self, happened: Happened) -> None:
         """Handle what has happened to the inbox or the outbox."""
@@ -88,6 +117,22 @@ class Connection:
     def excuse(self, seconds: float) -> None:
         """Do not take ``seconds`` in which the worker could not listen for silence of the peer."""
         self._quiet_since += seconds
+
+    # -- before it is served
+
+    def admit(self, identity: Identity, data: bytes) -> None:
+        """Serve it from now on, as that of ``identity``; ``data`` has come behind its handshake."""
+        self._state = next_state(self._state, Event.ADMITTED)
+        self.inbox, self.outbox = self._engine.connect(self._socket, self.outbox.peer, self, identity)
+        self._quiet_since = self._common.clock()
+        if data:
+            self.inbox.restore(data)
+
+    def turn_away(self, why: str) -> None:
+        """End it, since its peer has not shown who it is."""
+        self._common.limits.note(Cell.CHALLENGES_FAILED, f"Refusing the connection of {self.outbox.peer}", why)
+        self._state = next_state(self._state, Event.TURNED_AWAY)
+        self._linger()
 
     # -- whether it is read
 
@@ -141,6 +186,9 @@ class Connection:
 
     def stop_reading(self, unanswered: Iterable[Any] = ()) -> None:
         """Read no more, and end when all is answered and sent. ``unanswered`` are its calls in the engine."""
+        if self._state is State.ENTERING:
+            self._close(Event.MUST_END)
+            return
         if self._state is State.OPEN:
             if self.outbox.closing_msgid is not None:
                 elsewhere = [msgid for _, msgid in self.awaited.elements()]
@@ -167,7 +215,7 @@ class Connection:
 
     def _on_peer_ended(self) -> None:
         """Answer running calls, then close, since the peer sends no more."""
-        if self._state is State.LINGERING:
+        if self._state in (State.ENTERING, State.LINGERING):
             self._close(Event.PEER_ENDED)
         else:
             if self._common.follower is not None:
@@ -191,11 +239,15 @@ class Connection:
             self._close(Event.ANSWERED)
         elif self._state is State.ENDING:
             self._state = next_state(self._state, Event.ANSWERED)
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_WR)
-            self._common.lingering[self] = self._common.clock() + LINGER_SECONDS
-            self.outbox.reports = False
-            self.inbox.discard()
+            self._linger()
+
+    def _linger(self) -> None:
+        """Say that nothing more is sent, and wait for the peer's end."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        self._common.lingering[self] = self._common.clock() + LINGER_SECONDS
+        self.outbox.reports = False
+        self.inbox.discard()
 
     def _say_closing(self, due: Iterable[int]) -> None:
         msgid, self.outbox.closing_msgid = self.outbox.closing_msgid, None
@@ -244,7 +296,7 @@ class Connection:
     @property
     def is_movable(self) -> bool:
         """Whether it can go on in another worker: it is open, and this worker has not begun to end it."""
-        return (self._state, Event.GIVEN) in TRANSITIONS
+        return (self._state, Event.GIVEN) in TRANSITIONS and (self._state is not State.ENTERING or self.inbox.may_move)
 
     def picture(self, waiting: list[Any]) -> Given:
         """Return what another process needs to go on with it, beside the socket; change nothing.
@@ -252,7 +304,9 @@ class Connection:
         ``waiting`` are its calls that were in the engine's queue. Raises as `Inbox.content` does.
         """
         is_eof = self._state is State.HALF_CLOSED
-        return Given(self.outbox.peer, is_eof, self.inbox.content(waiting), self.outbox.unsent_content())
+        outbox, is_entering = self.outbox, self._state is State.ENTERING
+        content = self.inbox.content(waiting)
+        return Given(outbox.peer, is_eof, content, outbox.unsent_content(), outbox.identity, is_entering)
 
     def fileno(self) -> int:
         """Return its socket's descriptor."""
@@ -280,6 +334,9 @@ class Connection:
 
     def take_over(self, given: Given, awaited: list[list[int]]) -> None:
         """Go on where another worker has stopped; ``awaited`` are the calls that still run elsewhere."""
+        if self._state is State.ENTERING:
+            self.inbox.start(self, given.input)
+            return
         if awaited:
             self.awaited = Counter((serial, msgid) for serial, msgid in awaited)
         self.outbox.expect(len(awaited))

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from rpccluster.identity import NOBODY, Identity
+
 __all__ = ["Given", "address_of", "peer_of"]
 
 _UNIX = "a Unix socket"
 
 
 class Given(NamedTuple):
-    """The data of a connection, beside its socket; see `rpccluster.ipc.messages.Give`."""
+    """The data of a connection, beside its socket; see `rpccluster.ipc.messages.Give`.
+
+    One that ``is_entering`` has yet to pass the challenge, which begins anew.
+    """
 
     peer: str
     is_eof: bool
     input: bytes
     output: bytes
+    identity: Identity = NOBODY
+    is_entering: bool = False
 
 
 def peer_of(address: Any) -> str:

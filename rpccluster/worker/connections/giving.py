@@ -128,7 +128,17 @@ class Giving:
         number = connection.number or self._new_number()
         awaited = [list(call) for call in connection.awaited.elements()] + [[self._serial, msgid] for msgid in running]
         given = connection.picture(waiting)
-        give = Give(number, address_of(given.peer), given.is_eof, given.input, given.output, awaited, self._kind)
+        give = Give(
+            number,
+            address_of(given.peer),
+            given.is_eof,
+            given.input,
+            given.output,
+            awaited,
+            self._kind,
+            given.identity.names,
+            given.is_entering,
+        )
         packet = self._channel.pack(give, [connection.fileno()])
         sock = connection.move(partial(self._forward, number))
         # the loop relies on closing; but another copy of the socket lives on and keeps it in the set, epoll(7)

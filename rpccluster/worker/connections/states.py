@@ -15,6 +15,7 @@ __all__ = ["TRANSITIONS", "Event", "State", "next_state"]
 class State(enum.Enum):
     """The state of a connection."""
 
+    ENTERING = "entering"  # its peer has to pass the challenge before it is read and answered
     OPEN = "open"  # read and answered
     HALF_CLOSED = "half closed"  # its peer sends nothing more; what it has sent is answered
     ENDING = "ending"  # we read nothing more; what was read is answered
@@ -26,6 +27,8 @@ class State(enum.Enum):
 class Event(enum.Enum):
     """An event that may change the state of a connection."""
 
+    ADMITTED = "admitted"
+    TURNED_AWAY = "turned away"
     PEER_ENDED = "peer ended"
     MUST_END = "must end"
     ANSWERED = "answered"
@@ -35,6 +38,12 @@ class Event(enum.Enum):
 
 #: Where each event leads, and why.
 TRANSITIONS = {
+    (State.ENTERING, Event.ADMITTED): (State.OPEN, "its peer has passed the challenge, or need not"),
+    (State.ENTERING, Event.TURNED_AWAY): (State.LINGERING, "closing over unread input would reset the refusal"),
+    (State.ENTERING, Event.PEER_ENDED): (State.CLOSED, "it will never pass"),
+    (State.ENTERING, Event.MUST_END): (State.CLOSED, "the whole cluster stops, and none of its calls was read"),
+    (State.ENTERING, Event.GIVEN): (State.MOVED, "nothing was proved yet: the adopter begins anew"),
+    (State.ENTERING, Event.BROKEN): (State.CLOSED, "reset, or it answers no more"),
     (State.OPEN, Event.PEER_ENDED): (State.HALF_CLOSED, "after end-of-file its running calls are still answered"),
     (State.OPEN, Event.MUST_END): (State.ENDING, "the whole cluster stops: what was read is answered, no more"),
     (State.OPEN, Event.GIVEN): (State.MOVED, "its worker retires, or has more than its share"),

@@ -10,10 +10,13 @@ from __future__ import annotations
 import _socket
 from typing import Any
 
+from rpccluster.identity import NOBODY, Identity, identity_of
 from rpccluster.ipc.scoreboard import Cell
+from rpccluster.system import peer_process
 from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.context import ConnectionContext
-from rpccluster.worker.connections.given import Given, peer_of
+from rpccluster.worker.connections.given import Given, address_of, peer_of
+from rpccluster.worker.connections.handshake import Handshake
 from rpccluster.worker.hot import Engine
 from rpccluster.worker.live_options import LiveOptions
 
@@ -35,16 +38,34 @@ class Connections:
 
     def add(self, sock: _socket.socket, address: Any) -> Connection:
         """Serve an accepted, non-blocking socket of the peer at ``address``."""
-        return self._add(sock, peer_of(address))
+        is_tcp = isinstance(address, (tuple, list)) and len(address) >= 2
+        identity = NOBODY if is_tcp else _user_of(sock)
+        handshake = self._handshake(sock, peer_of(address), identity, must_pass=is_tcp)
+        connection = self._add(sock, peer_of(address), identity, handshake)
+        if handshake is not None:
+            handshake.start(connection)
+        return connection
 
-    def _add(self, sock: _socket.socket, peer: str) -> Connection:
-        connection = Connection(self.context, self._engine, sock, peer)
+    def _handshake(self, sock: _socket.socket, peer: str, identity: Identity, *, must_pass: bool) -> Handshake | None:
+        """Return what a new peer goes through before it is served; None where there are no keys."""
+        options = self.context.options
+        if not options.authkeys:
+            return None
+        seconds = options.auth_timeout
+        return Handshake(sock, peer, identity, keys=options.authkeys, must_pass=must_pass, seconds=seconds)
+
+    def _add(self, sock: _socket.socket, peer: str, identity: Identity, handshake: Handshake | None) -> Connection:
+        connection = Connection(self.context, self._engine, sock, peer, identity, handshake)
         self.context.add(connection)
         return connection
 
     def adopt(self, sock: _socket.socket, number: int, given: Given, awaited: list[list[int]]) -> Connection:
         """Serve a connection that another worker has given; see `Connection.take_over`."""
-        connection = self._add(sock, given.peer)
+        handshake = None
+        if given.is_entering:
+            must_pass = bool(address_of(given.peer))
+            handshake = self._handshake(sock, given.peer, given.identity, must_pass=must_pass)
+        connection = self._add(sock, given.peer, given.identity, handshake)
         connection.number = number
         self.context.adopted[number] = connection
         if self.context.follower is not None:
@@ -104,6 +125,14 @@ class Connections:
         """Close every socket, in a forked child."""
         for connection in self.open:
             connection.leave_to_parent()
+
+
+def _user_of(sock: _socket.socket) -> Identity:
+    """Return the identity of the user at the other end of a Unix socket."""
+    try:
+        return identity_of(f"uid:{peer_process(sock)[1]}")
+    except OSError:  # it has gone
+        return NOBODY
 
 
 def _of_before(times: dict[Connection, float], then: float) -> list[Connection]:

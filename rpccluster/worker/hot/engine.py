@@ -28,6 +28,7 @@ from typing import Any, Callable
 import gevent
 
 from rpccluster.errors import ProtocolError
+from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.log import escaped
 from rpccluster.protocol.outline import Bounds
@@ -113,12 +114,15 @@ class PythonEngine:
         """Let ``call_limit`` calls end from the worker's start before it says so; 0 means never."""
         self._call_limit = call_limit or sys.maxsize
 
-    def connect(self, sock: _socket.socket, peer: str, listener: Listener) -> tuple[Inbox, Outbox]:
+    def connect(
+        self, sock: _socket.socket, peer: str, listener: Listener, identity: Identity = NOBODY
+    ) -> tuple[Inbox, Outbox]:
         """Receive calls on ``sock``, a non-blocking socket, and send their replies.
 
-        ``peer`` names the client in log lines; ``listener`` learns what has happened. The caller owns the socket.
+        ``peer`` names the client in log lines, ``identity`` is what is known of it; ``listener`` learns what has
+        happened. The caller owns the socket.
         """
-        outbox = Outbox(self._room, sock, peer, listener)
+        outbox = Outbox(self._room, sock, peer, listener, identity)
         return Inbox(self._room, sock, outbox, listener), outbox
 
     def fileno(self) -> int:

@@ -12,6 +12,8 @@ from collections import deque
 from typing import Any, Callable
 
 from rpccluster.errors import ProtocolError
+from rpccluster.identity import NOBODY as UNKNOWN
+from rpccluster.identity import Identity
 from rpccluster.system import MSG_NOSIGNAL, WRITABLE
 from rpccluster.worker.hot.led import Noted, lost_msgids, without_lost
 from rpccluster.worker.hot.room import NOBODY, Happened, Listener, Room
@@ -48,6 +50,7 @@ class Outbox:
         "_socket",
         "closing_msgid",
         "held",
+        "identity",
         "is_closed",
         "led",
         "peer",
@@ -57,8 +60,14 @@ class Outbox:
         "unsent",
     )
 
-    def __init__(self, room: Room, sock: _socket.socket, peer: str, listener: Listener) -> None:
-        """``peer`` names the client in log lines; ``listener`` learns what has happened to the output."""
+    def __init__(
+        self, room: Room, sock: _socket.socket, peer: str, listener: Listener, identity: Identity = UNKNOWN
+    ) -> None:
+        """``peer`` names the client in log lines, ``identity`` is what is known of it.
+
+        ``listener`` learns what has happened to the output.
+        """
+        self.identity = identity
         self._room = room
         self._socket = sock
         self._listener = listener

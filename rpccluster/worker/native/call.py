@@ -10,6 +10,7 @@ from typing import Any, Callable, NoReturn, Protocol
 
 from greenlet import getcurrent
 
+from rpccluster.identity import Identity
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.live_settings import Version, settings
 from rpccluster.service import Later
@@ -135,6 +136,12 @@ class NativeCall(Later):
         """The client's address."""
         peer: str = self._outbox.peer
         return peer
+
+    @property
+    def identity(self) -> Identity:
+        """What is known of the client."""
+        identity: Identity = self._outbox.identity
+        return identity
 
     @property
     def deadline(self) -> float | None:

@@ -10,6 +10,7 @@ import pytest
 
 from rpccluster.address import TCPAddress, UnixAddress
 from rpccluster.config import CPU_NONE, OPTIONS, Effect, Options
+from rpccluster.config.authkeys import NO_KEYS
 from rpccluster.config.cpus import default_workers
 
 DEFAULTS = {
@@ -20,6 +21,8 @@ DEFAULTS = {
     "unix_socket": "",
     "unix_socket_mode": 0o600,
     "backlog": 2048,
+    "authkey_file": NO_KEYS,
+    "auth_timeout": 5.0,
     "after": (),
     "engine": "auto",
     "accept_lock": True,

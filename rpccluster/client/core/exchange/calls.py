@@ -15,7 +15,8 @@ from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.client.core.exchange.outgoing import BOUNDS, check_outgoing, not_a_str, unchecked_size
 from rpccluster.client.core.exchange.replies import Replies
-from rpccluster.errors import CallTimeout, Lost, NotSent, ProtocolError
+from rpccluster.errors import AuthenticationFailed, CallTimeout, Lost, NotSent, ProtocolError
+from rpccluster.protocol.challenge import REFUSED
 from rpccluster.protocol.closing import closing_request, due_of
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE, Request, Unreadable, to_message
@@ -30,6 +31,10 @@ _MOST_NAME = 1000  # characters of a method that a server asks for, in the answe
 _NEW = CallState.NEW
 _PENDING = CallState.PENDING
 _ANSWERED = CallState.ANSWERED
+
+
+class _Refused(ProtocolError):
+    """The server wants a key to be proved first."""
 
 
 class Calls:
@@ -173,6 +178,8 @@ class Calls:
         if msgid == self._closing_msgid:
             self._abandoned.discard(msgid)
             self._closing_msgid = None
+            if error == REFUSED:
+                raise _Refused(REFUSED)
             self.due = due_of(error, value)
             self.is_to_be_cut = self.due is not None
             return None
@@ -228,13 +235,19 @@ class Calls:
             call.state = CallState.NOT_SENT
         return ended
 
+    def not_sent(self, reason: str) -> NotSent | AuthenticationFailed:
+        """Make the error of a call that certainly did not run, for ``reason`` or since a key is to be proved first."""
+        if isinstance(self._fault, _Refused):
+            return AuthenticationFailed(str(self._fault))
+        return NotSent(f"{reason}; the call did not run")
+
     def cut(self, at: int, reason: str) -> list[Call]:
         """End every call with the stream; only calls that start before ``at`` were handed over, at least in part."""
         ended = []
         while self._table:
             _, call = self._table.popitem()
-            if call.starts_at >= at:
-                call.error = NotSent(f"{reason}; the call did not run")
+            if call.starts_at >= at or isinstance(self._fault, _Refused):
+                call.error = self.not_sent(reason)
                 call.state = CallState.NOT_SENT
             else:
                 call.error = ProtocolError(reason) if self.fault else Lost(f"{reason}; the call may have run")

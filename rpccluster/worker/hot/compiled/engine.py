@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 from greenlet import getcurrent
 
+from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.system import READABLE
 from rpccluster.worker.current import Runner
@@ -103,9 +104,11 @@ class CompiledEngine(PythonEngine):
         self._turn.set_bounds(bounds_of(options), options.max_pending_calls)
         self._runners.set_most(options.max_greenlets)
 
-    def connect(self, sock: _socket.socket, peer: str, listener: Listener) -> tuple[Any, Any]:
+    def connect(
+        self, sock: _socket.socket, peer: str, listener: Listener, identity: Identity = NOBODY
+    ) -> tuple[Any, Any]:
         """Receive calls on ``sock``, and send their replies; one object is both ends."""
-        port = Port(self._turn, sock.fileno(), peer, listener)
+        port = Port(self._turn, sock.fileno(), peer, listener, identity)
         port.start()
         return port, port
 

@@ -43,6 +43,7 @@ cdef class Port:
     cdef Turn turn
     cdef object listener, forward, rest, extra, afar
     cdef public object peer, closing_msgid
+    cdef readonly object identity
     cdef int fd
     cdef bint is_read, readable, hung_up, is_queued, is_dirty, has_more, is_partial, is_put_off, is_over, is_crowded, drops_rest
     cdef bint is_unsent, is_high
@@ -58,12 +59,13 @@ cdef class Port:
     cdef list led  # calls that only a leader may answer, and which have ended in this turn
     cdef size_t led_from  # where in `out` their replies begin
 
-    def __cinit__(self, Turn turn, int fd, peer, listener):
+    def __cinit__(self, Turn turn, int fd, peer, listener, identity):
         cdef epoll_event event
         self.turn = turn
         self.fd = fd
         self.peer = peer
         self.listener = listener
+        self.identity = identity
         self.is_read = True
         event.events = <uint32_t>(EPOLLIN | EPOLLRDHUP) | EPOLLET
         event.data.ptr = <void *>self
