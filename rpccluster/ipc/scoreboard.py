@@ -90,8 +90,6 @@ class Cell(enum.IntEnum):
     GREENLETS_TAKEN_AT = 31  # since when calls hold all max_greenlets and none has ended; 0 = they do not
     THREADS_LOST = 32  # now
     CHALLENGES_FAILED = 33  # connections closed
-    FORBIDDEN = 34  # calls refused
-    RATE_LIMITED = 35  # likewise
 
 
 class TaskCell(enum.IntEnum):
@@ -116,7 +114,7 @@ class TaskCell(enum.IntEnum):
 LIMITS = {
     cell.name.lower(): cell
     for cell in Cell
-    if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.THREAD_QUEUE or Cell.CHALLENGES_FAILED <= cell <= Cell.RATE_LIMITED
+    if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.THREAD_QUEUE or cell is Cell.CHALLENGES_FAILED
 }
 
 FULL_AFTER_NS = 100_000_000  # a call that ends makes room: a worker is full if none has ended for this long
