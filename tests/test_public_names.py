@@ -15,6 +15,7 @@ from rpccluster.worker.hot.choice import why_not_compiled
 PUBLIC = [
     "AddressError",
     "ArgumentError",
+    "AuthenticationFailed",
     "CallError",
     "CallTimeout",
     "Client",

@@ -33,10 +33,6 @@ _PENDING = CallState.PENDING
 _ANSWERED = CallState.ANSWERED
 
 
-class _Refused(ProtocolError):
-    """The server wants a key to be proved first."""
-
-
 class Calls:
     """The calls of one connection, from its first byte to its last.
 
@@ -58,6 +54,7 @@ class Calls:
         self.due: frozenset[int] | None = None  # the msgids the server will still answer, once it reads no more
         self.is_to_be_cut = False  # `due` has come; `cut_unread` is yet to be called
         self._closing_msgid: int | None = None
+        self._is_refused = False  # the server wants a key to be proved first
         self.dropped = 0  # replies to no pending call
         self._table: dict[int, Call] = {}  # pending calls by msgid: the one that takes a call out of it ends it
         self._abandoned: set[int] = set()
@@ -179,7 +176,8 @@ class Calls:
             self._abandoned.discard(msgid)
             self._closing_msgid = None
             if error == REFUSED:
-                raise _Refused(REFUSED)
+                self._is_refused = True
+                raise ProtocolError(REFUSED)
             self.due = due_of(error, value)
             self.is_to_be_cut = self.due is not None
             return None
@@ -237,8 +235,8 @@ class Calls:
 
     def not_sent(self, reason: str) -> NotSent | AuthenticationFailed:
         """Make the error of a call that certainly did not run, for ``reason`` or since a key is to be proved first."""
-        if isinstance(self._fault, _Refused):
-            return AuthenticationFailed(str(self._fault))
+        if self._is_refused:
+            return AuthenticationFailed(REFUSED)
         return NotSent(f"{reason}; the call did not run")
 
     def cut(self, at: int, reason: str) -> list[Call]:
@@ -246,7 +244,7 @@ class Calls:
         ended = []
         while self._table:
             _, call = self._table.popitem()
-            if call.starts_at >= at or isinstance(self._fault, _Refused):
+            if call.starts_at >= at or self._is_refused:
                 call.error = self.not_sent(reason)
                 call.state = CallState.NOT_SENT
             else:
