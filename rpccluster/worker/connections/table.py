@@ -54,7 +54,9 @@ class Connections:
         seconds = options.auth_timeout
         return Handshake(sock, peer, identity, keys=options.authkeys, must_pass=must_pass, seconds=seconds)
 
-    def _add(self, sock: _socket.socket, peer: str, identity: Identity, handshake: Handshake | None) -> Connection:
+    def _add(
+        self, sock: _socket.socket, peer: str, identity: Identity = NOBODY, handshake: Handshake | None = None
+    ) -> Connection:
         connection = Connection(self.context, self._engine, sock, peer, identity, handshake)
         self.context.add(connection)
         return connection
