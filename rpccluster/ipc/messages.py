@@ -160,7 +160,7 @@ class Give(NamedTuple):
     output: bytes
     awaited: list[list[int]]
     kind: str = ""
-    identity: Sequence[str] = ()
+    identity: list[str] = []  # noqa: RUF012 - nobody changes it
     is_entering: bool = False
 
 

@@ -136,7 +136,7 @@ class Giving:
             given.output,
             awaited,
             self._kind,
-            given.identity.names,
+            list(given.identity.names),
             given.is_entering,
         )
         packet = self._channel.pack(give, [connection.fileno()])
