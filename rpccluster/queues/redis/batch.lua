@@ -99,7 +99,7 @@ if math.abs(jump) > STEP then
 end
 call('HSET', mine, 'differs', now - keepers_time, 'shift', shift)
 
-if call('ZADD', P .. 'due', now + grace, 'k:' .. keeper .. ':') == 1 then
+if call('ZADD', P .. 'due', now + grace, 'k::' .. keeper) == 1 then
     call('PERSIST', mine)
 end
 for name, packed in pairs(given_rules) do

@@ -21,7 +21,7 @@ from rpccluster.queues.engine import Answer, Outcome, Rules, Verb
 from rpccluster.queues.redis import server
 from rpccluster.queues.redis.address import RedisAddress
 from rpccluster.queues.redis.form import GOES_ON, answer_of, pack, piece_of, rules_form, unpack, verb_form
-from rpccluster.queues.redis.link import Away, Link
+from rpccluster.queues.redis.link import SCRIPT, Away, Link
 
 __all__ = ["RedisEngine"]
 
@@ -54,13 +54,14 @@ class RedisEngine:
         session_grace: float = 5.0,
         password: str = "",
         clock: Callable[[], int] = _boot_ns,
+        script: bytes = SCRIPT,
     ) -> None:
         self._address = address
         self._keeper = keeper
         self._durable = durable
         self._grace = max(1.0, session_grace)
         self._clock = clock  # nanoseconds; it cannot be set
-        self._link = Link(address, password, keeper)
+        self._link = Link(address, password, keeper, script)
         self._epoch = self._number = 0  # of this start of the keeper, of its batches
         self._rules: dict[str, Rules] = {}
         self._default: Rules | None = None

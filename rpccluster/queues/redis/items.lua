@@ -24,6 +24,7 @@ local VERSION = '1'
 local LANE = 562949953421312 -- 2^49 places in each lane
 local DAY = 86400000
 local STEP = 5000 -- milliseconds by which a clock has to jump
+local REPEATS = 16 -- gets of a session, the last of which are known
 local PIECE = 1000 -- items that one verb, or the end of their time, concerns in one batch
 local MOST_BYTES = 16777216 -- values in one answer, beyond which a get returns fewer items
 local PLACE, ATTEMPT, COUNTED, PRIORITY, GROUP, EXPIRES = 1, 2, 3, 4, 5, 6 -- the fields of an item
@@ -89,12 +90,17 @@ local function save(q, id, item)
     call('HSET', q.items, id, cmsgpack.pack(item))
 end
 
+-- What is due at the same time goes by its id, which has leading zeros there.
+local function due_member(kind, q, id)
+    return kind .. ':' .. ('0'):rep(16 - #id) .. id .. ':' .. q.name
+end
+
 local function at(when, kind, q, id)
-    call('ZADD', P .. 'due', when, kind .. ':' .. id .. ':' .. q.name)
+    call('ZADD', P .. 'due', when, due_member(kind, q, id))
 end
 
 local function not_at(kind, q, id)
-    call('ZREM', P .. 'due', kind .. ':' .. id .. ':' .. q.name)
+    call('ZREM', P .. 'due', due_member(kind, q, id))
 end
 
 -- Keys of two names have the length of the first, so that no other two make the same key.
@@ -333,10 +339,10 @@ end
 
 local function run_due()
     for _, member in ipairs(call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, PIECE)) do
-        local kind, id, name = member:match('^(%a):([^:]*):(.*)$')
+        local kind, id, name = member:match('^(%a):0*([^:]*):(.*)$')
         if call('ZREM', P .. 'due', member) == 1 then -- else an earlier one has ended it
             if kind == 'k' then
-                lose_keeper(id)
+                lose_keeper(name)
             else
                 happens[kind](queue(name), id)
             end

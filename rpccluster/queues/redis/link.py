@@ -23,7 +23,6 @@ __all__ = ["SCRIPT", "Away", "Link"]
 
 _HERE = Path(__file__).parent
 SCRIPT = b"".join((_HERE / name).read_bytes() for name in ("items.lua", "verbs.lua", "batch.lua"))
-_DIGEST = hashlib.sha1(SCRIPT).hexdigest()
 _CHANNEL = "rpccluster:wake:"
 
 
@@ -55,9 +54,11 @@ class _Connection(Connection):
 class Link:
     """Both connections, made and given up together. Every wait has an end, which is ``until`` by `time.monotonic`."""
 
-    def __init__(self, address: RedisAddress, password: str, keeper: str) -> None:
+    def __init__(self, address: RedisAddress, password: str, keeper: str, script: bytes = SCRIPT) -> None:
         self._address = address
         self._password = password or None
+        self._script = script
+        self._digest = hashlib.sha1(script).hexdigest()
         self._channel = _CHANNEL + keeper
         self._batches: _Connection | None = None
         self._wakes: _Connection | None = None
@@ -88,10 +89,10 @@ class Link:
     def run(self, batch: bytes, until: float) -> bytes:
         """Run the script on ``batch``. Returns its reply; raises `Away`."""
         try:
-            reply: bytes = self.ask(until, "EVALSHA", _DIGEST, 0, batch)
+            reply: bytes = self.ask(until, "EVALSHA", self._digest, 0, batch)
         except NoScriptError:  # it has not run
-            self.ask(until, "SCRIPT LOAD", SCRIPT)
-            reply = self.ask(until, "EVALSHA", _DIGEST, 0, batch)
+            self.ask(until, "SCRIPT LOAD", self._script)
+            reply = self.ask(until, "EVALSHA", self._digest, 0, batch)
         return reply
 
     def ask(self, until: float, *command: Any) -> Any:

@@ -34,6 +34,11 @@ function verbs.put(name, values, session, seq, delay, priority, expires, dedup, 
         end
         return { '', first, count }
     end
+    if token and token < q.token then
+        return { 'stale', q.token }
+    end
+    make(q)
+    q.token = token or q.token
     local dedup_key = dedup and pair_key('dedup', name, dedup)
     local twin = dedup_key and call('GET', dedup_key)
     twin = twin and cmsgpack.unpack(twin)
@@ -48,11 +53,6 @@ function verbs.put(name, values, session, seq, delay, priority, expires, dedup, 
             return refused
         end
     end
-    if token and token < q.token then
-        return { 'stale', q.token }
-    end
-    q.token = token or q.token
-    make(q)
     if twin then
         return answer(twin[1], twin[2])
     end
@@ -85,11 +85,11 @@ function verbs.put(name, values, session, seq, delay, priority, expires, dedup, 
 end
 
 -- Of the items that the get with this number was answered with, those that are leased still.
-local function still_held(q, seq, known)
+local function still_held(q, known)
     local taken, tries = {}, {}
     if known then
-        local last, of, ids, attempts = unpack(cmsgpack.unpack(known))
-        for i, id in ipairs(last == seq and of == q.name and ids or {}) do
+        local of, ids, attempts = unpack(cmsgpack.unpack(known))
+        for i, id in ipairs(of == q.name and ids or {}) do
             if leased(q, id, attempts[i]) then
                 taken[#taken + 1], tries[#tries + 1] = id, attempts[i]
             end
@@ -105,8 +105,7 @@ function verbs.get(name, session, n, seq, ids, attempts)
     if #lost > 0 then
         return { 'lost', lost }
     end
-    local known = seq and call('GET', got)
-    local taken, tries = still_held(q, seq, known)
+    local taken, tries = still_held(q, seq and call('HGET', got, seq))
     if #taken > 0 then
         return { '', { 'items', name, taken, tries } }
     end
@@ -128,7 +127,11 @@ function verbs.get(name, session, n, seq, ids, attempts)
     if #taken > 0 then
         call('SADD', P .. 'sessions:' .. keeper, session)
         if seq then
-            call('SET', got, cmsgpack.pack({ seq, name, taken, tries }), 'PX', DAY)
+            if call('HLEN', got) > REPEATS then
+                call('DEL', got)
+            end
+            call('HSET', got, seq, cmsgpack.pack({ name, taken, tries }))
+            call('PEXPIRE', got, DAY)
         end
     else
         call('SADD', P .. 'waiting:' .. name, keeper)
