@@ -144,7 +144,10 @@ function verbs.ack(name, ids, attempts, token)
     if token and token < q.token then
         return { 'stale', q.token }
     end
-    q.token = token or q.token
+    if token then
+        make(q)
+        q.token = token
+    end
     local lost = ack(q, ids, attempts)
     return #lost > 0 and { 'lost', lost } or { '' }
 end
