@@ -1,4 +1,4 @@
-"""Random verbs by random clients with random deaths, held against the model, for the engine in a Redis of two keepers."""
+"""Random verbs by random clients with random deaths, held against the model, for two keepers of one Redis."""
 
 from __future__ import annotations
 
