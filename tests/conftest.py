@@ -47,4 +47,4 @@ def _encodable(value: Any) -> Any:
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
         return {key: _encodable(each) for key, each in value.items()}
-    return [_encodable(each) for each in value] if isinstance(value, (list, tuple)) else value
+    return type(value)(map(_encodable, value)) if isinstance(value, (list, tuple)) else value

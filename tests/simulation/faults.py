@@ -67,7 +67,7 @@ FAULTS = [
         "master/changes/new_master.py",
         "            self._tell(Undone())",
         "            pass",
-        0,
+        4467,
     ),
     PutBack(
         "a leaving master unlinks the paths",
