@@ -23,8 +23,10 @@ from rpccluster.config.accounts import identity_of
 from rpccluster.config.changing import divided, with_values
 from rpccluster.control_path import socket_name
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
+from rpccluster.ipc.fdpass import memory_file
+from rpccluster.leading.page import LeadPage, use_lead_page
 from rpccluster.log import LogFiles, logger, say, set_up_logging
-from rpccluster.master.changes.inherited import Inheritance, LeftSettings
+from rpccluster.master.changes.inherited import LEAD, Inheritance, LeftSettings
 from rpccluster.master.changes.starting import CommandLine
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.history import History, history_path, read_history, values_of
@@ -145,9 +147,18 @@ def _make_supervisor(configuration: Configuration, start: Start, logs: LogFiles,
         plugin_listeners=sockets.of_plugins,
         settings_version=left.given.number if left else max(1, history.number),
         history=history,
+        lead=_lead_page(start.inheritance),
     )
     entry = partial(live, load=partial(load_kind, start.command.folder))
     return Supervisor(Parts(operating_system, cluster, RPC(own_code), entry, replace(start, warden=warden)))
+
+
+def _lead_page(inheritance: Inheritance | None) -> LeadPage:
+    """Return the page of the lead, which all masters of one line of upgrades have, and let every process have it."""
+    inherited = inheritance.memories.get(LEAD) if inheritance else None
+    page = LeadPage(memory_file(name=LEAD) if inherited is None else inherited)
+    use_lead_page(page)
+    return page
 
 
 def _tell_of_start(options: Options, logs: LogFiles, listeners: list[Listener], *, is_new: bool) -> None:

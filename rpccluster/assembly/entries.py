@@ -15,6 +15,7 @@ __all__ = ["ENTRIES", "load"]
 
 #: The module of each kind. Its function ``load`` is a `rpccluster.child.assignment.Load`.
 ENTRIES = {
+    "coordinator": "rpccluster.services.coordinator.main",
     "dispatcher": "rpccluster.services.dispatcher.main",
     "keeper": "rpccluster.services.keeper.main",
     "plugin": "rpccluster.plugin.main",

@@ -11,13 +11,13 @@ import sys
 
 import click
 
-from rpccluster.cli import call, control, groups, pools, settings
+from rpccluster.cli import call, control, groups, leader, pools, settings
 from rpccluster.cli.root import cli
 from rpccluster.errors import ConfigError, StartError
 
 __all__ = ["main"]
 
-for command in (call.call, *control.COMMANDS, *groups.COMMANDS, *pools.COMMANDS, *settings.COMMANDS):
+for command in (call.call, *control.COMMANDS, *groups.COMMANDS, *leader.COMMANDS, *pools.COMMANDS, *settings.COMMANDS):
     cli.add_command(command)
 
 

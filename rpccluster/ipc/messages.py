@@ -414,6 +414,29 @@ class Queues(NamedTuple):
     queues: dict[str, dict[str, Any]]
 
 
+# -- the coordinator and its master
+
+
+@_type(50)
+class LeadOrder(NamedTuple):
+    """Master to coordinator: give up the lead; the answer has the same ``number``."""
+
+    number: int
+
+
+@_type(51)
+class LeadTold(NamedTuple):
+    """Coordinator to master: who leads now, 0 and empty for nobody; the page of the lead says the rest.
+
+    With a ``number`` other than 0 it is the answer to `LeadOrder`; ``error`` says why that has failed.
+    """
+
+    number: int
+    error: str
+    leader: str
+    token: int
+
+
 # -- their form
 
 

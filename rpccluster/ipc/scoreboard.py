@@ -20,6 +20,7 @@ __all__ = [
     "ROW_CELLS",
     "Cell",
     "CommonCell",
+    "CoordinatorCell",
     "Row",
     "RowState",
     "Scoreboard",
@@ -108,6 +109,12 @@ class TaskCell(enum.IntEnum):
     LEAVES = 17  # by the master: 1 = begin no other task, and end
     MOST_TASKS = 18  # by the master: end after so many; 0 = never
     SETTINGS = 19  # by the master: the newest version of the settings that it has sent
+
+
+class CoordinatorCell(enum.IntEnum):
+    """The own cell of the coordinator, behind those of an RPC worker, which it has, too."""
+
+    SIGN_OF_LIFE = 47  # monotonic nanoseconds: it has come round to the store last
 
 
 #: The cells of the limits by their names in `status`, which are options' names where there is an option.

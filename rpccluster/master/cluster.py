@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.cluster import Options
+from rpccluster.leading.page import LeadPage
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
 from rpccluster.master.history import History
@@ -61,6 +62,7 @@ class Cluster:
     plugin_listeners: dict[str, list[Listener]] = field(default_factory=dict)  # by the header of the plugin's section
     settings_version: int = 1
     history: History = field(default_factory=History)
+    lead: LeadPage = field(default_factory=LeadPage)  # whether this cluster leads, for all of its processes
 
     @property
     def options(self) -> Options:

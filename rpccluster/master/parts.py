@@ -18,7 +18,7 @@ from rpccluster.ipc.scoreboard import MOST_ROWS
 from rpccluster.log import LogFiles, logger
 from rpccluster.master.changes import new_master, old_master
 from rpccluster.master.changes.giving_groups import GivingGroups
-from rpccluster.master.changes.inherited import Inheritance, LeftSettings, Thing, left_settings, things
+from rpccluster.master.changes.inherited import LEAD, Inheritance, LeftSettings, Thing, left_settings, things
 from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.old_master import OldMaster
@@ -31,6 +31,7 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
+from rpccluster.master.control.leader_operations import LeaderOperations
 from rpccluster.master.control.operations import Operations
 from rpccluster.master.control.pool_operations import PoolOperations
 from rpccluster.master.control.server import ControlServer
@@ -41,6 +42,7 @@ from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.handover.brokers import Brokers
 from rpccluster.master.kinds.configured import has_group, make_group
+from rpccluster.master.kinds.coordinating import Coordinating, CoordinatorService
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.own_service import KINDS, Conversation, OwnService, ServiceProcess, service_group
@@ -120,11 +122,17 @@ class Parts:
         actions = Actions(operating_system, self.roster, self.reserve)
         self.plugin = Plugin(operating_system.monotonic)
         self.services = {kind: OwnService(kind, rpc.own_code) for kind in KINDS.values()}
+        self.services["coordinator"] = CoordinatorService(rpc.own_code, cluster)
         for service in self.services.values():
             service.inherit(inheritance.memories if inheritance else {})
         self.pooling = Pooling(cluster, self.services["dispatcher"], self.roster)
         queueing = Queueing(cluster, self.services["keeper"], self.roster)
-        self.conversations: dict[str, Conversation] = {"dispatcher": self.pooling, "keeper": queueing}
+        self.coordinating = Coordinating(cluster, self.services["coordinator"], self.roster)
+        self.conversations: dict[str, Conversation] = {
+            "dispatcher": self.pooling,
+            "keeper": queueing,
+            "coordinator": self.coordinating,
+        }
         every_kind: tuple[Kind, ...] = (rpc, self.plugin, *self.services.values(), self.pooling.task)
         self.kinds = {kind.name: kind for kind in every_kind}
         self.groups = Groups(operating_system, self.guard, self.roster, actions, self.kinds, self._configured())
@@ -157,6 +165,7 @@ class Parts:
         self.operations = Operations(operating_system, cluster, self.groups, commands, self.broker, self._tell_status)
         self.operations.add(SettingsOperations(cluster, commands, self.operations.wait).methods())
         self.operations.add(PoolOperations(self.pooling).methods())
+        self.operations.add(LeaderOperations(self.coordinating).methods())
 
     @property
     def pid(self) -> int:
@@ -255,6 +264,10 @@ class Parts:
             logger.error("Cannot start a new master: %s", error)
             return None
 
+    def _memories(self) -> Iterator[tuple[str, int]]:
+        yield from ((kind, service.memory) for kind, service in self.services.items())
+        yield LEAD, self.cluster.lead.descriptor
+
     def _bequest(self) -> list[Thing]:
         cluster = self.cluster
         return things(
@@ -266,5 +279,5 @@ class Parts:
             cluster.activation,
             cluster.plugin_listeners,
             {group.name: group.stopped for group in self.groups.all if group is not self.workers},
-            {kind: service.memory for kind, service in self.services.items() if service.memory >= 0},
+            {kind: descriptor for kind, descriptor in self._memories() if descriptor >= 0},
         )

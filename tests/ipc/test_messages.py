@@ -27,6 +27,8 @@ from rpccluster.ipc.messages import (
     GroupsReplaced,
     GroupStopped,
     KillTask,
+    LeadOrder,
+    LeadTold,
     Listen,
     Message,
     Pools,
@@ -109,6 +111,9 @@ EVERY = [
     PoolsTold(1, [{"id": 5}]),
     PoolsTold(1, None, "no pool is named x"),
     Queues(True, 5.0, {"jobs": {"lease": 60.0}}),
+    LeadOrder(3),
+    LeadTold(0, "", "unix:///a", 7),
+    LeadTold(3, "the store is away", "", 0),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from rpccluster.config.sections.cluster import CLUSTER
+from rpccluster.config.sections.leadership import LEADERSHIP
 from rpccluster.config.sections.option import Section
 from rpccluster.config.sections.plugin import PLUGIN
 from rpccluster.config.sections.pool import POOL
@@ -14,7 +15,7 @@ from rpccluster.config.sections.settings import SETTINGS
 __all__ = ["CASED", "SECTIONS", "SHARED", "header_problem", "section_of"]
 
 #: Every section by the name in its header.
-SECTIONS = {each.name: each for each in (CLUSTER, SETTINGS, PLUGIN, POOL, QUEUES, QUEUE)}
+SECTIONS = {each.name: each for each in (CLUSTER, SETTINGS, PLUGIN, POOL, QUEUES, QUEUE, LEADERSHIP)}
 
 #: The sections whose keys keep their case.
 CASED = frozenset(each.name for each in SECTIONS.values() if each.is_open)

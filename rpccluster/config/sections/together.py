@@ -14,6 +14,7 @@ from rpccluster.address import BindAddress
 from rpccluster.config.checks import Complaint, do_overlap
 from rpccluster.config.origin import nearest
 from rpccluster.config.sections.cluster import CLUSTER, FOR_WORKERS, OPTIONS, Options, cluster_paths
+from rpccluster.config.sections.leadership import LEADERSHIP, LeadershipOptions, unreachable
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.config.sections.pool import PoolOptions
 from rpccluster.config.sections.queues import QueueOptions, QueuesOptions
@@ -47,6 +48,7 @@ def check_together(
     after.update(dict.fromkeys([_POOLS, *pools], ()) if pools else {})
     has_queues = any(isinstance(values, (QueuesOptions, QueueOptions)) for values in sections.values())
     after.update({_QUEUES: ()} if has_queues else {})
+    after.update({LEADERSHIP.name: ()} if LEADERSHIP.name in sections else {})
     if cluster.service:
         after[_WORKERS] = cluster.after
     elif plugins or pools or has_queues:
@@ -63,10 +65,22 @@ def check_together(
         if values.leader_only and "leadership" not in sections:
             problem = "found true, expected false: there is no section [leadership]"
             yield header, Complaint(("leader_only",), problem)
+    yield from _advertised(cluster, sections.get(LEADERSHIP.name))
     for header, pool in pools.items():
         if pool.queue and f"queue:{pool.queue}" not in sections:
             problem = f"found {pool.queue!r}, expected nothing: there is no section [queue:{pool.queue}]"
             yield header, Complaint(("queue",), problem)
+
+
+def _advertised(cluster: Options, leadership: LeadershipOptions | None) -> Iterator[Found]:
+    """Find addresses of the cluster that stand for others, where it has to advertise them."""
+    if leadership is None or leadership.advertise:
+        return
+    for address in cluster.listen_addresses:
+        reason = unreachable(address)
+        if reason:
+            problem = f"found nothing, expected addresses that others can call, since bind is {address}: {reason}"
+            yield LEADERSHIP.name, Complaint(("advertise",), problem)
 
 
 def _without_workers(given: Collection[str]) -> Iterator[Found]:

@@ -33,9 +33,10 @@ from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.plugin_listeners import all_of
 from rpccluster.system import Activation, PassedDescriptor
 
-__all__ = ["VARIABLE", "Inheritance", "LeftSettings", "Thing", "leave", "left_settings", "things"]
+__all__ = ["LEAD", "VARIABLE", "Inheritance", "LeftSettings", "Thing", "leave", "left_settings", "things"]
 
 VARIABLE = "RPCCLUSTER_UPGRADE"
+LEAD = "lead"  # the memory of the page of the lead, which is no service's
 SERIALS_LEFT_TO_US = 10_000  # serials for workers that the old master may still start before it ends
 
 

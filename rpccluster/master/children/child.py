@@ -291,6 +291,11 @@ class Child:
         return self.state is ChildState.READY and not self.kill_reason and self.questioned_at is None
 
     @property
+    def watched_since(self) -> float:
+        """Since when the master has watched it without a break."""
+        return self._watched_since
+
+    @property
     def silent_since(self) -> float:
         """The time of its last heartbeat, or since when the master has watched."""
         return max(self._watched_since, self.row[CommonCell.HEARTBEAT] / 1e9)

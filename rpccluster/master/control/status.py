@@ -18,6 +18,7 @@ from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.resources.listeners import Listener
+from rpccluster.master.resources.service_listeners import LEADERSHIP
 from rpccluster.version import __version__
 
 __all__ = ["Status", "of_group"]
@@ -55,6 +56,7 @@ class Status:
             "engine": self._rpc.engine,
             "in_transit": self._broker.in_transit,
             **asdict(self._broker.figures),
+            "leadership": cluster.lead.shown() if LEADERSHIP in cluster.configuration.others else None,
             "listeners": _addresses(cluster.listeners),
             "totals": self._rpc.totals.status(child.row for child in workers.children),
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from rpccluster.config.sections.leadership import LeadershipOptions
 from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.config.sections.pool import PoolOptions
 from rpccluster.config.sections.queues import QueuesOptions
@@ -21,7 +22,10 @@ from rpccluster.master.kinds.tasks.task import Task
 
 __all__ = ["adjust", "has_group", "make_group", "revise", "take_back"]
 
-_OF_SERVICES = (QueuesOptions,)  # sections of the package's own services, whose groups come by `services_of`
+_OF_SERVICES = (
+    LeadershipOptions,
+    QueuesOptions,
+)  # of services, whose groups come by `services_of`
 
 
 def has_group(own: object) -> bool:

@@ -18,8 +18,9 @@ from rpccluster.child.own_code import OwnCode
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.kept_queues import kept_queues
 from rpccluster.config.sections.cluster import Options
+from rpccluster.config.sections.leadership import LeadershipOptions, with_cluster
 from rpccluster.ipc.fdpass import memory_file
-from rpccluster.ipc.messages import KillTask, PoolsTold
+from rpccluster.ipc.messages import KillTask, LeadTold, PoolsTold
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
@@ -29,7 +30,7 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.kind import KindEvent, Told
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.resources.listeners import Listener
-from rpccluster.master.resources.service_listeners import POOLS, QUEUES
+from rpccluster.master.resources.service_listeners import LEADERSHIP, POOLS, QUEUES
 
 __all__ = [
     "KINDS",
@@ -43,14 +44,20 @@ __all__ = [
 ]
 
 #: The kind of each service's group.
-KINDS = {QUEUES: "keeper", POOLS: "dispatcher"}
+KINDS = {QUEUES: "keeper", LEADERSHIP: "coordinator", POOLS: "dispatcher"}
 
 MOST_PENDING = 32768  # unanswered calls of one connection
 MOST_MESSAGE_BYTES = 1 << 30
 MOST_CONNECTIONS = 1 << 16
 
+
+def _leadership(configuration: Configuration) -> LeadershipOptions:
+    options: LeadershipOptions = configuration.others[LEADERSHIP]
+    return with_cluster(options, configuration.options)
+
+
 #: What the process of a group has from sections of its own.
-_OWN: Mapping[str, Callable[[Configuration], Any]] = {QUEUES: kept_queues}
+_OWN: Mapping[str, Callable[[Configuration], Any]] = {QUEUES: kept_queues, LEADERSHIP: _leadership}
 #: Options that the section of a service has instead of those of ``[cluster]``.
 _INSTEAD = ("max_pending_calls", "max_message_size", "restart_delay", "restart_delay_max")
 
@@ -165,7 +172,7 @@ class OwnService(RPC):
         return child, replace(part, memory=self.memory, own=edition.own)
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
-        if isinstance(message, (KillTask, PoolsTold)):
+        if isinstance(message, (KillTask, PoolsTold, LeadTold)):
             close_all(descriptors)
             return Told(child, message)
         return super().hear(child, message, descriptors, now)
@@ -190,7 +197,8 @@ def service_group(
     section: Any = ServiceSection(name, cluster)
     group = Group(name, kind, section, cluster.phase)
     group.overlap, group.comes_first, group.counts_at_start, group.wanted = overlap, True, False, 1
-    group.after = (QUEUES,) if name == POOLS else ()
+    services = list(KINDS)
+    group.after = services[: services.index(name)]  # those before it are ready when it starts, and stop after it
     kind.group = group
     return group
 

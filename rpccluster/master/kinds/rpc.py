@@ -165,12 +165,13 @@ class RPC:
     def arrange(self, group: Group, now: float) -> None:
         """Every slot is like the others."""
 
-    def look(self, group: Group, child: Child, now: float) -> None:
+    def look(self, group: Group, child: Child, now: float) -> float | None:
         """Give a retiring worker time for its connections, as long as others can take them."""
         assert isinstance(child, RPCWorker)
         child.silent_seconds = now - child.silent_since
         if group.phase.allows.connections_move:
             child.serve_on(now + group.options.graceful_timeout + KILL_SLACK_SECONDS)
+        return None
 
     def note_end(self, child: Child) -> KindEvent | None:
         self.totals.note_end(child.row)

@@ -23,8 +23,17 @@ from rpccluster.errors import ConfigError
 from rpccluster.master.resources.listeners import Listener, bind_again, close_listeners, open_at
 from rpccluster.system.identity import Identity
 
-__all__ = ["POOLS", "QUEUES", "bind_service_again", "open_service_listeners", "services_of", "tell_children"]
+__all__ = [
+    "LEADERSHIP",
+    "POOLS",
+    "QUEUES",
+    "bind_service_again",
+    "open_service_listeners",
+    "services_of",
+    "tell_children",
+]
 
+LEADERSHIP = "leadership"  # the group of the coordinator, and its section
 POOLS = "pools"  # the group of the dispatcher
 QUEUES = "queues"  # that of the keeper, and its section
 
@@ -37,7 +46,8 @@ def services_of(configuration: Configuration) -> list[str]:
     sections = configuration.others
     has_queues = any(isinstance(own, (QueuesOptions, QueueOptions)) for own in sections.values())
     has_pools = any(header.startswith("pool:") for header in sections)
-    return [*([QUEUES] if has_queues else []), *([POOLS] if has_pools else [])]
+    wanted = {QUEUES: has_queues, LEADERSHIP: LEADERSHIP in sections, POOLS: has_pools}
+    return [group for group, is_wanted in wanted.items() if is_wanted]
 
 
 def open_service_listeners(configuration: Configuration, group: str, present: Sequence[Listener]) -> list[Listener]:

@@ -57,6 +57,7 @@ def test_status_has_the_contracts_form() -> None:
         "number_workers": 1,
         "settings": {"version": 1},
         "engine": "",  # until a worker is ready
+        "leadership": None,  # without a section
         "in_transit": 0,
         "longest_seconds": 0.0,
         "dropped_replies": 0,
