@@ -231,8 +231,11 @@ class RedisEngine:
             self._retry_at = 0.0  # the other connection ended with it: both are made anew at once
 
     def _note_missed(self) -> None:
-        """Have everything looked at: what other keepers have told meanwhile did not come."""
         self._reason = ""
+        self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        """Have those that wait tried: what others have told did not come, or Redis is away, which they are to be told."""
         self._ready.update(self._forms, self._rules)
         self._room.update(self._forms, self._rules)
 
@@ -241,6 +244,7 @@ class RedisEngine:
         if now >= self._retry_at:
             self._retry_at = now + _RETRY
         self._reason = str(away)
+        self._look_at_all()
 
     # -- queues
 

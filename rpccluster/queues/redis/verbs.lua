@@ -125,6 +125,7 @@ function verbs.get(name, session, n, seq, ids, attempts)
         end
     end
     if #taken > 0 then
+        ready_names[name] = true -- there may be more
         call('SADD', P .. 'sessions:' .. keeper, session)
         if seq then
             if call('HLEN', got) > REPEATS then

@@ -41,6 +41,7 @@ def test_redis_gone_and_back(own_server: RedisServer, keeper: MakeKeeper) -> Non
     assert [type(answer) for answer in outcome.answers] == [QueueDown] * 4
     assert str(own_server.port) in str(outcome.answers[0])
     assert outcome.wake_in is not None and outcome.wake_in <= 1
+    assert (outcome.ready, outcome.room) == ({"jobs"}, {"jobs"})  # so those that wait are told, too
     assert engine.fileno() is None
     own_server.start()
     outcome = back(engine)

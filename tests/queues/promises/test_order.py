@@ -125,4 +125,6 @@ def test_a_get_takes_no_more_than_there_are_and_no_more_than_it_asked_for(bench:
 def test_what_one_verb_has_done_the_next_of_its_batch_sees(bench: Bench) -> None:
     """A batch is run in order, and `ready` names only queues that have something left."""
     assert bench.outcome(Put("jobs", [b"x"]), Get("jobs", CONSUMER)).ready == frozenset()
-    assert bench.outcome(Put("jobs", [b"y"])).ready == {"jobs"}
+    assert bench.outcome(Put("jobs", [b"y", b"z"])).ready == {"jobs"}
+    assert bench.outcome(Get("jobs", CONSUMER)).ready == {"jobs"}
+    assert bench.outcome(Get("jobs", CONSUMER)).ready == frozenset()
