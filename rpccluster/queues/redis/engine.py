@@ -235,7 +235,7 @@ class RedisEngine:
         self._look_at_all()
 
     def _look_at_all(self) -> None:
-        """Have the calls tried that wait: what others have told did not come, or they are to hear that Redis is away."""
+        """Have the calls tried that wait: what others have told did not come, or they are to hear that it is away."""
         self._ready.update(self._forms, self._rules)
         self._room.update(self._forms, self._rules)
 
