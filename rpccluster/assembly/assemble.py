@@ -25,7 +25,7 @@ from rpccluster.control_path import socket_name
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.leading.page import LeadPage, use_lead_page
-from rpccluster.log import LogFiles, logger, say, set_up_logging
+from rpccluster.log import LogFiles, logger, say, set_format, set_up_logging
 from rpccluster.master.changes.inherited import LEAD, Inheritance, LeftSettings
 from rpccluster.master.changes.starting import CommandLine
 from rpccluster.master.cluster import Cluster
@@ -116,6 +116,7 @@ def _assemble(configuration: Configuration, start: Start) -> Supervisor:
         if pidfile and not (inheritance and pidfile is inheritance.pidfile):
             undo.callback(pidfile.clear)
         logs = open_logs(options)
+        set_format(options.log_format)
         set_up_logging(logs, options.log_level)
         sockets = _open_sockets(configuration, inheritance, start.activation)
         held = inheritance.owned() if inheritance else []

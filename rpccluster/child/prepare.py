@@ -18,7 +18,7 @@ from rpccluster import system
 from rpccluster.child.assignment import Assignment, Load, Run
 from rpccluster.config.accounts import identity_of
 from rpccluster.config.sections.cluster import Options
-from rpccluster.log import set_up_logging
+from rpccluster.log import set_format, set_up_logging
 from rpccluster.system.descendants import put_mark
 from rpccluster.system.identity import become
 from rpccluster.system.launch import enter
@@ -77,6 +77,7 @@ def _end_at_once(signum: int, frame: object) -> None:
 def _log(assignment: Assignment) -> None:
     """Send the child's lines to its log, and its stack when it crashes or hangs."""
     logs = assignment.logs
+    set_format(assignment.options.log_format)
     set_up_logging(logs, assignment.options.log_level)
     faulthandler.enable(logs.log_descriptor)
     faulthandler.register(system.TELL_SIGNAL, logs.log_descriptor, all_threads=False)

@@ -30,6 +30,7 @@ __all__ = [
     "KEY_FILE",
     "LINE",
     "LOG_FILE",
+    "LOG_FORMAT",
     "LOG_LEVEL",
     "LOG_LEVELS",
     "MODE",
@@ -275,4 +276,5 @@ BIND = ValueType("addresses separated by commas", _read_bind, _write_items)
 CPUS = ValueType("none, auto or a list of CPUs such as 0-3,8", CPUChoice.parse)
 LOG_FILE = ValueType("a path on one line, or stderr", _read_log_file, lambda path: path or "stderr", _anchor)
 LOG_LEVEL = choice(*LOG_LEVELS)
+LOG_FORMAT = choice("text", "json")
 ACCESS_LOG = ValueType("off, on or a path on one line", _read_access_log, anchor=_anchor_access_log)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from rpccluster.log.files import LogFiles
 from rpccluster.log.handler import LEVELS, set_level, set_up_logging
-from rpccluster.log.lines import escaped
+from rpccluster.log.lines import escaped, set_format
 from rpccluster.log.outlet import say
 from rpccluster.log.own_logger import logger
 
-__all__ = ["LEVELS", "LogFiles", "escaped", "logger", "say", "set_level", "set_up_logging"]
+__all__ = ["LEVELS", "LogFiles", "escaped", "logger", "say", "set_format", "set_level", "set_up_logging"]

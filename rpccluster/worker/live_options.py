@@ -36,6 +36,7 @@ class LiveOptions:
     max_requests: int
     max_requests_jitter: int
     log_level: str
+    log_format: str
     access_log: str
     _followers: list[Tell] = field(default_factory=list, init=False, repr=False)
 

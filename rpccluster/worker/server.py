@@ -36,7 +36,7 @@ from rpccluster.ipc.messages import (
     WantsToRetire,
 )
 from rpccluster.ipc.scoreboard import Cell, RowState
-from rpccluster.log import logger, set_level
+from rpccluster.log import logger, set_format, set_level
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.accepting.acceptor import Acceptor
@@ -306,6 +306,8 @@ class Server:
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
         if "log_level" in changed:  # else it is the service's, which may have set another
             set_level(options.log_level)
+        if "log_format" in changed:
+            set_format(options.log_format)
         if changed & {"max_requests", "max_requests_jitter"}:
             self._engine.set_call_limit(call_limit(options))
         tell_limit(self._row, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ WORKERS, CALLERS, ROUNDS = (8, 32, 30) if FULL_SCALE else (2, 3, 2)
 
 SERVICE = """
 import logging
+import json
 import os
 import time
 
@@ -223,3 +225,23 @@ def test_a_reload_changes_them_too_and_the_file_wins(shop: RunningCluster) -> No
     assert shop.status()["master"]["settings"] == {"version": 3}
     assert shop.run("reload").returncode == 0
     assert shop.status()["master"]["settings"] == {"version": 3}
+
+
+def test_the_log_becomes_json_while_it_runs(make_cluster):
+    """Lines of the master, of workers and of calls are objects from then on, and text again later."""
+    made = make_cluster(number_workers=1, access_log="on").start()
+    with made.control() as control, made.client() as client:
+        client.call("echo", "in text")
+        control.call("config.set", {"log_format": "json"})
+        begin = len(made.log_text())
+        client.call("echo", "in JSON")
+        with pytest.raises(Exception, match="boom"):
+            client.call("fail", "boom")
+        made.wait_log('"outcome": "')
+        lines = [json.loads(line) for line in made.log_text()[begin:].splitlines()]
+        assert {line["method"] for line in lines if "method" in line} <= {"echo", "fail"}
+        assert any("boom" in line.get("exception", "") for line in lines)
+        control.call("config.set", {"log_format": "text"})
+        begin = len(made.log_text())
+        client.call("echo", "in text again")
+        wait_until(lambda: " echo " in made.log_text()[begin:])

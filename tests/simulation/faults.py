@@ -102,7 +102,7 @@ FAULTS = [
         "master/handover/broker.py",
         "self._tell(owner.connections, gone._replace(cid=cid))",
         "pass",
-        0,
+        4710,
     ),
     PutBack(
         "a reply for a connection on its way is dropped",

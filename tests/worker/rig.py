@@ -141,6 +141,7 @@ class Rig:
             max_requests=0,
             max_requests_jitter=0,
             log_level="info",
+            log_format="text",
             access_log="off",
         )
         self.logs = LogFiles("", "")

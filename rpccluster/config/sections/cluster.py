@@ -184,6 +184,7 @@ class Options:
 
     log_file: str = option(values.LOG_FILE, "", "path of the log, or stderr", flags=("--log-file",))
     log_level: str = live(values.LOG_LEVEL, "info", values.LOG_LEVEL.expected, flags=("--log-level",))
+    log_format: str = live(values.LOG_FORMAT, "text", "text, or json: one object a line, also in the access log")
     access_log: str = live(values.ACCESS_LOG, "off", "one line for each call: off, on (in the log) or a path")
 
     def __post_init__(self) -> None:
@@ -269,7 +270,7 @@ _FOR_ALL = {
         "backlog",
     ),
     *("settings_timeout", "pidfile", "single_instance", "control_socket", "daemonize", "proc_name"),
-    *("user", "group", "umask", "chdir", "log_file", "log_level"),
+    *("user", "group", "umask", "chdir", "log_file", "log_level", "log_format"),
 }
 
 #: The keys that only workers use, so that they are faults where there are none.

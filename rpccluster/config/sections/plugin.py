@@ -102,6 +102,7 @@ class PluginOptions:
     log_backups: int = live(values.integer(0, 1000), 5, "rotated files to keep")
 
     log_level: str = "info"
+    log_format: str = "text"
     proc_name: str = "rpccluster"
     pythonpath: tuple[str, ...] = ()
     also_run: str = ""  # the module:function to call if there is no module that `run` names
@@ -122,6 +123,7 @@ def with_cluster(options: PluginOptions, of_cluster: cluster.Options) -> PluginO
         umask=of_cluster.umask if options.umask is None else options.umask,
         cpu_affinity=of_cluster.cpu_affinity if options.cpu_affinity == CPU_INHERITED else options.cpu_affinity,
         log_level=of_cluster.log_level,
+        log_format=of_cluster.log_format,
         proc_name=of_cluster.proc_name,
         pythonpath=(*options.pythonpath, *of_cluster.pythonpath),
     )

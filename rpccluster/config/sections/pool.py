@@ -67,6 +67,7 @@ class PoolOptions:
     chdir: str = ""
     umask: int | None = None
     log_level: str = "info"
+    log_format: str = "text"
     proc_name: str = "rpccluster"
     pythonpath: tuple[str, ...] = ()
 
@@ -91,6 +92,7 @@ def with_cluster(options: PoolOptions, of_cluster: cluster.Options) -> PoolOptio
         chdir=of_cluster.chdir,
         umask=of_cluster.umask,
         log_level=of_cluster.log_level,
+        log_format=of_cluster.log_format,
         proc_name=of_cluster.proc_name,
         pythonpath=of_cluster.pythonpath,
     )

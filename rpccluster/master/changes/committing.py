@@ -9,7 +9,7 @@ from typing import Any
 
 from rpccluster.config import OPTIONS, Effect, Options
 from rpccluster.ipc.messages import Switch
-from rpccluster.log import LogFiles, logger, set_up_logging
+from rpccluster.log import LogFiles, logger, set_format, set_up_logging
 from rpccluster.master.changes.change import Change
 from rpccluster.master.changes.pushing import Pushing
 from rpccluster.master.changes.regrouping import Regrouping
@@ -97,8 +97,9 @@ class Committing:
             cluster.logs = logs
             if cluster.options.daemonize:
                 self._hold_output()
-        elif cluster.options.log_level == present.log_level:
+        elif all(getattr(cluster.options, name) == getattr(present, name) for name in ("log_level", "log_format")):
             return
+        set_format(cluster.options.log_format)
         set_up_logging(logs, cluster.options.log_level)
 
     def _hold_output(self) -> None:

@@ -5,13 +5,13 @@ A line has time, pid, caller, method, milliseconds, and "ok" or the error. It is
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 from typing import Any, Callable
 
 from rpccluster.failure import error_text
 from rpccluster.log import escaped
+from rpccluster.log.lines import access_line
 from rpccluster.log.outlet import Outlet
 from rpccluster.worker.current import present_call
 from rpccluster.worker.service.later import Parked
@@ -42,7 +42,5 @@ def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
 
 def _write(outlet: Outlet, began: float, peer: str, method: str, outcome: str) -> None:
     """Write the line of a call that began at ``began`` (monotonic seconds)."""
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    milliseconds = (time.monotonic() - began) * 1000
-    line = f"[{stamp}] [{os.getpid()}] {peer} {escaped(method)} {milliseconds:.3f}ms {outcome}\n"
-    outlet.write(line.encode("utf-8", "backslashreplace"))
+    line = access_line(peer, escaped(method), (time.monotonic() - began) * 1000, outcome)
+    outlet.write(f"{line}\n".encode("utf-8", "backslashreplace"))

@@ -63,6 +63,7 @@ DEFAULTS = {
     "chdir": "",
     "log_file": "",
     "log_level": "info",
+    "log_format": "text",
     "access_log": "off",
 }
 CONTRACT = [*DEFAULTS, "number_workers"]
