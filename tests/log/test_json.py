@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from rpccluster.log.lines import access_line, formatter, lost_lines, output_formatter, output_line, own_record, set_format
+from rpccluster.log.lines import (
+    access_line,
+    formatter,
+    lost_lines,
+    output_formatter,
+    output_line,
+    own_record,
+    set_format,
+)
 
 
 @pytest.fixture(autouse=True)
