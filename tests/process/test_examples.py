@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -170,6 +171,41 @@ def push(running: RunningCluster, control: Client, text: str) -> tuple[float, fl
     wait_until(lambda: {said.who for said in all_said(running) if said.text == text} == own)
     times = [said.at - begun for said in all_said(running) if said.text == text]
     return min(times), max(times)
+
+
+def test_queue(npm_client_example: Path, tmp_path: Path) -> None:
+    """As the README says, at another port; a consumer is killed in the middle. In a copy, for what npm would bring."""
+    manage, produce, consume, install, in_javascript, terminate = commands("queue")
+    assert install == ["npm", "install", "--prefix", "examples/queue"]
+    here = tmp_path / "examples" / "queue"
+    shutil.copytree(EXAMPLES / "queue", here, ignore=shutil.ignore_patterns("node_modules"))
+    (here / "node_modules").symlink_to(npm_client_example / "node_modules")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    produce = [*produce[:-1], produce[-1] if FULL_SCALE else "500"]
+    manager = begin(manage, address, tmp_path)
+    try:
+        assert manager.stdout is not None
+        assert manager.stdout.readline() == f"The queue is at {address}\n"
+        assert output(produce, address, tmp_path) == [f"Put {produce[-1]} jobs"]
+        victim = begin(consume, address, tmp_path)
+        assert output(in_javascript, address, tmp_path) == ["Done: 100 jobs"]
+        victim.kill()
+        victim.communicate(timeout=SECONDS)
+        rest = output(consume, address, tmp_path)
+        assert re.fullmatch(r"Done: \d+ jobs", rest[0])
+        assert output(terminate, address, tmp_path) == ["All jobs were done"]
+        assert manager.communicate(timeout=SECONDS)[0] == "The manager has ended\n"
+    finally:
+        manager.kill()
+        manager.communicate()
+
+
+def begin(command: list[str], address: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a command of an example, at ``address``."""
+    program, *words = command
+    words = [address if word == "127.0.0.1:18800" else word for word in words]
+    return subprocess.Popen([*PROGRAMS.get(program, [program]), *words], cwd=folder, stdout=subprocess.PIPE, text=True)
 
 
 def test_node_client(shop: str, npm_client_example: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ end. What is asked about tasks only the dispatcher knows.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from typing import Any, Callable
 
@@ -22,6 +23,8 @@ from rpccluster.master.kinds.tasks.task import Task
 
 __all__ = ["Pooling", "Told"]
 
+_QUEUES_VARIABLE = "RPCCLUSTER_QUEUES"  # of the environment: the keeper's address
+_LEASE_SECONDS = 60.0  # of a queue without a section
 CUT_OFF = "a message to it or from it was cut off"  # by the end of a dispatcher: why a process is killed
 
 #: Gets an error, or an answer.
@@ -64,7 +67,17 @@ class Pooling:
         self._told_of = self._cluster.configuration
         sections = self._told_of.others.items()
         pools = {header: each for header, each in sections if isinstance(each, PoolOptions)}
-        self.tell(Pools({header.partition(":")[2]: _of_dispatcher(each) for header, each in pools.items()}))
+        told = {header.partition(":")[2]: _of_dispatcher(each) for header, each in pools.items()}
+        for name, each in zip(told, pools.values()):
+            if each.queue:
+                told[name]["source"] = self._source(each)
+        self.tell(Pools(told))
+
+    def _source(self, options: PoolOptions) -> list[Any]:
+        """Return where the items come from: the fields of `rpccluster.services.dispatcher.draining.Source`."""
+        queue: Any = self._cluster.configuration.others.get(f"queue:{options.queue}")
+        lease = queue.lease if queue else _LEASE_SECONDS
+        return [os.environ.get(_QUEUES_VARIABLE, ""), options.queue, options.targets[0], lease]
 
     def hear(self, message: Message, groups: Groups) -> None:
         """Take a message of the dispatcher."""

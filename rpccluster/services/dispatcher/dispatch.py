@@ -350,6 +350,11 @@ class Dispatch:
 
     # -- what is told
 
+    def size(self, name: str) -> int:
+        """Return how many processes of a pool take tasks."""
+        pool = self.pools.get(name)
+        return 0 if pool is None else sum(not process.is_closed for process in pool.core.processes)
+
     def counts(self) -> list[dict[str, Any]]:
         """Tell of each pool how many tasks wait and run."""
         return [

@@ -17,6 +17,7 @@ from rpccluster.ipc.packets import close_all
 from rpccluster.log import logger
 from rpccluster.pools.program.link import RECEIVE_BYTES
 from rpccluster.services.dispatcher.dispatch import Dispatch
+from rpccluster.services.dispatcher.draining import Drains
 from rpccluster.services.dispatcher.journal import Entry, Journal
 from rpccluster.services.dispatcher.link import TaskLink
 from rpccluster.services.dispatcher.recovery import (
@@ -51,6 +52,7 @@ class Inside:
         submitters = Submitters(loop, time.monotonic_ns(), self._forget)
         self._dispatch = Dispatch(loop, self._journal, submitters, self._kill)
         self.service = Dispatcher(self._dispatch, submitters, self._journal, self._left)
+        self._drains = Drains(self.service.take_in, self._dispatch.size, self._journal.clear)
         self._cut: dict[int, TaskLink] = {}  # processes that are being killed, by serial
         self._timers: list[Any] = []
         self._space = bytearray(RECEIVE_BYTES)
@@ -87,6 +89,7 @@ class Inside:
             self._note_gone(message)
         elif isinstance(message, Pools):
             self._dispatch.set_pools(message.pools)
+            self._drains.set_pools(message.pools)
             self.service.is_open = True
         elif isinstance(message, AskPools):
             self._channel.send(self._told(message))
@@ -154,13 +157,14 @@ class Inside:
 
     def retire(self, *, whole_cluster: bool) -> None:
         """Begin no other task, and let submitters ask again and again, until the successor answers."""
+        self._drains.retire()
         self.service.retire()
         self._dispatch.drain()
 
     @property
     def is_at_rest(self) -> bool:
         """Whether no task runs any more, and each submitter has heard what there was to tell."""
-        return self._dispatch.is_drained and self.service.is_at_rest
+        return self._dispatch.is_drained and self._drains.is_at_rest and self.service.is_at_rest
 
     def end(self) -> None:
         """Stop at the end of a message in each direction, though tasks run: they are the successor's."""

@@ -66,6 +66,11 @@ class Dispatcher:
             return TAKEN
         return self._dispatch.submit(pool, task, claim, waits=waits)
 
+    def take_in(self, submitter: Submitter, name: str, entry: list[Any]) -> None:
+        """Take in a task of the pool ``name``, however many wait, for a submitter of this process."""
+        pool = self._dispatch.pools[name]
+        self._submit(submitter, pool, task_of(pool, entry), waits=True)
+
     @rpc(name="pool.take", later=True)
     def take(self, token: str, name: int, number: int) -> Later | list[Any]:
         """Return [the name of this dispatcher, its events for the submitter], once there are any.

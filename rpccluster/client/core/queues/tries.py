@@ -73,12 +73,12 @@ class Tries:
         if isinstance(error, RemoteError):
             named = _NAMED[error.type](error.message) if error.type in _NAMED else error
             if error.type not in _AGAIN:
-                raise named
+                raise named from None
         elif isinstance(error, CallTimeout):
             raise error
         elif isinstance(error, Lost) and now - self._began_at > _STOOD_SECONDS:
             self._away_since = now
         if now >= min(self._away_since, self._wait_ends_at) + self._patience:
-            raise named
+            raise named from None
         pause, self._pause = self._pause, min(2 * self._pause, _LAST_PAUSE)
         return pause
