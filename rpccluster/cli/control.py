@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -31,16 +32,25 @@ EXIT_USAGE = 2
 EXIT_NO_MASTER = 3
 _ANSWER_SECONDS = 5.0  # a master that has not answered a ping by then hangs, or was stopped
 _GLANCE_SECONDS = 1.0  # for a line in a list
+_WATCH_SECONDS = 1.0
 _PATIENCE_SECONDS = 86_400.0  # a command returns when the work is done; the master bounds how long that takes
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="print JSON, for programs")
+@click.option("--watch", "is_watched", is_flag=True, help="show it anew each second; with --json an object a line")
 @click.pass_obj
-def status(sources: Sources, as_json: bool) -> None:
+def status(sources: Sources, as_json: bool, is_watched: bool) -> None:
     """Show the master and its workers."""
     told = ask(sources, "status")
-    click.echo(json.dumps(told, indent=2) if as_json else status_text(told))
+    with contextlib.suppress(KeyboardInterrupt):  # which is how one stops to watch
+        while is_watched:
+            click.clear()  # nothing, where the output is no terminal
+            click.echo(json.dumps(told) if as_json else f"{status_text(told)}\n")
+            time.sleep(_WATCH_SECONDS)
+            told = ask(sources, "status")
+    if not is_watched:
+        click.echo(json.dumps(told, indent=2) if as_json else status_text(told))
 
 
 @click.command()

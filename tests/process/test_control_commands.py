@@ -160,3 +160,30 @@ def test_without_a_control_socket(make_cluster):
     running.write_config(control_socket="")
     done = running.run("status")
     assert (done.returncode, "control_socket" in done.stderr) == (1, True)
+
+
+def test_status_is_watched_until_one_stops_it(make_cluster):
+    """An object a line comes each second, over a change of the cluster; INT is no failure; a gone master is one."""
+    made = make_cluster(number_workers=1).start()
+    watching = made.launch("status", "--watch", "--json")
+    try:
+        assert watching.stdout is not None
+        assert len(json.loads(watching.stdout.readline())["workers"]) == 1
+        made.run("scale", "2")
+        seen = (json.loads(line)["workers"] for line in watching.stdout)
+        assert any(len(workers) == 2 for workers in seen)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 0
+    finally:
+        watching.kill()
+        watching.communicate()
+    watching = made.launch("status", "--watch")
+    try:
+        assert watching.stdout is not None
+        assert "master" in watching.stdout.readline()
+        made.stop()
+        assert watching.wait(30) == 3
+        assert "no master" in watching.communicate()[1]
+    finally:
+        watching.kill()
+        watching.communicate()
