@@ -24,6 +24,7 @@ class Metric:
 METRICS = {
     "calls_per_second": Metric("calls/s", ",.0f", True),
     "tasks_per_second": Metric("tasks/s", ",.0f", True),
+    "items_per_second": Metric("items/s", ",.0f", True),
     "program_cpu_us": Metric("the program's CPU µs/task", ",.2f"),
     "free_calls_per_second": Metric("calls/s, load's share given back", ",.0f", True),
     "megabytes_per_second": Metric("MB/s echoed", ",.1f", True),

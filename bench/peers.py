@@ -10,6 +10,7 @@ __all__ = [
     "KINDS",
     "PEERS",
     "POOLS",
+    "QUEUES",
     "RPCCLUSTER",
     "Peer",
     "build_in",
@@ -164,6 +165,19 @@ POOLS = tuple(
         ("multiprocessing", "multiprocessing.Pool, apply_async", ()),
         ("billiard", "billiard.Pool, apply_async", ("billiard",)),
         ("pebble", "pebble.ProcessPool, schedule", ("pebble",)),
+    )
+)
+
+#: Queues, each a row: their servers are in `bench.servers.queue_server`, their clients in `bench.loads.queue_clients`.
+QUEUES = tuple(
+    Peer(name, what, (), packages=packages)
+    for name, what, packages in (
+        ("rpccluster", "rpccluster's keeper, durable = always", ("rpccluster",)),
+        ("managers", "multiprocessing.managers: a queue in memory; an item is gone with its consumer", ()),
+        ("redis streams", "Redis, appendfsync always, a consumer group, XDEL after XACK, by redis-py", ("redis",)),
+        ("beanstalkd", "beanstalkd -b -f 0, by greenstalk", ("greenstalk",)),
+        ("litequeue", "litequeue, synchronous = NORMAL: a put is not on disk yet", ("litequeue",)),
+        ("persist-queue", "persist-queue's SQLiteAckQueue", ("persist-queue",)),
     )
 )
 

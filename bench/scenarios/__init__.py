@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.peers import Peer
-from bench.scenarios import calls, clients, kinds, memory, pieces, reload, tasks, waiting, workers
+from bench.scenarios import calls, clients, kinds, memory, pieces, queues, reload, tasks, waiting, workers
 from bench.scenarios.variant import Effort, Variant
 from bench.stage import Stage
 
@@ -22,6 +22,7 @@ SCENARIOS: dict[str, Callable[[Stage, tuple[Peer, ...], Effort], list[Variant]]]
     "flood": waiting.flood,
     "kinds": kinds.kinds,
     "tasks": tasks.tasks,
+    "queue": queues.queues,
     "idle": memory.idle,
     "scaling": workers.scaling,
     "reload": reload.reload,
