@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rpccluster.errors import LeaseLost, QueueDown, StartError
-from rpccluster.queues.engine import Ack, EndSession, Get, Item, Nack, Put, Rules, Stats
+from rpccluster.errors import EngineFailed, LeaseLost, QueueDown, StartError
+from rpccluster.queues.engine import Ack, EndSession, Get, Item, Nack, Purge, Put, Rules, Stats
 from rpccluster.queues.sqlite import SQLiteEngine
+from rpccluster.queues.timescale import Timescale
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 PUTTER, GETTER = b"p" * 16, b"g" * 16
 
 
@@ -69,8 +75,6 @@ def test_all_is_there_again_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_file_has_one_keeper(tmp_path: Path) -> None:
     """The second is told the pid of the first."""
-    import os
-
     engine = opened(tmp_path)
     with pytest.raises(StartError, match=f"process {os.getpid()} keeps them there"):
         opened(tmp_path)
@@ -122,4 +126,118 @@ def test_a_full_disk_is_told_and_changes_nothing(tmp_path: Path) -> None:
     [stats, put] = engine.run([Stats("jobs"), Put("jobs", [b"y" * 500_000], PUTTER, 2)]).answers
     assert stats["ready"] == 1
     assert put == [3]
+    engine.close()
+
+
+def test_a_damaged_page_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """While it runs, or when it opens the file."""
+    engine = opened(tmp_path)
+    for seq in range(1, 30):
+        engine.run([Put("jobs", [b"x" * 900] * 20, PUTTER, seq)])
+    engine.run([Get("jobs", GETTER, 1)])
+    while engine.keep_up():
+        pass
+    engine.close()
+    path = tmp_path / "queues.db"
+    with path.open("r+b") as file:
+        for page in range(25, path.stat().st_size // 4096):  # behind the tables and indexes that are read at the start
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    with pytest.raises((EngineFailed, StartError), match=r"queues\.db is damaged .*\.recover"):
+        opened(tmp_path).run([Get("jobs", GETTER, 600)])
+
+
+FAILING = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <unistd.h>
+static int fails(void) { return access(FLAG, F_OK) == 0; }
+int fsync(int fd) { (void)fd; if (fails()) { errno = EIO; return -1; } return 0; }
+int fdatasync(int fd) { (void)fd; if (fails()) { errno = EIO; return -1; } return 0; }
+"""
+PUTS = """
+import pathlib, sys
+sys.path.insert(0, {checkout!r})
+from rpccluster.errors import EngineFailed
+from rpccluster.queues.engine import Put, Rules
+from rpccluster.queues.sqlite import SQLiteEngine
+engine = SQLiteEngine({path!r})
+engine.configure({{"jobs": Rules()}}, None)
+engine.open()
+print(engine.run([Put("jobs", [b"x"], b"p" * 16, 1)]).answers, flush=True)
+pathlib.Path({flag!r}).touch()
+try:
+    print(engine.run([Put("jobs", [b"y"], b"p" * 16, 2)]).answers)
+except EngineFailed as error:
+    print(error)
+"""
+
+
+def test_a_failed_fsync_ends_the_keeper(tmp_path: Path) -> None:
+    """What was answered is there; what was not answered may be, and a repeat does not double it."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    flag, library, path = tmp_path / "fails", tmp_path / "failing.so", tmp_path / "queues.db"
+    source = tmp_path / "failing.c"
+    source.write_text(FAILING.replace("FLAG", f'"{flag}"'))
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    program = PUTS.format(checkout=str(CHECKOUT), path=str(path), flag=str(flag))
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    first, second = told.stdout.splitlines()
+    assert first == "[[2]]"
+    assert "disk I/O error" in second
+    flag.unlink()
+    engine = opened(tmp_path)
+    [again, stats] = engine.run([Put("jobs", [b"y"], PUTTER, 2), Stats("jobs")]).answers
+    assert again in ([3], [4])
+    assert stats["ready"] == 2
+    engine.close()
+
+
+def test_time_goes_on_over_restarts_and_boots() -> None:
+    """By the clock of the boot, or by the wall clock between two boots; never backwards."""
+    booted, wall = [100.0], [5000.0]
+    time = Timescale(None, "one", lambda: booted[0], lambda: wall[0])
+    booted[0], wall[0] = 160.0, 1.0  # an hour back, say
+    assert time.now() == 160.0
+    kept = time.keep()
+    booted[0] = 170.0
+    assert Timescale(kept, "one", lambda: booted[0], lambda: wall[0]).now() == 170.0
+    booted[0], wall[0] = 3.0, 31.0
+    assert Timescale(kept, "two", lambda: booted[0], lambda: wall[0]).now() == 190.0
+    wall[0] = -1000.0
+    assert Timescale(kept, "two", lambda: booted[0], lambda: wall[0]).now() == 160.0
+
+
+def test_what_was_purged_leaves_the_file(tmp_path: Path) -> None:
+    """The upkeep removes it in steps, and the file shrinks again; what is leased stays."""
+    engine = opened(tmp_path)
+    engine.run([Put("jobs", [b"x" * 500] * 3000 + [b"y" * 5000] * 100, PUTTER, 1), Get("jobs", GETTER)])
+    while engine.keep_up():
+        pass
+    full = (tmp_path / "queues.db").stat().st_size
+    assert engine.run([Purge("jobs")]).answers == [3099]
+    engine.run([Put("jobs", [b"z"], PUTTER, 2)])
+    while engine.keep_up():
+        pass
+    assert (tmp_path / "queues.db").stat().st_size < full / 2
+    stats, got = engine.run([Stats("jobs"), Get("jobs", GETTER, 9)]).answers
+    assert (stats["ready"], stats["leased"]) == (1, 1)
+    assert [item.value for item in got] == [b"z"]
+    engine.close()
+
+
+def test_durable_second_syncs_within_a_second(tmp_path: Path) -> None:
+    """The engine asks to be run again, and that run syncs."""
+    engine = SQLiteEngine(str(tmp_path / "queues.db"), "second")
+    engine.configure({"jobs": Rules()}, None)
+    engine.open()
+    outcome = engine.run([Put("jobs", [b"x"], PUTTER, 1)])
+    assert outcome.wake_in is not None and 0 < outcome.wake_in <= 1
+    engine._unsynced_from -= 1
+    outcome = engine.run([])
+    assert outcome.wake_in is None
+    assert engine.run([]).wake_in is None
     engine.close()

@@ -17,7 +17,9 @@ from rpccluster.queues.sqlite.file import connect
 __all__ = ["Upkeep"]
 
 COPY_FRAMES = 1000  # pages of the log that were not copied yet, from which on they are, beside the commits
-RESTART_FRAMES = 16_000  # pages of the log, from which on its rest is copied between two commits
+RESTART_FRAMES = 24_000  # pages of the log, from which on it is to begin anew
+REST_FRAMES = 300  # pages that are copied between two commits, to have it begin anew
+TRIES = 5  # to copy so much beside the commits that no more is left
 STEP_SECONDS = 0.005
 _PAGES = 64
 _ROWS = 500
@@ -52,26 +54,32 @@ class Upkeep:
         self._spawn = spawn
         self._log = LogLength(path)
         self._is_copying = False
+        self._tries = 0
         self._failure: BaseException | None = None
 
     def after_commit(self) -> None:
         """Begin to copy a long log beside the commits, or copy the rest of a very long one, which takes milliseconds.
 
-        Raises what has failed in it before.
+        Raises what has failed in a copy before.
         """
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         if self._is_copying:
             return
         length, copied = self._log.read()
-        if length >= RESTART_FRAMES and length - copied < COPY_FRAMES:
+        rest = length - copied
+        if length < RESTART_FRAMES:
+            self._tries = 0
+            if rest >= COPY_FRAMES:
+                self._begin_copy()
+        elif rest > REST_FRAMES and self._tries < TRIES:
+            self._tries += 1
+            self._begin_copy()
+        else:
             self._database.execute("pragma wal_checkpoint(passive)").fetchall()
-        elif length - copied >= COPY_FRAMES:
-            self._is_copying = True
-            self._spawn(self._copy, ())
 
     def step(self, now: float) -> bool:
         """Do a piece of what is due, when nothing else is. Returns whether more is due."""
+        self._raise_failure()
         until = time.monotonic() + STEP_SECONDS
         while time.monotonic() < until:
             if not (self._remove_discarded() or self._shrink() or self._forget(now)):
@@ -87,6 +95,14 @@ class Upkeep:
 
     # -- inside
 
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _begin_copy(self) -> None:
+        self._is_copying = True
+        self._spawn(self._copy, ())
+
     def _copy(self) -> None:
         try:
             self._beside.execute("pragma wal_checkpoint(passive)").fetchall()
@@ -96,10 +112,14 @@ class Upkeep:
             self._is_copying = False
 
     def _copy_when_idle(self) -> bool:
-        length, copied = self._log.read()
-        if length > copied and not self._is_copying:
-            self._database.execute("pragma wal_checkpoint(passive)").fetchall()
-        return False
+        """Copy what the log has. Returns whether that goes on."""
+        if not self._is_copying:
+            length, copied = self._log.read()
+            if length - copied > REST_FRAMES:
+                self._begin_copy()
+            elif length > copied:
+                self._database.execute("pragma wal_checkpoint(passive)").fetchall()
+        return self._is_copying
 
     def _remove_discarded(self) -> bool:
         row = self._database.execute("select queue from discarded limit 1").fetchone()
