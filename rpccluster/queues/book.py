@@ -176,8 +176,7 @@ class Book:
         if queue is None:
             return []
         if verb.seq is not None:
-            held = self._leases.held(verb.session)
-            again = [record for record in held if record.seq == verb.seq and record.queue == queue.number]
+            again = self._leases.taken(verb.session, verb.seq, queue.number)
             if again:
                 return [Item(record.id, record.attempt, self._value(record)) for record in again]
         return [] if queue.is_paused else self._take(queue, verb)

@@ -15,6 +15,7 @@ class Leases:
     def __init__(self) -> None:
         self._records: dict[int, Record] = {}
         self._of_session: dict[bytes, dict[int, Record]] = {}
+        self._last_seq: dict[bytes, int] = {}  # the highest number of a get, of the sessions that have items
         self._ends: list[tuple[float, int, int]] = []  # a heap of (end, id, attempt), also of leases that are over
 
     def __len__(self) -> int:
@@ -32,6 +33,8 @@ class Leases:
         if held is None:
             held = self._of_session[session] = {}
         held[record.id] = record
+        if record.seq is not None and record.seq > self._last_seq.get(session, -1):
+            self._last_seq[session] = record.seq
         self.renew(record, until)
 
     def renew(self, record: Record, until: float) -> None:
@@ -48,6 +51,12 @@ class Leases:
         """Return the items of a session."""
         return list(self._of_session.get(session, {}).values())
 
+    def taken(self, session: bytes, seq: int, queue: int) -> list[Record]:
+        """Return the items of a queue that the get ``seq`` of a session has taken, as far as it has them still."""
+        if seq > self._last_seq.get(session, -1):
+            return []
+        return [record for record in self.held(session) if record.seq == seq and record.queue == queue]
+
     def of_queue(self, queue: int) -> list[Record]:
         """Return the leased items of the queue with this number."""
         return [record for record in self._records.values() if record.queue == queue]
@@ -61,6 +70,7 @@ class Leases:
         del held[record.id]
         if not held:
             del self._of_session[session]
+            self._last_seq.pop(session, None)
         record.session = record.until = record.seq = None
 
     def first_over(self, now: float) -> Record | None:
