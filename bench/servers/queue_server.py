@@ -26,7 +26,7 @@ _STARTS_SECONDS = 20.0
 
 _CONFIG = """\
 [cluster]
-control = {folder}/control.sock
+control_socket = {folder}/control.sock
 pidfile = {folder}/pid
 [queues]
 path = {folder}/queues.db
