@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ def main(kind: str, address: str, work: str, processes: int, seconds: float) -> 
     ready, told = os.pipe(), os.pipe()
     begin = os.pipe()
     children = [_fork(kind, address, work, AT_ONCE // processes, seconds, ready, begin, told) for _ in range(processes)]
+    for end in (ready[1], told[1]):
+        os.close(end)  # so that it is noticed when the processes have ended
     _read(ready[0], processes)
     os.write(begin[1], b"x" * processes)
     answers = _read(told[0], 16 * processes)
@@ -61,6 +64,8 @@ def _fork(kind: str, address: str, work: str, share: int, seconds: float, ready:
             _wait(ready[1], begin[0])
             count, took = _repeat(do, seconds)
         os.write(told[1], struct.pack("=qd", count, took))
+    except Exception:
+        traceback.print_exc()
     finally:
         os._exit(0)
 
@@ -98,10 +103,10 @@ def _work(client: Any, work: str) -> Callable[[], int]:
 
 
 async def _aio(address: str, share: int, seconds: float, wait: Callable[[], None]) -> tuple[int, float]:
-    from rpccluster.aio import Queue
+    from rpccluster import aio
 
     count = 0
-    async with Queue(address, "bench") as queue:
+    async with aio.Queue(address, "bench") as queue:
 
         async def produce() -> None:
             nonlocal count
