@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from rpccluster.address import BindAddress, TCPAddress, UnixAddress
 from rpccluster.config import values
@@ -101,6 +102,9 @@ def complaints(options: QueuesOptions, machine: Machine, config_path: str | None
 def _engine(options: QueuesOptions) -> Iterator[Complaint]:
     if options.is_file and options.password_file:
         yield Complaint(("password_file", "engine"), "found a file beside the engine sqlite, which needs none", True)
+    if not options.is_file and find_spec("redis") is None:
+        problem = f"found {options.engine} where redis is missing, expected it: pip install 'rpccluster[redis]'"
+        yield Complaint(("engine",), problem)
     if not options.is_file and options.path:
         yield Complaint(("path", "engine"), f"found a path beside the engine {options.engine}, expected none", True)
 

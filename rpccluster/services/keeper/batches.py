@@ -1,22 +1,27 @@
 """Runs verbs in batches: all that one turn of the loop brought is one transaction of the engine. Runs in the keeper.
 
-The engine works in a native thread; meanwhile the next batch gathers. Answers leave after the commit.
+The next batch gathers while a native thread waits for the present one to be committed; its answers leave then. So a
+hundred producers share one fsync, and the slower the disk is, the more share it.
 """
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+from time import monotonic
 from typing import Any, Callable
 
-from gevent.monkey import get_original
-
-from rpccluster.errors import EngineFailed
 from rpccluster.queues.engine import Engine, Outcome, Verb
+from rpccluster.system import READABLE
+from rpccluster.worker.native.primitives import SimpleQueue, allocate_lock, start_new_thread
 from rpccluster.worker.native.wake import Wake
 
 __all__ = ["Batches"]
 
-_SimpleQueue = get_original("queue", "SimpleQueue")
-_start_thread = get_original("_thread", "start_new_thread")
+SWITCH_SECONDS = 0.0005  # for which the thread, back from the disk, waits at most for a busy loop; Python's are 5 ms
+IDLE_SECONDS = 0.05  # without a batch, after which the file is looked after
+PAUSE_SECONDS = 0.002  # between two pieces of that
+EARLY_SECONDS = 0.001  # by which a batch may come too early for what time brings
 
 Done = Callable[[Any], object]
 
@@ -30,79 +35,157 @@ class Batches:
         self._loop = loop
         self._on_failed = on_failed
         self._added: list[tuple[Verb, Done]] = []
-        self._running: list[tuple[Verb, Done]] | None = None
+        self._running: list[tuple[Verb, Done]] = []
+        self._is_busy = False  # the engine works
         self._is_due = False
+        self._has_failed = False
+        self._ran = 0  # batches so far
+        self._wakes_at = float("inf")  # monotonic seconds
         self._timer: Any = None
-        self._wake = Wake(loop, self._note)
-        self._orders: Any = _SimpleQueue()
+        self._idle_timer: Any = None
+        self._watcher: Any = None  # of the engine's descriptor
+        #: Called before a batch goes off; its verbs come behind all that were added.
         self.before_batch: Callable[[], list[tuple[Verb, Done]]] = list
+        #: Called after the answers of a batch, with the queues that have something ready, and those that have room.
         self.after_batch: Callable[[frozenset[str], frozenset[str]], object] = lambda ready, room: None
-        _start_thread(self._work, ())
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self._wake = Wake(loop, self._take)
+        self._orders = SimpleQueue()
+        self._ended = allocate_lock()
+        self._ended.acquire()
+        start_new_thread(self._work, ())
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing was added, and nothing runs."""
-        return not self._added and self._running is None and not self._is_due
+        return not (self._added or self._running or self._is_due)
 
     def add(self, verb: Verb, done: Done) -> None:
         """Run ``verb`` with the next batch; ``done`` gets its answer."""
         self._added.append((verb, done))
-        self.wake()
+        if not self._is_due:
+            self.wake()
 
     def wake(self) -> None:
-        """Run a batch soon."""
+        """Run a batch soon: at the end of this turn of the loop, or after the batch that runs."""
         if not self._is_due:
             self._is_due = True
-            if self._running is None:
+            if not self._is_busy:
                 self._loop.run_callback(self._go)
 
+    def close(self) -> None:
+        """Wait for what the thread does, and end the engine."""
+        self._orders.put(None)
+        self._ended.acquire()
+        self._engine.close()
+
+    # -- a batch
+
     def _go(self) -> None:
-        if self._running is not None:
+        if self._is_busy or self._has_failed:
             return
         self._is_due = False
-        self._running = [*self._added, *self.before_batch()]
+        self._ran += 1
+        before = self.before_batch()
+        self._running = running = [*self._added, *before] if before else self._added
         self._added = []
         try:
-            begun = self._engine.start([verb for verb, _ in self._running])
-        except BaseException as error:
-            self._note(None, error)
+            begun = self._engine.start([verb for verb, _ in running])
+        except Exception as error:
+            self._fail(error)
             return
+        self._is_busy = True
         if isinstance(begun, Outcome):
-            self._note(begun, None)
+            self._note(begun)
         else:
-            self._orders.put(begun)
+            self._orders.put((begun, self._note))
+
+    def _note(self, outcome: Outcome) -> None:
+        """Answer a batch."""
+        running, self._running = self._running, []
+        self._is_busy = False
+        for (_, done), answer in zip(running, outcome.answers):
+            done(answer)
+        self.after_batch(outcome.ready, outcome.room)
+        if outcome.wake_in is not None:
+            self._wake_at(monotonic() + outcome.wake_in)
+        self._watch()
+        if self._is_due:
+            self._loop.run_callback(self._go)
+        elif self._idle_timer is None:
+            self._idle_timer = self._after(IDLE_SECONDS, self._look_after, self._ran)
+
+    def _fail(self, error: BaseException) -> None:
+        self._has_failed = True
+        self._on_failed(error)
+
+    # -- the thread
 
     def _work(self) -> None:
         while True:
             order = self._orders.get()
             if order is None:
-                return
+                break
+            do, note = order
             try:
-                outcome = order()
+                result = do()
             except BaseException as error:
-                self._wake.put((None, error))
-                return
-            self._wake.put((outcome, None))
+                self._wake.put((self._fail, error))
+                break
+            self._wake.put((note, result))
+        self._ended.release()
 
-    def _note(self, outcome: Outcome | None, error: BaseException | None) -> None:
-        running, self._running = self._running, None
-        if outcome is None or running is None:
-            self._on_failed(error or EngineFailed("no batch runs"))
+    def _take(self, note: Callable[[Any], object], result: Any) -> None:
+        note(result)
+
+    # -- what time brings
+
+    def _after(self, seconds: float, do: Callable[..., object], *arguments: Any) -> Any:
+        timer = self._loop.timer(seconds)
+        timer.start(do, *arguments)
+        return timer
+
+    def _wake_at(self, at: float) -> None:
+        if at >= self._wakes_at - EARLY_SECONDS:
             return
-        for (_, done), answer in zip(running, outcome.answers):
-            done(answer)
-        self.after_batch(outcome.ready, outcome.room)
+        self._wakes_at = at
+        if self._timer is not None:
+            self._timer.close()
+        self._timer = self._after(max(0.0, at - monotonic()), self._wake_by_time)
+
+    def _wake_by_time(self) -> None:
+        self._wakes_at = float("inf")
+        self.wake()
+
+    def _watch(self) -> None:
+        """Run a batch when the engine's descriptor is readable; it is watched again after that."""
+        descriptor = self._engine.fileno()
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+        if descriptor is not None:
+            self._watcher = self._loop.io(descriptor, READABLE, ref=False)
+            self._watcher.start(self._note_readable)
+
+    def _note_readable(self) -> None:
+        self._watcher.stop()
+        self.wake()
+
+    # -- upkeep
+
+    def _look_after(self, ran: int) -> None:
+        """Do a piece of upkeep, if nothing was run meanwhile."""
+        self._idle_timer.close()
+        self._idle_timer = None
+        if ran != self._ran or self._is_busy:
+            self._idle_timer = self._after(IDLE_SECONDS, self._look_after, self._ran)
+        elif not self._has_failed:
+            self._is_busy = True
+            self._orders.put((self._engine.keep_up, partial(self._note_upkeep, ran)))
+
+    def _note_upkeep(self, ran: int, is_more: bool) -> None:
+        self._is_busy = False
         if self._is_due:
             self._loop.run_callback(self._go)
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
-        if outcome.wake_in is not None:
-            self._timer = self._loop.timer(outcome.wake_in)
-            self._timer.start(self.wake)
-
-    def close(self) -> None:
-        """End the engine."""
-        self._orders.put(None)
-        self._engine.close()
+        elif is_more:
+            self._idle_timer = self._after(PAUSE_SECONDS, self._look_after, ran)

@@ -10,8 +10,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from gevent.monkey import get_original
-
 from rpccluster.child.assignment import Assignment, RPCPart
 from rpccluster.child.life import EXIT_CRASHED
 from rpccluster.config.kept_queues import KeptQueues
@@ -19,25 +17,17 @@ from rpccluster.config.sections.queues import QueueOptions
 from rpccluster.ipc.messages import Message, Queues
 from rpccluster.ipc.packets import close_all
 from rpccluster.log import logger
-from rpccluster.queues.engine import EndSession, Engine, Rules
+from rpccluster.queues.engine import EndSession, Rules
 from rpccluster.services.keeper.batches import Batches
 from rpccluster.services.keeper.desk import Desk
+from rpccluster.services.keeper.engines import make_engine
 from rpccluster.services.keeper.note import Note
 from rpccluster.services.keeper.service import Keeper
 from rpccluster.services.keeper.sessions import Bound, Sessions
 
-__all__ = ["Inside", "make_engine"]
+__all__ = ["Inside"]
 
 ENDS = "the keeper ends with its cluster"
-
-
-def make_engine(kept: KeptQueues) -> Engine:
-    """Return the engine that the configuration names. Raises `StartError` if it cannot be had here."""
-    from rpccluster.queues.sqlite import SQLiteEngine
-
-    spawn = get_original("_thread", "start_new_thread")
-    engine: Engine = SQLiteEngine(kept.path, kept.options.durable, spawn)
-    return engine
 
 
 class Inside:
@@ -48,7 +38,7 @@ class Inside:
         kept: KeptQueues = assignment.part.own
         self._loop = loop
         self._logs = assignment.logs
-        self._engine = make_engine(kept)
+        self._engine = make_engine(kept, assignment.part.listeners[0].getsockname())
         holders = self._engine.open()
         for warning in self._engine.warnings():
             logger.warning("%s", warning)
