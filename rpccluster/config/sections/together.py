@@ -17,7 +17,7 @@ from rpccluster.config.sections.cluster import CLUSTER, FOR_WORKERS, OPTIONS, Op
 from rpccluster.config.sections.leadership import LEADERSHIP, LeadershipOptions, unreachable
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.config.sections.pool import PoolOptions
-from rpccluster.config.sections.queues import QueueOptions, QueuesOptions
+from rpccluster.config.sections.queues import QueueOptions, QueuesOptions, is_loopback_only
 
 __all__ = ["check_together"]
 
@@ -57,6 +57,10 @@ def check_together(
         yield CLUSTER.name if header == _WORKERS else header, complaint
     listening = {header: values for header, values in sections.items() if isinstance(values, QueuesOptions)}
     yield from _shared_addresses(cluster, {**listening, **plugins})
+    for header, queues in listening.items():
+        if not cluster.authkey_file and not is_loopback_only(queues.bind):
+            problem = "found an address that other hosts reach, expected authkey_file in [cluster], or loopback alone"
+            yield header, Complaint(("bind",), problem)
     yield from _shared_paths(cluster, plugins, files)
     for header, plugin in plugins.items():
         yield from ((header, complaint) for complaint in _command(with_cluster(plugin, cluster), start_folder))

@@ -95,6 +95,18 @@ def test_a_path_beside_redis_is_a_fault(tmp_path: Path) -> None:
     assert raised.value.faults == ["x.ini:4: path: found a path beside the engine redis://h/1, expected none"]
 
 
+def test_other_hosts_need_a_key(tmp_path: Path) -> None:
+    """Unless the address is one of loopback."""
+    bound = "[queues]\nbind = tcp://127.0.0.1:7001, tcp://[::1]:7001, unix:///tmp/x, tcp://0.0.0.0:7002\n"
+    with pytest.raises(ConfigError) as raised:
+        loaded(tmp_path, f"[cluster]\n{bound}")
+    expected = "expected authkey_file in [cluster], or loopback alone"
+    assert raised.value.faults == [f"x.ini:3: bind: found an address that other hosts reach, {expected}"]
+    (tmp_path / "keys").write_text("a key of many bytes\n")
+    (tmp_path / "keys").chmod(0o600)
+    assert len(loaded(tmp_path, f"[cluster]\nauthkey_file = keys\n{bound}").others["queues"].bind) == 4
+
+
 def test_an_address_is_nobody_elses(tmp_path: Path) -> None:
     """Neither the workers' nor a plugin's."""
     text = "[cluster]\nservice = a:b\nbind = tcp://127.0.0.1:7001\n[queues]\nbind = tcp://127.0.0.1:7001\n"
