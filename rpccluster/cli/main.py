@@ -11,13 +11,14 @@ import sys
 
 import click
 
-from rpccluster.cli import call, control, groups, leader, pools, settings
+from rpccluster.cli import call, control, groups, leader, pools, queues, settings
 from rpccluster.cli.root import cli
 from rpccluster.errors import ConfigError, StartError
 
 __all__ = ["main"]
 
-for command in (call.call, *control.COMMANDS, *groups.COMMANDS, *leader.COMMANDS, *pools.COMMANDS, *settings.COMMANDS):
+_OTHERS = (control, groups, leader, pools, queues, settings)
+for command in (call.call, *(each for module in _OTHERS for each in module.COMMANDS)):
     cli.add_command(command)
 
 

@@ -97,12 +97,12 @@ def test_a_path_beside_redis_is_a_fault(tmp_path: Path) -> None:
 
 def test_other_hosts_need_a_key(tmp_path: Path) -> None:
     """Unless the address is one of loopback."""
-    bound = "[queues]\nbind = tcp://127.0.0.1:7001, tcp://[::1]:7001, unix:///tmp/x, tcp://0.0.0.0:7002\n"
+    bound = "[queues]\nbind = tcp://127.0.0.1:7001, tcp://[::1]:7001, tcp://localhost:7003, tcp://0.0.0.0:7002\n"
     with pytest.raises(ConfigError) as raised:
         loaded(tmp_path, f"[cluster]\n{bound}")
     expected = "expected authkey_file in [cluster], or loopback alone"
     assert raised.value.faults == [f"x.ini:3: bind: found an address that other hosts reach, {expected}"]
-    (tmp_path / "keys").write_text("a key of many bytes\n")
+    (tmp_path / "keys").write_text("a-key-of-many-bytes\n")
     (tmp_path / "keys").chmod(0o600)
     assert len(loaded(tmp_path, f"[cluster]\nauthkey_file = keys\n{bound}").others["queues"].bind) == 4
 

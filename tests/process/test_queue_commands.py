@@ -1,0 +1,79 @@
+"""The commands about queues, from the shell, against a real keeper."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from rpccluster.testing import RunningCluster
+
+MakeCluster = Callable[..., RunningCluster]
+
+
+@pytest.fixture
+def made(make_cluster: MakeCluster) -> RunningCluster:
+    """A cluster of two queues alone."""
+    return make_cluster(sections={"queue:jobs": {"max_attempts": 1}, "queue:other": {}}, number_workers=1).start()
+
+
+def run(cluster: RunningCluster, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """What ``rpccluster queue`` says to ``given`` on stdin."""
+    command = cluster.command("queue", *words)
+    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_items_go_in_and_out(made: RunningCluster) -> None:
+    """As lines of JSON; what was read is acked, and nothing else."""
+    put = run(made, "put", "jobs", given='{"a": 1}\n\n"two"\n[3]\n')
+    assert (put.returncode, len(put.stdout.split())) == (0, 3), put
+    assert run(made, "put", "jobs", "--priority", "9", given="0\n").returncode == 0
+    shown = run(made, "peek", "jobs").stdout.splitlines()
+    assert [json.loads(line)["value"] for line in shown] == [0, {"a": 1}, "two", [3]]
+    got = run(made, "get", "jobs", "-n", "2")
+    assert [json.loads(line) for line in got.stdout.splitlines()] == [0, {"a": 1}]
+    told = json.loads(run(made, "stats", "jobs", "--json").stdout)
+    assert (told["ready"], told["leased"], told["dead"]) == (2, 0, 0)
+    assert run(made, "get", "jobs", "-n", "5").stdout == '"two"\n[3]\n'
+    none = run(made, "get", "jobs")
+    assert (none.returncode, none.stderr) == (1, "rpccluster: the queue jobs has nothing ready\n")
+    wrong = run(made, "put", "jobs", given="1\n{\n")
+    assert (wrong.returncode, "line 2 is no JSON" in wrong.stderr) == (1, True)
+
+
+def test_a_command_works_on_each_item(made: RunningCluster) -> None:
+    """Its end with 0 acks the item; another end gives it back, and after its attempts it is dead."""
+    run(made, "put", "jobs", given="1\n0\n0\n")
+    program = "import json, sys; sys.exit(json.load(sys.stdin))"
+    done = run(made, "work", "-n", "3", "jobs", sys.executable, "-c", program)
+    assert done.returncode == 0, done
+    [dead] = [json.loads(line) for line in run(made, "dead", "jobs").stdout.splitlines()]
+    assert (dead["attempts"], dead["value"], dead["error"]) == (1, 1, f"{sys.executable} ended with 1")
+    assert json.loads(run(made, "list", "--json").stdout)[0]["ready"] == 0
+    assert run(made, "retry", "jobs", str(dead["id"])).stdout == "1\n"
+    assert run(made, "retry", "jobs", "999").returncode == 1
+    assert run(made, "work", "--wait", "0.2", "jobs", "/no/such/program").returncode == 1
+    assert run(made, "retry", "jobs").stdout == "1\n"
+    assert run(made, "purge", "jobs").stdout == "1\n"
+
+
+def test_the_list_and_the_pause(made: RunningCluster) -> None:
+    """A paused queue takes items and gives none."""
+    assert run(made, "pause", "jobs").returncode == 0
+    run(made, "put", "jobs", given="1\n")
+    assert run(made, "get", "jobs").returncode == 1
+    header, jobs, other = (line.split() for line in run(made, "list").stdout.splitlines())
+    assert header == ["name", "ready", "delayed", "leased", "dead", "waiting", "bytes", "paused"]
+    assert (jobs[:2], jobs[-1], other[0]) == (["jobs", "1"], "yes", "other")
+    assert run(made, "resume", "jobs").returncode == 0
+    assert run(made, "get", "jobs").stdout == "1\n"
+
+
+def test_what_is_not_there_is_told(made: RunningCluster, cluster: Callable[..., RunningCluster]) -> None:
+    """A queue without a section, a cluster without queues."""
+    assert run(made, "stats", "nobody").stderr == "rpccluster: NoSuchQueue: nobody\n"
+    told = run(cluster(number_workers=1), "list")
+    assert (told.returncode, "keeps no queues" in told.stderr) == (1, True)
