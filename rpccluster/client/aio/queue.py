@@ -159,7 +159,7 @@ class Queue:
         MessagePack value, ValueError for one that is too large or nested too deep, and sends nothing then;
         `StaleToken`.
         """
-        options = PutOptions(delay, priority, expires, dedup_id, group, token)
+        options = PutOptions.of(delay, priority, expires, dedup_id, group, token)
         return await self._perform(self._verbs.put(value, options, timeout))
 
     async def put_many(
@@ -178,7 +178,7 @@ class Queue:
 
         The ``dedup_id`` is that of all together. Otherwise as `put`.
         """
-        options = PutOptions(delay, priority, expires, dedup_id, group, token)
+        options = PutOptions.of(delay, priority, expires, dedup_id, group, token)
         return await self._perform(self._verbs.put_many(values, options, timeout))
 
     async def get(self, timeout: float | None = None, *, ack: Sequence[Item] = ()) -> Item | None:

@@ -14,6 +14,7 @@ from rpccluster.client.core.queues.tries import Tries, is_answer
 from rpccluster.client.core.queues.values import PutOptions, size_of
 from rpccluster.client.core.queues.verbs import Verbs
 from rpccluster.errors import (
+    AuthenticationFailed,
     CallTimeout,
     ConnectFailed,
     LeaseLost,
@@ -105,6 +106,7 @@ def test_a_connection_that_has_stood_begins_the_patience_anew() -> None:
         (RemoteError("QueueFull", "jobs"), QueueFull),
         (RemoteError("ValueError", "x"), RemoteError),
         (CallTimeout("late"), CallTimeout),
+        (AuthenticationFailed("wrong"), AuthenticationFailed),
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else each.__name__,
 )
@@ -112,7 +114,7 @@ def test_what_ends_a_verb(error: RPCClusterError, raised: type[Exception]) -> No
     """An answer of the keeper, by its class; a timeout."""
     with pytest.raises(raised) as caught:
         Tries(0.0, 10.0, 0.0).failed(error, 1.0)
-    assert is_answer(caught.value) is not isinstance(error, CallTimeout)
+    assert is_answer(caught.value) is isinstance(error, RemoteError)
 
 
 @pytest.mark.parametrize("name", ["QueueDown", "WorkerLost", "WorkerRetired"])
@@ -148,6 +150,11 @@ def test_options_that_are_defaults_stay_away() -> None:
     """On the wire are those that were given; zero was given."""
     assert PutOptions().on_wire() == {}
     assert PutOptions(delay=0, token=0, priority=0).on_wire() == {"delay": 0, "token": 0}
+    assert PutOptions.of(None, 0, None, None, None, None).on_wire() == {}
+    assert PutOptions.of(None, 1, None, "d", None, None).on_wire() == {"priority": 1, "dedup_id": "d"}
+    for wrong in (False, 0.0):  # equal to the default, and of another type
+        with pytest.raises(TypeError):
+            PutOptions(priority=wrong)  # type: ignore[arg-type]
 
 
 # -- what is held

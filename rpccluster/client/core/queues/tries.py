@@ -4,7 +4,7 @@ Owns one verb's deadlines and pauses. Pure: it is told the time.
 
     failed(ConnectFailed, NotSent, Lost) ──→ again after a pause, or give up: the keeper was away for too long
     failed(QueueDown, WorkerLost …) ───────→ the same
-    failed(CallTimeout) ───────────────────→ give up
+    failed(CallTimeout), a refused key ────→ give up
     failed(any other error of the keeper) ─→ give up: it has answered
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 from rpccluster.errors import (
+    AuthenticationFailed,
     CallTimeout,
     ConnectFailed,
     ConnectionLost,
@@ -74,7 +75,7 @@ class Tries:
             named = _NAMED[error.type](error.message) if error.type in _NAMED else error
             if error.type not in _AGAIN:
                 raise named from None
-        elif isinstance(error, CallTimeout):
+        elif isinstance(error, (CallTimeout, AuthenticationFailed)):
             raise error
         elif isinstance(error, Lost) and now - self._began_at > _STOOD_SECONDS:
             self._away_since = now

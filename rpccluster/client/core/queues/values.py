@@ -32,6 +32,11 @@ class PutOptions:
     group: str | None = None
     token: int | None = None
 
+    @classmethod
+    def of(cls, *given: Any) -> PutOptions:
+        """Make options of the fields in their order; those that say nothing are one object, since most puts have it."""
+        return _PLAIN if given == _NOTHING else cls(*given)
+
     def __post_init__(self) -> None:
         for name in ("delay", "expires"):
             _check_seconds(name, getattr(self, name))
@@ -44,6 +49,8 @@ class PutOptions:
 
     def on_wire(self) -> dict[str, Any]:
         """Return those that are no defaults, by their names on the wire."""
+        if self is _PLAIN:
+            return {}
         options = {name: getattr(self, name) for name in ("delay", "expires", "dedup_id", "group", "token")}
         given = {name: value for name, value in options.items() if value is not None}
         return {**given, "priority": self.priority} if self.priority else given
@@ -59,6 +66,10 @@ def _check_kind(name: str, value: Any, *kinds: type) -> None:
     if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"found {name} of type {type(value).__name__}, expected {expected}")
+
+
+_NOTHING = (None, 0, None, None, None, None)
+_PLAIN = PutOptions()
 
 
 def size_of(value: Any) -> int:
