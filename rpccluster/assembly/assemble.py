@@ -26,8 +26,6 @@ from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.leading.page import LeadPage, use_lead_page
 from rpccluster.log import LogFiles, logger, say, set_format, set_up_logging
-from rpccluster.master.changes.inherited import LEAD, Inheritance, LeftSettings
-from rpccluster.master.changes.starting import CommandLine
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.history import History, history_path, read_history, values_of
 from rpccluster.master.kinds.rpc import RPC
@@ -42,6 +40,8 @@ from rpccluster.master.resources.plugin_listeners import all_of, open_plugin_lis
 from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
 from rpccluster.master.supervisor import Supervisor
+from rpccluster.master.upgrade.inherited import LEAD, Inheritance, LeftSettings
+from rpccluster.master.upgrade.starting import CommandLine
 from rpccluster.system.identity import Identity
 from rpccluster.system.launch import interpreter
 from rpccluster.system.replacing import put_content

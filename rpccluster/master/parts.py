@@ -16,16 +16,9 @@ from rpccluster.child.assignment import ChildEntry
 from rpccluster.ipc.messages import Listen, Message
 from rpccluster.ipc.scoreboard import MOST_ROWS
 from rpccluster.log import LogFiles, logger
-from rpccluster.master.changes import new_master, old_master
-from rpccluster.master.changes.giving_groups import GivingGroups
-from rpccluster.master.changes.inherited import LEAD, Inheritance, LeftSettings, Thing, left_settings, things
 from rpccluster.master.changes.logs import LogReopening
-from rpccluster.master.changes.new_master import NewMaster
-from rpccluster.master.changes.old_master import OldMaster
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.changes.saving import Saving
-from rpccluster.master.changes.starting import CommandLine, Started, start
-from rpccluster.master.changes.taking_groups import TakingGroups
 from rpccluster.master.children.actions import Actions
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
@@ -46,8 +39,8 @@ from rpccluster.master.kinds.coordinating import Coordinating, CoordinatorServic
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.own_service import KINDS, Conversation, OwnService, ServiceProcess, service_group
-from rpccluster.master.kinds.plugin import Plugin
-from rpccluster.master.kinds.plugin_groups import outputs_of
+from rpccluster.master.kinds.plugins.groups import outputs_of
+from rpccluster.master.kinds.plugins.plugin import Plugin
 from rpccluster.master.kinds.pooling import Pooling
 from rpccluster.master.kinds.queueing import Queueing
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
@@ -62,6 +55,13 @@ from rpccluster.master.resources.service_listeners import services_of, tell_chil
 from rpccluster.master.resources.upkeep import Upkeep
 from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
+from rpccluster.master.upgrade import new_master, old_master
+from rpccluster.master.upgrade.giving_groups import GivingGroups
+from rpccluster.master.upgrade.inherited import LEAD, Inheritance, LeftSettings, Thing, left_settings, things
+from rpccluster.master.upgrade.new_master import NewMaster
+from rpccluster.master.upgrade.old_master import OldMaster
+from rpccluster.master.upgrade.starting import CommandLine, Started, start
+from rpccluster.master.upgrade.taking_groups import TakingGroups
 from rpccluster.master.watching.code_watch import CodeWatch
 from rpccluster.master.watching.config_watch import ConfigWatch
 from rpccluster.system import Reserve

@@ -1,6 +1,6 @@
 """Carries out the messages between the two masters of an upgrade. Runs in the old master, and in the new one.
 
-`rpccluster.master.changes.new_master` and `rpccluster.master.changes.old_master` own the course of an upgrade; here the
+`rpccluster.master.upgrade.new_master` and `rpccluster.master.upgrade.old_master` own the course of an upgrade; here the
 other parts of this master follow it. `rpccluster.master.handover` moves the connections.
 """
 
@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from rpccluster.ipc.messages import Accept, Asked, Counted, GroupStopped, StopGroup
 from rpccluster.log import logger
-from rpccluster.master.changes import new_master, old_master
-from rpccluster.master.changes.new_master import Stage
 from rpccluster.master.parts import Parts
 from rpccluster.master.phases import Event
 from rpccluster.master.resources.listeners import apply_options
+from rpccluster.master.upgrade import new_master, old_master
+from rpccluster.master.upgrade.new_master import Stage
 
 __all__ = ["Takeover"]
 

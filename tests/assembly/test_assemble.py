@@ -13,10 +13,10 @@ import pytest
 from rpccluster.assembly import assemble
 from rpccluster.config import Machine, Sources, load
 from rpccluster.ipc.channel import channel_pair
-from rpccluster.master.changes.inherited import Inheritance
 from rpccluster.master.parts import Start
 from rpccluster.master.resources.listeners import open_control_listener, open_listeners
 from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.upgrade.inherited import Inheritance
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ import pytest
 
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.messages import Accept
-from rpccluster.master.changes.new_master import NewMaster
-from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.guard import Guard
 from rpccluster.master.loop import Loop
+from rpccluster.master.upgrade.new_master import NewMaster
+from rpccluster.master.upgrade.starting import CommandLine, Started, start
 from rpccluster.system import Exit, Reserve, System
 
 from .made_up import group

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from rpccluster.ipc.messages import Accept, Adopted, Asked, Closed, Counted, GroupStopped, StopGroup
-from rpccluster.master.changes import new_master, old_master
-from rpccluster.master.changes.new_master import Stage
 from rpccluster.master.guard import Guard
 from rpccluster.master.kinds.kind import Booted
 from rpccluster.master.parts import Parts
 from rpccluster.master.phases import Phase
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.master.takeover import Takeover
+from rpccluster.master.upgrade import new_master, old_master
+from rpccluster.master.upgrade.new_master import Stage
 
 from .made_up import cluster, group, ready
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.messages import TYPES
-from rpccluster.master.changes import new_master
 from rpccluster.master.children import child as child_states
 from rpccluster.master.control.signal_commands import COMMANDS
 from rpccluster.master.phases import Event, Phase, next_phase
+from rpccluster.master.upgrade import new_master
 from rpccluster.worker import lifecycle
 
 __all__ = ["Counts", "never_met", "report"]

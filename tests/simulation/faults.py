@@ -36,7 +36,7 @@ class PutBack(NamedTuple):
 FAULTS = [
     PutBack(
         "a new master lives on when the old one has died before Go",
-        "master/changes/old_master.py",
+        "master/upgrade/old_master.py",
         "OldMasterEnded() if self._has_said_go else GaveUp()",
         "OldMasterEnded()",
         268,
@@ -57,14 +57,14 @@ FAULTS = [
     ),
     PutBack(
         "what the old master obeys meanwhile is not passed on",
-        "master/changes/new_master.py",
+        "master/upgrade/new_master.py",
         "self._to_pass_on.append(asked)",
         "pass",
         787,
     ),
     PutBack(
         "an upgrade that fails in the middle is not undone",
-        "master/changes/new_master.py",
+        "master/upgrade/new_master.py",
         "            self._tell(Undone())",
         "            pass",
         4467,

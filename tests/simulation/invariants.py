@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rpccluster.address import UnixAddress
 from rpccluster.config import OPTIONS, Effect
 from rpccluster.ipc.scoreboard import Cell, CommonCell
-from rpccluster.master.changes.new_master import COMMIT_SECONDS, Stage
-from rpccluster.master.changes.taking_groups import ENDING
 from rpccluster.master.children import policy
 from rpccluster.master.cluster import Staged
+from rpccluster.master.upgrade.new_master import COMMIT_SECONDS, Stage
+from rpccluster.master.upgrade.taking_groups import ENDING
 from rpccluster.worker.lifecycle import State
 
 from .client import Controller

@@ -13,8 +13,6 @@ from rpccluster.config.configuration import Configuration, Sources, load
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel
 from rpccluster.log import set_up_logging
-from rpccluster.master.changes.inherited import Inheritance, Thing, leave
-from rpccluster.master.changes.new_master import Stage
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.history import History
 from rpccluster.master.kinds.rpc import RPC
@@ -25,6 +23,8 @@ from rpccluster.master.resources.listeners import Listener, open_control_listene
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.plugin_listeners import all_of, open_plugin_listeners
 from rpccluster.master.supervisor import Supervisor
+from rpccluster.master.upgrade.inherited import Inheritance, Thing, leave
+from rpccluster.master.upgrade.new_master import Stage
 
 from .plan import OLDER
 from .plugin import Plugin

@@ -19,7 +19,7 @@ import msgpack
 
 from rpccluster.ipc.fdpass import IN_MEMORY_FILE, receive_packet, send_packet
 from rpccluster.ipc.messages import TYPES, Asked, Counted, DonorGone, Go, Serving, TookOver
-from rpccluster.master.changes.inherited import VARIABLE, Thing
+from rpccluster.master.upgrade.inherited import VARIABLE, Thing
 
 from .plan import LATE, NEWER, OLDER
 from .world import NEVER, World

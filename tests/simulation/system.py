@@ -14,8 +14,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Callable
 
 from rpccluster.log import LogFiles
-from rpccluster.master.changes.inherited import Thing
-from rpccluster.master.changes.starting import CommandLine
+from rpccluster.master.upgrade.inherited import Thing
+from rpccluster.master.upgrade.starting import CommandLine
 from rpccluster.system import Exit, System
 from rpccluster.system.files import FileWatch
 from rpccluster.system.process import Work

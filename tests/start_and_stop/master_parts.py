@@ -18,10 +18,7 @@ from rpccluster.config import Options, Sources, load
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.messages import Accept, Give
 from rpccluster.log.files import LogFiles
-from rpccluster.master.changes.new_master import NewMaster
-from rpccluster.master.changes.old_master import OldMaster
 from rpccluster.master.changes.saving import Saving
-from rpccluster.master.changes.starting import CommandLine, Started, start
 from rpccluster.master.control.server import ControlServer
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.loop import Loop
@@ -35,6 +32,9 @@ from rpccluster.master.resources.listeners import (
 from rpccluster.master.resources.ownership import Ownership
 from rpccluster.master.resources.pidfile import Pidfile
 from rpccluster.master.resources.warden import Warden
+from rpccluster.master.upgrade.new_master import NewMaster
+from rpccluster.master.upgrade.old_master import OldMaster
+from rpccluster.master.upgrade.starting import CommandLine, Started, start
 from rpccluster.master.watching.config_watch import ConfigWatch
 from rpccluster.system import Reserve, System
 from rpccluster.system.files import FileWatch

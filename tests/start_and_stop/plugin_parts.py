@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from rpccluster.config.sections.plugin import PluginOptions
-from rpccluster.master.kinds.plugin_output import PluginOutput
-from rpccluster.master.kinds.plugin_sources import Notices, OutputPipe
+from rpccluster.master.kinds.plugins.output import PluginOutput
+from rpccluster.master.kinds.plugins.sources import Notices, OutputPipe
 
 from .part import Part
 

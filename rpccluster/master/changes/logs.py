@@ -11,7 +11,7 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.plugin_groups import outputs_of
+from rpccluster.master.kinds.plugins.groups import outputs_of
 from rpccluster.system import Reserve
 
 __all__ = ["LogReopening"]

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.ipc.messages import Asked
 from rpccluster.log import logger
-from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.history import Author
 from rpccluster.master.phases import Event
+from rpccluster.master.upgrade.new_master import NewMaster
 
 __all__ = ["Commands"]
 

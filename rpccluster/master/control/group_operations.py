@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from rpccluster.config.cpus import MOST_WORKERS
-from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.group import Group
 from rpccluster.master.control.server import Answer, Method
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.plugin_groups import PluginSection
+from rpccluster.master.kinds.plugins.groups import PluginSection
 from rpccluster.master.kinds.tasks.groups import PoolSection
+from rpccluster.master.upgrade.new_master import NewMaster
 from rpccluster.system import System
 
 __all__ = ["BY_HAND", "Check", "GroupOperations", "Outcome", "expect", "new_number"]

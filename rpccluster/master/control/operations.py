@@ -16,7 +16,7 @@ from rpccluster.master.control.server import Answer, Method
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.history import Author
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.plugin import Plugin
+from rpccluster.master.kinds.plugins.plugin import Plugin
 from rpccluster.system import System
 
 __all__ = ["Operations"]

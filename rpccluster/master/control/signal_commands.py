@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from rpccluster.ipc.messages import Asked
 from rpccluster.log import escaped, logger
-from rpccluster.master.changes.new_master import NewMaster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
+from rpccluster.master.upgrade.new_master import NewMaster
 from rpccluster.system import System
 
 __all__ = ["COMMANDS", "SignalCommands"]

@@ -13,7 +13,7 @@ from rpccluster.master.changes.regrouping import Regrouping
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.group import Group
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.plugin import Plugin
+from rpccluster.master.kinds.plugins.plugin import Plugin
 
 from ..made_up import cluster, ready
 

@@ -24,7 +24,7 @@ from rpccluster.log.handler import DescriptorHandler
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.plugin import Plugin
+from rpccluster.master.kinds.plugins.plugin import Plugin
 from rpccluster.master.phases import Phase
 from rpccluster.master.resources.listeners import close_listeners, open_listeners
 from rpccluster.master.resources.logs import open_logs

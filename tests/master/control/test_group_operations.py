@@ -11,8 +11,8 @@ from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.master.children.child import ChildState
 from rpccluster.master.children.group import Group
 from rpccluster.master.control.group_operations import Check, GroupOperations
-from rpccluster.master.kinds.plugin import Plugin
-from rpccluster.master.kinds.plugin_groups import plugin_group
+from rpccluster.master.kinds.plugins.groups import plugin_group
+from rpccluster.master.kinds.plugins.plugin import Plugin
 from rpccluster.master.phases import Phase
 
 from ..made_up import DAILY, booting, cluster, ready

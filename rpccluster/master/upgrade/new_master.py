@@ -48,8 +48,8 @@ from rpccluster.errors import IllegalTransition
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import OLDEST_PROTOCOL, Asked, Go, GroupsReplaced, Message, Serving, TookOver
 from rpccluster.log import logger
-from rpccluster.master.changes.starting import Started
 from rpccluster.master.loop import Loop
+from rpccluster.master.upgrade.starting import Started
 from rpccluster.system import System
 
 __all__ = ["TAKEN_BACK", "GoesNext", "NewMaster", "NewMasterEnded", "Said", "Stage", "TakenOver", "Undone"]

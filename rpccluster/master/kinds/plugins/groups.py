@@ -1,6 +1,6 @@
 """The groups of plugins: made of their sections of the configuration, and given other options. Runs in the master.
 
-`rpccluster.master.kinds.plugin` has the processes; the policy starts, replaces and ends them.
+`rpccluster.master.kinds.plugins.plugin` has the processes; the policy starts, replaces and ends them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rpccluster.log import LogFiles
 from rpccluster.master.children.group import Group, Overlap, Restart
 from rpccluster.master.children.schedule import Schedule, Timetable
 from rpccluster.master.cluster import Cluster
-from rpccluster.master.kinds.plugin import Plugin, PluginProcess
-from rpccluster.master.kinds.plugin_output import PluginOutput
+from rpccluster.master.kinds.plugins.output import PluginOutput
+from rpccluster.master.kinds.plugins.plugin import Plugin, PluginProcess
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.system.clock import time_zone
 

@@ -19,10 +19,10 @@ from rpccluster.ipc.scoreboard import ROW_CELLS, CommonCell, Row
 from rpccluster.master.children.child import Birth, ChildState
 from rpccluster.master.children.group import Group, Overlap, Restart
 from rpccluster.master.kinds.kind import Booted
-from rpccluster.master.kinds.plugin import ALIVE_SECONDS, Plugin, PluginProcess
-from rpccluster.master.kinds.plugin_groups import plugin_group, revise
+from rpccluster.master.kinds.plugins.groups import plugin_group, revise
+from rpccluster.master.kinds.plugins.plugin import ALIVE_SECONDS, Plugin, PluginProcess
 
-from ..made_up import cluster
+from ...made_up import cluster
 
 
 class Rig:

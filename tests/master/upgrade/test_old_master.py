@@ -11,8 +11,8 @@ import pytest
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.fdpass import receive_packet, send_packet
 from rpccluster.ipc.messages import PROTOCOL, Adopted, Asked, Go, Message, Refused, Serving, TookOver
-from rpccluster.master.changes.old_master import Event, Gave, GaveUp, MayTakeOver, OldMaster, OldMasterEnded
 from rpccluster.master.loop import Loop
+from rpccluster.master.upgrade.old_master import Event, Gave, GaveUp, MayTakeOver, OldMaster, OldMasterEnded
 
 
 class Began:

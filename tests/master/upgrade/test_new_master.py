@@ -11,7 +11,8 @@ import pytest
 from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.fdpass import send_packet
 from rpccluster.ipc.messages import PROTOCOL, Adopted, Asked, Go, Message, Serving, TookOver
-from rpccluster.master.changes.new_master import (
+from rpccluster.master.loop import Loop
+from rpccluster.master.upgrade.new_master import (
     COMMIT_SECONDS,
     TAKEN_BACK,
     Event,
@@ -23,8 +24,7 @@ from rpccluster.master.changes.new_master import (
     TakenOver,
     Undone,
 )
-from rpccluster.master.changes.starting import Started
-from rpccluster.master.loop import Loop
+from rpccluster.master.upgrade.starting import Started
 from rpccluster.system import System
 
 NEW_MASTER = 4711

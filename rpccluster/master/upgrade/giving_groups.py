@@ -1,6 +1,6 @@
 """The plugins of an old master after a takeover: each goes on until the new master asks for it. Runs in the old master.
 
-`rpccluster.master.changes.taking_groups` is the other side. A group that the new master has, too, keeps its processes,
+`rpccluster.master.upgrade.taking_groups` is the other side. A group that the new master has, too, keeps its processes,
 but gets no new ones. When the new master sends `StopGroup`, they are stopped as ever; a run of a schedule may end
 first, within ``graceful_timeout``. When nothing of the group is left, `GroupStopped` says so, whatever has ended it.
 """

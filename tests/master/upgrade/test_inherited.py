@@ -22,7 +22,11 @@ from rpccluster.ipc.channel import channel_pair
 from rpccluster.ipc.fdpass import memory_file, read_memory_file
 from rpccluster.ipc.messages import PROTOCOL, Go, Serving
 from rpccluster.live_settings import Given
-from rpccluster.master.changes.inherited import (
+from rpccluster.master.history import History, Version
+from rpccluster.master.parts import Parts
+from rpccluster.master.resources.listeners import Listener, open_control_listener
+from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.upgrade.inherited import (
     VARIABLE,
     Inheritance,
     LeftSettings,
@@ -31,11 +35,7 @@ from rpccluster.master.changes.inherited import (
     left_settings,
     things,
 )
-from rpccluster.master.changes.starting import CommandLine
-from rpccluster.master.history import History, Version
-from rpccluster.master.parts import Parts
-from rpccluster.master.resources.listeners import Listener, open_control_listener
-from rpccluster.master.resources.pidfile import Pidfile
+from rpccluster.master.upgrade.starting import CommandLine
 from rpccluster.system import Activation, PassedDescriptor
 
 from ..made_up import cluster

@@ -1,7 +1,7 @@
 """The plugins of a new master after its takeover: each is restarted once, so that it has the new code. Runs in the new
 master.
 
-`rpccluster.master.changes.giving_groups` is the other side. Until the takeover no plugin is started. Then:
+`rpccluster.master.upgrade.giving_groups` is the other side. Until the takeover no plugin is started. Then:
 
 - a group whose processes must not overlap is stopped by the old master, and started here when `GroupStopped` has come:
   one group at a time, in the order of ``after``, the next when the one before is up or could not get ready;

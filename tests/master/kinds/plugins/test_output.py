@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rpccluster.config.sections.plugin import PluginOptions
-from rpccluster.master.kinds import plugin_output
-from rpccluster.master.kinds.plugin_output import PluginOutput
+from rpccluster.master.kinds.plugins import output as plugin_output
+from rpccluster.master.kinds.plugins.output import PluginOutput
 
 
 class Shared:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from rpccluster.ipc.messages import GroupsReplaced, GroupStopped, Message, StopGroup
-from rpccluster.master.changes.giving_groups import GivingGroups
-from rpccluster.master.changes.taking_groups import LOST_SECONDS, TakingGroups
 from rpccluster.master.children.deaths import Death
 from rpccluster.master.children.group import Group, Overlap
 from rpccluster.master.phases import Phase
+from rpccluster.master.upgrade.giving_groups import GivingGroups
+from rpccluster.master.upgrade.taking_groups import LOST_SECONDS, TakingGroups
 from rpccluster.system import Exit, System
 
 from ..made_up import group, ready

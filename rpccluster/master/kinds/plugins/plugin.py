@@ -22,8 +22,8 @@ from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.master.children.child import Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group
 from rpccluster.master.kinds.kind import Booted, KindEvent, Voted
-from rpccluster.master.kinds.plugin_output import PluginOutput
-from rpccluster.master.kinds.plugin_sources import Notices, OutputPipe
+from rpccluster.master.kinds.plugins.output import PluginOutput
+from rpccluster.master.kinds.plugins.sources import Notices, OutputPipe
 from rpccluster.master.resources.plugin_listeners import set_blocking
 from rpccluster.system import resident_bytes
 from rpccluster.system.stuck import where_stuck

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from rpccluster.log.splitter import CUT
-from rpccluster.master.kinds.plugin_sources import Notices, OutputPipe
+from rpccluster.master.kinds.plugins.sources import Notices, OutputPipe
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from functools import partial
 
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.log import logger
-from rpccluster.master.changes.inherited import Thing, leave
 from rpccluster.master.signals import reset_for_exec
+from rpccluster.master.upgrade.inherited import Thing, leave
 from rpccluster.system import System, launch
 
 __all__ = ["CommandLine", "Started", "start"]
