@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 if TYPE_CHECKING:
     from rpccluster.identity import Identity
 
-__all__ = ["CurrentCall", "Later", "RPCMark", "Service", "WorkerInfo", "current_call", "find_calls_by", "rpc"]
+__all__ = [
+    "CurrentCall",
+    "Later",
+    "RPCMark",
+    "Service",
+    "WorkerInfo",
+    "current_call",
+    "find_call",
+    "find_calls_by",
+    "rpc",
+]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -215,6 +225,11 @@ def current_call() -> CurrentCall | None:
     """
     call = _find()
     return None if call is None else CurrentCall(call)
+
+
+def find_call() -> Any:
+    """Return the call that runs here, as the worker has it; None outside of calls."""
+    return _find()
 
 
 def find_calls_by(find: Callable[[], Any]) -> None:

@@ -20,6 +20,9 @@ from rpccluster.protocol.codec import make_packer, make_unpacker
 
 __all__ = ["Server", "answer", "reply", "requests", "serve"]
 
+#: What a client asks of its own accord.
+QUESTIONS = (CLOSING, "rpc.discover")
+
 Handler = Callable[[socket.socket], None]
 
 
@@ -98,7 +101,7 @@ def requests(sock: socket.socket) -> Iterator[list[Any]]:
         if not data:
             return
         unpacker.feed(data)
-        yield from (message for message in unpacker if not (message[0] == 0 and message[2] == CLOSING))
+        yield from (message for message in unpacker if not (message[0] == 0 and message[2] in QUESTIONS))
 
 
 def reply(msgid: int, result: Any = None, error: Any = None) -> bytes:

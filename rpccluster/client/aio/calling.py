@@ -17,7 +17,7 @@ from rpccluster.client.core.attempts import DIRECT, ENDINGS, Attempts, Ending, R
 from rpccluster.client.core.batch import Batch
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.proxy import Proxy
-from rpccluster.client.core.timeouts import CLIENTS, seconds_of
+from rpccluster.client.core.timeouts import CLIENTS, seconds_left_here, seconds_of
 from rpccluster.client.core.waiting import Waiting
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotLeader, NotSent
 from rpccluster.protocol.outline import Bounds
@@ -77,7 +77,7 @@ class Calling(abc.ABC):
 
     def _deadline_at(self, timeout: float | None) -> float:
         seconds = self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds)
-        return asyncio.get_running_loop().time() + seconds
+        return asyncio.get_running_loop().time() + min(seconds, seconds_left_here())
 
     async def _persist(
         self,

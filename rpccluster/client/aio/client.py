@@ -21,7 +21,7 @@ from rpccluster.client.aio.dialing import dial, prove, within
 from rpccluster.client.core.attempts import DIRECT, Attempts, Direct
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.lead import Lead
-from rpccluster.client.core.timeouts import CLIENTS, seconds_of
+from rpccluster.client.core.timeouts import CLIENTS, seconds_left_here, seconds_of
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
 from rpccluster.errors import ConnectFailed, ConnectionLost, NotLeader, NotSent
 from rpccluster.protocol.challenge import AuthKey, as_key
@@ -87,7 +87,8 @@ class Client(Calling):
         """Call ``method``, as `Calling.call` does; this is its shortest way, for the usual case."""
         loop = asyncio.get_running_loop()
         lead = self._route.lead
-        deadline_at = loop.time() + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
+        seconds = self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds)
+        deadline_at = loop.time() + min(seconds, seconds_left_here())
         connection = self._connection if lead is None or lead.begins_at(method) is None else None
         error = None
         if connection is not None and connection.is_open and connection.loop is loop and MARK[0]:

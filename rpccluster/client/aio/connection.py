@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
         self._may_write = asyncio.Event()
         self._is_lost = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_asked = False
         self._look_at = 0.0
 
     @property
@@ -50,16 +51,20 @@ class Connection(asyncio.Protocol):
 
     async def call(self, method: str, params: Iterable[Any], deadline_at: float) -> Any:
         """Make a call, return its result. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent`, `ProtocolError`."""
-        if self.loop.time() > self._look_at or not self._may_write.is_set():
+        now = self.loop.time()
+        if now > self._look_at or not self._may_write.is_set():
             await self._get_ready(deadline_at)
+            now = self.loop.time()
         future = self.loop.create_future()
         call = Call(deadline_at, future)
-        self._write(self._calls.request(method, params))
+        self._write(self._calls.request(method, params, deadline_at - now))
         self._begin(call)
+        if not self._is_asked and deadline_at != math.inf:
+            self._ask(deadline_at - now)
         try:
             return await future
         except asyncio.CancelledError:
-            self._calls.forget(call)
+            self._forget(call)
             self._close_if_over()
             raise
 
@@ -69,16 +74,18 @@ class Connection(asyncio.Protocol):
         over = self.loop.create_future()
         countdown = _Countdown(len(calls), over)
         data = []
+        seconds = deadline_at - self.loop.time()
         for call, body in zip(calls, bodies):
             call.waiter = countdown
-            data.append(self._calls.packed_request(body))
+            data.append(self._calls.packed_request(body, seconds))
             self._begin(call)
         try:
             self._write(b"".join(data))
+            self._ask(seconds)
             await over
         except BaseException as error:
             for call in calls:
-                self._calls.withdraw(call) if isinstance(error, NotSent) else self._calls.forget(call)
+                self._calls.withdraw(call) if isinstance(error, NotSent) else self._forget(call)
             self._close_if_over()
             raise
 
@@ -131,6 +138,23 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing() and self._transport.get_write_buffer_size() < _MOST_ANSWERS_BYTES:
             self._transport.write(data)
 
+    def _ask(self, seconds: float) -> None:
+        """Ask the server, along with its first call that has ``seconds``, whether it ends calls at their deadline."""
+        question = self._calls.question(seconds)
+        if question:
+            self._is_asked = True
+            self._transport.write(question)
+
+    def _forget(self, call: Call) -> None:
+        """Drop the reply of ``call`` when it comes, and tell the server that nobody waits for it."""
+        if self._calls.forget(call):
+            self._cancel(call)
+
+    def _cancel(self, call: Call) -> None:
+        data = self._calls.cancellation(call)
+        if data and self.is_open:
+            self._answer(data)
+
     def _begin(self, call: Call) -> None:
         self._calls.begin(call, self._calls.msgid, _GIVEN)
         self._calls.watch(call)
@@ -146,7 +170,10 @@ class Connection(asyncio.Protocol):
         self._timer = None if at is None or at == math.inf else self.loop.call_at(at, self._expire)
 
     def _expire(self) -> None:
-        self._settle(self._calls.expire(self.loop.time()))
+        ended = self._calls.expire(self.loop.time())
+        for call in ended:
+            self._cancel(call)
+        self._settle(ended)
         self._close_if_over()
         self._set_timer()
 

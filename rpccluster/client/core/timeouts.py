@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from time import monotonic
 from typing import Any
 
-__all__ = ["CLIENTS", "seconds_of"]
+from rpccluster.service import find_call
+
+__all__ = ["CLIENTS", "deadline_here", "seconds_left_here", "seconds_of"]
 
 
 class _Clients:
@@ -15,6 +18,22 @@ class _Clients:
 
 #: The default in a call: as long as the client was told when it was made.
 CLIENTS: Any = _Clients()
+
+
+def deadline_here() -> float:
+    """Return the deadline of the call that runs here, in monotonic seconds; infinite outside of a worker's calls.
+
+    A client used inside a method waits no longer than that, since nobody would get the result.
+    """
+    call = find_call()
+    deadline = None if call is None else call.deadline
+    return math.inf if deadline is None else deadline
+
+
+def seconds_left_here() -> float:
+    """Return how long the call that runs here may still take; infinite outside of a worker's calls."""
+    deadline = deadline_here()
+    return math.inf if deadline == math.inf else max(0.0, deadline - monotonic())
 
 
 def seconds_of(timeout: float | None, clients: float) -> float:

@@ -20,7 +20,7 @@ from rpccluster.client.core.exchange.call import Call
 from rpccluster.client.core.exchange.dialect import DIALECT
 from rpccluster.client.core.exchange.outgoing import BOUNDS, body_of, body_packer
 from rpccluster.client.core.proxy import Proxy
-from rpccluster.client.core.timeouts import CLIENTS, seconds_of
+from rpccluster.client.core.timeouts import CLIENTS, deadline_here, seconds_of
 from rpccluster.client.core.waiting import Waiting
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.threads.deferred import Deferred
@@ -184,7 +184,8 @@ class Calling(abc.ABC):
             client.close()
 
     def _deadline_at(self, timeout: float | None) -> float:
-        return monotonic() + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
+        seconds = self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds)
+        return min(monotonic() + seconds, deadline_here())
 
 
 class _Sender:

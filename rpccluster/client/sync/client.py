@@ -17,7 +17,7 @@ from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.core.attempts import DIRECT, Attempts, Direct
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.lead import Lead
-from rpccluster.client.core.timeouts import CLIENTS, seconds_of
+from rpccluster.client.core.timeouts import CLIENTS, deadline_here, seconds_of
 from rpccluster.client.sync.calling import Calling
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.sync.wire import open_wire
@@ -100,6 +100,8 @@ class Client(Calling):
         now = monotonic()
         lead = self._route.lead
         deadline_at = now + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
+        if deadline_at > (here := deadline_here()):
+            deadline_at = here
         connection = self._connection if lead is None or lead.begins_at(method) is None else None
         error = None
         if connection is not None and connection.is_open and MARK[0] and (connection.hub is None or connection.is_here):

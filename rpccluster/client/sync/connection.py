@@ -21,6 +21,7 @@ from rpccluster.errors import CallTimeout, Lost, NotSent
 __all__ = ["Connection"]
 
 _PENDING = CallState.PENDING
+_NEVER = math.inf
 
 
 class Connection(Stream):
@@ -41,11 +42,13 @@ class Connection(Stream):
         msgid = -1
         try:
             self._lock.acquire()  # `with` would cost a call 50 ns more
-            data = self._calls.request(method, params)
+            data = self._calls.request(method, params, deadline_at - now)
             if not self.is_open:
                 self._refuse_ended()
             self._send(data)
             msgid = self._calls.msgid
+            if not self._is_asked and deadline_at != _NEVER:
+                self._ask(deadline_at - now)
             if self._leader is None and not self._unsent and deadline_at - now >= TICK_SECONDS:
                 self._leading = threading.get_ident()
                 self._leader = call = self._lone
@@ -132,7 +135,8 @@ class Connection(Stream):
             raise
 
     def _begin_all(self, calls: list[Call], bodies: list[bytes]) -> None:
-        requests = list(map(self._begin_packed, calls, bodies))
+        seconds = calls[0].deadline_at - monotonic() if calls else math.inf
+        requests = [self._begin_packed(call, body, seconds) for call, body in zip(calls, bodies)]
         data = b"".join(requests)
         try:
             self._hand_over(data)
@@ -144,9 +148,10 @@ class Connection(Stream):
         for call, request in zip(calls, requests):
             call.starts_at = start
             start += len(request)
+        self._ask(seconds)
 
-    def _begin_packed(self, call: Call, body: bytes) -> bytes:
-        data = self._calls.packed_request(body)
+    def _begin_packed(self, call: Call, body: bytes, seconds: float) -> bytes:
+        data = self._calls.packed_request(body, seconds)
         self._calls.begin(call, self._calls.msgid, 0)
         return data
 
@@ -166,8 +171,8 @@ class Connection(Stream):
             self._refuse_nested()
         self._make_sure_of_the_server()
         with self._lock:
-            calls = self._calls
-            data = calls.request(method, params) if body is None else calls.packed_request(body)
+            calls, left = self._calls, call.deadline_at - monotonic()
+            data = calls.request(method, params, left) if body is None else calls.packed_request(body, left)
             msgid = self._calls.msgid
         call.waiter.request = data
         try:
@@ -177,6 +182,7 @@ class Connection(Stream):
                 self._calls.begin(call, msgid, self._out.start_of(data))
                 self._calls.watch(call)
                 self._started.add(call)
+                self._ask(left)
                 if call.deadline_at <= reader.me.deadline_at or self._unsent:
                     self._call_the_reader(reader)
         except BaseException as error:
@@ -201,6 +207,8 @@ class Connection(Stream):
         with self._lock if self.is_here else contextlib.nullcontext():  # which saves a msgid, and nothing else
             if self._calls.forget(call):
                 self._started.discard(call)
+                if self.is_here:
+                    self._cancel(call)
 
     def notify(self, method: str, params: Iterable[Any], deadline_at: float) -> None:
         """Give a notification to the kernel. Raises `CallTimeout`, `Lost` or `NotSent`."""
@@ -238,6 +246,8 @@ class Connection(Stream):
         self._started.tell_all()
         with self._lock:
             ended = self._calls.expire(monotonic())
+            for call in ended:
+                self._cancel(call)
             next_at = self._calls.next_deadline_at()
             me.deadline_at = math.inf if next_at is None else next_at
         if ended:

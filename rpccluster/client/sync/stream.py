@@ -65,6 +65,7 @@ class Stream:
         self._out = Outbox(wire, self._stop_sending)
         self._send = self._out.send
         self._unsent = self._out.unsent
+        self._is_asked = not dialect.is_bounded
         self._look_at = 0.0
         self._reader: Reader | None = None
         self._started = Started()
@@ -191,7 +192,8 @@ class Stream:
     def _leave(self, call: Call) -> None:
         """Stop waiting."""
         with self._lock:
-            self._calls.forget(call)
+            if self._calls.forget(call):
+                self._cancel(call)
             self._followers.pop(call, None)
             if self._leader is call:
                 self._leader = None
@@ -240,6 +242,21 @@ class Stream:
         if not self.is_open:
             self._refuse_ended()
         self._out.send(data)
+
+    def _ask(self, seconds: float) -> None:
+        """Ask the server, along with its first call that has ``seconds``, whether it ends calls at their deadline."""
+        question = self._calls.question(seconds)
+        if question:
+            self._is_asked = True
+            with contextlib.suppress(NotSent):  # the next use of the connection finds out
+                self._hand_over(question)
+
+    def _cancel(self, call: Call) -> None:
+        """Tell the server that nobody waits for ``call`` any more, unless it does not read."""
+        data = self._calls.cancellation(call)
+        if data and self.is_open and len(self._unsent) < _MOST_ANSWERS_BYTES:
+            with contextlib.suppress(NotSent):
+                self._out.send(data)
 
     def _refuse_ended(self) -> None:
         raise self._calls.not_sent("the connection has ended")

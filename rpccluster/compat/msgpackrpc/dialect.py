@@ -32,6 +32,7 @@ def old_dialect(pack_encoding: str | None, unpack_encoding: str | None) -> Diale
         lambda max_message_size, max_container: _unpacker(unpack_encoding),
         lambda packed: _unpacked(unpack_encoding, packed),
         _remote_error,
+        is_bounded=False,
     )
 
 

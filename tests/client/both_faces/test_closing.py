@@ -136,8 +136,9 @@ def test_an_idle_connection_on_asyncio_is_closed_at_the_word() -> None:
     def handle(sock: socket.socket) -> None:
         wish, msgid = first_two(sock)
         sock.sendall(reply(msgid, "answered") + closing_response(wish, []))
-        if sock.recv(1000) == b"":
-            ended.set()
+        while sock.recv(1000):
+            pass
+        ended.set()
 
     async def main() -> None:
         client = aio.Client(server.address)
@@ -183,6 +184,8 @@ def test_a_future_that_is_sent_again_has_the_params_it_was_given() -> None:
                     wish = msgid
                 elif method == "hello":
                     sock.sendall(reply(msgid))
+                elif method == "rpc.discover":
+                    continue
                 else:
                     may_close.wait(10)
                     return sock.sendall(closing_response(wish or 0, []))
@@ -212,7 +215,8 @@ def test_closing_the_client_ends_calls_of_the_old_connection_too() -> None:
     def closes(sock: socket.socket) -> None:
         wish, msgid = first_two(sock)
         sock.sendall(closing_response(wish, [msgid]))
-        sock.recv(1000)
+        while sock.recv(1000):
+            pass
 
     with serve(scripted(closes, answers)) as server, Client(server.address, timeout=10) as client:
         slow = client.call_async("x")
@@ -276,8 +280,9 @@ def test_what_was_set_aside_is_closed_after_its_last_call(end: str) -> None:
         if end == "answered":
             may_answer.wait(10)
             sock.sendall(reply(msgid))
-        if not sock.recv(1000):
-            is_closed.set()
+        while sock.recv(1000):
+            pass
+        is_closed.set()
 
     is_read, may_answer, is_closed = threading.Event(), threading.Event(), threading.Event()
     with serve(answers_late) as server:

@@ -6,16 +6,20 @@ Knows no socket, no lock and no clock: it gets bytes and times, and returns byte
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from rpccluster.client.core.exchange.bounded import Bounded, bound, bound_body, may_be_bound
 from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.client.core.exchange.outgoing import BOUNDS, check_outgoing, not_a_str, unchecked_size
 from rpccluster.client.core.exchange.replies import Replies
 from rpccluster.errors import AuthenticationFailed, CallTimeout, Lost, NotSent, ProtocolError
+from rpccluster.protocol.bounded import RESERVED
 from rpccluster.protocol.challenge import REFUSED
 from rpccluster.protocol.closing import closing_request, due_of
 from rpccluster.protocol.codec import pack_response
@@ -67,6 +71,8 @@ class Calls:
         self.to_error = dialect.to_error
         self._answer = answer
         self._pack = dialect.packer().pack
+        self._bounded = Bounded()
+        self._asks = dialect.is_bounded
         self._bounds = Bounds(max_message_size, max_depth)
         self._unchecked_size = unchecked_size(self._bounds)
         self._replies = Replies(max_message_size, dialect)
@@ -84,8 +90,10 @@ class Calls:
         """The number of calls that wait for their reply."""
         return len(self._table)
 
-    def request(self, method: str, params: Iterable[Any]) -> bytes:
+    def request(self, method: str, params: Iterable[Any], seconds: float = math.inf) -> bytes:
         """Pack a request, the next one of the stream; `msgid` is its msgid, with which `begin` registers a call.
+
+        The server ends it after ``seconds`` if it offers that; `question` asks it.
 
         Raises msgpack's error for a value that cannot be packed, ValueError for a request that is too large or nested
         too deep, and TypeError for a method that is no string.
@@ -93,14 +101,23 @@ class Calls:
         if type(method) is not str:
             raise not_a_str(method)
         self.msgid = msgid = self._next_msgid()
+        if self._bounded.is_offered and seconds < math.inf and not method.startswith(RESERVED):
+            data = bound(self._pack, msgid, method, params, seconds)
+            if len(data) <= self._unchecked_size:
+                return data
+            with contextlib.suppress(ValueError):  # a call that only just fits goes plain
+                check_outgoing(len(data), data, (params,), self._bounds)
+                return data
         data = self._pack((REQUEST, msgid, method, params))
         if len(data) > self._unchecked_size:
             check_outgoing(len(data), data, params, self._bounds)
         return data
 
-    def packed_request(self, body: bytes) -> bytes:
+    def packed_request(self, body: bytes, seconds: float = math.inf) -> bytes:
         """Make a request of a method and params that `body_packer` has packed. Raises as `request` does."""
         self.msgid = msgid = self._next_msgid()
+        if self._bounded.is_offered and may_be_bound(body, seconds):
+            body = bound_body(body, seconds)
         return _PACKED_HEAD + msgid.to_bytes(4, "big") + body
 
     def _free_msgid(self) -> int:
@@ -110,6 +127,18 @@ class Calls:
             if msgid not in self._table and msgid not in self._abandoned:
                 return msgid
         raise OverflowError(f"all {self._msgids} msgids of the connection are taken by unanswered calls")
+
+    def question(self, seconds: float) -> bytes:
+        """Pack the question whether the server offers deadlines; empty if it was asked or a call has no end."""
+        if self._bounded.is_asked or not seconds < math.inf or not self._asks:
+            return b""
+        msgid = self._next_msgid()
+        self._abandoned.add(msgid)
+        return self._bounded.question(msgid)
+
+    def cancellation(self, call: Call) -> bytes:
+        """Pack what tells the server that nobody waits for ``call`` any more; empty if it does not want to know."""
+        return self._bounded.cancellation(call.msgid)
 
     def closing_request(self) -> bytes:
         """Pack the request that asks the server to say when it stops reading; `due` will be its answer. Ask once."""
@@ -180,6 +209,10 @@ class Calls:
                 raise ProtocolError(REFUSED)
             self.due = due_of(error, value)
             self.is_to_be_cut = self.due is not None
+            return None
+        if msgid == self._bounded.msgid:
+            self._abandoned.discard(msgid)
+            self._bounded.note_answer(error, value)
             return None
         self._let_begin()
         call = self._table.pop(msgid, None)

@@ -25,6 +25,7 @@ class Dialect(NamedTuple):
     unpacker: Callable[[int, int], Any]
     unpack: Callable[[Any], Any]
     to_error: Callable[[object], Exception]
+    is_bounded: bool = True  # whether calls have deadlines at the server, where it offers that
 
 
 DIALECT = Dialect(make_packer, make_unpacker, unpack, remote_error)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
+from rpccluster.client.core.exchange.bounded import BOUND_BYTES, PlainBody, plain_body
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.protocol.outline import NO_CONTAINER, Bounds, depth_exceeds
 
@@ -62,14 +63,19 @@ def _is_shallow(value: Any) -> bool:
 def body_packer(bounds: Bounds = BOUNDS, dialect: Dialect = DIALECT) -> Callable[[str, Iterable[Any]], bytes]:
     """Make a function that packs a method and its params for `Calls.packed_request`; it raises as `Calls.request`."""
     pack = dialect.packer().pack
-    unchecked = unchecked_size(bounds)
+    unchecked = unchecked_size(bounds) - BOUND_BYTES
+    tight = Bounds(bounds.max_size - BOUND_BYTES, bounds.max_depth - 1)
 
     def body(method: str, params: Iterable[Any]) -> bytes:
         if type(method) is not str:
             raise not_a_str(method)
         data: bytes = pack(method) + pack(params)
         if len(data) > unchecked:
-            check_outgoing(_HEAD_BYTES + len(data), data, params, bounds)
+            try:
+                check_outgoing(_HEAD_BYTES + len(data), data, params, tight)
+            except ValueError:
+                check_outgoing(_HEAD_BYTES + len(data), data, params, bounds)
+                return PlainBody(data)
         return data
 
     return body
@@ -77,4 +83,4 @@ def body_packer(bounds: Bounds = BOUNDS, dialect: Dialect = DIALECT) -> Callable
 
 def body_of(request: bytes) -> bytes:
     """Return the packed method and params of a ``request`` of `Calls`, for `Calls.packed_request`."""
-    return request[2 + _MSGID_BYTES.get(request[2], 1) :]
+    return plain_body(request[2 + _MSGID_BYTES.get(request[2], 1) :])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import reprlib
 
-from rpccluster.errors import ArgumentError, LeadLost, NoMethodError, NotLeader, RemoteError
+from rpccluster.errors import ArgumentError, CallError, CallTimeout, LeadLost, NoMethodError, NotLeader, RemoteError
+from rpccluster.protocol.bounded import DEADLINE_PASSED
 
 __all__ = ["remote_error"]
 
@@ -24,7 +25,7 @@ _bounded.maxstring = _bounded.maxother = 200
 _bounded.maxlist = _bounded.maxdict = 20
 
 
-def remote_error(error: object) -> RemoteError:
+def remote_error(error: object) -> CallError:
     """Make the exception for the ``error`` of a reply, which is not None."""
     if type(error) is list and len(error) == 2 and type(error[0]) is int and type(error[1]) in (str, bytes):
         error = error[1]  # as Neovim words it: [kind, text]
@@ -37,4 +38,6 @@ def remote_error(error: object) -> RemoteError:
     match = _CLASS_AND_MESSAGE.match(error)
     if match is None:
         return RemoteError("", error)
+    if match[1] == "TimeoutError" and match[2] == DEADLINE_PASSED:
+        return CallTimeout("the server has ended the call at its deadline")
     return _KINDS.get(match[1], RemoteError)(match[1], match[2])
