@@ -11,14 +11,13 @@ from typing import Any, Callable
 
 import pytest
 
-from rpccluster import CallTimeout, Client, Pool, RemoteError, aio
+from rpccluster import CallTimeout, Client, Pool, RemoteError, aio, service
 from rpccluster.client.core.exchange.bounded import plain_body
 from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.client.core.exchange.outgoing import body_of, body_packer
 from rpccluster.protocol.bounded import DEADLINE_PASSED
 from rpccluster.protocol.closing import CLOSING
 from rpccluster.protocol.codec import make_unpacker
-from rpccluster.service import find_calls_by
 
 from ..servers import reply, serve
 
@@ -69,6 +68,17 @@ class Scripted:
     def wait_for(self, method: str) -> list[Any]:
         until(lambda: method in self.methods)
         return next(message for message in self.came if message[-2] == method)
+
+
+@contextlib.contextmanager
+def inside(call: Any) -> Iterator[None]:
+    """As in a method that runs ``call``."""
+    before = service._find
+    service.find_calls_by(lambda: call)
+    try:
+        yield
+    finally:
+        service.find_calls_by(before)
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -286,16 +296,13 @@ def test_a_client_inside_a_call_has_what_is_left_of_it(connect: Any) -> None:
     server = Scripted()
     client = connect(server, timeout=60)
     offered(client, server)
-    find_calls_by(lambda: Here)
-    try:
+    with inside(Here):
         for call in (client.call, lambda *params: client.call_async(*params).result(20)):
             assert call("echo", 1) == [1]
         assert client.batch(("echo", 2)) == [[2]]
         Here.deadline = time.monotonic() + 0.05
         with pytest.raises(CallTimeout):
             client.call("hang")
-    finally:
-        find_calls_by(lambda: None)
     for message in server.came[:3]:
         options = message[3][2]
         assert 0 < options["timeout"] <= 5
@@ -334,11 +341,8 @@ def test_the_body_of_a_bound_request(way: str, trace: str | None) -> None:
     calls = Calls(100_000)
     calls._bounded.is_offered = True
     body = body_packer()("echo", (1, [2]))
-    find_calls_by(lambda: Here)
-    try:
+    with inside(Here):
         request = calls.request("echo", (1, [2]), 3.0) if way == "request" else calls.packed_request(body, 3.0)
-    finally:
-        find_calls_by(lambda: None)
     assert b"rpc.call" in request
     assert body_of(request) == body
     for other in (b"", b"\xa8rpc.call\x93", body, body_packer()("rpc.call", ("x", [], {"timeout": 3}))):
