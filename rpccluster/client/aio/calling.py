@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection
 from time import monotonic
+from time import monotonic
 from typing import Any, TypeVar
 
 from rpccluster.client.aio.connection import Connection
@@ -77,7 +78,7 @@ class Calling(abc.ABC):
 
     def _deadline_at(self, timeout: float | None) -> float:
         seconds = self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds)
-        return asyncio.get_running_loop().time() + min(seconds, seconds_left_here())
+        return asyncio.get_running_loop().time() + min(seconds, seconds_left_here(monotonic))
 
     async def _persist(
         self,

@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from copy import copy
 from functools import partial
 from time import monotonic
+from time import monotonic
 from typing import Any
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
@@ -88,7 +89,7 @@ class Client(Calling):
         loop = asyncio.get_running_loop()
         lead = self._route.lead
         seconds = self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds)
-        deadline_at = loop.time() + min(seconds, seconds_left_here())
+        deadline_at = loop.time() + min(seconds, seconds_left_here(monotonic))
         connection = self._connection if lead is None or lead.begins_at(method) is None else None
         error = None
         if connection is not None and connection.is_open and connection.loop is loop and MARK[0]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from time import monotonic
+from collections.abc import Callable
 from typing import Any
 
 from rpccluster.service import find_call
@@ -30,10 +30,10 @@ def deadline_here() -> float:
     return math.inf if deadline is None else deadline
 
 
-def seconds_left_here() -> float:
-    """Return how long the call that runs here may still take; infinite outside of a worker's calls."""
+def seconds_left_here(clock: Callable[[], float]) -> float:
+    """Return how long the call that runs here may still take, by the monotonic ``clock``; infinite outside of calls."""
     deadline = deadline_here()
-    return math.inf if deadline == math.inf else max(0.0, deadline - monotonic())
+    return math.inf if deadline == math.inf else max(0.0, deadline - clock())
 
 
 def seconds_of(timeout: float | None, clients: float) -> float:
