@@ -10,7 +10,6 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection
 from time import monotonic
-from time import monotonic
 from typing import Any, TypeVar
 
 from rpccluster.client.aio.connection import Connection

@@ -12,7 +12,6 @@ from collections.abc import Awaitable
 from copy import copy
 from functools import partial
 from time import monotonic
-from time import monotonic
 from typing import Any
 
 from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
