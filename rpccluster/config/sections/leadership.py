@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from rpccluster.address import Address, BindAddress, PassedAddress, TCPAddress, UnixAddress
 from rpccluster.config import values
@@ -97,6 +98,9 @@ def complaints(options: LeadershipOptions, machine: Machine, config_path: str | 
 
 def _engine(options: LeadershipOptions) -> Iterator[Complaint]:
     engine = options.engine
+    if not engine.is_file and find_spec("kazoo") is None:
+        problem = f"found {str(engine)!r}, expected a file, or kazoo: pip install 'rpccluster[zookeeper]'"
+        yield Complaint(("engine",), problem)
     if not engine.is_file or not engine.path:
         return
     folder = os.path.dirname(engine.path)

@@ -25,6 +25,7 @@ __all__ = ["Attending"]
 
 RENEWALS = 12  # in a session
 LEAST_PAUSE = 0.05
+DOWN_PAUSE = 1.0  # at most, while the store is away
 HOLD_SECONDS = 0.1  # that calls which run may take when the lead is given up
 SUCCESSOR_SECONDS = 2.0  # that another one has to take the lead, before who asked is answered
 
@@ -97,7 +98,8 @@ class Attending:
             except StoreDown as error:
                 self._note_down(error)
             self.show_life()
-            self._wanted.wait(max(LEAST_PAUSE, self._session_seconds / RENEWALS))
+            pause = max(LEAST_PAUSE, self._session_seconds / RENEWALS)
+            self._wanted.wait(min(pause, DOWN_PAUSE) if self._is_down else pause)
 
     def _come_round(self) -> None:
         store = self._store or self._open()

@@ -12,8 +12,6 @@ import inspect
 import time
 from typing import Any, Callable
 
-from greenlet import getcurrent
-
 from rpccluster.errors import NotLeader
 from rpccluster.leading.page import BEGINS_NS, ENDS_NS, TOKEN, LeadPage
 from rpccluster.worker.service.later import HeldBack, Parked
@@ -41,6 +39,8 @@ class Leading:
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap the way into a method, for calls that run in a runner or are handed over there."""
+        from greenlet import getcurrent  # late: the master reads this module, and knows no greenlet
+
         cells, clock, boot, begins, token_at = self.cells, time.clock_gettime_ns, time.CLOCK_BOOTTIME, BEGINS_NS, TOKEN
 
         def leads(*params: Any) -> Any:
@@ -53,12 +53,17 @@ class Leading:
                 if type(raised) is Parked:
                     raised.token = token
                 elif type(raised) is not HeldBack:
-                    _note(token)
+                    note(token)
                 raise
             runner: Any = getcurrent()
             if runner.outbox is not None:
                 runner.outbox.note_led(runner.call, token)
             return result
+
+        def note(token: int) -> None:
+            runner: Any = getcurrent()
+            if runner.outbox is not None:
+                runner.outbox.note_led(runner.call, token)
 
         setattr(leads, LED, function)
         return leads
@@ -84,9 +89,3 @@ class Leading:
     def _check(self) -> None:
         if self.cells[BEGINS_NS] <= time.clock_gettime_ns(time.CLOCK_BOOTTIME):
             raise self.refusal()
-
-
-def _note(token: int) -> None:
-    runner: Any = getcurrent()
-    if runner.outbox is not None:
-        runner.outbox.note_led(runner.call, token)

@@ -104,3 +104,10 @@ def test_faults_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         f"engine: found 'file:{tmp_path}/x' on the file system nfs4, expected one of this machine, whose clock counts"
     )
     assert faults(tmp_path, "engine = file:x\n") == [network]
+
+
+def test_a_library_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the way to install it."""
+    monkeypatch.setattr(leadership, "find_spec", lambda name: None)
+    problem = "found 'zookeeper://a:2181/p', expected a file, or kazoo: pip install 'rpccluster[zookeeper]'"
+    assert faults(tmp_path, "engine = zookeeper://a/p\n") == [f"engine: {problem}"]
