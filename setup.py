@@ -87,7 +87,7 @@ setup(
     long_description_content_type="text/markdown",
     packages=find_packages(include=["rpccluster", "rpccluster.*"]),
     package_data={
-        "rpccluster": ["py.typed", "queues/redis/*.lua", "protocol/wire/*.h", "worker/hot/compiled/*.p[xy]*"]
+        "rpccluster": ["py.typed", "queues/redis/*.lua", "protocol/wire/*.h", "worker/hot/compiled/*.[hp]*"]
     },
     ext_modules=extensions(),
     license="MIT",

@@ -96,7 +96,7 @@ class Replies:
             logger.warning("Method %s failed for %s: %s %s", escaped(name), sender.peer, escaped(text), more)
             return text
         text = error_text(raised)
-        if isinstance(raised, (NotLeader, Refusal)):  # as callers expect: no fault of anybody's
+        if issubclass(type(raised), (NotLeader, Refusal)):  # as callers expect: no fault of anybody's
             return text
         logger.warning("Method %s failed for %s: %s", escaped(name), sender.peer, escaped(text), exc_info=raised)
         return text

@@ -52,19 +52,12 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 include "kernel.pxi"
 
 
+cdef extern from "sizes.h":
+    enum: EVENTS, SLICE_NS, CLOCK_EVERY, MOST_LIGHT, SPARE_BYTES, LARGE_CALL_BYTES, LIGHT_BYTES, LARGE_BYTES
+    enum: RECEIVE_BYTES, RECEIVE_MORE_BYTES, RECEIVE_FEW_BYTES
+
 cdef enum:
-    EVENTS = 256
     MOST_PARAMS = 15
-    SLICE_NS = 1000000
-    CLOCK_EVERY = 8
-    MOST_LIGHT = 8  # connections in a row before one that goes on with kept input
-    RECEIVE_BYTES = 98304  # a message of 64 KiB, whole
-    RECEIVE_MORE_BYTES = 262144  # of a long message
-    RECEIVE_FEW_BYTES = 2048  # while others wait
-    SPARE_BYTES = 262144  # a larger buffer is not kept
-    LARGE_CALL_BYTES = 65536
-    LIGHT_BYTES = 1024  # a longer message may take its time
-    LARGE_BYTES = 16384  # kept input above this takes memory that is worth giving back
 
 cdef enum:  # what a port's input is for
     READ = 0
