@@ -86,9 +86,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["rpccluster", "rpccluster.*"]),
-    package_data={
-        "rpccluster": ["py.typed", "queues/redis/*.lua", "protocol/wire/*.h", "worker/hot/compiled/*.[hp]*"]
-    },
+    package_data={"rpccluster": ["py.typed", "queues/redis/*.lua", "protocol/wire/*.h", "worker/hot/compiled/*.[hp]*"]},
     ext_modules=extensions(),
     license="MIT",
     license_files=["LICENSE"],
