@@ -26,7 +26,7 @@ from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.leading.page import LeadPage, use_lead_page
 from rpccluster.log import LogFiles, logger, say, set_format, set_up_logging
-from rpccluster.master.cluster import Cluster
+from rpccluster.master.cluster import Cluster, is_led_whole
 from rpccluster.master.history import History, history_path, read_history, values_of
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.parts import Parts, Start
@@ -208,6 +208,9 @@ def _open_sockets(
     try:
         owner = identity_of(options.user, options.group)
         sockets.listeners = open_listeners(options, owner, inherited, configuration.fault, activation)
+        if is_led_whole(configuration) and not inherited:  # it opens them again when it leads
+            close_listeners(sockets.listeners, is_last=True)
+            sockets.listeners = []
     except StartError as error:
         faults.append(str(error))
     try:

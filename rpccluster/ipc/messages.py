@@ -437,6 +437,17 @@ class LeadTold(NamedTuple):
     token: int
 
 
+@_type(52)
+class Present(NamedTuple):
+    """Master to coordinator: the state in which the registry lists this cluster; empty: it lists it not, or no longer.
+
+    ``started_at`` is when it started, in seconds of the epoch.
+    """
+
+    state: str
+    started_at: float = 0.0
+
+
 # -- their form
 
 

@@ -148,9 +148,9 @@ class FileStore:
             self._renew_members()
 
     def remove_member(self, name: str) -> None:
-        if self._own.pop(name, None) is not None:
-            with _told(self._list.path):
-                self._write_members({name})
+        self._own.pop(name, None)
+        with _told(self._list.path):
+            self._write_members({name})
 
     def members(self) -> dict[str, bytes]:
         with _told(self._list.path):

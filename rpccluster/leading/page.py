@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rpccluster.leading.store import Standing, boot_ns
@@ -37,8 +38,12 @@ class Leader:
 class LeadPage:
     """The page; without a descriptor one of this process alone, that says that nobody leads."""
 
-    def __init__(self, descriptor: int = -1) -> None:
-        """``descriptor`` is that of a file in memory; it stays the caller's. Raises OSError."""
+    def __init__(self, descriptor: int = -1, clock: Callable[[], int] = boot_ns) -> None:
+        """``descriptor`` is that of a file in memory; it stays the caller's. Raises OSError.
+
+        The end of a lease is compared with ``clock``.
+        """
+        self._clock = clock
         if descriptor >= 0 and os.fstat(descriptor).st_size < PAGE_BYTES:
             os.ftruncate(descriptor, PAGE_BYTES)
         self.descriptor = descriptor
@@ -50,7 +55,7 @@ class LeadPage:
     @property
     def is_leading(self) -> bool:
         """Whether this cluster leads at this instant."""
-        return bool(boot_ns() < self.cells[ENDS_NS])
+        return bool(self._clock() < self.cells[ENDS_NS])
 
     @property
     def ends_ns(self) -> int:
@@ -62,6 +67,11 @@ class LeadPage:
         """The token of the lead that this cluster has; 0 if it does not lead."""
         token = int(self.cells[TOKEN])
         return token if self.is_leading else 0
+
+    @property
+    def left_seconds(self) -> float:
+        """Seconds until this cluster's lease ends, unless it is renewed; 0 if it does not lead."""
+        return max(0.0, (int(self.cells[ENDS_NS]) - self._clock()) / 1e9)
 
     @property
     def session_seconds(self) -> float:

@@ -21,7 +21,7 @@ from rpccluster.system import Activation
 if TYPE_CHECKING:
     from rpccluster.master.resources.listeners import Listener
 
-__all__ = ["Cluster", "Staged"]
+__all__ = ["Cluster", "Staged", "is_led_whole"]
 
 
 @dataclass(eq=False)
@@ -44,6 +44,11 @@ class Staged:
     def settings(self) -> Given:
         """The settings of the staged configuration."""
         return self.configuration.settings(self.settings_version)
+
+
+def is_led_whole(configuration: Configuration) -> bool:
+    """Return whether only the leader of several clusters with this configuration serves at all."""
+    return getattr(configuration.others.get("leadership"), "scope", "") == "cluster"
 
 
 @dataclass(eq=False)
@@ -73,6 +78,19 @@ class Cluster:
     def settings(self) -> Given:
         """The settings in force."""
         return self.configuration.settings(self.settings_version)
+
+    @property
+    def unled(self) -> str:
+        """Why this cluster does not lead; empty if it does."""
+        if self.lead.is_leading:
+            return ""
+        address = self.lead.leader().address
+        return f"the lead is at {address}" if address else "nobody leads"
+
+    @property
+    def is_standby(self) -> bool:
+        """Whether it keeps its listeners closed, since it does not lead."""
+        return bool(is_led_whole(self.configuration) and self.unled)
 
     @property
     def title(self) -> str:

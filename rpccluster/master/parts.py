@@ -6,6 +6,7 @@ The parts know only what they get here. `rpccluster.master.supervisor` carries t
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from rpccluster.child.assignment import ChildEntry
 from rpccluster.ipc.messages import Listen, Message
 from rpccluster.ipc.scoreboard import MOST_ROWS
 from rpccluster.log import LogFiles, logger
+from rpccluster.master.changes.led_listeners import LedListeners
 from rpccluster.master.changes.logs import LogReopening
 from rpccluster.master.changes.reload import Reloading
 from rpccluster.master.changes.saving import Saving
@@ -127,7 +129,9 @@ class Parts:
             service.inherit(inheritance.memories if inheritance else {})
         self.pooling = Pooling(cluster, self.services["dispatcher"], self.roster)
         queueing = Queueing(cluster, self.services["keeper"], self.roster)
-        self.coordinating = Coordinating(cluster, self.services["coordinator"], self.roster)
+        self.coordinating = Coordinating(
+            cluster, self.services["coordinator"], self.roster, self.now, time.time() - self.now() + cluster.started_at
+        )
         self.conversations: dict[str, Conversation] = {
             "dispatcher": self.pooling,
             "keeper": queueing,
@@ -158,7 +162,17 @@ class Parts:
         logs = LogReopening(cluster, self.workers, self.groups, self.roster, self.reserve)
         self.code_watch = CodeWatch()
         self.config_watch = ConfigWatch(cluster, self.loop)
-        commands = Commands(cluster, self.workers, self.reloading, self.new_master, logs.reopen, self._begin_to_stop)
+        self.led_listeners = LedListeners(cluster, self.workers, self.ownership, self.reloading, self._prepared)
+        commands = Commands(
+            cluster,
+            self.workers,
+            self.reloading,
+            self.new_master,
+            logs.reopen,
+            self._begin_to_stop,
+            self.coordinating.drain_seconds,
+            self.now,
+        )
         self.commands = commands
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
         self._status = Status(cluster, self.workers, self.groups, rpc, self.broker)

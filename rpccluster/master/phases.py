@@ -25,6 +25,7 @@ class Permissions(NamedTuple):
     starts_children: bool = False  # missing children are started, and overdue ones replaced
     children_accept: bool = False  # they accept connections
     connections_move: bool = False  # from a retiring child to another; otherwise they end with it
+    is_listed: bool = False  # the registry lists the cluster while workers serve
     may_change: bool = False  # a reload or an upgrade may begin, and removed paths are restored
     hands_over: bool = False  # the new master gets everything: connections, commands, counts
     kills_children: bool = False
@@ -39,6 +40,7 @@ class Phase(enum.Enum):
     STANDBY = "standby"  # the workers of a new master are ready, until the old one sends `Go`
     RUNNING = "running"
     DRAINED = "drained"  # after WINCH: no workers until HUP, TTIN or scale; callers wait in the backlog
+    DEPARTING = "departing"  # after TERM: the registry lists it no longer, and it serves until clients know
     LEAVING = "leaving"  # a new master has taken over: workers finish, and none is started
     STOPPING = "stopping"  # graceful stop: workers finish, the listeners are closed
     QUITTING = "quitting"  # quick stop: workers are killed
@@ -56,6 +58,7 @@ class Event(enum.Enum):
     DRAIN = "drain"
     TAKEN_OVER = "a new master has taken over"
     ABANDONED = "the new master has ended"  # after it had taken over
+    DEPART = "graceful stop, after a while"
     STOP = "graceful stop"
     QUIT = "quick stop"
 
@@ -69,9 +72,17 @@ _ALLOWS = {
     ),
     Phase.STANDBY: Permissions(is_starting=True, wants_children=True, needs_all_children=True, connections_move=True),
     Phase.RUNNING: Permissions(
-        wants_children=True, starts_children=True, children_accept=True, connections_move=True, may_change=True
+        wants_children=True,
+        starts_children=True,
+        children_accept=True,
+        connections_move=True,
+        is_listed=True,
+        may_change=True,
     ),
     Phase.DRAINED: Permissions(children_accept=True, may_change=True),
+    Phase.DEPARTING: Permissions(
+        wants_children=True, starts_children=True, children_accept=True, connections_move=True
+    ),
     Phase.LEAVING: Permissions(children_accept=True, connections_move=True, hands_over=True, ends_when_empty=True),
     Phase.STOPPING: Permissions(children_accept=True, ends_when_empty=True),
     Phase.QUITTING: Permissions(children_accept=True, kills_children=True, ends_when_empty=True),
@@ -91,21 +102,25 @@ _NEXT = {
     (Phase.RUNNING, Event.TAKEN_OVER): Phase.LEAVING,
     (Phase.DRAINED, Event.TAKEN_OVER): Phase.LEAVING,
     (Phase.LEAVING, Event.ABANDONED): Phase.STOPPING,
+    (Phase.RUNNING, Event.DEPART): Phase.DEPARTING,
     (Phase.STARTING, Event.STOP): Phase.STOPPING,
     (Phase.JOINING, Event.STOP): Phase.QUITTING,  # no call has begun here: there is nothing to finish
     (Phase.STANDBY, Event.STOP): Phase.QUITTING,
     (Phase.RUNNING, Event.STOP): Phase.STOPPING,
     (Phase.DRAINED, Event.STOP): Phase.STOPPING,
+    (Phase.DEPARTING, Event.STOP): Phase.STOPPING,
     **{(phase, Event.QUIT): Phase.QUITTING for phase in Phase},
     # events that change nothing: it is so already, or the end takes precedence
     (Phase.STARTING, Event.WANTED): Phase.STARTING,
     (Phase.JOINING, Event.WANTED): Phase.JOINING,
     (Phase.STANDBY, Event.WANTED): Phase.STANDBY,
     (Phase.RUNNING, Event.WANTED): Phase.RUNNING,
+    (Phase.DEPARTING, Event.WANTED): Phase.DEPARTING,
     (Phase.LEAVING, Event.WANTED): Phase.LEAVING,
     (Phase.STOPPING, Event.WANTED): Phase.STOPPING,
     (Phase.QUITTING, Event.WANTED): Phase.QUITTING,
     (Phase.DRAINED, Event.DRAIN): Phase.DRAINED,
+    (Phase.DEPARTING, Event.DRAIN): Phase.DEPARTING,
     (Phase.STOPPING, Event.DRAIN): Phase.STOPPING,
     (Phase.QUITTING, Event.DRAIN): Phase.QUITTING,
     (Phase.LEAVING, Event.STOP): Phase.LEAVING,

@@ -130,6 +130,9 @@ class Supervisor:
             parts.config_watch,
             parts.pushing,
             parts.saving,
+            parts.commands,
+            parts.led_listeners,
+            parts.coordinating,
         )
         wake_at = min([each.wake_at for each in (*sleepers, parts.notices, parts.warden, self._takeover)])
         if self._guard.take_failure():  # also of what is due at once
@@ -153,9 +156,13 @@ class Supervisor:
         attempt("obey a signal", parts.signal_commands.obey_kept)  # last: what it waited for may have just ended
 
     def _heed_children(self) -> None:
-        self._groups.tell(self._cluster.phase, self._cluster.options.graceful_timeout)
+        self._tell_groups()
         for event in self._groups.collect():
             self._guard.attempt("heed a child", self._HEED[type(event)], self, event)
+
+    def _tell_groups(self) -> None:
+        unled = self._parts.led_listeners.turn(self._groups.all, self._parts.now())
+        self._groups.tell(self._cluster.phase, self._cluster.options.graceful_timeout, unled)
 
     def _obey(self, signum: int) -> None:
         if signum == signal.SIGCONT:
@@ -220,7 +227,8 @@ class Supervisor:
     # -- deciding and performing
 
     def _act(self) -> None:
-        self._groups.tell(self._cluster.phase, self._cluster.options.graceful_timeout)
+        self._parts.commands.turn(self._parts.now())
+        self._tell_groups()
         self._workers.is_awaited = self._cluster.has_old_master or self._broker.is_moving
         self._groups.act()
         course = self._groups.course(self._cluster.phase)

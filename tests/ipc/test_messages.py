@@ -33,6 +33,7 @@ from rpccluster.ipc.messages import (
     Message,
     Pools,
     PoolsTold,
+    Present,
     Propose,
     Queues,
     Ready,
@@ -114,6 +115,7 @@ EVERY = [
     LeadOrder(3),
     LeadTold(0, "", "unix:///a", 7),
     LeadTold(3, "the store is away", "", 0),
+    Present("serving", 1764288000.25),
 ]
 
 

@@ -15,15 +15,16 @@ PACKAGE = Path(rpccluster.__file__).parent
 
 #: What an event makes of each phase: its short name, ``.`` for no change, ``x`` for what cannot happen.
 EXPECTED = """
-            INHERITED  BOOTED   RELEASED  WANTED   DRAIN    TAKEN_OVER  ABANDONED  STOP      QUIT
-STARTING    JOINING    RUNNING  x         .        x        x           x          STOPPING  QUITTING
-JOINING     x          STANDBY  x         .        x        x           x          QUITTING  QUITTING
-STANDBY     x          x        RUNNING   .        x        x           x          QUITTING  QUITTING
-RUNNING     x          x        x         .        DRAINED  LEAVING     x          STOPPING  QUITTING
-DRAINED     x          x        x         RUNNING  .        LEAVING     x          STOPPING  QUITTING
-LEAVING     x          x        x         .        x        x           STOPPING   .         QUITTING
-STOPPING    x          x        x         .        .        x           x          .         QUITTING
-QUITTING    x          x        .         .        .        x           .          .         .
+            INHERITED  BOOTED   RELEASED  WANTED   DRAIN    TAKEN_OVER  ABANDONED  DEPART     STOP      QUIT
+STARTING    JOINING    RUNNING  x         .        x        x           x          x          STOPPING  QUITTING
+JOINING     x          STANDBY  x         .        x        x           x          x          QUITTING  QUITTING
+STANDBY     x          x        RUNNING   .        x        x           x          x          QUITTING  QUITTING
+RUNNING     x          x        x         .        DRAINED  LEAVING     x          DEPARTING  STOPPING  QUITTING
+DRAINED     x          x        x         RUNNING  .        LEAVING     x          x          STOPPING  QUITTING
+DEPARTING   x          x        x         .        .        x           x          x          STOPPING  QUITTING
+LEAVING     x          x        x         .        x        x           STOPPING   x          .         QUITTING
+STOPPING    x          x        x         .        .        x           x          x          .         QUITTING
+QUITTING    x          x        .         .        .        x           .          x          .         .
 """
 
 _HEAD, *_ROWS = (line.split() for line in EXPECTED.strip().splitlines())
@@ -34,10 +35,11 @@ ALLOWED_IN = {
     "is_starting": "STARTING JOINING STANDBY",
     "awaits_first_boots": "STARTING JOINING",
     "needs_all_children": "JOINING STANDBY",
-    "wants_children": "STARTING JOINING STANDBY RUNNING",
-    "starts_children": "RUNNING",
-    "children_accept": "STARTING RUNNING DRAINED LEAVING STOPPING QUITTING",
-    "connections_move": "STARTING JOINING STANDBY RUNNING LEAVING",
+    "wants_children": "STARTING JOINING STANDBY RUNNING DEPARTING",
+    "starts_children": "RUNNING DEPARTING",
+    "children_accept": "STARTING RUNNING DRAINED DEPARTING LEAVING STOPPING QUITTING",
+    "connections_move": "STARTING JOINING STANDBY RUNNING DEPARTING LEAVING",
+    "is_listed": "RUNNING",
     "may_change": "RUNNING DRAINED",
     "hands_over": "LEAVING",
     "kills_children": "QUITTING",

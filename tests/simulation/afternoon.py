@@ -22,6 +22,8 @@ from rpccluster.log import logger
 from .client import Client
 from .happenings import HAPPENINGS, command, push_settings
 from .invariants import ALWAYS, IN_PEACE
+from .leading import Store
+from .leading_invariants import OF_LEADERSHIP
 from .master import Master
 from .plan import BAD, OLDER, Plan, Step, draw
 from .plugin_invariants import OF_PLUGINS
@@ -66,7 +68,9 @@ class Afternoon:
             "proc_name": "good",
         }
         self._awaited = {step: step.nth for step in plan.steps if step.event is not None}
-        world.checks += [*(OF_PLUGINS if plan.plugins else ()), *(OF_POOLS if plan.pools else ()), *ALWAYS]
+        world.checks += [*(OF_PLUGINS if plan.plugins else ()), *(OF_POOLS if plan.pools else ())]
+        world.checks += [*(OF_LEADERSHIP if plan.leadership else ()), *ALWAYS]
+        world.store = Store(world)
         world.on_event = self._note
 
     # -- its course
@@ -96,10 +100,8 @@ class Afternoon:
         with open(path, "w") as file:
             file.write("[cluster]\n")
             for name, options in self.plan.sections:
-                file.write(
-                    f"[{name if ':' in name else 'plugin:' + name}]\n"
-                    + "".join(f"{key} = {value}\n" for key, value in options)
-                )
+                header = name if ":" in name or name == "leadership" else f"plugin:{name}"
+                file.write(f"[{header}]\n" + "".join(f"{key} = {value}\n" for key, value in options))
         return path
 
     def masters(self) -> list[Master]:
@@ -135,6 +137,7 @@ class Afternoon:
         world, chance = self.world, self.plan.chance("peace")
         world.is_calm, world.forks_fail_until = True, 0.0
         world.scarcity.end(world.now)
+        world.store.make_peace()
         world.tell("peace", "from now on no fault happens")
         self.flags["proc_name"], self.flags["max_depth"] = "good", "100"
         for process in self.world.processes.values():
@@ -180,7 +183,8 @@ class Afternoon:
         left = [each.name for each in world.processes.values()]
         if left:
             raise Fault(f"processes outlive the cluster: {', '.join(left)}")
-        paths = [name for name in ("service", "control", "control.pools") if os.path.exists(world.folder + "/" + name)]
+        sockets = ("service", "control", "control.pools", "control.leadership")
+        paths = [name for name in sockets if os.path.exists(f"{world.folder}/{name}")]
         is_excused = world.masters_were_killed or self.plan.version == OLDER  # they may end and leave their paths
         if paths and not is_excused:
             raise Fault(f"paths outlive the cluster: {', '.join(paths)}")

@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from .client import Client, Controller
+from .leading import HAPPENINGS_OF_LEADERSHIP
 from .plan import BAD
 
 if TYPE_CHECKING:
@@ -241,6 +242,8 @@ HAPPENINGS: dict[str, Callable[[Afternoon, Random], None]] = {
     "control a pool": _control_pool,
     "kill a task process": _kill_of("task"),
     "kill the dispatcher": _kill_of("dispatcher"),
+    "kill the coordinator": _kill_of("coordinator"),
+    **HAPPENINGS_OF_LEADERSHIP,
     "reload": _reload,
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TTIN", "TTOU", "USR2", "WINCH", "USR1", "CONT")},
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TERM", "INT", "QUIT")},

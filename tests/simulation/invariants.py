@@ -21,6 +21,8 @@ from rpccluster.master.upgrade.taking_groups import ENDING
 from rpccluster.worker.lifecycle import State
 
 from .client import Controller
+from .leading import Coordinator
+from .leading_invariants import is_listed
 from .master import Master
 from .plan import OLDER
 from .plugin_invariants import group_of
@@ -136,6 +138,8 @@ def kills_have_reasons(world: World, actor: object) -> None:
         if isinstance(target, Master) and target.phase not in ("", "joining", "standby"):
             if world.now < killer.committing_since + COMMIT_SECONDS:
                 raise Fault(f"{killer.name} kills {target.name}, which has taken over in time")
+        elif isinstance(target, Coordinator) and target.is_silent:
+            world.count("fault", "coordinator killed for its silence")
         elif isinstance(target, Worker):
             _check_reason(killer, target)
 
@@ -383,6 +387,7 @@ IN_PEACE = [
     as_many_as_wanted,
     plugins_run,
     dispatcher_knows,
+    is_listed,
     nothing_under_way,
     served,
 ]

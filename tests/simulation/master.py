@@ -26,6 +26,7 @@ from rpccluster.master.supervisor import Supervisor
 from rpccluster.master.upgrade.inherited import Inheritance, Thing, leave
 from rpccluster.master.upgrade.new_master import Stage
 
+from .leading import Coordinator
 from .plan import OLDER
 from .plugin import Plugin
 from .pools import Dispatcher, TaskChild
@@ -48,7 +49,8 @@ class WatchedCluster(Cluster):
         before = self.phase
         has_changed = super().note(event)
         self.world.count("phase", f"{before.value}, {event.value}")
-        if event in (Event.STOP, Event.QUIT) and before in (Phase.STARTING, Phase.RUNNING, Phase.DRAINED):
+        owns_all = before in (Phase.STARTING, Phase.RUNNING, Phase.DRAINED, Phase.DEPARTING)
+        if event in (Event.DEPART, Event.STOP, Event.QUIT) and owns_all:
             self.world.must_end = True
         return has_changed
 
@@ -131,6 +133,7 @@ class Master(Process):
         cluster = WatchedCluster(
             configuration, generation, listeners, self.logs, self.world.now, plugin_listeners=of_others
         )
+        cluster.lead = self.world.store.page
         cluster.world = self.world
         path = f"{configuration.options.pidfile}.history"
         cluster.history = replace(left.history, path=path) if left else History(path)
@@ -328,7 +331,13 @@ class Master(Process):
                     os.close(descriptor)
 
 
-_SCRIPTS: dict[str, Any] = {"rpc": Worker, "plugin": Plugin, "dispatcher": Dispatcher, "task": TaskChild}
+_SCRIPTS: dict[str, Any] = {
+    "rpc": Worker,
+    "plugin": Plugin,
+    "coordinator": Coordinator,
+    "dispatcher": Dispatcher,
+    "task": TaskChild,
+}
 
 
 def _step_of(world: World, child: Any, step: Any, event: Any) -> None:

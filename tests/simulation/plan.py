@@ -110,6 +110,12 @@ EVENTS = (
 
 _OF_POOLS = ("kill a task process", "kill a task process", "kill the dispatcher", "control a pool", "USR2", "reload")
 
+_OVERLAPS = ("none", "successor")
+_OF_LEADERSHIP = (
+    *("give the lead away", "give the lead away", "take the store down", "hang the coordinator"),
+    *("kill the coordinator", "USR2", "reload", "TERM"),
+)
+
 _AT_EVENTS = (
     *("kill a worker", "hang a worker", "recycle a worker", "stop a master for a while", "kill a master", "control"),
     *("kill a master", "TERM", "INT", "TTIN", "WINCH", "reload", "USR1", "USR2", "fail forks"),
@@ -199,13 +205,14 @@ class Plan:
     is_even: bool = False  # every process boots in the same time
     plugins: tuple[Section, ...] = ()
     pools: tuple[Section, ...] = ()
+    leadership: tuple[Section, ...] = ()
     version: str = ""  # of one of the two masters of an upgrade, if it is another one
     order: int = 0  # the seed of the order in which processes are scheduled
 
     @property
     def sections(self) -> tuple[Section, ...]:
         """All sections but that of the cluster."""
-        return self.plugins + self.pools
+        return self.plugins + self.pools + self.leadership
 
     def chance(self, of: str) -> random.Random:
         """Return the chance that decides about ``of``, whatever happens to others."""
@@ -224,6 +231,10 @@ class Plan:
         others += [Version()] if self.version else []
         return [*others, *self.sections, *fates, *options, *self.steps]
 
+    def _needs_lead(self, left: set[Item]) -> bool:
+        """Return whether a plugin that is not ``left`` out runs only where the lead is."""
+        return any(("leader_only", "true") in each.options for each in self.plugins if each not in left)
+
     def without(self, items: Iterable[Item]) -> Plan:
         """Return a plan without ``items``."""
         left = set(items)
@@ -237,6 +248,7 @@ class Plan:
             is_even=self.is_even or Pace() in left,
             plugins=tuple(_without_names(each, left) for each in self.plugins if each not in left),
             pools=tuple(each for each in self.pools if each not in left),
+            leadership=tuple(each for each in self.leadership if each not in left or self._needs_lead(left)),
             version="" if Version() in left else self.version,
         )
 
@@ -261,7 +273,23 @@ def draw(seed: int) -> Plan:
     if pools:
         version = "" if version == OLDER else version  # that one has no pools
         steps += [_at_a_time(chance, what, length) for what in chance.choices(_OF_POOLS, k=chance.randrange(0, 5))]
-    return Plan(seed, options, length, tuple(steps), idle, plugins=plugins, pools=pools, version=version, order=seed)
+    plan = Plan(seed, options, length, tuple(steps), idle, plugins=plugins, pools=pools, version=version, order=seed)
+    return _with_leadership(plan)
+
+
+def _with_leadership(plan: Plan) -> Plan:
+    """Let some plans have a coordinator and plugins that need the lead; by a chance of its own, so others stay."""
+    chance = plan.chance("leadership")
+    if chance.random() > 0.06 or plan.version in (OLDER, NEWER):
+        return plan
+    options = (("drain_delay", chance.choice(("0", "0.5", "2"))), ("session_timeout", "4"))
+    section = Section("leadership", (("engine", "file:%(here)s/lead"), *options))
+    led = [
+        Section(name, (("command", "/bin/sh"), ("leader_only", "true"), ("overlap", chance.choice(_OVERLAPS))))
+        for name in ("x", "y")[: chance.choice((1, 1, 2))]
+    ]
+    steps = [_at_a_time(chance, what, plan.length) for what in chance.choices(_OF_LEADERSHIP, k=chance.randrange(6))]
+    return replace(plan, leadership=(section,), plugins=(*plan.plugins, *led), steps=(*plan.steps, *steps))
 
 
 def _without_names(section: Section, left: set[Item]) -> Section:

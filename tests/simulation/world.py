@@ -128,6 +128,7 @@ class World:
         self.is_scarce = any(step.what == "fill the table of descriptors" for step in plan.steps)
         self.on_their_way: set[int] = set()  # clients whose connections were given, and not adopted yet
         self.relays: list[Any] = []  # between two masters of two versions
+        self.store: Any = None  # in which clusters agree on who leads
         self.births: list[Any] = []  # workers, since the last look at them
         self.kills: list[tuple[Any, int]] = []  # master and pid, since the last look at them
         self.stops: list[tuple[Any, int]] = []  # master and pid, likewise: told by a signal to end

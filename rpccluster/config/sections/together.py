@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from rpccluster.address import BindAddress
+from rpccluster.address import BindAddress, PassedAddress
 from rpccluster.config.checks import Complaint, do_overlap
 from rpccluster.config.origin import nearest
 from rpccluster.config.sections.cluster import CLUSTER, FOR_WORKERS, OPTIONS, Options, cluster_paths
@@ -77,8 +77,13 @@ def check_together(
 
 
 def _advertised(cluster: Options, leadership: LeadershipOptions | None) -> Iterator[Found]:
-    """Find addresses of the cluster that stand for others, where it has to advertise them."""
-    if leadership is None or leadership.advertise:
+    """Find addresses of the cluster that stand for others, where it has to advertise them, or that stay open."""
+    if leadership is None:
+        return
+    if leadership.scope == "cluster" and any(isinstance(each, PassedAddress) for each in cluster.listen_addresses):
+        problem = "found cluster, expected methods: a standby cannot close the listeners that systemd passes (fd://)"
+        yield LEADERSHIP.name, Complaint(("scope",), problem)
+    if leadership.advertise:
         return
     for address in cluster.listen_addresses:
         reason = unreachable(address)

@@ -15,9 +15,9 @@ from rpccluster.config.changing import texts
 from rpccluster.config.writing import Rewriting
 from rpccluster.master.changes.plan import Plan
 from rpccluster.master.children.child import Child
-from rpccluster.master.cluster import Cluster, Staged
+from rpccluster.master.cluster import Cluster, Staged, is_led_whole
 from rpccluster.master.history import Author, Changes, History
-from rpccluster.master.resources.listeners import close_listeners, open_listeners
+from rpccluster.master.resources.listeners import Listener, close_listeners, open_listeners
 from rpccluster.master.resources.logs import are_alike, open_logs
 from rpccluster.master.resources.plugin_listeners import missing, open_plugin_listeners
 
@@ -104,7 +104,9 @@ def opened(cluster: Cluster, target: Configuration, plan: Plan, *, is_reload: bo
         return Staged(target, generation, *present, version)
     options = target.options
     owner = identity_of(options.user, options.group)
-    listeners = open_listeners(options, owner, cluster.listeners, target.fault, cluster.activation)
+    listeners: list[Listener] = []
+    if not (is_led_whole(target) and cluster.unled):
+        listeners = open_listeners(options, owner, cluster.listeners, target.fault, cluster.activation)
     with contextlib.ExitStack() as undo:
         new = [each for each in listeners if each not in cluster.listeners]
         undo.callback(close_listeners, new, is_last=True)

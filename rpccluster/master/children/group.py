@@ -89,6 +89,8 @@ class Group:
     wanted: int = 0
     spare: int = 0  # ready children beyond the wanted ones, which take the places of others
     stopped: str = ""  # why its children are not wanted, though the cluster is: it was stopped by hand
+    needs_lead: bool = False  # it runs only where the cluster leads
+    unled: str = ""  # why its children are not wanted now, if it needs the lead and the cluster has not got it
     is_theirs: bool = False  # the old master of an upgrade still has processes of it: none is started
     is_lent: bool = False  # the new master will ask for it: its processes stay, and none is started
     runs_the_service: bool = False  # its processes are replaced when the code of the service may be new
@@ -161,7 +163,7 @@ class Group:
 
     def note_due(self) -> None:
         """Note that a run of its schedule is due; a slot whose last run still goes on skips it."""
-        if self.stopped or self.is_held or not self.is_kept:
+        if self.stopped or self.unled or self.is_held or not self.is_kept:
             return
         busy = {child.slot for child in self.children}
         for slot in range(self.wanted):
@@ -173,7 +175,7 @@ class Group:
     @property
     def wants_children(self) -> bool:
         """Whether all wanted slots shall have a child at any time."""
-        return not (self.stopped or self.is_removed or self.is_scheduled)
+        return not (self.stopped or self.unled or self.is_removed or self.is_scheduled)
 
     def is_up(self) -> bool:
         """Return whether those that come after it need not wait: it serves, has done its work, or is not wanted."""
@@ -199,6 +201,8 @@ class Group:
 
     def has_rolled(self) -> bool:
         """Return whether all wanted children serve, and none of an older generation is left to replace."""
+        if self.unled:
+            return not self.children
         is_new = all(child.generation == self.generation for child in self.children if child.is_holding)
         return is_new and len(self.ready()) >= self.places
 

@@ -9,7 +9,8 @@ it.
 
 The groups that count decide about a start: the workers. A plugin that cannot boot ends no start and no upgrade, so
 plugins run as usual while workers boot for the first time; a new master starts them when it has taken over. In a
-cluster without workers a start is over when each plugin has been ready, or has failed.
+cluster without workers a start is over when each plugin has been ready, or has failed. Workers that need the lead do
+not count where the cluster has not got it, and nobody waits for a group that does not run for this reason.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def course(groups: Sequence[Group], phase: Phase) -> Course | None:
 
 def _start(groups: Sequence[Group], phase: Phase) -> Course | None:
     allows = phase.allows
-    counting = [group for group in groups if group.counts_at_start]
+    counting = [group for group in groups if group.counts_at_start and not group.unled]
     if any(group.is_booting() for group in counting) or not all(group.has_begun for group in counting):
         return None
     for group in counting:

@@ -16,7 +16,8 @@ So a recycled child retires by rule 1, when its successor is ready, and the want
 predecessor must end first, rule 3 retires it, and rule 2 starts its successor when it has ended. While the first
 children of a group boot, none is replaced: the start has succeeded or failed when none boots any more.
 
-A group that is stopped by hand retires its children, and a group with a schedule starts them only when a run is due:
+A group that is stopped by hand retires its children, and so does one that needs the lead, while the cluster has not got
+it. A group with a schedule starts them only when a run is due:
 a run that is overdue has no successor beside it.
 
 In every phase hung children are killed, retiring ones that take too long, and those that their kind finds past a limit
@@ -123,6 +124,8 @@ def _as_allowed(group: Group, now: float) -> Iterator[Action]:
         yield from _retire_all(group, group.phase.value)
     elif group.stopped:
         yield from _retire_all(group, group.stopped)
+    elif group.unled:
+        yield from _retire_all(group, group.unled)
     elif group.is_kept:
         yield from _run(group, now)
     elif allows.awaits_first_boots and not group.has_begun:

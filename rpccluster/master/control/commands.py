@@ -5,7 +5,9 @@ A command changes what is wanted, or begins a change; the policy and `rpccluster
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from time import monotonic
 
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.ipc.messages import Asked
@@ -33,17 +35,46 @@ class Commands:
         new_master: NewMaster,
         reopen_logs: Callable[[], None],
         on_stop: Callable[[], None],
+        drain_seconds: Callable[[], float] = lambda: 0.0,
+        now: Callable[[], float] = monotonic,
     ) -> None:
-        """``on_stop`` is called once, at the first stop."""
+        """``on_stop`` is called once, at the first stop.
+
+        ``drain_seconds`` tells how long clients need to hear that the cluster goes.
+        """
         self._cluster = cluster
         self.workers = workers
         self.reloading = reloading
         self.new_master = new_master
         self.reopen_logs = reopen_logs
         self._on_stop = on_stop
+        self._drain_seconds = drain_seconds
+        self._now = now
+        #: When a stop acts that lets clients turn away first (monotonic seconds); infinity if there is none.
+        self.wake_at = math.inf
 
     def stop(self, *, is_quick: bool = False) -> None:
-        """Stop the cluster: gracefully within ``graceful_timeout``, or at once."""
+        """Stop the cluster: gracefully within ``graceful_timeout``, or at once.
+
+        One that the registry lists leaves that first, and serves on for ``drain_delay``. A second command acts at once.
+        """
+        seconds = 0.0 if is_quick or not self._cluster.phase.allows.is_listed else self._drain_seconds()
+        if seconds > 0:
+            self._cluster.note(Event.DEPART)
+            logger.info("Leaving the registry: the stop acts in %g seconds", seconds)
+            self.new_master.give_up("this master stops")
+            self.reloading.give_up("overtaken: the cluster stops")
+            self.wake_at = self._now() + seconds
+        else:
+            self._stop(is_quick=is_quick)
+
+    def turn(self, now: float) -> None:
+        """Stop, if the time of a stop that waits has come."""
+        if now >= self.wake_at:
+            self._stop()
+
+    def _stop(self, *, is_quick: bool = False) -> None:
+        self.wake_at = math.inf
         if self._cluster.note(Event.QUIT if is_quick else Event.STOP):
             self.new_master.give_up("this master stops")
             self.reloading.give_up("overtaken: the cluster stops")

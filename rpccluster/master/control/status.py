@@ -151,6 +151,8 @@ def _why_vacant(group: Group, slot: int, now: float) -> dict[str, Any]:
         return {"state": "stopped", "reason": group.phase.value}
     if group.stopped:
         return {"state": "stopped", "reason": group.stopped}
+    if group.unled:
+        return {"state": "waiting", "reason": group.unled}
     unasked = [death.reason for death in group.deaths.get(slot, ()) if not death.was_asked]
     last = unasked[-1] if unasked else ""
     if slot in group.finished:

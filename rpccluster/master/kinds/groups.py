@@ -131,10 +131,11 @@ class Groups:
 
     # -- deciding and performing
 
-    def tell(self, phase: Phase, graceful_seconds: float = float("inf")) -> None:
+    def tell(self, phase: Phase, graceful_seconds: float = float("inf"), unled: str = "") -> None:
         """Give each group its phase, and hold groups back that may not start yet, when the master is in ``phase``.
 
-        A stop of the whole cluster may take ``graceful_seconds``.
+        A stop of the whole cluster may take ``graceful_seconds``. ``unled`` says why the cluster does not lead; it is
+        empty where that does.
         """
         now = self._system.monotonic()
         if phase.allows.ends_when_empty and not phase.allows.hands_over:
@@ -142,6 +143,7 @@ class Groups:
         for group in self.all:
             group.stop_by = self._stop_by
             group.phase = order.phase_of(group, self.all, phase, is_late=now >= self._stop_by)
+            group.unled = unled if group.needs_lead else ""
             group.held_by = () if group.has_begun else order.held_by(group, self.all, phase)
 
     def act(self) -> None:
@@ -173,7 +175,7 @@ class Groups:
         decision = policy.decide(group, now)
         for action in decision.actions:
             self._guard.attempt("do what is due", self._actions.perform, group, action)
-        group.has_begun = group.has_begun or not group.is_held
+        group.has_begun = (group.has_begun or not group.is_held) and not (group.unled and not group.children)
         self.wake_at = min(self.wake_at, now if decision.actions else decision.wake_at, look_at)
 
     def wake(self) -> None:

@@ -49,6 +49,7 @@ class Attending:
         self._resigned: list[Callable[[str, Standing], object]] = []  # who waits for a resignation
         self.standing = NOBODY
         self.on_change: Callable[[], object] = list  # called when the lead has changed hands
+        self.on_attended: Callable[[Store], object] = _do_nothing  # called when the store has answered
         self.show_life: Callable[[], object] = list  # called each time that the store has come back
 
     def start(self) -> None:
@@ -121,6 +122,11 @@ class Attending:
         self._page.show(standing, store.session_seconds)
         self._note_up()
         self._note(standing)
+        self.on_attended(store)
+
+    def come_round(self) -> None:
+        """Go to the store at once."""
+        self._wanted.set()
 
     def _watch(self, store: Store) -> None:
         """Come round at once when the store says that something has changed."""
@@ -215,3 +221,7 @@ class Attending:
             told(str(error), self.standing)
         if self.standing.token and not self._page.leader().token:
             self._note(NOBODY)
+
+
+def _do_nothing(store: Store) -> None:
+    pass

@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 
 from rpccluster.child.assignment import Assignment, RPCPart
-from rpccluster.ipc.messages import LeadOrder, LeadTold, Message
+from rpccluster.ipc.messages import LeadOrder, LeadTold, Message, Present
 from rpccluster.ipc.packets import close_all
 from rpccluster.ipc.scoreboard import CoordinatorCell
 from rpccluster.leading.page import lead_page
 from rpccluster.leading.store import Standing
 from rpccluster.services.coordinator.attending import Attending
+from rpccluster.services.coordinator.members import Members
 from rpccluster.services.coordinator.memory import Memory
 from rpccluster.services.coordinator.service import Coordinator
 from rpccluster.services.coordinator.stores import Access
@@ -35,6 +36,8 @@ class Inside:
         self._attending = Attending(access, memory, lead_page(), options.session_timeout, advertised)
         self._attending.on_change = self._tell
         self._attending.show_life = self._show_life
+        self._members = Members(access, memory, [str(address) for address in options.advertise])
+        self._attending.on_attended = self._members.turn
         self.service = Coordinator(lead_page(), self._attending)
 
     def start(self) -> None:
@@ -47,6 +50,9 @@ class Inside:
         close_all(descriptors)
         if isinstance(message, LeadOrder):
             self._attending.resign(lambda error, standing: self._answer(message.number, error, standing))
+        elif isinstance(message, Present):
+            self._members.want(message.state, message.started_at)
+            self._attending.come_round()
 
     def _answer(self, number: int, error: str, standing: Standing) -> None:
         self._channel.send(LeadTold(number, error, standing.leader, standing.token))

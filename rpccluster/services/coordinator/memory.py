@@ -30,12 +30,25 @@ class Memory:
 
     def recall(self, address: str) -> bytes:
         """Return what was remembered of the store at ``address``; nothing if it was another one."""
-        before, _, session = self._content.partition(b"\0")
-        return session if before == address.encode() else b""
+        before, _, rest = self._content.partition(b"\0")
+        return rest.partition(b"\0")[2] if before == address.encode() else b""
+
+    @property
+    def member(self) -> str:
+        """The name under which the registry lists this cluster, with the session; empty if it does not."""
+        return self._content.partition(b"\0")[2].partition(b"\0")[0].decode()
+
+    def keep_member(self, name: str) -> None:
+        """Remember the name under which the registry lists this cluster."""
+        address, _, rest = self._content.partition(b"\0")
+        self._keep(b"\0".join([address, name.encode(), rest.partition(b"\0")[2]]))
 
     def keep(self, address: str, session: bytes) -> None:
         """Remember ``session`` of the store at ``address``. Raises ValueError if that is too long."""
-        content = address.encode() + b"\0" + session
+        is_same = self._content.partition(b"\0")[0] == address.encode()
+        self._keep(b"\0".join([address.encode(), self.member.encode() if is_same else b"", session]))
+
+    def _keep(self, content: bytes) -> None:
         if content == self._content:
             return
         if len(content) > _PLACE_BYTES - _HEAD.size:

@@ -178,3 +178,17 @@ def test_draining_means_the_workers() -> None:
     assert phase_of(group(ready(0), is_drained=True), [], Phase.DRAINED) is Phase.DRAINED
     assert phase_of(group(phase=Phase.STANDBY), [], Phase.DRAINED) is Phase.RUNNING  # the drain came at once
     assert phase_of(group(ready(0)), [], Phase.DRAINED) is Phase.RUNNING
+
+
+# -- the lead
+
+
+def test_nobody_waits_for_a_group_that_has_not_got_the_lead() -> None:
+    """Neither does a group that comes after it, nor the start of a cluster whose workers need the lead."""
+    first = group(name="plugin:a", number_workers=1, needs_lead=True, unled="nobody leads", has_begun=False)
+    second = group(name="plugin:b", number_workers=1, after=["plugin:a"], has_begun=False)
+    assert held_by(second, [first, second], Phase.RUNNING) == []
+    first.unled = ""
+    assert held_by(second, [first, second], Phase.RUNNING) == ["plugin:a"]
+    assert course_of(phase=Phase.STARTING, number_workers=2, unled="nobody leads", has_begun=False) == Started()
+    assert course_of(phase=Phase.JOINING, number_workers=2, unled="nobody leads", has_begun=False) == Started()

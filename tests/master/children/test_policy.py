@@ -513,3 +513,16 @@ def test_what_hears_while_it_boots_is_told_and_not_killed() -> None:
 def test_a_plugin_is_kept_while_the_workers_boot_for_the_first_time() -> None:
     """It takes no part in the start."""
     assert decided(phase=Phase.STARTING, number_workers=1, counts_at_start=False) == [Spawn(0, 1)]
+
+
+# -- the lead
+
+
+def test_what_needs_the_lead_runs_only_while_it_is_here() -> None:
+    """Ready children retire, booting ones are killed, and none is started; with the lead they are started again."""
+    there, boots = ready(0), booting(1)
+    elsewhere = {"number_workers": 2, "needs_lead": True, "unled": "nobody leads"}
+    assert decided(there, boots, **elsewhere) == [Retire(there, "nobody leads"), Kill(boots, "nobody leads")]
+    assert decided(**elsewhere) == []
+    assert decided(phase=Phase.STARTING, has_begun=False, **elsewhere) == []
+    assert decided(number_workers=2, needs_lead=True) == [Spawn(0, 1), Spawn(1, 1)]

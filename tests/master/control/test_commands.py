@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -38,8 +39,16 @@ class Rig:
             begin=lambda is_all, author: self.done.append("reload all" if is_all else "reload"),
             refuse=lambda reason: self.done.append(f"no reload: {reason}"),
         )
+        self.drain_seconds = 0.0
         self.commands = Commands(
-            self.cluster, self.workers, self.reloading, self.new_master, self.reopen, lambda: self.done.append("stop")
+            self.cluster,
+            self.workers,
+            self.reloading,
+            self.new_master,
+            self.reopen,
+            lambda: self.done.append("stop"),
+            lambda: self.drain_seconds,
+            lambda: 100.0,
         )
         system: Any = SimpleNamespace(has_terminal=lambda: False)
         self.signals = SignalCommands(system, self.cluster, self.commands, self.new_master)
@@ -173,3 +182,39 @@ def test_the_last_worker_stays(rig: Rig) -> None:
     assert rig.cluster.phase is Phase.DRAINED
     rig.gets(signal.SIGTTIN)
     assert (rig.workers.wanted, rig.cluster.phase) == (1, Phase.RUNNING)
+
+
+def test_a_stop_lets_clients_turn_away_first(rig: Rig) -> None:
+    """A cluster that the registry lists leaves it, and stops when its ``drain_delay`` is over."""
+    rig.drain_seconds = 2.0
+    rig.gets(signal.SIGTERM)
+    assert rig.cluster.phase is Phase.DEPARTING and rig.commands.wake_at == 102.0
+    assert rig.done == ["no reload: overtaken: the cluster stops"]
+    rig.commands.turn(101.9)
+    assert rig.cluster.phase is Phase.DEPARTING
+    rig.commands.turn(102.0)
+    assert rig.cluster.phase is Phase.STOPPING and rig.commands.wake_at == math.inf
+    assert rig.done[-1] == "stop"
+
+
+@pytest.mark.parametrize("signum, phase", [(signal.SIGTERM, Phase.STOPPING), (signal.SIGINT, Phase.QUITTING)])
+def test_a_second_signal_does_not_wait(rig: Rig, signum: int, phase: Phase) -> None:
+    """Nor does the first one, if it is that of a quick stop; and a drained cluster has nobody to wait for."""
+    rig.drain_seconds = 2.0
+    rig.gets(signal.SIGTERM)
+    rig.gets(signum)
+    assert rig.cluster.phase is phase and rig.commands.wake_at == math.inf
+    for before in (Phase.DRAINED, Phase.STARTING):
+        rig.cluster.phase = before
+        rig.gets(signum)
+        assert rig.cluster.phase is phase
+
+
+def test_who_departs_changes_no_more(rig: Rig) -> None:
+    """A reload and an upgrade are refused; workers are kept, and those that die are replaced."""
+    rig.drain_seconds = 2.0
+    rig.gets(signal.SIGTERM)
+    rig.done.clear()
+    rig.gets(signal.SIGHUP, signal.SIGUSR2)
+    assert rig.done == ["no reload: the cluster is departing", "no upgrade: the cluster is departing"]
+    assert rig.cluster.phase.allows.starts_children

@@ -122,6 +122,7 @@ def _apply(group: Group, section: PluginSection) -> None:
     group.restart = Restart(own.restart)
     group.overlap = Overlap.PREDECESSOR_FIRST if own.overlap == "none" else Overlap.SUCCESSOR_FIRST
     group.is_essential = own.essential
+    group.needs_lead = own.leader_only
     group.timetable = _timetable(own, group.timetable)
     section.output.lead_to(section.options)
 

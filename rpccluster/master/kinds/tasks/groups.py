@@ -87,3 +87,4 @@ def revise(group: Group, own: PoolOptions, now: float) -> None:
 def _apply(group: Group, own: PoolOptions) -> None:
     group.wanted = own.processes
     group.spare = own.spare
+    group.needs_lead = own.leader_only

@@ -1,0 +1,164 @@
+"""Clusters in a registry: listed while they serve, gone before they go, and pools that follow them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from leaders import Clusters, kill_all, leads
+from zookeeper_servers import zookeeper
+
+from rpccluster import Pool
+from rpccluster.errors import RPCClusterError
+from rpccluster.testing import RunningCluster, wait_until
+
+FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
+MakeCluster = Callable[..., RunningCluster]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    return tmp_path / "lead.json"
+
+
+@pytest.fixture
+def clusters(make_cluster: MakeCluster, tmp_path: Path) -> Clusters:
+    """Clusters whose store is a file."""
+    return Clusters(make_cluster, f"file:{tmp_path / 'lead'}")
+
+
+def test_a_cluster_is_listed_while_it_serves(clusters: Clusters, registry: Path) -> None:
+    """From its first ready worker on; TERM removes the entry first, and acts ``drain_delay`` later."""
+    first = clusters.start("first")
+    address = first.address
+    wait_until(lambda: clusters.members(registry) == [address])
+    second = clusters.start("second")
+    wait_until(lambda: clusters.members(registry) == sorted([address, second.address]))
+    with first.client() as client:
+        first.signal(signal.SIGTERM)
+        wait_until(lambda: clusters.members(registry) == [second.address])
+        assert client.call("name") == "first", "it serves on"
+        assert first.status()["master"]["state"] == "departing"
+    assert first.wait() == 0
+    assert "Leaving the registry: the stop acts in 0.3 seconds" in first.log_text()
+
+
+def test_the_entry_outlives_coordinator_and_master(clusters: Clusters, registry: Path) -> None:
+    """A killed coordinator's successor goes on with it, and so does a new master; who drains is not listed."""
+    cluster = clusters.start("first")
+    wait_until(lambda: clusters.members(registry))
+    entry = registry.read_text().split('"')[3]
+    os.kill(cluster.group("leadership")["processes"][0]["pid"], signal.SIGKILL)
+    wait_until(lambda: cluster.group("leadership")["processes"][0]["restarts"] == 1)
+    cluster.wait_group("leadership")
+    wait_until(lambda: entry in registry.read_text() and leads(cluster))
+    assert cluster.run("upgrade").returncode == 0
+    wait_until(lambda: len(clusters.members(registry)) == 1 and leads(cluster))
+    cluster.signal(signal.SIGWINCH)
+    wait_until(lambda: clusters.members(registry) == [])
+    cluster.run("scale", "1")
+    wait_until(lambda: len(clusters.members(registry)) == 1)
+
+
+def test_a_killed_cluster_leaves_the_registry(clusters: Clusters, registry: Path) -> None:
+    """When its session is over; nobody has removed its entry."""
+    first, second = clusters.start("first"), clusters.start("second")
+    wait_until(lambda: len(clusters.members(registry)) == 2)
+    kill_all(first)
+    address = second.address
+    wait_until(lambda: clusters.members(registry) == [address])
+
+
+class Callers:
+    """Threads that call through one pool; they count which cluster has answered, and what has failed."""
+
+    def __init__(self, pool: Pool, threads: int = 4) -> None:
+        self.answers: Counter[str] = Counter()
+        self.failures: list[RPCClusterError] = []
+        self.threads = threads
+        self._pool = pool
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self) -> None:
+        while not self._end.is_set():
+            try:
+                self.answers[self._pool.call("name")] += 1
+            except RPCClusterError as error:
+                self.failures.append(error)
+
+    @property
+    def calls(self) -> int:
+        return sum(self.answers.values()) + len(self.failures)
+
+    def wait_share(self, name: str) -> float:
+        """Wait until a cluster answers; return the seconds that this took."""
+        before, started = self.answers[name], time.monotonic()
+        wait_until(lambda: self.answers[name] > before + 10)
+        return time.monotonic() - started
+
+    def wait_more(self, calls: int) -> None:
+        """Wait until so many more have ended."""
+        before = self.calls
+        wait_until(lambda: self.calls > before + calls)
+
+    def end(self) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join(30)
+
+
+@pytest.mark.parametrize("engine", ["file", "zookeeper"])
+def test_calls_while_clusters_come_and_go(engine: str, make_cluster: MakeCluster, tmp_path: Path) -> None:
+    """None fails when a cluster is stopped; when one is killed only those that it had; a new one gets its share.
+
+    While the registry is away nothing changes.
+    """
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(zookeeper(tmp_path / "zookeeper")) if engine == "zookeeper" else None
+        store = f"zookeeper://{server.address}/shop" if server else f"file:{tmp_path / 'lead'}"
+        clusters = Clusters(make_cluster, store)
+        for name in ("a", "b", "c"):
+            clusters.start(name)
+        pool = stack.enter_context(Pool(clusters.registry, timeout=20))
+        callers = Callers(pool)
+        stack.callback(callers.end)
+        for name in ("a", "b", "c"):
+            callers.wait_share(name)
+        latest = _come_and_go(clusters, callers)
+        assert callers.failures == []
+        kill_all(latest)
+        callers.wait_more(500)
+        assert len(callers.failures) <= callers.threads, "those that it had"
+        callers.failures.clear()
+        if server:
+            server.kill()
+            callers.wait_more(500)
+            server.start()
+        else:
+            (tmp_path / "lead.json").unlink()
+        callers.wait_more(500)
+        assert callers.failures == []
+
+
+def _come_and_go(clusters: Clusters, callers: Callers) -> RunningCluster:
+    """Stop one cluster after another while a new one starts. Returns one that serves."""
+    calls, number = 100_000 if FULL_SCALE else 2_000, 0
+    while callers.calls < calls or number < 2:
+        leaving, new = list(clusters.all)[number], f"new{number}"
+        clusters.all[leaving].signal(signal.SIGTERM)
+        assert clusters.all[leaving].wait() == 0
+        assert callers.failures == []
+        cluster = clusters.start(new)
+        assert callers.wait_share(new) < 5
+        number += 1
+    return cluster

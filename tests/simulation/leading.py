@@ -1,0 +1,158 @@
+"""A made-up coordinator, and the store in which it stands for the lead beside another cluster.
+
+The coordinator comes round to the store, shows the answer on the page of the lead, by the made-up clock, and hears from
+its master whether the registry shall list the cluster. It hangs now and then, and is killed for that; the store is away
+for a while, or gives the lead to the other cluster when the lease is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from rpccluster.ipc.messages import LeadOrder, LeadTold, Message, Present
+from rpccluster.ipc.scoreboard import CoordinatorCell
+from rpccluster.leading.page import LeadPage
+from rpccluster.leading.store import NOBODY, Standing
+from rpccluster.worker.lifecycle import State
+
+from .worker import Worker
+from .world import NEVER, World
+
+if TYPE_CHECKING:
+    from .afternoon import Afternoon
+    from .master import Master
+
+__all__ = ["HAPPENINGS_OF_LEADERSHIP", "Coordinator", "Store"]
+
+SESSION = 4.0  # seconds
+LEASE = 0.75 * SESSION
+ROUND = SESSION / 12
+
+
+class Store:
+    """Who leads: this cluster until ``until``, or another one until ``theirs_until``. Its page is what all see."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.page = LeadPage(clock=lambda: round(world.now * 1e9))
+        self.token = 0
+        self.until = self.theirs_until = self.down_until = 0.0
+        self.wants_it_for = 0.0  # the other cluster
+        self.listed = ""  # the state in which the registry lists the cluster
+
+    def make_peace(self) -> None:
+        """Serve this cluster from now on."""
+        self.down_until = self.theirs_until = self.wants_it_for = 0.0
+
+    def attend(self) -> Standing | None:
+        """The answer to a coordinator; None while the store is away."""
+        now = self._world.now
+        if now < self.down_until:
+            return None
+        if now >= self.until and self.wants_it_for:
+            self.token, self.theirs_until, self.wants_it_for = self.token + 1, now + self.wants_it_for, 0.0
+        if now < self.theirs_until:
+            return Standing(self.token, "tcp://other:1")
+        self.token += now >= self.until
+        self.until = now + LEASE
+        return Standing(self.token, "tcp://here:1", round(self.until * 1e9))
+
+
+class Coordinator(Worker):
+    """The coordinator of one master."""
+
+    noun = "coordinator"
+    group_name = "leadership"
+
+    def __init__(self, world: World, pid: int, master: Master, assignment: Any) -> None:
+        super().__init__(world, pid, master, assignment)
+        self.is_bad = False  # that is about the service of users
+        self.comes_round_at = NEVER
+
+    @property
+    def wake_at(self) -> float:
+        return min(super().wake_at, self.comes_round_at)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has not come round for longer than it may."""
+        return bool(self.world.now - self.row[CoordinatorCell.SIGN_OF_LIFE] / 1e9 >= SESSION / 4 - 0.01)
+
+    def hang(self, seconds: float) -> None:
+        """Wait for the store, and go on beating."""
+        self.comes_round_at = self.world.now + seconds
+        self.world.tell(self.name, f"waits for its store for {seconds:.1f} seconds")
+
+    def _boot(self) -> None:
+        super()._boot()
+        self._show_life()
+        self.comes_round_at = self.world.now
+
+    def _accept(self) -> None:
+        """Nobody calls it here: a start only looks whether somebody listens."""
+        for listener in self.listeners:
+            with contextlib.suppress(BlockingIOError):
+                listener.accept()[0].close()
+
+    def _due(self) -> list[Callable[[], None]]:
+        acts = super()._due()
+        if self.world.now >= self.comes_round_at:
+            acts.append(self._come_round)
+        return acts
+
+    def _show_life(self) -> None:
+        self.row[CoordinatorCell.SIGN_OF_LIFE] = round(self.world.now * 1e9)
+
+    def _come_round(self) -> None:
+        self.comes_round_at = self.world.now + ROUND if self.state is not State.RETIRING else NEVER
+        self._act()
+        self._show_life()
+        store, before = self.world.store, self.world.store.page.is_leading
+        standing = store.attend()
+        if standing is not None:
+            store.page.show(standing, SESSION)
+            if before != store.page.is_leading:
+                self._say(self.channel, LeadTold(0, "", standing.leader, standing.token))
+
+    def _act_on(self, message: Message, descriptors: list[int]) -> None:
+        super()._act_on(message, descriptors)
+        store = self.world.store
+        if isinstance(message, LeadOrder):
+            store.until, store.wants_it_for = self.world.now, 1.0
+            store.page.show(NOBODY, SESSION)
+            self._say(self.channel, LeadTold(message.number))
+        elif isinstance(message, Present):
+            store.listed = message.state
+
+
+# -- what happens
+
+
+def _give_away(afternoon: Afternoon, chance: Random) -> None:
+    """Another cluster wants the lead, and gets it when the lease is over: the store does not answer until then."""
+    store, now = afternoon.world.store, afternoon.world.now
+    store.down_until, store.wants_it_for = now + SESSION, 10.0 * chance.random()
+    afternoon.world.tell("fate", f"another cluster leads soon, for {store.wants_it_for:.1f} seconds")
+
+
+def _take_down(afternoon: Afternoon, chance: Random) -> None:
+    store = afternoon.world.store
+    seconds = 6.0 * chance.random()
+    store.down_until = afternoon.world.now + seconds
+    afternoon.world.tell("fate", f"the store is away for {seconds:.1f} seconds")
+
+
+def _hang(afternoon: Afternoon, chance: Random) -> None:
+    for coordinator in list(afternoon.world.of_noun[Coordinator.noun].values()):
+        if coordinator.state is State.SERVING:
+            coordinator.hang(3.0 * chance.random())
+
+
+HAPPENINGS_OF_LEADERSHIP: dict[str, Callable[[Afternoon, Random], None]] = {
+    "give the lead away": _give_away,
+    "take the store down": _take_down,
+    "hang the coordinator": _hang,
+}
