@@ -23,7 +23,7 @@ pytest.importorskip("redis", reason="the extra `redis` is not installed")
 MakeCluster = Callable[..., RunningCluster]
 MakeHosts = Callable[..., tuple[RunningCluster, RunningCluster]]
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
-ITEMS = 20_000 if FULL_SCALE else 1_000  # of each producer
+ITEMS = 20_000 if FULL_SCALE else 500  # of each producer
 KILLS = 60 if FULL_SCALE else 3
 
 
@@ -101,7 +101,7 @@ def test_while_redis_stands_still_every_call_is_told_so(hosts: MakeHosts, server
         server.resume()
         thread.join(60)
         values = wait_until(lambda: _values(other, "queue.peek", "jobs", 9))
-        assert put and values.count("patient") == 1  # the other had no number, so it may be there
+        assert put and values.count("patient") == 1  # the other one had no number, and may be there
     patient.close()
 
 
@@ -195,7 +195,7 @@ def test_a_keeper_that_has_waited_for_redis_logs_what_it_lacks(
     cluster = make_cluster(sections={"queues": queues, "queue:jobs": {}}, number_workers=1)
     cluster.start()
     cluster.wait_log("cannot reach Redis")
-    with peer(cluster) as one, pytest.raises(Failed, match="QueueDown: .*username-password"):
+    with peer(cluster) as one, pytest.raises(Failed, match="username-password"):
         one.call("queue.put", "jobs", "x")
     with server.client as client:
         client.config_set("appendfsync", "everysec")

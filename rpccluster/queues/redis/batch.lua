@@ -74,6 +74,13 @@ elseif batch == 'begin' then
     return cmsgpack.pack({ 'begun', last_epoch + 1, with_items })
 elseif epoch < last_epoch then
     return cmsgpack.pack({ 'superseded' })
+elseif batch == 'outcome' then -- of the batch of this number, which from now on is late if it has not run
+    if epoch == last_epoch and number == last_number then
+        return kept[3]
+    end
+    call('DEL', P .. 'probe')
+    call('HSET', mine, 'epoch', epoch, 'number', number + 1)
+    return cmsgpack.pack({ 'none' })
 elseif epoch == last_epoch and number < last_number then
     return cmsgpack.pack({ 'late' })
 elseif epoch == last_epoch and number == last_number then

@@ -20,7 +20,7 @@ from rpccluster.queues import engine as verbs
 from rpccluster.queues.engine import Answer, Outcome, Rules, Verb
 from rpccluster.queues.redis import server
 from rpccluster.queues.redis.address import RedisAddress
-from rpccluster.queues.redis.form import GOES_ON, answer_of, pack, piece_of, rules_form, unpack, verb_form
+from rpccluster.queues.redis.form import GOES_ON, answer_of, pack, piece_of, rules_form, undo_form, unpack, verb_form
 from rpccluster.queues.redis.link import SCRIPT, Away, Link
 
 __all__ = ["RedisEngine"]
@@ -67,7 +67,8 @@ class RedisEngine:
         self._default: Rules | None = None
         self._forms: dict[str, bytes] = {}
         self._is_told = False  # whether Redis has the rules, which also count at the end of a lease
-        self._orphans: list[_Form] = []  # ends of the sessions from before, of which nobody was told
+        self._owed: list[_Form] = []  # what is to be done before all else: ends of sessions, gets to undo
+        self._in_doubt: list[_Form] | None = None  # the batch whose answer did not come
         self._warnings: list[str] = []
         self._reason = ""  # why Redis is away
         self._retry_at = 0.0
@@ -122,9 +123,10 @@ class RedisEngine:
         except Away as away:
             self._note_away(away)
             wake_in = self._retry_at - time.monotonic()
-            for at, _ in forms:
+            for at, form in forms:
                 if answers[at] is None:
                     answers[at] = QueueDown(self._reason)
+                    self._owed += [form] if isinstance(batch[at], verbs.EndSession) else []  # nobody repeats it
         ready, self._ready = frozenset(self._ready), set()
         room, self._room = frozenset(self._room), set()
         return Outcome(answers, ready, room, max(0.0, wake_in))
@@ -162,13 +164,13 @@ class RedisEngine:
     def _run_forms(self, forms: list[_Form]) -> tuple[list[list[Any]], float]:
         """Run the script, with verbs in its form. Returns their answers, and when the next run is due."""
         self._connect()
-        orphans = self._orphans
+        owed = self._owed[:_MOST_VERBS]
         self._number += 1
         rules = {form[1]: self._form_of(form[1]) for form in forms if form[0] not in ("list", "end_session")}
         if not self._is_told:
             rules.update((name, self._form_of(name)) for name in self._rules)
         head = [self._keeper, self._epoch, self._number, round(self._grace * 1000), self._clock() // 1_000_000]
-        reply = self._send(pack([*head, rules, [*orphans, *forms]]))
+        reply = self._send(pack([*head, rules, [*owed, *forms]]), forms)
         if reply[0] == b"superseded":
             raise EngineFailed(f"another keeper has begun under the same name at {self._address}; this one ends")
         if reply[0] != b"done":
@@ -176,11 +178,11 @@ class RedisEngine:
         _, answers, ready, room, milliseconds = reply
         self._ready.update(name.decode() for name in ready)
         self._room.update(name.decode() for name in room)
-        self._orphans, self._is_told = [], True
+        self._owed, self._is_told = self._owed[len(owed) :], True
         wake_in = milliseconds / 1000 + 0.001 if milliseconds else 0.0
-        return answers[len(orphans) :], min(wake_in, self._grace / 3)
+        return answers[len(owed) :], 0.0 if self._owed else min(wake_in, self._grace / 3)
 
-    def _send(self, batch: bytes) -> list[Any]:
+    def _send(self, batch: bytes, forms: list[_Form]) -> list[Any]:
         """Send a batch, and once more if no answer comes: it has a number, and is not run again."""
         until = time.monotonic() + _PATIENCE
         try:
@@ -188,8 +190,11 @@ class RedisEngine:
         except Away:
             if self._link.is_up:  # it has answered
                 raise
+            self._in_doubt = forms
             self._reconnect(time.monotonic() + _SHORT_PATIENCE)
-            return list(unpack(self._link.run(batch, time.monotonic() + _SHORT_PATIENCE)))
+            reply = self._link.run(batch, time.monotonic() + _SHORT_PATIENCE)
+            self._in_doubt = None
+            return list(unpack(reply))
 
     # -- coming and going
 
@@ -202,8 +207,9 @@ class RedisEngine:
         until = now + (_SHORT_PATIENCE if self._reason else _PATIENCE)
         if self._epoch:
             self._reconnect(until)
+            self._end_doubt(until)
         else:
-            self._orphans = [["end_session", session, False] for session in self._begin(until)]
+            self._owed += [["end_session", session, False] for session in self._begin(until)]
 
     def _begin(self, until: float) -> list[bytes]:
         self._reconnect(until)
@@ -216,6 +222,18 @@ class RedisEngine:
             raise StartError(f"{self._address}: {_refusal(reply)}")
         _, self._epoch, sessions = reply
         return list(sessions)
+
+    def _end_doubt(self, until: float) -> None:
+        """Have the gets undone that a batch has run whose verbs were answered `QueueDown`. It may not run any more."""
+        if self._in_doubt is None:
+            return
+        reply = unpack(self._link.run(pack([self._keeper, self._epoch, self._number, 0, 0, {}, "outcome"]), until))
+        self._number += 1
+        if reply[0] == b"done":
+            answers = reply[1][len(reply[1]) - len(self._in_doubt) :]
+            undone = [undo_form(form, answer) for form, answer in zip(self._in_doubt, answers)]
+            self._owed += [form for form in undone if form is not None]
+        self._in_doubt = None
 
     def _reconnect(self, until: float) -> None:
         self._link.connect(until)

@@ -15,7 +15,7 @@ from rpccluster.errors import LeaseLost, QueueDown, QueueFull, RPCClusterError, 
 from rpccluster.queues import engine as verbs
 from rpccluster.queues.engine import Answer, DeadItem, Item, Rules, Verb
 
-__all__ = ["GOES_ON", "NO_LIMIT", "answer_of", "pack", "piece_of", "rules_form", "unpack", "verb_form"]
+__all__ = ["GOES_ON", "NO_LIMIT", "answer_of", "pack", "piece_of", "rules_form", "undo_form", "unpack", "verb_form"]
 
 NO_LIMIT = (1 << 53) - 1
 _MOST = 1 << 31
@@ -76,7 +76,14 @@ _FORMS: dict[type, tuple[str, Callable[[Any], list[Any]]]] = {
     verbs.Ack: ("ack", lambda verb: [verb.queue, *_pairs(verb.pairs), _number(verb.token)]),
     verbs.Nack: (
         "nack",
-        lambda verb: [verb.queue, str(verb.id), verb.attempt, _milliseconds(verb.delay), verb.error],
+        lambda verb: [
+            verb.queue,
+            str(verb.id),
+            verb.attempt,
+            _milliseconds(verb.delay),
+            verb.error,
+            getattr(verb, "dead", False),
+        ],
     ),
     verbs.Touch: ("touch", lambda verb: [verb.queue, str(verb.id), verb.attempt]),
     verbs.Peek: ("peek", lambda verb: [verb.queue, min(verb.n, _MOST)]),
@@ -105,6 +112,12 @@ def piece_of(verb: Verb, form: list[Any], answer: list[Any]) -> list[Any] | None
     if answer[0] or not answer[2]:
         return None
     return form if isinstance(verb, verbs.Retry) else [*form[:2], answer[2]]
+
+
+def undo_form(form: list[Any], answer: list[Any]) -> list[Any] | None:
+    """Return what gives the items back that a get has taken; None for what a repeat is answered with, and the rest."""
+    is_unknown = form[0] == "get" and form[4] is False and not answer[0]
+    return ["undo", form[1], *answer[1][2:4]] if is_unknown else None
 
 
 # -- answers

@@ -212,7 +212,7 @@ local function leased(q, id, attempt)
     return item and item[STATE] == LEASED and item[ATTEMPT] == attempt and item
 end
 
-local function give_back(q, id, item, counts, delay, reason)
+local function give_back(q, id, item, counts, delay, reason, is_dead)
     end_lease(q, id, item)
     item[ERROR] = reason ~= '' and reason or item[ERROR]
     if counts then
@@ -222,7 +222,7 @@ local function give_back(q, id, item, counts, delay, reason)
         forget(q, id, item, 0)
         leave_for_good(q, item)
     else
-        if item[COUNTED] >= q.max_attempts then
+        if is_dead or item[COUNTED] >= q.max_attempts then
             item[STATE] = DEAD
             q.dead = q.dead + 1
             call('ZADD', q.dead_set, id, id)

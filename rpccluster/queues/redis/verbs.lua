@@ -153,13 +153,25 @@ function verbs.ack(name, ids, attempts, token)
     return #lost > 0 and { 'lost', lost } or { '' }
 end
 
-function verbs.nack(name, id, attempt, delay, reason)
+function verbs.nack(name, id, attempt, delay, reason, is_dead)
     local q = queue(name)
     local item = leased(q, id, attempt)
     if not item then
         return { 'lost', { id } }
     end
-    give_back(q, id, item, true, delay, reason)
+    give_back(q, id, item, true, delay, reason, is_dead)
+    return { '' }
+end
+
+-- Gives back what a get has taken whose answer nobody got.
+function verbs.undo(name, ids, attempts)
+    local q = queue(name)
+    for i, id in ipairs(ids) do
+        local item = leased(q, id, attempts[i])
+        if item then
+            give_back(q, id, item, false, 0, '')
+        end
+    end
     return { '' }
 end
 

@@ -12,7 +12,7 @@ import pytest
 from redis_servers import RedisServer, redis_server
 
 from rpccluster.errors import QueueDown, StartError
-from rpccluster.queues.engine import Ack, Get, Item, List, Nack, Outcome, Peek, Put, Rules, Stats, Touch
+from rpccluster.queues.engine import Ack, EndSession, Get, Item, List, Nack, Outcome, Peek, Put, Rules, Stats, Touch
 from rpccluster.queues.redis.address import RedisAddress, keeper_name
 from rpccluster.queues.redis.engine import RedisEngine
 
@@ -87,6 +87,22 @@ def test_a_batch_that_redis_has_read_before_it_stood_still_counts_once(
     back(engine)
     assert engine.run([Put("jobs", [b"b"], PRODUCER, 2), Stats("jobs")]).answers[0] == [2]
     assert engine.run([Stats("jobs")]).answers[0]["ready"] == 2
+
+
+def test_what_a_get_took_whose_answer_nobody_got_is_given_back(own_server: RedisServer, keeper: MakeKeeper) -> None:
+    """The attempt does not count; a get with a number keeps its items, for its repeat. A session that has ended has."""
+    engine = keeper(own_server, rules=Rules(max_attempts=1))
+    engine.run([Put("jobs", [b"a", b"b", b"c"]), Get("jobs", PRODUCER)])
+    own_server.pause()
+    answers = engine.run([Get("jobs", CONSUMER), Get("jobs", CONSUMER, seq=1), EndSession(PRODUCER)]).answers
+    assert [type(answer) for answer in answers] == [QueueDown] * 3
+    own_server.resume()
+    back(engine)
+    assert engine.run([Stats("jobs"), Get("jobs", CONSUMER, seq=1)]).answers == [
+        {"ready": 1, "delayed": 0, "leased": 1, "dead": 1, "bytes": 2, "paused": False},
+        [Item(3, 1, b"c")],
+    ]
+    assert engine.run([Get("jobs", CONSUMER)]).answers == [[Item(2, 2, b"b")]]
 
 
 def test_out_of_memory_only_puts_are_refused(own_server: RedisServer, keeper: MakeKeeper) -> None:
