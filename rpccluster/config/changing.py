@@ -13,6 +13,7 @@ from rpccluster.config.checks import Complaint, Machine
 from rpccluster.config.configuration import Configuration, refused_changes
 from rpccluster.config.origin import BUILT_IN, COMMANDED, Fault, Origin, nearest
 from rpccluster.config.sections import section_of
+from rpccluster.config.sections.access import AccessOptions
 from rpccluster.config.sections.cluster import CLUSTER
 from rpccluster.config.sections.option import Section
 from rpccluster.config.sections.settings import SETTINGS, ServiceSettings
@@ -94,7 +95,7 @@ def _with_value(sections: Mapping[str, Any], header: str, key: str, text: str | 
 
 def _beside_options(section: Section, values: Any) -> dict[str, Any]:
     """Return the fields of ``values`` that describe no option."""
-    if section is SETTINGS or isinstance(values, ServiceSettings):
+    if section.is_open or isinstance(values, (AccessOptions, ServiceSettings)):
         return {}
     return {each.name: getattr(values, each.name) for each in fields(values) if "option" not in each.metadata}
 

@@ -17,6 +17,7 @@ from rpccluster.config.files.include import read_files
 from rpccluster.config.files.reading import Reading
 from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, COMMANDED, ENVIRONMENT, Fault, Origin, Setting, flag_origin
 from rpccluster.config.sections import SHARED, section_of
+from rpccluster.config.sections.access import ACCESS, AccessOptions, access_text
 from rpccluster.config.sections.cluster import CLUSTER, OPTIONS, Options
 from rpccluster.config.sections.option import Effect, Option, Section
 from rpccluster.config.sections.settings import SETTINGS, ServiceSettings
@@ -66,6 +67,12 @@ class Configuration:
     others: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     marks: Mapping[str, int | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Give the workers' options the rules of ``[access]``, which stand in a section of their own."""
+        text = access_text(self.others.get(ACCESS.name))
+        if self.options.access != text:
+            object.__setattr__(self, "options", replace(self.options, access=text))
 
     @property
     def path(self) -> str | None:
@@ -125,7 +132,8 @@ class Configuration:
 
     def sections(self) -> dict[str, Any]:
         """Return the options of every section by its header."""
-        return {CLUSTER.name: self.options, SETTINGS.name: ServiceSettings(), **self.others}
+        own: dict[str, Any] = {SETTINGS.name: ServiceSettings(), ACCESS.name: AccessOptions()}
+        return {CLUSTER.name: self.options, **own, **self.others}
 
     def describe(self) -> Iterator[tuple[str, str, str]]:
         """Yield key, value and origin of every option, as text."""

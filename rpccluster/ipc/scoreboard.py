@@ -31,6 +31,7 @@ __all__ = [
 MOST_ROWS = 1536  # three times the most workers: present ones, successors, slowly retiring ones
 ROW_CELLS = 48  # 384 bytes: rows of two writers never share a cache line
 HEADER_CELLS = 32
+RATE_CELLS = 128  # of each row, in a part of their own: passed and refused calls of each rate
 _CELL_BYTES = 8
 
 ROWS_IN_USE = 0
@@ -91,6 +92,8 @@ class Cell(enum.IntEnum):
     GREENLETS_TAKEN_AT = 31  # since when calls hold all max_greenlets and none has ended; 0 = they do not
     THREADS_LOST = 32  # now
     CHALLENGES_FAILED = 33  # connections closed
+    FORBIDDEN = 34  # calls refused
+    RATE_LIMITED = 35  # likewise
 
 
 class TaskCell(enum.IntEnum):
@@ -121,7 +124,7 @@ class CoordinatorCell(enum.IntEnum):
 LIMITS = {
     cell.name.lower(): cell
     for cell in Cell
-    if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.THREAD_QUEUE or cell is Cell.CHALLENGES_FAILED
+    if Cell.NOT_MESSAGEPACK_RPC <= cell <= Cell.THREAD_QUEUE or Cell.CHALLENGES_FAILED <= cell <= Cell.RATE_LIMITED
 }
 
 FULL_AFTER_NS = 100_000_000  # a call that ends makes room: a worker is full if none has ended for this long
@@ -154,7 +157,7 @@ class Scoreboard:
     """A header and ``rows`` rows in anonymous shared memory; untouched pages cost nothing."""
 
     def __init__(self, rows: int) -> None:
-        size = (HEADER_CELLS + rows * ROW_CELLS) * _CELL_BYTES
+        size = (HEADER_CELLS + rows * ROW_CELLS + (rows + 1) * RATE_CELLS) * _CELL_BYTES
         self._memory = mmap.mmap(-1, size)
         self.cells = memoryview(self._memory).cast("Q")
         self._taken: set[int] = set()
@@ -183,6 +186,14 @@ class Scoreboard:
         start = HEADER_CELLS + number * ROW_CELLS
         return Row(self.cells[start : start + ROW_CELLS])
 
+    def rate_cells(self, number: int) -> memoryview:
+        """Return the cells of the row with ``number`` for the rates of its child's calls.
+
+        Behind the last row are those of all children that have ended.
+        """
+        start = HEADER_CELLS + self._rows * ROW_CELLS + number * RATE_CELLS
+        return self.cells[start : start + RATE_CELLS]
+
     def take_row(self) -> int | None:
         """Clear the lowest free row and return its number; None if all are taken. Only the master calls it."""
         number = next((n for n in range(self._rows) if n not in self._taken), None)
@@ -192,8 +203,22 @@ class Scoreboard:
             self.cells[ROWS_IN_USE] = max(self._taken) + 1
         return number
 
+    def all_rates(self, count: int) -> list[int]:
+        """Return the first ``count`` cells for rates, added up over all children, the ended ones among them."""
+        ended = self.rate_cells(self._rows)[:count].tolist()
+        return [sum(cells) for cells in zip(ended, *(self.rate_cells(n)[:count] for n in range(self.rows_in_use)))]
+
+    def _keep_rates(self, number: int) -> None:
+        """Add the cells for rates of a child that has ended to those of the others, so that the sum stays."""
+        ended, own = self.rate_cells(self._rows), self.rate_cells(number)
+        for place, count in enumerate(own.tolist()):
+            if count:
+                ended[place] += count
+                own[place] = 0
+
     def free_row(self, number: int) -> None:
         """Give a row back when its child has ended. Only the master calls it."""
         self._taken.discard(number)
         self.row(number).clear()
+        self._keep_rates(number)
         self.cells[ROWS_IN_USE] = max(self._taken, default=-1) + 1

@@ -6,7 +6,6 @@ whatever the method does, and the call is interrupted again every second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Callable, ClassVar, NamedTuple, Protocol
 
@@ -75,18 +74,21 @@ class Runner(greenlet):
     #: A greenlet inherits these from the one that spawns it, so they show which greenlets a call has spawned.
     spawn_tree_locals: ClassVar[dict[str, object]] = {}
 
-    __slots__ = ("_answer", "_interrupted", "_shown", "call", "limit", "outbox", "pack", "table", "traced")
+    __slots__ = ("_answer", "_interrupted", "_shown", "call", "limit", "outbox", "pack", "traced", "which")
 
     def __init__(
         self,
         run: Callable[[], None],
         hub: greenlet,
-        table: Mapping[str, Callable[..., Any]],
+        which: int,
         answer: Callable[[Runner, BaseException], None],
     ) -> None:
-        """It finds its methods in ``table``. ``answer`` answers a call that goes on after an interruption."""
+        """It finds methods in the first table of each connection, or in the second one: ``which`` is 0 or 1.
+
+        ``answer`` answers a call that goes on after an interruption.
+        """
         super().__init__(run, parent=hub)
-        self.table = table
+        self.which = which
         self.outbox: Any = None
         self.call: Any = None
         self.limit: Any = None  # the present call's `TimeLimit`, if it has one

@@ -33,6 +33,7 @@ class LiveOptions:
     tcp_keepalive: int
     authkeys: str
     auth_timeout: float
+    access: str
     max_requests: int
     max_requests_jitter: int
     log_level: str

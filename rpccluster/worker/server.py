@@ -42,6 +42,8 @@ from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.accepting.acceptor import Acceptor
 from rpccluster.worker.accepting.connection_limit import tell_limit
 from rpccluster.worker.accepting.lock import AcceptLock
+from rpccluster.worker.access.access import Access
+from rpccluster.worker.access.rates import Rates
 from rpccluster.worker.connections.adopting import Adopting
 from rpccluster.worker.connections.context import ConnectionContext, Follower
 from rpccluster.worker.connections.giving import Giving
@@ -149,7 +151,10 @@ class Server:
         wrapper = Wrapper(self.options, assignment.logs, self._limits)
         self._native = NativeKinds(self._loop, self.options, self._limits, self._row, self._ask_to_retire)
         self._registry = Registry(service, self.options.call_timeout, wrapper, self._native.entry)
+        self._access = self._make_access()
         self._engine = engine = self._make_engine()
+        self._use_rules()
+        self.options.follow(lambda options, changed: self._use_rules() if "access" in changed else None)
         self._native.serve(engine.go_on)
         self._left_behind.add(self._native.left_behind)
         self._left_behind.add(tasks_left)
@@ -173,12 +178,25 @@ class Server:
         hub = HubLoop(gevent.get_hub())
         return [hub] if coroutines is None else [hub, AsyncioLoop(coroutines)]
 
+    def _make_access(self) -> Access:
+        assignment, kind = self._assignment, self._assignment.part.kind
+        rates = Rates(assignment.scoreboard, assignment.row_number)
+        own = f"uid:{os.geteuid()}" if kind else ""  # other processes of the cluster call its services
+        return Access(self._registry, self._limits, rates, kind, own)
+
+    def _use_rules(self) -> None:
+        """Let the present rules of ``[access]`` hold."""
+        self._access.set_rules(self.options.access)
+        if self._assignment.slot == 0 and not self._assignment.part.kind:
+            self._access.warn_of_unmatched()
+
     def _make_engine(self) -> Engine:
         return make_engine(
             self._assignment.options.engine,
             self._registry,
             self._row.cells,
             self.options,
+            self._access,
             on_refused=self._limits.note_refused,
             call_limit=call_limit(self.options),
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
@@ -280,6 +298,7 @@ class Server:
         resident = self._cells.beat(now_ns)
         self._taken_greenlets.look(row[Cell.GREENLETS_TAKEN_AT], now_ns)
         row[Cell.DROPPED_REPLIES] = self._engine.dropped_replies
+        self._access.level()
         self._connections.sweep()
         self._voting.sweep()
         self._assignment.logs.flush()
@@ -391,6 +410,7 @@ class Server:
     def _finish(self) -> None:
         if self._state is State.RETIRING:
             self._step(Event.FINISHED)
+            self._access.level()
             self._adopting.stop()
             self._giving.stop()
             self._giving.tell(self._retirement.began_at)

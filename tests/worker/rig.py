@@ -24,6 +24,8 @@ from rpccluster.ipc.scoreboard import LIMITS, Row, Scoreboard
 from rpccluster.log import LogFiles
 from rpccluster.protocol.codec import map_of_any_keys
 from rpccluster.rate_limit import LogLimiter
+from rpccluster.worker.access.access import Access
+from rpccluster.worker.access.rates import Rates
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.hot.choice import engine_class
@@ -119,7 +121,9 @@ class Rig:
     ) -> None:
         self.service = service or Gated()
         self.now = 1000.0  # what the clock of the connections says
-        self.cells = Scoreboard(1).row(0).cells
+        scoreboard = Scoreboard(1)
+        scoreboard.take_row()
+        self.cells = scoreboard.row(0).cells
         self.limit_reached = 0
         self.limits = Limits(self.cells, LogLimiter(0.0))
         self.options = LiveOptions(
@@ -138,6 +142,7 @@ class Rig:
             tcp_keepalive=60,
             authkeys="",
             auth_timeout=5.0,
+            access="",
             max_requests=0,
             max_requests_jitter=0,
             log_level="info",
@@ -150,10 +155,13 @@ class Rig:
         self.native = NativeKinds(gevent.get_hub().loop, self.options, self.limits, Row(self.cells), retire)
         wrapper = Wrapper(self.options, self.logs, self.limits)
         self.registry = Registry(self.service, call_timeout, wrapper, self.native.entry)
+        self.access = Access(self.registry, self.limits, Rates(scoreboard, 0))
+        self.options.follow(lambda options, changed: self.access.set_rules(options.access))
         self.engine = engine_class(ENGINE)(
             self.registry,
             self.cells,
             self.options,
+            self.access,
             on_refused=self.limits.note_refused,
             call_limit=call_limit,
             on_call_limit=self._reach_limit,

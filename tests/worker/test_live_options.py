@@ -74,7 +74,10 @@ def test_what_the_master_says_is_taken_as_far_as_it_is_new() -> None:
 
 def test_every_option_of_a_worker_that_may_change_says_so() -> None:
     """Its effect is at once, so that the master tells it; but for the numbers that a part of it is made with."""
-    names = {each.name for each in fields(LiveOptions) if each.init} - {"authkeys"}  # what authkey_file holds
+    names = {each.name for each in fields(LiveOptions) if each.init} - {
+        "authkeys",
+        "access",
+    }  # what authkey_file and [access] hold
     born_with = {name for name in names if OPTIONS[name].effect is not Effect.NOW}
     assert born_with <= {"threads", "thread_queue", "stall_warning"}
 

@@ -12,7 +12,7 @@ from configparser import ConfigParser, InterpolationDepthError, InterpolationErr
 from rpccluster.config.files.lines import Entry, Header, Item, Stray, plain_key, scan
 from rpccluster.config.files.reading import Reading, read_text
 from rpccluster.config.origin import Fault, File, Origin, Setting, nearest
-from rpccluster.config.sections import CASED, SECTIONS, SHARED, header_problem, section_of
+from rpccluster.config.sections import CASED, ONLY_EQUALS, SECTIONS, SHARED, header_problem, section_of
 from rpccluster.config.sections.cluster import CLUSTER
 from rpccluster.config.values import shown
 
@@ -30,7 +30,7 @@ def read_ini(file: File) -> Reading:
 
 def scan_ini(text: str) -> list[Item]:
     """Return the headers and entries of ``text``; the sections say whose keys keep their case."""
-    return scan(text, CASED)
+    return scan(text, CASED, ONLY_EQUALS)
 
 
 def parse_ini(text: str, file: File) -> Reading:

@@ -16,6 +16,7 @@ __all__ = ["Entry", "Header", "Item", "Stray", "plain_key", "scan"]
 
 _HEADER = re.compile(r"\[([^]]+)\]")
 _ENTRY = re.compile(r"([^=:]+?)\s*[=:]\s*(.*)")
+_ONLY_EQUALS = re.compile(r"([^=]+?)\s*=\s*(.*)")
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ class Stray:
 Item = Union[Header, Entry, Stray]
 
 
-def scan(text: str, cased: Collection[str] = ()) -> list[Item]:
+def scan(text: str, cased: Collection[str] = (), only_equals: Collection[str] = ()) -> list[Item]:
     """Return the items of ``text`` in order. A line indented deeper than the entry before it continues that entry.
 
-    Keys are written in lower case, but for those of the sections ``cased``.
+    Keys are written in lower case, but for those of the sections ``cased``. In the sections ``only_equals`` a colon
+    divides nothing.
     """
     items: list[Item] = []
     section, margin = None, 0
@@ -65,7 +67,8 @@ def scan(text: str, cased: Collection[str] = ()) -> list[Item]:
             items[-1] = replace(last, text=f"{last.text}\n{content}", last_line=number)
             continue
         margin = depth
-        items.append(_item(number, content, section, section in cased))
+        form = _ONLY_EQUALS if section in only_equals else _ENTRY
+        items.append(_item(number, content, section, section in cased, form))
         if isinstance(items[-1], Header):
             section = items[-1].name
     return items
@@ -77,9 +80,9 @@ def plain_key(key: str) -> str:
     return name.lower() + dot + own
 
 
-def _item(number: int, content: str, section: str | None, is_cased: bool) -> Item:
+def _item(number: int, content: str, section: str | None, is_cased: bool, form: re.Pattern[str]) -> Item:
     if header := _HEADER.fullmatch(content):
         return Header(number, header[1])
-    if entry := _ENTRY.fullmatch(content):
+    if entry := form.fullmatch(content):
         return Entry(number, section, entry[1] if is_cased else plain_key(entry[1]), entry[2], number)
     return Stray(number, content)

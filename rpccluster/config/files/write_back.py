@@ -13,12 +13,14 @@ import re
 from rpccluster.config.files.ini import parse_ini, scan_ini
 from rpccluster.config.files.lines import Entry, Header, Item
 from rpccluster.config.origin import Fault, File, Setting
+from rpccluster.config.sections import ONLY_EQUALS
 from rpccluster.config.values import shown
 from rpccluster.errors import NotWritten
 
 __all__ = ["with_value"]
 
 _BEFORE_VALUE = re.compile(r"\s*[^=:]+?(\s*[=:]\s*)")
+_BEFORE_VALUE_IN = dict.fromkeys(ONLY_EQUALS, re.compile(r"\s*[^=]+?(\s*=\s*)"))  # by the section
 _DEEPER = "    "
 
 
@@ -73,7 +75,7 @@ class _Text:
         lines = list(self._lines)
         numbers = [entry.line - 1, *filter(self._is_content, range(entry.line, entry.last_line))]
         for number, text in zip(numbers, texts):
-            before, _, after = _divided(lines[number], is_first=number == numbers[0])
+            before, _, after = _divided(lines[number], entry.section if number == numbers[0] else None)
             lines[number] = before + text + after
         for number in numbers[len(texts) :]:
             lines[number] = ""
@@ -91,7 +93,7 @@ class _Text:
         """Return the line of ``last``, the last item of a section, and the text with the key behind it."""
         line, indent, delimiter = last.line, _indent(self._lines[last.line - 1]), " = "
         if isinstance(last, Entry):
-            match = _BEFORE_VALUE.match(self._lines[last.line - 1].strip())
+            match = _before_value(last.section).match(self._lines[last.line - 1].strip())
             line, delimiter = last.last_line, match[1] if match else delimiter
         elif last is not self._items[-1]:  # the next item is to be no continuation of this entry
             indent = _indent(self._lines[self._items[self._items.index(last) + 1].line - 1])
@@ -129,13 +131,20 @@ class _Text:
         return NotWritten(str(Fault(self._file.origin(line), key, problem)))
 
 
-def _divided(line: str, is_first: bool) -> tuple[str, str, str]:
-    """Divide a line of an entry: what stands before its part of the value, that part, and what stands behind it."""
+def _before_value(section: str | None) -> re.Pattern[str]:
+    return _BEFORE_VALUE_IN.get(section or "", _BEFORE_VALUE)
+
+
+def _divided(line: str, first_of: str | None) -> tuple[str, str, str]:
+    """Divide a line of an entry: what stands before its part of the value, that part, and what stands behind it.
+
+    ``first_of`` is the entry's section if it is its first line.
+    """
     content = line.strip()
     start = len(_indent(line))
     end = start + len(content)
-    if is_first:
-        match = _BEFORE_VALUE.match(content)
+    if first_of is not None:
+        match = _before_value(first_of).match(content)
         assert match is not None  # it is an entry
         start += match.end()
     if start == end:  # no value: it begins behind the blanks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rpccluster.config.sections.access import ACCESS
 from rpccluster.config.sections.cluster import CLUSTER
 from rpccluster.config.sections.leadership import LEADERSHIP
 from rpccluster.config.sections.option import Section
@@ -12,13 +13,16 @@ from rpccluster.config.sections.pool import POOL
 from rpccluster.config.sections.queues import QUEUE, QUEUES
 from rpccluster.config.sections.settings import SETTINGS
 
-__all__ = ["CASED", "SECTIONS", "SHARED", "header_problem", "section_of"]
+__all__ = ["CASED", "ONLY_EQUALS", "SECTIONS", "SHARED", "header_problem", "section_of"]
 
 #: Every section by the name in its header.
-SECTIONS = {each.name: each for each in (CLUSTER, SETTINGS, PLUGIN, POOL, QUEUES, QUEUE, LEADERSHIP)}
+SECTIONS = {each.name: each for each in (CLUSTER, SETTINGS, PLUGIN, POOL, QUEUES, QUEUE, LEADERSHIP, ACCESS)}
 
 #: The sections whose keys keep their case.
 CASED = frozenset(each.name for each in SECTIONS.values() if each.is_open)
+
+#: The sections whose keys may have colons.
+ONLY_EQUALS = frozenset({ACCESS.name})
 
 #: The header of the values that the sections of a file share.
 SHARED = "DEFAULT"

@@ -7,7 +7,7 @@ follow this table.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rpccluster.address import BindAddress, TCPAddress, UnixAddress
 from rpccluster.config import process_values, values
@@ -186,6 +186,9 @@ class Options:
     log_level: str = live(values.LOG_LEVEL, "info", values.LOG_LEVEL.expected, flags=("--log-level",))
     log_format: str = live(values.LOG_FORMAT, "text", "text, or json: one object a line, also in the access log")
     access_log: str = live(values.ACCESS_LOG, "off", "one line for each call: off, on (in the log) or a path")
+
+    #: The rules of ``[access]``, as the master tells them; empty without that section.
+    access: str = field(default="", metadata={"is_live": True})
 
     def __post_init__(self) -> None:
         compute_defaults(self)

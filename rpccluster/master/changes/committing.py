@@ -121,4 +121,4 @@ def live_values(options: Options) -> dict[str, Any]:
     live = (key for key, option in OPTIONS.items() if option.effect is Effect.NOW)
     values = {key: getattr(options, key) for key in live}
     plain = {key: value for key, value in values.items() if isinstance(value, (bool, int, float, str))}
-    return {**plain, "authkeys": options.authkey_file.text}
+    return {**plain, "authkeys": options.authkey_file.text, "access": options.access}

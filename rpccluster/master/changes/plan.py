@@ -170,11 +170,7 @@ def _staying(group: Group, sections: Mapping[str, Any]) -> int:
 
 def _differ(before: Any, after: Any) -> bool:
     """Return whether two sections differ in what no option sets."""
-    return any(
-        getattr(before, each.name) != getattr(after, each.name)
-        for each in fields(before)
-        if "option" not in each.metadata
-    )
+    return any(getattr(before, each.name) != getattr(after, each.name) for each in fields(before) if not each.metadata)
 
 
 def _edits(

@@ -144,6 +144,9 @@ class Handshake:
 
     # -- as an inbox and an outbox
 
+    def allow(self, allowed: object) -> None:
+        """Do nothing: the engine asks again when the peer is served."""
+
     def discard(self) -> None:
         """Wait for the peer's end, and drop all other input."""
         self._timer.stop()

@@ -118,6 +118,8 @@ class Connections:
             connection.stop_reading(unanswered.get(connection.outbox, ()))
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
+        if "access" in changed:
+            self._engine.allow_anew([connection.outbox for connection in self.open])
         for connection in list(self.open):
             connection.look_at_pending()
             if "tcp_keepalive" in changed:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import _socket
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from time import monotonic, monotonic_ns
 from typing import Any, Callable
 
@@ -32,6 +32,7 @@ from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.log import escaped
 from rpccluster.protocol.outline import Bounds
+from rpccluster.worker.access.access import Access
 from rpccluster.worker.current import Call, Runner, WorkerRetired
 from rpccluster.worker.hot.control.bounded import BoundedCalls
 from rpccluster.worker.hot.control.cancelling import Cancelling
@@ -67,6 +68,7 @@ class PythonEngine:
         registry: Registry,
         cells: Any,
         options: LiveOptions,
+        access: Access,
         *,
         on_refused: Callable[[str, ProtocolError], None],
         call_limit: int = 0,
@@ -86,6 +88,8 @@ class PythonEngine:
         self._replies = Replies(registry.methods, cells, options, on_refused)
         self._parked = self._room.parked = ParkedCalls(self._room, self._replies)
         self._room.leading = registry.leading
+        self._room.tables, self._room.refuse_rate = registry.tables, access.refuse_rate
+        self._access = access
         self._registry = registry
         self._begin(hub, options)
         cancelling = self._room.cancelling = Cancelling(self._room, self._runners, self._replies)
@@ -123,7 +127,13 @@ class PythonEngine:
         happened. The caller owns the socket.
         """
         outbox = Outbox(self._room, sock, peer, listener, identity)
+        outbox.allow(self._access.allowed(identity))
         return Inbox(self._room, sock, outbox, listener), outbox
+
+    def allow_anew(self, outboxes: Iterable[Any]) -> None:
+        """Let the peers of ``outboxes`` call what the rules allow now."""
+        for outbox in outboxes:
+            outbox.allow(self._access.allowed(outbox.identity))
 
     def fileno(self) -> int:
         """Return the descriptor of the epoll set with all connections."""

@@ -15,6 +15,7 @@ from rpccluster.errors import ProtocolError
 from rpccluster.identity import NOBODY as UNKNOWN
 from rpccluster.identity import Identity
 from rpccluster.system import MSG_NOSIGNAL, WRITABLE
+from rpccluster.worker.access.access import Allowed
 from rpccluster.worker.hot.led import Noted, lost_msgids, without_lost
 from rpccluster.worker.hot.room import NOBODY, Happened, Listener, Room
 
@@ -57,6 +58,7 @@ class Outbox:
         "pending",
         "replies",
         "reports",
+        "tables",
         "unsent",
     )
 
@@ -68,6 +70,7 @@ class Outbox:
         ``listener`` learns what has happened to the output.
         """
         self.identity = identity
+        self.tables = room.tables  # of the methods that it may call
         self._room = room
         self._socket = sock
         self._listener = listener
@@ -82,6 +85,10 @@ class Outbox:
         self.replies: list[bytes] = []  # of this turn of the loop
         self.reports = False  # whether `Happened.ANSWERED` is told
         self.unsent: Unsent | None = None
+
+    def allow(self, allowed: Allowed) -> None:
+        """Let the peer call what is ``allowed`` from now on."""
+        self.tables = allowed.tables
 
     @property
     def is_backed_up(self) -> bool:

@@ -17,6 +17,7 @@ from rpccluster.protocol.messages import Notification, Request, Unreadable, misf
 from rpccluster.worker.current import CallTimedOut, Cancelled, Sender
 from rpccluster.worker.hot.control.terms import Expired
 from rpccluster.worker.live_options import LiveOptions
+from rpccluster.worker.service.denied import Denied
 from rpccluster.worker.service.misfit import Misfit, is_misfit
 from rpccluster.worker.service.told import Told
 
@@ -76,6 +77,8 @@ class Replies:
         Never raises, but runs code of the service, which may block: an exception's ``__str__``, for instance.
         """
         self.count_error()
+        if type(raised) is Denied:
+            return raised.text
         method = self._methods.get(name)
         if method is None:
             return not_found_text(name)

@@ -126,6 +126,8 @@ class Room:
         self.dirty: list[Any] = []  # outboxes that have something to send at the end of this turn
         self.parked: Any = None  # the `ParkedCalls`
         self.leading: Any = None  # the `Leading`
+        self.refuse_rate: Callable[[str], Exception]  # counts a call past its rate, and returns its answer
+        self.tables: Any  # of the methods, for a connection without rules
         self.cancelling: Any = None  # the `Cancelling`
         self.dropped_replies = 0
         self.handled_large = False

@@ -16,10 +16,9 @@ of type str, so that other requests pay nothing for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextvars import Context
 from time import monotonic
-from typing import Any, Callable
+from typing import Any
 
 from greenlet import getcurrent
 
@@ -39,6 +38,8 @@ from rpccluster.worker.hot.slow_path import SlowPath, rename
 from rpccluster.worker.service.registry import Registry
 
 __all__ = ["Runners"]
+
+_USUAL, _WHEN_FULL = 0, 1  # the table of a connection in which a runner finds methods
 
 CLOCK_EVERY = 8  # calls between two looks at the clock
 
@@ -71,7 +72,7 @@ class Runners:
         #: The one runner that is there while all others are taken, when it is idle: it hands over the calls that need
         #: no greenlet, and holds the others back. There is none if all calls need one.
         self.ushers: list[Runner] = []
-        self.usher = self._make(registry.table_when_full)
+        self.usher = self._make(_WHEN_FULL)
         if registry.table_when_full:
             self.ushers.append(self.usher)
 
@@ -106,13 +107,13 @@ class Runners:
         is_full = len(self.all) >= self._most
         self._room.is_full = is_full and not self._registry.table_when_full  # else calls are held back one by one
         if not is_full:
-            runner = self._make(self._registry.table)
+            runner = self._make(_USUAL)
             self.all.add(runner)
             self.idle.append(runner)
         return not is_full
 
-    def _make(self, table: Mapping[str, Callable[..., Any]]) -> Runner:
-        return Runner(self._run, self.hub, table, self._answer_for)
+    def _make(self, which: int) -> Runner:
+        return Runner(self._run, self.hub, which, self._answer_for)
 
     def calls(self) -> list[Call]:
         """Return the calls that have begun and not ended."""
@@ -184,7 +185,7 @@ class Runners:
         The service's code may block wherever its values are used, packed, shown or dropped. So after any of that,
         nothing of the queue and no reply is touched before the epoch was compared.
         """
-        ready, cells, table, pack = self._room.ready, self._cells, runner.table, runner.pack
+        ready, cells, which, pack = self._room.ready, self._cells, runner.which, runner.pack
         dirty = self._room.dirty
         context = runner.gr_context = Context()
         type_of, integer, array = type, int, list  # local names are found sooner
@@ -193,7 +194,7 @@ class Runners:
         while ready:
             outbox, calls, arrived_at = ready[0]
             runner.outbox = outbox
-            replies = outbox.replies
+            replies, table = outbox.replies, outbox.tables[which]
             for call in calls:
                 runner.call = call
                 try:

@@ -121,7 +121,7 @@ class SlowPath:
     def _run(self, runner: Runner, outbox: Outbox, call: Request | Notification) -> None:
         try:
             if type(call.params) is list:
-                function = runner.table[call.method]
+                function = outbox.tables[runner.which][call.method]
                 self._cells[_RUNNING_METHOD] = self._registry.numbers[call.method]
                 result = function(*call.params)
                 interruption = runner.take_interruption()

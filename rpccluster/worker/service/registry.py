@@ -9,7 +9,7 @@ import enum
 import functools
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -94,6 +94,7 @@ class Registry:
         self.methods: dict[str, Method] = {}
         self.table: dict[str, Callable[..., Any]] = {}  # the wrapped functions, for the hot path
         self.table_when_full: dict[str, Callable[..., Any]] = {}  # while no greenlet is free; empty if all need one
+        self.tables = (self.table, self.table_when_full)
         self.numbers: dict[str, int] = {}
         self._followers: list[Callable[[], object]] = []
         self._own: dict[str, Callable[..., Any]] = {}  # methods of the engine's own
@@ -147,7 +148,12 @@ class Registry:
 
     def discover(self) -> dict[str, dict[str, str]]:
         """Return all methods: name to ``{"signature": …, "doc": …}``."""
-        return {method.name: {"signature": method.signature(), "doc": method.doc()} for method in self.methods.values()}
+        return self.describe(self.methods)
+
+    def describe(self, names: Collection[str]) -> dict[str, dict[str, str]]:
+        """Return the methods with these ``names`` as `discover` does."""
+        found = [method for method in self.methods.values() if method.name in names]
+        return {method.name: {"signature": method.signature(), "doc": method.doc()} for method in found}
 
     def _add(self, name: str, plain: Callable[..., Any], mark: RPCMark) -> None:
         name = str.__str__(name)  # a mark may hold a subclass of str, whose own comparisons the hot path would run

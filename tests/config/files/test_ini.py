@@ -114,7 +114,7 @@ FAULTY = [
         "[cluster]\n[logging]\nlevel = 3\n",
         [
             "x.ini:2: [logging]: found an unknown section, "
-            "expected [cluster], [settings], [plugin:NAME], [pool:NAME], [queues], [queue:NAME], [leadership] "
+            "expected [cluster], [settings], [plugin:NAME], [pool:NAME], [queues], [queue:NAME], [leadership], [access] "
             "or [DEFAULT]"
         ],
     ),

@@ -74,7 +74,7 @@ def test_a_shared_value_reaches_every_section_that_knows_the_key(tmp_path: Path)
 def test_every_fault_of_every_section_has_its_line(tmp_path: Path) -> None:
     """Unknown keys with a suggestion, values, missing keys, and what the section's own checks find."""
     known = (
-        "expected [cluster], [settings], [plugin:NAME], [pool:NAME], [queues], [queue:NAME], [leadership], "
+        "expected [cluster], [settings], [plugin:NAME], [pool:NAME], [queues], [queue:NAME], [leadership], [access], "
         "[thing:NAME] or [DEFAULT]"
     )
     assert faults(

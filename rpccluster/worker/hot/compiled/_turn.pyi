@@ -1,9 +1,9 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
 
 from rpccluster.protocol.outline import Bounds
 
-__all__ = ["Frame", "Port", "Turn"]
+__all__ = ["Bucket", "Frame", "Port", "Turn", "View"]
 
 class Frame:
     port: Any
@@ -14,6 +14,18 @@ class Frame:
 class Port:
     def __init__(self, turn: Turn, fd: int, peer: str, listener: Any, identity: str) -> None: ...
     def start(self) -> None: ...
+    def allow(self, allowed: Any) -> None: ...
+
+class View: ...
+
+class Bucket:
+    tokens: float
+    granted: float
+    refused: int
+    @property
+    def used(self) -> float: ...
+    def grant(self, tokens: float, per_ns: float, most: float, at_ns: int) -> None: ...
+    def take(self) -> bool: ...
 
 class Turn:
     begun: int
@@ -24,10 +36,12 @@ class Turn:
     def set_bounds(self, bounds: Bounds, max_pending: int) -> None: ...
     def set_methods(
         self,
+        view: View,
         methods: Iterable[str],
         table: Mapping[str, Callable[..., Any]],
         table_when_full: Mapping[str, Callable[..., Any]],
         numbers: Mapping[str, int],
+        buckets: Mapping[str, Sequence[Any]],
     ) -> None: ...
     @property
     def arrived_at(self) -> float: ...

@@ -38,7 +38,7 @@ from rpccluster.worker.hot.room import NOBODY, Happened
 from rpccluster.worker.service.leader_only import LED
 from rpccluster.worker.service.later import HeldBack, Parked
 
-__all__ = ["Frame", "Port", "Turn"]
+__all__ = ["Bucket", "Frame", "Port", "Turn", "View"]
 
 from cpython.method cimport PyMethod_Check, PyMethod_GET_FUNCTION, PyMethod_GET_SELF
 from cpython.object cimport PyObject
@@ -108,6 +108,7 @@ cdef object take_error():
     return error
 
 
+include "bucket.pxi"
 include "table.pxi"
 include "port.pxi"
 include "turn.pxi"

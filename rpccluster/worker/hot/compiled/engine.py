@@ -7,7 +7,7 @@ loop's watcher, the drain, and the counts. Import fails where the extension was 
 from __future__ import annotations
 
 import _socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, Callable
 
 from greenlet import getcurrent
@@ -15,8 +15,9 @@ from greenlet import getcurrent
 from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.system import READABLE
+from rpccluster.worker.access.access import Allowed
 from rpccluster.worker.current import Runner
-from rpccluster.worker.hot.compiled._turn import Frame, Port, Turn
+from rpccluster.worker.hot.compiled._turn import Bucket, Frame, Port, Turn, View
 from rpccluster.worker.hot.engine import PythonEngine, bounds_of
 from rpccluster.worker.hot.room import Listener
 from rpccluster.worker.hot.runners import Runners
@@ -70,8 +71,8 @@ class CompiledRunners(Runners):
         super().__init__(*arguments)
         turn.runners = self
 
-    def _make(self, table: Mapping[str, Callable[..., Any]]) -> Runner:
-        return CompiledRunner(self._run, self.hub, table, self._answer_for)
+    def _make(self, which: int) -> Runner:
+        return CompiledRunner(self._run, self.hub, which, self._answer_for)
 
     def _run(self) -> None:
         """Run calls; a frame of Python's, by which the stack tells the runner."""
@@ -89,16 +90,20 @@ class CompiledEngine(PythonEngine):
         self._turn = turn = Turn(self._room, self._cells, slow_path)
         most = options.max_greenlets
         self._runners = CompiledRunners(turn, hub, self._room, self._registry, self._cells, slow_path, most)
-        self._registry.follow(self._set_methods)
+        self._access.make_buckets_with(Bucket)
+        self._access.follow(self._set_methods)
         self._watcher = self._loop.io(turn.fileno(), READABLE)
         self._watcher.start(self._on_ready)
 
     def _arrived_at(self) -> float:
         return self._turn.arrived_at
 
-    def _set_methods(self) -> None:
+    def _set_methods(self, allowed: Allowed) -> None:
+        """Look up what some peers may call in what is ``allowed`` to them now."""
+        if allowed.view is None:
+            allowed.view = View()
         registry = self._registry
-        self._turn.set_methods(list(registry.methods), registry.table, registry.table_when_full, registry.numbers)
+        self._turn.set_methods(allowed.view, list(registry.methods), *allowed.plain, registry.numbers, allowed.buckets)
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
         self._turn.set_bounds(bounds_of(options), options.max_pending_calls)
@@ -109,6 +114,7 @@ class CompiledEngine(PythonEngine):
     ) -> tuple[Any, Any]:
         """Receive calls on ``sock``, and send their replies; one object is both ends."""
         port = Port(self._turn, sock.fileno(), peer, listener, identity)
+        port.allow(self._access.allowed(identity))
         port.start()
         return port, port
 

@@ -6,7 +6,8 @@ cdef class Frame:
     cdef public object port  # None while it waits for a call, or when its call was answered without it
     cdef object message, name, context
     cdef public bint is_interrupted  # its call has to end with what was thrown into it
-    cdef Table table  # where its runner finds methods
+    cdef Table table  # where its runner finds the methods of this connection
+    cdef bint is_when_full
     cdef uint32_t msgid
     cdef int count  # of the params
     cdef PyObject *slots[MOST_PARAMS + 2]  # room for vectorcall, the method's self, the params
@@ -43,7 +44,8 @@ cdef class Port:
     cdef Turn turn
     cdef object listener, forward, rest, extra, afar
     cdef public object peer, closing_msgid
-    cdef readonly object identity
+    cdef readonly object identity, tables  # the tables are those that the slow path finds methods in
+    cdef View view
     cdef int fd
     cdef bint is_read, readable, hung_up, is_queued, is_dirty, has_more, is_partial, is_put_off, is_over, is_crowded, drops_rest
     cdef bint is_unsent, is_high
@@ -79,6 +81,11 @@ cdef class Port:
         buffer_free(&self.out)
         if self.outline != NULL:
             free(self.outline)
+
+    def allow(self, allowed):
+        """Let the peer call what is ``allowed`` from now on."""
+        self.tables = allowed.tables
+        self.view = allowed.view
 
     # -- whether it is read
 

@@ -8,6 +8,7 @@ cdef struct Entry:  # a method, by its name's bytes
     PyObject *function
     PyObject *self  # NULL if the function is no bound method
     uint64_t number
+    PyObject *buckets  # a tuple, or NULL if the method has no rate
     bint is_led  # only a leader may run it: the turn compares, and calls what the wrapper wraps
 
 
@@ -26,7 +27,7 @@ cdef class Table:
     cdef size_t mask
     cdef list kept  # keeps what the entries point to
 
-    def __cinit__(self, methods, table, numbers):
+    def __cinit__(self, methods, table, numbers, buckets):
         cdef size_t place, size = 16
         cdef Entry *entry
         while size < 4 * len(methods):
@@ -53,6 +54,10 @@ cdef class Table:
             entry.length = len(encoded)
             entry.name = <PyObject *>name
             entry.number = numbers[name]
+            own = buckets.get(name)
+            if own is not None:
+                self.kept.append(own)
+                entry.buckets = <PyObject *>own
             entry.is_led = is_led
             if PyMethod_Check(function):
                 entry.function = <PyObject *>PyMethod_GET_FUNCTION(function)
@@ -74,3 +79,9 @@ cdef class Table:
             if entry.hash == wanted and entry.length == length and not memcmp(entry.bytes, name, length):
                 return entry
             place = (place + 1) & self.mask
+
+
+cdef class View:
+    """The tables of the peers that may call the same."""
+
+    cdef Table table, table_when_full

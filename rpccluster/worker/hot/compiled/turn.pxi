@@ -19,12 +19,11 @@ cdef class Turn:
     cdef int64_t slice_end
     cdef int before_clock, light_in_a_row
     cdef bint must_poll
-    cdef Table table, table_when_full
     cdef public bint only_again  # no other calls than those that were held back
     cdef Entry *shown
     cdef uint64_t[:] cells
     cdef uint64_t[:] lease  # the page of the lead
-    cdef object leading
+    cdef object leading, refuse_rate
     cdef uint64_t max_size
     cdef uint32_t max_depth
     cdef public Py_ssize_t max_pending
@@ -45,6 +44,7 @@ cdef class Turn:
         self.cells = cells
         self.slow_path = slow_path
         self.leading = room.leading
+        self.refuse_rate = room.refuse_rate
         self.lease = room.leading.cells
         self.dirty = []
         self.again = deque()
@@ -74,10 +74,13 @@ cdef class Turn:
         if self.scratch == NULL:
             raise MemoryError
 
-    def set_methods(self, methods, table, table_when_full, numbers):
-        """Look up methods in ``table`` from now on; in ``table_when_full`` while all greenlets are taken."""
-        self.table = Table(methods, table, numbers)
-        self.table_when_full = Table(methods, table_when_full or table, numbers)
+    def set_methods(self, View view, methods, table, table_when_full, numbers, buckets):
+        """Let ``view`` have methods from ``table`` from now on; from ``table_when_full`` while all greenlets are taken.
+
+        ``buckets`` are those that a call of a method takes from first; a method that has to wait takes from none.
+        """
+        view.table = Table(methods, table, numbers, buckets)
+        view.table_when_full = Table(methods, table_when_full or table, numbers, buckets)
         self.shown = NULL
 
     def close(self):
@@ -290,7 +293,7 @@ cdef class Turn:
         park = runners.hub.switch
         while True:
             epoch = self.epoch
-            frame.table = self.table_when_full if runner is runners.usher else self.table
+            frame.is_when_full = runner is runners.usher
             try:
                 self.take(frame, runner, epoch)
             except BaseException:  # no known fault; but without its runners a worker would serve nobody
@@ -329,6 +332,7 @@ cdef class Turn:
                 if port is None or self.epoch != epoch:
                     return 0
             frame.port = port
+            frame.table = port.view.table_when_full if frame.is_when_full else port.view.table
             while True:
                 if port.is_closed:
                     self.drop_current()
@@ -413,6 +417,7 @@ cdef class Turn:
         cdef PyObject *function
         cdef Py_ssize_t length
         cdef uint64_t token = 0
+        cdef tuple buckets = None
         cdef bint is_led
         reader.at = self.p
         reader.is_whole = self.p < self.whole_until
@@ -439,6 +444,13 @@ cdef class Turn:
         if entry != self.shown:
             self.shown = entry
             self.cells[RUNNING_CELL] = entry.number
+        if entry.buckets != NULL:
+            buckets = <tuple>entry.buckets
+            if not take_all(buckets):
+                self.fail(runner, self.refuse_rate(frame.name))
+                frame.drop_params()
+                self.renew_context(frame, runner)
+                return WIRE_OK
         if entry.is_led:
             if self.lease[BEGINS_NS] <= boot_ns():
                 self.fail(runner, self.leading.refusal())
@@ -458,6 +470,8 @@ cdef class Turn:
         Py_DECREF(<object>function)
         if result == NULL:
             raised = take_error()
+            if buckets is not None and type(raised) is HeldBack:  # it begins later, and takes then
+                give_back_all(buckets, len(buckets))
             if is_led:
                 if type(raised) is Parked:
                     raised.token = token

@@ -49,7 +49,7 @@ class BoundedCalls:
         inner = runner.call = [*outer[:-2], name, params]
         if terms.trace is not None:
             runner.traced = inner, terms.trace
-        function = runner.table[name]
+        function = runner.outbox.tables[runner.which][name]
         self._cells[_RUNNING_METHOD] = self._numbers[name]
         try:
             return function(*params) if terms.ends_at == math.inf else _run(runner, function, params, terms.ends_at)
