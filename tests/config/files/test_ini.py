@@ -114,8 +114,8 @@ FAULTY = [
         "[cluster]\n[logging]\nlevel = 3\n",
         [
             "x.ini:2: [logging]: found an unknown section, "
-            "expected [cluster], [settings], [plugin:NAME], [pool:NAME], [queues], [queue:NAME], [leadership], [access] "
-            "or [DEFAULT]"
+            "expected [cluster], [settings], [plugin:NAME], [pool:NAME], [queues], [queue:NAME], [leadership], "
+            "[access] or [DEFAULT]"
         ],
     ),
     (
