@@ -158,7 +158,7 @@ FAULTS = [
         "master/parts.py",
         'self.old_master.say_why_it_ends("term")',
         "pass",
-        0,
+        2456,
     ),
     PutBack(
         "a new master that leaves to a third one does not tell the first",
