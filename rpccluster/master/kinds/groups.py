@@ -152,10 +152,10 @@ class Groups:
         if now < self._stop_by:
             self.wake_at = min(self.wake_at, self._stop_by)
         for group in self.all:
-            self._act_on(group, now)
+            self._guard.attempt("look after a group", self._act_on, group, now)
         for group in [group for group in self.all if group.is_removed and not group.children]:
             self.all.remove(group)
-            self.kinds[group.kind.name].forget(group)
+            self._guard.attempt("forget a group", self.kinds[group.kind.name].forget, group)
 
     def _look_at_clock(self, group: Group, timetable: Timetable, now: float) -> None:
         """Note a run that is due, and when the next one is. The clock may be set meanwhile: look again soon."""
@@ -169,14 +169,17 @@ class Groups:
     def _act_on(self, group: Group, now: float) -> None:
         if group.timetable is not None:
             self._look_at_clock(group, group.timetable, now)
-        kind = self.kinds[group.kind.name]
-        kind.arrange(group, now)
-        look_at = self._watch.turn(group, kind.look, now)
+        kind = self.kinds[group.kind.name]  # if it fails, its processes are started and ended all the same
+        self._guard.attempt("arrange a group", kind.arrange, group, now)
+        self._guard.attempt("look at the processes of a group", self._look, group, kind, now)
         decision = policy.decide(group, now)
         for action in decision.actions:
             self._guard.attempt("do what is due", self._actions.perform, group, action)
         group.has_begun = (group.has_begun or not group.is_held) and not (group.unled and not group.children)
-        self.wake_at = min(self.wake_at, now if decision.actions else decision.wake_at, look_at)
+        self.wake_at = min(self.wake_at, now if decision.actions else decision.wake_at)
+
+    def _look(self, group: Group, kind: Kind, now: float) -> None:
+        self.wake_at = min(self.wake_at, self._watch.turn(group, kind.look, now))
 
     def wake(self) -> None:
         """Have `act` called again at once, since something else is wanted now."""

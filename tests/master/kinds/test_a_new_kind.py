@@ -185,3 +185,21 @@ def test_it_is_stopped(rig: Rig) -> None:
     for pid in pids.values():
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("part", ["arrange", "look"])
+def test_a_kind_that_fails_at_every_turn_starts_and_ends(
+    rig: Rig, part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its fault is logged; the master goes on to start, to replace and to stop its processes, and so can end."""
+
+    def fail(*_arguments: object) -> None:
+        raise KeyError("a fault of the kind")
+
+    monkeypatch.setattr(rig.kind, part, fail)
+    first = rig.start()
+    os.kill(first[0], signal.SIGKILL)
+    rig.until(lambda: rig.pids().keys() == first.keys() and rig.pids()[0] != first[0])
+    rig.stop()
+    assert not rig.group.children
+    assert "a fault of the kind" in caplog.text
