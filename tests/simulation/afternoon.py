@@ -28,6 +28,7 @@ from .master import Master
 from .plan import BAD, OLDER, Plan, Step, draw
 from .plugin_invariants import OF_PLUGINS
 from .pool_invariants import OF_POOLS
+from .queue_invariants import OF_QUEUES
 from .scarcity import closed_ranks
 from .worker import Worker
 from .world import Fault, World
@@ -69,7 +70,7 @@ class Afternoon:
         }
         self._awaited = {step: step.nth for step in plan.steps if step.event is not None}
         world.checks += [*(OF_PLUGINS if plan.plugins else ()), *(OF_POOLS if plan.pools else ())]
-        world.checks += [*(OF_LEADERSHIP if plan.leadership else ()), *ALWAYS]
+        world.checks += [*(OF_LEADERSHIP if plan.leadership else ()), *(OF_QUEUES if plan.queues else ()), *ALWAYS]
         world.store = Store(world)
         world.on_event = self._note
 
@@ -183,7 +184,7 @@ class Afternoon:
         left = [each.name for each in world.processes.values()]
         if left:
             raise Fault(f"processes outlive the cluster: {', '.join(left)}")
-        sockets = ("service", "control", "control.pools", "control.leadership")
+        sockets = ("service", "control", "control.pools", "control.leadership", "control.queues")
         paths = [name for name in sockets if os.path.exists(f"{world.folder}/{name}")]
         is_excused = world.masters_were_killed or self.plan.version == OLDER  # they may end and leave their paths
         if paths and not is_excused:

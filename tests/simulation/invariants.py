@@ -28,6 +28,7 @@ from .plan import OLDER
 from .plugin_invariants import group_of
 from .pool_invariants import dispatcher_knows
 from .pools import TaskChild
+from .queue_invariants import keeper_knows
 from .worker import Worker
 from .world import NEVER, Fault, World
 
@@ -388,6 +389,7 @@ IN_PEACE = [
     plugins_run,
     dispatcher_knows,
     is_listed,
+    keeper_knows,
     nothing_under_way,
     served,
 ]

@@ -30,6 +30,7 @@ from .leading import Coordinator
 from .plan import OLDER
 from .plugin import Plugin
 from .pools import Dispatcher, TaskChild
+from .queues import Keeper
 from .relay import Relay, age_environment
 from .system import Command, Inbox, Logs, MadeUpSystem, Watch
 from .worker import Worker, client_of_copy
@@ -336,6 +337,7 @@ _SCRIPTS: dict[str, Any] = {
     "plugin": Plugin,
     "coordinator": Coordinator,
     "dispatcher": Dispatcher,
+    "keeper": Keeper,
     "task": TaskChild,
 }
 

@@ -108,6 +108,7 @@ EVENTS = (
     ("fault", "died in the middle"),
 )
 
+_OF_QUEUES = ("kill the keeper", "kill the keeper", "kill the keeper", "USR2", "reload")
 _OF_POOLS = ("kill a task process", "kill a task process", "kill the dispatcher", "control a pool", "USR2", "reload")
 
 _OVERLAPS = ("none", "successor")
@@ -206,13 +207,14 @@ class Plan:
     plugins: tuple[Section, ...] = ()
     pools: tuple[Section, ...] = ()
     leadership: tuple[Section, ...] = ()
+    queues: tuple[Section, ...] = ()
     version: str = ""  # of one of the two masters of an upgrade, if it is another one
     order: int = 0  # the seed of the order in which processes are scheduled
 
     @property
     def sections(self) -> tuple[Section, ...]:
         """All sections but that of the cluster."""
-        return self.plugins + self.pools + self.leadership
+        return self.plugins + self.pools + self.leadership + self.queues
 
     def chance(self, of: str) -> random.Random:
         """Return the chance that decides about ``of``, whatever happens to others."""
@@ -249,6 +251,7 @@ class Plan:
             plugins=tuple(_without_names(each, left) for each in self.plugins if each not in left),
             pools=tuple(each for each in self.pools if each not in left),
             leadership=tuple(each for each in self.leadership if each not in left or self._needs_lead(left)),
+            queues=tuple(each for each in self.queues if each not in left),
             version="" if Version() in left else self.version,
         )
 
@@ -274,7 +277,7 @@ def draw(seed: int) -> Plan:
         version = "" if version == OLDER else version  # that one has no pools
         steps += [_at_a_time(chance, what, length) for what in chance.choices(_OF_POOLS, k=chance.randrange(0, 5))]
     plan = Plan(seed, options, length, tuple(steps), idle, plugins=plugins, pools=pools, version=version, order=seed)
-    return _with_leadership(plan)
+    return _with_queues(_with_leadership(plan))
 
 
 def _with_leadership(plan: Plan) -> Plan:
@@ -290,6 +293,17 @@ def _with_leadership(plan: Plan) -> Plan:
     ]
     steps = [_at_a_time(chance, what, plan.length) for what in chance.choices(_OF_LEADERSHIP, k=chance.randrange(6))]
     return replace(plan, leadership=(section,), plugins=(*plan.plugins, *led), steps=(*plan.steps, *steps))
+
+
+def _with_queues(plan: Plan) -> Plan:
+    """Let some plans have a keeper; by a chance of its own, so others stay."""
+    chance = plan.chance("queues")
+    if chance.random() > 0.06 or plan.version in (OLDER, NEWER):
+        return plan
+    names = ("j", "k")[: chance.choice((1, 1, 2))]
+    queues = tuple(Section(f"queue:{name}", (("lease", chance.choice(("1", "60"))),)) for name in names)
+    steps = [_at_a_time(chance, what, plan.length) for what in chance.choices(_OF_QUEUES, k=chance.randrange(6))]
+    return replace(plan, queues=queues, steps=(*plan.steps, *steps))
 
 
 def _without_names(section: Section, left: set[Item]) -> Section:
