@@ -1,4 +1,4 @@
-"""Queues over TCP with a key: two hosts, which are two loopback addresses, and peers that cannot or will not prove it."""
+"""Queues over TCP with a key: two hosts, which are two loopback addresses, and peers that do not prove it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def connected(where: str) -> socket.socket:
 
 
 def test_a_producer_and_a_consumer_of_two_hosts(hosts: list[str]) -> None:
-    """With the key; what waits at one has what is put at the other. Without it, and with another one, nothing is had."""
+    """With the key; what waits at one has what is put at the other. Without it, or with another one, nothing is had."""
     producing, consuming = (rpccluster.Queue(where, "jobs", authkey=KEY, timeout=30) for where in hosts)
     with producing, consuming:
         got: list[Any] = []
@@ -95,7 +95,7 @@ def test_a_value_above_the_limit_is_refused_in_the_client(hosts: list[str]) -> N
         queue.put("held")
         held = queue.get(timeout=30)
         assert held is not None
-        with pytest.raises(ValueError, match="65536|64"):
+        with pytest.raises(ValueError, match="65536"):
             queue.put("x" * 70_000)
         held.ack()
         queue.put("x" * 60_000)
