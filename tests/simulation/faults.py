@@ -167,6 +167,13 @@ FAULTS = [
         "pass",
         2305,
     ),
+    PutBack(
+        "what needs the lead runs where it is not",
+        "master/children/policy.py",
+        "elif group.unled:",
+        "elif False:",
+        60,
+    ),
 ]
 
 

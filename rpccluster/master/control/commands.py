@@ -62,8 +62,7 @@ class Commands:
         if seconds > 0:
             self._cluster.note(Event.DEPART)
             logger.info("Leaving the registry: the stop acts in %g seconds", seconds)
-            self.new_master.give_up("this master stops")
-            self.reloading.give_up("overtaken: the cluster stops")
+            self._give_up_changes()
             self.wake_at = self._now() + seconds
         else:
             self._stop(is_quick=is_quick)
@@ -76,9 +75,12 @@ class Commands:
     def _stop(self, *, is_quick: bool = False) -> None:
         self.wake_at = math.inf
         if self._cluster.note(Event.QUIT if is_quick else Event.STOP):
-            self.new_master.give_up("this master stops")
-            self.reloading.give_up("overtaken: the cluster stops")
+            self._give_up_changes()
             self._on_stop()
+
+    def _give_up_changes(self) -> None:
+        self.new_master.give_up("this master stops")
+        self.reloading.give_up("overtaken: the cluster stops")
 
     def reload(self, *, is_all: bool = True, author: Author = HUP) -> None:
         """Read the configuration again and replace, one by one, all workers or those whose options have changed."""
