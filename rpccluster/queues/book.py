@@ -225,7 +225,7 @@ class Book:
             raise LeaseLost(", ".join(map(str, lost)))
 
     def _nack(self, verb: verbs.Nack) -> Answer:
-        self._give_back(self._leased(verb.queue, verb.id, verb.attempt), verb.error, verb.delay)
+        self._give_back(self._leased(verb.queue, verb.id, verb.attempt), verb.error, verb.delay, is_dead=verb.dead)
         return True
 
     def _touch(self, verb: verbs.Touch) -> Answer:
@@ -241,14 +241,14 @@ class Book:
             self._give_back(record, SESSION_ENDED)
         return len(held)
 
-    def _give_back(self, record: Record, error: str, delay: float = 0.0) -> None:
+    def _give_back(self, record: Record, error: str, delay: float = 0.0, *, is_dead: bool = False) -> None:
         queue = self._by_number[record.queue]
         self._leases.end(record)
         self._touched.add(queue)
         record.error = error or record.error
         if record.expires is not None and record.expires <= self._now:
             self._remove(queue, record)
-        elif record.counted >= queue.rules.max_attempts:
+        elif is_dead or record.counted >= queue.rules.max_attempts:
             queue.put_off(record)
             self._room.add(queue.name)
         elif delay > 0:

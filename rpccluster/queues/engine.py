@@ -97,13 +97,17 @@ class Ack(NamedTuple):
 
 
 class Nack(NamedTuple):
-    """Give an item back, which keeps its place, or joins the end after ``delay`` seconds. Answered with True."""
+    """Give an item back, which keeps its place, or joins the end after ``delay`` seconds. Answered with True.
+
+    With ``dead`` it is dead, whatever attempts are left.
+    """
 
     queue: str
     id: int
     attempt: int
     delay: float = 0.0
     error: str = ""
+    dead: bool = False
 
 
 class Touch(NamedTuple):

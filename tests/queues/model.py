@@ -132,7 +132,7 @@ class Model:
         item = self._held(verb.id, verb.attempt)
         if item is None:
             return LeaseLost()
-        self._give_back(item, verb.error, verb.delay)
+        self._give_back(item, verb.error, verb.delay, is_dead=verb.dead)
         return True
 
     def touch(self, verb: Any) -> Any:
@@ -209,11 +209,11 @@ class Model:
                 lost.append(id)
         return LeaseLost(str(lost)) if lost else None
 
-    def _give_back(self, item: Kept, error: str, delay: float = 0.0) -> None:
+    def _give_back(self, item: Kept, error: str, delay: float = 0.0, is_dead: bool = False) -> None:
         item.error = error or item.error
         if item.expires <= self.now:
             del self.items[item.id]
-        elif item.attempt - item.forgiven >= self.rules.max_attempts:
+        elif is_dead or item.attempt - item.forgiven >= self.rules.max_attempts:
             item.state = "dead"
         elif delay:
             item.state, item.until = "delayed", self.now + delay

@@ -124,10 +124,10 @@ class Machine(RuleBasedStateMachine):
         [answer] = self.run(verb)
         self.agree(answer, self.model.ack(verb))
 
-    @rule(data=st.data(), delay=SECONDS, error=st.sampled_from(["", "bad"]))
-    def nack(self, data: st.DataObject, delay: float, error: str) -> None:
+    @rule(data=st.data(), delay=SECONDS, error=st.sampled_from(["", "bad"]), dead=st.sampled_from([False, False, True]))
+    def nack(self, data: st.DataObject, delay: float, error: str, dead: bool) -> None:
         """Give back."""
-        verb = Nack(QUEUE, *self.pairs(data, "nack"), delay, error)
+        verb = Nack(QUEUE, *self.pairs(data, "nack"), delay, error, dead)
         [answer] = self.run(verb)
         self.agree(answer, self.model.nack(verb))
 
