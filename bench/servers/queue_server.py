@@ -68,7 +68,7 @@ def _rpccluster(folder: str, durable: str = "always") -> Iterator[str]:
     config = Path(folder) / "cluster.ini"
     config.write_text(_CONFIG.format(folder=folder, durable=durable))
     path = f"{folder}/queues.sock"
-    with _program([str(CHECKOUT / "bin" / "rpccluster"), "-c", str(config)], path):
+    with _program([sys.executable, "-m", "rpccluster", "-c", str(config)], path):
         yield f"unix://{path}"
 
 
