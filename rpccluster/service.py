@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 if TYPE_CHECKING:
@@ -30,6 +30,15 @@ class WorkerInfo:
     slot: int
     pid: int
     generation: int
+    _set_health: Callable[[bool], object] = field(default=lambda is_healthy: None, repr=False, compare=False)
+
+    def set_health(self, is_healthy: bool) -> None:
+        """Say whether this worker can serve; any thread may.
+
+        One that cannot accepts no connections until it can again, and answers ``rpc.health`` with false. It serves
+        the connections that it has.
+        """
+        self._set_health(bool(is_healthy))
 
 
 class Service:
@@ -52,6 +61,7 @@ class RPCMark:
     thread: bool = False
     pool: str | None = None
     leader_only: bool = False
+    cancel_on_disconnect: bool | None = None  # None: as the option says
 
 
 def rpc(
@@ -62,14 +72,17 @@ def rpc(
     thread: bool = False,
     pool: str | None = None,
     leader_only: bool = False,
+    cancel_on_disconnect: bool | None = None,
 ) -> Callable[[_Function], _Function]:
     """Mark a method. Callers call it by ``name``; ``timeout`` limits it in seconds, instead of ``call_timeout``.
 
     A timeout of 0 means no limit. With ``later``, the method may return a `Later`. With ``thread``, the method runs in
     one of the worker's native threads, so that it may block or compute without holding up other calls. With ``pool``,
     it runs in a process of that pool, on an instance of the service that the process makes once. With ``leader_only``,
-    it runs only while the cluster leads: other calls are answered ``NotLeader: ADDRESS``. Raises ValueError for
-    a name that callers cannot use, for a negative timeout, or for two of ``later``, ``thread`` and ``pool``.
+    it runs only while the cluster leads: other calls are answered ``NotLeader: ADDRESS``. With
+    ``cancel_on_disconnect``, a call is cancelled when its caller's connection ends; without a word the option of that
+    name decides. Raises ValueError for a name that callers cannot use, for a negative timeout, or for two of ``later``,
+    ``thread`` and ``pool``.
     """
     if name is not None and (not name or name.startswith(("_", "rpc."))):
         raise ValueError(f"found the method name {name!r}, expected one that starts neither with '_' nor with 'rpc.'")
@@ -81,7 +94,9 @@ def rpc(
         raise ValueError("found pool beside later or thread, expected one of them: a method runs in one place")
 
     def mark(function: _Function) -> _Function:
-        function.__rpc__ = RPCMark(name, timeout, later, thread, pool, leader_only)  # type: ignore[attr-defined]
+        function.__rpc__ = RPCMark(  # type: ignore[attr-defined]
+            name, timeout, later, thread, pool, leader_only, cancel_on_disconnect
+        )
         return function
 
     return mark

@@ -150,7 +150,7 @@ class Give(NamedTuple):
     calls have not begun; ``output`` was not sent, and may begin in the middle of a message. ``awaited`` names each
     call that still runs elsewhere: the serial of the worker that runs it, and its msgid. ``kind`` is the kind of the
     processes that serve it; empty for the workers. ``identity`` are the names of its peer's identity, as far as it is
-    known. The peer of one that ``is_entering`` has yet to pass the challenge.
+    known. The peer of one that ``is_entering`` has yet to pass the challenge. ``input`` has ``waited`` so many seconds.
     """
 
     cid: int
@@ -162,6 +162,7 @@ class Give(NamedTuple):
     kind: str = ""
     identity: list[str] = []  # noqa: RUF012 - nobody changes it
     is_entering: bool = False
+    waited: float = 0.0
 
 
 @_type(11)
@@ -185,6 +186,19 @@ class Reply(NamedTuple):
     cid: int
     serial: int
     data: bytes
+
+
+@_type(33)
+class CancelCall(NamedTuple):
+    """Owner to master, and master to the worker ``serial``: the calls ``msgid`` of the connection ``cid`` are to end.
+
+    With ``is_gone`` their caller has gone: that ends only calls of methods with ``cancel_on_disconnect``.
+    """
+
+    cid: int
+    serial: int
+    msgid: int
+    is_gone: bool = False
 
 
 @_type(14)

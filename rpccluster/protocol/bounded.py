@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["CALL", "CANCEL", "CANCELLED", "DEADLINE_PASSED", "RESERVED", "TIMEOUT", "TRACE", "is_traceparent"]
+__all__ = ["CALL", "CANCEL", "CANCELLED", "DEADLINE_PASSED", "GONE", "RESERVED", "TIMEOUT", "TRACE", "is_traceparent"]
 
 RESERVED = "rpc."  # names that begin so are the package's own
 CALL = "rpc.call"
@@ -18,6 +18,7 @@ TIMEOUT = "timeout"
 TRACE = "trace"
 
 CANCELLED = "the caller has cancelled the call"
+GONE = "the connection of the caller has ended"
 DEADLINE_PASSED = "the deadline of the call has passed"
 
 #: https://www.w3.org/TR/trace-context/#traceparent-header-field-values; later versions may append fields.

@@ -39,6 +39,7 @@ class LiveOptions:
     log_level: str
     log_format: str
     access_log: str
+    cancel_on_disconnect: bool = False
     _followers: list[Tell] = field(default_factory=list, init=False, repr=False)
 
     @classmethod

@@ -283,11 +283,22 @@ class Server:
         self._engine.leave_to_parent(leave)
 
     def _info(self) -> WorkerInfo:
-        return WorkerInfo(self._assignment.slot, os.getpid(), self._assignment.generation)
+        return WorkerInfo(self._assignment.slot, os.getpid(), self._assignment.generation, self._set_health)
+
+    def _set_health(self, is_healthy: bool) -> None:
+        """Note what the service says; it may say so in any thread."""
+        self._registry.is_healthy = is_healthy
+        self._loop.run_callback_threadsafe(self._show_state)
 
     def _step(self, event: Event) -> None:
         self._state = next_state(self._state, event)
-        accepts = self._state is State.SERVING
+        self._show_state()
+
+    def _show_state(self) -> None:
+        """Accept connections while this worker serves and is healthy, and let the siblings know."""
+        accepts = self._state is State.SERVING and self._registry.is_healthy
+        if self._state is State.SERVING:
+            self._acceptor.start() if accepts else self._acceptor.pause()
         self._cells.show(RowState.ACCEPTING if accepts else RowState.NOT_ACCEPTING)
 
     # -- signs of life
@@ -330,7 +341,7 @@ class Server:
         if changed & {"max_requests", "max_requests_jitter"}:
             self._engine.set_call_limit(call_limit(options))
         tell_limit(self._row, options)
-        self._registry.wrap_all(options.call_timeout)
+        self._registry.wrap_all(options.call_timeout, options.cancel_on_disconnect)
 
     # -- what the master says
 
@@ -344,8 +355,6 @@ class Server:
     def _obey(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Accept):
             self._step(Event.MAY_ACCEPT)
-            if self._state is State.SERVING:
-                self._acceptor.start()
         elif isinstance(message, Retire):
             self._retire(message)
         elif isinstance(message, ReopenLogs):

@@ -41,6 +41,8 @@ class Shop:
                 "asked": self.asked, "pid": os.getpid()}
 """
 
+OWN_METHODS = ("rpc.ping", "rpc.health", "rpc.discover", "rpc.call", "rpc.cancel")
+
 
 @pytest.fixture
 def shop(make_cluster: Any) -> RunningCluster:
@@ -66,7 +68,7 @@ def test_a_service_reads_its_values_by_their_kinds(shop: RunningCluster) -> None
     assert seen["texts"] == {"price": "2.5", "Names": "Berta, Carl"}  # while its module was imported
     assert shop.status()["master"]["settings"] == {"version": 1}
     with shop.client() as client:
-        assert set(client.call("rpc.discover")) == {"seen", "rpc.ping", "rpc.discover"}
+        assert set(client.call("rpc.discover")) == {"seen", *OWN_METHODS}
 
 
 def test_a_reload_brings_the_files_values(shop: RunningCluster) -> None:

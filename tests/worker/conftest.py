@@ -14,14 +14,13 @@ BOTH = ("worker/hot/", "worker/connections/", "worker/native/test_held_back.py",
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     path = metafunc.definition.nodeid
     if any(part in path for part in BOTH):
-        metafunc.fixturenames.append("engine")
         metafunc.parametrize("engine", ["python", "compiled"], indirect=True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The engine of new rigs."""
-    name = str(request.param)
+    name = str(getattr(request, "param", rig.ENGINE))
     if name == "compiled" and why_not_compiled():
         pytest.skip(f"there is no compiled engine: {why_not_compiled()}")
     monkeypatch.setattr(rig, "ENGINE", name)

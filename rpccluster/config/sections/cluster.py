@@ -116,6 +116,9 @@ class Options:
     call_timeout: float = live(
         values.DURATION, 0.0, "seconds that a call may take before its caller gets a timeout error; 0: no limit"
     )
+    cancel_on_disconnect: bool = live(
+        values.BOOLEAN, False, "whether a call is cancelled when its caller's connection ends; @rpc has the last word"
+    )
     max_greenlets: int = live(
         _POSITIVE,
         1000,

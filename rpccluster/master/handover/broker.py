@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Released, Reply
+from rpccluster.ipc.messages import Adopted, CancelCall, Closed, DonorGone, Give, Message, Refused, Released, Reply
 from rpccluster.ipc.packets import Passing, close_all, seen
 from rpccluster.log import logger
 from rpccluster.master.handover import placement
@@ -51,6 +51,7 @@ class Broker:
         self._grants = Grants()
         self._left_alone: dict[Worker, float] = {}  # until when they get no connection
         self._ended = Ended(first_serial)
+        self._old_master: Channel | None = None  # whose workers still run calls of connections that have come
         self._new_master: Channel | None = None
         self._new_master_at = 0.0  # it gets no connection until then, since it has refused one
         self.is_uneven = False
@@ -168,6 +169,8 @@ class Broker:
         elif isinstance(message, Closed):
             self._owners.forget(message.cid)
             self._returning.forget(message.cid)
+        elif isinstance(message, CancelCall):
+            self._pass_to_its_worker(message)
         elif isinstance(message, Released):
             self._grants.note_released(worker, message.number, now)
 
@@ -227,6 +230,15 @@ class Broker:
         else:
             close_all(descriptors)
             self.figures.dropped_replies += 1
+
+    def _pass_to_its_worker(self, cancel: CancelCall) -> None:
+        """Send ``cancel`` to the worker that runs the call, here or at the old master. A call ends with its worker."""
+        for worker in self._workers():
+            if worker.serial == cancel.serial:
+                self._sender.send(worker.connections, cancel)
+                return
+        if cancel.serial < self._ended.first_serial and self._old_master is not None:
+            self._sender.send(self._old_master, cancel)
 
     # -- workers that have ended
 
@@ -310,10 +322,13 @@ class Broker:
             )
             self._transits[message.cid].is_with_new_master = False
             self._new_master_at = now + ALONE_SECONDS
+        elif isinstance(message, CancelCall):
+            self._pass_to_its_worker(message)
 
     def hear_old_master(self, channel: Channel, passing: Passing, descriptors: list[int], now: float) -> None:
         """Take a message of the old master: a connection, a reply, or the end of one of its workers."""
         self._want_turn()
+        self._old_master = channel
         message = seen(passing)
         if isinstance(message, Give):
             self._take(passing, descriptors, now, channel)
@@ -325,6 +340,7 @@ class Broker:
     def note_old_master_gone(self) -> None:
         """Note that the old master, its workers, and those of the masters before it have ended."""
         self._want_turn()
+        self._old_master = None
         self._spread_loss(DonorGone(self._ended.first_serial - 1, True))
 
     def knows(self, cid: int) -> bool:

@@ -72,8 +72,16 @@ class Acceptor:
 
     def start(self) -> None:
         """Accept from now on."""
-        self._is_stopped = False
-        self._watch()
+        if self._is_stopped:
+            self._is_stopped = False
+            self._watch()
+
+    def pause(self) -> None:
+        """Accept nothing until `start`; the listeners stay open."""
+        self._is_stopped = True
+        self._unwatch()
+        for timer in (self._pause, self._rest):
+            timer.stop()
 
     def add(self, descriptors: list[int]) -> None:
         """Accept at the listeners with these descriptors, too, unless this worker has stopped for good."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Callable
 
 from rpccluster.identity import identity_of
-from rpccluster.ipc.messages import Adopted, Closed, DonorGone, Give, Message, Refused, Reply
+from rpccluster.ipc.messages import Adopted, CancelCall, Closed, DonorGone, Give, Message, Refused, Reply
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.connections.connection import Connection
@@ -43,6 +43,7 @@ class Adopting:
         self._has_stopped = False
         self._unannounced: set[int] = set()  # descriptors of those that the master cannot have heard of yet
         context.on_closed = self._note_closed
+        context.on_cancel = self._tell_cancel
         channel.listen(self._hear)
 
     def stop(self) -> None:
@@ -61,6 +62,8 @@ class Adopting:
             self._take_reply(message)
         elif isinstance(message, DonorGone):
             self._note_lost(message)
+        elif isinstance(message, CancelCall):
+            self._engine.cancel_moved(message.cid, message.msgid, message.is_gone)
 
     def _take(self, give: Give, descriptors: list[int]) -> None:
         if self._has_stopped or not descriptors:
@@ -79,7 +82,7 @@ class Adopting:
         sock.setblocking(False)
         self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
         identity = identity_of(*give.identity)
-        given = Given(peer_of(give.peer), give.is_eof, give.input, give.output, identity, give.is_entering)
+        given = Given(peer_of(give.peer), give.is_eof, give.input, give.output, identity, give.is_entering, give.waited)
         self._adopt(sock, give.cid, given, give.awaited)
 
     def _take_reply(self, reply: Reply) -> None:
@@ -101,6 +104,10 @@ class Adopting:
                 if serial == gone.serial or (gone.is_and_older and serial < gone.serial):
                     connection.stop_awaiting((serial, msgid))
                     self._engine.answer(connection.outbox, pack_response(msgid, _LOST, None))
+
+    def _tell_cancel(self, connection: Connection, serial: int, msgid: int, is_gone: bool) -> None:
+        """Have a call cancelled that runs in the worker ``serial``."""
+        self._channel.say(CancelCall(connection.number, serial, msgid, is_gone))
 
     def _note_closed(self, connection: Connection) -> None:
         if connection.number:

@@ -180,7 +180,14 @@ class Connection:
         """Ask the workers that had this connection before to end its calls with ``msgid``."""
         for serial, awaited in [*self.awaited]:
             if awaited == msgid:
-                self._common.on_cancel(self, serial, msgid)
+                self._common.on_cancel(self, serial, msgid, False)
+
+    def _leave(self) -> None:
+        """Have the calls end that nobody waits for any more, as far as their methods want that."""
+        if self._state is State.ENTERING or not self.outbox.leave():
+            return
+        for serial, msgid in [*self.awaited]:
+            self._common.on_cancel(self, serial, msgid, True)
 
     # -- the end
 
@@ -220,6 +227,7 @@ class Connection:
         else:
             if self._common.follower is not None:
                 self._common.follower.note_half_closed(self.outbox)
+            self._leave()
             self._stop_reading(Event.PEER_ENDED)
 
     def _stop_reading(self, event: Event) -> None:
@@ -273,6 +281,7 @@ class Connection:
             self.stop_reading()
 
     def _close(self, event: Event) -> None:
+        self._leave()
         self._let_go(event)
         self._socket.close()
         if self._common.follower is not None:
@@ -306,7 +315,8 @@ class Connection:
         is_eof = self._state is State.HALF_CLOSED
         outbox, is_entering = self.outbox, self._state is State.ENTERING
         content = self.inbox.content(waiting)
-        return Given(outbox.peer, is_eof, content, outbox.unsent_content(), outbox.identity, is_entering)
+        waited = 0.0 if waiting or is_entering else self.inbox.waited
+        return Given(outbox.peer, is_eof, content, outbox.unsent_content(), outbox.identity, is_entering, waited)
 
     def fileno(self) -> int:
         """Return its socket's descriptor."""
@@ -342,7 +352,7 @@ class Connection:
         self.outbox.expect(len(awaited))
         if given.output:
             self.outbox.send_first(given.output)
-        self.inbox.restore(given.input)
+        self.inbox.restore(given.input, given.waited)
         if given.is_eof and not self.is_closed:
             self._stop_reading(Event.PEER_ENDED)
 

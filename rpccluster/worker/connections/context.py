@@ -47,8 +47,9 @@ class ConnectionContext:
         self.lingering: dict[Any, float] = {}  # until when a peer may read the end, or speak for the first time
         self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
         self.on_closed: Callable[[Any], object] = lambda connection: None
-        #: Told of a connection, the serial of a worker and a msgid: a call that runs there is to end.
-        self.on_cancel: Callable[[Any, int, int], object] = lambda connection, serial, msgid: None
+        #: Told of a connection, the serial of a worker and a msgid: a call that runs there is to end, since its caller
+        #: wants that, or (true) has gone.
+        self.on_cancel: Callable[[Any, int, int, bool], object] = lambda connection, serial, msgid, is_gone: None
         self.follower: Follower | None = None
 
     @property

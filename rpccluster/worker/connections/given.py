@@ -23,6 +23,7 @@ class Given(NamedTuple):
     output: bytes
     identity: Identity = NOBODY
     is_entering: bool = False
+    waited: float = 0.0
 
 
 def peer_of(address: Any) -> str:

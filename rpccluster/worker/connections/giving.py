@@ -138,8 +138,10 @@ class Giving:
             self._kind,
             list(given.identity.names),
             given.is_entering,
+            given.waited,
         )
         packet = self._channel.pack(give, [connection.fileno()])
+        connection.outbox.moved_as = number
         sock = connection.move(partial(self._forward, number))
         # the loop relies on closing; but another copy of the socket lives on and keeps it in the set, epoll(7)
         with contextlib.suppress(OSError):

@@ -164,6 +164,10 @@ class Handshake:
         if is_over:
             self._connection.handle(Happened.PEER_ENDED)
 
+    def leave(self) -> bool:
+        """Return that no call of it runs."""
+        return False
+
     def flush(self) -> None:
         """Do nothing: answers were sent at once."""
 

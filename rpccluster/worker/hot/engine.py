@@ -92,7 +92,7 @@ class PythonEngine:
         self._access = access
         self._registry = registry
         self._begin(hub, options)
-        cancelling = self._room.cancelling = Cancelling(self._room, self._runners, self._replies)
+        cancelling = self._room.cancelling = Cancelling(self._room, self._runners, self._replies, registry)
         registry.add_own("rpc.call", BoundedCalls(registry.numbers, cells, self._arrived_at).call)
         registry.add_own("rpc.cancel", cancelling.cancel)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
@@ -214,6 +214,10 @@ class PythonEngine:
         """Send a reply that was made elsewhere, behind those of ``outbox``."""
         outbox.put(reply)
         self._schedule()
+
+    def cancel_moved(self, number: int, msgid: int, is_gone: bool) -> None:
+        """End calls that run here of a connection that has moved; see `rpccluster.ipc.messages.CancelCall`."""
+        self._room.cancelling.cancel_moved(number, msgid, is_gone)
 
     def give_up(self, reason: str) -> None:
         """End every running call with the answer `WorkerRetired` and ``reason``. Runs in the hub."""

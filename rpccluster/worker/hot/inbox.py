@@ -239,11 +239,20 @@ class Inbox:
         rest = self.partial.data if self.partial is not None else b""
         return b"".join([rest, *calls] if isinstance(self.partial, Skip) else [*calls, rest])
 
-    def restore(self, data: bytes) -> None:
-        """Take in the `content` of an inbox of another process."""
+    @property
+    def waited(self) -> float:
+        """How long the calls of `content` have waited, in seconds: not at all, since their deadlines are as of now."""
+        return 0.0
+
+    def restore(self, data: bytes, waited: float = 0.0) -> None:
+        """Take in the `content` of an inbox of another process, which has ``waited`` so many seconds."""
         self.was_heard = True  # where it comes from
+        room = self._room
+        room.schedule()
+        room.turn_at -= waited
         skip, data = resumed(data, self._room.decoder.bounds)
         if data:
             self._take_in(data, None)
+        room.turn_at += waited
         if skip is not None:
             self.keep(skip)

@@ -50,10 +50,12 @@ class Outbox:
         "_room",
         "_socket",
         "closing_msgid",
+        "has_left",
         "held",
         "identity",
         "is_closed",
         "led",
+        "moved_as",
         "peer",
         "pending",
         "replies",
@@ -80,6 +82,8 @@ class Outbox:
         self.closing_msgid: int | None = None  # of the peer's request to hear when nothing more is read
         self.led: Noted | None = None  # calls that only a leader may answer, and which have ended in this turn
         self.held = 0  # calls that are held back
+        self.has_left = False  # the peer waits for no reply any more
+        self.moved_as = 0  # the number of its connection, once that has moved
         self.is_closed = False  # not here any more
         self.pending = 0
         self.replies: list[bytes] = []  # of this turn of the loop
@@ -177,6 +181,14 @@ class Outbox:
     def tell_cancel(self, msgid: int) -> None:
         """Tell the listener that the peer cancels its calls with ``msgid``."""
         self._listener.cancel(msgid)
+
+    def leave(self) -> bool:
+        """Have calls of methods with ``cancel_on_disconnect`` end, since the peer has gone; false if there are none."""
+        self.has_left = True
+        is_wanted: bool = self._room.cancelling.is_wanted
+        if is_wanted and self.pending:
+            self._room.cancelling.leave(self)
+        return is_wanted
 
     def refuse(self, error: ProtocolError) -> None:
         """Tell the listener that the input is no call, so that nothing behind it is run."""

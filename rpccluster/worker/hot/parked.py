@@ -84,9 +84,14 @@ class ParkedCalls:
         """Return the msgids of the parked requests of ``outbox``."""
         return [record.msgid for record in self._records.get(outbox, ()) if record.msgid is not None]
 
-    def of(self, outbox: Any, msgid: int) -> list[_Record]:
-        """Return the parked requests of ``outbox`` with ``msgid``."""
-        return [record for record in self._records.get(outbox, ()) if record.msgid == msgid]
+    @property
+    def outboxes(self) -> list[Any]:
+        """The outboxes that have parked calls."""
+        return list(self._records)
+
+    def of(self, outbox: Any, msgid: int | None) -> list[_Record]:
+        """Return the parked requests of ``outbox`` with ``msgid``; all its calls if that is None."""
+        return [record for record in self._records.get(outbox, ()) if msgid in (None, record.msgid)]
 
     def withdraw(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:
         """Take out the calls of ``outboxes`` that begin anew where their connection goes, as if they had not begun."""

@@ -118,7 +118,7 @@ class NativeCall(Later):
         runner: Any = getcurrent()
         message = runner.call
         # as Later's own __init__ does: each call pays for a further one
-        self._on_over = self._call = self._outcome = None
+        self._on_over = self._call = self._outcome = self._again = None
         self._claim = True
         self.kind = kind
         self.method: str = message[-2]

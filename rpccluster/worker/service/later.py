@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from rpccluster.service import Later
+from greenlet import getcurrent
 
-__all__ = ["HeldBack", "Parked", "parking"]
+from rpccluster.protocol.bounded import GONE
+from rpccluster.service import Later
+from rpccluster.worker.current import Cancelled
+
+__all__ = ["HeldBack", "Parked", "parking", "unless_left"]
 
 
 class HeldBack(BaseException):
@@ -31,6 +35,18 @@ class Parked(BaseException):
 
     def __init__(self, later: Later) -> None:
         self.later = later
+
+
+def unless_left(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``function`` to run only while its caller is there."""
+
+    def runs(*params: Any) -> Any:
+        runner: Any = getcurrent()
+        if runner.outbox is not None and runner.outbox.has_left:
+            raise Cancelled(GONE)
+        return function(*params)
+
+    return runs
 
 
 def parking(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,8 +18,9 @@ from rpccluster.failure import error_text
 from rpccluster.leading.page import lead_page
 from rpccluster.live_settings import HOOKS
 from rpccluster.log import escaped, logger
+from rpccluster.protocol.bounded import RESERVED
 from rpccluster.service import RPCMark, Service
-from rpccluster.worker.service.later import HeldBack, parking
+from rpccluster.worker.service.later import HeldBack, parking, unless_left
 from rpccluster.worker.service.leader_only import Leading
 
 __all__ = ["Entry", "Method", "Native", "Registry", "Runs"]
@@ -63,6 +64,7 @@ class Method:
     entry: Entry
     timeout: float | None  # of its own; None if `call_timeout` holds
     leader_only: bool = False
+    cancel_on_disconnect: bool | None = None  # its own; None if the option holds
 
     def signature(self) -> str:
         """Return the parameters in readable form; ``(...)`` if Python does not know them."""
@@ -98,11 +100,16 @@ class Registry:
         self.numbers: dict[str, int] = {}
         self._followers: list[Callable[[], object]] = []
         self._own: dict[str, Callable[..., Any]] = {}  # methods of the engine's own
+        self.cancelling: frozenset[str] = frozenset()  # methods whose calls end when their caller has gone
+        self.is_healthy = True
         for name, function, mark in _public_callables(service):
+            if (mark.name or name).startswith(RESERVED):
+                raise ServiceUnfit(f"found a method named {mark.name or name!r}, expected none that begins with 'rpc.'")
             self._add(mark.name or name, function, mark)
         if not self.methods:
             raise ServiceUnfit(f"found no public methods in {type(service).__name__}, expected at least one")
         self._add("rpc.ping", self.ping, _UNLIMITED)
+        self._add("rpc.health", self.health, _UNLIMITED)
         self._add("rpc.discover", self.discover, _UNLIMITED)
         self.wrap_all(call_timeout)
 
@@ -114,11 +121,18 @@ class Registry:
             self.table_when_full[name] = function
         self._tell()
 
-    def wrap_all(self, call_timeout: float) -> None:
+    def wrap_all(self, call_timeout: float, cancel_on_disconnect: bool = False) -> None:
         """Wrap all methods again, for calls that begin from now on."""
+        self.cancelling = frozenset(
+            name
+            for name, method in self.methods.items()
+            if (cancel_on_disconnect if method.cancel_on_disconnect is None else method.cancel_on_disconnect)
+        )
         for name, method in self.methods.items():
             seconds = call_timeout if method.timeout is None else method.timeout
             wrapped = method.entry.outer(self._wrap(method.entry.inner, seconds))
+            if name in self.cancelling:
+                wrapped = unless_left(wrapped)
             self.table[name] = self.leading.wrap(wrapped) if method.leader_only else wrapped
         if any(method.runs is not Runs.IN_GREENLET for method in self.methods.values()):
             for name, method in self.methods.items():
@@ -146,6 +160,10 @@ class Registry:
         """Answer "pong": the worker is alive."""
         return "pong"
 
+    def health(self) -> bool:
+        """Tell whether the worker can serve, as its service has said."""
+        return self.is_healthy
+
     def discover(self) -> dict[str, dict[str, str]]:
         """Return all methods: name to ``{"signature": …, "doc": …}``."""
         return self.describe(self.methods)
@@ -162,7 +180,9 @@ class Registry:
         number = len(self.methods) + 1
         runs = _runs(name, plain, mark)
         entry = self._entry(runs, plain, mark)
-        self.methods[name] = Method(name, number, plain, runs, entry, mark.timeout, mark.leader_only)
+        self.methods[name] = Method(
+            name, number, plain, runs, entry, mark.timeout, mark.leader_only, mark.cancel_on_disconnect
+        )
         self.numbers[name] = number
 
     def _entry(self, runs: Runs, plain: Callable[..., Any], mark: RPCMark) -> Entry:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
+
+import rpccluster
 
 from ..rig import Gated, Peer, Rig, settle, until
 from .test_deadlines import HOLDING, Bounded, quiet
@@ -147,3 +150,99 @@ def test_a_thread_that_goes_on_is_lost(make_rig: Callable[..., Rig]) -> None:
     assert peer.call("t_echo", 1) == 1
     rig.service.gate("stuck").open()
     quiet(rig)
+
+
+class Leaving(Bounded):
+    """Methods whose calls end when their caller has gone, and one whose calls do not."""
+
+    @rpccluster.rpc(cancel_on_disconnect=True)
+    def c_hold(self) -> None:
+        self.hold()
+
+    @rpccluster.rpc(cancel_on_disconnect=True)
+    async def c_a_hold(self) -> None:
+        await self.a_hold()
+
+    @rpccluster.rpc(cancel_on_disconnect=True, thread=True)
+    def c_t_hold(self) -> None:
+        call = rpccluster.current_call()
+        assert call is not None
+        self.began.append("t_hold")
+        while not call.cancelled:
+            time.sleep(0.001)
+        self.errors.append("t_hold")
+
+    @rpccluster.rpc(cancel_on_disconnect=True)
+    def c_echo(self, value: Any) -> Any:
+        self.began.append(value)
+        return value
+
+    @rpccluster.rpc(cancel_on_disconnect=False)
+    def never(self, name: str) -> Any:
+        return self.wait(name)
+
+
+GONE = "Cancelled: the connection of the caller has ended"
+
+
+@pytest.fixture
+def leaving() -> Iterator[Rig]:
+    rig = Rig(Leaving(), max_greenlets=4)
+    yield rig
+    rig.service.open_all()
+    rig.close()
+
+
+@pytest.mark.parametrize("end", ["shut", "close", "broken"])
+@pytest.mark.parametrize("method", ["c_hold", "c_a_hold", "c_t_hold"])
+@pytest.mark.parametrize("has_deadline", [False, True], ids=["plain", "bounded"])
+def test_a_call_ends_when_its_caller_has_gone(leaving: Rig, method: str, end: str, has_deadline: bool) -> None:
+    """Where its method says so; the others run on, and are answered to a peer that still reads."""
+    rig = leaving
+    peer = rig.connect()
+    msgid = peer.post("rpc.call", method, [], {"timeout": 60}) if has_deadline else peer.post(method)
+    peer.post("never", "on")
+    until(lambda: len(rig.service.began) == 2)
+    if end == "broken":
+        peer.connection.close()
+    elif end == "close":
+        peer.close()
+    else:
+        peer.shut()
+    seen = {"c_hold": f"{GONE} True"}.get(method, method[2:])
+    until(lambda: rig.service.errors == [seen], "the method ends")
+    assert rig.service.ended == []
+    rig.service.open("on")
+    until(lambda: rig.service.ended == ["on"])
+    if end == "shut":
+        assert peer.wait(2) == [[msgid, GONE, None], [msgid + 1, None, "on"]]
+    quiet(rig)
+
+
+def test_what_waits_for_its_turn_is_not_begun_when_its_caller_has_gone(leaving: Rig) -> None:
+    rig = leaving
+    holds, peer = rig.connect(), rig.connect()
+    for _ in range(4):
+        holds.post("wait", "a")
+    until(lambda: len(rig.service.began) == 4)
+    peer.post("c_echo", "late")
+    peer.post("echo", "runs")
+    settle()
+    peer.shut()
+    settle()
+    rig.service.open("a")
+    assert peer.wait(2) == [[1, GONE, None], [2, None, "runs"]]
+    assert rig.service.began[4:] == ["runs"]
+
+
+def test_the_option_holds_where_the_mark_says_nothing(leaving: Rig) -> None:
+    rig = leaving
+    rig.registry.wrap_all(0, True)
+    peer = rig.connect()
+    peer.post("hold")
+    peer.post("never", "on")
+    until(lambda: len(rig.service.began) == 2)
+    peer.shut()
+    assert peer.wait(1) == [[1, GONE, None]]
+    rig.service.open("on")
+    assert peer.wait(2)[1] == [2, None, "on"]

@@ -15,7 +15,7 @@ from rpccluster.errors import ServiceUnfit
 from rpccluster.service import Service, WorkerInfo, rpc
 from rpccluster.worker.service.registry import Entry, Method, Registry, Runs
 
-RESERVED = ["rpc.ping", "rpc.discover"]
+RESERVED = ["rpc.ping", "rpc.health", "rpc.discover"]
 
 
 def registry(service: object, call_timeout: float = 0) -> Registry:
@@ -304,7 +304,7 @@ def test_a_mark_renames_and_bounds() -> None:
 
     found = registry(Marked(), call_timeout=9)
     limits = {name: function.seconds for name, function in found.table.items()}  # type: ignore[attr-defined]
-    assert limits == {"a-name": 2, "dotted.name": 9, "two": 0, "three": 9, "rpc.ping": 0, "rpc.discover": 0}
+    assert limits == {"a-name": 2, "dotted.name": 9, "two": 0, "three": 9, **dict.fromkeys(RESERVED, 0)}
 
 
 def test_a_mark_does_not_publish_what_is_private() -> None:

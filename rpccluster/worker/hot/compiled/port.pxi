@@ -49,7 +49,8 @@ cdef class Port:
     cdef int fd
     cdef bint is_read, readable, hung_up, is_queued, is_dirty, has_more, is_partial, is_put_off, is_over, is_crowded, drops_rest
     cdef bint is_unsent, is_high
-    cdef public bint is_closed, reports, was_heard
+    cdef public bint is_closed, reports, was_heard, has_left
+    cdef public object moved_as  # the number of its connection, once that has moved
     cdef public Py_ssize_t held  # calls that are held back
     cdef int mode
     cdef Py_ssize_t count, gathered  # calls that are not answered; replies in `out` that are not counted off yet
@@ -69,6 +70,7 @@ cdef class Port:
         self.listener = listener
         self.identity = identity
         self.is_read = True
+        self.moved_as = 0
         event.events = <uint32_t>(EPOLLIN | EPOLLRDHUP) | EPOLLET
         event.data.ptr = <void *>self
         if epoll_ctl(turn.epoll, EPOLL_CTL_ADD, fd, &event):
@@ -246,12 +248,20 @@ cdef class Port:
                 kept = NO_MESSAGE  # it looks like the state of a `Skip`, and is none
         return b"".join([rest, *calls, kept] if isinstance(self.rest, Skip) else [*calls, kept, rest])
 
-    def restore(self, data):
-        """Take in the `content` of a connection of another process."""
+    @property
+    def waited(self):
+        """How long the calls of `content` have waited, in seconds."""
+        if not self.has_more or self.extra is not None:
+            return 0.0
+        return (now_ns() - self.kept_at) / 1e9
+
+    def restore(self, data, double waited=0.0):
+        """Take in the `content` of a connection of another process, which has ``waited`` so many seconds."""
         self.was_heard = True  # where it comes from
         skip, data = resumed(data, self.turn.bounds)
         if data:
             self.add_kept(data)
+            self.kept_at -= <int64_t>(waited * 1e9)
         if skip is not None:
             self.rest = skip
             self.note_partial(True)
@@ -385,6 +395,14 @@ cdef class Port:
     def tell_cancel(self, msgid):
         """Tell the listener that the peer cancels its calls with ``msgid``."""
         self.listener.cancel(msgid)
+
+    def leave(self):
+        """Have calls of methods with ``cancel_on_disconnect`` end, since the peer has gone; false if there are none."""
+        self.has_left = True
+        is_wanted = self.turn.room.cancelling.is_wanted
+        if is_wanted and self.count:
+            self.turn.room.cancelling.leave(self)
+        return is_wanted
 
     def refuse(self, error):
         """Tell the listener that the input is no call, so that nothing behind it is run."""

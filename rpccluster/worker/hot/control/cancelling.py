@@ -11,7 +11,7 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from rpccluster.protocol.bounded import CANCEL, CANCELLED
+from rpccluster.protocol.bounded import CANCEL, CANCELLED, GONE
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import NOTIFY
 from rpccluster.worker.current import Cancelled
@@ -24,7 +24,8 @@ _CANCEL = [NOTIFY, CANCEL]
 class Cancelling:
     """Finds the calls of a worker by their connection and msgid, and cancels them."""
 
-    def __init__(self, room: Any, runners: Any, replies: Any) -> None:
+    def __init__(self, room: Any, runners: Any, replies: Any, registry: Any) -> None:
+        self._registry = registry
         self._room = room
         self._runners = runners
         self._replies = replies
@@ -63,6 +64,30 @@ class Cancelling:
             outbox.put(pack_response(msgid, f"Cancelled: {text}", None))
             self._room.schedule()
         outbox.tell_cancel(msgid)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any method wants its calls to end when their caller has gone."""
+        return bool(self._registry.cancelling)
+
+    def leave(self, outbox: Any, msgid: int | None = None) -> None:
+        """End the calls of ``outbox``, or those with ``msgid``, whose methods want that when their caller has gone."""
+        names = self._registry.cancelling
+        later = self._room.loop.run_callback
+        for runner in self._runners.all:
+            call = runner.call if runner.outbox is outbox else None
+            if call is not None and call[-2] in names and msgid in (None, _msgid_of(call)):
+                later(runner.cancel, call, Cancelled(GONE))
+        for record in self._room.parked.of(outbox, msgid):
+            if record.name in names:
+                later(record.end, Cancelled(GONE))
+
+    def cancel_moved(self, number: int, msgid: int, is_gone: bool) -> None:
+        """End the calls with ``msgid`` of a connection that has moved with this ``number``."""
+        outboxes = {runner.outbox for runner in self._runners.all if runner.outbox is not None}
+        for outbox in {*outboxes, *self._room.parked.outboxes}:
+            if outbox.moved_as == number:
+                self.leave(outbox, msgid) if is_gone else self.cancel_calls(outbox, msgid)
 
 
 def _msgid_of(call: Any) -> int | None:
