@@ -51,6 +51,7 @@ DEFAULTS = {
     "reload_code": False,
     "settings_timeout": 5.0,
     "max_depth": 100,
+    "cancel_on_disconnect": False,
     "tcp_keepalive": 60,
     "pidfile": "",
     "single_instance": False,
