@@ -40,7 +40,11 @@ class Shop:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[RunningCluster]:
-    sections: dict[str, dict[str, object]] = {"queues": {}, "queue:jobs": {"lease": 20, "max_attempts": 3}}
+    sections: dict[str, dict[str, object]] = {
+        "queues": {},
+        "queue:jobs": {"lease": 20, "max_attempts": 3},
+        "queue:other": {},
+    }
     running = RunningCluster(tmp_path, {"service": "shop:Shop", "number_workers": 1}, sections=sections)
     running.write_module("shop", SERVICE)
     try:
@@ -131,6 +135,30 @@ def test_a_keeper_that_is_killed_loses_and_doubles_nothing(cluster: RunningClust
         wait_until(lambda seen=seen: len(crowd.acked) > seen + 20, what="items go through")  # type: ignore[misc]
         kill_keeper(cluster)
     crowd.finish()
+    assert crowd.errors == []
+    assert sorted(crowd.acked) == sorted(crowd.put)
+    assert len(set(crowd.put.values())) == len(crowd.put)
+    assert set(crowd.attempts) == {1}
+
+
+def test_a_reload_and_an_upgrade_under_load(cluster: RunningCluster) -> None:
+    """No call fails, no item comes twice; items that are held stay held by the same attempt."""
+    crowd = Crowd(address(cluster))
+    with Queue(address(cluster), "other") as queue:
+        queue.put("held")
+        item = queue.get(5)
+        for signum in (signal.SIGHUP, signal.SIGUSR2, signal.SIGUSR2):
+            seen, master, pid = len(crowd.acked), cluster.master_pid, keeper_pid(cluster)
+            wait_until(lambda seen=seen: len(crowd.acked) > seen + 20, what="items go through")  # type: ignore[misc]
+            cluster.signal(signum)
+            if signum == signal.SIGUSR2:
+                wait_until(lambda master=master: cluster.master_pid != master, 30)  # type: ignore[misc]
+                wait_until(lambda pid=pid: keeper_pid(cluster) != pid, 30)  # type: ignore[misc]
+            cluster.wait_ready()
+        crowd.finish()
+        assert item is not None
+        item.ack()
+        assert queue.stats()["ready"] == queue.stats()["dead"] == 0
     assert crowd.errors == []
     assert sorted(crowd.acked) == sorted(crowd.put)
     assert len(set(crowd.put.values())) == len(crowd.put)
