@@ -208,6 +208,7 @@ class Rig:
         for peer in self.peers:
             peer.close()
             peer.connection.close()
+        self.options.set(max_greenlets=0, threads=0)  # idle ones end: what their frames know would live as long as they
         settle()
         self.engine.close()
 
