@@ -1,8 +1,9 @@
-"""The store in a file, for clusters on one machine: who leads stands in PATH, the members in PATH.json. Any process.
+"""The store in files, for clusters on one machine: who leads stands in PATH.N, the members in PATH.json. Any process.
 
 All clusters read the same clock, CLOCK_BOOTTIME, so a lease is over for its holder and for everybody else at the same
-instant. It stands beside the id of the machine's boot, with which every lease ends. The token never goes back, so a
-file that cannot be read is never replaced: somebody has to look at it.
+instant. It stands beside the id of the machine's boot, with which every lease ends. Each change of the lead is a
+version of its own (`rpccluster.leading.versions`), so that no process that is stopped keeps another one from leading.
+The token never goes back, so a version that cannot be read is never replaced: somebody has to look at it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from rpccluster.errors import StoreDown
 from rpccluster.leading.shared_file import SharedFile
 from rpccluster.leading.store import NOBODY, Standing, boot_ns
+from rpccluster.leading.versions import Versions
 from rpccluster.system.files import FileWatch
 from rpccluster.system.mounts import file_system_of, is_network_file_system
 
@@ -25,12 +27,12 @@ __all__ = ["FileStore"]
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _TRIES = 20  # another cluster has changed the file each time
 _ID_BYTES = 8
-_LOCK_SHARE = 8  # of a session, for which the lock of another process is waited for
+_LOCK_SHARE = 20  # of a session, for which the members' lock of another process is waited for
 
 
 @dataclass(frozen=True)
 class _Lead:
-    """The content of PATH: ``holder`` leads with ``token`` until ``until_ns``, unless the machine was booted since."""
+    """A version: ``holder`` leads with ``token`` until ``until_ns``, unless the machine was booted since."""
 
     token: int = 0
     holder: str = ""
@@ -40,7 +42,7 @@ class _Lead:
 
     @classmethod
     def decoded(cls, content: bytes, path: str) -> _Lead:
-        """Decode the content of the file at ``path``. Raises `StoreDown`."""
+        """Decode the version at ``path``. Raises `StoreDown`."""
         if not content:
             return cls()
         try:
@@ -78,9 +80,8 @@ class FileStore:
         self._addresses = tuple(addresses)
         self._id = remembered.decode("ascii", "replace") or os.urandom(_ID_BYTES).hex()
         self._boot = _boot_id()
-        wait = session_seconds / _LOCK_SHARE
-        self._lead = SharedFile(path, self._id, lock_seconds=wait)
-        self._list = SharedFile(f"{path}.json", self._id, f"{path}.lock", wait)
+        self._lead = Versions(path, self._id)
+        self._list = SharedFile(f"{path}.json", self._id, lock_seconds=session_seconds / _LOCK_SHARE)
         self._own: dict[str, bytes] = {}
         self._listed_until_ns = 0
         self._passes_until_ns = 0  # it has resigned, and lets another one lead
@@ -95,8 +96,9 @@ class FileStore:
     def attend(self) -> Standing:
         with _told(self._lead.path):
             standing = self._stand()
+        with contextlib.suppress(OSError, StoreDown):  # next time: a stopped process may hold the members' lock
             self._renew_members()
-            return standing
+        return standing
 
     def _stand(self) -> Standing:
         for _ in range(_TRIES):
@@ -119,13 +121,13 @@ class FileStore:
         raise StoreDown(f"other processes change {self._lead.path} all the time")
 
     def _read(self) -> tuple[bytes, _Lead]:
-        """Return the content of the file that says who leads, and what it means; watch it, unless this cluster does."""
+        """Return the version that says who leads, and what it means; watch it, unless this cluster leads."""
         found = self._lead.read()
-        lead = _Lead.decoded(found, self._lead.path)
+        lead = _Lead.decoded(found, self._lead.present)
         if lead.holder != self._id:
-            self._watch.follow([self._lead.path])
+            self._watch.follow([self._lead.present])
             found = self._lead.read()  # what has changed before the watch
-            lead = _Lead.decoded(found, self._lead.path)
+            lead = _Lead.decoded(found, self._lead.present)
         return found, lead
 
     def resign(self) -> None:

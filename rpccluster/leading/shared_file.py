@@ -1,4 +1,4 @@
-"""A small file that several processes of one machine change, each on the ground of what it has read. Any process.
+"""A file at one name that several processes of one machine change, each on the ground of what it has read. Any process.
 
 The content at any instant, also after a kill or a crash, is that of one whole change. A change is prepared in a file
 beside it, ``.NAME.OWNER.new``, and flushed to the disk before the lock is taken. Under the lock, ``NAME.lock``, the
@@ -15,22 +15,23 @@ import glob
 import os
 import time
 
+from rpccluster.leading.versions import MOST_BYTES, flush_folder
+
 __all__ = ["SharedFile"]
 
-MOST_BYTES = 1 << 20
 _LOOK_SECONDS = 0.005
 
 
 class SharedFile:
     """The file at ``path``. ``owner`` names its user among the others; ``lock_path`` may be that of another file."""
 
-    def __init__(self, path: str, owner: str, lock_path: str = "", lock_seconds: float = 1.0) -> None:
+    def __init__(self, path: str, owner: str, lock_seconds: float = 1.0) -> None:
         self.path = path
         folder, name = os.path.split(path)
         self._folder = folder or os.curdir
         self._prepared = os.path.join(folder, f".{name}.{owner}.new")
         self._all_prepared = os.path.join(glob.escape(folder), f".{glob.escape(name)}.*.new")
-        self._lock_path = lock_path or f"{path}.lock"
+        self._lock_path = f"{path}.lock"
         self._lock_seconds = lock_seconds
 
     def read(self) -> bytes:
@@ -58,7 +59,7 @@ class SharedFile:
             return False
         finally:
             os.close(lock)
-        self._flush_folder()
+        flush_folder(self._folder)
         return True
 
     def sweep(self) -> None:
@@ -90,13 +91,3 @@ class SharedFile:
                 if time.monotonic() >= until:
                     raise TimeoutError(errno.ETIMEDOUT, f"another process holds {self._lock_path}") from None
                 time.sleep(_LOOK_SECONDS)
-
-    def _flush_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such flush
-                raise
-        finally:
-            os.close(descriptor)

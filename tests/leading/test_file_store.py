@@ -45,10 +45,10 @@ def test_a_boot_of_the_machine_ends_the_lease_and_keeps_the_token(
 @pytest.mark.parametrize("rubbish", [b"{", b"[]", b'{"token": "x"}', b"\0" * 100], ids=["cut", "list", "text", "zeros"])
 def test_rubbish_is_never_replaced(make: MakeStore, tmp_path: Path, rubbish: bytes) -> None:
     """The token would go back."""
-    (tmp_path / "lead").write_bytes(rubbish)
-    with pytest.raises(StoreDown, match=r"found rubbish in .*/lead, which says who leads"):
+    (tmp_path / "lead.7").write_bytes(rubbish)
+    with pytest.raises(StoreDown, match=r"found rubbish in .*/lead\.7, which says who leads"):
         make("unix:///a").attend()
-    assert (tmp_path / "lead").read_bytes() == rubbish
+    assert (tmp_path / "lead.7").read_bytes() == rubbish
 
 
 def test_rubbish_among_the_members_is_replaced(make: MakeStore, tmp_path: Path) -> None:
@@ -87,4 +87,5 @@ def test_what_killed_processes_have_prepared_is_swept(make: MakeStore, tmp_path:
     store = make("unix:///a")
     store.attend()
     store.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lead", "lead.lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lead", "lead.1"]
+    assert json.loads((tmp_path / "lead").read_text())["addresses"] == ["unix:///a"]

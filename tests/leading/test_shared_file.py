@@ -1,4 +1,7 @@
-"""The file that several processes change: whatever is killed or stopped in a change, the next one reads a whole one."""
+"""What several processes change: whatever is killed or stopped in a change, the next one reads a whole one.
+
+`SharedFile` keeps one name, under a lock; `Versions` makes a file of each version, and nobody waits for anybody.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,47 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import needed
 
 from rpccluster.leading.shared_file import SharedFile
+from rpccluster.leading.versions import Versions
 from rpccluster.testing import wait_until
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 KILLS = 1000 if FULL_SCALE else 60
-CALLS = ("openat", "write", "fsync", "flock", "read", "rename", "close", "unlink")
+CALLS = ("openat", "write", "fsync", "flock", "link", "read", "rename", "close", "unlink", "symlink", "getdents64")
+NUMBERED = [f"f.{number}" for number in range(1, 12)]
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 CHANGE = """
 import json, sys
 from rpccluster.leading.shared_file import SharedFile
-file = SharedFile(sys.argv[1], "victim", lock_seconds=5)
+from rpccluster.leading.versions import Versions
+file = Versions(sys.argv[1], "victim") if sys.argv[2] == "Versions" else SharedFile(sys.argv[1], "victim", 5)
 found = file.read()
 number = json.loads(found)["n"] * 10 + 2  # tells upon what it was made
 print(file.change(found, json.dumps({"n": number, "filling": "x" * 2000}).encode()), flush=True)
 """
+
+
+Kind = Any  # SharedFile or Versions
+
+
+@pytest.fixture(params=[SharedFile, Versions], ids=["file", "versions"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Both ways to change something."""
+    return request.param
+
+
+def left(folder: Path) -> list[str]:
+    """What stands in the folder, without the numbers of versions."""
+    return sorted(re.sub(r"^f\.[0-9]+$", "f.N", path.name) for path in folder.iterdir())
+
+
+LEFT: dict[Kind, list[str]] = {SharedFile: ["f", "f.lock"], Versions: ["f", "f.N"]}
 
 
 def content(number: int) -> bytes:
@@ -46,24 +70,25 @@ def number_in(found: bytes) -> int:
     return int(said["n"])
 
 
-def test_a_change_is_made_only_upon_what_was_read(tmp_path: Path) -> None:
+def test_a_change_is_made_only_upon_what_was_read(tmp_path: Path, kind: Kind) -> None:
     """Of two that have read the same, one changes it."""
-    one, other = (SharedFile(str(tmp_path / "f"), owner) for owner in ("one", "other"))
+    one, other = (kind(str(tmp_path / "f"), owner) for owner in ("one", "other"))
     assert one.read() == other.read() == b""
     assert one.change(b"", b"1")
     assert not other.change(b"", b"2")
+    assert other.read() == b"1"
     assert other.change(b"1", b"2") and one.read() == b"2"
     one.clear()
     other.clear()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "f.lock"]
+    assert left(tmp_path) == LEFT[kind] and (tmp_path / "f").read_bytes() == b"2"
 
 
-def test_many_that_change_it_lose_no_change(tmp_path: Path) -> None:
-    """Each adds one, upon what it has read."""
+def test_many_that_change_it_lose_no_change(tmp_path: Path, kind: Kind) -> None:
+    """Each adds one, upon what it has read. Who is told that another one was faster may have been overtaken only."""
     path = str(tmp_path / "f")
 
     def add(owner: str) -> None:
-        file = SharedFile(path, owner, lock_seconds=20)
+        file = kind(path, owner)
         for _ in range(20):
             while True:
                 found = file.read()
@@ -75,7 +100,8 @@ def test_many_that_change_it_lose_no_change(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert SharedFile(path, "reader").read() == b"80"
+    found = int(kind(path, "reader").read())
+    assert found == 80 if kind is SharedFile else found >= 80
 
 
 def test_a_lock_that_is_held_is_not_waited_for_without_end(tmp_path: Path) -> None:
@@ -90,22 +116,22 @@ def test_a_lock_that_is_held_is_not_waited_for_without_end(tmp_path: Path) -> No
     assert file.read() == b""
 
 
-def test_a_thing_that_is_far_too_long_is_refused(tmp_path: Path) -> None:
+def test_a_thing_that_is_far_too_long_is_refused(tmp_path: Path, kind: Kind) -> None:
     """It is none of ours."""
-    (tmp_path / "f").write_bytes(b"x" * ((1 << 20) + 1))
+    (tmp_path / ("f" if kind is SharedFile else "f.1")).write_bytes(b"x" * ((1 << 20) + 1))
     with pytest.raises(OSError, match="found more than"):
-        SharedFile(str(tmp_path / "f"), "one").read()
+        kind(str(tmp_path / "f"), "one").read()
 
 
-def test_a_kill_at_any_time_leaves_a_whole_content(tmp_path: Path) -> None:
+def test_a_kill_at_any_time_leaves_a_whole_content(tmp_path: Path, kind: Kind) -> None:
     """Of the last change or the one before it; and the next process changes it at once."""
     path, chance = str(tmp_path / "f"), random.Random(8)
-    heir = SharedFile(path, "heir")
-    heir.change(b"", content(0))
+    heir = kind(path, "heir")
+    heir.change(heir.read(), content(0))
     for _ in range(KILLS):
         child = os.fork()
         if not child:
-            file = SharedFile(path, "victim")
+            file = kind(path, "victim")
             while True:
                 found = file.read()
                 file.change(found, content(number_in(found) + 1))
@@ -116,16 +142,18 @@ def test_a_kill_at_any_time_leaves_a_whole_content(tmp_path: Path) -> None:
         assert heir.change(found, content(number_in(found) + 1))
     heir.sweep()
     heir.clear()
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["f", "f.lock"]
+    assert left(tmp_path) == LEFT[kind]
 
 
-def traced(path: Path, call: str, number: int, what: str) -> subprocess.Popen[str]:
+def traced(kind: Kind, path: Path, call: str, number: int, what: str) -> subprocess.Popen[str]:
     """Start a change that gets a signal at its call ``number`` of that name that concerns the file."""
-    paths = [option for name in ("f", "f.lock", ".f.victim.new") for option in ("-P", str(path.parent / name))]
+    paths = [
+        option for name in ("f", "f.lock", ".f.victim.new", *NUMBERED) for option in ("-P", str(path.parent / name))
+    ]
     inject = f"inject={call}:signal={what}:when={number}"
     strace = [needed("strace", "-V"), "-f", "-qq", "-e", f"trace={call}", "-e", inject, *paths]
     return subprocess.Popen(
-        [*strace, sys.executable, "-S", "-c", CHANGE, str(path)],
+        [*strace, sys.executable, "-S", "-c", CHANGE, str(path), kind.__name__],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -134,30 +162,31 @@ def traced(path: Path, call: str, number: int, what: str) -> subprocess.Popen[st
     )
 
 
-@pytest.mark.parametrize("call", CALLS if FULL_SCALE else CALLS[:6])
-def test_a_kill_or_a_stop_at_each_system_call_harms_nobody(tmp_path: Path, call: str) -> None:
+@pytest.mark.parametrize("call", CALLS if FULL_SCALE else CALLS[2:7])
+def test_a_kill_or_a_stop_at_each_system_call_harms_nobody(tmp_path: Path, kind: Kind, call: str) -> None:
     """A killed one has changed it wholly or not; a stopped one that goes on puts nothing old over what came then."""
-    heir = SharedFile(str(tmp_path / "f"), "heir", lock_seconds=0.2)
+    heir = SharedFile(str(tmp_path / "f"), "heir", 0.2) if kind is SharedFile else Versions(str(tmp_path / "f"), "heir")
     for number in range(1, 50 if FULL_SCALE else 3):
         heir.change(heir.read(), content(1))
-        with traced(tmp_path / "f", call, number, "KILL") as killed:
+        with traced(kind, tmp_path / "f", call, number, "KILL") as killed:
             told = killed.communicate(timeout=60)[0]
         assert number_in(heir.read()) in (1, 12)
         assert heir.change(heir.read(), content(1))
-        stop(tmp_path, heir, call, number)
+        stop(kind, tmp_path, heir, call, number)
         if "True" in told:
             return  # the change has fewer such calls
 
 
-def stop(folder: Path, heir: SharedFile, call: str, number: int) -> None:
+def stop(kind: Kind, folder: Path, heir: Any, call: str, number: int) -> None:
     """Stop a change at that call, change the file meanwhile if its lock allows that, and let it go on."""
-    with traced(folder / "f", call, number, "STOP") as stopped:
+    with traced(kind, folder / "f", call, number, "STOP") as stopped:
         wait_until(lambda: stopped.poll() is not None or stopped_child(stopped.pid), what="it stops, or ends")
         before = number_in(heir.read())
         assert before in (1, 12)
         try:
             has_changed = heir.change(heir.read(), content(3))
         except TimeoutError:  # it holds the lock
+            assert kind is SharedFile
             has_changed = False
         wait_until(lambda: go_on(stopped), what="it ends")
     after = number_in(heir.read())

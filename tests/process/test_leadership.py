@@ -70,6 +70,7 @@ def test_whatever_is_stopped_no_older_lead_does_anything_after_a_newer_one(compa
     chance = random.Random(20)
     clusters = company(3 if FULL_SCALE else 2, engine=engine)
     with Callers(clusters) as callers:
+        wait_until(lambda: callers.replies, what="calls of the first lead")
         for number in range(STOPS):
             cluster, target = clusters.leader(), TARGETS[number % len(TARGETS)]
             seconds = SESSION_SECONDS + 1.0 if number == 0 else chance.uniform(0.1, LONGEST_STOP)
