@@ -17,7 +17,7 @@ from pathlib import Path
 
 from programs import free_port, missing, needed
 
-__all__ = ["TICK_MS", "Ensemble", "ZooKeeper", "ensemble", "zookeeper"]
+__all__ = ["TICK_MS", "Ensemble", "ZooKeeper", "ensemble", "needs_zookeeper", "zookeeper"]
 
 TICK_MS = 200  # sessions of 0.4 to 4 s and more: see `maxSessionTimeout` below
 _JAR = Path("/usr/share/java/zookeeper.jar")
@@ -131,7 +131,8 @@ class Ensemble:
             server.wait()
 
 
-def _found() -> None:
+def needs_zookeeper() -> None:
+    """Skip the test where there is no ZooKeeper."""
     needed("java", "-version")
     if not _JAR.exists():
         missing(f"found no {_JAR}; .ci/run names the packages")
@@ -140,7 +141,7 @@ def _found() -> None:
 @contextlib.contextmanager
 def zookeeper(folder: Path) -> Iterator[ZooKeeper]:
     """One server that serves, for the length of a ``with`` block."""
-    _found()
+    needs_zookeeper()
     server = ZooKeeper(folder, free_port())
     try:
         server.start()
@@ -152,7 +153,7 @@ def zookeeper(folder: Path) -> Iterator[ZooKeeper]:
 @contextlib.contextmanager
 def ensemble(folder: Path) -> Iterator[Ensemble]:
     """Three servers that serve, for the length of a ``with`` block."""
-    _found()
+    needs_zookeeper()
     made = Ensemble(folder)
     try:
         made.start()

@@ -161,7 +161,7 @@ class Pool(Calling):
         while not self._has_members(registry) and not self._is_closed:
             left = deadline_at - asyncio.get_running_loop().time()
             if left <= 0:
-                raise ConnectFailed(f"{registry}: {registry.fault or 'no server is listed'}")
+                raise ConnectFailed(f"{registry}: {registry.why_empty}")
             await asyncio.sleep(min(left, AGAIN_SECONDS))
 
     def _has_members(self, registry: Registry) -> bool:

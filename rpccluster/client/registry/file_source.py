@@ -30,9 +30,9 @@ class FileSource:
                         tell(read_list(file.read()))
                     seen = found
             except OSError as error:
-                fail(f"{self._path}: {error.strerror or error}")
+                fail(error.strerror or str(error))
             except ValueError as error:
-                fail(f"{self._path}: {error}")
+                fail(str(error))
             end.wait(_LOOK_SECONDS)
 
 

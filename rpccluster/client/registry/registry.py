@@ -59,6 +59,11 @@ class Registry:
     def __str__(self) -> str:
         return str(self._address)
 
+    @property
+    def why_empty(self) -> str:
+        """Why it lists no server."""
+        return self.fault or ("it was not read yet" if self.addresses is None else "no server is listed")
+
     def follow(self) -> None:
         """Follow the registry, if this process does not yet. Raises `NotSent` if no thread can be had."""
         if not self._is_followed.acquire(False):

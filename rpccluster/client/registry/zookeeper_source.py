@@ -45,12 +45,13 @@ class ZooKeeperSource:
         try:
             client.start_async()
             while not end.is_set():
-                news.clear()
                 try:
+                    _await_connection(client, news, end)
+                    news.clear()
                     values = self._read(client, values, news)
                     tell(values)
                 except Exception as error:  # kazoo's errors have several roots
-                    fail(f"zookeeper://{self._hosts}{self._folder}: {str(error) or type(error).__name__}")
+                    fail(str(error) or type(error).__name__)
                     end.wait(_AGAIN_SECONDS)
                     continue
                 _wait(news, end)
@@ -74,6 +75,18 @@ class ZooKeeperSource:
             with contextlib.suppress(NoNodeError):  # it has gone meanwhile, which the watch tells
                 values[name] = answer.get(timeout=_ANSWER_SECONDS)[0]
         return values
+
+
+def _await_connection(client: Any, news: Event, end: Event) -> None:
+    """Wait for a connection. Raises TimeoutError if there is none in time."""
+    waited = 0.0
+    while not client.connected and not end.is_set():
+        if waited >= _ANSWER_SECONDS:
+            raise TimeoutError("there is no connection to ZooKeeper")
+        news.clear()
+        if not client.connected:
+            news.wait(_AGAIN_SECONDS)
+            waited += _AGAIN_SECONDS
 
 
 def _wait(news: Event, end: Event) -> None:

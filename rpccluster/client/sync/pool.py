@@ -204,7 +204,7 @@ class Pool(Calling):
         while not self._has_members() and not self._is_closed:
             left = deadline_at - monotonic()
             if left <= 0:
-                raise ConnectFailed(f"{registry}: {registry.fault or 'no server is listed'}")
+                raise ConnectFailed(f"{registry}: {registry.why_empty}")
             threading.Event().wait(min(left, AGAIN_SECONDS))
 
     def _ping_suspects(self) -> None:
