@@ -124,10 +124,11 @@ class ZooKeeperStore:
 
     def _ask(self, asked: Any) -> Any:
         """Return the result of a call of kazoo's, within a part of a session."""
-        try:
-            return asked.get(timeout=self.session_seconds * WAIT_SHARE)
-        except self._client.handler.timeout_exception:
-            raise StoreDown(f"{self._address} has not answered for {self.session_seconds * WAIT_SHARE:g} s") from None
+        seconds = self.session_seconds * WAIT_SHARE
+        asked.wait(seconds)
+        if not asked.ready():
+            raise StoreDown(f"{self._address} has not answered for {seconds:g} seconds")
+        return asked.get()
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -302,8 +303,8 @@ class ZooKeeperStore:
         client = self._client
         try:
             client.stop()  # ends the session, with all its nodes
-        except client.handler.timeout_exception:
-            raise StoreDown(f"{self._address} has not answered") from None
+        except (client.handler.timeout_exception, KazooException) as error:
+            raise StoreDown(f"{self._address} has not ended the session: {type(error).__name__}") from None
         finally:
             self._session, self._is_lowest = None, False
             self._close_pipe()
