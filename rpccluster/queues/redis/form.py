@@ -82,7 +82,7 @@ _FORMS: dict[type, tuple[str, Callable[[Any], list[Any]]]] = {
             verb.attempt,
             _milliseconds(verb.delay),
             verb.error,
-            getattr(verb, "dead", False),
+            verb.dead,
         ],
     ),
     verbs.Touch: ("touch", lambda verb: [verb.queue, str(verb.id), verb.attempt]),

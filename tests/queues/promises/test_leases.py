@@ -177,3 +177,12 @@ def test_a_peek_changes_nothing_and_tells_the_attempts_so_far(bench: Bench) -> N
         [],
     ]
     assert bench.values() == [b"a", b"b", b"c"]
+
+
+def test_a_nack_may_end_an_item_at_once(bench: Bench) -> None:
+    """It is dead with its error, whatever attempts it has left."""
+    (id,) = bench.put(b"x")
+    bench.get()
+    assert bench.run(Nack("jobs", id, 1, error="refused", dead=True)) == [True]
+    assert bench.run(Dead("jobs"))[0] == [(id, 1, b"x", "refused")]
+    assert bench.get() == []
