@@ -18,6 +18,7 @@ from rpccluster.errors import QueueDown, QueueFull
 from rpccluster.protocol.codec import Encoded, make_packer
 from rpccluster.queues.engine import Get, List, Nack, Put, Stats, Verb
 from rpccluster.service import Later
+from rpccluster.services.keeper.sessions import Bound
 from rpccluster.services.keeper.waiting import NEVER, Call, Waiting
 
 __all__ = ["Desk", "encoded", "is_done"]
@@ -41,6 +42,7 @@ class Desk:
         self.gets = Waiting()
         self.puts = Waiting()
         self.joins = Waiting()
+        self._putting, self._joining = Bound(self.puts.remove), Bound(self.joins.remove)
         self._new: list[Call] = []  # gets that have just come
         self._hope: dict[str, float] = {}  # how many items the next batch may have for those that wait, by queue
         self._room: set[str] = set()  # queues that something has left
@@ -65,6 +67,7 @@ class Desk:
 
     def put(self, call: Call) -> Later:
         """Run a put; it waits while its queue is full."""
+        call.connection, call.later._on_over = self._putting, call
         twin = self.puts.twin(call)
         if twin is not None:
             self._take_place(self.puts, twin, call)
@@ -77,6 +80,7 @@ class Desk:
 
     def get(self, call: Call) -> Later:
         """Run a get; it waits while there is nothing."""
+        call.later._on_over = call
         twin = self.gets.twin(call)
         if twin is not None:
             if call.verb.ack:
@@ -92,11 +96,13 @@ class Desk:
     def _take_place(self, waiting: Waiting, twin: Call, call: Call) -> None:
         twin.later.fail(QueueDown("a repeat of this call waits in its place"))
         twin.later, twin.ends_at, twin.connection = call.later, call.ends_at, call.connection
+        call.later._on_over = twin
         waiting.note_end(twin)
         self._arm()
 
     def join(self, call: Call) -> Later:
         """Answer when nothing of a queue is left."""
+        call.connection, call.later._on_over = self._joining, call
         self._batches.add(Stats(call.queue), partial(self._note_stats, call))
         return call.later
 
@@ -118,9 +124,9 @@ class Desk:
         for name in answer:
             self._batches.add(Stats(name), partial(note, name))
 
-    def withdraw(self, call: Call, later: Later | None = None) -> None:
-        """Forget a get that was answered, or is over without an answer; a repeat may have another ``later`` by now."""
-        if later in (None, call.later) and self.gets.remove(call):
+    def withdraw(self, call: Call) -> None:
+        """Forget a get that was answered, or is over without an answer."""
+        if self.gets.remove(call):
             call.connection.calls.pop(call, None)
 
     # -- batches
@@ -152,6 +158,8 @@ class Desk:
         verbs: list[tuple[Verb, Done]] = []
         for queue in sorted(self._room):
             for call in _first(self.puts, queue, MOST_ASKED):
+                if call.later.is_over:  # its end is just being told
+                    continue
                 call.is_asked = True
                 verbs.append((call.verb, partial(self._note_put, call)))
                 if not call.verb.delay:
@@ -200,7 +208,8 @@ class Desk:
             self.withdraw(call)
             call.later.fail(QueueDown(self.refuses))
         elif not self.gets.has(call) and not call.later.is_over:
-            call.verb = verb._replace(ack=())
+            if verb.ack:
+                call.verb = verb._replace(ack=())
             self.gets.add(call)
             call.connection.calls[call] = None
             self._begin_to_wait(call)

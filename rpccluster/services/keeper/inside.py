@@ -45,9 +45,10 @@ class Inside:
         self._grace = kept.options.session_grace
         self._configure(kept.options.create, kept.queues)
         self._batches = Batches(self._engine, loop, self._fail)
-        self.sessions = Sessions(Note(assignment.part.memory), self._end_session, self._let_go)
-        self.sessions.expect(holders)
         self._desk = Desk(self._batches, loop)
+        note = Note(assignment.part.memory)
+        self.sessions = Sessions(note, self._end_session, self._let_go, self._desk.withdraw)
+        self.sessions.expect(holders)
         self.service = Keeper(kept.options, self._desk, self.sessions, self._batches.close)
         self._timers: list[Any] = []
 

@@ -98,7 +98,6 @@ class Keeper(Service):
         else:
             self._sessions.bind(bound, session)
         call = Call(queue, engine.Get(queue, session, n, seq, ack), later, ends_at, bound)
-        later._on_over = partial(self._desk.withdraw, call, later)
         return self._desk.get(call)
 
     @rpc(name="queue.ack", later=True)

@@ -23,9 +23,11 @@ _SESSION_BYTES = 16
 class Bound:
     """What belongs to a connection: its sessions, its own among them, and the calls on it that wait for an item."""
 
-    __slots__ = ("calls", "is_half_closed", "own", "sessions")
+    __slots__ = ("calls", "is_half_closed", "on_over", "own", "sessions")
 
-    def __init__(self) -> None:
+    def __init__(self, on_over: Callable[[Call], object]) -> None:
+        """``on_over`` gets calls that are over without an answer of the keeper's."""
+        self.on_over = on_over
         self.own: bytes | None = None
         self.sessions: set[bytes] = set()
         self.calls: dict[Call, None] = {}
@@ -35,8 +37,18 @@ class Bound:
 class Sessions:
     """All sessions and connections; a `rpccluster.worker.connections.context.Follower`."""
 
-    def __init__(self, note: Note, on_ended: Callable[[bytes], object], on_left: Callable[[Bound], object]) -> None:
-        """``on_ended`` gets each session that has ended; ``on_left`` each connection whose peer sends nothing more."""
+    def __init__(
+        self,
+        note: Note,
+        on_ended: Callable[[bytes], object],
+        on_left: Callable[[Bound], object],
+        on_over: Callable[[Call], object],
+    ) -> None:
+        """``on_ended`` gets each session that has ended; ``on_left`` each connection whose peer sends nothing more.
+
+        ``on_over`` gets each call that waited and is over without an answer of the keeper's.
+        """
+        self._on_over = on_over
         self._note = note
         self._on_ended = on_ended
         self._on_left = on_left
@@ -48,7 +60,7 @@ class Sessions:
         """Return what belongs to a connection."""
         found = self._bound.get(outbox)
         if found is None:
-            found = self._bound[outbox] = Bound()
+            found = self._bound[outbox] = Bound(self._on_over)
         return found
 
     def own(self, bound: Bound) -> bytes:

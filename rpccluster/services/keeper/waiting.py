@@ -34,10 +34,13 @@ class Call:
         self.is_asked = False  # its verb runs
 
     @property
-    def key(self) -> tuple[bytes, int] | None:
-        """What a repeat of this call has in common with it; None if it cannot be repeated."""
-        seq = self.verb.seq if self.verb is not None else None
-        return (self.verb.session, seq) if seq else None
+    def key(self) -> bytes | None:
+        """The session, by which a repeat of this call is known; None if it cannot be repeated."""
+        return self.verb.session if self.verb is not None and self.verb.seq else None
+
+    def __call__(self) -> None:
+        """Wait no more, since the call is over without an answer of the keeper's."""
+        self.connection.on_over(self)
 
 
 class _Due(NamedTuple):
@@ -53,7 +56,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._queues: dict[str, dict[Call, None]] = {}
-        self._by_key: dict[tuple[bytes, int], Call] = {}
+        self._by_key: dict[bytes, Call] = {}  # the last one of each session
         self._due: list[_Due] = []
         self._number = 0
         self.count = 0
@@ -68,7 +71,8 @@ class Waiting:
 
     def twin(self, call: Call) -> Call | None:
         """Return the waiting call of which ``call`` is a repeat."""
-        return self._by_key.get(call.key) if call.key is not None else None
+        found = self._by_key.get(call.key) if call.key is not None else None
+        return found if found is not None and found.verb.seq == call.verb.seq else None
 
     def note_end(self, call: Call) -> None:
         """Note when ``call`` is over, which waits."""

@@ -90,7 +90,7 @@ class Bench:
     def get(self, number: int, timeout: float | None = None, *, n: int = 1, seq: int = 0, turn: bool = True) -> Call:
         """A get of the consumer ``number``."""
         ends_at = NEVER if timeout is None else self.now + timeout
-        call = Call("q", Get("q", session(number), n, seq or None), Later(), ends_at, Bound())
+        call = Call("q", Get("q", session(number), n, seq or None), Later(), ends_at, Bound(self.desk.withdraw))
         self.desk.get(call)
         return self._turned(call, turn)
 

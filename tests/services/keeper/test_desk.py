@@ -169,6 +169,18 @@ def test_puts_wait_while_a_queue_is_full(make: Make) -> None:
     assert answer(second.later) is not None
 
 
+def test_a_put_that_is_over_is_not_made(make: Make) -> None:
+    """Its caller was told that it has failed, or has gone; the next one has the room."""
+    bench = make(max_size=1)
+    bench.put("a")
+    gone, other = bench.put("b"), bench.put("c")
+    assert gone.later._take()
+    gone.later._on_over()  # as the worker tells it
+    assert bench.run(Purge("q")) == 1
+    assert (answer(gone.later), answer(other.later) is not None) == (None, True)
+    assert bench.desk.puts.count == 0
+
+
 def test_a_join_waits_for_the_last_item(make: Make) -> None:
     """Delayed and leased ones count; an empty queue is done at once."""
     bench = make()

@@ -20,7 +20,7 @@ class Kept:
     def __init__(self, memory: int) -> None:
         self.ended: list[bytes] = []
         self.left: list[Bound] = []
-        self.sessions = Sessions(Note(memory), self.ended.append, self.left.append)
+        self.sessions = Sessions(Note(memory), self.ended.append, self.left.append, lambda call: None)
 
 
 @pytest.fixture
