@@ -60,6 +60,13 @@ class Options:
         found = self.take(key)
         return None if found is None else whole_of(key, found, 0, _LARGEST)
 
+    def flag(self, key: str) -> bool:
+        """Return whether something is wanted; False without it."""
+        found = self.take(key)
+        if found is not None and type(found) is not bool:
+            raise _unfit(key, found, "true or false")
+        return bool(found)
+
     def text(self, key: str) -> str | None:
         """Return a text; None without it."""
         found = self.take(key)

@@ -110,11 +110,11 @@ class Keeper(Service):
 
     @rpc(name="queue.nack", later=True)
     def nack(self, name: Any, id_: Any, attempt: Any, options: Any = None) -> Later:
-        """Give an item back; after its last attempt it is dead, with ``error``. Returns true."""
+        """Give an item back; after its last attempt, or with ``dead``, it is dead with its ``error``. Returns true."""
         found = Options(options)
-        delay, error = found.seconds("delay") or 0.0, found.text("error") or ""
+        delay, error, is_dead = found.seconds("delay") or 0.0, found.text("error") or "", found.flag("dead")
         found.done()
-        verb = engine.Nack(name_of(name), _number("id", id_), _number("attempt", attempt), delay, error)
+        verb = engine.Nack(name_of(name), _number("id", id_), _number("attempt", attempt), delay, error, is_dead)
         if not delay:
             self._desk.expect(verb.queue, 1)
         return self._run(verb, [name, id_, attempt, options])
