@@ -214,7 +214,7 @@ class Book:
         """End items. Raises `LeaseLost` for those that are lost, when the others are acked."""
         lost = []
         for id, attempt in pairs:
-            record = self._leases.find(id, attempt)
+            record = self._leases.find(id, attempt, self._now)
             if record is not None and queue is not None and record.queue == queue.number:
                 self._leases.end(record)
                 self._remove(queue, record)
@@ -359,7 +359,7 @@ class Book:
             self._touched.add(queue)
 
     def _leased(self, name: str, id: int, attempt: int) -> Record:
-        queue, record = self._find(name), self._leases.find(id, attempt)
+        queue, record = self._find(name), self._leases.find(id, attempt, self._now)
         if queue is None or record is None or record.queue != queue.number:
             raise LeaseLost(str(id))
         return record

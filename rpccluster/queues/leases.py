@@ -42,10 +42,12 @@ class Leases:
         record.until = until
         heapq.heappush(self._ends, (until, record.id, record.attempt))
 
-    def find(self, id: int, attempt: int) -> Record | None:
-        """Return the item if this attempt at it is leased still."""
+    def find(self, id: int, attempt: int, now: float) -> Record | None:
+        """Return the item if this attempt at it is leased still; its time may be over before `first_over` tells it."""
         record = self._records.get(id)
-        return record if record is not None and record.attempt == attempt else None
+        if record is None or record.attempt != attempt or record.until is None or record.until <= now:
+            return None
+        return record
 
     def held(self, session: bytes) -> list[Record]:
         """Return the items of a session."""

@@ -241,3 +241,26 @@ def test_durable_second_syncs_within_a_second(tmp_path: Path) -> None:
     assert outcome.wake_in is None
     assert engine.run([]).wake_in is None
     engine.close()
+
+
+def test_ten_thousand_leases_end_at_their_time(tmp_path: Path) -> None:
+    """However many pieces they end in, no ack counts after the end of its lease."""
+    now = [1000.0]
+    engine = SQLiteEngine(
+        str(tmp_path / "queues.db"), "os", make_time=lambda kept, boot: Timescale(None, "", lambda: now[0])
+    )
+    engine.configure({"jobs": Rules(lease=10)}, None)
+    engine.open()
+    taken = engine.run([Put("jobs", [b"x"] * 10_000, PUTTER, 1), Get("jobs", GETTER, 10_000)]).answers[1]
+    assert engine.run([]).wake_in == 10
+    now[0] += 10
+    outcome = engine.run([Ack("jobs", [item[:2]]) for item in taken[::100]])
+    assert all(isinstance(answer, LeaseLost) for answer in outcome.answers)
+    pieces = 1
+    while outcome.wake_in == 0:
+        outcome = engine.run([])
+        pieces += 1
+    assert outcome.wake_in is None
+    assert pieces <= 11
+    assert engine.run([Stats("jobs")]).answers[0]["ready"] == 10_000
+    engine.close()
