@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from rpccluster.errors import StoreDown
 from rpccluster.leading.registry import Entry, encode_entry, read_entry
 from rpccluster.leading.store import Store
 from rpccluster.log import logger
+from rpccluster.rate_limit import LogLimiter, and_more
 from rpccluster.services.coordinator.memory import Memory
 from rpccluster.services.coordinator.stores import Access
 from rpccluster.version import __version__
@@ -31,6 +33,7 @@ class Members:
         self._addresses = tuple(addresses)
         self._wanted: Entry | None = None
         self._has_news = False
+        self._limiter = LogLimiter()
 
     def want(self, state: str, started_at: float) -> None:
         """Have the registry list the cluster in ``state``; if that is empty, not at all."""
@@ -38,15 +41,26 @@ class Members:
         self._has_news = True
 
     def turn(self, store: Store) -> None:
-        """Bring the registry up to date, if there is news. Raises `StoreDown`; then it is tried again."""
+        """Bring the registry up to date, if there is news; what fails is told, and tried again.
+
+        The lead does not depend on it: a store may let this cluster lead, and not be listed.
+        """
         if not self._has_news:
             return
+        try:
+            self._bring_up_to_date(store)
+            self._has_news = False
+        except StoreDown as error:
+            is_due, held_back = self._limiter.should_log("registry")
+            if is_due:
+                logger.warning("Cannot change this cluster's entry in the registry: %s%s", error, and_more(held_back))
+
+    def _bring_up_to_date(self, store: Store) -> None:
         if self._wanted is None:
             self._remove(store, self._memory.member)
             self._memory.keep_member("")
         else:
             self._show(store, self._wanted)
-        self._has_news = False
 
     def _show(self, store: Store, entry: Entry) -> None:
         before = self._memory.member

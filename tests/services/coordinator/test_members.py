@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rpccluster.errors import StoreDown
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.leading.file_store import FileStore
 from rpccluster.leading.registry import SERVING, Entry, encode_entry, read_entry
@@ -101,3 +102,23 @@ def test_two_clusters_with_one_address_are_told(rig: Rig, caplog: pytest.LogCapt
         members.turn(store)
     assert [HERE in line for line in caplog.messages] == [True]
     assert len(store.members()) == 3
+
+
+def test_what_may_not_be_listed_is_told_and_tried_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Once in a while; the lead does not depend on it."""
+    members, store = rig.coordinator()
+    set_member, asked = store.set_member, []
+
+    def refuse(name: str, value: bytes) -> None:
+        asked.append(name)
+        raise StoreDown("no permission")
+
+    store.set_member = refuse  # type: ignore[method-assign]
+    members.want(SERVING, 5.0)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            members.turn(store)
+    assert len(asked) == 3 and ["no permission" in line for line in caplog.messages] == [True]
+    store.set_member = set_member  # type: ignore[method-assign]
+    members.turn(store)
+    assert [entry.started_at for entry in rig.listed().values()] == [5.0]
