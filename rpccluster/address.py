@@ -13,6 +13,7 @@ __all__ = [
     "Address",
     "BindAddress",
     "PassedAddress",
+    "ProxiedAddress",
     "TCPAddress",
     "UnixAddress",
     "native_path",
@@ -23,6 +24,7 @@ __all__ = [
 
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:/\s]+):(?P<port>[0-9]{1,5})\Z")
 _PASSED_NAME = re.compile(r"[!-+\--9;-~]{0,255}")  # systemd.socket(5), FileDescriptorName; without "," and spaces
+_PROXIED = "tcp+proxy://"
 _UNIX_PATH_BYTES = 107  # sun_path holds 108 with its NUL: unix(7)
 
 
@@ -36,6 +38,14 @@ class TCPAddress:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ProxiedAddress(TCPAddress):
+    """A TCP address at which proxies connect, which say by the PROXY protocol who is behind them."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace("tcp://", _PROXIED)
 
 
 @dataclass(frozen=True)
@@ -83,11 +93,16 @@ def parse_address(text: str) -> Address:
 
 
 def parse_bind(text: str) -> BindAddress:
-    """Parse an address to listen at: one that `parse_address` knows, ``fd://`` or ``fd://NAME``.
+    """Parse an address to listen at: one that `parse_address` knows, ``tcp+proxy://HOST:PORT``, ``fd://`` or
+    ``fd://NAME``.
 
     Raises `AddressError`.
     """
     text = text.strip()
+    if text.startswith(_PROXIED):
+        address = parse_address("tcp://" + text[len(_PROXIED) :])
+        assert isinstance(address, TCPAddress)
+        return ProxiedAddress(address.host, address.port)
     if not text.startswith("fd:"):
         return parse_address(text)
     name = text[len("fd://") :]

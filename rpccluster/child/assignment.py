@@ -7,6 +7,7 @@ kind. Owns nothing.
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, ClassVar, Generic, NoReturn, TypeVar
 
@@ -41,7 +42,7 @@ class RPCPart(KindPart):
     connections travel; ``accept_lock`` is a descriptor for lockf(3), -1 for none. The process sets ``stall_timer`` anew
     as long as its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker,
     ``memory`` is the file in memory that outlives it, -1 for none, and ``own`` are options of its service from sections
-    of its own.
+    of its own. ``proxied`` are the places of the listeners at which proxies connect.
     """
 
     connections: Channel
@@ -51,6 +52,7 @@ class RPCPart(KindPart):
     kind: str = ""
     memory: int = -1
     own: Any = None
+    proxied: Sequence[int] = ()
 
     def descriptors(self) -> list[int]:
         listeners = [listener.fileno() for listener in self.listeners]

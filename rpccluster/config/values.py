@@ -6,6 +6,7 @@ for the rest. Any process.
 
 from __future__ import annotations
 
+import ipaddress
 import os.path
 import re
 from collections.abc import Callable
@@ -33,8 +34,10 @@ __all__ = [
     "LOG_FORMAT",
     "LOG_LEVEL",
     "LOG_LEVELS",
+    "LOOPBACK",
     "MODE",
     "NAME",
+    "NETWORKS",
     "PATH",
     "SERVICE",
     "SIZE",
@@ -53,6 +56,8 @@ T = TypeVar("T")
 N = TypeVar("N", int, float)
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+LOOPBACK = "loopback"
 
 _LARGEST = 2**63 - 1  # what a cell of the scoreboard can hold
 _LONGEST_SECONDS = 10**9
@@ -230,6 +235,14 @@ def _read_bind(text: str) -> tuple[BindAddress, ...]:
     return tuple(parse_bind(item) for item in items(text))
 
 
+def _read_networks(text: str) -> str:
+    """Read addresses and networks, in one form; loopback stands for this machine's own."""
+    found = [item if item == LOOPBACK else str(ipaddress.ip_network(item)) for item in items(text)]
+    if not found:
+        raise ValueError(text)
+    return ", ".join(found)
+
+
 def _read_folders(text: str) -> tuple[str, ...]:
     folders = tuple(_read_line(item) for item in items(text))
     if not all(folders):
@@ -270,6 +283,7 @@ PATH = ValueType("a path on one line", _read_line, anchor=_anchor)
 SOCKET_PATH = ValueType("the plain path of a Unix socket", _read_socket_path, anchor=_anchor)
 KEY_FILE = ValueType("a path on one line", lambda text: KeyFile(_read_line(text)), str, _anchor_key_file)
 FILES = ValueType("files or patterns separated by commas", _read_folders, _write_items)
+NETWORKS = ValueType("loopback, addresses and networks such as 10.0.0.0/8, separated by commas", _read_networks)
 FOLDERS = ValueType("folders separated by commas", _read_folders, _write_items, _anchor_folders)
 ADDRESSES = ValueType("addresses separated by commas", _read_addresses, _write_items)
 BIND = ValueType("addresses separated by commas", _read_bind, _write_items)

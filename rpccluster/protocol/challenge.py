@@ -36,6 +36,7 @@ __all__ = [
     "Keys",
     "Proving",
     "Step",
+    "answered_pings",
     "as_key",
     "is_other_call",
     "keys_of",
@@ -186,6 +187,19 @@ def is_other_call(data: bytes) -> bool | None:
     if not size:
         return None if data[:2] == _HEAD[: len(data)] and len(data) < MOST_BYTES else True
     return _authenticate(message)[1] is None
+
+
+def answered_pings(data: bytes) -> tuple[bytes, bytes]:
+    """Answer the calls of ``rpc.ping`` at the begin of ``data``. Returns the answers, and the data behind them."""
+    answers = b""
+    while data:
+        message, size = _first(data)
+        is_request = size and type(message) is list and len(message) == 4 and message[0] == REQUEST
+        if not is_request or message[2] != b"rpc.ping" or type(message[1]) is not int:
+            break
+        answers += pack_response(message[1], None, "pong")
+        data = data[size:]
+    return answers, data
 
 
 def _first(data: bytes) -> tuple[Any, int]:

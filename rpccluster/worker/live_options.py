@@ -34,6 +34,7 @@ class LiveOptions:
     authkeys: str
     auth_timeout: float
     access: str
+    proxy_from: str
     max_requests: int
     max_requests_jitter: int
     log_level: str

@@ -218,6 +218,7 @@ class Server:
             assignment.row_number,
             AcceptLock(part.accept_lock) if assignment.options.accept_lock else None,
             self._limits,
+            part.proxied,
         )
 
     def _make_watchers(self) -> list[Any]:

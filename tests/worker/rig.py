@@ -143,6 +143,7 @@ class Rig:
             authkeys="",
             auth_timeout=5.0,
             access="",
+            proxy_from="loopback",
             max_requests=0,
             max_requests_jitter=0,
             log_level="info",

@@ -48,7 +48,7 @@ class Options:
     bind: tuple[BindAddress, ...] = option(
         values.BIND,
         (TCPAddress("127.0.0.1", 18800),),
-        "addresses, separated by commas: tcp://HOST:PORT, unix:///path, fd:// or fd://NAME (systemd's)",
+        "addresses, separated by commas: tcp:// or tcp+proxy://HOST:PORT, unix:///path, fd:// or fd://NAME",
         flags=("-b", "--bind"),
     )
     unix_socket: str = option(values.SOCKET_PATH, "", "one more address, as a plain path")
@@ -61,6 +61,10 @@ class Options:
         "file of mode 0600, KEY or NAME KEY a line; TCP peers, those of the queues, too, must prove one",
     )
     auth_timeout: float = live(values.DURATION, 5.0, "seconds that a peer may take to prove a key; 0: no limit")
+
+    proxy_from: str = live(
+        values.NETWORKS, values.LOOPBACK, "addresses and networks of the proxies at tcp+proxy://, separated by commas"
+    )
 
     after: tuple[str, ...] = live(
         process_values.GROUPS, (), "groups and plugins that are ready before the workers start, separated by commas"

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from rpccluster.address import BindAddress, PassedAddress
+from rpccluster.address import BindAddress, PassedAddress, ProxiedAddress
 from rpccluster.config.checks import Complaint, do_overlap
 from rpccluster.config.origin import nearest
 from rpccluster.config.sections.cluster import CLUSTER, FOR_WORKERS, OPTIONS, Options, cluster_paths
@@ -57,6 +57,7 @@ def check_together(
         yield CLUSTER.name if header == _WORKERS else header, complaint
     listening = {header: values for header, values in sections.items() if isinstance(values, QueuesOptions)}
     yield from _shared_addresses(cluster, {**listening, **plugins})
+    yield from _proxied({**listening, **plugins})
     for header, queues in listening.items():
         if not cluster.authkey_file and not is_loopback_only(queues.bind):
             problem = "found an address that other hosts reach, expected authkey_file in [cluster], or loopback alone"
@@ -137,6 +138,14 @@ def _shared_addresses(cluster: Options, others: Mapping[str, PluginOptions | Que
                 if do_overlap(address, other):
                     yield header, Complaint(("bind",), f"found {address} beside {other} of [{user}], expected another")
         users[header] = values.bind
+
+
+def _proxied(others: Mapping[str, PluginOptions | QueuesOptions]) -> Iterator[Found]:
+    """Find addresses for proxies in sections other than that of the workers."""
+    for header, values in others.items():
+        for address in values.bind:
+            if isinstance(address, ProxiedAddress):
+                yield header, Complaint(("bind",), f"found {address}, expected another: only workers take proxies")
 
 
 def _shared_paths(cluster: Options, plugins: Mapping[str, PluginOptions], files: Collection[str]) -> Iterator[Found]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from rpccluster.address import ProxiedAddress
 from rpccluster.child.assignment import RPCPart
 from rpccluster.child.own_code import OwnCode
 from rpccluster.ipc.channel import Channel, channel_pair
@@ -132,7 +133,8 @@ class RPC:
             stalls.timer.close()
             raise
         kind = "" if self.name == RPC.name else self.name
-        part = RPCPart(far_end, listeners, self._accept_lock, stalls.timer, kind)
+        proxied = [place for place, each in enumerate(edition.listeners) if isinstance(each.wanted, ProxiedAddress)]
+        part = RPCPart(far_end, listeners, self._accept_lock, stalls.timer, kind, proxied=proxied)
         return self._child(birth, connections, far_end, stalls), part
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rpccluster.address import Address, BindAddress, PassedAddress, TCPAddress, UnixAddress
+from rpccluster.address import Address, BindAddress, PassedAddress, ProxiedAddress, TCPAddress, UnixAddress
 from rpccluster.config.sections.cluster import Options
 from rpccluster.control_path import make_folder
 from rpccluster.errors import ConfigError, StartError
@@ -221,7 +221,7 @@ def _open(wanted: Address, options: Options, owner: Identity | None, leaving: li
     else:
         place = _resolve(wanted)
         for each in leaving:
-            if each.actual == TCPAddress(*place.address[:2]):
+            if each.actual == type(wanted)(*place.address[:2]):
                 return each  # only its name has changed
         sock = _bind_tcp(place, options.backlog, leaving)
     listener = Listener(wanted, _actual(wanted, sock), sock, mark)
@@ -302,4 +302,9 @@ def _check_is_ours(path: str, mode: int) -> None:
 
 
 def _actual(wanted: Address, sock: socket.socket) -> Address:
-    return wanted if isinstance(wanted, UnixAddress) else actual_address(sock)
+    if isinstance(wanted, UnixAddress):
+        return wanted
+    actual = actual_address(sock)
+    if isinstance(wanted, ProxiedAddress) and isinstance(actual, TCPAddress):
+        return ProxiedAddress(actual.host, actual.port)
+    return actual

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from rpccluster.address import PassedAddress, parse_address
+from rpccluster.address import PassedAddress, parse_bind
 from rpccluster.config.changing import commanded
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel
@@ -209,7 +209,7 @@ def _read_channel(thing: Thing) -> Channel:
 
 def _read_listener(thing: Thing) -> Listener:
     mark = thing.value.get("mark")
-    address = parse_address(thing.value["address"])
+    address: Any = parse_bind(thing.value["address"])
     return Listener.inherited(address, _descriptor(thing), (mark[0], mark[1]) if mark else None)
 
 

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import logging
 import socket
+from collections.abc import Sequence
 from time import monotonic, monotonic_ns
 from typing import Any, Callable
 
@@ -47,15 +48,18 @@ class Acceptor:
         self,
         loop: Any,
         listeners: list[socket.socket],
-        serve: Callable[[_socket.socket, Any], object],
+        serve: Callable[..., object],
         scoreboard: Scoreboard,
         row_number: int,
         lock: AcceptLock | None,
         limits: Limits,
+        proxied: Sequence[int] = (),
     ) -> None:
+        """``serve`` gets a third argument, True, for a connection of the listeners whose places are ``proxied``."""
         self._loop = loop
         self._listeners = listeners  # the assignment's own list: a forked child closes what is in it
         self._serve = serve
+        self._proxied = frozenset(listeners[place] for place in proxied)
         self._scoreboard = scoreboard
         self._row = scoreboard.row(row_number)
         self._turn = Turn(scoreboard, row_number)
@@ -193,7 +197,10 @@ class Acceptor:
         self._is_known_full = False
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)
-        self._serve(sock, peer)
+        if listener in self._proxied:
+            self._serve(sock, peer, True)
+        else:
+            self._serve(sock, peer)
         return True
 
     def _failed(self, listener: socket.socket, error: OSError) -> None:

@@ -1,8 +1,9 @@
-"""What a peer has to go through before its first call: the challenge. Runs in the worker, on the loop's callbacks.
+"""What a peer has to go through before its first call: a proxy's header, the challenge. Runs in the worker.
 
 Until then the connection has this in place of an inbox and an outbox: the engine sees no byte of it, and nothing is
 decoded but the messages of the challenge. Peers over TCP must pass it where there are keys. Those of a Unix socket may
-begin with it; whatever else they send first is a call.
+begin with it; whatever else they send first is a call. A proxy's own connection, a health check, may call ``rpc.ping``
+without it.
 
 A connection can move as long as nothing was proved to its peer: what it has sent goes along, and the next worker begins
 anew. In the middle of a challenge it stays, which takes ``auth_timeout`` at most.
@@ -16,9 +17,12 @@ from typing import Any, Callable, Protocol
 
 import gevent
 
+from rpccluster.errors import ProtocolError
 from rpccluster.identity import Identity, identity_of
-from rpccluster.protocol.challenge import MOST_BYTES, Challenge, is_other_call, keys_of
+from rpccluster.protocol.challenge import MOST_BYTES, Challenge, answered_pings, is_other_call, keys_of
+from rpccluster.protocol.proxy_header import read_header
 from rpccluster.system import MSG_NOSIGNAL, READABLE
+from rpccluster.worker.connections.given import peer_of
 from rpccluster.worker.hot import Happened
 
 __all__ = ["Entering", "Handshake"]
@@ -54,18 +58,25 @@ class Handshake:
         peer: str,
         identity: Identity,
         *,
-        keys: str,
-        must_pass: bool,
-        seconds: float,
+        keys: str = "",
+        must_pass: bool = False,
+        is_proxied: bool = False,
+        seconds: float = 0.0,
     ) -> None:
-        """``keys`` are those of the options. A peer that ``must_pass`` has ``seconds`` for it; 0 is no limit."""
+        """``keys`` are those of the options. A peer that ``must_pass`` the challenge has ``seconds``; 0 is no limit.
+
+        One that ``is_proxied`` first tells who is behind it, within that time.
+        """
         self._socket = sock
         self.peer = peer
         self.identity = identity
         self._must_pass = must_pass
+        self._wants_header = is_proxied
+        self._is_local = False  # a connection of the proxy's own, such as a health check
         self._seconds = seconds
-        self._challenge = Challenge(_keys_of(keys))
+        self._challenge = Challenge(_keys_of(keys)) if keys else None
         self._received = b""  # as long as nothing was sent
+        self._pings = b""  # an incomplete call of a health check
         self._has_begun = False
         self.is_closed = False
         self.was_heard = False
@@ -78,7 +89,7 @@ class Handshake:
         """Begin; ``received`` is what the peer has sent to another worker."""
         self._connection = connection
         self._watcher.start(self._receive)
-        if self._must_pass and self._seconds:
+        if (self._must_pass or self._wants_header) and self._seconds:
             self._timer.start(self._expire)
         if received:
             self._take(received)
@@ -86,7 +97,7 @@ class Handshake:
     @property
     def may_move(self) -> bool:
         """Whether another worker can begin it anew."""
-        return not self._has_begun
+        return not self._has_begun and not self._wants_header
 
     def _receive(self) -> None:
         try:
@@ -105,22 +116,63 @@ class Handshake:
     def _take(self, data: bytes) -> None:
         if not self._has_begun:
             self._received += data
-            if not self._must_pass:
-                is_other = is_other_call(self._received)
-                if is_other is None:
-                    return  # too little has come to tell
-                if is_other:
-                    self._admit(self.identity, self._received)
-                    return
-                data = self._received  # of which the challenge has had nothing
-        step = self._challenge.take(data)
+        if self._wants_header:
+            self._take_header()
+        elif self._challenge is None:
+            self._admit(self.identity, self._received)
+        elif self._is_local:
+            self._take_pings(self._challenge, data)
+        elif self._must_pass:
+            self._take_step(self._challenge, data)
+        else:
+            self._look_at_first_call(self._challenge)
+
+    def _look_at_first_call(self, challenge: Challenge) -> None:
+        """See whether a peer that need not pass the challenge begins with it."""
+        is_other = is_other_call(self._received)
+        if is_other:
+            self._admit(self.identity, self._received)
+        elif is_other is False:
+            self._must_pass = True
+            self._take_step(challenge, self._received)
+
+    def _take_header(self) -> None:
+        """Learn who is behind the proxy, and go on with what has come behind the header."""
+        try:
+            header = read_header(self._received)
+        except ProtocolError as error:
+            self._watcher.stop()
+            self._connection.turn_away(str(error))
+            return
+        if header is None:
+            return
+        self._wants_header, self._is_local = False, header.is_local
+        if header.peer is not None:
+            self.peer = peer_of(header.peer)
+        if header.cert:
+            self.identity = identity_of(f"cert:{header.cert}")
+        rest, self._received = self._received[header.size :], b""
+        if rest or self._challenge is None:
+            self._take(rest)
+
+    def _take_pings(self, challenge: Challenge, data: bytes) -> None:
+        """Answer the health check of a proxy; whatever else it sends must be the challenge."""
+        answers, self._pings = answered_pings(self._pings + data)
+        if answers and not self._send(answers):
+            self._connection.handle(Happened.BROKEN)
+        elif self._pings and is_other_call(self._pings) is not None:
+            self._is_local = False
+            self._take_step(challenge, self._pings)
+
+    def _take_step(self, challenge: Challenge, data: bytes) -> None:
+        step = challenge.take(data)
         if step.output and not self._send(step.output):
             self._connection.handle(Happened.BROKEN)
         elif step.has_failed:
             self._watcher.stop()
             self._connection.turn_away("it has not passed the challenge")
         elif step.is_passed:
-            name = f"key:{self._challenge.name}"
+            name = f"key:{challenge.name}"
             self._admit(identity_of(name, *self.identity.names), step.rest)
 
     def _send(self, output: bytes) -> bool:
@@ -135,6 +187,9 @@ class Handshake:
             return False
 
     def _expire(self) -> None:
+        if self._is_local:
+            self._connection.handle(Happened.BROKEN)
+            return
         self._connection.turn_away("auth_timeout passed")
 
     def _admit(self, identity: Identity, data: bytes) -> None:

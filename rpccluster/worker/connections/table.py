@@ -8,8 +8,11 @@ something, and ``idle_timeout``. Time in which the worker did not listen does no
 from __future__ import annotations
 
 import _socket
+import ipaddress
+from functools import lru_cache
 from typing import Any
 
+from rpccluster.config.values import LOOPBACK
 from rpccluster.identity import NOBODY, Identity, identity_of
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.system import peer_process
@@ -36,23 +39,35 @@ class Connections:
         self._swept_at: float | None = None
         context.options.follow(self._follow_options)
 
-    def add(self, sock: _socket.socket, address: Any) -> Connection:
-        """Serve an accepted, non-blocking socket of the peer at ``address``."""
+    def add(self, sock: _socket.socket, address: Any, is_proxied: bool = False) -> Connection:
+        """Serve an accepted, non-blocking socket of the peer at ``address``, which may be a proxy."""
         is_tcp = isinstance(address, (tuple, list)) and len(address) >= 2
         identity = NOBODY if is_tcp else _user_of(sock)
-        handshake = self._handshake(sock, peer_of(address), identity, must_pass=is_tcp)
+        handshake = self._handshake(sock, peer_of(address), identity, must_pass=is_tcp, is_proxied=is_proxied)
         connection = self._add(sock, peer_of(address), identity, handshake)
-        if handshake is not None:
+        if is_proxied and not is_within(address[0], self.context.options.proxy_from):
+            connection.turn_away("proxy_from does not name it")
+        elif handshake is not None:
             handshake.start(connection)
         return connection
 
-    def _handshake(self, sock: _socket.socket, peer: str, identity: Identity, *, must_pass: bool) -> Handshake | None:
-        """Return what a new peer goes through before it is served; None where there are no keys."""
+    def _handshake(
+        self, sock: _socket.socket, peer: str, identity: Identity, *, must_pass: bool, is_proxied: bool = False
+    ) -> Handshake | None:
+        """Return what a new peer goes through before it is served; None if it is nothing."""
         options = self.context.options
-        if not options.authkeys:
+        if not options.authkeys and not is_proxied:
             return None
-        seconds = options.auth_timeout
-        return Handshake(sock, peer, identity, keys=options.authkeys, must_pass=must_pass, seconds=seconds)
+        must_pass = must_pass and bool(options.authkeys)
+        return Handshake(
+            sock,
+            peer,
+            identity,
+            keys=options.authkeys,
+            must_pass=must_pass,
+            is_proxied=is_proxied,
+            seconds=options.auth_timeout,
+        )
 
     def _add(
         self, sock: _socket.socket, peer: str, identity: Identity = NOBODY, handshake: Handshake | None = None
@@ -129,6 +144,17 @@ class Connections:
         """Close every socket, in a forked child."""
         for connection in self.open:
             connection.leave_to_parent()
+
+
+@lru_cache(maxsize=256)
+def is_within(host: str, networks: str) -> bool:
+    """Return whether ``host`` is in one of ``networks``: the value of ``proxy_from``."""
+    found = ipaddress.ip_address(host.partition("%")[0])
+    address = getattr(found, "ipv4_mapped", None) or found
+    each = networks.split(", ")
+    return (LOOPBACK in each and address.is_loopback) or any(
+        address in ipaddress.ip_network(network) for network in each if network != LOOPBACK
+    )
 
 
 def _user_of(sock: _socket.socket) -> Identity:

@@ -23,6 +23,7 @@ DEFAULTS = {
     "backlog": 2048,
     "authkey_file": NO_KEYS,
     "auth_timeout": 5.0,
+    "proxy_from": "loopback",
     "after": (),
     "engine": "auto",
     "accept_lock": True,
