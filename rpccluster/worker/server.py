@@ -36,7 +36,7 @@ from rpccluster.ipc.messages import (
     WantsToRetire,
 )
 from rpccluster.ipc.scoreboard import Cell, RowState
-from rpccluster.log import logger, set_format, set_level
+from rpccluster.log import escaped, logger, set_format, set_level
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
 from rpccluster.worker.accepting.acceptor import Acceptor
@@ -150,7 +150,10 @@ class Server:
         self.options = LiveOptions.of(assignment.options)
         wrapper = Wrapper(self.options, assignment.logs, self._limits)
         self._native = NativeKinds(self._loop, self.options, self._limits, self._row, self._ask_to_retire)
-        self._registry = Registry(service, self.options.call_timeout, wrapper, self._native.entry)
+        marked_only = assignment.options.expose == "marked"
+        entry = self._native.entry
+        self._registry = Registry(service, self.options.call_timeout, wrapper, entry, marked_only=marked_only)
+        self._warn_of_odd_methods()
         self._access = self._make_access()
         self._engine = engine = self._make_engine()
         self._use_rules()
@@ -177,6 +180,15 @@ class Server:
         coroutines = self._native.of(Runs.ON_LOOP)
         hub = HubLoop(gevent.get_hub())
         return [hub] if coroutines is None else [hub, AsyncioLoop(coroutines)]
+
+    def _warn_of_odd_methods(self) -> None:
+        """Log, in one worker, which attributes are served that may not be meant to be."""
+        odd = self._registry.odd
+        if odd and self._assignment.slot == 0:
+            told = (
+                "Serving public attributes that are no functions of the class: %s (expose = marked serves marked ones)"
+            )
+            logger.warning(told, escaped(", ".join(odd)))
 
     def _make_access(self) -> Access:
         assignment, kind = self._assignment, self._assignment.part.kind

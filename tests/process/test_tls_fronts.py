@@ -68,10 +68,11 @@ def front(program: str, name: str, cluster: RunningCluster, folder: Path) -> Ite
     (text,) = (block.text for block in BLOCKS if block.name == name)
     text = text.replace("18443", str(port)).replace("127.0.0.1:18800", address)
     text = re.sub(r"( cert-cn)? check$", r"\1 check inter 200ms fall 1 rise 1", text, flags=re.MULTILINE)
-    if program == "haproxy":
+    is_haproxy = name == "haproxy.cfg"
+    if is_haproxy:
         text = f"global\n  stats socket {folder}/stats\n{text}"
     (folder / name).write_text(text)
-    command = [program, "-db", "-f", name] if program == "haproxy" else [program, name]
+    command = [program, "-db", "-f", name] if is_haproxy else [program, name]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: answers(port), 20, f"{program} listens")

@@ -82,6 +82,9 @@ class Options:
         "auto",
         "runs the calls: auto (compiled where it was built), compiled or python",
     )
+    expose: str = option(
+        values.choice("public", "marked"), "public", "which methods are served: public, or only those marked with rpc"
+    )
     accept_lock: bool = option(
         values.BOOLEAN, True, "keep the connections even among workers; false: each worker accepts whenever it can"
     )

@@ -189,7 +189,10 @@ def _edits(
         if old != new:
             is_lost = running.origin(key, header) is COMMANDED and changed.origin(key, header) is not COMMANDED
             source = _SOURCES[changed.origin(key, header).rank] if is_lost else ""
-            yield Edit(header, key, _text(option, old), _text(option, new), source), option.effect
+            texts = _text(option, old), _text(option, new)
+            if texts[0] == texts[1]:  # a file whose content counts
+                texts = texts[0], f"{texts[1]} (its content has changed)"
+            yield Edit(header, key, *texts, source), option.effect
 
 
 def _place(edit: Edit) -> tuple[str, str]:

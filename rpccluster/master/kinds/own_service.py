@@ -130,6 +130,7 @@ def _derive(configuration: Configuration, group: str) -> Options:
     derived = replace(
         options,
         service="",
+        expose="public",
         accept_lock=False,
         cpu_affinity=type(options)().cpu_affinity,
         reload_code=False,

@@ -84,8 +84,18 @@ class Method:
 class Registry:
     """The methods of one service, by their names for callers."""
 
-    def __init__(self, service: object, call_timeout: float, wrap: Wrap, native: Native | None = None) -> None:
+    def __init__(
+        self,
+        service: object,
+        call_timeout: float,
+        wrap: Wrap,
+        native: Native | None = None,
+        *,
+        marked_only: bool = False,
+    ) -> None:
         """``call_timeout`` is in seconds, 0 for none; ``wrap`` wraps a function in such a limit.
+
+        With ``marked_only`` the methods are those with the mark `rpccluster.rpc` alone.
 
         ``native`` makes the entries of methods that do not run in greenlets; without it they can be looked at alone.
         Raises `ServiceUnfit`.
@@ -102,12 +112,14 @@ class Registry:
         self._own: dict[str, Callable[..., Any]] = {}  # methods of the engine's own
         self.cancelling: frozenset[str] = frozenset()  # methods whose calls end when their caller has gone
         self.is_healthy = True
+        self.odd: list[str] = []  # public attributes that are served and are no functions of the class
         for name, function, mark in _public_callables(service):
-            if (mark.name or name).startswith(RESERVED):
-                raise ServiceUnfit(f"found a method named {mark.name or name!r}, expected none that begins with 'rpc.'")
-            self._add(mark.name or name, function, mark)
+            if mark is not None or not marked_only:
+                self._add_public(name, function, mark)
+                self.odd += [] if mark is not None or _is_of_class(service, name) else [name]
         if not self.methods:
-            raise ServiceUnfit(f"found no public methods in {type(service).__name__}, expected at least one")
+            what = "methods marked with rpc" if marked_only else "public methods"
+            raise ServiceUnfit(f"found no {what} in {type(service).__name__}, expected at least one")
         self._add("rpc.ping", self.ping, _UNLIMITED)
         self._add("rpc.health", self.health, _UNLIMITED)
         self._add("rpc.discover", self.discover, _UNLIMITED)
@@ -173,6 +185,12 @@ class Registry:
         found = [method for method in self.methods.values() if method.name in names]
         return {method.name: {"signature": method.signature(), "doc": method.doc()} for method in found}
 
+    def _add_public(self, attribute: str, function: Callable[..., Any], mark: RPCMark | None) -> None:
+        name = (mark and mark.name) or attribute
+        if name.startswith(RESERVED):
+            raise ServiceUnfit(f"found a method named {name!r}, expected none that begins with 'rpc.'")
+        self._add(name, function, mark or _UNMARKED)
+
     def _add(self, name: str, plain: Callable[..., Any], mark: RPCMark) -> None:
         name = str.__str__(name)  # a mark may hold a subclass of str, whose own comparisons the hot path would run
         if name in self.methods:
@@ -194,6 +212,7 @@ class Registry:
 
 
 _UNLIMITED = RPCMark(None, 0)
+_UNMARKED = RPCMark(None, None)
 
 
 def _wait_for_a_greenlet(*params: Any) -> Any:
@@ -215,7 +234,7 @@ def _runs(name: str, function: Callable[..., Any], mark: RPCMark) -> Runs:
     return Runs.ON_LOOP
 
 
-def _public_callables(service: object) -> Iterator[tuple[str, Callable[..., Any], RPCMark]]:
+def _public_callables(service: object) -> Iterator[tuple[str, Callable[..., Any], RPCMark | None]]:
     hidden = {*dir(Service), *HOOKS}
     for name in _names_of(service):
         if not name.startswith("_") and name not in hidden:
@@ -268,12 +287,20 @@ _METHODS = (
 )
 
 
-def _mark_of(function: Callable[..., Any]) -> RPCMark:
+def _is_of_class(service: object, name: str) -> bool:
+    """Return whether a public attribute is a function of the service's class, in any form that a class has them."""
+    found = inspect.getattr_static(type(service), name, None)
+    if isinstance(found, (staticmethod, classmethod)):
+        found = found.__func__
+    return inspect.isroutine(found) or isinstance(found, (functools.partialmethod, functools.singledispatchmethod))
+
+
+def _mark_of(function: Callable[..., Any]) -> RPCMark | None:
     try:
         mark = getattr(function, "__rpc__", None)
     except Exception:
         mark = None
-    return mark if type(mark) is RPCMark else RPCMark(None, None)
+    return mark if type(mark) is RPCMark else None
 
 
 def _is(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:

@@ -26,4 +26,4 @@ def try_service(options: Options, given: Given) -> None:
     if options.chdir:
         enter(options.chdir)
     service = load_service(options.service, options.pythonpath, ServiceSettings(given))
-    Registry(service, 0, lambda function, seconds: function)
+    Registry(service, 0, lambda function, seconds: function, marked_only=options.expose == "marked")

@@ -26,6 +26,7 @@ DEFAULTS = {
     "proxy_from": "loopback",
     "after": (),
     "engine": "auto",
+    "expose": "public",
     "accept_lock": True,
     "cpu_affinity": CPU_NONE,
     "max_requests": 0,

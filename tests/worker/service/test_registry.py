@@ -419,3 +419,51 @@ def test_discover_tells_signatures_and_docstrings() -> None:
 def test_a_builtin_that_tells_no_signature_is_told_all_the_same() -> None:
     """With dots for its parameters."""
     assert Method("min", 1, min, Runs.IN_GREENLET, Entry(min, min), None).signature().startswith("(")
+
+
+def test_only_marked_methods_are_served_if_that_is_wanted() -> None:
+    """The others are no methods, and need not be fit to be any."""
+
+    class Shop:
+        @rpc()
+        def order(self) -> int:
+            return 1
+
+        @rpc(name="price.of")
+        def price(self) -> int:
+            return 2
+
+        def inner(self) -> int:
+            return 3
+
+        async def stream(self):  # type: ignore[no-untyped-def]
+            yield 4
+
+    found = Registry(Shop(), 0, lambda function, seconds: function, marked_only=True)
+    assert {name for name in found.names if not name.startswith("rpc.")} == {"order", "price.of"}
+    with pytest.raises(ServiceUnfit, match="found no methods marked with rpc in object"):
+        Registry(object(), 0, lambda function, seconds: function, marked_only=True)
+
+
+def test_what_is_served_and_no_function_of_the_class_is_told() -> None:
+    """Attributes of the object that can be called; any form of a method is none of them, nor is a marked one."""
+
+    class Shop:
+        whatever = functools.partial(int, "7")
+
+        def __init__(self) -> None:
+            self.connect = print
+            self.marked = rpc()(lambda: 1)
+
+        def plain(self) -> None: ...
+
+        @staticmethod
+        def static() -> None: ...
+
+        @classmethod
+        def of_class(cls) -> None: ...
+
+        bound = functools.partialmethod(plain)
+
+    found = Registry(Shop(), 0, lambda function, seconds: function)
+    assert sorted(found.odd) == ["connect", "whatever"]
