@@ -51,6 +51,7 @@ class Keeper:
         self.seen: list[tuple[str, Any]] = []  # every call
         self.greeted: list[bytes] = []  # sessions that came back
         self.is_full = False
+        self.many_are_too_many = False  # several do not fit at once
         self.is_down = 0  # so many calls are answered QueueDown
         self.loses = 0  # so many replies to puts and gets are lost, with their connection
         self.limit = 1 << 24
@@ -75,6 +76,8 @@ class Keeper:
         return self._put([value], options)[0]
 
     def do_put_many(self, sock: Any, msgid: int, values: list[Any], options: dict[str, Any]) -> Any:
+        if self.many_are_too_many:
+            raise Refusal("QueueFull: jobs has no room for all")
         return self._put(values, options)
 
     def _put(self, values: list[Any], options: dict[str, Any]) -> list[int]:

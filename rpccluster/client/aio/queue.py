@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from rpccluster.address import Address
 from rpccluster.client.aio.client import Client
+from rpccluster.client.aio.queue_puts import MOST_BYTES, Puts
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.queues.steps import Call, Step, Steps
 from rpccluster.client.core.queues.taken import Dead, Peeked, Taken
-from rpccluster.client.core.queues.values import PutOptions
+from rpccluster.client.core.queues.values import PLAIN, PutOptions, size_of
 from rpccluster.client.core.queues.verbs import Verbs
 from rpccluster.client.threads.forks import MARK, let_go_after, notice_fork
 from rpccluster.errors import LeaseLost, RPCClusterError
@@ -121,6 +122,7 @@ class Queue:
     def _begin(self) -> None:
         self._own_verbs = Verbs(self.name, self._patience, monotonic, lambda: self._client._connection)
         self._watch: asyncio.Task[None] | None = None
+        self._puts: Puts | None = None
 
     async def __aenter__(self) -> Queue:
         return self
@@ -160,7 +162,20 @@ class Queue:
         `StaleToken`.
         """
         options = PutOptions.of(delay, priority, expires, dedup_id, group, token)
+        size = size_of(value)
+        if options is PLAIN and timeout is None and size <= MOST_BYTES:
+            return await self._present_puts().put(value, size)
         return await self._perform(self._verbs.put(value, options, timeout))
+
+    def _present_puts(self) -> Puts:
+        """Return the puts of this process in this loop."""
+        verbs, puts = self._verbs, self._puts
+        if puts is None or puts.loop is not asyncio.get_running_loop():
+            self._puts = puts = Puts(
+                lambda value: self._perform(verbs.put(value, PLAIN, None)),
+                lambda values, size: self._perform(verbs.put_together(values, size)),
+            )
+        return puts
 
     async def put_many(
         self,

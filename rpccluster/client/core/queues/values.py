@@ -11,7 +11,7 @@ from typing import Any
 
 from rpccluster.protocol.codec import make_packer
 
-__all__ = ["PutOptions", "size_of"]
+__all__ = ["PLAIN", "PutOptions", "size_of"]
 
 HIGHEST_PRIORITY = 9
 _LEAST_INT, _MOST_INT = -(2**63), 2**64 - 1  # the MessagePack specification, "Limitation"
@@ -35,7 +35,7 @@ class PutOptions:
     @classmethod
     def of(cls, *given: Any) -> PutOptions:
         """Make options of the fields in their order; those that say nothing are one object, since most puts have it."""
-        return _PLAIN if given == _NOTHING else cls(*given)
+        return PLAIN if given == _NOTHING else cls(*given)
 
     def __post_init__(self) -> None:
         for name in ("delay", "expires"):
@@ -49,7 +49,7 @@ class PutOptions:
 
     def on_wire(self) -> dict[str, Any]:
         """Return those that are no defaults, by their names on the wire."""
-        if self is _PLAIN:
+        if self is PLAIN:
             return {}
         options = {name: getattr(self, name) for name in ("delay", "expires", "dedup_id", "group", "token")}
         given = {name: value for name, value in options.items() if value is not None}
@@ -69,7 +69,8 @@ def _check_kind(name: str, value: Any, *kinds: type) -> None:
 
 
 _NOTHING = (None, 0, None, None, None, None)
-_PLAIN = PutOptions()
+#: Those that say nothing.
+PLAIN = PutOptions()
 
 
 def size_of(value: Any) -> int:

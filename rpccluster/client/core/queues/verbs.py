@@ -16,7 +16,7 @@ from rpccluster.client.core.queues.lanes import Lane, Lanes
 from rpccluster.client.core.queues.steps import Call, Pause, Steps
 from rpccluster.client.core.queues.taken import Dead, Holding, Peeked, Taken
 from rpccluster.client.core.queues.tries import FAILURES, Tries, is_answer
-from rpccluster.client.core.queues.values import PutOptions, size_of
+from rpccluster.client.core.queues.values import PLAIN, PutOptions, size_of
 from rpccluster.errors import LeaseLost, RPCClusterError
 
 __all__ = ["Verbs"]
@@ -80,14 +80,26 @@ class Verbs:
         yield from self._check_size(sum(map(size_of, values)))
         return (yield from self._put("queue.put_many", values, options, timeout)) if values else []
 
-    def _check_size(self, size: int) -> Steps[None]:
-        if size <= _UNASKED_BYTES:
+    def put_together(self, values: list[Any], size: int) -> Steps[list[Any]]:
+        """Put values of ``size`` bytes that were put one by one, if that can be done now. Returns their ids.
+
+        Raises `QueueFull` if there is no room for all, ValueError if one message cannot hold them.
+        """
+        yield from self._check_size(size, is_unasked=False)
+        return (yield from self._put("queue.put_many", values, PLAIN, 0))
+
+    def _check_size(self, size: int, is_unasked: bool = True) -> Steps[None]:
+        if is_unasked and size <= _UNASKED_BYTES:
             return
+        limit = yield from self._known_limit()
+        if size > limit - _REST_BYTES:
+            most = limit - _REST_BYTES
+            raise ValueError(f"found {size} bytes to put, expected at most {most}, by max_message_size of the keeper")
+
+    def _known_limit(self) -> Steps[float]:
         if self._limit is None:
             self._limit = yield from self._ask_limit()
-        if size > self._limit - _REST_BYTES:
-            most = self._limit - _REST_BYTES
-            raise ValueError(f"found {size} bytes to put, expected at most {most}, by max_message_size of the keeper")
+        return self._limit
 
     def _ask_limit(self) -> Steps[float]:
         try:
