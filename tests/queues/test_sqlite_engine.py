@@ -264,3 +264,20 @@ def test_ten_thousand_leases_end_at_their_time(tmp_path: Path) -> None:
     assert pieces <= 11
     assert engine.run([Stats("jobs")]).answers[0]["ready"] == 10_000
     engine.close()
+
+
+def test_a_disk_that_is_full_for_the_upkeep_only_puts_it_off(tmp_path: Path) -> None:
+    """A commit before it is a commit, and the keeper goes on."""
+    engine = opened(tmp_path)
+    engine.run([Put("jobs", [b"x"], PUTTER, 1)])
+    done: list[str] = []
+
+    def step(now: float) -> bool:
+        done.append("tried")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    engine._upkeep.step = step  # type: ignore[method-assign]
+    assert engine.keep_up() is False
+    assert done == ["tried"]
+    assert engine.run([Stats("jobs")]).answers[0]["ready"] == 1
+    engine.close()

@@ -133,12 +133,12 @@ class SQLiteEngine:
     def _commit(self, outcome: Outcome, now: float) -> Outcome:
         try:
             self._database.execute("commit")
-            self._commits += 1
-            if not self._commits % _COMMITS_A_LOOK:
-                self._upkeep.after_commit()
-            return self._note_sync(outcome, now) if self._durable == "second" else outcome
         except sqlite3.Error as error:
             return self._not_committed(outcome.answers, error)
+        self._commits += 1
+        if not self._commits % _COMMITS_A_LOOK:
+            self._keep_up(self._upkeep.after_commit)
+        return self._note_sync(outcome, now) if self._durable == "second" else outcome
 
     def _note_sync(self, outcome: Outcome, now: float) -> Outcome:
         """Have the next commit sync, at the latest a second after the first one that is not on disk."""
@@ -180,7 +180,15 @@ class SQLiteEngine:
 
     def keep_up(self) -> bool:
         """Do a small piece of upkeep. Returns whether more is due. Raises `EngineFailed`."""
+        return self._keep_up(lambda: self._upkeep.step(self._time.now()))
+
+    def _keep_up(self, do: Callable[[], object]) -> bool:
+        """Let the upkeep work. A full disk puts it off: what was committed is in the log."""
         try:
-            return self._upkeep.step(self._time.now())
+            return bool(do())
         except sqlite3.Error as error:
-            raise EngineFailed(self._why(error)) from None
+            if _FULL not in str(error):
+                raise EngineFailed(self._why(error)) from None
+            if self._database.in_transaction:
+                self._database.execute("rollback")
+            return False

@@ -96,8 +96,9 @@ class Upkeep:
     # -- inside
 
     def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _begin_copy(self) -> None:
         self._is_copying = True
