@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,10 +45,10 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """Both folders are there, in an environment that names them."""
-    with ExitStack() as at_the_end:
-        made = Home(tmp_path, at_the_end)
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """Both folders are there, in an environment that names them; a path that pytest makes may be too long."""
+    with tempfile.TemporaryDirectory(prefix="rpc-", dir="/tmp") as folder, ExitStack() as at_the_end:
+        made = Home(Path(folder), at_the_end)
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(made.runtime))
         monkeypatch.setenv("TMPDIR", str(made.temporary))
         yield made
