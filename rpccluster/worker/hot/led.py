@@ -22,7 +22,8 @@ Noted = list[tuple[Any, int]]
 
 def lost_msgids(leading: Leading, noted: Noted) -> set[int]:
     """Return the msgids of the requests among ``noted`` whose lead is over."""
-    lost = [call for call, token in noted if leading.is_lost(token)]
+    present = leading.token_in_force()
+    lost = [call for call, token in noted if token != present]
     return {call if type(call) is int else call[1] for call in lost if type(call) is int or len(call) == 4}
 
 

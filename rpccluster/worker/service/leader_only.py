@@ -33,9 +33,14 @@ class Leading:
         """Make the error of a call that may not begin."""
         return NotLeader(message=self.page.leader().address or "none")
 
+    def token_in_force(self) -> int:
+        """Return the token of the lead that this cluster has at this instant; -1 if it has none."""
+        token = int(self.cells[TOKEN])  # first: a later lead has another one, and between two of them the end is 0
+        return token if self.cells[ENDS_NS] > time.clock_gettime_ns(time.CLOCK_BOOTTIME) else -1
+
     def is_lost(self, token: int) -> bool:
         """Return whether the lead under which a call has begun is over."""
-        return bool(self.cells[ENDS_NS] <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) or self.cells[TOKEN] != token)
+        return token != self.token_in_force()
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap the way into a method, for calls that run in a runner or are handed over there."""
@@ -55,9 +60,14 @@ class Leading:
                 elif type(raised) is not HeldBack:
                     note(token)
                 raise
-            runner: Any = getcurrent()
-            if runner.outbox is not None:
-                runner.outbox.note_led(runner.call, token)
+            runner: Any = getcurrent()  # as `note` does it: each call pays for a further function
+            outbox = runner.outbox
+            if outbox is not None:
+                noted = outbox.led
+                if noted is None:
+                    outbox.note_led(runner.call, token)
+                else:
+                    noted.append((runner.call, token))
             return result
 
         def note(token: int) -> None:

@@ -59,7 +59,7 @@ cdef class Port:
     cdef int64_t kept_at  # when `kept` has come, in monotonic nanoseconds
     cdef size_t whole  # length of the first message in `kept`, where it is known to be whole
     cdef Port next
-    cdef list led  # calls that only a leader may answer, and which have ended in this turn
+    cdef public list led  # calls that only a leader may answer, and which have ended in this turn
     cdef size_t led_from  # where in `out` their replies begin
 
     def __cinit__(self, Turn turn, int fd, peer, listener, identity):
