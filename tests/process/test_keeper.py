@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from keepers import Failed, address, keeper, peer, until_waiting
 
+from rpccluster import AuthenticationFailed, Queue
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 MakeCluster = Callable[..., RunningCluster]
@@ -185,3 +186,34 @@ def test_what_callers_get_wrong(made: RunningCluster) -> None:
             one.call("queue.nack", "jobs", 1, 1)
         assert one.call("queue.stats", "jobs")["ready"] == 0
         assert "Traceback" not in made.log_text()
+
+
+def test_who_may_come_by_tcp(make_cluster: MakeCluster) -> None:
+    """A key is proved, and another one holds from the reload on; the keeper and its connections go on."""
+    keys = {"authkey_file": "keys"}
+    running = make_cluster(sections={"queues": {"bind": "tcp://127.0.0.1:0"}, "queue:jobs": {}}, **keys)
+    file = Path(running.folder, "keys")
+
+    def write(key: str) -> None:
+        file.write_text(f"{key}\n")
+        file.chmod(0o600)
+
+    write("the-first-key-of-all")
+    running.start()
+    found, (_, tcp) = keeper(running), running.group("queues")["listeners"]
+    with Queue(tcp, "jobs", authkey="the-first-key-of-all") as first:
+        first.put("a")
+        with (
+            Queue(tcp, "jobs", authkey="some-other-key-here!", timeout=1.0) as wrong,
+            pytest.raises(AuthenticationFailed),
+        ):
+            wrong.put("b")
+        write("the-second-key-of-all")
+        assert running.run("reload").returncode == 0
+        with Queue(tcp, "jobs", authkey="the-second-key-of-all") as second:
+            item = second.get()
+            assert item is not None
+            assert item.value == "a"
+            item.ack()
+        first.put("c")
+    assert keeper(running) == found

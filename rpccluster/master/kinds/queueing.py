@@ -1,4 +1,4 @@
-"""What the master tells the keeper: the options of the queues that change while it runs. Runs in the master."""
+"""What the master tells the keeper: the options that change while it runs, and who may call it. Runs in the master."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.kept_queues import kept_queues
-from rpccluster.ipc.messages import Message, Queues
+from rpccluster.ipc.messages import Message, Queues, Switch
+from rpccluster.live_settings import NO_SETTINGS
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
@@ -30,10 +31,12 @@ class Queueing:
         self._told_of = self._cluster.configuration
         kept = kept_queues(self._told_of)
         queues = {name: asdict(options) for name, options in kept.queues.items()}
-        message = Queues(kept.options.create, kept.options.session_grace, queues)
+        options = self._told_of.options
+        callers = {"authkeys": options.authkey_file.text, "access": options.access}
         for child in self._keeper.processes():
             if child.ready_at is not None:
-                self._roster.say(child, message)
+                self._roster.say(child, Queues(kept.options.create, kept.options.session_grace, queues))
+                self._roster.say(child, Switch(NO_SETTINGS.number, {}, {}, callers))
 
     def turn(self, groups: Groups) -> None:
         """Tell the keeper of the queues if the configuration has changed."""
