@@ -156,7 +156,7 @@ class Keeper:
         if item is None:
             raise Refusal(f"LeaseLost: {id}")
         self.nacked.append(options)
-        if attempt == 5:
+        if attempt == 5 or options.get("dead"):
             self.dead.append([id, attempt, item[2], options.get("error")])
         else:
             self.ready.insert(0, item)

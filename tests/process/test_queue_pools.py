@@ -90,6 +90,18 @@ def test_failures_have_their_attempts(cluster: RunningCluster, queue: Queue) -> 
     assert len(lines(cluster, "begin")) == 5
 
 
+def test_a_task_that_is_cancelled_is_dead(cluster: RunningCluster, queue: Queue) -> None:
+    """By hand; it is not tried again."""
+    queue.put(job(cluster, "cancelled", "sleep", seconds=60))
+    wait_until(lambda: lines(cluster, "begin"), 20)
+    with cluster.control() as control:
+        (task,) = control.call("pool.tasks", "work")
+        control.call("pool.cancel", task["id"])
+    dead = wait_until(queue.dead, 20)
+    assert [(each.attempts, each.error) for each in dead] == [(1, "cancelled: the task was cancelled")]
+    assert len(lines(cluster, "begin")) == 1
+
+
 def test_a_lease_is_renewed_while_its_task_runs(cluster: RunningCluster, queue: Queue) -> None:
     """A task of three leases runs once; one at its limit is killed, and tried again."""
     queue.put_many([job(cluster, "long", "sleep", seconds=3), job(cluster, "longer", "sleep", seconds=60)])

@@ -61,12 +61,13 @@ class Item:
         """Say that the item is done. Raises `LeaseLost` if it is not held any more, `StaleToken` for an old token."""
         self._queue.ack([self], token)
 
-    def nack(self, delay: float | None = None, error: str | None = None) -> None:
+    def nack(self, delay: float | None = None, error: str | None = None, *, dead: bool = False) -> None:
         """Give the item back, for another attempt after ``delay`` seconds. Raises `LeaseLost`.
 
-        ``error`` is kept with it, and shown by `Queue.dead` if this was its last attempt.
+        ``error`` is kept with it, and shown by `Queue.dead` if this was its last attempt. With ``dead`` it was,
+        whatever attempts are left.
         """
-        self._queue._perform(self._queue._verbs.nack(self._taken, delay, error))
+        self._queue._perform(self._queue._verbs.nack(self._taken, delay, error, dead))
 
     def touch(self) -> None:
         """Let the lease begin anew. Raises `LeaseLost`."""

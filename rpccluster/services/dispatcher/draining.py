@@ -1,8 +1,8 @@
 """Pools that drain queues: each item becomes a task, and what becomes of the task is told to the keeper.
 
 As many items are held as there are processes. Each lease is renewed as long as its task runs or waits, whatever
-the task does. A task that ends well is acked; a failure gives the item back, after a pause that grows if another
-attempt may mend it; the keeper counts the attempts. Runs in the dispatcher, in greenlets.
+the task does. A task that ends well is acked; a failure that another attempt may mend gives the item back, after a
+pause that grows; any other one makes it dead. Runs in the dispatcher, in greenlets.
 
 A task's id is made of its item's. If the dispatcher is killed, its session ends, and the item comes to the next one
 while the task still runs: it is submitted again with the same id, finds the task that runs, and waits for its end.
@@ -166,7 +166,10 @@ class Drain:
         payload, attempt, pid, started_at, ended_at, signal = fields
         detail = payload if isinstance(payload, str) else Detail(payload, started_at, ended_at, signal)
         text = str(failure_of(item.id, attempt, kind, pid, detail))
-        item.nack(kinds.pause_seconds(item.attempt) if kind in kinds.REPEATED else None, text)
+        if kind in kinds.REPEATED:
+            item.nack(kinds.pause_seconds(item.attempt), text)
+        else:
+            item.nack(error=text, dead=True)
 
     def _complain(self, what: str, error: Exception) -> None:
         is_due, held_back = self._limiter.should_log(what)

@@ -218,7 +218,9 @@ def test_an_operators_verbs(bench: Bench) -> None:
     assert bench.queue.dead() == [(id, 5, "x", "bad")]
     assert bench.queue.dead()[0].error == "bad"
     assert (bench.queue.retry(id), bench.queue.retry()) == (1, 0)
-    assert bench.queue.purge() == 1
+    bench.queue.get().nack(error="hopeless", dead=True)
+    assert bench.queue.dead() == [(id, 1, "x", "hopeless")]
+    assert (bench.queue.retry(), bench.queue.purge()) == (1, 1)
     bench.queue.pause()
     bench.queue.resume()
 

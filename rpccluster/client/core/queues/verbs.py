@@ -219,9 +219,9 @@ class Verbs:
         options = {} if token is None else {"token": token}
         yield from self._settle(taken, "queue.ack", [list(each.key) for each in taken], options)
 
-    def nack(self, taken: Taken, delay: float | None, error: str | None) -> Steps[None]:
-        """Give an item back, for another attempt."""
-        given = {"delay": delay, "error": error}
+    def nack(self, taken: Taken, delay: float | None, error: str | None, is_dead: bool) -> Steps[None]:
+        """Give an item back, for another attempt, or for none."""
+        given = {"delay": delay, "error": error, "dead": is_dead or None}
         options = {name: value for name, value in given.items() if value is not None}
         yield from self._settle([taken], "queue.nack", taken.id, taken.attempt, options)
 
