@@ -1,4 +1,4 @@
--- The last third of the script: runs the batch, wakes other keepers, keeps the reply for a repeat.
+-- The last part of the script: runs the batch, wakes other keepers, keeps the reply for a repeat.
 
 -- Puts the values into an answer that names items. Only the names are kept for a repeat; an item may be gone by now.
 local function with_values(answer)
@@ -106,7 +106,8 @@ if math.abs(jump) > STEP then
 end
 call('HSET', mine, 'differs', now - keepers_time, 'shift', shift)
 
-if call('ZADD', P .. 'due', now + grace, 'k::' .. keeper) == 1 then
+allow_for_silence()
+if call('ZADD', P .. 'keepers', now + grace, keeper) == 1 then
     call('PERSIST', mine)
 end
 for name, packed in pairs(given_rules) do
@@ -121,7 +122,11 @@ for i, verb in ipairs(batch) do
 end
 local ready, room = wake_waiting()
 keep_queues()
-local due = call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
-local reply = { 'done', answers, ready, room, math.max(0, due[2] - now) }
+local next_at = now + grace
+for _, times in ipairs({ 'due', 'keepers' }) do
+    local first = call('ZRANGE', P .. times, 0, 0, 'WITHSCORES')
+    next_at = math.min(next_at, first[2] or next_at)
+end
+local reply = { 'done', answers, ready, room, math.max(0, next_at - now) }
 call('HSET', mine, 'epoch', epoch, 'number', number, 'reply', cmsgpack.pack(reply))
 return full_reply(reply)

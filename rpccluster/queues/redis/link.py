@@ -22,7 +22,7 @@ from rpccluster.queues.redis.address import RedisAddress
 __all__ = ["SCRIPT", "Away", "Link"]
 
 _HERE = Path(__file__).parent
-SCRIPT = b"".join((_HERE / name).read_bytes() for name in ("items.lua", "verbs.lua", "batch.lua"))
+SCRIPT = b"".join((_HERE / name).read_bytes() for name in ("items.lua", "leases.lua", "verbs.lua", "batch.lua"))
 _CHANNEL = "rpccluster:wake:"
 
 

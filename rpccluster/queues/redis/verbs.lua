@@ -1,4 +1,4 @@
--- The second third of the script: the verbs. Each returns {'', …}, or the name of an error and its details.
+-- The third part of the script: the verbs. Each returns {'', …}, or the name of an error and its details.
 
 local verbs = {}
 
