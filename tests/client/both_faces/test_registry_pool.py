@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -246,6 +248,41 @@ def test_what_is_no_registry(where: str) -> None:
 
 def test_without_kazoo(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the command that installs it."""
-    monkeypatch.setitem(__import__("sys").modules, "kazoo.client", None)
+    monkeypatch.setitem(sys.modules, "kazoo.client", None)
     with pytest.raises(RPCClusterError, match=r"pip install 'rpccluster\[zookeeper\]'"):
         Pool("zookeeper://127.0.0.1:1/path")
+
+
+PATCHED = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent, json, sys
+from pathlib import Path
+from rpccluster import Pool
+
+path, first, second = sys.argv[1:]
+
+def write(address):
+    new = Path(path + ".new")
+    new.write_text(json.dumps({"members": {address: {"addresses": [address]}}}))
+    new.rename(path)
+
+with Pool(f"file:{path}", timeout=20) as pool:
+    waiting = gevent.spawn(pool.call, "sum", 1, 2)
+    gevent.sleep(0.05)
+    write(first)
+    assert waiting.get(timeout=20) == 3
+    write(second)
+    with gevent.Timeout(20):
+        while list(pool.stats()["addresses"]) != [second]:
+            assert pool.call("sum", 1, 2) == 3
+            gevent.sleep(0.01)
+print("done")
+"""
+
+
+def test_in_a_program_that_gevent_has_patched(tmp_path: Path, servers: list[Server]) -> None:
+    """The thread that follows is a greenlet there."""
+    command = [sys.executable, "-c", PATCHED, str(tmp_path / "lead.json"), servers[0].address, servers[1].address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "done\n", done.stderr
