@@ -49,10 +49,13 @@ class LedListeners:
 
     def turn(self, groups: Sequence[Group], now: float) -> str:
         """Have the listeners open or closed. Returns why groups that need the lead may not run; empty if they may."""
-        cluster, unled = self._cluster, self._cluster.unled
+        cluster = self._cluster
         self._workers.needs_lead = is_whole = is_led_whole(cluster.configuration)
         self.wake_at = math.inf
-        if not unled and any(group.needs_lead for group in groups):
+        if not any(group.needs_lead for group in groups):
+            return ""
+        unled = cluster.unled
+        if not unled:
             self.wake_at = now + cluster.lead.left_seconds
         allows = cluster.phase.allows
         if not is_whole or not allows.wants_children or allows.needs_all_children:
