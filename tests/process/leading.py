@@ -30,11 +30,12 @@ LEDGER = {ledger!r}
 
 class Service:
     @rpc(leader_only=True)
-    def write(self):
-        '''Write the token to a ledger that takes no older one behind a newer one.'''
+    def write(self, pause=0.0):
+        '''Write the token to a ledger that takes no older one behind a newer one, some time after the check.'''
         began, token = time.monotonic_ns(), leadership.token
         with open(LEDGER + ".begins", "ab", buffering=0) as begins:
             begins.write(f"{{token}} {{began}}\\n".encode())
+        time.sleep(pause)
         with open(LEDGER, "a+b", buffering=0) as ledger:
             fcntl.flock(ledger, fcntl.LOCK_EX)
             ledger.seek(0)
