@@ -8,6 +8,7 @@ class Client {
   #pending = new Map(); // msgid -> the promise's functions
   #msgid = 0;
   #ended = false;
+  #offered = false; // whether the server takes deadlines
 
   constructor(host, port) {
     this.socket = net.connect({ host, port, noDelay: true });
@@ -16,10 +17,17 @@ class Client {
       (result) => Array.isArray(result?.due) && this.#end("did not run, for the server stops", result.due),
       () => {}, // the server does not know it, or the connection has ended
     );
+    this.#request("rpc.discover", []).then(
+      (methods) => (this.#offered = "rpc.call" in methods && "rpc.cancel" in methods),
+      () => {},
+    );
   }
 
   call(method, ...params) {
-    return this.#request(method, params, 5000);
+    const milliseconds = 5000;
+    if (!this.#offered) return this.#request(method, params, milliseconds);
+    // a call that nobody waits for any more is not begun, and one that runs is ended
+    return this.#request("rpc.call", [method, params, { timeout: milliseconds / 1000 }], milliseconds);
   }
 
   notify(method, ...params) {
@@ -34,7 +42,10 @@ class Client {
     if (this.#ended) throw new Error("not sent, for the connection ends");
     const msgid = (this.#msgid = (this.#msgid + 1) >>> 0);
     this.socket.write(encode([REQUEST, msgid, method, params]));
-    const giveUp = () => this.#settle(msgid, "no reply in time; it may still run");
+    const giveUp = () => {
+      this.#settle(msgid, "no reply in time; it may still run");
+      if (this.#offered) this.notify("rpc.cancel", msgid);
+    };
     const timer = milliseconds && setTimeout(giveUp, milliseconds);
     const reply = new Promise((resolve, reject) => this.#pending.set(msgid, { resolve, reject }));
     return reply.finally(() => clearTimeout(timer));

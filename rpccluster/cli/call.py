@@ -32,7 +32,7 @@ from rpccluster.errors import (
 )
 from rpccluster.log import escaped
 
-__all__ = ["call"]
+__all__ = ["call", "faults_told"]
 
 EXIT_REMOTE_ERROR = 1
 EXIT_USAGE = 2
@@ -97,7 +97,7 @@ def call(
     if not discover and not method:
         raise click.UsageError("Missing argument 'METHOD'.")
     params = list(_params(arguments, raw))
-    told = _faults_told(arguments)
+    told = faults_told(arguments)
     connect = partial(Client, timeout=timeout, connect_timeout=timeout, authkey=_first_key(keys))
     with told, connect(address) as client, _nearest(client, method):
         if discover:
@@ -127,7 +127,7 @@ def _repeat(client: Client, times: int, method: str, params: list[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _faults_told(words: tuple[str, ...]) -> Iterator[None]:
+def faults_told(words: tuple[str, ...]) -> Iterator[None]:
     """Turn the errors of a call with the arguments ``words`` into a line on stderr and the exit code of their kind."""
     try:
         yield

@@ -11,13 +11,13 @@ import sys
 
 import click
 
-from rpccluster.cli import call, control, groups, leader, pools, queues, settings
+from rpccluster.cli import call, control, groups, leader, pools, queues, settings, stub
 from rpccluster.cli.root import cli
 from rpccluster.errors import ConfigError, StartError
 
 __all__ = ["main"]
 
-_OTHERS = (control, groups, leader, pools, queues, settings)
+_OTHERS = (control, groups, leader, pools, queues, settings, stub)
 for command in (call.call, *(each for module in _OTHERS for each in module.COMMANDS)):
     cli.add_command(command)
 

@@ -136,7 +136,16 @@ def not_messagepack(error: BaseException) -> ProtocolError:
 
 def make_packer(default: Callable[[Any], Any] | None = None) -> msgpack.Packer:
     """Make a Packer with this project's types: str by surrogateescape, bytes as bin; ``default`` converts others."""
-    return msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape", default=default)
+    return msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape", default=default or _refuse)
+
+
+def _refuse(value: Any) -> Any:
+    """Raise the error for a value of a type that MessagePack does not have, in msgpack's own words."""
+    kind = type(value)
+    text = f"can not serialize '{kind.__name__}' object"
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
+        text += ": a call has one result, so return a list of it, or let callers ask for one page after another"
+    raise TypeError(text)
 
 
 def pack_request(msgid: int, method: str, params: Any) -> bytes:

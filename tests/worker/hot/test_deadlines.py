@@ -87,6 +87,9 @@ class Bounded(Beside):
         self.began.append("l_hold")
         return rpccluster.Later(on_over=lambda: self.errors.append("l_hold"))
 
+    def pages(self) -> Any:
+        yield 1
+
     @rpccluster.rpc(timeout=0.03)
     def short(self) -> None:
         gevent.sleep(60)
@@ -292,3 +295,11 @@ def test_very_many_deadlines(make_rig: Callable[..., Rig]) -> None:
     assert sum(reply[1] == PAST for reply in replies) == 1000
     assert sum(reply[1] is None for reply in replies) == 1000
     quiet(rig)
+
+
+def test_the_error_of_an_iterator_says_what_to_do(make_rig: Callable[..., Rig]) -> None:
+    peer = make_rig().connect()
+    with pytest.raises(RuntimeError, match="TypeError: can not serialize 'generator' object: .* return a list"):
+        peer.call("pages")
+    with pytest.raises(RuntimeError, match="TypeError: can not serialize 'generator' object: .* return a list"):
+        peer.call("rpc.call", "pages", [], {"timeout": 20})
