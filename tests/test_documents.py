@@ -44,7 +44,7 @@ CLIENT = CHECKOUT / "docs" / "client.md"
 CLIENTS = CHECKOUT / "docs" / "clients.md"
 EXAMPLES = [*CHECKOUT.glob("examples/README.md"), *CHECKOUT.glob("examples/*/README.md")]
 DOCUMENTS = sorted([README, SECURITY, CHECKOUT / "CHANGELOG.md", *(CHECKOUT / "docs").glob("*.md"), *EXAMPLES])
-HOSTS = {"github.com", "gunicorn.org", "keepachangelog.com", "semver.org"}
+HOSTS = {"github.com", "gunicorn.org", "keepachangelog.com", "semver.org", "www.w3.org"}
 FOLDERS = "rpccluster|tests|bench|bin|docs|etc|cli|client|config|ipc|master|protocol|worker"
 FOLDERS_OF_ANY_LINUX = {"dev", "etc", "path", "proc", "run", "srv", "sys", "var"}
 
