@@ -220,10 +220,10 @@ def test_the_exit_codes_are_the_codes():
 
 
 def test_every_subcommand_and_flag_is_told():
-    """The control commands stand in their table, the flags beside their keys, commands and `call`."""
+    """The control commands stand in their table, the flags beside their keys, commands, `call` and `stub`."""
     told = {name.split()[0] for row in table(OPERATIONS, "command", "does") for name in names(row["command"])}
     assert isinstance(cli, click.Group)
-    assert told | {"call"} == set(cli.commands)
+    assert told | {"call", "stub"} == set(cli.commands)
     pages = "\n".join(page.read_text() for page in (CONFIGURATION, OPERATIONS, CLIENT, PLUGINS))
     words = set(re.findall(r"--?[a-zA-Z][\w-]*", pages))
     nested = [each for command in cli.commands.values() for each in getattr(command, "commands", {}).values()]
