@@ -20,9 +20,6 @@ from rpccluster.protocol.codec import make_packer, make_unpacker
 
 __all__ = ["Server", "answer", "reply", "requests", "serve"]
 
-#: What a client asks of its own accord.
-QUESTIONS = (CLOSING, "rpc.discover")
-
 Handler = Callable[[socket.socket], None]
 
 
@@ -94,14 +91,25 @@ def serve(handle: Handler | None = None, *, at: str | tuple[str, int] | Path = (
 
 
 def requests(sock: socket.socket) -> Iterator[list[Any]]:
-    """The messages that come, until the end of the stream; but for the wish to hear of the connection's end."""
+    """The messages that come, until the end of the stream; but for what a client asks of its own accord.
+
+    That is the wish to hear of the connection's end, and, along with the first call, whether deadlines are offered.
+    """
     unpacker = make_unpacker(2**28)
+    has_called = has_asked = False
     while True:
         data = sock.recv(65536)
         if not data:
             return
         unpacker.feed(data)
-        yield from (message for message in unpacker if not (message[0] == 0 and message[2] in QUESTIONS))
+        for message in unpacker:
+            if message[0] == 0 and message[2] == CLOSING:
+                continue
+            if message[0] == 0 and message[2] == "rpc.discover" and has_called and not has_asked:
+                has_asked = True
+                continue
+            has_called = True
+            yield message
 
 
 def reply(msgid: int, result: Any = None, error: Any = None) -> bytes:
