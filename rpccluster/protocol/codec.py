@@ -142,6 +142,8 @@ def make_packer(default: Callable[[Any], Any] | None = None) -> msgpack.Packer:
 def _refuse(value: Any) -> Any:
     """Raise the error for a value of a type that MessagePack does not have, in msgpack's own words."""
     kind = type(value)
+    if issubclass(kind, int):
+        raise OverflowError("Integer value out of range")
     text = f"can not serialize '{kind.__name__}' object"
     if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
         text += ": a call has one result, so return a list of it, or let callers ask for one page after another"
