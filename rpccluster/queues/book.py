@@ -20,7 +20,6 @@ from rpccluster.queues.store import Answered, QueueRow, Store
 __all__ = ["Book"]
 
 _AT_A_TIME = 1000  # leases, delays and items that end before the verbs of one batch
-_MOST_BYTES = 16 << 20  # values in one answer, beyond which a get returns fewer items
 
 LEASE_OVER = "its lease was over"
 SESSION_ENDED = "its consumer has gone"
@@ -184,13 +183,16 @@ class Book:
     def _take(self, queue: Queue, verb: verbs.Get) -> list[Item]:
         taken: list[Item] = []
         until, size = self._now + queue.rules.lease, 0
-        while len(taken) < verb.n and size < _MOST_BYTES:
+        while len(taken) < verb.n:
             record = queue.take()
             if record is None:
                 break
             if record.expires is not None and record.expires <= self._now:
                 self._remove(queue, record)
                 continue
+            if taken and size + record.size > verb.most_bytes:
+                queue.give_back(record)
+                break
             record.attempt += 1
             record.seq = verb.seq
             self._leases.add(record, verb.session, until)

@@ -73,6 +73,8 @@ class Put(NamedTuple):
 class Get(NamedTuple):
     """Lease at most ``n`` items for ``session``. Answered with a list of `Item`, empty when none is ready.
 
+    It has fewer if their values have more than ``most_bytes``, but at least one.
+
     A repeat (with a ``seq`` that has items) is answered with the same items and attempts, as far as they are leased
     still. ``ack`` ends other items first, once only even in a repeat; if one of them is lost, the others are acked,
     none is taken, and the answer is `LeaseLost`.
@@ -83,6 +85,7 @@ class Get(NamedTuple):
     n: int = 1
     seq: int | None = None
     ack: Sequence[tuple[int, int]] = ()
+    most_bytes: int = 15 << 20
 
 
 class Ack(NamedTuple):

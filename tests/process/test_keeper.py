@@ -69,8 +69,9 @@ def test_a_keeper_that_cannot_start_holds_the_others_up_once(make_cluster: MakeC
     assert running.wait_group("queues")["reason"] == ""
 
 
-def test_a_waiting_get_goes_on_with_the_next_keeper(made: RunningCluster) -> None:
+def test_a_waiting_get_goes_on_with_the_next_keeper(make_cluster: MakeCluster) -> None:
     """On the same connection, here and in a new master; the item that was given out before is still its consumer's."""
+    made = make_cluster(sections={**JOBS, "queues": {"session_grace": 0.1}}, number_workers=1).start()
     first = keeper(made)
     with peer(made) as one, peer(made) as other:
         held = one.call("queue.put", "jobs", "held")
@@ -83,6 +84,7 @@ def test_a_waiting_get_goes_on_with_the_next_keeper(made: RunningCluster) -> Non
         assert made.run("upgrade").returncode == 0
         keeper(made, first, second)
         until_waiting(other, "jobs", 1)
+        time.sleep(0.3)  # longer than sessions have to come back, and this one was never away
         late = other.call("queue.put", "jobs", "late")
         assert one.end(waiting) == [[late, 1, "late"]]
         assert one.call("queue.ack", "jobs", [[held, 1], [late, 1]]) is True

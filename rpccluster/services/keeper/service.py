@@ -25,6 +25,8 @@ __all__ = ["Keeper"]
 _HIGHEST = 9  # priority
 _MOST_ITEMS = 100_000
 _LARGEST = 2**63 - 1
+_HEAD_BYTES = 64  # of a message, beside its items
+_ITEM_BYTES = 20  # of an item in an answer, beside its value
 
 
 class Keeper(Service):
@@ -64,7 +66,7 @@ class Keeper(Service):
             raise Misfit(TypeError("found session without seq, or seq without session, expected both or neither"))
         verb = engine.Put(
             queue,
-            [self._pack(value) for value in values],
+            [self._packed(value) for value in values],
             session,
             seq,
             options.seconds("delay") or 0.0,
@@ -78,6 +80,13 @@ class Keeper(Service):
         call.params, call.encode = params, encode
         options.done()
         return call.later if self.is_retiring else self._desk.put(call)
+
+    def _packed(self, value: Any) -> bytes:
+        data: bytes = self._pack(value)
+        most = self._options.max_message_size - _HEAD_BYTES
+        if len(data) > most:  # the message that gives it to a consumer would be too large
+            raise Misfit(ValueError(f"found a value of {len(data)} bytes, expected at most {most}"))
+        return data
 
     # -- consumers
 
@@ -97,7 +106,8 @@ class Keeper(Service):
             session = self._sessions.own(bound)
         else:
             self._sessions.bind(bound, session)
-        call = Call(queue, engine.Get(queue, session, n, seq, ack), later, ends_at, bound)
+        most_bytes = self._options.max_message_size - _HEAD_BYTES - n * _ITEM_BYTES
+        call = Call(queue, engine.Get(queue, session, n, seq, ack, most_bytes), later, ends_at, bound)
         return self._desk.get(call)
 
     @rpc(name="queue.ack", later=True)

@@ -75,6 +75,20 @@ def test_a_get_waits_for_the_first_item_only(make: Make) -> None:
     assert values(bench.get(1, n=3)) == ["b", "c", "d"]
 
 
+def test_an_answer_is_no_larger_than_it_may_be(make: Make) -> None:
+    """What does not fit stays where it is, and costs no attempt; a first item always fits."""
+    bench = make()
+    bench.put(*(letter * 100 for letter in "abc"))
+    call = Call("q", Get("q", session(1), 3, most_bytes=250), Later(), NEVER, bench.get(2, 0.0, n=0).connection)
+    bench.desk.get(call)
+    bench.batches.turn()
+    assert [item[2][0] for item in answer(call.later)] == ["a", "b"]
+    small = Call("q", Get("q", session(1), 3, most_bytes=1), Later(), NEVER, call.connection)
+    bench.desk.get(small)
+    bench.batches.turn()
+    assert [item[1:] for item in answer(small.later)] == [[1, "c" * 100]]
+
+
 def test_what_is_given_back_goes_to_who_waits(make: Make) -> None:
     """Also what begins to be given out again, after a pause; nobody is asked in vain meanwhile."""
     bench = make()
