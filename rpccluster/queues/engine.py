@@ -232,7 +232,7 @@ class Engine(Protocol):
         """
 
     def warnings(self) -> list[str]:
-        """Return what the operator should know after `open`: what is asked for and not done."""
+        """Return what the operator should know, each text once. It is asked for after `open` and after each run."""
 
     def configure(self, rules: Mapping[str, Rules], default: Rules | None) -> None:
         """Take over what the sections say, from the next batch on; before the first one, too.

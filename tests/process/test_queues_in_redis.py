@@ -101,6 +101,8 @@ def test_while_redis_stands_still_every_call_is_told_so(hosts: MakeHosts, server
         server.resume()
         thread.join(60)
         values = wait_until(lambda: _values(other, "queue.peek", "jobs", 9))
+        here.wait_log("cannot reach Redis")
+        here.wait_log("Redis is there again")
         assert put and values.count("patient") == 1  # the other one had no number, and may be there
     patient.close()
 

@@ -71,6 +71,7 @@ class RedisEngine:
         self._in_doubt: list[_Form] | None = None  # the batch whose answer did not come
         self._warnings: list[str] = []
         self._reason = ""  # why Redis is away
+        self._is_away = False  # as the log has it
         self._retry_at = 0.0
         self._ready: set[str] = set()
         self._room: set[str] = set()
@@ -86,7 +87,6 @@ class RedisEngine:
             return sessions
         except Away as away:
             self._note_away(away)
-            self._warnings.append(f"cannot reach Redis: {away}; until it is there every call is answered QueueDown")
             return []
 
     def warnings(self) -> list[str]:
@@ -179,6 +179,9 @@ class RedisEngine:
         self._ready.update(name.decode() for name in ready)
         self._room.update(name.decode() for name in room)
         self._owed, self._is_told = self._owed[len(owed) :], True
+        if self._is_away:
+            self._is_away = False
+            self._warnings.append(f"Redis is there again: {self._address}")
         wake_in = milliseconds / 1000 + 0.001 if milliseconds else 0.0
         return answers[len(owed) :], 0.0 if self._owed else min(wake_in, self._grace / 3)
 
@@ -262,6 +265,9 @@ class RedisEngine:
         if now >= self._retry_at:
             self._retry_at = now + _RETRY
         self._reason = str(away)
+        if not self._is_away:
+            self._warnings.append(f"cannot reach Redis: {away}; until it is there every call is answered QueueDown")
+        self._is_away = True
         self._look_at_all()
 
     # -- queues

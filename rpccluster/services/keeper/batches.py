@@ -11,6 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Callable
 
+from rpccluster.log import logger
 from rpccluster.queues.engine import Engine, Outcome, Verb
 from rpccluster.system import READABLE
 from rpccluster.worker.native.primitives import SimpleQueue, allocate_lock, start_new_thread
@@ -106,6 +107,8 @@ class Batches:
         self._is_busy = False
         for (_, done), answer in zip(running, outcome.answers):
             done(answer)
+        for warning in self._engine.warnings():
+            logger.warning("%s", warning)
         self.after_batch(outcome.ready, outcome.room)
         if outcome.wake_in is not None:
             self._wake_at(monotonic() + outcome.wake_in)

@@ -43,8 +43,14 @@ def test_redis_gone_and_back(own_server: RedisServer, keeper: MakeKeeper) -> Non
     assert outcome.wake_in is not None and outcome.wake_in <= 1
     assert (outcome.ready, outcome.room) == ({"jobs"}, {"jobs"})  # so those that wait are told, too
     assert engine.fileno() is None
+    (told,) = engine.warnings()
+    assert "cannot reach Redis" in told
+    engine.run([])
+    assert engine.warnings() == []
     own_server.start()
     outcome = back(engine)
+    (told,) = engine.warnings()
+    assert "there again" in told
     assert (outcome.ready, outcome.room) == ({"jobs"}, {"jobs"})
     assert engine.fileno() is not None
     answers = engine.run(
