@@ -347,3 +347,26 @@ def test_access_log(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
     peer.call("echo", 1)
     assert lines.read_bytes().count(b" 127.0.0.1:4711 echo ") == 3
     os.close(descriptor)
+
+
+def test_the_access_log_tells_the_call_that_is_named_inside(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """With the error that its caller gets."""
+    rig = make_rig()
+    lines = tmp_path / "log"
+    descriptor = os.open(lines, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    rig.logs.outlet = Outlet(descriptor, lambda lost: "")
+    rig.options.set(access_log="on")
+    peer = rig.connect()
+    peer.call("rpc.call", "echo", [1], {"timeout": 20})
+    with pytest.raises(RuntimeError, match="TimeoutError"):
+        peer.call("rpc.call", "sleep", [20], {"timeout": 0.02})
+    peer.notify("rpc.cancel", peer.post("sleep", 20))
+    peer.wait(3)
+    until(lambda: lines.read_bytes().count(b"\n") == 3)
+    ends = [(line.split()[5], line.split("ms ")[1]) for line in lines.read_text().splitlines()]
+    assert ends == [
+        ("echo", "ok"),
+        ("sleep", "TimeoutError: the deadline of the call has passed"),
+        ("sleep", "Cancelled: the caller has cancelled the call"),
+    ]
+    os.close(descriptor)

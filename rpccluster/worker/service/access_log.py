@@ -13,7 +13,7 @@ from rpccluster.failure import error_text
 from rpccluster.log import escaped
 from rpccluster.log.lines import access_line
 from rpccluster.log.outlet import Outlet
-from rpccluster.worker.current import present_call
+from rpccluster.worker.current import CallTimedOut, present_call
 from rpccluster.worker.service.later import Parked
 
 __all__ = ["logged"]
@@ -31,7 +31,8 @@ def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
             parked.log, call = partial(_write, outlet, began), None
             raise
         except BaseException as error:
-            outcome = escaped(error_text(error))
+            told = TimeoutError(*error.args) if type(error) is CallTimedOut else error  # as the caller sees it
+            outcome = escaped(error_text(told))
             raise
         finally:
             if call is not None:
