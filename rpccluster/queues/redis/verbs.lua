@@ -117,10 +117,12 @@ function verbs.get(name, session, n, seq, ids, attempts)
             looked = true
             if item[EXPIRES] > 0 and item[EXPIRES] <= now then
                 remove(q, id, item)
-            elseif bytes < MOST_BYTES then
+            elseif #taken == 0 or bytes + item[SIZE] <= MOST_BYTES then
                 lend(q, id, item, session)
                 taken[#taken + 1], tries[#tries + 1] = id, item[ATTEMPT]
                 bytes = bytes + item[SIZE]
+            else
+                bytes = MOST_BYTES -- it stays where it is
             end
         end
     end
