@@ -107,7 +107,6 @@ class Flood:
 def test_a_rate_holds_over_all_workers_and_connections_and_a_handover(ruled) -> None:
     """As many calls pass as the rate says, while all workers are replaced."""
     running = ruled({"key:web": f"call echo {RATE}/s"}, number_workers=4)
-    time.sleep(1.0)
     flood = Flood(running.address, ("web", WEB), SECONDS)
     reloaded = running.run("reload", "--all")
     for thread in flood.threads:
