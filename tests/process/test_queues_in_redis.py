@@ -23,8 +23,8 @@ pytest.importorskip("redis", reason="the extra `redis` is not installed")
 MakeCluster = Callable[..., RunningCluster]
 MakeHosts = Callable[..., tuple[RunningCluster, RunningCluster]]
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
-ITEMS = 20_000 if FULL_SCALE else 500  # of each producer
-KILLS = 60 if FULL_SCALE else 3
+ITEMS = 5_000 if FULL_SCALE else 500  # of each producer
+KILLS = 40 if FULL_SCALE else 3
 
 
 @pytest.fixture
