@@ -19,6 +19,7 @@ from rpccluster.ipc.messages import (
     Asked,
     AskPools,
     BootFailed,
+    CancelCall,
     Closed,
     Counted,
     DonorGone,
@@ -81,7 +82,9 @@ EVERY = [
     Give(1 << 32 | 7, ["127.0.0.1", 4711], False, b"\x94\x00", b"\xff\x00", [[1, 2], [1, (1 << 32) - 1]]),
     Give((1 << 63) - 1, [], True, b"", b"", []),
     Give(8, ["unix"], False, b"", b"", [], "dispatcher"),
-    Give(9, ["127.0.0.1", 4711], True, b"", b"", [], "keeper", ["key:web", "cert:shop"], True),
+    Give(9, ["127.0.0.1", 4711], True, b"", b"", [], "keeper", ["key:web", "cert:shop"], True, 1.5),
+    CancelCall(10, 3, 7),
+    CancelCall(10, 3, 7, True),
     Adopted(5),
     Refused(6),
     Reply(7, 8, b"\x94\x01\x05\xc0\xc0"),
@@ -136,7 +139,7 @@ def test_the_numbers_stay() -> None:
     begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
     begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver, Counted, Asked, Listen]
     begins += [StopGroup, GroupStopped, GroupsReplaced, Propose, Vote, Switch, Switched]
-    begins += [TaskProcess, TaskProcessGone, KillTask, Pools, AskPools, PoolsTold]
+    begins += [TaskProcess, TaskProcessGone, KillTask, Pools, AskPools, PoolsTold, CancelCall]
     assert [TYPES[number] for number in range(len(begins))] == begins
     assert encode(Go()) == b"\x91\x07"
 
@@ -268,7 +271,8 @@ def test_what_the_oldest_protocol_knew_is_what_an_old_master_says() -> None:
     """A field more in these types, that is not at its default, wants a new `PROTOCOL` and `OLDEST_PROTOCOL`."""
     known: dict[type, int] = {Reply: 3, DonorGone: 3}
     # an older new master finds a section of such a kind at fault, or authkey_file, and does not start
-    known[Give] = 9
+    # ``waited`` it may ignore: deadlines of calls that wait are counted anew
+    known[Give] = 10
     known[Go] = 1  # an older new master has no use for ``groups``: it asks for none, and the old one ends its own
     assert messages.OLDEST_PROTOCOL == 2
     assert {type_: len(type_._fields) for type_ in known} == known  # type: ignore[attr-defined]

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from greenlet import getcurrent
-
 from rpccluster.protocol.bounded import GONE
 from rpccluster.service import Later
-from rpccluster.worker.current import Cancelled
 
 __all__ = ["HeldBack", "Parked", "parking", "unless_left"]
 
@@ -39,6 +36,9 @@ class Parked(BaseException):
 
 def unless_left(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``function`` to run only while its caller is there."""
+    from greenlet import getcurrent  # the master reads this module, too, and has no greenlets
+
+    from rpccluster.worker.current import Cancelled
 
     def runs(*params: Any) -> Any:
         runner: Any = getcurrent()
