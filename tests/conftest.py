@@ -35,6 +35,19 @@ def runtime_folder() -> Iterator[str]:
         os.environ["XDG_RUNTIME_DIR"] = before
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests belong together, where several processes share them.
+
+    Those that fork, or turn a loop of gevent's, in their own process depend on what that process has done before: they
+    keep their order. Those of real daemons do not.
+    """
+    for item in items:
+        folder = item.nodeid.split("/")[1]
+        together = {"process": item.nodeid.partition("::")[0], "worker": folder, "simulation": folder}.get(folder, "tests")
+        item.add_marker(pytest.mark.xdist_group(together))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """Let a report that holds half characters, which a test has logged, leave a process of several that share tests."""
