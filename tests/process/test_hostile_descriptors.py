@@ -219,8 +219,8 @@ def test_half_open_connections_end_at_their_deadline(cluster: Callable[..., Runn
     while the others are served; descriptors and memory are as before."""
     at_once = min(CYCLES // 2, 4_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, at_once + 500), hard))
     running = cluster(message_timeout=2, idle_timeout=3)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, at_once + 500)), hard))
     address = running.address
     descriptors, _ = footprint(running)
 
