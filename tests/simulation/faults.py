@@ -137,7 +137,7 @@ FAULTS = [
         "master/children/policy.py",
         "            if child.stays and not group.is_awaited:\n                actions.append(Dismiss(child))\n",
         "",
-        109,
+        47,
     ),
     PutBack(
         "a connection is offered to a new master that has ended",
