@@ -43,8 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     keep their order. Those of real daemons do not.
     """
     for item in items:
-        folder = item.nodeid.split("/")[1]
-        together = {"process": item.nodeid.partition("::")[0], "worker": folder, "simulation": folder}.get(folder, "tests")
+        file, folder = item.nodeid.partition("::")[0], item.nodeid.split("/")[1]
+        together = {"process": file, "worker": folder, "simulation": folder}.get(folder, "tests")
         item.add_marker(pytest.mark.xdist_group(together))
 
 
