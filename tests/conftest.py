@@ -36,16 +36,18 @@ def runtime_folder() -> Iterator[str]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say which tests belong together, where several processes share them.
 
     Those that fork, or turn a loop of gevent's, in their own process depend on what that process has done before: they
-    keep their order. Those of real daemons do not.
+    keep their order, and come first, since there are many. Those of real daemons do not, and fill up the time.
     """
     for item in items:
         file, folder = item.nodeid.partition("::")[0], item.nodeid.split("/")[1]
         together = {"process": file, "worker": folder, "simulation": folder}.get(folder, "tests")
         item.add_marker(pytest.mark.xdist_group(together))
+    if config.getoption("dist", "no") != "no":
+        items.sort(key=lambda item: item.nodeid.startswith("tests/process/"))
 
 
 @pytest.hookimpl(wrapper=True)
