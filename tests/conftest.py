@@ -35,19 +35,21 @@ def runtime_folder() -> Iterator[str]:
         os.environ["XDG_RUNTIME_DIR"] = before
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say which tests belong together, where several processes share them.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Say which tests stay together, where several processes share them; the most come first.
 
     Those that fork, or turn a loop of gevent's, in their own process depend on what that process has done before: they
-    keep their order, and come first, since there are many. Those of real daemons do not, and fill up the time.
+    keep their order. Those of real daemons do not, and are shared by their files.
     """
-    for item in items:
-        file, folder = item.nodeid.partition("::")[0], item.nodeid.split("/")[1]
-        together = {"process": file, "worker": folder, "simulation": folder}.get(folder, "tests")
-        item.add_marker(pytest.mark.xdist_group(together))
-    if config.getoption("dist", "no") != "no":
-        items.sort(key=lambda item: item.nodeid.startswith("tests/process/"))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file, folder = nodeid.partition("::")[0], nodeid.split("/")[1]
+            return {"process": file, "worker": folder, "simulation": folder}.get(folder, "tests")
+
+    return Together(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
