@@ -36,7 +36,7 @@ async def run(options: Options, call: Callable[..., Awaitable[Any]]) -> None:
 
 
 async def main(options: Options) -> None:
-    async with aio.Client(f"127.0.0.1:{options.port}") as client:
+    async with aio.Client(f"127.0.0.1:{options.port}", timeout=None) as client:
         await run(options, client.call)
 
 

@@ -17,5 +17,5 @@ def call_all(count: int, method: str, *params: Any) -> list[Any]:
 
 if __name__ == "__main__":
     options = parse()
-    with Client(f"127.0.0.1:{options.port}") as client:
+    with Client(f"127.0.0.1:{options.port}", timeout=None) as client:
         run(options, client.call, call_all)

@@ -6,11 +6,20 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rpccluster.testing import RunningCluster, is_alive, wait_until
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder whose path is so short that a socket's path in it is short enough, too."""
+    with tempfile.TemporaryDirectory(prefix="rpc-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

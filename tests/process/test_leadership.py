@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from leading import SESSION_SECONDS, Callers, Company, pids_of, told
+from companies import SESSION_SECONDS, Callers, Company, pids_of, told
 from zookeeper_servers import TICK_MS, ZooKeeper, zookeeper
 
 from rpccluster.client import Client

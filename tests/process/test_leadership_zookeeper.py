@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("kazoo", reason="the extra `zookeeper` is not installed")
 
-from leading import Callers, Company, pids_of, told
+from companies import Callers, Company, pids_of, told
 from programs import free_port
 from zookeeper_servers import Ensemble, ZooKeeper, ensemble, zookeeper
 

@@ -41,8 +41,11 @@ _TIMERS = {
 }
 _RUN_METHODS = tuple(f"rpccluster.worker.hot.{name}" for name in ("runners", "compiled.engine", "slow_path"))
 _AROUND_METHODS = (
+    "rpccluster.worker.access.access",
+    "rpccluster.worker.hot.control.bounded",
     "rpccluster.worker.service.access_log",
     "rpccluster.worker.service.later",
+    "rpccluster.worker.service.leader_only",
     "rpccluster.worker.service.time_limit",
 )
 _OURS = "rpccluster.worker."

@@ -79,7 +79,7 @@ def test_it_is_born_with_the_listeners_of_its_edition() -> None:
     """And a channel for connections, whose other end the master keeps both of: what is not read can be read back."""
     born_with = edition(2)
     with os.fdopen(copy_of_a_descriptor()) as file:
-        born_with.listeners = [SimpleNamespace(socket=file)]
+        born_with.listeners = [SimpleNamespace(socket=file, wanted=None)]
         channel: Any = SimpleNamespace(close=lambda: None)
         worker, part = RPC_KIND.equip(Birth(1, 7, born_with, 0, booting().row, channel, [0], NOW))
         assert (worker.slot, worker.serial, worker.generation) == (1, 7, 2)
