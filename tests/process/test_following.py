@@ -90,7 +90,7 @@ def test_resignations_cost_no_call(pair: list[RunningCluster]) -> None:
 
 
 def test_a_killed_leader_costs_what_it_had(pair: list[RunningCluster]) -> None:
-    """One call of each client at most: the others wait until the next one leads."""
+    """A call of each client, or two where the next worker is killed a moment later: all others wait for the next lead."""
     leader = wait_leader(pair)
     other = next(cluster for cluster in pair if cluster is not leader)
     pools: list[Client | Pool] = [Pool([each.address for each in pair], follow_leader=True, timeout=20) for _ in "ab"]
@@ -102,5 +102,5 @@ def test_a_killed_leader_costs_what_it_had(pair: list[RunningCluster]) -> None:
         wait_until(lambda: any(token > last for _, token in writers.answers[-50:]), what="another one leads")
     finally:
         writers.end()
-    assert len(writers.failures) <= len(pools), writers.failures
+    assert len(writers.failures) <= 2 * len(pools), writers.failures
     assert writers.answers[-1][0] == ("a" if other is pair[0] else "b")

@@ -54,7 +54,10 @@ BEFORE_POOLS = ("TaskProcess", "TaskProcessGone", "KillTask")
 #: Rows that no life can meet, or that nobody counts, and why.
 IMPOSSIBLE = {
     ("phase", "leaving, graceful stop"): "an essential plugin that fails too often does that",
-    ("phase", "departing, workers are wanted"): "few seeds scale in the second in which a stop waits for the registry",
+    **{
+        ("phase", f"departing, {event}"): "few seeds command in the second in which a stop waits for the registry"
+        for event in ("workers are wanted", "drain")
+    },
     **{("message", name): "two masters say it to each other, and nobody reads along" for name in BETWEEN_MASTERS},
     **{("message", name): "no afternoon has a pool" for name in BEFORE_POOLS},
 }
