@@ -90,7 +90,7 @@ def test_resignations_cost_no_call(pair: list[RunningCluster]) -> None:
 
 
 def test_a_killed_leader_costs_what_it_had(pair: list[RunningCluster]) -> None:
-    """A call of each client, or two where the next worker is killed a moment later: all others wait for the next lead."""
+    """A call of each client, or two where the next worker is killed a moment later; all others wait."""
     leader = wait_leader(pair)
     other = next(cluster for cluster in pair if cluster is not leader)
     pools: list[Client | Pool] = [Pool([each.address for each in pair], follow_leader=True, timeout=20) for _ in "ab"]
