@@ -56,8 +56,10 @@ IMPOSSIBLE = {
     ("phase", "leaving, graceful stop"): "an essential plugin that fails too often does that",
     **{
         ("phase", f"departing, {event}"): "few seeds command in the second in which a stop waits for the registry"
-        for event in ("workers are wanted", "drain")
+        for event in ("workers are wanted", "drain", "quick stop")
     },
+    ("message", "CancelCall"): "no caller cancels here",
+    ("message", "LeadOrder"): "few seeds hand the lead over",
     **{("message", name): "two masters say it to each other, and nobody reads along" for name in BETWEEN_MASTERS},
     **{("message", name): "no afternoon has a pool" for name in BEFORE_POOLS},
 }
