@@ -15,7 +15,8 @@ import glob
 import os
 import time
 
-from rpccluster.leading.versions import MOST_BYTES, flush_folder
+from rpccluster.leading.versions import MOST_BYTES
+from rpccluster.system.replacing import sync_folder
 
 __all__ = ["SharedFile"]
 
@@ -59,7 +60,7 @@ class SharedFile:
             return False
         finally:
             os.close(lock)
-        flush_folder(self._folder)
+        sync_folder(self._folder)
         return True
 
     def sweep(self) -> None:

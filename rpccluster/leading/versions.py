@@ -15,7 +15,9 @@ import glob
 import os
 import re
 
-__all__ = ["MOST_BYTES", "Versions", "flush_folder"]
+from rpccluster.system.replacing import sync_folder
+
+__all__ = ["MOST_BYTES", "Versions"]
 
 MOST_BYTES = 1 << 20
 _READS = 100  # of a version that goes while it is opened, as others are made
@@ -70,7 +72,7 @@ class Versions:
             return False
         finally:
             self.clear()
-        flush_folder(self._folder)
+        sync_folder(self._folder)
         numbers = self._numbers()
         is_present = max(numbers, default=0) == number
         for old in numbers if is_present else [number]:
@@ -109,15 +111,3 @@ class Versions:
         for name in (self._prepared, self._link):
             with contextlib.suppress(OSError):
                 os.unlink(name)
-
-
-def flush_folder(folder: str) -> None:
-    """Have the disk keep the entries of ``folder``. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such flush
-            raise
-    finally:
-        os.close(descriptor)

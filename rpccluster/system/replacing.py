@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 
-__all__ = ["put_content", "replace_content"]
+__all__ = ["put_content", "replace_content", "sync_folder"]
 
 _TRIES = 10  # another process may finish its own replacement each time
 _PIECE = 1 << 20
@@ -41,7 +41,7 @@ def replace_content(path: str, expected: bytes, new: bytes) -> None:
             os.close(beside)
     finally:
         os.close(present)
-    _sync_folder(os.path.dirname(real))
+    sync_folder(os.path.dirname(real))
 
 
 def put_content(path: str, new: bytes) -> None:
@@ -61,7 +61,7 @@ def put_content(path: str, new: bytes) -> None:
         raise
     finally:
         os.close(beside)
-    _sync_folder(os.path.dirname(real))
+    sync_folder(os.path.dirname(real))
 
 
 def _check(present: int, expected: bytes) -> None:
@@ -147,7 +147,8 @@ def _copy_attributes(present: int, beside: int) -> None:
             os.setxattr(beside, name, value)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
+    """Have the disk keep the entries of ``folder``. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rpccluster.config.sections.cluster import Options
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
 from rpccluster.master.children.group import Group, Overlap, Restart
 from rpccluster.master.children.schedule import Schedule, Timetable
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.filled import Filled
 from rpccluster.master.kinds.plugins.output import PluginOutput
 from rpccluster.master.kinds.plugins.plugin import Plugin, PluginProcess
 from rpccluster.master.resources.listeners import Listener
@@ -37,15 +37,12 @@ class PluginSection:
     generation: int = 1
     processes: set[PluginProcess] = field(default_factory=set)  # that live, or are just being started
     staged: None = None  # a new edition is proved by no process
-    _filled: tuple[PluginOptions, Options, PluginOptions] | None = None
+    _filled: Filled[PluginOptions] = field(default_factory=lambda: Filled(with_cluster))
 
     @property
     def options(self) -> PluginOptions:
         """The options in force, with what the plugin has from ``[cluster]``."""
-        filled, of_cluster = self._filled, self.cluster.options
-        if filled is None or filled[0] is not self.own or filled[1] is not of_cluster:
-            self._filled = filled = (self.own, of_cluster, with_cluster(self.own, of_cluster))
-        return filled[2]
+        return self._filled.options(self.own, self.cluster.options)
 
     @property
     def listeners(self) -> list[Listener]:

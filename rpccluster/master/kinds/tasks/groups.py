@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from rpccluster.config.sections.cluster import Options
 from rpccluster.config.sections.pool import PoolOptions, with_cluster
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.filled import Filled
 from rpccluster.master.kinds.tasks.process import TaskProcess
 from rpccluster.master.kinds.tasks.task import Task
 from rpccluster.master.resources.service_listeners import POOLS
@@ -30,15 +30,12 @@ class PoolSection:
     cluster: Cluster
     generation: int = 1
     staged: None = None  # a new edition is proved by no process
-    _filled: tuple[PoolOptions, Options, PoolOptions] | None = None
+    _filled: Filled[PoolOptions] = field(default_factory=lambda: Filled(with_cluster))
 
     @property
     def options(self) -> PoolOptions:
         """The options in force, with what the pool has from ``[cluster]``."""
-        filled, of_cluster = self._filled, self.cluster.options
-        if filled is None or filled[0] is not self.own or filled[1] is not of_cluster:
-            self._filled = filled = (self.own, of_cluster, with_cluster(self.own, of_cluster))
-        return filled[2]
+        return self._filled.options(self.own, self.cluster.options)
 
     @property
     def logs(self) -> LogFiles:
