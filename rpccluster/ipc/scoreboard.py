@@ -31,7 +31,8 @@ __all__ = [
 MOST_ROWS = 1536  # three times the most workers: present ones, successors, slowly retiring ones
 ROW_CELLS = 48  # 384 bytes: rows of two writers never share a cache line
 HEADER_CELLS = 32
-RATE_CELLS = 128  # of each row, in a part of their own: passed and refused calls of each rate
+RATE_COUNTS = 128  # of each row, in a part of their own: passed and refused calls of each rate
+RATE_CELLS = 3 * RATE_COUNTS  # with what the child knows of each rate behind them
 _CELL_BYTES = 8
 
 ROWS_IN_USE = 0
@@ -209,11 +210,11 @@ class Scoreboard:
         return [sum(cells) for cells in zip(ended, *(self.rate_cells(n)[:count] for n in range(self.rows_in_use)))]
 
     def _keep_rates(self, number: int) -> None:
-        """Add the cells for rates of a child that has ended to those of the others, so that the sum stays."""
+        """Add the counts for rates of a child that has ended to those of the others, so that the sum stays."""
         ended, own = self.rate_cells(self._rows), self.rate_cells(number)
-        for place, count in enumerate(own.tolist()):
-            if count:
-                ended[place] += count
+        for place, value in enumerate(own.tolist()):
+            if value:
+                ended[place] += value if place < RATE_COUNTS else 0
                 own[place] = 0
 
     def free_row(self, number: int) -> None:

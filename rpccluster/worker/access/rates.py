@@ -5,6 +5,9 @@ second after a burst begins with nothing. Each worker writes how many calls of e
 it, into cells of its own in shared memory. Twice a second each one reads the cells of all, works out how many calls may
 pass now by what has passed everywhere, and takes its share: by its part of the demand. So a worker without calls holds
 next to nothing back, and what was shared out wrongly in one turn is missing, or left, in the next.
+
+A worker that comes takes over what another one knows of each rate, which that one writes down at each look: it may be a
+debt.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import Any
 
-from rpccluster.ipc.scoreboard import CommonCell, RowState, Scoreboard
+from rpccluster.ipc.scoreboard import RATE_COUNTS, CommonCell, RowState, Scoreboard
 from rpccluster.worker.access.bucket import Bucket
 
 __all__ = ["LEVEL_SECONDS", "Rates", "Total"]
@@ -22,6 +25,9 @@ __all__ = ["LEVEL_SECONDS", "Rates", "Total"]
 LEVEL_SECONDS = 0.5
 
 _SECOND_NS = 1_000_000_000
+_KNOWN = 4  # cells that tell what a worker knows of a rate: the rate, its tokens, from when they grow, calls seen
+_DEBT = 1 << 62  # is added to tokens, which may be below 0
+_MILLI = 1000
 
 
 class Total:
@@ -81,12 +87,26 @@ class Rates:
         self.buckets = [self.make() for _ in rates]
         self._base = self._own[:count].tolist()
         self._seen = self._scoreboard.all_rates(count)
-        self._totals = [Total(rate, now, self._first_tokens(number, rate)) for number, rate in enumerate(rates)]
+        self._totals = [self._known(number, rate) or self._new(number, rate, now) for number, rate in enumerate(rates)]
         self.level()
 
-    def _first_tokens(self, number: int, rate: float) -> float:
-        """Return the tokens of a rate to begin with: all, unless calls of it have come to others before."""
-        return 0.0 if any(self._seen[2 * number : 2 * number + 2]) else max(1.0, rate)
+    def _new(self, number: int, rate: float, now: int) -> Total:
+        """Return a rate that no other worker knows: with all its tokens, unless calls of it have passed before."""
+        return Total(rate, now, 0.0 if any(self._seen[2 * number : 2 * number + 2]) else max(1.0, rate))
+
+    def _known(self, number: int, rate: float) -> Total | None:
+        """Return what the worker knows of a rate that has looked last; None if none knows it."""
+        rows = (row for row in range(self._scoreboard.rows_in_use) if row != self._row_number)
+        known = [self._told(self._scoreboard.rate_cells(row), number).tolist() for row in rows]
+        same = [each for each in known if each[0] == _milli(rate)]
+        if not same:
+            return None
+        _, tokens, grows_from_ns, self._seen[2 * number] = max(same, key=lambda each: each[3])
+        return Total(rate, grows_from_ns, (tokens - _DEBT) / _MILLI)
+
+    def _told(self, cells: memoryview, number: int) -> memoryview:
+        start = RATE_COUNTS + _KNOWN * number
+        return cells[start : start + _KNOWN]
 
     def level(self) -> None:
         """Tell the others what has passed here, and take this worker's share anew. Called twice a second."""
@@ -109,3 +129,10 @@ class Rates:
             part = own_demand / max(passed + refused + accepting, own_demand)
             tokens, per_ns, from_ns = total.share(part)
             self.buckets[number].grant(tokens, per_ns, max(1.0, total.most * part), max(now, from_ns))
+            told, owed = self._told(own, number), _DEBT + round(total.tokens * _MILLI)
+            told[0], told[1], told[2], told[3] = _milli(total.rate), owed, from_ns, self._seen[2 * number]
+
+
+def _milli(rate: float) -> int:
+    """Return a rate as a cell has it; never 0, which is that of a cell that nobody has written."""
+    return max(1, round(rate * _MILLI))

@@ -101,3 +101,17 @@ def test_steady_calls_below_the_rate_all_pass(monkeypatch: pytest.MonkeyPatch) -
             taken = world.step(11, [0] * 4) + world.workers[0].buckets[0].take()
             refused += 0 if taken or second < 1 else 1
     assert refused <= 18
+
+
+def test_a_worker_that_comes_takes_over_a_debt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of four lets its share of a burst pass before it hears of the others; their successors make up for it."""
+    world = World(monkeypatch, 4, 100.0)
+    world.step(3000, [0] * 4)
+    found = world.step(600, [1, 1, 1, 1])
+    for old in range(4):
+        world.add()
+        world.workers[old].level()
+        world.level_at[old] = 1 << 62
+        world.scoreboard.free_row(old)
+    found += world.step(4000, [0] * 4 + [1, 1, 1, 1])
+    assert 400 <= found <= 500
