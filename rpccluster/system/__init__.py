@@ -26,9 +26,12 @@ from rpccluster.system.descriptors import (
 )
 from rpccluster.system.memory import (
     give_back_freed_memory,
+    is_byte_locked,
     keep_freed_memory,
     keep_out_of_collections,
+    lock_byte,
     make_private,
+    reach,
     resident_bytes,
 )
 from rpccluster.system.process import TELL_SIGNAL, Exit, System, die_with_parent, forget_what_is_ours, set_title
@@ -52,16 +55,19 @@ __all__ = [
     "displace_nobody",
     "forget_what_is_ours",
     "give_back_freed_memory",
+    "is_byte_locked",
     "keep_alive",
     "keep_freed_memory",
     "keep_out_of_collections",
     "let_exec_close_all_but",
+    "lock_byte",
     "make_private",
     "make_room_for",
     "notify_systemd",
     "occupy_standard_descriptors",
     "peer_process",
     "pin",
+    "reach",
     "resident_bytes",
     "self_pipe",
     "set_title",

@@ -1,18 +1,33 @@
-"""Memory of a process: its size, what the collector and the C library keep, and a private copy of a shared part."""
+"""Memory of a process: its size, what the collector and the C library keep, and parts shared with others.
+
+Processes that share a file in memory divide it by locks on single bytes, which the kernel drops when their holder ends.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import gc
 import mmap
 import os
+import struct
 
-__all__ = ["give_back_freed_memory", "keep_freed_memory", "keep_out_of_collections", "make_private", "resident_bytes"]
+__all__ = [
+    "give_back_freed_memory",
+    "is_byte_locked",
+    "keep_freed_memory",
+    "keep_out_of_collections",
+    "lock_byte",
+    "make_private",
+    "reach",
+    "resident_bytes",
+]
 
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_MMAP_THRESHOLD = -3
 _MAP_FIXED = 0x10  # mman.h
+_FLOCK = "hhqqi0q"  # struct flock of fcntl.h: type, whence, start, length, pid
 
 
 @functools.lru_cache(maxsize=1)
@@ -70,3 +85,27 @@ def make_private(memory: mmap.mmap) -> None:
     size, protection, offset = ctypes.c_size_t(len(memory)), mmap.PROT_READ | mmap.PROT_WRITE, ctypes.c_long(0)
     if c_library.mmap(ctypes.c_void_p(address), size, protection, flags, -1, offset) != address:
         raise OSError(ctypes.get_errno(), "mmap")
+
+
+def lock_byte(descriptor: int, place: int) -> bool:
+    """Lock one byte of a file for this process, until it ends or closes any descriptor of the file.
+
+    Returns False if another process has it. Raises OSError. Source: fcntl(2), advisory record locking.
+    """
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES
+        return False
+    return True
+
+
+def is_byte_locked(descriptor: int, place: int) -> bool:
+    """Return whether another process has locked this byte of a file. Raises OSError."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+    return bool(struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK)
+
+
+def reach(descriptor: int, size: int) -> None:
+    """Make a file at least ``size`` bytes long; other processes may do so at the same time. Raises OSError."""
+    if os.fstat(descriptor).st_size < size:
+        os.pwrite(descriptor, b"\0", size - 1)

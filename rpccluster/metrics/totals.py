@@ -1,0 +1,177 @@
+"""The reader of the counters: sums over all rows of the file, and what living processes show. Runs in any process.
+
+It waits for nobody and locks nothing. Each cell is read whole, and only grows. The count of a histogram is the sum of
+its buckets, so the two always agree; its sum may lack the calls that end while it is read.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rpccluster import system
+from rpccluster.metrics.layout import (
+    BLOCK_BYTES,
+    BLOCK_CELLS,
+    BUCKETS,
+    CELL_BYTES,
+    CELLS_AT,
+    FAILED,
+    NAME_BYTES,
+    OK,
+    ROW_BYTES,
+    Block,
+    Outcome,
+    OwnCell,
+)
+
+__all__ = ["Calls", "Histogram", "Reader", "Totals"]
+
+_NOTHING = (0,) * BLOCK_CELLS
+
+
+class Histogram(NamedTuple):
+    """Durations: how many ended in each bucket (not cumulated), and their sum in seconds."""
+
+    buckets: Sequence[int]
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        """The number of durations."""
+        return sum(self.buckets)
+
+
+class Calls(NamedTuple):
+    """The calls of one method: their number by outcome, and the durations of those that have run."""
+
+    outcomes: Mapping[str, int]
+    durations: Histogram
+
+
+@dataclass
+class Totals:
+    """What all processes of a cluster have counted since its start, and what the living ones show.
+
+    ``blocks`` has the summed cells of each block by its kind and name, ``connections`` the open connections, and
+    ``settings_versions`` the version of the settings of each group.
+    """
+
+    blocks: dict[tuple[Block, str], Sequence[int]] = field(default_factory=dict)
+    connections: int = 0
+    settings_versions: dict[str, int] = field(default_factory=dict)
+
+    def of(self, kind: Block) -> dict[str, Sequence[int]]:
+        """Return the cells of all blocks of one kind, by name, in order of their names."""
+        return {name: self.blocks[kind, name] for found, name in sorted(self.blocks, key=_name) if found is kind}
+
+    def methods(self) -> dict[str, Calls]:
+        """Return the calls of each method, in order of their names."""
+        return {name: _calls(cells) for name, cells in self.of(Block.METHOD).items()}
+
+    def counts(self, kind: Block) -> dict[str, int]:
+        """Return the first cell of all blocks of one kind, by name."""
+        return {name: cells[0] for name, cells in self.of(kind).items()}
+
+    @property
+    def stalls(self) -> int:
+        """How often a loop was held up."""
+        return self._own[OwnCell.STALLS]
+
+    @property
+    def handovers(self) -> Histogram:
+        """The moves of connections, each counted where the connection has arrived."""
+        return _histogram(self._own, OwnCell.HANDOVERS)
+
+    @property
+    def queued(self) -> Histogram:
+        """The time that calls have waited for their turn."""
+        return _histogram(self._own, OwnCell.QUEUE)
+
+    @property
+    def _own(self) -> Sequence[int]:
+        return self.blocks.get((Block.OWN, ""), _NOTHING)
+
+
+class Reader:
+    """Reads the file of the counters, as often as it is asked."""
+
+    def __init__(self, descriptor: int) -> None:
+        """``descriptor`` stays the caller's, and open."""
+        self._descriptor = descriptor
+        self._memory: memoryview = memoryview(b"")
+
+    def read(self) -> Totals:
+        """Return the totals as they are now. Raises OSError."""
+        self._follow_growth()
+        totals, sums = Totals(), dict[bytes, int]()
+        for place in range(len(self._memory) // ROW_BYTES):
+            names, cells = self._row(place)
+            if names:
+                # The rows of workers with the same methods are alike: one addition adds all their cells, since no sum
+                # of 64 bits carries over into the next.
+                sums[names] = sums.get(names, 0) + int.from_bytes(cells, sys.byteorder)
+                self._show(totals, place, names, memoryview(cells).cast("Q"))
+        for names, summed in sums.items():
+            cells = summed.to_bytes(len(names) // NAME_BYTES * BLOCK_BYTES, sys.byteorder)
+            _add(totals, names, memoryview(cells).cast("Q").tolist())
+        return totals
+
+    def _follow_growth(self) -> None:
+        size = os.fstat(self._descriptor).st_size // ROW_BYTES * ROW_BYTES
+        if size > len(self._memory):
+            self._memory = memoryview(mmap.mmap(self._descriptor, size, prot=mmap.PROT_READ))
+
+    def _row(self, place: int) -> tuple[bytes, bytes]:
+        """Return the names and cells of a row's blocks, copied at once."""
+        row = self._memory[place * ROW_BYTES : (place + 1) * ROW_BYTES]
+        blocks = row[CELLS_AT : CELLS_AT + CELL_BYTES].cast("Q")[OwnCell.BLOCKS]
+        return bytes(row[: blocks * NAME_BYTES]), bytes(row[CELLS_AT : CELLS_AT + blocks * BLOCK_BYTES])
+
+    def _show(self, totals: Totals, place: int, names: bytes, cells: memoryview) -> None:
+        """Add what a row shows of the present, if its process lives."""
+        connections = cells[OwnCell.CONNECTIONS]
+        versions = {
+            name: cells[at * BLOCK_CELLS]
+            for at, (kind, name) in enumerate(_names(names) if b"\0s" in names else ())
+            if kind is Block.SETTINGS
+        }
+        if (connections or versions) and system.is_byte_locked(self._descriptor, place):
+            totals.connections += connections
+            for name, version in versions.items():
+                totals.settings_versions[name] = max(version, totals.settings_versions.get(name, 0))
+
+
+def _names(names: bytes) -> Iterator[tuple[Block | None, str]]:
+    for at in range(0, len(names), NAME_BYTES):
+        text = names[at : at + NAME_BYTES].rstrip(b"\0").decode("utf-8", "replace")
+        try:
+            yield Block(text[:1]), text[1:]
+        except ValueError:  # of another version
+            yield None, text
+
+
+def _add(totals: Totals, names: bytes, cells: list[int]) -> None:
+    for at, (kind, name) in enumerate(_names(names)):
+        if kind is not None:
+            own, before = cells[at * BLOCK_CELLS : (at + 1) * BLOCK_CELLS], totals.blocks.get((kind, name))
+            totals.blocks[kind, name] = own if before is None else [a + b for a, b in zip(own, before)]
+
+
+def _name(key: tuple[Block, str]) -> str:
+    return key[1]
+
+
+def _histogram(cells: Sequence[int], at: int) -> Histogram:
+    return Histogram(cells[at + 1 : at + 1 + BUCKETS], cells[at] / 1e9)
+
+
+def _calls(cells: Sequence[int]) -> Calls:
+    ok, failed = _histogram(cells, OK), _histogram(cells, FAILED)
+    outcomes = {"ok": ok.total, **{outcome.name.lower(): cells[outcome] for outcome in Outcome}}
+    buckets = [a + b for a, b in zip(ok.buckets, failed.buckets)]
+    return Calls(outcomes, Histogram(buckets, ok.seconds + failed.seconds))
