@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 from rpccluster.cli.call import jsonable
 from rpccluster.cli.control import WHICH_CLUSTER, ask, fail, glance
 from rpccluster.cli.root import NearestCommands, given_sources
-from rpccluster.cli.tables import table
+from rpccluster.cli.tables import queue_text, queues_text
 from rpccluster.client import Client
 from rpccluster.client.sync.queue import Item, Queue
 from rpccluster.config import Sources
@@ -28,7 +28,6 @@ from rpccluster.errors import EXIT_FAULT, RPCClusterError
 __all__ = ["COMMANDS"]
 
 _GROUP = "queues"
-_COLUMNS = ("name", "ready", "delayed", "leased", "dead", "waiting", "bytes", "paused")
 _TOUCH_SECONDS = 1.0  # between two signs that a command still works on its item
 
 
@@ -67,12 +66,7 @@ def list_(sources: Sources, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:
-        rows = [[_text(each[column]) for column in _COLUMNS] for each in told]
-        click.echo("\n".join(table([_COLUMNS, *rows], left=1)))
-
-
-def _text(cell: Any) -> str:
-    return ("yes" if cell else "no") if isinstance(cell, bool) else str(cell)
+        click.echo(queues_text(told))
 
 
 @queue.command()
@@ -208,7 +202,7 @@ def stats(sources: Sources, name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:
-        click.echo("\n".join(table([[key, _text(told[key])] for key in _COLUMNS if key in told], left=1)))
+        click.echo(queue_text(told))
 
 
 @queue.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["groups_text", "status_text", "table"]
+__all__ = ["groups_text", "queue_text", "queues_text", "status_text", "table"]
 
 _OF_WORKERS = [
     "slot",
@@ -19,6 +19,7 @@ _OF_WORKERS = [
     "errors",
     "rss_bytes",
 ]
+_OF_QUEUES = ("name", "ready", "delayed", "leased", "dead", "waiting", "bytes", "paused")
 _OF_GROUPS = ("name", "state", "pids", "up", "restarts", "")
 
 
@@ -31,12 +32,30 @@ def status_text(told: dict[str, Any]) -> str:
     others = [group for group in told.get("groups", ()) if group["name"] != "workers"]
     if others:
         paragraphs.append(groups_text(others))
+    queues = [queue for group in others for queue in group.get("queues") or ()]
+    if queues:
+        paragraphs.append(queues_text(queues))
     return "\n".join(paragraphs)
 
 
 def groups_text(groups: Iterable[dict[str, Any]]) -> str:
     """Write a table of ``groups``, as ``status`` tells them: a line each."""
     return "\n".join(table([_OF_GROUPS, *map(_group, groups)], left=len(_OF_GROUPS)))
+
+
+def queues_text(queues: Iterable[dict[str, Any]]) -> str:
+    """Write a table of ``queues``, as ``queue list`` tells them: a line each."""
+    rows = [[_text(queue[column]) for column in _OF_QUEUES] for queue in queues]
+    return "\n".join(table([_OF_QUEUES, *rows], left=1))
+
+
+def queue_text(queue: dict[str, Any]) -> str:
+    """Write a table of one of them: a line each number."""
+    return "\n".join(table([[key, _text(queue[key])] for key in _OF_QUEUES if key in queue], left=1))
+
+
+def _text(cell: Any) -> str:
+    return ("yes" if cell else "no") if isinstance(cell, bool) else str(cell)
 
 
 def _head(master: dict[str, Any]) -> str:

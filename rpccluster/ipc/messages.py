@@ -388,6 +388,27 @@ class KillTask(NamedTuple):
     number: int
 
 
+# -- questions to a child
+
+
+@_type(31)
+class Inquire(NamedTuple):
+    """Master to child: somebody asks for ``what``, with ``params``. The answer has the same ``number``."""
+
+    number: int
+    what: str
+    params: list[Any]
+
+
+@_type(32)
+class Findings(NamedTuple):
+    """Child to master: the answer to `Inquire`, or the reason why there is none."""
+
+    number: int
+    value: Any
+    error: str = ""
+
+
 # -- the dispatcher and its master
 
 
@@ -396,24 +417,6 @@ class Pools(NamedTuple):
     """Master to dispatcher: the pools that there are, by their names, each with options that concern the dispatcher."""
 
     pools: dict[str, dict[str, Any]]
-
-
-@_type(31)
-class AskPools(NamedTuple):
-    """Master to dispatcher: somebody asks about ``what``, with ``params``. The answer has the same ``number``."""
-
-    number: int
-    what: str
-    params: list[Any]
-
-
-@_type(32)
-class PoolsTold(NamedTuple):
-    """Dispatcher to master: the answer to `AskPools`, or the reason why there is none."""
-
-    number: int
-    value: Any
-    error: str = ""
 
 
 # -- the keeper and its master

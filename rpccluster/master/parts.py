@@ -29,6 +29,7 @@ from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.leader_operations import LeaderOperations
 from rpccluster.master.control.operations import Operations
 from rpccluster.master.control.pool_operations import PoolOperations
+from rpccluster.master.control.queue_operations import QueueOperations
 from rpccluster.master.control.server import ControlServer
 from rpccluster.master.control.settings_operations import SettingsOperations
 from rpccluster.master.control.signal_commands import SignalCommands
@@ -36,6 +37,7 @@ from rpccluster.master.control.status import Status
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.handover.brokers import Brokers
+from rpccluster.master.kinds.asking import Asking
 from rpccluster.master.kinds.configured import has_group, make_group
 from rpccluster.master.kinds.coordinating import Coordinating, CoordinatorService
 from rpccluster.master.kinds.groups import Groups
@@ -127,8 +129,9 @@ class Parts:
         self.services["coordinator"] = CoordinatorService(rpc.own_code, cluster)
         for service in self.services.values():
             service.inherit(inheritance.memories if inheritance else {})
-        self.pooling = Pooling(cluster, self.services["dispatcher"], self.roster)
-        queueing = Queueing(cluster, self.services["keeper"], self.roster)
+        self.asking = Asking(self.roster, self.now)
+        self.pooling = Pooling(cluster, self.services["dispatcher"], self.roster, self.asking)
+        queueing = Queueing(cluster, self.services["keeper"], self.roster, self.asking)
         self.coordinating = Coordinating(
             cluster, self.services["coordinator"], self.roster, self.now, time.time() - self.now() + cluster.started_at
         )
@@ -176,9 +179,13 @@ class Parts:
         self.commands = commands
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
         self._status = Status(cluster, self.workers, self.groups, rpc, self.broker)
-        self.operations = Operations(operating_system, cluster, self.groups, commands, self.broker, self._tell_status)
+        self.operations = Operations(
+            operating_system, cluster, self.groups, commands, self.broker, self._tell_status, queueing.count
+        )
         self.operations.add(SettingsOperations(cluster, commands, self.operations.wait).methods())
         self.operations.add(PoolOperations(self.pooling).methods())
+        self.operations.add(QueueOperations(queueing).methods())
+        self.operations.add_readings(QueueOperations(queueing).readings())
         self.operations.add(LeaderOperations(self.coordinating).methods())
 
     @property

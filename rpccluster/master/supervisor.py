@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rpccluster.errors import EXIT_ESSENTIAL, EXIT_FAULT, EXIT_NO_SERVICE, EXIT_NO_WORKER
-from rpccluster.ipc.messages import Accept, Vote
+from rpccluster.ipc.messages import Accept, Findings, Vote
 from rpccluster.log import logger, say
 from rpccluster.master.children import order
 from rpccluster.master.children.deaths import TOO_OFTEN, TOO_OFTEN_SECONDS, in_short
@@ -91,6 +91,7 @@ class Supervisor:
         attempt("move connections", self._move)
         attempt("complete a reload", parts.reloading.note_progress)
         attempt("end a vote", parts.pushing.turn)
+        attempt("wait no longer for an answer", parts.asking.turn)
         for kind, conversation in parts.conversations.items():
             attempt(f"tell the {kind} what has changed", conversation.turn, self._groups)
         attempt("end a write", parts.saving.turn)
@@ -129,6 +130,7 @@ class Supervisor:
             parts.code_watch,
             parts.config_watch,
             parts.pushing,
+            parts.asking,
             parts.saving,
             parts.commands,
             parts.led_listeners,
@@ -199,6 +201,9 @@ class Supervisor:
             self._parts.pushing.note_switched(event.child)
 
     def _note_told(self, event: Told) -> None:
+        if isinstance(event.message, Findings):
+            self._parts.asking.hear(event.message)
+            return
         assert isinstance(event.child, ServiceProcess)
         self._parts.conversations[event.child.kind].hear(event.message, self._groups)
 
@@ -206,6 +211,7 @@ class Supervisor:
         group = event.group
         for conversation in self._parts.conversations.values():
             conversation.note_end(event.child)
+        self._parts.asking.note_end(event.child)
         self._parts.pushing.note_end(event.child)
         if group is self._workers and event.death.is_failed_boot:
             self._parts.reloading.note_failed_boot(event.child, group.failure)

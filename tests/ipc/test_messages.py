@@ -17,23 +17,23 @@ from rpccluster.ipc.messages import (
     Accept,
     Adopted,
     Asked,
-    AskPools,
     BootFailed,
     CancelCall,
     Closed,
     Counted,
     DonorGone,
+    Findings,
     Give,
     Go,
     GroupsReplaced,
     GroupStopped,
+    Inquire,
     KillTask,
     LeadOrder,
     LeadTold,
     Listen,
     Message,
     Pools,
-    PoolsTold,
     Present,
     Propose,
     Queues,
@@ -111,9 +111,9 @@ EVERY = [
     TaskProcessGone(7, "resize", 1, 4711, 12, "lost", 9, 1, 1.5, 12),
     KillTask(7, 12),
     Pools({"resize": {"queue_size": 10}}),
-    AskPools(1, "tasks", ["resize"]),
-    PoolsTold(1, [{"id": 5}]),
-    PoolsTold(1, None, "no pool is named x"),
+    Inquire(1, "tasks", ["resize"]),
+    Findings(1, [{"id": 5}]),
+    Findings(1, None, "no pool is named x"),
     Queues(True, 5.0, {"jobs": {"lease": 60.0}}),
     LeadOrder(3),
     LeadTold(0, "", "unix:///a", 7),
@@ -139,7 +139,7 @@ def test_the_numbers_stay() -> None:
     begins: list[type] = [Ready, BootFailed, WantsToRetire, Accept, Retire, ReopenLogs, Serving, Go]
     begins += [Release, Released, Give, Adopted, Refused, Reply, Closed, DonorGone, TookOver, Counted, Asked, Listen]
     begins += [StopGroup, GroupStopped, GroupsReplaced, Propose, Vote, Switch, Switched]
-    begins += [TaskProcess, TaskProcessGone, KillTask, Pools, AskPools, PoolsTold, CancelCall]
+    begins += [TaskProcess, TaskProcessGone, KillTask, Pools, Inquire, Findings, CancelCall]
     assert [TYPES[number] for number in range(len(begins))] == begins
     assert encode(Go()) == b"\x91\x07"
 

@@ -22,6 +22,7 @@ SLEEPERS = [
     "code_watch",
     "config_watch",
     "pushing",
+    "asking",
     "saving",
     "commands",
     "led_listeners",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
 
-from rpccluster.testing import RunningCluster
+from rpccluster import RemoteError
+from rpccluster.testing import RunningCluster, wait_until
 
 MakeCluster = Callable[..., RunningCluster]
 
@@ -77,3 +80,49 @@ def test_what_is_not_there_is_told(made: RunningCluster, cluster: Callable[..., 
     assert run(made, "stats", "nobody").stderr == "rpccluster: NoSuchQueue: nobody\n"
     told = run(cluster(number_workers=1), "list")
     assert (told.returncode, "keeps no queues" in told.stderr) == (1, True)
+
+
+def test_the_control_socket_has_the_methods_of_queues(made: RunningCluster) -> None:
+    """With the protocol's params and answers, of values of any kind, and errors; nobody needs the keeper's address."""
+    with made.control() as control:
+        value = {1: b"\xff", "long": "x" * 1000}
+        first = control.call("queue.put", "jobs", value)
+        second = control.call("queue.put", "jobs", [2], {"priority": 9})
+        assert control.call("queue.peek", "jobs", 5) == [[second, 0, [2]], [first, 0, value]]
+        assert control.call("queue.stats", "jobs")["ready"] == 2
+        assert [each["name"] for each in control.call("queue.list")] == ["jobs", "other"]
+        assert control.call("queue.pause", "jobs") is True
+        [queues] = [each["queues"] for each in control.call("status")["groups"] if each["name"] == "queues"]
+        counts = [(each["name"], each["ready"], each["paused"]) for each in queues]
+        assert counts == [("jobs", 2, True), ("other", 0, False)]
+        assert control.call("queue.resume", "jobs") is True
+        assert (control.call("queue.purge", "jobs"), control.call("queue.dead", "jobs")) == (2, [])
+        with pytest.raises(RemoteError, match=r"^NoSuchQueue: nobody"):
+            control.call("queue.stats", "nobody")
+        with pytest.raises(RemoteError, match=r"^ArgumentError: "):
+            control.call("queue.put", "jobs", 1, {"priority": 10})
+        with pytest.raises(RemoteError, match="ArgumentError: found 0 params, expected 1"):
+            control.call("queue.stats")
+        for _ in range(400):
+            control.call("queue.put", "other", "x" * 3000)
+        with pytest.raises(RemoteError, match="expected at most 1048576: ask for fewer"):
+            control.call("queue.peek", "other", 400)
+
+
+def test_status_tells_of_queues_though_the_keeper_is_silent(made: RunningCluster) -> None:
+    """Their counts are null then, and come back with it."""
+    with made.control() as control:
+        [keeper] = [each for each in control.call("status")["groups"] if each["name"] == "queues"]
+        pid = keeper["processes"][0]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            [keeper] = [each for each in control.call("status")["groups"] if each["name"] == "queues"]
+            assert keeper["queues"] is None
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(
+            lambda: next(e for e in control.call("status")["groups"] if e["name"] == "queues")["queues"],
+            what="the counts come back",
+        )
+    assert run(made, "stats", "jobs").returncode == 0
+    assert "jobs       0" in subprocess.run(made.command("status"), capture_output=True, text=True, check=True).stdout

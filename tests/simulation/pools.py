@@ -14,11 +14,11 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from rpccluster.ipc.messages import (
-    AskPools,
     BootFailed,
+    Findings,
+    Inquire,
     KillTask,
     Message,
-    PoolsTold,
     Ready,
     TaskProcess,
     TaskProcessGone,
@@ -71,8 +71,8 @@ class Dispatcher(Worker):
                 raise Fault(f"{self.name} is told of the end of process {message.pid}, of which it knows nothing")
             for serial in list(self.known)[:1]:
                 self._ask_for_an_end(serial)
-        elif isinstance(message, AskPools):
-            self._say(self.channel, PoolsTold(message.number, []))
+        elif isinstance(message, Inquire):
+            self._say(self.channel, Findings(message.number, []))
 
     def _ask_for_an_end(self, serial: int) -> None:
         if not self.world.is_calm and self.random.random() < KILL_CHANCE:

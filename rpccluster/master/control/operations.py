@@ -17,6 +17,7 @@ from rpccluster.master.handover.broker import Broker
 from rpccluster.master.history import Author
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.plugins.plugin import Plugin
+from rpccluster.master.resources.service_listeners import QUEUES
 from rpccluster.system import System
 
 __all__ = ["Operations"]
@@ -43,18 +44,21 @@ class Operations:
         commands: Commands,
         broker: Broker,
         status: Callable[[], dict[str, Any]],
+        count_queues: Callable[[Callable[[Any], object]], object],
     ) -> None:
-        """``status`` makes the contract's ``status``."""
+        """``status`` makes the contract's ``status``; ``count_queues`` asks for what it says of queues."""
         self._system = system
         self._cluster = cluster
         self._workers = commands.workers
         self._make_status = status
+        self._count_queues = count_queues
         self._commands = commands
         self._broker = broker
         self._of_groups = GroupOperations(system, groups, commands.new_master, self.wait)
         self._waiting: list[tuple[Check, Answer]] = []
         self._has_ended = False
         self._added: dict[str, Method] = {}
+        self._readings: dict[str, Method] = {}
 
     def methods(self) -> Mapping[str, Method]:
         """Return the methods by their names."""
@@ -62,6 +66,7 @@ class Operations:
             "status": self._status,
             "plugin.list": self._list_plugins,
             **self._of_groups.readings(),
+            **self._readings,
             "scale": self._while_ours(self._scale),
             "reload": self._while_ours(self._reload),
             "rebalance": self._while_ours(self._rebalance),
@@ -75,6 +80,10 @@ class Operations:
     def add(self, methods: Mapping[str, Method]) -> None:
         """Offer ``methods``, too, while this master is not leaving."""
         self._added.update(methods)
+
+    def add_readings(self, methods: Mapping[str, Method]) -> None:
+        """Offer ``methods``, too, at any time, since they change nothing."""
+        self._readings.update(methods)
 
     def _while_ours(self, method: Method) -> Method:
         """Wrap ``method`` to refuse it while this master completes an upgrade or leaves."""
@@ -113,7 +122,17 @@ class Operations:
 
     def _status(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)
-        answer(None, self._make_status())
+        told = self._make_status()
+        keeper = next((group for group in told["groups"] if group["name"] == QUEUES), None)
+        if keeper is None:
+            answer(None, told)
+            return
+
+        def add(counts: Any) -> None:
+            keeper["queues"] = counts
+            answer(None, told)
+
+        self._count_queues(add)
 
     def _list_plugins(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)

@@ -37,4 +37,4 @@ class PoolOperations:
         self._ask("cancel", params, answer)
 
     def _ask(self, what: str, params: list[Any], answer: Answer) -> None:
-        self._pooling.ask(what, params, lambda error, told: answer(f"RuntimeError: {error}" if error else None, told))
+        self._pooling.ask(what, params, lambda error, told: answer(error or None, told))

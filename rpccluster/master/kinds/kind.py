@@ -45,7 +45,7 @@ class Voted(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A process of a service has told the master something that concerns others."""
+    """The child has told the master something that others wait for, or that concerns them."""
 
     child: Child
     message: Message

@@ -20,7 +20,7 @@ from rpccluster.config.kept_queues import kept_queues
 from rpccluster.config.sections.cluster import Options
 from rpccluster.config.sections.leadership import LeadershipOptions, with_cluster
 from rpccluster.ipc.fdpass import memory_file
-from rpccluster.ipc.messages import KillTask, LeadTold, PoolsTold
+from rpccluster.ipc.messages import KillTask, LeadTold
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
@@ -173,7 +173,7 @@ class OwnService(RPC):
         return child, replace(part, memory=self.memory, own=edition.own)
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
-        if isinstance(message, (KillTask, PoolsTold, LeadTold)):
+        if isinstance(message, (KillTask, LeadTold)):
             close_all(descriptors)
             return Told(child, message)
         return super().hear(child, message, descriptors, now)

@@ -6,42 +6,38 @@ end. What is asked about tasks only the dispatcher knows.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any
 
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.pool import PoolOptions
-from rpccluster.ipc.messages import AskPools, KillTask, Message, Pools, PoolsTold
+from rpccluster.ipc.messages import KillTask, Message, Pools
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.kinds.asking import Asking, Told
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.own_service import OwnService
 from rpccluster.master.kinds.tasks.task import Task
 
-__all__ = ["Pooling", "Told"]
+__all__ = ["Pooling"]
 
 _QUEUES_VARIABLE = "RPCCLUSTER_QUEUES"  # of the environment: the keeper's address
 _LEASE_SECONDS = 60.0  # of a queue without a section
 CUT_OFF = "a message to it or from it was cut off"  # by the end of a dispatcher: why a process is killed
 
-#: Gets an error, or an answer.
-Told = Callable[[str, Any], None]
-
 
 class Pooling:
     """The conversation with the dispatcher, if there is one."""
 
-    def __init__(self, cluster: Cluster, dispatcher: OwnService, roster: Roster) -> None:
+    def __init__(self, cluster: Cluster, dispatcher: OwnService, roster: Roster, asking: Asking) -> None:
         self._cluster = cluster
         self._dispatcher = dispatcher
         self._roster = roster
+        self._asking = asking
         self.task = Task(self.tell, roster.say)
         self._told_of: Configuration | None = None  # the configuration whose pools it knows
-        self._numbers = itertools.count(1)
-        self._asked: dict[int, tuple[Child, Told]] = {}
 
     def _present(self) -> Child | None:
         ready = (child for child in self._dispatcher.processes() if child.ready_at is not None)
@@ -87,9 +83,6 @@ class Pooling:
             else:
                 self._kill(groups, message.serial)
             groups.wake()
-        elif isinstance(message, PoolsTold):
-            _, told = self._asked.pop(message.number, (None, _ignore))
-            told(message.error, message.value)
 
     def _kill(self, groups: Groups, serial: int) -> None:
         for group in groups.all:
@@ -98,24 +91,17 @@ class Pooling:
                     self._roster.kill(child, CUT_OFF)
 
     def ask(self, what: str, params: list[Any], told: Told) -> None:
-        """Ask the dispatcher; ``told`` gets the error or the answer, also if it ends meanwhile."""
+        """Ask the dispatcher; ``told`` gets the text of an error, or the answer."""
         dispatcher = self._present()
         if dispatcher is None:
-            told("the dispatcher is not ready" if self._dispatcher.group else "there is no section [pool:NAME]", None)
-            return
-        number = next(self._numbers)
-        self._asked[number] = dispatcher, told
-        self._roster.say(dispatcher, AskPools(number, what, params))
+            reason = "the dispatcher is not ready" if self._dispatcher.group else "there is no section [pool:NAME]"
+            told(f"RuntimeError: {reason}", None)
+        else:
+            self._asking.ask(dispatcher, what, params, told)
 
     def note_end(self, child: Child) -> None:
-        """Answer what a dispatcher was asked that has ended."""
-        for number in [number for number, (asked, _) in self._asked.items() if asked is child]:
-            self._asked.pop(number)[1]("the dispatcher has ended", None)
+        """A dispatcher that has ended has told all that it had to tell."""
 
 
 def _of_dispatcher(options: PoolOptions) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("queue_size", "timeout", "soft_timeout")}
-
-
-def _ignore(error: str, answer: Any) -> None:
-    pass

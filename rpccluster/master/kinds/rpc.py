@@ -13,13 +13,13 @@ from rpccluster.child.assignment import RPCPart
 from rpccluster.child.own_code import OwnCode
 from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.fdpass import memory_file
-from rpccluster.ipc.messages import BootFailed, Message, Ready, Retire, Switched, Vote, WantsToRetire
+from rpccluster.ipc.messages import BootFailed, Findings, Message, Ready, Retire, Switched, Vote, WantsToRetire
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell, is_full
 from rpccluster.log import logger
 from rpccluster.master.children.child import KILL_SLACK_SECONDS, MOVING_SECONDS, Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group
-from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed, Voted
+from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed, Told, Voted
 from rpccluster.master.kinds.stalls import Stalls
 from rpccluster.master.kinds.totals import Totals
 from rpccluster.rate_limit import LogLimiter
@@ -148,6 +148,8 @@ class RPC:
             event = None
         elif isinstance(message, (Vote, Switched)):
             event = Voted(child, message)
+        elif isinstance(message, Findings):
+            event = Told(child, message)
         elif isinstance(message, WantsToRetire):
             noun = self.noun.capitalize()
             logger.info("%s (pid: %d, slot: %d) wants to retire: %s", noun, child.pid, child.slot, message.reason)

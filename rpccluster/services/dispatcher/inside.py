@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from rpccluster.child.assignment import Assignment, RPCPart
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import AskPools, KillTask, Message, Pools, PoolsTold, TaskProcess, TaskProcessGone
+from rpccluster.ipc.messages import Findings, Inquire, KillTask, Message, Pools, TaskProcess, TaskProcessGone
 from rpccluster.ipc.packets import close_all
 from rpccluster.log import logger
 from rpccluster.pools.program.link import RECEIVE_BYTES
@@ -91,7 +91,7 @@ class Inside:
             self._dispatch.set_pools(message.pools)
             self._drains.set_pools(message.pools)
             self.service.is_open = True
-        elif isinstance(message, AskPools):
+        elif isinstance(message, Inquire):
             self._channel.send(self._told(message))
         close_all(descriptors)
 
@@ -147,11 +147,11 @@ class Inside:
         if ended:
             logger.warning("%d tasks run that nobody waits for any more: they are ended", ended)
 
-    def _told(self, asked: AskPools) -> PoolsTold:
+    def _told(self, asked: Inquire) -> Findings:
         try:
-            return PoolsTold(asked.number, _ANSWERS[asked.what](self._dispatch, *asked.params))
+            return Findings(asked.number, _ANSWERS[asked.what](self._dispatch, *asked.params))
         except (KeyError, TypeError, ValueError) as error:
-            return PoolsTold(asked.number, None, str(error.args[0] if error.args else error))
+            return Findings(asked.number, None, f"RuntimeError: {error.args[0] if error.args else error}")
 
     # -- the end
 

@@ -14,13 +14,14 @@ from rpccluster.child.assignment import Assignment, RPCPart
 from rpccluster.child.life import EXIT_CRASHED
 from rpccluster.config.kept_queues import KeptQueues
 from rpccluster.config.sections.queues import QueueOptions
-from rpccluster.ipc.messages import Message, Queues
+from rpccluster.ipc.messages import Inquire, Message, Queues
 from rpccluster.ipc.packets import close_all
 from rpccluster.log import logger
 from rpccluster.queues.engine import EndSession, Rules
 from rpccluster.services.keeper.batches import Batches
 from rpccluster.services.keeper.desk import Desk
 from rpccluster.services.keeper.engines import make_engine
+from rpccluster.services.keeper.inquiries import Inquiries
 from rpccluster.services.keeper.note import Note
 from rpccluster.services.keeper.service import Keeper
 from rpccluster.services.keeper.sessions import Bound, Sessions
@@ -50,6 +51,7 @@ class Inside:
         self.sessions = Sessions(note, self._end_session, self._let_go, self._desk.withdraw)
         self.sessions.expect(holders)
         self.service = Keeper(kept.options, self._desk, self.sessions, self._batches.close)
+        self._inquiries = Inquiries(self.service, assignment.channel.send)
         self._timers: list[Any] = []
 
     def _configure(self, create: bool, queues: Mapping[str, QueueOptions]) -> None:
@@ -90,6 +92,8 @@ class Inside:
             self._grace = message.session_grace
             self._configure(message.create, {name: QueueOptions(**own) for name, own in message.queues.items()})
             self._batches.wake()
+        elif isinstance(message, Inquire):
+            self._inquiries.hear(message)
 
     # -- the end
 

@@ -83,9 +83,16 @@ class Asked:
             self.master.groups,
             self.master.commands,
             self.master.broker,
-            lambda: STATUS,
+            lambda: self.status,
+            self.ask_for_queues,
         )
         self.answers: list[tuple[str | None, Any]] = []
+        self.status: Any = STATUS
+        self.asked_for_queues: list[Any] = []
+
+    def ask_for_queues(self, told: Any) -> None:
+        """Note who waits for the counts of the queues."""
+        self.asked_for_queues.append(told)
 
     def __call__(self, method: str, *params: Any) -> list[tuple[str | None, Any]]:
         self.answer: Any = NotedAnswer(self.answers)
@@ -106,7 +113,17 @@ def asked() -> Asked:
 def test_status_and_ping_answer_at_once(asked: Asked) -> None:
     """There is nothing to wait for."""
     assert asked("status") == [(None, STATUS)]
+    assert asked.asked_for_queues == []
     assert asked("rpc.ping")[-1] == (None, "pong")
+
+
+@pytest.mark.parametrize("counts", [[{"name": "jobs", "ready": 2}], None], ids=["they come", "they do not"])
+def test_status_waits_for_the_counts_of_the_queues(asked: Asked, counts: Any) -> None:
+    """The keeper is asked for them, if there is one; without its answer they are null."""
+    asked.status = {"groups": [{"name": "workers"}, {"name": "queues"}]}
+    assert asked("status") == []
+    asked.asked_for_queues[0](counts)
+    assert asked.answers == [(None, {"groups": [{"name": "workers"}, {"name": "queues", "queues": counts}]})]
 
 
 @pytest.mark.parametrize(
