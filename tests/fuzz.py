@@ -38,6 +38,23 @@ _VALUES: list[Any] = [
     msgpack.ExtType(5, b"abc"), msgpack.Timestamp(5, 6), [0.5] * 2000, [{}] * 2000, "x" * 20_000,
 ]  # fmt: skip
 _METHODS = ["echo", "echo", "large", "rpc.ping", "rpc.discover", "", "wait", "_x", "nope", "\udcff"]
+_TIMEOUTS: list[Any] = [
+    5,
+    5.0,
+    5.0,
+    1e8,
+    300,
+    0,
+    -1,
+    -0.5,
+    float("nan"),
+    float("inf"),
+    1e300,
+    -1e300,
+    2**64 - 1,
+    "3",
+    None,
+]
 _HEADERS = [b"\x91", b"\x81\x01", b"\x90", b"\x80", b"\xdc\x00\x01", b"\xdc\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xdf"]
 
 
@@ -85,8 +102,18 @@ class Source:
             return choice.randbytes(choice.randint(1, 60))
         params = choice.sample(_VALUES, choice.randint(0, 2))
         kind, method = choice.choice((0, 0, 0, 0, 2, 1)), choice.choice(_METHODS)
+        for _ in range(choice.choice((0, 0, 0, 1, 1, 2))):
+            method, params = "rpc.call", self._bounded(method, params)
         message = [kind, choice.choice((1, 1, 2**32 - 1, 2**32)), method, params] if kind != 2 else [2, method, params]
         return bytes(self._packer.pack(message))
+
+    def _bounded(self, method: Any, params: Any) -> list[Any]:
+        """The params of a call with a deadline, mostly right ones."""
+        choice = self._choice
+        inside = [method, params, {"timeout": choice.choice(_TIMEOUTS)}]
+        if choice.random() < 0.2:
+            inside[choice.randrange(3)] = choice.choice(_VALUES)
+        return inside[: choice.choice((3, 3, 3, 3, 2, 1))]
 
     def mutate(self, stream: bytearray) -> None:
         """Something is lost, doubled, put in another's place, or wrapped."""

@@ -224,6 +224,8 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 class Peer:
     """A client, byte by byte: it never blocks, the loop turns while it waits."""
 
+    timeout: float | None = None  # seconds, if its calls of the service have a deadline
+
     def __init__(self, sock: socket.socket, connection: Any) -> None:
         sock.setblocking(False)
         self.sock = sock
@@ -249,6 +251,8 @@ class Peer:
     def post(self, method: str, *params: Any) -> int:
         """Send a request without waiting; return its msgid."""
         self._msgid += 1
+        if self.timeout is not None and not method.startswith("rpc."):
+            method, params = "rpc.call", (method, params, {"timeout": self.timeout})
         self.send(msgpack.packb([0, self._msgid, method, params]))
         return self._msgid
 

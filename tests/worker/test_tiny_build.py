@@ -21,7 +21,17 @@ from tests.programs import needed
 
 CHECKOUT = Path(rpccluster.__file__).resolve().parent.parent
 ROOM = Path("rpccluster", "worker", "hot", "compiled")
-FILES = ("border", "letter", "misbehaving_methods", "replies", "unsent", "fuzz", "engine")
+FILES = (
+    "border",
+    "deadlines",
+    "common_deadlines",
+    "letter",
+    "misbehaving_methods",
+    "replies",
+    "unsent",
+    "fuzz",
+    "engine",
+)
 #: These measure how much is read at once, or how long a slice is; tiny ones read less, and take longer.
 OF_SIZES = ("far_ahead", "long_message_arrives", "little_does_not_wait", "sends_much_is_served")
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize=alignment", "--param", "asan-stack=0"]  # stacks are moved

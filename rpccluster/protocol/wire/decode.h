@@ -159,7 +159,7 @@ static PyObject *wire_decode(wire_reader *r, int depth_left, int *status)
     }
 }
 
-/* ---- the envelope of a request */
+/* ---- the envelope of a request, and that of a call with a deadline inside of one */
 
 typedef struct {
     uint32_t msgid;
@@ -167,6 +167,34 @@ typedef struct {
     size_t name_length;
     uint32_t count; /* of its params; the reader stands at the first one */
 } wire_envelope;
+
+/* Read `"name", [` ; ODD for every other beginning of a call. */
+static inline int wire_target(wire_reader *r, wire_envelope *e)
+{
+    const uint8_t *p = r->at, *end = r->end;
+    if (p >= end)
+        return WIRE_SHORT;
+    uint8_t first = *p++;
+    if (first >= 0xa0 && first <= 0xbf)
+        e->name_length = first & 0x1f;
+    else if (first == 0xd9) {
+        if (p >= end)
+            return WIRE_SHORT;
+        e->name_length = *p++;
+    } else
+        return WIRE_ODD;
+    if ((size_t)(end - p) <= e->name_length)
+        return WIRE_SHORT;
+    e->name = p;
+    p += e->name_length;
+    first = *p++;
+    if (first >= 0x90 && first <= 0x9f)
+        e->count = first & 0x0f;
+    else
+        return WIRE_ODD;
+    r->at = p;
+    return WIRE_OK;
+}
 
 /* Read `[0, msgid, "name", [` ; ODD for every other message. */
 static inline int wire_request(wire_reader *r, wire_envelope *e)
@@ -196,25 +224,33 @@ static inline int wire_request(wire_reader *r, wire_envelope *e)
         p += 4;
     } else
         return WIRE_ODD;
-    if (p >= end)
-        return WIRE_SHORT;
-    first = *p++;
-    if (first >= 0xa0 && first <= 0xbf)
-        e->name_length = first & 0x1f;
-    else if (first == 0xd9) {
-        if (p >= end)
-            return WIRE_SHORT;
-        e->name_length = *p++;
-    } else
+    r->at = p;
+    return wire_target(r, e);
+}
+
+/* Read `{"timeout": S}`, all that most callers say of a deadline; ODD for every other value. */
+static inline int wire_timeout(wire_reader *r, double *seconds)
+{
+    static const uint8_t begin[9] = "\x81\xa7timeout";
+    size_t left = (size_t)(r->end - r->at);
+    if (memcmp(r->at, begin, left < sizeof begin ? left : sizeof begin))
         return WIRE_ODD;
-    if ((size_t)(end - p) <= e->name_length)
+    if (left <= sizeof begin)
         return WIRE_SHORT;
-    e->name = p;
-    p += e->name_length;
-    first = *p++;
-    if (first >= 0x90 && first <= 0x9f)
-        e->count = first & 0x0f;
-    else
+    const uint8_t *p = r->at + sizeof begin;
+    uint8_t first = *p++;
+    if (first <= 0x7f)
+        *seconds = first;
+    else if (first != 0xcb)
+        return WIRE_ODD;
+    else if (r->end - p < 8)
+        return WIRE_SHORT;
+    else {
+        uint64_t bits = wire_u64(p);
+        memcpy(seconds, &bits, 8);
+        p += 8;
+    }
+    if (!(*seconds > -LONGEST_SECONDS && *seconds < LONGEST_SECONDS)) /* also if it is no number */
         return WIRE_ODD;
     r->at = p;
     return WIRE_OK;

@@ -18,6 +18,7 @@
 
 enum { WIRE_OK = 0, WIRE_SHORT = 1, WIRE_ODD = 2, WIRE_FAILED = 3 };
 enum { SMALL_CONTAINER = 1024, PACK_DEPTH = 400 };
+#define LONGEST_SECONDS 1e9 /* a longer timeout has rules of its own */
 
 static inline uint16_t wire_u16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
 static inline uint32_t wire_u32(const uint8_t *p)

@@ -41,6 +41,12 @@ def ruled(rules: dict[str, str], **options: object) -> Rig:
     return rig
 
 
+@pytest.fixture(params=[None, 20.0], ids=["plain", "bounded"], autouse=True)
+def timeout(request, monkeypatch):
+    """Calls have a deadline, or have none."""
+    monkeypatch.setattr(Peer, "timeout", request.param)
+
+
 @pytest.fixture
 def rig():
     """A worker with a rule for some and a rule for all."""

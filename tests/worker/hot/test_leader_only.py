@@ -12,7 +12,7 @@ import rpccluster
 from rpccluster.leading.page import LeadPage, lead_page, use_lead_page
 from rpccluster.leading.store import NOBODY, Standing, boot_ns
 
-from ..rig import Gated, Rig, settle, until
+from ..rig import Gated, Peer, Rig, settle, until
 
 HOUR = 3600 * 10**9
 LOST = "LeadLost: the lead ended while the call ran, which may have done its work"
@@ -72,8 +72,9 @@ def page() -> Iterator[LeadPage]:
     use_lead_page(before)
 
 
-@pytest.fixture
-def rig(page: LeadPage) -> Iterator[Rig]:
+@pytest.fixture(params=[None, 20.0], ids=["plain", "bounded"])
+def rig(page: LeadPage, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setattr(Peer, "timeout", request.param)
     made = Rig(Led())
     yield made
     made.service.open(*made.service.gates)

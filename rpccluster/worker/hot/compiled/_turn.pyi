@@ -3,13 +3,15 @@ from typing import Any, Callable
 
 from rpccluster.protocol.outline import Bounds
 
-__all__ = ["Bucket", "Frame", "Port", "Turn", "View"]
+__all__ = ["Bucket", "CallLimit", "Frame", "Port", "Turn", "View"]
 
 class Frame:
     port: Any
     is_interrupted: bool
     def get_call(self) -> Any: ...
     def set_call(self, message: Any) -> None: ...
+
+class CallLimit: ...
 
 class Port:
     def __init__(self, turn: Turn, fd: int, peer: str, listener: Any, identity: str) -> None: ...

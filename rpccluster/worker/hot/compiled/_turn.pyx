@@ -24,13 +24,15 @@ from contextvars import Context
 
 from rpccluster.errors import ProtocolError
 from rpccluster.log import logger
-from rpccluster.protocol.bounded import CANCEL
+from rpccluster.protocol.bounded import CALL, CANCEL, RESERVED
 from rpccluster.protocol.closing import closing_request
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import Partial, SharedDecoder, Undecodable
 from rpccluster.protocol.skip import Skip, resumed
 from rpccluster.leading.page import BEGINS_NS as _BEGINS_NS
 from rpccluster.leading.page import TOKEN as _TOKEN
+from rpccluster.worker.hot.control.bounded import deadline
+from rpccluster.worker.hot.control.terms import Expired, Terms
 from rpccluster.worker.hot.led import lost_msgids, without_lost
 from rpccluster.worker.hot.outbox import GATHER_BYTES, HIGH_WATER_BYTES, LARGE_REPLY_BYTES, LOW_WATER_BYTES
 from rpccluster.worker.hot.repacking import NO_MESSAGE, packed_again
@@ -38,8 +40,9 @@ from rpccluster.worker.hot.room import NOBODY, Happened
 from rpccluster.worker.service.leader_only import LED
 from rpccluster.worker.service.later import HeldBack, Parked
 
-__all__ = ["Bucket", "Frame", "Port", "Turn", "View"]
+__all__ = ["Bucket", "CallLimit", "Frame", "Port", "Turn", "View"]
 
+from cython cimport final
 from cpython.method cimport PyMethod_Check, PyMethod_GET_FUNCTION, PyMethod_GET_SELF
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
@@ -110,5 +113,6 @@ cdef object take_error():
 
 include "bucket.pxi"
 include "table.pxi"
+include "frame.pxi"
 include "port.pxi"
 include "turn.pxi"

@@ -17,7 +17,7 @@ from rpccluster.ipc.scoreboard import Cell
 from rpccluster.system import READABLE
 from rpccluster.worker.access.access import Allowed
 from rpccluster.worker.current import Runner
-from rpccluster.worker.hot.compiled._turn import Bucket, Frame, Port, Turn, View
+from rpccluster.worker.hot.compiled._turn import Bucket, CallLimit, Frame, Port, Turn, View
 from rpccluster.worker.hot.engine import PythonEngine, bounds_of
 from rpccluster.worker.hot.room import Listener
 from rpccluster.worker.hot.runners import Runners
@@ -34,6 +34,7 @@ class CompiledRunner(Runner):
     """A runner whose call is decoded only if it is asked for."""
 
     __slots__ = ("frame",)
+    limit = CallLimit()
 
     def __init__(self, *arguments: Any) -> None:
         self.frame = Frame()

@@ -61,6 +61,8 @@ cdef extern from "../../../protocol/wire/wire.h":
     void outline_begin(wire_outline *o, uint64_t *open, uint64_t max_size, uint32_t max_depth)
     int outline_advance(wire_outline *o, const uint8_t *data, size_t size)
     int wire_request(wire_reader *r, wire_envelope *e)
+    int wire_target(wire_reader *r, wire_envelope *e)
+    int wire_timeout(wire_reader *r, double *seconds)
     PyObject *wire_decode(wire_reader *r, int depth_left, int *status)
     int wire_response(wire_buffer *b, uint32_t msgid, PyObject *value)
     int buffer_reserve(wire_buffer *b, size_t more)

@@ -1,43 +1,6 @@
 # One connection; a part of `_turn.pyx`.
 
-cdef class Frame:
-    """What a runner runs: the connection, and the call, whose decoded form is made when it is asked for."""
-
-    cdef public object port  # None while it waits for a call, or when its call was answered without it
-    cdef object message, name, context
-    cdef public bint is_interrupted  # its call has to end with what was thrown into it
-    cdef Table table  # where its runner finds the methods of this connection
-    cdef bint is_when_full
-    cdef uint32_t msgid
-    cdef int count  # of the params
-    cdef PyObject *slots[MOST_PARAMS + 2]  # room for vectorcall, the method's self, the params
-
-    def get_call(self):
-        """Return the decoded call."""
-        cdef int place
-        if self.message is None and self.name is not None:
-            params = [<object>self.slots[2 + place] for place in range(self.count)]
-            self.message = [0, self.msgid, self.name, params]
-        return self.message
-
-    def set_call(self, message):
-        """Keep ``message`` as the call, or forget it."""
-        self.message = message
-        self.name = None
-
-    cdef void drop_params(self) noexcept:
-        """Let go of the params; code of the service may run, and block, when one is deleted."""
-        cdef int place, count = self.count
-        self.count = 0
-        self.is_interrupted = False
-        self.name = self.message = None
-        for place in range(count):
-            Py_DECREF(<object>self.slots[2 + place])
-
-    def __dealloc__(self):
-        self.drop_params()
-
-
+@final
 cdef class Port:
     """The input and the output of one socket: `Inbox` and `Outbox` of the Python engine in one."""
 

@@ -9,7 +9,10 @@ cdef struct Entry:  # a method, by its name's bytes
     PyObject *self  # NULL if the function is no bound method
     uint64_t number
     PyObject *buckets  # a tuple, or NULL if the method has no rate
+    bint is_guarded  # it may be refused: it has a rate, or is led
     bint is_led  # only a leader may run it: the turn compares, and calls what the wrapper wraps
+    bint is_own  # of the package: its name begins with "rpc."
+    bint is_bounding  # it is `rpc.call`
 
 
 cdef inline uint64_t hash_of(const uint8_t *bytes, size_t length) noexcept:
@@ -20,6 +23,7 @@ cdef inline uint64_t hash_of(const uint8_t *bytes, size_t length) noexcept:
     return found
 
 
+@final
 cdef class Table:
     """The methods by the bytes of their names; replaced as a whole when they are wrapped anew."""
 
@@ -59,6 +63,9 @@ cdef class Table:
                 self.kept.append(own)
                 entry.buckets = <PyObject *>own
             entry.is_led = is_led
+            entry.is_guarded = is_led or own is not None
+            entry.is_own = name.startswith(RESERVED)
+            entry.is_bounding = name == CALL
             if PyMethod_Check(function):
                 entry.function = <PyObject *>PyMethod_GET_FUNCTION(function)
                 entry.self = <PyObject *>PyMethod_GET_SELF(function)

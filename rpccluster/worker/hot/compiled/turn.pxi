@@ -1,5 +1,6 @@
 # All connections, and the way through them; a part of `_turn.pyx`.
 
+@final
 cdef class Turn:
     """All connections of a worker, and the runners' way through them."""
 
@@ -29,6 +30,7 @@ cdef class Turn:
     cdef public Py_ssize_t max_pending
     cdef public object room, bounds, runners
     cdef object slow_path, decoder
+    cdef object bounded  # the runner whose call with a deadline runs, and has not blocked
     cdef object again  # calls that were held back, and may begin now
     cdef uint64_t *scratch
 
@@ -100,10 +102,10 @@ cdef class Turn:
     @property
     def arrived_at(self):
         """When the call that begins now has come, in monotonic seconds."""
-        cdef int64_t at = self.slice_end - SLICE_NS
-        if self.cur is not None and self.is_in_kept:
-            at = self.cur.kept_at
-        return at / 1e9
+        return self.arrived_ns() / 1e9
+
+    cdef int64_t arrived_ns(self) noexcept:
+        return self.cur.kept_at if self.cur is not None and self.is_in_kept else self.slice_end - SLICE_NS
 
     # -- queues
 
@@ -252,6 +254,9 @@ cdef class Turn:
     def switched(self):
         """Take the turn back from a runner. Returns whether there is more to do, now, or after the loop has polled."""
         self.epoch += 1
+        if self.bounded is not None:  # its call has blocked, and needs a timer
+            runner, self.bounded = self.bounded, None
+            limit_of(runner, <Frame>runner.frame)
         self.send_dirty()
         return self.has_work or self.must_poll
 
@@ -302,7 +307,7 @@ cdef class Turn:
                     frame.port.refuse(ProtocolError("found a fault of the engine in one of its calls"))
             if self.epoch != epoch:
                 frame.context = None
-            frame.port = None
+            frame.port = frame.limit = None
             frame.drop_params()
             if runners.retire(runner, self.epoch != epoch):
                 return
@@ -414,18 +419,20 @@ cdef class Turn:
         cdef int status
         cdef Entry *entry = NULL
         cdef PyObject *result
-        cdef PyObject *function
         cdef Py_ssize_t length
-        cdef uint64_t token = 0
-        cdef tuple buckets = None
-        cdef bint is_led
+        cdef bint has_failed
         reader.at = self.p
         reader.is_whole = self.p < self.whole_until
         reader.end = self.whole_until if reader.is_whole else self.end
         status = wire_request(&reader, &envelope)
         if status == WIRE_OK:
             entry = frame.table.find(envelope.name, envelope.name_length)
-            status = self.read_params(frame, &reader, envelope.count) if entry != NULL else WIRE_ODD
+            if entry == NULL:
+                status = WIRE_ODD
+            elif entry.is_bounding:
+                status = self.read_bounding(frame, &reader, &envelope, &entry)
+            else:
+                status = self.read_params(frame, &reader, envelope.count, <int>self.max_depth - 2)
         if status == WIRE_OK and <uint64_t>(reader.at - self.p) > self.max_size:
             frame.drop_params()
             status = WIRE_ODD
@@ -444,58 +451,125 @@ cdef class Turn:
         if entry != self.shown:
             self.shown = entry
             self.cells[RUNNING_CELL] = entry.number
-        if entry.buckets != NULL:
-            buckets = <tuple>entry.buckets
-            if not take_all(buckets):
-                self.fail(runner, self.refuse_rate(frame.name))
-                frame.drop_params()
-                self.renew_context(frame, runner)
-                return WIRE_OK
-        if entry.is_led:
-            if self.lease[BEGINS_NS] <= boot_ns():
-                self.fail(runner, self.leading.refusal())
-                frame.drop_params()
-                self.renew_context(frame, runner)
-                return WIRE_OK
-            token = self.lease[TOKEN]
-        function = entry.function
-        is_led = entry.is_led
-        Py_INCREF(<object>function)
-        if entry.self != NULL:
-            frame.slots[1] = entry.self
-            own = <object>entry.self
-            result = PyObject_Vectorcall(function, &frame.slots[1], (<size_t>frame.count + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        if entry.is_guarded or frame.is_bounded:
+            has_failed = self.run_guarded(frame, runner, port, entry)
         else:
-            result = PyObject_Vectorcall(function, &frame.slots[2], (<size_t>frame.count) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-        Py_DECREF(<object>function)
-        if result == NULL:
-            raised = take_error()
-            if buckets is not None and type(raised) is HeldBack:  # it begins later, and takes then
-                give_back_all(buckets, len(buckets))
-            if is_led:
-                if type(raised) is Parked:
-                    raised.token = token
-                elif type(raised) is not HeldBack and frame.port is not None:
-                    port.note_led(envelope.msgid, token)
-            self.fail(runner, raised)
-            raised = None
-            if port.held and length > LARGE_CALL_BYTES:
-                self.room.crowd(port)
-        else:
-            if is_led and frame.port is not None:
-                port.note_led(envelope.msgid, token)
-            self.answer(frame, runner, port, envelope.msgid, result)
-            Py_DECREF(<object>result)
+            result = call_method(frame, entry)
+            has_failed = result == NULL
+            if has_failed:
+                self.fail(runner, take_error())
+            else:
+                self.answer(frame, runner, port, frame.msgid, result)
+                Py_DECREF(<object>result)
+        if has_failed and port.held and length > LARGE_CALL_BYTES:
+            self.room.crowd(port)
         frame.drop_params()
         self.renew_context(frame, runner)
         return WIRE_OK
 
-    cdef int read_params(self, Frame frame, wire_reader *reader, uint32_t count) except -1:
+    cdef int read_bounding(self, Frame frame, wire_reader *reader, wire_envelope *envelope, Entry **entry) except -1:
+        """Read an `rpc.call`: the call and the deadline inside of it, or else the params for `BoundedCalls`."""
+        cdef int status = WIRE_ODD
+        if envelope.count == 3:
+            status = self.read_bounded(frame, reader, entry)
+        if status == WIRE_ODD:
+            status = self.read_params(frame, reader, envelope.count, <int>self.max_depth - 2)
+        return status
+
+    cdef int read_bounded(self, Frame frame, wire_reader *reader, Entry **entry) except -1:
+        """Read the call and the deadline that are inside; WIRE_ODD if that is not done here."""
+        cdef wire_reader inside = reader[0]
+        cdef wire_envelope envelope
+        cdef Entry *found
+        cdef double seconds = 0.0
+        cdef int status = wire_target(&inside, &envelope)
+        if status != WIRE_OK:
+            return status
+        found = frame.table.find(envelope.name, envelope.name_length)
+        if found == NULL or found.is_own or self.max_depth < 3:
+            return WIRE_ODD
+        status = self.read_params(frame, &inside, envelope.count, <int>self.max_depth - 3)
+        if status != WIRE_OK:
+            return status
+        status = wire_timeout(&inside, &seconds)
+        if status != WIRE_OK:
+            frame.drop_params()
+            return status
+        frame.is_bounded = True
+        frame.ends_ns = self.arrived_ns() + <int64_t>(seconds * 1e9)
+        reader[0] = inside
+        entry[0] = found
+        return WIRE_OK
+
+    cdef int run_guarded(self, Frame frame, runner, Port port, Entry *entry) except -1:
+        """Run a call that may be refused: it has a rate or a deadline, or is led. Returns whether it has no result."""
+        cdef PyObject *result
+        cdef uint64_t token = 0
+        cdef bint is_led = entry.is_led  # the entry may be gone after the call
+        cdef tuple buckets = None
+        refusal = self.refusal(frame, entry)
+        if refusal is not None:
+            frame.is_bounded = False
+            self.fail(runner, refusal)
+            return False
+        if is_led:
+            token = self.lease[TOKEN]
+        if entry.buckets != NULL:
+            buckets = <tuple>entry.buckets
+        if frame.is_bounded:
+            self.bounded = runner
+        result = call_method(frame, entry)
+        raised = take_error() if result == NULL else None
+        if buckets is not None and type(raised) is HeldBack:  # it begins later, and takes then
+            give_back_all(buckets, len(buckets))
+        if frame.is_bounded:
+            raised = self.end_bounded(frame, runner, raised)
+        if is_led:
+            if type(raised) is Parked:
+                raised.token = token
+            elif type(raised) is not HeldBack and frame.port is not None:
+                port.note_led(frame.msgid, token)
+        if raised is None:
+            self.answer(frame, runner, port, frame.msgid, result)
+        else:
+            self.fail(runner, raised)
+        if result != NULL:
+            Py_DECREF(<object>result)
+        return raised is not None
+
+    cdef object refusal(self, Frame frame, Entry *entry):
+        """Return the error of a call that may not begin; None if it may, and then it has taken from its buckets."""
+        if frame.is_bounded and now_ns() >= frame.ends_ns:
+            return Expired()
+        if entry.buckets != NULL and not take_all(<tuple>entry.buckets):
+            return self.refuse_rate(frame.name)
+        if entry.is_led and self.lease[BEGINS_NS] <= boot_ns():
+            return self.leading.refusal()
+        return None
+
+    cdef object end_bounded(self, Frame frame, runner, raised):
+        """End the deadline of a call. Returns what the call ends with: None for its result."""
+        if self.bounded is runner:
+            self.bounded = None
+        if type(raised) is Parked and raised.limit is None:
+            raised.limit = limit_of(runner, frame)
+            frame.limit = None
+        if frame.limit is not None:
+            frame.limit.end()
+            frame.limit = None
+        frame.is_bounded = False
+        if type(raised) is HeldBack:
+            frame.bound_again()
+        elif raised is None and now_ns() >= frame.ends_ns:
+            return Expired()
+        return raised
+
+    cdef int read_params(self, Frame frame, wire_reader *reader, uint32_t count, int depth_left) except -1:
         cdef uint32_t place
         cdef int status = WIRE_OK
         cdef PyObject *value
         for place in range(count):
-            value = wire_decode(reader, <int>self.max_depth - 2, &status)
+            value = wire_decode(reader, depth_left, &status)
             if value == NULL:
                 frame.count = <int>place
                 frame.drop_params()

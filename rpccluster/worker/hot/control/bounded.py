@@ -20,7 +20,7 @@ from rpccluster.worker.service.later import HeldBack, Parked
 from rpccluster.worker.service.misfit import Misfit
 from rpccluster.worker.service.time_limit import TimeLimit
 
-__all__ = ["BoundedCalls"]
+__all__ = ["BoundedCalls", "deadline"]
 
 _RUNNING_METHOD = int(CommonCell.RUNNING)
 _NO_OPTIONS: dict[str, Any] = {}
@@ -61,7 +61,7 @@ class BoundedCalls:
 def _run(runner: Any, function: Callable[..., Any], params: list[Any], ends_at: float) -> Any:
     if monotonic() >= ends_at:
         raise Expired
-    limit = runner.limit = TimeLimit(runner, ends_at, DEADLINE_PASSED, _count_nothing)
+    limit = runner.limit = deadline(runner, ends_at)
     try:
         result = function(*params)
     except BaseException as error:
@@ -76,6 +76,11 @@ def _run(runner: Any, function: Callable[..., Any], params: list[Any], ends_at: 
     if monotonic() >= ends_at:
         raise Expired
     return result
+
+
+def deadline(runner: Any, ends_at: float) -> TimeLimit:
+    """Return the limit of a call of ``runner`` whose caller has set it, in monotonic seconds."""
+    return TimeLimit(runner, ends_at, DEADLINE_PASSED, _count_nothing)
 
 
 def _count_nothing() -> None:
