@@ -34,6 +34,7 @@ from rpccluster.master.control.server import ControlServer
 from rpccluster.master.control.settings_operations import SettingsOperations
 from rpccluster.master.control.signal_commands import SignalCommands
 from rpccluster.master.control.status import Status
+from rpccluster.master.control.worker_operations import WorkerOperations
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.handover.brokers import Brokers
@@ -186,6 +187,7 @@ class Parts:
         self.operations.add(PoolOperations(self.pooling).methods())
         self.operations.add(QueueOperations(queueing).methods())
         self.operations.add_readings(QueueOperations(queueing).readings())
+        self.operations.add_readings(WorkerOperations(self.workers, self.asking).readings())
         self.operations.add(LeaderOperations(self.coordinating).methods())
 
     @property

@@ -25,6 +25,7 @@ from rpccluster.child.life import EXIT_CRASHED
 from rpccluster.child.settings import ServiceSettings
 from rpccluster.ipc.messages import (
     Accept,
+    Inquire,
     Listen,
     Message,
     Propose,
@@ -51,6 +52,7 @@ from rpccluster.worker.connections.handover_channel import HandoverChannel
 from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.current import present_method
 from rpccluster.worker.hot import Engine, make_engine
+from rpccluster.worker.inquiries import Inquiries
 from rpccluster.worker.lifecycle import Event, State, next_state
 from rpccluster.worker.limits import Limits
 from rpccluster.worker.live_options import LiveOptions, call_limit
@@ -164,6 +166,7 @@ class Server:
         self._voting = Voting(settings, self._row, engine.running, self._channel.send, self._ask_to_retire)
         self._taken_greenlets = TakenGreenlets(self.options, engine.running_methods)
         self._connections = connections = self._make_connections()
+        self._inquiries = Inquiries(engine, connections.open, self._channel.send)
         channel = HandoverChannel(self._loop, part.connections)
         self._giving = Giving(self._loop, channel, connections.context, engine, self._row, assignment.serial, part.kind)
         self._adopting = Adopting(channel, connections.context, engine, connections.adopt, self._row)
@@ -324,6 +327,7 @@ class Server:
         row[Cell.DROPPED_REPLIES] = self._engine.dropped_replies
         self._access.level()
         self._connections.sweep()
+        self._inquiries.look()
         self._voting.sweep()
         self._assignment.logs.flush()
         self._keep_term()
@@ -383,6 +387,8 @@ class Server:
             self._release(message)
         elif self._served.inside is not None:
             self._served.inside.hear(message, descriptors)
+        elif isinstance(message, Inquire):
+            self._inquiries.hear(message)
 
     def _release(self, order: Release) -> None:
         """Give connections away; a service of the package itself may first have to tell its callers something."""

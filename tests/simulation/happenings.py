@@ -65,6 +65,10 @@ def _come(afternoon: Afternoon, chance: Random) -> None:
         world.after(chance.random() * 40.0, client.hang_up)
 
 
+def _pids_of_workers(world: World) -> list[int]:
+    return [0, *(process.pid for process in world.of_noun["worker"].values())]
+
+
 def _control(afternoon: Afternoon, chance: Random) -> None:
     """Somebody asks at the control socket."""
     world = afternoon.world
@@ -73,6 +77,9 @@ def _control(afternoon: Afternoon, chance: Random) -> None:
     if method == "reload":
         _choose_configuration(afternoon, chance)
         params = chance.choice(([], [{"all": True}], [{"all": True}], [{"plan": True}]))
+    elif method == "status":
+        method = chance.choice(("status", "worker.calls", "worker.stack", "queue.list"))
+        params = [chance.choice(_pids_of_workers(world))] if method == "worker.stack" else []
     world.commands += 1
     controller = Controller(world, afternoon.paths["control"], method, params)
     if chance.random() < 0.1:

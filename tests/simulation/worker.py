@@ -23,7 +23,9 @@ from rpccluster.ipc.messages import (
     BootFailed,
     Closed,
     DonorGone,
+    Findings,
     Give,
+    Inquire,
     Listen,
     Message,
     Propose,
@@ -269,6 +271,8 @@ class Worker(Process):
             self._release(message)
         elif isinstance(message, Propose) and self.random.random() < 0.95:
             self._say(self.channel, Vote(message.attempt, "" if self.random.random() < 0.9 else "it does not suit"))
+        elif isinstance(message, Inquire) and self.noun == "worker" and self.random.random() < 0.9:
+            self._say(self.channel, Findings(message.number, {"what": message.what}))
         elif isinstance(message, Switch) and self.state is not State.BOOTING:
             self._say(self.channel, Switched(message.version))
 

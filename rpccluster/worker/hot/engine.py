@@ -21,7 +21,7 @@ from __future__ import annotations
 import _socket
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from time import monotonic, monotonic_ns
 from typing import Any, Callable
 
@@ -179,6 +179,18 @@ class PythonEngine:
     def running(self) -> list[Call]:
         """Return the calls that have begun and not ended; each one's sender is its `Outbox`."""
         return [*self._runners.calls(), *self._parked.calls()]
+
+    def held(self) -> list[Call]:
+        """Return the calls that hold a greenlet."""
+        return self._runners.calls()
+
+    def busy_runners(self) -> list[Runner]:
+        """Return the greenlets of these calls."""
+        return self._runners.busy()
+
+    def parked_since(self) -> Iterator[tuple[float, str, Any]]:
+        """Return of each call that is answered later since when (monotonic seconds), its method, and its `Outbox`."""
+        return self._parked.since()
 
     def running_msgids(self, outboxes: Collection[Outbox]) -> dict[Outbox, list[int]]:
         """Return the msgids of the requests of ``outboxes`` that have begun and not ended.

@@ -80,6 +80,10 @@ class ParkedCalls:
         """Return all parked calls, without their params."""
         return (Call(record.outbox, record.message()) for record in self._all())
 
+    def since(self) -> Iterator[tuple[float, str, Any]]:
+        """Return of each parked call when it was parked (monotonic seconds), its method, and its outbox."""
+        return ((record.begun_at, record.name, record.outbox) for record in self._all())
+
     def msgids(self, outbox: Any) -> list[int]:
         """Return the msgids of the parked requests of ``outbox``."""
         return [record.msgid for record in self._records.get(outbox, ()) if record.msgid is not None]
@@ -190,7 +194,7 @@ class ParkedCalls:
 class _Record:
     """The data of a parked call."""
 
-    __slots__ = ("_calls", "_message", "later", "limit", "log", "msgid", "name", "outbox", "token")
+    __slots__ = ("_calls", "_message", "begun_at", "later", "limit", "log", "msgid", "name", "outbox", "token")
 
     def __init__(self, calls: ParkedCalls, outbox: Any, message: list[Any], parked: Parked) -> None:
         self._calls = calls
@@ -198,6 +202,7 @@ class _Record:
         self.msgid: int | None = message[1] if message[0] is REQUEST else None  # None for a notification
         self.name = sys.intern(message[-2])
         self._message: list[Any] | None = None
+        self.begun_at = monotonic()
         self.later = parked.later
         self.limit = parked.limit
         self.log = parked.log

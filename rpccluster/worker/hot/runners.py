@@ -117,7 +117,11 @@ class Runners:
 
     def calls(self) -> list[Call]:
         """Return the calls that have begun and not ended."""
-        return [Call(runner.outbox, runner.call) for runner in self.all if runner.outbox is not None]
+        return [Call(runner.outbox, runner.call) for runner in self.busy()]
+
+    def busy(self) -> list[Runner]:
+        """Return the runners of these calls."""
+        return [runner for runner in self.all if runner.outbox is not None]
 
     def _answer_for(self, runner: Runner, error: BaseException) -> None:
         """Answer the call of ``runner``, which goes on after ``error``. Runs in the hub."""
