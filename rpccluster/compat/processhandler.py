@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from typing import Any
 
 from rpccluster.plugin.handle import Plugin
@@ -100,7 +100,7 @@ class SyncWorker:
 
     def _accept(self) -> None:
         """Handle a connection from each listener that has one."""
-        for sock in select.select(self.LISTENERS, [], [])[0]:
+        for sock in wait(self.LISTENERS):
             with contextlib.suppress(BlockingIOError, ConnectionAbortedError):  # another process has taken it
                 client, address = sock.accept()
                 client.setblocking(True)

@@ -55,11 +55,17 @@ class Following:
         self._cells[CommonCell.SETTINGS_VERSION] = new.number
         self._code.tell(old, new)
 
+    def _is_told(self) -> bool:
+        """Wait for a message of the master. Returns False if none comes in time."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        return bool(poll.poll(_MESSAGE_SECONDS * 1000))
+
     def _newest(self) -> Given | None:
         """Return the newest version that the master has sent; None if none comes in time."""
         newest: Given | None = None
         while newest is None or newest.number < self._cells[TaskCell.SETTINGS]:
-            if self._channel.is_closed or not select.select([self._channel], [], [], _MESSAGE_SECONDS)[0]:
+            if self._channel.is_closed or not self._is_told():
                 break
             for message, _ in self._channel.receive():
                 if isinstance(message, Switch):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import select
 import time
+from multiprocessing.connection import wait
 from typing import Callable
 
 from rpccluster.leading.store import Standing, Store, boot_ns
@@ -75,7 +75,7 @@ class StorePromises:
         second.attend()
         second.drain()
         first.resign()
-        assert select.select([second.fileno()], [], [], 5)[0], "nobody was told"
+        assert wait([second.fileno()], 5), "nobody was told"
         assert stand(second, leads=True).token > before.token
 
     def test_who_has_resigned_does_not_take_the_lead_back_at_once(self, make: MakeStore) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def test_a_daemon_holds_nothing_of_whoever_started_it(make_cluster):
     started = run(*made.command("-D"), cwd=made.folder, env=made._environment, pass_fds=(write_end,))
     os.close(write_end)
     assert started.returncode == 0
-    assert select.select([read_end], [], [], 10)[0]
+    assert wait([read_end], 10)
     assert os.read(read_end, 1) == b""
     os.close(read_end)
     assert made.run("upgrade").returncode == 0

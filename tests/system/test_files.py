@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import subprocess
 import sys
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -135,7 +135,7 @@ def test_a_umask_holds_for_a_while() -> None:
 
 
 def is_told(watch: FileWatch) -> bool:
-    told = bool(select.select([watch], [], [], 0)[0])
+    told = bool(wait([watch], 0))
     watch.drain()
     return told
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import select
 import signal
 import socket
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from typing import Any
 
 from rpccluster.child.assignment import Assignment, TaskPart
@@ -79,12 +79,12 @@ class Born:
 
     def heard(self) -> Any:
         """The next message to the master."""
-        select.select([self.channel], [], [], WAIT_SECONDS)
+        wait([self.channel], WAIT_SECONDS)
         return next(message for message, _ in self.channel.receive())
 
     def rings(self, seconds: float) -> bool:
         """Whether the master is woken within that time."""
-        return bool(select.select([self.timer], [], [], seconds)[0])
+        return bool(wait([self.timer], seconds))
 
     def ended(self) -> int:
         """Its exit status, negative for a signal, when it has ended."""

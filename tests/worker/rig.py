@@ -211,6 +211,7 @@ class Rig:
             peer.connection.close()
         self.options.set(max_greenlets=0, threads=0)  # idle ones end: what their frames know would live as long as they
         settle()
+        self.native.close()
         self.engine.close()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import socket
 
 import gevent
 
-from .rig import settle
+from .native.beside import Beside
+from .rig import Rig, settle, until
 
 
 def test_the_loop_is_turned_until_nothing_more_happens() -> None:
@@ -46,3 +49,22 @@ def test_the_loop_is_turned_until_nothing_more_happens() -> None:
         watcher.close()
     ours.close()
     theirs.close()
+
+
+def test_the_inside_of_a_worker_leaves_no_descriptor() -> None:
+    """Not for calls in threads and on the asyncio loop, which wake the loop of the worker, nor for connections."""
+
+    def descriptors() -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    def run() -> None:
+        rig = Rig(Beside())
+        peer = rig.connect(tcp=True)
+        assert [peer.call(method, 1) for method in ("echo", "t_echo", "a_echo")] == [1, 1, 1]
+        rig.close()
+
+    run()  # the first one imports, and makes what the process keeps
+    before = descriptors()
+    run()
+    until(lambda: descriptors() <= before, "the descriptors of its threads are closed")

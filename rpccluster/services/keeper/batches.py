@@ -78,6 +78,7 @@ class Batches:
         """Wait for what the thread does, and end the engine."""
         self._orders.put(None)
         self._ended.acquire()
+        self._wake.close()
         self._engine.close()
 
     # -- a batch

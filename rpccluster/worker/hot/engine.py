@@ -250,6 +250,7 @@ class PythonEngine:
 
     def close(self) -> None:
         """Let go of what another process cannot have; the connections are closed."""
+        self._parked.close()
 
     # -- the loop's side: runs in the hub, never blocks
 

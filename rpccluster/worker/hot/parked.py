@@ -76,6 +76,13 @@ class ParkedCalls:
         self.count += 1
         return record
 
+    def close(self) -> None:
+        """Let go of what another process cannot have; no call waits."""
+        if self._answers is not None:
+            self._answers.close()
+            self._answers = None
+        self._go_on.close()
+
     def calls(self) -> Iterator[Call]:
         """Return all parked calls, without their params."""
         return (Call(record.outbox, record.message()) for record in self._all())

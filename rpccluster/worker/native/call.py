@@ -52,6 +52,10 @@ class NativeKind:
         """Number of calls that may begin now."""
         return self._most - self.taken
 
+    def close(self) -> None:
+        """Let go of what another process cannot have."""
+        self._late.close()
+
     def set_most(self, most: int) -> None:
         """Allow ``most`` calls from now on."""
         self._most = most

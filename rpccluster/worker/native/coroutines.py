@@ -40,6 +40,7 @@ class Coroutines(NativeKind):
         self._cancelled: dict[CoroutineCall, None] = {}  # calls that are over and have not come back
         self.loop: Any = make_loop()
         self.loop.set_exception_handler(_log_failure)
+        self._is_closed = False
         self.thread_id = 0  # from its start on
         start_new_thread(self._work, ())
 
@@ -66,6 +67,11 @@ class Coroutines(NativeKind):
 
     # -- in the hub
 
+    def close(self) -> None:
+        super().close()
+        self._is_closed = True
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
     def note_over(self, call: NativeCall) -> None:
         assert isinstance(call, CoroutineCall)
         self._cancelled[call] = None
@@ -79,15 +85,16 @@ class Coroutines(NativeKind):
     # -- in the thread of the loop
 
     def _work(self) -> None:
-        """Run the loop for ever, whatever a task of the service raises; the thread's main function."""
+        """Run the loop until it is closed, whatever a task of the service raises; the thread's main function."""
         system.displace_nobody()  # see `rpccluster.worker.native.threads`
         self.thread_id = thread_id()
         asyncio.set_event_loop(self.loop)
-        while True:
+        while not self._is_closed:
             try:
                 self.loop.run_forever()
             except BaseException as error:  # a SystemExit or KeyboardInterrupt of a task comes through
                 logger.error("A task on the asyncio loop failed: %s", escaped(error_text(error)), exc_info=error)
+        self.loop.close()
 
     def _begin_new(self) -> None:
         self._is_woken = False  # first: what is handed over from here on wakes the loop again

@@ -83,6 +83,11 @@ class NativeKinds:
         while coroutines is not None and coroutines.cancelled and monotonic() < end:
             gevent.sleep(LOOK_SECONDS)
 
+    def close(self) -> None:
+        """Let go of what another process cannot have; no call runs."""
+        for kind in (*self._kinds.values(), *self._pools.values()):
+            kind.close()
+
     def _make(self, runs: Runs) -> NativeKind:
         options = self._options
         if runs is Runs.IN_THREAD:

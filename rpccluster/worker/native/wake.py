@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from os import read, write
+from os import close, read, write
 from typing import Any, Callable
 
 from rpccluster.system import READABLE, self_pipe
@@ -43,6 +43,13 @@ class Wake:
         if not self._is_told:
             self._is_told = True
             write(self._to, _ONE)
+
+    def close(self) -> None:
+        """Let go of the descriptors. What is put from now on is never taken."""
+        self._is_told = True  # a thread that puts something writes nothing
+        self._watcher.close()
+        for end in {self._from, self._to}:
+            close(end)
 
     def _take_all(self) -> None:
         try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import select
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 
 import pytest
 
@@ -29,7 +29,7 @@ class Clock:
 
 def passed(timer: Timer) -> bool:
     """Whether the timer's descriptor is readable."""
-    return bool(select.select([timer], [], [], 0)[0])
+    return bool(wait([timer], 0))
 
 
 def in_method(worker: RPCWorker, name: str) -> RPCWorker:
@@ -42,7 +42,7 @@ def in_method(worker: RPCWorker, name: str) -> RPCWorker:
 def let_pass(timer: Timer) -> None:
     """Have its moment pass now."""
     timer.set(time.monotonic_ns())
-    select.select([timer], [], [])
+    wait([timer])
 
 
 @pytest.fixture

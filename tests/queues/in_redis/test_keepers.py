@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import select
 import time
+from multiprocessing.connection import wait
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ def is_woken(engine: RedisEngine, seconds: float = 0.0) -> bool:
     """Return whether the keeper has to run, within so many seconds."""
     number = engine.fileno()
     assert number is not None
-    return bool(select.select([number], [], [], seconds)[0])
+    return bool(wait([number], seconds))
 
 
 def woken(engine: RedisEngine) -> Outcome:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import socket
 import tempfile
+import time
+from multiprocessing.connection import wait
 
 import pytest
 
@@ -81,7 +82,7 @@ class Rig:
 
     def connect(self, count: int = 1) -> None:
         self.sent += [socket.create_connection(self.address) for _ in range(count)]
-        select.select([self.listener], [], [], 5)
+        wait([self.listener], 5)
 
     @property
     def io(self) -> Watcher:
@@ -130,7 +131,7 @@ def lock_held_by_another(file):
         try:
             with AcceptLock(file.fileno()).tried() as is_held:
                 os.write(write_end, b"y" if is_held else b"n")
-                select.select([], [], [], 60)
+                time.sleep(60)
         finally:
             os._exit(1)
     try:
@@ -150,7 +151,7 @@ def test_a_listener_that_is_added(rig) -> None:
     made.acceptor.add([os.dup(added.fileno())])
     made.address = added.getsockname()
     made.sent.append(socket.create_connection(made.address))
-    select.select([added], [], [], 5)
+    wait([added], 5)
     made.loop.ios[-1].fire()
     assert len(made.served) == 1
     made.acceptor.stop()

@@ -157,6 +157,7 @@ class CompiledEngine(PythonEngine):
 
     def close(self) -> None:
         """Let go of the descriptor that watches the connections, which are closed."""
+        super().close()
         self._watcher.stop()
         self._watcher.close()
         self._turn.close()
