@@ -164,6 +164,7 @@ class RunningCluster:
             wanted = status["master"]["number_workers"]
             ready = [worker["slot"] for worker in status["workers"] if worker["state"] == "ready"]
             is_settled = ready == list(range(wanted)) and len(status["workers"]) == wanted
+            is_settled &= all(is_alive(worker["pid"]) for worker in status["workers"])  # the master may not know yet
             return status if is_settled and number_workers in (None, wanted) else None
 
         return wait_until(settled, seconds, "all workers are ready")
