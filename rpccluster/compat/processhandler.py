@@ -100,6 +100,7 @@ class SyncWorker:
 
     def _accept(self) -> None:
         """Handle a connection from each listener that has one."""
+        sock: Any
         for sock in wait(self.LISTENERS):
             with contextlib.suppress(BlockingIOError, ConnectionAbortedError):  # another process has taken it
                 client, address = sock.accept()
