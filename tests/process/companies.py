@@ -38,7 +38,7 @@ class Service:
         time.sleep(pause)
         with open(LEDGER, "a+b", buffering=0) as ledger:
             fcntl.flock(ledger, fcntl.LOCK_EX)
-            ledger.seek(0)
+            ledger.seek(max(0, ledger.seek(0, os.SEEK_END) - 100))
             last = max([int(line.split()[0]) for line in ledger.read().splitlines()[-1:]], default=0)
             if last > token:
                 return [token, False]
@@ -176,12 +176,13 @@ class Callers:
         first: dict[int, int] = {}
         for token, began in begins:
             first[token] = min(began, first.get(token, began))
+        ends = {token: min((at for newer, at in first.items() if newer > token), default=None) for token in first}
         for token, began in begins:
             assert token > 0, "a call began without a lead"
-            later = [at for newer, at in first.items() if newer > token]
-            assert not later or began < min(later), f"a call of the lead {token} began after one of a newer lead"
+            end = ends[token]
+            assert end is None or began < end, f"a call of the lead {token} began after one of a newer lead"
         for at, token, _ in self.replies:
-            later = [began for newer, began in first.items() if newer > token]
-            assert not later or at < min(later), f"a reply of the lead {token} left after a call of a newer lead"
+            end = ends[token]
+            assert end is None or at < end, f"a reply of the lead {token} left after a call of a newer lead"
         refused = sum(not taken for _, _, taken in self.replies)
         return {"calls": len(begins), "leads": len(first), "refused": len(begins) - len(lines), "told": refused}

@@ -25,6 +25,7 @@ from rpccluster.testing import RunningCluster, is_alive, wait_until
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 STOPS = 200 if FULL_SCALE else 3
 LONGEST_STOP = 30.0 if FULL_SCALE else 0.6
+CALL_PAUSE = 0.03 if FULL_SCALE else 0.003  # of each caller: an hour of calls is to be read in the end
 TAKEOVER_SECONDS = SESSION_SECONDS + TICK_MS / 1000 + 1.0
 TARGETS = ("all", "master", "coordinator", "workers")
 
@@ -63,17 +64,20 @@ def company(tmp_path: Path, store: str) -> Iterator[MakeCompany]:
         each.stop()
 
 
+@pytest.mark.timeout(3 * 3600 if FULL_SCALE else 120)
 @pytest.mark.parametrize(("store", "engine"), [("file", "compiled"), ("zookeeper", "python")], indirect=["store"])
 def test_whatever_is_stopped_no_older_lead_does_anything_after_a_newer_one(company: MakeCompany, engine: str) -> None:
     """The leader's master, its coordinator, its workers or all of them are stopped for a while, again and again; each
     call writes its token to a file that takes no older one behind a newer one."""
     chance = random.Random(20)
     clusters = company(3 if FULL_SCALE else 2, engine=engine)
-    with Callers(clusters) as callers:
+    with Callers(clusters, CALL_PAUSE) as callers:
         wait_until(lambda: callers.replies, what="calls of the first lead")
         for number in range(STOPS):
             cluster, target = clusters.leader(), TARGETS[number % len(TARGETS)]
             seconds = SESSION_SECONDS + 1.0 if number == 0 else chance.uniform(0.1, LONGEST_STOP)
+            if FULL_SCALE:
+                print(f"{time.strftime('%X')} {number}: {target} of {cluster.folder.name} for {seconds:.1f} s", flush=True)
             stop_for(cluster, target, seconds)
         token = clusters.token()
         wait_until(lambda: any(each[1] >= token for each in callers.replies), what="calls of the last lead")

@@ -1,30 +1,56 @@
 """The replies of calls that only a leader may answer: those of a lead that is over are replaced before they leave.
 
-The outbox of a connection notes such a call when it has ended (`note_led`), and looks at it when it sends the replies
-of this turn. Runs in the worker.
+The outbox of a connection notes such a call when it has ended (`note_led`), and looks at all of them at once when it
+sends the replies of this turn. They have begun under one lead, so one comparison does; if the lead has changed between
+two of them, those of the older one are lost then and there. Runs in the worker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, Protocol
 
 import msgpack
 
 from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.service.leader_only import LOST_TEXT, Leading
 
-__all__ = ["lost_msgids", "without_lost"]
-
-#: The calls of an outbox that have ended in this turn: each as it came or its msgid, with the token at its begin.
-Noted = list[tuple[Any, int]]
+__all__ = ["lost_msgids", "note_under_another", "without_lost"]
 
 
-def lost_msgids(leading: Leading, noted: Noted) -> set[int]:
-    """Return the msgids of the requests among ``noted`` whose lead is over."""
-    present = leading.token_in_force()
-    lost = [call for call, token in noted if token != present]
-    return {call if type(call) is int else call[1] for call in lost if type(call) is int or len(call) == 4}
+class Notes(Protocol):
+    """What an outbox notes of a turn: ``led`` are calls that began under the lead ``led_token``, each as it came or
+    its msgid; ``led_lost`` the msgids of those that began under another one.
+    """
+
+    led: list[Any] | None
+    led_token: int
+    led_lost: set[int] | None
+
+
+def note_under_another(notes: Notes, leading: Leading, call: Any, token: int) -> None:
+    """Note ``call``, which began under another lead than those noted before."""
+    lost = notes.led_lost or set()
+    if leading.is_lost(notes.led_token):
+        lost.update(_msgids(notes.led or ()))
+        notes.led, notes.led_token = [call], token
+    else:
+        lost.update(_msgids([call]))
+    notes.led_lost = lost
+
+
+def lost_msgids(notes: Notes, leading: Leading) -> set[int]:
+    """Return the msgids of the requests in ``notes`` whose lead is over; forget the notes."""
+    lost, calls = notes.led_lost or set(), notes.led or ()
+    notes.led = notes.led_lost = None
+    if leading.is_lost(notes.led_token):
+        lost.update(_msgids(calls))
+    return lost
+
+
+def _msgids(calls: Iterable[Any]) -> list[int]:
+    """Return the msgids of the requests among ``calls``; notifications have none."""
+    return [call if type(call) is int else call[1] for call in calls if type(call) is int or len(call) == 4]
 
 
 def without_lost(replies: bytes, lost: Collection[int]) -> bytes:

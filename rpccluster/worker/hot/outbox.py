@@ -16,7 +16,7 @@ from rpccluster.identity import NOBODY as UNKNOWN
 from rpccluster.identity import Identity
 from rpccluster.system import MSG_NOSIGNAL, WRITABLE
 from rpccluster.worker.access.access import Allowed
-from rpccluster.worker.hot.led import Noted, lost_msgids, without_lost
+from rpccluster.worker.hot.led import lost_msgids, note_under_another, without_lost
 from rpccluster.worker.hot.room import NOBODY, Happened, Listener, Room
 
 __all__ = ["HIGH_WATER_BYTES", "LARGE_REPLY_BYTES", "Outbox"]
@@ -55,6 +55,8 @@ class Outbox:
         "identity",
         "is_closed",
         "led",
+        "led_lost",
+        "led_token",
         "moved_as",
         "peer",
         "pending",
@@ -80,7 +82,9 @@ class Outbox:
         self._gathered = 0  # bytes of the large ones among `replies`
         self.peer = peer
         self.closing_msgid: int | None = None  # of the peer's request to hear when nothing more is read
-        self.led: Noted | None = None  # calls that only a leader may answer, and which have ended in this turn
+        self.led: list[Any] | None = None  # calls that only a leader may answer, and which have ended in this turn
+        self.led_token = 0  # of the lead under which they have begun
+        self.led_lost: set[int] | None = None  # msgids of further ones, whose lead is over
         self.held = 0  # calls that are held back
         self.has_left = False  # the peer waits for no reply any more
         self.moved_as = 0  # the number of its connection, once that has moved
@@ -128,15 +132,20 @@ class Outbox:
 
     def note_led(self, call: Any, token: int) -> None:
         """Note that ``call`` has ended, which began under the lead with ``token`` and must be answered under it."""
-        if self.led is None:
-            self.led = [(call, token)]
+        if not self.led:
+            self.led, self.led_token = [call], token
+        elif token == self.led_token:
+            self.led.append(call)
         else:
-            self.led.append((call, token))
+            note_under_another(self, self._room.leading, call, token)
 
     def _look_at_led(self) -> None:
         """Replace the replies of this turn that may not leave any more."""
-        led, self.led = self.led or [], None
-        lost = lost_msgids(self._room.leading, led)
+        leading = self._room.leading
+        if self.led_lost is None and leading.token_in_force() == self.led_token:
+            self.led = None
+            return
+        lost = lost_msgids(self, leading)
         if lost:
             self.replies[:] = [without_lost(reply, lost) for reply in self.replies]
 

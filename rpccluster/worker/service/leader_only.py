@@ -35,8 +35,8 @@ class Leading:
 
     def token_in_force(self) -> int:
         """Return the token of the lead that this cluster has at this instant; -1 if it has none."""
-        token = int(self.cells[TOKEN])  # first: a later lead has another one, and between two of them the end is 0
-        return token if self.cells[ENDS_NS] > time.clock_gettime_ns(time.CLOCK_BOOTTIME) else -1
+        is_leading = self.cells[ENDS_NS] > time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        return int(self.cells[TOKEN]) if is_leading else -1  # the token last: a later lead has another one
 
     def is_lost(self, token: int) -> bool:
         """Return whether the lead under which a call has begun is over."""
@@ -64,10 +64,10 @@ class Leading:
             outbox = runner.outbox
             if outbox is not None:
                 noted = outbox.led
-                if noted is None:
-                    outbox.note_led(runner.call, token)
+                if noted and outbox.led_token == token:
+                    noted.append(runner.call)
                 else:
-                    noted.append((runner.call, token))
+                    outbox.note_led(runner.call, token)
             return result
 
         def note(token: int) -> None:

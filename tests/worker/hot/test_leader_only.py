@@ -11,6 +11,8 @@ import pytest
 import rpccluster
 from rpccluster.leading.page import LeadPage, lead_page, use_lead_page
 from rpccluster.leading.store import NOBODY, Standing, boot_ns
+from rpccluster.worker.hot.led import lost_msgids, note_under_another
+from rpccluster.worker.service.leader_only import Leading
 
 from ..rig import Gated, Peer, Rig, settle, until
 
@@ -59,6 +61,9 @@ class Led(Gated):
 
     def end_lead(self, value: Any) -> None:
         lead_page().end()
+
+    def take_lead(self, token: int) -> None:
+        take_lead(lead_page(), token)
 
     def look_at_lead(self) -> list[Any]:
         return [rpccluster.leadership.is_leader, rpccluster.leadership.token]
@@ -183,6 +188,35 @@ def test_replies_that_are_gathered_are_looked_at_when_they_leave(rig: Rig, page:
     replies = peer.wait(5)
     assert replies[0] == [1, LOST, None] and replies[2] == [3, LOST, None]
     assert replies[1] == [2, None, 2] and replies[4] == [5, None, 5]
+
+
+def test_calls_of_two_leads_in_one_turn_are_told_apart(rig: Rig, page: LeadPage) -> None:
+    """Those of the older one are lost, those of the newer one are answered, and so is what needs no lead."""
+    take_lead(page)
+    peer = rig.connect()
+    calls = [("lead", 1), ("echo", 2), ("take_lead", 5), ("lead", 4), ("lead", 5)]
+    peer.send(b"".join(peer_request(number, *call) for number, call in enumerate(calls, 1)))
+    assert sorted(peer.wait(5)) == [[1, LOST, None], [2, None, 2], [3, None, None], [4, None, 4], [5, None, 5]]
+
+
+class Notes:
+    """What an outbox notes."""
+
+    def __init__(self) -> None:
+        self.led: list[Any] | None = [[0, 1, "lead", []], 2, [2, "lead", []]]
+        self.led_token = 3
+        self.led_lost: set[int] | None = None
+
+
+@pytest.mark.parametrize(("present", "lost"), [(3, {9}), (4, {1, 2}), (5, {1, 2, 9})])
+def test_a_call_of_another_lead_than_those_before(page: LeadPage, present: int, lost: set[int]) -> None:
+    """Of the calls of two leads in one turn those are lost whose lead is not the present one; notifications have no
+    reply to lose."""
+    notes, leading = Notes(), Leading(page)
+    take_lead(page, present)
+    note_under_another(notes, leading, 9, 4)
+    assert lost_msgids(notes, leading) == lost
+    assert notes.led is None and notes.led_lost is None
 
 
 def peer_request(msgid: int, method: str, value: Any) -> bytes:

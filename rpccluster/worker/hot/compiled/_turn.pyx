@@ -30,10 +30,11 @@ from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import Partial, SharedDecoder, Undecodable
 from rpccluster.protocol.skip import Skip, resumed
 from rpccluster.leading.page import BEGINS_NS as _BEGINS_NS
+from rpccluster.leading.page import ENDS_NS as _ENDS_NS
 from rpccluster.leading.page import TOKEN as _TOKEN
 from rpccluster.worker.hot.control.bounded import deadline
 from rpccluster.worker.hot.control.terms import Expired, Terms
-from rpccluster.worker.hot.led import lost_msgids, without_lost
+from rpccluster.worker.hot.led import lost_msgids, note_under_another, without_lost
 from rpccluster.worker.hot.outbox import GATHER_BYTES, HIGH_WATER_BYTES, LARGE_REPLY_BYTES, LOW_WATER_BYTES
 from rpccluster.worker.hot.repacking import NO_MESSAGE, packed_again
 from rpccluster.worker.hot.room import NOBODY, Happened
@@ -80,7 +81,7 @@ cdef bytes _CANCEL = CANCEL.encode()
 cdef size_t _LARGE = LARGE_REPLY_BYTES, _GATHER = GATHER_BYTES, _HIGH = HIGH_WATER_BYTES, _LOW = LOW_WATER_BYTES
 
 
-cdef Py_ssize_t BEGINS_NS = _BEGINS_NS, TOKEN = _TOKEN
+cdef Py_ssize_t BEGINS_NS = _BEGINS_NS, ENDS_NS = _ENDS_NS, TOKEN = _TOKEN
 
 
 cdef inline uint64_t boot_ns() noexcept:

@@ -23,6 +23,8 @@ cdef class Port:
     cdef size_t whole  # length of the first message in `kept`, where it is known to be whole
     cdef Port next
     cdef public list led  # calls that only a leader may answer, and which have ended in this turn
+    cdef public uint64_t led_token  # of the lead under which they have begun
+    cdef public object led_lost  # msgids of further ones, whose lead is over
     cdef size_t led_from  # where in `out` their replies begin
 
     def __cinit__(self, Turn turn, int fd, peer, listener, identity):
@@ -312,15 +314,21 @@ cdef class Port:
     cpdef note_led(self, call, uint64_t token):
         """Note that ``call``, or the request of this msgid, has ended, and must be answered under the lead of ``token``."""
         if self.led is None:
-            self.led = []
+            self.led = [call]
+            self.led_token = token
             self.led_from = self.out.end - self.out.start
-        self.led.append((call, token))
+        elif token == self.led_token:
+            self.led.append(call)
+        else:
+            note_under_another(self, self.turn.leading, call, token)
 
     cdef int look_at_led(self) except -1:
         """Replace the replies of this turn that may not leave any more."""
         cdef bytes replies
-        led, self.led = self.led, None
-        lost = lost_msgids(self.turn.leading, led)
+        if self.led_lost is None and self.turn.is_in_force(self.led_token):
+            self.led = None
+            return 0
+        lost = lost_msgids(self, self.turn.leading)
         if not lost:
             return 0
         if self.afar is not None:

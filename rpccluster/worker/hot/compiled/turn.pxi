@@ -564,6 +564,10 @@ cdef class Turn:
             return Expired()
         return raised
 
+    cdef bint is_in_force(self, uint64_t token) noexcept:
+        """Return whether this cluster leads at this instant, with ``token``."""
+        return boot_ns() < self.lease[ENDS_NS] and self.lease[TOKEN] == token
+
     cdef int read_params(self, Frame frame, wire_reader *reader, uint32_t count, int depth_left) except -1:
         cdef uint32_t place
         cdef int status = WIRE_OK
