@@ -77,7 +77,8 @@ def test_whatever_is_stopped_no_older_lead_does_anything_after_a_newer_one(compa
             cluster, target = clusters.leader(), TARGETS[number % len(TARGETS)]
             seconds = SESSION_SECONDS + 1.0 if number == 0 else chance.uniform(0.1, LONGEST_STOP)
             if FULL_SCALE:
-                print(f"{time.strftime('%X')} {number}: {target} of {cluster.folder.name} for {seconds:.1f} s", flush=True)
+                where = f"{target} of {cluster.folder.name} for {seconds:.1f} s"
+                print(f"{time.strftime('%X')} {number}: {where}", flush=True)
             stop_for(cluster, target, seconds)
         token = clusters.token()
         wait_until(lambda: any(each[1] >= token for each in callers.replies), what="calls of the last lead")

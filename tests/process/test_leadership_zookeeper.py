@@ -128,6 +128,7 @@ def renews(company: Company, cluster: RunningCluster) -> bool:
         return bool(client.call("look")[0])
 
 
+@pytest.mark.timeout(900 if FULL_SCALE else 120)
 def test_a_server_that_is_restarted_within_the_session_changes_no_leader(tmp_path: Path, server: ZooKeeper) -> None:
     """Again and again."""
     with company(tmp_path, server.address) as clusters:
@@ -146,6 +147,7 @@ def three(tmp_path: Path) -> Iterator[Ensemble]:
         yield running
 
 
+@pytest.mark.timeout(900 if FULL_SCALE else 120)
 def test_a_rolling_restart_of_three_servers_changes_no_leader(tmp_path: Path, three: Ensemble) -> None:
     """Nor does the end of one of them."""
     with company(tmp_path, three.address) as clusters:
@@ -159,6 +161,7 @@ def test_a_rolling_restart_of_three_servers_changes_no_leader(tmp_path: Path, th
         assert clusters.leader() is cluster and clusters.token() == token
 
 
+@pytest.mark.timeout(900 if FULL_SCALE else 120)
 def test_a_leader_that_is_cut_off_ends_before_another_one_begins(
     tmp_path: Path, server: ZooKeeper, relays: list[Relay]
 ) -> None:
