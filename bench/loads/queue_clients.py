@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.servers.queue_server import AUTHKEY
 
-__all__ = ["CLIENTS", "VALUE"]
+__all__ = ["CLIENTS", "MODULES", "VALUE"]
 
 VALUE = b"x" * 100
 WAIT = 0.5  # seconds, for an item
@@ -180,4 +180,14 @@ CLIENTS: dict[str, Any] = {
     "beanstalkd": Beanstalkd,
     "litequeue": LiteQueue,
     "persist-queue": PersistQueue,
+}
+
+#: What each client imports.
+MODULES: dict[str, tuple[str, ...]] = {
+    "rpccluster": ("rpccluster.client.sync.queue", "rpccluster.client.aio.queue"),
+    "managers": (),
+    "redis streams": ("redis",),
+    "beanstalkd": ("greenstalk",),
+    "litequeue": ("litequeue",),
+    "persist-queue": ("persistqueue",),
 }

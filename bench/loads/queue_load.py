@@ -7,6 +7,7 @@ asyncio producers in all), ``get`` or ``get_many``. Each process connects, then 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import struct
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from bench.loads.queue_clients import CLIENTS, VALUE
+from bench.loads.queue_clients import CLIENTS, MODULES, VALUE
 
 __all__ = ["main"]
 
@@ -27,6 +28,8 @@ SOME = 32  # items of a get_many
 
 def main(kind: str, address: str, work: str, processes: int, seconds: float) -> None:
     """Run the processes, and print how many items they have moved, in how many seconds."""
+    for name in MODULES[kind]:  # once for all processes, which share them, as those of a program do that forks
+        importlib.import_module(name)
     ready, told = os.pipe(), os.pipe()
     begin = os.pipe()
     children = [_fork(kind, address, work, AT_ONCE // processes, seconds, ready, begin, told) for _ in range(processes)]
