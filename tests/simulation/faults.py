@@ -174,6 +174,13 @@ FAULTS = [
         "elif False:",
         60,
     ),
+    PutBack(
+        "a master that leaves is asked for what has ended, and spins",
+        "master/upgrade/giving_groups.py",
+        " and group.name in self._untold",
+        "",
+        1425,
+    ),
 ]
 
 

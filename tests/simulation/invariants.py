@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["ALWAYS", "IN_PEACE"]
 
 SHARED_SECONDS = 5.0
+MOST_SLEEPLESS_TURNS = 50  # ten times as many as any afternoon needs
 
 
 def bounded_processes(world: World, actor: object) -> None:
@@ -66,6 +67,12 @@ def deadlines_wake(world: World, actor: object) -> None:
         actions = [] if is_watched else policy.decide(group, moment).actions
         if actions:
             raise Fault(f"{actor.name} sleeps until {until:.3f}, though at {moment:.3f} it has {_told(actions[0])}")
+
+
+def nobody_spins(world: World, actor: object) -> None:
+    """A master has soon done what is due, and sleeps: one whose alarm is always past would take a whole CPU."""
+    if isinstance(actor, Master) and actor.sleepless_turns > MOST_SLEEPLESS_TURNS:
+        raise Fault(f"{actor.name} spins: {actor.sleepless_turns} turns without any sleep")
 
 
 def _told(action: policy.Action) -> str:
@@ -271,6 +278,7 @@ def _aim(master: Master) -> int:
 ALWAYS = [
     bounded_processes,
     deadlines_wake,
+    nobody_spins,
     restarts_pause,
     one_generation_at_a_time,
     kills_have_reasons,

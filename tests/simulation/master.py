@@ -77,6 +77,7 @@ class Master(Process):
         self.seconds_late = 0.0  # that its last turn came too late
         self.looks_at = 0.0  # when an invariant looks at it again
         self.turns_alone = 0  # since it is the only master
+        self.sleepless_turns = 0  # since it has last planned to sleep
         self.has_just_left = self.has_just_begun = self.has_just_stopped = False  # in its last turn
         self.passed_on: set[int] = set()  # connections that a new master was given, and has not adopted
         self.awaited_at = 0.0  # when connections could still come to its retiring workers
@@ -226,6 +227,7 @@ class Master(Process):
             return
         waits = self.supervisor.waits
         self._wake_at = NEVER if waits is None else self.world.now + waits
+        self.sleepless_turns = self.sleepless_turns + 1 if waits == 0.0 else 0
 
     def _watch_children(self) -> None:
         """Count the rows of the table of children that are met, from their births on."""
@@ -307,6 +309,7 @@ class Master(Process):
                 _close_all(self.inheritance)
             return
         parts = self.parts
+        parts.saving.close()
         parts.loop.close()
         self.inbox.close()
         parts.reserve.close()

@@ -40,9 +40,9 @@ class GivingGroups:
                 self._untold.add(group.name)
 
     def heed(self, message: StopGroup, graceful_seconds: float) -> None:
-        """Stop a group, or let its scheduled run end within ``graceful_seconds``."""
+        """Stop a group, or let its scheduled run end within ``graceful_seconds``. One that has ended has been told."""
         group = self._groups.named(message.name)
-        if group is not None and group.is_lent:
+        if group is not None and group.is_lent and group.name in self._untold:
             self._stop_at[group.name] = self._system.monotonic() + (graceful_seconds if group.is_scheduled else 0.0)
 
     def turn(self, now: float) -> None:

@@ -190,6 +190,17 @@ def test_one_that_ends_unasked_is_told_and_not_started_again() -> None:
     assert kept.is_lent
 
 
+def test_what_has_ended_unasked_and_is_asked_for_then_wakes_nobody() -> None:
+    """The two messages cross; the old master sleeps on instead of looking for a group that it has told of."""
+    kept = living("kept")
+    old = Giving(kept, names=("kept",))
+    kept.children.clear()
+    old.says()
+    old.giving.heed(StopGroup("kept"), 30.0)
+    assert old.says() == []
+    assert old.giving.wake_at == float("inf")
+
+
 def test_a_run_of_a_schedule_may_end_within_its_time() -> None:
     """Then it is stopped as others are."""
     kept = living("kept")
