@@ -14,6 +14,7 @@ from typing import Any, Callable, ClassVar, Generic, NoReturn, TypeVar
 from rpccluster.config.sections.cluster import Options
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.scoreboard import Row, Scoreboard
+from rpccluster.ledger.layout import Shape
 from rpccluster.live_settings import NO_SETTINGS, Given
 from rpccluster.log import LogFiles
 from rpccluster.system.clock import Timer
@@ -42,7 +43,8 @@ class RPCPart(KindPart):
     connections travel; ``accept_lock`` is a descriptor for lockf(3), -1 for none. The process sets ``stall_timer`` anew
     as long as its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker,
     ``memory`` is the file in memory that outlives it, -1 for none, and ``own`` are options of its service from sections
-    of its own. ``proxied`` are the places of the listeners at which proxies connect.
+    of its own. ``proxied`` are the places of the listeners at which proxies connect. ``ledger`` is the file, -1 for
+    none, of the ledger of that shape (`rpccluster.ledger`).
     """
 
     connections: Channel
@@ -53,10 +55,12 @@ class RPCPart(KindPart):
     memory: int = -1
     own: Any = None
     proxied: Sequence[int] = ()
+    ledger: int = -1
+    ledger_shape: Shape | None = None
 
     def descriptors(self) -> list[int]:
         listeners = [listener.fileno() for listener in self.listeners]
-        files = [descriptor for descriptor in (self.accept_lock, self.memory) if descriptor >= 0]
+        files = [descriptor for descriptor in (self.accept_lock, self.memory, self.ledger) if descriptor >= 0]
         return [self.connections.fileno(), *listeners, self.stall_timer.fileno(), *files]
 
 

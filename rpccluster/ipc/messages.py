@@ -221,6 +221,26 @@ class DonorGone(NamedTuple):
     cid: int = 0
 
 
+@_type(70)
+class Keep(NamedTuple):
+    """Owner to master: keep a copy of each of these sockets, which come with the message, in case that I die.
+
+    Of each connection it tells the number, the peer's address as in `Give`, and the names of its identity. ``cid`` is
+    the number of the first. Nothing was read of them.
+    """
+
+    cid: int
+    connections: list[list[Any]]
+
+
+@_type(71)
+class Noted(NamedTuple):
+    """Owner to master: my ledger has the connection ``cid``, which I have adopted, if it ``is_covered``."""
+
+    cid: int
+    is_covered: bool = True
+
+
 # -- two masters, in an upgrade
 
 

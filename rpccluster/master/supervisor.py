@@ -192,7 +192,7 @@ class Supervisor:
         broker.hear(event.child, event.message, event.descriptors, self._parts.now())
 
     def _note_gone(self, event: Gone) -> None:
-        self._brokers.of(event.child.kind).note_gone(event.child)
+        self._brokers.of(event.child.kind).note_gone(event.child, self._parts.now())
 
     def _note_voted(self, event: Voted) -> None:
         if isinstance(event.message, Vote):

@@ -21,7 +21,7 @@ from rpccluster.protocol.outline import (
     too_large,
 )
 
-__all__ = ["MOST_MESSAGES", "Skip", "resumed"]
+__all__ = ["MOST_MESSAGES", "Skip", "may_resume", "resumed"]
 
 MOST_MESSAGES = 16  # times max_message_size: a message that declares more is no slip, and ends its stream
 
@@ -117,6 +117,11 @@ class Skip:
         self._owed -= values
         self._gap = max(0, end - size)
         return min(end, size)
+
+
+def may_resume(data: bytes) -> bool:
+    """Return whether `resumed` could take ``data`` for the state of a `Skip`. No message begins so."""
+    return data.startswith(_MARK)
 
 
 def resumed(data: bytes, bounds: Bounds) -> tuple[Skip | None, bytes]:

@@ -20,6 +20,7 @@ __all__ = [
     "Reserve",
     "check_listening",
     "close_all_but",
+    "end_for_all",
     "keep_alive",
     "let_exec_close_all_but",
     "make_room_for",
@@ -164,6 +165,12 @@ def peer_process(sock: _socket.socket) -> tuple[int, int]:
     """Return pid and uid of the process that connected a Unix socket, at that time. Source: unix(7), SO_PEERCRED."""
     pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, struct.calcsize("iII")))
     return pid, uid
+
+
+def end_for_all(sock: _socket.socket) -> None:
+    """Tell the peer of ``sock`` that its connection ends, although another process may have a copy."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(_socket.SHUT_RDWR)
 
 
 def keep_alive(sock: _socket.socket, idle_seconds: int) -> None:

@@ -5,6 +5,7 @@ Processes that share a file in memory divide it by locks on single bytes, which 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -20,14 +21,18 @@ __all__ = [
     "keep_out_of_collections",
     "lock_byte",
     "make_private",
+    "map_for_this_process",
     "reach",
     "resident_bytes",
+    "sealed_memory_file",
 ]
 
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_MMAP_THRESHOLD = -3
 _MAP_FIXED = 0x10  # mman.h
 _FLOCK = "hhqqi0q"  # struct flock of fcntl.h: type, whence, start, length, pid
+_ADD_SEALS = 1033  # fcntl.h
+_SEALS = 0x1 | 0x2 | 0x4  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
 
 
 @functools.lru_cache(maxsize=1)
@@ -109,3 +114,28 @@ def reach(descriptor: int, size: int) -> None:
     """Make a file at least ``size`` bytes long; other processes may do so at the same time. Raises OSError."""
     if os.fstat(descriptor).st_size < size:
         os.pwrite(descriptor, b"\0", size - 1)
+
+
+def sealed_memory_file(size: int, name: str) -> int:
+    """Make a file in memory whose ``size`` nobody can change any more, and return its descriptor; /proc shows ``name``.
+
+    What is not written costs nothing. Raises OSError if that is impossible here.
+    """
+    if not hasattr(os, "memfd_create"):
+        raise OSError("there are no sealed files in memory")
+    descriptor = os.memfd_create(f"rpccluster-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, _ADD_SEALS, _SEALS)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def map_for_this_process(descriptor: int, size: int) -> mmap.mmap:
+    """Map ``size`` bytes of a file, shared with others that map it, but not with forked children. Raises OSError."""
+    memory = mmap.mmap(descriptor, size)
+    with contextlib.suppress(AttributeError):  # PyPy
+        memory.madvise(mmap.MADV_DONTFORK)
+    return memory

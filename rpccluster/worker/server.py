@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import mmap
 import os
 import signal
 import time
@@ -37,6 +38,7 @@ from rpccluster.ipc.messages import (
     WantsToRetire,
 )
 from rpccluster.ipc.scoreboard import Cell, RowState
+from rpccluster.ledger.layout import Shape
 from rpccluster.log import escaped, logger, set_format, set_level
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.service import Service, WorkerInfo
@@ -49,6 +51,7 @@ from rpccluster.worker.connections.adopting import Adopting
 from rpccluster.worker.connections.context import ConnectionContext, Follower
 from rpccluster.worker.connections.giving import Giving
 from rpccluster.worker.connections.handover_channel import HandoverChannel
+from rpccluster.worker.connections.keeping import Keeping
 from rpccluster.worker.connections.table import Connections
 from rpccluster.worker.current import present_method
 from rpccluster.worker.hot import Engine, make_engine
@@ -157,6 +160,7 @@ class Server:
         self._registry = Registry(service, self.options.call_timeout, wrapper, entry, marked_only=marked_only)
         self._warn_of_odd_methods()
         self._access = self._make_access()
+        self._ledger = self._map_ledger()
         self._engine = engine = self._make_engine()
         self._use_rules()
         self.options.follow(lambda options, changed: self._use_rules() if "access" in changed else None)
@@ -170,8 +174,11 @@ class Server:
         channel = HandoverChannel(self._loop, part.connections)
         self._giving = Giving(self._loop, channel, connections.context, engine, self._row, assignment.serial, part.kind)
         self._adopting = Adopting(channel, connections.context, engine, connections.adopt, self._row)
+        self._keeping = Keeping(channel, self._giving.new_number)
         self._retirement = Retirement(self._loop, engine, connections.open, channel, self._finish)
         self._acceptor = self._make_acceptor()
+        if engine.has_ledger:
+            self._have_copies_kept()
         self._stall_watch = StallWatch(self._loops(), self.options, self._row, part.stall_timer)
         self._watchers = self._make_watchers()
         self.options.follow(self._follow_options)
@@ -215,7 +222,25 @@ class Server:
             on_refused=self._limits.note_refused,
             call_limit=call_limit(self.options),
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
+            ledger=self._ledger,
         )
+
+    def _map_ledger(self) -> tuple[mmap.mmap, Shape] | None:
+        """Map the file in which the engine notes what its connections need to go on if this worker is killed."""
+        part = self._assignment.part
+        if part.ledger < 0 or part.ledger_shape is None:
+            return None
+        memory = system.map_for_this_process(part.ledger, part.ledger_shape.size)
+        return memory, part.ledger_shape
+
+    def _have_copies_kept(self) -> None:
+        """Have the master keep copies of the connections, by which they outlive this worker."""
+        context, keeping = self._connections.context, self._keeping
+        context.has_copies = True
+        context.number_for = keeping.number_for
+        context.on_served = keeping.add
+        context.on_admitted = keeping.add_now
+        self._acceptor.on_accepted = keeping.tell
 
     def _make_connections(self) -> Connections:
         context = ConnectionContext(self.options, self._limits)
@@ -294,6 +319,8 @@ class Server:
     def leave_to_parent(self) -> None:
         """Drop the connections and the engine's queue, in a child that the service has forked."""
         self._state = State.GONE
+        if self._ledger is not None:
+            system.make_private(self._ledger[0])
         self._connections.leave_to_parent()
         self._adopting.leave_to_parent()
         self._engine.leave_to_parent(leave)

@@ -92,6 +92,11 @@ class Options:
         values.CPUS, CPU_NONE, "none, auto (distinct cores first), or a list such as 0-3,8: worker k gets the k-th CPU"
     )
     rebalance: bool = live(values.BOOLEAN, True, "even the connections out when a worker gets ready")
+    crash_safe: bool = option(
+        values.BOOLEAN,
+        False,
+        "the TCP connections of a killed worker go on in another one, where the compiled engine runs the calls",
+    )
     reload_on_change: bool = live(
         values.BOOLEAN, False, "reload when a configuration file has changed, after a second without a change"
     )

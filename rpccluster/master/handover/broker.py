@@ -12,10 +12,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from rpccluster.ipc.channel import Channel
-from rpccluster.ipc.messages import Adopted, CancelCall, Closed, DonorGone, Give, Message, Refused, Released, Reply
+from rpccluster.ipc.messages import (
+    Adopted,
+    CancelCall,
+    Closed,
+    DonorGone,
+    Give,
+    Keep,
+    Message,
+    Noted,
+    Refused,
+    Released,
+    Reply,
+)
 from rpccluster.ipc.packets import Passing, close_all, seen
 from rpccluster.log import logger
 from rpccluster.master.handover import placement
+from rpccluster.master.handover.copies import Copies, Copy, revive
 from rpccluster.master.handover.owners import Ended, Owners
 from rpccluster.master.handover.placement import ALONE_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS
 from rpccluster.master.handover.returning import Returning
@@ -47,6 +60,7 @@ class Broker:
         self._workers = workers
         self._transits: dict[int, Transit] = {}  # by cid
         self._owners = Owners()
+        self._copies = Copies()
         self._returning = Returning()
         self._grants = Grants()
         self._left_alone: dict[Worker, float] = {}  # until when they get no connection
@@ -156,6 +170,7 @@ class Broker:
         self._want_turn()
         message = seen(passing)
         if isinstance(message, Give):
+            self._copies.drop(worker, message.cid)
             self._returning.note_given(worker, message)
             self._take(passing, descriptors, now)
         elif isinstance(message, Adopted):
@@ -166,7 +181,12 @@ class Broker:
             self._route(passing, descriptors)
             self._returning.note_returned(worker, message)
             self._tell_of_held()
+        elif isinstance(message, Keep):
+            self._keep(worker, message, descriptors)
+        elif isinstance(message, Noted):
+            self._copies.note_noted(worker, message.cid, is_covered=message.is_covered)
         elif isinstance(message, Closed):
+            self._copies.drop(worker, message.cid)
             self._owners.forget(message.cid)
             self._returning.forget(message.cid)
         elif isinstance(message, CancelCall):
@@ -189,7 +209,20 @@ class Broker:
         if old_master is None:  # otherwise the old master tells, behind its replies
             transit.lost |= self._ended.before(give)
 
+    def _keep(self, worker: Worker, keep: Keep, descriptors: list[int]) -> None:
+        """Keep copies of the sockets of ``worker``; without their descriptors there are none."""
+        if worker.ledger is None or len(descriptors) != len(keep.connections):
+            close_all(descriptors)
+            return
+        for (number, peer, identity), descriptor in zip(keep.connections, descriptors):
+            self._copies.keep(worker, number, Copy(peer, identity, [descriptor]))
+
     def _note_adopted_by(self, worker: Worker, cid: int, now: float) -> None:
+        transit = self._transits.get(cid)
+        if transit is not None and worker.ledger is not None and not transit.give.is_entering:
+            give, descriptors = transit.give, transit.descriptors
+            self._copies.keep(worker, cid, Copy(give.peer, give.identity, descriptors, transit.message))
+            transit.descriptors = []
         transit = self._note_adopted(cid, now)
         if transit is not None:
             self._owners.note_adopted(transit.give, worker)
@@ -242,13 +275,14 @@ class Broker:
 
     # -- workers that have ended
 
-    def note_gone(self, worker: Worker) -> None:
+    def note_gone(self, worker: Worker, now: float) -> None:
         """Note that ``worker`` has ended and all its messages have come; its unread connections go to others."""
         self._want_turn()
         self._grants.forget(worker)
         self._left_alone.pop(worker, None)
         for cid in self._owners.forget_worker(worker):
             self._returning.forget(cid)
+        self._revive(worker, now)
         for transit in self._transits.values():
             if transit.adopter is worker:  # it has not sent `Adopted`, so it has done nothing with the connection
                 transit.unplace()
@@ -260,6 +294,24 @@ class Broker:
         self._returning.forget_worker(worker)
         self._tell_of_held()
         self._spread_loss(DonorGone(worker.serial, False))
+
+    def _revive(self, worker: Worker, now: float) -> None:
+        """Let the connections of a dead worker go on, as far as its ledger tells what they need."""
+        copies = self._copies.take_all(worker)
+        if worker.ledger is None or not copies:
+            return
+        revived = 0
+        for message, descriptors in revive(copies, worker.ledger, worker.serial):
+            transit = Transit(message, descriptors, now)
+            self._transits[transit.give.cid] = transit
+            revived += 1
+        logger.info(
+            "Of worker (pid: %d, slot: %d) %d connections go on, %d have ended",
+            worker.pid,
+            worker.slot,
+            revived,
+            len(copies) - revived,
+        )
 
     def _spread_loss(self, gone: DonorGone) -> None:
         """Let every owner answer the calls that died with a worker: for each connection, behind its last reply.
@@ -351,6 +403,7 @@ class Broker:
         """Close this process's copies, since no connection may stay open in a forked child or after the end."""
         while self._transits:
             self._transits.popitem()[1].close()
+        self._copies.close()
 
 
 def _serial_of(passing: Passing) -> int:

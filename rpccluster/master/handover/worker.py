@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import Protocol
 
 from rpccluster.ipc.channel import Channel
+from rpccluster.ledger.layout import Shape
 from rpccluster.master.children.child import ChildState
 
-__all__ = ["Worker"]
+__all__ = ["LedgerOf", "Worker"]
+
+
+class LedgerOf(Protocol):
+    """The ledger of one worker."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    def read(self, place: int, length: int) -> bytes:
+        """Return bytes of the file. Raises OSError."""
 
 
 class Worker(Protocol):
@@ -61,6 +72,10 @@ class Worker(Protocol):
     @property
     def connections(self) -> Channel:
         """The channel on which connections travel."""
+
+    @property
+    def ledger(self) -> LedgerOf | None:
+        """What it notes of its connections, which outlive it by that; None if they do not."""
 
     @property
     def far_end(self) -> Channel:

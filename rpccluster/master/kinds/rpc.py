@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from rpccluster.address import ProxiedAddress
@@ -16,6 +17,8 @@ from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import BootFailed, Findings, Message, Ready, Retire, Switched, Vote, WantsToRetire
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell, is_full
+from rpccluster.ledger.file import LedgerFile
+from rpccluster.ledger.layout import Shape
 from rpccluster.log import logger
 from rpccluster.master.children.child import KILL_SLACK_SECONDS, MOVING_SECONDS, Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group
@@ -23,10 +26,13 @@ from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed, Told, 
 from rpccluster.master.kinds.stalls import Stalls
 from rpccluster.master.kinds.totals import Totals
 from rpccluster.rate_limit import LogLimiter
+from rpccluster.system import make_room_for
 from rpccluster.system.clock import Timer
+from rpccluster.system.stream_counters import COUNTS_STREAMS
 
 __all__ = ["RPC", "RPCWorker"]
 
+MOST_BEGUN = 65_536  # calls of one worker at a time whose connections outlive it
 STALL_SECONDS = 60.0  # between two lines about a process that stands still in the same method
 
 
@@ -44,6 +50,7 @@ class RPCWorker(Child):
         self.methods: list[str] = []
         self.code_files: Sequence[str] = ()  # of its service, if they are watched
         self.silent_seconds = 0.0  # at the last look
+        self.ledger: LedgerFile | None = None  # what it notes of its connections, which outlive it by that
         self.given = 0  # connections that were sent to it, and neither taken back nor refused
 
     def sources(self) -> list[Source]:
@@ -58,6 +65,8 @@ class RPCWorker(Child):
     def close(self) -> None:
         super().close()
         self.far_end.close()
+        if self.ledger is not None:
+            self.ledger.close()
 
     def farewell(self, order: Retire) -> Message:
         return order
@@ -134,8 +143,24 @@ class RPC:
             raise
         kind = "" if self.name == RPC.name else self.name
         proxied = [place for place, each in enumerate(edition.listeners) if isinstance(each.wanted, ProxiedAddress)]
+        child = self._child(birth, connections, far_end, stalls)
         part = RPCPart(far_end, listeners, self._accept_lock, stalls.timer, kind, proxied=proxied)
-        return self._child(birth, connections, far_end, stalls), part
+        child.ledger = self._make_ledger(edition.options)
+        if child.ledger is not None:
+            part = replace(part, ledger=child.ledger.descriptor, ledger_shape=child.ledger.shape)
+        return child, part
+
+    def _make_ledger(self, options: Any) -> LedgerFile | None:
+        """Make the ledger of a worker, if its connections shall outlive it, and can."""
+        if self.name != RPC.name or not options.crash_safe or options.engine == "python" or not COUNTS_STREAMS:
+            return None
+        make_room_for(options.number_workers * options.worker_connections)
+        shape = Shape.fitting(options.worker_connections, MOST_BEGUN, 8 * options.max_message_size)
+        try:
+            return LedgerFile(shape)
+        except OSError as error:
+            logger.warning("The connections of a %s would not outlive it: %s", self.noun, error)
+            return None
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
         assert isinstance(child, RPCWorker)

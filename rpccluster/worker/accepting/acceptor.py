@@ -65,6 +65,7 @@ class Acceptor:
         self._turn = Turn(scoreboard, row_number)
         self._lock = lock
         self._limits = limits
+        self.on_accepted: Callable[[], object] = lambda: None  # called before the loop goes on
         self._is_known_full = False
         self._reserve = Reserve(1)  # lets a connection be accepted in order to close it
         self._watchers = [loop.io(listener.fileno(), READABLE) for listener in listeners]
@@ -110,6 +111,7 @@ class Acceptor:
             for _ in range(MOST_DRAINED):
                 if self._turn.has_all_connections() or not self._accept(listener):
                     break
+        self.on_accepted()
         self._unwatch()
         for timer in (self._pause, self._rest):
             timer.stop()
@@ -136,6 +138,7 @@ class Acceptor:
             self._accept_all(listener)
         else:
             self._accept_in_turn(listener)
+        self.on_accepted()
 
     def _accept_all(self, listener: socket.socket) -> None:
         for _ in range(BATCH):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Callable
 
 from rpccluster.identity import identity_of
-from rpccluster.ipc.messages import Adopted, CancelCall, Closed, DonorGone, Give, Message, Refused, Reply
+from rpccluster.ipc.messages import Adopted, CancelCall, Closed, DonorGone, Give, Message, Noted, Refused, Reply
 from rpccluster.ipc.scoreboard import Cell, Row
 from rpccluster.protocol.codec import msgid_of, pack_response
 from rpccluster.worker.connections.connection import Connection
@@ -83,7 +83,9 @@ class Adopting:
         self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
         identity = identity_of(*give.identity)
         given = Given(peer_of(give.peer), give.is_eof, give.input, give.output, identity, give.is_entering, give.waited)
-        self._adopt(sock, give.cid, given, give.awaited)
+        connection = self._adopt(sock, give.cid, given, give.awaited)
+        if self._engine.has_ledger and not give.is_entering:
+            self._channel.say(Noted(give.cid, connection.outbox.is_noted))
 
     def _take_reply(self, reply: Reply) -> None:
         connection = self._adopted.get(reply.cid)

@@ -22,7 +22,7 @@ from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import logger
 from rpccluster.protocol.closing import closing_response, msgids_of
-from rpccluster.system import keep_alive
+from rpccluster.system import end_for_all, keep_alive
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.given import Given
 from rpccluster.worker.connections.handshake import Handshake
@@ -39,7 +39,7 @@ LINGER_SECONDS = 1.0  # how long a peer may take to notice that we have finished
 class Connection:
     """One socket that is read and answered.
 
-    ``number`` is its number for other processes, once it has moved; ``awaited`` then counts its calls that run
+    ``number`` is its number for other processes, once they know it; ``awaited`` then counts its calls that run
     elsewhere, by their worker's serial and their msgid.
     """
 
@@ -64,6 +64,7 @@ class Connection:
         peer: str,
         identity: Identity = NOBODY,
         handshake: Handshake | None = None,
+        number: int = 0,
     ) -> None:
         """``handshake`` is what its peer has to go through first; None for nothing."""
         self._common = common
@@ -72,12 +73,12 @@ class Connection:
         self._state = State.OPEN
         self._pauses = NOT
         self._quiet_since = common.clock()
-        self.number = 0
+        self.number = number
         self.awaited: Counter[tuple[int, int]] = _NONE_AWAITED
         self.inbox: Any
         self.outbox: Any
         if handshake is None:
-            self.inbox, self.outbox = engine.connect(sock, peer, self, identity)
+            self.inbox, self.outbox = engine.connect(sock, peer, self, identity, number)
         else:
             self._state = State.ENTERING
             self.inbox = self.outbox = handshake
@@ -123,10 +124,11 @@ class Connection:
     def admit(self, identity: Identity, data: bytes) -> None:
         """Serve it from now on, as that of ``identity``; ``data`` has come behind its handshake."""
         self._state = next_state(self._state, Event.ADMITTED)
-        self.inbox, self.outbox = self._engine.connect(self._socket, self.outbox.peer, self, identity)
+        self.inbox, self.outbox = self._engine.connect(self._socket, self.outbox.peer, self, identity, self.number)
         self._quiet_since = self._common.clock()
         if data:
             self.inbox.restore(data)
+        self._common.on_admitted(self)
 
     def turn_away(self, why: str) -> None:
         """End it, since its peer has not shown who it is."""
@@ -283,6 +285,8 @@ class Connection:
     def _close(self, event: Event) -> None:
         self._leave()
         self._let_go(event)
+        if self.number and self._common.has_copies:
+            end_for_all(self._socket)
         self._socket.close()
         if self._common.follower is not None:
             self._common.follower.note_closed(self.outbox)
@@ -349,10 +353,9 @@ class Connection:
             return
         if awaited:
             self.awaited = Counter((serial, msgid) for serial, msgid in awaited)
-        self.outbox.expect(len(awaited))
-        if given.output:
-            self.outbox.send_first(given.output)
+        self.outbox.expect([msgid for _, msgid in awaited])
         self.inbox.restore(given.input, given.waited)
+        self.outbox.send_first(given.output)
         if given.is_eof and not self.is_closed:
             self._stop_reading(Event.PEER_ENDED)
 

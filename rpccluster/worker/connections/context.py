@@ -50,6 +50,12 @@ class ConnectionContext:
         #: Told of a connection, the serial of a worker and a msgid: a call that runs there is to end, since its caller
         #: wants that, or (true) has gone.
         self.on_cancel: Callable[[Any, int, int, bool], object] = lambda connection, serial, msgid, is_gone: None
+        self.number_for: Callable[[Any], int] = lambda sock: 0  # the number for an accepted socket; 0 for none
+        #: Told of an accepted connection that is served from now on, and of which nothing was read yet.
+        self.on_served: Callable[[Any], object] = lambda connection: None
+        #: Told of one that is served once its handshake is over.
+        self.on_admitted: Callable[[Any], object] = lambda connection: None
+        self.has_copies = False  # whether the master has copies of those that have a number
         self.follower: Follower | None = None
 
     @property

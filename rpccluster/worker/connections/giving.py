@@ -125,7 +125,7 @@ class Giving:
 
         Raises as `packed_again` does, or OSError if there is no descriptor; then nothing has changed.
         """
-        number = connection.number or self._new_number()
+        number = connection.number or self.new_number()
         awaited = [list(call) for call in connection.awaited.elements()] + [[self._serial, msgid] for msgid in running]
         given = connection.picture(waiting)
         give = Give(
@@ -148,11 +148,13 @@ class Giving:
             epoll.unregister(sock.fileno())
         sock.detach()  # it is the packet's
         self._channel.post(packet)
+        self._channel.when_said(connection.outbox.end_note)
         self._row[Cell.HANDED_OVER] += 1
         self._gave_at = monotonic()
         return len(given.input) + len(given.output)
 
-    def _new_number(self) -> int:
+    def new_number(self) -> int:
+        """Return a number that no other connection has."""
         self._numbers += 1
         return self._serial << 32 | self._numbers
 

@@ -48,9 +48,12 @@ class HandoverChannel:
             for message, descriptors in self._channel.receive():
                 hear(message, descriptors)
 
-    def say(self, message: Message) -> None:
-        """Send or queue ``message``. Raises OSError, and sends nothing, if it is long and has no memory file."""
-        self._channel.send(message)
+    def say(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send or queue ``message``, with copies of ``descriptors``.
+
+        Raises OSError, and sends nothing, if it is long and has no memory file, or a descriptor cannot be copied.
+        """
+        self._channel.send(message, descriptors)
         self._mind_writing()
 
     def pack(self, message: Message, descriptors: Sequence[int]) -> Packet:

@@ -44,11 +44,13 @@ class Connections:
         is_tcp = isinstance(address, (tuple, list)) and len(address) >= 2
         identity = NOBODY if is_tcp else _user_of(sock)
         handshake = self._handshake(sock, peer_of(address), identity, must_pass=is_tcp, is_proxied=is_proxied)
-        connection = self._add(sock, peer_of(address), identity, handshake)
+        connection = self._add(sock, peer_of(address), identity, handshake, self.context.number_for(sock))
         if is_proxied and not is_within(address[0], self.context.options.proxy_from):
             connection.turn_away("proxy_from does not name it")
         elif handshake is not None:
             handshake.start(connection)
+        else:
+            self.context.on_served(connection)
         return connection
 
     def _handshake(
@@ -70,9 +72,14 @@ class Connections:
         )
 
     def _add(
-        self, sock: _socket.socket, peer: str, identity: Identity = NOBODY, handshake: Handshake | None = None
+        self,
+        sock: _socket.socket,
+        peer: str,
+        identity: Identity = NOBODY,
+        handshake: Handshake | None = None,
+        number: int = 0,
     ) -> Connection:
-        connection = Connection(self.context, self._engine, sock, peer, identity, handshake)
+        connection = Connection(self.context, self._engine, sock, peer, identity, handshake, number)
         self.context.add(connection)
         return connection
 
@@ -82,8 +89,7 @@ class Connections:
         if given.is_entering:
             must_pass = bool(address_of(given.peer))
             handshake = self._handshake(sock, given.peer, given.identity, must_pass=must_pass)
-        connection = self._add(sock, given.peer, given.identity, handshake)
-        connection.number = number
+        connection = self._add(sock, given.peer, given.identity, handshake, number)
         self.context.adopted[number] = connection
         if self.context.follower is not None:
             self.context.follower.note_adopted(connection.outbox, connection.fileno())

@@ -30,6 +30,7 @@ import gevent
 from rpccluster.errors import ProtocolError
 from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell, CommonCell
+from rpccluster.ledger.layout import Shape
 from rpccluster.log import escaped
 from rpccluster.protocol.outline import Bounds
 from rpccluster.worker.access.access import Access
@@ -62,6 +63,7 @@ class PythonEngine:
     """Runs the calls of all connections of a worker."""
 
     name = "python"
+    has_ledger = False
 
     def __init__(
         self,
@@ -73,10 +75,12 @@ class PythonEngine:
         on_refused: Callable[[str, ProtocolError], None],
         call_limit: int = 0,
         on_call_limit: Callable[[], None] | None = None,
+        ledger: tuple[Any, Shape] | None = None,
     ) -> None:
         """It follows ``options``. ``on_refused`` gets the peer and the error of each unreadable call.
 
-        ``on_call_limit`` is called once, when ``call_limit`` calls have ended; 0 means never.
+        ``on_call_limit`` is called once, when ``call_limit`` calls have ended; 0 means never. ``ledger`` is the mapped
+        file, and its shape, in which it may note what its connections need to go on if this process is killed.
         """
         hub = gevent.get_hub()
         self._loop = hub.loop
@@ -91,7 +95,7 @@ class PythonEngine:
         self._room.tables, self._room.refuse_rate = registry.tables, access.refuse_rate
         self._access = access
         self._registry = registry
-        self._begin(hub, options)
+        self._begin(hub, options, ledger)
         cancelling = self._room.cancelling = Cancelling(self._room, self._runners, self._replies, registry)
         registry.add_own("rpc.call", BoundedCalls(registry.numbers, cells, self._arrived_at).call)
         registry.add_own("rpc.cancel", cancelling.cancel)
@@ -99,7 +103,7 @@ class PythonEngine:
         options.follow(self._follow_options)
         self._follow_options(options, frozenset())
 
-    def _begin(self, hub: Any, options: LiveOptions) -> None:
+    def _begin(self, hub: Any, options: LiveOptions, ledger: tuple[Any, Shape] | None) -> None:
         """Make the parts that another build of this engine replaces."""
         slow_path = SlowPath(self._room, self._registry, self._cells, self._replies)
         self._runners = Runners(hub, self._room, self._registry, self._cells, slow_path, options.max_greenlets)
@@ -119,12 +123,12 @@ class PythonEngine:
         self._call_limit = call_limit or sys.maxsize
 
     def connect(
-        self, sock: _socket.socket, peer: str, listener: Listener, identity: Identity = NOBODY
+        self, sock: _socket.socket, peer: str, listener: Listener, identity: Identity = NOBODY, number: int = 0
     ) -> tuple[Inbox, Outbox]:
         """Receive calls on ``sock``, a non-blocking socket, and send their replies.
 
         ``peer`` names the client in log lines, ``identity`` is what is known of it; ``listener`` learns what has
-        happened. The caller owns the socket.
+        happened. The caller owns the socket. A connection that has a ``number`` is noted by it in the ledger.
         """
         outbox = Outbox(self._room, sock, peer, listener, identity)
         outbox.allow(self._access.allowed(identity))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 from collections import deque
+from collections.abc import Collection
 from typing import Any, Callable
 
 from rpccluster.errors import ProtocolError
@@ -155,9 +156,9 @@ class Outbox:
         if self.reports and not self.replies and not self.is_closed:
             self._listener.handle(_ANSWERED)
 
-    def expect(self, count: int) -> None:
+    def expect(self, msgids: Collection[int]) -> None:
         """Count calls that other processes answer."""
-        self.pending = count
+        self.pending = len(msgids)
 
     @property
     def has_replies(self) -> bool:
@@ -172,7 +173,14 @@ class Outbox:
 
     def send_first(self, output: bytes) -> None:
         """Send the unsent output that another process has left."""
-        self.keep(memoryview(output))
+        if output:
+            self.keep(memoryview(output))
+
+    def begin_note(self) -> None:
+        """Do nothing: this engine notes nothing for the master."""
+
+    def end_note(self) -> None:
+        """Do nothing, as `begin_note`."""
 
     def await_closing(self, msgid: int) -> bool:
         """Note that the peer asks for ``rpc.closing``. Returns False if it has asked before."""

@@ -77,7 +77,7 @@ class Rig:
         """``worker`` has ended; all that it said is heard first."""
         self.hear()
         self.workers.remove(worker)
-        self.broker.note_gone(worker)
+        self.broker.note_gone(worker, self.now)
 
     # -- the workers' side
 

@@ -235,7 +235,7 @@ def test_a_donor_that_died_long_before_is_told_too(rig: Rig) -> None:
     with rig.client(CID) as theirs:
         owner.far_end.send(Give(CID, [], False, b"", b"", [[donor.serial, 1]]), [theirs.fileno()])
     rig.workers.remove(donor)
-    rig.broker.note_gone(donor)
+    rig.broker.note_gone(donor, rig.now)
     rig.hear()
     owner.state = ChildState.RETIRING
     following = rig.add(ready())

@@ -294,7 +294,7 @@ def test_a_peer_that_is_gone_is_not_given(make_worker: Callable[..., Worker]) ->
     donor, adopter = make_worker(1), make_worker(2)
     peer = donor.connect()
     give = move(peer, donor, adopter)
-    peer.connection.outbox.expect(1)
+    peer.connection.outbox.expect([1])
     peer.connection.outbox.put(pack_response(1, None, None))
     peer.close()
     assert [message for message, _ in adopter.release()] == [Closed(give.cid), Released(0)]

@@ -288,7 +288,7 @@ def test_replies_of_elsewhere_go_behind_those_that_have_gathered(make_rig: Calla
     """In their order, in one turn, though nothing of this connection runs here."""
     rig = make_rig()
     peer = rig.connect()
-    peer.connection.outbox.expect(3)
+    peer.connection.outbox.expect([1, 2, 3])
     for msgid in (1, 2, 3):
         rig.engine.answer(peer.connection.outbox, pack_response(msgid, None, "elsewhere"))
     assert peer.wait(3) == [[msgid, None, "elsewhere"] for msgid in (1, 2, 3)]

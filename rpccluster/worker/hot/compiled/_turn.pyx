@@ -23,6 +23,7 @@ from contextvars import Context
 
 
 from rpccluster.errors import ProtocolError
+from rpccluster.ledger.layout import CHECK, INPUT_SHIFT, INPUT_WINDOW, OUTPUT_WINDOW, BegunKind, Flag
 from rpccluster.log import logger
 from rpccluster.protocol.bounded import CALL, CANCEL, RESERVED
 from rpccluster.protocol.closing import closing_request
@@ -41,15 +42,15 @@ from rpccluster.worker.hot.room import NOBODY, Happened
 from rpccluster.worker.service.leader_only import LED
 from rpccluster.worker.service.later import HeldBack, Parked
 
-__all__ = ["Bucket", "CallLimit", "Frame", "Port", "Turn", "View"]
+__all__ = ["Bucket", "CallLimit", "Frame", "Ledger", "Port", "Turn", "View"]
 
 from cython cimport final
 from cpython.method cimport PyMethod_Check, PyMethod_GET_FUNCTION, PyMethod_GET_SELF
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 
@@ -115,5 +116,6 @@ cdef object take_error():
 include "bucket.pxi"
 include "table.pxi"
 include "frame.pxi"
+include "ledger.pxi"
 include "port.pxi"
 include "turn.pxi"

@@ -7,6 +7,7 @@ loop's watcher, the drain, and the counts. Import fails where the extension was 
 from __future__ import annotations
 
 import _socket
+import contextlib
 from collections.abc import Collection
 from typing import Any, Callable
 
@@ -14,10 +15,12 @@ from greenlet import getcurrent
 
 from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell
+from rpccluster.ledger.layout import Shape
 from rpccluster.system import READABLE
+from rpccluster.system.stream_counters import stream_counters
 from rpccluster.worker.access.access import Allowed
 from rpccluster.worker.current import Runner
-from rpccluster.worker.hot.compiled._turn import Bucket, CallLimit, Frame, Port, Turn, View
+from rpccluster.worker.hot.compiled._turn import Bucket, CallLimit, Frame, Ledger, Port, Turn, View
 from rpccluster.worker.hot.engine import PythonEngine, bounds_of
 from rpccluster.worker.hot.room import Listener
 from rpccluster.worker.hot.runners import Runners
@@ -86,9 +89,11 @@ class CompiledEngine(PythonEngine):
 
     name = "compiled"
 
-    def _begin(self, hub: Any, options: LiveOptions) -> None:
+    def _begin(self, hub: Any, options: LiveOptions, ledger: tuple[Any, Shape] | None) -> None:
         slow_path = SlowPath(self._room, self._registry, self._cells, self._replies)
-        self._turn = turn = Turn(self._room, self._cells, slow_path)
+        self.has_ledger = ledger is not None
+        self._ledger = Ledger(*ledger) if ledger is not None else None
+        self._turn = turn = Turn(self._room, self._cells, slow_path, self._ledger)
         most = options.max_greenlets
         self._runners = CompiledRunners(turn, hub, self._room, self._registry, self._cells, slow_path, most)
         self._access.make_buckets_with(Bucket)
@@ -111,13 +116,22 @@ class CompiledEngine(PythonEngine):
         self._runners.set_most(options.max_greenlets)
 
     def connect(
-        self, sock: _socket.socket, peer: str, listener: Listener, identity: Identity = NOBODY
+        self, sock: _socket.socket, peer: str, listener: Listener, identity: Identity = NOBODY, number: int = 0
     ) -> tuple[Any, Any]:
         """Receive calls on ``sock``, and send their replies; one object is both ends."""
         port = Port(self._turn, sock.fileno(), peer, listener, identity)
         port.allow(self._access.allowed(identity))
+        if number and self.has_ledger:
+            self._note(port, sock, number)
         port.start()
         return port, port
+
+    def _note(self, port: Port, sock: Any, number: int) -> None:
+        """Let the ledger have a connection, if its stream can be counted and there is room."""
+        with contextlib.suppress(OSError):  # a Unix socket, or one that is just ending
+            counters = stream_counters(sock)
+            if counters is not None:
+                port.take_note(number, counters.read, counters.written)
 
     def fileno(self) -> int:
         """Return the descriptor of the epoll set with all connections."""

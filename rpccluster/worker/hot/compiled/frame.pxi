@@ -13,6 +13,7 @@ cdef class Frame:
     cdef Table table  # where its runner finds the methods of this connection
     cdef bint is_when_full
     cdef uint32_t msgid
+    cdef int32_t begun  # where the ledger has its call
     cdef int count  # of the params
     cdef PyObject *slots[MOST_PARAMS + 2]  # room for vectorcall, the method's self, the params
 

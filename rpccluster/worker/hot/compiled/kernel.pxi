@@ -68,3 +68,16 @@ cdef extern from "../../../protocol/wire/wire.h":
     int buffer_reserve(wire_buffer *b, size_t more)
     int buffer_add(wire_buffer *b, const void *bytes, size_t length)
     void buffer_free(wire_buffer *b)
+
+cdef extern from *:
+    """
+    static const uint64_t NEVER = UINT64_MAX;
+    /* All that was written before it stands in memory first, and all that is written later does not. */
+    static inline void store(uint64_t *place, uint64_t value)
+    {
+        __atomic_store_n(place, value, __ATOMIC_RELEASE);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    }
+    """
+    const uint64_t NEVER
+    void store(uint64_t *place, uint64_t value) nogil

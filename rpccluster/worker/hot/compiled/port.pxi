@@ -1,5 +1,38 @@
 # One connection; a part of `_turn.pyx`.
 
+cdef uint32_t peek_msgid(const uint8_t *message, size_t length, uint32_t *msgid) noexcept:
+    """Return what a packed request, reply or notification is, as a `BegunKind`, and its msgid."""
+    cdef size_t size, place
+    if length >= 2 and message[0] == 0x93 and message[1] == 2:
+        return NOTIFICATION_KIND
+    if length < 3 or message[0] != 0x94 or message[1] > 1:
+        return UNKNOWN_KIND
+    if message[2] < 0x80:
+        msgid[0] = message[2]
+        return REQUEST_KIND
+    if message[2] < 0xCC or message[2] > 0xCE:
+        return UNKNOWN_KIND
+    size = <size_t>1 << (message[2] - 0xCC)
+    if length < 3 + size:
+        return UNKNOWN_KIND
+    msgid[0] = 0
+    for place in range(size):
+        msgid[0] = msgid[0] << 8 | message[3 + place]
+    return REQUEST_KIND
+
+
+cdef uint32_t kind_of(message, uint32_t *msgid) except? 99:
+    """Return what a message of the slow path is, decoded or not, as a `BegunKind`, and its msgid."""
+    cdef const uint8_t[::1] view
+    if type(message) is bytearray:
+        view = message
+        return peek_msgid(&view[0], len(message), msgid) if len(message) else UNKNOWN_KIND
+    if type(message) is list and len(message) == 4 and type(message[1]) is int and 0 <= message[1] < 1 << 32:
+        msgid[0] = message[1]
+        return REQUEST_KIND
+    return NOTIFICATION_KIND if type(message) is list and len(message) == 3 else UNKNOWN_KIND
+
+
 @final
 cdef class Port:
     """The input and the output of one socket: `Inbox` and `Outbox` of the Python engine in one."""
@@ -26,6 +59,10 @@ cdef class Port:
     cdef public uint64_t led_token  # of the lead under which they have begun
     cdef public object led_lost  # msgids of further ones, whose lead is over
     cdef size_t led_from  # where in `out` their replies begin
+    cdef Note note  # None: its connection would be lost with this process
+    cdef bint is_in_ledger  # `kept` is a block of the ledger
+    cdef bint is_bare  # input that has led to no call yet does not stand in the ledger
+    cdef uint8_t *left  # the block that it had when its connection moved
 
     def __cinit__(self, Turn turn, int fd, peer, listener, identity):
         cdef epoll_event event
@@ -44,7 +81,8 @@ cdef class Port:
         self.readable = True  # what came before it was watched
 
     def __dealloc__(self):
-        buffer_free(&self.kept)
+        if not self.is_in_ledger:
+            buffer_free(&self.kept)
         buffer_free(&self.out)
         if self.outline != NULL:
             free(self.outline)
@@ -53,6 +91,122 @@ cdef class Port:
         """Let the peer call what is ``allowed`` from now on."""
         self.tables = allowed.tables
         self.view = allowed.view
+
+    # -- what the ledger knows
+
+    def take_note(self, uint64_t number, uint64_t read, uint64_t written):
+        """Let the ledger have the connection ``number`` once `begin_note` is called.
+
+        So many bytes were read and ``written`` before. Returns False if the ledger has no room.
+        """
+        try:
+            self.note = Note(self.turn.ledger, number, read, written)
+        except MemoryError:
+            return False
+        return True
+
+    @property
+    def is_noted(self):
+        """Whether the ledger has the connection."""
+        return self.note is not None
+
+    def begin_note(self):
+        """Let all that happens from now on stand in the ledger."""
+        cdef size_t length = self.out.end - self.out.start
+        if self.note is not None:
+            if length:
+                self.note.publish(self.out.bytes + self.out.start, length, False)
+            self.note.begin()
+
+    def end_note(self):
+        """Let the ledger forget a connection that has moved: another process has it for sure."""
+        if self.left != NULL:
+            self.turn.ledger.drop_block(self.left)
+            self.left = NULL
+        if self.note is not None:
+            self.note.end()
+            self.note = None
+
+    cdef void be_bare(self) noexcept:
+        """Note that the ledger does not have the input."""
+        if self.note is not None and not self.is_bare:
+            self.is_bare = True
+            store(&self.note.record.flags, self.note.record.flags | BARE_INPUT)
+
+    cdef void look_at_bare(self) noexcept:
+        """Let the ledger have the input from here on, if there is none left that it does not have."""
+        if self.is_bare and self.note is not None and not self.is_closed and self.kept.bytes == NULL and self.rest is None and self.extra is None:
+            self.is_bare = False
+            self.skip_input()
+            store(&self.note.record.flags, self.note.record.flags & ~BARE_INPUT)
+
+    cdef void skip_input(self) noexcept:
+        """Note that what has come by now leads to no call any more."""
+        if self.note is not None and not self.is_closed:
+            store(&self.note.record.border, self.note.received)
+
+    cdef void note_reply(self, bytes reply) noexcept:
+        """Note that a call is answered by the gathered ``reply``."""
+        cdef uint32_t msgid = 0
+        cdef int32_t place
+        if peek_msgid(reply, len(reply), &msgid) == REQUEST_KIND:
+            place = self.note.find(msgid, REQUEST_KIND)
+            self.note.note_answered(place if place != NO_BLOCK else self.note.find(0, UNKNOWN_KIND))
+
+    # -- input that is kept
+
+    cdef int reserve_kept(self, size_t more) except -1:
+        """Make room behind the kept input, in the ledger if it has room."""
+        cdef size_t length = self.kept.end - self.kept.start
+        cdef uint8_t *block
+        cdef uint8_t *bytes
+        if self.note is None or (self.kept.bytes != NULL and not self.is_in_ledger):
+            if buffer_reserve(&self.kept, more):
+                raise MemoryError
+            return 0
+        if self.kept.bytes != NULL and self.kept.end + more <= self.kept.room:
+            return 0
+        block = self.turn.ledger.new_block(length + more)
+        if block == NULL:
+            self.turn.ledger.uncovered += 1
+            self.be_bare()
+            bytes = <uint8_t *>malloc(length + more)
+            if bytes == NULL:
+                raise MemoryError
+        else:
+            bytes = block
+        if length:
+            memcpy(bytes, self.kept.bytes + self.kept.start, length)
+            if block != NULL:
+                self.note.put_input(bytes + length)
+        if self.is_in_ledger:
+            self.turn.ledger.drop_block(self.kept.bytes)
+        self.kept.bytes = bytes
+        self.kept.start = 0
+        self.kept.end = length
+        self.kept.room = self.turn.ledger.block_size(block) if block != NULL else length + more
+        self.is_in_ledger = block != NULL
+        return 0
+
+    cdef int append_kept(self, const uint8_t *data, size_t length) except -1:
+        """Keep ``data`` behind the kept input; it may stand in the ledger already."""
+        if self.note is None and self.kept.bytes == NULL:
+            self.turn.lend(&self.kept, True)
+        self.reserve_kept(length)
+        memcpy(self.kept.bytes + self.kept.end, data, length)
+        self.kept.end += length
+        if self.is_in_ledger:
+            self.note.put_input(self.kept.bytes + self.kept.end)
+        return 0
+
+    cdef void drop_kept(self) noexcept:
+        """Let go of the memory of the kept input."""
+        if not self.is_in_ledger:
+            self.turn.give_back(&self.kept, True)
+            return
+        self.turn.ledger.drop_block(self.kept.bytes)
+        memset(&self.kept, 0, sizeof(wire_buffer))
+        self.is_in_ledger = False
 
     # -- whether it is read
 
@@ -95,12 +249,14 @@ cdef class Port:
         self.turn.queue(self)
 
     cdef void forget_input(self) noexcept:
+        self.skip_input()
         if self.kept.bytes != NULL:
             self.turn.room.handled_large = True
-            self.turn.give_back(&self.kept, True)
+            self.drop_kept()
         self.drop_outline()
         self.extra = self.rest = None
         self.has_more = False
+        self.look_at_bare()
 
     cdef void drop_outline(self) noexcept:
         if self.outline != NULL:
@@ -116,6 +272,8 @@ cdef class Port:
         Py_DECREF(self)
         self.is_read = self.readable = False
         self.listener = NOBODY  # or the two would keep each other until the garbage is collected
+        if self.note is not None:
+            self.leave_note()
         if self is not self.turn.cur or not self.turn.is_in_kept:
             self.forget_input()
         if self.is_gone and self.count:
@@ -127,6 +285,16 @@ cdef class Port:
             self.turn.mark_dirty(self)
         elif self.out.bytes != NULL:
             self.turn.give_back(&self.out, False)
+
+    cdef void leave_note(self) noexcept:
+        """Let the ledger forget the connection; if it moves, `end_note` does that, and it stays as it is until then."""
+        if not self.moved_as:
+            self.note.end()
+            self.note = None
+        elif self.is_in_ledger and not (self is self.turn.cur and self.turn.is_in_kept):
+            self.left = self.kept.bytes
+            self.is_in_ledger = False
+            memset(&self.kept, 0, sizeof(wire_buffer))
 
     # -- calls that do not run yet
 
@@ -150,6 +318,7 @@ cdef class Port:
         """Forget the calls that wait for their turn."""
         if self is self.turn.cur:
             self.turn.p = self.turn.end
+            self.skip_input()
         else:
             self.forget_input()
 
@@ -159,8 +328,9 @@ cdef class Port:
         if self.rest is not None or (self.is_partial and not self.has_more and self is not self.turn.cur):
             self.rest = None
             self.drop_outline()
+            self.skip_input()
             if self.kept.bytes != NULL:
-                self.turn.give_back(&self.kept, True)
+                self.drop_kept()
         self.note_partial(False)
 
     cdef int note_partial(self, bint is_partial) except -1:
@@ -192,8 +362,20 @@ cdef class Port:
         """Queue ``calls``, which were withdrawn, before all others."""
         if calls:
             self.count -= len(calls)
+            if self.note is not None:
+                self.be_bare()
+                self.forget_calls(calls)
             self.extra = deque([*calls, *(self.extra or ())])
         self.turn.queue(self)
+
+    cdef int forget_calls(self, calls) except -1:
+        """Note that ``calls`` have not begun after all."""
+        cdef uint32_t msgid, kind
+        for call in calls:
+            msgid = 0
+            kind = kind_of(call, &msgid)
+            self.note.forget_call(self.note.find(msgid, kind))
+        return 0
 
     # -- moving
 
@@ -228,13 +410,15 @@ cdef class Port:
             self.add_kept(data)
             self.kept_at -= <int64_t>(waited * 1e9)
         if skip is not None:
+            self.be_bare()
             self.rest = skip
             self.note_partial(True)
         self.turn.queue(self)
 
     cdef int add_kept(self, bytes data) except -1:
-        if buffer_add(&self.kept, <char *>data, len(data)):
-            raise MemoryError
+        self.append_kept(<const uint8_t *><char *>data, len(data))
+        if self.note is not None:
+            store(&self.note.record.border, self.note.received - (self.kept.end - self.kept.start))
         self.has_more = True
         self.kept_at = now_ns()
         return 0
@@ -252,6 +436,7 @@ cdef class Port:
         cdef bytes data = bytes(output)
         if buffer_add(&self.out, <char *>data, len(data)):
             raise MemoryError
+        self.begin_note()
         self.send_out()
 
     # -- what has become of a call
@@ -261,9 +446,13 @@ cdef class Port:
         """Number of calls that are not answered yet; as many more as wait are counted as one."""
         return self.count + (1 if self.has_more or self.extra is not None else 0)
 
-    def expect(self, count):
+    def expect(self, msgids):
         """Count calls that other processes answer."""
-        self.count = count
+        self.count = len(msgids)
+        if self.note is not None:
+            for msgid in msgids:
+                self.note.note_begun(0, msgid, REQUEST_KIND)
+            self.note.record.border = self.note.received
 
     @property
     def has_room_again(self):
@@ -298,8 +487,11 @@ cdef class Port:
             if self.afar is None:
                 self.afar = []
             self.afar.append(data)
-        elif buffer_add(&self.out, <char *>data, len(data)):
-            raise MemoryError
+        else:
+            if buffer_add(&self.out, <char *>data, len(data)):
+                raise MemoryError
+            if self.note is not None:
+                self.note_reply(data)
         self.turn.mark_dirty(self)
         if self.out.end - self.out.start > _GATHER and not self.is_closed:
             self.turn.room.handled_large = True
@@ -308,6 +500,8 @@ cdef class Port:
     def say(self, reply):
         """Send ``reply`` now, which answers no call."""
         self.count += 1
+        if self.note is not None:
+            store(&self.note.record.flags, self.note.record.flags & ~CLOSING_FLAG)
         self.put(reply)
         self.flush()
 
@@ -342,6 +536,10 @@ cdef class Port:
 
     def end_notification(self):
         """Count a notification that has run; it gets no reply."""
+        cdef int32_t place
+        if self.note is not None:
+            place = self.note.find(0, NOTIFICATION_KIND)
+            self.note.forget_call(place if place != NO_BLOCK else self.note.find(0, UNKNOWN_KIND))
         self.count -= 1
         self.look_at_limit()
         if self.reports and not self.gathered and not self.is_closed:
@@ -352,6 +550,10 @@ cdef class Port:
         if self.closing_msgid is not None:
             return False
         self.closing_msgid = msgid
+        if self.note is not None:
+            self.note.record.closing_msgid = msgid
+            store(&self.note.record.flags, self.note.record.flags | CLOSING_FLAG)
+            self.note.forget_call(self.note.find(msgid, REQUEST_KIND))
         self.turn.begun -= 1  # it is no call
         self.end_notification()
         return True
@@ -417,6 +619,8 @@ cdef class Port:
                     self.turn.room.dropped_replies += count
                     self.listener.handle(_BROKEN)
             elif self.is_unsent:
+                if self.note is not None:
+                    self.note.publish(self.out.bytes + self.out.start, self.out.end - self.out.start, False)
                 self.look_at_water()
         if self.reports and not self.is_closed:
             self.listener.handle(_ANSWERED)
@@ -427,6 +631,8 @@ cdef class Port:
         cdef ssize_t sent
         cdef size_t length = self.out.end - self.out.start
         cdef bint was_unsent = self.is_unsent
+        if self.note is not None:
+            self.note.publish(self.out.bytes + self.out.start, length, True)
         while True:
             sent = send(self.fd, self.out.bytes + self.out.start, length, MSG_NOSIGNAL | MSG_DONTWAIT)
             if sent >= 0 or errno != EINTR:
@@ -436,6 +642,8 @@ cdef class Port:
                 self.turn.give_back(&self.out, False)
                 return -1
             sent = 0
+        if self.note is not None:
+            self.note.note_sent(self.out.bytes + self.out.start, length, <size_t>sent)
         if <size_t>sent == length:
             self.turn.give_back(&self.out, False)
             self.is_unsent = False
@@ -485,13 +693,15 @@ cdef class Port:
     cdef ssize_t receive_into_kept(self, size_t most) except -2:
         """Receive behind the kept input. Returns the number of bytes, 0 at the peer's end, -1 for nothing."""
         cdef ssize_t length
-        if buffer_reserve(&self.kept, most):
-            raise MemoryError
+        self.reserve_kept(most)
+        if self.is_in_ledger and self.kept.end == self.kept.start:
+            self.note.put_input(self.kept.bytes + self.kept.end)
         length = self.receive_at(self.kept.bytes + self.kept.end, most)
         if length > 0:
             self.kept.end += <size_t>length
         elif self.kept.end == self.kept.start:
-            self.turn.give_back(&self.kept, True)
+            self.drop_kept()
+            self.look_at_bare()
         return length
 
     cdef ssize_t receive_at(self, uint8_t *place, size_t most) except -2:
@@ -505,6 +715,8 @@ cdef class Port:
             if <size_t>length < most and not self.hung_up:
                 self.readable = False
             self.was_heard = True
+            if self.note is not None:
+                self.note.received += <uint64_t>length
             return length
         self.readable = False
         if length == 0:

@@ -33,6 +33,8 @@ cdef class Turn:
     cdef object bounded  # the runner whose call with a deadline runs, and has not blocked
     cdef object again  # calls that were held back, and may begin now
     cdef uint64_t *scratch
+    cdef Ledger ledger  # None: connections end with this process
+    cdef uint64_t zero  # added to an address in the input of cur: an offset of its stream
 
     def __cinit__(self):
         self.epoll = -1
@@ -40,8 +42,12 @@ cdef class Turn:
         if self.buffer == NULL:
             raise MemoryError
 
-    def __init__(self, room, cells, slow_path):
-        """``slow_path`` runs what is no plain request."""
+    def __init__(self, room, cells, slow_path, Ledger ledger=None):
+        """``slow_path`` runs what is no plain request; ``ledger`` has what outlives this process."""
+        if ledger is not None:
+            self.ledger = ledger
+            free(self.buffer)
+            self.buffer = ledger.input_window
         self.room = room
         self.cells = cells
         self.slow_path = slow_path
@@ -57,7 +63,8 @@ cdef class Turn:
     def __dealloc__(self):
         if self.epoll >= 0:
             close(self.epoll)
-        free(self.buffer)
+        if self.ledger is None:
+            free(self.buffer)
         free(self.scratch)
         buffer_free(&self.spare_input)
         buffer_free(&self.spare_output)
@@ -395,9 +402,13 @@ cdef class Turn:
         return 0
 
     cdef int run_slowly(self, Frame frame, runner, Port port, message) except -1:
+        cdef uint32_t kind, msgid = 0
         port.count += 1
         self.begun += 1
         self.shown = NULL
+        if port.note is not None:
+            kind = kind_of(message, &msgid)
+            port.note.note_begun(<uint64_t>self.p + self.zero, msgid, kind)
         frame.set_call(message)
         self.look_at_pending(port)
         self.slow_path.take(runner, port, message)
@@ -442,6 +453,8 @@ cdef class Turn:
         if length > LIGHT_BYTES:
             self.before_clock = 0  # it may have been long
         self.p = reader.at
+        if port.note is not None:
+            frame.begun = port.note.note_begun(<uint64_t>self.p + self.zero, envelope.msgid, REQUEST_KIND)
         self.begun += 1
         port.count += 1
         if port.count - port.gathered > self.max_pending:
@@ -601,6 +614,10 @@ cdef class Turn:
                 size = port.out.end - port.out.start - before
                 if size <= self.max_size:
                     port.gathered += 1
+                    if port.note is not None:
+                        if not port.note.is_begun(frame.begun, msgid):
+                            frame.begun = port.note.find(msgid, REQUEST_KIND)
+                        port.note.note_answered(frame.begun)
                     if before + size > _GATHER:
                         self.room.handled_large = True
                         port.flush_out()
@@ -647,6 +664,7 @@ cdef class Turn:
 
     cdef int decode_by_python(self, Port port, rest, data) except -1:
         """Leave ``data``, which continues ``rest``, to the Python decoder, which knows what to do about limits."""
+        port.be_bare()
         if self.decoder is None or self.decoder.bounds is not self.bounds:
             self.decoder = SharedDecoder(self.bounds)
         try:
@@ -694,6 +712,8 @@ cdef class Turn:
         self.cur = port
         self.p = p
         self.end = end
+        if port.note is not None:
+            self.zero = port.note.received - <uint64_t>end
         self.whole_until = NULL
         self.is_in_kept = False
 
@@ -713,6 +733,8 @@ cdef class Turn:
         elif port.outline != NULL:
             self.receive_partial(port, most)
         else:
+            if port.note is not None:
+                port.note.put_input(self.buffer)
             length = port.receive_at(self.buffer, most)
             if length > 0 and port.mode == DISCARD:
                 self.push(port)
@@ -753,7 +775,8 @@ cdef class Turn:
         """Leave an incomplete message, which passes a limit or is none, to the Python decoder."""
         data = port.kept.bytes[port.kept.start:port.kept.end]
         port.drop_outline()
-        self.give_back(&port.kept, True)
+        port.be_bare()
+        port.drop_kept()
         self.decode_by_python(port, Partial(self.bounds), data)
         return 0
 
@@ -766,7 +789,7 @@ cdef class Turn:
         if self.is_in_kept and port.kept.bytes != NULL:
             if port.kept.room > LARGE_BYTES:
                 self.room.handled_large = True
-            self.give_back(&port.kept, True)
+            port.drop_kept()
         self.is_in_kept = False
 
     cdef int drop_current(self) except -1:
@@ -787,6 +810,8 @@ cdef class Turn:
     cdef int end_turn(self, Port port) except -1:
         if port.gathered or port.reports:
             port.flush_out()
+        if port.is_bare:
+            port.look_at_bare()
         if port.mode == LAST and not port.is_closed:
             port.mode = READ
             port.is_read = False
@@ -813,12 +838,10 @@ cdef class Turn:
         if was_in_kept:
             port.kept.start = port.kept.end - length
             if not length:
-                self.give_back(&port.kept, True)
+                port.drop_kept()
         elif length:
             port.kept_at = self.slice_end - SLICE_NS
-            self.lend(&port.kept, True)
-            if buffer_add(&port.kept, self.p, length):
-                raise MemoryError
+            port.append_kept(self.p, length)
         return 0
 
     cdef int keep_partial(self, Port port) except -1:

@@ -1,0 +1,134 @@
+"""Reads the ledger of a dead worker, and rebuilds what its connections need to go on. Pure; runs in the master.
+
+The worker may have written anything, so no number in the file is believed: each place is bounded by the file, each
+length by the kernel's counters, and all lengths together by the file, too. A record that makes no sense costs its own
+connection. Bytes are cut, and never decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rpccluster.ledger.layout import (
+    BEGUN,
+    CHECK,
+    HEADER,
+    INPUT_SHIFT,
+    MASK,
+    RECORD,
+    BegunKind,
+    Flag,
+    Shape,
+)
+
+__all__ = ["Begun", "Counted", "Ledger", "Read", "Rebuilt", "Record"]
+
+#: Returns so many bytes of the file from a place on; fewer if it is shorter.
+Read = Callable[[int, int], bytes]
+
+
+class Begun(NamedTuple):
+    """A call that had begun; see `rpccluster.ledger.layout.BEGUN`."""
+
+    input_end: int
+    reply_end: int
+    msgid: int
+    kind: int
+
+
+@dataclass
+class Record:
+    """What the ledger says of one connection; see `rpccluster.ledger.layout.RECORD`."""
+
+    border: int
+    input_zero: int
+    output_end: int
+    output_zero: int
+    flags: int
+    closing_msgid: int
+    begun: list[Begun] = field(default_factory=list)
+
+
+class Counted(NamedTuple):
+    """How many bytes of the streams of a connection the kernel has given to the dead worker, and taken from it."""
+
+    read: int
+    written: int
+
+
+class Rebuilt(NamedTuple):
+    """What a connection needs to go on.
+
+    ``input`` are the messages that have not begun, ``output`` the rest of a reply that the kernel has taken in part,
+    and complete ones behind it. The calls with the msgids in ``lost`` had begun, and so many ``notifications``.
+    ``closing_msgid`` is that of an unanswered ``rpc.closing``, if there is one.
+    """
+
+    input: bytes
+    output: bytes
+    lost: list[int]
+    notifications: int
+    closing_msgid: int | None
+
+
+class Ledger:
+    """All records of one ledger, by the numbers of their connections."""
+
+    def __init__(self, read: Read, shape: Shape) -> None:
+        self._read = read
+        self._shape = shape
+        self._budget = shape.size  # bytes that may yet be rebuilt: a liar's records may overlap
+        self._records = _records(read, shape)
+        self._take_begun(read, shape)
+
+    def _take_begun(self, read: Read, shape: Shape) -> None:
+        header = read(0, HEADER.size)
+        used = min(HEADER.unpack(header)[0], shape.begun) if len(header) == HEADER.size else 0
+        data = read(shape.begun_at, used * BEGUN.size)
+        for number, *rest in BEGUN.iter_unpack(data[: len(data) - len(data) % BEGUN.size]):
+            record = self._records.get(number)
+            if record is not None:
+                record.begun.append(Begun(*rest))
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._records
+
+    def rebuild(self, number: int, counted: Counted) -> Rebuilt | None:
+        """Return what the connection ``number`` needs; None if the ledger cannot tell that."""
+        record = self._records.get(number)
+        if record is None or record.flags & (Flag.BARE_INPUT | Flag.BARE_OUTPUT):
+            return None
+        begun = [each for each in record.begun if not 0 < each.reply_end <= record.output_end]
+        if any(each.kind not in (BegunKind.REQUEST, BegunKind.NOTIFICATION) for each in begun):
+            return None
+        border = max([record.border, *(each.input_end for each in record.begun)])
+        input = self._cut(border, counted.read + INPUT_SHIFT, record.input_zero)
+        output = self._cut(counted.written, record.output_end, record.output_zero)
+        if input is None or output is None:
+            return None
+        lost = [each.msgid for each in begun if each.kind == BegunKind.REQUEST]
+        closing_msgid = record.closing_msgid & 0xFFFF_FFFF if record.flags & Flag.CLOSING else None
+        return Rebuilt(input, output, lost, len(begun) - len(lost), closing_msgid)
+
+    def _cut(self, start: int, end: int, zero: int) -> bytes | None:
+        """Return the bytes of a stream from ``start`` to ``end``; None if they cannot stand in the file."""
+        length = end - start
+        if not length:
+            return b""
+        place = (zero + start) & MASK
+        if not 0 < length <= self._budget or place < self._shape.window_at or place + length > self._shape.size:
+            return None
+        self._budget -= length
+        data = self._read(place, length)
+        return data if len(data) == length else None
+
+
+def _records(read: Read, shape: Shape) -> dict[int, Record]:
+    found: dict[int, Record] = {}
+    data = read(shape.records_at, shape.records * RECORD.size)
+    for number, check, *rest in RECORD.iter_unpack(data[: len(data) - len(data) % RECORD.size]):
+        if number and check == number ^ CHECK:
+            found[number] = Record(*rest)
+    return found

@@ -1,0 +1,136 @@
+"""The copies of workers' sockets, and what becomes of connections when their worker dies. Runs in the master.
+
+A worker that has a ledger sends a copy of each socket before it reads it. The master does nothing with a copy while
+the worker lives. When it has ended, the kernel's counters and the ledger tell what the connection needs to go on, and
+the broker gives it to another worker as it gives any connection.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rpccluster.ipc.messages import Give
+from rpccluster.ipc.packets import Passing, close_all
+from rpccluster.ledger.reading import Counted, Ledger
+from rpccluster.master.handover.worker import LedgerOf
+from rpccluster.protocol.closing import closing_request
+from rpccluster.protocol.skip import may_resume
+from rpccluster.system.stream_counters import StreamCounters, stream_counters
+
+__all__ = ["Copies", "Copy", "Revived", "revive"]
+
+NO_MESSAGE = b"\xc1"  # no MessagePack: the adopter closes the connection
+
+
+@dataclass
+class Copy:
+    """A copy of the socket of one connection.
+
+    ``given`` is the message with which its owner has got it, until the owner's ledger has the connection;
+    ``descriptors`` are the socket, and the memory file of that message.
+    """
+
+    peer: Sequence[Any]
+    identity: Sequence[str]
+    descriptors: list[int]
+    given: Passing | None = None
+
+
+class Revived(NamedTuple):
+    """A connection that goes on: the message and the descriptors for the next owner."""
+
+    message: Passing
+    descriptors: list[int]
+
+
+class Copies:
+    """All copies, by the workers that own the connections, and by the numbers of these."""
+
+    def __init__(self) -> None:
+        self._copies: dict[Any, dict[int, Copy]] = {}
+
+    def keep(self, worker: Any, number: int, copy: Copy) -> None:
+        """Keep ``copy`` of the connection ``number`` of ``worker``."""
+        self.drop(worker, number)
+        self._copies.setdefault(worker, {})[number] = copy
+
+    def note_noted(self, worker: Any, number: int, *, is_covered: bool) -> None:
+        """Note that the ledger of ``worker`` has the connection that it was given; or that it cannot have it."""
+        copy = self._copies.get(worker, {}).get(number)
+        if copy is None:
+            return
+        copy.given = None
+        close_all(copy.descriptors[1:])
+        del copy.descriptors[1:]
+        if not is_covered:
+            self.drop(worker, number)
+
+    def drop(self, worker: Any, number: int) -> None:
+        """Close the copy of a connection that has ended, or has left ``worker``."""
+        copy = self._copies.get(worker, {}).pop(number, None)
+        if copy is not None:
+            close_all(copy.descriptors)
+
+    def take_all(self, worker: Any) -> dict[int, Copy]:
+        """Take out the copies of all connections of ``worker``, which has ended."""
+        return self._copies.pop(worker, {})
+
+    def close(self) -> None:
+        """Close all copies."""
+        while self._copies:
+            for copy in self._copies.popitem()[1].values():
+                close_all(copy.descriptors)
+
+
+def revive(copies: dict[int, Copy], ledger_of: LedgerOf, serial: int) -> Iterator[Revived]:
+    """Return those connections of the dead worker ``serial`` that can go on; close the copies of the others.
+
+    Calls that it had begun are awaited from it: whoever adopts a connection answers them, since it is dead.
+    """
+    ledger = Ledger(ledger_of.read, ledger_of.shape)
+    for number, copy in copies.items():
+        message: Passing | None
+        if copy.given is not None and number not in ledger:
+            message = copy.given  # its new owner has not touched it
+        else:
+            close_all(copy.descriptors[1:])
+            del copy.descriptors[1:]
+            message = _rebuilt(number, copy, ledger, serial)
+        if message is None:
+            close_all(copy.descriptors)
+        else:
+            yield Revived(message, copy.descriptors)
+
+
+def _rebuilt(number: int, copy: Copy, ledger: Ledger, serial: int) -> Give | None:
+    counters = _counters(copy.descriptors[0])
+    if counters is None or not counters.is_open:
+        return None
+    counted = Counted(counters.read, counters.written)
+    if number not in ledger:
+        is_untouched = counted == (0, 0)
+        return _give(number, copy, b"", b"", []) if is_untouched else None
+    rebuilt = ledger.rebuild(number, counted)
+    if rebuilt is None:
+        return None
+    input = NO_MESSAGE if may_resume(rebuilt.input) else rebuilt.input
+    if rebuilt.closing_msgid is not None:
+        input = closing_request(rebuilt.closing_msgid) + input
+    return _give(number, copy, input, rebuilt.output, [[serial, msgid] for msgid in rebuilt.lost])
+
+
+def _give(number: int, copy: Copy, input: bytes, output: bytes, awaited: list[list[int]]) -> Give:
+    return Give(number, list(copy.peer), False, input, output, awaited, identity=list(copy.identity))
+
+
+def _counters(descriptor: int) -> StreamCounters | None:
+    sock = socket.socket(fileno=descriptor)
+    try:
+        return stream_counters(sock)
+    except OSError:
+        return None
+    finally:
+        sock.detach()

@@ -1,0 +1,56 @@
+"""Has the master keep a copy of each connection's socket, by which the connection outlives this worker.
+
+Runs in the worker. `rpccluster.master.handover.copies` has the copies. The engine notes in the ledger what the master
+needs besides. A copy is sent before the first byte of its connection is read, and keeps the connection open until the
+master has closed it; so the end of a connection is told to the peer by shutdown(2).
+"""
+
+from __future__ import annotations
+
+import _socket
+from typing import Callable
+
+from rpccluster.ipc.messages import Keep
+from rpccluster.log import logger
+from rpccluster.worker.connections.connection import Connection
+from rpccluster.worker.connections.given import address_of
+from rpccluster.worker.connections.handover_channel import HandoverChannel
+
+__all__ = ["Keeping"]
+
+MOST_AT_ONCE = 64  # in one message
+
+
+class Keeping:
+    """The connections of one worker that its master has yet to hear of."""
+
+    def __init__(self, channel: HandoverChannel, new_number: Callable[[], int]) -> None:
+        self._channel = channel
+        self._new_number = new_number
+        self._untold: list[Connection] = []
+
+    def number_for(self, sock: _socket.socket) -> int:
+        """Return a number for an accepted connection; 0 if it cannot outlive this worker."""
+        return self._new_number() if sock.family in (_socket.AF_INET, _socket.AF_INET6) else 0
+
+    def add(self, connection: Connection) -> None:
+        """Have the master keep a copy of the socket of ``connection``, of which the engine has read nothing."""
+        connection.outbox.begin_note()
+        if connection.outbox.is_noted:
+            self._untold.append(connection)
+
+    def add_now(self, connection: Connection) -> None:
+        """Have the master keep a copy at once."""
+        self.add(connection)
+        self.tell()
+
+    def tell(self) -> None:
+        """Send what was added: call it before the loop goes on, and something is read."""
+        untold, self._untold = [each for each in self._untold if not each.is_closed], []
+        for place in range(0, len(untold), MOST_AT_ONCE):
+            batch = untold[place : place + MOST_AT_ONCE]
+            told = [[each.number, address_of(each.outbox.peer), list(each.outbox.identity.names)] for each in batch]
+            try:
+                self._channel.say(Keep(batch[0].number, told), [each.fileno() for each in batch])
+            except OSError as error:
+                logger.warning("The master keeps no copies of %d connections: %s", len(batch), error)

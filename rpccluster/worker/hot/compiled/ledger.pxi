@@ -1,0 +1,399 @@
+# What the master needs to revive the connections, if this process is killed; a part of `_turn.pyx`.
+#
+# `rpccluster.ledger.layout` says what stands where. The process may be killed between any two instructions, so each
+# step ends in one store that makes it true, and what is replaced stays until then.
+
+cdef struct Record:
+    uint64_t number
+    uint64_t check
+    uint64_t border
+    uint64_t input_zero
+    uint64_t output_end
+    uint64_t output_zero
+    uint64_t flags
+    uint64_t closing_msgid
+
+cdef struct Begun:
+    uint64_t number
+    uint64_t input_end
+    uint64_t reply_end
+    uint32_t msgid
+    uint32_t kind
+
+cdef enum:
+    SMALLEST_ORDER = 9  # of blocks: 512 bytes
+    ORDERS = 40
+    NO_BLOCK = -1
+    FREE = 64  # in the order of a block that is free
+
+cdef uint64_t _SHIFT = INPUT_SHIFT, _CHECK = CHECK
+cdef uint64_t BARE_INPUT = Flag.BARE_INPUT, BARE_OUTPUT = Flag.BARE_OUTPUT, CLOSING_FLAG = Flag.CLOSING
+cdef uint32_t REQUEST_KIND = BegunKind.REQUEST, NOTIFICATION_KIND = BegunKind.NOTIFICATION, UNKNOWN_KIND = BegunKind.UNKNOWN
+cdef size_t _OUTPUT_WINDOW = OUTPUT_WINDOW
+
+
+@final
+cdef class Ledger:
+    """The ledger of this worker; ``uncovered`` counts how often a connection did not fit into it."""
+
+    cdef object memory
+    cdef uint8_t *base
+    cdef uint8_t *input_window
+    cdef uint8_t *output_window
+    cdef uint8_t *arena
+    cdef uint64_t *begun_used
+    cdef Record *records
+    cdef Begun *begun
+    cdef int32_t most_records, most_begun, records_used, free_record, free_begun
+    cdef int32_t *next_record  # of the free ones
+    cdef int32_t *next_begun  # of the free ones, or of those of the same connection
+    cdef int32_t *previous_begun
+    cdef int32_t blocks  # of the smallest order
+    cdef uint8_t *orders  # by block: of the block that begins there
+    cdef int32_t *next_block  # of the free ones of an order
+    cdef int32_t *previous_block
+    cdef int32_t first_block[ORDERS]
+    cdef public Py_ssize_t uncovered
+
+    def __cinit__(self):
+        cdef int place
+        self.free_record = self.free_begun = NO_BLOCK
+        for place in range(ORDERS):
+            self.first_block[place] = NO_BLOCK
+
+    def __init__(self, memory, shape):
+        """``memory`` is the mapped file, all zeros."""
+        cdef uint8_t[::1] view = memory
+        self.memory = view
+        self.base = &view[0]
+        self.begun_used = <uint64_t *>self.base
+        self.records = <Record *>(self.base + <size_t>shape.records_at)
+        self.begun = <Begun *>(self.base + <size_t>shape.begun_at)
+        self.input_window = self.base + <size_t>shape.window_at
+        self.output_window = self.input_window + <size_t>INPUT_WINDOW
+        self.arena = self.base + <size_t>shape.arena_at
+        self.most_records = shape.records
+        self.most_begun = shape.begun
+        self.blocks = shape.arena_bytes >> SMALLEST_ORDER
+        self.next_record = <int32_t *>malloc(self.most_records * sizeof(int32_t))
+        self.next_begun = <int32_t *>malloc(self.most_begun * sizeof(int32_t))
+        self.previous_begun = <int32_t *>malloc(self.most_begun * sizeof(int32_t))
+        self.orders = <uint8_t *>calloc(self.blocks, 1)
+        self.next_block = <int32_t *>malloc(self.blocks * sizeof(int32_t))
+        self.previous_block = <int32_t *>malloc(self.blocks * sizeof(int32_t))
+        if (
+            self.next_record == NULL or self.next_begun == NULL or self.previous_begun == NULL
+            or self.orders == NULL or self.next_block == NULL or self.previous_block == NULL
+        ):
+            raise MemoryError
+        self.put_free(0, (<int>shape.arena_bytes.bit_length()) - 1)
+
+    def __dealloc__(self):
+        free(self.next_record)
+        free(self.next_begun)
+        free(self.previous_begun)
+        free(self.orders)
+        free(self.next_block)
+        free(self.previous_block)
+
+    # -- records
+
+    cdef Record *new_record(self) noexcept:
+        """Return a record that nobody reads before its number is set; NULL if there is none left."""
+        cdef int32_t place = self.free_record
+        if place != NO_BLOCK:
+            self.free_record = self.next_record[place]
+        elif self.records_used < self.most_records:
+            place = self.records_used
+            self.records_used += 1
+        else:
+            return NULL
+        return &self.records[place]
+
+    cdef void drop_record(self, Record *record) noexcept:
+        cdef int32_t place = <int32_t>(record - self.records)
+        store(&record.number, 0)
+        self.next_record[place] = self.free_record
+        self.free_record = place
+
+    # -- begun calls
+
+    cdef int32_t new_begun(self) noexcept:
+        cdef int32_t place = self.free_begun
+        if place != NO_BLOCK:
+            self.free_begun = self.next_begun[place]
+        elif self.begun_used[0] < <uint64_t>self.most_begun:
+            place = <int32_t>self.begun_used[0]
+            store(self.begun_used, place + 1)
+        return place
+
+    cdef void drop_begun(self, int32_t place) noexcept:
+        store(&self.begun[place].number, 0)
+        self.next_begun[place] = self.free_begun
+        self.free_begun = place
+
+    # -- blocks: of 2 ** order bytes, each beside the one with which it was split
+
+    cdef uint8_t *new_block(self, size_t length) noexcept:
+        """Return a block of at least ``length`` bytes; NULL if there is none."""
+        cdef int order = SMALLEST_ORDER, found
+        cdef int32_t place
+        while order < ORDERS and (<size_t>1 << order) < length:
+            order += 1
+        found = order
+        while found < ORDERS and self.first_block[found] == NO_BLOCK:
+            found += 1
+        if found >= ORDERS:
+            return NULL
+        place = self.first_block[found]
+        self.take_free(place, found)
+        while found > order:
+            found -= 1
+            self.put_free(place + (1 << (found - SMALLEST_ORDER)), found)
+        self.orders[place] = <uint8_t>order
+        return self.arena + (<size_t>place << SMALLEST_ORDER)
+
+    cdef size_t block_size(self, const uint8_t *block) noexcept:
+        return <size_t>1 << self.orders[<size_t>(block - self.arena) >> SMALLEST_ORDER]
+
+    cdef void drop_block(self, const uint8_t *block) noexcept:
+        cdef int32_t place = <int32_t>(<size_t>(block - self.arena) >> SMALLEST_ORDER)
+        cdef int32_t other
+        cdef int order = self.orders[place]
+        while True:
+            other = place ^ (1 << (order - SMALLEST_ORDER))
+            if other >= self.blocks or self.orders[other] != (order | FREE):
+                break
+            self.take_free(other, order)
+            place = min(place, other)
+            order += 1
+        self.put_free(place, order)
+
+    cdef void put_free(self, int32_t place, int order) noexcept:
+        cdef int32_t first = self.first_block[order]
+        self.orders[place] = <uint8_t>(order | FREE)
+        self.next_block[place] = first
+        self.previous_block[place] = NO_BLOCK
+        if first != NO_BLOCK:
+            self.previous_block[first] = place
+        self.first_block[order] = place
+
+    cdef void take_free(self, int32_t place, int order) noexcept:
+        cdef int32_t after = self.next_block[place], before = self.previous_block[place]
+        if before == NO_BLOCK:
+            self.first_block[order] = after
+        else:
+            self.next_block[before] = after
+        if after != NO_BLOCK:
+            self.previous_block[after] = before
+        self.orders[place] = 0
+
+    cdef uint64_t place_of(self, const uint8_t *at) noexcept:
+        """Return where in the file ``at`` lies."""
+        return <uint64_t>(at - self.base)
+
+
+@final
+cdef class Note:
+    """What the ledger holds of one connection: its record, its begun calls, and the blocks of its input and output."""
+
+    cdef Ledger ledger
+    cdef Record *record
+    cdef int32_t first, last  # of the begun calls that are not answered
+    cdef int32_t answered  # the first of those whose replies are not in the ledger yet
+    cdef uint8_t *output  # a block with output that the kernel has no room for
+    cdef uint64_t number, received, sent, copied  # bytes of the streams; output stands in the ledger up to `copied`
+
+    def __cinit__(self, Ledger ledger, uint64_t number, uint64_t read, uint64_t written):
+        self.ledger = ledger
+        self.number = number
+        self.received = read + _SHIFT
+        self.sent = self.copied = written
+        self.first = self.last = self.answered = NO_BLOCK
+        self.record = ledger.new_record()
+        if self.record == NULL:
+            ledger.uncovered += 1
+            raise MemoryError
+        self.record.border = self.received
+        self.record.output_end = written
+        self.record.flags = 0
+        self.record.check = number ^ _CHECK
+
+    cdef void begin(self) noexcept:
+        """Make the record valid."""
+        store(&self.record.number, self.number)
+
+    cdef void end(self) noexcept:
+        """Make the record invalid, and give everything back."""
+        cdef int32_t place
+        if self.record == NULL:
+            return
+        self.ledger.drop_record(self.record)
+        self.record = NULL
+        while self.first != NO_BLOCK:
+            place = self.first
+            self.first = self.ledger.next_begun[place]
+            self.ledger.drop_begun(place)
+        self.drop_answered()
+        self.drop_output()
+
+    # -- calls
+
+    cdef int32_t note_begun(self, uint64_t input_end, uint32_t msgid, uint32_t kind) noexcept:
+        """Note a call that begins, whose message ends at an offset of the input. Returns its place."""
+        cdef Ledger ledger = self.ledger
+        cdef int32_t place = ledger.new_begun()
+        cdef Begun *begun
+        if place == NO_BLOCK:
+            ledger.uncovered += 1
+            store(&self.record.number, 0)  # for good: nobody could tell that this call has begun
+            self.number = 0
+            return NO_BLOCK
+        begun = &ledger.begun[place]
+        begun.input_end = input_end
+        begun.reply_end = 0
+        begun.msgid = msgid
+        begun.kind = kind
+        store(&begun.number, self.number)
+        store(&self.record.border, input_end)
+        ledger.next_begun[place] = NO_BLOCK
+        ledger.previous_begun[place] = self.last
+        if self.last == NO_BLOCK:
+            self.first = place
+        else:
+            ledger.next_begun[self.last] = place
+        self.last = place
+        return place
+
+    cdef void unlink(self, int32_t place) noexcept:
+        cdef Ledger ledger = self.ledger
+        cdef int32_t after = ledger.next_begun[place], before = ledger.previous_begun[place]
+        if before == NO_BLOCK:
+            self.first = after
+        else:
+            ledger.next_begun[before] = after
+        if after == NO_BLOCK:
+            self.last = before
+        else:
+            ledger.previous_begun[after] = before
+
+    cdef int32_t find(self, uint32_t msgid, uint32_t kind) noexcept:
+        cdef int32_t place = self.first
+        cdef Begun *begun
+        while place != NO_BLOCK:
+            begun = &self.ledger.begun[place]
+            if begun.kind == kind and begun.msgid == msgid:
+                return place
+            place = self.ledger.next_begun[place]
+        return NO_BLOCK
+
+    cdef bint is_begun(self, int32_t place, uint32_t msgid) noexcept:
+        """Return whether a begun call of this connection with ``msgid`` still stands at ``place``."""
+        cdef Begun *begun
+        if place == NO_BLOCK:
+            return False
+        begun = &self.ledger.begun[place]
+        return begun.number == self.number and begun.msgid == msgid and begun.kind == REQUEST_KIND and not begun.reply_end
+
+    cdef void note_answered(self, int32_t place) noexcept:
+        """Note that the reply to a call is gathered."""
+        if place == NO_BLOCK:
+            return
+        self.unlink(place)
+        self.ledger.begun[place].reply_end = NEVER
+        self.ledger.next_begun[place] = self.answered
+        self.answered = place
+
+    cdef void forget_call(self, int32_t place) noexcept:
+        """Forget a begun call that gets no reply, or has not begun after all."""
+        if place != NO_BLOCK:
+            self.unlink(place)
+            self.ledger.drop_begun(place)
+
+    cdef void drop_answered(self) noexcept:
+        cdef int32_t place
+        while self.answered != NO_BLOCK:
+            place = self.answered
+            self.answered = self.ledger.next_begun[place]
+            self.ledger.drop_begun(place)
+
+    # -- input
+
+    cdef void put_input(self, const uint8_t *at) noexcept:
+        """Let the next bytes of the stream stand at ``at``, or what was not begun, which has been copied there."""
+        store(&self.record.input_zero, self.ledger.place_of(at) - self.received)
+
+    # -- output
+
+    cdef void publish(self, const uint8_t *bytes, size_t length, bint goes_now) noexcept:
+        """Let the ``length`` unsent bytes of output stand in the ledger, with the calls that they answer.
+
+        With ``goes_now`` they are sent at once, and `note_sent` is called.
+        """
+        cdef Ledger ledger = self.ledger
+        cdef uint64_t end = self.sent + length
+        cdef uint8_t *block
+        cdef bint is_bare = self.record.flags & BARE_OUTPUT
+        cdef size_t known = 0 if is_bare else <size_t>(self.copied - self.sent), place
+        if self.output != NULL:
+            place = <size_t>(self.record.output_zero + self.sent - ledger.place_of(self.output))
+            if place + length <= ledger.block_size(self.output):
+                memcpy(self.output + place + known, bytes + known, length - known)
+                self.set_end(end)
+                return
+        if goes_now and self.output == NULL and not known and length <= _OUTPUT_WINDOW:
+            block = ledger.output_window
+        else:
+            block = ledger.new_block(length + length // 2)
+            if block == NULL:
+                block = ledger.new_block(length)
+            if block == NULL:
+                self.be_bare()
+                return
+        memcpy(block, bytes, length)
+        store(&self.record.output_zero, ledger.place_of(block) - self.sent)
+        self.drop_output()
+        if block != ledger.output_window:
+            self.output = block
+        self.set_end(end)
+
+    cdef void set_end(self, uint64_t end) noexcept:
+        cdef int32_t place = self.answered
+        while place != NO_BLOCK:
+            self.ledger.begun[place].reply_end = end
+            place = self.ledger.next_begun[place]
+        store(&self.record.output_end, end)
+        self.copied = end
+        if self.record.flags & BARE_OUTPUT:
+            store(&self.record.flags, self.record.flags & ~BARE_OUTPUT)
+        self.drop_answered()
+
+    cdef void note_sent(self, const uint8_t *bytes, size_t length, size_t sent) noexcept:
+        """Note that the kernel has taken ``sent`` of ``length`` bytes that were published."""
+        cdef Ledger ledger = self.ledger
+        cdef uint8_t *block
+        self.sent += sent
+        if sent == length:
+            self.drop_output()
+            if self.record.flags & BARE_OUTPUT:
+                self.set_end(self.sent)
+        elif self.output == NULL and not self.record.flags & BARE_OUTPUT:  # the window is for others, too
+            block = ledger.new_block(length - sent)
+            if block == NULL:
+                self.be_bare()
+                return
+            memcpy(block, bytes + sent, length - sent)
+            store(&self.record.output_zero, ledger.place_of(block) - self.sent)
+            self.output = block
+
+    cdef void be_bare(self) noexcept:
+        """Note that the output does not fit into the ledger, until it is sent or fits again."""
+        self.ledger.uncovered += 1
+        store(&self.record.flags, self.record.flags | BARE_OUTPUT)
+        self.drop_answered()
+        self.drop_output()
+
+    cdef void drop_output(self) noexcept:
+        if self.output != NULL:
+            self.ledger.drop_block(self.output)
+            self.output = NULL
