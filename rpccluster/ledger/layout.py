@@ -37,7 +37,7 @@ MASK = (1 << 64) - 1  # all numbers are words of 64 bits, in the machine's order
 HEADER_BYTES = 4096
 HEADER = struct.Struct("=Q")  # how many begun calls there have ever been at once
 
-#: A record: the number of the connection, its check, up to which offset of the input messages have begun, where offset 0
+#: A record: the number of the connection, a check, up to which offset of the input messages have begun, where offset 0
 #: of the input lies, at which offset the complete output ends, where offset 0 of that lies, `Flag`s, and the msgid
 #: of an unanswered ``rpc.closing``.
 RECORD = struct.Struct("=QQQQQQQQ")
