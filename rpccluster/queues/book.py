@@ -196,7 +196,7 @@ class Book:
             record.attempt += 1
             record.seq = verb.seq
             self._leases.add(record, verb.session, until)
-            self._store.save(record)
+            self._store.lease(record)
             taken.append(Item(record.id, record.attempt, self._value(record)))
             size += record.size
         if taken:
@@ -233,7 +233,7 @@ class Book:
     def _touch(self, verb: verbs.Touch) -> Answer:
         record = self._leased(verb.queue, verb.id, verb.attempt)
         self._leases.renew(record, self._now + self._by_number[record.queue].rules.lease)
-        self._store.save(record)
+        self._store.lease(record)
         return True
 
     def _end_session(self, verb: verbs.EndSession) -> Answer:

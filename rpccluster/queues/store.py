@@ -95,6 +95,9 @@ class Store(Protocol):
     def save(self, record: Record) -> None:
         """Keep an item as it is now."""
 
+    def lease(self, record: Record) -> None:
+        """Keep that an item is leased which was ready, or for how long, if nothing else of it has changed."""
+
     def remove(self, record: Record) -> None:
         """Keep an item no more."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rpccluster.errors import EngineFailed, LeaseLost, QueueDown, StartError
-from rpccluster.queues.engine import Ack, EndSession, Get, Item, Nack, Purge, Put, Rules, Stats
+from rpccluster.queues.engine import Ack, Dead, DeadItem, EndSession, Get, Item, Nack, Purge, Put, Rules, Stats, Touch
 from rpccluster.queues.sqlite import SQLiteEngine
 from rpccluster.queues.timescale import Timescale
 
@@ -46,6 +46,19 @@ def test_an_item_goes_its_way(tmp_path: Path) -> None:
     assert (put, got, nacked, again, acked) == ([2], [Item(2, 1, b"x")], True, [Item(2, 2, b"x")], True)
     assert isinstance(old, LeaseLost)
     assert stats == {"ready": 0, "delayed": 0, "leased": 0, "dead": 0, "bytes": 0, "paused": False}
+    engine.close()
+
+
+def test_all_that_one_batch_does_to_an_item_is_kept(tmp_path: Path) -> None:
+    """A lease, the end of another one before it, a purge around it: the next keeper knows what the last one of it is."""
+    engine = opened(tmp_path, max_attempts=2)
+    [twice, purged] = engine.run([Put("jobs", [b"twice", b"purged"])]).answers[0]
+    again = [Get("jobs", GETTER), Nack("jobs", twice, 1, error="why"), Get("jobs", GETTER, 2), Touch("jobs", twice, 2)]
+    engine.run([*again, Purge("jobs")])
+    engine.close()
+    engine = opened(tmp_path, max_attempts=2)
+    nacked, acked, dead = engine.run([Nack("jobs", twice, 2), Ack("jobs", [(purged, 1)]), Dead("jobs")]).answers
+    assert (nacked, acked, dead) == (True, True, [DeadItem(twice, 2, b"twice", "why")])
     engine.close()
 
 
