@@ -50,7 +50,7 @@ def test_an_item_goes_its_way(tmp_path: Path) -> None:
 
 
 def test_all_that_one_batch_does_to_an_item_is_kept(tmp_path: Path) -> None:
-    """A lease, the end of another one before it, a purge around it: the next keeper knows what the last one of it is."""
+    """A lease, the end of another one before it, a purge: the next keeper knows what the last one has done."""
     engine = opened(tmp_path, max_attempts=2)
     [twice, purged] = engine.run([Put("jobs", [b"twice", b"purged"])]).answers[0]
     again = [Get("jobs", GETTER), Nack("jobs", twice, 1, error="why"), Get("jobs", GETTER, 2), Touch("jobs", twice, 2)]
