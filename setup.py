@@ -59,7 +59,7 @@ UVLOOP = ["uvloop>=0.17; platform_python_implementation == 'CPython'"]  # the lo
 SCHEDULE = ["cronsim>=2.5"]  # [plugin:NAME] schedule
 ZOOKEEPER = ["kazoo>=2.9"]  # [leadership], and Pool("zookeeper://…")
 REDIS = ["redis>=5"]  # [queues] engine = redis://…
-PROGRESS = ["rich>=13"]  # the bar of TaskPool.map
+TOP = ["rich>=13"]  # `rpccluster top`, and the bar of TaskPool.map
 FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation == 'CPython'"]
 
 
@@ -116,10 +116,11 @@ setup(
     ],
     extras_require={
         "schedule": SCHEDULE,
+        "top": TOP,
         "redis": REDIS,
         "uvloop": UVLOOP,
         "zookeeper": ZOOKEEPER,
-        "test": TEST + SCHEDULE + UVLOOP + ZOOKEEPER + REDIS + CLIENTS + LINT,
+        "test": TEST + SCHEDULE + UVLOOP + ZOOKEEPER + REDIS + TOP + CLIENTS + LINT,
         "bench": BENCH,
         "fuzz": FUZZ,
         "wheel": WHEEL,

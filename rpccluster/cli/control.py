@@ -26,7 +26,7 @@ from rpccluster.errors import (
     StartError,
 )
 
-__all__ = ["COMMANDS", "WHICH_CLUSTER", "ask", "fail", "glance"]
+__all__ = ["COMMANDS", "EXIT_USAGE", "WHICH_CLUSTER", "ask", "control_path", "fail", "glance"]
 
 EXIT_USAGE = 2
 EXIT_NO_MASTER = 3
@@ -115,7 +115,7 @@ for _command in COMMANDS:
 def ask(sources: Sources, method: str, *params: Any) -> Any:
     """Call ``method`` of the master and return its answer. Without one, end the program with 1 or 3 (no master)."""
     try:
-        with Client(f"unix://{_path(sources)}", timeout=_PATIENCE_SECONDS) as client:
+        with Client(f"unix://{control_path(sources)}", timeout=_PATIENCE_SECONDS) as client:
             client.call("rpc.ping", timeout=_ANSWER_SECONDS)
             return client.call(method, *params)
     except RemoteError as error:
@@ -148,7 +148,7 @@ def _paths(sources: Sources) -> list[str]:
     return [named] if named else living(sources.identity if sources.path else None)
 
 
-def _path(sources: Sources) -> str:
+def control_path(sources: Sources) -> str:
     """Return the path of the control socket that is meant. Without exactly one, end the program with 2 or 3."""
     paths = _paths(sources)
     if not paths:

@@ -13,11 +13,12 @@ import click
 
 from rpccluster.cli import call, control, groups, leader, pools, queues, settings, stub
 from rpccluster.cli.root import cli
+from rpccluster.cli.top import command as top
 from rpccluster.errors import ConfigError, StartError
 
 __all__ = ["main"]
 
-_OTHERS = (control, groups, leader, pools, queues, settings, stub)
+_OTHERS = (control, groups, leader, pools, queues, settings, stub, top)
 for command in (call.call, *(each for module in _OTHERS for each in module.COMMANDS)):
     cli.add_command(command)
 
