@@ -2,6 +2,9 @@
 
 The counterpart of `rpccluster.client.sync.connection`, over the same core. Everything runs in the loop's thread. It
 does not reconnect.
+
+Replies that come together wake their tasks in one turn of the loop, and most of these call again. So what they send is
+gathered, and leaves in one write behind them, in the same turn: `_gather`.
 """
 
 from __future__ import annotations
@@ -23,11 +26,15 @@ __all__ = ["Connection"]
 _IDLE_SECONDS = 0.005  # so often, at most, sending begins with a look whether the server is still there
 _CLOSE_SECONDS = 1.0
 _MOST_ANSWERS_BYTES = 65_536  # that a server may leave unread before it gets no more of them
+_GATHER_SECONDS = 0.0005  # after the first reply: then the tasks take long, and each call leaves at once
+_GATHER_BYTES = 16_384  # a longer message leaves at once
+_MOST_GATHERED = 8  # calls in one write: the server is to work meanwhile
 
 # Once a connection is lost, its transport does not tell what it still held. So a call that was given to it may have
 # run; one that still waits for its turn to be written has not begun, and certainly did not.
 _GIVEN = 0
 _ALL_GIVEN = 1
+_GATHERED = 1
 
 
 class Connection(asyncio.Protocol):
@@ -43,6 +50,9 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._is_asked = False
         self._look_at = 0.0
+        self._gather_until = 0.0  # loop time
+        self._gathered: list[bytes] = []
+        self._gathered_calls: list[Call] = []
 
     @property
     def pending(self) -> int:
@@ -57,8 +67,17 @@ class Connection(asyncio.Protocol):
             now = self.loop.time()
         future = self.loop.create_future()
         call = Call(deadline_at, future)
-        self._write(self._calls.request(method, params, deadline_at - now))
-        self._begin(call)
+        data = self._calls.request(method, params, deadline_at - now)
+        if now < self._gather_until and len(data) < _GATHER_BYTES:
+            self._refuse_ended()
+            self._gathered.append(data)
+            self._gathered_calls.append(call)
+            self._begin(call, _GATHERED)
+            if len(self._gathered) >= _MOST_GATHERED:
+                self._send_gathered()
+        else:
+            self._write(data)
+            self._begin(call)
         if not self._is_asked and deadline_at != math.inf:
             self._ask(deadline_at - now)
         try:
@@ -124,10 +143,37 @@ class Connection(asyncio.Protocol):
             except asyncio.TimeoutError:
                 raise CallTimeout("the server did not read in time; the call was not sent") from None
 
-    def _write(self, data: bytes) -> None:
+    def _refuse_ended(self) -> None:
         if not self.is_open or self._transport.is_closing():
             self.is_open = False  # at once: the loop tells later
             raise self._calls.not_sent("the connection has ended")
+
+    def _gather(self) -> None:
+        """Gather the calls of the tasks that have just been woken, which the loop runs before `_send_gathered`."""
+        self._gather_until = self.loop.time() + _GATHER_SECONDS
+        self.loop.call_soon(self._end_gathering)
+
+    def _end_gathering(self) -> None:
+        self._gather_until = 0.0
+        self._send_gathered()
+
+    def _send_gathered(self) -> None:
+        gathered, calls = self._gathered, self._gathered_calls
+        if gathered and not self._transport.is_closing():  # else the loop tells of its end, as `_end` does
+            self._drop_gathered()
+            self._transport.write(b"".join(gathered))
+            if self._transport.is_closing():  # the first attempt to send has failed
+                self.is_open = False
+            else:
+                for call in calls:
+                    call.starts_at = _GIVEN
+
+    def _drop_gathered(self) -> None:
+        self._gathered, self._gathered_calls = [], []
+
+    def _write(self, data: bytes) -> None:
+        self._refuse_ended()
+        self._send_gathered()
         self._transport.write(data)
         if self._transport.is_closing():  # the first attempt to send has failed
             self.is_open = False
@@ -136,6 +182,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, data: bytes) -> None:
         """Send an answer to the server's own request, unless the server does not read."""
         if not self._transport.is_closing() and self._transport.get_write_buffer_size() < _MOST_ANSWERS_BYTES:
+            self._send_gathered()
             self._transport.write(data)
 
     def _ask(self, seconds: float) -> None:
@@ -143,6 +190,7 @@ class Connection(asyncio.Protocol):
         question = self._calls.question(seconds)
         if question:
             self._is_asked = True
+            self._send_gathered()
             self._transport.write(question)
 
     def _forget(self, call: Call) -> None:
@@ -155,11 +203,12 @@ class Connection(asyncio.Protocol):
         if data and self.is_open:
             self._answer(data)
 
-    def _begin(self, call: Call) -> None:
-        self._calls.begin(call, self._calls.msgid, _GIVEN)
-        self._calls.watch(call)
-        if self._timer is None or call.deadline_at < self._timer.when():
-            self._set_timer()
+    def _begin(self, call: Call, starts_at: int = _GIVEN) -> None:
+        self._calls.begin(call, self._calls.msgid, starts_at)
+        if call.deadline_at != math.inf:
+            self._calls.watch(call)
+            if self._timer is None or call.deadline_at < self._timer.when():
+                self._set_timer()
 
     # -- deadlines ----------------------------------------------------------------------------------------------
 
@@ -189,11 +238,15 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, as `asyncio.Protocol` asks."""
-        self._settle(self._calls.receive(data))
+        ended = self._calls.receive(data)
+        self._settle(ended)
+        if len(ended) > 1:
+            self._gather()
         if self._calls.fault is not None:
             self._end(f"{self._calls.fault} from the server")
             self._transport.abort()
         elif self._calls.is_to_be_cut:
+            self._drop_gathered()  # the server reads no more
             self._settle(self._calls.cut_unread("the server closes the connection"))
             self.set_aside()
         elif not self.is_open:
@@ -220,6 +273,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, reason: str) -> None:
         self.is_open = False
+        self._drop_gathered()  # their calls certainly have not begun
         self._settle(self._calls.cut(_ALL_GIVEN, reason))
         self._may_write.set()  # the calls that wait for it are to find out
         if self._timer is not None:
