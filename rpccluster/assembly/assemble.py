@@ -27,6 +27,7 @@ from rpccluster.ipc.fdpass import memory_file
 from rpccluster.leading.page import LeadPage, use_lead_page
 from rpccluster.log import LogFiles, logger, say, set_format, set_up_logging
 from rpccluster.master.cluster import Cluster, is_led_whole
+from rpccluster.master.counts import Counts
 from rpccluster.master.history import History, history_path, read_history, values_of
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.parts import Parts, Start
@@ -149,6 +150,7 @@ def _make_supervisor(configuration: Configuration, start: Start, logs: LogFiles,
         settings_version=left.given.number if left else max(1, history.number),
         history=history,
         lead=_lead_page(start.inheritance),
+        counts=Counts.begin(start.inheritance.memories if start.inheritance else {}),
     )
     entry = partial(live, load=partial(load_kind, start.command.folder))
     return Supervisor(Parts(operating_system, cluster, RPC(own_code), entry, replace(start, warden=warden)))

@@ -44,7 +44,8 @@ class RPCPart(KindPart):
     as long as its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker,
     ``memory`` is the file in memory that outlives it, -1 for none, and ``own`` are options of its service from sections
     of its own. ``proxied`` are the places of the listeners at which proxies connect. ``ledger`` is the file, -1 for
-    none, of the ledger of that shape (`rpccluster.ledger`).
+    none, of the ledger of that shape (`rpccluster.ledger`). ``metrics`` is the file of the counters, -1 if there is
+    none: it counts in it, or reads it.
     """
 
     connections: Channel
@@ -57,10 +58,12 @@ class RPCPart(KindPart):
     proxied: Sequence[int] = ()
     ledger: int = -1
     ledger_shape: Shape | None = None
+    metrics: int = -1
 
     def descriptors(self) -> list[int]:
         listeners = [listener.fileno() for listener in self.listeners]
-        files = [descriptor for descriptor in (self.accept_lock, self.memory, self.ledger) if descriptor >= 0]
+        kept = (self.accept_lock, self.memory, self.ledger, self.metrics)
+        files = [descriptor for descriptor in kept if descriptor >= 0]
         return [self.connections.fileno(), *listeners, self.stall_timer.fileno(), *files]
 
 

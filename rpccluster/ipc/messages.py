@@ -151,6 +151,7 @@ class Give(NamedTuple):
     call that still runs elsewhere: the serial of the worker that runs it, and its msgid. ``kind`` is the kind of the
     processes that serve it; empty for the workers. ``identity`` are the names of its peer's identity, as far as it is
     known. The peer of one that ``is_entering`` has yet to pass the challenge. ``input`` has ``waited`` so many seconds.
+    ``given_at`` is when its first owner gave it away, in monotonic seconds; 0 if that is not known.
     """
 
     cid: int
@@ -163,6 +164,7 @@ class Give(NamedTuple):
     identity: list[str] = []  # noqa: RUF012 - nobody changes it
     is_entering: bool = False
     waited: float = 0.0
+    given_at: float = 0.0
 
 
 @_type(11)

@@ -14,6 +14,7 @@ from rpccluster.config.sections.cluster import Options
 from rpccluster.leading.page import LeadPage
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
+from rpccluster.master.counts import Counts
 from rpccluster.master.history import History
 from rpccluster.master.phases import FIRST, Event, Phase, next_phase
 from rpccluster.system import Activation
@@ -68,6 +69,7 @@ class Cluster:
     settings_version: int = 1
     history: History = field(default_factory=History)
     lead: LeadPage = field(default_factory=LeadPage)  # whether this cluster leads, for all of its processes
+    counts: Counts = field(default_factory=Counts)
 
     @property
     def options(self) -> Options:

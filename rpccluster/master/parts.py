@@ -69,6 +69,7 @@ from rpccluster.master.upgrade.starting import CommandLine, Started, start
 from rpccluster.master.upgrade.taking_groups import TakingGroups
 from rpccluster.master.watching.code_watch import CodeWatch
 from rpccluster.master.watching.config_watch import ConfigWatch
+from rpccluster.metrics.layout import LAYOUT
 from rpccluster.system import Reserve
 from rpccluster.system.files import FileWatch
 
@@ -128,6 +129,7 @@ class Parts:
         self.plugin = Plugin(operating_system.monotonic)
         self.services = {kind: OwnService(kind, rpc.own_code) for kind in KINDS.values()}
         self.services["coordinator"] = CoordinatorService(rpc.own_code, cluster)
+        rpc.counts = cluster.counts
         for service in self.services.values():
             service.inherit(inheritance.memories if inheritance else {})
         self.asking = Asking(self.roster, self.now)
@@ -290,6 +292,7 @@ class Parts:
     def _memories(self) -> Iterator[tuple[str, int]]:
         yield from ((kind, service.memory) for kind, service in self.services.items())
         yield LEAD, self.cluster.lead.descriptor
+        yield LAYOUT, self.cluster.counts.descriptor
 
     def _bequest(self) -> list[Thing]:
         cluster = self.cluster

@@ -74,7 +74,19 @@ class Runner(greenlet):
     #: A greenlet inherits these from the one that spawns it, so they show which greenlets a call has spawned.
     spawn_tree_locals: ClassVar[dict[str, object]] = {}
 
-    __slots__ = ("_answer", "_interrupted", "_shown", "call", "limit", "outbox", "pack", "traced", "which")
+    __slots__ = (
+        "_answer",
+        "_interrupted",
+        "_shown",
+        "began_ns",
+        "call",
+        "limit",
+        "outbox",
+        "pack",
+        "traced",
+        "waited_ns",
+        "which",
+    )
 
     def __init__(
         self,
@@ -91,6 +103,7 @@ class Runner(greenlet):
         self.which = which
         self.outbox: Any = None
         self.call: Any = None
+        self.began_ns = self.waited_ns = 0  # begin of the present call, and its wait, if it is timed and noted
         self.limit: Any = None  # the present call's `TimeLimit`, if it has one
         self.traced: tuple[Any, str | None] = (None, None)  # the last call with a traceparent, and that
         self._answer = answer

@@ -96,7 +96,7 @@ def _leave_to_parent(assignment: Assignment[RPCPart]) -> None:
     for listener in part.listeners:
         listener.close()
     part.stall_timer.close()
-    for descriptor in (part.accept_lock, part.memory, part.ledger):
+    for descriptor in (part.accept_lock, part.memory, part.ledger, part.metrics):
         if descriptor >= 0:
             os.close(descriptor)
     assignment.scoreboard.leave()

@@ -71,6 +71,7 @@ from rpccluster.worker.service.pool_tasks import end_tasks, tasks_left
 from rpccluster.worker.service.registry import Registry, Runs
 from rpccluster.worker.service.wrapper import Wrapper
 from rpccluster.worker.taken_greenlets import TakenGreenlets
+from rpccluster.worker.tally import make_tally
 from rpccluster.worker.voting import Voting
 
 __all__ = ["BEAT_SECONDS", "Inside", "Served", "Server"]
@@ -152,6 +153,7 @@ class Server:
         self._freed = FreedMemory()
         self._left_behind = LeftBehind(gevent.get_hub())
         self._limits = Limits(self._row.cells, LogLimiter())
+        self._tally = make_tally(part.metrics, self._row)
         self.options = LiveOptions.of(assignment.options)
         wrapper = Wrapper(self.options, assignment.logs, self._limits)
         self._native = NativeKinds(self._loop, self.options, self._limits, self._row, self._ask_to_retire)
@@ -223,6 +225,7 @@ class Server:
             call_limit=call_limit(self.options),
             on_call_limit=lambda: self._channel.send(WantsToRetire("max_requests")),
             ledger=self._ledger,
+            tally=self._tally,
         )
 
     def _map_ledger(self) -> tuple[mmap.mmap, Shape] | None:
@@ -245,6 +248,7 @@ class Server:
     def _make_connections(self) -> Connections:
         context = ConnectionContext(self.options, self._limits)
         context.on_count = self._count_connections
+        context.on_adopted = self._tally.note_handover
         context.follower = self._served.follower
         return Connections(context, self._engine)
 
@@ -321,6 +325,7 @@ class Server:
         self._state = State.GONE
         if self._ledger is not None:
             system.make_private(self._ledger[0])
+        self._tally.leave()
         self._connections.leave_to_parent()
         self._adopting.leave_to_parent()
         self._engine.leave_to_parent(leave)
@@ -353,6 +358,7 @@ class Server:
         self._taken_greenlets.look(row[Cell.GREENLETS_TAKEN_AT], now_ns)
         row[Cell.DROPPED_REPLIES] = self._engine.dropped_replies
         self._access.level()
+        self._tally.carry_over()
         self._connections.sweep()
         self._inquiries.look()
         self._voting.sweep()
@@ -466,6 +472,7 @@ class Server:
         if self._state is State.RETIRING:
             self._step(Event.FINISHED)
             self._access.level()
+            self._tally.carry_over()
             self._adopting.stop()
             self._giving.stop()
             self._giving.tell(self._retirement.began_at)

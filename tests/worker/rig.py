@@ -34,6 +34,7 @@ from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.native.kinds import NativeKinds
 from rpccluster.worker.service.registry import Registry
 from rpccluster.worker.service.wrapper import Wrapper
+from rpccluster.worker.tally import Tally
 
 __all__ = ["Gated", "Peer", "Rig", "settle", "tcp_pair", "until", "wait_read"]
 
@@ -118,7 +119,9 @@ class Rig:
         call_limit: int = 0,
         threads: int = 8,
         thread_queue: int = 100,
+        counts: Any = None,
     ) -> None:
+        """``counts`` is the row of the file of the counters; without one it counts nothing."""
         self.service = service or Gated()
         self.now = 1000.0  # what the clock of the connections says
         scoreboard = Scoreboard(1)
@@ -166,6 +169,7 @@ class Rig:
             on_refused=self.limits.note_refused,
             call_limit=call_limit,
             on_call_limit=self._reach_limit,
+            tally=Tally(counts, Row(self.cells)) if counts else None,
         )
         self.native.serve(self.engine.go_on)
         self.context = ConnectionContext(self.options, self.limits, clock=lambda: self.now)

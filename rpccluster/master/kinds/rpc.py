@@ -22,6 +22,7 @@ from rpccluster.ledger.layout import Shape
 from rpccluster.log import logger
 from rpccluster.master.children.child import KILL_SLACK_SECONDS, MOVING_SECONDS, Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group
+from rpccluster.master.counts import Counts
 from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed, Told, Voted
 from rpccluster.master.kinds.stalls import Stalls
 from rpccluster.master.kinds.totals import Totals
@@ -128,6 +129,7 @@ class RPC:
         self._accept_lock = memory_file(name="accept-lock") if has_lock else -1
         self._stall_limiter = LogLimiter(STALL_SECONDS)
         self.totals = Totals()
+        self.counts = Counts()  # the file in which its processes count
         self.engine = ""  # the one that runs the calls; empty until a first process is ready
 
     def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
@@ -144,7 +146,8 @@ class RPC:
         kind = "" if self.name == RPC.name else self.name
         proxied = [place for place, each in enumerate(edition.listeners) if isinstance(each.wanted, ProxiedAddress)]
         child = self._child(birth, connections, far_end, stalls)
-        part = RPCPart(far_end, listeners, self._accept_lock, stalls.timer, kind, proxied=proxied)
+        metrics = -1 if kind else self.counts.of(edition.configuration)
+        part = RPCPart(far_end, listeners, self._accept_lock, stalls.timer, kind, proxied=proxied, metrics=metrics)
         child.ledger = self._make_ledger(edition.options)
         if child.ledger is not None:
             part = replace(part, ledger=child.ledger.descriptor, ledger_shape=child.ledger.shape)

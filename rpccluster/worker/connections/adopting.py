@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import os
 from functools import partial
+from time import monotonic
 from typing import Callable
 
 from rpccluster.identity import identity_of
@@ -42,6 +43,7 @@ class Adopting:
         self._row = row
         self._has_stopped = False
         self._unannounced: set[int] = set()  # descriptors of those that the master cannot have heard of yet
+        self._on_adopted = context.on_adopted
         context.on_closed = self._note_closed
         context.on_cancel = self._tell_cancel
         channel.listen(self._hear)
@@ -81,6 +83,7 @@ class Adopting:
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)
         self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
+        self._on_adopted(max(0.0, monotonic() - give.given_at) if give.given_at else 0.0)
         identity = identity_of(*give.identity)
         given = Given(peer_of(give.peer), give.is_eof, give.input, give.output, identity, give.is_entering, give.waited)
         connection = self._adopt(sock, give.cid, given, give.awaited)

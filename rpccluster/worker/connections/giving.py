@@ -139,6 +139,7 @@ class Giving:
             list(given.identity.names),
             given.is_entering,
             given.waited,
+            monotonic(),
         )
         packet = self._channel.pack(give, [connection.fileno()])
         connection.outbox.moved_as = number

@@ -9,7 +9,7 @@ Why a call costs little:
   the rest, so no call waits behind a blocked one.
 - Replies gather in their outbox and leave in one send, after each runner's turn: no gathered reply waits behind a
   runner that blocks.
-- A drain ends after `SLICE_SECONDS`, sends, and goes on by a timer of 0 seconds, not by ``run_callback``: gevent reruns
+- A drain ends after `SLICE_NS`, sends, and goes on by a timer of 0 seconds, not by ``run_callback``: gevent reruns
   plain callbacks up to 50 times before it polls. So a client with 100,000 calls in flight does not keep the sockets of
   others waiting.
 - Counters go to the scoreboard once a drain. The access log and time limits wrap a method at boot if they are wanted; a
@@ -32,6 +32,7 @@ from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.ledger.layout import Shape
 from rpccluster.log import escaped
+from rpccluster.protocol.bounded import CALL, CANCEL
 from rpccluster.protocol.outline import Bounds
 from rpccluster.worker.access.access import Access
 from rpccluster.worker.current import Call, Runner, WorkerRetired
@@ -47,10 +48,11 @@ from rpccluster.worker.hot.slow_path import SlowPath
 from rpccluster.worker.live_options import LiveOptions
 from rpccluster.worker.service.registry import Registry
 from rpccluster.worker.service.time_limit import FRESH, arm_limits
+from rpccluster.worker.tally import Silent
 
 __all__ = ["PythonEngine", "bounds_of"]
 
-SLICE_SECONDS = 0.003  # how long a drain may run before the loop polls again
+SLICE_NS = 3_000_000  # how long a drain may run before the loop polls again
 
 _ITS_TURN = Happened.ITS_TURN
 _RUNNING_METHOD = int(CommonCell.RUNNING)
@@ -76,6 +78,7 @@ class PythonEngine:
         call_limit: int = 0,
         on_call_limit: Callable[[], None] | None = None,
         ledger: tuple[Any, Shape] | None = None,
+        tally: Silent | None = None,
     ) -> None:
         """It follows ``options``. ``on_refused`` gets the peer and the error of each unreadable call.
 
@@ -89,6 +92,9 @@ class PythonEngine:
         self._on_call_limit = on_call_limit
         self._room = Room(self._loop, bounds_of(options), options.max_pending_calls)
         self._room.schedule = self._schedule
+        self._room.tally = tally = tally or Silent()
+        tally.arrived_at = self._arrived_at
+        tally.know([*registry.names, CALL, CANCEL])
         self._replies = Replies(registry.methods, cells, options, on_refused)
         self._parked = self._room.parked = ParkedCalls(self._room, self._replies)
         self._room.leading = registry.leading
@@ -97,8 +103,8 @@ class PythonEngine:
         self._registry = registry
         self._begin(hub, options, ledger)
         cancelling = self._room.cancelling = Cancelling(self._room, self._runners, self._replies, registry)
-        registry.add_own("rpc.call", BoundedCalls(registry.numbers, cells, self._arrived_at).call)
-        registry.add_own("rpc.cancel", cancelling.cancel)
+        registry.add_own(CALL, BoundedCalls(registry.numbers, cells, self._arrived_at).call)
+        registry.add_own(CANCEL, cancelling.cancel)
         self._later = self._loop.timer(0.0, priority=-1)  # behind what was polled with it
         options.follow(self._follow_options)
         self._follow_options(options, frozenset())
@@ -283,7 +289,7 @@ class PythonEngine:
         may_go_on = True
         if ready or long or room.held:
             cells[_ACTIVE_CALLS] = runners.active + self._parked.count + 1
-            runners.slice_end = monotonic() + SLICE_SECONDS
+            runners.slice_end = monotonic_ns() + SLICE_NS
             if room.held:
                 may_go_on = self._let_go()
         while (ready or long) and may_go_on:
@@ -302,7 +308,7 @@ class PythonEngine:
                 next(ready.popleft()[1], None)  # makes the iterator let go of the calls
             if dirty:  # sent now, since the next runner may keep it waiting
                 self._send(dirty)
-            if (ready or long) and monotonic() > runners.slice_end:
+            if (ready or long) and monotonic_ns() > runners.slice_end:
                 self._go_on_later()
                 break
         if dirty:
@@ -352,7 +358,7 @@ class PythonEngine:
 
     def _is_slice_over(self) -> bool:
         """Return whether the loop is to poll before the drain goes on, and see to that."""
-        is_over = monotonic() > self._runners.slice_end
+        is_over = monotonic_ns() > self._runners.slice_end
         if is_over:
             self._go_on_later()
         return is_over

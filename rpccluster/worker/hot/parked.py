@@ -120,6 +120,7 @@ class ParkedCalls:
         for record in list(self._records.get(outbox, ())):
             if not record.later._outlives_connection and self.expire(record.later):
                 self.room.dropped_replies += record.msgid is not None
+                self.room.tally.end_of(record.name, "Cancelled", record.began_ns)
                 self._forget(record, "dropped")
                 self.room.schedule()
 
@@ -174,6 +175,7 @@ class ParkedCalls:
             error = LOST_TEXT
             reply = b"" if record.msgid is None else pack_response(record.msgid, error, None)
         self._forget(record, escaped(error) or "ok")
+        self.room.tally.end_of(record.name, error, record.began_ns)
         if error:
             self.replies.count_error()
         if reply:
@@ -201,7 +203,19 @@ class ParkedCalls:
 class _Record:
     """The data of a parked call."""
 
-    __slots__ = ("_calls", "_message", "begun_at", "later", "limit", "log", "msgid", "name", "outbox", "token")
+    __slots__ = (
+        "_calls",
+        "_message",
+        "began_ns",
+        "begun_at",
+        "later",
+        "limit",
+        "log",
+        "msgid",
+        "name",
+        "outbox",
+        "token",
+    )
 
     def __init__(self, calls: ParkedCalls, outbox: Any, message: list[Any], parked: Parked) -> None:
         self._calls = calls
@@ -211,6 +225,7 @@ class _Record:
         self._message: list[Any] | None = None
         self.begun_at = monotonic()
         self.later = parked.later
+        self.began_ns = parked.began_ns
         self.limit = parked.limit
         self.log = parked.log
         self.token = parked.token

@@ -25,6 +25,7 @@ from rpccluster.protocol.closing import msgids_of
 from rpccluster.protocol.outline import Bounds
 from rpccluster.protocol.shared import SharedDecoder
 from rpccluster.worker.hot.control.terms import with_deadlines
+from rpccluster.worker.tally import Silent
 
 __all__ = ["NOBODY", "RECEIVE_MORE_BYTES", "Happened", "Listener", "Room", "is_used_up"]
 
@@ -124,6 +125,7 @@ class Room:
         self.is_full = False  # all greenlets are taken
         self.waiting: set[Listener] = set()  # connections that are not read until it is their turn
         self.dirty: list[Any] = []  # outboxes that have something to send at the end of this turn
+        self.tally: Silent = Silent()
         self.parked: Any = None  # the `ParkedCalls`
         self.leading: Any = None  # the `Leading`
         self.refuse_rate: Callable[[str], Exception]  # counts a call past its rate, and returns its answer
@@ -204,9 +206,9 @@ class Room:
         self.begun -= sum(map(len, taken.values()))
         return taken
 
-    def take_held(self, outbox: Any, msgid: int) -> int:
-        """Forget the held requests of ``outbox`` with ``msgid``. Returns how many there were."""
-        taken = 0
+    def take_held(self, outbox: Any, msgid: int) -> list[Any]:
+        """Take out the held requests of ``outbox`` with ``msgid``."""
+        taken: list[Any] = []
         for kind, held in list(self.held.items()):
             found = [entry for entry in held if entry[0] is outbox and msgids_of([entry[1]]) == [msgid]]
             for entry in found:
@@ -214,7 +216,7 @@ class Room:
                 self._uncrowd(outbox)
             if not held:
                 del self.held[kind]
-            taken += len(found)
+            taken += [call for _, call in found]
         return taken
 
     def _withdraw_held(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:

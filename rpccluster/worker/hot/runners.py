@@ -17,7 +17,7 @@ of type str, so that other requests pay nothing for it.
 from __future__ import annotations
 
 from contextvars import Context
-from time import monotonic
+from time import monotonic_ns
 from typing import Any
 
 from greenlet import getcurrent
@@ -41,7 +41,7 @@ __all__ = ["Runners"]
 
 _USUAL, _WHEN_FULL = 0, 1  # the table of a connection in which a runner finds methods
 
-CLOCK_EVERY = 8  # calls between two looks at the clock
+CLOCK_EVERY = 8  # calls between two looks at the clock, unless calls are timed
 
 _SHORT = 1 << 30  # an int below this is one digit of CPython's, and compared sooner
 
@@ -63,9 +63,10 @@ class Runners:
         self._registry = registry
         self._cells = cells
         self._slow_path = slow_path
+        self._tally = room.tally
         self._most = most
         self.epoch = 0  # raised by the engine: a runner that has blocked finds another than its own
-        self.slice_end = 0.0  # monotonic seconds, when the queue is to be left until the loop has polled
+        self.slice_end = 0  # monotonic nanoseconds, when the queue is to be left until the loop has polled
         self.all: set[Runner] = set()
         self.idle: list[Runner] = []
         self._stubborn: set[Runner] = set()  # whose calls were answered without them
@@ -131,6 +132,7 @@ class Runners:
         self._stubborn.add(runner)
         name, params = call[-2:]
         text = self._slow_path.replies.error(outbox, name, params, error)
+        self._tally.end(runner, text)
         logger.warning("Method %s goes on after its interruption; its result will be dropped", escaped(name))
         if call[0] is REQUEST:
             outbox.put(pack_response(call[1], text, None))
@@ -194,7 +196,9 @@ class Runners:
         context = runner.gr_context = Context()
         type_of, integer, array = type, int, list  # local names are found sooner
         numbers, shown = self._registry.numbers, None
-        before_clock = CLOCK_EVERY
+        known, count, counted = self._tally.known, self._tally.count, None
+        every, began = (1, monotonic_ns()) if count else (CLOCK_EVERY, 0)
+        before_clock = every
         while ready:
             outbox, calls, arrived_at = ready[0]
             runner.outbox = outbox
@@ -212,6 +216,7 @@ class Runners:
                     or type_of(params) is not array
                 ):
                     self._slow_path.take(runner, outbox, call)
+                    shown = counted = None
                     if context:
                         context = runner.gr_context = Context()
                     if self.epoch != epoch:
@@ -221,28 +226,40 @@ class Runners:
                     try:
                         function = table[name]
                         if function is not shown:
-                            shown, cells[_RUNNING_METHOD] = function, numbers[name]
+                            shown, cells[_RUNNING_METHOD], counted = function, numbers[name], known.get(name)
                         reply = pack((RESPONSE, msgid, None, function(*params)))
                     except BaseException as raised:  # a method's errors are its caller's affair, never the worker's
                         if type(name) is bytes:
                             rename(call)
                             ready.appendleft((outbox, iter([call]), arrived_at))
                             return
+                        shown = counted = None
+                        self._tally.note_begin(runner, arrived_at, began)
                         reply = self._slow_path.failed(runner, raised)
                         pack = runner.pack
                         if not reply and self.epoch == epoch:  # nothing is sent now
                             if context:
                                 context = runner.gr_context = Context()
-                            if self.epoch != epoch or monotonic() > self.slice_end:
+                            if self.epoch != epoch or monotonic_ns() > self.slice_end:
                                 return
+                            began = self._tally.now()
                             continue
                     if context:  # the call left something in it: the next one gets a fresh one
                         context = runner.gr_context = Context()
                     if self.epoch != epoch:  # it blocked meanwhile; the queue is another runner's now
-                        self._slow_path.put_late(runner, reply)
+                        if counted is None:
+                            self._slow_path.put_late(runner, reply)
+                        else:
+                            self._tally.note_begin(runner, arrived_at, began)
+                            self._slow_path.put_result(runner, reply)
                         return
                     if len(reply) > LARGE_REPLY_BYTES:
-                        self._slow_path.put(runner, reply)
+                        if counted is None:
+                            self._slow_path.put(runner, reply)
+                        else:
+                            self._tally.note_begin(runner, arrived_at, began)
+                            self._slow_path.put_result(runner, reply)
+                            shown = counted = None
                         pack = runner.pack
                         if self.epoch != epoch:
                             return
@@ -253,7 +270,12 @@ class Runners:
                         dirty.append(outbox)
                 before_clock -= 1
                 if not before_clock:
-                    if monotonic() > self.slice_end:
+                    now = monotonic_ns()
+                    if count is not None:
+                        if counted is not None:
+                            count(counted, runner, arrived_at, began, now)
+                        began = now
+                    if now > self.slice_end:
                         return
-                    before_clock = CLOCK_EVERY
+                    before_clock = every
             ready.popleft()

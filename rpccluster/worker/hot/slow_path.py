@@ -35,6 +35,8 @@ __all__ = ["SlowPath", "rename"]
 LARGE_CALL_BYTES = 65_536  # calls above this take memory that is worth keeping for the next
 REUSED_BYTES = 65_536  # a Packer that held a larger reply is not kept: its buffer never shrinks
 
+RESULT_TOO_LARGE, MISFIT = "ResultTooLarge", "ArgumentError"  # how the errors begin that are told then
+
 _RUNNING_METHOD = int(CommonCell.RUNNING)
 _MAX_GREENLETS = int(Cell.MAX_GREENLETS)
 
@@ -44,6 +46,7 @@ class SlowPath:
 
     def __init__(self, room: Room, registry: Registry, cells: Any, replies: Replies) -> None:
         self._room = room
+        self._tally = room.tally
         self._registry = registry
         self._cells = cells
         self.replies = replies
@@ -67,6 +70,20 @@ class SlowPath:
         interruption = runner.take_interruption() if reply else None
         self.put(runner, reply if interruption is None else self.failed(runner, interruption))
 
+    def put_result(self, runner: Runner, reply: bytes) -> None:
+        """Send the result of a call that is counted as `put_late` does, and count it."""
+        interruption = runner.take_interruption()
+        if interruption is None:
+            self._count_result(runner, reply)
+            self.put(runner, reply)
+        else:
+            self.put(runner, self.failed(runner, interruption))
+
+    def _count_result(self, runner: Runner, reply: bytes) -> None:
+        """Count a call that has a result, unless it was answered already."""
+        if runner.outbox is not None:
+            self._tally.end(runner, RESULT_TOO_LARGE if len(reply) > self.replies.options.max_message_size else "")
+
     def failed(self, runner: Runner, raised: BaseException) -> Any:
         """Return the bytes to send for a call that has raised: empty for nothing, None if it runs on, or runs later.
 
@@ -75,6 +92,7 @@ class SlowPath:
         outbox, call = runner.outbox, runner.call
         if type(raised) is Parked:
             raised.interruption = runner.interruption
+            self._tally.park(runner, raised)
             try:
                 self._room.parked.park(outbox, call, raised)
                 return None
@@ -94,6 +112,7 @@ class SlowPath:
         if name == CLOSING and call[0] is REQUEST and outbox.await_closing(call[1]):
             return b""  # until nothing more is read
         text = self.replies.error(outbox, name, params, raised)
+        self._tally.end(runner, text)
         return runner.renew_packer()((RESPONSE, call[1], text, None)) if call[0] is REQUEST else b""
 
     def take(self, runner: Runner, outbox: Outbox, message: Any) -> None:
@@ -119,6 +138,7 @@ class SlowPath:
                 self._room.crowd(outbox)
 
     def _run(self, runner: Runner, outbox: Outbox, call: Request | Notification) -> None:
+        self._tally.begin(runner)
         try:
             if type(call.params) is list:
                 function = outbox.tables[runner.which][call.method]
@@ -128,8 +148,10 @@ class SlowPath:
                 if interruption is not None:
                     raise interruption
                 reply = pack_response(call.msgid, None, result) if isinstance(call, Request) else b""
+                self._count_result(runner, reply)
             else:
                 reply = self.replies.refused(outbox, call)
+                self._tally.end(runner, MISFIT)
         except BaseException as raised:
             reply = self.failed(runner, raised)
             if reply is None:

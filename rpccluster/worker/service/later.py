@@ -28,6 +28,7 @@ class Parked(BaseException):
     limit: Any = None  # the call's `TimeLimit`, which goes on
     interruption: BaseException | None = None  # of its method, which returned all the same: it is over
     token: int | None = None  # of the lead under which it has begun, if it may only run under one
+    began_ns = 0  # when the call has begun, if it is timed
     log: Callable[[str, str, str], object] | None = None  # gets peer, method and outcome at the end
 
     def __init__(self, later: Later) -> None:

@@ -16,7 +16,7 @@ import pytest
 from rpccluster.ipc.scoreboard import Cell, CommonCell
 from rpccluster.protocol.codec import pack_response
 from rpccluster.worker.current import present_call, present_method
-from rpccluster.worker.hot.engine import SLICE_SECONDS
+from rpccluster.worker.hot.engine import SLICE_NS
 from rpccluster.worker.hot.inbox import RECEIVE_BYTES, RECEIVE_LESS_BYTES
 from rpccluster.worker.hot.runners import CLOCK_EVERY
 
@@ -390,7 +390,7 @@ def test_a_connection_holds_nothing_of_a_large_call_that_took_its_time(make_rig:
 
     class Slow(Gated):
         def take(self, data: bytes) -> None:
-            self.spin(2 * SLICE_SECONDS)
+            self.spin(2 * SLICE_NS / 1e9)
 
     rig = make_rig(Slow())
     if rig.engine.name != "python":

@@ -8,6 +8,8 @@ __all__ = ["Bucket", "CallLimit", "Frame", "Ledger", "Port", "Turn", "View"]
 class Frame:
     port: Any
     is_interrupted: bool
+    began: int
+    waited: int
     def get_call(self) -> Any: ...
     def set_call(self, message: Any) -> None: ...
 
@@ -49,6 +51,7 @@ class Turn:
         table_when_full: Mapping[str, Callable[..., Any]],
         numbers: Mapping[str, int],
         buckets: Mapping[str, Sequence[Any]],
+        known: Mapping[str, Any],
     ) -> None: ...
     @property
     def arrived_at(self) -> float: ...

@@ -33,6 +33,8 @@ from rpccluster.protocol.skip import Skip, resumed
 from rpccluster.leading.page import BEGINS_NS as _BEGINS_NS
 from rpccluster.leading.page import ENDS_NS as _ENDS_NS
 from rpccluster.leading.page import TOKEN as _TOKEN
+from rpccluster.metrics.layout import BUCKET_NS as _BUCKET_NS
+from rpccluster.metrics.layout import BUCKETS as _BUCKETS
 from rpccluster.worker.hot.control.bounded import deadline
 from rpccluster.worker.hot.control.terms import Expired, Terms
 from rpccluster.worker.hot.led import lost_msgids, note_under_another, without_lost
@@ -113,6 +115,7 @@ cdef object take_error():
     return error
 
 
+include "counts.pxi"
 include "bucket.pxi"
 include "table.pxi"
 include "frame.pxi"

@@ -58,6 +58,24 @@ class CompiledRunner(Runner):
         self.frame.set_call(call)
 
     @property
+    def began_ns(self) -> int:
+        """When the call has begun, if it is timed."""
+        return self.frame.began
+
+    @began_ns.setter
+    def began_ns(self, nanoseconds: int) -> None:
+        self.frame.began = nanoseconds
+
+    @property
+    def waited_ns(self) -> int:
+        """How long it has waited before."""
+        return self.frame.waited
+
+    @waited_ns.setter
+    def waited_ns(self, nanoseconds: int) -> None:
+        self.frame.waited = nanoseconds
+
+    @property
     def outbox(self) -> Any:
         """Where the reply goes; None if no call runs, or it was answered already."""
         return self.frame.port
@@ -109,7 +127,8 @@ class CompiledEngine(PythonEngine):
         if allowed.view is None:
             allowed.view = View()
         registry = self._registry
-        self._turn.set_methods(allowed.view, list(registry.methods), *allowed.plain, registry.numbers, allowed.buckets)
+        known, methods = self._room.tally.known, list(registry.methods)
+        self._turn.set_methods(allowed.view, methods, *allowed.plain, registry.numbers, allowed.buckets, known)
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
         self._turn.set_bounds(bounds_of(options), options.max_pending_calls)

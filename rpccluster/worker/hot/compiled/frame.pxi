@@ -14,6 +14,9 @@ cdef class Frame:
     cdef bint is_when_full
     cdef uint32_t msgid
     cdef int32_t begun  # where the ledger has its call
+    cdef uint64_t *counts  # the cells of its method, while a call runs that is timed
+    cdef object known  # the cells of all methods, by name
+    cdef public int64_t began, waited  # when the call has begun, in monotonic nanoseconds; how long it has waited
     cdef int count  # of the params
     cdef PyObject *slots[MOST_PARAMS + 2]  # room for vectorcall, the method's self, the params
 
@@ -29,6 +32,8 @@ cdef class Frame:
         """Keep ``message`` as the call, or forget it."""
         self.message = message
         self.name = None
+        if self.counts != NULL:
+            self.counts = cells_in(self.known.get(message[len(message) - 2])) if type(message) is list else NULL
 
     cdef int bound_again(self) except -1:
         """Make the call the one that came: it begins later, with the deadline that it has."""

@@ -28,6 +28,9 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
 
+cdef extern from *:
+    int leading_zeros "__builtin_clzll"(unsigned long long) nogil
+
 cdef extern from "Python.h":
     PyObject *PyObject_Vectorcall(PyObject *function, PyObject **arguments, size_t count, PyObject *names)
     size_t PY_VECTORCALL_ARGUMENTS_OFFSET

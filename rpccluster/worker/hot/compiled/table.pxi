@@ -10,6 +10,7 @@ cdef struct Entry:  # a method, by its name's bytes
     uint64_t number
     PyObject *buckets  # a tuple, or NULL if the method has no rate
     bint is_guarded  # it may be refused: it has a rate, or is led
+    uint64_t *counts  # its cells in the file of the counters, or NULL
     bint is_led  # only a leader may run it: the turn compares, and calls what the wrapper wraps
     bint is_own  # of the package: its name begins with "rpc."
     bint is_bounding  # it is `rpc.call`
@@ -23,6 +24,15 @@ cdef inline uint64_t hash_of(const uint8_t *bytes, size_t length) noexcept:
     return found
 
 
+cdef uint64_t *cells_in(memory) except? NULL:
+    """Return where these cells are, which stay there; NULL for None."""
+    cdef uint64_t[:] cells
+    if memory is None:
+        return NULL
+    cells = memory
+    return &cells[0]
+
+
 @final
 cdef class Table:
     """The methods by the bytes of their names; replaced as a whole when they are wrapped anew."""
@@ -31,7 +41,7 @@ cdef class Table:
     cdef size_t mask
     cdef list kept  # keeps what the entries point to
 
-    def __cinit__(self, methods, table, numbers, buckets):
+    def __cinit__(self, methods, table, numbers, buckets, known):
         cdef size_t place, size = 16
         cdef Entry *entry
         while size < 4 * len(methods):
@@ -62,6 +72,7 @@ cdef class Table:
             if own is not None:
                 self.kept.append(own)
                 entry.buckets = <PyObject *>own
+            entry.counts = cells_in(known.get(name))
             entry.is_led = is_led
             entry.is_guarded = is_led or own is not None
             entry.is_own = name.startswith(RESERVED)

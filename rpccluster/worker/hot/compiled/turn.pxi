@@ -24,7 +24,8 @@ cdef class Turn:
     cdef Entry *shown
     cdef uint64_t[:] cells
     cdef uint64_t[:] lease  # the page of the lead
-    cdef object leading, refuse_rate
+    cdef object leading, refuse_rate, known
+    cdef uint64_t *waits  # the histogram of the time that calls have waited, if they are timed
     cdef uint64_t max_size
     cdef uint32_t max_depth
     cdef public Py_ssize_t max_pending
@@ -54,6 +55,7 @@ cdef class Turn:
         self.leading = room.leading
         self.refuse_rate = room.refuse_rate
         self.lease = room.leading.cells
+        self.waits = cells_in(room.tally.queue)
         self.dirty = []
         self.again = deque()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
@@ -83,13 +85,15 @@ cdef class Turn:
         if self.scratch == NULL:
             raise MemoryError
 
-    def set_methods(self, View view, methods, table, table_when_full, numbers, buckets):
+    def set_methods(self, View view, methods, table, table_when_full, numbers, buckets, known):
         """Let ``view`` have methods from ``table`` from now on; from ``table_when_full`` while all greenlets are taken.
 
         ``buckets`` are those that a call of a method takes from first; a method that has to wait takes from none.
+        ``known`` are the cells in which calls of methods are counted; empty if they are not.
         """
-        view.table = Table(methods, table, numbers, buckets)
-        view.table_when_full = Table(methods, table_when_full or table, numbers, buckets)
+        self.known = known
+        view.table = Table(methods, table, numbers, buckets, known)
+        view.table_when_full = Table(methods, table_when_full or table, numbers, buckets, known)
         self.shown = NULL
 
     def close(self):
@@ -464,6 +468,8 @@ cdef class Turn:
         if entry != self.shown:
             self.shown = entry
             self.cells[RUNNING_CELL] = entry.number
+        if entry.counts != NULL:
+            self.begin_to_time(frame, entry.counts)
         if entry.is_guarded or frame.is_bounded:
             has_failed = self.run_guarded(frame, runner, port, entry)
         else:
@@ -614,6 +620,8 @@ cdef class Turn:
                 size = port.out.end - port.out.start - before
                 if size <= self.max_size:
                     port.gathered += 1
+                    if frame.counts != NULL:
+                        self.count(frame)
                     if port.note is not None:
                         if not port.note.is_begun(frame.begun, msgid):
                             frame.begun = port.note.find(msgid, REQUEST_KIND)
@@ -628,8 +636,25 @@ cdef class Turn:
         except BaseException as raised:
             self.fail(runner, raised)
             return 0
-        self.slow_path.put(runner, reply)
+        if frame.counts != NULL:
+            frame.counts = NULL
+            self.slow_path.put_result(runner, reply)
+        else:
+            self.slow_path.put(runner, reply)
         return 0
+
+    cdef void begin_to_time(self, Frame frame, uint64_t *counts):
+        frame.counts = counts
+        frame.known = self.known
+        frame.began = now_ns()
+        frame.waited = frame.began - self.arrived_ns()
+
+    cdef void count(self, Frame frame) noexcept:
+        """Count the call of ``frame``, whose result is put where it leaves."""
+        observe(frame.counts, now_ns() - frame.began)
+        observe(self.waits, frame.waited)
+        frame.counts = NULL
+        frame.began = 0
 
     cdef int fail(self, runner, raised) except -1:
         reply = self.slow_path.failed(runner, raised)

@@ -11,9 +11,10 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from rpccluster.protocol.bounded import CANCEL, CANCELLED, GONE
+from rpccluster.protocol.bounded import CALL, CANCEL, CANCELLED, GONE
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import NOTIFY
+from rpccluster.protocol.unreadable import decoded
 from rpccluster.worker.current import Cancelled
 
 __all__ = ["Cancelling"]
@@ -59,8 +60,9 @@ class Cancelling:
                 later(runner.cancel, runner.call, Cancelled(text))
         for record in self._room.parked.of(outbox, msgid):
             later(record.end, Cancelled(text))
-        for _ in range(self._room.take_held(outbox, msgid)):
+        for call in self._room.take_held(outbox, msgid):
             self._replies.count_error()
+            self._room.tally.end_of(_method_of(call), f"Cancelled: {text}")
             outbox.put(pack_response(msgid, f"Cancelled: {text}", None))
             self._room.schedule()
         outbox.tell_cancel(msgid)
@@ -88,6 +90,12 @@ class Cancelling:
         for outbox in {*outboxes, *self._room.parked.outboxes}:
             if outbox.moved_as == number:
                 self.leave(outbox, msgid) if is_gone else self.cancel_calls(outbox, msgid)
+
+
+def _method_of(call: Any) -> Any:
+    """Return the method of a call that was held back, or the one that is named inside."""
+    name, params = (call if type(call) is list else decoded(call))[-2:]
+    return params[0] if name in (CALL, CALL.encode()) else name
 
 
 def _msgid_of(call: Any) -> int | None:
