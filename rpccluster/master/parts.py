@@ -27,6 +27,7 @@ from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.commands import Commands
 from rpccluster.master.control.leader_operations import LeaderOperations
+from rpccluster.master.control.metrics_operations import MetricsOperations
 from rpccluster.master.control.operations import Operations
 from rpccluster.master.control.pool_operations import PoolOperations
 from rpccluster.master.control.queue_operations import QueueOperations
@@ -189,6 +190,7 @@ class Parts:
         self.operations.add(PoolOperations(self.pooling).methods())
         self.operations.add(QueueOperations(queueing).methods())
         self.operations.add_readings(QueueOperations(queueing).readings())
+        self.operations.add_readings(MetricsOperations(cluster).readings())
         self.operations.add_readings(WorkerOperations(self.workers, self.asking).readings())
         self.operations.add(LeaderOperations(self.coordinating).methods())
 

@@ -104,6 +104,7 @@ class Reader:
         """``descriptor`` stays the caller's, and open."""
         self._descriptor = descriptor
         self._memory: memoryview = memoryview(b"")
+        self._outgrown: list[memoryview] = []  # kept: the end of a mapping would end the locks of a process that counts
 
     def read(self) -> Totals:
         """Return the totals as they are now. Raises OSError."""
@@ -124,6 +125,7 @@ class Reader:
     def _follow_growth(self) -> None:
         size = os.fstat(self._descriptor).st_size // ROW_BYTES * ROW_BYTES
         if size > len(self._memory):
+            self._outgrown.append(self._memory)
             self._memory = memoryview(mmap.mmap(self._descriptor, size, prot=mmap.PROT_READ))
 
     def _row(self, place: int) -> tuple[bytes, bytes]:
