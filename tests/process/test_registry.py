@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -20,6 +21,9 @@ from rpccluster.errors import RPCClusterError
 from rpccluster.testing import RunningCluster, wait_until
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
+CALLS = 100_000 if FULL_SCALE else 2_000
+CALL_PAUSE = 0.002  # between two calls of a thread, so that many clusters come and go meanwhile
+SHARE_SECONDS = 2.0 if FULL_SCALE else 5.0  # the bound is for a machine that does nothing else
 MakeCluster = Callable[..., RunningCluster]
 
 
@@ -81,6 +85,7 @@ class Callers:
 
     def __init__(self, pool: Pool, threads: int = 4) -> None:
         self.answers: Counter[str] = Counter()
+        self.longest_share = 0.0  # seconds that a new cluster has waited for its share
         self.failures: list[RPCClusterError] = []
         self.threads = threads
         self._pool = pool
@@ -90,7 +95,7 @@ class Callers:
             thread.start()
 
     def _call(self) -> None:
-        while not self._end.is_set():
+        while not self._end.wait(CALL_PAUSE):
             try:
                 self.answers[self._pool.call("name")] += 1
             except RPCClusterError as error:
@@ -100,11 +105,17 @@ class Callers:
     def calls(self) -> int:
         return sum(self.answers.values()) + len(self.failures)
 
-    def wait_share(self, name: str) -> float:
-        """Wait until a cluster answers; return the seconds that this took."""
-        before, started = self.answers[name], time.monotonic()
-        wait_until(lambda: self.answers[name] > before + 10)
-        return time.monotonic() - started
+    def wait_share(self, name: str, members: int = 3) -> None:
+        """Wait until a cluster answers at least half of its share of the calls of all ``members``; note how long."""
+        started = time.monotonic()
+
+        def has_share() -> bool:
+            before, calls = self.answers[name], self.calls
+            wait_until(lambda: self.calls > calls + 100)
+            return self.answers[name] - before >= (self.calls - calls) / members / 2
+
+        wait_until(has_share)
+        self.longest_share = max(self.longest_share, time.monotonic() - started)
 
     def wait_more(self, calls: int) -> None:
         """Wait until so many more have ended."""
@@ -117,6 +128,7 @@ class Callers:
             thread.join(30)
 
 
+@pytest.mark.timeout(600 if FULL_SCALE else 120)
 @pytest.mark.parametrize("engine", ["file", "zookeeper"])
 def test_calls_while_clusters_come_and_go(engine: str, make_cluster: MakeCluster, tmp_path: Path) -> None:
     """None fails when a cluster is stopped; when one is killed only those that it had; a new one gets its share.
@@ -127,20 +139,15 @@ def test_calls_while_clusters_come_and_go(engine: str, make_cluster: MakeCluster
         server = stack.enter_context(zookeeper(tmp_path / "zookeeper")) if engine == "zookeeper" else None
         store = f"zookeeper://{server.address}/shop" if server else f"file:{tmp_path / 'lead'}"
         clusters = Clusters(make_cluster, store)
-        for name in ("a", "b", "c"):
-            clusters.start(name)
+        first = [clusters.make(name).start(are_ready=False) for name in ("a", "b", "c")]
+        for cluster in first:
+            cluster.wait_ready()
         pool = stack.enter_context(Pool(clusters.registry, timeout=20))
         callers = Callers(pool)
         stack.callback(callers.end)
         for name in ("a", "b", "c"):
             callers.wait_share(name)
-        latest = _come_and_go(clusters, callers)
-        assert callers.failures == []
-        kill_all(latest)
-        callers.wait_more(500)
-        print(f"{callers.calls} calls, {len(clusters.all)} clusters; failed when one was killed: {callers.failures}")
-        assert len(callers.failures) <= callers.threads, "those that it had"
-        callers.failures.clear()
+        _come_and_go(clusters, callers)
         if server:
             server.kill()
             callers.wait_more(500)
@@ -151,15 +158,44 @@ def test_calls_while_clusters_come_and_go(engine: str, make_cluster: MakeCluster
         assert callers.failures == []
 
 
-def _come_and_go(clusters: Clusters, callers: Callers) -> RunningCluster:
-    """Stop one cluster after another while a new one starts. Returns one that serves."""
-    calls, number = 100_000 if FULL_SCALE else 2_000, 0
-    while callers.calls < calls or number < 1:
-        leaving, new = list(clusters.all)[number], f"new{number}"
-        clusters.all[leaving].signal(signal.SIGTERM)
-        assert clusters.all[leaving].wait() == 0
-        assert callers.failures == []
-        cluster = clusters.start(new)
-        assert callers.wait_share(new) < 5
-        number += 1
-    return cluster
+def _come_and_go(clusters: Clusters, callers: Callers) -> None:
+    """Stop, kill or drain one cluster after another, while a new one starts, or the drained one again."""
+    failed = 0
+    for number, way in enumerate(itertools.cycle((_stop, _kill, _drain))):
+        cluster = way(clusters, list(clusters.all)[number // 3 * 2 + number % 3], f"new{number}", callers)
+        assert len(callers.failures) <= (callers.threads if way is _kill else 0), (way, callers.failures)
+        failed += len(callers.failures)
+        callers.failures.clear()
+        callers.wait_share(cluster)
+        assert callers.longest_share < SHARE_SECONDS
+        if way is _drain and callers.calls >= CALLS:
+            break
+    print(
+        f"{callers.calls} calls, {len(clusters.all)} clusters; failed when one was killed: {failed}; "
+        f"a new one had its share after {callers.longest_share:.2f} seconds at most"
+    )
+
+
+def _stop(clusters: Clusters, leaving: str, new: str, callers: Callers) -> str:
+    clusters.all[leaving].signal(signal.SIGTERM)
+    assert clusters.all[leaving].wait() == 0
+    assert callers.failures == []
+    clusters.start(new)
+    return new
+
+
+def _kill(clusters: Clusters, leaving: str, new: str, callers: Callers) -> str:
+    kill_all(clusters.all[leaving])
+    callers.wait_more(500)
+    clusters.start(new)
+    return new
+
+
+def _drain(clusters: Clusters, leaving: str, new: str, callers: Callers) -> str:
+    """Who has come before the registry says so waits until there are workers again."""
+    cluster = clusters.all[leaving]
+    cluster.signal(signal.SIGWINCH)
+    cluster.wait_log("The registry no longer lists the entry")
+    callers.wait_more(200)
+    assert cluster.run("scale", "1").returncode == 0
+    return leaving
