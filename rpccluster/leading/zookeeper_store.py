@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ LONGEST_CONNECT = 2.0  # seconds for a connection to one server
 RETRY_DELAY, RETRY_DELAY_MAX = 0.05, 0.5  # kazoo's own grows to a minute, in which sessions end
 USER = "rpccluster"  # of a password that names none
 
+_IN_LINE = re.compile("n-[0-9]{10}")  # a node of a cluster that stands for the lead; others are rubbish
 _T = TypeVar("_T")
 
 
@@ -172,7 +174,7 @@ class ZooKeeperStore:
             if renewed is not None:
                 return renewed
         self._make()
-        children = sorted(self._ask(self._client.get_children_async(self._lead())))
+        children = sorted(filter(_IN_LINE.fullmatch, self._ask(self._client.get_children_async(self._lead()))))
         if time.monotonic() < self._passes_until and not children:
             return NOBODY
         if not self._node or self._node not in children:
@@ -199,6 +201,8 @@ class ZooKeeperStore:
                 return self._renew() or NOBODY
             with contextlib.suppress(NoNodeError):
                 data, found = self._ask(self._client.get_async(self._lead(name), self._tell))
+                if not found.ephemeralOwner:
+                    continue  # nobody's: it would lead for ever
                 self._passes_until = 0.0
                 return Standing(found.czxid, _first_address(data))
         return NOBODY

@@ -1,0 +1,96 @@
+"""Stores that may not be used, that hold rubbish, and sections that change: each is told, and what can serve serves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from companies import Company, pids_of, told
+from zookeeper_servers import ZooKeeper, zookeeper
+
+from rpccluster import Pool
+from rpccluster.errors import CallError
+from rpccluster.testing import RunningCluster, wait_until
+
+MakeCluster = Callable[..., RunningCluster]
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeper]:
+    """One server for all tests of this module."""
+    pytest.importorskip("kazoo", reason="the extra `zookeeper` is not installed")
+    with zookeeper(tmp_path_factory.mktemp("zookeeper")) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def asking(server: ZooKeeper, *auth: tuple[str, str]) -> Iterator[Any]:
+    """A client of ZooKeeper's."""
+    from kazoo.client import KazooClient
+
+    client = KazooClient(server.address, auth_data=list(auth))
+    client.start(20)
+    try:
+        yield client
+    finally:
+        client.stop()
+        client.close()
+
+
+@contextlib.contextmanager
+def company(folder: Path, store: str, count: int = 1, **options: Any) -> Iterator[Company]:
+    """Clusters that are started, and need not lead."""
+    made = Company(folder, store, count, **options)
+    try:
+        for cluster in made.clusters:
+            cluster.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def assert_serves_without_lead(cluster: RunningCluster) -> None:
+    """What needs no lead is served, the rest is refused."""
+    with cluster.client() as client:
+        assert client.call("look") == [False, 0]
+        with pytest.raises(CallError, match="none"):
+            client.call("lead")
+
+
+def test_a_path_that_others_guard_is_told(tmp_path: Path, server: ZooKeeper) -> None:
+    """The cluster serves what needs no lead, and leads as soon as it may."""
+    from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
+
+    with asking(server, ("digest", "owner:key")) as owner:
+        owner.create(
+            "/locked", b"", [make_digest_acl("owner", "key", all=True), make_acl("world", "anyone", read=True)]
+        )
+        with company(tmp_path, f"zookeeper://{server.address}/locked/shop") as made:
+            cluster = made.clusters[0]
+            cluster.wait_log("Cannot stand for the lead: this cluster may not use the nodes at")
+            assert_serves_without_lead(cluster)
+            owner.set_acls("/locked", OPEN_ACL_UNSAFE)
+            made.leader()
+
+
+def test_rubbish_in_zookeeper_is_skipped(tmp_path: Path, server: ZooKeeper) -> None:
+    """Whoever has put it there neither leads nor keeps others from leading, and no client calls him."""
+    with asking(server) as other:
+        for name in ("members/a", "lead/a", "lead/n-0000000000", "lead/n-x"):
+            other.create(f"/rubbish/{name}", b"\xff{", makepath=True)
+        other.create("/rubbish/members/b", json.dumps({"addresses": ["gopher://x"]}).encode())
+        with company(tmp_path, f"zookeeper://{server.address}/rubbish", 2) as made:
+            cluster = made.leader()
+            for each in made.clusters:
+                wait_until(lambda each=each: told(each).get("leader") == cluster.address)  # type: ignore[misc]
+            with Pool(f"zookeeper://{server.address}/rubbish", follow_leader=True) as pool:
+                assert pool.call("lead", 5) == 5
+            os.kill(pids_of(cluster, "leadership")[0], signal.SIGKILL)
+            assert made.leader(besides=None) is cluster
