@@ -80,6 +80,25 @@ def test_a_path_that_others_guard_is_told(tmp_path: Path, server: ZooKeeper) -> 
             made.leader()
 
 
+def test_a_password_that_was_corrected_is_read_at_hup(tmp_path: Path, server: ZooKeeper) -> None:
+    """Nothing else of the section has changed."""
+    from kazoo.security import make_acl, make_digest_acl
+
+    password = tmp_path / "password"
+    password.write_text("owner:wrong\n")
+    password.chmod(0o600)
+    with asking(server, ("digest", "owner:key")) as owner:
+        owner.create("/kept", b"", [make_digest_acl("owner", "key", all=True), make_acl("world", "anyone", read=True)])
+        store = f"zookeeper://{server.address}/kept/shop"
+        with company(tmp_path, store, lead_password_file=str(password)) as made:
+            cluster = made.clusters[0]
+            cluster.wait_log("found no permission, expected the password")
+            password.write_text("owner:key\n")
+            cluster.signal(signal.SIGHUP)
+            made.leader()
+            assert "key" not in cluster.log_text().replace("password_file", "")
+
+
 def test_rubbish_in_zookeeper_is_skipped(tmp_path: Path, server: ZooKeeper) -> None:
     """Whoever has put it there neither leads nor keeps others from leading, and no client calls him."""
     with asking(server) as other:

@@ -244,7 +244,7 @@ def test_a_session_that_is_not_granted_and_a_wrong_password_are_told(tmp_path: P
         cluster.start()
         cluster.wait_log("found no permission, expected the password with which they were made (password_file)")
         password.write_text("right\n")
-        os.kill(pids_of(cluster, "leadership")[0], signal.SIGTERM)  # the next coordinator reads the file again
+        cluster.signal(signal.SIGHUP)
         cluster.wait_log("The lead is at unix:///owner")
         cluster.wait_log("does not grant the session_timeout of 100 seconds: a session has 60")
         assert told(cluster)["session_timeout"] == 60

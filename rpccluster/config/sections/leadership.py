@@ -1,7 +1,7 @@
 """The section ``[leadership]``: the store in which several clusters agree on who leads, and what a lead means here.
 
-Reads no file but to see whether it may. The rest of `rpccluster.config`, etc/leadership.ini and the documentation
-follow this table. `rpccluster.services.coordinator` is the process.
+The password is read with the configuration, so that a reload reads it again. The rest of `rpccluster.config`,
+etc/leadership.ini and the documentation follow this table. `rpccluster.services.coordinator` is the process.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ipaddress
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 from rpccluster.address import Address, BindAddress, PassedAddress, TCPAddress, UnixAddress
@@ -22,7 +22,7 @@ from rpccluster.config.values import PATH, ValueType
 from rpccluster.leading.address import StoreAddress
 from rpccluster.system.mounts import file_system_of, is_network_file_system
 
-__all__ = ["LEADERSHIP", "LeadershipOptions", "complaints", "unreachable", "with_cluster"]
+__all__ = ["LEADERSHIP", "LeadershipOptions", "PasswordFile", "complaints", "unreachable", "with_cluster"]
 
 LEAST_SESSION = 2.0
 SCOPES = ("methods", "cluster")
@@ -41,14 +41,54 @@ ENGINE = ValueType("zookeeper://HOST:PORT,…/PATH or file:PATH", StoreAddress.p
 
 
 @dataclass(frozen=True)
+class PasswordFile:
+    """The path of a file with a password, and what was found when it was read: the password, or a ``problem``."""
+
+    path: str = ""
+    password: str = field(default="", repr=False)
+    problem: str = ""
+
+    def __str__(self) -> str:
+        return self.path
+
+    def __bool__(self) -> bool:
+        return bool(self.path)
+
+
+def _read_password(named: PasswordFile, start_folder: str) -> PasswordFile:
+    path = PATH.anchor(named.path, start_folder)
+    if not path:
+        return named
+    try:
+        mode = os.stat(path).st_mode
+        with open(path, "rb") as file:
+            password = file.readline().strip().decode()
+    except OSError as error:
+        problem = f"found {path!r}, expected a file that can be read: {error.strerror}"
+        return PasswordFile(path, problem=problem)
+    except UnicodeDecodeError as error:
+        return PasswordFile(path, problem=f"found {path!r}, expected text in UTF-8: {error.reason}")
+    if stat.S_IMODE(mode) & 0o077:
+        problem = f"found {path!r}, which others may use (mode {mode & 0o777:04o}), expected mode 0600"
+        return PasswordFile(path, problem=problem)
+    problem = "" if password else f"found nothing in the first line of {path!r}, expected a password"
+    return PasswordFile(path, password, problem)
+
+
+PASSWORD_FILE = ValueType("a path on one line", lambda text: PasswordFile(PATH.read(text)), str, _read_password)
+
+
+@dataclass(frozen=True)
 class LeadershipOptions:
     """The options of the leadership, typed: durations in seconds. `with_cluster` fills in the default addresses."""
 
     engine: StoreAddress = option(  # noqa: RUF009 - it returns a field
         ENGINE, NOWHERE, "where clusters agree on who leads: zookeeper://HOST:PORT,…/PATH or file:PATH"
     )
-    password_file: str = option(
-        values.PATH, "", "file with PASSWORD or USER:PASSWORD for ZooKeeper's digest scheme, which guards the nodes"
+    password_file: PasswordFile = option(  # noqa: RUF009 - it returns a field
+        PASSWORD_FILE,
+        PasswordFile(),
+        "file with PASSWORD or USER:PASSWORD for ZooKeeper's digest scheme, which guards the nodes",
     )
     session_timeout: float = option(
         values.DURATION, 10.0, "seconds after which the lead of a cluster that is silent is free; 2 or more"
@@ -115,24 +155,10 @@ def _engine(options: LeadershipOptions) -> Iterator[Complaint]:
 
 
 def _password(options: LeadershipOptions) -> Iterator[Complaint]:
-    path = options.password_file
-    if not path:
-        return
-    if options.engine.is_file:
+    if options.password_file and options.engine.is_file:
         yield Complaint(("password_file", "engine"), "found a file beside a file engine, which has no password")
-        return
-    try:
-        mode = os.stat(path).st_mode
-        with open(path, "rb") as file:
-            has_password = bool(file.readline().strip())
-    except OSError as error:
-        yield Complaint(("password_file",), f"found {path!r}, expected a file that can be read: {error.strerror}")
-        return
-    if stat.S_IMODE(mode) & 0o077:
-        problem = f"found {path!r}, which others may use (mode {mode & 0o777:04o}), expected mode 0600"
-        yield Complaint(("password_file",), problem)
-    if not has_password:
-        yield Complaint(("password_file",), f"found nothing in the first line of {path!r}, expected a password")
+    elif options.password_file.problem:
+        yield Complaint(("password_file",), options.password_file.problem)
 
 
 def _times(options: LeadershipOptions) -> Iterator[Complaint]:

@@ -25,14 +25,14 @@ __all__ = ["Inside"]
 class Inside:
     """The coordinator as its master hears it. ``service`` is what it serves."""
 
-    def __init__(self, assignment: Assignment[RPCPart], password: str) -> None:
-        """``password`` is that of the store. Raises OSError if its memory cannot be used."""
+    def __init__(self, assignment: Assignment[RPCPart]) -> None:
+        """Raises OSError if its memory cannot be used."""
         options = assignment.part.own
         self._channel = assignment.channel
         self._row = assignment.row
         advertised = str(options.advertise[0]) if options.advertise else ""
         memory = Memory(assignment.part.memory)
-        access = Access(options, password)
+        access = Access(options)
         self._attending = Attending(access, memory, lead_page(), options.session_timeout, advertised)
         self._attending.on_change = self._tell
         self._attending.show_life = self._show_life

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import importlib
 from typing import TYPE_CHECKING
 
 from rpccluster.child.assignment import Assignment, RPCPart, Run
@@ -14,23 +14,30 @@ if TYPE_CHECKING:  # imported after gevent has patched
 
 __all__ = ["load"]
 
+#: What is imported by then; gevent imports the last two when a name is looked up first.
+_FOR_ZOOKEEPER = (
+    "kazoo.handlers.gevent",
+    "rpccluster.leading.zookeeper_store",
+    "gevent.resolver.thread",
+    "encodings.idna",
+)
+
 
 def load(assignment: Assignment[RPCPart]) -> Run:
-    """Patch the process, import its modules and read the password. Returns the function that runs the coordinator.
+    """Patch the process and import its modules. Returns the function that runs the coordinator. Raises OSError.
 
-    The user that it becomes need not be able to read the file. Raises OSError.
+    The user that it becomes need not be able to read Python's files.
     """
-    path = assignment.part.own.password_file
-    password = ""
-    if path:
-        with open(path, encoding="utf-8") as file:
-            password = file.readline().strip()
-    return main.load(assignment, partial(_make, password))
+    run = main.load(assignment, _make)
+    if not assignment.part.own.engine.is_file:
+        for name in _FOR_ZOOKEEPER:
+            importlib.import_module(name)
+    return run
 
 
-def _make(password: str, assignment: Assignment[RPCPart], settings: ServiceSettings) -> Served:
+def _make(assignment: Assignment[RPCPart], settings: ServiceSettings) -> Served:
     from rpccluster.services.coordinator.inside import Inside
     from rpccluster.worker.server import Served
 
-    inside = Inside(assignment, password)
+    inside = Inside(assignment)
     return Served(inside.service, inside=inside)

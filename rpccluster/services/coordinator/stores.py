@@ -20,10 +20,9 @@ _T = TypeVar("_T")
 class Access:
     """The access to the store of one cluster."""
 
-    def __init__(self, options: LeadershipOptions, password: str) -> None:
+    def __init__(self, options: LeadershipOptions) -> None:
         self.address = str(options.engine)
         self._options = options
-        self._password = password
 
     def open(self, remembered: bytes) -> Store:
         """Open the store, and go on with the session that was ``remembered``. Raises `StoreDown`."""
@@ -41,7 +40,7 @@ class Access:
             options.session_timeout,
             addresses,
             remembered,
-            password=self._password,
+            password=options.password_file.password,
             handler=SequentialGeventHandler(),
         )
 
