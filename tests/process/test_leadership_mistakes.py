@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 import pytest
 from companies import Company, pids_of, told
+from leaders import Clusters, leads, wait_leader
 from zookeeper_servers import ZooKeeper, zookeeper
 
 from rpccluster import Pool
@@ -97,6 +98,28 @@ def test_a_password_that_was_corrected_is_read_at_hup(tmp_path: Path, server: Zo
             cluster.signal(signal.SIGHUP)
             made.leader()
             assert "key" not in cluster.log_text().replace("password_file", "")
+
+
+def test_a_section_that_is_removed_gives_up_the_lead(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    """At once, and the entry in the registry; when it is there again the cluster joins again."""
+    clusters = Clusters(make_cluster, f"file:{tmp_path / 'lead'}", session_timeout=60)
+    first, second = clusters.start("a"), clusters.make("b")
+    wait_leader([first])
+    second.start()
+    registry = tmp_path / "lead.json"
+    wait_until(lambda: len(clusters.members(registry)) == 2)
+    section = first.sections["leadership"]
+    first.write_section("leadership", None)
+    assert first.run("reload").returncode == 0
+    wait_until(lambda: leads(second), what="the other one leads")
+    wait_until(lambda: clusters.members(registry) == [second.address])
+    assert first.status()["master"]["leadership"] is None and not first.group("leadership")
+    with first.client() as client:
+        assert client.call("name") == "a"
+    first.write_section("leadership", section)
+    assert first.run("reload").returncode == 0
+    wait_until(lambda: len(clusters.members(registry)) == 2)
+    assert leads(second) and not leads(first)
 
 
 def test_rubbish_in_zookeeper_is_skipped(tmp_path: Path, server: ZooKeeper) -> None:

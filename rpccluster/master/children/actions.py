@@ -56,7 +56,7 @@ class Actions:
         logger.info("Retiring %s (pid: %d, slot: %d): %s", group.noun, child.pid, child.slot, action.reason)
         is_told = child.retired_at is not None
         child.note_retirement(action.reason, now, now + graceful + child.slack_seconds)
-        is_ending = not group.phase.allows.connections_move or bool(group.unled)
+        is_ending = not group.phase.allows.connections_move or bool(group.unled) or group.is_removed
         child.stays = is_ending and group.is_awaited
         self._order(child, RetireOrder(graceful, is_ending, child.stays), is_told=is_told)
 
