@@ -218,8 +218,8 @@ def _without_end(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _boot_id() -> str:
-    with contextlib.suppress(OSError), open(_BOOT_ID, encoding="ascii") as file:
-        return file.read().strip()
+    with contextlib.suppress(OSError), open(_BOOT_ID, "rb") as file:  # a codec would be loaded, by who may not read it
+        return file.read().strip().decode()
     return ""
 
 

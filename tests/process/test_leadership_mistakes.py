@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -98,6 +100,38 @@ def test_a_password_that_was_corrected_is_read_at_hup(tmp_path: Path, server: Zo
             cluster.signal(signal.SIGHUP)
             made.leader()
             assert "key" not in cluster.log_text().replace("password_file", "")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may read, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="rpccluster-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@AS_ROOT
+def test_a_folder_that_may_not_be_written_is_told(open_folder: Path) -> None:
+    """The coordinator is the user that the configuration names, who need not be able to read Python's own files."""
+    (open_folder / "leads").mkdir(mode=0o755)
+    with company(open_folder, f"file:{open_folder}/leads/lead", user="nobody") as made:
+        cluster = made.clusters[0]
+        cluster.wait_log(f"Cannot stand for the lead: cannot use {open_folder}/leads/lead: Permission denied")
+        assert_serves_without_lead(cluster)
+        (open_folder / "leads").chmod(0o777)
+        made.leader()
+
+
+@AS_ROOT
+def test_another_user_leads_in_zookeeper(open_folder: Path, server: ZooKeeper) -> None:
+    """Who need not be able to read Python's own files, nor the password's."""
+    password = open_folder / "password"
+    password.write_text("secret\n")
+    password.chmod(0o600)
+    store = f"zookeeper://{server.address}/nobody"
+    with company(open_folder, store, user="nobody", lead_password_file=str(password)) as made:
+        made.leader()
 
 
 def test_a_section_that_is_removed_gives_up_the_lead(make_cluster: MakeCluster, tmp_path: Path) -> None:
