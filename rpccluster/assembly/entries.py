@@ -21,6 +21,7 @@ ENTRIES = {
     "plugin": "rpccluster.plugin.main",
     "rpc": "rpccluster.worker.main",
     "task": "rpccluster.tasks.main",
+    "web": "rpccluster.services.web.main",
 }
 
 

@@ -487,6 +487,28 @@ class Present(NamedTuple):
     started_at: float = 0.0
 
 
+# -- the process of the page, and its master
+
+
+@_type(60)
+class AskMaster(NamedTuple):
+    """Page's process to master: call a method of the control socket. The answer goes to the process ``serial``."""
+
+    number: int
+    serial: int
+    method: str
+    params: list[Any]
+
+
+@_type(61)
+class MasterTold(NamedTuple):
+    """Master to page's process: the answer to `AskMaster` with this ``number``; ``error`` is empty if it went well."""
+
+    number: int
+    error: str
+    value: Any
+
+
 # -- their form
 
 

@@ -50,6 +50,7 @@ from rpccluster.master.kinds.plugins.plugin import Plugin
 from rpccluster.master.kinds.pooling import Pooling
 from rpccluster.master.kinds.queueing import Queueing
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
+from rpccluster.master.kinds.web import Showing, WebService
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
 from rpccluster.master.phases import Event
@@ -131,6 +132,7 @@ class Parts:
         self.services = {kind: OwnService(kind, rpc.own_code) for kind in KINDS.values()}
         self.services["coordinator"] = CoordinatorService(rpc.own_code, cluster)
         rpc.counts = cluster.counts
+        self.services["web"] = WebService("web", rpc.own_code)
         for service in self.services.values():
             service.inherit(inheritance.memories if inheritance else {})
         self.asking = Asking(self.roster, self.now)
@@ -143,6 +145,7 @@ class Parts:
             "dispatcher": self.pooling,
             "keeper": queueing,
             "coordinator": self.coordinating,
+            "web": Showing(cluster, self.services["web"], self.roster, lambda: self.operations.methods()),
         }
         every_kind: tuple[Kind, ...] = (rpc, self.plugin, *self.services.values(), self.pooling.task)
         self.kinds = {kind.name: kind for kind in every_kind}
@@ -238,7 +241,7 @@ class Parts:
                 self.roster.say(worker, Listen(), [listener.socket.fileno()])
         for group in self.groups.all:
             for child in group.children if listener in self.cluster.plugin_listeners.get(group.name, ()) else ():
-                if isinstance(child, ServiceProcess):
+                if isinstance(child, ServiceProcess) and child.accepts_more:
                     self.roster.say(child, Listen(), [listener.socket.fileno()])
                 else:
                     child.want_recycling(self.now(), f"{listener.wanted} was bound again")

@@ -116,13 +116,14 @@ class Served:
     """What a worker serves: an object with methods. ``code_files`` are told to the master, which watches them.
 
     ``inside`` is the other half of a service of the package itself, and ``follower`` follows its connections; a user's
-    has none.
+    has none. One that ``listens`` itself accepts at the listeners, and speaks another protocol there.
     """
 
     service: Any
     code_files: Sequence[str] = ()
     inside: Inside | None = None
     follower: Follower | None = None
+    listens: bool = False
 
 
 class Server:
@@ -256,7 +257,7 @@ class Server:
         assignment, part = self._assignment, self._assignment.part
         return Acceptor(
             self._loop,
-            part.listeners,
+            [] if self._served.listens else part.listeners,
             self._connections.add,
             assignment.scoreboard,
             assignment.row_number,

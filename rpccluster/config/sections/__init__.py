@@ -12,11 +12,13 @@ from rpccluster.config.sections.plugin import PLUGIN
 from rpccluster.config.sections.pool import POOL
 from rpccluster.config.sections.queues import QUEUE, QUEUES
 from rpccluster.config.sections.settings import SETTINGS
+from rpccluster.config.sections.web import METRICS, WEB
 
 __all__ = ["CASED", "ONLY_EQUALS", "SECTIONS", "SHARED", "header_problem", "section_of"]
 
 #: Every section by the name in its header.
-SECTIONS = {each.name: each for each in (CLUSTER, SETTINGS, PLUGIN, POOL, QUEUES, QUEUE, LEADERSHIP, ACCESS)}
+_ALL = (CLUSTER, SETTINGS, PLUGIN, POOL, QUEUES, QUEUE, LEADERSHIP, ACCESS, METRICS, WEB)
+SECTIONS = {each.name: each for each in _ALL}
 
 #: The sections whose keys keep their case.
 CASED = frozenset(each.name for each in SECTIONS.values() if each.is_open)

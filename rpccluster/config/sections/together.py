@@ -18,6 +18,7 @@ from rpccluster.config.sections.leadership import LEADERSHIP, LeadershipOptions,
 from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.config.sections.pool import PoolOptions
 from rpccluster.config.sections.queues import QueueOptions, QueuesOptions, is_loopback_only
+from rpccluster.config.sections.web import WEB, Sites
 
 __all__ = ["check_together"]
 
@@ -49,6 +50,8 @@ def check_together(
     has_queues = any(isinstance(values, (QueuesOptions, QueueOptions)) for values in sections.values())
     after.update({_QUEUES: ()} if has_queues else {})
     after.update({LEADERSHIP.name: ()} if LEADERSHIP.name in sections else {})
+    sites = Sites.of(sections)
+    after.update({WEB.name: ()} if any(sites) else {})
     if cluster.service:
         after[_WORKERS] = cluster.after
     elif plugins or pools or has_queues:
@@ -56,8 +59,10 @@ def check_together(
     for header, complaint in (*(_nobodies(after) if are_all else ()), *_circles(after)):
         yield CLUSTER.name if header == _WORKERS else header, complaint
     listening = {header: values for header, values in sections.items() if isinstance(values, QueuesOptions)}
-    yield from _shared_addresses(cluster, {**listening, **plugins})
-    yield from _proxied({**listening, **plugins})
+    binds = {header: values.bind for header, values in {**listening, **plugins}.items()}
+    binds.update(sites.by_header())
+    yield from _shared_addresses(cluster, binds)
+    yield from _proxied(binds)
     for header, queues in listening.items():
         if not cluster.authkey_file and not is_loopback_only(queues.bind):
             problem = "found an address that other hosts reach, expected authkey_file in [cluster], or loopback alone"
@@ -129,21 +134,21 @@ def _circles(after: Mapping[str, Collection[str]]) -> Iterator[Found]:
                 waiting.append(iter(after[group]))
 
 
-def _shared_addresses(cluster: Options, others: Mapping[str, PluginOptions | QueuesOptions]) -> Iterator[Found]:
+def _shared_addresses(cluster: Options, others: Mapping[str, Collection[BindAddress]]) -> Iterator[Found]:
     """Find addresses of other sections that an earlier one has, too."""
     users: dict[str, Collection[BindAddress]] = {CLUSTER.name: cluster.listen_addresses}
-    for header, values in others.items():
-        for address in values.bind:
+    for header, bind in others.items():
+        for address in bind:
             for user, other in ((user, other) for user, addresses in users.items() for other in addresses):
                 if do_overlap(address, other):
                     yield header, Complaint(("bind",), f"found {address} beside {other} of [{user}], expected another")
-        users[header] = values.bind
+        users[header] = bind
 
 
-def _proxied(others: Mapping[str, PluginOptions | QueuesOptions]) -> Iterator[Found]:
+def _proxied(others: Mapping[str, Collection[BindAddress]]) -> Iterator[Found]:
     """Find addresses for proxies in sections other than that of the workers."""
-    for header, values in others.items():
-        for address in values.bind:
+    for header, bind in others.items():
+        for address in bind:
             if isinstance(address, ProxiedAddress):
                 yield header, Complaint(("bind",), f"found {address}, expected another: only workers take proxies")
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from rpccluster.config import Configuration, Effect, Option
 from rpccluster.config.origin import BUILT_IN, COMMAND_LINE, COMMANDED, ENVIRONMENT
 from rpccluster.config.sections.settings import SETTINGS
+from rpccluster.config.sections.web import METRICS, WEB
 from rpccluster.master.children.group import Group
 
 __all__ = ["WORKERS", "Edit", "Plan", "make_plan"]
@@ -21,6 +22,7 @@ __all__ = ["WORKERS", "Edit", "Plan", "make_plan"]
 WORKERS = "workers"
 
 _CLUSTER = "cluster"
+_GROUPS = {_CLUSTER: WORKERS, METRICS.name: WEB.name}  # of sections that do not bear its name
 _NUMBERS = ("number_workers", "processes")  # the options that say how many processes there are
 _SOURCES = {BUILT_IN.rank: "default", 1: "file", ENVIRONMENT.rank: str(ENVIRONMENT), COMMAND_LINE.rank: "flag"}
 
@@ -151,7 +153,7 @@ def make_plan(
 
 
 def _group_of(header: str) -> str:
-    return WORKERS if header == _CLUSTER else header
+    return _GROUPS.get(header, header)
 
 
 def _is_mixed(group: Group | None) -> bool:

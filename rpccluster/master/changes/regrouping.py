@@ -15,7 +15,7 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds import own_service
 from rpccluster.master.kinds.configured import adjust, has_group, make_group, revise, take_back
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.own_service import KINDS, OwnService, service_group
+from rpccluster.master.kinds.own_service import KINDS, OwnService, sections_of, service_group
 from rpccluster.master.resources.service_listeners import services_of
 
 __all__ = ["Regrouping"]
@@ -41,12 +41,13 @@ class Regrouping:
             *(self._add(header, changed, now) for header in plan.added if has_group(changed.others.get(header))),
         ]
         for group in self._groups.all:
-            own = changed.others.get(group.name)
-            if group.name in KINDS and group not in added and group.name in (*plan.added, *plan.removed):
+            headers = sections_of(group.name) if group.name in KINDS else (group.name,)
+            own = next((changed.others[header] for header in headers if header in changed.others), None)
+            if group.name in KINDS and group not in added and {*headers} & {*plan.added, *plan.removed}:
                 own_service.revise(group, now)
             elif group.name in plan.removed:
                 self._groups.remove(group)
-            elif own is not None and group.name in edited:
+            elif own is not None and edited & {group.name, *headers}:
                 wanted = group.wanted
                 (revise if group.name in plan.replaced else adjust)(group, own, now)
                 if not plan.edits_key(group.name, "processes"):  # `scale` may have changed it

@@ -77,6 +77,7 @@ class Group:
     phase: Phase  # the phase of the master as it concerns this group: see `rpccluster.master.children.order`
     after: Sequence[str] = ()  # names of groups that must be ready before this one starts, and stop after it
     comes_first: bool = False  # others use it: it starts before all groups that do not come first, and stops after them
+    stops_last: bool = False  # it waits for none and none for it, and it stops when all others have ended
     overlap: Overlap = Overlap.SUCCESSOR_FIRST
     noun: str = ""  # for a child in log lines and titles; the kind's, unless it has its own
     description: str = ""  # what it is for

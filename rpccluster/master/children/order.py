@@ -3,7 +3,8 @@
 A group starts when all groups in its ``after`` are ready, have done their work, or have failed once, so that a broken
 group delays the others no longer than that. Groups that come first (`Group.comes_first`), which others use, stand in
 the ``after`` of all that do not. It stops when all groups that come after it have ended, directly or by
-others. Where ``after`` says nothing, a plugin stops after the workers. At a quick stop no group waits, nor after the
+others. Where ``after`` says nothing, a plugin stops after the workers. One that ``stops_last`` waits for none, and no
+other waits for it. At a quick stop no group waits, nor after the
 time that the whole stop may take. A group knows nothing of this order: its ``phase`` tells it what the master does with
 it.
 
@@ -56,7 +57,7 @@ def held_by(group: Group, groups: Sequence[Group], phase: Phase) -> list[str]:
 
 def _after(group: Group, groups: Sequence[Group]) -> set[str]:
     """Return the names of the groups that ``group`` comes directly after."""
-    first = () if group.comes_first else (each.name for each in groups if each.comes_first)
+    first = () if group.comes_first or group.stops_last else (each.name for each in groups if each.comes_first)
     return {*group.after, *first}
 
 
@@ -87,7 +88,7 @@ def phase_of(group: Group, groups: Sequence[Group], phase: Phase, *, is_late: bo
 
 
 def _stops_before(each: Group, group: Group, groups: Sequence[Group]) -> bool:
-    if is_after(each, group, groups):
+    if group.stops_last or is_after(each, group, groups):
         return True
     return each.counts_at_start and not group.counts_at_start and not is_after(group, each, groups)
 
@@ -113,5 +114,5 @@ def _start(groups: Sequence[Group], phase: Phase) -> Course | None:
             return Halt(group)
     if not allows.awaits_first_boots:
         return None
-    is_over = counting or allows.needs_all_children or all(group.failure or group.is_up() for group in groups)
+    is_over = counting or allows.needs_all_children or all(each.failure or each.is_up() for each in groups if not each.stops_last)
     return Started() if is_over else None

@@ -12,6 +12,7 @@ from rpccluster.config.sections.leadership import LeadershipOptions
 from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.config.sections.pool import PoolOptions
 from rpccluster.config.sections.queues import QueuesOptions
+from rpccluster.config.sections.web import MetricsOptions, WebOptions
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds import own_service
@@ -25,7 +26,9 @@ __all__ = ["adjust", "has_group", "make_group", "revise", "take_back"]
 
 _OF_SERVICES = (
     LeadershipOptions,
+    MetricsOptions,
     QueuesOptions,
+    WebOptions,
 )  # of services, whose groups come by `services_of`
 
 

@@ -19,8 +19,9 @@ from rpccluster.config.configuration import Configuration
 from rpccluster.config.kept_queues import kept_queues
 from rpccluster.config.sections.cluster import Options
 from rpccluster.config.sections.leadership import LeadershipOptions, with_cluster
+from rpccluster.config.sections.web import METRICS, Sites
 from rpccluster.ipc.fdpass import memory_file
-from rpccluster.ipc.messages import KillTask, LeadTold
+from rpccluster.ipc.messages import AskMaster, KillTask, LeadTold
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.live_settings import Given
 from rpccluster.log import LogFiles
@@ -30,7 +31,7 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.kind import KindEvent, Told
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.resources.listeners import Listener
-from rpccluster.master.resources.service_listeners import LEADERSHIP, POOLS, QUEUES
+from rpccluster.master.resources.service_listeners import LEADERSHIP, POOLS, QUEUES, WEB
 
 __all__ = [
     "KINDS",
@@ -40,11 +41,14 @@ __all__ = [
     "ServiceSection",
     "adjust",
     "revise",
+    "sections_of",
     "service_group",
 ]
 
 #: The kind of each service's group.
-KINDS = {QUEUES: "keeper", LEADERSHIP: "coordinator", POOLS: "dispatcher"}
+KINDS = {QUEUES: "keeper", LEADERSHIP: "coordinator", POOLS: "dispatcher", WEB: "web"}
+#: The sections whose change replaces the process of a group; for others the one of its name.
+_SECTIONS = {WEB: (WEB, METRICS.name)}
 
 MOST_PENDING = 32768  # unanswered calls of one connection
 MOST_MESSAGE_BYTES = 1 << 30
@@ -57,7 +61,11 @@ def _leadership(configuration: Configuration) -> LeadershipOptions:
 
 
 #: What the process of a group has from sections of its own.
-_OWN: Mapping[str, Callable[[Configuration], Any]] = {QUEUES: kept_queues, LEADERSHIP: _leadership}
+_OWN: Mapping[str, Callable[[Configuration], Any]] = {
+    QUEUES: kept_queues,
+    LEADERSHIP: _leadership,
+    WEB: lambda configuration: Sites.of(configuration.others),
+}
 #: Options that the section of a service has instead of those of ``[cluster]``.
 _INSTEAD = ("max_pending_calls", "max_message_size", "restart_delay", "restart_delay_max")
 
@@ -82,6 +90,7 @@ class ServiceProcess(RPCWorker):
     """The process of a service, as its master sees it. It has no vote on settings."""
 
     reads_settings = False
+    accepts_more = True  # at a listener that was bound again while it runs
 
 
 @dataclass(eq=False)
@@ -124,9 +133,15 @@ class ServiceSection:
         return self.cluster.settings
 
 
+def sections_of(group: str) -> tuple[str, ...]:
+    """Return the headers of the sections whose change concerns the process of a service."""
+    return _SECTIONS.get(group, (group,))
+
+
 def _derive(configuration: Configuration, group: str) -> Options:
     """Return the options of a service: no limit that is meant for the calls of a user's service."""
-    options, own = configuration.options, configuration.others.get(group)
+    options, others = configuration.options, configuration.others
+    own = next((others[header] for header in sections_of(group) if header in others), None)
     derived = replace(
         options,
         service="",
@@ -173,7 +188,7 @@ class OwnService(RPC):
         return child, replace(part, memory=self.memory, own=edition.own)
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
-        if isinstance(message, (KillTask, LeadTold)):
+        if isinstance(message, (AskMaster, KillTask, LeadTold)):
             close_all(descriptors)
             return Told(child, message)
         return super().hear(child, message, descriptors, now)
@@ -196,11 +211,14 @@ def service_group(
 ) -> Group:
     """Make the group ``name`` of the one process of a service."""
     section: Any = ServiceSection(name, cluster)
-    group = Group(name, kind, section, cluster.phase)
-    group.overlap, group.comes_first, group.counts_at_start, group.wanted = overlap, True, False, 1
+    group = Group(name, kind, section, cluster.phase, wanted=1, counts_at_start=False)
+    kind.group = group
+    if name == WEB:  # it owns nothing that two could not have for a moment
+        group.stops_last = True
+        return group
+    group.overlap, group.comes_first = overlap, True
     services = list(KINDS)
     group.after = services[: services.index(name)]  # those before it are ready when it starts, and stop after it
-    kind.group = group
     return group
 
 

@@ -18,6 +18,7 @@ from rpccluster.config.accounts import identity_of
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.cluster import Options
 from rpccluster.config.sections.queues import QueueOptions, QueuesOptions
+from rpccluster.config.sections.web import Sites
 from rpccluster.control_path import socket_name
 from rpccluster.errors import ConfigError
 from rpccluster.master.resources.listeners import Listener, bind_again, close_listeners, open_at
@@ -27,6 +28,7 @@ __all__ = [
     "LEADERSHIP",
     "POOLS",
     "QUEUES",
+    "WEB",
     "bind_service_again",
     "open_service_listeners",
     "services_of",
@@ -36,6 +38,7 @@ __all__ = [
 LEADERSHIP = "leadership"  # the group of the coordinator, and its section
 POOLS = "pools"  # the group of the dispatcher
 QUEUES = "queues"  # that of the keeper, and its section
+WEB = "web"  # that of the process that serves [metrics] and [web]
 
 _MODE = 0o600
 _VARIABLES = {POOLS: "RPCCLUSTER_POOLS", QUEUES: "RPCCLUSTER_QUEUES"}  # by the group
@@ -46,17 +49,19 @@ def services_of(configuration: Configuration) -> list[str]:
     sections = configuration.others
     has_queues = any(isinstance(own, (QueuesOptions, QueueOptions)) for own in sections.values())
     has_pools = any(header.startswith("pool:") for header in sections)
-    wanted = {QUEUES: has_queues, LEADERSHIP: LEADERSHIP in sections, POOLS: has_pools}
+    wanted = {QUEUES: has_queues, LEADERSHIP: LEADERSHIP in sections, POOLS: has_pools, WEB: any(Sites.of(sections))}
     return [group for group, is_wanted in wanted.items() if is_wanted]
 
 
 def open_service_listeners(configuration: Configuration, group: str, present: Sequence[Listener]) -> list[Listener]:
     """Return the listeners of the service ``group``, its private one first. Raises `ConfigError`, and opens none then.
 
-    They are ``present`` ones, and newly opened.
+    They are ``present`` ones, and newly opened. The group ``web`` has no private one.
     """
     options, known = configuration.options, list(present)
     owner = identity_of(options.user, options.group)
+    if group == WEB:
+        return _open_sites(configuration, owner, known)
     private = known[:1] or _open_private(configuration, group, owner)
     fault = partial(configuration.fault, header=group)
     try:
@@ -65,6 +70,18 @@ def open_service_listeners(configuration: Configuration, group: str, present: Se
         close_listeners([each for each in private if each not in known], is_last=True)
         raise
     return [*private, *named]
+
+
+def _open_sites(configuration: Configuration, owner: Identity | None, known: list[Listener]) -> list[Listener]:
+    """Open what ``[metrics]`` and ``[web]`` bind; a Unix socket has the mode of the cluster's own."""
+    found: list[Listener] = []
+    for header, bind in Sites.of(configuration.others).by_header().items():
+        try:
+            found += open_at(bind, configuration.options, owner, known, partial(configuration.fault, header=header))
+        except ConfigError:
+            close_listeners([each for each in found if each not in known], is_last=True)
+            raise
+    return found
 
 
 def _open_private(configuration: Configuration, group: str, owner: Identity | None) -> list[Listener]:
@@ -89,7 +106,9 @@ def _named(configuration: Configuration, group: str) -> tuple[BindAddress, ...]:
 def bind_service_again(listener: Listener, configuration: Configuration) -> None:
     """Bind the listener of a service again whose path somebody has removed. Raises OSError, and changes nothing."""
     options = configuration.options
-    bind_again(listener, _private(options), identity_of(options.user, options.group))
+    is_public = listener.wanted in Sites.of(configuration.others).addresses()
+    own = options if is_public else _private(options)
+    bind_again(listener, own, identity_of(options.user, options.group))
 
 
 def _private(options: Options) -> Options:
