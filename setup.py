@@ -21,6 +21,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
+    "prometheus-client>=0.20",  # reads what /metrics says
     "requests",  # what a plugin of Remind-You imports
     "aiohttp>=3.9; platform_python_implementation == 'CPython'",  # serves and calls on the loop of a worker
 ]

@@ -25,6 +25,7 @@ from rpccluster.config import OPTIONS, Effect, Sources, load
 from rpccluster.config.sections.plugin import PLUGIN
 from rpccluster.config.sections.pool import POOL
 from rpccluster.config.sections.queues import QUEUE, QUEUES
+from rpccluster.config.sections.web import METRICS, WEB
 from rpccluster.ipc.scoreboard import LIMITS
 from rpccluster.master import phases
 from rpccluster.master.control.signal_commands import COMMANDS
@@ -37,6 +38,8 @@ CONFIGURATION = CHECKOUT / "docs" / "configuration.md"
 PLUGINS = CHECKOUT / "docs" / "plugins.md"
 POOLS = CHECKOUT / "docs" / "pools.md"
 OF_QUEUES = CHECKOUT / "docs" / "queues.md"
+OF_METRICS = CHECKOUT / "docs" / "metrics.md"
+OF_WEB = CHECKOUT / "docs" / "web.md"
 INTERNALS = CHECKOUT / "docs" / "internals.md"
 OPERATIONS = CHECKOUT / "docs" / "operations.md"
 SECURITY = CHECKOUT / "SECURITY.md"
@@ -44,7 +47,15 @@ CLIENT = CHECKOUT / "docs" / "client.md"
 CLIENTS = CHECKOUT / "docs" / "clients.md"
 EXAMPLES = [*CHECKOUT.glob("examples/README.md"), *CHECKOUT.glob("examples/*/README.md")]
 DOCUMENTS = sorted([README, SECURITY, CHECKOUT / "CHANGELOG.md", *(CHECKOUT / "docs").glob("*.md"), *EXAMPLES])
-HOSTS = {"github.com", "gunicorn.org", "keepachangelog.com", "semver.org", "www.w3.org"}
+HOSTS = {
+    "127.0.0.1:18890",
+    "127.0.0.1:18891",
+    "github.com",
+    "gunicorn.org",
+    "keepachangelog.com",
+    "semver.org",
+    "www.w3.org",
+}
 FOLDERS = "rpccluster|tests|bench|bin|docs|etc|cli|client|config|ipc|master|protocol|worker"
 FOLDERS_OF_ANY_LINUX = {"dev", "etc", "path", "proc", "run", "srv", "sys", "var"}
 
@@ -180,6 +191,16 @@ def test_the_table_of_a_pools_keys_is_the_schemas():
     for row, option in zip(rows, POOL.options.values()):
         if option.compute is None:
             assert row["default"] == (f"`{option.default_text}`" if option.default_text else ""), row
+
+
+@pytest.mark.parametrize(("document", "section"), [(OF_METRICS, METRICS), (OF_WEB, WEB)], ids=["metrics", "web"])
+def test_the_tables_of_the_keys_of_the_page_are_the_schemas(document, section):
+    """The same, for what is seen."""
+    rows = table(document, f"key of `[{section.name}]`", "default", "meaning")
+    assert [names(row[f"key of `[{section.name}]`"])[0] for row in rows] == list(section.options)
+    for row, option in zip(rows, section.options.values()):
+        assert row["default"] == (f"`{option.default_text}`" if option.default_text else ""), row
+        assert ("*" in row[f"key of `[{section.name}]`"]) == (option.effect is Effect.PROCESSES), row
 
 
 @pytest.mark.parametrize("section", [QUEUES, QUEUE], ids=["queues", "queue"])

@@ -59,7 +59,8 @@ def check_together(
     for header, complaint in (*(_nobodies(after) if are_all else ()), *_circles(after)):
         yield CLUSTER.name if header == _WORKERS else header, complaint
     listening = {header: values for header, values in sections.items() if isinstance(values, QueuesOptions)}
-    binds = {header: values.bind for header, values in {**listening, **plugins}.items()}
+    binds: dict[str, Collection[BindAddress]] = {header: values.bind for header, values in listening.items()}
+    binds.update({header: values.bind for header, values in plugins.items()})
     binds.update(sites.by_header())
     yield from _shared_addresses(cluster, binds)
     yield from _proxied(binds)

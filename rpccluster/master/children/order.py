@@ -114,5 +114,9 @@ def _start(groups: Sequence[Group], phase: Phase) -> Course | None:
             return Halt(group)
     if not allows.awaits_first_boots:
         return None
-    is_over = counting or allows.needs_all_children or all(each.failure or each.is_up() for each in groups if not each.stops_last)
+    is_over = (
+        counting
+        or allows.needs_all_children
+        or all(each.failure or each.is_up() for each in groups if not each.stops_last)
+    )
     return Started() if is_over else None

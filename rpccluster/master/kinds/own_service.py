@@ -211,7 +211,8 @@ def service_group(
 ) -> Group:
     """Make the group ``name`` of the one process of a service."""
     section: Any = ServiceSection(name, cluster)
-    group = Group(name, kind, section, cluster.phase, wanted=1, counts_at_start=False)
+    group = Group(name, kind, section, cluster.phase)
+    group.counts_at_start, group.wanted = False, 1
     kind.group = group
     if name == WEB:  # it owns nothing that two could not have for a moment
         group.stops_last = True

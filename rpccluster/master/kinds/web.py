@@ -21,7 +21,7 @@ from rpccluster.master.resources.service_listeners import WEB
 
 __all__ = ["ACTIONS", "READINGS", "Showing", "WebProcess", "WebService"]
 
-READINGS = frozenset({"status"})
+READINGS = frozenset({"status", "pool.list"})
 ACTIONS = frozenset({"reload", "scale", "plugin.start", "plugin.stop", "plugin.restart"})
 
 #: A method of the control socket; it gets the params and the answer to fill in.

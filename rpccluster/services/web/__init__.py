@@ -1,1 +1,1 @@
-"""The process that serves ``/metrics`` and the status page over HTTP. It keeps nothing that its master does not have."""
+"""The process that serves ``/metrics`` and the page over HTTP. It keeps nothing that its master does not have."""

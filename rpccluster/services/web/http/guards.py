@@ -46,13 +46,20 @@ class Rules:
     actions: bool = False
 
     @classmethod
-    def of(cls, options: WebOptions | None, *, has_metrics: bool, has_page: bool) -> Rules:
-        """Return the rules of a listener, by the section ``[web]``; None if there is none."""
+    def of(cls, options: WebOptions | None, bound: str = "", *, has_metrics: bool, has_page: bool) -> Rules:
+        """Return the rules of a listener, by the section ``[web]``; None if there is none.
+
+        ``bound`` is the host that it is bound to, for which ``bind`` may have a name; empty for a Unix path.
+        """
         bind: Sequence[BindAddress] = options.bind if options else ()
-        hosts = [f"[{each.host}]" if ":" in each.host else each.host for each in bind if isinstance(each, TCPAddress)]
+        hosts = [bound, *(each.host for each in bind if isinstance(each, TCPAddress))]
         named = frozenset(options.hosts if options else ())
-        known = frozenset({"localhost", *(host.lower() for host in hosts), *named})
+        known = frozenset({"localhost", *(_bracketed(host) for host in hosts if host), *named})
         return cls(known, named, has_metrics, has_page, bool(options and options.actions))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]".lower() if ":" in host else host.lower()
 
 
 def check(request: Request, rules: Rules) -> Answer | None:
@@ -96,13 +103,13 @@ _GUARDS: tuple[Callable[[Request, Rules], Answer | None], ...] = (_size, _host, 
 
 
 def _name_of(authority: str) -> str:
-    """Return the host of ``HOST:PORT`` in lower case, whatever its port: a tunnel may have another. Empty if none."""
+    """Return the host of ``HOST:PORT`` in lower case, whatever its port: a tunnel may have another."""
     match = _AUTHORITY.fullmatch(authority.strip())
     return match[1].lower() if match else ""
 
 
 def _is_own(origin: str, host: str, rules: Rules) -> bool:
-    """Return whether a page of ``origin`` is the one that was asked for at ``host``, or is reached under a given name."""
+    """Return whether ``origin`` is the page that was asked for at ``host``, or has a name of the option."""
     match = _ORIGIN.fullmatch(origin.strip().lower())
     if match is None:
         return False

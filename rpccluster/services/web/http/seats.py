@@ -1,4 +1,4 @@
-"""The places of connections: there are so many, and a new one takes that of the connection that rested longest.
+"""The places of connections: there are so many, and a new one takes that of the connection that was silent longest.
 
 So clients that send nothing, or read nothing, keep nobody out. Runs in the page's process.
 """
@@ -25,6 +25,7 @@ class Seats:
         self._most = most
         self._present = present
         self._since: dict[Any, float] = {}
+        self._resting: set[Any] = set()
 
     def __len__(self) -> int:
         return len(self._since)
@@ -42,12 +43,19 @@ class Seats:
             yield
         finally:
             self._since.pop(greenlet, None)
+            self._resting.discard(greenlet)
 
-    def note_life(self) -> None:
-        """Note that the connection of the greenlet that runs has just sent a request or read an answer."""
+    def note_life(self, *, rests: bool = False) -> None:
+        """Note that the running greenlet's client has just sent a request, or has read an answer and ``rests``."""
         greenlet = self._present()
         if self._since.pop(greenlet, None) is not None:
             self._since[greenlet] = time.monotonic()
+            (self._resting.add if rests else self._resting.discard)(greenlet)
+
+    def end_resting(self) -> None:
+        """End the connections that wait for a further request."""
+        for greenlet in list(self._resting):
+            greenlet.kill(block=False)
 
     def end_all(self) -> None:
         """End all connections where they are."""

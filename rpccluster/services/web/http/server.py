@@ -17,8 +17,8 @@ import gevent.socket
 from gevent.pywsgi import Input, WSGIHandler
 from gevent.server import StreamServer
 
-from rpccluster.log import logger
-from rpccluster.rate_limit import LogLimiter
+from rpccluster.log import escaped, logger
+from rpccluster.rate_limit import LogLimiter, and_more
 from rpccluster.services.web.http.guards import MOST_BODY_BYTES, TOO_LARGE
 from rpccluster.services.web.http.messages import Answer, Request, refused
 from rpccluster.services.web.http.seats import Seats
@@ -79,7 +79,7 @@ class _Bounded:
         return line
 
 
-class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
+class _Handler(WSGIHandler):
     """One connection. Everything beyond the parsing of a head is its own, and no WSGI application is called."""
 
     server: HTTPServer
@@ -99,7 +99,7 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self._send(answer, keeps=keeps)
         except (OSError, gevent.Timeout):
             return None
-        self.server.seats.note_life()
+        self.server.seats.note_life(rests=keeps)
         if answer.closes:
             self._linger()
         return keeps or None
@@ -158,8 +158,10 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         try:
             return self.server.respond(request)
         except Exception:
-            if self.server.limiter.allows("failed"):
-                logger.error("The page cannot answer %s %s", request.method, request.path, exc_info=True)
+            is_due, held_back = self.server.limiter.should_log("failed")
+            if is_due:
+                path = escaped(request.path)
+                logger.error("The page cannot answer %s%s", path, and_more(held_back), exc_info=True)
             return _BROKEN
 
     def _send(self, answer: Answer, *, keeps: bool) -> None:
