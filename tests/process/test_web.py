@@ -29,7 +29,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     running = RunningCluster(folder, {"number_workers": 2}, sections=sections)
     try:
         running.start()
-        wait_until(lambda: all(each["state"] == "ready" for each in running.status()["groups"]))
+        pid(running)
+        ready = b'group="plugin:sleeper",state="ready"} 1'
+        wait_until(lambda: ready in ask(port(running, 0), "/metrics").body)  # it knows what was told a moment ago
         yield running
     finally:
         running.stop()
