@@ -490,7 +490,7 @@ class Present(NamedTuple):
 # -- the process of the page, and its master
 
 
-@_type(70)
+@_type(60)
 class AskMaster(NamedTuple):
     """Page's process to master: call a method of the control socket. The answer goes to the process ``serial``."""
 
@@ -500,7 +500,7 @@ class AskMaster(NamedTuple):
     params: list[Any]
 
 
-@_type(71)
+@_type(61)
 class MasterTold(NamedTuple):
     """Master to page's process: the answer to `AskMaster` with this ``number``; ``error`` is empty if it went well."""
 

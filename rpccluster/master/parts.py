@@ -132,7 +132,7 @@ class Parts:
         self.services = {kind: OwnService(kind, rpc.own_code) for kind in KINDS.values()}
         self.services["coordinator"] = CoordinatorService(rpc.own_code, cluster)
         rpc.counts = cluster.counts
-        self.services["web"] = WebService("web", rpc.own_code)
+        self.services["web"] = WebService(rpc.own_code, cluster.counts)
         for service in self.services.values():
             service.inherit(inheritance.memories if inheritance else {})
         self.asking = Asking(self.roster, self.now)

@@ -154,7 +154,7 @@ class Server:
         self._freed = FreedMemory()
         self._left_behind = LeftBehind(gevent.get_hub())
         self._limits = Limits(self._row.cells, LogLimiter())
-        self._tally = make_tally(part.metrics, self._row)
+        self._tally = make_tally(-1 if part.kind else part.metrics, self._row)
         self.options = LiveOptions.of(assignment.options)
         wrapper = Wrapper(self.options, assignment.logs, self._limits)
         self._native = NativeKinds(self._loop, self.options, self._limits, self._row, self._ask_to_retire)

@@ -78,6 +78,7 @@ def test_the_metrics_are_read_in_both_formats(seen: RunningCluster) -> None:
             (sample.labels["group"], sample.labels["state"]): sample.value
             for sample in found["rpccluster_processes"].samples
         }
+        assert "rpccluster_call_duration_seconds" in found
         assert (states["workers", "ready"], states["plugin:sleeper", "ready"], states["web", "ready"]) == (2, 1, 1)
     assert ask(port(seen, 0), "/metrics", "HEAD").body == b""
 

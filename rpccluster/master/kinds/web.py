@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from rpccluster.child.assignment import RPCPart
+from rpccluster.child.own_code import OwnCode
 from rpccluster.failure import error_text
 from rpccluster.ipc.messages import AskMaster, MasterTold, Message
-from rpccluster.master.children.child import Child
+from rpccluster.master.children.child import Birth, Child
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
+from rpccluster.master.counts import Counts
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.own_service import OwnService, ServiceProcess
+from rpccluster.master.kinds.rpc import RPCWorker
 from rpccluster.master.resources.service_listeners import WEB
 
 __all__ = ["ACTIONS", "READINGS", "Showing", "WebProcess", "WebService"]
@@ -38,6 +43,15 @@ class WebService(OwnService):
     """The kind of that process."""
 
     _child = WebProcess
+
+    def __init__(self, own_code: OwnCode | None, counts: Counts) -> None:
+        """``counts`` has the file that its process reads."""
+        super().__init__("web", own_code)
+        self.counts = counts
+
+    def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
+        child, part = super().equip(birth)
+        return child, replace(part, metrics=self.counts.descriptor)
 
 
 class Showing:

@@ -44,7 +44,7 @@ class Inside:
         self._viewing = Viewing(overview, Hour(assignment.part.memory))
         self._has_page = sites.web is not None
         tokens = sites.web.token_file.keys if sites.web else ()
-        counters = Counters(assignment)
+        counters = Counters(assignment.part.metrics)
         site = Site(assignment.options.proc_name, tokens, self._asking, overview, self._viewing, counters.families)
         self._seats = Seats()
         self.service = Page(self._seats.__len__, self._finish)

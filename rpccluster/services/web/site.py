@@ -52,9 +52,9 @@ class Site:
         asking: Asking,
         overview: Overview,
         viewing: Viewing,
-        count: Callable[[], list[Family]],
+        count: Callable[..., list[Family]],
     ) -> None:
-        """``tokens`` are those of the actions by name; ``count`` returns the families that come from counters."""
+        """``tokens`` are those of the actions by name; ``count(has_leadership=…)`` returns the families of counters."""
         self._title = title
         self._tokens = tokens
         self._asking = asking
@@ -87,8 +87,9 @@ class Site:
     # -- readings
 
     def _metrics(self, request: Request, rules: Rules) -> Answer:
-        families = self._count()
         known = self._overview.look(wait_seconds=SCRAPE_WAITS_SECONDS)
+        has_leadership = known is not None and known.status["master"]["leadership"] is not None
+        families = self._count(has_leadership=has_leadership)
         if known is not None:
             families = [*families, *families_of(known.status, known.pools, self._overview.age(known))]
         content_type = negotiate(request.header("accept"))
