@@ -67,7 +67,7 @@ def _put(verb: verbs.Put) -> list[Any]:
 
 
 def _get(verb: verbs.Get) -> list[Any]:
-    return [verb.queue, verb.session, min(verb.n, _MOST), _number(verb.seq), *_pairs(verb.ack)]
+    return [verb.queue, verb.session, min(verb.n, _MOST), _number(verb.seq), *_pairs(verb.ack), verb.most_bytes]
 
 
 _FORMS: dict[type, tuple[str, Callable[[Any], list[Any]]]] = {

@@ -27,7 +27,6 @@ local DAY = 86400000
 local STEP = 5000 -- milliseconds by which a clock has to jump
 local REPEATS = 16 -- gets of a session, the last of which are known
 local PIECE = 1000 -- items that one verb, or the end of their time, concerns in one batch
-local MOST_BYTES = 15728640 -- values in one answer, beside a first one: a get returns fewer items
 local PLACE, ATTEMPT, COUNTED, PRIORITY, GROUP, EXPIRES = 1, 2, 3, 4, 5, 6 -- the fields of an item
 local SIZE, STATE, KEEPER, SESSION, ERROR = 7, 8, 9, 10, 11
 local READY, DELAYED, LEASED, DEAD = 'r', 'd', 'l', 'x'

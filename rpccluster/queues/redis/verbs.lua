@@ -98,7 +98,7 @@ local function still_held(q, known)
     return taken, tries
 end
 
-function verbs.get(name, session, n, seq, ids, attempts)
+function verbs.get(name, session, n, seq, ids, attempts, most)
     local q = queue(name)
     local got = pair_key('got', keeper, session)
     local lost = ack(q, ids, attempts)
@@ -110,19 +110,20 @@ function verbs.get(name, session, n, seq, ids, attempts)
         return { '', { 'items', name, taken, tries } }
     end
     local bytes, looked = 0, q.paused == 0
-    while looked and #taken < n and bytes < MOST_BYTES do
+    while looked and #taken < n and (#taken == 0 or bytes < most) do
         looked = false
         for _, id in ipairs(call('ZRANGE', q.front_set, 0, math.min(n - #taken, PIECE) - 1)) do
             local item = load(q, id)
             looked = true
             if item[EXPIRES] > 0 and item[EXPIRES] <= now then
                 remove(q, id, item)
-            elseif #taken == 0 or bytes + item[SIZE] <= MOST_BYTES then
+            elseif #taken == 0 or bytes + item[SIZE] <= most then
                 lend(q, id, item, session)
                 taken[#taken + 1], tries[#tries + 1] = id, item[ATTEMPT]
                 bytes = bytes + item[SIZE]
             else
-                bytes = MOST_BYTES -- it stays where it is
+                bytes = most -- it stays where it is, and so do those behind it
+                break
             end
         end
     end

@@ -41,6 +41,14 @@ def test_bytes_are_limited_too(bench: Bench) -> None:
     assert bench.run(Stats("jobs"))[0]["bytes"] == 40
 
 
+def test_a_get_brings_no_more_bytes_than_it_may(bench: Bench) -> None:
+    """What does not fit stays where it is, and costs no attempt, as do those behind it; a first item always fits."""
+    first, second, third, _ = bench.put(b"x" * 60, b"y" * 60, b"z", b"")
+    assert [item.id for item in bench.get(9, most_bytes=100)] == [first]
+    assert [item.id for item in bench.get(9, most_bytes=-1)] == [second]
+    assert [(item.id, item.attempt) for item in bench.get(2, most_bytes=100)] == [(third, 1), (third + 1, 1)]
+
+
 def test_an_item_expires_unless_it_is_leased(bench: Bench) -> None:
     """By its own time or that of the queue; ready or delayed; one that is given back later is dropped then."""
     bench.configure(expires=10.0)
