@@ -225,6 +225,9 @@ class Outcome(NamedTuple):
 class Engine(Protocol):
     """Keeps the items of all queues. Not for two threads at a time."""
 
+    #: Whether the items are elsewhere, so that a batch may take as long as a network is silent.
+    may_be_silent: bool
+
     def open(self) -> list[bytes]:
         """Begin. Returns the sessions that have leases from before.
 

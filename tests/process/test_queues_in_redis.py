@@ -84,13 +84,15 @@ def test_the_items_of_a_host_that_is_lost_go_on_at_the_other(hosts: MakeHosts) -
 
 
 def test_while_redis_stands_still_every_call_is_told_so(hosts: MakeHosts, server: RedisServer) -> None:
-    """Also one that waits; then all goes on, and a client of ours has noticed nothing."""
+    """Also one that waits, and in its time one that has little; then all goes on, unnoticed by a client of ours."""
     here, _ = hosts()
     patient = rpccluster.Queue(address(here), "jobs", timeout=60)
     with peer(here) as one, peer(here) as other:
         waiting = one.begin("queue.get", "jobs", {})
         until_waiting(other, "jobs", 1)
         server.pause()
+        with pytest.raises(Failed, match="QueueDown: the store of the items does not answer"):
+            other.call("queue.put", "jobs", "in a hurry", {"timeout": 0.3})
         put: list[Any] = []
         thread = threading.Thread(target=lambda: put.append(patient.put("patient")))
         thread.start()

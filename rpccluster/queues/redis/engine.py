@@ -45,6 +45,8 @@ class RedisEngine:
     ask for; the server's settings decide.
     """
 
+    may_be_silent = True
+
     def __init__(
         self,
         address: RedisAddress,

@@ -33,6 +33,8 @@ _FULL = "database or disk is full"
 class SQLiteEngine:
     """Keeps all queues in one file. See `Engine`."""
 
+    may_be_silent = False
+
     def __init__(
         self,
         path: str,

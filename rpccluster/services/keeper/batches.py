@@ -38,6 +38,7 @@ class Batches:
         self._added: list[tuple[Verb, Done]] = []
         self._running: list[tuple[Verb, Done]] = []
         self._is_busy = False  # the engine works
+        self._busy_since = float("inf")  # monotonic seconds; infinity if it owes no answer
         self._is_due = False
         self._has_failed = False
         self._ran = 0  # batches so far
@@ -60,6 +61,10 @@ class Batches:
     def is_idle(self) -> bool:
         """Whether nothing was added, and nothing runs."""
         return not (self._added or self._running or self._is_due)
+
+    def busy_since(self) -> float:
+        """Return since when the engine has owed the answers of a batch; infinity if it owes none."""
+        return self._busy_since
 
     def add(self, verb: Verb, done: Done) -> None:
         """Run ``verb`` with the next batch; ``done`` gets its answer."""
@@ -97,6 +102,7 @@ class Batches:
             self._fail(error)
             return
         self._is_busy = True
+        self._busy_since = monotonic()
         if isinstance(begun, Outcome):
             self._note(begun)
         else:
@@ -106,6 +112,7 @@ class Batches:
         """Answer a batch."""
         running, self._running = self._running, []
         self._is_busy = False
+        self._busy_since = float("inf")
         for (_, done), answer in zip(running, outcome.answers):
             done(answer)
         for warning in self._engine.warnings():

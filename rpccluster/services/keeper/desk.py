@@ -18,6 +18,7 @@ from rpccluster.errors import QueueDown, QueueFull
 from rpccluster.protocol.codec import Encoded, make_packer
 from rpccluster.queues.engine import Get, List, Nack, Put, Stats, Verb
 from rpccluster.service import Later
+from rpccluster.services.keeper.patience import Patience
 from rpccluster.services.keeper.sessions import Bound
 from rpccluster.services.keeper.waiting import NEVER, Call, Waiting
 
@@ -34,8 +35,13 @@ Done = Callable[[Any], object]
 class Desk:
     """All calls that have come and are not answered."""
 
-    def __init__(self, batches: Any, loop: Any, clock: Callable[[], float] = time.monotonic) -> None:
-        """``batches`` runs verbs; see `rpccluster.services.keeper.batches.Batches`."""
+    def __init__(
+        self, batches: Any, loop: Any, clock: Callable[[], float] = time.monotonic, patience: Patience | None = None
+    ) -> None:
+        """``batches`` runs verbs; see `rpccluster.services.keeper.batches.Batches`.
+
+        ``patience`` is for a store that may be silent.
+        """
         self._batches = batches
         self._loop = loop
         self.clock = clock
@@ -52,6 +58,9 @@ class Desk:
         self.keeps: Callable[[Call], object] | None = None  # gets each call that begins to wait, at the end
         self.refuses = ""  # why no call may wait any more
         batches.before_batch, batches.after_batch = self._before_batch, self._after_batch
+        self._patience = patience
+        if patience is not None:
+            patience.on_over = self._note_late
 
     # -- calls come
 
@@ -76,6 +85,8 @@ class Desk:
         self._batches.add(verb, partial(self._note_put, call))
         if not verb.delay:
             self.expect(call.queue, len(verb.values))
+        if self._patience is not None:
+            self._patience.begin(call)
         return call.later
 
     def get(self, call: Call) -> Later:
@@ -91,6 +102,8 @@ class Desk:
         else:
             self._new.append(call)
             self._batches.wake()
+            if self._patience is not None:
+                self._patience.begin(call)
         return call.later
 
     def _take_place(self, waiting: Waiting, twin: Call, call: Call) -> None:
@@ -185,14 +198,14 @@ class Desk:
     # -- answers
 
     def _note_got(self, call: Call, answer: Any) -> None:
-        call.is_asked = False
+        call.is_asked, verb = False, call.verb
         if isinstance(answer, BaseException):
             self.withdraw(call)
             call.later.fail(answer)
         elif answer:
             self.withdraw(call)
-            if not call.later.reply(encoded(answer)):  # its caller has been answered, or has gone
-                for item in answer:
+            if not call.later.reply(encoded(answer)) and not (call.is_given_up and verb.seq):
+                for item in answer:  # its caller has been answered, or has gone, and does not repeat it
                     self._batches.add(Nack(call.queue, item.id, item.attempt), _ignore)
         else:
             self._note_nothing(call)
@@ -267,6 +280,18 @@ class Desk:
                 self.puts.remove(call)
                 call.later.fail(QueueFull(f"{call.queue} had no room within the timeout"))
         self._arm()
+
+    def _note_late(self, call: Call, is_silent: bool) -> bool:
+        """Answer a call whose time is over while the store has its verb, if the store ``is_silent``."""
+        is_get = isinstance(call.verb, Get)
+        waits = (self.gets if is_get else self.puts).has(call) and not call.is_asked
+        if call.later.is_over or waits:
+            return True
+        if is_silent:
+            call.is_given_up = True
+            self.withdraw(call) if is_get else self.puts.remove(call)
+            call.later.fail(QueueDown("the store of the items does not answer; it may have done this call"))
+        return is_silent
 
     # -- the end
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 from rpccluster.child.assignment import Assignment, RPCPart
@@ -23,6 +24,7 @@ from rpccluster.services.keeper.desk import Desk
 from rpccluster.services.keeper.engines import make_engine
 from rpccluster.services.keeper.inquiries import Inquiries
 from rpccluster.services.keeper.note import Note
+from rpccluster.services.keeper.patience import Patience
 from rpccluster.services.keeper.service import Keeper
 from rpccluster.services.keeper.sessions import Bound, Sessions
 
@@ -46,7 +48,8 @@ class Inside:
         self._grace = kept.options.session_grace
         self._configure(kept.options.create, kept.queues)
         self._batches = Batches(self._engine, loop, self._fail)
-        self._desk = Desk(self._batches, loop)
+        patience = Patience(loop, monotonic, self._batches.busy_since) if self._engine.may_be_silent else None
+        self._desk = Desk(self._batches, loop, monotonic, patience)
         note = Note(assignment.part.memory)
         self.sessions = Sessions(note, self._end_session, self._let_go, self._desk.withdraw)
         self.sessions.expect(holders)

@@ -12,7 +12,7 @@ from typing import Any, Callable, NamedTuple
 
 from rpccluster.service import Later
 
-__all__ = ["NEVER", "Call", "Waiting"]
+__all__ = ["NEVER", "Call", "Due", "Waiting"]
 
 NEVER = float("inf")
 _STALE = 1000  # entries of the heap whose calls wait no more, beyond as many as do
@@ -21,7 +21,7 @@ _STALE = 1000  # entries of the heap whose calls wait no more, beyond as many as
 class Call:
     """A call that may wait: for ``queue``, until ``ends_at`` (monotonic seconds), to run ``verb`` again."""
 
-    __slots__ = ("connection", "encode", "ends_at", "is_asked", "later", "params", "queue", "verb")
+    __slots__ = ("connection", "encode", "ends_at", "is_asked", "is_given_up", "later", "params", "queue", "verb")
 
     def __init__(self, queue: str, verb: Any, later: Later, ends_at: float, connection: Any = None) -> None:
         self.queue = queue
@@ -32,6 +32,7 @@ class Call:
         self.params: list[Any] | None = None  # with which a put begins anew
         self.encode: Callable[[Any], Any] | None = None  # makes the answer of what its verb is answered with
         self.is_asked = False  # its verb runs
+        self.is_given_up = False  # it was answered while its verb ran
 
     @property
     def key(self) -> bytes | None:
@@ -43,7 +44,7 @@ class Call:
         self.connection.on_over(self)
 
 
-class _Due(NamedTuple):
+class Due(NamedTuple):
     """When a call is over; ``number`` keeps two of one time in order."""
 
     at: float
@@ -57,7 +58,7 @@ class Waiting:
     def __init__(self) -> None:
         self._queues: dict[str, dict[Call, None]] = {}
         self._by_key: dict[bytes, Call] = {}  # the last one of each session
-        self._due: list[_Due] = []
+        self._due: list[Due] = []
         self._number = 0
         self.count = 0
 
@@ -78,7 +79,7 @@ class Waiting:
         """Note when ``call`` is over, which waits."""
         if call.ends_at != NEVER:
             self._number += 1
-            heapq.heappush(self._due, _Due(call.ends_at, self._number, call))
+            heapq.heappush(self._due, Due(call.ends_at, self._number, call))
             self._sweep()
 
     def _sweep(self) -> None:

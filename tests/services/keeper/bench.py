@@ -12,6 +12,7 @@ from rpccluster.queues.engine import Get, Outcome, Put, Rules, Verb
 from rpccluster.queues.sqlite import SQLiteEngine
 from rpccluster.service import Later
 from rpccluster.services.keeper.desk import Desk
+from rpccluster.services.keeper.patience import Patience
 from rpccluster.services.keeper.sessions import Bound
 from rpccluster.services.keeper.waiting import NEVER, Call
 
@@ -54,6 +55,10 @@ class Batches:
         self.is_due = False
         self.ran: list[list[Verb]] = []
         self.between: Callable[[], object] = lambda: None  # called while the engine has a batch
+        self.since = NEVER
+
+    def busy_since(self) -> float:
+        return self.since
 
     def add(self, verb: Verb, done: Callable[[Any], object]) -> None:
         self.added.append((verb, done))
@@ -85,7 +90,8 @@ class Bench:
         self.engine.configure({"q": Rules(**rules)}, None)
         self.loop = Loop()
         self.batches = Batches(self.engine)
-        self.desk = Desk(self.batches, self.loop, lambda: self.now)
+        patience = Patience(self.loop, lambda: self.now, self.batches.busy_since)
+        self.desk = Desk(self.batches, self.loop, lambda: self.now, patience)
 
     def get(self, number: int, timeout: float | None = None, *, n: int = 1, seq: int = 0, turn: bool = True) -> Call:
         """A get of the consumer ``number``."""
@@ -118,13 +124,14 @@ class Bench:
             self.batches.turn()
         return call
 
-    def pass_time(self, seconds: float) -> None:
+    def pass_time(self, seconds: float, *, turn: bool = True) -> None:
         """Let the desk's timers end that are due then."""
         self.now += seconds
         for timer in [timer for timer in self.loop.timers if not timer.is_closed]:
             timer.close()
             timer.do()
-        self.batches.turn()
+        if turn:
+            self.batches.turn()
 
     def close(self) -> None:
         """End the engine."""

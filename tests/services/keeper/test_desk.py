@@ -124,11 +124,37 @@ def test_no_item_is_lost_by_a_time_that_is_over_just_now(make: Make) -> None:
     """While the engine is asked for it the get is not over."""
     bench = make()
     call = bench.get(1, 1.0)
-    bench.batches.between = lambda: [timer.do() for timer in bench.loop.timers if not timer.is_closed]
+    bench.batches.between = lambda: [timer.do() for timer in list(bench.loop.timers) if not timer.is_closed]
     bench.put("a", turn=False)
     bench.now += 2.0
     bench.batches.turn()
     assert values(call) == ["a"]
+
+
+def test_while_the_store_is_silent_a_call_ends_in_its_time(make: Make) -> None:
+    """It is told that the call may have been done; the repeat of a get has what the first one was to have."""
+    bench = make()
+    waiting, late = bench.get(1), []
+
+    def fall_silent() -> None:
+        bench.batches.between = lambda: None
+        bench.batches.since = bench.now
+        late.extend([bench.get(2, 0.5, turn=False), bench.put("b", timeout=0.5, turn=False)])
+        bench.pass_time(0.2, turn=False)
+        assert [answer(call.later) for call in calls] == [None] * 3  # not at once, since a store may take some time
+        bench.pass_time(0.4, turn=False)
+        bench.batches.since = NEVER
+
+    bench.put("x")
+    assert values(waiting) == ["x"]
+    bench.batches.between = fall_silent
+    calls = [bench.get(3, 0.1, seq=1, turn=False), bench.put("a", timeout=0.1, turn=False), bench.get(4, turn=False)]
+    bench.batches.turn()
+    for call in [*calls[:2], *late]:
+        with pytest.raises(QueueDown, match="does not answer"):
+            answer(call.later)
+    assert values(bench.get(3, seq=1)) == ["a"]
+    assert values(calls[2]) == ["b"]
 
 
 def test_an_item_for_nobody_is_given_back(make: Make) -> None:
