@@ -11,6 +11,8 @@ import pytest
 
 from rpccluster.testing import RunningCluster, running_cluster
 
+from .answering import ANSWERS
+
 MakeCluster = Callable[..., RunningCluster]
 
 HERE = Path(__file__).resolve().parent
@@ -59,6 +61,18 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
 def cluster(make_cluster: MakeCluster) -> Callable[..., RunningCluster]:
     """Starts a cluster with the given options and waits until it serves."""
     return lambda **options: make_cluster(**options).start()
+
+
+@pytest.fixture
+def answers(make_cluster: MakeCluster) -> Callable[..., RunningCluster]:
+    """Starts a cluster whose service, the module ``answers``, the test writes anew."""
+
+    def start(**options: object) -> RunningCluster:
+        running = make_cluster(service="answers:Answers", **options)
+        running.write_module("answers", ANSWERS.format(answer="old"))
+        return running.start()
+
+    return start
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,28 +13,7 @@ import pytest
 from rpccluster import Client
 from rpccluster.testing import RunningCluster, wait_until
 
-GOOD = """
-import os
-
-class Answers:
-    def answer(self):
-        return {answer!r}
-
-    def pid(self):
-        return os.getpid()
-"""
-
-
-@pytest.fixture
-def answers(make_cluster) -> Callable[..., RunningCluster]:
-    """A cluster whose service is written by the test."""
-
-    def start(**options: object) -> RunningCluster:
-        running = make_cluster(service="answers:Answers", **options)
-        running.write_module("answers", GOOD.format(answer="old"))
-        return running.start()
-
-    return start
+from .answering import ANSWERS
 
 
 def _answer(running: RunningCluster) -> Any:
@@ -79,7 +57,7 @@ def test_new_code_comes_one_worker_at_a_time(answers):
     running = answers(number_workers=3)
     before = running.worker_pids()
     assert _answer(running) == "old"
-    running.write_module("answers", GOOD.format(answer="new"))
+    running.write_module("answers", ANSWERS.format(answer="new"))
     with Watch(running) as watch:
         running.signal(signal.SIGHUP)
         wait_until(lambda: not set(before) & set(running.worker_pids()))
@@ -111,7 +89,7 @@ def test_broken_code_leaves_the_old_workers_alone(answers, code, reason):
     assert running.wait_ready() and running.worker_pids() == before
     assert _generations(running) == (1, {1})
     assert _answer(running) == "old"
-    running.write_module("answers", GOOD.format(answer="mended"))
+    running.write_module("answers", ANSWERS.format(answer="mended"))
     assert running.run("reload", "--all").returncode == 0
     assert _answer(running) == "mended"
     assert _generations(running) == (2, {2})
@@ -198,7 +176,7 @@ def test_a_successor_that_cannot_boot_stops_the_replacing(answers):
         "import pathlib\n"
         "once = pathlib.Path(__file__).with_name('once')\n"
         "assert not once.exists(), 'only once'\n"
-        "once.touch()\n" + GOOD.format(answer="new"),
+        "once.touch()\n" + ANSWERS.format(answer="new"),
     )
     done = running.run("reload", "--all")
     assert (done.returncode, "only once" in done.stderr) == (1, True)
@@ -216,7 +194,7 @@ def test_reload_of_a_drained_cluster_says_when_workers_cannot_boot(answers):
     running.write_module("answers", "raise RuntimeError('sour')")
     done = running.run("reload", "--all")
     assert (done.returncode, "sour" in done.stderr) == (1, True)
-    running.write_module("answers", GOOD.format(answer="sweet"))
+    running.write_module("answers", ANSWERS.format(answer="sweet"))
     assert running.run("reload", "--all").returncode == 0
     assert _answer(running) == "sweet"
 
@@ -228,7 +206,7 @@ def test_a_reload_mends_a_cluster_whose_workers_die_in_a_loop(answers):
     running.write_module("answers", "raise RuntimeError('sour')")
     os.kill(killed, signal.SIGKILL)
     running.wait_log("times in a row")
-    running.write_module("better", GOOD.format(answer="sweet"))
+    running.write_module("better", ANSWERS.format(answer="sweet"))
     running.write_config(service="better:Answers")
     assert running.run("reload", "--all", seconds=10).returncode == 0
     assert _generations(running) == (2, {2})
@@ -245,6 +223,6 @@ def test_a_drain_overtakes_a_reload(answers):
         _, told = reload.communicate(timeout=10)
     assert (reload.returncode, "overtaken: the cluster is drained" in told) == (1, True)
     wait_until(lambda: running.status()["workers"] == [])
-    running.write_module("answers", GOOD.format(answer="new"))
+    running.write_module("answers", ANSWERS.format(answer="new"))
     running.signal(signal.SIGTTIN)
     assert running.wait_ready(number_workers=1)["master"]["generation"] == 1

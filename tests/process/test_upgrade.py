@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -13,32 +12,11 @@ import pytest
 
 from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
 
+from .answering import ANSWERS
+
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 UPGRADES_UNDER_LOAD = 20 if FULL_SCALE else 1
 UPGRADES = 20 if FULL_SCALE else 3
-
-SERVICE = """
-import os
-
-class Answers:
-    def answer(self):
-        return {answer!r}
-
-    def pid(self):
-        return os.getpid()
-"""
-
-
-@pytest.fixture
-def answers(make_cluster) -> Callable[..., RunningCluster]:
-    """A cluster whose service is written by the test, at an address that stays."""
-
-    def start(**options: object) -> RunningCluster:
-        running = make_cluster(service="answers:Answers", **options)
-        running.write_module("answers", SERVICE.format(answer="old"))
-        return running.start()
-
-    return start
 
 
 class Callers:
@@ -85,7 +63,7 @@ def test_an_upgrade_under_fresh_connections_refuses_none(answers):
     before = running.status()["master"]
     assert len(before["listeners"]) == 2
     pids = running.worker_pids()
-    running.write_module("answers", SERVICE.format(answer="new"))
+    running.write_module("answers", ANSWERS.format(answer="new"))
     with Callers(running.address) as callers:
         wait_until(lambda: len(callers.answers) > 20)
         for _ in range(UPGRADES_UNDER_LOAD):
@@ -181,7 +159,7 @@ def test_a_stop_ends_an_upgrade_under_way(answers):
     running.signal(signal.SIGUSR2)
     family = wait_until(lambda: (found := master.children(recursive=True)) and len(found) == 7 and found)  # two wardens
     assert running.run("stop").returncode == 0
-    running.write_module("answers", SERVICE.format(answer="anew"))
+    running.write_module("answers", ANSWERS.format(answer="anew"))
     running.start()
     assert not any(is_alive(process.pid) for process in family)
 
@@ -195,6 +173,6 @@ def test_a_killed_master_takes_an_upgrade_along(answers):
     running.signal(signal.SIGUSR2)
     family = wait_until(lambda: (found := master.children(recursive=True)) and len(found) == 7 and found)  # two wardens
     master.kill()
-    running.write_module("answers", SERVICE.format(answer="anew"))
+    running.write_module("answers", ANSWERS.format(answer="anew"))
     running.start()
     wait_until(lambda: not any(is_alive(process.pid) for process in family), 1)

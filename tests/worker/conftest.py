@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, Callable
+
 import pytest
 
 from rpccluster.worker.hot.choice import why_not_compiled
@@ -15,6 +18,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     path = metafunc.definition.nodeid
     if any(part in path for part in BOTH):
         metafunc.parametrize("engine", ["python", "compiled"], indirect=True)
+
+
+@pytest.fixture
+def make_rig() -> Iterator[Callable[..., rig.Rig]]:
+    """Makes rigs, which are closed at the end."""
+    made: list[rig.Rig] = []
+
+    def make(service: Any = None, **options: Any) -> rig.Rig:
+        made.append(rig.Rig(service, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 @pytest.fixture(autouse=True)

@@ -83,6 +83,10 @@ class Gated:
         for name in names:
             self.gates.setdefault(name, gevent.event.Event()).set()
 
+    def open_all(self) -> None:
+        """Let everything end that waits."""
+        self.open(*self.gates)
+
     def sleep(self, seconds: float) -> float:
         gevent.sleep(seconds)
         return seconds
@@ -209,7 +213,9 @@ class Rig:
         return peer
 
     def close(self) -> None:
-        """End every connection."""
+        """End what waits, and every connection."""
+        if isinstance(self.service, Gated):
+            self.service.open_all()
         for peer in self.peers:
             peer.close()
             peer.connection.close()

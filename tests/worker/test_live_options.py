@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Callable
@@ -22,20 +21,6 @@ from rpccluster.worker.current import Runner
 from rpccluster.worker.live_options import LiveOptions, call_limit
 
 from .rig import Peer, Rig, settle, until, wait_read
-
-
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(**options: Any) -> Rig:
-        made.append(Rig(**options))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.service.open(*rig.service.gates)
-        rig.close()
 
 
 def begin_message(rig: Rig) -> Peer:

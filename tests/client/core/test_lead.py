@@ -8,6 +8,8 @@ from rpccluster.client.core.attempts import Attempts, Direct
 from rpccluster.client.core.lead import Lead
 from rpccluster.errors import AddressError, CallTimeout, ConnectFailed, Lost, NotLeader, NotSent
 
+from .conftest import Clock
+
 A, B = NotLeader(message="tcp://a:1"), NotLeader(message="tcp://b:1")
 NOBODY = NotLeader()
 REFUSED = ConnectFailed("refused")
@@ -22,20 +24,6 @@ class Made:
         self.address = address
         self.pending = 0
         self.is_connected = False
-
-
-class Clock:
-    """Stands still."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 from rpccluster.client.core.members import Members
 from rpccluster.errors import AddressError, ConnectFailed
 
+from .conftest import Clock
+
 
 class Made:
     """A client that does nothing."""
@@ -23,20 +25,6 @@ class Made:
 
     def set_aside(self) -> None:
         self.is_aside = True
-
-
-class Clock:
-    """Stands still."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

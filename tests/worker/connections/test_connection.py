@@ -7,7 +7,6 @@ import gc
 import os
 import random
 import sys
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import msgpack
@@ -20,20 +19,6 @@ from rpccluster.worker.connections.given import address_of, peer_of
 from rpccluster.worker.hot import HIGH_WATER_BYTES, Happened
 
 from ..rig import Peer, Rig, settle, until, wait_read
-
-
-@pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    """Makes rigs, which are closed at the end."""
-    made: list[Rig] = []
-
-    def make(service: Any = None, **options: Any) -> Rig:
-        made.append(Rig(service, **options))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
 
 
 @pytest.fixture

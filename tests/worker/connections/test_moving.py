@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _socket
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -20,19 +20,10 @@ ADDRESS = ("127.0.0.1", 4711)
 
 
 @pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    """Makes workers that share one service; a call that ran twice shows in its books."""
-    made: list[Rig] = []
+def make_rig(make_rig: Callable[..., Rig]) -> Callable[..., Rig]:
+    """Workers that share one service; a call that ran twice shows in its books."""
     service = Gated()
-
-    def make(**options: Any) -> Rig:
-        made.append(Rig(service, **options))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        service.open(*service.gates)
-        rig.close()
+    return lambda **options: make_rig(service, **options)
 
 
 def request(msgid: int, method: str, *params: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import msgpack
@@ -20,18 +19,9 @@ LIMIT = 10_000
 
 
 @pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    """Makes rigs, which are closed at the end."""
-    made: list[Rig] = []
-
-    def make(*args: Any, **options: Any) -> Rig:
-        made.append(Rig(*args, **{"max_message_size": LIMIT, "max_depth": 10, **options}))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.service.open(*rig.service.gates)
-        rig.close()
+def make_rig(make_rig: Callable[..., Rig]) -> Callable[..., Rig]:
+    """Workers with a small limit for messages."""
+    return lambda service=None, **options: make_rig(service, **{"max_message_size": LIMIT, "max_depth": 10, **options})
 
 
 @pytest.fixture

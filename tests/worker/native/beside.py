@@ -53,6 +53,7 @@ class Beside(Gated):
         return self.thread_gates.setdefault(name, Gate())
 
     def open_all(self) -> None:
+        super().open_all()
         for gate in self.thread_gates.values():
             gate.open()
 

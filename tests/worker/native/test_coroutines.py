@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
@@ -16,17 +15,9 @@ from .beside import Beside
 
 
 @pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(**options: Any) -> Rig:
-        made.append(Rig(Beside(), **options))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.service.open_all()
-        rig.close()
+def make_rig(make_rig: Callable[..., Rig]) -> Callable[..., Rig]:
+    """Workers whose methods run beside the greenlets."""
+    return lambda **options: make_rig(Beside(), **options)
 
 
 def quiet(rig: Rig) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
@@ -15,17 +14,9 @@ from .beside import Beside
 
 
 @pytest.fixture
-def make_rig() -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(**options: Any) -> Rig:
-        made.append(Rig(Beside(), **{"threads": 1, "thread_queue": 1, "max_greenlets": 1, **options}))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.service.open_all()
-        rig.close()
+def make_rig(make_rig: Callable[..., Rig]) -> Callable[..., Rig]:
+    """Workers with one thread and one greenlet."""
+    return lambda **options: make_rig(Beside(), **{"threads": 1, "thread_queue": 1, "max_greenlets": 1, **options})
 
 
 def results(peer: Peer, count: int) -> list[Any]:
