@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from answering import ANSWERS
 
 from rpccluster.testing import RunningCluster, running_cluster
-
-from .answering import ANSWERS
 
 MakeCluster = Callable[..., RunningCluster]
 

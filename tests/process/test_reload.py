@@ -9,11 +9,10 @@ import threading
 from typing import Any
 
 import pytest
+from answering import ANSWERS
 
 from rpccluster import Client
 from rpccluster.testing import RunningCluster, wait_until
-
-from .answering import ANSWERS
 
 
 def _answer(running: RunningCluster) -> Any:

@@ -9,10 +9,9 @@ from typing import Any
 
 import psutil
 import pytest
+from answering import ANSWERS
 
 from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
-
-from .answering import ANSWERS
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 UPGRADES_UNDER_LOAD = 20 if FULL_SCALE else 1
