@@ -153,7 +153,7 @@ def test_a_connection_moves_with_its_socket(make_worker: Callable[..., Worker]) 
     peer = donor.connect()
     assert peer.call("echo", 1) == 1
     give = move(peer, donor, adopter)
-    assert give == Give(1 << 32 | 1, ["127.0.0.1", 4711], False, b"", b"", [])
+    assert give == Give(1 << 32 | 1, ["127.0.0.1", 4711], False, b"", b"", [], given_at=give.given_at)
     assert peer.call("echo", 2) == 2
     assert (donor.service.began, adopter.service.began) == ([1], [2])
     assert (donor.row[Cell.HANDED_OVER], adopter.row[Cell.ADOPTED]) == (1, 1)
