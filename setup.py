@@ -25,6 +25,7 @@ TEST = [
     "requests",  # what a plugin of Remind-You imports
     "aiohttp>=3.9; platform_python_implementation == 'CPython'",  # serves and calls on the loop of a worker
 ]
+SPANS = ["opentelemetry-sdk>=1.20"]  # takes the spans of calls
 CLIENTS = [  # other libraries' clients, by which the server is tried
     "pynvim==0.6.0",
     "aio-msgpack-rpc==0.2.0",
@@ -61,6 +62,7 @@ SCHEDULE = ["cronsim>=2.5"]  # [plugin:NAME] schedule
 ZOOKEEPER = ["kazoo>=2.9"]  # [leadership], and Pool("zookeeper://…")
 REDIS = ["redis>=5"]  # [queues] engine = redis://…
 TOP = ["rich>=13"]  # `rpccluster top`, and the bar of TaskPool.map
+OPENTELEMETRY = ["opentelemetry-api>=1.20"]  # spans of calls; the service sets what takes them
 FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation == 'CPython'"]
 
 
@@ -118,10 +120,11 @@ setup(
     extras_require={
         "schedule": SCHEDULE,
         "top": TOP,
+        "opentelemetry": OPENTELEMETRY,
         "redis": REDIS,
         "uvloop": UVLOOP,
         "zookeeper": ZOOKEEPER,
-        "test": TEST + SCHEDULE + UVLOOP + ZOOKEEPER + REDIS + TOP + CLIENTS + LINT,
+        "test": TEST + SCHEDULE + UVLOOP + ZOOKEEPER + REDIS + TOP + SPANS + CLIENTS + LINT,
         "bench": BENCH,
         "fuzz": FUZZ,
         "wheel": WHEEL,

@@ -17,6 +17,8 @@ __all__ = [
     "current_call",
     "find_call",
     "find_calls_by",
+    "find_trace",
+    "find_traces_by",
     "rpc",
 ]
 
@@ -245,6 +247,26 @@ def current_call() -> CurrentCall | None:
 def find_call() -> Any:
     """Return the call that runs here, as the worker has it; None outside of calls."""
     return _find()
+
+
+def find_trace() -> str | None:
+    """Return the W3C traceparent that calls from here pass on; None if there is none."""
+    return _find_trace()
+
+
+def _of_call() -> str | None:
+    call = _find()
+    found: str | None = None if call is None else call.trace
+    return found
+
+
+_find_trace: Callable[[], str | None] = _of_call
+
+
+def find_traces_by(find: Callable[[], str | None]) -> None:
+    """Let clients in this process ask ``find`` for the traceparent that they pass on."""
+    global _find_trace
+    _find_trace = find
 
 
 def find_calls_by(find: Callable[[], Any]) -> None:

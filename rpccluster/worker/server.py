@@ -69,6 +69,7 @@ from rpccluster.worker.retirement import Retirement
 from rpccluster.worker.service.left_behind import LeftBehind
 from rpccluster.worker.service.pool_tasks import end_tasks, tasks_left
 from rpccluster.worker.service.registry import Registry, Runs
+from rpccluster.worker.service.tracing import tracing
 from rpccluster.worker.service.wrapper import Wrapper
 from rpccluster.worker.taken_greenlets import TakenGreenlets
 from rpccluster.worker.tally import make_tally
@@ -187,6 +188,14 @@ class Server:
         self.options.follow(self._follow_options)
         if isinstance(service, Service):
             service.worker_started(self._info())
+        self._trace()
+
+    def _trace(self) -> None:
+        """Let calls have spans if the service has set what takes them."""
+        spans = None if self._assignment.part.kind else tracing()
+        if spans is not None:
+            self._registry.trace(spans)
+            self._registry.wrap_all(self.options.call_timeout, self.options.cancel_on_disconnect)
 
     def _loops(self) -> list[Watched]:
         """Return the loops that must not be held up."""

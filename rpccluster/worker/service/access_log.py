@@ -28,7 +28,8 @@ def logged(function: Callable[..., Any], outlet: Outlet) -> Callable[..., Any]:
         try:
             return function(*params)
         except Parked as parked:
-            parked.log, call = partial(_write, outlet, began), None
+            call = None
+            parked.tell_too(partial(_write, outlet, began))
             raise
         except BaseException as error:
             told = TimeoutError(*error.args) if type(error) is CallTimedOut else error  # as the caller sees it

@@ -34,6 +34,18 @@ class Parked(BaseException):
     def __init__(self, later: Later) -> None:
         self.later = later
 
+    def tell_too(self, log: Callable[[str, str, str], object]) -> None:
+        """Tell ``log`` of the end, after those that are told already."""
+        self.log = log if self.log is None else _in_turn(self.log, log)
+
+
+def _in_turn(*logs: Callable[[str, str, str], object]) -> Callable[[str, str, str], object]:
+    def tell(peer: str, method: str, outcome: str) -> None:
+        for log in logs:
+            log(peer, method, outcome)
+
+    return tell
+
 
 def unless_left(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``function`` to run only while its caller is there."""

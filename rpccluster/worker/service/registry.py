@@ -10,8 +10,8 @@ import functools
 import inspect
 import types
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple, Optional
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from rpccluster.errors import ServiceUnfit
 from rpccluster.failure import error_text
@@ -22,6 +22,9 @@ from rpccluster.protocol.bounded import RESERVED
 from rpccluster.service import RPCMark, Service
 from rpccluster.worker.service.later import HeldBack, parking, unless_left
 from rpccluster.worker.service.leader_only import Leading
+
+if TYPE_CHECKING:
+    from rpccluster.worker.service.tracing import Tracing
 
 __all__ = ["Entry", "Method", "Native", "Registry", "Runs"]
 
@@ -103,6 +106,7 @@ class Registry:
         self.leading = Leading(lead_page())
         self._wrap = wrap
         self._native = native
+        self._marks: dict[str, RPCMark] = {}
         self.methods: dict[str, Method] = {}
         self.table: dict[str, Callable[..., Any]] = {}  # the wrapped functions, for the hot path
         self.table_when_full: dict[str, Callable[..., Any]] = {}  # while no greenlet is free; empty if all need one
@@ -163,6 +167,20 @@ class Registry:
         self._followers.append(tell)
         tell()
 
+    def trace(self, tracing: Tracing) -> None:
+        """Let calls of the service's methods have spans; `wrap_all` has to follow."""
+        for name, method in self.methods.items():
+            if not name.startswith(RESERVED):
+                self.methods[name] = replace(method, entry=self._traced(tracing, method))
+
+    def _traced(self, tracing: Tracing, method: Method) -> Entry:
+        """Return the way into ``method`` with a span: where it runs, or where it is handed over to a pool."""
+        mark, plain = self._marks[method.name], method.plain
+        if method.runs in (Runs.IN_GREENLET, Runs.IN_POOL):
+            return Entry(tracing.wrap(method.name, method.entry.inner), method.entry.outer)
+        wrap = tracing.wrap_coroutine if method.runs is Runs.ON_LOOP else tracing.wrap
+        return self._entry(method.runs, wrap(method.name, plain), mark)
+
     @property
     def names(self) -> list[str]:
         """Return all names in the order of their numbers."""
@@ -197,6 +215,7 @@ class Registry:
             raise ServiceUnfit(f"found two methods named {name!r}, expected each name once")
         number = len(self.methods) + 1
         runs = _runs(name, plain, mark)
+        self._marks[name] = mark
         entry = self._entry(runs, plain, mark)
         self.methods[name] = Method(
             name, number, plain, runs, entry, mark.timeout, mark.leader_only, mark.cancel_on_disconnect

@@ -14,7 +14,7 @@ from typing import Any, Callable
 from rpccluster.protocol.bounded import CALL, CANCEL, RESERVED, TIMEOUT, TRACE
 from rpccluster.protocol.codec import pack_notify, pack_request
 from rpccluster.protocol.messages import REQUEST
-from rpccluster.service import find_call
+from rpccluster.service import find_trace
 
 __all__ = ["BOUND_BYTES", "Bounded", "PlainBody", "bound", "bound_body", "may_be_bound", "plain_body"]
 
@@ -93,7 +93,6 @@ def may_be_bound(body: bytes, seconds: float) -> bool:
 
 
 def _trace_here() -> str | None:
-    """Return the traceparent of the call that runs here, in a worker."""
-    call = find_call()
-    trace: str | None = None if call is None else call.trace
+    """Return the traceparent that a call from here passes on: in a worker, that of the call that runs here."""
+    trace = find_trace()
     return trace if trace is not None and len(trace) == 55 else None
