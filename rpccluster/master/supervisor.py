@@ -23,6 +23,7 @@ from rpccluster.master.history import Author
 from rpccluster.master.kinds.groups import Died
 from rpccluster.master.kinds.kind import Booted, Gone, Passed, Told, Voted
 from rpccluster.master.kinds.own_service import ServiceProcess
+from rpccluster.master.kinds.restarts import restart_reason
 from rpccluster.master.kinds.rpc import RPCWorker
 from rpccluster.master.parts import Parts
 from rpccluster.master.phases import Event
@@ -95,6 +96,7 @@ class Supervisor:
         for kind, conversation in parts.conversations.items():
             attempt(f"tell the {kind} what has changed", conversation.turn, self._groups)
         attempt("end a write", parts.saving.turn)
+        attempt("show the settings", self._show_settings)
         attempt("serve the control socket", parts.control.turn)
         attempt("look after paths", parts.upkeep.turn, parts.now())
         attempt("look after the warden", parts.warden.turn, parts.now())
@@ -213,6 +215,9 @@ class Supervisor:
             conversation.note_end(event.child)
         self._parts.asking.note_end(event.child)
         self._parts.pushing.note_end(event.child)
+        reason = restart_reason(group, event.child, event.death)
+        if reason:
+            self._cluster.counts.note_restart(group.name, reason)
         if group is self._workers and event.death.is_failed_boot:
             self._parts.reloading.note_failed_boot(event.child, group.failure)
         if group.fails_too_often(event.death.at) and not self._ends_with:
@@ -243,6 +248,10 @@ class Supervisor:
 
     def _move(self) -> None:
         self._brokers.turn(self._parts.now(), may_move=self._cluster.phase.allows.connections_move)
+
+    def _show_settings(self) -> None:
+        version = self._cluster.settings_version
+        self._cluster.counts.show_settings({group.name: version for group in self._groups.all})
 
     def _note_started(self, course: order.Started) -> None:
         self._cluster.note(Event.BOOTED)

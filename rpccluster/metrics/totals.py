@@ -140,7 +140,7 @@ class Reader:
         versions = {
             name: cells[at * BLOCK_CELLS]
             for at, (kind, name) in enumerate(_names(names) if b"\0s" in names else ())
-            if kind is Block.SETTINGS
+            if kind is Block.SETTINGS and cells[at * BLOCK_CELLS]
         }
         if (connections or versions) and system.is_byte_locked(self._descriptor, place):
             totals.connections += connections

@@ -26,6 +26,7 @@ from rpccluster.master.counts import Counts
 from rpccluster.master.kinds.kind import Booted, Gone, KindEvent, Passed, Told, Voted
 from rpccluster.master.kinds.stalls import Stalls
 from rpccluster.master.kinds.totals import Totals
+from rpccluster.metrics.layout import OTHER
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.system import make_room_for
 from rpccluster.system.clock import Timer
@@ -207,7 +208,17 @@ class RPC:
 
     def note_end(self, child: Child) -> KindEvent | None:
         self.totals.note_end(child.row)
+        if self.name == RPC.name and child.exit is not None and child.exit.signal is not None:
+            self._lose_calls(child)
         return Gone(child)
+
+    def _lose_calls(self, child: Child) -> None:
+        """Count the calls that had begun in a worker that was killed or has crashed."""
+        assert isinstance(child, RPCWorker)
+        calls, number = child.row[Cell.ACTIVE_CALLS], child.row[CommonCell.RUNNING]
+        is_known = calls == 1 and 0 < number <= len(child.methods)
+        if calls:
+            self.counts.lose(calls, child.methods[number - 1] if is_known else OTHER)
 
     def forget(self, group: Group) -> None:
         """The workers never leave the configuration."""
