@@ -1,12 +1,11 @@
 """The reader of the counters: sums over all rows of the file, and what living processes show. Runs in any process.
 
-It waits for nobody and locks nothing. Each cell is read whole, and only grows. The count of a histogram is the sum of
-its buckets, so the two always agree; its sum may lack the calls that end while it is read.
+It waits for nobody, locks nothing and maps nothing. Each cell is read whole, and only grows. The count of a histogram
+is the sum of its buckets, so the two always agree; its sum may lack the calls that end while it is read.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,14 +102,11 @@ class Reader:
     def __init__(self, descriptor: int) -> None:
         """``descriptor`` stays the caller's, and open."""
         self._descriptor = descriptor
-        self._memory: memoryview = memoryview(b"")
-        self._outgrown: list[memoryview] = []  # kept: the end of a mapping would end the locks of a process that counts
 
     def read(self) -> Totals:
         """Return the totals as they are now. Raises OSError."""
-        self._follow_growth()
         totals, sums = Totals(), dict[bytes, int]()
-        for place in range(len(self._memory) // ROW_BYTES):
+        for place in range(os.fstat(self._descriptor).st_size // ROW_BYTES):
             names, cells = self._row(place)
             if names:
                 # The rows of workers with the same methods are alike: one addition adds all their cells, since no sum
@@ -122,17 +118,12 @@ class Reader:
             _add(totals, names, memoryview(cells).cast("Q").tolist())
         return totals
 
-    def _follow_growth(self) -> None:
-        size = os.fstat(self._descriptor).st_size // ROW_BYTES * ROW_BYTES
-        if size > len(self._memory):
-            self._outgrown.append(self._memory)
-            self._memory = memoryview(mmap.mmap(self._descriptor, size, prot=mmap.PROT_READ))
-
     def _row(self, place: int) -> tuple[bytes, bytes]:
-        """Return the names and cells of a row's blocks, copied at once."""
-        row = self._memory[place * ROW_BYTES : (place + 1) * ROW_BYTES]
-        blocks = row[CELLS_AT : CELLS_AT + CELL_BYTES].cast("Q")[OwnCell.BLOCKS]
-        return bytes(row[: blocks * NAME_BYTES]), bytes(row[CELLS_AT : CELLS_AT + blocks * BLOCK_BYTES])
+        """Return the names and cells of a row's blocks. A mapping would take a descriptor, whose end ends locks."""
+        at = place * ROW_BYTES
+        blocks = int.from_bytes(os.pread(self._descriptor, CELL_BYTES, at + CELLS_AT), sys.byteorder)
+        names = os.pread(self._descriptor, blocks * NAME_BYTES, at)
+        return names, os.pread(self._descriptor, blocks * BLOCK_BYTES, at + CELLS_AT)
 
     def _show(self, totals: Totals, place: int, names: bytes, cells: memoryview) -> None:
         """Add what a row shows of the present, if its process lives."""
