@@ -8,11 +8,12 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
-from npm_clients import npm_client_example, npm_clients
+from npm_clients import npm_axe, npm_client_example, npm_clients
 from old_library import old_library, old_tests, old_twisted
 from own_network import own_network
 
 __all__ = [
+    "npm_axe",
     "npm_client_example",
     "npm_clients",
     "old_library",

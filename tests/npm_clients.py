@@ -1,7 +1,7 @@
-"""MessagePack-RPC clients from npm, as a service's callers may have them; where there is no npm, tests are skipped.
+"""Packages from npm: MessagePack-RPC clients, as callers may have them, and axe-core; without npm tests are skipped.
 
-Owns `.node-clients` and `.node-client-example` in the checkout: each made once, under a lock, built aside and renamed.
-The fixtures give the folder in which `node` finds the packages. Test process only.
+Owns `.node-clients`, `.node-client-example` and `.node-axe` in the checkout: each made once, under a lock, built aside
+and renamed. The fixtures give the folder in which `node` finds the packages. Test process only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["npm_client_example", "npm_clients"]
+__all__ = ["npm_axe", "npm_client_example", "npm_clients"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLE = CHECKOUT / "examples" / "node_client" / "package.json"
@@ -25,6 +25,7 @@ PACKAGES = [
     "@ros2jsguy/msgpack-rpc-node@0.2.0",
     "neovim@5.5.0",
 ]
+AXE = "axe-core@4.10.3"
 PATIENCE_SECONDS = 60
 
 
@@ -39,6 +40,13 @@ def npm_client_example() -> Path:
     """The folder of a project that has what the example of a client needs."""
     needed = json.loads(EXAMPLE.read_text())["dependencies"]
     return _folder_with(CHECKOUT / ".node-client-example", [f"{name}@{version}" for name, version in needed.items()])
+
+
+@pytest.fixture(scope="session")
+def npm_axe() -> str:
+    """The script of axe-core, which finds what keeps people from using a page."""
+    folder = _folder_with(CHECKOUT / ".node-axe", [AXE])
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
 def _folder_with(folder: Path, packages: list[str]) -> Path:

@@ -39,12 +39,13 @@ HEADERS = [("Content-Security-Policy", _POLICY), ("Referrer-Policy", "no-referre
 
 _ACTIONS = """
 <section aria-labelledby="h-act"><h2 id="h-act">Actions</h2><form id="act">
-<label>Token <input name="token" type="password" autocomplete="off" required></label>
-<button name="action" value="reload">Reload</button>
-<label>Group <input name="group" value="workers"></label>
-<label>Processes <input name="processes" size="6" value="+1"></label>
-<button name="action" value="scale">Scale</button>
-<label>Plugin <input name="plugin"></label><button name="action" value="plugin.restart">Restart plugin</button>
+<div><label>Token <input name="token" type="password" autocomplete="off" required></label>
+<button name="action" value="reload">Reload</button></div>
+<div><label>Group <input name="group" size="14" value="workers"></label>
+<label>Processes <input name="processes" size="4" value="+1"></label>
+<button name="action" value="scale">Scale</button></div>
+<div><label>Plugin <input name="plugin" size="14"></label>
+<button name="action" value="plugin.restart">Restart plugin</button></div>
 </form><output id="told" form="act"></output></section>"""
 
 
@@ -58,8 +59,7 @@ def document(title: str, parts: Parts, *, has_actions: bool) -> bytes:
 <link rel="icon" href="data:,"><style>{STYLE}</style></head>
 <body{old}><header><h1>{shown}</h1><p id="summary" role="status">{escape(parts.summary)}</p></header>
 <main><div id="live">{parts.live}</div>
-<section aria-labelledby="h-plots"><h2 id="h-plots">The last hour</h2><div id="plots">{parts.plots}</div>
-<p class="axis" aria-hidden="true"><span>60 minutes ago</span><span>now</span></p></section>{
+<section aria-labelledby="h-plots"><h2 id="h-plots">The last hour</h2><div id="plots">{parts.plots}</div></section>{
         _ACTIONS if has_actions else ""
     }</main>
 <footer><a href="status.json">The same as JSON</a></footer>

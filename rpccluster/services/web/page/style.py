@@ -21,12 +21,14 @@ h2 { font-size: 1.05rem; margin: 0 0 .5rem; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .9rem 1rem;
   margin: 0 0 1rem; }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .6rem 1rem; margin: 0; }
+dl .long { grid-column: span 2; }
 dt { color: var(--soft); font-size: .85rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .5rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
 thead th { border-top: 0; color: var(--soft); font-size: .85rem; font-weight: 600; }
 tbody th { font-weight: 600; overflow-wrap: anywhere; }
+[data-key="others"] tbody th { min-width: 7.2rem; }
 th.number, td.number { text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { padding-left: 0; } th:last-child, td:last-child { padding-right: 0; }
 .state { display: inline-block; padding: 0 .5rem; border-radius: 1rem; color: var(--wait);
@@ -42,8 +44,8 @@ svg { display: block; width: 100%; height: 4.5rem; }
 svg polyline { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; stroke-linecap: round;
   vector-effect: non-scaling-stroke; }
 svg line { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
-.axis { display: flex; justify-content: space-between; color: var(--soft); font-size: .8rem; margin: .4rem 0 0; }
-form { display: flex; flex-wrap: wrap; gap: .6rem 1rem; align-items: end; }
+form { display: grid; gap: .8rem; }
+form div { display: flex; flex-wrap: wrap; gap: .6rem 1rem; align-items: end; }
 label { display: grid; gap: .2rem; color: var(--soft); font-size: .85rem; }
 input, button { font: inherit; color: inherit; padding: .4rem .7rem; border: 1px solid var(--soft);
   border-radius: .4rem; background: var(--back); min-height: 2.5rem; max-width: 100%; }

@@ -16,6 +16,7 @@ __all__ = ["Rates", "live", "summary"]
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 _SHORT_AGE = 5.0
+_LONG_FACTS = ("Listens at", "Leader")
 
 
 class Rates(NamedTuple):
@@ -43,6 +44,10 @@ def _duration(seconds: float) -> str:
     return "under a minute"
 
 
+def _wait(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else _duration(seconds)
+
+
 def _bytes(number: float) -> str:
     for unit in _SIZES[:-1]:
         if number < 1024:
@@ -60,7 +65,7 @@ def _rate(value: float | None) -> str:
 def _reason(process: Mapping[str, Any]) -> str:
     reason = process.get("reason") or process.get("retire_reason") or ""
     retry = process.get("retry_in_seconds")
-    return f"{reason}, again in {retry:.0f} s" if retry else str(reason)
+    return f"{reason}, in {_wait(retry)}" if retry else str(reason)
 
 
 # -- the whole
@@ -70,13 +75,18 @@ def summary(status: Mapping[str, Any], age: float) -> str:
     """Return one sentence on the state of the cluster; it changes only when something of note does."""
     if age > _SHORT_AGE:
         return "The master does not answer: what follows is old."
-    groups = status["groups"]
-    ready = sum(_ready(group) for group in groups)
+    groups = [group for group in status["groups"] if not _rests(group)]
+    ready = sum(min(_ready(group), group["wanted"]) for group in groups)
     wanted = sum(group["wanted"] for group in groups)
     state = status["master"]["state"]
-    bad = [group["name"] for group in groups if group["state"] not in ("ready", "finished", "stopped")]
+    bad = [group["name"] for group in groups if group["state"] != "ready"]
     told = f"{ready} of {wanted} processes are ready; the cluster is {state}."
     return f"{told} Not ready: {', '.join(bad)}." if bad else told
+
+
+def _rests(group: Mapping[str, Any]) -> bool:
+    """Return whether nothing of a group is to run now, since it has finished, was stopped, or waits for its time."""
+    return group["state"] in ("finished", "stopped") or group["reason"] == "schedule"
 
 
 def _ready(group: Mapping[str, Any]) -> int:
@@ -112,12 +122,14 @@ def _facts(master: Mapping[str, Any]) -> str:
     if leadership:
         leader = leadership["leader"] or "nobody"
         facts["Leader"] = "this cluster" if leadership["is_leader"] else leader
-    items = "".join(
-        f'<div data-key="{escape(name)}"><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>'
-        for name, value in facts.items()
-    )
+    items = "".join(_fact(name, str(value)) for name, value in facts.items())
     heading = '<h2 id="h-facts">The cluster</h2>'
     return f'<section data-key="facts" aria-labelledby="h-facts">{heading}<dl>{items}</dl></section>'
+
+
+def _fact(name: str, value: str) -> str:
+    style = ' class="long"' if name in _LONG_FACTS else ""
+    return f'<div data-key="{escape(name)}"{style}><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
 
 
 def _state(process: Mapping[str, Any]) -> str:
@@ -198,7 +210,7 @@ def _table(key: str, caption: str, headings: Iterable[str], columns: Sequence[_C
 
 def _rows(columns: Sequence[_Column], rows: Iterable[Row]) -> Iterator[str]:
     for headings, key, shown in rows:
-        heads = "".join(f'<th scope="row">{escape(heading)}</th>' for heading in headings)
+        heads = "".join(f'<th scope="row">{escape(heading).replace(":", ":<wbr>")}</th>' for heading in headings)
         cells = "".join(f'<td class="{each.style}">{_cell(each, shown)}</td>' for each in columns)
         yield f'<tr data-key="{escape(key)}">{heads}{cells}</tr>'
 
