@@ -17,6 +17,7 @@ from rpccluster.ipc.messages import (
     Accept,
     Adopted,
     Asked,
+    AskMaster,
     BootFailed,
     CancelCall,
     Closed,
@@ -33,6 +34,7 @@ from rpccluster.ipc.messages import (
     LeadOrder,
     LeadTold,
     Listen,
+    MasterTold,
     Message,
     Noted,
     Pools,
@@ -124,6 +126,9 @@ EVERY = [
     LeadTold(0, "", "unix:///a", 7),
     LeadTold(3, "the store is away", "", 0),
     Present("serving", 1764288000.25),
+    AskMaster(3, 7, "scale", ["workers", "+1"]),
+    MasterTold(3, "", {"groups": [{"name": "workers", "processes": []}]}),
+    MasterTold(4, "ValueError: found nothing", None),
 ]
 
 
