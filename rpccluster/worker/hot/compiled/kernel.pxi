@@ -74,7 +74,6 @@ cdef extern from "../../../protocol/wire/wire.h":
 
 cdef extern from *:
     """
-    static const uint64_t NEVER = UINT64_MAX;
     /* All that was written before it stands in memory first, and all that is written later does not. */
     static inline void store(uint64_t *place, uint64_t value)
     {
@@ -82,5 +81,4 @@ cdef extern from *:
         __atomic_signal_fence(__ATOMIC_SEQ_CST);
     }
     """
-    const uint64_t NEVER
     void store(uint64_t *place, uint64_t value) nogil

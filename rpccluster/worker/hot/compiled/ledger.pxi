@@ -118,7 +118,7 @@ cdef class Ledger:
 
     # -- begun calls
 
-    cdef int32_t new_begun(self) noexcept:
+    cdef inline int32_t new_begun(self) noexcept:
         cdef int32_t place = self.free_begun
         if place != NO_BLOCK:
             self.free_begun = self.next_begun[place]
@@ -199,8 +199,12 @@ cdef class Note:
 
     cdef Ledger ledger
     cdef Record *record
-    cdef int32_t first, last  # of the begun calls that are not answered
-    cdef int32_t answered  # the first of those whose replies are not in the ledger yet
+    cdef Begun *table  # the ledger's begun calls, and how they are linked
+    cdef int32_t *after
+    cdef int32_t *before
+    cdef int32_t newest  # the call that has begun last, if it has not ended; it is linked when another one begins
+    cdef int32_t first, last  # of the other begun calls that are not answered
+    cdef int32_t answered, first_answered  # the calls whose replies are not in the ledger yet, from last to first
     cdef uint8_t *output  # a block with output that the kernel has no room for
     cdef uint64_t number, received, sent, copied  # bytes of the streams; output stands in the ledger up to `copied`
 
@@ -209,7 +213,8 @@ cdef class Note:
         self.number = number
         self.received = read + _SHIFT
         self.sent = self.copied = written
-        self.first = self.last = self.answered = NO_BLOCK
+        self.table, self.after, self.before = ledger.begun, ledger.next_begun, ledger.previous_begun
+        self.newest = self.first = self.last = self.answered = self.first_answered = NO_BLOCK
         self.record = ledger.new_record()
         if self.record == NULL:
             ledger.uncovered += 1
@@ -230,78 +235,94 @@ cdef class Note:
             return
         self.ledger.drop_record(self.record)
         self.record = NULL
+        self.link_newest()
         while self.first != NO_BLOCK:
             place = self.first
-            self.first = self.ledger.next_begun[place]
+            self.first = self.after[place]
             self.ledger.drop_begun(place)
-        self.drop_answered()
+        while self.answered != NO_BLOCK:
+            place = self.answered
+            self.answered = self.after[place]
+            self.ledger.drop_begun(place)
         self.drop_output()
 
     # -- calls
 
-    cdef int32_t note_begun(self, uint64_t input_end, uint32_t msgid, uint32_t kind) noexcept:
+    cdef inline int32_t note_begun(self, uint64_t input_end, uint32_t msgid, uint32_t kind) noexcept:
         """Note a call that begins, whose message ends at an offset of the input. Returns its place."""
-        cdef Ledger ledger = self.ledger
-        cdef int32_t place = ledger.new_begun()
+        cdef int32_t place = self.ledger.new_begun()
         cdef Begun *begun
         if place == NO_BLOCK:
-            ledger.uncovered += 1
-            store(&self.record.number, 0)  # for good: nobody could tell that this call has begun
-            self.number = 0
+            self.lose_note()
             return NO_BLOCK
-        begun = &ledger.begun[place]
+        self.link_newest()
+        self.newest = place
+        begun = &self.table[place]
         begun.input_end = input_end
-        begun.reply_end = 0
         begun.msgid = msgid
         begun.kind = kind
         store(&begun.number, self.number)
+        store(&begun.reply_end, 0)  # until here the entry was that of an answered call
         store(&self.record.border, input_end)
-        ledger.next_begun[place] = NO_BLOCK
-        ledger.previous_begun[place] = self.last
+        return place
+
+    cdef void lose_note(self) noexcept:
+        """End the record for good, since nobody could tell that a call has begun."""
+        self.ledger.uncovered += 1
+        store(&self.record.number, 0)
+        self.number = 0
+
+    cdef inline void link_newest(self) noexcept:
+        cdef int32_t place = self.newest
+        if place == NO_BLOCK:
+            return
+        self.newest = NO_BLOCK
+        self.after[place] = NO_BLOCK
+        self.before[place] = self.last
         if self.last == NO_BLOCK:
             self.first = place
         else:
-            ledger.next_begun[self.last] = place
+            self.after[self.last] = place
         self.last = place
-        return place
 
     cdef void unlink(self, int32_t place) noexcept:
-        cdef Ledger ledger = self.ledger
-        cdef int32_t after = ledger.next_begun[place], before = ledger.previous_begun[place]
+        cdef int32_t after, before
+        if place == self.newest:
+            self.newest = NO_BLOCK
+            return
+        after, before = self.after[place], self.before[place]
         if before == NO_BLOCK:
             self.first = after
         else:
-            ledger.next_begun[before] = after
+            self.after[before] = after
         if after == NO_BLOCK:
             self.last = before
         else:
-            ledger.previous_begun[after] = before
+            self.before[after] = before
 
     cdef int32_t find(self, uint32_t msgid, uint32_t kind) noexcept:
-        cdef int32_t place = self.first
-        cdef Begun *begun
-        while place != NO_BLOCK:
-            begun = &self.ledger.begun[place]
-            if begun.kind == kind and begun.msgid == msgid:
-                return place
-            place = self.ledger.next_begun[place]
-        return NO_BLOCK
+        cdef int32_t place
+        self.link_newest()
+        place = self.first
+        while place != NO_BLOCK and (self.table[place].kind != kind or self.table[place].msgid != msgid):
+            place = self.after[place]
+        return place
 
-    cdef bint is_begun(self, int32_t place, uint32_t msgid) noexcept:
-        """Return whether a begun call of this connection with ``msgid`` still stands at ``place``."""
-        cdef Begun *begun
-        if place == NO_BLOCK:
-            return False
-        begun = &self.ledger.begun[place]
-        return begun.number == self.number and begun.msgid == msgid and begun.kind == REQUEST_KIND and not begun.reply_end
+    cdef inline void answer_begun(self, int32_t place, uint32_t msgid) noexcept:
+        """Note that the reply to the request at ``place`` is gathered; another one may stand there by now."""
+        if place != self.newest or place == NO_BLOCK or self.table[place].msgid != msgid:
+            place = self.find(msgid, REQUEST_KIND)
+        self.note_answered(place)
 
-    cdef void note_answered(self, int32_t place) noexcept:
-        """Note that the reply to a call is gathered."""
+    cdef inline void note_answered(self, int32_t place) noexcept:
+        """Note that the reply to a call is gathered: the call is answered once more output stands in the ledger."""
         if place == NO_BLOCK:
             return
         self.unlink(place)
-        self.ledger.begun[place].reply_end = NEVER
-        self.ledger.next_begun[place] = self.answered
+        store(&self.table[place].reply_end, self.record.output_end + 1)
+        if self.answered == NO_BLOCK:
+            self.first_answered = place
+        self.after[place] = self.answered
         self.answered = place
 
     cdef void forget_call(self, int32_t place) noexcept:
@@ -310,12 +331,12 @@ cdef class Note:
             self.unlink(place)
             self.ledger.drop_begun(place)
 
-    cdef void drop_answered(self) noexcept:
-        cdef int32_t place
-        while self.answered != NO_BLOCK:
-            place = self.answered
-            self.answered = self.ledger.next_begun[place]
-            self.ledger.drop_begun(place)
+    cdef inline void free_answered(self) noexcept:
+        """Give back the entries of calls whose replies stand in the ledger; they say so themselves."""
+        if self.answered != NO_BLOCK:
+            self.after[self.first_answered] = self.ledger.free_begun
+            self.ledger.free_begun = self.answered
+            self.answered = NO_BLOCK
 
     # -- input
 
@@ -357,16 +378,12 @@ cdef class Note:
             self.output = block
         self.set_end(end)
 
-    cdef void set_end(self, uint64_t end) noexcept:
-        cdef int32_t place = self.answered
-        while place != NO_BLOCK:
-            self.ledger.begun[place].reply_end = end
-            place = self.ledger.next_begun[place]
+    cdef inline void set_end(self, uint64_t end) noexcept:
         store(&self.record.output_end, end)
         self.copied = end
         if self.record.flags & BARE_OUTPUT:
             store(&self.record.flags, self.record.flags & ~BARE_OUTPUT)
-        self.drop_answered()
+        self.free_answered()
 
     cdef void note_sent(self, const uint8_t *bytes, size_t length, size_t sent) noexcept:
         """Note that the kernel has taken ``sent`` of ``length`` bytes that were published."""
@@ -390,7 +407,6 @@ cdef class Note:
         """Note that the output does not fit into the ledger, until it is sent or fits again."""
         self.ledger.uncovered += 1
         store(&self.record.flags, self.record.flags | BARE_OUTPUT)
-        self.drop_answered()
         self.drop_output()
 
     cdef void drop_output(self) noexcept:

@@ -623,9 +623,7 @@ cdef class Turn:
                     if frame.counts != NULL:
                         self.count(frame)
                     if port.note is not None:
-                        if not port.note.is_begun(frame.begun, msgid):
-                            frame.begun = port.note.find(msgid, REQUEST_KIND)
-                        port.note.note_answered(frame.begun)
+                        port.note.answer_begun(frame.begun, msgid)
                     if before + size > _GATHER:
                         self.room.handled_large = True
                         port.flush_out()
