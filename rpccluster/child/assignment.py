@@ -44,8 +44,8 @@ class RPCPart(KindPart):
     as long as its threads can run; the master watches it. ``kind`` names the kind of a process that is no worker,
     ``memory`` is the file in memory that outlives it, -1 for none, and ``own`` are options of its service from sections
     of its own. ``proxied`` are the places of the listeners at which proxies connect. ``ledger`` is the file, -1 for
-    none, of the ledger of that shape (`rpccluster.ledger`). ``metrics`` is the file of the counters, -1 if there is
-    none: it counts in it, or reads it.
+    none, of the ledger of that shape (`rpccluster.ledger`), and ``copies`` the channel for copies of sockets.
+    ``metrics`` is the file of the counters, -1 if there is none: it counts in it, or reads it.
     """
 
     connections: Channel
@@ -58,13 +58,15 @@ class RPCPart(KindPart):
     proxied: Sequence[int] = ()
     ledger: int = -1
     ledger_shape: Shape | None = None
+    copies: Channel | None = None
     metrics: int = -1
 
     def descriptors(self) -> list[int]:
         listeners = [listener.fileno() for listener in self.listeners]
         kept = (self.accept_lock, self.memory, self.ledger, self.metrics)
         files = [descriptor for descriptor in kept if descriptor >= 0]
-        return [self.connections.fileno(), *listeners, self.stall_timer.fileno(), *files]
+        channels = [channel.fileno() for channel in (self.connections, self.copies) if channel is not None]
+        return [*channels, *listeners, self.stall_timer.fileno(), *files]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}
 class Channel:
     """One end of a channel. ``is_closed`` turns true at end-of-file, after the last message."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, packet_bytes: int = _PACKET_BYTES) -> None:
+        """No packet that comes is longer than ``packet_bytes``."""
+        self._packet_bytes = packet_bytes
         sock.setblocking(False)
         self._socket = sock
         self._outbox: deque[Packet] = deque()
@@ -91,7 +93,7 @@ class Channel:
         if size <= _SURE_BYTES:
             return True
         room: int = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD_BYTES
-        return size <= min(LARGEST_PACKET, room)
+        return size <= min(LARGEST_PACKET, room, self._packet_bytes)
 
     def _send(self, packet: Packet) -> bool:
         """Send one packet. Returns False if it has to wait."""
@@ -165,7 +167,7 @@ class Channel:
 
     def _receive_packet(self) -> tuple[bytes, list[int]]:
         try:
-            return receive_packet(self._socket, _PACKET_BYTES)
+            return receive_packet(self._socket, self._packet_bytes)
         except TruncatedDescriptors as error:
             logger.error("A message came without its descriptors: %s", error)
             return error.data, []
@@ -198,7 +200,7 @@ def _copies(descriptors: Sequence[int]) -> list[int]:
     return made
 
 
-def channel_pair() -> tuple[Channel, Channel]:
-    """Make a channel and return its two ends."""
+def channel_pair(packet_bytes: int = _PACKET_BYTES) -> tuple[Channel, Channel]:
+    """Make a channel, whose packets have ``packet_bytes`` at most, and return its two ends."""
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return Channel(one), Channel(other)
+    return Channel(one, packet_bytes), Channel(other, packet_bytes)

@@ -225,7 +225,7 @@ class DonorGone(NamedTuple):
 
 @_type(70)
 class Keep(NamedTuple):
-    """Owner to master: keep a copy of each of these sockets, which come with the message, in case that I die.
+    """Owner to master, on the channel of copies: keep these sockets, which come with the message, in case that I die.
 
     Of each connection it tells the number, the peer's address as in `Give`, and the names of its identity. ``cid`` is
     the number of the first. Nothing was read of them.
@@ -241,6 +241,18 @@ class Noted(NamedTuple):
 
     cid: int
     is_covered: bool = True
+
+
+@_type(72)
+class Drop(NamedTuple):
+    """Owner to master, on the channel of copies: close those of these connections, which have ended."""
+
+    cids: list[int]
+
+
+@_type(73)
+class Collect(NamedTuple):
+    """Owner to master: read the channel of copies, which wakes nobody."""
 
 
 # -- two masters, in an upgrade

@@ -93,6 +93,8 @@ def _leave_to_parent(assignment: Assignment[RPCPart]) -> None:
     part = assignment.part
     assignment.channel.close()
     part.connections.close()
+    if part.copies is not None:
+        part.copies.close()
     for listener in part.listeners:
         listener.close()
     part.stall_timer.close()

@@ -178,11 +178,10 @@ class Server:
         channel = HandoverChannel(self._loop, part.connections)
         self._giving = Giving(self._loop, channel, connections.context, engine, self._row, assignment.serial, part.kind)
         self._adopting = Adopting(channel, connections.context, engine, connections.adopt, self._row)
-        self._keeping = Keeping(channel, self._giving.new_number)
         self._retirement = Retirement(self._loop, engine, connections.open, channel, self._finish)
         self._acceptor = self._make_acceptor()
-        if engine.has_ledger:
-            self._have_copies_kept()
+        if engine.has_ledger and part.copies is not None:
+            self._have_copies_kept(HandoverChannel(self._loop, part.copies), channel)
         self._stall_watch = StallWatch(self._loops(), self.options, self._row, part.stall_timer)
         self._watchers = self._make_watchers()
         self.options.follow(self._follow_options)
@@ -246,10 +245,10 @@ class Server:
         memory = system.map_for_this_process(part.ledger, part.ledger_shape.size)
         return memory, part.ledger_shape
 
-    def _have_copies_kept(self) -> None:
+    def _have_copies_kept(self, copies: HandoverChannel, channel: HandoverChannel) -> None:
         """Have the master keep copies of the connections, by which they outlive this worker."""
-        context, keeping = self._connections.context, self._keeping
-        context.has_copies = True
+        context, keeping = self._connections.context, Keeping(self._loop, copies, channel, self._giving.new_number)
+        context.on_copy_ended = keeping.note_ended
         context.number_for = keeping.number_for
         context.on_served = keeping.add
         context.on_admitted = keeping.add_now

@@ -16,7 +16,9 @@ from rpccluster.ipc.messages import (
     Adopted,
     CancelCall,
     Closed,
+    Collect,
     DonorGone,
+    Drop,
     Give,
     Keep,
     Message,
@@ -167,9 +169,11 @@ class Broker:
 
     def hear(self, worker: Worker, passing: Passing, descriptors: list[int], now: float) -> None:
         """Take one message of ``worker``, and own its descriptors from now on."""
-        self._want_turn()
         message = seen(passing)
+        if not isinstance(message, Collect):
+            self._want_turn()
         if isinstance(message, Give):
+            self._collect(worker)  # its copy may be there yet
             self._copies.drop(worker, message.cid)
             self._returning.note_given(worker, message)
             self._take(passing, descriptors, now)
@@ -181,8 +185,8 @@ class Broker:
             self._route(passing, descriptors)
             self._returning.note_returned(worker, message)
             self._tell_of_held()
-        elif isinstance(message, Keep):
-            self._keep(worker, message, descriptors)
+        elif isinstance(message, Collect):
+            self._collect(worker)
         elif isinstance(message, Noted):
             self._copies.note_noted(worker, message.cid, is_covered=message.is_covered)
         elif isinstance(message, Closed):
@@ -209,9 +213,18 @@ class Broker:
         if old_master is None:  # otherwise the old master tells, behind its replies
             transit.lost |= self._ended.before(give)
 
+    def _collect(self, worker: Worker) -> None:
+        """Read the channel of copies of ``worker``."""
+        for message, descriptors in worker.copies.receive() if worker.copies is not None else ():
+            if isinstance(message, Keep):
+                self._keep(worker, message, descriptors)
+            elif isinstance(message, Drop):
+                for number in message.cids:
+                    self._copies.drop(worker, number)
+
     def _keep(self, worker: Worker, keep: Keep, descriptors: list[int]) -> None:
         """Keep copies of the sockets of ``worker``; without their descriptors there are none."""
-        if worker.ledger is None or len(descriptors) != len(keep.connections):
+        if len(descriptors) != len(keep.connections):
             close_all(descriptors)
             return
         for (number, peer, identity), descriptor in zip(keep.connections, descriptors):
@@ -297,6 +310,7 @@ class Broker:
 
     def _revive(self, worker: Worker, now: float) -> None:
         """Let the connections of a dead worker go on, as far as its ledger tells what they need."""
+        self._collect(worker)
         copies = self._copies.take_all(worker)
         if worker.ledger is None or not copies:
             return

@@ -78,5 +78,9 @@ class Worker(Protocol):
         """What it notes of its connections, which outlive it by that; None if they do not."""
 
     @property
+    def copies(self) -> Channel | None:
+        """The channel on which it sends copies of its sockets, if it has a ledger; nobody watches that."""
+
+    @property
     def far_end(self) -> Channel:
         """The worker's end of ``connections``, from which the master reads back unread messages."""

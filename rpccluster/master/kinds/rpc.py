@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from rpccluster.address import ProxiedAddress
 from rpccluster.child.assignment import RPCPart
@@ -35,7 +35,15 @@ from rpccluster.system.stream_counters import COUNTS_STREAMS
 __all__ = ["RPC", "RPCWorker"]
 
 MOST_BEGUN = 65_536  # calls of one worker at a time whose connections outlive it
+COPIES_PACKET_BYTES = 16_384  # as many as they read costs them each time
 STALL_SECONDS = 60.0  # between two lines about a process that stands still in the same method
+
+
+class Closable(Protocol):
+    """What holds a descriptor."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class RPCWorker(Child):
@@ -53,6 +61,8 @@ class RPCWorker(Child):
         self.code_files: Sequence[str] = ()  # of its service, if they are watched
         self.silent_seconds = 0.0  # at the last look
         self.ledger: LedgerFile | None = None  # what it notes of its connections, which outlive it by that
+        self.copies: Channel | None = None  # on which it sends copies of its sockets; nobody watches it
+        self.ledger_parts: list[Closable] = []
         self.given = 0  # connections that were sent to it, and neither taken back nor refused
 
     def sources(self) -> list[Source]:
@@ -67,8 +77,8 @@ class RPCWorker(Child):
     def close(self) -> None:
         super().close()
         self.far_end.close()
-        if self.ledger is not None:
-            self.ledger.close()
+        for part in self.ledger_parts:
+            part.close()
 
     def farewell(self, order: Retire) -> Message:
         return order
@@ -149,10 +159,22 @@ class RPC:
         child = self._child(birth, connections, far_end, stalls)
         metrics = -1 if kind else self.counts.of(edition.configuration)
         part = RPCPart(far_end, listeners, self._accept_lock, stalls.timer, kind, proxied=proxied, metrics=metrics)
-        child.ledger = self._make_ledger(edition.options)
-        if child.ledger is not None:
-            part = replace(part, ledger=child.ledger.descriptor, ledger_shape=child.ledger.shape)
-        return child, part
+        return child, self._with_ledger(child, part, edition.options)
+
+    def _with_ledger(self, child: RPCWorker, part: RPCPart, options: Any) -> RPCPart:
+        """Return ``part`` with a ledger and a channel of copies, if the connections shall outlive the worker."""
+        ledger = self._make_ledger(options)
+        if ledger is None:
+            return part
+        child.ledger = ledger
+        child.ledger_parts.append(ledger)
+        try:
+            child.copies, theirs = channel_pair(COPIES_PACKET_BYTES)
+        except OSError:
+            child.close()
+            raise
+        child.ledger_parts += [child.copies, theirs]
+        return replace(part, ledger=ledger.descriptor, ledger_shape=ledger.shape, copies=theirs)
 
     def _make_ledger(self, options: Any) -> LedgerFile | None:
         """Make the ledger of a worker, if its connections shall outlive it, and can."""

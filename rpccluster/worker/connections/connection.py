@@ -65,8 +65,13 @@ class Connection:
         identity: Identity = NOBODY,
         handshake: Handshake | None = None,
         number: int = 0,
+        *,
+        is_new: bool = False,
     ) -> None:
-        """``handshake`` is what its peer has to go through first; None for nothing."""
+        """``handshake`` is what its peer has to go through first; None for nothing.
+
+        ``is_new`` says that nothing was read of the socket, and nothing written.
+        """
         self._common = common
         self._engine = engine
         self._socket = sock
@@ -78,7 +83,7 @@ class Connection:
         self.inbox: Any
         self.outbox: Any
         if handshake is None:
-            self.inbox, self.outbox = engine.connect(sock, peer, self, identity, number)
+            self.inbox, self.outbox = engine.connect(sock, peer, self, identity, number, is_new=is_new)
         else:
             self._state = State.ENTERING
             self.inbox = self.outbox = handshake
@@ -285,7 +290,7 @@ class Connection:
     def _close(self, event: Event) -> None:
         self._leave()
         self._let_go(event)
-        if self.number and self._common.has_copies:
+        if self.number and self._common.on_copy_ended is not None:
             end_for_all(self._socket)
         self._socket.close()
         if self._common.follower is not None:

@@ -56,7 +56,8 @@ class ConnectionContext:
         self.on_served: Callable[[Any], object] = lambda connection: None
         #: Told of one that is served once its handshake is over.
         self.on_admitted: Callable[[Any], object] = lambda connection: None
-        self.has_copies = False  # whether the master has copies of those that have a number
+        #: Told the number of a connection that has ended, and of which the master has a copy.
+        self.on_copy_ended: Callable[[int], object] | None = None
         self.follower: Follower | None = None
 
     @property

@@ -3,14 +3,17 @@
 Runs in the worker. `rpccluster.master.handover.copies` has the copies. The engine notes in the ledger what the master
 needs besides. A copy is sent before the first byte of its connection is read, and keeps the connection open until the
 master has closed it; so the end of a connection is told to the peer by shutdown(2).
+
+The master watches the channel of copies for nothing: what stands in it counts as told, since the master reads it when
+the worker has ended. It is asked to now and then, so that the kernel holds few descriptors.
 """
 
 from __future__ import annotations
 
 import _socket
-from typing import Callable
+from typing import Any, Callable
 
-from rpccluster.ipc.messages import Keep
+from rpccluster.ipc.messages import Collect, Drop, Keep
 from rpccluster.log import logger
 from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.given import address_of
@@ -19,15 +22,25 @@ from rpccluster.worker.connections.handover_channel import HandoverChannel
 __all__ = ["Keeping"]
 
 MOST_AT_ONCE = 64  # in one message
+MOST_UNREAD = 256  # told and not collected yet
+COLLECT_SECONDS = 0.1
 
 
 class Keeping:
     """The connections of one worker that its master has yet to hear of."""
 
-    def __init__(self, channel: HandoverChannel, new_number: Callable[[], int]) -> None:
+    def __init__(
+        self, loop: Any, copies: HandoverChannel, channel: HandoverChannel, new_number: Callable[[], int]
+    ) -> None:
+        """``copies`` is the channel of copies; on ``channel`` the master is asked to read it."""
+        self._copies = copies
         self._channel = channel
         self._new_number = new_number
         self._untold: list[Connection] = []
+        self._ended: list[int] = []
+        self._unread = 0  # that were told since the master was asked
+        self._timer = loop.timer(COLLECT_SECONDS)
+        self._is_waiting = False
 
     def number_for(self, sock: _socket.socket) -> int:
         """Return a number for an accepted connection; 0 if it cannot outlive this worker."""
@@ -51,6 +64,29 @@ class Keeping:
             batch = untold[place : place + MOST_AT_ONCE]
             told = [[each.number, address_of(each.outbox.peer), list(each.outbox.identity.names)] for each in batch]
             try:
-                self._channel.say(Keep(batch[0].number, told), [each.fileno() for each in batch])
+                self._copies.say(Keep(batch[0].number, told), [each.fileno() for each in batch])
+                self._note_unread(len(batch))
             except OSError as error:
                 logger.warning("The master keeps no copies of %d connections: %s", len(batch), error)
+
+    def note_ended(self, number: int) -> None:
+        """Have the master close its copy of the connection ``number``, soon."""
+        self._ended.append(number)
+        self._note_unread(1)
+
+    def _note_unread(self, count: int) -> None:
+        self._unread += count
+        if self._unread >= MOST_UNREAD:
+            self._timer.stop()
+            self._ask()
+        elif not self._is_waiting:
+            self._is_waiting = True
+            self._timer.start(self._ask)
+
+    def _ask(self) -> None:
+        self._is_waiting = False
+        self._unread = 0
+        if self._ended:
+            ended, self._ended = self._ended, []
+            self._copies.say(Drop(ended))
+        self._channel.say(Collect())

@@ -44,7 +44,7 @@ class Connections:
         is_tcp = isinstance(address, (tuple, list)) and len(address) >= 2
         identity = NOBODY if is_tcp else _user_of(sock)
         handshake = self._handshake(sock, peer_of(address), identity, must_pass=is_tcp, is_proxied=is_proxied)
-        connection = self._add(sock, peer_of(address), identity, handshake, self.context.number_for(sock))
+        connection = self._add(sock, peer_of(address), identity, handshake, self.context.number_for(sock), is_new=True)
         if is_proxied and not is_within(address[0], self.context.options.proxy_from):
             connection.turn_away("proxy_from does not name it")
         elif handshake is not None:
@@ -78,8 +78,10 @@ class Connections:
         identity: Identity = NOBODY,
         handshake: Handshake | None = None,
         number: int = 0,
+        *,
+        is_new: bool = False,
     ) -> Connection:
-        connection = Connection(self.context, self._engine, sock, peer, identity, handshake, number)
+        connection = Connection(self.context, self._engine, sock, peer, identity, handshake, number, is_new=is_new)
         self.context.add(connection)
         return connection
 

@@ -129,12 +129,20 @@ class PythonEngine:
         self._call_limit = call_limit or sys.maxsize
 
     def connect(
-        self, sock: _socket.socket, peer: str, listener: Listener, identity: Identity = NOBODY, number: int = 0
+        self,
+        sock: _socket.socket,
+        peer: str,
+        listener: Listener,
+        identity: Identity = NOBODY,
+        number: int = 0,
+        *,
+        is_new: bool = False,
     ) -> tuple[Inbox, Outbox]:
         """Receive calls on ``sock``, a non-blocking socket, and send their replies.
 
         ``peer`` names the client in log lines, ``identity`` is what is known of it; ``listener`` learns what has
-        happened. The caller owns the socket. A connection that has a ``number`` is noted by it in the ledger.
+        happened. The caller owns the socket. A connection that has a ``number`` is noted by it in the ledger; if it
+        ``is_new``, nothing was read or written before.
         """
         outbox = Outbox(self._room, sock, peer, listener, identity)
         outbox.allow(self._access.allowed(identity))

@@ -135,12 +135,21 @@ class CompiledEngine(PythonEngine):
         self._runners.set_most(options.max_greenlets)
 
     def connect(
-        self, sock: _socket.socket, peer: str, listener: Listener, identity: Identity = NOBODY, number: int = 0
+        self,
+        sock: _socket.socket,
+        peer: str,
+        listener: Listener,
+        identity: Identity = NOBODY,
+        number: int = 0,
+        *,
+        is_new: bool = False,
     ) -> tuple[Any, Any]:
         """Receive calls on ``sock``, and send their replies; one object is both ends."""
         port = Port(self._turn, sock.fileno(), peer, listener, identity)
         port.allow(self._access.allowed(identity))
-        if number and self.has_ledger:
+        if number and self.has_ledger and is_new:
+            port.take_note(number, 0, 0)
+        elif number and self.has_ledger:
             self._note(port, sock, number)
         port.start()
         return port, port
