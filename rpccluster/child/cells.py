@@ -21,10 +21,13 @@ class Cells:
         """Write the child's state, for its siblings."""
         self._row[CommonCell.STATE] = state
 
-    def beat(self, now_ns: int) -> int:
-        """Write a heartbeat at monotonic ``now_ns``, and the resident memory. Returns that memory in bytes."""
+    def beat(self, now_ns: int, apart: int = 0) -> int:
+        """Write a heartbeat at monotonic ``now_ns``, and the resident memory. Returns that memory in bytes.
+
+        So many bytes of it are ``apart``, and do not count.
+        """
         self._row[CommonCell.HEARTBEAT] = now_ns
-        self._row[CommonCell.RSS_BYTES] = resident = system.resident_bytes()
+        self._row[CommonCell.RSS_BYTES] = resident = max(0, system.resident_bytes() - apart)
         return resident
 
     def tell_where(self, number: int) -> None:

@@ -35,7 +35,8 @@ CHECK = 0x6C65_6467_6572_3031  # a record's second word is its first one with th
 MASK = (1 << 64) - 1  # all numbers are words of 64 bits, in the machine's order, and wrap
 
 HEADER_BYTES = 4096
-HEADER = struct.Struct("=Q")  # how many begun calls there have ever been at once
+#: How many begun calls there have ever been at once, and the number of the connection whose input is worked through.
+HEADER = struct.Struct("=QQ")
 
 #: A record: the number of the connection, a check, up to which offset of the input messages have begun, where offset 0
 #: of the input lies, at which offset the complete output ends, where offset 0 of that lies, `Flag`s, and the msgid

@@ -63,7 +63,8 @@ class Rebuilt(NamedTuple):
 
     ``input`` are the messages that have not begun, ``output`` the rest of a reply that the kernel has taken in part,
     and complete ones behind it. The calls with the msgids in ``lost`` had begun, and so many ``notifications``.
-    ``closing_msgid`` is that of an unanswered ``rpc.closing``, if there is one.
+    ``closing_msgid`` is that of an unanswered ``rpc.closing``, if there is one. The input begins at the offset
+    ``border`` of the stream.
     """
 
     input: bytes
@@ -71,6 +72,7 @@ class Rebuilt(NamedTuple):
     lost: list[int]
     notifications: int
     closing_msgid: int | None
+    border: int
 
 
 class Ledger:
@@ -81,11 +83,13 @@ class Ledger:
         self._shape = shape
         self._budget = shape.size  # bytes that may yet be rebuilt: a liar's records may overlap
         self._records = _records(read, shape)
+        self.current = 0  # the number of the connection whose input was worked through
         self._take_begun(read, shape)
 
     def _take_begun(self, read: Read, shape: Shape) -> None:
         header = read(0, HEADER.size)
-        used = min(HEADER.unpack(header)[0], shape.begun) if len(header) == HEADER.size else 0
+        used, self.current = HEADER.unpack(header) if len(header) == HEADER.size else (0, 0)
+        used = min(used, shape.begun)
         data = read(shape.begun_at, used * BEGUN.size)
         for number, *rest in BEGUN.iter_unpack(data[: len(data) - len(data) % BEGUN.size]):
             record = self._records.get(number)
@@ -110,7 +114,7 @@ class Ledger:
             return None
         lost = [each.msgid for each in begun if each.kind == BegunKind.REQUEST]
         closing_msgid = record.closing_msgid & 0xFFFF_FFFF if record.flags & Flag.CLOSING else None
-        return Rebuilt(input, output, lost, len(begun) - len(lost), closing_msgid)
+        return Rebuilt(input, output, lost, len(begun) - len(lost), closing_msgid, border - INPUT_SHIFT)
 
     def _cut(self, start: int, end: int, zero: int) -> bytes | None:
         """Return the bytes of a stream from ``start`` to ``end``; None if they cannot stand in the file."""

@@ -363,7 +363,7 @@ class Server:
     def _beat(self) -> None:
         row = self._row
         now_ns = time.monotonic_ns()
-        resident = self._cells.beat(now_ns)
+        resident = self._cells.beat(now_ns, self._ledger_bytes())
         self._taken_greenlets.look(row[Cell.GREENLETS_TAKEN_AT], now_ns)
         row[Cell.DROPPED_REPLIES] = self._engine.dropped_replies
         self._access.level()
@@ -376,6 +376,10 @@ class Server:
         if self._freed.is_due(resident, self._engine.has_handled_large(), time.monotonic()):
             system.give_back_freed_memory()
             self._freed.settle(system.resident_bytes())
+
+    def _ledger_bytes(self) -> int:
+        """Return how much memory the ledger holds."""
+        return os.fstat(self._assignment.part.ledger).st_blocks * 512 if self._ledger is not None else 0
 
     def _keep_term(self) -> None:
         """Take TERM back from a service that has set a handler behind the back of `ServiceSignals`."""

@@ -42,7 +42,7 @@ class File:
         self.put(SHAPE.records_at + at * RECORD.size, RECORD.pack(*(each & MASK for each in fields)))
 
     def begun(self, calls: Sequence[tuple[int, int, int, int, int]]) -> None:
-        self.put(0, HEADER.pack(len(calls)))
+        self.put(0, HEADER.pack(len(calls), NUMBER))
         for at, call in enumerate(calls):
             self.put(SHAPE.begun_at + at * BEGUN.size, BEGUN.pack(*call))
 
@@ -66,15 +66,15 @@ def rebuilt(file: File, read: int = 1000, sent: int = 500) -> Rebuilt | None:
 
 
 def test_a_connection_at_rest_needs_nothing() -> None:
-    assert rebuilt(written()) == Rebuilt(b"", b"", [], 0, None)
+    assert rebuilt(written()) == Rebuilt(b"", b"", [], 0, None, 1000)
 
 
 def test_what_was_read_and_has_not_begun_is_its_input() -> None:
-    assert rebuilt(written(b"abcdef"), 1004) == Rebuilt(b"abcd", b"", [], 0, None)
+    assert rebuilt(written(b"abcdef"), 1004) == Rebuilt(b"abcd", b"", [], 0, None, 1000)
 
 
 def test_what_the_kernel_has_not_taken_is_its_output() -> None:
-    assert rebuilt(written(output=b"a reply"), sent=502) == Rebuilt(b"", b"reply", [], 0, None)
+    assert rebuilt(written(output=b"a reply"), sent=502) == Rebuilt(b"", b"reply", [], 0, None, 1000)
 
 
 def test_a_begun_call_is_lost_unless_its_reply_stands_in_the_output() -> None:
@@ -85,17 +85,17 @@ def test_a_begun_call_is_lost_unless_its_reply_stands_in_the_output() -> None:
         (INPUT_SHIFT + 1000, 508, 3, request),
         (INPUT_SHIFT + 1000, 0, 0, notification),
     ]
-    assert rebuilt(written(output=b"a reply", begun=calls)) == Rebuilt(b"", b"a reply", [1, 3], 1, None)
+    assert rebuilt(written(output=b"a reply", begun=calls)) == Rebuilt(b"", b"a reply", [1, 3], 1, None, 1000)
 
 
 def test_a_call_that_had_just_begun_is_no_input_any_more() -> None:
     assert rebuilt(written(b"abcdef", begun=[(INPUT_SHIFT + 1002, 0, 1, 0)]), 1006) == Rebuilt(
-        b"cdef", b"", [1], 0, None
+        b"cdef", b"", [1], 0, None, 1002
     )
 
 
 def test_an_unanswered_wish_is_told() -> None:
-    assert rebuilt(written(flags=Flag.CLOSING)) == Rebuilt(b"", b"", [], 0, 9)
+    assert rebuilt(written(flags=Flag.CLOSING)) == Rebuilt(b"", b"", [], 0, 9, 1000)
 
 
 def test_what_the_ledger_does_not_hold_cannot_go_on() -> None:
@@ -157,7 +157,7 @@ def test_whatever_the_ledger_says_it_is_bounded_by_the_file(
             fields = [NUMBER + at, (NUMBER + at) ^ CHECK, *fields[2:]]
         file.record(at, *fields)
     file.begun(begun)
-    file.put(0, HEADER.pack(used))
+    file.put(0, HEADER.pack(used, NUMBER))
     ledger = Ledger(file.read, SHAPE)
     found = [ledger.rebuild(NUMBER + at, Counted(read, sent)) for at in range(SHAPE.records)]
     taken = sum(len(each.input) + len(each.output) for each in found if each is not None)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
 from hardy_callers import SERVICE, HardyCallers
 from killers import Killer
@@ -48,3 +52,106 @@ def test_no_connection_is_lost_with_a_killed_worker(hardy: Callable[..., Running
     assert callers.lost == []
     assert callers.errors.keys() <= {"WorkerLost"}
     callers.assert_each_ran_once(tmp_path / "notes")
+
+
+CRASHING = """
+import os, random, signal
+from rpccluster import Service
+
+class Crashing(Service):
+    def pid(self):
+        return os.getpid()
+
+    def crash(self, signum):
+        os.kill(os.getpid(), signum)
+
+    def lie(self, seed):
+        "Write whatever it likes into the ledger, and try to change its size; then die."
+        random.seed(seed)
+        for name in map(str, range(1000)):
+            link = f"/proc/self/fd/{name}"
+            if os.path.islink(link) and "rpccluster-ledger" in os.readlink(link):
+                size = os.fstat(int(name)).st_size
+                for wanted in (0, size // 2, 2 * size, 1 << 50):
+                    try:
+                        os.ftruncate(int(name), wanted)
+                    except OSError:
+                        pass
+                    else:
+                        raise AssertionError("the size of the ledger has changed")
+                for _ in range(1000):
+                    os.pwrite(int(name), random.randbytes(random.choice([1, 8, 64, 5000])), random.randrange(3_000_000))
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Caller:
+    """One connection, whose calls are asked one after another."""
+
+    def __init__(self, running: RunningCluster) -> None:
+        host, _, port = running.address.partition("//")[2].rpartition(":")
+        self.sock = socket.create_connection((host, int(port)), timeout=20)
+        self._unpacker = msgpack.Unpacker()
+        self._number = 0
+
+    def call(self, method: str, *params: Any) -> Any:
+        """Return error and result, or None if the connection has ended."""
+        self._number += 1
+        try:
+            self.sock.sendall(msgpack.packb([0, self._number, method, params]))
+            while True:
+                for _, msgid, error, result in self._unpacker:
+                    assert msgid == self._number
+                    return error, result
+                data = self.sock.recv(65_536)
+                if not data:
+                    return None
+                self._unpacker.feed(data)
+        except ConnectionError:
+            return None
+
+
+@pytest.fixture
+def crashing(make_cluster: Callable[..., RunningCluster]) -> RunningCluster:
+    running = make_cluster(service="crashing:Crashing", crash_safe=True, number_workers=3, restart_delay_max=0)
+    running.write_module("crashing", CRASHING)
+    return running.start()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_method_that_crashes_costs_its_call_alone(crashing: RunningCluster, signum: int) -> None:
+    callers = [Caller(crashing) for _ in range(6)]
+    for caller in callers[:2]:
+        error, _ = caller.call("crash", int(signum))
+        assert error.startswith("WorkerLost: ")
+    assert all(caller.call("pid")[0] is None for caller in callers)
+    for caller in callers:
+        caller.sock.close()
+
+
+def test_a_worker_that_lies_in_its_ledger_loses_no_others_connection(crashing: RunningCluster) -> None:
+    callers = [Caller(crashing) for _ in range(9)]
+    owners = {caller: caller.call("pid")[1] for caller in callers}
+    liar = callers[0]
+    answer = liar.call("lie", 3)
+    assert answer is None or answer[0].startswith("WorkerLost: ")
+    others = [caller for caller in callers if owners[caller] != owners[liar]]
+    assert others
+    assert all(caller.call("pid")[0] is None for caller in others)
+    wait_until(lambda: len(crashing.wait_ready()["workers"]) == 3)
+    for caller in callers:
+        caller.sock.close()
+
+
+def test_the_master_lets_go_of_what_has_ended(crashing: RunningCluster) -> None:
+    """Of connections that the client ends, and of those that a worker ends; the peer is told at once."""
+    before = len(os.listdir(f"/proc/{crashing.master_pid}/fd"))
+    callers = [Caller(crashing) for _ in range(60)]
+    assert all(caller.call("pid")[0] is None for caller in callers)
+    for caller in callers[:30]:
+        caller.sock.close()
+    for caller in callers[30:]:
+        caller.sock.sendall(b"\xc1 no message")
+        assert caller.call("pid") is None
+        caller.sock.close()
+    wait_until(lambda: len(os.listdir(f"/proc/{crashing.master_pid}/fd")) <= before, what="copies are closed")

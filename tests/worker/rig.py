@@ -124,8 +124,12 @@ class Rig:
         threads: int = 8,
         thread_queue: int = 100,
         counts: Any = None,
+        ledger: Any = None,
     ) -> None:
-        """``counts`` is the row of the file of the counters; without one it counts nothing."""
+        """``counts`` is the row of the file of the counters; without one it counts nothing.
+
+        ``ledger`` is the memory and the shape of one, for the compiled engine.
+        """
         self.service = service or Gated()
         self.now = 1000.0  # what the clock of the connections says
         scoreboard = Scoreboard(1)
@@ -174,6 +178,7 @@ class Rig:
             call_limit=call_limit,
             on_call_limit=self._reach_limit,
             tally=Tally(counts, Row(self.cells)) if counts else None,
+            ledger=ledger,
         )
         self.native.serve(self.engine.go_on)
         self.context = ConnectionContext(self.options, self.limits, clock=lambda: self.now)

@@ -30,7 +30,7 @@ from rpccluster.ipc.messages import (
 from rpccluster.ipc.packets import Passing, close_all, seen
 from rpccluster.log import logger
 from rpccluster.master.handover import placement
-from rpccluster.master.handover.copies import Copies, Copy, revive
+from rpccluster.master.handover.copies import Copies, Copy, Suspects, revive
 from rpccluster.master.handover.owners import Ended, Owners
 from rpccluster.master.handover.placement import ALONE_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS
 from rpccluster.master.handover.returning import Returning
@@ -63,6 +63,7 @@ class Broker:
         self._transits: dict[int, Transit] = {}  # by cid
         self._owners = Owners()
         self._copies = Copies()
+        self._suspects = Suspects()
         self._returning = Returning()
         self._grants = Grants()
         self._left_alone: dict[Worker, float] = {}  # until when they get no connection
@@ -315,7 +316,8 @@ class Broker:
         if worker.ledger is None or not copies:
             return
         revived = 0
-        for message, descriptors in revive(copies, worker.ledger, worker.serial):
+        suspects = self._suspects if worker.has_crashed else None
+        for message, descriptors in revive(copies, worker.ledger, worker.serial, suspects):
             transit = Transit(message, descriptors, now)
             self._transits[transit.give.cid] = transit
             revived += 1

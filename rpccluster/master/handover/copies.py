@@ -12,16 +12,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from rpccluster.address import TCPAddress
 from rpccluster.ipc.messages import Give
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ledger.reading import Counted, Ledger
+from rpccluster.log import logger
 from rpccluster.master.handover.worker import LedgerOf
 from rpccluster.protocol.closing import closing_request
 from rpccluster.protocol.skip import may_resume
 from rpccluster.system.stream_counters import StreamCounters, stream_counters
 
-__all__ = ["Copies", "Copy", "Revived", "revive"]
+__all__ = ["Copies", "Copy", "Revived", "Suspects", "revive"]
 
+MOST_SUSPECTS = 1000
 NO_MESSAGE = b"\xc1"  # no MessagePack: the adopter closes the connection
 
 
@@ -85,10 +88,27 @@ class Copies:
                 close_all(copy.descriptors)
 
 
-def revive(copies: dict[int, Copy], ledger_of: LedgerOf, serial: int) -> Iterator[Revived]:
+class Suspects:
+    """The messages that a worker was reading when it crashed, by connection; each is tried once more."""
+
+    def __init__(self) -> None:
+        self._borders: dict[int, int] = {}
+
+    def have_again(self, number: int, border: int) -> bool:
+        """Note that a worker has crashed at this offset of a connection's input. Returns whether it is the second."""
+        if self._borders.pop(number, None) == border:
+            return True
+        self._borders[number] = border
+        while len(self._borders) > MOST_SUSPECTS:
+            del self._borders[next(iter(self._borders))]
+        return False
+
+
+def revive(copies: dict[int, Copy], ledger_of: LedgerOf, serial: int, suspects: Suspects | None) -> Iterator[Revived]:
     """Return those connections of the dead worker ``serial`` that can go on; close the copies of the others.
 
-    Calls that it had begun are awaited from it: whoever adopts a connection answers them, since it is dead.
+    Calls that it had begun are awaited from it: their adopter answers them, since it is dead. If the worker has ended
+    by a fault of its own, ``suspects`` learn whose message it was reading, if that had not begun.
     """
     ledger = Ledger(ledger_of.read, ledger_of.shape)
     for number, copy in copies.items():
@@ -98,14 +118,15 @@ def revive(copies: dict[int, Copy], ledger_of: LedgerOf, serial: int) -> Iterato
         else:
             close_all(copy.descriptors[1:])
             del copy.descriptors[1:]
-            message = _rebuilt(number, copy, ledger, serial)
+            is_suspect = number == ledger.current
+            message = _rebuilt(number, copy, ledger, serial, suspects if is_suspect else None)
         if message is None:
             close_all(copy.descriptors)
         else:
             yield Revived(message, copy.descriptors)
 
 
-def _rebuilt(number: int, copy: Copy, ledger: Ledger, serial: int) -> Give | None:
+def _rebuilt(number: int, copy: Copy, ledger: Ledger, serial: int, suspects: Suspects | None) -> Give | None:
     counters = _counters(copy.descriptors[0])
     if counters is None or not counters.is_open:
         return None
@@ -116,10 +137,19 @@ def _rebuilt(number: int, copy: Copy, ledger: Ledger, serial: int) -> Give | Non
     rebuilt = ledger.rebuild(number, counted)
     if rebuilt is None:
         return None
+    if rebuilt.input and suspects is not None and suspects.have_again(number, rebuilt.border):
+        told = "Closing the connection of %s: two workers have crashed while they read the same message of it"
+        logger.warning(told, peer_of(copy.peer))
+        return None
     input = NO_MESSAGE if may_resume(rebuilt.input) else rebuilt.input
     if rebuilt.closing_msgid is not None:
         input = closing_request(rebuilt.closing_msgid) + input
     return _give(number, copy, input, rebuilt.output, [[serial, msgid] for msgid in rebuilt.lost])
+
+
+def peer_of(address: Sequence[Any]) -> str:
+    """Return the text that names a client in log lines."""
+    return str(TCPAddress(str(address[0]), int(address[1])))
 
 
 def _give(number: int, copy: Copy, input: bytes, output: bytes, awaited: list[list[int]]) -> Give:

@@ -74,6 +74,10 @@ class Worker(Protocol):
         """The channel on which connections travel."""
 
     @property
+    def has_crashed(self) -> bool:
+        """Whether it has ended by a fault of its own process, such as a segmentation fault."""
+
+    @property
     def ledger(self) -> LedgerOf | None:
         """What it notes of its connections, which outlive it by that; None if they do not."""
 

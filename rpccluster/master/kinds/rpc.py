@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
@@ -34,6 +35,7 @@ from rpccluster.system.stream_counters import COUNTS_STREAMS
 
 __all__ = ["RPC", "RPCWorker"]
 
+FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS)
 MOST_BEGUN = 65_536  # calls of one worker at a time whose connections outlive it
 COPIES_PACKET_BYTES = 16_384  # as many as they read costs them each time
 STALL_SECONDS = 60.0  # between two lines about a process that stands still in the same method
@@ -82,6 +84,11 @@ class RPCWorker(Child):
 
     def farewell(self, order: Retire) -> Message:
         return order
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether it has ended by a fault of its own process, such as a segmentation fault."""
+        return self.exit is not None and self.exit.signal in FAULTS
 
     def is_moving(self, now: float) -> bool:
         return self.retired_at is not None and self.connection_count > 0 and now < self.retired_at + MOVING_SECONDS

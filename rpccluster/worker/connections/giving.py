@@ -26,7 +26,7 @@ from rpccluster.worker.connections.given import address_of
 from rpccluster.worker.connections.handover_channel import HandoverChannel
 from rpccluster.worker.hot import Engine
 
-__all__ = ["Giving"]
+__all__ = ["Giving", "epoll_of"]
 
 
 class Giving:
@@ -76,7 +76,7 @@ class Giving:
         try:
             # a reply that has come must not be passed on, behind the news that its worker has ended
             self._channel.hear_what_has_come()
-            with self._reserve.lent(), _epoll_of(self._loop) as epoll:  # first, since it takes a descriptor
+            with self._reserve.lent(), epoll_of(self._loop) as epoll:  # first, since it takes a descriptor
                 given, error = self._give_some(self._choose(order.number), order.number_bytes, epoll)
         except Exception as failed:
             error = failed
@@ -166,7 +166,7 @@ class Giving:
 
 
 @contextlib.contextmanager
-def _epoll_of(loop: Any) -> Iterator[Any]:
+def epoll_of(loop: Any) -> Iterator[Any]:
     """Yield the loop's own epoll set, a new object each time, since the loop may rebuild the set."""
     epoll = get_original("select", "epoll").fromfd(os.dup(loop.fileno()))
     try:

@@ -11,12 +11,14 @@ the worker has ended. It is asked to now and then, so that the kernel holds few 
 from __future__ import annotations
 
 import _socket
+import contextlib
 from typing import Any, Callable
 
 from rpccluster.ipc.messages import Collect, Drop, Keep
 from rpccluster.log import logger
 from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.given import address_of
+from rpccluster.worker.connections.giving import epoll_of
 from rpccluster.worker.connections.handover_channel import HandoverChannel
 
 __all__ = ["Keeping"]
@@ -33,6 +35,7 @@ class Keeping:
         self, loop: Any, copies: HandoverChannel, channel: HandoverChannel, new_number: Callable[[], int]
     ) -> None:
         """``copies`` is the channel of copies; on ``channel`` the master is asked to read it."""
+        self._loop = loop
         self._copies = copies
         self._channel = channel
         self._new_number = new_number
@@ -53,7 +56,9 @@ class Keeping:
             self._untold.append(connection)
 
     def add_now(self, connection: Connection) -> None:
-        """Have the master keep a copy at once."""
+        """Have the master keep a copy at once, of one whose handshake the loop has watched."""
+        with contextlib.suppress(OSError), epoll_of(self._loop) as epoll:  # the copy would keep it in the loop's set
+            epoll.unregister(connection.fileno())
         self.add(connection)
         self.tell()
 

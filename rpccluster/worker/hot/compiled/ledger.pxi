@@ -42,6 +42,7 @@ cdef class Ledger:
     cdef uint8_t *output_window
     cdef uint8_t *arena
     cdef uint64_t *begun_used
+    cdef uint64_t *current  # the number of the connection whose input is worked through
     cdef Record *records
     cdef Begun *begun
     cdef int32_t most_records, most_begun, records_used, free_record, free_begun
@@ -67,6 +68,7 @@ cdef class Ledger:
         self.memory = view
         self.base = &view[0]
         self.begun_used = <uint64_t *>self.base
+        self.current = self.begun_used + 1
         self.records = <Record *>(self.base + <size_t>shape.records_at)
         self.begun = <Begun *>(self.base + <size_t>shape.begun_at)
         self.input_window = self.base + <size_t>shape.window_at

@@ -7,6 +7,7 @@ cdef class Turn:
     cdef int epoll
     cdef epoll_event events[EVENTS]
     cdef uint8_t *buffer
+    cdef uint8_t *own_buffer  # the same, unless that is a part of the ledger
     cdef Port cur  # whose input is worked through, from p to end
     cdef const uint8_t *p
     cdef const uint8_t *end
@@ -39,7 +40,7 @@ cdef class Turn:
 
     def __cinit__(self):
         self.epoll = -1
-        self.buffer = <uint8_t *>malloc(RECEIVE_BYTES)
+        self.buffer = self.own_buffer = <uint8_t *>malloc(RECEIVE_BYTES)
         if self.buffer == NULL:
             raise MemoryError
 
@@ -47,7 +48,8 @@ cdef class Turn:
         """``slow_path`` runs what is no plain request; ``ledger`` has what outlives this process."""
         if ledger is not None:
             self.ledger = ledger
-            free(self.buffer)
+            free(self.own_buffer)
+            self.own_buffer = NULL
             self.buffer = ledger.input_window
         self.room = room
         self.cells = cells
@@ -65,8 +67,7 @@ cdef class Turn:
     def __dealloc__(self):
         if self.epoll >= 0:
             close(self.epoll)
-        if self.ledger is None:
-            free(self.buffer)
+        free(self.own_buffer)
         free(self.scratch)
         buffer_free(&self.spare_input)
         buffer_free(&self.spare_output)
@@ -737,6 +738,7 @@ cdef class Turn:
         self.end = end
         if port.note is not None:
             self.zero = port.note.received - <uint64_t>end
+            self.ledger.current[0] = port.note.number
         self.whole_until = NULL
         self.is_in_kept = False
 
@@ -833,7 +835,8 @@ cdef class Turn:
     cdef int end_turn(self, Port port) except -1:
         if port.gathered or port.reports:
             port.flush_out()
-        if port.is_bare:
+        if port.note is not None:
+            self.ledger.current[0] = 0
             port.look_at_bare()
         if port.mode == LAST and not port.is_closed:
             port.mode = READ

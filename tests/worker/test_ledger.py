@@ -1,0 +1,240 @@
+"""What the compiled engine notes in its ledger, read as the master would if the worker died at that moment."""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgpack
+import pytest
+
+from rpccluster.ledger.layout import BEGUN, HEADER, RECORD, Shape
+from rpccluster.ledger.reading import Counted, Ledger, Rebuilt
+from rpccluster.system.stream_counters import stream_counters
+from rpccluster.worker.hot.choice import why_not_compiled
+
+from .rig import Peer, Rig, settle, until, wait_read
+
+pytestmark = pytest.mark.skipif(bool(why_not_compiled()), reason="the compiled engine alone notes anything")
+
+
+class Noted:
+    """A rig whose ledger is looked into."""
+
+    def __init__(self, make_rig: Callable[..., Rig], arena_bytes: int = 1 << 22, begun: int = 4096) -> None:
+        self.shape = Shape.fitting(100, begun, arena_bytes)
+        self.memory = mmap.mmap(-1, self.shape.size)
+        self.rig = make_rig(ledger=(self.memory, self.shape), max_message_size=1 << 22)
+        numbers = itertools.count(1)
+        self.rig.context.number_for = lambda sock: next(numbers)
+        self.rig.context.on_served = lambda connection: connection.outbox.begin_note()
+
+    def connect(self, buffer_bytes: int = 0) -> Peer:
+        return self.rig.connect(tcp=True, buffer_bytes=buffer_bytes)
+
+    def read(self, place: int, length: int) -> bytes:
+        return bytes(self.memory[place : place + length])
+
+    def look(self, peer: Peer) -> Rebuilt | None:
+        """What the master would rebuild of this connection now."""
+        counters = stream_counters(peer.connection._socket)
+        assert counters is not None
+        ledger = Ledger(self.read, self.shape)
+        return ledger.rebuild(peer.connection.number, Counted(counters.read, counters.written))
+
+    def needs(self, peer: Peer) -> tuple[bytes, bytes, list[int], int]:
+        found = self.look(peer)
+        assert found is not None
+        return found.input, found.output, sorted(found.lost), found.notifications
+
+    def assert_empty(self) -> None:
+        """Nothing is left of any connection."""
+        ledger = Ledger(self.read, self.shape)
+        assert not any(number in ledger for number in range(1, 1000))
+
+
+@pytest.fixture
+def noted(make_rig: Callable[..., Rig]) -> Iterator[Callable[..., Noted]]:
+    made: list[Noted] = []
+
+    def make(**options: Any) -> Noted:
+        made.append(Noted(make_rig, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        for peer in each.rig.peers:
+            peer.connection.close()
+        each.assert_empty()
+
+
+def request(msgid: int, method: str, *params: Any) -> bytes:
+    packed: bytes = msgpack.packb([0, msgid, method, params])
+    return packed
+
+
+NOTHING = (b"", b"", [], 0)
+
+
+def test_the_words_of_the_layout_are_those_of_the_engine() -> None:
+    assert (HEADER.size, RECORD.size, BEGUN.size) == (16, 64, 32)
+
+
+def test_at_rest_it_needs_nothing(noted: Callable[..., Noted]) -> None:
+    rig = noted()
+    peer = rig.connect()
+    assert rig.needs(peer) == NOTHING
+    assert peer.call("echo", "x") == "x"
+    assert rig.needs(peer) == NOTHING
+
+
+def test_half_a_message_is_its_input(noted: Callable[..., Noted]) -> None:
+    rig = noted()
+    peer = rig.connect()
+    whole = request(7, "echo", "y" * 100_000)
+    sent = 0
+    for end in (1, 5, 3000, 70_000, 100_000):
+        peer.send(whole[sent:end])
+        sent = end
+        wait_read(peer)
+        settle()
+        assert rig.needs(peer) == (whole[:end], b"", [], 0)
+    peer.send(whole[sent:])
+    peer.wait(1)
+    assert rig.needs(peer) == NOTHING
+
+
+def test_a_call_that_has_begun_is_lost_until_it_is_answered(noted: Callable[..., Noted]) -> None:
+    rig = noted()
+    peer = rig.connect()
+    for name in "abc":
+        peer.post("wait", name)
+    peer.notify("wait", "d")
+    until(lambda: len(rig.rig.service.began) == 4)
+    assert peer.call("echo", 1) == 1
+    assert rig.needs(peer) == (b"", b"", [1, 2, 3], 1)
+    rig.rig.service.open("b", "d")
+    peer.wait(2)
+    until(lambda: len(rig.rig.service.ended) == 2)
+    settle()
+    assert rig.needs(peer) == (b"", b"", [1, 3], 0)
+    rig.rig.service.open("a", "c")
+    peer.wait(4)
+    assert rig.needs(peer) == NOTHING
+
+
+def test_calls_of_the_slow_path_are_noted_as_others_are(noted: Callable[..., Noted]) -> None:
+    rig = noted()
+    peer = rig.connect()
+    peer.send(msgpack.packb([0, 300, b"wait", ["a"]]))  # its name is of type bin
+    peer.send(msgpack.packb([0, 70_000, "rpc.call", ["wait", ["b"], {"timeout": 20}]]))
+    until(lambda: len(rig.rig.service.began) == 2)
+    assert rig.needs(peer) == (b"", b"", [300, 70_000], 0)
+    rig.rig.service.open("a", "b")
+    peer.wait(2)
+    peer.send(request(3, "fail") + request(4, "nowhere") + request(5, "echo"))
+    peer.wait(5)
+    assert rig.needs(peer) == NOTHING
+
+
+def test_what_the_peer_does_not_read_is_its_output(noted: Callable[..., Noted]) -> None:
+    rig = noted()
+    peer = rig.connect(buffer_bytes=10_000)
+    sizes = [300_000, 20, 5000]
+    for size in sizes:
+        peer.post("large", size)
+    until(lambda: len(rig.rig.service.began) == 3)
+    settle()
+    expected = b"".join(msgpack.packb([1, 1 + at, None, b"x" * size]) for at, size in enumerate(sizes))
+    input, output, lost, _ = rig.needs(peer)
+    assert (input, lost) == (b"", [])
+    assert len(output) > 100_000
+    assert expected.endswith(output)
+    peer.wait(3)
+    settle()
+    assert rig.needs(peer) == NOTHING
+
+
+def test_waiting_calls_are_input(noted: Callable[..., Noted]) -> None:
+    rig = noted()
+    rig.rig.options.set(max_pending_calls=2)
+    peer = rig.connect()
+    calls = [request(at, "wait", at) for at in range(20)]
+    peer.send(b"".join(calls))
+    until(lambda: len(rig.rig.service.began) == 3)
+    settle()
+    assert rig.needs(peer) == (b"".join(calls[3:]), b"", [0, 1, 2], 0)
+
+
+def test_what_does_not_fit_is_not_in_it_and_comes_back(noted: Callable[..., Noted]) -> None:
+    rig = noted(arena_bytes=65_536)
+    peer, other = rig.connect(), rig.connect()
+    whole = request(1, "echo", "y" * 500_000)
+    peer.send(whole[:400_000])
+    wait_read(peer)
+    settle()
+    assert rig.look(peer) is None
+    assert rig.needs(other) == NOTHING
+    peer.send(whole[400_000:])
+    peer.wait(1)
+    settle()
+    assert rig.needs(peer) == NOTHING
+
+
+def test_more_calls_than_fit_end_the_record(noted: Callable[..., Noted]) -> None:
+    rig = noted(begun=3)
+    peer, other = rig.connect(), rig.connect()
+    for at in range(4):
+        peer.post("wait", at)
+    until(lambda: len(rig.rig.service.began) == 4)
+    assert rig.look(peer) is None
+    rig.rig.service.open_all()
+    peer.wait(4)
+    assert rig.look(peer) is None
+    assert other.call("echo", 5) == 5
+    assert rig.needs(other) == NOTHING
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_whatever_pieces_calls_come_the_ledger_has_all_that_is_due(noted: Callable[..., Noted], seed: int) -> None:
+    """Whenever the loop rests, each call that was sent whole is answered, lost, or input; and nothing is twice."""
+    chance = random.Random(seed)
+    rig = noted(arena_bytes=1 << 23)
+    peer = rig.connect(buffer_bytes=60_000)
+    sent, stream, at = 0, b"", 0
+    for number in range(80):
+        size = chance.choice([0, 10, 3000, 40_000])
+        call = request(number, chance.choice(["echo", "echo", "wait"]), f"{number}" + "z" * size)
+        stream += call
+    ends = [0]
+    unpacker = msgpack.Unpacker(max_buffer_size=1 << 30)
+    unpacker.feed(stream)
+    for _ in unpacker:
+        ends.append(unpacker.tell())
+    while at < len(stream):
+        step = chance.choice([1, 7, 500, 20_000, 100_000])
+        peer.send(stream[at : at + step])
+        at = min(len(stream), at + step)
+        if chance.random() < 0.3:
+            wait_read(peer)
+            rig.rig.service.open_all()
+            settle()
+        if chance.random() < 0.3:
+            peer.look()
+        found = rig.look(peer)
+        assert found is not None
+        counters = stream_counters(peer.connection._socket)
+        assert counters is not None
+        sent = counters.read
+        begun = sent - len(found.input)
+        assert begun in ends
+        assert stream[begun:sent] == found.input
+        replies: list[Any] = list(peer.look())
+        assert {reply[1] for reply in replies} & set(found.lost) == set()
+    until(lambda: rig.rig.service.open_all() or len(peer.look()) == 80)
+    settle()
+    assert rig.needs(peer) == NOTHING
+    assert sorted(reply[1] for reply in peer.replies) == list(range(80))
