@@ -37,7 +37,6 @@ class Adopting:
         self, channel: HandoverChannel, context: ConnectionContext, engine: Engine, adopt: Adopt, row: Row
     ) -> None:
         self._channel = channel
-        self._context = context
         self._adopted: dict[int, Connection] = context.adopted
         self._engine = engine
         self._adopt = adopt
@@ -116,7 +115,4 @@ class Adopting:
         self._channel.say(CancelCall(connection.number, serial, msgid, is_gone))
 
     def _note_closed(self, connection: Connection) -> None:
-        if connection.number in self._adopted:
-            self._channel.say(Closed(connection.number))
-        elif connection.number and self._context.on_copy_ended is not None:
-            self._context.on_copy_ended(connection.number)
+        self._channel.say(Closed(connection.number))

@@ -288,14 +288,19 @@ class Connection:
             self.stop_reading()
 
     def _close(self, event: Event) -> None:
+        common, number = self._common, self.number
+        is_adopted = number in common.adopted
         self._leave()
         self._let_go(event)
-        if self.number and self._common.on_copy_ended is not None:
+        if number and common.on_copy_ended is not None:
             end_for_all(self._socket)
         self._socket.close()
         if self._common.follower is not None:
             self._common.follower.note_closed(self.outbox)
-        self._common.on_closed(self)
+        if is_adopted:
+            common.on_closed(self)
+        elif number and common.on_copy_ended is not None:
+            common.on_copy_ended(number)
 
     def _let_go(self, event: Event) -> None:
         """Stop watching the socket, and leave the worker's connections."""

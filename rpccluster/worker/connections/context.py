@@ -47,7 +47,7 @@ class ConnectionContext:
         self.lingering: dict[Any, float] = {}  # until when a peer may read the end, or speak for the first time
         self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
         self.on_adopted: Callable[[float], None] = lambda seconds: None  # told how long a connection was on its way
-        self.on_closed: Callable[[Any], object] = lambda connection: None
+        self.on_closed: Callable[[Any], object] = lambda connection: None  # told of one of `adopted` that has ended
         #: Told of a connection, the serial of a worker and a msgid: a call that runs there is to end, since its caller
         #: wants that, or (true) has gone.
         self.on_cancel: Callable[[Any, int, int, bool], object] = lambda connection, serial, msgid, is_gone: None
