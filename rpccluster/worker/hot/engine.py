@@ -116,7 +116,8 @@ class PythonEngine:
 
     def _arrived_at(self) -> float:
         """Return when the call that begins now has come, in monotonic seconds."""
-        return self._room.ready[0][2]
+        ready = self._room.ready
+        return ready[0][2] if ready else self._room.turn_at
 
     def _follow_options(self, options: LiveOptions, changed: frozenset[str]) -> None:
         """Copy the options that each call, or each turn of the loop, needs."""

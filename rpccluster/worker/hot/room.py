@@ -117,7 +117,8 @@ class Room:
         self.add_long = self.long.append
         self._turn: Iterator[Any] = iter(())  # the calls of the long batch that is in `ready`
         self.begun = 0  # calls that were ever queued and not withdrawn
-        self.held: dict[Any, deque[tuple[Any, Any]]] = {}  # calls by their full kind; None if they want a greenlet
+        #: Calls by their full kind, None if they want a greenlet: each with its outbox, and when it came.
+        self.held: dict[Any, deque[tuple[Any, Any, float]]] = {}
         self._crowded: set[Any] = set()  # outboxes whose connections are not read for that
         self.is_scheduled = False
         self.turn_at = 0.0  # monotonic seconds, when the first calls of this turn of the loop came
@@ -140,9 +141,12 @@ class Room:
             self.ready.append(self.long.popleft())
             self._turn = self.ready[-1][1]
 
-    def hold(self, kind: Any, outbox: Any, call: Any) -> None:
-        """Hold ``call`` back until its ``kind`` has room for it, or a greenlet is free if that is None."""
-        self.held.setdefault(kind, deque()).append((outbox, call))
+    def hold(self, kind: Any, outbox: Any, call: Any, arrived_at: float) -> None:
+        """Hold ``call`` back until its ``kind`` has room for it, or a greenlet is free if that is None.
+
+        It came at ``arrived_at``, in monotonic seconds.
+        """
+        self.held.setdefault(kind, deque()).append((outbox, call, arrived_at))
         outbox.held += 1
         if outbox.held > MOST_HELD:
             self.crowd(outbox)
@@ -168,11 +172,11 @@ class Room:
     def let_one_go(self, kind: Any) -> Batch:
         """Take the first held call of ``kind``, which has one."""
         held = self.held[kind]
-        outbox, call = held.popleft()
+        outbox, call, arrived_at = held.popleft()
         if not held:
             del self.held[kind]
         self._uncrowd(outbox)
-        return outbox, iter([call]), self.turn_at
+        return outbox, iter([call]), arrived_at
 
     def _uncrowd(self, outbox: Any) -> None:
         """Count a call of ``outbox`` that is not held back any more."""
@@ -190,7 +194,7 @@ class Room:
     def look(self) -> dict[Any, list[Any]]:
         """Return all calls that wait for their turn, by outbox, and leave them in place."""
         waiting: dict[Any, list[Any]] = {}
-        for outbox, call in chain(*self.held.values()):
+        for outbox, call, _ in chain(*self.held.values()):
             waiting.setdefault(outbox, []).append(call)
         for outbox, calls, _ in chain(self.ready, self.long):
             if not is_used_up(calls):
@@ -216,19 +220,20 @@ class Room:
                 self._uncrowd(outbox)
             if not held:
                 del self.held[kind]
-            taken += [call for _, call in found]
+            taken += [call for _, call, _ in found]
         return taken
 
     def _withdraw_held(self, outboxes: Container[Any]) -> dict[Any, list[Any]]:
         taken: dict[Any, list[Any]] = {}
         for kind, held in list(self.held.items()):
-            kept: deque[tuple[Any, Any]] = deque()
-            for outbox, call in held:
+            kept: deque[tuple[Any, Any, float]] = deque()
+            for entry in held:
+                outbox, call, _ = entry
                 if outbox in outboxes:
                     taken.setdefault(outbox, []).append(call)
                     self._uncrowd(outbox)
                 else:
-                    kept.append((outbox, call))
+                    kept.append(entry)
             self.held[kind] = kept
             if not kept:
                 del self.held[kind]

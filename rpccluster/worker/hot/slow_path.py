@@ -100,7 +100,7 @@ class SlowPath:
                 raised = error
         elif type(raised) is HeldBack:
             self._cells[_MAX_GREENLETS] += raised.kind is None
-            self._room.hold(raised.kind, outbox, call)
+            self._room.hold(raised.kind, outbox, call, self._tally.arrived_at())
             return None
         if outbox is None:  # answered already
             return b""
@@ -115,8 +115,11 @@ class SlowPath:
         self._tally.end(runner, text)
         return runner.renew_packer()((RESPONSE, call[1], text, None)) if call[0] is REQUEST else b""
 
-    def take(self, runner: Runner, outbox: Outbox, message: Any) -> None:
-        """Run ``message``; if it is no call, end its connection. May block."""
+    def take(self, runner: Runner, outbox: Outbox, message: Any, arrived_at: float = 0.0) -> None:
+        """Run ``message``; if it is no call, end its connection. May block.
+
+        It came at ``arrived_at`` if it was held back, else just now.
+        """
         if isinstance(message, ProtocolError):  # not raised again: it would hold all that it came through
             outbox.refuse(message)
             return
@@ -131,14 +134,14 @@ class SlowPath:
             outbox.refuse(error)
         else:
             message[-2] = call.method  # it may have come as bin
-            self._run(runner, outbox, call)
+            self._run(runner, outbox, call, arrived_at)
         if is_large:
             self._room.handled_large = True
             if outbox.held:
                 self._room.crowd(outbox)
 
-    def _run(self, runner: Runner, outbox: Outbox, call: Request | Notification) -> None:
-        self._tally.begin(runner)
+    def _run(self, runner: Runner, outbox: Outbox, call: Request | Notification, arrived_at: float) -> None:
+        self._tally.begin(runner, arrived_at)
         try:
             if type(call.params) is list:
                 function = outbox.tables[runner.which][call.method]

@@ -243,6 +243,18 @@ def test_the_wait_for_a_turn_is_counted(counted: Callable[..., Counted]) -> None
     assert sum(queued.buckets[BUCKETS // 2 - 2 :]) >= 3
 
 
+def test_a_call_that_was_held_back_has_waited_since_it_came(counted: Callable[..., Counted]) -> None:
+    it = counted(max_greenlets=1)
+    it.peer.post("wait", "a")
+    it.peer.post("echo", 1)
+    until(lambda: it.service.began == ["a"])
+    gevent.sleep(0.05)
+    it.service.open("a")
+    until(lambda: len(it.peer.look()) == 2)
+    assert it.totals().queued.total == 2
+    assert it.totals().queued.seconds >= 0.04
+
+
 def test_limits_and_moves_are_carried_over(counted: Callable[..., Counted]) -> None:
     it = counted()
     tally = it.rig.engine._room.tally

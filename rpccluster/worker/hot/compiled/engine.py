@@ -233,7 +233,7 @@ class CompiledEngine(PythonEngine):
             if idle or runners.add_one():
                 if None in held:  # they came before all that wait
                     turn.only_again = True
-                    turn.run_again([self._room.let_one_go(None)[:2]])
+                    turn.run_again([self._room.let_one_go(None)])
                 idle.pop().switch()
             elif runners.ushers:
                 runners.ushers.pop().switch()
@@ -252,6 +252,6 @@ class CompiledEngine(PythonEngine):
         """Let calls of native kinds begin that were held back, as far as there is room. Returns True."""
         room = self._room
         room.let_go()
-        self._turn.run_again([(outbox, call) for outbox, calls, _ in room.ready for call in calls])
+        self._turn.run_again([(outbox, call, came) for outbox, calls, came in room.ready for call in calls])
         room.ready.clear()
         return True

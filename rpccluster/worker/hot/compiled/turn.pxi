@@ -169,7 +169,10 @@ cdef class Turn:
         return self.cur is not None or self.light is not None or self.more is not None or bool(self.again)
 
     def run_again(self, calls):
-        """Run calls that were held back, each with its outbox, before all others; a call may come as an iterator."""
+        """Run calls that were held back, each with its outbox and when it came, before all others.
+
+        A call may come as an iterator.
+        """
         self.again.extend(calls)
 
     @property
@@ -387,12 +390,12 @@ cdef class Turn:
 
     cdef int run_held(self, Frame frame, runner) except -1:
         """Begin a call that was held back."""
-        frame.port, message = self.again.popleft()
+        frame.port, message, arrived_at = self.again.popleft()
         if type(message) is not list and type(message) is not bytearray:
             message = next(message)
         frame.set_call(message)
         self.shown = NULL
-        self.slow_path.take(runner, frame.port, message)
+        self.slow_path.take(runner, frame.port, message, arrived_at)
         message = None
         frame.drop_params()
         self.renew_context(frame, runner)
