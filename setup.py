@@ -67,19 +67,21 @@ FUZZ = ["atheris>=3; python_version >= '3.11' and platform_python_implementation
 
 
 def extensions() -> list[Extension]:
-    """The compiled engine, wherever it can be built; without it the Python one serves."""
+    """The compiled engine and the clients' parser, wherever they can be built; without them Python's serve."""
     if cythonize is None or sys.implementation.name != "cpython" or not sys.platform.startswith("linux"):
         return []
-    turn = Extension(
-        "rpccluster.worker.hot.compiled._turn",
-        ["rpccluster/worker/hot/compiled/_turn.pyx"],
-        depends=[
-            str(path.relative_to(HERE)) for path in (*HERE.glob("rpccluster/**/*.pxi"), *HERE.glob("rpccluster/**/*.h"))
-        ],
-        extra_compile_args=["-O2"],
-        optional=True,
-    )
-    return cythonize([turn], build_dir="build/cython", language_level=3)
+    headers = [*HERE.glob("rpccluster/**/*.pxi"), *HERE.glob("rpccluster/**/*.h")]
+    made = [
+        Extension(
+            source.replace("/", ".")[: -len(".pyx")],
+            [source],
+            depends=[str(path.relative_to(HERE)) for path in headers],
+            extra_compile_args=["-O2"],
+            optional=True,
+        )
+        for source in ("rpccluster/worker/hot/compiled/_turn.pyx", "rpccluster/protocol/_wire.pyx")
+    ]
+    return cythonize(made, build_dir="build/cython", language_level=3)
 
 
 setup(
@@ -89,7 +91,15 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["rpccluster", "rpccluster.*"]),
-    package_data={"rpccluster": ["py.typed", "queues/redis/*.lua", "protocol/wire/*.h", "worker/hot/compiled/*.[hp]*"]},
+    package_data={
+        "rpccluster": [
+            "py.typed",
+            "queues/redis/*.lua",
+            "protocol/_wire.py*",
+            "protocol/wire/*.h",
+            "worker/hot/compiled/*.[hp]*",
+        ]
+    },
     ext_modules=extensions(),
     license="MIT",
     license_files=["LICENSE"],

@@ -1,7 +1,8 @@
 """The compiled engine with tiny sizes, watched by sanitizers: the tests of engines pass over every border of a buffer.
 
-`sizes.h` says how small they are. The build is a library of its own in a copy of the package, from the C file that the
-installation left; AddressSanitizer and the sanitizer of undefined behaviour watch it, where the compiler has them.
+`sizes.h` says how small they are; the clients' parser is watched beside it. The build is a copy of the package with
+libraries of its own, from the C files that the installation left; AddressSanitizer and the sanitizer of undefined
+behaviour watch them, where the compiler has them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from pathlib import Path
 import pytest
 
 import rpccluster
+from rpccluster.protocol.common import WIRE
 from rpccluster.worker.hot.choice import why_not_compiled
 from tests.programs import needed
 
 CHECKOUT = Path(rpccluster.__file__).resolve().parent.parent
-ROOM = Path("rpccluster", "worker", "hot", "compiled")
+BUILT = (Path("rpccluster/worker/hot/compiled/_turn.c"), Path("rpccluster/protocol/_wire.c"))
 FILES = (
     "border",
     "deadlines",
@@ -48,21 +50,32 @@ def libraries(compiler: str) -> list[str]:
 @pytest.mark.timeout(600)
 def test_the_engine_passes_over_every_border(tmp_path: Path) -> None:
     """Messages in pieces of 777 bytes, slices of 5 µs, buffers of 512 bytes: all replies are right, no byte strays."""
-    compiler, source = needed("cc"), CHECKOUT / "build" / "cython" / ROOM / "_turn.c"
-    if why_not_compiled() or not source.exists():
-        pytest.skip(f"there is no compiled engine here: {why_not_compiled() or source}")
+    compiler, sources = needed("cc"), CHECKOUT / "build" / "cython"
+    if why_not_compiled() or WIRE is None or not all((sources / source).exists() for source in BUILT):
+        pytest.skip(f"there is no compiled engine here: {why_not_compiled() or sources}")
     shutil.copytree(
         CHECKOUT / "rpccluster", tmp_path / "rpccluster", ignore=shutil.ignore_patterns("*.so", "__pycache__")
     )
     watchers = libraries(compiler)
-    library = tmp_path / ROOM / f"_turn{sysconfig.get_config_var('EXT_SUFFIX')}"
     flags = ["-O0", "-w", "-fPIC", "-shared", "-DRPCCLUSTER_TINY", *(SANITIZED if watchers else [])]
-    includes = [f"-I{sysconfig.get_paths()['include']}", f"-I{tmp_path / ROOM}"]
-    subprocess.run([compiler, *flags, *includes, str(source), "-o", str(library)], check=True)
+    for source in BUILT:
+        library = (tmp_path / source).with_suffix(sysconfig.get_config_var("EXT_SUFFIX"))
+        includes = [f"-I{sysconfig.get_paths()['include']}", f"-I{library.parent}"]
+        subprocess.run([compiler, *flags, *includes, str(sources / source), "-o", str(library)], check=True)
     tests = CHECKOUT / "tests" / "worker"
     files = [*(str(tests / "hot" / f"test_{name}.py") for name in FILES), str(tests / "test_engines_alike.py")]
+    files.append(str(CHECKOUT / "tests" / "protocol" / "test_common.py"))
     few = " and ".join(f"not {name}" for name in OF_SIZES)
-    chosen = ["-k", f"(compiled or alike) and {few}", "--timeout", "300", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    chosen = [
+        "-k",
+        f"(compiled or alike or test_common) and {few}",
+        "--timeout",
+        "300",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+    ]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join((str(tmp_path), str(CHECKOUT))),

@@ -92,14 +92,14 @@ class Connection(asyncio.Protocol):
         await self._get_ready(deadline_at)
         over = self.loop.create_future()
         countdown = _Countdown(len(calls), over)
-        data = []
         seconds = deadline_at - self.loop.time()
-        for call, body in zip(calls, bodies):
+        for call in calls:
             call.waiter = countdown
-            data.append(self._calls.packed_request(body, seconds))
-            self._begin(call)
+        data, _ = self._calls.begin_all(calls, bodies, _GIVEN, seconds)
+        for call in calls:
+            self._watch(call)
         try:
-            self._write(b"".join(data))
+            self._write(data)
             self._ask(seconds)
             await over
         except BaseException as error:
@@ -205,6 +205,9 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, call: Call, starts_at: int = _GIVEN) -> None:
         self._calls.begin(call, self._calls.msgid, starts_at)
+        self._watch(call)
+
+    def _watch(self, call: Call) -> None:
         if call.deadline_at != math.inf:
             self._calls.watch(call)
             if self._timer is None or call.deadline_at < self._timer.when():

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from rpccluster.client.core.attempts import Attempts
-from rpccluster.client.core.exchange.call import Call
+from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.core.exchange.outgoing import body_packer
 from rpccluster.errors import CallTimeout, ConnectionLost, Lost, NotLeader
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Batch"]
+
+_ANSWERED = CallState.ANSWERED
+_new = Call.__new__  # its constructor sets what a call of a batch gets later, and takes half of the time of adding one
 
 
 class Batch:
@@ -30,6 +33,7 @@ class Batch:
         self._pack = body_packer(bounds)
         self._calls: list[Call] = []
         self._bodies: list[bytes] = []
+        self._was_sent = False
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -39,18 +43,22 @@ class Batch:
 
     def call(self, method: str, *params: Any) -> Call:
         """Add a call. After the batch, its ``result()`` returns the result or raises the call's error."""
-        body = self._pack(method, params)
-        call = Call()
+        self._bodies.append(self._pack(method, params))
+        call = _new(Call)
         self._calls.append(call)
-        self._bodies.append(body)
         return call
 
     def results(self) -> list[Any]:
         """Return the results in order. Raises the error of the first call that has one."""
-        return list(self)
+        return [call.value if call.state is _ANSWERED and call.error is None else call.result() for call in self._calls]
 
     def _open(self, deadline_at: float) -> tuple[list[Call], list[bytes]]:
         """Return the calls to send, for the first time or again, with their bodies; renew them with a deadline."""
+        if not self._was_sent:
+            self._was_sent = True
+            for call in self._calls:
+                call.deadline_at = deadline_at
+            return self._calls, self._bodies
         pairs = [pair for pair in zip(self._calls, self._bodies) if self._is_to_be_sent(pair[0])]
         for call, _ in pairs:
             call.renew(deadline_at)
@@ -58,6 +66,8 @@ class Batch:
 
     def _check(self) -> None:
         """Note that calls had no reply in time; raise the error of a call that may be sent again."""
+        if all(map(_has_result, self._calls)):
+            return
         if any(isinstance(call.error, CallTimeout) for call in self._calls):
             self._attempts.timed_out()
         for call in self._calls:
@@ -79,3 +89,7 @@ class Batch:
         if isinstance(error, NotLeader):
             return self._attempts.follows
         return isinstance(error, ConnectionLost) and (self._idempotent or not isinstance(error, Lost))
+
+
+def _has_result(call: Call) -> bool:
+    return call.state is _ANSWERED and call.error is None

@@ -22,6 +22,7 @@ __all__ = ["Connection"]
 
 _PENDING = CallState.PENDING
 _NEVER = math.inf
+_HANDED_OVER = -1  # where a request has begun that the kernel has taken whole
 
 
 class Connection(Stream):
@@ -124,7 +125,8 @@ class Connection(Stream):
                 self._begin_all(calls, bodies)
             for call in calls:
                 try:
-                    self._wait(call)
+                    if call.state is _PENDING:
+                        self._wait(call)
                 except CallTimeout as error:
                     self._leave(call)
                     call.error = error
@@ -136,24 +138,18 @@ class Connection(Stream):
 
     def _begin_all(self, calls: list[Call], bodies: list[bytes]) -> None:
         seconds = calls[0].deadline_at - monotonic() if calls else math.inf
-        requests = [self._begin_packed(call, body, seconds) for call, body in zip(calls, bodies)]
-        data = b"".join(requests)
+        data, ends = self._calls.begin_all(calls, bodies, _HANDED_OVER, seconds)
         try:
             self._hand_over(data)
         except NotSent:
             for call in calls:
                 self._calls.withdraw(call)
             raise
-        start = self._out.start_of(data)
-        for call, request in zip(calls, requests):
-            call.starts_at = start
-            start += len(request)
+        if self._unsent:
+            start = self._out.start_of(data)
+            for call, begins in zip(calls, [0, *ends]):
+                call.starts_at = start + begins
         self._ask(seconds)
-
-    def _begin_packed(self, call: Call, body: bytes, seconds: float) -> bytes:
-        data = self._calls.packed_request(body, seconds)
-        self._calls.begin(call, self._calls.msgid, 0)
-        return data
 
     def _wait(self, call: Call) -> None:
         while call.state is _PENDING:

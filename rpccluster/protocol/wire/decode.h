@@ -196,6 +196,32 @@ static inline int wire_target(wire_reader *r, wire_envelope *e)
     return WIRE_OK;
 }
 
+static inline int wire_msgid(const uint8_t **at, const uint8_t *end, uint32_t *msgid)
+{
+    const uint8_t *p = *at;
+    uint8_t first = *p++;
+    if (first <= 0x7f)
+        *msgid = first;
+    else if (first == 0xcc) {
+        if (end - p < 1)
+            return WIRE_SHORT;
+        *msgid = *p++;
+    } else if (first == 0xcd) {
+        if (end - p < 2)
+            return WIRE_SHORT;
+        *msgid = wire_u16(p);
+        p += 2;
+    } else if (first == 0xce) {
+        if (end - p < 4)
+            return WIRE_SHORT;
+        *msgid = wire_u32(p);
+        p += 4;
+    } else
+        return WIRE_ODD;
+    *at = p;
+    return WIRE_OK;
+}
+
 /* Read `[0, msgid, "name", [` ; ODD for every other message. */
 static inline int wire_request(wire_reader *r, wire_envelope *e)
 {
@@ -205,25 +231,9 @@ static inline int wire_request(wire_reader *r, wire_envelope *e)
     if (p[0] != 0x94 || p[1] != 0)
         return WIRE_ODD;
     p += 2;
-    uint8_t first = *p++;
-    if (first <= 0x7f)
-        e->msgid = first;
-    else if (first == 0xcc) {
-        if (end - p < 1)
-            return WIRE_SHORT;
-        e->msgid = *p++;
-    } else if (first == 0xcd) {
-        if (end - p < 2)
-            return WIRE_SHORT;
-        e->msgid = wire_u16(p);
-        p += 2;
-    } else if (first == 0xce) {
-        if (end - p < 4)
-            return WIRE_SHORT;
-        e->msgid = wire_u32(p);
-        p += 4;
-    } else
-        return WIRE_ODD;
+    int status = wire_msgid(&p, end, &e->msgid);
+    if (status != WIRE_OK)
+        return status;
     r->at = p;
     return wire_target(r, e);
 }
@@ -251,6 +261,26 @@ static inline int wire_timeout(wire_reader *r, double *seconds)
         p += 8;
     }
     if (!(*seconds > -LONGEST_SECONDS && *seconds < LONGEST_SECONDS)) /* also if it is no number */
+        return WIRE_ODD;
+    r->at = p;
+    return WIRE_OK;
+}
+
+/* Read `[1, msgid, nil, ` of a reply; ODD for every other message. */
+static inline int wire_reply(wire_reader *r, uint32_t *msgid)
+{
+    const uint8_t *p = r->at, *end = r->end;
+    if (end - p < 3)
+        return p < end && p[0] != 0x94 ? WIRE_ODD : WIRE_SHORT;
+    if (p[0] != 0x94 || p[1] != 1)
+        return WIRE_ODD;
+    p += 2;
+    int status = wire_msgid(&p, end, msgid);
+    if (status != WIRE_OK)
+        return status;
+    if (p >= end)
+        return WIRE_SHORT;
+    if (*p++ != 0xc0)
         return WIRE_ODD;
     r->at = p;
     return WIRE_OK;

@@ -274,3 +274,28 @@ static inline int wire_response(wire_buffer *b, uint32_t msgid, PyObject *value)
         b->end = b->start + before;
     return status;
 }
+
+/* ---- a request, in parts: its head, and what goes before and behind the method and params of one with a deadline */
+
+static inline int wire_head(wire_buffer *b, uint32_t msgid)
+{
+    if (buffer_reserve(b, 8))
+        return WIRE_ODD;
+    uint8_t *p = b->bytes + b->end;
+    *p++ = 0x94;
+    *p++ = 0;
+    b->end = (size_t)(put_unsigned(p, msgid) - b->bytes);
+    return WIRE_OK;
+}
+
+static inline int wire_bounding(wire_buffer *b) { return buffer_add(b, "\xa8rpc.call\x93", 10) ? WIRE_ODD : WIRE_OK; }
+
+static inline int wire_add_timeout(wire_buffer *b, double seconds)
+{
+    uint64_t bits;
+    memcpy(&bits, &seconds, 8);
+    if (buffer_add(b, "\x81\xa7timeout", 9) || buffer_reserve(b, 9))
+        return WIRE_ODD;
+    b->end = (size_t)(put_u64(b->bytes + b->end, 0xcb, bits) - b->bytes);
+    return WIRE_OK;
+}

@@ -16,7 +16,7 @@ from rpccluster.protocol.codec import pack_notify, pack_request
 from rpccluster.protocol.messages import REQUEST
 from rpccluster.service import find_trace
 
-__all__ = ["BOUND_BYTES", "Bounded", "PlainBody", "bound", "bound_body", "may_be_bound", "plain_body"]
+__all__ = ["BOUND_BYTES", "Bounded", "PlainBody", "around", "bound", "bound_body", "may_be_bound", "plain_body"]
 
 _DISCOVER = "rpc.discover"
 
@@ -60,20 +60,30 @@ class Bounded:
         return pack_notify(CANCEL, [msgid]) if self.is_offered else b""
 
 
-def bound(pack: Callable[[Any], bytes], msgid: int, method: str, params: Iterable[Any], seconds: float) -> bytes:
-    """Pack a request that the server ends after ``seconds``."""
+def bound(
+    pack: Callable[[Any], bytes], wire: Any, msgid: int, method: str, params: Iterable[Any], seconds: float
+) -> bytes:
+    """Pack a request that the server ends after ``seconds``; ``wire`` is that of `protocol.common`, or None."""
     trace = _trace_here()
+    if trace is None and wire is not None:
+        data: bytes | None = wire.pack_request(msgid, method, params, seconds)
+        if data is not None:
+            return data
     options = {TIMEOUT: seconds} if trace is None else {TIMEOUT: seconds, TRACE: trace}
     return pack((REQUEST, msgid, CALL, (method, params, options)))
 
 
 def bound_body(body: bytes, seconds: float) -> bytes:
     """Return a packed method and params as the body of a request that the server ends after ``seconds``."""
+    before, behind = around(seconds)
+    return b"".join((before, body, behind))
+
+
+def around(seconds: float) -> tuple[bytes, bytes]:
+    """Return what `bound_body` puts before a body, and what behind it."""
     trace = _trace_here()
     timeout = _as_float(seconds)
-    if trace is None:
-        return b"".join((_PREFIX, body, _ONE, timeout))
-    return b"".join((_PREFIX, body, _TWO, timeout, _TRACE, trace.encode()))
+    return _PREFIX, _ONE + timeout if trace is None else b"".join((_TWO, timeout, _TRACE, trace.encode()))
 
 
 def plain_body(body: bytes) -> bytes:

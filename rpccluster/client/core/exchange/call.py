@@ -38,16 +38,17 @@ _ANSWERED = CallState.ANSWERED
 class Call:
     """One call. ``deadline_at`` is on the face's clock; the face wakes ``waiter`` at the end of the call."""
 
-    __slots__ = ("deadline_at", "error", "msgid", "starts_at", "state", "value", "waiter")
+    state = _NEW
+    msgid = -1
+    starts_at = 0  # where in the stream, as the face counts
+    value: Any = None
+    error: Exception | None = None
+    deadline_at = math.inf
+    waiter: Any = None
 
     def __init__(self, deadline_at: float = math.inf, waiter: Any = None) -> None:
         self.deadline_at = deadline_at
         self.waiter = waiter
-        self.state = _NEW
-        self.msgid = -1
-        self.starts_at = 0  # where in the stream, as the face counts
-        self.value: Any = None
-        self.error: Exception | None = None
 
     @property
     def is_over(self) -> bool:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rpccluster.client.core.exchange.bounded import Bounded, bound, bound_body, may_be_bound
+from rpccluster.client.core.exchange.bounded import Bounded, around, bound, bound_body, may_be_bound
 from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.client.core.exchange.outgoing import BOUNDS, check_outgoing, not_a_str, unchecked_size
@@ -71,6 +71,7 @@ class Calls:
         self.to_error = dialect.to_error
         self._answer = answer
         self._pack = dialect.packer().pack
+        self._wire = dialect.wire
         self._bounded = Bounded()
         self._asks = dialect.is_bounded
         self._bounds = Bounds(max_message_size, max_depth)
@@ -102,20 +103,48 @@ class Calls:
             raise not_a_str(method)
         self.msgid = msgid = self._next_msgid()
         if self._bounded.is_offered and seconds < math.inf and not method.startswith(RESERVED):
-            data = bound(self._pack, msgid, method, params, seconds)
+            data = bound(self._pack, self._wire, msgid, method, params, seconds)
             if len(data) <= self._unchecked_size:
                 return data
             with contextlib.suppress(ValueError):  # a call that only just fits goes plain
                 check_outgoing(len(data), data, (params,), self._bounds)
                 return data
-        data = self._pack((REQUEST, msgid, method, params))
+        common: bytes | None = None if self._wire is None else self._wire.pack_request(msgid, method, params)
+        data = self._pack((REQUEST, msgid, method, params)) if common is None else common
         if len(data) > self._unchecked_size:
             check_outgoing(len(data), data, params, self._bounds)
         return data
 
+    def begin_all(
+        self, calls: list[Call], bodies: list[bytes], starts_at: int, seconds: float
+    ) -> tuple[bytes, list[int]]:
+        """Make a request of each of ``bodies`` as `packed_request` does, and register the ``calls`` of them.
+
+        Returns the requests, and where each one ends.
+        """
+        msgids, table, next_msgid = [], self._table, self._next_msgid
+        for call in calls:  # as `begin` does it
+            self.msgid = call.msgid = msgid = next_msgid()
+            call.starts_at = starts_at
+            call.error = None
+            call.state = _PENDING
+            table[msgid] = call
+            msgids.append(msgid)
+        is_bounded = self._bounded.is_offered and seconds < math.inf
+        if self._wire is not None:
+            before, behind = around(seconds) if is_bounded else (b"", b"")
+            packed: tuple[bytes, list[int]] | None = self._wire.pack_requests(msgids, bodies, before, behind)
+            if packed is not None:
+                return packed
+        requests = [self._request_of(msgid, body, seconds) for msgid, body in zip(msgids, bodies)]
+        return b"".join(requests), list(itertools.accumulate(map(len, requests)))
+
     def packed_request(self, body: bytes, seconds: float = math.inf) -> bytes:
         """Make a request of a method and params that `body_packer` has packed. Raises as `request` does."""
         self.msgid = msgid = self._next_msgid()
+        return self._request_of(msgid, body, seconds)
+
+    def _request_of(self, msgid: int, body: bytes, seconds: float) -> bytes:
         if self._bounded.is_offered and may_be_bound(body, seconds):
             body = bound_body(body, seconds)
         return _PACKED_HEAD + msgid.to_bytes(4, "big") + body
@@ -171,6 +200,10 @@ class Calls:
     def receive(self, data: bytes) -> list[Call]:
         """Return the calls that ``data`` answers, in order. If its bytes are no replies, `fault` says what they are."""
         ended: list[Call] = []
+        if data:
+            data = self._replies.take_common(data, self._table, ended, _ANSWERED)
+            if not data:
+                return ended
         try:
             self._read(data, self._match, ended)
         except ProtocolError as error:

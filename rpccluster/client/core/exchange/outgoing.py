@@ -63,13 +63,16 @@ def _is_shallow(value: Any) -> bool:
 def body_packer(bounds: Bounds = BOUNDS, dialect: Dialect = DIALECT) -> Callable[[str, Iterable[Any]], bytes]:
     """Make a function that packs a method and its params for `Calls.packed_request`; it raises as `Calls.request`."""
     pack = dialect.packer().pack
-    unchecked = unchecked_size(bounds) - BOUND_BYTES
+    common = (lambda method, params: None) if dialect.wire is None else dialect.wire.pack_body
     tight = Bounds(bounds.max_size - BOUND_BYTES, bounds.max_depth - 1)
+    unchecked = unchecked_size(tight)
 
     def body(method: str, params: Iterable[Any]) -> bytes:
         if type(method) is not str:
             raise not_a_str(method)
-        data: bytes = pack(method) + pack(params)
+        data: bytes | None = common(method, params)
+        if data is None:
+            data = pack(method) + pack(params)
         if len(data) > unchecked:
             try:
                 check_outgoing(_HEAD_BYTES + len(data), data, params, tight)

@@ -20,6 +20,8 @@ __all__ = ["Replies"]
 
 T = TypeVar("T")
 
+_MOST_REST = 4096  # bytes of an incomplete message that are looked at again when more has come
+
 
 class Replies:
     """Reads messages. ``fault`` says why the stream has ended, if its bytes are no MessagePack-RPC."""
@@ -31,6 +33,8 @@ class Replies:
         self._held: list[Any] = []  # messages that were decoded for `reply`, or by a rescue
         self._tail: list[bytes] = []  # the last pieces, in which the message that is incomplete begins
         self._rescue: Rescue | None = None
+        self._wire = dialect.wire
+        self._rest = b""  # the beginning of a short message that was looked at for `take_common`
         self._renew()
 
     def _renew(self) -> None:
@@ -39,6 +43,29 @@ class Replies:
         self._feed, self._unpack, self._tell = unpacker.feed, unpacker.unpack, unpacker.tell
         self._fed = 0
         self._decoded = 0  # bytes up to the end of the last whole message
+
+    def take_common(self, data: bytes, table: dict[int, Any], ended: list[Any], answered: Any) -> bytes:
+        """Give each call of ``table`` that has a common reply in ``data`` its value, and the state ``answered``.
+
+        It leaves the table and is added to ``ended``. Returns what is left for `read`.
+        """
+        if self._wire is None or self._decoded != self._fed or self._held or self._rescue is not None:
+            return self._with_rest(data)
+        data = self._with_rest(data)
+        taken = self._wire.take_replies(data, table, ended, answered, self._max_size)
+        if taken == len(data):
+            return b""
+        rest = data[taken:]
+        if len(rest) <= _MOST_REST and self._wire.is_incomplete(rest, self._max_size):
+            self._rest = rest
+            return b""
+        return rest
+
+    def _with_rest(self, data: bytes) -> bytes:
+        """Return ``data`` behind what was kept of a message, and keep nothing."""
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        return data
 
     def read(self, data: bytes, take: Callable[[Any, T], None], taken: T) -> None:
         """Call ``take(message, taken)`` with each message that ``data`` completes, in order.
@@ -79,6 +106,11 @@ class Replies:
         if self._rescue is not None:
             self._go_by_outline(data)
             return None
+        data = self._with_rest(data)
+        if self._wire is not None and self._decoded == self._fed and not self._held:
+            common: list[Any] | None = self._wire.read_reply(data, msgid, self._max_size)
+            if common is not None:
+                return common
         self._fed += len(data)
         try:
             self._feed(data)

@@ -1,0 +1,209 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Requests and replies in their common form, to and from bytes, for clients; no state, no I/O.
+
+`rpccluster.protocol.common` chooses between this and none. What is not common, or not whole, each function leaves to
+its caller, who has msgpack: so whatever a peer sends means the same with this and without.
+"""
+
+from __future__ import annotations
+
+__all__ = ["is_incomplete", "pack_body", "pack_request", "pack_requests", "read_reply", "take_replies"]
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+cdef extern from "Python.h":
+    void Py_DECREF(PyObject *what)
+    void PyErr_Clear()
+
+cdef extern from "wire/wire.h":
+    enum: WIRE_OK, WIRE_FAILED, OUTLINE_SHORT
+    ctypedef struct wire_outline:
+        size_t at
+    ctypedef struct wire_reader:
+        const uint8_t *at
+        const uint8_t *end
+        int is_whole
+    ctypedef struct wire_buffer:
+        uint8_t *bytes
+        size_t start
+        size_t end
+        size_t room
+    void outline_begin(wire_outline *o, uint64_t *open, uint64_t max_size, uint32_t max_depth)
+    int outline_advance(wire_outline *o, const uint8_t *data, size_t size)
+    int wire_reply(wire_reader *r, uint32_t *msgid)
+    PyObject *wire_decode(wire_reader *r, int depth_left, int *status)
+    int wire_pack(wire_buffer *b, PyObject *value, int depth_left)
+    int wire_head(wire_buffer *b, uint32_t msgid)
+    int wire_bounding(wire_buffer *b)
+    int wire_add_timeout(wire_buffer *b, double seconds)
+    int buffer_reserve(wire_buffer *b, size_t more)
+    int buffer_add(wire_buffer *b, const void *bytes, size_t length)
+    void buffer_free(wire_buffer *b)
+
+cdef enum:
+    MOST_DEPTH = 60  # of a value that is common
+    PACK_DEPTH = 400
+    SPARE_BYTES = 65536  # a larger buffer is not kept
+    HEAD_BYTES = 7  # an array of 4, REQUEST, and the msgid as a uint 32
+
+cdef wire_buffer spare  # lent to one call at a time: another may run in the middle of one, by the garbage collector
+memset(&spare, 0, sizeof(spare))
+
+
+cdef inline wire_buffer borrow() noexcept:
+    cdef wire_buffer buffer = spare
+    memset(&spare, 0, sizeof(spare))
+    buffer.start = buffer.end = 0
+    return buffer
+
+
+cdef inline void give_back(wire_buffer *buffer) noexcept:
+    if spare.bytes == NULL and buffer.room <= SPARE_BYTES:
+        memcpy(&spare, buffer, sizeof(spare))
+    else:
+        buffer_free(buffer)
+
+
+cdef inline object finish(wire_buffer *buffer, int status):
+    """Return the packed bytes; None if something in them is not common."""
+    packed = PyBytes_FromStringAndSize(<char *>buffer.bytes, <Py_ssize_t>buffer.end) if status == WIRE_OK else None
+    give_back(buffer)
+    return packed
+
+
+cdef inline int add(wire_buffer *buffer, object method, object params):
+    cdef int status = wire_pack(buffer, <PyObject *>method, PACK_DEPTH)
+    return wire_pack(buffer, <PyObject *>params, PACK_DEPTH) if status == WIRE_OK else status
+
+
+def pack_body(method, params):
+    """Pack a method and its params, as the body of a request; None if msgpack has to do it."""
+    cdef wire_buffer buffer = borrow()
+    cdef int status = add(&buffer, method, params)
+    return finish(&buffer, status)
+
+
+def pack_request(uint32_t msgid, method, params, seconds=None):
+    """Pack a request, which the server ends after ``seconds`` if that is not None; None if msgpack has to do it."""
+    cdef wire_buffer buffer = borrow()
+    cdef int status = wire_head(&buffer, msgid)
+    if status == WIRE_OK and seconds is not None:
+        status = wire_bounding(&buffer)
+    if status == WIRE_OK:
+        status = add(&buffer, method, params)
+    if status == WIRE_OK and seconds is not None:
+        status = wire_add_timeout(&buffer, seconds)
+    return finish(&buffer, status)
+
+
+def pack_requests(list msgids, list bodies, bytes before, bytes behind):
+    """Make the requests of ``bodies``, each between ``before`` and ``behind``. Returns them, and where each one ends.
+
+    Returns None if one of the bodies may have nothing around it: it is no plain bytes, or names a method of the
+    package's own.
+    """
+    cdef Py_ssize_t place
+    cdef size_t size = 0
+    cdef size_t around = HEAD_BYTES + PyBytes_GET_SIZE(before) + PyBytes_GET_SIZE(behind)
+    cdef uint32_t msgid
+    cdef char *at
+    for body in bodies:
+        if not PyBytes_CheckExact(body) or (around > HEAD_BYTES and is_own(body)):
+            return None
+        size += around + PyBytes_GET_SIZE(body)
+    packed = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+    at = PyBytes_AS_STRING(packed)
+    cdef char *first = at
+    ends = []
+    for place in range(len(bodies)):
+        msgid = msgids[place]
+        at[0], at[1], at[2] = <char>0x94, 0, <char>0xce
+        at[3], at[4], at[5], at[6] = <char>(msgid >> 24), <char>(msgid >> 16), <char>(msgid >> 8), <char>msgid
+        at += HEAD_BYTES
+        at = put(put(put(at, before), bodies[place]), behind)
+        ends.append(at - first)
+    return packed, ends
+
+
+cdef inline char *put(char *at, object part) noexcept:
+    memcpy(at, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
+    return at + PyBytes_GET_SIZE(part)
+
+
+cdef inline bint is_own(object body) noexcept:
+    cdef const char *first = PyBytes_AS_STRING(body)
+    return PyBytes_GET_SIZE(body) < 6 or memcmp(first + 1, b"rpc.", 4) == 0 or memcmp(first + 2, b"rpc.", 4) == 0
+
+
+def read_reply(bytes data, uint32_t msgid, Py_ssize_t max_size):
+    """Return the reply that ``data`` is, if it is exactly the common one to the request ``msgid``, else None.
+
+    A message of more than ``max_size`` bytes is not common.
+    """
+    cdef wire_reader reader
+    cdef uint32_t found
+    begin(&reader, data)
+    if PyBytes_GET_SIZE(data) > max_size or wire_reply(&reader, &found) != WIRE_OK or found != msgid:
+        return None
+    result = decoded(&reader)
+    if result is NOTHING:
+        return None
+    return [1, msgid, None, result] if reader.at == reader.end else None
+
+
+def take_replies(bytes data, dict table, list ended, answered, Py_ssize_t max_size):
+    """Give each call of ``table`` that has a common reply in ``data`` its ``value`` and the ``state`` ``answered``.
+
+    It leaves the table and is added to ``ended``. Returns how many bytes were taken: up to the first message that is
+    not common, not whole, larger than ``max_size``, or answers none of these calls.
+    """
+    cdef wire_reader reader
+    cdef uint32_t msgid
+    cdef const uint8_t *first
+    cdef Py_ssize_t taken = 0
+    begin(&reader, data)
+    first = reader.at
+    while reader.at < reader.end and wire_reply(&reader, &msgid) == WIRE_OK:
+        result = decoded(&reader)
+        if result is NOTHING or reader.at - first - taken > max_size:
+            break
+        call = table.pop(msgid, None)
+        if call is None:
+            break
+        call.value = result
+        call.state = answered
+        ended.append(call)
+        taken = reader.at - first
+    return taken
+
+
+def is_incomplete(bytes data, uint64_t max_size):
+    """Return whether ``data`` is the beginning of a message that passes no limit so far."""
+    cdef uint64_t open[MOST_DEPTH + 3]
+    cdef wire_outline outline
+    outline_begin(&outline, open, max_size, MOST_DEPTH)
+    return outline_advance(&outline, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) == OUTLINE_SHORT
+
+
+cdef object NOTHING = object()  # in place of a value that is not common, not whole, or has no room
+
+
+cdef inline object decoded(wire_reader *reader):
+    cdef int status
+    cdef PyObject *value = wire_decode(reader, MOST_DEPTH, &status)
+    if value == NULL:
+        if status == WIRE_FAILED:
+            PyErr_Clear()
+        return NOTHING
+    result = <object>value
+    Py_DECREF(value)
+    return result
+
+
+cdef inline void begin(wire_reader *reader, bytes data) noexcept:
+    reader.at = <const uint8_t *>PyBytes_AS_STRING(data)
+    reader.end = reader.at + PyBytes_GET_SIZE(data)
+    reader.is_whole = False
