@@ -6,7 +6,6 @@ The parts know only what they get here. `rpccluster.master.supervisor` carries t
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,18 +38,14 @@ from rpccluster.master.control.worker_operations import WorkerOperations
 from rpccluster.master.guard import DESCRIPTORS_KEPT_BACK, Guard
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.handover.brokers import Brokers
-from rpccluster.master.kinds.asking import Asking
 from rpccluster.master.kinds.configured import has_group, make_group
-from rpccluster.master.kinds.coordinating import Coordinating, CoordinatorService
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Kind
-from rpccluster.master.kinds.own_service import KINDS, Conversation, OwnService, ServiceProcess, service_group
 from rpccluster.master.kinds.plugins.groups import outputs_of
 from rpccluster.master.kinds.plugins.plugin import Plugin
-from rpccluster.master.kinds.pooling import Pooling
-from rpccluster.master.kinds.queueing import Queueing
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
-from rpccluster.master.kinds.web import Showing, WebService
+from rpccluster.master.kinds.services.family import ServiceFamily
+from rpccluster.master.kinds.services.own_service import KINDS, OwnService, ServiceProcess, service_group
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
 from rpccluster.master.phases import Event
@@ -129,29 +124,14 @@ class Parts:
         self.workers.after = cluster.options.after
         actions = Actions(operating_system, self.roster, self.reserve)
         self.plugin = Plugin(operating_system.monotonic)
-        self.services = {kind: OwnService(kind, rpc.own_code) for kind in KINDS.values()}
-        self.services["coordinator"] = CoordinatorService(rpc.own_code, cluster)
+        memories = inheritance.memories if inheritance else {}
+        self.services = ServiceFamily(cluster, rpc, self.roster, self.now, memories, lambda: self.operations.methods())
         rpc.counts = cluster.counts
-        self.services["web"] = WebService(rpc.own_code, cluster.counts)
-        for service in self.services.values():
-            service.inherit(inheritance.memories if inheritance else {})
-        self.asking = Asking(self.roster, self.now)
-        self.pooling = Pooling(cluster, self.services["dispatcher"], self.roster, self.asking)
-        queueing = Queueing(cluster, self.services["keeper"], self.roster, self.asking)
-        self.coordinating = Coordinating(
-            cluster, self.services["coordinator"], self.roster, self.now, time.time() - self.now() + cluster.started_at
-        )
-        self.conversations: dict[str, Conversation] = {
-            "dispatcher": self.pooling,
-            "keeper": queueing,
-            "coordinator": self.coordinating,
-            "web": Showing(cluster, self.services["web"], self.roster, lambda: self.operations.methods()),
-        }
-        every_kind: tuple[Kind, ...] = (rpc, self.plugin, *self.services.values(), self.pooling.task)
+        every_kind: tuple[Kind, ...] = (rpc, self.plugin, *self.services.every_kind())
         self.kinds = {kind.name: kind for kind in every_kind}
         self.groups = Groups(operating_system, self.guard, self.roster, actions, self.kinds, self._configured())
         self.broker = Broker(self.loop, self._connected, first_serial)
-        others = {kind: self._make_broker(service, first_serial) for kind, service in self.services.items()}
+        others = {kind: self._make_broker(service, first_serial) for kind, service in self.services.kinds.items()}
         self.brokers = Brokers(self.broker, others)
         tell_children(cluster.plugin_listeners)
         self.saving = Saving(operating_system, self.loop)
@@ -173,29 +153,34 @@ class Parts:
         self.code_watch = CodeWatch()
         self.config_watch = ConfigWatch(cluster, self.loop)
         self.led_listeners = LedListeners(cluster, self.workers, self.ownership, self.reloading, self._prepared)
-        commands = Commands(
+        self.commands = commands = Commands(
             cluster,
             self.workers,
             self.reloading,
             self.new_master,
             logs.reopen,
             self._begin_to_stop,
-            self.coordinating.drain_seconds,
+            self.services.coordinating.drain_seconds,
             self.now,
         )
-        self.commands = commands
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
         self._status = Status(cluster, self.workers, self.groups, rpc, self.broker)
-        self.operations = Operations(
-            operating_system, cluster, self.groups, commands, self.broker, self._tell_status, queueing.count
+        self.operations = self._make_operations()
+
+    def _make_operations(self) -> Operations:
+        cluster, services = self.cluster, self.services
+        queues = QueueOperations(services.queueing)
+        made = Operations(
+            self.system, cluster, self.groups, self.commands, self.broker, self._tell_status, services.queueing.count
         )
-        self.operations.add(SettingsOperations(cluster, commands, self.operations.wait).methods())
-        self.operations.add(PoolOperations(self.pooling).methods())
-        self.operations.add(QueueOperations(queueing).methods())
-        self.operations.add_readings(QueueOperations(queueing).readings())
-        self.operations.add_readings(MetricsOperations(cluster).readings())
-        self.operations.add_readings(WorkerOperations(self.workers, self.asking).readings())
-        self.operations.add(LeaderOperations(self.coordinating).methods())
+        made.add(SettingsOperations(cluster, self.commands, made.wait).methods())
+        made.add(PoolOperations(services.pooling).methods())
+        made.add(queues.methods())
+        made.add(LeaderOperations(services.coordinating).methods())
+        made.add_readings(queues.readings())
+        made.add_readings(MetricsOperations(cluster).readings())
+        made.add_readings(WorkerOperations(self.workers, services.asking).readings())
+        return made
 
     @property
     def pid(self) -> int:
@@ -215,7 +200,7 @@ class Parts:
             self.workers.wanted = configuration.options.number_workers
             yield self.workers
         for name in services_of(configuration):
-            yield service_group(name, self.cluster, self.services[KINDS[name]])
+            yield service_group(name, self.cluster, self.services.kinds[KINDS[name]])
         for header, options in configuration.others.items():
             if has_group(options):
                 group = make_group(header, options, self.cluster, self.kinds)
@@ -295,7 +280,7 @@ class Parts:
             return None
 
     def _memories(self) -> Iterator[tuple[str, int]]:
-        yield from ((kind, service.memory) for kind, service in self.services.items())
+        yield from self.services.memories()
         yield LEAD, self.cluster.lead.descriptor
         yield LAYOUT, self.cluster.counts.descriptor
 

@@ -22,9 +22,9 @@ from rpccluster.master.children.policy import LATE_SECONDS
 from rpccluster.master.history import Author
 from rpccluster.master.kinds.groups import Died
 from rpccluster.master.kinds.kind import Booted, Gone, Passed, Told, Voted
-from rpccluster.master.kinds.own_service import ServiceProcess
 from rpccluster.master.kinds.restarts import restart_reason
 from rpccluster.master.kinds.rpc import RPCWorker
+from rpccluster.master.kinds.services.own_service import ServiceProcess
 from rpccluster.master.parts import Parts
 from rpccluster.master.phases import Event
 from rpccluster.master.takeover import Takeover
@@ -92,8 +92,8 @@ class Supervisor:
         attempt("move connections", self._move)
         attempt("complete a reload", parts.reloading.note_progress)
         attempt("end a vote", parts.pushing.turn)
-        attempt("wait no longer for an answer", parts.asking.turn)
-        for kind, conversation in parts.conversations.items():
+        attempt("wait no longer for an answer", parts.services.asking.turn)
+        for kind, conversation in parts.services.conversations.items():
             attempt(f"tell the {kind} what has changed", conversation.turn, self._groups)
         attempt("end a write", parts.saving.turn)
         attempt("show the settings", self._show_settings)
@@ -132,11 +132,11 @@ class Supervisor:
             parts.code_watch,
             parts.config_watch,
             parts.pushing,
-            parts.asking,
+            parts.services.asking,
             parts.saving,
             parts.commands,
             parts.led_listeners,
-            parts.coordinating,
+            parts.services.coordinating,
         )
         wake_at = min([each.wake_at for each in (*sleepers, parts.notices, parts.warden, self._takeover)])
         if self._guard.take_failure():  # also of what is due at once
@@ -179,7 +179,7 @@ class Supervisor:
             return
         if isinstance(child, ServiceProcess):
             self._parts.roster.say(child, Accept())
-            self._parts.conversations[child.kind].introduce(self._groups)
+            self._parts.services.conversations[child.kind].introduce(self._groups)
             return
         if self._workers.is_candidate(child):  # the commit lets it accept
             self._parts.reloading.note_proved(child)
@@ -204,16 +204,16 @@ class Supervisor:
 
     def _note_told(self, event: Told) -> None:
         if isinstance(event.message, Findings):
-            self._parts.asking.hear(event.message)
+            self._parts.services.asking.hear(event.message)
             return
         assert isinstance(event.child, ServiceProcess)
-        self._parts.conversations[event.child.kind].hear(event.message, self._groups)
+        self._parts.services.conversations[event.child.kind].hear(event.message, self._groups)
 
     def _note_died(self, event: Died) -> None:
         group = event.group
-        for conversation in self._parts.conversations.values():
+        for conversation in self._parts.services.conversations.values():
             conversation.note_end(event.child)
-        self._parts.asking.note_end(event.child)
+        self._parts.services.asking.note_end(event.child)
         self._parts.pushing.note_end(event.child)
         reason = restart_reason(group, event.child, event.death)
         if reason:

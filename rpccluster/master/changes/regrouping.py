@@ -12,10 +12,10 @@ from rpccluster.config import Configuration
 from rpccluster.master.changes.plan import Plan
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
-from rpccluster.master.kinds import own_service
 from rpccluster.master.kinds.configured import adjust, has_group, make_group, revise, take_back
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.own_service import KINDS, OwnService, sections_of, service_group
+from rpccluster.master.kinds.services import own_service
+from rpccluster.master.kinds.services.own_service import KINDS, OwnService, sections_of, service_group
 from rpccluster.master.resources.service_listeners import services_of
 
 __all__ = ["Regrouping"]

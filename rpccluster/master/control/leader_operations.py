@@ -7,7 +7,7 @@ from typing import Any
 
 from rpccluster.master.control.group_operations import expect
 from rpccluster.master.control.server import Answer, Method
-from rpccluster.master.kinds.coordinating import Coordinating
+from rpccluster.master.kinds.services.coordinating import Coordinating
 
 __all__ = ["LeaderOperations"]
 

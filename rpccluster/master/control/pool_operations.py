@@ -7,7 +7,7 @@ from typing import Any
 
 from rpccluster.master.control.group_operations import expect
 from rpccluster.master.control.server import Answer, Method
-from rpccluster.master.kinds.pooling import Pooling
+from rpccluster.master.kinds.services.pooling import Pooling
 
 __all__ = ["PoolOperations"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rpccluster.master.control.group_operations import expect
 from rpccluster.master.control.server import Answer, Method
-from rpccluster.master.kinds.queueing import Queueing
+from rpccluster.master.kinds.services.queueing import Queueing
 from rpccluster.protocol.codec import Encoded
 
 __all__ = ["QueueOperations"]

@@ -13,8 +13,8 @@ from rpccluster.log import escaped
 from rpccluster.master.children.group import Group
 from rpccluster.master.control.group_operations import expect
 from rpccluster.master.control.server import Answer, Method
-from rpccluster.master.kinds.asking import Asking
 from rpccluster.master.kinds.rpc import RPCWorker
+from rpccluster.master.kinds.services.asking import Asking
 
 __all__ = ["WorkerOperations"]
 

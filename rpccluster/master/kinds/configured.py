@@ -15,10 +15,10 @@ from rpccluster.config.sections.queues import QueuesOptions
 from rpccluster.config.sections.web import MetricsOptions, WebOptions
 from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
-from rpccluster.master.kinds import own_service
 from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.plugins import groups as plugin_groups
 from rpccluster.master.kinds.plugins.plugin import Plugin
+from rpccluster.master.kinds.services import own_service
 from rpccluster.master.kinds.tasks import groups as pool_groups
 from rpccluster.master.kinds.tasks.task import Task
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rpccluster.ipc.messages import Findings, Inquire
-from rpccluster.master.kinds.asking import Asking
+from rpccluster.master.kinds.services.asking import Asking
 
 from ..made_up import ready
 

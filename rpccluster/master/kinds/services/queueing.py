@@ -14,9 +14,9 @@ from rpccluster.live_settings import NO_SETTINGS
 from rpccluster.master.children.child import Child
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
-from rpccluster.master.kinds.asking import Asking, Told
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.own_service import OwnService
+from rpccluster.master.kinds.services.asking import Asking, Told
+from rpccluster.master.kinds.services.own_service import OwnService
 from rpccluster.protocol.codec import make_packer, unpack
 
 __all__ = ["ANSWER_SECONDS", "Queueing"]

@@ -21,7 +21,7 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.own_service import OwnService
+from rpccluster.master.kinds.services.own_service import OwnService
 from rpccluster.master.resources.service_listeners import LEADERSHIP
 
 __all__ = ["Coordinating", "CoordinatorService"]

@@ -20,8 +20,8 @@ from rpccluster.master.children.roster import Roster
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.counts import Counts
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.own_service import OwnService, ServiceProcess
 from rpccluster.master.kinds.rpc import RPCWorker
+from rpccluster.master.kinds.services.own_service import OwnService, ServiceProcess
 from rpccluster.master.resources.service_listeners import WEB
 
 __all__ = ["ACTIONS", "READINGS", "Showing", "WebProcess", "WebService"]
