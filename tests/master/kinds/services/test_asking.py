@@ -9,7 +9,7 @@ import pytest
 from rpccluster.ipc.messages import Findings, Inquire
 from rpccluster.master.kinds.services.asking import Asking
 
-from ..made_up import ready
+from ...made_up import ready
 
 
 class Asked:
