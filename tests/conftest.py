@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from npm_clients import npm_axe, npm_client_example, npm_clients
 from old_library import old_library, old_tests, old_twisted
 from own_network import own_network
@@ -22,6 +23,10 @@ __all__ = [
     "own_network",
     "runtime_folder",
 ]
+
+# how fast an example is made or runs is the machine's affair
+settings.register_profile("of any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("of any speed")
 
 
 @pytest.fixture(scope="session", autouse=True)
