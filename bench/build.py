@@ -16,7 +16,11 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 BUILT = CHECKOUT / ".bench"
 NATIVE = Path(__file__).resolve().parent / "native"
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"]
-PROGRAMS = {"load": ["load.c", "calls.c", "connection.c", "wire.c"], "floor": ["floor.c", "wire.c"]}
+PROGRAMS = {
+    "load": ["load.c", "calls.c", "connection.c", "wire.c"],
+    "floor": ["floor.c", "wire.c"],
+    "storm": ["storm.c"],
+}
 
 
 class NoCompilerError(BenchError):
