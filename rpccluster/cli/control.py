@@ -60,8 +60,11 @@ def status(sources: Sources, as_json: bool, is_watched: bool) -> None:
 def reload(sources: Sources, is_all: bool, is_plan: bool) -> None:
     """Read the configuration again and apply what has changed; wait until that is done."""
     told = ask(sources, "reload", {"all": is_all, "plan": is_plan})
-    for line in told["plan"]["lines"]:
+    plan = told["plan"]
+    for line in plan["lines"]:
         click.echo(line)
+    if not is_all and not any(plan[each] for each in ("added", "removed", "changed", "live")):
+        click.echo("the configuration is as it was; reload --all is for new code of the service", err=True)
     click.echo(f"generation {told['generation']}")
 
 

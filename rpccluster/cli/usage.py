@@ -16,6 +16,22 @@ from rpccluster.config import OPTIONS
 __all__ = ["told_shortly"]
 
 
+_GEVENT = "Workers run on gevent; a method runs in a thread, on asyncio or in a pool if it is marked so."
+#: Flags of gunicorn's that have another name, or no need, here.
+_OF_GUNICORN = {
+    "-k": _GEVENT,
+    "--worker-class": _GEVENT,
+    "--access-logfile": "It is a key of the configuration file: access_log = FILE.",
+    "--access-log": "It is a key of the configuration file: access_log = FILE.",
+    "--error-logfile": "Here it is --log-file.",
+    "--statsd-host": "Counters are at /metrics: section [metrics] of the configuration file.",
+    "--certfile": "TLS is that of a proxy in front: docs/tls.md.",
+    "--keyfile": "TLS is that of a proxy in front: docs/tls.md.",
+    "--preload": "Each worker imports the service, so that a reload takes new code.",
+    "--graceful-timeout": "It is a key of the configuration file: graceful_timeout = VALUE.",
+}
+
+
 class _Fault(click.ClickException):
     exit_code = click.UsageError.exit_code
 
@@ -40,7 +56,8 @@ def told_shortly() -> Iterator[None]:
 
 def _message(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
-        where = _where(error.ctx, error.option_name) or _near(error.ctx, error.option_name)
+        told = _OF_GUNICORN.get(error.option_name)
+        where = f" {told}" if told else _where(error.ctx, error.option_name) or _near(error.ctx, error.option_name)
         return f"No such option {error.option_name!r}.{where}"
     return error.format_message()
 

@@ -82,7 +82,7 @@ def _with_value(sections: Mapping[str, Any], header: str, key: str, text: str | 
     if section is None or values is None:
         raise ValueError(f"found no section [{header}], expected one that is there{nearest(header, sections)}")
     if not key or not section.knows(key):
-        raise ValueError(f"found an unknown key, expected an option{nearest(key, section.names(key))}")
+        raise ValueError(f"found an unknown key, expected an option{_meant(sections, header, key)}")
     if section is CLUSTER and key == _OF_FILES:
         raise ValueError("found a new list of files, expected a reload: that alone reads files")
     present = {each: section.value(values, each) for each in section.keys(values)}
@@ -91,6 +91,14 @@ def _with_value(sections: Mapping[str, Any], header: str, key: str, text: str | 
         option = section.option(key)
         present[key] = option.type.anchor(option.type.parse(text), running.sources.start_folder)
     return section.make(present, _beside_options(section, values))
+
+
+def _meant(sections: Mapping[str, Any], header: str, key: str) -> str:
+    """Say which key may be meant: one of the settings, if they have it, else the nearest one."""
+    if header == CLUSTER.name and key in getattr(sections.get("settings"), "texts", ()):
+        return f"; did you mean settings.{key}?"
+    section = section_of(header)
+    return "" if section is None else nearest(key, section.names(key))
 
 
 def _beside_options(section: Section, values: Any) -> dict[str, Any]:

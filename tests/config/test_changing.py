@@ -76,6 +76,7 @@ def test_a_value_can_be_taken_away(running: Configuration) -> None:
     ("changes", "fault"),
     [
         ({"call_timeot": "2"}, "call_timeot: found an unknown key, expected an option; did you mean call_timeout?"),
+        ({"Price": "2"}, "Price: found an unknown key, expected an option; did you mean settings.Price?"),
         ({"call_timeout": "much"}, "call_timeout: found 'much', expected seconds, 0 to"),
         ({"plugin:y.timeout": "2"}, "plugin:y.timeout: found no section [plugin:y], expected one that is there; did"),
         ({"plugin:x.": "2"}, "plugin:x.: found an unknown key"),

@@ -119,6 +119,8 @@ MISTAKES = {
     # flags and commands
     "a typo in a flag": Mistake("rpccluster --relaod shop:Shop", 2, ("Did you mean '--reload'?",)),
     "a key as a flag": Mistake("rpccluster --max-memory 1G shop:Shop", 2, ("configuration file: max_memory = VALUE",)),
+    "gunicorn's worker class": Mistake("rpccluster -k gevent shop:Shop", 2, ("Workers run on gevent",)),
+    "gunicorn's access log": Mistake("rpccluster --access-logfile - shop:Shop", 2, ("access_log = FILE",)),
     "a flag without its value": Mistake("rpccluster shop:Shop -w", 2, ("'-w' requires an argument",)),
     "a number that is none": Mistake("rpccluster -w two shop:Shop", 1, ("found 'two', expected a whole number",)),
     "a word of supervisord": Mistake("rpccluster restart", 2, ("Did you mean 'rpccluster reload --all'?",)),

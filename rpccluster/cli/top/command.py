@@ -34,9 +34,10 @@ __all__ = ["COMMANDS"]
 )  # fmt: skip
 @click.pass_obj
 def top(sources: Sources, seconds: float) -> None:
-    """Show workers, methods, running calls, callers, plugins, pools and queues, live in the terminal.
+    """Show the cluster live in the terminal.
 
-    It needs rich: pip install 'rpccluster[top]'. `status --watch` does without.
+    Workers, methods, running calls, callers, plugins, pools and queues. It needs rich: pip install 'rpccluster[top]'.
+    `status --watch` does without.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         fail("top needs a terminal; `status --watch` writes lines, `status --watch --json` objects", EXIT_USAGE)

@@ -93,7 +93,8 @@ class History:
         """Return the methods that have ever been called."""
         first, last = self._kept[0], self.last
         before = first.methods or {}
-        return [self._method(name, counts, before.get(name)) for name, counts in (last.methods or {}).items()]
+        called = {name: counts for name, counts in (last.methods or {}).items() if counts.calls}
+        return [self._method(name, counts, before.get(name)) for name, counts in called.items()]
 
     def _method(self, name: str, now: MethodCounts, before: MethodCounts | None) -> Method:
         if before is None:

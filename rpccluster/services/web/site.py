@@ -27,7 +27,7 @@ ACTION_SECONDS = 120.0
 SCRAPE_WAITS_SECONDS = 1.0
 HTML = "text/html; charset=utf-8"
 
-_NOT_FOUND = refused(HTTPStatus.NOT_FOUND, "found nothing at this path")
+_NOT_FOUND = refused(HTTPStatus.NOT_FOUND, "found nothing at this path: see / of [web], /metrics of [metrics]")
 _NO_STATUS = refused(HTTPStatus.SERVICE_UNAVAILABLE, "the master does not answer")
 _NO_TOKEN = refused(
     HTTPStatus.UNAUTHORIZED, "found no token of token_file", headers=[("WWW-Authenticate", "Bearer")], closes=True

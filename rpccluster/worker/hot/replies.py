@@ -12,6 +12,7 @@ from rpccluster.errors import NotLeader, ProtocolError, Refusal
 from rpccluster.failure import error_text, message_of
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
+from rpccluster.protocol.bounded import DEADLINE_PASSED
 from rpccluster.protocol.codec import pack_response
 from rpccluster.protocol.messages import Notification, Request, Unreadable, misfit_text
 from rpccluster.worker.current import CallTimedOut, Cancelled, Sender
@@ -92,6 +93,8 @@ class Replies:
             return f"ArgumentError: {message_of(raised.error)}"
         if type(raised) is Cancelled or type(raised) is Expired:  # the caller knows, and there may be very many
             return error_text(raised)
+        if type(raised) is CallTimedOut and raised.args == (DEADLINE_PASSED,):  # likewise
+            return f"TimeoutError: {DEADLINE_PASSED}"
         if type(raised) is CallTimedOut:
             raised = TimeoutError(*raised.args).with_traceback(raised.__traceback__)
         if type(raised) is Told:
