@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -196,15 +197,36 @@ def test_a_cell(running: RunningCluster, kind: str, happening: str) -> None:
         work.let_go()
 
 
-def test_the_document_has_the_same_table() -> None:
-    """A row for each kind, a column for each happening."""
+def table_of_the_document() -> dict[tuple[str, str], str]:
+    """Its cells by kind and happening, without marks; *The same* stands for the work of the cell to its left."""
     lines = DOCUMENT.read_text().splitlines()
     head = next(number for number, line in enumerate(lines) if line.startswith("| kind | time limit"))
     columns = [cell.strip() for cell in lines[head].strip("|").split("|")[1:]]
-    rows = []
-    for line in lines[head + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append(re.sub(r"[*`]", "", line.strip("|").split("|")[0]).strip())
-    assert columns == list(HAPPENINGS)
-    assert {(row.split(",")[0], column) for row in rows for column in columns} == set(TABLE)
+    cells: dict[tuple[str, str], str] = {}
+    for line in itertools.takewhile(lambda line: line.startswith("|"), lines[head + 2 :]):
+        kind, *texts = (re.sub(r"[*`]", "", cell).strip() for cell in line.strip("|").split("|"))
+        before = ""
+        for column, text in zip(columns, texts):
+            work = text.partition(". ")[2]
+            cells[kind.partition(",")[0], column] = text.replace("The same", before)
+            before = before if work.startswith("The same") else work
+    return cells
+
+
+def test_the_document_has_the_same_table() -> None:
+    """A row for each kind, a column for each happening; each cell has the answer and the end of the work that are
+    tried here."""
+    told = table_of_the_document()
+    assert list(told) == [
+        (kind, happening) for kind in ("plain", "thread", "coroutine", "pool") for happening in HAPPENINGS
+    ]
+    assert told.keys() == TABLE.keys()
+    for (kind, happening), cell in TABLE.items():
+        text = told[kind, happening]
+        answer = {"CancelledError": "Cancelled: …"}.get(cell.caller, re.sub(":.*", ": …", cell.caller))
+        assert happening == "disconnect" or text.startswith(answer), text
+        assert cell.goes_on == ("goes on" in text), text
+        assert (cell.work == TOLD) == ("current_call().cancelled is true" in text), text
+        assert cell.work.startswith("interrupted") == ("gets an exception" in text or "is cancelled" in text), text
+        is_ended = re.search("killed|cut off with its process|ends with the worker|task is ended", text)
+        assert (not cell.work) == bool(is_ended), text

@@ -26,7 +26,11 @@ FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 STOPS = 200 if FULL_SCALE else 3
 LONGEST_STOP = 30.0 if FULL_SCALE else 0.6
 CALL_PAUSE = 0.03 if FULL_SCALE else 0.003  # of each caller: an hour of calls is to be read in the end
-TAKEOVER_SECONDS = SESSION_SECONDS + TICK_MS / 1000 + 1.0
+ROUNDS = 10 if FULL_SCALE else 1
+#: Bounds for a machine that does nothing else; it gets more where it does.
+TAKEOVER_SECONDS = SESSION_SECONDS + TICK_MS / 1000 + (1.0 if FULL_SCALE else 3.0)
+KEPT_SECONDS = 10.0 if FULL_SCALE else 4.0  # a session in which a process can boot, whatever else the machine does
+RESIGN_SECONDS = 0.2 if FULL_SCALE else 5.0
 TARGETS = ("all", "master", "coordinator", "workers")
 
 MakeCompany = Callable[..., Company]
@@ -123,16 +127,20 @@ def stop_for(cluster: RunningCluster, target: str, seconds: float) -> None:
 
 def test_another_one_leads_within_the_session_after_a_kill(company: MakeCompany) -> None:
     """Everything of the leader is killed, and its token is lower than the next one's."""
-    clusters = company()
-    cluster, token = clusters.leader(), clusters.token()
-    pids = pids_of(cluster)
-    warden = cluster.status()["master"]["warden_pid"]
-    began = time.monotonic()
-    for pid in [*([warden] if warden else []), *pids]:
-        os.kill(pid, signal.SIGKILL)
-    other = clusters.leader(besides=cluster)
-    assert time.monotonic() - began < TAKEOVER_SECONDS + 2.0  # of a machine that does other things, too
-    assert told(other)["token"] > token
+    clusters, longest = company(), 0.0
+    for _ in range(ROUNDS):
+        cluster, token = clusters.leader(), clusters.token()
+        pids = pids_of(cluster)
+        warden = cluster.status()["master"]["warden_pid"]
+        began = time.monotonic()
+        for pid in [*([warden] if warden else []), *pids]:
+            os.kill(pid, signal.SIGKILL)
+        other = clusters.leader(besides=cluster)
+        longest = max(longest, time.monotonic() - began)
+        assert told(other)["token"] > token
+        cluster.start()
+    print(f"another one led after {longest:.2f} seconds at most")
+    assert longest < TAKEOVER_SECONDS
 
 
 def test_resigning_hands_over_without_a_failed_call(company: MakeCompany) -> None:
@@ -146,7 +154,8 @@ def test_resigning_hands_over_without_a_failed_call(company: MakeCompany) -> Non
         shown = control.call("leader.resign")
         for number in range(50):
             assert client.call("lead", number) == number
-        assert time.monotonic() - began < 5
+        print(f"another one led, and has answered 50 calls, after {time.monotonic() - began:.3f} seconds")
+        assert time.monotonic() - began < RESIGN_SECONDS
     assert shown["leader"] == other.address
     assert told(other)["is_leader"] and not told(cluster)["is_leader"]
     assert cluster.run("leader", "show").stdout == f"the lead is at {other.address} (token {shown['token']})\n"
@@ -155,25 +164,26 @@ def test_resigning_hands_over_without_a_failed_call(company: MakeCompany) -> Non
 
 def test_reload_upgrade_and_kills_keep_the_lead_and_its_token(company: MakeCompany) -> None:
     """HUP, USR2, and the end of the coordinator: a successor goes on with the session, and no call fails."""
-    clusters = company()
+    clusters = company(lead_session_timeout=KEPT_SECONDS)
     cluster, token = clusters.leader(), clusters.token()
     with Callers(clusters) as callers:
-        coordinator = pids_of(cluster, "leadership")[0]
-        os.kill(coordinator, signal.SIGKILL)
-        wait_for_another(cluster, coordinator)
-        master = cluster.master_pid
-        cluster.signal(signal.SIGUSR2)
-        wait_until(lambda: cluster.master_pid not in (master, 0) and not is_alive(master), what="a new master")
-        cluster.wait_group("leadership")
-        assert cluster.run("reload", "--all").returncode == 0
-        cluster.wait_group("leadership")
+        for _ in range(ROUNDS):
+            coordinator = pids_of(cluster, "leadership")[0]
+            os.kill(coordinator, signal.SIGKILL)
+            wait_for_another(cluster, coordinator)
+            master = cluster.master_pid
+            cluster.signal(signal.SIGUSR2)
+            wait_until(lambda old=master: cluster.master_pid not in (old, 0) and not is_alive(old), what="a new master")  # type: ignore[misc]
+            cluster.wait_group("leadership")
+            assert cluster.run("reload", "--all").returncode == 0
+            cluster.wait_group("leadership")
         seen = len(callers.replies)
         wait_until(lambda: len(callers.replies) > seen + 20, what="calls go on")
     assert told(cluster) == {
         "is_leader": True,
         "leader": cluster.address,
         "token": token,
-        "session_timeout": SESSION_SECONDS,
+        "session_timeout": KEPT_SECONDS,
     }
     assert set(callers.errors) <= {"NotLeader"}  # of the other cluster
     assert {each[1] for each in callers.replies} == {token}
