@@ -5,6 +5,7 @@ After a transaction that was not committed a book is of no use: the next one rea
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
@@ -19,7 +20,7 @@ from rpccluster.queues.store import Answered, QueueRow, Store
 
 __all__ = ["Book"]
 
-_AT_A_TIME = 1000  # leases, delays and items that end before the verbs of one batch
+_AT_A_TIME = 500  # leases, delays and items that end before the verbs of one batch: some milliseconds
 
 LEASE_OVER = "its lease was over"
 SESSION_ENDED = "its consumer has gone"
@@ -32,6 +33,7 @@ class Book:
         self._store = store
         self._repeats = Repeats(store)
         self._leases = Leases()
+        self._abandoned: deque[tuple[Record, int, bool]] = deque()  # with attempt, and whether that counts
         self._queues: dict[str, Queue] = {}
         self._by_number: dict[int, Queue] = {}
         self._number = self._kept_number = store.next_number()
@@ -62,11 +64,12 @@ class Book:
         self._now = now
         self._room.clear()
         self._touched.clear()
-        is_more = self._end_leases() | self._begin_delayed() | self._expire()
+        is_more = self._end_leases() | self._end_abandoned() | self._begin_delayed() | self._expire()
         answers = [self._answer(verb) for verb in batch]
         self._save()
         ready = frozenset(queue.name for queue in self._touched if queue.has_ready)
-        return Outcome(answers, ready, frozenset(self._room), 0.0 if is_more else self._wake_in())
+        wake_in = 0.0 if is_more or self._abandoned else self._wake_in()
+        return Outcome(answers, ready, frozenset(self._room), wake_in)
 
     def _answer(self, verb: Verb) -> Answer:
         try:
@@ -99,6 +102,15 @@ class Book:
                 return False
             self._give_back(record, LEASE_OVER)
         return True
+
+    def _end_abandoned(self) -> bool:
+        """Give items back whose session has ended, unless something else has ended their lease meanwhile."""
+        for _ in range(min(_AT_A_TIME, len(self._abandoned))):
+            record, attempt, counts = self._abandoned.popleft()
+            if self._leases.has(record, attempt):
+                record.forgiven += not counts
+                self._give_back(record, SESSION_ENDED)
+        return bool(self._abandoned)
 
     def _begin_delayed(self) -> bool:
         if self._next_due is None or self._next_due > self._now:
@@ -238,9 +250,8 @@ class Book:
 
     def _end_session(self, verb: verbs.EndSession) -> Answer:
         held = self._leases.held(verb.session)
-        for record in held:
-            record.forgiven += not verb.counts
-            self._give_back(record, SESSION_ENDED)
+        self._abandoned.extend((record, record.attempt, verb.counts) for record in held)
+        self._end_abandoned()
         return len(held)
 
     def _give_back(self, record: Record, error: str, delay: float = 0.0, *, is_dead: bool = False) -> None:

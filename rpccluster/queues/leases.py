@@ -49,6 +49,10 @@ class Leases:
             return None
         return record
 
+    def has(self, record: Record, attempt: int) -> bool:
+        """Return whether this attempt at an item is leased, whatever its time."""
+        return record.attempt == attempt and record.id in self._records
+
     def held(self, session: bytes) -> list[Record]:
         """Return the items of a session."""
         return list(self._of_session.get(session, {}).values())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import functools
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from typing import Callable
 
@@ -26,7 +27,6 @@ __all__ = ["DURABLE", "SQLiteEngine"]
 DURABLE = {"always": "full", "second": "normal", "os": "normal"}
 
 _SECOND = 1.0  # after which a commit of `durable = second` is on disk
-_COMMITS_A_LOOK = 16  # at the length of the log
 _FULL = "database or disk is full"
 
 
@@ -41,18 +41,19 @@ class SQLiteEngine:
         durable: str = "always",
         spawn: Callable[..., object] = _thread.start_new_thread,
         make_time: Callable[[Kept | None, str], Timescale] = Timescale,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """``durable`` is ``always``, ``second`` or ``os``; ``spawn`` starts a native thread."""
+        """``durable`` is ``always``, ``second`` or ``os``; ``spawn`` starts a native thread, ``sleep`` makes it wait."""
         self._path = path
         self._durable = durable
         self._spawn = spawn
         self._make_time = make_time
+        self._sleep = sleep
         self._rules: Mapping[str, Rules] = {}
         self._default: Rules | None = None
         self._kept_at = float("-inf")  # when the file was last told the time
         self._is_unsynced = False  # `durable = second`: commits since then are not on disk
         self._unsynced_from = 0.0
-        self._commits = 0
 
     # -- begin and end
 
@@ -71,7 +72,7 @@ class SQLiteEngine:
         try:
             self._sync_by(DURABLE[self._durable])
             self._time = self._make_time(self._kept(), boot_id())
-            self._upkeep = Upkeep(self._path, self._database, self._spawn)
+            self._upkeep = Upkeep(self._path, self._database, self._spawn, self._sleep)
             self._read()
         except sqlite3.DatabaseError as error:
             raise StartError(CORRUPT.format(path=self._path, error=error)) from None
@@ -137,9 +138,7 @@ class SQLiteEngine:
             self._database.execute("commit")
         except sqlite3.Error as error:
             return self._not_committed(outcome.answers, error)
-        self._commits += 1
-        if not self._commits % _COMMITS_A_LOOK:
-            self._keep_up(self._upkeep.after_commit)
+        self._keep_up(self._upkeep.after_commit)
         return self._note_sync(outcome, now) if self._durable == "second" else outcome
 
     def _note_sync(self, outcome: Outcome, now: float) -> Outcome:

@@ -1,7 +1,8 @@
 """The upkeep of the file, in pieces: checkpoints beside the commits, what was purged, free pages. Runs in the keeper.
 
 The write-ahead log is copied into the database by a connection and a thread of its own, while commits go on. The log
-begins anew only when nothing was written meanwhile; so a short rest is copied between two commits once it is long.
+begins anew only when nothing was written meanwhile; so a short rest is copied between two commits once it is long. If
+more is written than can be copied, commits wait for the copy: the log has a limit, to which one batch may add.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ __all__ = ["Upkeep"]
 
 COPY_FRAMES = 1000  # pages of the log that were not copied yet, from which on they are, beside the commits
 RESTART_FRAMES = 24_000  # pages of the log, from which on it is to begin anew
+MOST_FRAMES = 48_000  # pages of the log, from which on no commit begins before all was copied
 REST_FRAMES = 300  # pages that are copied between two commits, to have it begin anew
 TRIES = 5  # to copy so much beside the commits that no more is left
 STEP_SECONDS = 0.005
 _PAGES = 64
 _ROWS = 500
 _KEPT_PAGES = 256  # free pages that stay, for what comes next
-SESSION_SECONDS = 24 * 3600.0  # without a put
+_COPYING_SECONDS = 0.001  # between two looks whether a copy has ended
+SESSION_SECONDS = 24 * 3600.0  # without a put, after which a session's last number is forgotten
+_LOOK_SECONDS = 3600.0  # between two looks for such sessions
 
 
 class LogLength:
@@ -47,25 +51,38 @@ class LogLength:
 class Upkeep:
     """What has to be done with a file beside the transactions of its owner."""
 
-    def __init__(self, path: str, database: sqlite3.Connection, spawn: Callable[..., object]) -> None:
-        """``spawn`` starts a native thread with a function."""
+    def __init__(
+        self,
+        path: str,
+        database: sqlite3.Connection,
+        spawn: Callable[..., object],
+        sleep: Callable[[float], object],
+    ) -> None:
+        """``spawn`` starts a native thread with a function, ``sleep`` makes a native thread wait."""
         self._database = database
         self._beside = connect(path)
         self._spawn = spawn
+        self._sleep = sleep
         self._log = LogLength(path)
         self._is_copying = False
         self._tries = 0
         self._failure: BaseException | None = None
+        self._look_at = float("-inf")  # when sessions are looked through again, by the engine's time
+        self._looked_through = b""  # the last session that was looked at
 
     def after_commit(self) -> None:
         """Begin to copy a long log beside the commits, or copy the rest of a very long one, which takes milliseconds.
 
-        Raises what has failed in a copy before.
+        One that has reached its limit is copied as a whole. Raises what has failed in a copy before.
         """
         self._raise_failure()
+        length, copied = self._log.read()
+        if length >= MOST_FRAMES:
+            self._wait_for_the_copy()
+            self._database.execute("pragma wal_checkpoint(passive)").fetchall()
+            return
         if self._is_copying:
             return
-        length, copied = self._log.read()
         rest = length - copied
         if length < RESTART_FRAMES:
             self._tries = 0
@@ -82,18 +99,21 @@ class Upkeep:
         self._raise_failure()
         until = time.monotonic() + STEP_SECONDS
         while time.monotonic() < until:
-            if not (self._remove_discarded() or self._shrink() or self._forget(now)):
+            if not (self._remove_discarded() or self._shrink() or self._forget(now) or self._forget_sessions(now)):
                 return self._copy_when_idle()
         return True
 
     def close(self) -> None:
         """End the connection beside; a copy that is under way is waited for."""
-        while self._is_copying:
-            time.sleep(0.001)
+        self._wait_for_the_copy()
         self._beside.close()
         self._log.close()
 
     # -- inside
+
+    def _wait_for_the_copy(self) -> None:
+        while self._is_copying:
+            self._sleep(_COPYING_SECONDS)
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -155,3 +175,19 @@ class Upkeep:
         if rows:
             self._database.executemany("delete from duplicates where queue = ? and dedup_id = ?", rows)
         return bool(rows)
+
+    def _forget_sessions(self, now: float) -> bool:
+        """Forget some sessions that have put nothing for long; all are looked through once an hour."""
+        if now < self._look_at:
+            return False
+        which = "select session, at from sessions where session > ? order by session limit ?"
+        rows = self._database.execute(which, (self._looked_through, _ROWS)).fetchall()
+        old = [(session,) for session, at in rows if at <= now - SESSION_SECONDS]
+        if old:
+            self._database.execute("begin immediate")
+            self._database.executemany("delete from sessions where session = ?", old)
+            self._database.execute("commit")
+        is_more = len(rows) == _ROWS
+        self._looked_through = rows[-1][0] if is_more else b""
+        self._look_at = self._look_at if is_more else now + _LOOK_SECONDS
+        return is_more

@@ -21,7 +21,8 @@ def make_engine(kept: KeptQueues, own_path: str) -> Engine:
 def _sqlite(kept: KeptQueues) -> Engine:
     from rpccluster.queues.sqlite import SQLiteEngine
 
-    return SQLiteEngine(kept.path, kept.options.durable, get_original("_thread", "start_new_thread"))
+    spawn, sleep = get_original("_thread", "start_new_thread"), get_original("time", "sleep")
+    return SQLiteEngine(kept.path, kept.options.durable, spawn, sleep=sleep)
 
 
 def _redis(kept: KeptQueues, own_path: str) -> Engine:
