@@ -43,7 +43,7 @@ class SQLiteEngine:
         make_time: Callable[[Kept | None, str], Timescale] = Timescale,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """``durable`` is ``always``, ``second`` or ``os``; ``spawn`` starts a native thread, ``sleep`` makes it wait."""
+        """``durable`` is ``always``, ``second`` or ``os``; ``spawn`` starts a native thread, ``sleep`` holds it."""
         self._path = path
         self._durable = durable
         self._spawn = spawn
