@@ -101,7 +101,7 @@ class Afternoon:
         with open(path, "w") as file:
             file.write("[cluster]\n")
             for name, options in self.plan.sections:
-                header = name if ":" in name or name == "leadership" else f"plugin:{name}"
+                header = name if ":" in name or name in ("leadership", "metrics", "web") else f"plugin:{name}"
                 file.write(f"[{header}]\n" + "".join(f"{key} = {value}\n" for key, value in options))
         return path
 
@@ -184,7 +184,7 @@ class Afternoon:
         left = [each.name for each in world.processes.values()]
         if left:
             raise Fault(f"processes outlive the cluster: {', '.join(left)}")
-        sockets = ("service", "control", "control.pools", "control.leadership", "control.queues")
+        sockets = ("service", "control", "control.pools", "control.leadership", "control.queues", "page", "numbers")
         paths = [name for name in sockets if os.path.exists(f"{world.folder}/{name}")]
         is_excused = world.masters_were_killed or self.plan.version == OLDER  # they may end and leave their paths
         if paths and not is_excused:

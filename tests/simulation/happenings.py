@@ -252,6 +252,7 @@ HAPPENINGS: dict[str, Callable[[Afternoon, Random], None]] = {
     "kill the coordinator": _kill_of("coordinator"),
     **HAPPENINGS_OF_LEADERSHIP,
     "kill the keeper": _kill_of("keeper"),
+    "kill the page": _kill_of("web"),
     "reload": _reload,
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TTIN", "TTOU", "USR2", "WINCH", "USR1", "CONT")},
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TERM", "INT", "QUIT")},

@@ -24,6 +24,7 @@ from .client import Controller
 from .leading import Coordinator
 from .leading_invariants import is_listed
 from .master import Master
+from .pages import page_is_told
 from .plan import OLDER
 from .plugin_invariants import group_of
 from .pool_invariants import dispatcher_knows
@@ -398,6 +399,7 @@ IN_PEACE = [
     dispatcher_knows,
     is_listed,
     keeper_knows,
+    page_is_told,
     nothing_under_way,
     served,
 ]

@@ -27,6 +27,7 @@ from rpccluster.master.upgrade.inherited import Inheritance, Thing, leave
 from rpccluster.master.upgrade.new_master import Stage
 
 from .leading import Coordinator
+from .pages import Page
 from .plan import OLDER
 from .plugin import Plugin
 from .pools import Dispatcher, TaskChild
@@ -342,6 +343,7 @@ _SCRIPTS: dict[str, Any] = {
     "dispatcher": Dispatcher,
     "keeper": Keeper,
     "task": TaskChild,
+    "web": Page,
 }
 
 

@@ -108,6 +108,7 @@ EVENTS = (
     ("fault", "died in the middle"),
 )
 
+_OF_PAGES = ("kill the page", "kill the page", "kill a worker", "USR2", "reload", "TERM")
 _OF_QUEUES = ("kill the keeper", "kill the keeper", "kill the keeper", "USR2", "reload")
 _OF_POOLS = ("kill a task process", "kill a task process", "kill the dispatcher", "control a pool", "USR2", "reload")
 
@@ -208,13 +209,14 @@ class Plan:
     pools: tuple[Section, ...] = ()
     leadership: tuple[Section, ...] = ()
     queues: tuple[Section, ...] = ()
+    pages: tuple[Section, ...] = ()
     version: str = ""  # of one of the two masters of an upgrade, if it is another one
     order: int = 0  # the seed of the order in which processes are scheduled
 
     @property
     def sections(self) -> tuple[Section, ...]:
         """All sections but that of the cluster."""
-        return self.plugins + self.pools + self.leadership + self.queues
+        return self.plugins + self.pools + self.leadership + self.queues + self.pages
 
     def chance(self, of: str) -> random.Random:
         """Return the chance that decides about ``of``, whatever happens to others."""
@@ -252,6 +254,7 @@ class Plan:
             pools=tuple(each for each in self.pools if each not in left),
             leadership=tuple(each for each in self.leadership if each not in left or self._needs_lead(left)),
             queues=tuple(each for each in self.queues if each not in left),
+            pages=tuple(each for each in self.pages if each not in left),
             version="" if Version() in left else self.version,
         )
 
@@ -277,7 +280,7 @@ def draw(seed: int) -> Plan:
         version = "" if version == OLDER else version  # that one has no pools
         steps += [_at_a_time(chance, what, length) for what in chance.choices(_OF_POOLS, k=chance.randrange(0, 5))]
     plan = Plan(seed, options, length, tuple(steps), idle, plugins=plugins, pools=pools, version=version, order=seed)
-    return _with_queues(_with_leadership(plan))
+    return _with_pages(_with_queues(_with_leadership(plan)))
 
 
 def _with_leadership(plan: Plan) -> Plan:
@@ -304,6 +307,18 @@ def _with_queues(plan: Plan) -> Plan:
     queues = tuple(Section(f"queue:{name}", (("lease", chance.choice(("1", "60"))),)) for name in names)
     steps = [_at_a_time(chance, what, plan.length) for what in chance.choices(_OF_QUEUES, k=chance.randrange(6))]
     return replace(plan, queues=queues, steps=(*plan.steps, *steps))
+
+
+def _with_pages(plan: Plan) -> Plan:
+    """Let some plans have metrics, a page, or both; by a chance of its own, so others stay."""
+    chance = plan.chance("pages")
+    if chance.random() > 0.06 or plan.version in (OLDER, NEWER):
+        return plan
+    headers = chance.choice((("metrics",), ("web",), ("metrics", "web")))
+    paths = chance.choice((("page", "page"), ("page", "numbers")))  # one address for both, or two
+    pages = tuple(Section(header, (("bind", f"unix://%(here)s/{path}"),)) for header, path in zip(headers, paths))
+    steps = [_at_a_time(chance, what, plan.length) for what in chance.choices(_OF_PAGES, k=chance.randrange(6))]
+    return replace(plan, pages=pages, steps=(*plan.steps, *steps))
 
 
 def _without_names(section: Section, left: set[Item]) -> Section:

@@ -1,0 +1,81 @@
+"""The made-up process of the page: it asks its master for the status each second, and looks at what it is told."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Callable
+
+from rpccluster.ipc.messages import AskMaster, MasterTold, Message
+
+from .worker import State, Worker
+from .world import NEVER, Fault, World
+
+if TYPE_CHECKING:
+    from .afternoon import Afternoon
+    from .master import Master
+
+__all__ = ["Page", "page_is_told"]
+
+ROUND = 1.0
+PATIENCE = 3.0  # in peace, for an answer
+
+
+class Page(Worker):
+    """The process of a page. ``told_at`` is when its master has answered last."""
+
+    noun = "web"
+    group_name = "web"
+
+    def __init__(self, world: World, pid: int, master: Master, assignment: Any) -> None:
+        super().__init__(world, pid, master, assignment)
+        self.is_bad = False  # that is about the service of users
+        self.comes_round_at = self.told_at = NEVER
+        self._number = 0
+        part = assignment.part
+        if part.memory < 0 or len(part.listeners) != len(part.own.addresses()):
+            raise Fault(f"{self.name} is born without memory, or without a listener")
+
+    @property
+    def wake_at(self) -> float:
+        return min(super().wake_at, self.comes_round_at)
+
+    def _boot(self) -> None:
+        super()._boot()
+        self.comes_round_at = self.told_at = self.world.now
+
+    def _accept(self) -> None:
+        """Nobody looks at it here."""
+        for listener in self.listeners:
+            with contextlib.suppress(BlockingIOError):
+                listener.accept()[0].close()
+
+    def _due(self) -> list[Callable[[], None]]:
+        acts = super()._due()
+        if self.world.now >= self.comes_round_at:
+            acts.append(self._come_round)
+        return acts
+
+    def _come_round(self) -> None:
+        self.comes_round_at = self.world.now + ROUND if self.state is not State.RETIRING else NEVER
+        self._act()
+        self._number += 1
+        self._say(self.channel, AskMaster(self._number, self.serial, "status", []))
+
+    def _act_on(self, message: Message, descriptors: list[int]) -> None:
+        super()._act_on(message, descriptors)
+        if isinstance(message, MasterTold):
+            pids = {each["pid"] for group in message.value["groups"] for each in group["processes"]}
+            if message.error or self.pid not in pids:
+                raise Fault(f"{self.name} is told {message.error or sorted(map(str, pids))}, and is not in it")
+            self.told_at = self.world.now
+
+
+def page_is_told(afternoon: Afternoon) -> str:
+    """There is one process of the page, and its master has answered it lately."""
+    if not afternoon.plan.pages:
+        return ""
+    pages = list(afternoon.world.of_noun[Page.noun].values())
+    if len(pages) != 1:
+        return f"there are {len(pages)} processes of the page"
+    silent = afternoon.world.now - pages[0].told_at
+    return "" if pages[0].state is State.SERVING and silent < PATIENCE else f"{pages[0].name} is told nothing"
