@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgpack
+
 from bench.figures import Sample
 from bench.load import Call
 from bench.peers import Peer
@@ -12,8 +16,15 @@ __all__ = ["depth1", "depth16", "figures_of", "one", "payload"]
 
 _COLUMNS = ("calls_per_second", "cpu_us", "p50_us", "p99_us", "load_share")
 _RPC = ("floor", "uvloop", "rpccluster", "msgpackrpc")
-#: name, bytes, connections
-_PAYLOADS = (("1 KiB", 1 << 10, 64), ("64 KiB", 1 << 16, 16), ("1 MiB", 1 << 20, 4))
+#: name, what is echoed, connections, calls in flight on each
+_PAYLOADS: tuple[tuple[str, Any, int, int], ...] = (
+    ("1 KiB", b"x" * (1 << 10), 64, 1),
+    ("64 KiB", b"x" * (1 << 16), 16, 1),
+    ("1 MiB", b"x" * (1 << 20), 4, 1),
+    ("numbers", list(range(0, 100_000, 100)), 64, 1),
+    ("strings", {f"key {number}": f"the string of key {number}" for number in range(50)}, 64, 1),
+    ("record", {"id": 17, "name": "a name", "tags": ["one", "two"], "size": 1.5, "is_new": True, "of": None}, 64, 16),
+)
 
 
 def figures_of(measured: Measured, name: str) -> dict[str, float]:
@@ -53,13 +64,17 @@ def depth16(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Varia
 def payload(stage: Stage, peers: tuple[Peer, ...], effort: Effort) -> list[Variant]:
     """What moving bytes costs, there and back; for those who speak MessagePack-RPC."""
 
-    def variant(name: str, size: int, connections: int) -> Variant:
+    def variant(name: str, value: Any, connections: int, slots: int) -> Variant:
+        size = len(value) if type(value) is bytes else len(msgpack.packb(value))
+
         def sample(peer: Peer) -> Sample:
-            call = Call("echo", (b"x" * size,), b"x" * size)
+            call = Call("echo", (value,), value, slots=slots)
             figures = figures_of(stage.measure(peer, [call], connections, effort.seconds / 2), "echo")
             return {**figures, "megabytes_per_second": figures["calls_per_second"] * size / 1e6}
 
-        title = f"echo({name} of bytes): {connections} connections, 1 call in flight each"
+        what = f"{name} of bytes" if type(value) is bytes else f"{name}, {size} bytes"
+        calls = "1 call" if slots == 1 else f"{slots} calls"
+        title = f"echo({what}): {connections} connections, {calls} in flight each"
         columns = ("megabytes_per_second", "cpu_us", "p50_us", "p99_us")
         return Variant(f"payload {name}", title, only(peers, *_RPC), sample, columns)
 
