@@ -60,7 +60,9 @@ class Listener:
         """Make a listener of a descriptor from an upgrade; an older master sends no ``mark``: the path's own counts."""
         if mark is None and isinstance(wanted, UnixAddress):
             mark = mark_at(wanted.path)
+        is_blocking = os.get_blocking(descriptor)
         sock = socket.socket(fileno=descriptor)
+        os.set_blocking(descriptor, is_blocking)  # PyPy lets it block, and with it the copies of all other processes
         os.set_inheritable(descriptor, False)
         return cls(wanted, _actual(wanted, sock), sock, mark)
 

@@ -312,7 +312,7 @@ def test_a_socket_that_others_may_open_is_a_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "unix://{}/x"])
 def test_an_inherited_listener_is_the_same(opened: Opened, tmp_path: Path, address: str) -> None:
-    """Made from a descriptor: its kind, its actual address, closed on the next exec."""
+    """Made from a descriptor: its kind, its actual address, closed on the next exec; it blocks nobody."""
     (old,) = opened(address.format(tmp_path))
     descriptor = os.dup(old.socket.fileno())
     os.set_inheritable(descriptor, True)
@@ -320,6 +320,7 @@ def test_an_inherited_listener_is_the_same(opened: Opened, tmp_path: Path, addre
     assert (new.wanted, new.actual) == (old.wanted, old.actual)
     assert new.socket.family == old.socket.family
     assert not os.get_inheritable(descriptor)
+    assert not os.get_blocking(descriptor)
     old.close(is_last=False)
     assert connected(new.actual)
     new.close(is_last=True)

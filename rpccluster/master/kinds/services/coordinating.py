@@ -88,7 +88,10 @@ class Coordinating:
 
     def turn(self, groups: Groups) -> None:
         """Tell it whether the registry shall list this cluster, when that has changed."""
-        state = self._told if self._is_told_by_another() else self._state(groups)
+        if self._is_told_by_another():
+            self.wake_at = math.inf
+            return
+        state = self._state(groups)
         if state != self._told:
             self._tell(state)
 
