@@ -11,12 +11,12 @@ import msgpack
 
 from rpccluster.system import MSG_NOSIGNAL
 
-from .worker import ANSWERED, CALL, GAVE_UP, LOST, REPLY
+from .worker import ANSWERED, CALL, CANCEL, CANCELLED, GAVE_UP, LOST, REPLY
 from .world import NEVER, Fault, World
 
 __all__ = ["Client", "Controller"]
 
-_KINDS = {ANSWERED: "answered", LOST: "lost with its worker", GAVE_UP: "given up"}
+_KINDS = {ANSWERED: "answered", LOST: "lost with its worker", GAVE_UP: "given up", CANCELLED: "cancelled"}
 
 
 class Client:
@@ -34,6 +34,7 @@ class Client:
         self.is_accepted = False
         self.open_calls: dict[int, float] = {}  # by msgid: since when
         self.answers = 0
+        self.cancelled: set[int] = set()  # calls that it does not want any more
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.setblocking(False)
         self.sock.bind(b"\0rpccluster-simulation-%d-%d" % (os.getpid(), self.number))
@@ -56,6 +57,14 @@ class Client:
         with contextlib.suppress(OSError):
             self.sock.send(CALL.pack(msgid), MSG_NOSIGNAL)
 
+    def cancel(self) -> None:
+        """Cancel the last call that has no answer."""
+        if self.open_calls and not self.is_over:
+            msgid = max(self.open_calls)
+            self.cancelled.add(msgid)
+            with contextlib.suppress(OSError):
+                self.sock.send(CALL.pack(msgid | CANCEL), MSG_NOSIGNAL)
+
     def step(self) -> None:
         try:
             data = self.sock.recv(4096)
@@ -72,6 +81,8 @@ class Client:
         self.world.count("answer", _KINDS[kind])
         if msgid not in self.open_calls:
             raise Fault(f"call {msgid} of {self.name} is answered twice, or was never made")
+        if kind == CANCELLED and msgid not in self.cancelled:
+            raise Fault(f"call {msgid} of {self.name} is cancelled, and nobody has asked for that")
         del self.open_calls[msgid]
         self.answers += 1
         runner = self.world.runners.pop(msgid, None)

@@ -63,6 +63,10 @@ def _come(afternoon: Afternoon, chance: Random) -> None:
         world.after(chance.random() * chance.choice((0.5, 30.0)), client.call)
     if chance.random() < 0.3:
         world.after(chance.random() * 40.0, client.hang_up)
+    own = afternoon.plan.chance(client.name)
+    if own.random() < 0.3:
+        for _ in range(own.randrange(1, 4)):
+            world.after(own.random() * own.choice((0.5, 30.0)), client.cancel)
 
 
 def _pids_of_workers(world: World) -> list[int]:
@@ -116,6 +120,14 @@ def _kill_of(noun: str) -> Callable[[Afternoon, Random], None]:
             process.end(signum=signal.SIGKILL)
 
     return kill
+
+
+def _fail_plugin(afternoon: Afternoon, chance: Random) -> None:
+    """A process of a plugin crashes, one of the older master if there are two."""
+    processes = list(afternoon.world.of_noun["plugin"].values())
+    if processes:
+        afternoon.world.tell("fate", f"lets {processes[0].name} crash")
+        processes[0].end(signum=signal.SIGSEGV)
 
 
 def push_settings(afternoon: Afternoon, number: int) -> None:
@@ -253,6 +265,7 @@ HAPPENINGS: dict[str, Callable[[Afternoon, Random], None]] = {
     **HAPPENINGS_OF_LEADERSHIP,
     "kill the keeper": _kill_of("keeper"),
     "kill the page": _kill_of("web"),
+    "fail a plugin": _fail_plugin,
     "reload": _reload,
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TTIN", "TTOU", "USR2", "WINCH", "USR1", "CONT")},
     **{name: _sends(signal.Signals[f"SIG{name}"]) for name in ("TERM", "INT", "QUIT")},

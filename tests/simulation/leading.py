@@ -18,6 +18,7 @@ from rpccluster.leading.page import LeadPage
 from rpccluster.leading.store import NOBODY, Standing
 from rpccluster.worker.lifecycle import State
 
+from .client import Controller
 from .worker import Worker
 from .world import NEVER, World
 
@@ -123,7 +124,7 @@ class Coordinator(Worker):
         if isinstance(message, LeadOrder):
             store.until, store.wants_it_for = self.world.now, 1.0
             store.page.show(NOBODY, SESSION)
-            self._say(self.channel, LeadTold(message.number))
+            self._say(self.channel, LeadTold(message.number, "", "", store.token))
         elif isinstance(message, Present):
             store.listed = message.state
 
@@ -151,8 +152,15 @@ def _hang(afternoon: Afternoon, chance: Random) -> None:
             coordinator.hang(3.0 * chance.random())
 
 
+def _hand_over(afternoon: Afternoon, chance: Random) -> None:
+    """Somebody asks this cluster to give the lead up."""
+    afternoon.world.commands += 1
+    Controller(afternoon.world, afternoon.paths["control"], "leader.resign", [])
+
+
 HAPPENINGS_OF_LEADERSHIP: dict[str, Callable[[Afternoon, Random], None]] = {
     "give the lead away": _give_away,
     "take the store down": _take_down,
     "hang the coordinator": _hang,
+    "hand the lead over": _hand_over,
 }

@@ -114,7 +114,7 @@ _OF_POOLS = ("kill a task process", "kill a task process", "kill the dispatcher"
 
 _OVERLAPS = ("none", "successor")
 _OF_LEADERSHIP = (
-    *("give the lead away", "give the lead away", "take the store down", "hang the coordinator"),
+    *("give the lead away", "give the lead away", "take the store down", "hang the coordinator", "hand the lead over"),
     *("kill the coordinator", "USR2", "reload", "TERM"),
 )
 
@@ -280,7 +280,7 @@ def draw(seed: int) -> Plan:
         version = "" if version == OLDER else version  # that one has no pools
         steps += [_at_a_time(chance, what, length) for what in chance.choices(_OF_POOLS, k=chance.randrange(0, 5))]
     plan = Plan(seed, options, length, tuple(steps), idle, plugins=plugins, pools=pools, version=version, order=seed)
-    return _with_pages(_with_queues(_with_leadership(plan)))
+    return _with_failing_plugin(_with_pages(_with_queues(_with_leadership(plan))))
 
 
 def _with_leadership(plan: Plan) -> Plan:
@@ -295,6 +295,7 @@ def _with_leadership(plan: Plan) -> Plan:
         for name in ("x", "y")[: chance.choice((1, 1, 2))]
     ]
     steps = [_at_a_time(chance, what, plan.length) for what in chance.choices(_OF_LEADERSHIP, k=chance.randrange(6))]
+    steps += _departure(chance, plan.length) if chance.random() < 0.25 else []
     return replace(plan, leadership=(section,), plugins=(*plan.plugins, *led), steps=(*plan.steps, *steps))
 
 
@@ -319,6 +320,25 @@ def _with_pages(plan: Plan) -> Plan:
     pages = tuple(Section(header, (("bind", f"unix://%(here)s/{path}"),)) for header, path in zip(headers, paths))
     steps = [_at_a_time(chance, what, plan.length) for what in chance.choices(_OF_PAGES, k=chance.randrange(6))]
     return replace(plan, pages=pages, steps=(*plan.steps, *steps))
+
+
+def _departure(chance: random.Random, length: float) -> list[Step]:
+    """Draw a stop, and what comes while it waits until clients know by the registry."""
+    what, event = chance.choice(("TTIN", "WINCH", "INT", "TERM")), ("phase", "running, graceful stop, after a while")
+    return [_at_a_time(chance, "TERM", length), Step(what, chance.getrandbits(32), event=event)]
+
+
+def _with_failing_plugin(plan: Plan) -> Plan:
+    """Let a few plans have an essential plugin that fails too often, mostly in a master that leaves."""
+    chance = plan.chance("failing plugin")
+    if chance.random() > 0.01 or plan.sections or plan.version in (OLDER, NEWER):
+        return plan
+    options = (("command", "/bin/sh"), ("essential", "true"), ("restart_delay", "0.1"), ("restart_delay_max", "0.2"))
+    steps = [_at_a_time(chance, "fail a plugin", 0.5 * plan.length) for _ in range(chance.choice((3, 4, 4, 4)))]
+    at = plan.length * chance.choice((0.5, 0.6)) + chance.random()
+    steps += [Step("USR2", chance.getrandbits(32), at=at)]
+    steps += [Step("fail a plugin", chance.getrandbits(32), event=("stage", "committing, done"))]
+    return replace(plan, plugins=(Section("e", options),), steps=(*plan.steps, *steps))
 
 
 def _without_names(section: Section, left: set[Item]) -> Section:

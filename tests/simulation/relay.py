@@ -81,6 +81,9 @@ class Relay:
             if not data:
                 self.release()
                 return
+            if not data.startswith(IN_MEMORY_FILE):
+                number = msgpack.unpackb(data, unicode_errors="surrogateescape")[0]
+                self._world.count("message", TYPES[number].__name__)
             packets = [(data, descriptors)] if data.startswith(IN_MEMORY_FILE) else change(data, descriptors)
             for changed, passed in packets:
                 with contextlib.suppress(OSError):  # the other one has ended

@@ -21,6 +21,7 @@ from rpccluster.ipc.messages import (
     Accept,
     Adopted,
     BootFailed,
+    CancelCall,
     Closed,
     DonorGone,
     Findings,
@@ -51,10 +52,11 @@ from .world import NEVER, Process, World
 if TYPE_CHECKING:
     from .master import Master
 
-__all__ = ["ANSWERED", "GAVE_UP", "LOST", "Connection", "Worker", "client_of_copy", "copy_of"]
+__all__ = ["ANSWERED", "CANCEL", "CANCELLED", "GAVE_UP", "LOST", "Connection", "Worker", "client_of_copy", "copy_of"]
 
-ANSWERED, LOST, GAVE_UP = b"+-!"  # how a call is answered: done, its worker has died, its time is over
+ANSWERED, LOST, GAVE_UP, CANCELLED = b"+-!x"  # how a call is answered: done, its worker has died, its time is over, …
 CALL = struct.Struct(">I")
+CANCEL = 1 << 31  # beside the number of a call: its caller does not want it any more
 REPLY = struct.Struct(">IB")
 LOOK_SECONDS = 0.02
 BEAT_SECONDS = 0.5
@@ -359,6 +361,8 @@ class Worker(Process):
             self._take_reply(message)
         elif isinstance(message, DonorGone):
             self._note_lost(message)
+        elif isinstance(message, CancelCall):
+            self._cancel_moved(message)
 
     def _take(self, give: Give, descriptors: list[int]) -> None:
         try:
@@ -433,7 +437,33 @@ class Worker(Process):
             if not data:
                 connection.is_eof = True
                 self.world.unwatch(connection.socket.fileno())
-            connection.waiting += [msgid for (msgid,) in CALL.iter_unpack(data)]
+                self._pass_on_cancel(connection, None)
+            for (number,) in CALL.iter_unpack(data):
+                if number & CANCEL:
+                    self._cancel(connection, number & ~CANCEL)
+                else:
+                    connection.waiting.append(number)
+
+    def _cancel(self, connection: Connection, msgid: int) -> None:
+        """End a call that waits or runs here, or have it ended where it runs; it may have ended before."""
+        if msgid in connection.waiting:
+            connection.waiting.remove(msgid)
+        elif connection.running.pop(msgid, None) is None:
+            self._pass_on_cancel(connection, msgid)
+            return
+        self._answer(connection, REPLY.pack(msgid, CANCELLED))
+
+    def _pass_on_cancel(self, connection: Connection, only: int | None) -> None:
+        """Tell the workers that run calls of this connection to end one; None: all, since their caller has gone."""
+        for serial, msgid in list(connection.awaited):
+            if only in (None, msgid):
+                self._say(self.moves, CancelCall(connection.number, serial, msgid, only is None))
+
+    def _cancel_moved(self, message: CancelCall) -> None:
+        """End a call whose connection has moved, unless its caller has gone and the method goes on then."""
+        may_end = not message.is_gone or self.random.random() < 0.5
+        if may_end and self.forwards.pop((message.cid, message.msgid), None) is not None:
+            self._reply(message.cid, message.msgid, CANCELLED)
 
     def _look_after_calls(self) -> None:
         now = self.world.now
