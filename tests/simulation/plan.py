@@ -295,7 +295,7 @@ def _with_leadership(plan: Plan) -> Plan:
         for name in ("x", "y")[: chance.choice((1, 1, 2))]
     ]
     steps = [_at_a_time(chance, what, plan.length) for what in chance.choices(_OF_LEADERSHIP, k=chance.randrange(6))]
-    steps += _departure(chance, plan.length) if chance.random() < 0.25 else []
+    steps += _departure(chance, plan.length) if chance.random() < 0.6 else []
     return replace(plan, leadership=(section,), plugins=(*plan.plugins, *led), steps=(*plan.steps, *steps))
 
 
