@@ -123,7 +123,6 @@ _NEXT = {
     (Phase.DEPARTING, Event.DRAIN): Phase.DEPARTING,
     (Phase.STOPPING, Event.DRAIN): Phase.STOPPING,
     (Phase.QUITTING, Event.DRAIN): Phase.QUITTING,
-    (Phase.LEAVING, Event.STOP): Phase.LEAVING,
     (Phase.STOPPING, Event.STOP): Phase.STOPPING,
     (Phase.QUITTING, Event.STOP): Phase.QUITTING,
     (Phase.QUITTING, Event.RELEASED): Phase.QUITTING,

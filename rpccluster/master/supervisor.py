@@ -48,6 +48,7 @@ class Supervisor:
         self._brokers = parts.brokers
         self._turned_at = parts.now()
         self._ends_with = 0  # the exit code of a stop
+        self._fatal: Died | None = None  # the end of an essential process that has failed too often
         self.exit_code: int | None = None  # the master ends with it: call `close`
         self.waits: float | None = 0.0  # seconds that the next turn waits at most; None: until something happens
 
@@ -154,6 +155,7 @@ class Supervisor:
         if self._takeover.has_failed:
             self.exit_code = EXIT_FAULT
         attempt("heed the children", self._heed_children)
+        attempt("stop without an essential process", self._stop_without_essential)
         for signum in () if parts.new_master.is_committing else parts.start.signals.take():
             attempt("obey a signal", self._obey, signum)
         attempt("end an upgrade that takes too long", parts.new_master.check_deadline, parts.now())
@@ -163,6 +165,18 @@ class Supervisor:
         self._tell_groups()
         for event in self._groups.collect():
             self._guard.attempt("heed a child", self._HEED[type(event)], self, event)
+
+    def _stop_without_essential(self) -> None:
+        """Stop if an essential group has failed too often: like a signal, not before an upgrade is decided."""
+        if self._fatal is None or self._parts.new_master.is_committing:
+            return
+        (group, _, death), self._fatal = self._fatal, None
+        if self._ends_with or self._cluster.phase.allows.ends_when_empty:
+            return  # it stops already, or the new master has that group now
+        self._ends_with = EXIT_ESSENTIAL
+        told = f"{group.noun} has failed {TOO_OFTEN} times within {TOO_OFTEN_SECONDS:g} seconds"
+        self._tell(f"{told} (last: {death.reason}), and it is essential: the cluster stops")
+        self._parts.commands.stop()
 
     def _tell_groups(self) -> None:
         unled = self._parts.led_listeners.turn(self._groups.all, self._parts.now())
@@ -220,11 +234,8 @@ class Supervisor:
             self._cluster.counts.note_restart(group.name, reason)
         if group is self._workers and event.death.is_failed_boot:
             self._parts.reloading.note_failed_boot(event.child, group.failure)
-        if group.fails_too_often(event.death.at) and not self._ends_with:
-            self._ends_with = EXIT_ESSENTIAL
-            told = f"{group.noun} has failed {TOO_OFTEN} times within {TOO_OFTEN_SECONDS:g} seconds"
-            self._tell(f"{told} (last: {event.death.reason}), and it is essential: the cluster stops")
-            self._parts.commands.stop()
+        if group.fails_too_often(event.death.at):
+            self._fatal = event
 
     _HEED: ClassVar[dict[type, Callable[[Supervisor, Any], None]]] = {
         Booted: _note_booted,

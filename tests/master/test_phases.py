@@ -22,7 +22,7 @@ STANDBY     x          x        RUNNING   .        x        x           x       
 RUNNING     x          x        x         .        DRAINED  LEAVING     x          DEPARTING  STOPPING  QUITTING
 DRAINED     x          x        x         RUNNING  .        LEAVING     x          x          STOPPING  QUITTING
 DEPARTING   x          x        x         .        .        x           x          x          STOPPING  QUITTING
-LEAVING     x          x        x         .        x        x           STOPPING   x          .         QUITTING
+LEAVING     x          x        x         .        x        x           STOPPING   x          x         QUITTING
 STOPPING    x          x        x         .        .        x           x          x          .         QUITTING
 QUITTING    x          x        .         .        .        x           .          x          .         .
 """

@@ -274,6 +274,8 @@ def draw(seed: int) -> Plan:
     steps += [_at_event(chance) for _ in range(chance.choice((0, 0, 1, 2)))]
     idle = chance.random() * _idle_seconds(options) if chance.random() < 0.15 else 0.0
     version = chance.choice(("", "", "", "", OLDER, NEWER, LATE, LATE))
+    if version == OLDER and any(step.what == "USR2 to the new master" for step in steps):
+        version = LATE  # the second of three masters could not tell the first that it has left to the third
     plugins = tuple(_plugins(chance))
     pools = tuple(_pools(chance))
     if pools:
@@ -329,16 +331,17 @@ def _departure(chance: random.Random, length: float) -> list[Step]:
 
 
 def _with_failing_plugin(plan: Plan) -> Plan:
-    """Let a few plans have an essential plugin that fails too often, mostly in a master that leaves."""
+    """Let a few plans have an essential plugin that fails too often, mostly in the middle of an upgrade."""
     chance = plan.chance("failing plugin")
     if chance.random() > 0.01 or plan.sections or plan.version in (OLDER, NEWER):
         return plan
     options = (("command", "/bin/sh"), ("essential", "true"), ("restart_delay", "0.1"), ("restart_delay_max", "0.2"))
-    steps = [_at_a_time(chance, "fail a plugin", 0.5 * plan.length) for _ in range(chance.choice((3, 4, 4, 4)))]
-    at = plan.length * chance.choice((0.5, 0.6)) + chance.random()
-    steps += [Step("USR2", chance.getrandbits(32), at=at)]
-    steps += [Step("fail a plugin", chance.getrandbits(32), event=("stage", "committing, done"))]
-    return replace(plan, plugins=(Section("e", options),), steps=(*plan.steps, *steps))
+    times = [1.0 + 1.5 * number + 0.3 * chance.random() for number in range(chance.choice((3, 4, 4, 4)))]
+    steps = [Step("fail a plugin", chance.getrandbits(32), at=at) for at in times]
+    steps.append(Step("USR2", chance.getrandbits(32), at=times[-1] + 1.0 + chance.random()))
+    steps.append(Step("fail a plugin", chance.getrandbits(32), event=chance.choice(_IN_AN_UPGRADE)))
+    version = chance.choice((plan.version, LATE, LATE))  # so that there is a moment between two messages
+    return replace(plan, plugins=(Section("e", options),), steps=(*plan.steps, *steps), version=version)
 
 
 def _without_names(section: Section, left: set[Item]) -> Section:

@@ -28,7 +28,7 @@ class Keeper(Worker):
         self.known: set[str] | None = None
         if set(assignment.part.own.queues) != _configured(master):
             raise Fault(f"{self.name} is born with the queues {sorted(assignment.part.own.queues)}")
-        if assignment.part.memory < 0 or not assignment.part.listeners:
+        if assignment.part.memory < 0 or not (assignment.part.listeners or not master.has_listeners):
             raise Fault(f"{self.name} is born without memory, or without a listener")
 
     def _accept(self) -> None:

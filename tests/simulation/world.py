@@ -28,8 +28,8 @@ MOST_STEPS_AT_ONCE = 3_000  # without the clock moving: somebody spins
 _READ = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
-class Fault(Exception):
-    """What must not happen in any world; the text says what did."""
+class Fault(BaseException):
+    """What must not happen in any world; the text says what did. No guard of a master's may catch it."""
 
 
 class Actor(Protocol):
