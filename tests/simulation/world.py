@@ -315,7 +315,7 @@ class World:
         later: list[tuple[float, Any]] = []
         for process in self.processes.values():
             moment = process.resumes_at
-            if process not in ready:
+            if moment < NEVER and process not in ready:
                 wake_at = process.wake_at
                 moment = wake_at if wake_at > moment else moment
             if moment <= now:

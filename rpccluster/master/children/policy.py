@@ -254,10 +254,12 @@ def _overdue(group: Group, child: Child, now: float) -> Overdue | None:
     """Return since when and why the child should be replaced; None if it should not."""
     if not child.is_ready or child.ready_at is None:
         return None
+    lifetime, is_old = group.options.max_lifetime, group.is_rolling and child.generation < group.generation
+    if not (child.overdue or is_old or lifetime):
+        return None
     reasons = [child.overdue] if child.overdue else []
-    if group.is_rolling and child.generation < group.generation:
+    if is_old:
         reasons.append(Overdue(group.rolls_since, "reload"))
-    lifetime = group.options.max_lifetime
     if lifetime and now >= child.ready_at + lifetime:
         reasons.append(Overdue(child.ready_at + lifetime, "max_lifetime"))
     return min(reasons, default=None)
