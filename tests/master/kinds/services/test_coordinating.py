@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from rpccluster.ipc.messages import Message, Present
-from rpccluster.master.kinds.coordinating import Coordinating
+from rpccluster.master.kinds.services.coordinating import Coordinating
 from rpccluster.master.phases import Phase
 
 
