@@ -144,7 +144,7 @@ FAULTS = [
         "master/handover/broker.py",
         "        self._want_turn()\n        self._new_master = None\n",
         "        self._want_turn()\n",
-        2853,
+        0,
     ),
     PutBack(
         "a reload that is overtaken leaves its first worker",
@@ -179,7 +179,7 @@ FAULTS = [
         "master/upgrade/giving_groups.py",
         " and group.name in self._untold",
         "",
-        1425,
+        0,
     ),
 ]
 

@@ -58,7 +58,7 @@ def deadlines_wake(world: World, actor: object) -> None:
         return
     if actor.wake_at <= world.now or world.now < actor.looks_at:
         return
-    actor.looks_at = world.now + (60.0 if world.is_calm else 1.0)  # now and then: it costs as much as a turn
+    actor.looks_at = world.now + 1.0  # now and then: it costs as much as a turn
     until = actor.wake_at
     moment = min(until, world.now + 60.0) - 0.001
     for group in actor.parts.groups.all if moment > world.now else ():
