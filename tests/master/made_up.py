@@ -38,7 +38,13 @@ def edition(generation: int = 1, **options: Any) -> Any:
     made = Options(service="a:b", **{"timeout": 0.0, **options})
     logs = LogFiles("", "")
     return SimpleNamespace(
-        generation=generation, options=made, logs=logs, settings=NO_SETTINGS, listeners=[], staged=None
+        generation=generation,
+        options=made,
+        logs=logs,
+        settings=NO_SETTINGS,
+        listeners=[],
+        staged=None,
+        configuration=SimpleNamespace(others={}),
     )
 
 

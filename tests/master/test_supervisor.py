@@ -48,6 +48,7 @@ class MadeUpParts:
         self.cluster = SimpleNamespace(phase=Phase.RUNNING, logs=SimpleNamespace(is_waiting=False))
         for name in SLEEPERS:
             setattr(self, name, SimpleNamespace(wake_at=math.inf))
+        self.services = SimpleNamespace(asking=self.asking, coordinating=self.coordinating)  # type: ignore[attr-defined]
         self.notices.is_waiting = False  # type: ignore[attr-defined]
         self.groups.excuse = self.excused.append  # type: ignore[attr-defined]
 

@@ -183,7 +183,7 @@ class Broker:
         elif isinstance(message, Refused):
             self._note_refused(worker, message.cid, now)
         elif isinstance(message, Reply):
-            self._route(passing, descriptors)
+            self._route(passing, descriptors, worker)
             self._returning.note_returned(worker, message)
             self._tell_of_held()
         elif isinstance(message, Collect):
@@ -262,17 +262,21 @@ class Broker:
         if transit is not None and transit.adopter is worker:
             transit.unplace()
 
-    def _route(self, passing: Passing, descriptors: list[int]) -> None:
-        """Pass a reply on to the owner of its connection; drop it if the connection has ended."""
+    def _route(self, passing: Passing, descriptors: list[int], teller: Worker | None = None) -> None:
+        """Pass a reply on to the owner of its connection; drop it if the connection has ended.
+
+        An owner sends back what it has no connection for, behind what it says of the connection. If it still is the
+        owner then, it does not have the connection: to pass the reply on would only bring it back, for ever.
+        """
         reply = seen(passing)
         assert isinstance(reply, Reply)
         transit, owner = self._transits.get(reply.cid), self._owners.of(reply.cid)
         if transit is not None and not transit.is_with_new_master:
             transit.replies.append((passing, descriptors))
-        elif owner is not None:
+        elif owner is not None and (owner is not teller or reply.serial == teller.serial):
             self._returning.note_passed(reply.cid, reply.serial)
             self._sender.hand_on(owner.connections, passing, descriptors)
-        elif self._new_master is not None:
+        elif owner is None and self._new_master is not None:
             self._sender.hand_on(self._new_master, passing, descriptors)
         else:
             close_all(descriptors)

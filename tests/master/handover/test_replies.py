@@ -51,6 +51,18 @@ def test_a_reply_that_came_to_one_who_gave_the_connection_on_follows_it(rig: Rig
     assert rig.read(following) == [reply]
 
 
+def test_a_reply_that_its_owner_has_no_connection_for_is_not_sent_again(rig: Rig) -> None:
+    """It would come back for ever. An owner's own reply, of a call from before the connection came back to it, goes."""
+    owner = owned(rig)
+    late, own = Reply(CID, 3, b"late"), Reply(CID, owner.serial, b"own")
+    rig.says(rig.add(retiring()), late)
+    assert rig.read(owner) == [late]
+    rig.says(owner, late)
+    rig.says(owner, own)
+    assert rig.read(owner) == [own]
+    assert rig.broker.figures.dropped_replies == 1
+
+
 def test_what_an_owner_died_with_unread_follows_the_connection_it_gave_on(rig: Rig) -> None:
     """A reply that it could not send back any more."""
     owner = owned(rig)

@@ -80,7 +80,6 @@ def test_it_is_born_with_the_listeners_of_its_edition() -> None:
     born_with = edition(2)
     with os.fdopen(copy_of_a_descriptor()) as file:
         born_with.listeners = [SimpleNamespace(socket=file, wanted=None)]
-        born_with.configuration = SimpleNamespace(others={})
         channel: Any = SimpleNamespace(close=lambda: None)
         worker, part = RPC_KIND.equip(Birth(1, 7, born_with, 0, booting().row, channel, [0], NOW))
         assert (worker.slot, worker.serial, worker.generation) == (1, 7, 2)
