@@ -38,7 +38,9 @@ def test_requests_are_those_of_msgpack(value: Any) -> None:
     assert WIRE.pack_body("m", (value,)) in (None, pack("m") + pack((value,)))
 
 
-@pytest.mark.parametrize("value", [object(), 2**64, {1, 2}, bytearray(b"x"), msgpack.Timestamp(1)], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [object(), 2**64, {1, 2}, bytearray(b"x"), msgpack.Timestamp(1)], ids=lambda value: type(value).__name__
+)
 def test_other_types_are_left_to_msgpack(value: Any) -> None:
     assert WIRE.pack_body("m", (value,)) is None
     assert WIRE.pack_request(1, "m", ([value],)) is None

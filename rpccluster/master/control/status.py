@@ -5,7 +5,7 @@ A kind adds the fields of its own processes; everything else is the same for all
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,6 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.kind import Kind
 from rpccluster.master.kinds.rpc import RPC
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.service_listeners import LEADERSHIP
@@ -37,10 +36,11 @@ class Status:
 
     def make(self, pid: int, now: float, warden: int = 0) -> dict[str, Any]:
         """Make the ``status`` of the master ``pid`` at ``now`` (monotonic seconds); ``warden`` is its warden's pid."""
+        own = {child: self._rpc.status(child, now) for child in self._workers.children}  # each row is read once
         return {
             "master": {**self._master(pid, now), "warden_pid": warden},
-            "workers": [self._worker(child, now) for child in _in_order(self._workers)],
-            "groups": [self._group(group, now) for group in self._groups.all],
+            "workers": [self._worker(child, own[child], now) for child in _in_order(self._workers)],
+            "groups": [self._group(group, own, now) for group in self._groups.all],
         }
 
     def _master(self, pid: int, now: float) -> dict[str, Any]:
@@ -61,13 +61,14 @@ class Status:
             "totals": self._rpc.totals.status(child.row for child in workers.children),
         }
 
-    def _group(self, group: Group, now: float) -> dict[str, Any]:
+    def _group(self, group: Group, own: Mapping[Child, dict[str, Any]], now: float) -> dict[str, Any]:
         cluster = self._cluster
         listeners = cluster.listeners if group is self._workers else cluster.plugin_listeners.get(group.name, [])
         kind = self._groups.kinds[group.kind.name]
-        return of_group(group, kind, _addresses(listeners), now, cluster.settings_version)
+        fields = own if group is self._workers else {child: kind.status(child, now) for child in group.children}
+        return of_group(group, fields, _addresses(listeners), now, cluster.settings_version)
 
-    def _worker(self, child: Child, now: float) -> dict[str, Any]:
+    def _worker(self, child: Child, own: dict[str, Any], now: float) -> dict[str, Any]:
         return {
             "slot": child.slot,
             "pid": child.pid,
@@ -76,7 +77,7 @@ class Status:
             "cpus": child.cpus,
             "rss_bytes": child.row[CommonCell.RSS_BYTES],
             "uptime_seconds": round(now - child.booted_at, 3),
-            **self._rpc.status(child, now),
+            **own,
             "retire_reason": child.retire_reason if child.state is ChildState.RETIRING else "",
         }
 
@@ -85,9 +86,14 @@ def _addresses(listeners: Iterable[Listener]) -> list[str]:
     return [str(listener.actual) for listener in listeners]
 
 
-def of_group(group: Group, kind: Kind, listeners: list[str], now: float, version: int = 0) -> dict[str, Any]:
-    """What ``status`` tells of one group, which has these ``listeners``; ``version`` of the settings is in force."""
-    processes = [_process(group, child, kind, now, version) for child in _in_order(group)]
+def of_group(
+    group: Group, own: Mapping[Child, dict[str, Any]], listeners: list[str], now: float, version: int = 0
+) -> dict[str, Any]:
+    """What ``status`` tells of one group, which has these ``listeners``; ``version`` of the settings is in force.
+
+    ``own`` has the fields that the kind of each child adds.
+    """
+    processes = [_process(group, child, own[child], now, version) for child in _in_order(group)]
     held = {child.slot for child in group.children}
     processes += [_vacancy(group, slot, now) for slot in range(group.wanted) if slot not in held]
     processes.sort(key=lambda process: process["slot"])
@@ -104,7 +110,7 @@ def of_group(group: Group, kind: Kind, listeners: list[str], now: float, version
     }
 
 
-def _process(group: Group, child: Child, kind: Kind, now: float, version: int) -> dict[str, Any]:
+def _process(group: Group, child: Child, own: dict[str, Any], now: float, version: int) -> dict[str, Any]:
     return {
         "slot": child.slot,
         "pid": child.pid,
@@ -114,7 +120,7 @@ def _process(group: Group, child: Child, kind: Kind, now: float, version: int) -
         "rss_bytes": child.row[CommonCell.RSS_BYTES],
         **_settings(child, version),
         **_past(group, child.slot, now),
-        **kind.status(child, now),
+        **own,
     }
 
 

@@ -268,5 +268,5 @@ class RPC:
             "threads_lost": row[Cell.THREADS_LOST],
             "full_seconds": round(child.full_seconds(now), 3),
             "stalls": row[CommonCell.STALLS],
-            "limits": {name: row[cell] for name, cell in LIMITS.items()},
+            "limits": dict(zip(LIMITS, map(row.cells.__getitem__, LIMITS.values()))),
         }

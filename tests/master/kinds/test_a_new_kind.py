@@ -117,7 +117,9 @@ class Rig:
         return self.pids()
 
     def shown(self) -> dict[str, Any]:
-        return of_group(self.group, self.kind, [], time.monotonic())
+        now = time.monotonic()
+        own = {child: self.kind.status(child, now) for child in self.group.children}
+        return of_group(self.group, own, [], now)
 
     def pids(self) -> dict[int, int]:
         return {child.slot: child.pid for child in self.group.ready()}
