@@ -117,6 +117,7 @@ class Takeover:
         parts.notices.leave_to(parts.new_master.pid)
         logger.info("The new master (pid: %d) has taken over", parts.new_master.pid)
         parts.cluster.note(Event.TAKEN_OVER)
+        parts.groups.tell(parts.cluster.phase)  # now: the new master may have ended as well, and nothing is to start
         parts.ownership.leave()
         parts.giving.begin(event.groups)
 

@@ -166,6 +166,8 @@ class Plugin(Process):
     def end(self, *, code: int | None = None, signum: int | None = None) -> None:
         if self.is_alive:
             self.ended_at, self.commands = self.world.now, self.world.commands
+            if self.world.has_open_commands:  # one of them may ask for it
+                self.commands = -1
             master: Any = self.parent
             if code is not None and not self.is_stopping and not self._others() and not self._is_asked(master):
                 self.code = code

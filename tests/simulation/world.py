@@ -157,6 +157,11 @@ class World:
 
     # -- what is told
 
+    @property
+    def has_open_commands(self) -> bool:
+        """Whether somebody at a control socket has no answer yet."""
+        return any(number < 0 for number in self.clients)
+
     def tell(self, who: str, what: str) -> None:
         """Add a line to the story."""
         self.story.append(f"{self.now - 1000:9.3f}  {who:<12} {what}")
