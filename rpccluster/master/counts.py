@@ -6,10 +6,12 @@ get it if the configuration wants metrics; the master counts in any case, since 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from rpccluster.ipc.fdpass import memory_file
+from rpccluster.log import logger
 from rpccluster.metrics.layout import LAYOUT, OTHER, Block, Outcome
 from rpccluster.metrics.row import Row
 
@@ -26,16 +28,30 @@ class Counts:
         self.descriptor = descriptor
         self._row = None if descriptor < 0 else Row(descriptor)
         self._versions: dict[str, int] = {}
+        self._failure = ""  # why there is no file, until that is told
 
     @classmethod
     def begin(cls, memories: Mapping[str, int]) -> Counts:
-        """Go on with the file that an old master has left among its ``memories``, or make one. Raises OSError."""
-        inherited = memories.get(LAYOUT)
-        return cls(memory_file(name="metrics") if inherited is None else inherited)
+        """Go on with the file that an old master has left among its ``memories``, or make one if that can be had."""
+        descriptor = memories.get(LAYOUT, -1)
+        try:
+            descriptor = memory_file(name="metrics") if descriptor < 0 else descriptor
+            return cls(descriptor)
+        except OSError as error:  # a limit of the size of files holds for files in memory, too
+            if descriptor >= 0:
+                os.close(descriptor)
+            made = cls()
+            made._failure = str(error)
+            return made
 
     def of(self, configuration: Any) -> int:
         """Return the descriptor for a process that counts if ``configuration`` wants metrics, -1 for none."""
-        return self.descriptor if any(section in configuration.others for section in _SECTIONS) else -1
+        if not any(section in configuration.others for section in _SECTIONS):
+            return -1
+        if self._failure:
+            logger.error("Nothing is counted: %s", self._failure)
+            self._failure = ""
+        return self.descriptor
 
     def note_restart(self, group: str, reason: str) -> None:
         """Count the end of a process of ``group`` that is replaced."""

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Callable
 
 from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell
+from rpccluster.log import logger
 from rpccluster.metrics.layout import BUCKET_NS, BUCKETS, FAILED, OK, Block, Outcome, OwnCell
 from rpccluster.metrics.row import Row
 from rpccluster.protocol.bounded import CALL
@@ -176,5 +177,11 @@ def _add(cells: memoryview, at: int, nanoseconds: int) -> None:
 
 
 def make_tally(descriptor: int, scoreboard_row: Any) -> Silent:
-    """Make the tally of a worker: ``descriptor`` is the file of the counters, -1 for none. Raises OSError."""
-    return Silent() if descriptor < 0 else Tally(Row(descriptor), scoreboard_row)
+    """Make the tally of a worker: ``descriptor`` is the file of the counters, -1 for none."""
+    if descriptor < 0:
+        return Silent()
+    try:
+        return Tally(Row(descriptor), scoreboard_row)
+    except OSError as error:  # there is no memory for it, or the file may not be that large
+        logger.warning("This process counts nothing: %s", error)
+        return Silent()

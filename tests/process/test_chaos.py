@@ -154,7 +154,7 @@ def _descriptors_too_many(running: RunningCluster) -> list[str]:
     if status is None:
         return ["no status"]
     workers = status["workers"]
-    bounds = {status["master"]["pid"]: 16 + DESCRIPTORS_KEPT_BACK + 4 * len(workers)}  # also those of warden and lead
+    bounds = {status["master"]["pid"]: 18 + DESCRIPTORS_KEPT_BACK + 4 * len(workers)}  # with warden, lead, counters
     bounds.update({worker["pid"]: 20 + worker["connections"] for worker in workers})
     return [f"{pid}: {_descriptors(pid)} > {most}" for pid, most in bounds.items() if len(_descriptors(pid)) > most]
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import gevent
 from gevent.event import AsyncResult
 
-from rpccluster.errors import RPCClusterError
 from rpccluster.ipc.messages import AskMaster, MasterTold, Message
 
 __all__ = ["Asking", "Known", "MasterRefused", "Overview"]
@@ -23,7 +22,7 @@ ANSWER_SECONDS = 2.0  # for what the master knows at once
 FRESH_SECONDS = 1.0
 
 
-class MasterRefused(RPCClusterError):
+class MasterRefused(Exception):
     """The master has answered with an error, or not at all."""
 
 

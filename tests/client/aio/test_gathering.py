@@ -17,6 +17,13 @@ from ..servers import reply
 from .test_client import on_loop
 
 
+@pytest.fixture(autouse=True)
+def gather_seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine does meanwhile, calls are gathered in time, but where a test takes its time."""
+    if "take_long" not in request.node.name:
+        monkeypatch.setattr("rpccluster.client.aio.connection._GATHER_SECONDS", 60.0)
+
+
 class Wire:
     """A transport that keeps what is written, each write by itself; it fails, if it is to, when it is written to."""
 

@@ -68,13 +68,13 @@ class InZooKeeper:
     def write(self, members: dict[str, Any]) -> None:
         """Have these members, each under a name that is new when its value is."""
         for name in [name for name in self._nodes if name not in members]:
-            self._client.delete(self._nodes.pop(name)[0])
+            self._client.retry(self._client.delete, self._nodes.pop(name)[0])
         for name, entry in members.items():
             data = entry if isinstance(entry, bytes) else json.dumps(entry).encode()
             if name not in self._nodes:
                 self._number += 1
                 path = f"/shop/members/{name}-{self._number}"
-                self._client.create(path, data, makepath=True)
+                self._client.retry(self._client.create, path, data, makepath=True)
                 self._nodes[name] = (path, data)
 
     def away(self) -> None:

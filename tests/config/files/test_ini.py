@@ -115,7 +115,7 @@ FAULTY = [
         [
             "x.ini:2: [logging]: found an unknown section, "
             "expected [cluster], [settings], [plugin:NAME], [pool:NAME], [queues], [queue:NAME], [leadership], "
-            "[access] or [DEFAULT]"
+            "[access], [metrics], [web] or [DEFAULT]"
         ],
     ),
     (

@@ -75,7 +75,7 @@ def test_every_fault_of_every_section_has_its_line(tmp_path: Path) -> None:
     """Unknown keys with a suggestion, values, missing keys, and what the section's own checks find."""
     known = (
         "expected [cluster], [settings], [plugin:NAME], [pool:NAME], [queues], [queue:NAME], [leadership], [access], "
-        "[thing:NAME] or [DEFAULT]"
+        "[metrics], [web], [thing:NAME] or [DEFAULT]"
     )
     assert faults(
         tmp_path,
