@@ -152,8 +152,8 @@ def kills_have_reasons(world: World, actor: object) -> None:
 
 
 def _check_reason(killer: Master, worker: Worker) -> None:
-    if worker.is_deaf or worker.hangs_until > max(worker.retired_at, worker.world.now - 5.0):
-        return
+    if worker.is_deaf or (worker.hangs_until and worker.hangs_until >= max(worker.retired_at, worker.world.now - 5.0)):
+        return  # it may have heard in this moment what it was told long ago
     reason = next((child.kill_reason for child in killer.parts.workers.children if child.pid == worker.pid), "")
     if worker.state is State.SERVING and not reason.startswith("overtaken"):
         raise Fault(f"{killer.name} kills {worker.name}, which serves: {reason}")
