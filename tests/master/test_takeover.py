@@ -50,6 +50,7 @@ class Rig:
             now=lambda: 50.0,
             workers=group(self.worker, section=self.cluster),
             rpc=SimpleNamespace(totals=totals),
+            groups=SimpleNamespace(tell=lambda phase: None),
             operations=SimpleNamespace(methods=dict),
             start=SimpleNamespace(report=self.part("report")),
             new_master=SimpleNamespace(stage=Stage.NONE, pid=8, say=self.part("new master").say),
