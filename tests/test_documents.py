@@ -18,7 +18,7 @@ import pytest
 from code_blocks import RUN, code_blocks, indented_lines
 
 from rpccluster import errors
-from rpccluster.cli.call import EXIT_NO_ANSWER, EXIT_REMOTE_ERROR
+from rpccluster.cli.calling.call import EXIT_NO_ANSWER, EXIT_REMOTE_ERROR
 from rpccluster.cli.control import EXIT_NO_MASTER, EXIT_USAGE
 from rpccluster.cli.main import cli
 from rpccluster.config import OPTIONS, Effect, Sources, load

@@ -20,7 +20,7 @@ from rpccluster.child.life import live
 from rpccluster.child.own_code import OwnCode
 from rpccluster.config import Configuration, Machine, Options, Sources, load
 from rpccluster.config.accounts import identity_of
-from rpccluster.config.changing import divided, with_values
+from rpccluster.config.changes.changing import divided, with_values
 from rpccluster.control_path import socket_name
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.ipc.fdpass import memory_file
@@ -43,8 +43,8 @@ from rpccluster.master.signals import SignalInbox
 from rpccluster.master.supervisor import Supervisor
 from rpccluster.master.upgrade.inherited import LEAD, Inheritance, LeftSettings
 from rpccluster.master.upgrade.starting import CommandLine
-from rpccluster.system.identity import Identity
-from rpccluster.system.launch import interpreter
+from rpccluster.system.processes.identity import Identity
+from rpccluster.system.processes.launch import interpreter
 from rpccluster.system.replacing import put_content
 
 __all__ = ["serve"]

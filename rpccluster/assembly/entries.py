@@ -9,7 +9,7 @@ import contextlib
 import importlib
 
 from rpccluster.child.assignment import Assignment, Run
-from rpccluster.system.launch import enter
+from rpccluster.system.processes.launch import enter
 
 __all__ = ["ENTRIES", "load"]
 

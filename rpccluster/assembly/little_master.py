@@ -41,7 +41,7 @@ from rpccluster.master.loop import Loop
 from rpccluster.master.phases import FIRST, Event, next_phase
 from rpccluster.master.resources.warden import Warden
 from rpccluster.master.signals import SignalInbox
-from rpccluster.system.launch import start_folder
+from rpccluster.system.processes.launch import start_folder
 
 __all__ = ["LittleMaster", "main"]
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from rpccluster.failure import error_text
 from rpccluster.system import close_all_but, occupy_standard_descriptors, set_title
-from rpccluster.system.process import Work
+from rpccluster.system.processes.process import Work
 
 __all__ = ["work_aside"]
 

@@ -19,9 +19,9 @@ from rpccluster.child.assignment import Assignment, Load, Run
 from rpccluster.config.accounts import identity_of
 from rpccluster.config.sections.cluster import Options
 from rpccluster.log import set_format, set_up_logging
-from rpccluster.system.descendants import put_mark
-from rpccluster.system.identity import become
-from rpccluster.system.launch import enter
+from rpccluster.system.processes.descendants import put_mark
+from rpccluster.system.processes.identity import become
+from rpccluster.system.processes.launch import enter
 
 __all__ = ["IGNORED", "prepare"]
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pkgutil import iter_modules
 from typing import Any
 
-from rpccluster.system.launch import start_folder
+from rpccluster.system.processes.launch import start_folder
 
 __all__ = ["find", "own_traceback", "put_on_path", "shut_hint"]
 

@@ -20,7 +20,7 @@ from typing import NoReturn
 from rpccluster import system
 from rpccluster.ipc.group_table import GroupTable
 from rpccluster.log import LogFiles, logger, set_up_logging
-from rpccluster.system.descendants import kill_group_of, kill_marked, living_groups, processes
+from rpccluster.system.processes.descendants import kill_group_of, kill_marked, living_groups, processes
 
 __all__ = ["FAREWELL", "Post", "keep_watch", "kill_the_rest"]
 

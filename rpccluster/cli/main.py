@@ -11,7 +11,8 @@ import sys
 
 import click
 
-from rpccluster.cli import call, control, groups, leader, pools, queues, settings, stub
+from rpccluster.cli import control, groups, leader, pools, queues, settings
+from rpccluster.cli.calling import call, stub
 from rpccluster.cli.root import cli
 from rpccluster.cli.top import command as top
 from rpccluster.errors import ConfigError, StartError

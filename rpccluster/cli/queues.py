@@ -16,7 +16,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from rpccluster.cli.call import jsonable
+from rpccluster.cli.calling.call import jsonable
 from rpccluster.cli.control import WHICH_CLUSTER, ask, fail, glance
 from rpccluster.cli.root import NearestCommands, given_sources
 from rpccluster.cli.tables import queue_text, queues_text

@@ -1,6 +1,6 @@
 """Finds the ids of the accounts that ``user`` and ``group`` name, in the account database. Any process.
 
-`rpccluster.system.identity` makes a process run as them.
+`rpccluster.system.processes.identity` makes a process run as them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 
 from rpccluster.errors import StartError
-from rpccluster.system.identity import Identity
+from rpccluster.system.processes.identity import Identity
 
 __all__ = ["gid_of", "identity_of", "uid_of"]
 

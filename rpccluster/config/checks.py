@@ -18,7 +18,7 @@ from rpccluster.config.accounts import gid_of, uid_of
 from rpccluster.config.cpus import CPUChoice, allowed_cpus
 from rpccluster.config.origin import File
 from rpccluster.errors import AddressError, StartError
-from rpccluster.system.identity import lowest_nice
+from rpccluster.system.processes.identity import lowest_nice
 
 __all__ = [
     "Complaint",

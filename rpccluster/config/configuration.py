@@ -24,7 +24,7 @@ from rpccluster.config.sections.settings import SETTINGS, ServiceSettings
 from rpccluster.config.sections.together import check_together
 from rpccluster.errors import ConfigError
 from rpccluster.live_settings import Given
-from rpccluster.system.launch import start_folder
+from rpccluster.system.processes.launch import start_folder
 
 __all__ = ["Configuration", "Sources", "find", "load", "refused_changes", "reload"]
 

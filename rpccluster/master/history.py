@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from rpccluster.config.changing import divided, texts
+from rpccluster.config.changes.changing import divided, texts
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections import section_of
 from rpccluster.config.sections.option import Effect

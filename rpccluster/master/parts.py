@@ -120,6 +120,13 @@ class Parts:
         self.ownership = Ownership(start.pidfile, self.control, cluster.listeners, owned, cluster.plugin_listeners)
         self.warden = start.warden or Warden(operating_system, cluster.options, cluster.logs)
         self.roster = Roster(operating_system, self.loop, entry, first_serial, self.warden.groups)
+        self._make_groups(first_serial)
+        self._make_changes()
+        self.operations = self._make_operations()
+
+    def _make_groups(self, first_serial: int) -> None:
+        """Make the kinds, the groups of the configuration, and those between which connections move."""
+        operating_system, cluster, rpc, inheritance = self.system, self.cluster, self.rpc, self.start.inheritance
         self.workers = Group("workers", rpc, cluster, is_drained=True, phase=cluster.phase)
         self.workers.after = cluster.options.after
         actions = Actions(operating_system, self.roster, self.reserve)
@@ -134,6 +141,10 @@ class Parts:
         others = {kind: self._make_broker(service, first_serial) for kind, service in self.services.kinds.items()}
         self.brokers = Brokers(self.broker, others)
         tell_children(cluster.plugin_listeners)
+
+    def _make_changes(self) -> None:
+        """Make what changes the cluster: reloads, upgrades from both sides, repairs, commands."""
+        operating_system, cluster, start = self.system, self.cluster, self.start
         self.saving = Saving(operating_system, self.loop)
         self.reloading = Reloading(
             operating_system, cluster, self.workers, self.groups, self.roster, self._prepared, self.saving
@@ -143,7 +154,7 @@ class Parts:
         self.new_master = NewMaster(
             operating_system, self.loop, self._start_new_master, self._hear_new_master, self.giving.names
         )
-        self.old_master = self._make_old_master(inheritance) if inheritance else None
+        self.old_master = self._make_old_master(start.inheritance) if start.inheritance else None
         self.taking = TakingGroups(self.groups, self._say_to_old_master)
         self.upkeep = Upkeep(
             operating_system, start.watch, cluster, self.ownership, self._listen_anew, self._is_upgrading
@@ -164,8 +175,7 @@ class Parts:
             self.now,
         )
         self.signal_commands = SignalCommands(operating_system, cluster, commands, self.new_master)
-        self._status = Status(cluster, self.workers, self.groups, rpc, self.broker)
-        self.operations = self._make_operations()
+        self._status = Status(cluster, self.workers, self.groups, self.rpc, self.broker)
 
     def _make_operations(self) -> Operations:
         cluster, services = self.cluster, self.services

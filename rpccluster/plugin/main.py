@@ -13,7 +13,7 @@ from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.errors import PluginNotLoaded
 from rpccluster.plugin import command, function
 from rpccluster.plugin.output import lead_log, lead_output
-from rpccluster.system.descendants import MARK_VARIABLE
+from rpccluster.system.processes.descendants import MARK_VARIABLE
 
 __all__ = ["load"]
 

@@ -10,7 +10,7 @@ from rpccluster.child.users_code import put_on_path
 from rpccluster.config.sections.plugin import PluginOptions
 from rpccluster.live_settings import Given
 from rpccluster.plugin.function import find_function
-from rpccluster.system.launch import enter
+from rpccluster.system.processes.launch import enter
 
 __all__ = ["try_settings"]
 

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Requests and replies in their common form, to and from bytes, for clients; no state, no I/O.
 
-`rpccluster.protocol.common` chooses between this and none. What is not common, or not whole, each function leaves to
+`rpccluster.protocol.compiled` chooses between this and none. What is not common, or not whole, each function leaves to
 its caller, who has msgpack: so whatever a peer sends means the same with this and without.
 """
 

@@ -37,7 +37,14 @@ from rpccluster.system.memory import (
     resident_bytes,
     sealed_memory_file,
 )
-from rpccluster.system.process import TELL_SIGNAL, Exit, System, die_with_parent, forget_what_is_ours, set_title
+from rpccluster.system.processes.process import (
+    TELL_SIGNAL,
+    Exit,
+    System,
+    die_with_parent,
+    forget_what_is_ours,
+    set_title,
+)
 from rpccluster.system.systemd import Activation, PassedDescriptor, notify_systemd
 
 __all__ = [

@@ -20,7 +20,7 @@ from rpccluster.errors import TasksNotLoaded
 from rpccluster.ipc.messages import Ready, WantsToRetire
 from rpccluster.ipc.scoreboard import TaskCell
 from rpccluster.log import logger
-from rpccluster.system.descendants import MARK_VARIABLE
+from rpccluster.system.processes.descendants import MARK_VARIABLE
 from rpccluster.tasks.code import Code
 from rpccluster.tasks.following import Following
 from rpccluster.tasks.limits import Bell, MemoryStop

@@ -157,11 +157,8 @@ class Server:
         self._limits = Limits(self._row.cells, LogLimiter())
         self._tally = make_tally(-1 if part.kind else part.metrics, self._row)
         self.options = LiveOptions.of(assignment.options)
-        wrapper = Wrapper(self.options, assignment.logs, self._limits)
         self._native = NativeKinds(self._loop, self.options, self._limits, self._row, self._ask_to_retire)
-        marked_only = assignment.options.expose == "marked"
-        entry = self._native.entry
-        self._registry = Registry(service, self.options.call_timeout, wrapper, entry, marked_only=marked_only)
+        self._registry = self._make_registry()
         self._warn_of_odd_methods()
         self._access = self._make_access()
         self._ledger = self._map_ledger()
@@ -188,6 +185,11 @@ class Server:
         if isinstance(service, Service):
             service.worker_started(self._info())
         self._trace()
+
+    def _make_registry(self) -> Registry:
+        options, wrapper = self.options, Wrapper(self.options, self._assignment.logs, self._limits)
+        marked_only = self._assignment.options.expose == "marked"
+        return Registry(self._service, options.call_timeout, wrapper, self._native.entry, marked_only=marked_only)
 
     def _trace(self) -> None:
         """Let calls have spans if the service has set what takes them."""

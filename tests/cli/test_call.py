@@ -13,8 +13,8 @@ from click.testing import Result
 from client.servers import Server, reply, requests, serve
 
 from cli.running import runner
-from rpccluster.cli.call import call
-from rpccluster.cli.latency import Latencies
+from rpccluster.cli.calling.call import call
+from rpccluster.cli.calling.latency import Latencies
 from rpccluster.errors import CallTimeout, RemoteError
 
 METHODS = {

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rpccluster.cli import main  # noqa: F401 - it adds the subcommands
-from rpccluster.cli.call import jsonable
+from rpccluster.cli.calling.call import jsonable
 from rpccluster.cli.root import ENVIRONMENT, WORDS_OF_OTHERS, cli
 from rpccluster.config import OPTIONS, Sources
 from rpccluster.errors import ConfigError, StartError

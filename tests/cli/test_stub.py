@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rpccluster.cli.stub import stub_of
+from rpccluster.cli.calling.stub import stub_of
 
 
 def methods_of(text: str, name: str = "Methods") -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rpccluster.config.access import Rule, rules_of, text_of
-from rpccluster.config.changing import with_values
+from rpccluster.config.changes.changing import with_values
 from rpccluster.config.checks import Machine
 from rpccluster.config.configuration import Configuration, Sources, load
 from rpccluster.config.files.write_back import with_value

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rpccluster.config import Configuration, Machine, Sources, load
-from rpccluster.config.changing import commanded, with_values
+from rpccluster.config.changes.changing import commanded, with_values
 from rpccluster.config.origin import COMMANDED
 from rpccluster.errors import ConfigError
 

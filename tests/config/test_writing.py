@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rpccluster.config import Sources, load
-from rpccluster.config.writing import rewriting
+from rpccluster.config.changes.writing import rewriting
 from rpccluster.errors import NotWritten
 
 

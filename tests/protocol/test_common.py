@@ -14,7 +14,7 @@ from rpccluster.client.core.exchange.call import Call
 from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.client.core.exchange.dialect import DIALECT
 from rpccluster.protocol.codec import make_packer
-from rpccluster.protocol.common import WIRE
+from rpccluster.protocol.compiled import WIRE
 
 pytestmark = pytest.mark.skipif(WIRE is None, reason="it was not built, or is not wanted")
 

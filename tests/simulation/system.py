@@ -18,7 +18,7 @@ from rpccluster.master.upgrade.inherited import Thing
 from rpccluster.master.upgrade.starting import CommandLine
 from rpccluster.system import Exit, System
 from rpccluster.system.files import FileWatch
-from rpccluster.system.process import Work
+from rpccluster.system.processes.process import Work
 
 from .world import Process, World
 

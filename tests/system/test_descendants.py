@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from rpccluster.system import descendants
-from rpccluster.system.descendants import MARK_VARIABLE, kill_group_of, kill_marked, started
+from rpccluster.system.processes import descendants
+from rpccluster.system.processes.descendants import MARK_VARIABLE, kill_group_of, kill_marked, started
 from rpccluster.testing import is_alive, wait_until
 
 MARKED = """
 import os, sys, time
 from rpccluster.system import set_title
-from rpccluster.system.descendants import put_mark
+from rpccluster.system.processes.descendants import put_mark
 if os.fork():
     os.wait()
     sys.exit()
@@ -79,7 +79,8 @@ def test_a_title_is_still_what_it_was() -> None:
 
 def test_an_environment_too_small_for_a_mark_is_left_alone() -> None:
     """The process starts all the same; only what it forks without an exec has no mark then."""
-    program = "from rpccluster.system.descendants import put_mark; put_mark('m.1'); import os; print(os.environ)"
+    program = "from rpccluster.system.processes.descendants import put_mark; put_mark('m.1')"
+    program += "; import os; print(os.environ)"
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {program}"]
     done = subprocess.run(command, env={}, capture_output=True, text=True, timeout=60)
     assert f"'{MARK_VARIABLE}': 'm.1'" in done.stdout, done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster.system.identity import Identity
+from rpccluster.system.processes.identity import Identity
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster.system import launch
+from rpccluster.system.processes import launch
 
 CHECKOUT = Path(launch.__file__).resolve().parent.parent.parent
 
@@ -64,7 +64,7 @@ def launched(flags: list[str], folder: Path, program: str) -> list[object]:
         sys.executable,
         *flags,
         "-c",
-        f"import json; from rpccluster.system import launch\nprint(json.dumps({program}))",
+        f"import json; from rpccluster.system.processes import launch\nprint(json.dumps({program}))",
     ]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

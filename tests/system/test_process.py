@@ -181,7 +181,7 @@ def test_a_leader_that_has_left_its_group_is_signalled_with_it() -> None:
 def test_who_ends_after_the_look_is_left_for_the_next() -> None:
     """Else its group would live on."""
     program = (
-        "import os; from rpccluster.system import process\n"
+        "import os; from rpccluster.system.processes import process\n"
         "pid, look = os.fork(), process._next_dead\n"
         "if pid == 0: os._exit(3)\n"
         "os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"

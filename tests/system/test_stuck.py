@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from rpccluster.system.stuck import where_stuck
+from rpccluster.system.processes.stuck import where_stuck
 from rpccluster.testing import wait_until
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rpccluster.ipc.messages import TaskProcessGone
-from rpccluster.system.descendants import descendants
+from rpccluster.system.processes.descendants import descendants
 from rpccluster.tasks.wire import Done, unpack_failure
 from tests.plugin.born import module
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import rpccluster
-from rpccluster.protocol.common import WIRE
+from rpccluster.protocol.compiled import WIRE
 from rpccluster.worker.hot.choice import why_not_compiled
 from tests.programs import needed
 

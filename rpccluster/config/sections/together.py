@@ -64,19 +64,31 @@ def check_together(
     binds.update(sites.by_header())
     yield from _shared_addresses(cluster, binds)
     yield from _proxied(binds)
+    yield from _unguarded(cluster, listening)
+    yield from _shared_paths(cluster, plugins, files)
+    for header, plugin in plugins.items():
+        yield from ((header, complaint) for complaint in _command(with_cluster(plugin, cluster), start_folder))
+    yield from _advertised(cluster, sections.get(LEADERSHIP.name))
+    yield from _missing_sections(sections, plugins, pools)
+
+
+def _unguarded(cluster: Options, listening: Mapping[str, QueuesOptions]) -> Iterator[Found]:
+    """Find addresses of queues that other hosts reach without a key."""
     for header, queues in listening.items():
         if not cluster.authkey_file and not is_loopback_only(queues.bind):
             problem = "found an address that other hosts reach, expected authkey_file in [cluster], or loopback alone"
             yield header, Complaint(("bind",), problem)
-    yield from _shared_paths(cluster, plugins, files)
-    for header, plugin in plugins.items():
-        yield from ((header, complaint) for complaint in _command(with_cluster(plugin, cluster), start_folder))
+
+
+def _missing_sections(
+    sections: Mapping[str, Any], plugins: Mapping[str, PluginOptions], pools: Mapping[str, PoolOptions]
+) -> Iterator[Found]:
+    """Find what needs a section that is not there: the lead, or the queue that a pool drains."""
     led: dict[str, PluginOptions | PoolOptions] = {**plugins, **pools}
     for header, values in led.items():
-        if values.leader_only and "leadership" not in sections:
+        if values.leader_only and LEADERSHIP.name not in sections:
             problem = "found true, expected false: there is no section [leadership]"
             yield header, Complaint(("leader_only",), problem)
-    yield from _advertised(cluster, sections.get(LEADERSHIP.name))
     for header, pool in pools.items():
         if pool.queue and f"queue:{pool.queue}" not in sections:
             problem = f"found {pool.queue!r}, expected nothing: there is no section [queue:{pool.queue}]"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from rpccluster.config import Configuration
 from rpccluster.config.accounts import identity_of
-from rpccluster.config.changing import texts
-from rpccluster.config.writing import Rewriting
+from rpccluster.config.changes.changing import texts
+from rpccluster.config.changes.writing import Rewriting
 from rpccluster.master.changes.plan import Plan
 from rpccluster.master.children.child import Child
 from rpccluster.master.cluster import Cluster, Staged, is_led_whole

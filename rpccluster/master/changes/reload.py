@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 
 from rpccluster import config
 from rpccluster.config import Configuration
-from rpccluster.config.writing import Rewriting
+from rpccluster.config.changes.writing import Rewriting
 from rpccluster.errors import StartError
 from rpccluster.failure import error_text
 from rpccluster.ipc.messages import Accept

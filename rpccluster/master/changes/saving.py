@@ -12,11 +12,11 @@ import signal
 from typing import Protocol
 
 from rpccluster.child.aside import work_aside
-from rpccluster.config.writing import Rewriting
+from rpccluster.config.changes.writing import Rewriting
 from rpccluster.master.history import History
 from rpccluster.master.loop import Loop
 from rpccluster.system import System
-from rpccluster.system.process import Work
+from rpccluster.system.processes.process import Work
 from rpccluster.system.replacing import put_content, replace_content
 
 __all__ = ["Saver", "Saving", "recording", "rewritten"]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rpccluster.config import Machine, load
-from rpccluster.config.changing import divided, texts, with_values
+from rpccluster.config.changes.changing import divided, texts, with_values
+from rpccluster.config.changes.writing import rewriting
 from rpccluster.config.origin import nearest
 from rpccluster.config.sections.cluster import CLUSTER
-from rpccluster.config.writing import rewriting
 from rpccluster.errors import ConfigError, NotWritten, StartError
 from rpccluster.failure import error_text
 from rpccluster.log import logger

@@ -23,7 +23,7 @@ from rpccluster.log import logger
 from rpccluster.master.resources.passed import actual_address, hint_at, open_passed, passed_as
 from rpccluster.master.resources.unix_paths import Mark, bind_unix, mark_at, set_mode, unlink_ours
 from rpccluster.system import Activation, PassedDescriptor, keep_alive
-from rpccluster.system.identity import Identity
+from rpccluster.system.processes.identity import Identity
 
 __all__ = [
     "Listener",

@@ -18,7 +18,7 @@ from rpccluster.config.sections.plugin import PluginOptions, with_cluster
 from rpccluster.errors import ConfigError
 from rpccluster.master.resources.listeners import Listener, bind_again, close_listeners, open_at
 from rpccluster.master.resources.service_listeners import bind_service_again, open_service_listeners, services_of
-from rpccluster.system.identity import Identity
+from rpccluster.system.processes.identity import Identity
 
 __all__ = ["PluginListeners", "all_of", "bind_plugin_again", "missing", "open_plugin_listeners", "set_blocking"]
 

@@ -22,7 +22,7 @@ from rpccluster.config.sections.web import Sites
 from rpccluster.control_path import socket_name
 from rpccluster.errors import ConfigError
 from rpccluster.master.resources.listeners import Listener, bind_again, close_listeners, open_at
-from rpccluster.system.identity import Identity
+from rpccluster.system.processes.identity import Identity
 
 __all__ = [
     "LEADERSHIP",

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from rpccluster.system import check_listening
 from rpccluster.system.files import check_owner, umasked
-from rpccluster.system.identity import Identity
+from rpccluster.system.processes.identity import Identity
 
 __all__ = ["Mark", "bind_unix", "mark_at", "set_mode", "unlink_ours"]
 

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rpccluster.address import PassedAddress, parse_bind
-from rpccluster.config.changing import commanded
+from rpccluster.config.changes.changing import commanded
 from rpccluster.errors import StartError
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.fdpass import memory_file

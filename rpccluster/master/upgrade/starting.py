@@ -16,7 +16,8 @@ from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.log import logger
 from rpccluster.master.signals import reset_for_exec
 from rpccluster.master.upgrade.inherited import Thing, leave
-from rpccluster.system import System, launch
+from rpccluster.system import System
+from rpccluster.system.processes import launch
 
 __all__ = ["CommandLine", "Started", "start"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rpccluster.services.keeper.waiting import NEVER
-from rpccluster.worker.service.misfit import Misfit
+from rpccluster.worker.service.call_errors import Misfit
 
 __all__ = ["Options", "count_of", "name_of", "pairs_of", "whole_of"]
 

@@ -12,7 +12,7 @@ from rpccluster.ipc.messages import Findings, Inquire
 from rpccluster.protocol.codec import make_packer, unpack
 from rpccluster.service import Later
 from rpccluster.services.keeper.service import Keeper
-from rpccluster.worker.service.misfit import Misfit, is_misfit
+from rpccluster.worker.service.call_errors import Misfit, is_misfit
 
 __all__ = ["MOST_BYTES", "Inquiries"]
 

@@ -18,7 +18,7 @@ from rpccluster.services.keeper.desk import Desk, encoded
 from rpccluster.services.keeper.sessions import Sessions
 from rpccluster.services.keeper.waiting import NEVER, Call
 from rpccluster.worker.current import present_sender
-from rpccluster.worker.service.misfit import Misfit
+from rpccluster.worker.service.call_errors import Misfit
 
 __all__ = ["Keeper"]
 

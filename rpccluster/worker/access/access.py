@@ -18,7 +18,7 @@ from rpccluster.log import escaped, logger
 from rpccluster.protocol.bounded import RESERVED
 from rpccluster.worker.access.rates import LEVEL_SECONDS, Rates
 from rpccluster.worker.limits import Limits
-from rpccluster.worker.service.denied import Denied
+from rpccluster.worker.service.call_errors import Denied
 from rpccluster.worker.service.later import HeldBack
 from rpccluster.worker.service.registry import Registry
 

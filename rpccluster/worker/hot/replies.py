@@ -18,9 +18,7 @@ from rpccluster.protocol.messages import Notification, Request, Unreadable, misf
 from rpccluster.worker.current import CallTimedOut, Cancelled, Sender
 from rpccluster.worker.hot.control.terms import Expired
 from rpccluster.worker.live_options import LiveOptions
-from rpccluster.worker.service.denied import Denied
-from rpccluster.worker.service.misfit import Misfit, is_misfit
-from rpccluster.worker.service.told import Told
+from rpccluster.worker.service.call_errors import Denied, Misfit, Told, is_misfit
 
 __all__ = ["Replies", "ResultTooLarge", "not_found_text"]
 

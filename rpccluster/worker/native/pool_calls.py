@@ -18,9 +18,8 @@ from rpccluster.pools.submission import Work, failure_of
 from rpccluster.protocol.codec import make_packer, unpack
 from rpccluster.tasks.wire import RPC
 from rpccluster.worker.native.call import NativeCall, NativeKind, Owner
+from rpccluster.worker.service.call_errors import Misfit, Told, is_misfit
 from rpccluster.worker.service.later import Parked
-from rpccluster.worker.service.misfit import Misfit, is_misfit
-from rpccluster.worker.service.told import Told
 
 __all__ = ["PoolCalls"]
 

@@ -24,8 +24,8 @@ from rpccluster.ipc.scoreboard import Cell
 from rpccluster.log import escaped, logger
 from rpccluster.worker.native.call import NativeCall, NativeKind, Owner
 from rpccluster.worker.native.primitives import SimpleQueue, allocate_lock, start_new_thread
+from rpccluster.worker.service.call_errors import Misfit, is_misfit
 from rpccluster.worker.service.later import Parked
-from rpccluster.worker.service.misfit import Misfit, is_misfit
 
 __all__ = ["Threads"]
 

@@ -7,7 +7,7 @@ from gevent import monkey
 from rpccluster import system
 from rpccluster.config.sections.cluster import Options
 from rpccluster.live_settings import Given
-from rpccluster.system.launch import enter
+from rpccluster.system.processes.launch import enter
 
 __all__ = ["try_service"]
 

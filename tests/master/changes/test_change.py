@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rpccluster.config import Machine
-from rpccluster.config.changing import divided, with_values
-from rpccluster.config.writing import rewriting
+from rpccluster.config.changes.changing import divided, with_values
+from rpccluster.config.changes.writing import rewriting
 from rpccluster.ipc.messages import Accept, Vote
 from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.master.changes.change import Change, Stage

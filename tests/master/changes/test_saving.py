@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rpccluster.config.writing import Rewriting
+from rpccluster.config.changes.writing import Rewriting
 from rpccluster.master.changes import saving
 from rpccluster.master.changes.saving import Saving, recording, rewritten
 from rpccluster.master.history import History, read_history

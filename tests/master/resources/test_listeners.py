@@ -24,7 +24,7 @@ from rpccluster.master.resources.listeners import (
     open_control_listener,
     open_listeners,
 )
-from rpccluster.system.identity import Identity
+from rpccluster.system.processes.identity import Identity
 
 HINT = "; another program listens there: stop it, or choose another address"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rpccluster.master.resources.unix_paths import bind_unix, mark_at, set_mode, unlink_ours
-from rpccluster.system.identity import Identity
+from rpccluster.system.processes.identity import Identity
 
 NOBODY = Identity(65534, 65533, None)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rpccluster.worker.hot.replies import not_found_text
-from rpccluster.worker.service.misfit import is_misfit
+from rpccluster.worker.service.call_errors import is_misfit
 
 
 def test_the_words_for_an_unknown_method_are_msgpackrpcs() -> None:

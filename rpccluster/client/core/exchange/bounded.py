@@ -63,7 +63,7 @@ class Bounded:
 def bound(
     pack: Callable[[Any], bytes], wire: Any, msgid: int, method: str, params: Iterable[Any], seconds: float
 ) -> bytes:
-    """Pack a request that the server ends after ``seconds``; ``wire`` is that of `protocol.common`, or None."""
+    """Pack a request that the server ends after ``seconds``; ``wire`` is that of `protocol.compiled`, or None."""
     trace = _trace_here()
     if trace is None and wire is not None:
         data: bytes | None = wire.pack_request(msgid, method, params, seconds)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rpccluster.client.core.exchange.remote import remote_error
 from rpccluster.protocol.codec import make_packer, make_unpacker, unpack
-from rpccluster.protocol.common import WIRE
+from rpccluster.protocol.compiled import WIRE
 
 __all__ = ["DIALECT", "Dialect"]
 
@@ -27,7 +27,7 @@ class Dialect(NamedTuple):
     unpack: Callable[[Any], Any]
     to_error: Callable[[object], Exception]
     is_bounded: bool = True  # whether calls have deadlines at the server, where it offers that
-    wire: Any = None  # `rpccluster.protocol.common.WIRE`, whose types are those of this project
+    wire: Any = None  # `rpccluster.protocol.compiled.WIRE`, whose types are those of this project
 
 
 DIALECT = Dialect(make_packer, make_unpacker, unpack, remote_error, wire=WIRE)

@@ -26,7 +26,7 @@ from rpccluster.master.kinds.plugins.output import PluginOutput
 from rpccluster.master.kinds.plugins.sources import Notices, OutputPipe
 from rpccluster.master.resources.plugin_listeners import set_blocking
 from rpccluster.system import resident_bytes
-from rpccluster.system.stuck import where_stuck
+from rpccluster.system.processes.stuck import where_stuck
 
 __all__ = ["Plugin", "PluginProcess"]
 

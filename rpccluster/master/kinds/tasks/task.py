@@ -22,7 +22,7 @@ from rpccluster.master.kinds.tasks import limits
 from rpccluster.master.kinds.tasks.places import moves
 from rpccluster.master.kinds.tasks.process import CANCELLED, LOST, TaskProcess, as_process
 from rpccluster.system import resident_bytes
-from rpccluster.system.descendants import descendants
+from rpccluster.system.processes.descendants import descendants
 
 __all__ = ["Task", "Tell"]
 

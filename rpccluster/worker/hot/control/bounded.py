@@ -16,8 +16,8 @@ from greenlet import getcurrent
 from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.protocol.bounded import DEADLINE_PASSED, RESERVED
 from rpccluster.worker.hot.control.terms import Expired, Terms, terms_of
+from rpccluster.worker.service.call_errors import Misfit
 from rpccluster.worker.service.later import HeldBack, Parked
-from rpccluster.worker.service.misfit import Misfit
 from rpccluster.worker.service.time_limit import TimeLimit
 
 __all__ = ["BoundedCalls", "deadline"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Callable
 
-from rpccluster.system import descendants
+from rpccluster.system.processes import descendants
 
 __all__ = ["TELL_SIGNAL", "Exit", "System", "Work", "die_with_parent", "forget_what_is_ours", "set_title"]
 

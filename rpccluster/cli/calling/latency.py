@@ -1,6 +1,7 @@
 """Repeats a call, measures how long each one took, counts errors, and writes the summary.
 
-Owns the progress bar on a terminal. `rpccluster.cli.call` says what is called. The process that the user starts.
+Owns the progress bar on a terminal. `rpccluster.cli.calling.call` says what is called. The process that the user
+starts.
 """
 
 from __future__ import annotations

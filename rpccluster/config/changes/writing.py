@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from rpccluster.config.changing import divided
+from rpccluster.config.changes.changing import divided
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.files.include import read_files
 from rpccluster.config.files.ini import parse_ini

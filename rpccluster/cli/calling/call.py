@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from rpccluster.cli.latency import repeat
+from rpccluster.cli.calling.latency import repeat
 from rpccluster.client import Client
 from rpccluster.config.authkeys import read_keys
 from rpccluster.errors import (

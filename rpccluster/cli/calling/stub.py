@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from rpccluster.cli.call import faults_told
+from rpccluster.cli.calling.call import faults_told
 from rpccluster.client import Client
 
 __all__ = ["COMMANDS", "stub_of"]
