@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
+from strace import injected
 
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 from rpccluster.worker.hot.choice import why_not_compiled
@@ -104,22 +102,6 @@ class Session:
             time.sleep(0.002)
 
 
-@contextlib.contextmanager
-def killed_at(pid: int, name: str, nth: int, notes: Path) -> Iterator[None]:
-    """The process gets SIGKILL instead of its ``nth`` system call of that name, if it comes to that."""
-    options = ["-e", f"trace=?{name}", "-e", f"inject=?{name}:signal=SIGKILL:when={nth}"]
-    strace = subprocess.Popen(["strace", "-p", str(pid), "-o", str(notes), *options], stderr=subprocess.PIPE, text=True)
-    assert strace.stderr is not None
-    try:
-        line = strace.stderr.readline()
-        if "attached" not in line:
-            pytest.skip(f"strace may not look into other processes here: {line}")
-        yield
-    finally:
-        strace.send_signal(signal.SIGINT)
-        strace.communicate(timeout=10)
-
-
 def try_point(running: RunningCluster, name: str, nth: int, base: int, notes: Path) -> bool:
     """Play the script with a kill at one point. Returns whether it came to that."""
     wait_until(lambda: sum(each["state"] == "ready" for each in running.status()["workers"]) > 1, 20)
@@ -128,7 +110,7 @@ def try_point(running: RunningCluster, name: str, nth: int, base: int, notes: Pa
         session.sock.sendall(session.call(base))
         session.wait(base)
         owner = session.results[base][1]
-        with killed_at(owner, name, nth, notes):
+        with injected(owner, f"?{name}", f"signal=SIGKILL:when={nth}", notes):
             session.play(base)
         wait_until(lambda: len(session.replies) == len(session.asked))
         assert set(session.replies.values()) == {1}

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from strace import injected
 
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 
@@ -51,18 +52,9 @@ pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="there is no 
 @contextlib.contextmanager
 def _refused(pid: int, calls: str, error: str, notes: Path) -> Iterator[None]:
     """Every one of these calls of the process fails, at least one of them; the process is let go afterwards."""
-    trace = ["-e", f"trace={calls}", "-e", f"inject={calls}:error={error}"]
-    strace = subprocess.Popen(["strace", "-p", str(pid), "-o", str(notes), *trace], stderr=subprocess.PIPE, text=True)
-    assert strace.stderr is not None
-    try:
-        line = strace.stderr.readline()
-        if "attached" not in line:
-            pytest.skip(f"strace may not look into other processes here: {line}")
+    with injected(pid, calls, f"error={error}", notes):
         yield
         wait_until(lambda: "(INJECTED)" in notes.read_text(), what=f"{calls} has been refused")
-    finally:
-        strace.send_signal(signal.SIGINT)
-        strace.communicate(timeout=10)
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ for a while, or gives the lead to the other cluster when the lease is over.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rpccluster.ipc.messages import LeadOrder, LeadTold, Message, Present
 from rpccluster.ipc.scoreboard import CoordinatorCell
@@ -19,12 +18,11 @@ from rpccluster.leading.store import NOBODY, Standing
 from rpccluster.worker.lifecycle import State
 
 from .client import Controller
-from .worker import Worker
+from .rounds import Round
 from .world import NEVER, World
 
 if TYPE_CHECKING:
     from .afternoon import Afternoon
-    from .master import Master
 
 __all__ = ["HAPPENINGS_OF_LEADERSHIP", "Coordinator", "Store"]
 
@@ -62,20 +60,11 @@ class Store:
         return Standing(self.token, "tcp://here:1", round(self.until * 1e9))
 
 
-class Coordinator(Worker):
+class Coordinator(Round):
     """The coordinator of one master."""
 
     noun = "coordinator"
     group_name = "leadership"
-
-    def __init__(self, world: World, pid: int, master: Master, assignment: Any) -> None:
-        super().__init__(world, pid, master, assignment)
-        self.is_bad = False  # that is about the service of users
-        self.comes_round_at = NEVER
-
-    @property
-    def wake_at(self) -> float:
-        return min(super().wake_at, self.comes_round_at)
 
     @property
     def is_silent(self) -> bool:
@@ -90,24 +79,11 @@ class Coordinator(Worker):
     def _boot(self) -> None:
         super()._boot()
         self._show_life()
-        self.comes_round_at = self.world.now
-
-    def _accept(self) -> None:
-        """Nobody calls it here: a start only looks whether somebody listens."""
-        for listener in self.listeners:
-            with contextlib.suppress(BlockingIOError):
-                listener.accept()[0].close()
-
-    def _due(self) -> list[Callable[[], None]]:
-        acts = super()._due()
-        if self.world.now >= self.comes_round_at:
-            acts.append(self._come_round)
-        return acts
 
     def _show_life(self) -> None:
         self.row[CoordinatorCell.SIGN_OF_LIFE] = round(self.world.now * 1e9)
 
-    def _come_round(self) -> None:
+    def come_round(self) -> None:
         self.comes_round_at = self.world.now + ROUND if self.state is not State.RETIRING else NEVER
         self._act()
         self._show_life()

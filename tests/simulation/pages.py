@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from rpccluster.ipc.messages import AskMaster, MasterTold, Message
 
-from .worker import State, Worker
+from .rounds import Round
+from .worker import State
 from .world import NEVER, Fault, World
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ ROUND = 1.0
 PATIENCE = 3.0  # in peace, for an answer
 
 
-class Page(Worker):
+class Page(Round):
     """The process of a page. ``told_at`` is when its master has answered last."""
 
     noun = "web"
@@ -28,34 +28,17 @@ class Page(Worker):
 
     def __init__(self, world: World, pid: int, master: Master, assignment: Any) -> None:
         super().__init__(world, pid, master, assignment)
-        self.is_bad = False  # that is about the service of users
-        self.comes_round_at = self.told_at = NEVER
+        self.told_at = NEVER
         self._number = 0
         part = assignment.part
         if part.memory < 0 or len(part.listeners) != len(part.own.addresses()):
             raise Fault(f"{self.name} is born without memory, or without a listener")
 
-    @property
-    def wake_at(self) -> float:
-        return min(super().wake_at, self.comes_round_at)
-
     def _boot(self) -> None:
         super()._boot()
-        self.comes_round_at = self.told_at = self.world.now
+        self.told_at = self.world.now
 
-    def _accept(self) -> None:
-        """Nobody looks at it here."""
-        for listener in self.listeners:
-            with contextlib.suppress(BlockingIOError):
-                listener.accept()[0].close()
-
-    def _due(self) -> list[Callable[[], None]]:
-        acts = super()._due()
-        if self.world.now >= self.comes_round_at:
-            acts.append(self._come_round)
-        return acts
-
-    def _come_round(self) -> None:
+    def come_round(self) -> None:
         self.comes_round_at = self.world.now + ROUND if self.state is not State.RETIRING else NEVER
         self._act()
         self._number += 1
