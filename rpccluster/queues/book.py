@@ -34,6 +34,10 @@ class Book:
         self._repeats = Repeats(store)
         self._leases = Leases()
         self._abandoned: deque[tuple[Record, int, bool]] = deque()  # with attempt, and whether that counts
+        self._left = 0  # of those, how many may yet be given back in this batch
+        #: The sessions that were told to end, and whether that counts, until all of their items are given back. Another
+        #: book is to end them anew if a transaction of this one is not committed.
+        self.ending: dict[bytes, bool] = {}
         self._queues: dict[str, Queue] = {}
         self._by_number: dict[int, Queue] = {}
         self._number = self._kept_number = store.next_number()
@@ -64,6 +68,9 @@ class Book:
         self._now = now
         self._room.clear()
         self._touched.clear()
+        self._left = _AT_A_TIME
+        if not self._abandoned:
+            self.ending.clear()
         is_more = self._end_leases() | self._end_abandoned() | self._begin_delayed() | self._expire()
         answers = [self._answer(verb) for verb in batch]
         self._save()
@@ -105,7 +112,8 @@ class Book:
 
     def _end_abandoned(self) -> bool:
         """Give items back whose session has ended, unless something else has ended their lease meanwhile."""
-        for _ in range(min(_AT_A_TIME, len(self._abandoned))):
+        while self._abandoned and self._left:
+            self._left -= 1
             record, attempt, counts = self._abandoned.popleft()
             if self._leases.has(record, attempt):
                 record.forgiven += not counts
@@ -249,9 +257,15 @@ class Book:
         return True
 
     def _end_session(self, verb: verbs.EndSession) -> Answer:
-        held = self._leases.held(verb.session)
-        self._abandoned.extend((record, record.attempt, verb.counts) for record in held)
+        held = self.end_session(verb.session, verb.counts)
         self._end_abandoned()
+        return held
+
+    def end_session(self, session: bytes, counts: bool) -> int:
+        """Give the items of ``session`` back with the next batches. Returns their number."""
+        held = self._leases.abandon(session)
+        self._abandoned.extend((record, record.attempt, counts) for record in held)
+        self.ending[session] = counts
         return len(held)
 
     def _give_back(self, record: Record, error: str, delay: float = 0.0, *, is_dead: bool = False) -> None:

@@ -57,6 +57,11 @@ class Leases:
         """Return the items of a session."""
         return list(self._of_session.get(session, {}).values())
 
+    def abandon(self, session: bytes) -> list[Record]:
+        """Return the items of a session that has ended. It does not have them any more, though they are leased yet."""
+        self._last_seq.pop(session, None)
+        return list(self._of_session.pop(session, {}).values())
+
     def taken(self, session: bytes, seq: int, queue: int) -> list[Record]:
         """Return the items of a queue that the get ``seq`` of a session has taken, as far as it has them still."""
         if seq > self._last_seq.get(session, -1):
@@ -72,9 +77,8 @@ class Leases:
         del self._records[record.id]
         session = record.session
         assert session is not None
-        held = self._of_session[session]
-        del held[record.id]
-        if not held:
+        held = self._of_session.get(session, {})  # without it, if it was abandoned
+        if held.pop(record.id, None) is not None and not held:
             del self._of_session[session]
             self._last_seq.pop(session, None)
         record.session = record.until = record.seq = None

@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 import pytest
 
+from rpccluster.errors import QueueDown
 from rpccluster.queues.engine import Ack, EndSession, Get, Item, Put, Rules, Stats
 from rpccluster.queues.sqlite import SQLiteEngine, upkeep
 from rpccluster.queues.timescale import Timescale
@@ -40,6 +41,58 @@ def test_a_consumer_that_has_gone_gives_many_items_back_in_pieces(tmp_path: Path
     while outcome.wake_in == 0:
         outcome = engine.run([Stats("jobs")])
     assert (outcome.answers[0]["ready"], outcome.answers[0]["leased"]) == (MANY - 2, 1)
+    engine.close()
+
+
+def drained(engine: SQLiteEngine, wake_in: float | None = 0.0) -> dict[str, Any]:
+    """The stats when nothing is left to be given back."""
+    stats: dict[str, Any] = {}
+    while wake_in == 0 or not stats:
+        outcome = engine.run([Stats("jobs")])
+        wake_in, stats = outcome.wake_in, outcome.answers[0]
+    return stats
+
+
+def test_a_get_that_is_repeated_after_its_session_has_ended_takes_anew(tmp_path: Path) -> None:
+    """Not what is still to be given back: that would be taken away again while its consumer works at it."""
+    engine = opened(tmp_path)
+    engine.run([Put("jobs", [b"x"] * MANY), Get("jobs", GONE, MANY, seq=7)])
+    engine.run([EndSession(GONE)])
+    taken = engine.run([Get("jobs", GONE, MANY, seq=7)]).answers[0]
+    assert taken
+    assert {item.attempt for item in taken} == {2}
+    assert drained(engine)["leased"] == len(taken)
+    assert engine.run([Ack("jobs", [item[:2] for item in taken])]).answers == [True]
+    engine.close()
+
+
+def test_many_sessions_that_end_at_once_share_the_pieces(tmp_path: Path) -> None:
+    """As those of one consumer do, which had many calls."""
+    engine = opened(tmp_path)
+    sessions = [number.to_bytes(16, "big") for number in range(10)]
+    engine.run([Put("jobs", [b"x"] * MANY), *(Get("jobs", session, MANY // 10) for session in sessions)])
+    outcome = engine.run([*map(EndSession, sessions), Stats("jobs")])
+    assert outcome.answers[:-1] == [MANY // 10] * 10
+    assert outcome.answers[-1]["leased"] > MANY // 2
+    assert drained(engine) == {**outcome.answers[-1], "ready": MANY, "leased": 0}
+    engine.close()
+
+
+@pytest.mark.parametrize("when", ["before", "in the same batch"])
+def test_sessions_have_ended_though_the_disk_was_full_meanwhile(tmp_path: Path, when: str) -> None:
+    """Nobody says it again, and the lease has long to go."""
+    engine = opened(tmp_path)
+    engine.run([Put("jobs", [b"x"] * MANY), Get("jobs", GONE, MANY)])
+    database = engine._database
+    if when == "before":
+        engine.run([EndSession(GONE)])
+    pages = database.execute("pragma page_count").fetchone()[0]
+    database.execute(f"pragma max_page_count = {pages + 1}")
+    large = Put("jobs", [b"x" * 100 * PAGE])
+    failed = engine.run([large] if when == "before" else [EndSession(GONE), large])
+    assert isinstance(failed.answers[-1], QueueDown)
+    database.execute("pragma max_page_count = 1000000")
+    assert drained(engine)["leased"] == 0
     engine.close()
 
 

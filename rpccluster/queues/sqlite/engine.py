@@ -11,11 +11,12 @@ import functools
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Callable
 
 from rpccluster.errors import EngineFailed, QueueDown, StartError
 from rpccluster.queues.book import Book
-from rpccluster.queues.engine import Outcome, Rules, Verb
+from rpccluster.queues.engine import EndSession, Outcome, Rules, Verb
 from rpccluster.queues.sqlite.file import CORRUPT, Claim, open_database
 from rpccluster.queues.sqlite.store import SQLiteStore
 from rpccluster.queues.sqlite.upkeep import Upkeep
@@ -81,10 +82,15 @@ class SQLiteEngine:
         row = self._database.execute("select boot, booted_for, wall, at from state").fetchone()
         return Kept(*row) if row[2] else None
 
-    def _read(self) -> None:
-        """Read what the file has, at the begin and after a transaction that was not committed."""
+    def _read(self, ending: Mapping[bytes, bool] = MappingProxyType({})) -> None:
+        """Read what the file has, at the begin and after a transaction that was not committed.
+
+        The sessions of ``ending`` have ended; see `Book.ending`.
+        """
         self._store = SQLiteStore(self._database)
         self._book = Book(self._store, self._rules, self._default)
+        for session, counts in ending.items():
+            self._book.end_session(session, counts)
 
     def configure(self, rules: Mapping[str, Rules], default: Rules | None) -> None:
         """Take over what the sections say."""
@@ -131,7 +137,8 @@ class SQLiteEngine:
                 self._keep_time(now)
             return functools.partial(self._commit, outcome, now)
         except sqlite3.Error as error:
-            return self._not_committed(verbs, error)
+            ending = {verb.session: verb.counts for verb in verbs if isinstance(verb, EndSession)}
+            return self._not_committed(verbs, error, ending)
 
     def _commit(self, outcome: Outcome, now: float) -> Outcome:
         try:
@@ -161,14 +168,19 @@ class SQLiteEngine:
         self._database.execute("update state set boot = ?, booted_for = ?, wall = ?, at = ?", self._time.keep())
         self._kept_at = now
 
-    def _not_committed(self, verbs: Sequence[object], error: sqlite3.Error) -> Outcome:
-        """Answer a batch that a full disk has kept from being committed. Raises `EngineFailed` for all other errors."""
+    def _not_committed(
+        self, verbs: Sequence[object], error: sqlite3.Error, ending: Mapping[bytes, bool] = MappingProxyType({})
+    ) -> Outcome:
+        """Answer a batch that a full disk has kept from being committed. Raises `EngineFailed` for all other errors.
+
+        The sessions that it ended, ``ending`` among them, are ended with a later one, since nobody asks for that again.
+        """
         if _FULL not in str(error):
             raise EngineFailed(self._why(error)) from None
         try:
             if self._database.in_transaction:
                 self._database.execute("rollback")
-            self._read()
+            self._read({**self._book.ending, **ending})
         except sqlite3.Error as another:
             raise EngineFailed(self._why(another)) from None
         down = QueueDown(f"nothing was changed: the disk of {self._path} is full")

@@ -111,6 +111,8 @@ class Desk:
         twin.later, twin.ends_at, twin.connection = call.later, call.ends_at, call.connection
         call.later._on_over = twin
         waiting.note_end(twin)
+        if self._patience is not None:
+            self._patience.begin(twin)
         self._arm()
 
     def join(self, call: Call) -> Later:

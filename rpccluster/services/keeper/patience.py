@@ -15,6 +15,7 @@ from rpccluster.services.keeper.waiting import NEVER, Call, Due
 __all__ = ["Patience"]
 
 SILENT_SECONDS = 0.25  # without an answer of the store, after which a call with less time is not held up any more
+_STALE = 100  # deadlines of calls that are answered
 
 
 class Patience:
@@ -26,6 +27,7 @@ class Patience:
         self._clock = clock
         self._busy_since = busy_since
         self._due: list[Due] = []
+        self._most = _STALE  # deadlines, until those of answered calls are forgotten
         self._number = 0
         self._timer: Any = None
         self._wakes_at = NEVER
@@ -37,7 +39,15 @@ class Patience:
         """Look after ``call``, if it has a deadline."""
         if call.ends_at != NEVER:
             self._add(call.ends_at, call)
+            self._sweep()
             self._arm()
+
+    def _sweep(self) -> None:
+        """Forget calls that are answered, which hold their values, when there are too many."""
+        if len(self._due) > self._most:
+            self._due = [due for due in self._due if not due.call.later.is_over]
+            heapq.heapify(self._due)
+            self._most = 2 * len(self._due) + _STALE
 
     def _add(self, at: float, call: Call) -> None:
         self._number += 1
