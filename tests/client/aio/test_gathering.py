@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from typing import Any
@@ -131,6 +132,25 @@ async def test_what_has_not_left_at_the_end_did_not_run() -> None:
         for task in tasks:
             with pytest.raises(expected):
                 await task
+
+
+@on_loop
+async def test_what_a_task_sends_otherwise_comes_behind_what_is_gathered() -> None:
+    """A notification, and a call that is too long to be gathered, leave at once, behind the calls before them."""
+    wire, made = Wire(), []
+
+    def note(number: int) -> None:
+        if number == 2:
+            with contextlib.suppress(StopIteration):
+                made[0].notify("note", ["x" * 20_000], math.inf).send(None)
+
+    connection, tasks = await called(4, wire, again=note)
+    made.append(connection)
+    answer(connection, wire, "first")
+    await asyncio.sleep(0)
+    assert methods(wire)[5:] == [["second", "second"], ["note"], ["second", "second"]]
+    answer(connection, wire, "second")
+    assert await asyncio.gather(*tasks) == list(range(4))
 
 
 @on_loop
