@@ -144,7 +144,7 @@ FAULTS = [
         "master/handover/broker.py",
         "        self._want_turn()\n        self._new_master = None\n",
         "        self._want_turn()\n",
-        0,
+        4878,
     ),
     PutBack(
         "a reload that is overtaken leaves its first worker",
