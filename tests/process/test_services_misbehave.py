@@ -19,7 +19,7 @@ from rpccluster import Client
 from rpccluster.testing import RunningCluster, running_cluster, wait_until
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
-FLOOR_SECONDS = 0.0 if FULL_SCALE else 0.25  # below that a p99 is the machine's affair
+FLOOR_SECONDS = 0.0 if FULL_SCALE else 1.0  # below that a p99 is the machine's affair
 CALLS = 1500 if FULL_SCALE else 300  # of the well-behaved client, that are measured
 AT_ONCE = {"wait": 200, "wait_for_ever": 60, "raise_anything": 12, "log_slowly": 10, "run_loops": 10}
 PATIENCE_SECONDS = 20.0

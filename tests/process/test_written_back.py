@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rpccluster import RemoteError, RPCClusterError
@@ -71,6 +72,16 @@ def _processes(running: RunningCluster, title: bytes = b"") -> list[int]:
 def _writers(running: RunningCluster) -> list[int]:
     """Return the processes that write for the master."""
     return _processes(running, b"rpccluster: writer")
+
+
+def _stop(pid: int) -> bool:
+    """Stop a process; return whether that was before its end."""
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED or not is_alive(pid))
+        return is_alive(pid)
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
 
 
 @pytest.mark.timeout(1800 if FULL_SCALE else 120)
@@ -218,10 +229,7 @@ def test_the_loop_does_not_wait_for_a_disk(shop: RunningCluster) -> None:
         for number in range(2, 100):
             change = control.call_async("config.set", {"settings.price": str(number)}, {"write": True})
             while not change.done() and not stopped:
-                for pid in _writers(shop):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGSTOP)
-                        stopped.append(pid)
+                stopped += [pid for pid in _writers(shop) if _stop(pid)]
             if change.done():
                 stopped.clear()  # it had told already
                 continue
