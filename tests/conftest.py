@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -27,6 +28,9 @@ __all__ = [
 # how fast an example is made or runs is the machine's affair
 settings.register_profile("of any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("of any speed")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it puts into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
