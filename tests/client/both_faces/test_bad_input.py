@@ -100,8 +100,8 @@ def test_rubbish(face: str, rubbish: Callable[[int], bytes]) -> None:
     with serve(answering(rubbish)) as server:
         start = time.monotonic()
         with pytest.raises(ProtocolError, match="found"):
-            call_by(face, server.address, "x", timeout=10, max_message_size=1_000_000)
-        assert time.monotonic() - start < 5
+            call_by(face, server.address, "x", timeout=20, max_message_size=1_000_000)
+        assert time.monotonic() - start < 15
 
 
 def test_after_rubbish() -> None:
@@ -124,7 +124,7 @@ def test_announced_gigabyte(face: str) -> None:
                 sock.sendall(b"x" * 100_000)
 
     with serve(handle) as server, pytest.raises(ProtocolError, match="max_message_size"):
-        call_by(face, server.address, "x", timeout=10, max_message_size=1_000_000)
+        call_by(face, server.address, "x", timeout=20, max_message_size=1_000_000)
 
 
 def doubled(msgid: int) -> bytes:
@@ -169,7 +169,7 @@ def test_a_server_that_accepts_and_says_nothing(face: str) -> None:
         start = time.monotonic()
         with pytest.raises(CallTimeout):
             call_by(face, server.address, "x", timeout=0.2)
-        assert 0.19 < time.monotonic() - start < 5
+        assert 0.19 < time.monotonic() - start < 10
 
 
 def test_a_server_that_says_nothing() -> None:
@@ -179,7 +179,7 @@ def test_a_server_that_says_nothing() -> None:
         for _ in range(3):
             with pytest.raises(CallTimeout):
                 client.call("x")
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 10
         with pytest.raises(CallTimeout):
             client.call_async("x").result(5)
         with client.batch() as batch:

@@ -220,10 +220,10 @@ def test_call_async_waits_for_no_connection(kind: Any, deaf: tuple[str, int]) ->
     """It returns at once; each future ends at its own timeout, whichever is connecting."""
     with kind(f"127.0.0.1:{deaf[1]}", connect_timeout=20) as client:
         start = time.monotonic()
-        late = client.call_async("sum", timeout=15)
+        late = client.call_async("sum", timeout=60)
         futures = [client.call_async("sum", timeout=0.2) for _ in range(50)]
-        assert time.monotonic() - start < 2
-        assert all(isinstance(future.exception(5), ConnectFailed) for future in futures)
+        assert time.monotonic() - start < 15
+        assert all(isinstance(future.exception(20), ConnectFailed) for future in futures)
         assert not late.done()
         with pytest.raises(TypeError):
             client.call_async("sum", object())
@@ -245,7 +245,7 @@ def test_a_fork_while_futures_wait_for_a_connection(deaf: tuple[str, int]) -> No
     import os
 
     with Client(f"127.0.0.1:{deaf[1]}") as client:
-        future = client.call_async("sum", timeout=15)
+        future = client.call_async("sum", timeout=60)
         pid = os.fork()
         if not pid:
             os._exit(0 if isinstance(future.exception(1), Lost) else 1)

@@ -133,7 +133,7 @@ def test_connect_failed() -> None:
     start = time.monotonic()
     with Client(f"127.0.0.1:{port}") as client, pytest.raises(ConnectFailed, match=str(port)) as info:
         client.call("sum", 1)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
     assert isinstance(info.value, ConnectionError)
 
 
@@ -154,7 +154,7 @@ def test_connect_timeout() -> None:
                 start = time.monotonic()
                 with Client(f"127.0.0.1:{name[1]}", **options) as client, pytest.raises(ConnectFailed):
                     client.call("sum", 1)
-                assert time.monotonic() - start < 2
+                assert time.monotonic() - start < 4.5  # 5 is the default of connect_timeout
         finally:
             for filler in fillers:
                 filler.close()
