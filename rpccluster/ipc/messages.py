@@ -448,7 +448,10 @@ class Findings(NamedTuple):
 
 @_type(30)
 class Pools(NamedTuple):
-    """Master to dispatcher: the pools that there are, by their names, each with options that concern the dispatcher."""
+    """Master to dispatcher: the pools that there are, by their names, each with options that concern the dispatcher.
+
+    The first one says also that the dispatcher has been told of all processes that there are.
+    """
 
     pools: dict[str, dict[str, Any]]
 

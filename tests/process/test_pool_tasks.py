@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import signal
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from rpccluster import Client
 from rpccluster.testing import RunningCluster, wait_until
 
 MakeCluster = Callable[..., RunningCluster]
@@ -138,27 +142,46 @@ class Outcomes(threading.Thread):
             self.found = client.call("outcomes", list(self._numbers), self._seconds)
 
 
+class Load(threading.Thread):
+    """A caller that calls again and again until ``enough``; ``found`` are the outcomes of all its tasks, of 1 ms."""
+
+    def __init__(self, address: str, hundreds: Iterator[int], enough: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._address, self._hundreds, self._enough = address, hundreds, enough
+        self.found: list[Any] = []
+        self.has_ended_well = False
+        self.start()
+
+    def run(self) -> None:
+        with Client(self._address, timeout=120) as client:
+            while not self._enough.is_set():
+                first = 100 * next(self._hundreds)
+                self.found += client.call("outcomes", list(range(first, first + 100)), 0.001)
+        self.has_ended_well = True
+
+
 def test_a_killed_dispatcher_loses_nothing(made: RunningCluster) -> None:
     """No future hangs, none has another's result; what was begun runs once or is lost, the rest runs."""
-    kills = 100 if FULL_SCALE else 6
     made.start()
-    each = 200 if FULL_SCALE else 500
-    callers = [Outcomes(made, range(each * number, each * (number + 1)), 0.001) for number in range(kills * 2)]
+    chosen, enough, begun = random.Random(1), threading.Event(), made.folder / "begun"
+    hundreds = itertools.count()
+    callers = [Load(made.address, hundreds, enough) for _ in range(12)]  # more tasks than may wait
     killed: list[int] = []
-    while any(caller.is_alive() for caller in callers) and len(killed) < kills:
+    for _ in range(100 if FULL_SCALE else 6):
         pid = dispatcher(made, *killed)
+        size = (begun.stat().st_size if begun.exists() else 0) + chosen.choice([0, 1, 50, 1000])
+        wait_until(lambda at_least=size: begun.exists() and begun.stat().st_size >= at_least)
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
+    enough.set()
     for caller in callers:
         caller.join(120)
-        assert caller.found is not None
-    outcomes = dict(outcome for caller in callers for outcome in caller.found or ())
-    begun = list(map(int, (made.folder / "begun").read_text().split()))
-    assert len(killed) > 2
+    assert all(caller.has_ended_well for caller in callers)
+    outcomes = dict(outcome for caller in callers for outcome in caller.found)
     assert set(outcomes.values()) <= {"ok", "process_lost"}
-    assert len(outcomes) == each * len(callers)
-    assert len(begun) == len(set(begun)), sorted(number for number in begun if begun.count(number) > 1)[:10]
-    assert {number for number, kind in outcomes.items() if kind == "ok"} <= set(begun)
+    assert len(outcomes) == 100 * next(hundreds)
+    ran = Counter(map(int, begun.read_text().split()))
+    assert ran == Counter(outcomes.keys())  # once each: what had not begun has run, what is lost had begun
 
 
 def test_the_commands_show_and_cancel(made: RunningCluster) -> None:

@@ -12,6 +12,7 @@ import pytest
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import TaskProcess, TaskProcessGone
 from rpccluster.ipc.scoreboard import Scoreboard
+from rpccluster.pools.core import Task
 from rpccluster.services.dispatcher.dispatch import FULL, TAKEN, WAITS, Claim, Dispatch, task_of
 from rpccluster.services.dispatcher.journal import Journal
 from rpccluster.services.dispatcher.link import TaskLink
@@ -24,7 +25,7 @@ from .made_up import Loop
 class Process:
     """A task process: what it was sent, and what it tells."""
 
-    def __init__(self, rig: Rig, serial: int = 1) -> None:
+    def __init__(self, rig: Rig, serial: int = 1, has: Task | None = None) -> None:
         ours, self.socket = socket.socketpair()
         self.socket.setblocking(False)
         self.serial = serial
@@ -32,7 +33,7 @@ class Process:
         tickets = os.pipe2(os.O_NONBLOCK)
         message = TaskProcess(serial, "a", 0, os.getpid(), 1)
         self.link = TaskLink(message, [ours.detach(), *tickets], rig.scoreboard.row(1), rig.journal)
-        rig.dispatch.join(self.link)
+        rig.dispatch.join(self.link, has)
         rig.processes.append(self)
 
     def sent(self) -> list[Run]:
@@ -138,6 +139,20 @@ def test_the_tasks_of_a_submitter_that_has_gone_are_ended(rig: Rig) -> None:
     rig.dispatch.bury(TaskProcessGone(1, "a", 0, os.getpid(), run.number, "cancelled"))
     assert [task["id"] for task in rig.dispatch.shown(rig.pool)] == [3]
     assert rig.dispatch.cancel(99) is False
+
+
+def test_what_an_ended_process_has_not_begun_is_forgotten_until_somebody_says_what_it_is(rig: Rig) -> None:
+    """An earlier dispatcher had sent it; then it is submitted again, and runs elsewhere."""
+    known = Task(8)
+    known.number = 5
+    Process(rig, serial=1, has=known)
+    rig.dispatch.keeps_unclaimed = True
+    other = Process(rig, serial=2)
+    rig.dispatch.bury(TaskProcessGone(1, "a", 0, os.getpid(), 0, "lost"))
+    assert rig.dispatch.counts()[0]["waiting"] == 0
+    assert (rig.dispatch.tasks, rig.dispatch.unclaimed) == ({}, {})
+    assert rig.submit(8) == TAKEN
+    assert [run.task_id for run in other.sent()] == [8]
 
 
 def test_a_pool_that_goes_ends_its_tasks(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rpccluster.ipc.messages import TaskProcessGone
 from rpccluster.services.dispatcher.journal import Entry
 from rpccluster.services.dispatcher.recovery import Fate, Left, of_gone, of_living
 from rpccluster.tasks.wire import Done
@@ -11,6 +12,10 @@ DONE = Done(2, 102, 1, "ok", b"")
 
 def entry(number: int, serial: int = 1) -> Entry:
     return Entry(number, serial, 1, 100 + number)
+
+
+def gone(number: int, begun: int, cause: str = "lost") -> TaskProcessGone:
+    return TaskProcessGone(1, "a", 0, 99, number, cause, begun=begun)
 
 
 def fates(found: object) -> dict[int, Fate]:
@@ -34,9 +39,16 @@ def test_what_ends_while_it_is_looked_at_has_ended() -> None:
 def test_of_a_process_that_has_ended() -> None:
     """What it has begun is lost; where nobody knows what that was, nothing runs twice."""
     entries = [entry(number) for number in range(1, 4)]
-    assert fates(of_gone(entries, 2)) == {1: Fate.LOST, 2: Fate.LOST, 3: Fate.NOT_BEGUN}
-    assert fates(of_gone(entries, 0)) == dict.fromkeys((1, 2, 3), Fate.NOT_BEGUN)
+    assert fates(of_gone(entries, gone(0, 2))) == {1: Fate.LOST, 2: Fate.LOST, 3: Fate.NOT_BEGUN}
+    assert fates(of_gone(entries, gone(0, 0))) == dict.fromkeys((1, 2, 3), Fate.NOT_BEGUN)
     assert fates(of_gone(entries, None)) == dict.fromkeys((1, 2, 3), Fate.LOST)
+
+
+def test_of_a_process_that_was_killed_for_its_task() -> None:
+    """That one has ended with it; what it had ended before is lost."""
+    end = gone(2, 2, "timed_out")
+    found = {finding.entry.number: (finding.fate, finding.gone) for finding in of_gone(map(entry, (1, 2, 3)), end)}
+    assert found == {1: (Fate.LOST, None), 2: (Fate.LOST, end), 3: (Fate.NOT_BEGUN, None)}
 
 
 def test_a_task_stays_unknown_until_its_process_is_taken() -> None:

@@ -47,6 +47,7 @@ class Dispatcher(Worker):
         super().__init__(world, pid, master, assignment)
         self.is_bad = False  # that is about the service of users
         self.known: dict[int, int] = {}  # processes that it may use: serial → pid
+        self.gone: set[int] = set()  # whose end it was told
 
     def _accept(self) -> None:
         """Nobody calls it here: a start only looks whether somebody listens."""
@@ -64,10 +65,13 @@ class Dispatcher(Worker):
                 raise Fault(f"{self.name} is told of process {message.pid} twice")
             if len(descriptors) < 3 and self.world.now >= self.world.scarcity.table_is_full_until:
                 raise Fault(f"{self.name} gets {len(descriptors)} descriptors of process {message.pid}")
+            if message.serial in self.gone:
+                raise Fault(f"{self.name} is told of process {message.pid}, of whose end it was told before")
             self.known[message.serial] = message.pid
             self._ask_for_an_end(message.serial)
         elif isinstance(message, TaskProcessGone):
-            if self.known.pop(message.serial, None) is None:
+            self.gone.add(message.serial)
+            if self.known.pop(message.serial, None) is None and self.known:  # one that starts hears of earlier ends
                 raise Fault(f"{self.name} is told of the end of process {message.pid}, of which it knows nothing")
             for serial in list(self.known)[:1]:
                 self._ask_for_an_end(serial)

@@ -176,6 +176,12 @@ class Core:
         actions += self._give_to_idle(now)
         return actions
 
+    def drop(self, task: Task) -> None:
+        """Forget a task that was sent to a process which has ended before it began it."""
+        task.process.tasks.remove(task)
+        task.step(Event.END)
+        del self.tasks[task.id]
+
     def tick(self, now: float) -> list[Action]:
         """Repeat what has paused, and take back what stands behind a task that takes long."""
         actions: list[Action] = []

@@ -23,7 +23,6 @@ __all__ = ["Processes"]
 
 _logger = logging.getLogger("rpccluster.pools")
 
-_KINDS = {"timed_out": kinds.TIMED_OUT, "out_of_memory": kinds.OUT_OF_MEMORY, "cancelled": kinds.CANCELLED}
 _MOST_STARTS = 3  # of little masters in a row that end before they have a process
 _DRAIN_SECONDS = 1.0  # for what processes told whose master has ended
 
@@ -134,7 +133,7 @@ class Processes:
             elif isinstance(message, TaskProcessGone):
                 link = self._links.pop(message.serial, None)
                 if link is not None:
-                    self._bury(link, message.number, _KINDS.get(message.cause, kinds.PROCESS_LOST), message)
+                    self._bury(link, message.number, kinds.of_cause(message.cause), message)
             elif isinstance(message, BootFailed):
                 self._failed(message.text)
         if self._little.channel.is_closed:

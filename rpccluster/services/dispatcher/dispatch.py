@@ -29,12 +29,6 @@ __all__ = ["FULL", "LATE", "NO_POOL", "TAKEN", "WAITS", "Claim", "Dispatch", "Po
 TAKEN, WAITS, FULL, NO_POOL, LATE = "taken", "waits", "full", "no pool", "late"
 
 _SMALL_BYTES = 512  # of a task beside its arguments
-#: How a task has ended whose process was killed for it; any other cause has lost it.
-_CAUSES = {
-    "timed_out": kinds.TIMED_OUT,
-    "out_of_memory": kinds.OUT_OF_MEMORY,
-    "cancelled": kinds.CANCELLED,
-}
 
 
 class Claim(NamedTuple):
@@ -227,10 +221,18 @@ class Dispatch:
             for task in link.process.tasks:
                 if task.number != message.number:
                     self._journal.clear(task.id)
-            kind = _CAUSES.get(message.cause, kinds.PROCESS_LOST)
+            self._drop_unknown(pool, link, message.number)
+            kind = kinds.of_cause(message.cause)
             gone = pool.core.process_gone(link.process, message.number, kind, (link.pid, message), time.monotonic())
             self._perform(pool, gone)
         link.close()
+
+    def _drop_unknown(self, pool: Pool, link: TaskLink, begun: int) -> None:
+        """Forget what an ended process had not begun, if nobody has said yet what that is: it is submitted again."""
+        for task in list(link.process.tasks):
+            if task.work is None and task.number != begun:
+                pool.core.drop(task)
+                self.tasks.pop(task.id, None)
 
     def end_unclaimed(self) -> int:
         """Forget what ran for an earlier dispatcher and was not claimed in time. Returns how many of it run."""

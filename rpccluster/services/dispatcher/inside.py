@@ -22,7 +22,6 @@ from rpccluster.services.dispatcher.journal import Entry, Journal
 from rpccluster.services.dispatcher.link import TaskLink
 from rpccluster.services.dispatcher.recovery import (
     CLAIM_SECONDS,
-    JOIN_SECONDS,
     Fate,
     Finding,
     Left,
@@ -68,7 +67,6 @@ class Inside:
         if self._left:
             logger.info("The dispatcher before this one has left %d tasks", len(self._journal))
             self._dispatch.keeps_unclaimed = True
-            self._after(JOIN_SECONDS, self._give_up_processes)
             self._after(CLAIM_SECONDS, self._give_up_unclaimed)
 
     def _after(self, seconds: float, do: Callable[..., object], *arguments: Any) -> None:
@@ -90,6 +88,8 @@ class Inside:
         elif isinstance(message, Pools):
             self._dispatch.set_pools(message.pools)
             self._drains.set_pools(message.pools)
+            if not self.service.is_open:
+                self._give_up_processes()
             self.service.is_open = True
         elif isinstance(message, Inquire):
             self._channel.send(self._told(message))
@@ -135,11 +135,13 @@ class Inside:
         if message.serial in self._dispatch.links:
             self._dispatch.bury(message)
         else:
-            self.service.settle(list(of_gone(self._left.take(message.serial), message.begun)))
+            self.service.settle(list(of_gone(self._left.take(message.serial), message)))
 
     def _give_up_processes(self) -> None:
         """Count processes of which the master has not told as ended with all that they had."""
         for serial in self._left.serials():
+            if serial in self._cut:  # its end is told
+                continue
             self.service.settle(list(of_gone(self._left.take(serial), None)))
 
     def _give_up_unclaimed(self) -> None:

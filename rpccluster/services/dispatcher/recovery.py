@@ -10,7 +10,8 @@ of:
 - the running one, or the one that the process is about to begin: its outcome comes;
 - begun and ended, but its outcome was read by the dispatcher that was killed: the task is lost, and never runs again.
 
-A process that the master does not have any more has taken all of its tasks along, unless it said what had begun.
+A process that the master does not have any more has taken all of its tasks along, unless the master tells what had
+begun there, and what it was killed for.
 Submitters send again what they wait for; a task that nobody claims in time is ended, since its submitter has gone.
 """
 
@@ -20,12 +21,12 @@ from collections.abc import Collection, Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
+from rpccluster.ipc.messages import TaskProcessGone
 from rpccluster.services.dispatcher.journal import Entry
 from rpccluster.tasks.wire import Done
 
-__all__ = ["CLAIM_SECONDS", "JOIN_SECONDS", "Fate", "Finding", "Left", "of_gone", "of_living"]
+__all__ = ["CLAIM_SECONDS", "Fate", "Finding", "Left", "of_gone", "of_living"]
 
-JOIN_SECONDS = 2.0  # in which the master tells of all processes that live
 CLAIM_SECONDS = 10.0  # in which submitters send again what they wait for
 
 
@@ -39,11 +40,12 @@ class Fate(Enum):
 
 
 class Finding(NamedTuple):
-    """The fate of one task, and its outcome if that is here."""
+    """The fate of one task, and its outcome if that is here, or the end of its process while it ran."""
 
     entry: Entry
     fate: Fate
     done: Done | None = None
+    gone: TaskProcessGone | None = None
 
 
 class Left:
@@ -97,8 +99,10 @@ def of_living(
             yield Finding(entry, Fate.LOST)
 
 
-def of_gone(entries: Iterable[Entry], begun: int | None) -> Iterator[Finding]:
-    """Yield the fate of each task of a process that has ended; ``begun`` is its cell, None if nobody knows."""
+def of_gone(entries: Iterable[Entry], gone: TaskProcessGone | None) -> Iterator[Finding]:
+    """Yield the fate of each task of a process that has ended; ``gone`` is None if nobody knows what it had begun."""
     for entry in entries:
-        has_begun = begun is None or entry.number <= begun
-        yield Finding(entry, Fate.LOST if has_begun else Fate.NOT_BEGUN)
+        if gone is not None and entry.number > gone.begun:
+            yield Finding(entry, Fate.NOT_BEGUN)
+        else:
+            yield Finding(entry, Fate.LOST, gone=gone if gone is not None and entry.number == gone.number else None)

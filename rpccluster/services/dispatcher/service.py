@@ -129,9 +129,7 @@ class Dispatcher:
                 task.attempt = entry.attempt
                 self._dispatch.submit(pool, task, claim, waits=True)
             return None
-        done = finding.done
-        kind = kinds.PROCESS_LOST if done is None else done.outcome
-        ended = Unclaimed(kind, entry.attempt, (None, done))
+        ended = _ended(finding)
         if pool is not None and task is not None and claim is not None:
             self._end_again(pool, task, claim, ended)
         else:
@@ -159,3 +157,12 @@ class Dispatcher:
     def is_at_rest(self) -> bool:
         """Whether each submitter has confirmed what it was told."""
         return not any(submitter.has_events for submitter in self._submitters.all())
+
+
+def _ended(finding: Finding) -> Unclaimed:
+    """Return how a task has ended that had begun."""
+    if finding.gone is not None:
+        kind = kinds.of_cause(finding.gone.cause)
+        return Unclaimed(kind, finding.entry.attempt, (finding.gone.pid, finding.gone))
+    done = finding.done
+    return Unclaimed(kinds.PROCESS_LOST if done is None else done.outcome, finding.entry.attempt, (None, done))

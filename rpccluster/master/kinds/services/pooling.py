@@ -50,9 +50,11 @@ class Pooling:
             self._roster.say(dispatcher, message, descriptors)
 
     def introduce(self, groups: Groups) -> None:
-        """Tell a dispatcher that has just become ready of all pools and processes."""
-        self._tell_of_pools()
-        self.task.introduce(groups.all)
+        """Tell a dispatcher that has just become ready of all processes, then of the pools: it has heard all then."""
+        try:
+            self.task.introduce(groups.all)
+        finally:
+            self._tell_of_pools()
 
     def turn(self, groups: Groups) -> None:
         """Tell the dispatcher of the pools if the configuration has changed."""

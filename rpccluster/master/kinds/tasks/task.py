@@ -6,11 +6,12 @@ millisecond, for which a task that has ended, or one that waits for the spare, n
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable
 
 from rpccluster.child.assignment import TaskPart
-from rpccluster.ipc.messages import BootFailed, Message, Ready, Switch, WantsToRetire
+from rpccluster.ipc.messages import BootFailed, Message, Ready, Switch, TaskProcessGone, WantsToRetire
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import CommonCell, TaskCell
 from rpccluster.log import logger
@@ -27,6 +28,7 @@ from rpccluster.system.processes.descendants import descendants
 __all__ = ["Task", "Tell"]
 
 IDLE_LOOK_SECONDS = 0.5  # between two looks at the memory of a process without a task
+_MOST_OBITUARIES = 1000
 
 
 #: Tells the dispatcher a message; the descriptors stay the master's. It drops what nobody can be told.
@@ -43,9 +45,15 @@ class Task:
         """``say`` sends a message to a process itself."""
         self._tell = tell
         self._say = say
+        self._obituaries: deque[TaskProcessGone] = deque(maxlen=_MOST_OBITUARIES)
 
     def introduce(self, groups: Iterable[Group]) -> None:
-        """Tell a new dispatcher of all processes that it may use."""
+        """Tell a new dispatcher of all processes that it may use, and of the last ones that have ended.
+
+        The one before it may have been killed before it heard of an end; then only this says what had begun there.
+        """
+        for gone in self._obituaries:
+            self._tell(gone, [])
         for group in groups:
             for child in group.children:
                 if isinstance(child, TaskProcess) and child.is_given:
@@ -104,7 +112,9 @@ class Task:
         """
         if process.is_given:
             process.is_given = False
-            self._tell(process.obituary(), [])
+            gone = process.obituary()
+            self._obituaries.append(gone)
+            self._tell(gone, [])
 
     def _update(self, process: TaskProcess, group: Group) -> None:
         """Send it the settings in force before its next task, if they are others than it has."""

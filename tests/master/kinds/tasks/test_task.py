@@ -149,6 +149,20 @@ def test_the_dispatcher_gets_those_that_are_for_tasks(rig: Any) -> None:
     assert {message.serial for message in made.told} == {spare.serial, first.serial}
 
 
+def test_a_new_dispatcher_hears_of_the_last_ends(rig: Any) -> None:
+    """The one before it may not have heard of them; only they tell what had begun."""
+    made = rig(processes=1)
+    child = made.ready()
+    made.turn(0.0)
+    child.row[TaskCell.BEGUN] = 7
+    made.end(child, Exit(child.pid, None, 9))
+    told = made.told[-1]
+    made.told.clear()
+    made.kind.introduce([made.group])
+    assert made.told == [told]
+    assert (told.serial, told.begun) == (child.serial, 7)
+
+
 def test_a_task_past_its_deadline_is_killed_and_a_spare_takes_its_place(rig: Any) -> None:
     """The dispatcher is told at once, and gets the spare; the end itself may take its time, and is not told again."""
     made = rig(processes=1)
