@@ -25,17 +25,28 @@ __all__ = ["RunningCluster", "call_once", "is_alive", "running_cluster", "title_
 
 _T = TypeVar("_T")
 _LOOK_SECONDS = 0.02
+_PATIENCE_SECONDS = 30.0
+_AT_ONCE = 100  # connections that are tried without a pause
 
 
-def wait_until(condition: Callable[[], _T | None], seconds: float = 20.0, what: str = "") -> _T:
-    """Wait until ``condition`` returns something true, and return it. Raises AssertionError after ``seconds``."""
+def wait_until(condition: Callable[[], _T | None], seconds: float = _PATIENCE_SECONDS, what: str = "") -> _T:
+    """Wait until ``condition`` returns something true, and return it. Raises AssertionError after ``seconds``.
+
+    A condition that asks a process which goes at that moment, or looks for a row or a file that is not there yet, is
+    not true yet: errors of a client, of the operating system and of a lookup count as such. It is asked once more
+    after the time is over, so that a process of tests that was itself held up finds what has come meanwhile.
+    """
     deadline = time.monotonic() + seconds
     while True:
-        found = condition()
+        is_late, error = time.monotonic() > deadline, None
+        try:
+            found = condition()
+        except (RPCClusterError, OSError, LookupError) as raised:
+            found, error = None, raised
         if found:
             return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not so after {seconds:g} seconds: {what or condition}")
+        if is_late:
+            raise AssertionError(f"not so after {seconds:g} seconds: {what or condition}") from error
         time.sleep(_LOOK_SECONDS)
 
 
@@ -149,7 +160,7 @@ class RunningCluster:
             self.wait_ready()
         return self
 
-    def wait_ready(self, seconds: float = 30.0, *, number_workers: int | None = None) -> dict[str, Any]:
+    def wait_ready(self, seconds: float = 60.0, *, number_workers: int | None = None) -> dict[str, Any]:
         """Wait until all wanted workers are ready and no other one is left; return the status.
 
         With ``number_workers``, wait until the cluster wants that many, too.
@@ -188,7 +199,7 @@ class RunningCluster:
         """Return the row of the group ``name`` in ``status``; empty if there is none."""
         return next((group for group in self.status()["groups"] if group["name"] == name), {})
 
-    def wait_group(self, name: str, state: str = "ready", seconds: float = 30.0) -> dict[str, Any]:
+    def wait_group(self, name: str, state: str = "ready", seconds: float = _PATIENCE_SECONDS) -> dict[str, Any]:
         """Wait until the group ``name`` is in ``state``; return its row."""
 
         def found() -> dict[str, Any] | None:
@@ -217,11 +228,14 @@ class RunningCluster:
         address = self.address
         others: list[Client] = []  # stay open until it is that worker's turn
         try:
-            for _ in range(100):
+            deadline = time.monotonic() + _PATIENCE_SECONDS
+            while len(others) < _AT_ONCE or time.monotonic() < deadline:
                 client = Client(address, timeout=timeout)
                 if client.call("pid") == pid:
                     return client
                 others.append(client)
+                if len(others) > _AT_ONCE:  # that worker has not come to run for some time
+                    time.sleep(0.1)
             raise AssertionError(f"none of {len(others)} connections came to the worker {pid}")
         finally:
             for client in others:
@@ -248,7 +262,7 @@ class RunningCluster:
         """Return the whole log."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def wait_log(self, text: str, seconds: float = 20.0) -> None:
+    def wait_log(self, text: str, seconds: float = _PATIENCE_SECONDS) -> None:
         """Wait until ``text`` stands in the log."""
         wait_until(lambda: text in self.log_text(), seconds, f"{text!r} in the log")
 
@@ -267,7 +281,7 @@ class RunningCluster:
         """Send the master a signal."""
         os.kill(self.master_pid, signum)
 
-    def wait(self, seconds: float = 30.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         """Wait for the master that was started here to end; return its exit code."""
         assert self._process is not None
         return self._process.wait(seconds)
@@ -282,9 +296,9 @@ class RunningCluster:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         if self._process is not None:
-            self._process.wait(10)
+            self._process.wait(_PATIENCE_SECONDS)
         for pid in self._pids:
-            wait_until(lambda pid=pid: not (is_alive(pid) and _is_ours(pid)), 10, f"{pid} is gone")  # type: ignore[misc]
+            wait_until(lambda pid=pid: not (is_alive(pid) and _is_ours(pid)), what=f"{pid} is gone")  # type: ignore[misc]
 
 
 def _pids_that_name(text: str) -> Iterator[int]:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from rpccluster.errors import ConnectionLost
 from rpccluster.testing import is_alive, title_of, wait_until
 
 
@@ -24,6 +25,37 @@ def test_waiting_in_vain_says_for_what() -> None:
     """And how long it took."""
     with pytest.raises(AssertionError, match=r"not so after 0\.05 seconds: the moon is blue"):
         wait_until(lambda: False, 0.05, "the moon is blue")
+
+
+def test_a_condition_that_cannot_be_asked_yet_is_not_true_yet() -> None:
+    """What goes at that moment or is not there yet may come; an error that stays is told, others are raised at once."""
+    faults = iter([ConnectionLost("it went"), ProcessLookupError(), FileNotFoundError(), KeyError("row"), IndexError()])
+
+    def found() -> str:
+        for fault in faults:
+            raise fault
+        return "here"
+
+    def missing() -> int:
+        return dict[str, int]()["row"]
+
+    assert wait_until(found) == "here"
+    with pytest.raises(AssertionError, match="not so after 0 seconds") as told:
+        wait_until(missing, 0.0)
+    assert isinstance(told.value.__cause__, KeyError)
+    with pytest.raises(ZeroDivisionError):
+        wait_until(lambda: 1 // 0)
+
+
+def test_a_condition_is_asked_once_more_after_its_time() -> None:
+    """The process of tests may have been held up for all of it, as here by the condition itself."""
+    answers = iter(["", "it has come"])
+
+    def held_up() -> str:
+        time.sleep(0.1)
+        return next(answers)
+
+    assert wait_until(held_up, 0.01) == "it has come"
 
 
 def test_a_zombie_is_not_alive() -> None:
