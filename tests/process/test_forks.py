@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from strace import injected
 
 from rpccluster.testing import RunningCluster, is_alive, title_of, wait_until
 
@@ -234,3 +238,43 @@ def test_a_fork_at_any_time_of_a_workers_life_is_one_worker(make_cluster):
         assert client.call("pid") != worker
     running.wait_log(f"Worker exiting (pid: {worker})")
     assert not [line for line in running.log_text().splitlines() if "[ERROR]" in line or "[CRITICAL]" in line]
+
+
+FORKS_BEHIND_A_WAIT = """
+import os
+from rpccluster.worker.process.forks import Forks
+Forks("child")
+from gevent import monkey, socket
+monkey.patch_all()
+from gevent import get_hub
+
+get_hub().loop.install_sigchld()
+reading, writing = os.pipe()
+os.write(writing, b"x")
+print("ready", flush=True)
+monkey.get_original("os", "read")(0, 1)
+socket.wait_read(reading)
+child = os.fork()
+if child == 0:
+    grandchild = os.fork()
+    if grandchild == 0:
+        os._exit(7)
+    os.waitid(os.P_PID, grandchild, os.WEXITED | os.WNOWAIT)  # the signal has come before the loop waits
+    os._exit(os.WEXITSTATUS(os.waitpid(grandchild, 0)[1]))
+print(os.WEXITSTATUS(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace(1) here")
+def test_a_signal_at_the_end_of_the_loops_wait_makes_no_child_deaf(tmp_path: Path) -> None:
+    """It wakes the parent's next wait, and the child has another descriptor; the child hears of its own child."""
+    command = [sys.executable, "-c", FORKS_BEHIND_A_WAIT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        try:
+            assert program.stdout.readline() == "ready\n"
+            with injected(program.pid, "/^epoll_p*wait", "signal=SIGCHLD:when=1", tmp_path / "calls"):
+                told, _ = program.communicate("x", timeout=60)
+        finally:
+            program.kill()
+    assert told == "7\n"

@@ -6,7 +6,8 @@ the child before `os.fork` returns, whatever code forks. There
 
 - the parts that hold descriptors close them (`Forks.add`);
 - every watcher and callback is stopped, so that only the greenlet that forked goes on, as only the thread that forked
-  does. Its sockets, locks and new greenlets work as before: the loop is the same, and empty;
+  does. Its sockets, locks and new greenlets work as before: the loop is the same, and empty, and looks once whether it
+  has missed a signal;
 - signals get their default meaning, except those that workers ignore, because pkill(1) takes the child for a worker.
   They are blocked around the fork: the worker's handlers would swallow one that comes too early.
 
@@ -73,6 +74,7 @@ class Forks:
                 self._let_go()
             for signum in _RESET:
                 _set_handler(signum, signal.SIG_DFL)
+        _have_the_loop_look()
         self._unblock_signals()
 
     def _let_go(self) -> None:
@@ -125,6 +127,19 @@ def _stop_what_waits() -> None:
             is_one = known[type_] = issubclass(type_, (watcher, callback)) and type_.__name__ not in _GOES_ON
         if is_one:
             thing.stop()
+
+
+def _have_the_loop_look() -> None:
+    """Let the next wait of the loop end at once: libev looks then at what it believes to have been woken for.
+
+    A signal that comes when the wait of the parent's loop has just ended wakes its next wait, by a descriptor that the
+    child does not have. Without a look the child's loop would sleep through that and all later signals: one that waits
+    for a process of its own would wait for ever.
+    """
+    hub = gevent.hub._get_hub()
+    if hub is not None:
+        timer = hub.loop.timer(0)
+        timer.start(timer.close)
 
 
 def _do_nothing() -> None:
