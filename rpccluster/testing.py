@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
+import psutil
+
 from rpccluster.address import parse_address
 from rpccluster.client import Client
 from rpccluster.client.sync.connection import Connection
@@ -41,7 +43,7 @@ def wait_until(condition: Callable[[], _T | None], seconds: float = _PATIENCE_SE
         is_late, error = time.monotonic() > deadline, None
         try:
             found = condition()
-        except (RPCClusterError, OSError, LookupError) as raised:
+        except (RPCClusterError, OSError, LookupError, psutil.Error) as raised:
             found, error = None, raised
         if found:
             return found
@@ -253,10 +255,9 @@ class RunningCluster:
     def master_pid(self) -> int:
         """The pid of the master: the one that was started here, or the one that has taken over."""
         status = self.try_status()
-        if status is not None:
-            return int(status["master"]["pid"])
-        assert self._process is not None
-        return self._process.pid
+        if status is None and self._process is not None and self._process.poll() is None:
+            return self._process.pid
+        return int((status or self.status())["master"]["pid"])
 
     def log_text(self) -> str:
         """Return the whole log."""

@@ -9,6 +9,7 @@ from typing import Callable
 
 import pytest
 from answering import ANSWERS
+from holding import HELD
 
 from rpccluster.testing import RunningCluster, running_cluster
 
@@ -69,6 +70,18 @@ def answers(make_cluster: MakeCluster) -> Callable[..., RunningCluster]:
     def start(**options: object) -> RunningCluster:
         running = make_cluster(service="answers:Answers", **options)
         running.write_module("answers", ANSWERS.format(answer="old"))
+        return running.start()
+
+    return start
+
+
+@pytest.fixture
+def held(make_cluster: MakeCluster) -> Callable[..., RunningCluster]:
+    """Starts a cluster of the demo with calls that run until they are let go."""
+
+    def start(**options: object) -> RunningCluster:
+        running = make_cluster(service="held:Held", **options)
+        running.write_module("held", HELD)
         return running.start()
 
     return start

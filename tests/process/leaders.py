@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -90,7 +91,7 @@ def kill_all(cluster: RunningCluster) -> None:
     """Kill the master and all processes below it with SIGKILL, at once."""
     master = psutil.Process(cluster.master_pid)
     processes = [master, *master.children(recursive=True)]
-    for process in processes:
-        os.kill(process.pid, signal.SIGSTOP)
-    for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(process.pid, signum)

@@ -117,7 +117,8 @@ def test_a_group_of_a_new_kind_lives_beside_the_workers(running):
     running.signal(signal.SIGWINCH)
     wait_until(lambda: not running.status()["workers"])
     assert running.sleeping() == present
-    running.run("scale", "1")
+    assert running.run("scale", "1").returncode == 0
+    running.wait_ready(number_workers=1)
     running.signal(signal.SIGTERM)
     assert running.wait() == 0
     assert not any(is_alive(pid) for pid in present)

@@ -69,7 +69,7 @@ def test_it_follows_a_worker_that_dies_and_comes_back(browser: Browser, seen: Ru
     wait_until(lambda: [row[2] for row in rows(seen)] == ["ready"] * 3)
     browser.wait(f"JSON.stringify({ROWS}) === {json.dumps(json.dumps(rows(seen), separators=(',', ':')))}")
     assert browser.eval("window.kept.isConnected")
-    assert browser.eval("document.querySelector('#summary').textContent").endswith("Not ready: plugin:failing.")
+    browser.wait("document.querySelector('#summary').textContent.endsWith('Not ready: plugin:failing.')")
     assert browser.complaints == []
 
 
@@ -90,8 +90,13 @@ def test_it_shows_everything_without_scripts(browser: Browser, seen: RunningClus
     """Each worker, plugin and pool, as it was when the page was loaded."""
     browser.set_scripts(run=False)
     try:
-        browser.open(f"http://127.0.0.1:{port(seen)}/")
-        assert browser.eval(ROWS) == rows(seen)
+
+        def shows_all() -> bool:
+            browser.open(f"http://127.0.0.1:{port(seen)}/")
+            found: bool = browser.eval(ROWS) == rows(seen)
+            return found
+
+        wait_until(shows_all)
         text = browser.eval("document.body.innerText")
         assert {"plugin:sleeper", "plugin:nightly", "images", "web"} <= set(text.split())
     finally:

@@ -43,7 +43,7 @@ class Contained:
         (self.master,) = children(self.process.pid)
 
     def status(self) -> dict:
-        with Client(f"unix://{self.made.folder}/control.sock", timeout=10) as control:
+        with Client(f"unix://{self.made.folder}/control.sock", timeout=30) as control:
             return control.call("status")
 
     def wait_ready(self, number_workers: int, generation: int = 1) -> None:
@@ -58,7 +58,7 @@ class Contained:
             found = [(worker["state"], worker["generation"]) for worker in workers]
             return found == [("ready", generation)] * number_workers
 
-        wait_until(is_so, 30)
+        wait_until(is_so, 60)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_orphans_of_a_service_leave_no_zombie(contained):
     assert contained.status()["master"]["pid"] == 1
     warden, *workers = before = children(contained.master)
     assert len(workers) == 2
-    assert title_of(warden) == "rpccluster: warden [rpccluster]"
+    wait_until(lambda: title_of(warden) == "rpccluster: warden [rpccluster]")
     until = contained.made.folder / "until"
     with Client(f"unix://{contained.made.folder}/it.sock") as client:
         client.call("leave_orphan", str(until))
@@ -102,7 +102,7 @@ def test_signals_are_obeyed(contained):
     os.kill(contained.master, signal.SIGHUP)
     contained.wait_ready(2, generation=2)
     os.kill(contained.master, signal.SIGTERM)
-    assert contained.process.wait(20) == 0
+    assert contained.process.wait(60) == 0
 
 
 def test_an_upgrade_is_refused(contained):

@@ -106,7 +106,7 @@ def test_scale(running: RunningCluster) -> None:
 def test_tail(running: RunningCluster) -> None:
     """Shows the last lines with their processes, and follows what comes."""
     (pid,) = pids(running)
-    assert f"[{pid}] [good] hello {pid}" in done(running, "plugin", "tail", "-n", "100", "good")
+    wait_until(lambda: f"[{pid}] [good] hello {pid}" in done(running, "plugin", "tail", "-n", "100", "good"))
     assert done(running, "plugin", "tail", "-n", "0", "good") == ""
     command = running.command("plugin", "tail", "-f", "good")
     with subprocess.Popen(command, cwd=running.folder, stdout=subprocess.PIPE, text=True) as follower:
@@ -115,9 +115,9 @@ def test_tail(running: RunningCluster) -> None:
         reader = threading.Thread(target=lambda: lines.extend(iter(follower.stdout.readline, "")))  # type: ignore
         reader.start()
         try:
-            wait_until(lambda: lines, 20)
+            wait_until(lambda: lines)
             (running.folder / "more").touch()
-            wait_until(lambda: any("[good] one more" in line for line in lines), 20)
+            wait_until(lambda: any("[good] one more" in line for line in lines))
         finally:
             follower.kill()
             reader.join(20)
@@ -137,7 +137,7 @@ def test_the_shipped_example_runs(make_cluster: Any) -> None:
     made.wait_log("[load] ")
     (address,) = made.group("plugin:clock")["listeners"]
     host, _, port = address.removeprefix("tcp://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
         assert str(datetime.date.today().year) in connection.makefile().readline()
     assert "reminder  ready" in done(made, "status")
     assert done(made, "stop") == ""

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from patience import FULL_SCALE, within
+from programs import free_port
 
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 MakeCluster = Callable[..., RunningCluster]
 
-FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 RESTARTS = 100 if FULL_SCALE else 6
 
 SERVERS = """
@@ -169,8 +170,8 @@ def test_a_plugin_that_is_killed_again_and_again_refuses_no_connection(made: Run
         for _ in range(RESTARTS):
             before, answered = pid(made), knocking.answered
             os.kill(before, signal.SIGKILL)
-            wait_until(lambda before=before: not is_alive(before) and pid(made) != before, 5)  # type: ignore[misc]
-            wait_until(lambda answered=answered: knocking.answered > answered + 2, 5)  # type: ignore[misc]
+            wait_until(lambda before=before: not is_alive(before) and pid(made) != before, within(5))  # type: ignore[misc]
+            wait_until(lambda answered=answered: knocking.answered > answered + 2, within(5))  # type: ignore[misc]
     print(f"{RESTARTS} restarts: {knocking.answered} answered, {knocking.cut} cut, {len(knocking.refused)} refused")
     assert knocking.refused == []
     assert knocking.cut <= 2 * RESTARTS  # one of each thread, which the killed process had accepted
@@ -209,15 +210,14 @@ def test_a_removed_path_is_restored_and_the_plugin_gets_the_new_socket(made: Run
     made.start()
     before = ask(str(path))
     path.unlink()
-    wait_until(path.exists, 15)
+    wait_until(path.exists)
     assert ask(str(path)) != before
     made.wait_log(f"Retiring plugin server (pid: {before.split()[1]}, slot: 0): unix://{path} was bound again")
 
 
 def test_a_reload_keeps_the_listener_of_a_plugin_that_is_changed_or_renamed(made: RunningCluster) -> None:
     """And closes one that is not named any more."""
-    with occupied() as port:
-        pass
+    port = free_port()
     options = {"run": "servers:plain", "bind": f"127.0.0.1:{port}", "stop_timeout": 0.2}
     made.write_section("plugin:server", options)
     made.start()

@@ -219,12 +219,12 @@ def test_what_it_inherits(make_cluster: Any) -> None:
     cluster.write_section("plugin:other", {"command": "sleep 600"})
     cluster.start()
     function, command = (cluster.wait_group(f"plugin:{name}")["processes"][0]["pid"] for name in ("it", "other"))
-    assert open_in(command).keys() == {0, 1, 2}
+    wait_until(lambda: open_in(command).keys() == {0, 1, 2})  # the program has its libraries by then
     assert open_in(command)[0] == os.devnull
-    targets = list(open_in(function).values())
+    wait_until(lambda: "[it] False" in log.read_text())
+    targets = list(wait_until(lambda: open_in(function)).values())
     assert not [target for target in targets if target.endswith(".log")]
     assert len([target for target in targets if target.startswith("socket:")]) == 1  # the channel
-    wait_until(lambda: "[it] False" in log.read_text(), 20)
 
 
 def open_in(pid: int) -> dict[int, str]:
@@ -237,11 +237,12 @@ def test_its_title_says_which_it_is(with_plugin: Any) -> None:
     """As a worker's does."""
     cluster = with_plugin({"jobs.py": "import time\ndef run():\n    time.sleep(600)\n"}, run="jobs:run")
     pid = cluster.wait_group("plugin:it")["processes"][0]["pid"]
-    assert title_of(pid) == "rpccluster: plugin it [rpccluster]"
+    wait_until(lambda: title_of(pid) == "rpccluster: plugin it [rpccluster]")
 
 
 RELOADS = """
 trap 'echo told' USR1
+echo begun
 while true; do sleep 0.1; done
 """
 
@@ -250,6 +251,7 @@ def test_a_command_is_told_of_new_settings_by_its_signal(with_plugin: Any) -> No
     """After a push, and after a reload that changes them; it stays the same process."""
     cluster = with_plugin({"loop.sh": RELOADS}, command="sh loop.sh", reload_signal="USR1")
     pid = cluster.wait_group("plugin:it")["processes"][0]["pid"]
+    cluster.wait_log("[it] begun")  # it minds its signal from then on
     cluster.control().call("config.set", {"settings.price": "2"})
     cluster.wait_log("[it] told")
     cluster.write_section("settings", {"price": "3"})

@@ -116,6 +116,7 @@ def test_a_full_pool_refuses(made: RunningCluster) -> None:
     """At once; and a cancelled task is told as such."""
     made.write_section("pool:slow", {"processes": 1, "queue_size": 1})
     made.start()
+    made.wait_group("pool:slow")  # else the first task waits for a process, and fills the queue
     with made.client() as client:
         calls = [client.call_async("waits_for", "may_go") for _ in range(2)]
         wait_until(lambda: [each["waiting"] for each in pools(made) if each["name"] == "slow"] == [1])
@@ -169,7 +170,7 @@ def test_an_upgrade_loses_no_call(made: RunningCluster) -> None:
         (made.folder / "may_go").touch()
         assert [call.result() for call in calls] == ["may_go", "may_go"]
         assert client.call("sum", 1, 2) == {"sum": 3}
-        assert upgrade.wait(30) == 0
+        assert upgrade.wait(60) == 0
         assert client.call("sum", 3, 4) == {"sum": 7}
 
 
@@ -200,5 +201,5 @@ def test_no_call_fails_while_everything_is_replaced(made: RunningCluster) -> Non
         wait_until(lambda before=before: answered[0] > before + 50)
     stop.set()
     for caller in callers:
-        caller.join(30)
+        caller.join(60)
     assert failures == []

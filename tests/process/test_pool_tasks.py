@@ -125,6 +125,7 @@ def test_a_worker_submits(made: RunningCluster) -> None:
         assert client.call("failure", "os:getpid", {})[0] == "rejected"
         limit = {"path": "never", "timeout": 0.1}
         assert client.call("failure", "jobs:waits_for", limit)[0] == "timed_out"
+        wait_until(lambda: sum(each["state"] == "ready" for each in made.group("pool:a")["processes"]) >= 2)
         assert 6 <= client.call("refused", "a") <= 8
 
 
@@ -196,7 +197,7 @@ def test_the_commands_show_and_cancel(made: RunningCluster) -> None:
     with made.control() as control:
         for task in control.call("pool.tasks", "a"):
             control.call("pool.cancel", task["id"])
-    caller.join(30)
+    caller.join(60)
     assert sorted(caller.found or ()) == [[0, "cancelled"], [1, "cancelled"], [2, "cancelled"]]
     again = made.run("pool", "cancel", str(tasks[0]["id"]))
     assert (again.returncode, "no task" in again.stderr) == (1, True)
@@ -274,6 +275,8 @@ def test_one_that_retires_waits_for_its_tasks(made: RunningCluster) -> None:
         assert "is ended" not in made.log_text()
         assert "are ended" not in made.log_text()
     with made.client() as client:
-        os.kill(client.call("leaves", 60.0), signal.SIGKILL)
+        pid = client.call("leaves", 60.0)
+        wait_until(lambda: shown(made, "tasks", "a"))
+        os.kill(pid, signal.SIGKILL)
     made.wait_log("has gone: its 1 tasks are ended")
     wait_until(lambda: not shown(made, "tasks", "a"))

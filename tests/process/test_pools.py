@@ -125,6 +125,7 @@ def test_a_task_sees_the_settings_in_force(make_cluster: MakeCluster) -> None:
     with made.client() as client:
         price, version = client.call("price")
         assert price == 2.0
+        wait_until(lambda: all(each["state"] == "ready" for each in made.group("pool:prices")["processes"]))  # a spare
         before = [process["pid"] for process in made.group("pool:prices")["processes"]]
         assert made.run("config", "set", "settings.price=3").returncode == 0
         assert client.call("price") == [3.0, version + 1]

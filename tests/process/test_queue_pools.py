@@ -34,11 +34,12 @@ def run(job):
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[RunningCluster]:
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RunningCluster]:
+    lease, timeout = getattr(request, "param", (60, 60))
     sections: dict[str, dict[str, object]] = {
-        "queues": {},
-        "queue:jobs": {"lease": 1, "max_attempts": 2},
-        "pool:work": {"queue": "jobs", "targets": "tasks:run", "processes": 2, "timeout": 5},
+        "queues": {"session_grace": 30},
+        "queue:jobs": {"lease": lease, "max_attempts": 2},
+        "pool:work": {"queue": "jobs", "targets": "tasks:run", "processes": 2, "timeout": timeout},
     }
     running = RunningCluster(tmp_path, {"service": None}, sections=sections)
     running.options = {
@@ -48,7 +49,7 @@ def cluster(tmp_path: Path) -> Iterator[RunningCluster]:
     running.write_module("tasks", TASKS)
     try:
         running.start(are_ready=False)
-        wait_until(running.try_status, 30, "the master answers")
+        wait_until(running.try_status, 60, "the master answers")
         running.wait_group("pool:work")
         yield running
     finally:
@@ -74,7 +75,7 @@ def lines(cluster: RunningCluster, what: str) -> list[str]:
 def test_items_are_tasks(cluster: RunningCluster, queue: Queue) -> None:
     """What ends well is acked, and runs once."""
     queue.put_many([job(cluster, str(number)) for number in range(200)])
-    queue.join(30)
+    queue.join(60)
     assert queue.stats()["dead"] == 0
     assert sorted(line.split()[1] for line in lines(cluster, "end")) == sorted(map(str, range(200)))
 
@@ -82,7 +83,7 @@ def test_items_are_tasks(cluster: RunningCluster, queue: Queue) -> None:
 def test_failures_have_their_attempts(cluster: RunningCluster, queue: Queue) -> None:
     """One that raises and one whose process ends are tried again, and are dead with the error; others go on."""
     queue.put_many([job(cluster, "raises", "raise"), job(cluster, "exits", "exit"), job(cluster, "good")])
-    queue.join(30)
+    queue.join(60)
     dead = {each.value["name"]: each for each in queue.dead()}
     assert {name: each.attempts for name, each in dead.items()} == {"raises": 2, "exits": 2}
     assert dead["raises"].error == "raised: ValueError: no good"
@@ -93,20 +94,21 @@ def test_failures_have_their_attempts(cluster: RunningCluster, queue: Queue) -> 
 def test_a_task_that_is_cancelled_is_dead(cluster: RunningCluster, queue: Queue) -> None:
     """By hand; it is not tried again."""
     queue.put(job(cluster, "cancelled", "sleep", seconds=60))
-    wait_until(lambda: lines(cluster, "begin"), 20)
+    wait_until(lambda: lines(cluster, "begin"))
     with cluster.control() as control:
         (task,) = control.call("pool.tasks", "work")
         control.call("pool.cancel", task["id"])
-    dead = wait_until(queue.dead, 20)
+    dead = wait_until(queue.dead)
     assert [(each.attempts, each.error) for each in dead] == [(1, "cancelled: the task was cancelled")]
     assert len(lines(cluster, "begin")) == 1
 
 
+@pytest.mark.parametrize("cluster", [(3, 8)], indirect=True)
 def test_a_lease_is_renewed_while_its_task_runs(cluster: RunningCluster, queue: Queue) -> None:
-    """A task of three leases runs once; one at its limit is killed, and tried again."""
-    queue.put_many([job(cluster, "long", "sleep", seconds=3), job(cluster, "longer", "sleep", seconds=60)])
-    wait_until(lambda: lines(cluster, "end"), 20)
-    wait_until(lambda: len(lines(cluster, "begin")) == 3, 20)
+    """A task of two leases runs once; one at its limit is killed, and tried again."""
+    queue.put_many([job(cluster, "long", "sleep", seconds=6), job(cluster, "longer", "sleep", seconds=60)])
+    wait_until(lambda: lines(cluster, "end"))
+    wait_until(lambda: len(lines(cluster, "begin")) == 3)
     assert sorted(line.split()[1] for line in lines(cluster, "begin")) == ["long", "longer", "longer"]
 
 
@@ -114,14 +116,14 @@ def test_a_dispatcher_that_is_killed_runs_nothing_twice(cluster: RunningCluster,
     """Its successor gets the item again, and finds the task that runs."""
     until = cluster.folder / "go"
     queue.put(job(cluster, "waits", "wait", until=str(until)))
-    wait_until(lambda: lines(cluster, "begin"), 20)
+    wait_until(lambda: lines(cluster, "begin"))
     pid = cluster.group("pools")["processes"][0]["pid"]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: cluster.group("pools")["processes"][0]["pid"] not in (pid, None), what="another dispatcher")
     cluster.wait_group("pools")
     wait_until(lambda: queue.stats()["leased"] == 1, what="the item is held again")
     until.touch()
-    queue.join(30)
+    queue.join(60)
     assert len(lines(cluster, "begin")) == len(lines(cluster, "end")) == 1
     assert queue.stats()["dead"] == 0
 
@@ -130,10 +132,10 @@ def test_a_keeper_that_is_killed(cluster: RunningCluster, queue: Queue) -> None:
     """The tasks run on, and are acked by the next one."""
     until = cluster.folder / "go"
     queue.put_many([job(cluster, name, "wait", until=str(until)) for name in "ab"])
-    wait_until(lambda: len(lines(cluster, "begin")) == 2, 20)
+    wait_until(lambda: len(lines(cluster, "begin")) == 2)
     os.kill(cluster.group("queues")["processes"][0]["pid"], signal.SIGKILL)
     until.touch()
-    queue.join(30)
+    queue.join(60)
     queue.put(job(cluster, "c"))
-    queue.join(30)
+    queue.join(60)
     assert sorted(line.split()[1] for line in lines(cluster, "begin")) == ["a", "b", "c"]

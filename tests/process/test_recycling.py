@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from holding import gate, let_go
+from patience import FULL_SCALE, within
 
 from rpccluster import Client, Lost, RemoteError
 from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
 
-FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 CALLS = 20_000 if FULL_SCALE else 1_200
 SAMPLES = 1_000 if FULL_SCALE else 100
 CALLERS = 4
@@ -83,24 +85,27 @@ def test_a_worker_past_max_memory_is_recycled(make_cluster):
         client.call("grow", 160 << 20)
     assert _successor_in(running, 0, grown)
     assert running.worker_pids()[1] == other
-    running.wait_log(f"Retiring worker (pid: {grown}, slot: 0): max_memory", 1)
+    running.wait_log(f"Retiring worker (pid: {grown}, slot: 0): max_memory")
 
 
 def test_a_memory_limit_below_what_a_fresh_worker_needs_replaces_nobody_at_once(cluster):
     """No worker within its first ten seconds; the log says once what is wrong."""
+    began = time.monotonic()
     running = cluster(number_workers=2, max_memory="1M")
     running.wait_log("max_memory is below what a fresh worker needs (found 1048576 bytes, ")
     pids = running.worker_pids()
     running.signal(signal.SIGTTIN)
     running.wait_ready(number_workers=3)
-    assert running.worker_pids()[:2] == pids
-    assert running.log_text().count("max_memory") == 1
+    found, log = running.worker_pids()[:2], running.log_text()
+    if time.monotonic() - began < 10.0:  # else the machine is so slow that they may have been replaced
+        assert found == pids
+        assert log.count("max_memory") == 1
 
 
-def test_workers_past_max_lifetime_are_recycled_one_at_a_time(cluster):
+def test_workers_past_max_lifetime_are_recycled_one_at_a_time(make_cluster):
     """Each worker is replaced when it has served for max_lifetime seconds, never two at once."""
-    running = cluster(number_workers=2, max_lifetime=1)
-    first = running.worker_pids()
+    running = make_cluster(number_workers=2, max_lifetime=1).start(are_ready=False)
+    first = wait_until(lambda: len(found := running.worker_pids()) >= 2 and found)
     ready = []
 
     def are_replaced() -> bool:
@@ -110,21 +115,23 @@ def test_workers_past_max_lifetime_are_recycled_one_at_a_time(cluster):
 
     wait_until(are_replaced)
     assert min(ready) >= 2
-    for slot, pid in enumerate(first):
-        running.wait_log(f"Retiring worker (pid: {pid}, slot: {slot}): max_lifetime", 1)
+    for pid in first:
+        retired = re.compile(rf"Retiring worker \(pid: {pid}, slot: [01]\): max_lifetime")
+        wait_until(lambda retired=retired: retired.search(running.log_text()))
 
 
-def test_a_worker_told_to_terminate_is_replaced_first(cluster):
+def test_a_worker_told_to_terminate_is_replaced_first(held):
     """TERM retires one worker: its successor is ready before it goes, and its running call is answered."""
-    running = cluster(number_workers=2)
+    running = held(number_workers=2)
     leaver = running.worker_pids()[0]
     with running.client_of(leaver) as client, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(client.call, "sleep", 1)
+        answer = pool.submit(client.call, "hold", gate(running))
         wait_until(lambda: running.worker(leaver)["active_calls"] == 1)
         os.kill(leaver, signal.SIGTERM)
         wait_until(lambda: running.worker(leaver).get("state") == "retiring")
         assert len(running.worker_pids()) == 2
-        assert answer.result() == 1
+        let_go(running)
+        assert answer.result() == "let go"
     assert _successor_in(running, 0, leaver)
 
 
@@ -137,8 +144,8 @@ def test_a_call_longer_than_graceful_timeout_is_told_that_its_worker_retired(clu
         wait_until(lambda: running.worker(leaver)["active_calls"] == 1)
         os.kill(leaver, signal.SIGTERM)
         with pytest.raises(RemoteError, match=r"^WorkerRetired: "):
-            answer.result(10)
-    wait_until(lambda: not is_alive(leaver), 3)
+            answer.result(30)
+    wait_until(lambda: not is_alive(leaver), within(3))
     assert running.wait_ready()["workers"][0]["pid"] != leaver
 
 
@@ -148,10 +155,10 @@ def test_a_worker_told_to_end_at_once_is_replaced(cluster, signum):
     running = cluster(number_workers=2)
     leaver = running.worker_pids()[0]
     with running.client_of(leaver) as client, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(client.call, "sleep", 20)
+        answer = pool.submit(client.call, "sleep", 60)
         wait_until(lambda: running.worker(leaver)["active_calls"] == 1)
         os.kill(leaver, signum)
-        wait_until(lambda: not is_alive(leaver), 2)
+        wait_until(lambda: not is_alive(leaver), within(2))
         with pytest.raises(Lost):
             answer.result()
     assert _successor_in(running, 0, leaver)

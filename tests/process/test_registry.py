@@ -14,16 +14,16 @@ from typing import Callable
 
 import pytest
 from leaders import Clusters, kill_all, leads
+from patience import FULL_SCALE, within
 from zookeeper_servers import zookeeper
 
 from rpccluster import Pool
 from rpccluster.errors import RPCClusterError
 from rpccluster.testing import RunningCluster, wait_until
 
-FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 CALLS = 100_000 if FULL_SCALE else 2_000
 CALL_PAUSE = 0.002  # between two calls of a thread, so that many clusters come and go meanwhile
-SHARE_SECONDS = 2.0 if FULL_SCALE else 5.0  # the bound is for a machine that does nothing else
+SHARE_SECONDS = within(2.0)  # the bound is for a machine that does nothing else
 MakeCluster = Callable[..., RunningCluster]
 
 
@@ -38,8 +38,10 @@ def clusters(make_cluster: MakeCluster, tmp_path: Path) -> Clusters:
     return Clusters(make_cluster, f"file:{tmp_path / 'lead'}")
 
 
-def test_a_cluster_is_listed_while_it_serves(clusters: Clusters, registry: Path) -> None:
+def test_a_cluster_is_listed_while_it_serves(make_cluster: MakeCluster, tmp_path: Path, registry: Path) -> None:
     """From its first ready worker on; TERM removes the entry first, and acts ``drain_delay`` later."""
+    delay = 0.3 if FULL_SCALE else 5.0  # there is time to ask it meanwhile
+    clusters = Clusters(make_cluster, f"file:{tmp_path / 'lead'}", drain_delay=delay)
     first = clusters.start("first")
     address = first.address
     wait_until(lambda: clusters.members(registry) == [address])
@@ -51,7 +53,7 @@ def test_a_cluster_is_listed_while_it_serves(clusters: Clusters, registry: Path)
         assert client.call("name") == "first", "it serves on"
         assert first.status()["master"]["state"] == "departing"
     assert first.wait() == 0
-    assert "Leaving the registry: the stop acts in 0.3 seconds" in first.log_text()
+    assert f"Leaving the registry: the stop acts in {delay:g} seconds" in first.log_text()
 
 
 def test_the_entry_outlives_coordinator_and_master(clusters: Clusters, registry: Path) -> None:
@@ -125,10 +127,10 @@ class Callers:
     def end(self) -> None:
         self._end.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
 
 
-@pytest.mark.timeout(600 if FULL_SCALE else 120)
+@pytest.mark.timeout(600 if FULL_SCALE else 300)
 @pytest.mark.parametrize("engine", ["file", "zookeeper"])
 def test_calls_while_clusters_come_and_go(engine: str, make_cluster: MakeCluster, tmp_path: Path) -> None:
     """None fails when a cluster is stopped; when one is killed only those that it had; a new one gets its share.
@@ -142,7 +144,7 @@ def test_calls_while_clusters_come_and_go(engine: str, make_cluster: MakeCluster
         first = [clusters.make(name).start(are_ready=False) for name in ("a", "b", "c")]
         for cluster in first:
             cluster.wait_ready()
-        pool = stack.enter_context(Pool(clusters.registry, timeout=20))
+        pool = stack.enter_context(Pool(clusters.registry, timeout=60))
         callers = Callers(pool)
         stack.callback(callers.end)
         for name in ("a", "b", "c"):

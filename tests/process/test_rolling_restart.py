@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from programs import free_port
 
 from rpccluster import Pool, aio
 from rpccluster.testing import RunningCluster, wait_until
@@ -21,12 +21,6 @@ CALLERS = 50
 @pytest.fixture
 def servers(make_cluster: Callable[..., RunningCluster]) -> Iterator[list[RunningCluster]]:
     yield [make_cluster(bind=f"tcp://127.0.0.1:{free_port()}").start() for _ in range(2)]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Callers:
@@ -48,7 +42,7 @@ class Callers:
                 except Exception as error:
                     self.note(repr(error))
 
-        with Pool(addresses) as pool:
+        with Pool(addresses, timeout=60) as pool:
             threads = [threading.Thread(target=work) for _ in range(CALLERS)]
             for thread in threads:
                 thread.start()
@@ -65,7 +59,7 @@ class Callers:
                     self.note(repr(error))
 
         async def main() -> None:
-            async with aio.Pool(addresses) as pool:
+            async with aio.Pool(addresses, timeout=60) as pool:
                 await asyncio.gather(*(work(pool) for _ in range(CALLERS)))
 
         asyncio.run(main())

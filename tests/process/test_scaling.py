@@ -6,6 +6,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
+from holding import gate, let_go
 
 from rpccluster.system import allowed_cpus
 from rpccluster.testing import RunningCluster, is_alive, title_of, wait_until
@@ -37,18 +38,19 @@ def test_ttin_and_ttou_ten_each(cluster):
     _check_scale(running, signal.SIGHUP, 2)
 
 
-def test_a_worker_scaled_down_answers_its_call_and_says_so_in_its_title(cluster):
+def test_a_worker_scaled_down_answers_its_call_and_says_so_in_its_title(held):
     """A retiring worker stays, in status and title, until its last call is answered; then it is gone."""
-    running = cluster(number_workers=2)
+    running = held(number_workers=2, graceful_timeout=60)
     leaver = running.worker_pids()[1]
     with running.client_of(leaver) as client, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(client.call, "sleep", 1.5)
+        answer = pool.submit(client.call, "hold", gate(running))
         wait_until(lambda: running.worker(leaver)["active_calls"] == 1)
         running.signal(signal.SIGTTOU)
-        wait_until(lambda: running.worker(leaver)["state"] == "retiring", 1)
-        wait_until(lambda: title_of(leaver) == "rpccluster: worker 1 [rpccluster] (retiring)", 1)
-        assert answer.result() == 1.5
-    wait_until(lambda: not is_alive(leaver), 5)
+        wait_until(lambda: running.worker(leaver)["state"] == "retiring")
+        wait_until(lambda: title_of(leaver) == "rpccluster: worker 1 [rpccluster] (retiring)")
+        let_go(running)
+        assert answer.result() == "let go"
+    wait_until(lambda: not is_alive(leaver))
     running.wait_ready(number_workers=1)
 
 
@@ -75,9 +77,9 @@ def test_winch_then_hup_brings_the_files_number_back(cluster):
     running.signal(signal.SIGHUP)
     status = running.wait_ready(number_workers=3)
     assert {worker["generation"] for worker in status["workers"]} == {2} == {status["master"]["generation"]}
-    assert title_of(running.master_pid) == "rpccluster: master [renamed]"
+    wait_until(lambda: title_of(running.master_pid) == "rpccluster: master [renamed]")
 
 
 def _drain(running: RunningCluster) -> None:
     running.signal(signal.SIGWINCH)
-    wait_until(lambda: running.status()["workers"] == [] and running.status()["master"]["state"] == "drained", 5)
+    wait_until(lambda: running.status()["workers"] == [] and running.status()["master"]["state"] == "drained")

@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from patience import within
 
 from rpccluster import ArgumentError, NoMethodError, RemoteError
 from rpccluster.testing import is_alive, wait_until
@@ -42,7 +43,7 @@ def test_errors_cross_the_wire_as_the_contract_words_them(cluster):
             client.call("sleep")
         assert client.call("rpc.ping") == "pong"
         assert client.call("rpc.discover")["sum"]["doc"] == "Add numbers."
-    wait_until(lambda: "Method fail failed for 127.0.0.1" in running.log_text(), 5)
+    wait_until(lambda: "Method fail failed for 127.0.0.1" in running.log_text())
 
 
 def test_killed_master_takes_its_workers_along(cluster):
@@ -50,6 +51,6 @@ def test_killed_master_takes_its_workers_along(cluster):
     running = cluster(number_workers=3)
     pids = running.worker_pids()
     os.kill(running.master_pid, signal.SIGKILL)
-    wait_until(lambda: not any(is_alive(pid) for pid in pids), 1.0)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), within(1.0))
     running.wait()
     assert running.start().worker_pids()

@@ -185,9 +185,10 @@ class Shop:
         if new["mood"] == "unhappy":
             raise ValueError("after the switch")
 
-    def twice(self, seconds):
+    def twice(self, until):
         first = rpccluster.settings.version, rpccluster.settings["price"]
-        gevent.sleep(seconds)
+        while until and not os.path.exists(until):
+            gevent.sleep(0.01)
         spawned = gevent.spawn(lambda: rpccluster.settings.version).get()
         return [first, (rpccluster.settings.version, rpccluster.settings["price"]), spawned]
 
@@ -213,9 +214,10 @@ def run(plugin):
 
 
 @pytest.fixture
-def pushed(make_cluster: Any) -> RunningCluster:
+def pushed(make_cluster: Any, request: pytest.FixtureRequest) -> RunningCluster:
     """Three workers and a plugin that sleeps."""
-    running: RunningCluster = make_cluster(service="pushed:Shop", number_workers=3, settings_timeout=2)
+    seconds = getattr(request, "param", 60)
+    running: RunningCluster = make_cluster(service="pushed:Shop", number_workers=3, settings_timeout=seconds)
     running.write_module("pushed", PUSHED)
     running.write_module("busy", BUSY)
     running.write_section("settings", {"price": "1"})
@@ -233,15 +235,16 @@ def test_a_push_reaches_every_process_and_replaces_none(pushed: RunningCluster) 
     """Hooks are told; a running call goes on with the version that it began with; what boots later has the new one."""
     before = pushed.worker_pids()
     with pushed.client() as client:
-        slow = client.call_async("twice", 1.0)
+        slow = client.call_async("twice", str(pushed.folder / "may_end"))
         for pid in before:
             with pushed.client_of(pid) as other:
                 assert other.call("look")[1:3] == [1, 1.0]
         wait_until(lambda: sum(worker["active_calls"] for worker in pushed.status()["workers"]) >= 1)
         done = pushed.run("config", "set", "settings.price=2.5", "-c", str(pushed.config))
         assert (done.returncode, done.stdout) == (0, "version 2\n"), done.stderr
+        (pushed.folder / "may_end").touch()
         assert slow.result() == [[1, 1.0], [1, 1.0], 1]
-        assert client.call("twice", 0) == [[2, 2.5], [2, 2.5], 2]
+        assert client.call("twice", "") == [[2, 2.5], [2, 2.5], 2]
     assert _versions(pushed) == {2}
     assert pushed.worker_pids() == before
     pushed.wait_log("changed to 2.5")
@@ -259,16 +262,17 @@ def test_a_push_reaches_every_process_and_replaces_none(pushed: RunningCluster) 
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("pushed", "change", "reason"),
     [
-        ("settings.mood=bad", "refuses: settings_check refuses mood (config set): ValueError: no such mood"),
-        ("settings.mood=exit", "refuses: settings_check refuses mood (config set): SystemExit: 3"),
-        ("settings.mood=gone", "ended before it had voted on mood (config set)"),
-        ("settings.mood=asleep", "no vote within settings_timeout (2 s) from worker (pid: "),
-        ("settings.price=much", "refuses: config set: price: found 'much', expected a number"),
-        ("settings.prise=1", "found an unknown setting, expected one that the service declares; did you mean price?"),
-        ("daemonize=true", "config set: daemonize: found true, expected false until the next start: a process goes to"),
+        (60, "settings.mood=bad", "refuses: settings_check refuses mood (config set): ValueError: no such mood"),
+        (60, "settings.mood=exit", "refuses: settings_check refuses mood (config set): SystemExit: 3"),
+        (60, "settings.mood=gone", "ended before it had voted on mood (config set)"),
+        (4, "settings.mood=asleep", "no vote within settings_timeout (4 s) from worker (pid: "),
+        (60, "settings.price=much", "refuses: config set: price: found 'much', expected a number"),
+        (60, "settings.prise=1", "an unknown setting, expected one that the service declares; did you mean price?"),
+        (60, "daemonize=true", "config set: daemonize: found true, expected false until the next start: a process"),
     ],
+    indirect=["pushed"],
 )
 def test_one_refusal_leaves_everything_as_it_was(pushed: RunningCluster, change: str, reason: str) -> None:
     """Process, key and reason are named; the next push goes through."""
@@ -287,7 +291,7 @@ def test_who_raises_after_the_switch_is_replaced(pushed: RunningCluster) -> None
     pushed.control().call("config.set", {"settings.mood": "unhappy"})
     wait_until(lambda: not before & set(pushed.worker_pids()))
     pushed.wait_ready()
-    assert _versions(pushed) == {2}
+    wait_until(lambda: _versions(pushed) == {2})
 
 
 def test_a_reload_brings_the_files_values_back(pushed: RunningCluster) -> None:
@@ -336,6 +340,6 @@ def test_an_upgrade_keeps_what_is_in_force(pushed: RunningCluster) -> None:
     pushed.wait_ready()
     wait_until(lambda: _versions(pushed) == {2})
     with pushed.client() as client:
-        assert client.call("twice", 0)[0] == [2, 3.0]
+        assert client.call("twice", "")[0] == [2, 3.0]
     pushed.control().call("config.set", {"settings.price": "4"})
     assert _versions(pushed) == {3}

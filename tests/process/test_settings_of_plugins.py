@@ -46,9 +46,10 @@ def closes_all(plugin):
 
 
 @pytest.fixture
-def jobs(make_cluster: Any) -> RunningCluster:
+def jobs(make_cluster: Any, request: pytest.FixtureRequest) -> RunningCluster:
     """A plugin of a class, and two that cannot be asked."""
-    running: RunningCluster = make_cluster(service=None, bind=None, number_workers=None, settings_timeout=2)
+    seconds = getattr(request, "param", 60)
+    running: RunningCluster = make_cluster(service=None, bind=None, number_workers=None, settings_timeout=seconds)
     running.write_module("jobs", JOBS)
     running.write_section("settings", {"mood": "good"})
     for name, run in (("job", "Job"), ("program", "becomes_another"), ("closed", "closes_all")):
@@ -66,13 +67,14 @@ def _job(running: RunningCluster) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("mood", "reason"),
+    ("jobs", "mood", "reason"),
     [
-        ("bad", " refuses: settings_check refuses mood (config set): ValueError: no such mood"),
-        ("exit", " refuses: settings_check refuses mood (config set): SystemExit: 3"),
-        ("gone", " ended before it had voted on mood (config set)"),
-        ("asleep", ", on mood (config set)"),
+        (60, "bad", " refuses: settings_check refuses mood (config set): ValueError: no such mood"),
+        (60, "exit", " refuses: settings_check refuses mood (config set): SystemExit: 3"),
+        (60, "gone", " ended before it had voted on mood (config set)"),
+        (4, "asleep", ", on mood (config set)"),
     ],
+    indirect=["jobs"],
 )
 def test_one_that_refuses_leaves_everything_as_it_was(jobs: RunningCluster, mood: str, reason: str) -> None:
     """It is named, with key and place. Those that cannot be asked hold nothing up; the next push goes through."""
@@ -83,7 +85,7 @@ def test_one_that_refuses_leaves_everything_as_it_was(jobs: RunningCluster, mood
         assert f"plugin job (pid: {pid}, slot: 0){reason}" in str(refused.value)
         jobs.wait_group("plugin:job")
         assert control.call("config.get", "settings.mood")["values"]["settings.mood"]["value"] == "good"
-        assert _job(jobs)[1] == 1
+        wait_until(lambda: _job(jobs)[1] == 1)
         assert control.call("config.set", {"settings.mood": "fine"}) == {"version": 2}
         assert _job(jobs)[1] == 2
 
@@ -96,5 +98,5 @@ def test_one_that_fails_afterwards_is_replaced(jobs: RunningCluster) -> None:
     jobs.wait_log("settings_changed failed: told of mood (config set)")
     wait_until(lambda: _job(jobs)[0] not in (pid, None))
     jobs.wait_group("plugin:job")
-    assert _job(jobs)[1] == 2
+    wait_until(lambda: _job(jobs)[1] == 2)
     assert [jobs.group(f"plugin:{name}")["processes"][0]["pid"] for name in ("program", "closed")] == others
