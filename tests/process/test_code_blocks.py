@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -77,12 +78,12 @@ class Shell:
 class Reader:
     """Somebody who does what a document says."""
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    def __init__(self, folder: Path, home: Path, runtime_folder: str) -> None:
         self._address = f"127.0.0.1:{free_port()}"
         self._ports: dict[str, str] = {}
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("RPCCLUSTER", "PYTEST"))}
         environment["HOME"] = str(home)
-        environment["XDG_RUNTIME_DIR"] = str(home)
+        environment["XDG_RUNTIME_DIR"] = runtime_folder
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         environment["RPCCLUSTER_CMD_ARGS"] = f"-b {self._address}"
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # its date has whole seconds, and code changes twice in one
@@ -190,13 +191,14 @@ class Reader:
 @contextlib.contextmanager
 def reader_in(folder: Path) -> Iterator[Reader]:
     """A reader who begins in a folder, and whose home is the one above it."""
-    reader = Reader(folder, folder.parent)
-    try:
-        yield reader
-    finally:
-        reader.stop()
-        reader.shell.type("for file in *.pid; do kill $(cat $file); done")  # daemons of a document that went wrong
-        reader.shell.close()
+    with tempfile.TemporaryDirectory(prefix="rpc-", dir="/tmp") as sockets:  # whose paths have to be short
+        reader = Reader(folder, folder.parent, sockets)
+        try:
+            yield reader
+        finally:
+            reader.stop()
+            reader.shell.type("for file in *.pid; do kill $(cat $file); done")  # daemons of a document that went wrong
+            reader.shell.close()
 
 
 @pytest.mark.timeout(300)  # pip takes its time
