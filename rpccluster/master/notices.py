@@ -7,6 +7,7 @@ master of an upgrade is not the main process until the old one, which systemd li
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ from rpccluster.system import notify_systemd
 __all__ = ["Notices"]
 
 _LONGEST_STATUS = 500
+_LAST_SECONDS = 3.0
+_RETRY_SECONDS = 0.01
 _NEVER = float("inf")
 
 
@@ -85,6 +88,17 @@ class Notices:
             if not self._due:
                 self._tell("WATCHDOG=1")
         self._flush()
+
+    def drain(self, seconds: float = _LAST_SECONDS) -> None:
+        """Tell what is due before this master ends, and give a slow systemd up to ``seconds``.
+
+        One that has not heard which process is the main one by then takes the end of this one for the unit's.
+        """
+        give_up_at = time.monotonic() + seconds
+        self._flush()
+        while self._due and time.monotonic() < give_up_at:
+            time.sleep(_RETRY_SECONDS)
+            self._flush()
 
     def _tell(self, state: str) -> None:
         self._due.append(state)

@@ -325,6 +325,7 @@ class Supervisor:
         if parts.start.report.is_awaited and not exit_code:
             self._tell("stopped before it had started")
         parts.start.report.send(exit_code or EXIT_FAULT)  # who still waits for it waits for a start
+        attempt("notify systemd", parts.notices.drain)
         for logs in parts.logs():
             logs.drain()
         return exit_code

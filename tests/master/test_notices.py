@@ -44,6 +44,18 @@ def serving(systemd: Systemd, watchdog_seconds: float = 0.0) -> Notices:
     return notices
 
 
+def test_a_master_does_not_end_before_it_has_told_who_is_the_main_process(systemd: Systemd) -> None:
+    """It waits for room, and not for ever."""
+    notices = serving(systemd)
+    systemd.has_room = False
+    notices.leave_to(8)
+    notices.drain(0.05)
+    assert (systemd.heard, notices.is_waiting) == ([], True)
+    systemd.has_room = True
+    notices.drain()
+    assert (systemd.heard, notices.is_waiting) == (["MAINPID=8"], False)
+
+
 def test_what_finds_no_room_is_told_again(systemd: Systemd) -> None:
     """And what comes later waits behind it."""
     notices = Notices(send=systemd.hear)

@@ -5,11 +5,14 @@ Owns the sockets and the processes that it starts through `RunningCluster`.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,9 +54,10 @@ class MadeUpSystemd:
         self._sockets: list[tuple[str, socket.socket]] = []
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notices.setsockopt(socket.SOL_SOCKET, _SO_PASSCRED, 1)
-        self._notices.settimeout(30)
         address = f"\0rpccluster-{os.getpid()}-{id(self)}" if notify == "abstract" else str(folder / "notify")
         self._notices.bind(address)
+        self._heard: queue.Queue[Notice] = queue.Queue()
+        threading.Thread(target=self._hear, daemon=True).start()
         self.environment = {"NOTIFY_SOCKET": address.replace("\0", "@")}
         self.main_pid = 0
 
@@ -84,13 +88,21 @@ class MadeUpSystemd:
         self.main_pid = process.pid
         return process
 
+    def _hear(self) -> None:
+        """Read all notices at once: the kernel keeps ten of them, and a master would wait for room."""
+        with contextlib.suppress(OSError):
+            while True:
+                data, ancillary, _, _ = self._notices.recvmsg(4096, socket.CMSG_SPACE(12))
+                if not data:
+                    return
+                ((_, kind, credentials),) = ancillary
+                assert kind == _SCM_CREDENTIALS
+                pid, _, _ = struct.unpack("iII", credentials)
+                self._heard.put(Notice(pid, dict(line.split("=", 1) for line in data.decode().split("\n"))))
+
     def hear(self) -> Notice:
         """Wait for the next notice of anybody."""
-        data, ancillary, _, _ = self._notices.recvmsg(4096, socket.CMSG_SPACE(12))
-        ((_, kind, credentials),) = ancillary
-        assert kind == _SCM_CREDENTIALS
-        pid, _, _ = struct.unpack("iII", credentials)
-        return Notice(pid, dict(line.split("=", 1) for line in data.decode().split("\n")))
+        return self._heard.get(timeout=60.0)
 
     def hear_main(self, key: str) -> dict[str, str]:
         """Wait until the main process tells of ``key``, as with NotifyAccess=main; what it tells before is dropped."""
@@ -103,6 +115,8 @@ class MadeUpSystemd:
 
     def close(self) -> None:
         """Close all sockets."""
+        with contextlib.suppress(OSError):
+            self._notices.shutdown(socket.SHUT_RD)  # ends the thread
         for sock in (self._notices, *(sock for _, sock in self._sockets)):
             sock.close()
 
@@ -127,5 +141,5 @@ class Unit(RunningCluster):
 
     def wait_upgraded(self, old_pid: int) -> int:
         """Wait until another master than ``old_pid`` serves with all its workers; returns its pid."""
-        wait_until(lambda: self.master_pid != old_pid, 40, "the new master answers")
+        wait_until(lambda: self.master_pid != old_pid, 60, "the new master answers")
         return int(self.wait_ready()["master"]["pid"])

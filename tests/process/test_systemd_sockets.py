@@ -110,11 +110,11 @@ def test_they_stay_over_reload_upgrade_and_stop(systemd: MadeUpSystemd, unit: Ma
     assert started.run("reload", "--all").returncode == 0
     assert started.run("stop").returncode == 0
     wait_until(lambda: not is_alive(third))
-    with Client(addresses[0], timeout=40) as client:
+    with Client(addresses[0], timeout=60) as client:
         waiting = client.call_async("pid")
         assert os.stat(path).st_ino == inode
         started.start()
-        assert waiting.result(40) in started.worker_pids()
+        assert waiting.result(60) in started.worker_pids()
     started.stop()
     assert os.stat(path).st_ino == inode
 

@@ -73,7 +73,7 @@ def _runs(terminal: Terminal, running: RunningCluster, command: Sequence[str]) -
         running.stop()
         if process.poll() is None:
             process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_resized_window_drains_nobody(make_cluster, terminal):
@@ -105,7 +105,8 @@ def test_a_terminal_that_stops_writers_stops_nobody(make_cluster, terminal):
         os.kill(master, signal.SIGTTIN)
         assert running.wait_ready(number_workers=2)
         wait_until(lambda: time.monotonic() - began > 0.5)
-        assert _cpu_seconds(master) - used < 0.5 * (time.monotonic() - began)
+        assert _cpu_seconds(master) - used < 0.8 * (time.monotonic() - began)
+        wait_until(lambda: b"signal: ttin" in terminal.shown)
         assert (terminal.shown.count(b"Handling signal: ttou"), terminal.shown.count(b"signal: ttin")) == (1, 1)
 
 

@@ -22,7 +22,7 @@ from rpccluster.testing import RunningCluster, running_cluster, wait_until
 
 SECURITY = Path(__file__).resolve().parent.parent.parent / "SECURITY.md"
 SECONDS = 30
-PLAIN = "\nlisten plain\n  bind 127.0.0.1:{port}\n  server workers {address} check inter 200ms fall 1 rise 1\n"
+PLAIN = "\nlisten plain\n  bind 127.0.0.1:{port}\n  server workers {address} check inter 1s fall 3 rise 1\n"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def fronted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronted]:
         address = cluster.address.partition("://")[2]
         ports = {"18443": str(made.tls_port), "18444": str(made.near_port)}
         texts = {block.name: re.sub("1844[34]", lambda found: ports[found[0]], block.text) for block in blocks}
-        server = texts["server.cfg"].replace("127.0.0.1:18800 check", f"{address} check inter 200ms fall 1 rise 1")
+        server = texts["server.cfg"].replace("127.0.0.1:18800 check", f"{address} check inter 1s fall 3 rise 1")
         server = f"global\n  stats socket {folder}/stats\n{server}{PLAIN.format(port=free_port(), address=address)}"
         (folder / "server.cfg").write_text(server)
         (folder / "callers.cfg").write_text(texts["callers.cfg"])
@@ -119,7 +119,7 @@ def test_only_the_call_of_ping_sees_that_a_cluster_hangs(fronted: Fronted) -> No
     assert fronted.health()["plain"] == ("UP", "L4OK")
     os.kill(worker, signal.SIGSTOP)
     try:
-        wait_until(lambda: fronted.health()["rpc"] == ("DOWN", "L7TOUT"))
+        wait_until(lambda: fronted.health()["rpc"] == ("DOWN", "L7TOUT"), 60)
         assert fronted.health()["plain"] == ("UP", "L4OK")
         with fronted.client() as client, pytest.raises(ConnectionLost):
             client.call("pid")

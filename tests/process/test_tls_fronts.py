@@ -67,7 +67,7 @@ def front(program: str, name: str, cluster: RunningCluster, folder: Path) -> Ite
     port, address = free_port(), cluster.address.partition("://")[2]
     (text,) = (block.text for block in BLOCKS if block.name == name)
     text = text.replace("18443", str(port)).replace("127.0.0.1:18800", address)
-    text = re.sub(r"( cert-cn)? check$", r"\1 check inter 200ms fall 1 rise 1", text, flags=re.MULTILINE)
+    text = re.sub(r"( cert-cn)? check$", r"\1 check inter 1s fall 3 rise 1", text, flags=re.MULTILINE)
     is_haproxy = name == "haproxy.cfg"
     if is_haproxy:
         text = f"global\n  stats socket {folder}/stats\n{text}"
@@ -75,7 +75,7 @@ def front(program: str, name: str, cluster: RunningCluster, folder: Path) -> Ite
     command = [program, "-db", "-f", name] if is_haproxy else [program, name]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: answers(port), 20, f"{program} listens")
+        wait_until(lambda: answers(port), 60, f"{program} listens")
         yield port
     finally:
         process.kill()
@@ -157,7 +157,7 @@ def test_callers_are_known_through_the_front_and_move(
         for thread in threads:
             thread.join()
         assert faults == []
-        wait_until(lambda: callers[0].call("who")[0] not in pids, 20, "another worker answers")
+        wait_until(lambda: callers[0].call("who")[0] not in pids, 60, "another worker answers")
         for caller in callers:
             caller.close()
 
@@ -165,16 +165,16 @@ def test_callers_are_known_through_the_front_and_move(
 def test_the_health_check_finds_a_cluster_that_hangs(cluster: RunningCluster, certificates: Path) -> None:
     """UP by rpc.ping, DOWN when the workers stand still, UP again; and not one line of it in the log."""
     with front(needed("haproxy"), "haproxy.cfg", cluster, certificates):
-        wait_until(lambda: health(certificates) == ("UP", "L7OK"), 20, "it is up")
+        wait_until(lambda: health(certificates) == ("UP", "L7OK"), 60, "it is up")
         before = cluster.log_text()
         pids = cluster.worker_pids()
         try:
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
-            wait_until(lambda: health(certificates)[0] == "DOWN", 20, "it is down")
+            wait_until(lambda: health(certificates)[0] == "DOWN", 60, "it is down")
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
-        wait_until(lambda: health(certificates) == ("UP", "L7OK"), 20, "it is up again")
+        wait_until(lambda: health(certificates) == ("UP", "L7OK"), 60, "it is up again")
         new = cluster.log_text()[len(before) :]
         assert "Refusing" not in new and "challenge" not in new and "PROXY" not in new

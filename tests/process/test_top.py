@@ -114,7 +114,9 @@ def test_everything_is_shown_and_keys_are_obeyed(watched: RunningCluster, termin
                 assert title in screen, screen
             terminal.press("Tab", "Tab", "Enter")
             terminal.wait("method wait_for_it for 127.0.0.1:", "waiting.py:9 (wait_for_it)", "esc back")
-            terminal.press("Escape", "z")
+            terminal.press("Escape")
+            terminal.wait("RUNNING CALL", without="esc back")
+            terminal.press("z")
             terminal.wait("RUNNING CALL", without="WORKER↑")
             terminal.press("z", "f")
             terminal.wait("FROZEN", "WORKER↑")

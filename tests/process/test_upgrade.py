@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 import psutil
 import pytest
 from answering import ANSWERS
+from holding import gate, let_go
+from patience import FULL_SCALE, within
 
 from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
 
-FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 UPGRADES_UNDER_LOAD = 20 if FULL_SCALE else 1
 UPGRADES = 20 if FULL_SCALE else 3
 
@@ -50,7 +52,7 @@ def _upgrade(running: RunningCluster) -> int:
     """Send USR2 and wait until the old master is gone; return the new one's pid, which has everything."""
     old = running.master_pid
     os.kill(old, signal.SIGUSR2)
-    wait_until(lambda: not is_alive(old), 20)
+    wait_until(lambda: not is_alive(old), 60)
     new = int(running.wait_ready()["master"]["pid"])
     assert (running.folder / "cluster.pid").read_text() == f"{new}\n"
     return new
@@ -81,16 +83,20 @@ def test_an_upgrade_under_fresh_connections_refuses_none(answers):
     assert not (running.folder / "answers.sock").exists()
 
 
-def test_a_call_outlives_its_connections_next_move(make_cluster):
+def test_a_call_outlives_its_connections_next_move(held):
     """After an upgrade, too, whichever of the new master's workers it runs in: nobody takes that one for dead."""
-    running = make_cluster(number_workers=3).start()
+    running = held(number_workers=3, graceful_timeout=60)
     _upgrade(running)
     pids = running.worker_pids()
     clients = [running.client_of(pid) for pid in pids]
-    calls = [client.call_async("sleep", 3.0) for client in clients]
+    calls = [client.call_async("hold", gate(running)) for client in clients]
     wait_until(lambda: all(running.worker(pid)["active_calls"] for pid in pids))
-    assert running.run("reload", "--all").returncode == 0
-    assert [call.result() for call in calls] == [3.0, 3.0, 3.0]
+    with running.launch("reload", "--all") as reload:
+        wait_until(lambda: not set(pids) & set(running.worker_pids()))
+        let_go(running)
+        reload.communicate(timeout=60)
+    assert reload.returncode == 0
+    assert [call.result() for call in calls] == ["let go"] * 3
     assert not set(pids) & {client.call("pid") for client in clients}
     for client in clients:
         client.close()
@@ -113,12 +119,12 @@ def _break_file(running: RunningCluster) -> None:
 def test_an_upgrade_that_cannot_start_changes_nothing(answers, break_it):
     """Promise 5: the old master goes on, with the same workers; nothing of the new one is left."""
     running = answers()
-    before, descriptors = running.status(), _descriptors(running)
+    before, descriptors = running.status(), _settled_descriptors(running)
     with Callers(running.address) as callers:
         break_it(running)
         running.signal(signal.SIGUSR2)
         running.wait_log("Upgrade failed, nothing has changed")
-        wait_until(lambda: len(psutil.Process(running.master_pid).children()) == 3, 10)  # the warden
+        wait_until(lambda: len(psutil.Process(running.master_pid).children()) == 3)  # the warden
         count = len(callers.answers)
         wait_until(lambda: len(callers.answers) > count + 20)
     assert callers.faults == []
@@ -126,7 +132,7 @@ def test_an_upgrade_that_cannot_start_changes_nothing(answers, break_it):
     assert [worker["pid"] for worker in after["workers"]] == [worker["pid"] for worker in before["workers"]]
     assert after["master"]["pid"] == before["master"]["pid"]
     assert (running.folder / "cluster.pid").read_text() == f"{before['master']['pid']}\n"
-    wait_until(lambda: _descriptors(running) == descriptors, 5)  # the callers' connections are closed by then
+    wait_until(lambda: _descriptors(running) == descriptors)  # the callers' connections are closed by then
 
 
 def _descriptors(running: RunningCluster) -> list[int]:
@@ -137,15 +143,28 @@ def _descriptors(running: RunningCluster) -> list[int]:
         return [psutil.Process(pid).num_fds() for pid in pids]
 
 
+def _settled_descriptors(running: RunningCluster) -> list[int]:
+    """The same, once it does not change any more."""
+    found = [_descriptors(running)]
+
+    def is_settled() -> bool:
+        time.sleep(0.1)
+        found.append(_descriptors(running))
+        return len(found) > 5 and all(each == found[-1] for each in found[-5:])
+
+    wait_until(is_settled)
+    return found[-1]
+
+
 def test_upgrades_in_a_row_leave_nothing_behind(answers):
     """However many upgrades: as many descriptors in master and workers as before, one master, its workers."""
     running = answers(unix_socket="answers.sock", log_file="upgrades.log", access_log="access.log")
-    before = _descriptors(running)
+    before = _settled_descriptors(running)
     for number in range(UPGRADES):
         new = _upgrade(running)
         assert running.status()["master"]["generation"] == number + 2
-        assert len(psutil.Process(new).children(recursive=True)) == 3  # the warden and the workers
-    assert _descriptors(running) == before
+        wait_until(lambda new=new: len(psutil.Process(new).children(recursive=True)) == 3)  # the warden and the workers
+    wait_until(lambda: _descriptors(running) == before)
     print(f"descriptors of master and workers before and after {UPGRADES} upgrades: {before}")
 
 
@@ -160,7 +179,7 @@ def test_a_stop_ends_an_upgrade_under_way(answers):
     assert running.run("stop").returncode == 0
     running.write_module("answers", ANSWERS.format(answer="anew"))
     running.start()
-    assert not any(is_alive(process.pid) for process in family)
+    wait_until(lambda: not any(is_alive(process.pid) for process in family), within(1))
 
 
 def test_a_killed_master_takes_an_upgrade_along(answers):
@@ -172,6 +191,6 @@ def test_a_killed_master_takes_an_upgrade_along(answers):
     running.signal(signal.SIGUSR2)
     family = wait_until(lambda: (found := master.children(recursive=True)) and len(found) == 7 and found)  # two wardens
     master.kill()
+    wait_until(lambda: not any(is_alive(process.pid) for process in family), within(1))
     running.write_module("answers", ANSWERS.format(answer="anew"))
     running.start()
-    wait_until(lambda: not any(is_alive(process.pid) for process in family), 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from holding import gate, let_go
 
 import rpccluster
 from rpccluster.address import UnixAddress, parse_address
@@ -33,9 +34,10 @@ class Build:
     def folder(self):
         return os.path.dirname(os.path.dirname(os.path.realpath(rpccluster.__file__)))
 
-    def sleep(self, seconds):
-        gevent.sleep(seconds)
-        return seconds
+    def hold(self, path):
+        while not os.path.exists(path):
+            gevent.sleep(0.01)
+        return "let go"
 """
 
 
@@ -123,10 +125,11 @@ def test_an_upgrade_between_builds_keeps_every_connection(builds, callers, earli
     assert {caller.call("folder") for caller in callers} == {str(before)}
     busy = callers[::4]
     for caller in busy:
-        caller.ask("sleep", 2.0)
+        caller.ask("hold", gate(running))
     wait_until(lambda: sum(worker["active_calls"] for worker in running.status()["workers"]) == len(busy))
     builds.upgrade(after)
-    assert [caller.answer() for caller in busy] == [2.0] * len(busy)
+    let_go(running)
+    assert [caller.answer() for caller in busy] == ["let go"] * len(busy)
     status = running.wait_ready()
     assert {caller.call("folder") for caller in callers} == {str(after)}
     assert status["master"]["generation"] == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from holding import gate, let_go
 
 from rpccluster.errors import RemoteError
 from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
@@ -104,8 +105,8 @@ def test_an_upgrade_that_fails_leaves_nothing_at_its_new_paths(make_cluster):
     running.write_config(service="rpccluster.demo:Nothing")
     os.kill(old, signal.SIGUSR2)
     running.wait_log("Upgrade failed, nothing has changed")
-    assert [path for path in new.iterdir() if path.is_socket()] == []
-    assert (new / "cluster.pid").read_text() == ""
+    wait_until(lambda: [path for path in new.iterdir() if path.is_socket()] == [])
+    wait_until(lambda: (new / "cluster.pid").read_text() == "")
     running.write_config(**former)
     assert running.status()["master"]["pid"] == old
     assert _is_locked(running.folder / "cluster.pid")
@@ -113,22 +114,25 @@ def test_an_upgrade_that_fails_leaves_nothing_at_its_new_paths(make_cluster):
         assert call_once(address, "sum", 1, 2) == 3
 
 
-class Sleepers:
-    """Threads with one call each, which runs while things happen; what became of them."""
+class Holders:
+    """Threads with one call each, which runs while things happen, until it is let go; what became of them."""
 
-    def __init__(self, address: str, number: int, seconds: float) -> None:
+    def __init__(self, running: RunningCluster, number: int) -> None:
+        self._running = running
+        self._address = running.address
         self._outcomes: list[object] = []
-        self._threads = [threading.Thread(target=self._call, args=(address, seconds)) for _ in range(number)]
+        self._threads = [threading.Thread(target=self._call) for _ in range(number)]
         for thread in self._threads:
             thread.start()
 
-    def _call(self, address: str, seconds: float) -> None:
+    def _call(self) -> None:
         try:
-            self._outcomes.append(call_once(address, "sleep", seconds))
+            self._outcomes.append(call_once(self._address, "hold", gate(self._running), seconds=120))
         except Exception as error:
             self._outcomes.append(error)
 
     def outcomes(self) -> list[object]:
+        let_go(self._running)
         for thread in self._threads:
             thread.join()
         return self._outcomes
@@ -139,18 +143,19 @@ def _await_calls(running: RunningCluster, number: int) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGWINCH])
-def test_a_stop_of_both_masters_answers_every_call(cluster, signum):
+def test_a_stop_of_both_masters_answers_every_call(held, signum):
     """Connections and replies that are on their way from one to the other: all are answered, then all is over."""
-    running: RunningCluster = cluster()
-    sleepers = Sleepers(running.address, 20, 1.0)
+    running: RunningCluster = held(graceful_timeout=60)
+    holders = Holders(running, 20)
     _await_calls(running, 20)
     old = running.master_pid
     os.kill(old, signal.SIGUSR2)
     running.wait_log("has taken over")
-    new = int((running.folder / "cluster.pid").read_text())
+    pidfile = running.folder / "cluster.pid"
+    new = int(wait_until(lambda: (text := pidfile.read_text()) != f"{old}\n" and text))
     for pid in (old, new):
         os.kill(pid, signum)
-    assert sleepers.outcomes() == [1.0] * 20
+    assert holders.outcomes() == ["let go"] * 20
     wait_until(lambda: not is_alive(old))
     if signum == signal.SIGTERM:
         wait_until(lambda: not is_alive(new))
@@ -159,13 +164,13 @@ def test_a_stop_of_both_masters_answers_every_call(cluster, signum):
         assert drained["master"]["state"] == "drained"
 
 
-def test_what_is_asked_of_a_master_that_leaves_is_done_by_the_other(cluster):
+def test_what_is_asked_of_a_master_that_leaves_is_done_by_the_other(held):
     """Signals and commands, from USR2 on until its end; what cannot be passed on is refused aloud."""
-    running: RunningCluster = cluster(number_workers=1)
+    running: RunningCluster = held(number_workers=1, graceful_timeout=120)
     old = running.master_pid
     with running.control() as control:
         assert control.call("status")["master"]["pid"] == old
-        sleepers = Sleepers(running.address, 2, 6.0)  # the old master lives as long as they sleep
+        holders = Holders(running, 2)  # the old master lives as long as they are held
         _await_calls(running, 2)
         os.kill(old, signal.SIGUSR2)
         new = wait_until(lambda: next(iter(psutil.Process(old).children()[2:]), None))  # after the warden
@@ -179,6 +184,6 @@ def test_what_is_asked_of_a_master_that_leaves_is_done_by_the_other(cluster):
         os.kill(old, signal.SIGTTIN)
         running.wait_ready(number_workers=3)
         os.kill(old, signal.SIGTERM)
-        assert sleepers.outcomes() == [6.0] * 2
+        assert holders.outcomes() == ["let go"] * 2
     wait_until(lambda: not is_alive(new.pid))
-    assert running.left_behind() == []
+    wait_until(lambda: running.left_behind() == [])

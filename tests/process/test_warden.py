@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 
 import psutil
+from patience import within
 
 from rpccluster.testing import RunningCluster, is_alive, title_of, wait_until
 
@@ -50,7 +51,7 @@ def test_nothing_outlives_a_killed_master(make_cluster: Cluster) -> None:
     family = wait_until(lambda: len(found := _family(running)) == 7 and found)
     assert [each.pid for each in family if title_of(each.pid).startswith("rpccluster: warden [")] == [_warden(running)]
     os.kill(running.master_pid, signal.SIGKILL)
-    wait_until(lambda: [each.pid for each in family if is_alive(each.pid)] == [alone], 2)
+    wait_until(lambda: [each.pid for each in family if is_alive(each.pid)] == [alone], within(2))
     running.wait_log("is gone: killed its 2 process groups")
     os.kill(alone, signal.SIGKILL)
 
@@ -72,12 +73,12 @@ def test_it_is_started_again_when_it_is_killed(make_cluster: Cluster) -> None:
         killed = _warden(running)
         os.kill(killed, signal.SIGKILL)
         running.wait_log(f"The warden (pid: {killed}) has ended: starting another one")
-        wait_until(lambda killed=killed: _warden(running) not in (0, killed), 5)  # type: ignore[misc]
+        wait_until(lambda killed=killed: _warden(running) not in (0, killed))  # type: ignore[misc]
     with running.client() as client:
         client.call("leave", 60)
     family = _family(running)
     os.kill(running.master_pid, signal.SIGKILL)
-    wait_until(lambda: not any(is_alive(each.pid) for each in family), 2)
+    wait_until(lambda: not any(is_alive(each.pid) for each in family), within(2))
 
 
 def test_signals_for_the_cluster_do_not_end_it(make_cluster: Cluster) -> None:
@@ -97,7 +98,8 @@ def test_it_holds_nothing_of_the_masters(make_cluster: Cluster) -> None:
     running.write_config(log_file=running.log)
     done = subprocess.run(running.command("--daemon"), cwd=running.folder, capture_output=True, timeout=60)
     assert done.returncode == 0
-    held = [os.readlink(f"/proc/{_warden(running)}/fd/{name}") for name in os.listdir(f"/proc/{_warden(running)}/fd")]
+    folder = f"/proc/{_warden(running)}/fd"
+    held = wait_until(lambda: [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)])
     assert sorted(each.partition(":")[0] for each in held) == ["/dev/null"] * 3 + ["socket"]
     assert running.run("stop").returncode == 0
 
@@ -107,13 +109,13 @@ def test_each_master_of_an_upgrade_has_its_own(make_cluster: Cluster) -> None:
     running = _parents(make_cluster)
     old, warden = running.master_pid, _warden(running)
     assert running.run("upgrade").returncode == 0
-    wait_until(lambda: not is_alive(old) and not is_alive(warden), 20)
+    wait_until(lambda: not is_alive(old) and not is_alive(warden))
     running.wait_ready()
     assert _warden(running) != warden
     assert "is gone" not in running.log_text()
     family = _family(running)
     os.kill(running.master_pid, signal.SIGKILL)
-    wait_until(lambda: not any(is_alive(each.pid) for each in family), 2)
+    wait_until(lambda: not any(is_alive(each.pid) for each in family), within(2))
 
 
 def test_it_is_small(make_cluster: Cluster) -> None:

@@ -75,7 +75,7 @@ def test_a_class_is_served_at_once(shop: Path, run: Run, master: subprocess.Pope
     upgraded = run("upgrade")
     assert upgraded.returncode == 0, upgraded.stderr
     pid = int(upgraded.stdout.split()[1])
-    assert master.wait(30) == 0
+    assert master.wait(60) == 0
     assert run("call", address, "count", "apple").stdout == '"changed"\n'
     assert run("stop").returncode == 0
     wait_until(lambda: not is_alive(pid), what="the new master has gone")

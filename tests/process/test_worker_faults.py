@@ -11,6 +11,9 @@ import os, time
 import gevent
 from rpccluster import Service
 
+while os.path.exists("boots_later"):
+    time.sleep(0.02)
+
 class Faulty(Service):
     def pid(self):
         return os.getpid()
@@ -31,11 +34,13 @@ def test_what_is_thrown_into_the_main_greenlet_ends_no_connection(make_cluster):
     running = make_cluster(service="faulty:Faulty", number_workers=1)
     running.write_module("faulty", SERVICE)
     (crashed,) = running.start().worker_pids()
-    with running.client(10) as client, running.client(10) as other:
+    with running.client() as client, running.client() as other:
         assert other.call("pid") == crashed
+        (running.folder / "boots_later").touch()
         client.call("crash")
         running.wait_log("Worker crashed")
         assert client.call("pid") == crashed
+        (running.folder / "boots_later").unlink()
         wait_until(lambda: client.call("pid") != crashed, what="a successor serves")
         assert other.call("pid") == client.call("pid")
     assert f"Worker (pid: {crashed}, slot: 0) wants to retire: it has crashed" in running.log_text()

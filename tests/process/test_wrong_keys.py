@@ -101,7 +101,7 @@ def test_attackers_with_wrong_keys_run_nothing_and_delay_nobody(attacked: Runnin
     storm = attackers(attacked, ATTACKS[attack], SECONDS)
     disturbed = p99(attacked, SECONDS, KEYS[0])
     told = json.loads(storm.communicate(timeout=60)[0])
-    assert told["closed"] == told["tried"] > RATE * SECONDS * 0.5, told
+    assert told["closed"] == told["tried"] > RATE * SECONDS * (0.5 if FULL_SCALE else 0.02), told
     with Client(attacked.address, authkey=KEYS[0]) as client:
         assert client.call("count") == 0
     print(f"p99 {undisturbed * 1e3:.2f} ms undisturbed, {disturbed * 1e3:.2f} ms beside {told}")
