@@ -31,8 +31,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     try:
         running.start()
         pid(running)
-        ready = b'group="plugin:sleeper",state="ready"} 1'
-        wait_until(lambda: ready in ask(port(running, 0), "/metrics").body)  # it knows what was told a moment ago
+        ready = [b'"%s",state="ready"} %d' % each for each in ((b"workers", 2), (b"plugin:sleeper", 1), (b"web", 1))]
+
+        def knows_all() -> bool:
+            """Of what was told a moment ago."""
+            told = ask(port(running, 0), "/metrics").body
+            return all(each in told for each in ready)
+
+        wait_until(knows_all)
         yield running
     finally:
         running.stop()
