@@ -19,6 +19,7 @@ __all__ = [
     "is_byte_locked",
     "keep_freed_memory",
     "keep_out_of_collections",
+    "let_go_of_file",
     "lock_byte",
     "make_private",
     "map_for_this_process",
@@ -139,3 +140,15 @@ def map_for_this_process(descriptor: int, size: int) -> mmap.mmap:
     with contextlib.suppress(AttributeError):  # PyPy
         memory.madvise(mmap.MADV_DONTFORK)
     return memory
+
+
+def let_go_of_file(file: os.stat_result) -> None:
+    """Let each descriptor of ``file`` in this process stand for /dev/null, whatever has made it; all stay open.
+
+    A mapping that is in use cannot be closed, and CPython's mmap has a descriptor of its own, a duplicate.
+    """
+    with contextlib.suppress(OSError), open(os.devnull, "rb") as null:
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # the listing's own descriptor
+                if os.path.samestat(os.fstat(int(name)), file):
+                    os.dup2(null.fileno(), int(name), inheritable=False)

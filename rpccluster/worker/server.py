@@ -245,6 +245,7 @@ class Server:
         if part.ledger < 0 or part.ledger_shape is None:
             return None
         memory = system.map_for_this_process(part.ledger, part.ledger_shape.size)
+        self._ledger_file = os.fstat(part.ledger)
         return memory, part.ledger_shape
 
     def _have_copies_kept(self, copies: HandoverChannel, channel: HandoverChannel) -> None:
@@ -336,6 +337,7 @@ class Server:
         self._state = State.GONE
         if self._ledger is not None:
             system.make_private(self._ledger[0])
+            system.let_go_of_file(self._ledger_file)
         self._tally.leave()
         self._connections.leave_to_parent()
         self._adopting.leave_to_parent()

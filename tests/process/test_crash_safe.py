@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -61,6 +62,21 @@ from rpccluster import Service
 class Crashing(Service):
     def pid(self):
         return os.getpid()
+
+    def fork(self):
+        "Return the links of the descriptors of a forked child."
+        end, other_end = os.pipe()
+        pid = os.fork()
+        if not pid:
+            names = ["/proc/self/fd/" + name for name in os.listdir("/proc/self/fd")]
+            links = [os.readlink(name) for name in names if os.path.islink(name)]
+            os.write(other_end, "\\n".join(links).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        links = os.read(end, 65_536).decode().split("\\n")
+        os.close(end)
+        os.close(other_end)
+        return links
 
     def crash(self, signum):
         os.kill(os.getpid(), signum)
@@ -155,3 +171,65 @@ def test_the_master_lets_go_of_what_has_ended(crashing: RunningCluster) -> None:
         assert caller.call("pid") is None
         caller.sock.close()
     wait_until(lambda: len(os.listdir(f"/proc/{crashing.master_pid}/fd")) <= before, what="copies are closed")
+
+
+def links_of(pid: int) -> list[str]:
+    """What the descriptors of a process are."""
+    links = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return links
+
+
+def test_neither_ledger_nor_sockets_are_inherited(crashing: RunningCluster) -> None:
+    """By a child that the service forks; a worker has no more than its own ledger."""
+    callers = [Caller(crashing) for _ in range(6)]
+    for caller in callers:
+        error, pid = caller.call("pid")
+        assert error is None
+        error, links = caller.call("fork")
+        assert error is None
+        assert len(links) > 3
+        assert not [link for link in links if "rpccluster-ledger" in link]
+        of_worker = links_of(pid)
+        assert not {link for link in links if link.startswith("socket:")} & set(of_worker)
+        ledgers = {os.stat(f"/proc/{pid}/fd/{name}").st_ino for name in ledgers_of(pid)}
+        assert len(ledgers) == 1
+    for caller in callers:
+        caller.sock.close()
+
+
+def ledgers_of(pid: int) -> list[str]:
+    """The numbers of a process's descriptors of ledgers."""
+    names = os.listdir(f"/proc/{pid}/fd")
+    return [name for name in names if "rpccluster-ledger" in os.readlink(f"/proc/{pid}/fd/{name}")]
+
+
+def test_status_tells_how_many_connections_would_end_with_their_worker(
+    make_cluster: Callable[..., RunningCluster], tmp_path: Path
+) -> None:
+    """Those at a Unix socket do."""
+    path = tmp_path / "s"
+    bind = f"tcp://127.0.0.1:0, unix://{path}"
+    running = make_cluster(service="crashing:Crashing", crash_safe=True, number_workers=1, bind=bind)
+    running.write_module("crashing", CRASHING)
+    running.start()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            caller = Caller(running)
+            stack.enter_context(caller.sock)
+            assert caller.call("pid")[0] is None
+        wait_until(lambda: counted(running) == (3, 0))
+        for _ in range(2):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(path))
+            sock.sendall(msgpack.packb([0, 1, "pid", []]))
+            assert sock.recv(100)
+        wait_until(lambda: counted(running) == (5, 2))
+
+
+def counted(running: RunningCluster) -> tuple[int, int]:
+    """All connections of the one worker, and those that would end with it."""
+    (worker,) = running.status()["workers"]
+    return worker["connections"], worker["uncovered"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import weakref
+
+import pytest
 
 from rpccluster import system
 from rpccluster.system import give_back_freed_memory
@@ -33,3 +36,29 @@ def test_giving_back_memory_collects_first() -> None:
         assert seen() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there are no sealed files in memory")
+def test_a_file_is_let_go_of_by_each_descriptor_of_it() -> None:
+    """Also by one that a mapping has made for itself."""
+    kept, gone = system.sealed_memory_file(4096, "kept"), system.sealed_memory_file(4096, "gone")
+    memory = system.map_for_this_process(gone, 4096)
+    file = os.fstat(gone)
+    assert len(descriptors_of(file)) >= 1
+    system.let_go_of_file(file)
+    assert descriptors_of(file) == []
+    assert descriptors_of(os.fstat(kept)) == [kept]
+    assert not os.get_inheritable(gone)
+    memory.close()
+    os.close(kept)
+    os.close(gone)
+
+
+def descriptors_of(file: os.stat_result) -> list[int]:
+    """The descriptors of a file in this process."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(int(name)), file):
+                found.append(int(name))
+    return found

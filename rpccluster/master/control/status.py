@@ -15,7 +15,7 @@ from rpccluster.master.children.group import Group
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.groups import Groups
-from rpccluster.master.kinds.rpc import RPC
+from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.service_listeners import LEADERSHIP
 from rpccluster.version import __version__
@@ -78,8 +78,14 @@ class Status:
             "rss_bytes": child.row[CommonCell.RSS_BYTES],
             "uptime_seconds": round(now - child.booted_at, 3),
             **own,
+            **self._uncovered(child),
             "retire_reason": child.retire_reason if child.state is ChildState.RETIRING else "",
         }
+
+    def _uncovered(self, child: Child) -> dict[str, int]:
+        """How many connections would end with a worker, where that is asked of a cluster."""
+        assert isinstance(child, RPCWorker)
+        return {"uncovered": self._broker.uncovered(child)} if self._cluster.options.crash_safe else {}
 
 
 def _addresses(listeners: Iterable[Listener]) -> list[str]:

@@ -166,6 +166,10 @@ class Broker:
     def _want_turn(self) -> None:
         self.wake_at = 0.0
 
+    def uncovered(self, worker: Worker) -> int:
+        """Return how many connections of ``worker`` would end with it, as far as it has asked to be heard."""
+        return max(0, worker.connection_count - self._copies.count(worker))
+
     # -- what workers say on their connection channels
 
     def hear(self, worker: Worker, passing: Passing, descriptors: list[int], now: float) -> None:

@@ -77,6 +77,10 @@ class Copies:
         if copy is not None:
             close_all(copy.descriptors)
 
+    def count(self, worker: Any) -> int:
+        """Return of how many connections of ``worker`` there are copies."""
+        return len(self._copies.get(worker, ()))
+
     def take_all(self, worker: Any) -> dict[int, Copy]:
         """Take out the copies of all connections of ``worker``, which has ended."""
         return self._copies.pop(worker, {})

@@ -25,7 +25,7 @@ from ..made_up import RPC_KIND, booting, cluster, group, ready, retiring
 
 def status(*groups: Group, **values: Any) -> Callable[..., dict[str, Any]]:
     """The ``status`` of a cluster of these groups, to be called with pid and time."""
-    broker: Any = SimpleNamespace(in_transit=0, figures=Figures())
+    broker: Any = SimpleNamespace(in_transit=0, figures=Figures(), uncovered=lambda worker: worker.connection_count)
     all_groups: Any = SimpleNamespace(all=groups, kinds={RPC_KIND.name: RPC_KIND})
     return Status(cluster(**values), groups[0], all_groups, RPC_KIND, broker).make
 
@@ -92,6 +92,7 @@ def test_status_has_the_contracts_form() -> None:
         "handed_over": 5,
     }
     assert {key: shown[key] for key in expected} == expected
+    assert "uncovered" not in shown  # all are, without `crash_safe`
     assert json.loads(json.dumps(told)) == told
 
 

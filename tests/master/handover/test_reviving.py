@@ -138,7 +138,9 @@ def test_a_copy_is_closed_once_its_connection_has_ended_or_left() -> None:
     copies.keep("worker", 1, Copy([], [], [one.detach()]))
     copies.note_noted("worker", 1, is_covered=True)
     copies.drop("another", 1)
+    assert (copies.count("worker"), copies.count("another")) == (1, 0)
     copies.drop("worker", 1)
+    assert copies.count("worker") == 0
     assert other.recv(1) == b""
     assert copies.take_all("worker") == {}
     other.close()
