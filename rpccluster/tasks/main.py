@@ -13,6 +13,7 @@ import sys
 import traceback
 from typing import cast
 
+from rpccluster import system
 from rpccluster.child.assignment import Assignment, Run, TaskPart
 from rpccluster.child.life import EXIT_CRASHED, tell_boot_failed
 from rpccluster.config.sections.pool import PoolOptions
@@ -32,6 +33,8 @@ __all__ = ["load"]
 _LEAVES, _CONDEMNED = int(TaskCell.LEAVES), int(TaskCell.CONDEMNED)
 _MOST_TASKS, _TASKS = int(TaskCell.MOST_TASKS), int(TaskCell.TASKS)
 
+_KEPT_BYTES = 8 << 20  # of freed memory: a task with large values is followed by others with such
+
 
 def load(assignment: Assignment[TaskPart]) -> Run:
     """Set the niceness, while the process has its master's rights. Returns the function that runs the process."""
@@ -49,6 +52,7 @@ def _run(assignment: Assignment[TaskPart], options: PoolOptions) -> int:
         os.environ.update({name: value for name, value in options.env.items() if name != MARK_VARIABLE})
         with contextlib.suppress(OSError):  # it may be closed
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        system.keep_freed_memory(min(_KEPT_BYTES, options.max_memory // 16 or _KEPT_BYTES))
         code = Code(assignment.part.name, options, assignment.settings)
         link = _link(assignment)
         following = Following(assignment, code)
