@@ -60,6 +60,9 @@ import os, random, signal
 from rpccluster import Service
 
 class Crashing(Service):
+    def __init__(self):
+        self.file = os.open(os.environ["NOTES_FILE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
     def pid(self):
         return os.getpid()
 
@@ -78,8 +81,13 @@ class Crashing(Service):
         os.close(other_end)
         return links
 
-    def crash(self, signum):
-        os.kill(os.getpid(), signum)
+    def crash(self, how):
+        os.write(self.file, b"%d\\n" % how)
+        if how == 0:
+            os._exit(3)
+        while how < 0:
+            pass  # until `timeout`
+        os.kill(os.getpid(), how)
 
     def lie(self, seed):
         "Write whatever it likes into the ledger, and try to change its size; then die."
@@ -128,19 +136,30 @@ class Caller:
 
 
 @pytest.fixture
-def crashing(make_cluster: Callable[..., RunningCluster]) -> RunningCluster:
-    running = make_cluster(service="crashing:Crashing", crash_safe=True, number_workers=3, restart_delay_max=0)
+def crashing(
+    make_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RunningCluster:
+    monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
+    running = make_cluster(
+        service="crashing:Crashing", crash_safe=True, number_workers=3, restart_delay_max=0, timeout=5
+    )
     running.write_module("crashing", CRASHING)
     return running.start()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGSEGV, signal.SIGABRT])
-def test_a_method_that_crashes_costs_its_call_alone(crashing: RunningCluster, signum: int) -> None:
+@pytest.mark.parametrize(
+    "how",
+    [int(signal.SIGSEGV), int(signal.SIGABRT), int(signal.SIGKILL), 0, -1],
+    ids=["a crash", "an abort", "a kill", "an exit", "a hang"],
+)
+def test_a_method_that_ends_its_worker_costs_its_call_alone(crashing: RunningCluster, tmp_path: Path, how: int) -> None:
+    """It does not run again, and all connections go on."""
     callers = [Caller(crashing) for _ in range(6)]
-    for caller in callers[:2]:
-        error, _ = caller.call("crash", int(signum))
+    for caller in callers[: 2 if how >= 0 else 1]:
+        error, _ = caller.call("crash", how)
         assert error.startswith("WorkerLost: ")
     assert all(caller.call("pid")[0] is None for caller in callers)
+    assert (tmp_path / "notes").read_text().split() == [str(how)] * (2 if how >= 0 else 1)
     for caller in callers:
         caller.sock.close()
 
@@ -207,9 +226,10 @@ def ledgers_of(pid: int) -> list[str]:
 
 
 def test_status_tells_how_many_connections_would_end_with_their_worker(
-    make_cluster: Callable[..., RunningCluster], tmp_path: Path
+    make_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those at a Unix socket do."""
+    monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
     path = tmp_path / "s"
     bind = f"tcp://127.0.0.1:0, unix://{path}"
     running = make_cluster(service="crashing:Crashing", crash_safe=True, number_workers=1, bind=bind)
