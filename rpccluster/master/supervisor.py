@@ -89,6 +89,8 @@ class Supervisor:
         attempt("collect what has happened", self._collect)
         phase = self._cluster.phase
         attempt("replace the other master's plugins", self._takeover.turn, parts.now())
+        if self._broker.has_revived:  # their callers wait, and the start of a successor takes its time
+            attempt("move the connections of a dead worker", self._move)
         attempt("do what is due", self._act)
         attempt("move connections", self._move)
         attempt("complete a reload", parts.reloading.note_progress)

@@ -111,3 +111,22 @@ def test_a_moving_connection_outlives_both_workers(noted: RunningCluster, tmp_pa
     assert killed
     ran = [int(line) for line in (tmp_path / "notes").read_text().split()]
     assert len(ran) == len(set(ran)), "a call ran twice"
+
+
+def test_connections_of_a_dead_worker_move_before_its_successor_starts(noted: RunningCluster, tmp_path: Path) -> None:
+    """Their callers wait, and a start takes its time."""
+    pid_of(noted, 0)
+    session = Session(noted)
+    with session.sock:
+        session.sock.sendall(session.call(1))
+        session.wait(1)
+        notes = tmp_path / "strace"
+        with injected(noted.master_pid, "?sendmsg,?fork,?vfork,?clone,?clone3", "delay_exit=1", notes):
+            os.kill(session.results[1][1], signal.SIGKILL)
+            session.sock.sendall(session.call(2))
+            session.wait(2)
+            pid_of(noted, 0)
+    calls = notes.read_text().splitlines()
+    moved = next(at for at, call in enumerate(calls) if "SCM_RIGHTS" in call)
+    started = next(at for at, call in enumerate(calls) if call.startswith(("fork", "vfork", "clone")))
+    assert moved < started, calls

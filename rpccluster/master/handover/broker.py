@@ -72,6 +72,7 @@ class Broker:
         self._new_master: Channel | None = None
         self._new_master_at = 0.0  # it gets no connection until then, since it has refused one
         self.is_uneven = False
+        self.has_revived = False  # connections of dead workers, since the last turn
         self.wake_at = math.inf
         self.figures = Figures()
 
@@ -92,6 +93,7 @@ class Broker:
 
         Call it after every event, also after a worker's state has changed, and at ``wake_at``.
         """
+        self.has_revived = False
         workers = self._workers()
         if not (workers or self._transits or self.is_uneven):  # such as those of a service that is not configured
             self.wake_at = math.inf
@@ -329,6 +331,7 @@ class Broker:
             transit = Transit(message, descriptors, now)
             self._transits[transit.give.cid] = transit
             revived += 1
+        self.has_revived |= revived > 0
         logger.info(
             "Of worker (pid: %d, slot: %d) %d connections go on, %d have ended",
             worker.pid,
