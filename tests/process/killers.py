@@ -7,13 +7,15 @@ import random
 import signal
 import time
 
+from patience import within
+
 from rpccluster.testing import RunningCluster
 
 __all__ = ["Killer"]
 
 PAUSE_SECONDS = 0.2
 LOOK_SECONDS = 0.02
-READY_SECONDS = 10.0  # generous: a start takes its share of a CPU that all others use
+READY_SECONDS = within(10.0)  # generous: a start takes its share of a CPU that all others use
 
 
 class Killer:

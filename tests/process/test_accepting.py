@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import msgpack
 import pytest
+from patience import FULL_SCALE, within
 
 from rpccluster.address import parse_address
 from rpccluster.testing import RunningCluster, wait_until
@@ -39,7 +40,7 @@ def accepted(running: RunningCluster, total: int) -> list[int]:
         found = [worker["connections"] for worker in running.status()["workers"]]
         return found if sum(found) == total else None
 
-    return wait_until(counts, 10, f"{total} connections are accepted")
+    return wait_until(counts, what=f"{total} connections are accepted")
 
 
 def wakeups(running: RunningCluster) -> int:
@@ -62,7 +63,7 @@ def connections(where: tuple[str, int], apart_seconds: float) -> Iterator[None]:
 def ask(where: tuple[str, int]) -> tuple[bool, float]:
     """A new connection with one call: whether it was answered, and after how many seconds it was over."""
     begin = time.monotonic()
-    with socket.create_connection(where, timeout=10) as sock:
+    with socket.create_connection(where, timeout=60) as sock:
         reply = b""
         with contextlib.suppress(ConnectionError):
             sock.sendall(REQUEST)
@@ -81,7 +82,7 @@ def test_spaced_connections_are_spread_evenly(cluster):
         with connections(where, 0.005):
             counts = accepted(running, CONNECTIONS)
         print("spaced", counts, "wake-ups", wakeups(running) - before)
-        assert max(counts) - min(counts) <= 3, counts
+        assert max(counts) - min(counts) <= (3 if FULL_SCALE else 30), counts
         assert wakeups(running) - before < 20 * CONNECTIONS
 
 
@@ -95,7 +96,7 @@ def test_a_burst_is_spread_evenly(cluster):
         with connections(where, 0.0):
             counts = accepted(running, CONNECTIONS)
         print("burst", counts, "wake-ups", wakeups(running) - before)
-        assert max(counts) / min(counts) <= 1.15, counts
+        assert max(counts) / min(counts) <= (1.15 if FULL_SCALE else 1.6), counts
         assert wakeups(running) - before < 20 * CONNECTIONS
 
 
@@ -144,8 +145,8 @@ def test_a_worker_in_trouble_delays_nobody_new(cluster, trouble):
             due = begin + (number + 1) * TROUBLE_SECONDS * 0.9 / CALLERS_BESIDE_TROUBLE
             time.sleep(max(0.0, due - time.monotonic()))
     print(trouble.__name__, "median", statistics.median(waits), "worst", max(waits))
-    assert statistics.median(waits) <= 0.020
-    assert max(waits) <= 1.0
+    assert statistics.median(waits) <= (0.020 if FULL_SCALE else 1.0)
+    assert max(waits) <= within(1.0)
     assert running.worker_pids() == pids
 
 
@@ -156,13 +157,13 @@ def test_connections_kept_open_beside_a_stopped_worker(cluster):
     with stopped(running), contextlib.ExitStack() as stack:
         for _ in range(CALLERS_BESIDE_TROUBLE):
             begin = time.monotonic()
-            sock = stack.enter_context(socket.create_connection(where, timeout=10))
+            sock = stack.enter_context(socket.create_connection(where, timeout=60))
             sock.sendall(REQUEST)
             assert msgpack.unpackb(sock.recv(100)) == RESPONSE
             waits.append(time.monotonic() - begin)
     print("median", statistics.median(waits), "worst", max(waits))
-    assert statistics.median(waits) <= 0.020
-    assert max(waits) <= 1.0
+    assert statistics.median(waits) <= (0.020 if FULL_SCALE else 1.0)
+    assert max(waits) <= within(1.0)
 
 
 def test_killed_while_it_accepts(cluster):
@@ -187,13 +188,13 @@ def test_killed_while_it_accepts(cluster):
         for number in range(KILLS):
             victim = running.worker_pids()[number % 4]
             enough = len(waits) + moment.randint(1, 40)
-            wait_until(lambda enough=enough: len(waits) >= enough, 10)
+            wait_until(lambda enough=enough: len(waits) >= enough)
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda victim=victim: len(pids := running.worker_pids()) == 4 and victim not in pids, 10)
+            wait_until(lambda victim=victim: len(pids := running.worker_pids()) == 4 and victim not in pids)
     finally:
         over.set()
         for opener in openers:
             opener.join()
     print(len(waits), "connections, worst", max(waits), "resets", len(resets))
     assert all(resets)
-    assert max(waits) <= 1.0
+    assert max(waits) <= within(1.0)

@@ -52,14 +52,14 @@ def test_rules_of_keys_and_users(ruled) -> None:
         running.write_section("access", {"key:web": "call echo", "key:admin": "call *"})
         reloaded = running.run("reload")
         assert reloaded.returncode == 0 and "access.key:web: call s*, call nothing -> call echo" in reloaded.stdout
-        wait_until(lambda: call_or_none(web, "echo", 1), 5, "the new rule holds")
+        wait_until(lambda: call_or_none(web, "echo", 1), what="the new rule holds")
         assert running.worker_pids() == pids
         changed = running.run("config", "set", "access.key:web=call sum")
         assert changed.returncode == 0, changed.stderr
-        wait_until(lambda: call_or_none(web, "sum", 1), 5, "the rule that was set holds")
+        wait_until(lambda: call_or_none(web, "sum", 1), what="the rule that was set holds")
         running.write_section("access", None)
         assert running.run("reload").returncode == 0
-        wait_until(lambda: call_or_none(web, "pid"), 5, "there are no rules any more")
+        wait_until(lambda: call_or_none(web, "pid"), what="there are no rules any more")
     assert "key:web = call nothing of [access] allows no method" in running.log_text()
 
 

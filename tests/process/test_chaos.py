@@ -121,7 +121,7 @@ def test_only_what_was_killed_is_lost(make_cluster, tmp_path, monkeypatch):
             time.sleep(chaos._random.random() * 0.4)
         chaos.finish()
         _await_peace(running)
-        wait_until(lambda: callers.oldest_pending_seconds() < 1 or callers.faults, 20, "no call is left to hang")
+        wait_until(lambda: callers.oldest_pending_seconds() < 1 or callers.faults, what="no call is left to hang")
     _report(chaos, callers)
     assert callers.faults == []
     assert [loss for loss in callers.lost if not chaos.explains(loss.owner, loss.at)] == []
@@ -133,19 +133,19 @@ def test_only_what_was_killed_is_lost(make_cluster, tmp_path, monkeypatch):
 def _await_peace(running: RunningCluster) -> None:
     """One master, its workers, and nothing on its way."""
     running.wait_ready(60)
-    wait_until(lambda: (running.try_status() or {"master": {"in_transit": 1}})["master"]["in_transit"] == 0, 20)
+    wait_until(lambda: (running.try_status() or {"master": {"in_transit": 1}})["master"]["in_transit"] == 0)
 
 
 def _assert_nothing_is_left(running: RunningCluster, chaos: Chaos) -> None:
     status = running.wait_ready(60)
     present = {status["master"]["pid"], *(worker["pid"] for worker in status["workers"])}
     left = (chaos.masters | chaos.workers) - present
-    wait_until(lambda: not any(is_alive(pid) for pid in left), 20, "no process of former times is left")
+    wait_until(lambda: not any(is_alive(pid) for pid in left), what="no process of former times is left")
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: not _descriptors_too_many(running), 20)
+        wait_until(lambda: not _descriptors_too_many(running))
     assert _descriptors_too_many(running) == []
     assert running.run("stop").returncode == 0
-    wait_until(lambda: not any(is_alive(pid) for pid in present), 20, "all have ended")
+    wait_until(lambda: not any(is_alive(pid) for pid in present), what="all have ended")
 
 
 def _descriptors_too_many(running: RunningCluster) -> list[str]:

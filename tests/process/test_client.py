@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from client.both_faces.test_harm import FACES, REPLY, REQUEST, WISH
 from client.mixed import FULL_SCALE, late_replies, late_replies_on_asyncio, mixed_calls_of_threads
+from patience import within
 from proxy import UNHARMED, Harm, Proxy
 
 from rpccluster import Client, ConnectFailed, Lost, NotSent, aio
@@ -109,8 +110,8 @@ def test_late_replies_are_dropped_on_asyncio(running):
 
 
 def outcomes_of(futures) -> list[BaseException]:
-    """How they ended, a second after now at the latest."""
-    by = time.monotonic() + 1
+    """How they ended, a second after now at the latest on a machine that does nothing else."""
+    by = time.monotonic() + within(1)
     return [future.exception(max(0.0, by - time.monotonic())) for future in futures]
 
 
@@ -133,7 +134,7 @@ def test_the_cluster_is_killed(make_cluster):
         running.write_config(bind=address)
         running.start()
         assert client.call("sum", 1, 2) == 3
-        assert client.call_async("sum", 1, 2).result(10) == 3
+        assert client.call_async("sum", 1, 2).result(60) == 3
 
 
 def test_the_worker_is_killed(make_cluster):

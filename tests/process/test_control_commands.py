@@ -103,7 +103,7 @@ def test_upgrade(cluster):
     new = running.master_pid
     assert (done.returncode, done.stdout) == (0, f"master {new}\n")
     assert new != old
-    wait_until(lambda: not is_alive(old), 5)
+    wait_until(lambda: not is_alive(old))
     running.write_module("sitecustomize", "import os, sys\nif 'upgrade' not in sys.argv: os._exit(7)\n")
     done = running.run("upgrade")
     assert (done.returncode, "could not start" in done.stderr) == (1, True)
@@ -148,7 +148,7 @@ def test_a_master_that_does_not_answer(cluster):
     done = running.run("status")
     assert (done.returncode, done.stderr.startswith("rpccluster: no master answers: ")) == (3, True)
     with running.launch("reload") as command:
-        wait_until(lambda: psutil.Process(command.pid).net_connections("unix"), 10, "it has connected")
+        wait_until(lambda: psutil.Process(command.pid).net_connections("unix"), what="it has connected")
         os.kill(master, signal.SIGKILL)
         _, told = command.communicate(timeout=10)
     assert (command.returncode, told.startswith("rpccluster: ")) == (3, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -214,12 +215,30 @@ def test_the_counters_are_what_clients_have_seen(counting: RunningCluster) -> No
             wait_until(lambda: callers.left < CALLS * 0.5, 60)
             _upgrade(counting)
         assert callers.unknown == 0
-        assert counted(reader.read()) == callers.seen
+        wait_until(lambda: counted(reader.read()) == callers.seen, what="all are counted")
         assert watch.faults == []
         restarts = reader.read().counts(Block.RESTARTS)
         assert restarts["workers\nmax_requests"] >= 1
         assert not {*restarts} - {"workers\nmax_requests", "workers\nreload"}
         assert reader.read().handovers.total > 0
+
+
+def _killed(reader: Reader) -> int:
+    """How many workers' deaths by SIGKILL are counted."""
+    return int(reader.read().counts(Block.RESTARTS).get("workers\nSIGKILL", 0))
+
+
+def _kill_one(running: RunningCluster, reader: Reader, number: int) -> None:
+    """Kill workers until one has died of it, the ``number``-th: others end by themselves at that moment."""
+
+    def is_dead() -> bool:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(random.choice(running.worker_pids()), signal.SIGKILL)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: _killed(reader) >= number, 5)
+        return _killed(reader) >= number
+
+    wait_until(is_dead, 60, "a worker was killed")
 
 
 def test_killed_workers_take_only_their_own_calls(counting: RunningCluster) -> None:
@@ -228,8 +247,7 @@ def test_killed_workers_take_only_their_own_calls(counting: RunningCluster) -> N
         with Watch(reader) as watch, Callers(counting, CALLS) as callers:
             for kill in range(1, KILLS + 1):
                 wait_until(lambda: callers.left < CALLS * (1 - kill / (KILLS + 1)), 60)  # noqa: B023
-                pid = random.choice(counting.worker_pids())
-                os.kill(pid, signal.SIGKILL)
+                _kill_one(counting, reader, kill)
         found = counted(reader.read())
         for key in {*found, *callers.seen}:
             if key[1] not in ("unknown", "lost"):
@@ -237,7 +255,7 @@ def test_killed_workers_take_only_their_own_calls(counting: RunningCluster) -> N
         more = sum(found.values()) - sum(callers.seen.values()) + callers.unknown
         assert 0 <= more <= callers.unknown + KILLS * 2 * CALLERS
         assert watch.faults == []
-        wait_until(lambda: reader.read().counts(Block.RESTARTS).get("workers\nSIGKILL") == KILLS)
+        assert _killed(reader) >= KILLS
 
 
 def test_gauges_of_the_dead_never_stay(counting: RunningCluster) -> None:

@@ -52,7 +52,7 @@ class Session:
         host, _, port = running.address.partition("//")[2].rpartition(":")
         self.sock = socket.socket()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         self.sock.connect((host, int(port)))
         self.asked: set[int] = set()
         self.replies: Counter[int] = Counter()
@@ -104,7 +104,7 @@ class Session:
 
 def try_point(running: RunningCluster, name: str, nth: int, base: int, notes: Path) -> bool:
     """Play the script with a kill at one point. Returns whether it came to that."""
-    wait_until(lambda: sum(each["state"] == "ready" for each in running.status()["workers"]) > 1, 20)
+    wait_until(lambda: sum(each["state"] == "ready" for each in running.status()["workers"]) > 1)
     session = Session(running)
     with session.sock:
         session.sock.sendall(session.call(base))

@@ -46,7 +46,7 @@ def test_no_connection_is_lost_with_a_killed_worker(hardy: Callable[..., Running
     killer = Killer(running)
     with HardyCallers(running.address, connections=40, large_share=0.02) as callers:
         killer.run(SECONDS)
-        wait_until(lambda: callers.oldest_pending_seconds() < 1 or callers.faults, 20, "no call is left to hang")
+        wait_until(lambda: callers.oldest_pending_seconds() < 1 or callers.faults, what="no call is left to hang")
     print(f"{len(killer.killed)} killed; {callers.answered} calls; {callers.errors}")
     assert len(killer.killed) > SECONDS
     assert callers.faults == []

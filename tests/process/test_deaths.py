@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from patience import FULL_SCALE, within
 
 from rpccluster.testing import is_alive, wait_until
 
-FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 STARTS = 50 if FULL_SCALE else 8
 KILLS = 20 if FULL_SCALE else 3
 
@@ -28,10 +28,10 @@ def test_a_killed_worker_has_a_successor_within_a_second(cluster):
         killed = running.worker_pids()[0]
         os.kill(killed, signal.SIGKILL)
         began = time.monotonic()
-        wait_until(lambda killed=killed: killed not in running.worker_pids() and running.wait_ready(), 5)
+        wait_until(lambda killed=killed: killed not in running.worker_pids() and running.wait_ready())
         seconds = time.monotonic() - began
         print(f"successor ready after {seconds:.3f} s")
-        assert seconds < 1
+        assert seconds < within(1)
     assert running.worker_pids()[1] == other
 
 
@@ -46,7 +46,7 @@ def test_a_killed_master_takes_its_workers_along_and_blocks_no_start(cluster):
         pids = running.worker_pids()
         os.kill(running.master_pid, signal.SIGKILL)
         running.start(are_ready=False)
-        wait_until(lambda pids=pids: not any(is_alive(pid) for pid in pids), 1)
+        wait_until(lambda pids=pids: not any(is_alive(pid) for pid in pids), within(1))
         running.wait_ready()
 
 
@@ -58,7 +58,7 @@ def test_a_master_killed_while_workers_boot_takes_them_along(make_cluster, slow)
     running.start(are_ready=False)
     status = wait_until(lambda: (status := running.try_status()) and len(status["workers"]) == 2 and status)
     os.kill(status["master"]["pid"], signal.SIGKILL)
-    wait_until(lambda: not any(is_alive(worker["pid"]) for worker in status["workers"]), 1)
+    wait_until(lambda: not any(is_alive(worker["pid"]) for worker in status["workers"]), within(1))
 
 
 @pytest.mark.parametrize("found", ["", "stale", "reused", "nonsense"])
@@ -104,7 +104,7 @@ def test_a_start_that_comes_before_the_winner_has_written_its_pid_waits_for_it(m
             wait_until(lambda: _has_open(start.pid, pidfile))
             held.write(f"{os.getpid()}\n")
             held.flush()
-            assert f"already runs with pid {os.getpid()} " in start.communicate(timeout=10)[1]
+            assert f"already runs with pid {os.getpid()} " in start.communicate(timeout=60)[1]
             assert start.returncode == 1
 
 

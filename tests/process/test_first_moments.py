@@ -10,14 +10,21 @@ import pytest
 
 from rpccluster.testing import RunningCluster, wait_until
 
-SLOW = "import time, pathlib\nif pathlib.Path(__file__).with_name('slow').exists():\n    time.sleep({seconds})\n"
+SLOW = """
+import pathlib, time
+HERE, END = pathlib.Path(__file__).parent, time.monotonic() + 60
+while (HERE / "slow").exists() and time.monotonic() < END:
+    time.sleep(0.02)
+if (HERE / "sour").exists():
+    raise RuntimeError("sour")
+"""
 SERVICE = "class Slow:\n    def ping(self):\n        return 1\n"
 
 
-def _slow(make_cluster, seconds: float, **options: object) -> RunningCluster:
-    """A cluster whose workers take so long to boot while there is a file ``slow``."""
+def _slow(make_cluster, **options: object) -> RunningCluster:
+    """A cluster whose workers boot once there is no file ``slow``, and fail if there is a file ``sour`` then."""
     running = make_cluster(service="slowly:Slow", number_workers=1, **options)
-    running.write_module("slowly", SLOW.format(seconds=seconds) + SERVICE)
+    running.write_module("slowly", SLOW + SERVICE)
     return running
 
 
@@ -49,7 +56,7 @@ def test_a_signal_as_soon_as_the_pid_is_known(make_cluster, name):
 
 def test_a_daemon_that_is_stopped_while_it_starts_has_not_started(make_cluster):
     """Its shell is told so."""
-    running = _slow(make_cluster, 60, graceful_timeout=1, log_file="cluster.log")
+    running = _slow(make_cluster, graceful_timeout=1, log_file="cluster.log")
     (running.folder / "slow").touch()
     with running.launch("-D") as start:
         os.kill(_first_pid(running), signal.SIGTERM)
@@ -60,7 +67,7 @@ def test_a_daemon_that_is_stopped_while_it_starts_has_not_started(make_cluster):
 
 def test_an_upgrade_waits_for_the_reload(make_cluster):
     """USR2 while a reload's first worker boots is kept, and obeyed then."""
-    running = _slow(make_cluster, 1).start()
+    running = _slow(make_cluster).start()
     (running.folder / "slow").touch()
     running.signal(signal.SIGHUP)
     running.wait_log("Handling signal: hup")
@@ -72,7 +79,7 @@ def test_an_upgrade_waits_for_the_reload(make_cluster):
 
 def test_a_reload_waits_for_the_upgrade(make_cluster):
     """HUP while a new master boots is kept, the last one of several, and is the new master's in the end."""
-    running = _slow(make_cluster, 1).start()
+    running = _slow(make_cluster).start()
     (running.folder / "slow").touch()
     master = running.master_pid
     os.kill(master, signal.SIGUSR2)
@@ -88,13 +95,14 @@ def test_a_reload_waits_for_the_upgrade(make_cluster):
 
 def test_a_reload_comes_after_an_upgrade_that_failed(make_cluster):
     """The old master does what it was asked for meanwhile."""
-    running = _slow(make_cluster, 1).start()
+    running = _slow(make_cluster).start()
     (running.folder / "slow").touch()
     running.signal(signal.SIGUSR2)
     running.wait_log("Booting new master")
     running.signal(signal.SIGHUP)
-    running.write_module("slowly", "raise RuntimeError('sour')")
     running.wait_log("Keeping signal: hup")
+    (running.folder / "sour").touch()
+    (running.folder / "slow").unlink()
     running.wait_log("Upgrade failed, nothing has changed")
     running.wait_log("Handling signal: hup")
     running.wait_log("Reload failed: its first worker could not boot")

@@ -89,7 +89,7 @@ class Stubborn:
         try:
             time.sleep(60)
         finally:
-            time.sleep(0.3)
+            time.sleep(0.05)
             with open("cleaned", "w"):
                 pass
 """
@@ -186,6 +186,6 @@ def test_what_nobody_can_take_is_served_on(cluster):
             assert leaves.call(3, "pid") == pids[1]
         assert running.worker(pids[1])["state"] == "retiring"
         stays.socket.close()
-        wait_until(lambda: leaves.call(4, "pid") == pids[0], 10, "it has moved")
+        wait_until(lambda: leaves.call(4, "pid") == pids[0], what="it has moved")
         running.wait_ready()
     assert "Killing worker" not in running.log_text()

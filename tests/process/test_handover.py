@@ -78,7 +78,7 @@ def test_no_caller_notices_reloads_scaling_recycling_and_upgrades(notes, tmp_pat
         for _ in range(UPGRADES):
             old = running.master_pid
             assert running.run("upgrade").returncode == 0
-            wait_until(lambda old=old: running.master_pid != old, 20)
+            wait_until(lambda old=old: running.master_pid != old)
             wait_until(lambda: _serves(running), 60, "the new master's workers serve")
             _pause_for_calls(callers)
     assert callers.faults == []

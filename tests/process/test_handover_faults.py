@@ -20,10 +20,11 @@ from pathlib import Path
 import msgpack
 import pytest
 from hardy_callers import SERVICE, HardyCallers
+from holding import gate, let_go
+from patience import FULL_SCALE, within
 
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 
-FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 KILLS = 100 if FULL_SCALE else 3
 
 
@@ -61,12 +62,20 @@ def _await_answers(callers: HardyCallers, calls: int = 300) -> None:
     wait_until(lambda: callers.answered >= goal or callers.faults, 30, f"{calls} calls answered")
 
 
+def _await_in_transit(running: RunningCluster, donor: int) -> None:
+    """Connections wait for an adopter that is stopped, or have done so: another may have them before it is looked."""
+    wait_until(
+        lambda: running.status()["master"]["in_transit"] > 0 or not running.worker(donor),
+        what="connections wait for the stopped",
+    )
+
+
 def _back_to(running: RunningCluster, number: int, callers: HardyCallers) -> list[int]:
     """Scale back, until each connection has been answered by its present owner; the workers' pids by slot."""
     assert running.run("scale", str(number)).returncode == 0
     running.wait_ready(number_workers=number)
     assert running.run("rebalance").returncode == 0
-    wait_until(lambda: callers.owners == _served(running) or callers.faults, 20, "each owner has answered")
+    wait_until(lambda: callers.owners == _served(running) or callers.faults, what="each owner has answered")
     return running.worker_pids()
 
 
@@ -86,9 +95,9 @@ def test_an_adopter_killed_before_it_read_loses_none_of_what_it_was_to_get(notes
             before = len(callers.lost)
             with _stopped(pids[0]):
                 running.signal(signal.SIGTTOU)
-                wait_until(lambda: running.status()["master"]["in_transit"] > 0, 5, "connections wait for the stopped")
+                _await_in_transit(running, pids[2])
                 _kill(pids[0])
-            wait_until(lambda: running.status()["master"]["in_transit"] == 0, 5, "all have found another")
+            wait_until(lambda: running.status()["master"]["in_transit"] == 0, what="all have found another")
             _await_answers(callers)
             assert {loss.owner for loss in callers.lost[before:]} <= {pids[0]}
         worker_lost, lost = callers.errors["WorkerLost"], len(callers.lost)
@@ -113,7 +122,7 @@ def test_a_worker_killed_in_the_middle_takes_only_its_own_with_it(notes, tmp_pat
                 pass
             _kill(pids[slot])
             _await_answers(callers)
-            wait_until(lambda: running.status()["master"]["in_transit"] == 0, 5, "none is held")
+            wait_until(lambda: running.status()["master"]["in_transit"] == 0, what="none is held")
             # an adopter may have acknowledged what it had not answered on: it was the donor's then, pids[2]
             assert {loss.owner for loss in callers.lost[before:]} <= {pids[slot], pids[2]}
     assert callers.faults == []
@@ -135,15 +144,15 @@ def test_what_a_stopped_adopter_has_not_read_is_given_to_another(notes, tmp_path
         with _stopped(pids[0]):
             running.signal(signal.SIGTTOU)
             began = time.monotonic()
-            wait_until(lambda: running.status()["master"]["in_transit"] > 0, 5, "connections wait for the stopped")
-            wait_until(lambda: running.status()["master"]["in_transit"] == 0, 5, "all have found another")
+            _await_in_transit(running, pids[2])
+            wait_until(lambda: running.status()["master"]["in_transit"] == 0, what="all have found another")
             took = time.monotonic() - began
             wait_until(lambda: time.monotonic() - began > STOP_SECONDS, STOP_SECONDS + 1)
             served = _served(running)
         _await_answers(callers)
-        wait_until(lambda: callers.owners == served, 10, "the two answer, each on its own connections")
+        wait_until(lambda: callers.owners == served, what="the two answer, each on its own connections")
         owned = _served(running)
-    assert took < 2.0
+    assert took < within(2.0)
     assert owned == served == {pids[0]: its_own, pids[1]: 30 - its_own}
     assert (callers.faults, callers.lost, callers.errors) == ([], [], {})
     callers.assert_each_ran_once(tmp_path / "notes")
@@ -160,29 +169,30 @@ def test_a_stopped_donor_holds_up_no_other(notes, tmp_path):
             running.signal(signal.SIGTTOU)
             running.wait_log(f"Retiring worker (pid: {pids[2]}, slot: 2)")
             running.signal(signal.SIGTTOU)
-            wait_until(lambda: not running.worker(pids[1]), 4, "the other donor has given all it had")
+            wait_until(lambda: not running.worker(pids[1]), what="the other donor has given all it had")
         running.wait_ready(number_workers=1)
         _await_answers(callers)
     assert (callers.faults, callers.lost, callers.errors) == ([], [], {})
     callers.assert_each_ran_once(tmp_path / "notes")
 
 
-def test_an_old_master_outlived_by_nobody_ends(notes, tmp_path):
+def test_an_old_master_outlived_by_nobody_ends(held):
     """The new master is killed while the old one's calls still run: those end, and so does it."""
-    running = notes(number_workers=1)
+    running = held(number_workers=1)
     host, _, port = running.address.partition("//")[2].rpartition(":")
     with socket.create_connection((host, int(port)), timeout=20) as caller:
-        caller.sendall(msgpack.packb([0, 1, "note", [1, 4.0]]))
-        wait_until((tmp_path / "notes").read_text, 5, "it runs")
+        caller.sendall(msgpack.packb([0, 1, "hold", [gate(running)]]))
+        wait_until(lambda: running.status()["workers"][0]["active_calls"] == 1, what="it runs")
         assert running.run("upgrade").returncode == 0
         new = running.master_pid
-        wait_until(lambda: [worker["adopted"] for worker in running.status()["workers"]] == [1], 5, "it has moved")
+        wait_until(lambda: [worker["adopted"] for worker in running.status()["workers"]] == [1], what="it has moved")
         workers = running.worker_pids()
         _kill(new)
-        assert running.wait(10) == 0
+        let_go(running)
+        assert running.wait(60) == 0
         with contextlib.suppress(ConnectionResetError):
             assert caller.recv(100) == b""
-    wait_until(lambda: not any(is_alive(pid) for pid in (new, *workers)), 5, "nobody is left")
+    wait_until(lambda: not any(is_alive(pid) for pid in (new, *workers)), what="nobody is left")
 
 
 def _worst(callers: HardyCallers) -> float:
@@ -253,7 +263,7 @@ def _await_picture(running: RunningCluster, wanted: _Picture) -> None:
         return seen[-1] == wanted
 
     with contextlib.suppress(AssertionError):
-        wait_until(is_as_wanted, 20)
+        wait_until(is_as_wanted)
     assert seen[-1] == wanted
 
 
@@ -273,7 +283,7 @@ def test_handovers_and_upgrades_leave_no_descriptor_behind(notes, tmp_path):
         for _ in range(UPGRADES):
             old = running.master_pid
             assert running.run("upgrade").returncode == 0
-            wait_until(lambda old=old: not Path(f"/proc/{old}/fd/0").exists(), 20, "the old master is gone")
+            wait_until(lambda old=old: not Path(f"/proc/{old}/fd/0").exists(), what="the old master is gone")
             running.wait_ready()
         _await_answers(callers)
         _await_picture(running, before)
@@ -344,7 +354,7 @@ def test_what_cannot_be_placed_stays_served_by_its_donor(confined, user):
         for _ in range(WORKERS - 1):
             running.signal(signal.SIGTTOU)
             _await_answers(callers, 1)
-        wait_until(lambda: _ready_connections(running) >= LIMIT - RESERVED - 1, 20, "the last worker is full")
+        wait_until(lambda: _ready_connections(running) >= LIMIT - RESERVED - 1, what="the last worker is full")
         begun = time.monotonic()
         wait_until(lambda: time.monotonic() > begun + 6, 10)  # graceful_timeout, and the slack beyond it
         _await_answers(callers, 2 * CLIENTS)
@@ -382,7 +392,7 @@ def test_a_user_with_too_many_descriptors_in_flight_loses_nothing(confined):
             wait_until(lambda: time.monotonic() > begun + 1, 5)
             used = _cpu_seconds(running.master_pid) - used
             assert running.status()["master"]["handed_over"] == 0, "nothing was refused: the test shows nothing"
-        wait_until(lambda: running.status()["master"]["handed_over"] >= 20, 20, "all were given after all")
+        wait_until(lambda: running.status()["master"]["handed_over"] >= 20, what="all were given after all")
         running.wait_ready()
         _await_answers(callers)
     assert used < 0.5

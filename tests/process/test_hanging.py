@@ -9,11 +9,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from patience import FULL_SCALE, within
 
 from rpccluster import ConnectionLost
 from rpccluster.testing import is_alive, wait_until
 
-TIMEOUT = 3 if os.environ.get("RPCCLUSTER_FULL_SCALE") else 1
+TIMEOUT = 3 if FULL_SCALE else 2
 
 HANGING = """
 import os
@@ -39,11 +40,11 @@ def test_a_worker_that_hangs_is_killed_and_its_method_named(make_cluster):
         began = time.monotonic()
         answer = pool.submit(client.call, "hang.for.ever")
         with pytest.raises(ConnectionLost):
-            answer.result(20)
+            answer.result(60)
         seconds = time.monotonic() - began
     print(f"killed after {seconds:.2f} s")
-    assert 3 <= seconds <= 5
-    running.wait_log(f"WORKER TIMEOUT (pid: {hung}) in hang.for.ever", 1)
+    assert 3 <= seconds <= within(5)
+    running.wait_log(f"WORKER TIMEOUT (pid: {hung}) in hang.for.ever")
     assert f"Retiring worker (pid: {hung}," not in running.log_text()
     assert re.search(r'File ".*hanging\.py", line 1[12] in hang\n', running.log_text())
     pids = [worker["pid"] for worker in running.wait_ready()["workers"]]
@@ -70,6 +71,6 @@ def test_a_stopped_worker_is_killed_and_replaced(cluster):
     running = cluster(timeout=1)
     stopped = running.worker_pids()[0]
     os.kill(stopped, signal.SIGSTOP)
-    wait_until(lambda: not is_alive(stopped), 5)
-    running.wait_log(f"WORKER TIMEOUT (pid: {stopped}) in no method", 1)
+    wait_until(lambda: not is_alive(stopped))
+    running.wait_log(f"WORKER TIMEOUT (pid: {stopped}) in no method")
     assert running.wait_ready()["workers"][0]["pid"] != stopped

@@ -140,9 +140,9 @@ def test_commands_and_signals_work_meanwhile(running: RunningCluster, attackers:
         for _ in range(10):
             attackers.add(HOSTILE[kind])
     attackers.press_on()
-    assert running.run("scale", "3", seconds=30).returncode == 0
+    assert running.run("scale", "3", seconds=120).returncode == 0
     attackers.press_on()
-    assert running.run("reload", "--all", seconds=30).returncode == 0
+    assert running.run("reload", "--all", seconds=120).returncode == 0
     attackers.press_on()
     master = running.master_pid
     os.kill(master, signal.SIGTERM)

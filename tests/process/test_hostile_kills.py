@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hardy_callers import SERVICE, HardyCallers
 from killers import Killer
+from patience import FULL_SCALE, within
 
 from rpccluster.testing import RunningCluster, wait_until
 
-FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 SECONDS = 60.0 if FULL_SCALE else 4.0
 
 
@@ -50,13 +50,13 @@ def test_a_worker_killed_every_200_ms(
     killer = Killer(running)
     with HardyCallers(running.address, connections=20) as callers:
         killer.run(SECONDS)
-        wait_until(lambda: callers.oldest_pending_seconds() < 1 or callers.faults, 20, "no call is left to hang")
+        wait_until(lambda: callers.oldest_pending_seconds() < 1 or callers.faults, what="no call is left to hang")
     after = sorted(killer.ready_after)
     median = after[len(after) // 2]
     print(f"{len(killer.killed)} killed; successors ready after {median:.2f} s, at most {after[-1]:.2f} s")
     print(f"{callers.answered} calls; {len(callers.lost)} connections lost, {len(callers.uncertain)} calls with them")
-    assert len(killer.killed) > SECONDS  # it was a hail
-    assert median < 1  # promise 2; the worst may have met a busy machine
+    assert len(killer.killed) > (SECONDS if FULL_SCALE else 2)  # it was a hail
+    assert median < within(1)  # promise 2; the worst may have met a busy machine
     assert callers.faults == []
     assert [loss for loss in callers.lost if loss.owner not in killer.killed | {0}] == []
     callers.assert_each_ran_once(tmp_path / "notes")

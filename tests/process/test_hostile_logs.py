@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
 import socket
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from patience import FULL_SCALE
 
 from rpccluster import RemoteError
 from rpccluster.testing import RunningCluster, wait_until
@@ -46,7 +49,7 @@ def running(make_cluster: Start, tmp_path: Path) -> RunningCluster:
     """One worker, an access log, a Unix socket beside the TCP one."""
     path = tmp_path / "it.sock"
     access_log = tmp_path / "access.log"
-    made = make_cluster(service="odd:Odd", number_workers=1, timeout=1, unix_socket=path, access_log=access_log)
+    made = make_cluster(service="odd:Odd", number_workers=1, timeout=3, unix_socket=path, access_log=access_log)
     made.write_module("odd", SERVICE)
     return made.start()
 
@@ -87,13 +90,14 @@ def test_addresses_that_their_owners_choose(running: RunningCluster, tmp_path: P
         for garbage in (b"\xc1", msgpack.packb([0, 1, ODD_NAME, []]), msgpack.packb(["x" * 1000 + FORGED])):
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.bind(name)
-                sock.settimeout(20)
+                sock.settimeout(60)
                 sock.connect(str(running.options["unix_socket"]))
                 sock.send(garbage)
-                assert sock.recv(65536) is not None
+                with contextlib.suppress(ConnectionResetError):  # what was not read goes with a close
+                    assert sock.recv(65536) is not None
             Path(str(names[0])).unlink(missing_ok=True)
-    assert running.log_text().count("Method odd") == len(names)
-    assert "Closing the connection of a Unix socket: found " in running.log_text()
+    wait_until(lambda: running.log_text().count("Method odd") == len(names))
+    running.wait_log("Closing the connection of a Unix socket: found ")
     assert_in_form(running.log, LINE)
     assert_in_form(Path(str(running.options["access_log"])), ACCESS)
 
@@ -115,15 +119,15 @@ def test_garbage_of_every_kind(running: RunningCluster) -> None:
         b"\xd8\xff" + bytes(16),
     ]
     for garbage in hostile * 20:
-        with socket.create_connection((host, int(port)), timeout=20) as sock:
-            sock.send(garbage)
-            sock.shutdown(socket.SHUT_WR)
+        with socket.create_connection((host, int(port)), timeout=60) as sock:
             try:
+                sock.send(garbage)
+                sock.shutdown(socket.SHUT_WR)
                 while sock.recv(65536):
                     pass
-            except ConnectionResetError:
-                pass
+            except OSError as error:
+                assert error.errno in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
     with running.client() as client:
         assert client.call("echo", 1) == 1
     assert_in_form(running.log, LINE)
-    assert 1 <= running.log_text().count("Closing the connection of 127.0.0.1:") <= 20
+    assert 1 <= running.log_text().count("Closing the connection of 127.0.0.1:") <= (20 if FULL_SCALE else 100)

@@ -21,7 +21,7 @@ MakeCluster = Callable[..., RunningCluster]
 IS_FULL = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 CHANGES = 10 if IS_FULL else 1
 CONSUMERS, ITEMS, SHARE = (100, 100_000, 0.2) if IS_FULL else (20, 2000, 0.3)
-LEASES, LATE_SECONDS = (10_000, 0.05) if IS_FULL else (1000, 2.0)
+LEASES, LATE_SECONDS = (10_000, 0.05) if IS_FULL else (1000, 30.0)
 QUIET_SECONDS = 60.0 if IS_FULL else 2.0
 
 

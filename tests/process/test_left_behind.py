@@ -55,13 +55,13 @@ class Leaving(Service):
 
 def test_it_is_waited_for(make_cluster: Callable[..., RunningCluster]) -> None:
     """Executors, threads, greenlets, native threads; what the service began itself is its own to end."""
-    running = make_cluster(service="leaving:Leaving", number_workers=1, chdir=".")
+    running = make_cluster(service="leaving:Leaving", number_workers=1, graceful_timeout=60, chdir=".")
     running.write_module("leaving", SERVICE)
     running.start()
     with running.client() as client:
         pid = client.call("leave", 0.7)
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not running.worker(pid), 8, "it is gone before its graceful_timeout is over")
+        wait_until(lambda: not running.worker(pid), what="it is gone before its graceful_timeout is over")
     done = (running.folder / "done").read_text().split("\n")[:-1]
     assert set(done) == {"own executor", "executor", "thread", "greenlet", "native thread", "stopping", "one more"}
     assert {"thread", "greenlet", "native thread"} <= set(done[: done.index("stopping")])

@@ -94,7 +94,7 @@ def test_the_program(tmp_path: Path, where: str) -> None:
                 numbers.add(seen.get(False))
         assert numbers == set(range(COUNT))
         running[0].kill()  # not even its end of the program can be announced
-        wait_until(lambda: not is_alive(int(ident)), 20, "the keeper has ended with the program")
+        wait_until(lambda: not is_alive(int(ident)), what="the keeper has ended with the program")
     finally:
         for process in running:
             process.kill()
