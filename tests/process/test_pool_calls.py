@@ -149,6 +149,7 @@ def test_it_goes_on_while_its_connection_moves(made: RunningCluster) -> None:
         wait_until(lambda: client.call("worker") != first)
         (made.folder / "may_go").touch()
         assert call.result() == "may_go"
+        wait_until(lambda: sum(int(str(each["running"])) for each in pools(made)) == 0)
         other = client.call_async("waits_for", "never")
         wait_until(lambda: sum(int(str(each["running"])) for each in pools(made)) == 1)
         os.kill(made.worker_pids()[0], signal.SIGKILL)
