@@ -140,7 +140,9 @@ def test_what_a_stopped_adopter_has_not_read_is_given_to_another(notes, tmp_path
     with HardyCallers(running.address, connections=30, slow_share=0.0) as callers:
         _await_answers(callers)
         pids = running.worker_pids()
+        wait_until(lambda: sum(_served(running).values()) == 30, what="status tells of all")
         its_own = running.worker(pids[0])["connections"]
+        wanted = {pids[0]: its_own, pids[1]: 30 - its_own}
         with _stopped(pids[0]):
             running.signal(signal.SIGTTOU)
             began = time.monotonic()
@@ -148,12 +150,11 @@ def test_what_a_stopped_adopter_has_not_read_is_given_to_another(notes, tmp_path
             wait_until(lambda: running.status()["master"]["in_transit"] == 0, what="all have found another")
             took = time.monotonic() - began
             wait_until(lambda: time.monotonic() - began > STOP_SECONDS, STOP_SECONDS + 1)
-            served = _served(running)
+            wait_until(lambda: _served(running) == wanted, what="status tells of their owners")
         _await_answers(callers)
-        wait_until(lambda: callers.owners == served, what="the two answer, each on its own connections")
-        owned = _served(running)
+        wait_until(lambda: callers.owners == wanted, what="the two answer, each on its own connections")
+        assert _served(running) == wanted
     assert took < within(2.0)
-    assert owned == served == {pids[0]: its_own, pids[1]: 30 - its_own}
     assert (callers.faults, callers.lost, callers.errors) == ([], [], {})
     callers.assert_each_ran_once(tmp_path / "notes")
     print(f"given to another {took:.2f} s after TTOU; stopped {STOP_SECONDS:g} s, worst call {_worst(callers):.2f} s")
