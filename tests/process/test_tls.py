@@ -116,7 +116,7 @@ def tls(fronted: Fronted, context: ssl.SSLContext) -> ssl.SSLSocket:
 def test_only_the_call_of_ping_sees_that_a_cluster_hangs(fronted: Fronted) -> None:
     """HAProxy's plain check holds a stopped worker for healthy."""
     (worker,) = (each["pid"] for each in fronted.cluster.status()["workers"] if each["state"] == "ready")
-    assert fronted.health()["plain"] == ("UP", "L4OK")
+    wait_until(lambda: fronted.health()["plain"] == ("UP", "L4OK"))
     os.kill(worker, signal.SIGSTOP)
     try:
         wait_until(lambda: fronted.health()["rpc"] == ("DOWN", "L7TOUT"), 60)
