@@ -239,7 +239,7 @@ class Connection(Stream):
 
     def attend(self, me: Call) -> bool:
         """Tell of what has ended, end the started calls that are due, and take a turn for the others; false if none."""
-        self._started.tell_all()
+        self._tell(me)
         with self._lock:
             ended = self._calls.expire(monotonic())
             for call in ended:
@@ -254,6 +254,17 @@ class Connection(Stream):
             return False
         self._lead(me) if self._leader is me else self._follow(me)
         return True
+
+    def _tell(self, me: Call) -> None:
+        """Tell the waiters, without the lead: that may wait for somebody who waits for this connection.
+
+        So does a callback that waits for a call of another thread, and a thread with a future's lock whose signal
+        handler calls.
+        """
+        if self._started.has_untold:
+            if self._leader is me or me in self._followers:
+                self._leave(me)
+            self._started.tell_all()
 
     def tell_the_rest(self) -> None:
         """See `rpccluster.client.threads.reader.Attended`."""

@@ -66,6 +66,26 @@ def test_callbacks_may_call(client: Client) -> None:
     assert answers == ["first", "third"]
 
 
+def test_the_callback_of_a_call_that_times_out_holds_nobody_up(client: Client) -> None:
+    """It may call and wait, as any other, and while it waits so may other threads."""
+    answers: list[object] = []
+    begun, goes_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def wait_and_call(_: concurrent.futures.Future[object]) -> None:
+        begun.set()
+        goes_on.wait(20)
+        answers.append(client.call("echo", "inner", timeout=10))
+        done.set()
+
+    client.call_async("linger", 20.0, timeout=0.1).add_done_callback(wait_and_call)
+    assert begun.wait(20)
+    for number in range(5):
+        assert client.call("echo", number, timeout=10) == number
+    goes_on.set()
+    assert done.wait(20)
+    assert answers == ["inner"]
+
+
 def test_timeout(client: Client) -> None:
     """A future ends at its timeout although nobody waits for it, the earlier one first."""
     start, ended = time.monotonic(), []
