@@ -72,8 +72,8 @@ class Fetcher:
                 else:
                     due = time.monotonic() + self._seconds
                     self._tell(look(client))
-            except RPCClusterError as error:  # an upgrade ends the connection, too
-                self._tell(Failed(error))
+            except Exception as error:  # an upgrade ends the connection, and another version may tell other things
+                self._tell(Failed(error if isinstance(error, RPCClusterError) else f"found {error!r} in an answer"))
                 if client is not None:
                     client.close()
                 client = None

@@ -41,6 +41,7 @@ class Viewing:
         self._plots: tuple[int, str] = (-1, "")  # the number of the sample after which they were drawn
         self._viewers = 0
         self._turned = Event()
+        self._is_ending = False
         self._turning: Any = None
         self._sampling: Any = None
 
@@ -55,6 +56,7 @@ class Viewing:
         for greenlet in (self._sampling, self._turning):
             if greenlet is not None:
                 greenlet.kill(block=False)
+        self._is_ending = True
         self._turned.set()
 
     def _sample(self) -> None:
@@ -68,9 +70,15 @@ class Viewing:
 
     def parts(self) -> Parts:
         """Return the parts of the page, which are made at most once in `TURN_SECONDS`."""
-        if self._made is None or self._clock() - self._made_at >= TURN_SECONDS:
-            self._made, self._made_at = self._make(self._overview.look()), self._clock()
+        if self._is_old():
+            known = self._overview.look()
+            if self._is_old():  # else another request has made them while this one waited
+                self._made, self._made_at = self._make(known), self._clock()
+        assert self._made is not None
         return self._made
+
+    def _is_old(self) -> bool:
+        return self._made is None or self._clock() - self._made_at >= TURN_SECONDS
 
     def _make(self, known: Known | None) -> Parts:
         if known is None:
@@ -100,7 +108,7 @@ class Viewing:
     # -- events
 
     def events(self) -> Iterator[bytes]:
-        """Yield what a viewer is sent: everything at once, then what has changed."""
+        """Yield what a viewer is sent: everything at once, then what has changed, until `stop`."""
         self._viewers += 1
         try:
             self._turning = self._turning or gevent.spawn(self._turn)
@@ -108,8 +116,10 @@ class Viewing:
             yield b"retry: 1000\n\n" + _changes(None, shown)
             while True:
                 self._turned.wait()
-                now, changes = self._clock(), _changes(shown, self.parts())
-                shown = self.parts()
+                if self._is_ending:
+                    return
+                now, before, shown = self._clock(), shown, self.parts()
+                changes = _changes(before, shown)
                 if not changes and now - sent_at >= BEAT_SECONDS:
                     changes = event("beat", None)
                 if changes:

@@ -76,6 +76,8 @@ class _Bounded:
         self._left -= len(line)
         if self._left <= 0:
             raise ValueError("the head is too long")
+        if b"\r" in line[:-2]:
+            raise ValueError("a line of the head holds a CR, at which some parsers end it")
         return line
 
 
@@ -85,7 +87,13 @@ class _Handler(WSGIHandler):
     server: HTTPServer
 
     def MessageClass(self, file: Any, *arguments: Any) -> Any:
-        return super().MessageClass(_Bounded(file), *arguments)
+        """Parse a head. Raises ValueError for one that a proxy in front may read in another way."""
+        head = super().MessageClass(_Bounded(file), *arguments)
+        is_cut = head.defects or head.get_payload()  # at the first line that is no header
+        has_two_lengths = "Transfer-Encoding" in head and "Content-Length" in head
+        if is_cut or has_two_lengths or any("\n" in value for value in head.values()):
+            raise ValueError("the head is ambiguous")
+        return head
 
     def handle_one_request(self) -> bool | None:
         """Serve one request. Returns True if another one may follow on the connection."""
