@@ -153,7 +153,6 @@ class Server:
         self._state = State.BOOTING
         self._finished = gevent.event.Event()
         self._freed = FreedMemory()
-        self._left_behind = LeftBehind(gevent.get_hub())
         self._limits = Limits(self._row.cells, LogLimiter())
         self._tally = make_tally(-1 if part.kind else part.metrics, self._row)
         self.options = LiveOptions.of(assignment.options)
@@ -163,11 +162,9 @@ class Server:
         self._access = self._make_access()
         self._ledger = self._map_ledger()
         self._engine = engine = self._make_engine()
-        self._use_rules()
-        self.options.follow(lambda options, changed: self._use_rules() if "access" in changed else None)
+        self._have_rules()
         self._native.serve(engine.go_on)
-        self._left_behind.add(self._native.left_behind)
-        self._left_behind.add(tasks_left)
+        self._left_behind = self._make_left_behind()
         self._voting = Voting(settings, self._row, engine.running, self._channel.send, self._ask_to_retire)
         self._taken_greenlets = TakenGreenlets(self.options, engine.running_methods)
         self._connections = connections = self._make_connections()
@@ -177,8 +174,7 @@ class Server:
         self._adopting = Adopting(channel, connections.context, engine, connections.adopt, self._row)
         self._retirement = Retirement(self._loop, engine, connections.open, channel, self._finish)
         self._acceptor = self._make_acceptor()
-        if engine.has_ledger and part.copies is not None:
-            self._have_copies_kept(HandoverChannel(self._loop, part.copies), channel)
+        self._have_copies_kept(channel)
         self._stall_watch = StallWatch(self._loops(), self.options, self._row, part.stall_timer)
         self._watchers = self._make_watchers()
         self.options.follow(self._follow_options)
@@ -219,6 +215,18 @@ class Server:
         own = f"uid:{os.geteuid()}" if kind else ""  # other processes of the cluster call its services
         return Access(self._registry, self._limits, rates, kind, own)
 
+    def _make_left_behind(self) -> LeftBehind:
+        """Wait at the end for what the service has begun beside its calls."""
+        made = LeftBehind(gevent.get_hub())
+        made.add(self._native.left_behind)
+        made.add(tasks_left)
+        return made
+
+    def _have_rules(self) -> None:
+        """Let the rules of ``[access]`` hold, now and when they change."""
+        self._use_rules()
+        self.options.follow(lambda options, changed: self._use_rules() if "access" in changed else None)
+
     def _use_rules(self) -> None:
         """Let the present rules of ``[access]`` hold."""
         self._access.set_rules(self.options.access)
@@ -248,8 +256,12 @@ class Server:
         self._ledger_file = os.fstat(part.ledger)
         return memory, part.ledger_shape
 
-    def _have_copies_kept(self, copies: HandoverChannel, channel: HandoverChannel) -> None:
-        """Have the master keep copies of the connections, by which they outlive this worker."""
+    def _have_copies_kept(self, channel: HandoverChannel) -> None:
+        """Have the master keep copies of the connections, by which they outlive this worker, where that is wanted."""
+        kept = self._assignment.part.copies
+        if kept is None or not self._engine.has_ledger:
+            return
+        copies = HandoverChannel(self._loop, kept)
         context, keeping = self._connections.context, Keeping(self._loop, copies, channel, self._giving.new_number)
         context.on_copy_ended = keeping.note_ended
         context.number_for = keeping.number_for

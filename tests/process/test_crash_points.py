@@ -25,6 +25,7 @@ pytestmark = [
 ]
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
+WORKERS = 4
 LARGE = 1 << 20
 SERVICE = """
 import os, time
@@ -124,11 +125,19 @@ def try_point(running: RunningCluster, name: str, nth: int, base: int, notes: Pa
 
 @pytest.fixture
 def noted(
-    make_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_cluster: Callable[..., RunningCluster],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> RunningCluster:
+    """As many workers as the module's `WORKERS` says, which note each call that they run."""
     monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
     running = make_cluster(
-        service="noted:Notes", crash_safe=True, number_workers=4, rebalance=False, restart_delay_max=0
+        service="noted:Notes",
+        crash_safe=True,
+        number_workers=request.module.WORKERS,
+        rebalance=False,
+        restart_delay_max=0,
     )
     running.write_module("noted", SERVICE)
     return running.start()

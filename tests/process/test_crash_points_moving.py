@@ -6,13 +6,12 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from strace import injected
-from test_crash_points import SERVICE, Session
+from test_crash_points import Session, noted
 
 from rpccluster.testing import RunningCluster, wait_until
 from rpccluster.worker.hot.choice import why_not_compiled
@@ -22,22 +21,13 @@ pytestmark = [
     pytest.mark.skipif(bool(why_not_compiled()), reason="the compiled engine alone notes what is needed"),
 ]
 
+__all__ = ["noted"]
+
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
+WORKERS = 2
 #: What a worker calls while a connection moves.
 CALLS = ("sendmsg", "recvmsg", "epoll_ctl", "close", "sendto", "recvfrom", "epoll_wait")
 FEW = (("sendmsg", 1), ("sendmsg", 2), ("recvmsg", 1), ("epoll_ctl", 1), ("close", 1))
-
-
-@pytest.fixture
-def noted(
-    make_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> RunningCluster:
-    monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
-    running = make_cluster(
-        service="noted:Notes", crash_safe=True, number_workers=2, rebalance=False, restart_delay_max=0
-    )
-    running.write_module("noted", SERVICE)
-    return running.start()
 
 
 def pid_of(running: RunningCluster, slot: int) -> int:
