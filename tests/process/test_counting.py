@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lines import lines_to
 
 from rpccluster.client import Client
 from rpccluster.errors import RemoteError, RPCClusterError
@@ -209,18 +210,19 @@ def _upgrade(running: RunningCluster) -> None:
 def test_the_counters_are_what_clients_have_seen(counting: RunningCluster) -> None:
     """Recycling, reload and upgrade: every call counts once, and no counter goes back."""
     with reader_of(counting) as reader:
-        with Watch(reader) as watch, Callers(counting, CALLS) as callers:
+        with lines_to(counting.address, 4), Watch(reader) as watch, Callers(counting, CALLS) as callers:
+            wait_until(lambda: reader.read().connections >= 4, what="those that stay are served")
             wait_until(lambda: callers.left < CALLS * 0.8, 60)
             counting.run("reload")
             wait_until(lambda: callers.left < CALLS * 0.5, 60)
             _upgrade(counting)
+            wait_until(lambda: reader.read().handovers.total >= 4, what="their moves are counted")
         assert callers.unknown == 0
         wait_until(lambda: counted(reader.read()) == callers.seen, what="all are counted")
         assert watch.faults == []
         restarts = reader.read().counts(Block.RESTARTS)
         assert restarts["workers\nmax_requests"] >= 1
         assert not {*restarts} - {"workers\nmax_requests", "workers\nreload"}
-        assert reader.read().handovers.total > 0
 
 
 def _killed(reader: Reader) -> int:
