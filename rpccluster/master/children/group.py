@@ -259,7 +259,8 @@ class Group:
         if not self.is_scheduled:
             self._prepare_next(child.slot, death)
         was_up = child.ready_at is not None or (death.is_clean and (child.slot in self.finished or self.is_scheduled))
-        if not was_up or self.phase.allows.needs_all_children:
+        is_present = child.generation >= self.generation  # one of other options says nothing of the present ones
+        if is_present and (not was_up or self.phase.allows.needs_all_children):
             self.failure, self.failed_at, self.is_service_at_fault = reason, now, child.is_service_at_fault
         return death
 

@@ -14,8 +14,9 @@ from rpccluster.master.children.child import Child
 from rpccluster.master.children.group import Group
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.plugins.plugin import Plugin
+from rpccluster.system import Exit
 
-from ..made_up import cluster, ready
+from ..made_up import booting, cluster, ready
 
 NOW = 50.0
 
@@ -165,6 +166,20 @@ def test_a_run_of_a_schedule_goes_on(rig: Rig) -> None:
     assert not rig.regrouping.is_under_way()
     rig.reload(plugin("a", args=1))
     assert rig.group().is_rolling
+
+
+def test_a_process_of_before_that_fails_now_is_none_of_this_reload(rig: Rig) -> None:
+    """It was booting, with the options of the former one, when this one came."""
+    rig.reload(plugin("a"))
+    group = rig.group()
+    group.has_begun = True
+    group.children.append(booting(0, group.generation))
+    rig.reload(plugin("a", args=1))
+    group.note_end(group.children[0], Exit(0, 1, None), rig.now + 1)
+    assert rig.regrouping.is_under_way()
+    group.children.append(booting(0, group.generation))
+    group.note_end(group.children[0], Exit(0, 2, None), rig.now + 2)
+    assert rig.regrouping.finish() == "plugin:a is waiting: exit code 2"
 
 
 def test_every_pause_is_forgiven(rig: Rig) -> None:
