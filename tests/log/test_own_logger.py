@@ -90,6 +90,7 @@ pool = gevent.get_hub().threadpool
 native = [pool.spawn(work, f'n{number}') for number in range(8)]
 greenlets = [gevent.spawn(work, f'g{number}') for number in range(4)]
 assert [each.get() for each in native + greenlets]
+logs.drain()
 os._exit(0)  # as a worker does
 """
     assert lines_of(program) == ["[WARNING] a line"] * 3600

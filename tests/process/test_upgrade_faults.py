@@ -172,8 +172,9 @@ def test_what_is_asked_of_a_master_that_leaves_is_done_by_the_other(held):
         assert control.call("status")["master"]["pid"] == old
         holders = Holders(running, 2)  # the old master lives as long as they are held
         _await_calls(running, 2)
+        before = psutil.Process(old).children()
         os.kill(old, signal.SIGUSR2)
-        new = wait_until(lambda: next(iter(psutil.Process(old).children()[2:]), None))  # after the warden
+        new = wait_until(lambda: next((each for each in psutil.Process(old).children() if each not in before), None))
         new.suspend()
         assert running.run("scale", "2").returncode == 0
         new.resume()
