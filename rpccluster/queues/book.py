@@ -5,13 +5,15 @@ After a transaction that was not committed a book is of no use: the next one rea
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable
 
 from rpccluster.errors import EngineFailed, LeaseLost, NoSuchQueue, RPCClusterError
 from rpccluster.queues import engine as verbs
 from rpccluster.queues.engine import Answer, DeadItem, Item, Outcome, Rules, Verb
+from rpccluster.queues.head import NONE
 from rpccluster.queues.leases import Leases
 from rpccluster.queues.queue import Queue
 from rpccluster.queues.record import Record, State, rank
@@ -291,12 +293,12 @@ class Book:
 
     def _peek(self, verb: verbs.Peek) -> Answer:
         queue = self._find(verb.queue)
-        found = [] if queue is None else queue.peek(verb.n)
+        found = iter(()) if queue is None else _first(queue.waiting(), verb.n, verb.most_bytes, _size)
         return [Item(record.id, record.attempt, self._value(record)) for record in found]
 
     def _dead(self, verb: verbs.Dead) -> Answer:
         queue = self._find(verb.queue)
-        found = [] if queue is None else self._store.dead(queue.number, verb.n)
+        found = iter(()) if queue is None else _first(queue.dead(), verb.n, verb.most_bytes, _size_with_error)
         return [DeadItem(each.id, each.counted, self._value(each), each.error or "") for each in found]
 
     def _retry(self, verb: verbs.Retry) -> Answer:
@@ -307,10 +309,10 @@ class Book:
             found = self._store.find(verb.id)
             is_dead = found is not None and found.state is State.DEAD and found.queue == queue.number
             return self._revive(queue, [found] if found is not None and is_dead else [])
-        count, dead = 0, self._store.dead(queue.number, _AT_A_TIME)
+        count, dead = 0, self._store.dead(queue.number, NONE, _AT_A_TIME)
         while dead:
             count += self._revive(queue, dead)
-            dead = self._store.dead(queue.number, _AT_A_TIME, above=dead[-1].id)
+            dead = self._store.dead(queue.number, dead[-1].id, _AT_A_TIME)
         return count
 
     def _revive(self, queue: Queue, dead: list[Record]) -> int:
@@ -405,6 +407,24 @@ _EMPTY = (0,) * len(State)
 
 def _ids(answered: Answered) -> list[int]:
     return list(range(answered.first, answered.first + answered.number))
+
+
+def _first(records: Iterator[Record], n: int, most_bytes: int, size_of: Callable[[Record], int]) -> Iterator[Record]:
+    """Give the first ``n``, as far as they have at most ``most_bytes``, but at least one."""
+    size = 0
+    for number, record in enumerate(itertools.islice(records, n)):
+        size += size_of(record)
+        if number and size > most_bytes:
+            break
+        yield record
+
+
+def _size(record: Record) -> int:
+    return record.size
+
+
+def _size_with_error(record: Record) -> int:
+    return record.size + len((record.error or "").encode(errors="surrogatepass"))
 
 
 def _earlier(one: float | None, other: float) -> float:

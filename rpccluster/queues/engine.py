@@ -124,17 +124,25 @@ class Touch(NamedTuple):
 class Peek(NamedTuple):
     """Look at the first ``n`` ready items, those behind others of their group, too. Answered with a list of `Item`,
     with the number of the last attempt.
+
+    It has fewer if their values have more than ``most_bytes``, but at least one; an engine may have a limit of its own.
     """
 
     queue: str
     n: int
+    most_bytes: int = 15 << 20
 
 
 class Dead(NamedTuple):
-    """Look at the first ``n`` dead items. Answered with a list of `DeadItem`."""
+    """Look at the first ``n`` dead items. Answered with a list of `DeadItem`.
+
+    It has fewer if their values and errors have more than ``most_bytes``, but at least one; an engine may have a limit
+    of its own.
+    """
 
     queue: str
     n: int = 100
+    most_bytes: int = 15 << 20
 
 
 class Retry(NamedTuple):

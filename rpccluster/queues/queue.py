@@ -6,6 +6,11 @@ Leases and dead items are the business of `Book`, which tells a queue what becom
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Callable
+
 from rpccluster.errors import EngineFailed, QueueFull, StaleToken
 from rpccluster.queues.engine import Rules
 from rpccluster.queues.head import ALL, FILL, NONE, Head
@@ -15,6 +20,7 @@ from rpccluster.queues.store import QueueRow, Store
 __all__ = ["Queue"]
 
 _READY, _BLOCKED, _DELAYED, _LEASED, _DEAD = State
+_id, _rank = attrgetter("id"), attrgetter("rank")
 _MOST_GROUPS = 100_000  # of which the one that is ready or leased is known
 
 
@@ -152,13 +158,24 @@ class Queue:
         self.is_changed = True
         return gone
 
-    def peek(self, limit: int) -> list[Record]:
-        """Return the first items that are ready, or blocked."""
-        found = self._store.ready(self.number, NONE, limit)
-        if self._counts[_BLOCKED]:
-            found = [*found, *self._store.blocked(self.number, limit)]
-            found.sort(key=lambda record: record.rank)
-        return found[:limit]
+    def waiting(self) -> Iterator[Record]:
+        """Give all items that are ready, or blocked, in order. Nothing may change meanwhile."""
+        return heapq.merge(self._each(self._store.ready), self._each(self._store.blocked), key=_rank)
+
+    def dead(self) -> Iterator[Record]:
+        """Give all dead items, in order. Nothing may change meanwhile."""
+        return self._each(self._store.dead, _id)
+
+    def _each(
+        self, read: Callable[[int, int, int], list[Record]], place: Callable[[Record], int] = _rank
+    ) -> Iterator[Record]:
+        """Give what the store has, which is read as it is asked for: it may be much."""
+        above, limit = NONE, 1
+        found = read(self.number, above, limit)
+        while found:
+            yield from found
+            limit = min(2 * limit, FILL)
+            found = read(self.number, place(found[-1]), limit)
 
     # -- inside
 

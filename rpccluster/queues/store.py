@@ -54,10 +54,10 @@ class Store(Protocol):
     def ready(self, queue: int, above: int, limit: int) -> list[Record]:
         """Return the first ready items of a rank above ``above``, by rank."""
 
-    def blocked(self, queue: int, limit: int) -> list[Record]:
-        """Return the first blocked items, by rank."""
+    def blocked(self, queue: int, above: int, limit: int) -> list[Record]:
+        """Return the first blocked items of a rank above ``above``, by rank."""
 
-    def dead(self, queue: int, limit: int, above: int = 0) -> list[Record]:
+    def dead(self, queue: int, above: int, limit: int) -> list[Record]:
         """Return the first dead items with an id above ``above``, by id."""
 
     def find(self, id: int) -> Record | None:

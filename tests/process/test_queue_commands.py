@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rpccluster import RemoteError
+from rpccluster import Queue, RemoteError
 from rpccluster.testing import RunningCluster, wait_until
 
 MakeCluster = Callable[..., RunningCluster]
@@ -46,6 +46,25 @@ def test_items_go_in_and_out(made: RunningCluster) -> None:
     assert (none.returncode, none.stderr) == (1, "rpccluster: the queue jobs has nothing ready\n")
     wrong = run(made, "put", "jobs", given="1\n{\n")
     assert (wrong.returncode, "line 2 is no JSON" in wrong.stderr) == (1, True)
+
+
+def test_whatever_is_looked_at_fits_into_a_message(make_cluster: MakeCluster) -> None:
+    """There are as many items as fit; a first one always does, if need be with less of its error."""
+    sections = {"queues": {"max_message_size": 2000}, "queue:jobs": {}}
+    cluster = make_cluster(sections=sections, number_workers=1).start()
+    with Queue(str(cluster.group("queues")["listeners"][0]), "jobs", timeout=60) as queue:
+        for number in range(20):
+            queue.put([number, "x" * 200])
+        assert [each.value[0] for each in queue.peek(100_000)] == list(range(len(queue.peek(100_000))))
+        assert 1 < len(queue.peek(100_000)) < 10
+        for item in queue.get_many(5):
+            item.nack(error="y" * 100, dead=True)
+        assert [each.value[0] for each in queue.dead()] == [0, 1, 2]
+        queue.purge()
+        queue.put("x" * 1900)
+        queue.get(30).nack(error="é" * 900, dead=True)
+        [dead] = queue.dead()
+        assert (len(dead.value), set(dead.error)) == (1900, {"é"})
 
 
 def test_a_command_works_on_each_item(made: RunningCluster) -> None:

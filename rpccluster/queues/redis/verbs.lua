@@ -187,10 +187,10 @@ function verbs.touch(name, id, attempt)
     return { '' }
 end
 
-function verbs.peek(name, n)
+function verbs.peek(name, n, most)
     local q = queue(name)
     n = math.min(n, PIECE)
-    local found, ids, tries = {}, {}, {}
+    local found, ids, tries, bytes = {}, {}, {}, 0
     for _, set in ipairs({ q.front_set, q.blocked_set }) do
         local members = n > 0 and call('ZRANGE', set, 0, n - 1, 'WITHSCORES') or {}
         for i = 1, #members, 2 do
@@ -201,17 +201,25 @@ function verbs.peek(name, n)
         return one[1] < other[1]
     end)
     for i = 1, math.min(n, #found) do
-        ids[i] = found[i][2]
-        tries[i] = load(q, ids[i])[ATTEMPT]
+        local item = load(q, found[i][2])
+        bytes = bytes + item[SIZE]
+        if i > 1 and bytes > most then
+            break
+        end
+        ids[i], tries[i] = found[i][2], item[ATTEMPT]
     end
     return { '', { 'items', name, ids, tries } }
 end
 
-function verbs.dead(name, n)
+function verbs.dead(name, n, most)
     local q = queue(name)
-    local ids, attempts, errors = {}, {}, {}
+    local ids, attempts, errors, bytes = {}, {}, {}, 0
     for i, id in ipairs(n > 0 and call('ZRANGE', q.dead_set, 0, math.min(n, PIECE) - 1) or {}) do
         local item = load(q, id)
+        bytes = bytes + item[SIZE] + #item[ERROR]
+        if i > 1 and bytes > most then
+            break
+        end
         ids[i], attempts[i], errors[i] = id, item[COUNTED], item[ERROR]
     end
     return { '', { 'items', name, ids, attempts, errors } }

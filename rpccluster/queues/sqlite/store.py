@@ -74,11 +74,11 @@ class SQLiteStore:
         """Return the first ready items of a rank above ``above``, by rank."""
         return self._records("where queue = ? and state = 0 and rank > ? order by rank limit ?", (queue, above, limit))
 
-    def blocked(self, queue: int, limit: int) -> list[Record]:
-        """Return the first blocked items, by rank."""
-        return self._records("where queue = ? and state = 1 order by rank limit ?", (queue, limit))
+    def blocked(self, queue: int, above: int, limit: int) -> list[Record]:
+        """Return the first blocked items of a rank above ``above``, by rank."""
+        return self._records("where queue = ? and state = 1 and rank > ? order by rank limit ?", (queue, above, limit))
 
-    def dead(self, queue: int, limit: int, above: int = 0) -> list[Record]:
+    def dead(self, queue: int, above: int, limit: int) -> list[Record]:
         """Return the first dead items with an id above ``above``, by id."""
         return self._records("where queue = ? and state = 4 and id > ? order by id limit ?", (queue, above, limit))
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Callable
 
 from rpccluster.config.sections.queues import QueuesOptions
-from rpccluster.protocol.codec import make_packer
+from rpccluster.protocol.codec import Encoded, make_packer
 from rpccluster.queues import engine
 from rpccluster.service import Later, Service, WorkerInfo, rpc
 from rpccluster.services.keeper.arguments import Options, count_of, name_of, pairs_of, whole_of
@@ -26,7 +26,7 @@ _HIGHEST = 9  # priority
 _MOST_ITEMS = 100_000
 _LARGEST = 2**63 - 1
 _HEAD_BYTES = 64  # of a message, beside its items
-_ITEM_BYTES = 20  # of an item in an answer, beside its value
+_ITEM_BYTES = 24  # of an item in an answer, beside its value and its error
 
 
 class Keeper(Service):
@@ -106,7 +106,7 @@ class Keeper(Service):
             session = self._sessions.own(bound)
         else:
             self._sessions.bind(bound, session)
-        most_bytes = self._options.max_message_size - _HEAD_BYTES - n * _ITEM_BYTES
+        n, most_bytes = self._room_of(n)
         call = Call(queue, engine.Get(queue, session, n, seq, ack, most_bytes), later, ends_at, bound)
         return self._desk.get(call)
 
@@ -140,12 +140,14 @@ class Keeper(Service):
     @rpc(name="queue.peek", later=True)
     def peek(self, name: Any, n: Any = 1) -> Later:
         """Look at the first ready items. Returns [[id, attempt, value]…]."""
-        return self._run(engine.Peek(name_of(name), count_of("n", n)), [name, n], encoded)
+        return self._run(engine.Peek(name_of(name), *self._room_of(count_of("n", n))), [name, n], encoded)
 
     @rpc(name="queue.dead", later=True)
     def dead(self, name: Any, n: Any = 100) -> Later:
         """Look at the first dead items. Returns [[id, attempts, value, error]…]."""
-        return self._run(engine.Dead(name_of(name), count_of("n", n)), [name, n], encoded)
+        number, most_bytes = self._room_of(count_of("n", n))
+        of_one = self._options.max_message_size - _HEAD_BYTES - _ITEM_BYTES
+        return self._run(engine.Dead(name_of(name), number, most_bytes), [name, n], partial(_dead, of_one))
 
     @rpc(name="queue.retry", later=True)
     def retry(self, name: Any, id_: Any = None) -> Later:
@@ -208,6 +210,12 @@ class Keeper(Service):
         later = self._later(params)
         return later if self.is_retiring else self._desk.run(verb, later, encode)
 
+    def _room_of(self, n: int) -> tuple[int, int]:
+        """Return how many of ``n`` items one answer may have, and how many bytes their values and errors."""
+        most = self._options.max_message_size - _HEAD_BYTES
+        n = min(n, most // (2 * _ITEM_BYTES))
+        return n, most - n * _ITEM_BYTES
+
     # -- a successor
 
     def retire(self) -> None:
@@ -231,6 +239,16 @@ class Keeper(Service):
             call.later._again = [*call.params[:2], options]
         else:
             call.later._again = [call.queue]
+
+
+def _dead(most_bytes: int, items: list[engine.DeadItem]) -> Encoded:
+    """Make the answer of dead items; the error of a first one that is large itself is cut, so that it fits."""
+    if items:
+        room = max(0, most_bytes - len(items[0].value))
+        error = items[0].error.encode(errors="surrogatepass")
+        if len(error) > room:
+            items = [items[0]._replace(error=error[:room].decode(errors="ignore")), *items[1:]]
+    return encoded(items)
 
 
 def _first(ids: Any) -> Any:

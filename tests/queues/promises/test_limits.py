@@ -49,6 +49,23 @@ def test_a_get_brings_no_more_bytes_than_it_may(bench: Bench) -> None:
     assert [(item.id, item.attempt) for item in bench.get(2, most_bytes=100)] == [(third, 1), (third + 1, 1)]
 
 
+def test_a_look_brings_no_more_bytes_than_it_may(bench: Bench) -> None:
+    """Neither at what is ready or blocked, nor at the dead, whose errors count; a first item always fits."""
+    ids = bench.put(b"x" * 60, group="a") + bench.put(b"y" * 60, group="a") + bench.put(b"z" * 3000)
+    ids += bench.put(*[b"s"] * 300)
+    for most, seen in {-1: 1, 100: 1, 120: 2, 3119: 2, 3120: 3, 1 << 20: 303}.items():
+        assert [item.id for item in bench.run(Peek("jobs", 400, most))[0]] == ids[:seen]
+    assert [item.id for item in bench.run(Peek("jobs", 2, 1 << 20))[0]] == ids[:2]
+    bench.run(Purge("jobs"))
+    ids = bench.put(b"x" * 60, b"y" * 60, b"z" * 3000, *[b"s"] * 300)
+    for item in bench.get(303):
+        bench.run(Nack("jobs", item.id, 1, error="\u00e9" * 20, dead=True))
+    for most, seen in {-1: 1, 199: 1, 200: 2, 3239: 2, 3240: 3, 1 << 20: 303}.items():
+        assert [(item.id, len(item.value)) for item in bench.run(Dead("jobs", 400, most))[0]] == [
+            (id, len(value)) for id, value in zip(ids, [b"x" * 60, b"y" * 60, b"z" * 3000, *[b"s"] * 300])
+        ][:seen]
+
+
 def test_an_item_expires_unless_it_is_leased(bench: Bench) -> None:
     """By its own time or that of the queue; ready or delayed; one that is given back later is dropped then."""
     bench.configure(expires=10.0)
