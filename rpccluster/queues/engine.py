@@ -269,8 +269,11 @@ class Engine(Protocol):
         It may be another one after each run.
         """
 
-    def keep_up(self) -> bool:
-        """Do a small piece of upkeep, of about 10 ms, when there is nothing to run. Returns whether more is due."""
+    def keep_up(self, *, is_idle: bool = True) -> bool:
+        """Do a small piece of upkeep, of about 5 ms, between two batches. Returns whether more is due.
+
+        Unless ``is_idle`` the next batch waits for it: then it is what would never be done else, alone.
+        """
 
     def close(self) -> None:
         """End, and let another one open what was kept."""

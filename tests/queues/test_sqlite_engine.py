@@ -285,7 +285,7 @@ def test_a_disk_that_is_full_for_the_upkeep_only_puts_it_off(tmp_path: Path) -> 
     engine.run([Put("jobs", [b"x"], PUTTER, 1)])
     done: list[str] = []
 
-    def step(now: float) -> bool:
+    def step(now: float, *, is_idle: bool) -> bool:
         done.append("tried")
         raise sqlite3.OperationalError("database or disk is full")
 

@@ -132,6 +132,23 @@ def test_sessions_that_put_nothing_for_a_day_are_forgotten(tmp_path: Path) -> No
     engine.close()
 
 
+def test_dedup_ids_are_forgotten_many_at_once(tmp_path: Path) -> None:
+    """In one transaction each piece, and so with one fsync: a keeper under load has no more time for it."""
+    now = [1000.0]
+    engine = opened(tmp_path, make_time=lambda kept, boot: Timescale(None, "", lambda: now[0]))
+    engine.run([Put("jobs", [b"x"], dedup_id=f"{number}") for number in range(MANY)])
+    now[0] += 301.0
+    engine.run([Put("jobs", [b"x"])])
+    written = engine._upkeep._log.read()[0]
+    while engine.keep_up(is_idle=False):
+        pass
+    left = sqlite3.connect(engine._path)
+    assert left.execute("select count(*) from duplicates").fetchone() == (0,)
+    assert engine._upkeep._log.read()[0] - written < MANY // 4
+    left.close()
+    engine.close()
+
+
 def sessions(engine: SQLiteEngine) -> int:
     """How many sessions the file has."""
     database = sqlite3.connect(engine._path)

@@ -137,7 +137,7 @@ class RedisEngine:
         """Return the descriptor that is readable when another keeper wakes this one."""
         return self._link.fileno()
 
-    def keep_up(self) -> bool:
+    def keep_up(self, *, is_idle: bool = True) -> bool:
         """Do nothing: Redis looks after itself."""
         return False
 

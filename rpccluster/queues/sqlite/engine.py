@@ -191,9 +191,9 @@ class SQLiteEngine:
             return f"cannot keep queues in {self._path}: {error}"
         return CORRUPT.format(path=self._path, error=error)
 
-    def keep_up(self) -> bool:
+    def keep_up(self, *, is_idle: bool = True) -> bool:
         """Do a small piece of upkeep. Returns whether more is due. Raises `EngineFailed`."""
-        return self._keep_up(lambda: self._upkeep.step(self._time.now()))
+        return self._keep_up(lambda: self._upkeep.step(self._time.now(), is_idle=is_idle))
 
     def _keep_up(self, do: Callable[[], object]) -> bool:
         """Let the upkeep work. A full disk puts it off: what was committed is in the log."""

@@ -94,13 +94,16 @@ class Upkeep:
         else:
             self._database.execute("pragma wal_checkpoint(passive)").fetchall()
 
-    def step(self, now: float) -> bool:
-        """Do a piece of what is due, when nothing else is. Returns whether more is due."""
+    def step(self, now: float, *, is_idle: bool = True) -> bool:
+        """Do a piece of what is due, between two transactions. Returns whether more is due.
+
+        The log is copied when nothing else is due and the keeper ``is_idle``: else commits see to it.
+        """
         self._raise_failure()
         until = time.monotonic() + STEP_SECONDS
         while time.monotonic() < until:
             if not (self._remove_discarded() or self._shrink() or self._forget(now) or self._forget_sessions(now)):
-                return self._copy_when_idle()
+                return is_idle and self._copy_when_idle()
         return True
 
     def close(self) -> None:
@@ -173,7 +176,9 @@ class Upkeep:
         which = "select queue, dedup_id from duplicates where until <= ? order by until limit ?"
         rows = self._database.execute(which, (now, _ROWS)).fetchall()
         if rows:
+            self._database.execute("begin immediate")
             self._database.executemany("delete from duplicates where queue = ? and dedup_id = ?", rows)
+            self._database.execute("commit")
         return bool(rows)
 
     def _forget_sessions(self, now: float) -> bool:

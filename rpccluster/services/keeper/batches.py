@@ -17,21 +17,46 @@ from rpccluster.system import READABLE
 from rpccluster.worker.native.primitives import SimpleQueue, allocate_lock, start_new_thread
 from rpccluster.worker.native.wake import Wake
 
-__all__ = ["Batches"]
+__all__ = ["Attention", "Batches"]
 
 SWITCH_SECONDS = 0.0005  # for which the thread, back from the disk, waits at most for a busy loop; Python's are 5 ms
 IDLE_SECONDS = 0.05  # without a batch, after which the file is looked after
 PAUSE_SECONDS = 0.002  # between two pieces of that
+BUSY_SECONDS = 1.0  # between two pieces, while one batch follows the other
 EARLY_SECONDS = 0.001  # by which a batch may come too early for what time brings
 
 Done = Callable[[Any], object]
 
 
+class Attention:
+    """Tells when a keeper that is never idle looks after its file: between two batches, once a second. Pure."""
+
+    def __init__(self) -> None:
+        self._since = float("inf")  # monotonic seconds: the begin of work, or the last piece of upkeep; infinity: none
+
+    def note_batch(self, now: float) -> bool:
+        """Note that a batch was committed. Returns whether a piece of upkeep comes before the next one."""
+        self._since = min(self._since, now)
+        return now >= self._since + BUSY_SECONDS
+
+    def note_piece(self, now: float, *, is_all: bool) -> None:
+        """Note that a piece of upkeep was done; ``is_all``: nothing else is to be done at all."""
+        self._since = float("inf") if is_all else now
+
+
 class Batches:
     """The batches of one engine."""
 
-    def __init__(self, engine: Engine, loop: Any, on_failed: Callable[[BaseException], object]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        loop: Any,
+        on_failed: Callable[[BaseException], object],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         """``on_failed`` is called when the engine can run nothing more."""
+        self._clock = clock
+        self._attention = Attention()
         self._engine = engine
         self._loop = loop
         self._on_failed = on_failed
@@ -102,7 +127,7 @@ class Batches:
             self._fail(error)
             return
         self._is_busy = True
-        self._busy_since = monotonic()
+        self._busy_since = self._clock()
         if isinstance(begun, Outcome):
             self._note(begun)
         else:
@@ -119,9 +144,11 @@ class Batches:
             logger.warning("%s", warning)
         self.after_batch(outcome.ready, outcome.room)
         if outcome.wake_in is not None:
-            self._wake_at(monotonic() + outcome.wake_in)
+            self._wake_at(self._clock() + outcome.wake_in)
         self._watch()
-        if self._is_due:
+        if self._attention.note_batch(self._clock()):
+            self._do_a_piece(is_idle=False)
+        elif self._is_due:
             self._loop.run_callback(self._go)
         elif self._idle_timer is None:
             self._idle_timer = self._after(IDLE_SECONDS, self._look_after, self._ran)
@@ -162,7 +189,7 @@ class Batches:
         self._wakes_at = at
         if self._timer is not None:
             self._timer.close()
-        self._timer = self._after(max(0.0, at - monotonic()), self._wake_by_time)
+        self._timer = self._after(max(0.0, at - self._clock()), self._wake_by_time)
 
     def _wake_by_time(self) -> None:
         self._wakes_at = float("inf")
@@ -191,12 +218,16 @@ class Batches:
         if ran != self._ran or self._is_busy:
             self._idle_timer = self._after(IDLE_SECONDS, self._look_after, self._ran)
         elif not self._has_failed:
-            self._is_busy = True
-            self._orders.put((self._engine.keep_up, partial(self._note_upkeep, ran)))
+            self._do_a_piece(is_idle=True)
 
-    def _note_upkeep(self, ran: int, is_more: bool) -> None:
+    def _do_a_piece(self, *, is_idle: bool) -> None:
+        self._is_busy = True
+        self._orders.put((partial(self._engine.keep_up, is_idle=is_idle), self._note_upkeep))
+
+    def _note_upkeep(self, is_more: bool) -> None:
         self._is_busy = False
+        self._attention.note_piece(self._clock(), is_all=not (is_more or self._is_due))
         if self._is_due:
             self._loop.run_callback(self._go)
-        elif is_more:
-            self._idle_timer = self._after(PAUSE_SECONDS, self._look_after, ran)
+        elif is_more and self._idle_timer is None:
+            self._idle_timer = self._after(PAUSE_SECONDS, self._look_after, self._ran)
