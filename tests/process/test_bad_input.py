@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from programs import free_port
 
 from rpccluster import Client, ConnectFailed, RemoteError
 from rpccluster.testing import RunningCluster, wait_until
@@ -84,12 +85,6 @@ def busy_port() -> Iterator[int]:
     """A port that somebody else listens at."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield taken.getsockname()[1]
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("name", CASES)
