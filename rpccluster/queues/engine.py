@@ -186,6 +186,8 @@ class List(NamedTuple):
 class EndSession(NamedTuple):
     """Give all items back that a session has, in whatever queue. Answered with their number.
 
+    Many of them are given back with the batches that follow; until then they are leased.
+
     Unless ``counts``, the attempt that ends is not counted against ``max_attempts``, since its keeper has died.
     """
 

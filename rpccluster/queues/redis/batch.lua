@@ -122,7 +122,7 @@ for i, verb in ipairs(batch) do
 end
 local ready, room = wake_waiting()
 keep_queues()
-local next_at = now + grace
+local next_at = next(ending) and now or now + grace
 for _, times in ipairs({ 'due', 'keepers' }) do
     local first = call('ZRANGE', P .. times, 0, 0, 'WITHSCORES')
     next_at = math.min(next_at, first[2] or next_at)

@@ -11,6 +11,8 @@
 --   dead:NAME      a sorted set of the dead        ended:NAME:DAY  a hash: id -> the attempt that acked it, if not 1
 --   put:SESSION, got:KEEPER:SESSION, dedup:…       what a repeat is answered with
 --   lent:KEEPER:SESSION  a set of the items that a session has      sessions:KEEPER  the sessions that have had items
+--   ending         a set of the keys of what was set aside, to be given back in pieces: ended_WHY:KEEPER:SESSION, a
+--                  set of the items that a session has had, lost:KEEPER, one of the sessions of a keeper that is lost
 --   keeper:KEEPER  a hash: epoch, number and reply of its last batch; how its clock differs, at which shift
 --   due            a sorted set of all that happens at a time: leases, delays, expiries
 --   keepers        a sorted set of when each keeper is lost, unless it shows itself before; ran: when a batch ran last

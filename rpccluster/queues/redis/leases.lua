@@ -1,6 +1,70 @@
 -- The second part of the script: leases, how they end, and whatever else happens at a time.
 
+-- Sessions that have ended -------------------------------------------------------------------------------------------
+--
+-- One may have very many items, and Redis serves nobody else while they are given back. So its end only sets them
+-- aside, and each batch gives a piece of them back. From its end on its leases are refused.
+
+local ending = {} -- the keys of what is set aside
+for _, key in ipairs(call('SMEMBERS', P .. 'ending')) do
+    ending[key] = true
+end
+local left = PIECE -- of that, how much this batch may yet give back
+local REASONS = { consumer = 'its consumer has gone', forgiven = 'its consumer has gone', keeper = 'its keeper has gone' }
+local mine_lost = P .. 'lost:' .. keeper
+
+local function ending_key(why, of_keeper, session)
+    return pair_key('ended_' .. why, of_keeper, session)
+end
+
+local function set_aside(from, key)
+    if ending[key] then
+        call('SUNIONSTORE', key, key, from)
+        call('UNLINK', from)
+    elseif call('EXISTS', from) == 1 then
+        call('RENAME', from, key)
+        call('SADD', P .. 'ending', key)
+        ending[key] = true
+    end
+end
+
+local function end_session(why, of_keeper, session)
+    local lent = pair_key('lent', of_keeper, session)
+    local number = call('SCARD', lent)
+    set_aside(lent, ending_key(why, of_keeper, session))
+    call('DEL', pair_key('got', of_keeper, session))
+    call('SREM', P .. 'sessions:' .. of_keeper, session)
+    return number
+end
+
+-- Ends a session that this keeper has lost, and not been told of yet: what it is lent from now on is another matter.
+local function end_lost(session)
+    if ending[mine_lost] and call('SREM', mine_lost, session) == 1 then
+        end_session('keeper', keeper, session)
+    end
+end
+
+-- Why the lease of an item is over though nobody has given it back; nil if it is not.
+local function why_over(q, id, item)
+    if not next(ending) then
+        return nil
+    end
+    local lost = P .. 'lost:' .. item[KEEPER]
+    if ending[lost] and call('SISMEMBER', lost, item[SESSION]) == 1 then
+        return 'keeper'
+    end
+    for why in pairs(REASONS) do
+        local key = ending_key(why, item[KEEPER], item[SESSION])
+        if ending[key] and call('SISMEMBER', key, id .. ':' .. q.name) == 1 then
+            return why
+        end
+    end
+end
+
+-- Leases ------------------------------------------------------------------------------------------------------------
+
 local function lend(q, id, item, session)
+    end_lost(session)
     leave_ready(q, id, item)
     if item[GROUP] then
         call('HSET', q.fronts, item[GROUP], '!')
@@ -17,6 +81,10 @@ local function end_lease(q, id, item)
     q.leased = q.leased - 1
     not_at('l', q, id)
     call('SREM', pair_key('lent', item[KEEPER], item[SESSION]), id .. ':' .. q.name)
+    local why = why_over(q, id, item)
+    if why then
+        call('SREM', ending_key(why, item[KEEPER], item[SESSION]), id .. ':' .. q.name)
+    end
     item[KEEPER], item[SESSION] = false, false
     if item[GROUP] then
         call('HDEL', q.fronts, item[GROUP])
@@ -25,7 +93,7 @@ end
 
 local function leased(q, id, attempt)
     local item = load(q, id)
-    return item and item[STATE] == LEASED and item[ATTEMPT] == attempt and item
+    return item and item[STATE] == LEASED and item[ATTEMPT] == attempt and not why_over(q, id, item) and item
 end
 
 local function give_back(q, id, item, counts, delay, reason, is_dead)
@@ -89,18 +157,55 @@ local function ack(q, ids, attempts)
     return lost
 end
 
-local function end_session(of_keeper, session, counts, reason)
-    local lent = pair_key('lent', of_keeper, session)
-    local ended = call('SMEMBERS', lent)
-    table.sort(ended)
-    for _, member in ipairs(ended) do
-        local id, name = member:match('^(%d+):(.*)$')
-        local q = queue(name)
-        give_back(q, id, load(q, id), counts, 0, reason)
+-- Takes some of what is set aside under a key.
+local function take_some(key)
+    if left <= 0 then
+        return {}
     end
-    call('DEL', lent, pair_key('got', of_keeper, session))
-    call('SREM', P .. 'sessions:' .. of_keeper, session)
-    return #ended
+    local some = call('SPOP', key, left)
+    left = left - #some
+    if call('EXISTS', key) == 0 then
+        call('SREM', P .. 'ending', key)
+        ending[key] = nil
+    end
+    return some
+end
+
+local function keys_of_ending(form)
+    local found = {}
+    for key in pairs(ending) do
+        local name = key:match(form)
+        if name then
+            found[#found + 1] = { key, name }
+        end
+    end
+    return found
+end
+
+local function give_ended_back()
+    for _, found in ipairs(keys_of_ending('^' .. P .. 'ended_(%a+):')) do
+        local key, why = unpack(found)
+        for _, member in ipairs(take_some(key)) do
+            local id, name = member:match('^(%d+):(.*)$')
+            local q = queue(name)
+            local item = load(q, id)
+            if item and item[STATE] == LEASED and key == ending_key(why, item[KEEPER], item[SESSION]) then
+                give_back(q, id, item, why == 'consumer', 0, REASONS[why])
+            end
+        end
+    end
+end
+
+-- Goes on with what is set aside: items, and sessions of keepers that are lost, whose items come next.
+local function go_on_ending()
+    give_ended_back()
+    for _, found in ipairs(keys_of_ending('^' .. P .. 'lost:(.*)$')) do
+        local key, lost = unpack(found)
+        for _, session in ipairs(take_some(key)) do
+            end_session('keeper', lost, session)
+        end
+    end
+    give_ended_back()
 end
 
 -- What happens at a time --------------------------------------------------------------------------------------------
@@ -108,7 +213,9 @@ end
 local happens = {}
 
 function happens.l(q, id)
-    give_back(q, id, load(q, id), true, 0, 'its lease was over')
+    local item = load(q, id)
+    local why = why_over(q, id, item)
+    give_back(q, id, item, not why or why == 'consumer', 0, why and REASONS[why] or 'its lease was over')
 end
 
 function happens.d(q, id)
@@ -147,9 +254,7 @@ function happens.x(q, id)
 end
 
 local function lose_keeper(lost)
-    for _, session in ipairs(call('SMEMBERS', P .. 'sessions:' .. lost)) do
-        end_session(lost, session, false, 'its keeper has gone')
-    end
+    set_aside(P .. 'sessions:' .. lost, P .. 'lost:' .. lost)
     call('PEXPIRE', P .. 'keeper:' .. lost, 30 * DAY)
 end
 
@@ -158,6 +263,7 @@ local function run_due()
         call('ZREM', P .. 'keepers', lost)
         lose_keeper(lost)
     end
+    go_on_ending()
     for _, member in ipairs(call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, PIECE)) do
         local kind, id, name = member:match('^(%a):0*(%d+):(.*)$')
         if call('ZREM', P .. 'due', member) == 1 then -- else an earlier one has ended it

@@ -283,5 +283,8 @@ function verbs.list()
 end
 
 function verbs.end_session(session, counts)
-    return { '', end_session(keeper, session, counts, 'its consumer has gone') }
+    end_lost(session)
+    local number = end_session(counts and 'consumer' or 'forgiven', keeper, session)
+    give_ended_back()
+    return { '', number }
 end

@@ -10,7 +10,21 @@ import pytest
 from redis_servers import RedisServer
 
 from rpccluster.errors import EngineFailed, LeaseLost, QueueFull
-from rpccluster.queues.engine import Ack, EndSession, Get, Item, Outcome, Pause, Put, Resume, Retry, Rules, Stats
+from rpccluster.queues.engine import (
+    Ack,
+    EndSession,
+    Get,
+    Item,
+    Nack,
+    Outcome,
+    Pause,
+    Put,
+    Resume,
+    Retry,
+    Rules,
+    Stats,
+    Touch,
+)
 from rpccluster.queues.redis.engine import RedisEngine
 from rpccluster.queues.redis.link import Away, Link
 
@@ -130,6 +144,55 @@ def test_a_keeper_that_does_not_show_itself_loses_its_sessions(server: RedisServ
     slow.run([Put("jobs", [b"y"]), Get("jobs", CONSUMER)])
     server.pass_time(2.0)
     assert other.run([Stats("jobs")]).answers[0]["leased"] == 2
+
+
+def given_back(keeper: RedisEngine) -> dict[str, int]:
+    """The stats when nothing is left to be given back."""
+    outcome = keeper.run([Stats("jobs")])
+    while outcome.wake_in == 0:
+        outcome = keeper.run([Stats("jobs")])
+    return {name: number for name, number in outcome.answers[0].items() if name in ("ready", "leased", "dead")}
+
+
+def test_what_a_session_had_that_has_ended_is_refused_at_once(server: RedisServer, keeper: MakeKeeper) -> None:
+    """Though it is given back in pieces, none of which holds Redis up for long."""
+    one, two = keeper(server, rules=Rules(max_attempts=3)), keeper(server, "two", rules=Rules(max_attempts=3))
+    one.run([Put("jobs", [b"x"] * 5000), Get("jobs", CONSUMER, 5000)])
+    held = [(id, 1) for id in range(1, 5001)]
+    one.run([EndSession(CONSUMER)])
+    answers = two.run([Ack("jobs", held), Nack("jobs", *held[0]), Touch("jobs", *held[0]), Stats("jobs")]).answers
+    assert [type(answer) for answer in answers[:3]] == [LeaseLost] * 3
+    assert str(answers[0]) == ", ".join(str(id) for id, _ in held)
+    assert answers[3]["leased"] > 1000
+    again = one.run([Get("jobs", CONSUMER)]).answers[0]
+    assert one.run([EndSession(CONSUMER), Ack("jobs", [again[0][:2]])]).answers[0] == 1
+    server.pass_time(60.0)
+    assert given_back(two) == {"ready": 5000, "leased": 0, "dead": 0}
+    attempts = [item.attempt for item in two.run([Get("jobs", CONSUMER, 5000)]).answers[0]]
+    assert sorted(attempts) == [2] * 4999 + [3]
+    with server.client as client:
+        assert client.exists("rpccluster:ending") == 0
+        assert list(client.scan_iter("rpccluster:ended_*")) == []
+
+
+def test_a_lost_keeper_of_many_sessions_is_no_long_batch(server: RedisServer, keeper: MakeKeeper) -> None:
+    """All of them have ended at once; should it show itself again, what it lends from then on stays lent."""
+    rules = Rules(max_attempts=1, lease=3600.0)
+    slow, other = keeper(server, rules=rules), keeper(server, "two", rules=rules)
+    sessions = [b"session of %08d" % number for number in range(2500)]
+    slow.run([Put("jobs", [b"x"] * 2500), *(Get("jobs", session, seq=1) for session in sessions)])
+    stats = {"leased": 2500}
+    while stats["leased"] == 2500:
+        server.pass_time(2.0)
+        stats = other.run([Stats("jobs")]).answers[0]
+    assert stats["leased"] > 1000
+    (lost,) = slow.run([Ack("jobs", [(id, 1) for id in range(1, 2501)])]).answers
+    assert len(str(lost).split(", ")) == 2500
+    taken = [item for items in slow.run([Get("jobs", each, seq=1) for each in sessions]).answers for item in items]
+    assert len(taken) > 1000
+    assert {item.attempt for item in taken} == {2}
+    assert given_back(other) == {"ready": 2500 - len(taken), "leased": len(taken), "dead": 0}
+    assert slow.run([Ack("jobs", [item[:2] for item in taken])]).answers == [True]
 
 
 def test_no_keeper_is_lost_for_the_time_that_redis_was_away(server: RedisServer, keeper: MakeKeeper) -> None:

@@ -64,6 +64,26 @@ def test_the_end_of_a_session_gives_its_items_back_wherever_they_are(bench: Benc
     assert bench.run(EndSession(CONSUMER)) == [0]
 
 
+def test_the_end_of_a_session_of_many_items_is_no_long_batch(bench: Bench) -> None:
+    """It has ended, but its items are given back in pieces; whoever asks meanwhile is served, the session, too."""
+    many = 5000
+    bench.configure(max_attempts=2)
+    bench.put(*[b"x"] * many)
+    assert len(bench.get(many, seq=7)) == many
+    outcome = bench.outcome(EndSession(CONSUMER), Stats("jobs"))
+    assert outcome.answers[0] == many
+    assert 0 < outcome.answers[1]["leased"] < many
+    assert outcome.wake_in == 0
+    again = bench.get(2, seq=7)
+    assert [item.attempt for item in again] == [2, 2]
+    assert bench.run(EndSession(OTHER)) == [0]
+    while outcome.wake_in == 0:
+        outcome = bench.outcome()
+    stats = bench.run(Stats("jobs"))[0]
+    assert (stats["ready"], stats["leased"], stats["dead"]) == (many - 2, 2, 0)
+    assert bench.run(Ack("jobs", [item[:2] for item in again])) == [True]
+
+
 def test_an_attempt_that_its_keeper_has_ended_does_not_count(bench: Bench) -> None:
     """But its number is used up, so that its late ack is told."""
     bench.configure(max_attempts=2)
