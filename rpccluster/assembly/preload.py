@@ -41,10 +41,10 @@ _OURS = (
     "rpccluster.worker.lifecycle",
     "rpccluster.worker.limits",
     "rpccluster.worker.process.freed_memory",
+    "rpccluster.worker.process.taken_greenlets",
     "rpccluster.worker.service.later",
     "rpccluster.worker.service.loading",
     "rpccluster.worker.service.registry",
-    "rpccluster.worker.taken_greenlets",
 )
 
 

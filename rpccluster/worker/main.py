@@ -25,7 +25,8 @@ from rpccluster.worker.process.log_relay import LogRelay
 from rpccluster.worker.process.patches import go_on_whatever_fails, patch, receive_what_is_ignored
 
 if TYPE_CHECKING:  # imported after gevent has patched
-    from rpccluster.worker.server import Served, Server
+    from rpccluster.worker.parts import Served
+    from rpccluster.worker.server import Server
 
 __all__ = ["MakeServed", "load"]
 
@@ -121,7 +122,7 @@ def _boot(assignment: Assignment[RPCPart], forks: Forks, make: MakeServed) -> Se
 
 def _load_service(assignment: Assignment[RPCPart], settings: ServiceSettings) -> Served:
     """Import and make the service of the configuration."""
-    from rpccluster.worker.server import Served
+    from rpccluster.worker.parts import Served
     from rpccluster.worker.service.loading import code_files, load_service
 
     known = frozenset(sys.modules)

@@ -1,6 +1,6 @@
 """The coordinator's half that speaks with the master: it is told to resign and to end, and tells who leads.
 
-A `rpccluster.worker.server.Inside`. Runs in the coordinator, on gevent's loop.
+A `rpccluster.worker.parts.Inside`. Runs in the coordinator, on gevent's loop.
 """
 
 from __future__ import annotations

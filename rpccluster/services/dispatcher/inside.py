@@ -1,6 +1,6 @@
 """The dispatcher's half that speaks with the master: pools and processes come and go, and it may have to end.
 
-A `rpccluster.worker.server.Inside`. After an earlier dispatcher it finds out what that one has left. Runs in the
+A `rpccluster.worker.parts.Inside`. After an earlier dispatcher it finds out what that one has left. Runs in the
 dispatcher, on gevent's loop.
 """
 

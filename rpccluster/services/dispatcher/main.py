@@ -11,7 +11,7 @@ from rpccluster.child.settings import ServiceSettings
 from rpccluster.worker import main
 
 if TYPE_CHECKING:  # imported after gevent has patched
-    from rpccluster.worker.server import Served
+    from rpccluster.worker.parts import Served
 
 __all__ = ["load"]
 
@@ -23,7 +23,7 @@ def load(assignment: Assignment[RPCPart]) -> Run:
 
 def _make(assignment: Assignment[RPCPart], settings: ServiceSettings) -> Served:
     from rpccluster.services.dispatcher.inside import Inside
-    from rpccluster.worker.server import Served
+    from rpccluster.worker.parts import Served
 
     inside = Inside(assignment, gevent.get_hub().loop)
     return Served(inside.service, inside=inside)

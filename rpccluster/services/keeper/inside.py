@@ -1,6 +1,6 @@
 """The keeper's half that speaks with the master: which queues there are, and when it has to end.
 
-A `rpccluster.worker.server.Inside`. Makes the parts of the keeper, and ends sessions whose consumers have gone. Runs in
+A `rpccluster.worker.parts.Inside`. Makes the parts of the keeper, and ends sessions whose consumers have gone. Runs in
 the keeper, on gevent's loop.
 """
 

@@ -1,4 +1,4 @@
-"""The half of the page's process that speaks with the master, and makes its parts. A `rpccluster.worker.server.Inside`.
+"""The half of the page's process that speaks with the master, and makes its parts. A `rpccluster.worker.parts.Inside`.
 
 Its HTTP servers have the listeners that the master holds: a successor has them, too, before this process lets go, so no
 connection is refused. Runs in the page's process, on gevent's loop.

@@ -8,7 +8,7 @@ import pytest
 
 from rpccluster.config.sections.cluster import Options
 from rpccluster.worker.live_options import LiveOptions
-from rpccluster.worker.taken_greenlets import LONG_SECONDS, TakenGreenlets
+from rpccluster.worker.process.taken_greenlets import LONG_SECONDS, TakenGreenlets
 
 SECOND = 1_000_000_000
 BEGAN = 100 * SECOND
