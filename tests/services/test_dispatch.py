@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from rpccluster.pools.core import Task
 from rpccluster.services.dispatcher.dispatch import FULL, TAKEN, WAITS, Claim, Dispatch, task_of
 from rpccluster.services.dispatcher.journal import Journal
 from rpccluster.services.dispatcher.link import TaskLink
+from rpccluster.services.dispatcher.recovery import Left, of_gone
+from rpccluster.services.dispatcher.service import Dispatcher
 from rpccluster.services.dispatcher.submitters import Submitter, Submitters
 from rpccluster.tasks.wire import Done, Inbound, Run, pack_done
 
@@ -62,8 +65,8 @@ class Rig:
     def submitter(self, number: int = 1) -> Submitter:
         return self.submitters.of(f"{os.getpid()}-{number}")
 
-    def submit(self, task_id: int, by: int = 1, *, key: str | None = None, waits: bool = True) -> str:
-        task = task_of(self.pool, [task_id, "jobs:run", "pickle", b"", None, None, 0, 0, key])
+    def submit(self, task_id: int, by: int = 1, *, key: str | None = None, waits: bool = True, retries: int = 0) -> str:
+        task = task_of(self.pool, [task_id, "jobs:run", "pickle", b"", None, None, 0, retries, key])
         return self.dispatch.submit(self.pool, task, Claim(self.submitter(by), task_id), waits=waits)
 
     def does(self, process: Process, outcome: str = "ok") -> None:
@@ -71,6 +74,16 @@ class Rig:
         run = process.sent()[-1]
         process.socket.send(pack_done(Done(run.number, run.task_id, run.attempt, outcome, b"result", 1.0, 2.0)))
         self.dispatch._read(process.link)
+
+    def succeed(self) -> None:
+        """Let another dispatcher go on, by what the journal says alone."""
+        for process in self.processes:
+            process.link.close()
+        self.journal = Journal(self.memory)
+        self.submitters = Submitters(self.loop, 8, lambda submitter: self.dispatch.forget(submitter))
+        self.dispatch = Dispatch(self.loop, self.journal, self.submitters, lambda *_: None)
+        self.dispatch.set_pools({"a": {"queue_size": 2, "timeout": 5.0}})
+        self.pool = self.dispatch.pools["a"]
 
     def told(self, by: int = 1) -> list[list[Any]]:
         return [event[1:4] for event in self.submitter(by).events()]
@@ -175,3 +188,46 @@ def test_one_that_ends_leaves_what_has_not_begun(rig: Rig) -> None:
     assert process.sent() == []
     assert rig.dispatch.complete()
     assert [task["state"] for task in rig.dispatch.shown(rig.pool)] == ["waiting"]
+
+
+def repeat(rig: Rig, process: Process, task_id: int) -> None:
+    """Let a task with a retry fail, and be sent again."""
+    rig.submit(task_id, retries=1)
+    rig.does(process, "raised")
+    rig.dispatch._perform(rig.pool, rig.pool.core.tick(time.monotonic() + 60))
+
+
+def test_an_attempt_counts_beyond_the_dispatcher(rig: Rig) -> None:
+    """A task that waits for its last attempt when the dispatcher is killed has one left, not all of them."""
+    repeat(rig, Process(rig), 1)
+    rig.dispatch.bury(TaskProcessGone(1, "a", 0, os.getpid(), 0, "lost"))  # before it began the second one
+    assert list(rig.journal.entries()) == []
+    rig.succeed()
+    process = Process(rig, serial=2)
+    rig.submit(1, retries=1)
+    rig.does(process, "raised")
+    (told,) = rig.submitter().events()
+    assert (told[1:3], told[4]) == ([1, "raised"], 2)
+
+
+def test_an_attempt_counts_where_its_process_is_told_of_first(rig: Rig) -> None:
+    """A successor that learns that a task had not begun, before its submitter sends it again."""
+    repeat(rig, Process(rig), 1)
+    rig.succeed()
+    left = Left(rig.journal.entries())
+    service = Dispatcher(rig.dispatch, rig.submitters, rig.journal, left)
+    service.is_open = True
+    service.settle(list(of_gone(left.take(1), TaskProcessGone(1, "a", 0, os.getpid(), 0, "lost", begun=0))))
+    process = Process(rig, serial=2)
+    entry = [1, "jobs:run", "pickle", b"", None, None, 0, 1, None, True]
+    assert service.submit(f"{os.getpid()}-1", [8, 1], "a", [entry]) == [TAKEN]
+    assert [run.attempt for run in process.sent()] == [2]
+
+
+def test_an_attempt_that_nobody_claims_is_forgotten(rig: Rig) -> None:
+    """With the time in which submitters send again; nothing of it stays in the journal."""
+    repeat(rig, Process(rig), 1)
+    rig.dispatch.bury(TaskProcessGone(1, "a", 0, os.getpid(), 0, "lost"))
+    rig.succeed()
+    rig.dispatch.end_unclaimed()
+    assert (rig.dispatch.attempts, len(rig.journal)) == ({}, 0)

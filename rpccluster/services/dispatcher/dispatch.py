@@ -75,6 +75,7 @@ class Dispatch:
         self.tasks: dict[int, tuple[Pool, Task]] = {}  # by the ids that submitters know
         self.keeps_unclaimed = False  # submitters may still send again what they wait for
         self.unclaimed: dict[int, Unclaimed] = {}
+        self.attempts = dict(journal.attempts())  # of tasks that nobody has submitted again yet, by their ids
 
     # -- pools
 
@@ -100,8 +101,11 @@ class Dispatch:
 
     def submit(self, pool: Pool, task: Task, claim: Claim, *, waits: bool) -> str:
         """Take in a task. Returns what becomes of it: `TAKEN`, `WAITS` or `FULL`."""
+        task.attempt = self.attempts.pop(task.id, task.attempt)
         twin = pool.core.keyed(task.key) if task.key is not None else None
         if twin is not None:
+            if twin.process is None:
+                twin.attempt = max(twin.attempt, task.attempt)
             self._claim(pool, twin, claim)
             return TAKEN
         if pool.core.is_full:
@@ -220,7 +224,7 @@ class Dispatch:
         if pool is not None:
             for task in link.process.tasks:
                 if task.number != message.number:
-                    self._journal.clear(task.id)
+                    self._journal.take_back(task.id, task.attempt)
             self._drop_unknown(pool, link, message.number)
             kind = kinds.of_cause(message.cause)
             gone = pool.core.process_gone(link.process, message.number, kind, (link.pid, message), time.monotonic())
@@ -233,13 +237,15 @@ class Dispatch:
             if task.work is None and task.number != begun:
                 pool.core.drop(task)
                 self.tasks.pop(task.id, None)
+                self.attempts[task.id] = task.attempt
 
     def end_unclaimed(self) -> int:
         """Forget what ran for an earlier dispatcher and was not claimed in time. Returns how many of it run."""
         self.keeps_unclaimed = False
-        for task_id in self.unclaimed:
+        for task_id in (*self.unclaimed, *self.attempts):
             self._journal.clear(task_id)
         self.unclaimed.clear()
+        self.attempts.clear()
         unclaimed = [each for each in self.tasks.values() if not each[1].owner]
         for pool, task in unclaimed:
             self._perform(pool, pool.core.cancel(task, time.monotonic()))
@@ -302,7 +308,7 @@ class Dispatch:
         tickets = link.take_back()
         for task in link.process.tasks:
             if task.ticket and task.ticket in tickets:
-                self._journal.clear(task.id)
+                self._journal.take_back(task.id, task.attempt)
         return tickets
 
     def _tell_end(self, pool: Pool, ended: Ended) -> None:

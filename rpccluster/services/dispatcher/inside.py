@@ -64,7 +64,7 @@ class Inside:
 
     def start(self) -> None:
         """Begin to wait for what the master tells of the processes of an earlier dispatcher."""
-        if self._left:
+        if len(self._journal):
             logger.info("The dispatcher before this one has left %d tasks", len(self._journal))
             self._dispatch.keeps_unclaimed = True
             self._after(CLAIM_SECONDS, self._give_up_unclaimed)

@@ -2,7 +2,8 @@
 
 The master owns the memory, so a dispatcher that is killed leaves the journal to its successor. Only that knows then
 what was sent; the cells and the socket of the process tell the rest (`rpccluster.services.dispatcher.recovery`). An
-entry stands from before a task is sent until its submitter has its outcome, or until it was taken back. It is in force
+entry stands from before a task is sent until its submitter has its outcome, or until it was taken back in its first
+attempt: one that waits again in a later attempt is with no process, and only its attempt counts. An entry is in force
 while its id is not 0, which is written last. Beside the entries each process has a mark, set while bytes of a message
 are under way: if that still stands when the dispatcher has ended, nobody knows where the next message begins.
 
@@ -30,6 +31,7 @@ _ID = struct.Struct("=Q")
 _ID_OFFSET = _ENTRY.size - _ID.size
 _MARKS_BYTES = MOST_ROWS * _MARK.size
 _GROWTH = 4096  # entries at a time
+_NO_PROCESS = 0  # a serial; those of processes count from 1
 
 
 class Entry(NamedTuple):
@@ -77,7 +79,14 @@ class Journal:
         return len(self._places)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield every entry in force."""
+        """Yield the entry of every task that is with a process, or was."""
+        return (entry for entry in self._in_force() if entry.serial != _NO_PROCESS)
+
+    def attempts(self) -> Iterator[tuple[int, int]]:
+        """Yield the id of every task that waits again, and its attempt."""
+        return ((entry.task_id, entry.attempt) for entry in self._in_force() if entry.serial == _NO_PROCESS)
+
+    def _in_force(self) -> Iterator[Entry]:
         for place in list(self._places.values()):
             yield Entry(*_ENTRY.unpack_from(self._memory, self._offset(place)))
 
@@ -105,8 +114,15 @@ class Journal:
         self._memory.close()
         self._memory = mmap.mmap(self._descriptor, self._size())
 
+    def take_back(self, task_id: int, attempt: int) -> None:
+        """Note that a task is with no process any more, and waits; in its first attempt it is as if never sent."""
+        if attempt > 1:
+            self.enter(Entry(0, _NO_PROCESS, attempt, task_id))
+        else:
+            self.clear(task_id)
+
     def clear(self, task_id: int) -> None:
-        """Forget a task: it has not begun and waits, or its submitter has its outcome."""
+        """Forget a task: nobody wants to know of it any more, or it is as if it had never been sent."""
         place = self._places.pop(task_id, None)
         if place is not None:
             _ID.pack_into(self._memory, self._offset(place) + _ID_OFFSET, 0)

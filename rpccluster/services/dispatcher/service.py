@@ -124,9 +124,9 @@ class Dispatcher:
                 claim.submitter.ids.add(entry.task_id)
             return runs
         if finding.fate is Fate.NOT_BEGUN:
-            self._journal.clear(entry.task_id)
+            self._journal.take_back(entry.task_id, entry.attempt)
+            self._dispatch.attempts[entry.task_id] = entry.attempt
             if pool is not None and task is not None and claim is not None:
-                task.attempt = entry.attempt
                 self._dispatch.submit(pool, task, claim, waits=True)
             return None
         ended = _ended(finding)
