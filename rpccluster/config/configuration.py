@@ -123,12 +123,12 @@ class Configuration:
         """Return this configuration, whose file at ``path``, an absolute one, has ``content`` now."""
         return replace(self, marks={each: hash(content) if each == path else mark for each, mark in self.marks.items()})
 
-    def every_option(self) -> Iterator[tuple[str, str, Option]]:
-        """Yield header, key and description of every option, in the order in which they are shown."""
+    def every_option(self) -> Iterator[tuple[str, str, Option, Any]]:
+        """Yield header, key, description and value of every option, in the order in which they are shown."""
         for header, values in self.sections().items():
             section = _described(header)
             for key in section.keys(values):
-                yield header, key, section.option(key)
+                yield header, key, section.option(key), section.value(values, key)
 
     def sections(self) -> dict[str, Any]:
         """Return the options of every section by its header."""
@@ -137,8 +137,12 @@ class Configuration:
 
     def describe(self) -> Iterator[tuple[str, str, str]]:
         """Yield key, value and origin of every option, as text."""
-        for header, key, _ in self.every_option():
-            yield _named(key, header), self.text(key, header), str(self.origin(key, header))
+        for header, key, option, value in self.every_option():
+            yield _named(key, header), option.type.write(value), str(self.origin(key, header))
+
+    def texts(self) -> dict[str, str]:
+        """Return the value of every option as text, by its name among all sections."""
+        return {_named(key, header): option.type.write(value) for header, key, option, value in self.every_option()}
 
 
 def load(sources: Sources, machine: Machine | None = None) -> Configuration:

@@ -6,9 +6,8 @@ without opening the file. Owns no socket; both ends of a channel use it.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple, Union
 
 from rpccluster.errors import UnknownMessage
@@ -53,19 +52,23 @@ def message_of(data: bytes, descriptors: list[int]) -> Message:
     Returns the stub if the file could not be received. Raises `UnknownMessage` with the number to refuse, and closes
     the descriptors then.
     """
-    with _closed_if_unknown(descriptors):
+    try:
         if data.startswith(IN_MEMORY_FILE):
             data = read_memory_file(descriptors.pop()) if descriptors else data[len(IN_MEMORY_FILE) :]
         return decode(data)
+    except UnknownMessage as error:
+        raise _refused(error, descriptors) from None
 
 
 def unopened(data: bytes, descriptors: list[int]) -> Passing:
     """Decode the stub of a packet; the memory file stays in ``descriptors``, and is read only if there is no stub."""
     if not data.startswith(IN_MEMORY_FILE) or not descriptors:
         return message_of(data, descriptors)
-    with _closed_if_unknown(descriptors):
+    try:
         head = data[len(IN_MEMORY_FILE) :]
         return Unopened(decode(head) if head else _stub(decode(read_memory_file(descriptors[-1], closes=False))))
+    except UnknownMessage as error:
+        raise _refused(error, descriptors) from None
 
 
 def seen(message: Passing) -> Message:
@@ -90,12 +93,9 @@ def _stub(message: Any) -> Message:
     return stub
 
 
-@contextlib.contextmanager
-def _closed_if_unknown(descriptors: list[int]) -> Iterator[None]:
-    try:
-        yield
-    except UnknownMessage as error:
-        if not descriptors:
-            error.refused = None
-        close_all(descriptors)
-        raise
+def _refused(error: UnknownMessage, descriptors: list[int]) -> UnknownMessage:
+    """Close the descriptors of an unknown message. Returns the error; without them there is nothing to refuse."""
+    if not descriptors:
+        error.refused = None
+    close_all(descriptors)
+    return error

@@ -136,6 +136,9 @@ def is_full(greenlets_taken_at: int, now_ns: int) -> bool:
     return greenlets_taken_at != 0 and now_ns - greenlets_taken_at >= FULL_AFTER_NS
 
 
+_ZEROS = memoryview(bytes(ROW_CELLS * _CELL_BYTES)).cast("Q")
+
+
 class Row:
     """One child's cells: ``row[CommonCell.STATE]``; hot code keeps ``cells`` and plain integers."""
 
@@ -144,11 +147,11 @@ class Row:
 
     def clear(self) -> None:
         """Set every cell to 0."""
-        for cell in range(ROW_CELLS):
-            self.cells[cell] = 0
+        self.cells[:] = _ZEROS
 
     def __getitem__(self, cell: enum.IntEnum) -> int:
-        return int(self.cells[cell])
+        value: int = self.cells[cell]
+        return value
 
     def __setitem__(self, cell: enum.IntEnum, value: int) -> None:
         self.cells[cell] = value
@@ -212,7 +215,8 @@ class Scoreboard:
     def _keep_rates(self, number: int) -> None:
         """Add the counts for rates of a child that has ended to those of the others, so that the sum stays."""
         ended, own = self.rate_cells(self._rows), self.rate_cells(number)
-        for place, value in enumerate(own.tolist()):
+        counts = own.tolist()
+        for place, value in enumerate(counts) if any(counts) else ():
             if value:
                 ended[place] += value if place < RATE_COUNTS else 0
                 own[place] = 0

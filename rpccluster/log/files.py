@@ -138,7 +138,8 @@ class LogFiles:
     @property
     def is_waiting(self) -> bool:
         """Whether lines wait for room: call `flush` in a moment."""
-        return any(outlet.is_waiting for outlet in self._outlets())
+        access = self.access_outlet
+        return self.outlet.is_waiting or (access is not None and access.is_waiting)
 
     def drain(self) -> None:
         """Write the last lines, and give a slow reader one second for them."""

@@ -74,7 +74,7 @@ class OwnLogger(logging.Logger):
                 self.hand_on(record)
 
     def _has_others(self) -> bool:
-        return any(not isinstance(handler, OwnHandler) for handler in [*self.handlers, *logging.root.handlers])
+        return bool([each for each in (*self.handlers, *logging.root.handlers) if not isinstance(each, OwnHandler)])
 
     def show_others(self, record: logging.LogRecord) -> None:
         """Pass ``record`` to the handlers of others, as `logging` is set up. Runs their code."""

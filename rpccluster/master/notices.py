@@ -52,6 +52,10 @@ class Notices:
             self.wake_at = now + self._beat_seconds
         self._tell(f"READY=1\nMAINPID={pid}\n{_status(status)}")
 
+    def is_concerned(self, begun: int) -> bool:
+        """Return whether `follow_changes` has something to do, of ``begun`` changes."""
+        return self._is_reloading or begun != self._begun
+
     def follow_changes(self, begun: int, outcome: str, now: float, *, is_under_way: bool) -> None:
         """Say when a reload or another change begins, and when it has ended with ``outcome``; ``begun`` counts them.
 

@@ -304,8 +304,9 @@ class Supervisor:
 
     def _notify(self) -> None:
         parts, reloading = self._parts, self._parts.reloading
-        outcome = reloading.fault or self._cluster.summary
-        parts.notices.follow_changes(reloading.begun, outcome, parts.now(), is_under_way=reloading.is_under_way)
+        if parts.notices.is_concerned(reloading.begun):
+            outcome = reloading.fault or self._cluster.summary
+            parts.notices.follow_changes(reloading.begun, outcome, parts.now(), is_under_way=reloading.is_under_way)
         parts.notices.turn(parts.now())
 
     # -- the end

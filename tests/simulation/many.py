@@ -35,6 +35,9 @@ def live_through_many(seeds: range, jobs: int) -> Iterator[Lived]:
     base = _MEMORY if os.access(_MEMORY, os.W_OK) else None  # faster than a disk
     with tempfile.TemporaryDirectory(prefix="rpccluster-simulation-", dir=base) as folder:
         tasks = [(seeds[start : start + CHUNK], folder) for start in range(0, len(seeds), CHUNK)]
+        if sys.implementation.name == "cpython":
+            gc.collect()
+            gc.freeze()  # what was imported lives on, and no collection of a job looks at it
         with multiprocessing.get_context("fork").Pool(jobs) as pool:
             yield from pool.imap_unordered(_live_through_some, tasks)
 

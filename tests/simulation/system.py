@@ -8,7 +8,8 @@ import os
 import selectors
 import signal
 import socket
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Callable
@@ -28,32 +29,48 @@ if TYPE_CHECKING:
 __all__ = ["Command", "Inbox", "Logs", "MadeUpSystem", "Selector", "Watch"]
 
 
-class Selector(selectors.PollSelector):
+class Selector(selectors.BaseSelector):
     """Never waits: the world has waited already. What is ready comes in an order that the seed chooses."""
 
     def __init__(self, world: World, process: Process) -> None:
-        super().__init__()
         self._world = world
         self._process = process
         self._keys: dict[int, selectors.SelectorKey] = {}  # by descriptor, in the order in which they came
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        key = super().register(fileobj, events, data)
-        self._keys[key.fd] = key
-        self._world.watch(key.fd, self._process, _poll_events(events))
-        return key
+        number = self._number(fileobj)
+        if number in self._keys:
+            raise KeyError(f"{fileobj!r} is already registered")
+        return self._set(number, fileobj, events, data)
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        key = super().unregister(fileobj)
-        del self._keys[key.fd]
+        key = self._keys.pop(self._number(fileobj))
         self._world.unwatch(key.fd)
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        key = super().modify(fileobj, events, data)
-        self._keys[key.fd] = key
-        self._world.watch(key.fd, self._process, _poll_events(events))
+        return self._set(self._keys[self._number(fileobj)].fd, fileobj, events, data)
+
+    def _set(self, number: int, fileobj: Any, events: int, data: Any) -> selectors.SelectorKey:
+        self._keys[number] = key = selectors.SelectorKey(fileobj, number, events, data)
+        self._world.watch(number, self._process, _poll_events(events))
         return key
+
+    def _number(self, fileobj: Any) -> int:
+        """Return the descriptor of ``fileobj``; of a closed one, that under which it is registered."""
+        number: int = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        if number >= 0:
+            return number
+        for key in self._keys.values():
+            if key.fileobj is fileobj:
+                return key.fd
+        raise ValueError(f"{fileobj!r} is closed")
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys[self._number(fileobj)]
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         come = self._world.come
@@ -65,9 +82,9 @@ class Selector(selectors.PollSelector):
         return found
 
     def close(self) -> None:
-        for key in list((self.get_map() or {}).values()):
-            self._world.unwatch(key.fd)
-        super().close()
+        for number in self._keys:
+            self._world.unwatch(number)
+        self._keys.clear()
 
 
 def _poll_events(events: int) -> int:
@@ -76,6 +93,9 @@ def _poll_events(events: int) -> int:
 
 def _selected(come: int) -> int:
     return (selectors.EVENT_READ if come & ~4 else 0) | (selectors.EVENT_WRITE if come & ~1 else 0)
+
+
+_NOTHING = contextlib.nullcontext()
 
 
 class Inbox:
@@ -98,9 +118,8 @@ class Inbox:
         """Whether a signal was not taken yet."""
         return bool(self._numbers)
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        yield
+    def waiting(self) -> AbstractContextManager[None]:
+        return _NOTHING
 
     def fileno(self) -> int:
         return self._read_end.fileno()
@@ -151,6 +170,7 @@ class StoryOutlet:
     def __init__(self, world: World, writer: str) -> None:
         self._world = world
         self._writer = writer
+        self._real_pid = f" of pid {os.getpid()}"
 
     @property
     def is_waiting(self) -> bool:
@@ -161,7 +181,7 @@ class StoryOutlet:
         text = line.decode().rstrip("\n")
         if text.startswith("["):  # the output of a plugin, with time, pid and name
             text = text.split("] ", 3)[-1]
-        text = text.replace(self._world.folder, "").replace(f" of pid {os.getpid()}", "")  # the real one
+        text = text.replace(self._world.folder, "").replace(self._real_pid, "")
         for part in text.split("\n"):
             self._world.tell(self._writer, part)
         if "Traceback" in text:

@@ -33,7 +33,7 @@ def divided(name: str) -> tuple[str, str]:
 
 def texts(configuration: Configuration) -> dict[str, str]:
     """Return the texts of all values, by their names among all sections, such as ``settings.price``."""
-    return {name: text for name, text, _ in configuration.describe()}
+    return configuration.texts()
 
 
 def commanded(configuration: Configuration) -> dict[str, str]:

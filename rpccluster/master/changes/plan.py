@@ -202,10 +202,7 @@ def _place(edit: Edit) -> tuple[str, str]:
 
 
 def _values(configuration: Configuration) -> dict[tuple[str, str], tuple[Option, Any]]:
-    return {
-        (header, key): (option, configuration.value(key, header))
-        for header, key, option in configuration.every_option()
-    }
+    return {(header, key): (option, value) for header, key, option, value in configuration.every_option()}
 
 
 def _text(option: Option, value: Any) -> str:

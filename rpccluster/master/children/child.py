@@ -298,7 +298,8 @@ class Child:
     @property
     def silent_since(self) -> float:
         """The time of its last heartbeat, or since when the master has watched."""
-        return max(self._watched_since, self.row[CommonCell.HEARTBEAT] / 1e9)
+        since, beat_at = self._watched_since, self.row[CommonCell.HEARTBEAT] / 1e9
+        return beat_at if beat_at > since else since
 
     def is_fresh(self, now: float) -> bool:
         """Return whether it has just become ready, so that it needs all the memory that it takes."""

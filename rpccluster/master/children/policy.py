@@ -100,7 +100,7 @@ def decide(group: Group, now: float) -> Decision:
     options = group.options
     actions: list[Action] = []
     for child in group.children:
-        if not child.is_killed:
+        if not child.kill_reason:
             actions += _of_one(child, options.timeout, now)
             if child.stays and not group.is_awaited:
                 actions.append(Dismiss(child))
@@ -132,46 +132,51 @@ def _as_allowed(group: Group, now: float) -> Iterator[Action]:
         yield from (Spawn(slot, group.generation) for slot in group.vacant_slots())
 
 
-def _moments(group: Group, options: Options, now: float) -> Iterator[float]:
-    """Yield the times at which an action may be due without an event."""
+def _moments(group: Group, options: Options, now: float) -> list[float]:
+    """Return the times at which an action may be due without an event."""
+    moments: list[float] = []
+    timeout, lifetime = options.timeout, options.max_lifetime
     for child in group.children:
-        if child.is_killed:
+        if child.kill_reason:
             continue
         if child.questioned_at is not None:
-            yield child.questioned_at + ANSWER_SECONDS
-        elif options.timeout:
-            overdue_at = child.silent_since + options.timeout + BEAT_SECONDS
-            yield overdue_at - LATE_SECONDS
-            yield overdue_at
+            moments.append(child.questioned_at + ANSWER_SECONDS)
+        elif timeout:
+            overdue_at = child.silent_since + timeout + BEAT_SECONDS
+            moments += (overdue_at - LATE_SECONDS, overdue_at)
         if child.kill_at is not None:
-            yield child.kill_at
+            moments.append(child.kill_at)
         if child.state is ChildState.BOOTING:
-            yield from (at for at in (child.ready_by, child.counts_as_ready_at) if at is not None)
+            moments += [at for at in (child.ready_by, child.counts_as_ready_at) if at is not None]
         if child.retired_at is not None:
-            yield child.retired_at + MOVING_SECONDS
-        elif options.max_lifetime and child.ready_at is not None:
-            yield child.ready_at + options.max_lifetime
-    if group.is_kept:
-        yield group.spawn_at
-        yield from (group.start_at(slot, now) for slot in group.deaths if slot < group.places)
+            moments.append(child.retired_at + MOVING_SECONDS)
+        elif lifetime and child.ready_at is not None:
+            moments.append(child.ready_at + lifetime)
+    if group.deaths and group.is_kept:
+        moments += [group.start_at(slot, now) for slot in group.deaths if slot < group.places]
+    if group.spawn_at > now and group.is_kept:
+        moments.append(group.spawn_at)
+    return moments
 
 
-def _of_one(child: Child, timeout: float, now: float) -> Iterator[Action]:
-    """Yield what a living child's own deadlines ask for."""
+def _of_one(child: Child, timeout: float, now: float) -> list[Action]:
+    """Return what a living child's own deadlines ask for."""
+    actions: list[Action] = []
     is_booting = child.state is ChildState.BOOTING
     if child.questioned_at is not None:
         if now >= child.questioned_at + ANSWER_SECONDS:
-            yield Kill(child, HUNG)
+            actions.append(Kill(child, HUNG))
     elif child.past_limit:
-        yield Kill(child, child.past_limit)
+        actions.append(Kill(child, child.past_limit))
     elif child.kill_at is not None and now >= child.kill_at:
-        yield Kill(child, f"it did not finish in {child.stop_option}")
+        actions.append(Kill(child, f"it did not finish in {child.stop_option}"))
     elif is_booting and child.ready_by is not None and now >= child.ready_by:
-        yield Kill(child, LATE)
+        actions.append(Kill(child, LATE))
     elif timeout and now >= child.silent_since + timeout + BEAT_SECONDS:
-        yield Question(child)
+        actions.append(Question(child))
     if is_booting and child.counts_as_ready_at is not None and now >= child.counts_as_ready_at:
-        yield Admit(child)
+        actions.append(Admit(child))
+    return actions
 
 
 def _run(group: Group, now: float) -> Iterator[Action]:
@@ -186,16 +191,17 @@ def _run(group: Group, now: float) -> Iterator[Action]:
 def _retire_surplus(group: Group, now: float) -> Iterator[Retire | Kill]:
     """Retire or kill children beyond the wanted number, and those whose successor is ready."""
     newest: dict[int, Child] = {}
+    places, staged = group.places, group.section.staged
     for child in group.children:
-        if child.is_ready and child.slot < group.places and not group.is_candidate(child):
+        if child.is_ready and child.slot < places and (staged is None or child.edition is not staged):
             best = newest.get(child.slot)
             if best is None or (child.generation, child.booted_at) >= (best.generation, best.booted_at):
                 newest[child.slot] = child
     for child in group.children:
-        surplus = child.slot >= group.places
-        if group.is_candidate(child) and child.is_ready:
+        surplus = child.slot >= places
+        if staged is not None and child.edition is staged and child.is_ready:
             continue  # it is no successor before its edition is in force
-        if child.is_ready and newest.get(child.slot) is not child:
+        if newest.get(child.slot) is not child and child.is_ready:
             overdue = _overdue(group, child, now)
             yield Retire(child, "scaled down" if surplus else overdue.reason if overdue else "replaced")
         elif child.state is ChildState.BOOTING and not child.is_killed:
@@ -228,7 +234,7 @@ def _fill_slots(group: Group, now: float) -> Iterator[Action]:
 
 def _replace(group: Group, now: float) -> Iterator[Action]:
     """Start one successor, for the child that is overdue longest and has none yet."""
-    if group.section.staged is not None:
+    if group.section.staged is not None or not _may_be_overdue(group):
         return
     if any(child.is_moving(now) for child in group.children):
         return
@@ -248,6 +254,11 @@ def _replace(group: Group, now: float) -> Iterator[Action]:
             yield Spawn(child.slot, group.generation)
         elif not retiring:
             yield Retire(child, why)
+
+
+def _may_be_overdue(group: Group) -> bool:
+    """Return whether `_overdue` is worth a look: mostly it is not."""
+    return bool(group.is_rolling or group.options.max_lifetime or [each for each in group.children if each.overdue])
 
 
 def _overdue(group: Group, child: Child, now: float) -> Overdue | None:

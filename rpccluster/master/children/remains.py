@@ -29,7 +29,7 @@ class Remains:
     @property
     def wake_at(self) -> float:
         """When `look` must be called at the latest (monotonic seconds); infinity if there is nothing to look for."""
-        return min(self._marks.values(), default=float("inf"))
+        return min(self._marks.values()) if self._marks else float("inf")
 
     def expect(self, mark: str, name: str, now: float) -> None:
         """Look for descendants with ``mark``, whose child has ended; ``name`` is for the log."""

@@ -30,16 +30,17 @@ class Watch:
 
     def turn(self, group: Group, look: Look, now: float) -> float:
         """Look at the children. Returns when to look again (monotonic seconds), infinity if no child needs it."""
-        limit, again_at = group.options.max_memory, float("inf")
+        limit, again_at, is_busy = group.options.max_memory, float("inf"), False
         for child in group.children:
             asked_at = look(group, child, now)
-            again_at = again_at if asked_at is None else min(again_at, asked_at)
+            if asked_at is not None and asked_at < again_at:
+                again_at = asked_at
+            is_busy = is_busy or child.retired_at is not None
             if limit:
                 child.look_at_memory(now, limit)
                 self._look_at_limit(group, child, now)
         if limit and group.children:
             return min(now + MEMORY_SECONDS, again_at)
-        is_busy = any(child.retired_at is not None for child in group.children)
         return min(now + BUSY_SECONDS, again_at) if is_busy else again_at
 
     def _look_at_limit(self, group: Group, child: Child, now: float) -> None:

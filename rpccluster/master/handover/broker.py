@@ -95,7 +95,7 @@ class Broker:
         """
         self.has_revived = False
         workers = self._workers()
-        if not (workers or self._transits or self.is_uneven):  # such as those of a service that is not configured
+        if not (self._transits or self.is_uneven or placement.any_leaves(workers)):
             self.wake_at = math.inf
             return
         situation = placement.Situation(

@@ -100,7 +100,7 @@ class Decision(NamedTuple):
 
 def decide(situation: Situation, now: float) -> Decision:
     """Decide what to do now."""
-    if not (situation.transits or situation.is_uneven or any(map(_is_leaving, situation.workers))):
+    if not (situation.transits or situation.is_uneven or any_leaves(situation.workers)):
         return Decision([], math.inf)
     plan = _Plan(situation, now)
     plan.take_back()
@@ -264,8 +264,9 @@ class _Plan:
         return sum(self._room(worker) for worker in self._adopters())
 
 
-def _is_leaving(worker: Worker) -> bool:
-    return worker.state is ChildState.RETIRING
+def any_leaves(workers: Sequence[Worker]) -> bool:
+    """Return whether one of ``workers`` retires: without that, and without connections in transit, nothing moves."""
+    return bool([worker for worker in workers if worker.state is ChildState.RETIRING])
 
 
 def _shows_life(worker: Worker) -> bool:

@@ -55,10 +55,12 @@ class Asking:
     @property
     def wake_at(self) -> float:
         """When the next question passes its deadline (monotonic seconds); infinity if none does."""
-        return min((question.ends_at for question in self._open.values()), default=float("inf"))
+        return min([question.ends_at for question in self._open.values()]) if self._open else float("inf")
 
     def turn(self) -> None:
         """Answer what has passed its deadline."""
+        if not self._open:
+            return
         now = self._clock()
         if now >= self.wake_at:
             self._give_up(lambda question: now >= question.ends_at, "does not answer")
