@@ -33,6 +33,8 @@ def main() -> int:
         digests.update(lived.digests)
         counts.update(lived.counts)
         faults += lived.faults
+        for seed, fault in lived.faults:
+            print(f"\rseed {seed}: {fault}", file=sys.stderr)
         _show_progress(len(digests), last - first, seconds, time.monotonic() - began, len(faults))
         if len(faults) >= options.most:
             break

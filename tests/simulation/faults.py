@@ -121,14 +121,14 @@ FAULTS = [
     PutBack(
         "nothing wakes the loop when a fork may be tried again",
         "master/children/policy.py",
-        "        yield group.spawn_at\n",
-        "",
+        "        moments.append(group.spawn_at)\n",
+        "        pass\n",
         7,
     ),
     PutBack(
         "nothing wakes the loop when a retiring worker has taken too long",
         "master/children/policy.py",
-        "        if child.kill_at is not None:\n            yield child.kill_at\n",
+        "        if child.kill_at is not None:\n            moments.append(child.kill_at)\n",
         "",
         168,
     ),
