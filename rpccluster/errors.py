@@ -233,6 +233,11 @@ class LeaseLost(Refusal):
 class QueueFull(Refusal):
     """The queue has no room (``max_size``, ``max_bytes``), and had none within the timeout. The item was not put."""
 
+    def __init__(self, text: str = "", *, is_for_good: bool = False) -> None:
+        """``is_for_good``: the queue would have no room if it was empty, so that no wait helps. For keepers."""
+        super().__init__(text)
+        self.is_for_good = is_for_good
+
 
 class NoSuchQueue(Refusal):
     """There is no queue of this name, and the keeper makes none (``create``)."""

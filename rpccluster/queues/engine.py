@@ -55,7 +55,8 @@ class Put(NamedTuple):
     """Add items with the options in common. Answered with the list of their ids, which are integers.
 
     A repeat (of the session's last ``seq``) and a ``dedup_id`` within the window, are answered with the first ids.
-    Refused with `QueueFull`, `StaleToken`, `NoSuchQueue`; with ValueError if ``seq`` is below the session's last one.
+    Refused with `QueueFull`, which tells whether that is for good, `StaleToken`, `NoSuchQueue`; with ValueError if
+    ``seq`` is below the session's last one.
     """
 
     queue: str

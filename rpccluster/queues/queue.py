@@ -74,9 +74,11 @@ class Queue:
         if rules.max_size is not None:
             present = sum(self._counts[:_DEAD])
             if present + number > rules.max_size:
-                raise QueueFull(f"{self.name} has {present} items of at most {rules.max_size}")
+                text = f"{self.name} has {present} items of at most {rules.max_size}, found {number} more"
+                raise QueueFull(text, is_for_good=number > rules.max_size)
         if rules.max_bytes is not None and self._bytes + size > rules.max_bytes:
-            raise QueueFull(f"{self.name} has {self._bytes} bytes of at most {rules.max_bytes}")
+            text = f"{self.name} has {self._bytes} bytes of at most {rules.max_bytes}, found {size} more"
+            raise QueueFull(text, is_for_good=size > rules.max_bytes)
 
     # -- what becomes of an item
 

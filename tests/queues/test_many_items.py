@@ -89,7 +89,7 @@ def test_many_items_cost_what_few_do(tmp_path: Path) -> None:
     assert many.run(Purge("jobs")) == MANY - MANY // 10
     after = many.shrink()
     print(f"{before >> 20} MiB of the file, {shrunk >> 20} without a tenth of the items, {after >> 20} without any")
-    assert after < 3 << 20
+    assert after < 8 << 20  # the last acks, and free pages that stay
     assert after < shrunk / 2
     for file in (few, many):
         file.engine.close()

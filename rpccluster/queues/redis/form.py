@@ -162,11 +162,16 @@ def _past(verb: Any, last: bytes) -> Exception:
     return ValueError(f"found put {verb.seq} of a session whose last one was {int(last)}, expected that or a later one")
 
 
+def _full(verb: Any, present: int, most: int, more: int, what: str) -> Exception:
+    text = f"{verb.queue} has {present} {what} of at most {most}, found {more} more"
+    return QueueFull(text, is_for_good=more > most)
+
+
 _REFUSALS: dict[bytes, Callable[..., Exception]] = {
     b"lost": lambda verb, ids: LeaseLost(", ".join(map(_text, ids))),
     b"stale": lambda verb, seen: StaleToken(f"the queue {verb.queue} has seen token {int(seen)}, found {verb.token}"),
-    b"full": lambda verb, present, most: QueueFull(f"{verb.queue} has {present} items of at most {most}"),
-    b"bytes": lambda verb, present, most: QueueFull(f"{verb.queue} has {present} bytes of at most {most}"),
+    b"full": lambda verb, present, most: _full(verb, present, most, len(verb.values), "items"),
+    b"bytes": lambda verb, present, most: _full(verb, present, most, sum(map(len, verb.values)), "bytes"),
     b"memory": lambda verb: QueueDown("Redis is out of memory: raise its maxmemory, or take items out"),
     b"past": _past,
 }

@@ -52,6 +52,7 @@ class Desk:
         self._new: list[Call] = []  # gets that have just come
         self._hope: dict[str, float] = {}  # how many items the next batch may have for those that wait, by queue
         self._room: set[str] = set()  # queues that something has left
+        self._more_puts: set[str] = set()  # queues of which not all puts that wait are in the present batch
         self._fruitless: set[str] = set()  # queues that had nothing for a get of the present batch
         self._timer: Any = None
         self._wakes_at = NEVER
@@ -171,6 +172,7 @@ class Desk:
 
     def _puts_again(self) -> list[tuple[Verb, Done]]:
         verbs: list[tuple[Verb, Done]] = []
+        self._more_puts = {queue for queue in self._room if self.puts.number(queue) > MOST_ASKED}
         for queue in sorted(self._room):
             for call in _first(self.puts, queue, MOST_ASKED):
                 if call.later.is_over:  # its end is just being told
@@ -236,7 +238,8 @@ class Desk:
 
     def _note_put(self, call: Call, answer: Any) -> None:
         call.is_asked = False
-        if isinstance(answer, QueueFull) and call.ends_at > self.clock() and not call.later.is_over:
+        is_full = isinstance(answer, QueueFull) and not answer.is_for_good
+        if is_full and call.ends_at > self.clock() and not call.later.is_over:
             if self.refuses:
                 self.puts.remove(call)
                 call.later.fail(QueueDown(self.refuses))
@@ -244,6 +247,8 @@ class Desk:
                 self.puts.add(call)
                 self._begin_to_wait(call)
             return
+        if call.queue in self._more_puts and not isinstance(answer, BaseException):
+            self._room.add(call.queue)
         self.puts.remove(call)
         _answer(call.later, call.encode, answer)
 

@@ -41,6 +41,20 @@ def test_bytes_are_limited_too(bench: Bench) -> None:
     assert bench.run(Stats("jobs"))[0]["bytes"] == 40
 
 
+def test_what_never_has_room_is_refused_for_good(bench: Bench) -> None:
+    """It is too large for the queue though that was empty; what only has to wait is not."""
+    bench.configure(max_size=3, max_bytes=100)
+    bench.put(b"x")
+    for values, is_for_good in (
+        ([b"y"] * 3, False),
+        ([b"y"] * 4, True),
+        ([b"y" * 100], False),
+        ([b"y" * 60, b"y" * 41], True),
+    ):
+        [refused] = bench.run(Put("jobs", values))
+        assert (type(refused), refused.is_for_good) == (QueueFull, is_for_good), values
+
+
 def test_a_get_brings_no_more_bytes_than_it_may(bench: Bench) -> None:
     """What does not fit stays where it is, and costs no attempt, as do those behind it; a first item always fits."""
     first, second, third, _ = bench.put(b"x" * 60, b"y" * 60, b"z", b"")

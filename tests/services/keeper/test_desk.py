@@ -11,6 +11,7 @@ import pytest
 from rpccluster.errors import NoSuchQueue, QueueDown, QueueFull
 from rpccluster.queues.engine import Ack, Get, Nack, Pause, Purge, Resume, Stats
 from rpccluster.service import Later
+from rpccluster.services.keeper.desk import MOST_ASKED
 from rpccluster.services.keeper.waiting import NEVER, Call
 
 from .bench import Bench, answer, session
@@ -207,6 +208,27 @@ def test_puts_wait_while_a_queue_is_full(make: Make) -> None:
     assert (answer(first.later) is not None, answer(second.later)) == (True, None)
     assert bench.run(Purge("q")) == 2
     assert answer(second.later) is not None
+
+
+def test_a_put_that_never_has_room_does_not_wait(make: Make) -> None:
+    """It would wait for ever."""
+    bench = make(max_size=2, max_bytes=100)
+    for values in (["a", "b", "c"], ["x" * 100]):
+        with pytest.raises(QueueFull):
+            answer(bench.put(*values).later)
+    assert bench.desk.puts.count == 0
+
+
+def test_all_puts_that_wait_have_the_room_there_is(make: Make) -> None:
+    """Though there are more than one batch runs again, and nothing leaves after that."""
+    number = 2 * MOST_ASKED + 10
+    bench = make(max_size=number)
+    bench.put(*range(number))
+    calls = [bench.put("b", turn=False) for _ in range(number)]
+    bench.batches.turn()
+    assert bench.desk.puts.count == number
+    assert bench.run(Purge("q")) == number
+    assert all(answer(call.later) is not None for call in calls)
 
 
 def test_a_put_that_is_over_is_not_made(make: Make) -> None:
