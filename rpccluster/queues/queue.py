@@ -206,7 +206,10 @@ class Queue:
                 self._groups[record.group] = record
         elif before is _READY:
             self._head.drop(record.id)
-        self._store.save(record)
+        if state is _READY and before is _LEASED:
+            self._store.give_back(record)
+        else:
+            self._store.save(record)
         self._recount(before, record)
 
     def _enter(self, record: Record) -> None:

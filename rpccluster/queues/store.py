@@ -98,6 +98,9 @@ class Store(Protocol):
     def lease(self, record: Record) -> None:
         """Keep that an item is leased which was ready, or for how long, if nothing else of it has changed."""
 
+    def give_back(self, record: Record) -> None:
+        """Keep that an item is ready again which was leased, at its place, and with the error of that attempt."""
+
     def remove(self, record: Record) -> None:
         """Keep an item no more."""
 

@@ -62,6 +62,31 @@ def test_all_that_one_batch_does_to_an_item_is_kept(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_an_item_that_is_given_back_and_taken_again_is_kept_as_it_is_last(tmp_path: Path) -> None:
+    """However often in one batch; each line is a batch of its own, and after each there is another keeper."""
+    first = 2  # the number before it is that of the queue
+    back, taken, gone = Nack("jobs", first, 1, error="one"), Get("jobs", GETTER), Nack("jobs", first, 2, error="two")
+    engine = opened(tmp_path, max_attempts=9)
+    assert engine.run([Put("jobs", [b"x"], PUTTER, 1), Get("jobs", GETTER)]).answers[0] == [first]
+    for batch, after in (
+        ([back, taken, gone], (0, "two")),
+        ([taken], (3, "two")),
+        ([Nack("jobs", first, 3)], (0, "two")),
+        ([taken, Nack("jobs", first, 4, error="four")], (0, "four")),
+        ([taken, Nack("jobs", first, 5, error="five"), taken, Touch("jobs", first, 6)], (6, "five")),
+        ([Nack("jobs", first, 6, error="six"), taken], (7, "six")),
+    ):
+        assert not [each for each in engine.run(batch).answers if isinstance(each, Exception)]
+        engine.close()
+        engine = opened(tmp_path, max_attempts=9)
+        is_leased = engine.run([Stats("jobs")]).answers[0]["leased"]
+        row = engine._database.execute("select state, attempt, error, session, until is null from items").fetchone()
+        held = (3, after[0], after[1], GETTER, 0) if is_leased else (0, row[1], after[1], None, 1)
+        assert row == held
+        assert bool(is_leased) == bool(after[0])
+    engine.close()
+
+
 def test_all_is_there_again_after_a_restart(tmp_path: Path) -> None:
     """Items, leases with their sessions, attempts, what repeats are answered with, what was acked."""
     engine = opened(tmp_path)

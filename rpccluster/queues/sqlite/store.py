@@ -26,6 +26,10 @@ _INSERT_PLAIN = (
     "insert into items (id, queue, state, rank, size, attempt, forgiven, value) values (?, ?, 0, ?, ?, 0, 0, ?)"
 )
 _LEASE = "update items set state = 3, until = ?, attempt = ?, session = ?, seq = ? where id = ?"
+#: The same of one that is given back: very many leases may end at once.
+_GIVE_BACK = (
+    "update items set state = 0, until = null, forgiven = ?, session = null, seq = null, error = ? where id = ?"
+)
 _UPDATE = (
     "update items set queue = ?, state = ?, rank = ?, until = ?, attempt = ?, forgiven = ?, session = ?, seq = ?,"
     " error = ? where id = ?"
@@ -40,6 +44,7 @@ class SQLiteStore:
         self._run = database.execute
         self._run_many = database.executemany
         self._changed: dict[int, Record] = {}
+        self._given_back: dict[int, Record] = {}  # nothing else of them has changed, except that they may be leased
         self._leased: dict[int, Record] = {}  # nothing else of them has changed
         self._removed: dict[int, Record] = {}
         self._answered: dict[bytes, tuple[Answered, float]] = {}
@@ -147,9 +152,17 @@ class SQLiteStore:
         if record.id not in self._changed:
             self._leased[record.id] = record
 
+    def give_back(self, record: Record) -> None:
+        """Keep that an item is ready again which was leased, at its place, and with the error of that attempt."""
+        if self._leased.pop(record.id, None) is not None:
+            self._changed[record.id] = record
+        elif record.id not in self._changed:
+            self._given_back[record.id] = record
+
     def remove(self, record: Record) -> None:
         """Keep an item no more."""
         self._changed.pop(record.id, None)
+        self._given_back.pop(record.id, None)
         self._leased.pop(record.id, None)
         if record.is_kept:
             self._removed[record.id] = record
@@ -191,6 +204,10 @@ class SQLiteStore:
         if self._removed:
             self._remove_all(self._removed.values())
             self._removed = {}
+        if self._given_back:
+            rows = [(r.forgiven, r.error, r.id) for id, r in self._given_back.items() if id not in self._changed]
+            self._run_many(_GIVE_BACK, rows)
+            self._given_back = {}
         if self._leased:
             self._lease_all([record for id, record in self._leased.items() if id not in self._changed])
             self._leased = {}
@@ -198,8 +215,8 @@ class SQLiteStore:
             self._write_all(self._changed.values())
             self._changed = {}
         if self._answered:
-            rows = [(session, *answered, at) for session, (answered, at) in self._answered.items()]
-            self._run_many("insert or replace into sessions values (?, ?, ?, ?, ?)", rows)
+            puts = [(session, *answered, at) for session, (answered, at) in self._answered.items()]
+            self._run_many("insert or replace into sessions values (?, ?, ?, ?, ?)", puts)
             self._answered = {}
 
     # -- inside
