@@ -91,11 +91,14 @@ class History:
                 undone.update({name: old for name, (old, _) in version.changes.items()})
         return undone
 
+    def told(self) -> dict[str, Any]:
+        """Return what its file has."""
+        versions = [version.told() for version in self.versions]
+        return {"version": self.number, "versions": versions, "values": dict(self.values)}
+
     def encoded(self) -> bytes:
         """Return the content of its file."""
-        versions = [version.told() for version in self.versions]
-        told = {"version": self.number, "versions": versions, "values": dict(self.values)}
-        return json.dumps(told, indent=1).encode()
+        return json.dumps(self.told(), indent=1).encode()
 
     def decoded(self, data: bytes | str) -> History:
         """Return the history that ``data`` has, in the file of this one. Raises ValueError."""

@@ -199,8 +199,8 @@ class Parts:
 
     def logs(self) -> list[LogFiles]:
         """Return the log files that this master writes: the cluster's, and those of plugins."""
-        own = (output.files for output in outputs_of(self.groups.all))
-        return [self.cluster.logs, *(files for files in own if files is not None)]
+        own = [output.files for output in outputs_of(self.groups.all)]
+        return [self.cluster.logs, *[files for files in own if files is not None]] if own else [self.cluster.logs]
 
     def _configured(self) -> Iterator[Group]:
         """Make the groups of the configuration: the workers, if there is a service, services, plugins in its order."""

@@ -69,7 +69,8 @@ def they_start_in_order(world: World, actor: object) -> None:
             group = master.parts.groups.named(earlier)
             if group is None or group.deaths or group.failure or not group.wants_children:
                 continue
-            if sum(child.ready_at is not None for child in group.children) < group.wanted:
+            wanted = min(group.wanted, born.wanted.get(earlier, 0))  # a reload in the same turn may want more
+            if sum(child.ready_at is not None for child in group.children) < wanted:
                 raise Fault(f"{born.name} of {name} is born, and {earlier}, after which it comes, is not ready")
 
 

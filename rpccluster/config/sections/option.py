@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
@@ -96,13 +97,15 @@ def family(value_type: ValueType[T], meaning: str, *, effect: Effect = Effect.PR
 
 def compute_defaults(options: Any) -> None:
     """Fill in options that were not given and have computed defaults; for a section's ``__post_init__``."""
-    for key, described in _options_of(options).items():
+    for key, described in _options_of(options.__class__).items():
         if described.compute is not None and getattr(options, key) is None:
             object.__setattr__(options, key, described.compute(options))
 
 
-def _options_of(options: Any) -> dict[str, Option]:
-    return {each.name: each.metadata["option"] for each in fields(options) if "option" in each.metadata}
+@cache
+def _options_of(values: type) -> Mapping[str, Option]:
+    described = {each.name: each.metadata["option"] for each in fields(values) if "option" in each.metadata}
+    return MappingProxyType(described)
 
 
 def _find_nothing(options: Any, machine: Machine, config_path: str | None) -> list[Complaint]:
@@ -131,7 +134,7 @@ class Section:
     options: Mapping[str, Option] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "options", MappingProxyType(_options_of(self.values)))
+        object.__setattr__(self, "options", _options_of(self.values))
 
     def knows(self, key: str) -> bool:
         """Return whether ``key`` sets an option, such as ``command`` or ``env.KEY``."""
@@ -140,7 +143,8 @@ class Section:
 
     def option(self, key: str) -> Option:
         """Return the option that ``key`` sets. Raises KeyError if there is none."""
-        return self.options[key.partition(".")[0]]
+        found = self.options.get(key)
+        return self.options[key.partition(".")[0]] if found is None else found
 
     def names(self, like: str) -> list[str]:
         """Return the keys that ``like`` may mean; one of a family has the name that ``like`` has behind its dot."""
@@ -157,8 +161,10 @@ class Section:
 
     def value(self, values: Any, key: str) -> Any:
         """Return the value of ``key`` in ``values``."""
-        name, dot, own = key.partition(".")
-        return getattr(values, name)[own] if dot else getattr(values, name)
+        if "." not in key:
+            return getattr(values, key)
+        name, _, own = key.partition(".")
+        return getattr(values, name)[own]
 
     def make(self, given: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
         """Make the values of a section. ``given`` has the options' by their keys, ``fields`` those of other fields."""

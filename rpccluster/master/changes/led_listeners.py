@@ -52,7 +52,7 @@ class LedListeners:
         cluster = self._cluster
         self._workers.needs_lead = is_whole = is_led_whole(cluster.configuration)
         self.wake_at = math.inf
-        if not any(group.needs_lead for group in groups):
+        if not [group for group in groups if group.needs_lead]:
             return ""
         unled = cluster.unled
         if not unled:

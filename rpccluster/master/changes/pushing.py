@@ -132,7 +132,10 @@ class Pushing:
     def turn(self) -> None:
         """End a push that lasts too long, or go on without processes that cannot be heard."""
         now = self._clock()
-        self._leave_out_unheard(now)
+        if self._waiting:
+            self._leave_out_unheard(now)
+        else:
+            self.wake_at = self._give_up_at
         if now < self._give_up_at:
             return
         silent = ", ".join(_name(group, child) for child, group in self._waiting.items())

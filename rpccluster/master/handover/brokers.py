@@ -31,7 +31,7 @@ class Brokers:
     @property
     def wake_at(self) -> float:
         """When `turn` must be called if nothing happens before (monotonic seconds)."""
-        return min(broker.wake_at for broker in self.all)
+        return min([broker.wake_at for broker in self.all])
 
     @property
     def in_transit(self) -> int:

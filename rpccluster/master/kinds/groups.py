@@ -176,10 +176,14 @@ class Groups:
         for action in decision.actions:
             self._guard.attempt("do what is due", self._actions.perform, group, action)
         group.has_begun = (group.has_begun or not group.is_held) and not (group.unled and not group.children)
-        self.wake_at = min(self.wake_at, now if decision.actions else decision.wake_at)
+        wake_at = now if decision.actions else decision.wake_at
+        if wake_at < self.wake_at:
+            self.wake_at = wake_at
 
     def _look(self, group: Group, kind: Kind, now: float) -> None:
-        self.wake_at = min(self.wake_at, self._watch.turn(group, kind.look, now))
+        wake_at = self._watch.turn(group, kind.look, now)
+        if wake_at < self.wake_at:
+            self.wake_at = wake_at
 
     def wake(self) -> None:
         """Have `act` called again at once, since something else is wanted now."""

@@ -97,7 +97,7 @@ class LeftSettings(NamedTuple):
 def left_settings(left: LeftSettings) -> Iterator[Thing]:
     """Make the thing that has ``left``: a file in memory, since it may be long."""
     given = left.given
-    more = [left.history.encoded().decode(), dict(left.commanded)]
+    more = [json.dumps(left.history.told()), dict(left.commanded)]
     content = json.dumps([given.number, dict(given.texts), dict(given.places), *more])
     descriptor = memory_file(content.encode(), name="settings")
     try:
