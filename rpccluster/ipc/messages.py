@@ -151,7 +151,8 @@ class Give(NamedTuple):
     call that still runs elsewhere: the serial of the worker that runs it, and its msgid. ``kind`` is the kind of the
     processes that serve it; empty for the workers. ``identity`` are the names of its peer's identity, as far as it is
     known. The peer of one that ``is_entering`` has yet to pass the challenge. ``input`` has ``waited`` so many seconds.
-    ``given_at`` is when its first owner gave it away, in monotonic seconds; 0 if that is not known.
+    ``given_at`` is when its first owner gave it away, in monotonic seconds; 0 if that is not known. Until
+    ``unread_until``, in monotonic seconds, it is not read, and what was read does not begin.
     """
 
     cid: int
@@ -165,6 +166,7 @@ class Give(NamedTuple):
     is_entering: bool = False
     waited: float = 0.0
     given_at: float = 0.0
+    unread_until: float = 0.0
 
 
 @_type(11)

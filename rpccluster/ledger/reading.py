@@ -96,6 +96,12 @@ class Ledger:
             if record is not None:
                 record.begun.append(Begun(*rest))
 
+    @property
+    def is_at_call(self) -> bool:
+        """Whether a call has begun, and was not answered, of the connection whose input was worked through."""
+        record = self._records.get(self.current)
+        return record is not None and bool(_unanswered(record))
+
     def __contains__(self, number: int) -> bool:
         return number in self._records
 
@@ -104,7 +110,7 @@ class Ledger:
         record = self._records.get(number)
         if record is None or record.flags & (Flag.BARE_INPUT | Flag.BARE_OUTPUT):
             return None
-        begun = [each for each in record.begun if not 0 < each.reply_end <= record.output_end]
+        begun = _unanswered(record)
         if any(each.kind not in (BegunKind.REQUEST, BegunKind.NOTIFICATION) for each in begun):
             return None
         border = max([record.border, *(each.input_end for each in record.begun)])
@@ -127,6 +133,10 @@ class Ledger:
         self._budget -= length
         data = self._read(place, length)
         return data if len(data) == length else None
+
+
+def _unanswered(record: Record) -> list[Begun]:
+    return [each for each in record.begun if not 0 < each.reply_end <= record.output_end]
 
 
 def _records(read: Read, shape: Shape) -> dict[int, Record]:

@@ -137,7 +137,7 @@ class Parts:
         every_kind: tuple[Kind, ...] = (rpc, self.plugin, *self.services.every_kind())
         self.kinds = {kind.name: kind for kind in every_kind}
         self.groups = Groups(operating_system, self.guard, self.roster, actions, self.kinds, self._configured())
-        self.broker = Broker(self.loop, self._connected, first_serial)
+        self.broker = Broker(self.loop, self._connected, first_serial, lambda: cluster.options.restart_delay_max)
         others = {kind: self._make_broker(service, first_serial) for kind, service in self.services.kinds.items()}
         self.brokers = Brokers(self.broker, others)
         tell_children(cluster.plugin_listeners)

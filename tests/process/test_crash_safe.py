@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(bool(why_not_compiled()), reason="the compiled e
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 SECONDS = 60.0 if FULL_SCALE else 3.0
+PAUSE_SECONDS = 2.0
 
 
 @pytest.fixture
@@ -162,6 +164,26 @@ def test_a_method_that_ends_its_worker_costs_its_call_alone(crashing: RunningClu
     assert (tmp_path / "notes").read_text().split() == [str(how)] * (2 if how >= 0 else 1)
     for caller in callers:
         caller.sock.close()
+
+
+def test_a_connection_at_whose_calls_three_workers_crash_is_not_read_for_a_while(crashing: RunningCluster) -> None:
+    """It is told in the log, and goes on after that; the others are served meanwhile."""
+    crashing.write_config(restart_delay=0.1, restart_delay_max=PAUSE_SECONDS)
+    crashing.signal(signal.SIGHUP)
+    crashing.wait_log("(generation 2)")
+    crashing.wait_ready()
+    caller, other = Caller(crashing), Caller(crashing)
+    for _ in range(3):
+        assert caller.call("crash", int(signal.SIGSEGV))[0].startswith("WorkerLost: ")
+    crashed_at = time.monotonic()
+    crashing.wait_log(
+        f"for {PAUSE_SECONDS:g} seconds: three workers crashed at its calls within a minute, the last in crash"
+    )
+    assert other.call("pid")[0] is None
+    assert caller.call("pid")[0] is None
+    assert time.monotonic() - crashed_at > PAUSE_SECONDS / 2
+    for each in (caller, other):
+        each.sock.close()
 
 
 def test_a_worker_that_lies_in_its_ledger_loses_no_others_connection(crashing: RunningCluster) -> None:

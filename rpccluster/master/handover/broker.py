@@ -30,7 +30,8 @@ from rpccluster.ipc.messages import (
 from rpccluster.ipc.packets import Passing, close_all, seen
 from rpccluster.log import logger
 from rpccluster.master.handover import placement
-from rpccluster.master.handover.copies import Copies, Copy, Suspects, revive
+from rpccluster.master.handover.copies import Copies, Copy, revive
+from rpccluster.master.handover.crashes import Crash, Crashes
 from rpccluster.master.handover.owners import Ended, Owners
 from rpccluster.master.handover.placement import ALONE_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS
 from rpccluster.master.handover.returning import Returning
@@ -50,11 +51,18 @@ class Broker:
     """
 
     def __init__(
-        self, loop: Loop, workers: Callable[[], Sequence[Worker]], first_serial: int = 1, *, holds: bool = False
+        self,
+        loop: Loop,
+        workers: Callable[[], Sequence[Worker]],
+        first_serial: int = 1,
+        pause_seconds: Callable[[], float] = float,
+        *,
+        holds: bool = False,
     ) -> None:
         """``workers`` returns the workers that serve; ``first_serial`` is that of this master's first worker.
 
-        With ``holds``, connections may wait here for a worker that starts when another has ended.
+        ``pause_seconds`` returns for how long a connection is not read at whose calls three workers have crashed. With
+        ``holds``, connections may wait here for a worker that starts when another has ended.
         """
         self._holds = holds
         self._guard = loop.guard
@@ -63,7 +71,8 @@ class Broker:
         self._transits: dict[int, Transit] = {}  # by cid
         self._owners = Owners()
         self._copies = Copies()
-        self._suspects = Suspects()
+        self._crashes = Crashes()
+        self._pause_seconds = pause_seconds
         self._returning = Returning()
         self._grants = Grants()
         self._left_alone: dict[Worker, float] = {}  # until when they get no connection
@@ -326,8 +335,8 @@ class Broker:
         if worker.ledger is None or not copies:
             return
         revived = 0
-        suspects = self._suspects if worker.has_crashed else None
-        for message, descriptors in revive(copies, worker.ledger, worker.serial, suspects):
+        crash = Crash(now, worker.where_it_hangs(), self._pause_seconds()) if worker.has_crashed else None
+        for message, descriptors in revive(copies, worker.ledger, worker.serial, self._crashes, crash):
             transit = Transit(message, descriptors, now)
             self._transits[transit.give.cid] = transit
             revived += 1

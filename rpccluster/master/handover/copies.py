@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 from rpccluster.address import TCPAddress
 from rpccluster.ipc.messages import Give
 from rpccluster.ipc.packets import Passing, close_all
-from rpccluster.ledger.reading import Counted, Ledger
-from rpccluster.log import logger
+from rpccluster.ledger.reading import Counted, Ledger, Rebuilt
+from rpccluster.log import escaped, logger
+from rpccluster.master.handover.crashes import Crash, Crashes
 from rpccluster.master.handover.worker import LedgerOf
 from rpccluster.protocol.closing import closing_request
 from rpccluster.protocol.skip import may_resume
 from rpccluster.system.stream_counters import StreamCounters, stream_counters
 
-__all__ = ["Copies", "Copy", "Revived", "Suspects", "revive"]
+__all__ = ["Copies", "Copy", "Revived", "revive"]
 
-MOST_SUSPECTS = 1000
 NO_MESSAGE = b"\xc1"  # no MessagePack: the adopter closes the connection
 
 
@@ -92,27 +92,13 @@ class Copies:
                 close_all(copy.descriptors)
 
 
-class Suspects:
-    """The messages that a worker was reading when it crashed, by connection; each is tried once more."""
-
-    def __init__(self) -> None:
-        self._borders: dict[int, int] = {}
-
-    def have_again(self, number: int, border: int) -> bool:
-        """Note that a worker has crashed at this offset of a connection's input. Returns whether it is the second."""
-        if self._borders.pop(number, None) == border:
-            return True
-        self._borders[number] = border
-        while len(self._borders) > MOST_SUSPECTS:
-            del self._borders[next(iter(self._borders))]
-        return False
-
-
-def revive(copies: dict[int, Copy], ledger_of: LedgerOf, serial: int, suspects: Suspects | None) -> Iterator[Revived]:
+def revive(
+    copies: dict[int, Copy], ledger_of: LedgerOf, serial: int, crashes: Crashes, crash: Crash | None = None
+) -> Iterator[Revived]:
     """Return those connections of the dead worker ``serial`` that can go on; close the copies of the others.
 
     Calls that it had begun are awaited from it: their adopter answers them, since it is dead. If the worker has ended
-    by a fault of its own, ``suspects`` learn whose message it was reading, if that had not begun.
+    by a fault of its own, ``crash`` says so, and ``crashes`` learn of the connections that it was at.
     """
     ledger = Ledger(ledger_of.read, ledger_of.shape)
     for number, copy in copies.items():
@@ -122,42 +108,55 @@ def revive(copies: dict[int, Copy], ledger_of: LedgerOf, serial: int, suspects: 
         else:
             close_all(copy.descriptors[1:])
             del copy.descriptors[1:]
-            is_suspect = number == ledger.current
-            message = _rebuilt(number, copy, ledger, serial, suspects if is_suspect else None)
+            message = _rebuilt(number, copy, ledger, serial, crashes, crash)
         if message is None:
             close_all(copy.descriptors)
         else:
             yield Revived(message, copy.descriptors)
 
 
-def _rebuilt(number: int, copy: Copy, ledger: Ledger, serial: int, suspects: Suspects | None) -> Give | None:
+def _rebuilt(
+    number: int, copy: Copy, ledger: Ledger, serial: int, crashes: Crashes, crash: Crash | None
+) -> Give | None:
     counters = _counters(copy.descriptors[0])
     if counters is None or not counters.is_open:
         return None
     counted = Counted(counters.read, counters.written)
+    give = Give(number, list(copy.peer), False, b"", b"", [], identity=list(copy.identity))
     if number not in ledger:
         is_untouched = counted == (0, 0)
-        return _give(number, copy, b"", b"", []) if is_untouched else None
+        return give if is_untouched else None
     rebuilt = ledger.rebuild(number, counted)
-    if rebuilt is None:
-        return None
-    if rebuilt.input and suspects is not None and suspects.have_again(number, rebuilt.border):
-        told = "Closing the connection of %s: two workers have crashed while they read the same message of it"
-        logger.warning(told, peer_of(copy.peer))
+    if rebuilt is None or (crash is not None and _is_poison(number, copy, ledger, rebuilt, crashes, crash)):
         return None
     input = NO_MESSAGE if may_resume(rebuilt.input) else rebuilt.input
     if rebuilt.closing_msgid is not None:
         input = closing_request(rebuilt.closing_msgid) + input
-    return _give(number, copy, input, rebuilt.output, [[serial, msgid] for msgid in rebuilt.lost])
+    awaited = [[serial, msgid] for msgid in rebuilt.lost]
+    unread_until = crashes.unread_until(number)
+    return give._replace(input=input, output=rebuilt.output, awaited=awaited, unread_until=unread_until)
+
+
+def _is_poison(number: int, copy: Copy, ledger: Ledger, rebuilt: Rebuilt, crashes: Crashes, crash: Crash) -> bool:
+    """Note what a connection had to do with a crash. Return whether a message of it crashes whoever reads it.
+
+    If a call has begun of the connection whose input was worked through, the worker was in that; else in any that has.
+    """
+    peer, is_current = peer_of(copy.peer), number == ledger.current
+    has_begun = bool(rebuilt.lost or rebuilt.notifications)
+    if has_begun and (is_current or not ledger.is_at_call) and crashes.note_calls(number, crash):
+        told = "Not reading from %s for %g seconds: three workers crashed at its calls within a minute, the last in %s"
+        logger.warning(told, peer, crash.pause_seconds, escaped(crash.method))
+    if is_current and rebuilt.input and crashes.is_message_again(number, rebuilt.border):
+        told = "Closing the connection of %s: two workers have crashed while they read the same message of it"
+        logger.warning(told, peer)
+        return True
+    return False
 
 
 def peer_of(address: Sequence[Any]) -> str:
     """Return the text that names a client in log lines."""
     return str(TCPAddress(str(address[0]), int(address[1])))
-
-
-def _give(number: int, copy: Copy, input: bytes, output: bytes, awaited: list[list[int]]) -> Give:
-    return Give(number, list(copy.peer), False, input, output, awaited, identity=list(copy.identity))
 
 
 def _counters(descriptor: int) -> StreamCounters | None:

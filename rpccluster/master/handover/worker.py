@@ -77,6 +77,9 @@ class Worker(Protocol):
     def has_crashed(self) -> bool:
         """Whether it has ended by a fault of its own process, such as a segmentation fault."""
 
+    def where_it_hangs(self) -> str:
+        """Return the name of the method that it has begun last, or what else it was at."""
+
     @property
     def ledger(self) -> LedgerOf | None:
         """What it notes of its connections, which outlive it by that; None if they do not."""

@@ -85,7 +85,16 @@ class Adopting:
         self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
         self._on_adopted(max(0.0, monotonic() - give.given_at) if give.given_at else 0.0)
         identity = identity_of(*give.identity)
-        given = Given(peer_of(give.peer), give.is_eof, give.input, give.output, identity, give.is_entering, give.waited)
+        given = Given(
+            peer_of(give.peer),
+            give.is_eof,
+            give.input,
+            give.output,
+            identity,
+            give.is_entering,
+            give.waited,
+            give.unread_until,
+        )
         connection = self._adopt(sock, give.cid, given, give.awaited)
         if self._engine.has_ledger and not give.is_entering:
             self._channel.say(Noted(give.cid, connection.outbox.is_noted))

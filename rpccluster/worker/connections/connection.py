@@ -26,7 +26,7 @@ from rpccluster.system import end_for_all, keep_alive
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.given import Given
 from rpccluster.worker.connections.handshake import Handshake
-from rpccluster.worker.connections.pauses import ENDED, HELD, NOT, PENDING, TURN, UNREAD
+from rpccluster.worker.connections.pauses import BLAMED, ENDED, HELD, NOT, PENDING, TURN, UNREAD
 from rpccluster.worker.connections.states import TRANSITIONS, Event, State, next_state
 from rpccluster.worker.hot import HIGH_WATER_BYTES, Engine, Happened
 
@@ -163,8 +163,22 @@ class Connection:
         self._stop(UNREAD, *_TOO_MUCH_UNREAD)
 
     def _on_low_water(self) -> None:
-        self.inbox.go_on()
+        if not self._pauses & BLAMED:
+            self.inbox.go_on()
         self._go_on(UNREAD)
+
+    def _blame(self, until: float) -> None:
+        """Begin none of its calls for a while, since workers have crashed at them."""
+        self._common.blamed[self] = until
+        self.inbox.put_off()
+        self._stop(BLAMED)
+
+    def forgive(self) -> None:
+        """Go on with a connection that was blamed."""
+        del self._common.blamed[self]
+        if not self._pauses & UNREAD:
+            self.inbox.go_on()
+        self._go_on(BLAMED)
 
     def _on_answered(self) -> None:
         self.look_at_pending()
@@ -330,7 +344,8 @@ class Connection:
         outbox, is_entering = self.outbox, self._state is State.ENTERING
         content = self.inbox.content(waiting)
         waited = 0.0 if waiting or is_entering else self.inbox.waited
-        return Given(outbox.peer, is_eof, content, outbox.unsent_content(), outbox.identity, is_entering, waited)
+        unsent, until = outbox.unsent_content(), self._common.blamed.get(self, 0.0)
+        return Given(outbox.peer, is_eof, content, unsent, outbox.identity, is_entering, waited, until)
 
     def fileno(self) -> int:
         """Return its socket's descriptor."""
@@ -364,6 +379,8 @@ class Connection:
         if awaited:
             self.awaited = Counter((serial, msgid) for serial, msgid in awaited)
         self.outbox.expect([msgid for _, msgid in awaited])
+        if given.unread_until > self._common.clock():
+            self._blame(given.unread_until)
         self.inbox.restore(given.input, given.waited)
         self.outbox.send_first(given.output)
         if given.is_eof and not self.is_closed:

@@ -45,6 +45,7 @@ class ConnectionContext:
         self.partial: dict[Any, float] = {}  # since when it has an incomplete call
         self.unsent: dict[Any, float] = {}  # since when its peer has read nothing of its replies
         self.lingering: dict[Any, float] = {}  # until when a peer may read the end, or speak for the first time
+        self.blamed: dict[Any, float] = {}  # until when it is not read, since workers have crashed at its calls
         self.on_count: Callable[[int], None] = lambda count: None  # told how many are open
         self.on_adopted: Callable[[float], None] = lambda seconds: None  # told how long a connection was on its way
         self.on_closed: Callable[[Any], object] = lambda connection: None  # told of one of `adopted` that has ended
@@ -78,6 +79,6 @@ class ConnectionContext:
         """Forget ``connection``, which has ended here."""
         self.open.discard(connection)
         self.adopted.pop(connection.number, None)
-        for times in self.times:
+        for times in (*self.times, self.blamed):
             times.pop(connection, None)
         self.on_count(len(self.open))

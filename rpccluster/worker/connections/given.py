@@ -14,7 +14,7 @@ _UNIX = "a Unix socket"
 class Given(NamedTuple):
     """The data of a connection, beside its socket; see `rpccluster.ipc.messages.Give`.
 
-    One that ``is_entering`` has yet to pass the challenge, which begins anew.
+    One that ``is_entering`` has yet to pass the challenge, which begins anew. ``unread_until`` is in monotonic seconds.
     """
 
     peer: str
@@ -24,6 +24,7 @@ class Given(NamedTuple):
     identity: Identity = NOBODY
     is_entering: bool = False
     waited: float = 0.0
+    unread_until: float = 0.0
 
 
 def peer_of(address: Any) -> str:

@@ -140,6 +140,7 @@ class Giving:
             given.is_entering,
             given.waited,
             monotonic(),
+            given.unread_until,
         )
         packet = self._channel.pack(give, [connection.fileno()])
         connection.outbox.moved_as = number

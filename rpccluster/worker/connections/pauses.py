@@ -11,12 +11,13 @@ pause      begins                                                               
 `PENDING`  more than ``max_pending_calls`` calls are unanswered                   half of them are answered
 `UNREAD`   more than 1 MiB of replies wait for the peer to read                   less than 256 KiB wait
 `ENDED`    end-of-file, or the worker reads nothing more                          never
+`BLAMED`   three workers have crashed at its calls within a minute                ``restart_delay_max`` is over
 =========  =====================================================================  =============================
 """
 
 from __future__ import annotations
 
-__all__ = ["ENDED", "HELD", "NOT", "PENDING", "TURN", "UNREAD"]
+__all__ = ["BLAMED", "ENDED", "HELD", "NOT", "PENDING", "TURN", "UNREAD"]
 
 # Plain bits: a connection that sends much has its turn thousands of times a second, and an IntFlag takes 3 µs for that.
 NOT = 0
@@ -25,3 +26,4 @@ PENDING = 2
 UNREAD = 4
 ENDED = 8
 HELD = 16
+BLAMED = 32

@@ -121,6 +121,8 @@ class Connections:
                 connection.close(f"{limit.name.lower()} passed", limit)
         for connection in _of_before(context.lingering, now):
             connection.close()
+        for connection in _of_before(context.blamed, now):
+            connection.forgive()
         if options.idle_timeout:
             for connection in [c for c in self.open if c.is_quiet_for(options.idle_timeout, now)]:
                 connection.close_idle()

@@ -11,7 +11,8 @@ import pytest
 from rpccluster.ipc.messages import Give
 from rpccluster.ledger.file import LedgerFile
 from rpccluster.ledger.layout import BEGUN, CHECK, HEADER, INPUT_SHIFT, MASK, RECORD, Flag, Shape
-from rpccluster.master.handover.copies import Copies, Copy, Suspects, revive
+from rpccluster.master.handover.copies import Copies, Copy, revive
+from rpccluster.master.handover.crashes import MOST_CONNECTIONS, Crash, Crashes
 from rpccluster.system.stream_counters import COUNTS_STREAMS
 
 pytestmark = pytest.mark.skipif(not COUNTS_STREAMS, reason="only Linux counts streams")
@@ -33,19 +34,23 @@ class Dead:
         assert len(self.served.recv(100, socket.MSG_WAITALL)) == 100
         self.served.sendall(b"o" * 10)
 
-    def note(self, input: bytes = b"", output: bytes = b"", lost: int = 0, flags: int = 0) -> None:
+    def note(
+        self, input: bytes = b"", output: bytes = b"", lost: int = 0, flags: int = 0, current: int = NUMBER
+    ) -> None:
         """Let the last bytes that were read stand in the ledger, output behind what was written, and a begun call."""
         border, at = INPUT_SHIFT + 100 - len(input), SHAPE.arena_at
         os.pwrite(self.ledger.descriptor, input, at)
         os.pwrite(self.ledger.descriptor, output, at + 1000)
         fields = (NUMBER, NUMBER ^ CHECK, border, at - border, 10 + len(output), at + 1000 - 10, flags, 77)
         os.pwrite(self.ledger.descriptor, RECORD.pack(*(each & MASK for each in fields)), SHAPE.records_at)
-        os.pwrite(self.ledger.descriptor, HEADER.pack(1, NUMBER), 0)
+        os.pwrite(self.ledger.descriptor, HEADER.pack(1, current), 0)
         os.pwrite(self.ledger.descriptor, BEGUN.pack(NUMBER if lost else 0, border, 0, lost, 0), SHAPE.begun_at)
 
-    def revived(self, suspects: Suspects | None = None, given: Give | None = None) -> Give | None:
+    def revived(
+        self, crashes: Crashes | None = None, crash: Crash | None = None, given: Give | None = None
+    ) -> Give | None:
         copy = Copy(PEER, ["key:shop"], [os.dup(self.served.fileno())], given)
-        found = list(revive({NUMBER: copy}, self.ledger, SERIAL, suspects))
+        found = list(revive({NUMBER: copy}, self.ledger, SERIAL, crashes or Crashes(), crash))
         for each in found:
             for descriptor in each.descriptors:
                 os.close(descriptor)
@@ -87,7 +92,7 @@ def test_what_nothing_was_read_of_begins_anew() -> None:
         served, _ = listener.accept()
     ledger = LedgerFile(SHAPE)
     copy = Copy(PEER, [], [served.detach()])
-    (found,) = revive({NUMBER: copy}, ledger, SERIAL, None)
+    (found,) = revive({NUMBER: copy}, ledger, SERIAL, Crashes())
     assert found.message == Give(NUMBER, PEER, False, b"", b"", [])
     os.close(found.descriptors[0])
     ledger.close()
@@ -116,20 +121,92 @@ def test_bytes_that_look_like_the_state_of_another_worker_are_no_message(dead: D
     assert found.input == b"\xc1"
 
 
+def crash(now: float, pause_seconds: float = 30.0) -> Crash:
+    return Crash(now, "render", pause_seconds)
+
+
 def test_a_message_at_which_two_workers_crash_is_read_by_no_third(dead: Dead) -> None:
-    suspects = Suspects()
+    crashes = Crashes()
     dead.note(b"abc")
-    assert dead.revived(suspects) is not None
-    assert dead.revived() is not None  # killed from outside
-    assert dead.revived(suspects) is None
+    assert dead.revived(crashes, crash(1.0)) is not None
+    assert dead.revived(crashes) is not None  # killed from outside
+    assert dead.revived(crashes, crash(2.0)) is None
 
 
 def test_a_crash_at_another_message_counts_anew(dead: Dead) -> None:
-    suspects = Suspects()
+    crashes = Crashes()
     dead.note(b"abc")
-    assert dead.revived(suspects) is not None
+    assert dead.revived(crashes, crash(1.0)) is not None
     dead.note(b"bc")
-    assert dead.revived(suspects) is not None
+    assert dead.revived(crashes, crash(2.0)) is not None
+
+
+def unread_until(dead: Dead, crashes: Crashes, crash: Crash | None) -> float:
+    found = dead.revived(crashes, crash)
+    assert found is not None
+    return found.unread_until
+
+
+def test_a_connection_at_whose_calls_three_workers_crash_is_not_read_for_a_while(
+    dead: Dead, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Within a minute; a kill meanwhile changes nothing, and then it is read again, until it has crashed three more."""
+    crashes = Crashes()
+    dead.note(lost=9)
+    assert [unread_until(dead, crashes, crash(now)) for now in (100.0, 130.0, 159.0)] == [0.0, 0.0, 189.0]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Not reading from tcp://127.0.0.1:4711 for 30 seconds: "
+        "three workers crashed at its calls within a minute, the last in render"
+    ]
+    assert unread_until(dead, crashes, None) == 189.0
+    assert [unread_until(dead, crashes, crash(now)) for now in (200.0, 201.0)] == [189.0] * 2  # which is over
+    assert unread_until(dead, crashes, crash(202.0)) == 232.0
+
+
+def test_crashes_further_apart_are_forgiven(dead: Dead) -> None:
+    crashes = Crashes()
+    dead.note(lost=9)
+    assert [unread_until(dead, crashes, crash(now)) for now in (100.0, 130.0, 161.0, 189.0)] == [0.0, 0.0, 0.0, 219.0]
+
+
+def test_without_a_pause_it_is_read_on(dead: Dead) -> None:
+    crashes = Crashes()
+    dead.note(lost=9)
+    assert [unread_until(dead, crashes, crash(now, 0.0)) for now in (1.0, 2.0, 3.0, 4.0)] == [0.0] * 4
+
+
+def test_a_kill_from_outside_is_nobodys_fault(dead: Dead) -> None:
+    crashes = Crashes()
+    dead.note(lost=9)
+    assert [unread_until(dead, crashes, None) for _ in range(4)] == [0.0] * 4
+
+
+@pytest.mark.parametrize("current", [0, NUMBER + 1], ids=["no input", "an input without calls"])
+def test_where_nobody_knows_it_any_call_that_has_begun_is_blamed(dead: Dead, current: int) -> None:
+    crashes = Crashes()
+    dead.note(lost=9, current=current)
+    assert [unread_until(dead, crashes, crash(now)) for now in (1.0, 2.0, 3.0)] == [0.0, 0.0, 33.0]
+
+
+def test_a_call_beside_the_one_that_crashes_is_not_blamed(dead: Dead) -> None:
+    """The worker was at the input of another connection, of which a call has begun."""
+    crashes = Crashes()
+    other = NUMBER + 1
+    dead.note(lost=9, current=other)
+    record = (other, other ^ CHECK, INPUT_SHIFT, 0, 0, 0, 0, 0)
+    os.pwrite(dead.ledger.descriptor, RECORD.pack(*record), SHAPE.records_at + RECORD.size)
+    os.pwrite(dead.ledger.descriptor, HEADER.pack(2, other), 0)
+    os.pwrite(dead.ledger.descriptor, BEGUN.pack(other, INPUT_SHIFT, 0, 7, 0), SHAPE.begun_at + BEGUN.size)
+    assert [unread_until(dead, crashes, crash(now)) for now in (1.0, 2.0, 3.0)] == [0.0] * 3
+
+
+def test_not_more_connections_are_remembered_than_may(dead: Dead) -> None:
+    crashes = Crashes()
+    for number in range(MOST_CONNECTIONS + 1):
+        assert not crashes.note_calls(number, crash(1.0))
+        assert not crashes.note_calls(number, crash(1.0))
+    assert not crashes.note_calls(0, crash(1.0))  # the third, but the first ones are forgotten
+    assert crashes.note_calls(MOST_CONNECTIONS, crash(1.0))
 
 
 def test_a_copy_is_closed_once_its_connection_has_ended_or_left() -> None:

@@ -554,6 +554,41 @@ def test_one_that_comes_when_all_stops_ends_too(make_worker: Callable[..., Worke
     until(lambda: not worker.connections.open, "it has ended")
 
 
+def test_one_that_is_blamed_waits_and_keeps_that_when_it_moves(make_worker: Callable[..., Worker]) -> None:
+    """Neither what was read nor what comes begins before its time; replies to it go out, and it may end."""
+    first, second = make_worker(1), make_worker(2)
+    peer = first.connect()
+    (give, descriptor) = gives(first.release())[0]
+    until_then = second.now + 30
+    call, reply = msgpack.packb([0, 7, "echo", ["read"]]), msgpack.packb([1, 3, None, "late"])
+    second.take(peer, give._replace(input=call, output=reply, unread_until=until_then), [descriptor])
+    peer.send(msgpack.packb([0, 8, "echo", ["coming"]]))
+    assert peer.wait(1) == [[3, None, "late"]]
+    second.jump(29)
+    settle()
+    assert (second.service.began, len(peer.look())) == ([], 1)
+    assert second.told() == [Adopted(give.cid)]
+    third = make_worker(3)
+    third.now = second.now
+    moved = move(peer, second, third)
+    assert (moved.unread_until, moved.input) == (until_then, call)
+    settle()
+    assert third.service.began == []
+    third.jump(2)
+    assert peer.wait(3)[1:] == [[7, None, "read"], [8, None, "coming"]]
+    assert not third.context.blamed
+
+
+def test_one_that_is_blamed_may_end(make_worker: Callable[..., Worker]) -> None:
+    first, second = make_worker(1), make_worker(2)
+    peer = first.connect()
+    (give, descriptor) = gives(first.release())[0]
+    second.take(peer, give._replace(unread_until=second.now + 30), [descriptor])
+    peer.connection.close()
+    second.jump(31)
+    assert not second.context.blamed
+
+
 def test_a_worker_that_stops_leaves_the_rest_to_others(make_worker: Callable[..., Worker]) -> None:
     """It refuses what comes now, and passes on replies for what it has given away."""
     worker = make_worker()
