@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from keepers import Peer, address, keeper, peer, until_waiting
+from patience import within
 
 from rpccluster import Queue
 from rpccluster.testing import RunningCluster, wait_until
@@ -22,6 +23,7 @@ IS_FULL = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 CHANGES = 10 if IS_FULL else 1
 CONSUMERS, ITEMS, SHARE = (100, 100_000, 0.2) if IS_FULL else (20, 2000, 0.3)
 LEASES, LATE_SECONDS = (10_000, 0.05) if IS_FULL else (1000, 30.0)
+HIGH = 500 if IS_FULL else 20
 QUIET_SECONDS = 60.0 if IS_FULL else 2.0
 
 
@@ -79,7 +81,7 @@ def test_changes_under_load(make_cluster: MakeCluster) -> None:
 
 
 def test_waiting_consumers_get_their_share(make_cluster: MakeCluster) -> None:
-    """Each of many gets as many items as any other, and a bulk of low priority does not hold a high one up."""
+    """Each of many gets as many items as any other."""
     cluster = make_cluster(sections={"queue:jobs": {}, "queues": {"durable": "os"}}).start()
     path = address(cluster).partition("://")[2]
     taken: Counter[Peer] = Counter()
@@ -103,10 +105,41 @@ def test_waiting_consumers_get_their_share(make_cluster: MakeCluster) -> None:
                 each.close()
         mean = ITEMS / CONSUMERS
         assert max(abs(taken[each] - mean) for each in calls) <= SHARE * mean, sorted(taken.values())
-    with peer(cluster) as producer:
+
+
+def test_a_bulk_of_low_priority_holds_a_high_one_up_for_a_moment(make_cluster: MakeCluster) -> None:
+    """Neither what is there of it, nor what comes meanwhile: compared with an empty queue."""
+    cluster = make_cluster(sections={"queue:jobs": {}, "queues": {"durable": "os"}}).start()
+    is_over = threading.Event()
+
+    def put_more() -> None:
+        with peer(cluster) as more:
+            while not is_over.is_set():
+                more.call("queue.put_many", "jobs", ["low"] * 100)
+
+    with peer(cluster) as producer, peer(cluster) as consumer:
+
+        def seconds() -> float:
+            """From a put of high priority until it is given."""
+            began = time.monotonic()
+            urgent = producer.call("queue.put", "jobs", "high", {"priority": 9})
+            assert consumer.call("queue.get", "jobs", {}) == [[urgent, 1, "high"]]
+            over = time.monotonic()
+            assert consumer.call("queue.ack", "jobs", [[urgent, 1]]) is True
+            return over - began
+
+        alone = sorted(seconds() for _ in range(HIGH))
         producer.call("queue.put_many", "jobs", ["low"] * 20_000)
-        urgent = producer.call("queue.put", "jobs", "high", {"priority": 9})
-        assert producer.call("queue.get", "jobs", {}) == [[urgent, 1, "high"]]
+        thread = threading.Thread(target=put_more)
+        thread.start()
+        try:
+            beside = sorted(seconds() for _ in range(HIGH))
+        finally:
+            is_over.set()
+            thread.join()
+    for each, name in ((alone, "alone"), (beside, "beside a bulk")):
+        print(f"{name}: median {1000 * each[HIGH // 2]:.1f} ms, p99 {1000 * each[HIGH * 99 // 100]:.1f} ms")
+    assert beside[HIGH // 2] - alone[HIGH // 2] < within(0.01)
 
 
 def test_many_leases_end_in_time(make_cluster: MakeCluster) -> None:
