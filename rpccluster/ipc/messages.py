@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgpack
 
 from rpccluster.errors import UnknownMessage
+from rpccluster.protocol.codec import Encoded, encoded
 
 __all__ = ["OLDEST_PROTOCOL", "PROTOCOL", "TYPES", "Message", "decode", "encode"]  # and each message type
 
@@ -530,12 +531,14 @@ class MasterTold(NamedTuple):
 
 
 def encode(message: Message) -> bytes:
-    """Return the bytes of ``message``."""
+    """Return the bytes of ``message``; a field may be packed already (`Encoded`)."""
     fields = list(message)
     for name in reversed(message._fields):
         if name not in message._field_defaults or fields[-1] != message._field_defaults[name]:
             break
         fields.pop()
+    if Encoded in map(type, fields):
+        return encoded([_NUMBERS[type(message)], *fields])
     packed: bytes = msgpack.packb([_NUMBERS[type(message)], *fields], unicode_errors="surrogateescape")
     return packed
 

@@ -49,6 +49,7 @@ from rpccluster.master.kinds.services.own_service import KINDS, OwnService, Serv
 from rpccluster.master.loop import Loop
 from rpccluster.master.notices import Notices
 from rpccluster.master.phases import Event
+from rpccluster.master.pieces import Pieces, Work
 from rpccluster.master.resources.daemonize import StartReport
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.ownership import Ownership
@@ -122,6 +123,7 @@ class Parts:
         self.roster = Roster(operating_system, self.loop, entry, first_serial, self.warden.groups)
         self._make_groups(first_serial)
         self._make_changes()
+        self.pieces = Pieces()
         self.operations = self._make_operations()
 
     def _make_groups(self, first_serial: int) -> None:
@@ -181,14 +183,21 @@ class Parts:
         cluster, services = self.cluster, self.services
         queues = QueueOperations(services.queueing)
         made = Operations(
-            self.system, cluster, self.groups, self.commands, self.broker, self._tell_status, services.queueing.count
+            self.system,
+            cluster,
+            self.groups,
+            self.commands,
+            self.broker,
+            self.pieces,
+            self._tell_status,
+            services.queueing.count,
         )
         made.add(SettingsOperations(cluster, self.commands, made.wait).methods())
         made.add(PoolOperations(services.pooling).methods())
         made.add(queues.methods())
         made.add(LeaderOperations(services.coordinating).methods())
         made.add_readings(queues.readings())
-        made.add_readings(MetricsOperations(cluster).readings())
+        made.add_readings(MetricsOperations(cluster, self.pieces).readings())
         made.add_readings(WorkerOperations(self.workers, services.asking).readings())
         return made
 
@@ -222,8 +231,8 @@ class Parts:
         service.on_forgotten = broker.close
         return broker
 
-    def _tell_status(self) -> dict[str, Any]:
-        return self._status.make(self.pid, self.now(), self.warden.pid)
+    def _tell_status(self) -> Work[dict[str, Any]]:
+        return self._status.make(self.pid, self.now, self.warden.pid)
 
     def _connected(self) -> list[RPCWorker]:
         """Return the workers between which connections may move."""

@@ -138,6 +138,7 @@ class Supervisor:
             parts.services.asking,
             parts.saving,
             parts.commands,
+            parts.pieces,
             parts.led_listeners,
             parts.services.coordinating,
         )

@@ -30,6 +30,8 @@ from rpccluster.metrics.layout import (
 
 __all__ = ["Calls", "Histogram", "Reader", "Totals"]
 
+LONG_BYTES = 32 * BLOCK_BYTES  # of a row, which takes longer to read
+
 _NOTHING = (0,) * BLOCK_CELLS
 
 
@@ -105,7 +107,17 @@ class Reader:
 
     def read(self) -> Totals:
         """Return the totals as they are now. Raises OSError."""
-        totals, sums = Totals(), dict[bytes, int]()
+        totals = Totals()
+        for _ in self.fill(totals):
+            pass
+        return totals
+
+    def fill(self, totals: Totals) -> Iterator[int]:
+        """Read into ``totals``, which are empty, row by row; yield the weight of each: 1 unless it is long.
+
+        It may take any time between two rows, since cells only grow. Raises OSError.
+        """
+        sums: dict[bytes, int] = {}
         for place in range(os.fstat(self._descriptor).st_size // ROW_BYTES):
             names, cells = self._row(place)
             if names:
@@ -113,10 +125,10 @@ class Reader:
                 # of 64 bits carries over into the next.
                 sums[names] = sums.get(names, 0) + int.from_bytes(cells, sys.byteorder)
                 self._show(totals, place, names, memoryview(cells).cast("Q"))
+            yield 1 + len(cells) // LONG_BYTES
         for names, summed in sums.items():
             cells = summed.to_bytes(len(names) // NAME_BYTES * BLOCK_BYTES, sys.byteorder)
             _add(totals, names, memoryview(cells).cast("Q").tolist())
-        return totals
 
     def _row(self, place: int) -> tuple[bytes, bytes]:
         """Return the names and cells of a row's blocks. A mapping would take a descriptor, whose end ends locks."""

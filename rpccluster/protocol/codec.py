@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 import msgpack
@@ -17,6 +17,7 @@ from rpccluster.protocol.messages import NOTIFY, REQUEST, RESPONSE
 __all__ = [
     "DECODE_ERRORS",
     "Encoded",
+    "encoded",
     "make_packer",
     "make_unpacker",
     "map_of_any_keys",
@@ -157,6 +158,25 @@ def pack_request(msgid: int, method: str, params: Any) -> bytes:
 
 class Encoded(bytes):
     """A value as MessagePack bytes, which the answer to a call that is answered later has as they are."""
+
+
+def encoded(value: Any) -> Encoded:
+    """Pack a value whose lists and maps may hold some that are packed. Raises msgpack's own error if one cannot be."""
+    return Encoded(b"".join(_parts(make_packer(), value)))
+
+
+def _parts(packer: msgpack.Packer, value: Any) -> Iterator[bytes]:
+    if type(value) is list:
+        yield packer.pack_array_header(len(value))
+        for each in value:
+            yield from _parts(packer, each)
+    elif type(value) is dict:
+        yield packer.pack_map_header(len(value))
+        for key, each in value.items():
+            yield packer.pack(key)
+            yield from _parts(packer, each)
+    else:
+        yield value if type(value) is Encoded else packer.pack(value)
 
 
 def pack_response(msgid: int, error: Any, result: Any) -> bytes:

@@ -62,6 +62,7 @@ from rpccluster.ipc.messages import (
     decode,
     encode,
 )
+from rpccluster.protocol.codec import encoded
 
 EVERY = [
     Ready(["sum", "rpc.ping"]),
@@ -301,3 +302,11 @@ def test_an_unknown_kind_tells_by_what_to_refuse_it(packet: bytes, refused: int 
     with pytest.raises(UnknownMessage) as raised:
         decode(packet)
     assert raised.value.refused == refused
+
+
+def test_a_field_that_is_packed_already_travels_as_it_is() -> None:
+    """The answers that the master makes in pieces, for instance; in whatever depth."""
+    value = {"rows": [1, {"a": "ä"}], "none": None}
+    packed = encoded({"rows": [1, encoded({"a": "ä"})], "none": None})
+    assert encode(MasterTold(3, "", packed)) == encode(MasterTold(3, "", value))
+    assert decode(encode(MasterTold(3, "", packed))) == MasterTold(3, "", value)

@@ -22,10 +22,11 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
 from rpccluster.master.kinds.stalls import Stalls
 from rpccluster.master.phases import Phase
+from rpccluster.master.pieces import Work
 from rpccluster.rate_limit import LogLimiter
 from rpccluster.system import Exit
 
-__all__ = ["DAILY", "booting", "cluster", "configuration", "edition", "group", "ready", "retiring"]
+__all__ = ["DAILY", "booting", "cluster", "configuration", "edition", "finished", "group", "ready", "retiring"]
 
 RPC_KIND = RPC()
 DAILY = Timetable(Schedule("0 0 * * *", timezone.utc))
@@ -106,3 +107,13 @@ def group(*workers: RPCWorker, **values: Any) -> Group:
         delay = made.options.restart_delay
         made.deaths[slot] = deque([Death(Exit(1, 0, None), at - delay, None, at - delay / 2)])
     return made
+
+
+def finished(work: Work[Any]) -> tuple[Any, list[int]]:
+    """What a work has made, and the rows of each of its steps."""
+    steps: list[int] = []
+    while True:
+        try:
+            steps.append(next(work))
+        except StopIteration as end:
+            return end.value, steps

@@ -25,6 +25,7 @@ SLEEPERS = [
     "asking",
     "saving",
     "commands",
+    "pieces",
     "led_listeners",
     "coordinating",
     "notices",

@@ -8,8 +8,9 @@ from typing import Any
 from rpccluster.master.cluster import Cluster
 from rpccluster.master.control.group_operations import expect
 from rpccluster.master.control.server import Answer, Method
+from rpccluster.master.pieces import Pieces, Work
 from rpccluster.metrics.layout import BOUNDS_SECONDS
-from rpccluster.metrics.totals import Calls, Reader
+from rpccluster.metrics.totals import Calls, Reader, Totals
 
 __all__ = ["MetricsOperations"]
 
@@ -17,8 +18,9 @@ __all__ = ["MetricsOperations"]
 class MetricsOperations:
     """``metrics.methods``."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, pieces: Pieces) -> None:
         self._cluster = cluster
+        self._pieces = pieces
         self._reader: Reader | None = None
 
     def readings(self) -> Mapping[str, Method]:
@@ -33,8 +35,14 @@ class MetricsOperations:
             answer("RuntimeError: rates and times need a section [metrics] or [web]", None)
             return
         self._reader = self._reader or Reader(counts.descriptor)
-        methods = {name: _told(calls) for name, calls in self._reader.read().methods().items()}
-        answer(None, {"bounds": BOUNDS_SECONDS, "methods": methods})
+        self._pieces.begin(_summed(self._reader), answer)
+
+
+def _summed(reader: Reader) -> Work[dict[str, Any]]:
+    totals = Totals()
+    yield from reader.fill(totals)
+    methods = {name: _told(calls) for name, calls in totals.methods().items()}
+    return {"bounds": BOUNDS_SECONDS, "methods": methods}
 
 
 def _told(calls: Calls) -> list[Any]:

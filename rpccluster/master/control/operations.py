@@ -17,7 +17,9 @@ from rpccluster.master.handover.broker import Broker
 from rpccluster.master.history import Author
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.plugins.plugin import Plugin
+from rpccluster.master.pieces import Pieces, Work
 from rpccluster.master.resources.service_listeners import QUEUES
+from rpccluster.protocol.codec import encoded
 from rpccluster.system import System
 
 __all__ = ["Operations"]
@@ -43,13 +45,18 @@ class Operations:
         groups: Groups,
         commands: Commands,
         broker: Broker,
-        status: Callable[[], dict[str, Any]],
+        pieces: Pieces,
+        status: Callable[[], Work[dict[str, Any]]],
         count_queues: Callable[[Callable[[Any], object]], object],
     ) -> None:
-        """``status`` makes the contract's ``status``; ``count_queues`` asks for what it says of queues."""
+        """``pieces`` make long answers, among them ``status``, which is the contract's.
+
+        ``count_queues`` asks for what it says of queues.
+        """
         self._system = system
         self._cluster = cluster
         self._workers = commands.workers
+        self._pieces = pieces
         self._make_status = status
         self._count_queues = count_queues
         self._commands = commands
@@ -102,7 +109,8 @@ class Operations:
         self._waiting.append((check, answer))
 
     def answer_what_is_done(self) -> None:
-        """Send the answers that are due; called after every turn of the loop."""
+        """Send the answers that are due, and make a piece of a long one; called after every turn of the loop."""
+        self._pieces.turn()
         still = []
         for check, answer in self._waiting:
             outcome = check()
@@ -115,6 +123,7 @@ class Operations:
     def end(self) -> None:
         """Answer everything, since the master ends: a stop is done, and nothing else will ever be."""
         self._has_ended = True
+        self._pieces.end()
         for check, answer in self._waiting:
             outcome = check() or Outcome("RuntimeError: the master has stopped")
             answer(outcome.error, outcome.result)
@@ -122,21 +131,28 @@ class Operations:
 
     def _status(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)
-        told = self._make_status()
-        keeper = next((group for group in told["groups"] if group["name"] == QUEUES), None)
-        if keeper is None:
-            answer(None, told)
-            return
 
-        def add(counts: Any) -> None:
-            keeper["queues"] = counts
-            answer(None, told)
+        def tell(told: dict[str, Any]) -> None:
+            keeper = next((group for group in told["groups"] if group["name"] == QUEUES), None)
+            if keeper is None:
+                answer(None, encoded(told))
+                return
 
-        self._count_queues(add)
+            def add(counts: Any) -> None:
+                keeper["queues"] = counts
+                answer(None, encoded(told))
+
+            self._count_queues(add)
+
+        self._pieces.begin(self._make_status(), answer, tell)
 
     def _list_plugins(self, params: list[Any], answer: Answer) -> None:
         expect(params, 0)
-        answer(None, [group for group in self._make_status()["groups"] if group["kind"] == Plugin.name])
+
+        def tell(told: dict[str, Any]) -> None:
+            answer(None, encoded([group for group in told["groups"] if group["kind"] == Plugin.name]))
+
+        self._pieces.begin(self._make_status(), answer, tell)
 
     def _scale(self, params: list[Any], answer: Answer) -> None:
         """Change the number of the workers, or of the group that is named first."""

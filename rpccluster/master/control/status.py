@@ -5,8 +5,9 @@ A kind adds the fields of its own processes; everything else is the same for all
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import count
 from typing import Any
 
 from rpccluster.ipc.scoreboard import CommonCell
@@ -16,11 +17,18 @@ from rpccluster.master.cluster import Cluster
 from rpccluster.master.handover.broker import Broker
 from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.rpc import RPC, RPCWorker
+from rpccluster.master.pieces import Work
 from rpccluster.master.resources.listeners import Listener
 from rpccluster.master.resources.service_listeners import LEADERSHIP
+from rpccluster.protocol.codec import Encoded, make_packer
 from rpccluster.version import __version__
 
 __all__ = ["Status", "of_group"]
+
+SLOTS_A_STEP = 25
+
+#: Returns the fields that only the kind of a child has; gets the time, too (monotonic seconds).
+Fields = Callable[[Child, float], "dict[str, Any]"]
 
 
 class Status:
@@ -34,14 +42,17 @@ class Status:
         self._rpc = rpc
         self._broker = broker
 
-    def make(self, pid: int, now: float, warden: int = 0) -> dict[str, Any]:
-        """Make the ``status`` of the master ``pid`` at ``now`` (monotonic seconds); ``warden`` is its warden's pid."""
-        own = {child: self._rpc.status(child, now) for child in self._workers.children}  # each row is read once
-        return {
-            "master": {**self._master(pid, now), "warden_pid": warden},
-            "workers": [self._worker(child, own[child], now) for child in _in_order(self._workers)],
-            "groups": [self._group(group, own, now) for group in self._groups.all],
-        }
+    def make(self, pid: int, now: Callable[[], float], warden: int = 0) -> Work[dict[str, Any]]:
+        """Make the ``status`` of the master ``pid``, in steps; ``warden`` is its warden's pid.
+
+        ``now`` returns monotonic seconds. Each slot is told of as it is when its step comes. The rows are packed.
+        """
+        master = {**self._master(pid, now()), "warden_pid": warden}
+        workers: list[Encoded] = []
+        groups = []
+        for group in list(self._groups.all):
+            groups.append((yield from self._group(group, workers, now)))
+        return {"master": master, "workers": workers, "groups": groups}
 
     def _master(self, pid: int, now: float) -> dict[str, Any]:
         cluster, workers = self._cluster, self._workers
@@ -61,12 +72,20 @@ class Status:
             "totals": self._rpc.totals.status(child.row for child in workers.children),
         }
 
-    def _group(self, group: Group, own: Mapping[Child, dict[str, Any]], now: float) -> dict[str, Any]:
+    def _group(self, group: Group, workers: list[Encoded], now: Callable[[], float]) -> Work[dict[str, Any]]:
         cluster = self._cluster
-        listeners = cluster.listeners if group is self._workers else cluster.plugin_listeners.get(group.name, [])
-        kind = self._groups.kinds[group.kind.name]
-        fields = own if group is self._workers else {child: kind.status(child, now) for child in group.children}
-        return of_group(group, fields, _addresses(listeners), now, cluster.settings_version)
+        if group is not self._workers:
+            kind, listeners = self._groups.kinds[group.kind.name], cluster.plugin_listeners.get(group.name, [])
+            return of_group(group, kind.status, _addresses(listeners), now, cluster.settings_version)
+
+        packer = make_packer()
+
+        def fields(child: Child, now: float) -> dict[str, Any]:
+            own = self._rpc.status(child, now)
+            workers.append(Encoded(packer.pack(self._worker(child, own, now))))  # its row is read once
+            return own
+
+        return of_group(group, fields, _addresses(cluster.listeners), now, cluster.settings_version)
 
     def _worker(self, child: Child, own: dict[str, Any], now: float) -> dict[str, Any]:
         return {
@@ -93,27 +112,52 @@ def _addresses(listeners: Iterable[Listener]) -> list[str]:
 
 
 def of_group(
-    group: Group, own: Mapping[Child, dict[str, Any]], listeners: list[str], now: float, version: int = 0
-) -> dict[str, Any]:
+    group: Group, fields: Fields, listeners: list[str], now: Callable[[], float], version: int = 0
+) -> Work[dict[str, Any]]:
     """What ``status`` tells of one group, which has these ``listeners``; ``version`` of the settings is in force.
 
-    ``own`` has the fields that the kind of each child adds.
+    Each step makes and packs the rows of some slots. ``fields`` returns those that the kind of a child adds.
     """
-    processes = [_process(group, child, own[child], now, version) for child in _in_order(group)]
-    held = {child.slot for child in group.children}
-    processes += [_vacancy(group, slot, now) for slot in range(group.wanted) if slot not in held]
-    processes.sort(key=lambda process: process["slot"])
-    first = _first_unready(group, processes)
+    packer = make_packer()
+    processes: list[Encoded] = []
+    unready: dict[int, tuple[str, str]] = {}  # state and reason of each slot without a ready process
+    for slots in _steps(group):
+        rows = list(_rows(group, slots, fields, now(), version))
+        processes += [Encoded(packer.pack(row)) for row in rows]
+        unready.update(_unready(rows))
+        yield len(rows)
+    first = next((unready[slot] for slot in sorted(unready) if slot < group.wanted), None)
     return {
         "name": group.name,
         "kind": group.kind.name,
         "description": group.description,
-        "state": first["state"] if first else "ready",
+        "state": first[0] if first else ChildState.READY.value,
         "wanted": group.wanted,
-        "reason": first.get("reason", "") if first else "",
+        "reason": first[1] if first else "",
         "listeners": listeners,
         "processes": processes,
     }
+
+
+def _steps(group: Group) -> Iterator[range]:
+    """Yield all slots of a group, some at a time; there may be more of them or fewer meanwhile."""
+    for first in count(0, SLOTS_A_STEP):
+        if first >= max([group.wanted, *(child.slot + 1 for child in group.children)]):
+            return
+        yield range(first, first + SLOTS_A_STEP)
+
+
+def _rows(group: Group, slots: range, fields: Fields, now: float, version: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of slots in their order, in each the older process first."""
+    held: dict[int, list[Child]] = {slot: [] for slot in slots}
+    for child in group.children:
+        if child.slot in slots:
+            held[child.slot].append(child)
+    for slot, children in held.items():
+        for child in sorted(children, key=lambda child: child.booted_at):
+            yield _process(group, child, fields(child, now), now, version)
+        if not children and slot < group.wanted:
+            yield _vacancy(group, slot, now)
 
 
 def _process(group: Group, child: Child, own: dict[str, Any], now: float, version: int) -> dict[str, Any]:
@@ -139,15 +183,10 @@ def _settings(child: Child, version: int) -> dict[str, Any]:
     return {"settings_version": own, "settings_state": state}
 
 
-def _in_order(group: Group) -> list[Child]:
-    return sorted(group.children, key=lambda child: (child.slot, child.booted_at))
-
-
-def _first_unready(group: Group, processes: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the row of the first wanted slot without a ready process; None if all are ready."""
-    ready = {process["slot"] for process in processes if process["state"] == ChildState.READY.value}
-    missing = (process for process in processes if process["slot"] < group.wanted and process["slot"] not in ready)
-    return next(missing, None)
+def _unready(rows: list[dict[str, Any]]) -> dict[int, tuple[str, str]]:
+    """Return the state and the reason in the first row of each slot that has no ready process."""
+    ready = {row["slot"] for row in rows if row["state"] == ChildState.READY.value}
+    return {row["slot"]: (row["state"], row.get("reason", "")) for row in reversed(rows) if row["slot"] not in ready}
 
 
 def _vacancy(group: Group, slot: int, now: float) -> dict[str, Any]:

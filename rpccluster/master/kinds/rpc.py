@@ -254,7 +254,7 @@ class RPC:
 
     def status(self, child: Child, now: float) -> dict[str, Any]:
         assert isinstance(child, RPCWorker)
-        row = child.row
+        row = child.row.cells.tolist()  # once, not cell by cell
         return {
             "connections": row[Cell.CONNECTIONS],
             "active_calls": row[Cell.ACTIVE_CALLS],
@@ -268,5 +268,5 @@ class RPC:
             "threads_lost": row[Cell.THREADS_LOST],
             "full_seconds": round(child.full_seconds(now), 3),
             "stalls": row[CommonCell.STALLS],
-            "limits": dict(zip(LIMITS, map(row.cells.__getitem__, LIMITS.values()))),
+            "limits": {name: row[cell] for name, cell in LIMITS.items()},
         }

@@ -6,10 +6,10 @@ A worker's own counters end with it. The totals never go back, not even in an up
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell, Row
+from rpccluster.ipc.scoreboard import LIMITS, ROW_CELLS, Cell, CommonCell, Row
 
 __all__ = ["Totals"]
 
@@ -34,7 +34,7 @@ class Totals:
 
     def note_end(self, row: Row) -> None:
         """Add the counters of an ended worker, before its row is cleared."""
-        self._ended.update(_counts(row))
+        self._ended.update(_counts(row.cells))
 
     def note_inherited(self, counts: Mapping[str, int]) -> None:
         """Add the counts that the old master sends."""
@@ -53,11 +53,9 @@ class Totals:
         return {**{name: total[name] for name in COUNTERS}, "limits": {name: total[name] for name in LIMITS}}
 
     def _sum(self, rows: Iterable[Row]) -> Counter[str]:
-        total = Counter(self._ended)
-        for row in rows:
-            total.update(_counts(row))
-        return total
+        cells = [sum(column) for column in zip([0] * ROW_CELLS, *(row.cells.tolist() for row in rows))]
+        return self._ended + _counts(cells)
 
 
-def _counts(row: Row) -> dict[str, int]:
-    return {name: row[cell] for name, cell in (*COUNTERS.items(), *LIMITS.items())}
+def _counts(cells: Sequence[int]) -> Counter[str]:
+    return Counter({name: cells[cell] for name, cell in (*COUNTERS.items(), *LIMITS.items())})

@@ -11,7 +11,8 @@ import pytest
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.master.control.metrics_operations import MetricsOperations
 from rpccluster.master.counts import Counts
-from rpccluster.metrics.layout import BOUNDS_SECONDS, BUCKETS, OK, ROW_BYTES, Block, Outcome
+from rpccluster.master.pieces import ROWS_A_TURN, Pieces
+from rpccluster.metrics.layout import BOUNDS_SECONDS, BUCKETS, CELLS_AT, OK, ROW_BYTES, Block, Outcome
 from rpccluster.metrics.row import Row
 from rpccluster.system import is_byte_locked, reach
 
@@ -20,9 +21,22 @@ def answers(counts: Counts, **sections: Any) -> list[tuple[str | None, Any]]:
     """What ``metrics.methods`` answers where the configuration has ``sections``."""
     cluster: Any = SimpleNamespace(counts=counts, configuration=SimpleNamespace(others=sections))
     told: list[tuple[str | None, Any]] = []
-    answer: Any = lambda error, result: told.append((error, result))  # noqa: E731
-    MetricsOperations(cluster).readings()["metrics.methods"]([], answer)
+    pieces, answer = Pieces(), Heard(told)
+    MetricsOperations(cluster, pieces).readings()["metrics.methods"]([], answer)  # type: ignore[arg-type]
+    pieces.end()
     return told
+
+
+class Heard:
+    """An answer that is noted."""
+
+    is_awaited = True
+
+    def __init__(self, told: list[tuple[str | None, Any]]) -> None:
+        self.told = told
+
+    def __call__(self, error: str | None, result: Any) -> None:
+        self.told.append((error, result))
 
 
 def test_what_was_counted_of_each_method() -> None:
@@ -48,10 +62,12 @@ def test_reading_ends_no_lock_of_a_process_that_counts() -> None:
     descriptor = memory_file(name="metrics")
     counts = Counts(descriptor)  # its row is locked by this process
     cluster: Any = SimpleNamespace(counts=counts, configuration=SimpleNamespace(others={"web": object()}))
-    operations = MetricsOperations(cluster)
+    pieces = Pieces()
+    operations = MetricsOperations(cluster, pieces)
     for rows in range(1, 5):
         reach(descriptor, rows * ROW_BYTES)
-        operations.readings()["metrics.methods"]([], lambda error, result: None)  # type: ignore[arg-type]
+        operations.readings()["metrics.methods"]([], Heard([]))  # type: ignore[arg-type]
+        pieces.end()
     child = os.fork()
     if not child:
         os._exit(0 if is_byte_locked(descriptor, 0) else 1)
@@ -64,4 +80,24 @@ def test_it_takes_no_params(params: list[Any]) -> None:
     """As the other methods that only look."""
     cluster: Any = SimpleNamespace(counts=Counts(-1), configuration=SimpleNamespace(others={}))
     with pytest.raises(TypeError):
-        MetricsOperations(cluster).readings()["metrics.methods"](params, None)  # type: ignore[arg-type]
+        MetricsOperations(cluster, Pieces()).readings()["metrics.methods"](params, None)  # type: ignore[arg-type]
+
+
+def test_rows_are_read_over_several_turns() -> None:
+    """So that the loop is not held up by 512 of them; those that end meanwhile are counted, as their rows stay."""
+    counts = Counts(memory_file(name="metrics"))
+    Row(counts.descriptor).block(Block.METHOD, "price")[OK + 1] = 5
+    row = os.pread(counts.descriptor, ROW_BYTES, 0)
+    for place in range(1, 512):
+        reach(counts.descriptor, (place + 1) * ROW_BYTES)
+        os.pwrite(counts.descriptor, row[:4096], place * ROW_BYTES)
+        os.pwrite(counts.descriptor, row[CELLS_AT : CELLS_AT + 4096], place * ROW_BYTES + CELLS_AT)
+    cluster: Any = SimpleNamespace(counts=counts, configuration=SimpleNamespace(others={"web": object()}))
+    pieces, told, turns = Pieces(), list[Any](), 0
+    MetricsOperations(cluster, pieces).readings()["metrics.methods"]([], Heard(told))  # type: ignore[arg-type]
+    while not told:
+        pieces.turn()
+        turns += 1
+    assert turns >= 512 // ROWS_A_TURN
+    assert told[0][1]["methods"]["price"][0] == 5 * 512
+    os.close(counts.descriptor)

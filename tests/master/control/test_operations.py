@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from rpccluster.config.cpus import MOST_WORKERS
 from rpccluster.master.control.operations import Operations
 from rpccluster.master.phases import Phase
+from rpccluster.master.pieces import Pieces, Work
+from rpccluster.protocol.codec import Encoded, unpack
 
 STATUS = {"pid": 7, "groups": [{"name": "workers", "kind": "rpc"}, {"name": "plugin:a", "kind": "plugin"}]}
 
@@ -69,7 +72,7 @@ class NotedAnswer:
         self.uid = 1000
 
     def __call__(self, error: str | None, result: Any) -> None:
-        self._answers.append((error, result))
+        self._answers.append((error, unpack(result) if type(result) is Encoded else result))
 
 
 class Asked:
@@ -83,12 +86,18 @@ class Asked:
             self.master.groups,
             self.master.commands,
             self.master.broker,
-            lambda: self.status,
+            Pieces(),
+            self.make_status,
             self.ask_for_queues,
         )
         self.answers: list[tuple[str | None, Any]] = []
         self.status: Any = STATUS
         self.asked_for_queues: list[Any] = []
+
+    def make_status(self) -> Work[dict[str, Any]]:
+        """Make it in one step."""
+        yield 1
+        return copy.deepcopy(self.status)
 
     def ask_for_queues(self, told: Any) -> None:
         """Note who waits for the counts of the queues."""

@@ -13,18 +13,26 @@ import pytest
 from rpccluster.address import parse_address
 from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell
 from rpccluster.master.children.group import Group
-from rpccluster.master.control.status import Status
+from rpccluster.master.control.status import SLOTS_A_STEP, Status
 from rpccluster.master.handover.transit import Figures
 from rpccluster.master.phases import Phase
+from rpccluster.master.pieces import ROWS_A_TURN, Pieces, Work
 from rpccluster.master.resources.listeners import Listener
+from rpccluster.protocol.codec import encoded, unpack
 from rpccluster.system import Exit
 from rpccluster.version import __version__
 
-from ..made_up import RPC_KIND, booting, cluster, group, ready, retiring
+from ..made_up import RPC_KIND, booting, cluster, finished, group, ready, retiring
 
 
 def status(*groups: Group, **values: Any) -> Callable[..., dict[str, Any]]:
-    """The ``status`` of a cluster of these groups, to be called with pid and time."""
+    """The ``status`` of a cluster of these groups, to be called with pid and time; also the pid of its warden."""
+    work = works(*groups, **values)
+    return lambda pid, now, warden=0: unpack(encoded(finished(work(pid, lambda: now, warden))[0]))
+
+
+def works(*groups: Group, **values: Any) -> Callable[..., Work[dict[str, Any]]]:
+    """The same in steps."""
     broker: Any = SimpleNamespace(in_transit=0, figures=Figures(), uncovered=lambda worker: worker.connection_count)
     all_groups: Any = SimpleNamespace(all=groups, kinds={RPC_KIND.name: RPC_KIND})
     return Status(cluster(**values), groups[0], all_groups, RPC_KIND, broker).make
@@ -199,3 +207,77 @@ def test_a_drained_group_is_stopped() -> None:
         (0, "stopped", "drained"),
         (1, "stopped", "drained"),
     ]
+
+
+# -- in steps
+
+
+def test_a_step_makes_the_rows_of_some_slots() -> None:
+    """However many workers there are: so no turn of the master's loop is long. Nobody is left out, or told of twice."""
+    workers = [ready(slot) for slot in range(512) if slot % 100]
+    made, steps = finished(works(group(*workers, number_workers=512))(1, lambda: 10.0))
+    assert len(steps) > 20 and max(steps) <= SLOTS_A_STEP and sum(steps) == 512
+    told = unpack(encoded(made))
+    assert [each["slot"] for each in told["workers"]] == [worker.slot for worker in workers]
+    [shown] = told["groups"]
+    assert [each["slot"] for each in shown["processes"]] == list(range(512))
+    assert [each["slot"] for each in shown["processes"] if each["pid"] is None] == list(range(0, 512, 100))
+    assert shown["state"] == "waiting"
+
+
+def test_who_starts_or_ends_between_two_steps_is_told_of_once_or_not_at_all() -> None:
+    """Each slot is as it is when its step comes."""
+    made = group(*(ready(slot) for slot in range(60)))
+    work = works(made)(1, lambda: 10.0)
+    next(work)
+    ended, late = made.children.pop(50), ready(61)
+    made.children += [late, ready(0)]
+    told = unpack(encoded(finished(work)[0]))
+    slots = [slot for slot in range(60) if slot != ended.slot] + [late.slot]
+    assert [each["slot"] for each in told["workers"]] == slots
+    assert [each["slot"] for each in told["groups"][0]["processes"]] == [*range(60), late.slot]
+
+
+def test_works_are_done_one_after_the_other_and_a_turn_has_few_rows() -> None:
+    """Also of many small groups, and an answer that nobody awaits any more is not made."""
+    answers: list[Any] = []
+    pieces, told = Pieces(), Noted(answers, "long")
+    pieces.begin(works(group(*map(ready, range(512))))(1, lambda: 10.0), told)
+    pieces.begin(works(group(ready(0)))(1, lambda: 10.0), Noted(answers, "short"))
+    gone = Noted(answers, "gone")
+    pieces.begin(works(group(ready(0)))(1, lambda: 10.0), gone)
+    gone.is_awaited = False
+    turns = 0
+    while pieces.wake_at < 0:
+        pieces.turn()
+        turns += 1
+    assert 512 // ROWS_A_TURN <= turns <= 512 // ROWS_A_TURN + 4
+    assert [(name, error, len(made["workers"])) for name, error, made in answers] == [
+        ("long", None, 512),
+        ("short", None, 1),
+    ]
+    assert pieces.wake_at == float("inf")
+
+
+def test_a_work_that_fails_is_told_and_the_next_one_is_done() -> None:
+    """Else its caller would wait for ever."""
+    answers: list[Any] = []
+    pieces = Pieces()
+    work = works(group(ready(0)))(1, lambda: 1 / 0)
+    pieces.begin(work, Noted(answers, "faulty"))
+    pieces.begin(works(group(ready(0)))(1, lambda: 10.0), Noted(answers, "good"))
+    pieces.end()
+    assert [(name, error) for name, error, _ in answers] == [
+        ("faulty", "ZeroDivisionError: division by zero"),
+        ("good", None),
+    ]
+
+
+class Noted:
+    """An answer that is noted with a name."""
+
+    def __init__(self, answers: list[Any], name: str) -> None:
+        self.answers, self.name, self.is_awaited = answers, name, True
+
+    def __call__(self, error: str | None, result: Any) -> None:
+        self.answers.append((self.name, error, result))

@@ -34,7 +34,10 @@ from rpccluster.master.kinds.groups import Groups
 from rpccluster.master.kinds.kind import Booted
 from rpccluster.master.loop import Loop
 from rpccluster.master.phases import Phase
+from rpccluster.protocol.codec import encoded, unpack
 from rpccluster.system import Reserve, System
+
+from ..made_up import finished
 
 # -- the kind
 
@@ -117,9 +120,8 @@ class Rig:
         return self.pids()
 
     def shown(self) -> dict[str, Any]:
-        now = time.monotonic()
-        own = {child: self.kind.status(child, now) for child in self.group.children}
-        return of_group(self.group, own, [], now)
+        shown: dict[str, Any] = unpack(encoded(finished(of_group(self.group, self.kind.status, [], time.monotonic))[0]))
+        return shown
 
     def pids(self) -> dict[int, int]:
         return {child.slot: child.pid for child in self.group.ready()}
