@@ -19,19 +19,22 @@ from collections import Counter
 from rpccluster.config.configuration import Sources
 from rpccluster.log import logger
 
-from .client import Client
-from .happenings import HAPPENINGS, command, push_settings
-from .invariants import ALWAYS, IN_PEACE
-from .leading import Store
-from .leading_invariants import OF_LEADERSHIP
-from .master import Master
-from .plan import BAD, OLDER, Plan, Step, draw
-from .plugin_invariants import OF_PLUGINS
-from .pool_invariants import OF_POOLS
-from .queue_invariants import OF_QUEUES
-from .scarcity import closed_ranks
-from .worker import Worker
-from .world import Fault, World
+from .children.leading import Store
+from .children.worker import Worker
+from .masters.master import Master
+from .plans.draw import draw
+from .plans.plan import BAD, OLDER, Plan, Step
+from .rules.always import ALWAYS
+from .rules.leading import OF_LEADERSHIP
+from .rules.peace import IN_PEACE
+from .rules.plugins import OF_PLUGINS
+from .rules.pools import OF_POOLS
+from .rules.queues import OF_QUEUES
+from .users.client import Client
+from .users.happenings import HAPPENINGS, command, push_settings
+from .world.process import Fault
+from .world.scarcity import closed_ranks
+from .world.world import World
 
 __all__ = ["Afternoon", "Outcome", "live", "live_through"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .afternoon import Outcome, live
-from .plan import Plan
+from .plans.plan import Plan
 
 __all__ = ["rule_of", "shrunk"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .afternoon import live_through
-from .worker import Worker
+from .children.worker import Worker
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 IS_CI = bool(os.environ.get("CI"))

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from ..children.leading import HAPPENINGS_OF_LEADERSHIP
+from ..plans.plan import BAD
 from .client import Client, Controller
-from .leading import HAPPENINGS_OF_LEADERSHIP
-from .plan import BAD
 
 if TYPE_CHECKING:
-    from .afternoon import Afternoon
-    from .master import Master
-    from .world import World
+    from ..afternoon import Afternoon
+    from ..masters.master import Master
+    from ..world.world import World
 
 __all__ = ["HAPPENINGS", "command", "push_settings"]
 

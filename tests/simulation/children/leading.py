@@ -17,12 +17,13 @@ from rpccluster.leading.page import LeadPage
 from rpccluster.leading.store import NOBODY, Standing
 from rpccluster.worker.lifecycle import State
 
-from .client import Controller
+from ..users.client import Controller
+from ..world.process import NEVER
+from ..world.world import World
 from .rounds import Round
-from .world import NEVER, World
 
 if TYPE_CHECKING:
-    from .afternoon import Afternoon
+    from ..afternoon import Afternoon
 
 __all__ = ["HAPPENINGS_OF_LEADERSHIP", "Coordinator", "Store"]
 

@@ -1,16 +1,17 @@
-"""What must hold of the lead after every step, and in peace, beside `invariants`."""
+"""What must hold of the lead after every step, and in peace."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .leading import Coordinator
-from .plugin import Plugin
-from .plugin_invariants import is_out_of_sight
-from .world import Fault, World
+from ..children.leading import Coordinator
+from ..children.plugin import Plugin
+from ..world.process import Fault
+from ..world.world import World
+from .plugins import is_out_of_sight
 
 if TYPE_CHECKING:
-    from .afternoon import Afternoon
+    from ..afternoon import Afternoon
 
 __all__ = ["OF_LEADERSHIP", "is_listed"]
 

@@ -46,11 +46,12 @@ from rpccluster.ipc.scoreboard import Cell, CommonCell, RowState
 from rpccluster.system import MSG_NOSIGNAL, TELL_SIGNAL
 from rpccluster.worker.lifecycle import Event, State, next_state
 
-from .plan import BAD
-from .world import NEVER, Process, World
+from ..plans.plan import BAD
+from ..world.process import NEVER, Process
+from ..world.world import World
 
 if TYPE_CHECKING:
-    from .master import Master
+    from ..masters.master import Master
 
 __all__ = ["ANSWERED", "CANCEL", "CANCELLED", "GAVE_UP", "LOST", "Connection", "Worker", "client_of_copy", "copy_of"]
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rpccluster.ipc.messages import Findings, Inquire, Message, Queues
 
+from ..world.process import Fault
+from ..world.world import World
 from .worker import Worker
-from .world import Fault, World
 
 if TYPE_CHECKING:
-    from .master import Master
+    from ..masters.master import Master
 
 __all__ = ["Keeper"]
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from rpccluster.ipc.messages import AskMaster, MasterTold, Message
 
+from ..world.process import NEVER, Fault
+from ..world.world import World
 from .rounds import Round
 from .worker import State
-from .world import NEVER, Fault, World
 
 if TYPE_CHECKING:
-    from .afternoon import Afternoon
-    from .master import Master
+    from ..afternoon import Afternoon
+    from ..masters.master import Master
 
 __all__ = ["Page", "page_is_told"]
 

@@ -1,15 +1,16 @@
-"""What must hold of queues after every step, and in peace, beside `invariants`."""
+"""What must hold of queues after every step, and in peace."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .plugin_invariants import is_out_of_sight
-from .queues import Keeper
-from .world import Fault, World
+from ..children.queues import Keeper
+from ..world.process import Fault
+from ..world.world import World
+from .plugins import is_out_of_sight
 
 if TYPE_CHECKING:
-    from .afternoon import Afternoon
+    from ..afternoon import Afternoon
 
 __all__ = ["OF_QUEUES", "keeper_knows"]
 

@@ -11,8 +11,9 @@ import msgpack
 
 from rpccluster.system import MSG_NOSIGNAL
 
-from .worker import ANSWERED, CALL, CANCEL, CANCELLED, GAVE_UP, LOST, REPLY
-from .world import NEVER, Fault, World
+from ..children.worker import ANSWERED, CALL, CANCEL, CANCELLED, GAVE_UP, LOST, REPLY
+from ..world.process import NEVER, Fault
+from ..world.world import World
 
 __all__ = ["Client", "Controller"]
 

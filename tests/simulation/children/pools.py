@@ -26,11 +26,12 @@ from rpccluster.ipc.messages import (
 )
 from rpccluster.ipc.scoreboard import CommonCell, TaskCell
 
+from ..world.process import NEVER, Fault, Process
+from ..world.world import World
 from .worker import Worker, copy_of
-from .world import NEVER, Fault, Process, World
 
 if TYPE_CHECKING:
-    from .master import Master
+    from ..masters.master import Master
 
 __all__ = ["Dispatcher", "TaskChild"]
 

@@ -21,8 +21,9 @@ from rpccluster.ipc.fdpass import IN_MEMORY_FILE, receive_packet, send_packet
 from rpccluster.ipc.messages import TYPES, Asked, Counted, DonorGone, Go, Serving, TookOver
 from rpccluster.master.upgrade.inherited import VARIABLE, Thing
 
-from .plan import LATE, NEWER, OLDER
-from .world import NEVER, World
+from ..plans.plan import LATE, NEWER, OLDER
+from ..world.process import NEVER
+from ..world.world import World
 
 __all__ = ["Relay", "age_environment"]
 

@@ -1,4 +1,4 @@
-"""What must hold of plugins after every step, beside `invariants`."""
+"""What must hold of plugins after every step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from rpccluster.master.children.order import is_after
 
-from .master import Master
-from .plugin import Plugin
-from .world import Fault, Process, World
+from ..children.plugin import Plugin
+from ..masters.master import Master
+from ..world.process import Fault, Process
+from ..world.world import World
 
 __all__ = ["OF_PLUGINS", "group_of", "is_out_of_sight"]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Callable
 
+from ..world.process import NEVER
+from ..world.world import World
 from .worker import Worker
-from .world import NEVER, World
 
 if TYPE_CHECKING:
-    from .master import Master
+    from ..masters.master import Master
 
 __all__ = ["Round"]
 

@@ -1,4 +1,4 @@
-"""What must hold of pools after every step, and in peace, beside `invariants`."""
+"""What must hold of pools after every step, and in peace."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from rpccluster.master.kinds.tasks.process import TaskProcess
 
-from .master import Master
-from .plugin_invariants import is_out_of_sight
-from .pools import Dispatcher, TaskChild
-from .world import Fault, World
+from ..children.pools import Dispatcher, TaskChild
+from ..masters.master import Master
+from ..world.process import Fault
+from ..world.world import World
+from .plugins import is_out_of_sight
 
 if TYPE_CHECKING:
-    from .afternoon import Afternoon
+    from ..afternoon import Afternoon
 
 __all__ = ["OF_POOLS", "dispatcher_knows"]
 

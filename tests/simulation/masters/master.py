@@ -9,52 +9,31 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rpccluster.config.configuration import Configuration, Sources, load
+from rpccluster.config.configuration import Sources
 from rpccluster.errors import StartError
-from rpccluster.ipc.channel import Channel
 from rpccluster.log import set_up_logging
-from rpccluster.master.cluster import Cluster
-from rpccluster.master.history import History
-from rpccluster.master.kinds.rpc import RPC
-from rpccluster.master.parts import Parts, Start
-from rpccluster.master.phases import Event, Phase
-from rpccluster.master.resources.daemonize import StartReport
-from rpccluster.master.resources.listeners import Listener, open_control_listener, open_listeners
-from rpccluster.master.resources.pidfile import Pidfile
-from rpccluster.master.resources.plugin_listeners import all_of, open_plugin_listeners
 from rpccluster.master.supervisor import Supervisor
-from rpccluster.master.upgrade.inherited import Inheritance, Thing, leave
+from rpccluster.master.upgrade.inherited import Inheritance, Thing
 from rpccluster.master.upgrade.new_master import Stage
 
-from .leading import Coordinator
-from .pages import Page
-from .plan import OLDER
-from .plugin import Plugin
-from .pools import Dispatcher, TaskChild
-from .queues import Keeper
-from .relay import Relay, age_environment
-from .system import Command, Inbox, Logs, MadeUpSystem, Watch
-from .worker import Worker, client_of_copy
-from .world import NEVER, Fault, Process, World
+from ..children.leading import Coordinator
+from ..children.pages import Page
+from ..children.plugin import Plugin
+from ..children.pools import Dispatcher, TaskChild
+from ..children.queues import Keeper
+from ..children.worker import Worker, client_of_copy
+from ..plans.plan import OLDER
+from ..world.process import NEVER, Fault, Process
+from ..world.world import World
+from .closing import close_all_of
+from .relay import Relay
+from .selector import Inbox
+from .starting import assemble
+from .system import Logs, MadeUpSystem
 
 __all__ = ["Master"]
 
 LINE = logging.Formatter("%(message)s")  # the story has its own time
-
-
-class WatchedCluster(Cluster):
-    """Counts the rows of the table of phases that are met."""
-
-    world: World
-
-    def note(self, event: Event) -> bool:
-        before = self.phase
-        has_changed = super().note(event)
-        self.world.count("phase", f"{before.value}, {event.value}")
-        owns_all = before in (Phase.STARTING, Phase.RUNNING, Phase.DRAINED, Phase.DEPARTING)
-        if event in (Event.DEPART, Event.STOP, Event.QUIT) and owns_all:
-            self.world.must_end = True
-        return has_changed
 
 
 class Master(Process):
@@ -109,73 +88,22 @@ class Master(Process):
     def _boot(self) -> None:
         logger_goes_to(self)
         try:
-            self._assemble()
+            assemble(self)
+            self._wake_at = self.world.now
         except StartError as error:
             if self.parent is None:
                 raise Fault(f"the cluster cannot start: {error}") from error
             self.world.tell(self.name, f"cannot start: {error}")
             self.end(code=1)
 
-    def _assemble(self) -> None:
-        inheritance = None
-        if self.inherited is not None:
-            leave(self.inherited)
-            if self.world.plan.version == OLDER:
-                age_environment()
-            self.inheritance = inheritance = Inheritance.from_environment()
-            self.inherited = None
-            assert inheritance is not None
-        configuration = load(self.sources)
-        command = Command([], "/", begin=self._begin_new_master)
-        inbox: Any = self.inbox
-        pidfile, control, listeners = self._open(configuration, inheritance)
-        of_others = open_plugin_listeners(configuration, inheritance.plugin_listeners if inheritance else {})
-        start = Start(command, StartReport(), inbox, inheritance, pidfile, control, Watch(self.world))
-        generation = inheritance.generation + 1 if inheritance else 1
-        left = inheritance.settings if inheritance else None
-        cluster = WatchedCluster(
-            configuration, generation, listeners, self.logs, self.world.now, plugin_listeners=of_others
-        )
-        cluster.lead = self.world.store.page
-        cluster.world = self.world
-        path = f"{configuration.options.pidfile}.history"
-        cluster.history = replace(left.history, path=path) if left else History(path)
-        if left is not None:
-            cluster.configuration = configuration.with_settings(left.given.texts)
-            cluster.settings_version = left.given.number
-        entry: Any = self._bear
-        self.rpc = RPC()
-        self.parts = Parts(self.system, cluster, self.rpc, entry, start)
-        self.supervisor = Supervisor(self.parts)
-        if not self.world.is_scarce:  # one descriptor will do
-            self.parts.reserve._size = 1
-        self.supervisor.begin()
-        self._wake_at = self.world.now
-
-    def _open(
-        self, configuration: Configuration, inheritance: Inheritance | None
-    ) -> tuple[Pidfile, Listener, list[Listener]]:
-        options = configuration.options
-        if inheritance is not None:
-            assert inheritance.pidfile is not None and inheritance.control is not None
-            return (
-                inheritance.pidfile,
-                inheritance.control,
-                open_listeners(options, None, inheritance.listeners, configuration.fault),
-            )
-        pidfile = Pidfile.acquire(options.pidfile, is_single=False)
-        pidfile.is_single = True
-        pidfile.write(self.pid)
-        return pidfile, open_control_listener(options.control_socket), open_listeners(options, None, [])
-
     # -- its children
 
-    def _bear(self, assignment: Any) -> None:
+    def bear(self, assignment: Any) -> None:
         child = _SCRIPTS[assignment.kind](self.world, self.system.newborn, self, assignment)
         self.world.add(child)
         self.world.births.append(child)
 
-    def _begin_new_master(self, inherited: Sequence[Thing]) -> None:
+    def begin_new_master(self, inherited: Sequence[Thing]) -> None:
         self.number_upgrades += 1
         new = Master(self.world, self.system.newborn, self, self.sources)
         relay = None
@@ -299,41 +227,7 @@ class Master(Process):
 
     def release(self) -> None:
         """Close all that a master has open, as the kernel does."""
-        if self.parts is None:
-            self.inbox.close()
-        if self.inherited is not None:
-            for thing in self.inherited:
-                if thing.descriptor is not None:
-                    os.close(thing.descriptor)
-        if self.parts is None:
-            if self.inheritance is not None:
-                _close_all(self.inheritance)
-            return
-        parts = self.parts
-        parts.saving.close()
-        parts.loop.close()
-        self.inbox.close()
-        parts.reserve.close()
-        parts.upkeep.close()
-        for child in list(parts.roster._children):
-            child.close()
-        parts.broker.close()
-        parts.control.close()
-        for channel in _channels(parts):
-            channel.close()
-        cluster, staged = parts.cluster, parts.cluster.staged
-        sockets = [*cluster.listeners, *all_of(cluster.plugin_listeners), *parts.ownership._theirs]
-        sockets += [*staged.listeners, *all_of(staged.plugin_listeners)] if staged else []
-        for each in [*sockets, parts.control.listener]:
-            if isinstance(each, Listener):
-                each.socket.close()
-        for each in [*parts.ownership._theirs, parts.ownership.pidfile]:
-            if isinstance(each, Pidfile):
-                each.close()
-        for kind in parts.groups.kinds.values():
-            for descriptor in (getattr(kind, "_accept_lock", -1), getattr(kind, "memory", -1)):
-                if descriptor >= 0:
-                    os.close(descriptor)
+        close_all_of(self)
 
 
 _SCRIPTS: dict[str, Any] = {
@@ -359,19 +253,6 @@ def _channel_of(inherited: Sequence[Thing]) -> int:
 
 def _version(world: World) -> str:
     return f"; {world.plan.version}" if world.plan.version else ""
-
-
-def _close_all(inheritance: Inheritance) -> None:
-    inheritance.channel.close()
-    for descriptor in inheritance.memories.values():
-        os.close(descriptor)
-    for each in inheritance.owned():
-        each.close() if isinstance(each, Pidfile) else each.socket.close()
-
-
-def _channels(parts: Any) -> list[Channel]:
-    new, old = parts.new_master._started, parts.old_master
-    return [*([new.channel] if new else []), *([old._channel] if old else [])]
 
 
 def logger_goes_to(master: Master) -> None:

@@ -18,11 +18,12 @@ from rpccluster.ipc.messages import BootFailed, Ready
 from rpccluster.ipc.scoreboard import CommonCell
 from rpccluster.system import MSG_NOSIGNAL
 
+from ..world.process import NEVER, Process
+from ..world.world import World
 from .worker import copy_of
-from .world import NEVER, Process, World
 
 if TYPE_CHECKING:
-    from .master import Master
+    from ..masters.master import Master
 
 __all__ = ["Descendant", "Plugin"]
 

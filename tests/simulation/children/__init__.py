@@ -1,0 +1,1 @@
+"""The scripts of made-up children: one module a kind."""

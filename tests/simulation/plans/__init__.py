@@ -1,0 +1,1 @@
+"""The plan of an afternoon, and how it is drawn from a seed."""

@@ -1,0 +1,1 @@
+"""Who uses the cluster and what happens to it: callers, commands, fate."""

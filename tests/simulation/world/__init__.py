@@ -1,0 +1,1 @@
+"""The made-up world: clock, processes, chance, and what is scarce."""
