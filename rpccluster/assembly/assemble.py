@@ -21,6 +21,7 @@ from rpccluster.child.own_code import OwnCode
 from rpccluster.config import Configuration, Machine, Options, Sources, load
 from rpccluster.config.accounts import identity_of
 from rpccluster.config.changes.changing import divided, with_values
+from rpccluster.config.kept_queues import are_in_a_file
 from rpccluster.control_path import socket_name
 from rpccluster.errors import EXIT_FAULT, ConfigError, StartError
 from rpccluster.ipc.fdpass import memory_file
@@ -132,7 +133,7 @@ def _make_supervisor(configuration: Configuration, start: Start, logs: LogFiles,
     operating_system = system.System()
     warden = Warden(operating_system, configuration.options, logs)
     warden.start()  # before there is anything else that it would keep in memory
-    preload()  # imported late: a faulty start does not need it
+    preload(has_queues=are_in_a_file(configuration))  # imported late: a faulty start does not need it
     own_code = OwnCode(rpccluster)
     own_code.answer_for_it()
     _tell_of_start(configuration.options, logs, sockets.listeners, is_new=start.inheritance is None)

@@ -46,7 +46,7 @@ _OURS = (
     "rpccluster.worker.service.loading",
     "rpccluster.worker.service.registry",
 )
-
+_FOR_QUEUES = ("rpccluster.queues.sqlite",)  # 6 ms, for which a keeper that was killed is back earlier
 
 _FOR_TASKS = (
     "faulthandler",
@@ -65,8 +65,8 @@ def preload_tasks() -> None:
         importlib.import_module(name)
 
 
-def preload() -> None:
-    """Import all these modules."""
-    for name in (*_PYTHONS_OWN, *_OURS):
+def preload(*, has_queues: bool) -> None:
+    """Import all these modules; ``has_queues``: there is a keeper, with a file."""
+    for name in (*_PYTHONS_OWN, *_OURS, *(_FOR_QUEUES if has_queues else ())):
         importlib.import_module(name)
     platform.uname()  # its result is cached

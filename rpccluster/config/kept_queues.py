@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rpccluster.config.configuration import Configuration
 from rpccluster.config.sections.queues import QUEUES, QueueOptions, QueuesOptions
 
-__all__ = ["KeptQueues", "kept_queues"]
+__all__ = ["KeptQueues", "are_in_a_file", "kept_queues"]
 
 _FILE = "queues.db"
 
@@ -32,6 +32,12 @@ def kept_queues(configuration: Configuration) -> KeptQueues:
     options = sections.get(QUEUES.name, QueuesOptions())
     queues = {header.partition(":")[2]: own for header, own in sections.items() if isinstance(own, QueueOptions)}
     return KeptQueues(options, queues, _path(configuration, options))
+
+
+def are_in_a_file(configuration: Configuration) -> bool:
+    """Return whether there are queues, and this cluster keeps them in a file."""
+    has_queues = any(isinstance(own, (QueuesOptions, QueueOptions)) for own in configuration.others.values())
+    return has_queues and kept_queues(configuration).options.is_file
 
 
 def _path(configuration: Configuration, options: QueuesOptions) -> str:

@@ -21,8 +21,9 @@ def test_what_is_preloaded_knows_no_gevent_and_makes_no_lock() -> None:
         "for name in ('Lock', 'RLock'):\n"
         "    make = getattr(threading, name)\n"
         "    setattr(threading, name, lambda make=make, name=name: made.append(name) or make())\n"
-        "preload()\n"
+        "preload(has_queues=True)\n"
         "unfit = ('gevent', 'greenlet', 'concurrent.futures.thread', 'ssl')\n"
-        "print(made, [name for name in unfit if name in sys.modules])\n"
+        "print(made, [name for name in unfit if name in sys.modules], 'rpccluster.queues.sqlite' in sys.modules)\n"
     )
-    assert printed(program) == "[] []"
+    assert printed(program) == "[] [] True"
+    assert printed(program.replace("True", "False")) == "[] [] False"
