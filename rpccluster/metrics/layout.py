@@ -25,6 +25,7 @@ __all__ = [
     "OK",
     "OTHER",
     "ROW_BYTES",
+    "WORD",
     "Block",
     "Outcome",
     "OwnCell",
@@ -33,6 +34,7 @@ __all__ = [
 
 LAYOUT = "metrics 1"  # the name by which one master passes the file on to the next
 CELL_BYTES = 8
+WORD = (1 << 8 * CELL_BYTES) - 1  # the largest number in a cell; the next one is 0
 BLOCK_CELLS = 64
 BLOCK_BYTES = BLOCK_CELLS * CELL_BYTES  # 8 cache lines, which no other block shares
 MOST_BLOCKS = 512
@@ -56,6 +58,10 @@ class Block(enum.Enum):
 
 
 # -- a histogram: the sum in nanoseconds, then its buckets
+#
+# A sum begins anew at 2**64 ns, 584 years: that of one row, which is one worker's, after 213 days in which 1,000
+# calls of one method run all the time; Prometheus takes it for a restart. The sum over all rows would be there within
+# hours where 512 workers are so busy, so the reader adds up without that limit.
 
 BUCKET_NS = 20_000  # the first bucket ends here, each next one at twice as much
 BUCKETS = 24  # the last one has no end

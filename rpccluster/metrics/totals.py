@@ -7,7 +7,9 @@ is the sum of its buckets, so the two always agree; its sum may lack the calls t
 from __future__ import annotations
 
 import os
+import struct
 import sys
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -23,6 +25,7 @@ from rpccluster.metrics.layout import (
     NAME_BYTES,
     OK,
     ROW_BYTES,
+    WORD,
     Block,
     Outcome,
     OwnCell,
@@ -117,18 +120,17 @@ class Reader:
 
         It may take any time between two rows, since cells only grow. Raises OSError.
         """
-        sums: dict[bytes, int] = {}
+        sums: dict[bytes, _Sum] = {}  # the rows of workers with the same methods are alike
         for place in range(os.fstat(self._descriptor).st_size // ROW_BYTES):
             names, cells = self._row(place)
             if names:
-                # The rows of workers with the same methods are alike: one addition adds all their cells, since no sum
-                # of 64 bits carries over into the next.
-                sums[names] = sums.get(names, 0) + int.from_bytes(cells, sys.byteorder)
+                if names not in sums:
+                    sums[names] = _Sum(len(cells))
+                sums[names].add(cells)
                 self._show(totals, place, names, memoryview(cells).cast("Q"))
             yield 1 + len(cells) // LONG_BYTES
         for names, summed in sums.items():
-            cells = summed.to_bytes(len(names) // NAME_BYTES * BLOCK_BYTES, sys.byteorder)
-            _add(totals, names, memoryview(cells).cast("Q").tolist())
+            _add(totals, names, summed.cells())
 
     def _row(self, place: int) -> tuple[bytes, bytes]:
         """Return the names and cells of a row's blocks. A mapping would take a descriptor, whose end ends locks."""
@@ -149,6 +151,35 @@ class Reader:
             totals.connections += connections
             for name, version in versions.items():
                 totals.settings_versions[name] = max(version, totals.settings_versions.get(name, 0))
+
+
+class _Sum:
+    """The cells of rows that are alike: one addition adds every other cell, which has room for what is carried."""
+
+    def __init__(self, size: int) -> None:
+        """``size`` is that of their cells, in bytes."""
+        self._size = size
+        self._mask = int.from_bytes((WORD.to_bytes(2 * CELL_BYTES, "little")) * (size // CELL_BYTES // 2), "little")
+        self._even = self._odd = 0
+
+    def add(self, cells: bytes) -> None:
+        number = int.from_bytes(cells if sys.byteorder == "little" else _swapped(cells), "little")
+        self._even += number & self._mask
+        self._odd += number >> 8 * CELL_BYTES & self._mask
+
+    def cells(self) -> list[int]:
+        both = zip(self._doubles(self._even), self._doubles(self._odd))
+        return [cell for pair in both for cell in pair]
+
+    def _doubles(self, number: int) -> Iterator[int]:
+        halves = [low for (low,) in struct.iter_unpack("<Q", number.to_bytes(self._size, "little"))]
+        return (low + (high << 8 * CELL_BYTES) for low, high in zip(halves[::2], halves[1::2]))
+
+
+def _swapped(cells: bytes) -> bytes:
+    swapped = array("Q", cells)
+    swapped.byteswap()
+    return swapped.tobytes()
 
 
 def _names(names: bytes) -> Iterator[tuple[Block | None, str]]:

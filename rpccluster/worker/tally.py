@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell
 from rpccluster.log import logger
-from rpccluster.metrics.layout import BUCKET_NS, BUCKETS, FAILED, OK, Block, Outcome, OwnCell
+from rpccluster.metrics.layout import BUCKET_NS, BUCKETS, FAILED, OK, WORD, Block, Outcome, OwnCell
 from rpccluster.metrics.row import Row
 from rpccluster.protocol.bounded import CALL
 
@@ -108,11 +108,11 @@ class Tally(Silent):
         if cells is self._bounded:
             cells = self._cells_of(runner.call[-2])
         elapsed, waited, queue = now_ns - began_ns, began_ns - int(arrived_at * 1e9), self.queue
-        cells[OK] += elapsed
+        cells[OK] = (cells[OK] + elapsed) & WORD
         bucket = (elapsed // BUCKET_NS).bit_length()
         cells[OK + 1 + (bucket if bucket < BUCKETS else _LAST)] += 1
         if waited > 0:
-            queue[0] += waited
+            queue[0] = (queue[0] + waited) & WORD
             bucket = (waited // BUCKET_NS).bit_length()
             queue[1 + (bucket if bucket < BUCKETS else _LAST)] += 1
         else:
@@ -171,7 +171,7 @@ class Tally(Silent):
 
 def _add(cells: memoryview, at: int, nanoseconds: int) -> None:
     """Add a duration to the histogram ``at`` this cell."""
-    cells[at] += nanoseconds
+    cells[at] = (cells[at] + nanoseconds) & WORD
     bucket = (nanoseconds // BUCKET_NS).bit_length()
     cells[at + 1 + (bucket if bucket < BUCKETS else _LAST)] += 1
 

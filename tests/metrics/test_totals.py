@@ -142,6 +142,23 @@ def test_a_block_of_a_later_version_is_left_out(file: int) -> None:
     assert ok_calls(file) == {"add": 2}
 
 
+def test_sums_over_rows_know_no_limit(file: int) -> None:
+    """512 workers with 1,000 calls each add up to 2**64 ns within hours: neither that sum nor its neighbours err."""
+
+    def fill(row: Row) -> None:
+        for name in ("add", "sub"):
+            cells = row.block(Block.METHOD, name)
+            cells[OK], cells[OK + 1], cells[OK + 2] = (1 << 64) - 1, 5, 1 << 63
+
+    processes = [Counting(file, fill) for _ in range(3)]
+    for name in ("add", "sub"):
+        durations = Reader(file).read().methods()[name].durations
+        assert durations.seconds == 3 * ((1 << 64) - 1) / 1e9
+        assert list(durations.buckets[:3]) == [15, 3 << 63, 0]
+    for process in processes:
+        process.kill()
+
+
 def test_large_sums_do_not_touch_their_neighbours(file: int) -> None:
     def fill(row: Row) -> None:
         for place in range(8):

@@ -12,7 +12,7 @@ import pytest
 
 from rpccluster import NotLeader, rpc
 from rpccluster.ipc.fdpass import memory_file
-from rpccluster.metrics.layout import BUCKETS
+from rpccluster.metrics.layout import BUCKETS, OK, WORD, Block, OwnCell
 from rpccluster.metrics.row import Row
 from rpccluster.metrics.totals import Reader, Totals
 from rpccluster.service import Later
@@ -56,7 +56,8 @@ class Counted:
 
     def __init__(self, file: int, **options: Any) -> None:
         self.service = Service()
-        self.rig = Rig(self.service, counts=Row(file), **options)
+        self.row = Row(file)
+        self.rig = Rig(self.service, counts=self.row, **options)
         self.peer: Peer = self.rig.connect()
         self._reader = Reader(file)
 
@@ -105,6 +106,18 @@ def test_results_are_counted_and_timed(counted: Callable[..., Counted]) -> None:
     assert calls["echo"].durations.total == 105
     assert calls["spin"].durations.seconds >= 0.003
     assert it.totals().queued.total == 106
+
+
+def test_a_sum_that_is_full_begins_anew(counted: Callable[..., Counted]) -> None:
+    """And no call fails for that, whichever way it goes."""
+    it = counted()
+    it.row.own[OwnCell.QUEUE] = WORD
+    for name, params in (("echo", [1]), ("threaded", []), ("coroutine", [])):
+        cells = it.row.block(Block.METHOD, name)
+        cells[OK] = WORD
+        assert it.peer.call(name, *params) == 1
+        assert cells[OK] < WORD
+    assert it.outcomes() == {name: {"ok": 1} for name in ("echo", "threaded", "coroutine")}
 
 
 def test_what_takes_another_way_is_counted_too(counted: Callable[..., Counted]) -> None:
