@@ -41,6 +41,7 @@ class TaskFuture(Future):
         self._ask = cancel
         self._help = help
         self._progress: Progress | None = None
+        self.is_unwanted = False  # it was cancelled, though it has not ended yet
 
     @property
     def progress(self) -> Progress | None:
@@ -64,7 +65,8 @@ class TaskFuture(Future):
 
         Returns False if it has ended already. The future ends, as ``cancelled``, when nothing of the task runs.
         """
-        return not self.done() and self._ask(self)
+        self.is_unwanted = not self.done() and self._ask(self)
+        return self.is_unwanted
 
     def cancelled(self) -> bool:
         """Return whether the task has been cancelled, and has ended."""

@@ -6,6 +6,7 @@ Arguments and results are pickled; nobody but the submitter and the task's proce
 from __future__ import annotations
 
 import importlib
+import operator
 import pickle
 import sys
 from collections.abc import Callable
@@ -16,9 +17,10 @@ from rpccluster.failure import error_text
 from rpccluster.pools.core import kinds
 from rpccluster.tasks.wire import PICKLE, unpack_failure
 
-__all__ = ["Callback", "Work", "class_callbacks", "failure_of", "packed_arguments", "unpacked_result", "work"]
+__all__ = ["Callback", "Work", "class_callbacks", "failure_of", "packed_arguments", "unpacked_result", "whole", "work"]
 
 _PICKLE_PROTOCOL = 5
+_MOST = 1 << 63  # of what MessagePack has
 
 Callback = Callable[[Any], object]
 
@@ -35,13 +37,25 @@ class Work(NamedTuple):
 
 def work(target: str, args: Any, kwargs: Any, timeout: float, soft_timeout: float) -> Work:
     """Make the work of one task. Raises TypeError or ValueError if it cannot be."""
-    if type(target) is not str or ":" not in target:
+    if type(target) is not str or ":" not in target or not target.isprintable():  # that can be sent, too
         raise ValueError(f"found the target {target!r}, expected 'module:function'")
     if not timeout >= 0 or not soft_timeout >= 0:  # NaN, too
         raise ValueError(
             f"found timeout {timeout!r} and soft_timeout {soft_timeout!r}, expected seconds, 0 for no limit"
         )
-    return Work(target, PICKLE, packed_arguments(target, args, kwargs), timeout, soft_timeout)
+    payload = packed_arguments(target, args, kwargs)
+    return Work(target, PICKLE, payload, float(timeout), float(soft_timeout))
+
+
+def whole(name: str, number: Any) -> int:
+    """Return the option ``name`` of a task as an int. Raises TypeError or ValueError if it is none of 64 bits."""
+    try:
+        found = operator.index(number)
+    except TypeError:
+        raise TypeError(f"found {name} {number!r}, expected a whole number") from None
+    if not -_MOST <= found < _MOST:
+        raise ValueError(f"found {name} {number!r}, expected a whole number of 64 bits")
+    return found
 
 
 def packed_arguments(target: str, args: Any, kwargs: Any) -> bytes:

@@ -50,6 +50,7 @@ def noted(number, seconds=0.0):
 SERVICE = """
 import os
 
+import gevent
 import rpccluster
 
 
@@ -72,6 +73,31 @@ class Shop:
             while len(futures) < 100:
                 futures.append(rpccluster.pool("a").submit("jobs:waits_for", "may_end", wait=False))
         except rpccluster.PoolFull:
+            return len(futures)
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def odd(self):
+        found = []
+        for option in ({"key": 1 << 70}, {"key": b"k"}, {"priority": 1 << 70}, {"retries": "x"}, {"timeout": object()}):
+            try:
+                rpccluster.pool("a").submit("jobs:double", 1, **option)
+            except Exception as error:
+                found.append(type(error).__name__)
+        return found
+
+    def interrupted(self):
+        futures = []
+        try:
+            while True:
+                futures.append(rpccluster.pool("a").submit("jobs:waits_for", "may_end", wait=False))
+        except rpccluster.PoolFull:
+            pass
+        try:
+            with gevent.Timeout(0.2):
+                rpccluster.pool("a").submit("jobs:noted", "interrupted")
+        except gevent.Timeout:
             return len(futures)
         finally:
             for future in futures:
@@ -127,6 +153,22 @@ def test_a_worker_submits(made: RunningCluster) -> None:
         assert client.call("failure", "jobs:waits_for", limit)[0] == "timed_out"
         wait_until(lambda: sum(each["state"] == "ready" for each in made.group("pool:a")["processes"]) >= 2)
         assert 6 <= client.call("refused", "a") <= 8
+
+
+def test_a_submission_that_cannot_be_leaves_nothing(made: RunningCluster) -> None:
+    """Whatever its options are, and if it is interrupted; what is submitted after that has its outcome."""
+    made.write_section("pool:a", {**made.sections["pool:a"], "queue_size": 5})
+    made.start()
+    first = dispatcher(made)
+    with made.client() as client:
+        assert client.call("odd") == ["OverflowError", "TypeError", "ValueError", "TypeError", "TypeError"]
+        os.kill(first, signal.SIGKILL)
+        assert dispatcher(made, first) != first
+        assert client.call("double", 21) == 42
+        assert client.call("interrupted") >= 5
+        wait_until(lambda: not json.loads(made.run("pool", "tasks", "a", "--json").stdout))
+        assert client.call("double", 21) == 42
+    assert not (made.folder / "begun").exists()
 
 
 class Outcomes(threading.Thread):

@@ -20,7 +20,7 @@ from rpccluster.services.dispatcher.link import TaskLink
 from rpccluster.services.dispatcher.recovery import Left, of_gone
 from rpccluster.services.dispatcher.service import Dispatcher
 from rpccluster.services.dispatcher.submitters import Submitter, Submitters
-from rpccluster.tasks.wire import Done, Inbound, Run, pack_done
+from rpccluster.tasks.wire import Done, Inbound, Progress, Run, pack_done, pack_progress
 
 from .made_up import Loop
 
@@ -83,6 +83,7 @@ class Rig:
         self.submitters = Submitters(self.loop, 8, lambda submitter: self.dispatch.forget(submitter))
         self.dispatch = Dispatch(self.loop, self.journal, self.submitters, lambda *_: None)
         self.dispatch.set_pools({"a": {"queue_size": 2, "timeout": 5.0}})
+        self.dispatch.keeps_unclaimed = True
         self.pool = self.dispatch.pools["a"]
 
     def told(self, by: int = 1) -> list[list[Any]]:
@@ -138,6 +139,46 @@ def test_a_key_stands_for_one_task(rig: Rig) -> None:
     assert [serial for serial, _ in rig.killed] == [1]
 
 
+def test_a_key_stands_for_one_task_of_a_full_pool(rig: Rig) -> None:
+    """Which waits outside: it is let in once, and each of its submitters hears of that and of its end."""
+    assert [rig.submit(task_id) for task_id in (1, 2)] == [TAKEN, TAKEN]
+    assert [rig.submit(3, 1, key="k"), rig.submit(4, 2, key="k")] == [WAITS, WAITS]
+    assert rig.dispatch.counts()[0]["waiting"] == 3
+    process = Process(rig)
+    assert rig.told(2) == [[4, "accepted"]]
+    for _ in range(3):
+        rig.does(process)
+    assert [event[:2] for event in rig.told(1)[1:]] == [[task_id, "ok"] for task_id in (1, 2, 3)]
+    assert [event[:2] for event in rig.told(2)] == [[4, "accepted"], [4, "ok"]]
+    assert rig.submit(5, key="k") == TAKEN
+
+
+def test_a_task_that_is_cancelled_does_not_stand_for_its_key(rig: Rig) -> None:
+    """While its process is being killed another one is begun."""
+    process, other = Process(rig), Process(rig, serial=2)
+    assert rig.submit(1, key="k") == TAKEN
+    begun = [*process.sent(), *other.sent()]
+    rig.dispatch.cancel(1)
+    assert rig.submit(2, key="k") == TAKEN
+    ((serial, number),) = rig.killed
+    rig.dispatch.bury(TaskProcessGone(serial, "a", 0, os.getpid(), number, "cancelled"))
+    assert number == begun[0].number
+    rig.does(process if serial == 2 else other)
+    assert [event[:2] for event in rig.told()] == [[1, "cancelled"], [2, "ok"]]
+
+
+def test_progress_is_told_where_the_first_submitter_has_cancelled(rig: Rig) -> None:
+    """To the others that share the task by its key."""
+    process = Process(rig)
+    rig.submit(1, 1, key="k")
+    rig.submit(2, 2, key="k")
+    (run,) = process.sent()
+    rig.dispatch.cancel(1)
+    process.socket.send(pack_progress(Progress(run.number, 1, 3, 4, "half")))
+    rig.dispatch._read(process.link)
+    assert [event[1:] for event in rig.submitter(2).events()] == [[2, "progress", 3, 4, "half"]]
+
+
 def test_the_tasks_of_a_submitter_that_has_gone_are_ended(rig: Rig) -> None:
     """Those that wait at once, the running one by a kill; those that others want go on."""
     process = Process(rig)
@@ -158,8 +199,8 @@ def test_what_an_ended_process_has_not_begun_is_forgotten_until_somebody_says_wh
     """An earlier dispatcher had sent it; then it is submitted again, and runs elsewhere."""
     known = Task(8)
     known.number = 5
-    Process(rig, serial=1, has=known)
     rig.dispatch.keeps_unclaimed = True
+    Process(rig, serial=1, has=known)
     other = Process(rig, serial=2)
     rig.dispatch.bury(TaskProcessGone(1, "a", 0, os.getpid(), 0, "lost"))
     assert rig.dispatch.counts()[0]["waiting"] == 0
@@ -231,3 +272,21 @@ def test_an_attempt_that_nobody_claims_is_forgotten(rig: Rig) -> None:
     rig.succeed()
     rig.dispatch.end_unclaimed()
     assert (rig.dispatch.attempts, len(rig.journal)) == ({}, 0)
+
+
+def test_what_a_submitter_left_open_is_not_begun_when_it_has_gone(rig: Rig) -> None:
+    """It has sent a task again whose fate was not known yet."""
+    process = Process(rig)
+    rig.submit(1)
+    process.sent()
+    rig.succeed()
+    left = Left(rig.journal.entries())
+    service = Dispatcher(rig.dispatch, rig.submitters, rig.journal, left)
+    service.is_open = True
+    token, entry = f"{os.getpid()}-1", [1, "jobs:run", "pickle", b"", None, None, 0, 0, None, True]
+    assert service.submit(token, [8, 1], "a", [entry]) == [TAKEN]
+    service.forget(rig.submitter())
+    rig.dispatch.end_unclaimed()
+    other = Process(rig, serial=2)
+    service.settle(list(of_gone(left.take(1), TaskProcessGone(1, "a", 0, os.getpid(), 0, "lost", begun=0))))
+    assert (other.sent(), rig.dispatch.tasks, rig.dispatch.attempts, len(rig.journal)) == ([], {}, {}, 0)

@@ -13,7 +13,7 @@ from rpccluster.pools.cluster.submitter import Submitter, here
 from rpccluster.pools.future import TaskFuture
 from rpccluster.pools.futures import Entry, Futures
 from rpccluster.pools.mapping import mapped
-from rpccluster.pools.submission import Callback, work
+from rpccluster.pools.submission import Callback, whole, work
 
 __all__ = ["ClusterPool", "pool"]
 
@@ -53,14 +53,21 @@ class ClusterPool:
         callbacks is called once, with the result or with the `rpccluster.TaskFailure`.
 
         While ``queue_size`` tasks wait this waits, too, or raises `rpccluster.PoolFull` if ``wait`` is false. Raises
-        TypeError if the arguments cannot be pickled, ValueError if there is no such pool.
+        TypeError if the arguments cannot be pickled, TypeError or ValueError if an option cannot be, or if there is no
+        such pool.
         """
         present = self._by_key.get(key) if key is not None else None
-        if present is not None:
+        if present is not None and not present.future.is_unwanted:
             self._futures.add_callbacks(present, target, on_success, on_error)
             return present.future
         todo = work(target, args, kwargs, timeout or 0.0, soft_timeout or 0.0)
-        todo = todo._replace(timeout=timeout, soft_timeout=soft_timeout)  # type: ignore[arg-type]
+        todo = todo._replace(
+            timeout=None if timeout is None else todo.timeout,  # type: ignore[arg-type]
+            soft_timeout=None if soft_timeout is None else todo.soft_timeout,  # type: ignore[arg-type]
+        )
+        priority, retries = whole("priority", priority), whole("retries", retries)
+        if key is not None and not isinstance(key, (str, int, float)):
+            raise TypeError(f"found the key {key!r}, expected a str or a number")
         entry = self._futures.add(self._submitter.new_id(), target, on_success, on_error)
         if key is not None:
             self._by_key[key] = entry

@@ -29,6 +29,7 @@ from rpccluster.errors import CallError, ConnectFailed, ConnectionLost, PoolFull
 from rpccluster.pools.core import kinds
 from rpccluster.pools.future import Progress
 from rpccluster.pools.submission import Work
+from rpccluster.protocol.codec import make_packer
 
 __all__ = ["Detail", "Open", "Submitter", "here", "present"]
 
@@ -120,18 +121,34 @@ class Submitter:
         """Submit a task; ``timeout`` and ``soft_timeout`` of ``work`` are those of its pool if they are None.
 
         Returns when the pool has taken it, or raises `PoolFull`, ValueError for a pool that is not there, RuntimeError
-        after `close`; then ``on_end`` is not called.
+        after `close`, TypeError or ValueError for what MessagePack does not have; then ``on_end`` is not called. Nor is
+        it if this is interrupted: then the task is cancelled.
         """
-        task = self._add(id, pool, [id, *work, priority, retries, key, wait], on_end, note_progress)
-        if self._is_mine_to_send(task):
-            try:
-                self._note_answers([task], self._client.call(*self._submission(pool, [task])))
-            except _TRIES as error:  # the thread sends it again
-                if isinstance(error, RemoteError) and error.type in _FAULTS:
-                    self._refuse(task, ValueError(f"cannot submit to the pool {pool}: {error}"))
-        task.answered.wait()
+        entry = [id, *work, priority, retries, key, wait]
+        make_packer().pack(entry[:3] + entry[4:])  # without the payload, which is bytes
+        task = self._add(id, pool, entry, on_end, note_progress)
+        try:
+            if self._is_mine_to_send(task):
+                self._send(task)
+            task.answered.wait()
+        except BaseException:
+            self._withdraw(task)
+            raise
         if task.refusal is not None:
             raise task.refusal
+
+    def _send(self, task: Open) -> None:
+        try:
+            self._note_answers([task], self._client.call(*self._submission(task.pool, [task])))
+        except _TRIES as error:  # the thread sends it again
+            if isinstance(error, RemoteError) and error.type in _FAULTS:
+                self._refuse(task, ValueError(f"cannot submit to the pool {task.pool}: {error}"))
+
+    def _withdraw(self, task: Open) -> None:
+        """Have nothing of a task whose submission was interrupted."""
+        if self._open.pop(task.id, None) is not None:
+            with contextlib.suppress(Exception):  # it has left this process in any case
+                self._client.call_async("pool.cancel", self._token, [task.id], timeout=60, idempotent=True)
 
     def begin(self, id: int, pool: str, work: Work, on_end: OnEnd) -> None:
         """Submit a task, and do not wait for anything: a full pool, or one that is not there, ends it as rejected."""

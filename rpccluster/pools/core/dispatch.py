@@ -62,7 +62,7 @@ class Core:
         return len(self.tasks) - len(self.processes) + len(self._idle) >= self.queue_size
 
     def keyed(self, key: object) -> Task | None:
-        """Return the task with ``key`` that has not ended, which stands for any other with it."""
+        """Return the task with ``key`` that is wanted and has not ended, which stands for any other with it."""
         return self._keys.get(key)
 
     @property
@@ -77,7 +77,7 @@ class Core:
         return at
 
     def submit(self, task: Task, now: float) -> list[Action]:
-        """Take in a new task, whose key no other has. It is taken in even where the pool is full."""
+        """Take in a new task. It is taken in even where the pool is full; `keyed` tells of another with its key."""
         self._enter(task)
         if self._idle and not self._waiting:
             return [self._begin(task, now)]
@@ -88,13 +88,18 @@ class Core:
         task.order = next(self._orders)
         self.tasks[task.id] = task
         if task.key is not None:
-            self._keys[task.key] = task
+            self._keys.setdefault(task.key, task)
+
+    def _release_key(self, task: Task) -> None:
+        if task.key is not None and self._keys.get(task.key) is task:
+            del self._keys[task.key]
 
     def cancel(self, task: Task, now: float) -> list[Action]:
         """End a task that has not begun; one that has begun is ended by its process's death."""
         if task.state is _ENDED or task.is_cancelled:
             return []
         task.is_cancelled = True
+        self._release_key(task)  # another one may begin
         if task.state is not _SENT:
             return [self._end(task, kinds.CANCELLED, None)]
         if task is task.process.tasks[0]:
@@ -181,6 +186,7 @@ class Core:
         task.process.tasks.remove(task)
         task.step(Event.END)
         del self.tasks[task.id]
+        self._release_key(task)
 
     def tick(self, now: float) -> list[Action]:
         """Repeat what has paused, and take back what stands behind a task that takes long."""
@@ -295,6 +301,5 @@ class Core:
         if was_waiting:
             self._waiting.note_gone()
         del self.tasks[task.id]
-        if task.key is not None:
-            del self._keys[task.key]
+        self._release_key(task)
         return Ended(task, kind, detail)

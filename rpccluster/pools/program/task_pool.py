@@ -20,7 +20,7 @@ from rpccluster.pools.mapping import mapped
 from rpccluster.pools.program.copies import let_go_after_fork
 from rpccluster.pools.program.edge import Edge
 from rpccluster.pools.program.options import pool_options
-from rpccluster.pools.submission import Callback, work
+from rpccluster.pools.submission import Callback, whole, work
 
 __all__ = ["TaskPool"]
 
@@ -87,11 +87,13 @@ class TaskPool:
         callbacks is called once, with the result or with the `rpccluster.TaskFailure`.
 
         While ``queue_size`` tasks wait this waits, too, or raises `rpccluster.PoolFull` if ``wait`` is false. Raises
-        TypeError if the arguments cannot be pickled, RuntimeError if the pool is closed.
+        TypeError if the arguments cannot be pickled, TypeError or ValueError if an option cannot be, RuntimeError if the
+        pool is closed.
         """
         limit = self._timeout if timeout is None else timeout
         soft_limit = self._soft_timeout if soft_timeout is None else soft_timeout
         todo = work(target, args, kwargs, limit, soft_limit)
+        priority, retries = whole("priority", priority), whole("retries", retries)
         edge = self._edge
         with edge.lock:
             task = self._room_or_task(key, wait)
@@ -115,7 +117,7 @@ class TaskPool:
                 raise RuntimeError(self._refusal)
             if key is not None:
                 task = edge.core.keyed(key)
-                if task is not None and not task.is_cancelled:
+                if task is not None:
                     return task
             if not edge.core.is_full or edge.is_here:  # who dispatches cannot wait for itself
                 return None

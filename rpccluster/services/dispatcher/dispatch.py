@@ -20,6 +20,7 @@ from rpccluster.pools.program.link import RECEIVE_BYTES
 from rpccluster.pools.submission import Work
 from rpccluster.services.dispatcher.journal import Journal
 from rpccluster.services.dispatcher.link import TaskLink
+from rpccluster.services.dispatcher.outside import Outside
 from rpccluster.services.dispatcher.submitters import ACCEPTED, PROGRESS, Submitter, Submitters
 from rpccluster.tasks.wire import Done, Progress
 
@@ -54,7 +55,11 @@ class Pool:
         self.core = Core(first_number=first_number)
         self.timeout = 0.0
         self.soft_timeout = 0.0
-        self.outside: deque[Task] = deque()  # that wait until fewer wait
+        self.outside = Outside()
+
+    def keyed(self, key: object) -> Task | None:
+        """Return the task with ``key`` that waits, here or outside, or runs."""
+        return self.core.keyed(key) or self.outside.keyed(key)
 
 
 class Dispatch:
@@ -88,7 +93,7 @@ class Dispatch:
             pool.soft_timeout = float(options.get("soft_timeout", 0.0))
         for name in self.pools.keys() - pools.keys():
             pool, reason = self.pools.pop(name), f"there is no pool {name} any more"
-            outside, pool.outside = pool.outside, deque()
+            outside, pool.outside = pool.outside, Outside()
             self._perform(pool, pool.core.give_up(kinds.REJECTED, reason))
             for task in outside:
                 self._tell_end(pool, Ended(task, kinds.REJECTED, reason))
@@ -102,17 +107,17 @@ class Dispatch:
     def submit(self, pool: Pool, task: Task, claim: Claim, *, waits: bool) -> str:
         """Take in a task. Returns what becomes of it: `TAKEN`, `WAITS` or `FULL`."""
         task.attempt = self.attempts.pop(task.id, task.attempt)
-        twin = pool.core.keyed(task.key) if task.key is not None else None
+        twin = pool.keyed(task.key) if task.key is not None else None
         if twin is not None:
             if twin.process is None:
                 twin.attempt = max(twin.attempt, task.attempt)
             self._claim(pool, twin, claim)
-            return TAKEN
+            return WAITS if waits and twin in pool.outside else TAKEN
         if pool.core.is_full:
             if not waits:
                 return FULL
             self._claim(pool, task, claim)
-            pool.outside.append(task)
+            pool.outside.put(task)
             return WAITS
         self._claim(pool, task, claim)
         self.begin(pool, task)
@@ -201,7 +206,7 @@ class Dispatch:
                 result = Result(message.task_id, message.attempt, message.outcome, seconds, (link.pid, message))
                 results.append(result)
             elif isinstance(message, Progress):
-                self._note_progress(message)
+                self._note_progress(link, message)
         if pool is not None and results:
             self._perform(pool, pool.core.done(link.process, results, time.monotonic()))
         if link.is_ended and link.watchers:
@@ -209,9 +214,9 @@ class Dispatch:
             if pool is not None:
                 pool.core.close(link.process)  # its end is told by the master
 
-    def _note_progress(self, message: Progress) -> None:
-        found = self.tasks.get(message.task_id)
-        for claim in found[1].owner or () if found else ():
+    def _note_progress(self, link: TaskLink, message: Progress) -> None:
+        task = next((task for task in link.process.tasks if task.id == message.task_id), None)
+        for claim in task.owner or () if task else ():
             self._submitters.tell(claim.submitter, claim.task_id, PROGRESS, message.done, message.total, message.note)
 
     def bury(self, message: TaskProcessGone) -> None:
@@ -237,7 +242,21 @@ class Dispatch:
             if task.work is None and task.number != begun:
                 pool.core.drop(task)
                 self.tasks.pop(task.id, None)
-                self.attempts[task.id] = task.attempt
+                self.leave_open(task.id, task.attempt)
+
+    def leave_open(self, task_id: int, attempt: int) -> None:
+        """Remember the next attempt of a task until it is submitted again, if that may still be."""
+        if self.keeps_unclaimed:
+            self.attempts[task_id] = attempt
+        else:
+            self._journal.clear(task_id)
+
+    def leave_unclaimed(self, task_id: int, ended: Unclaimed) -> None:
+        """Remember the end of a task until it is submitted again, if that may still be."""
+        if self.keeps_unclaimed:
+            self.unclaimed[task_id] = ended
+        else:
+            self._journal.clear(task_id)
 
     def end_unclaimed(self) -> int:
         """Forget what ran for an earlier dispatcher and was not claimed in time. Returns how many of it run."""
@@ -321,19 +340,16 @@ class Dispatch:
             details = _details(task.attempt, pid, told)
             self._submitters.tell(claim.submitter, claim.task_id, ended.kind, *details)
         self.tasks.pop(task.id, None)
-        is_kept = self.keeps_unclaimed and not claims
-        if not is_kept and all(claim.task_id != task.id for claim in claims):  # it stays until its submitter confirms
-            self._journal.clear(task.id)
-        if not claims and self.keeps_unclaimed:
-            self.unclaimed[task.id] = Unclaimed(ended.kind, task.attempt, ended.detail)
-        elif not claims:
+        if all(claim.task_id != task.id for claim in claims):  # else it stays until its submitter confirms
+            self.leave_unclaimed(task.id, Unclaimed(ended.kind, task.attempt, ended.detail))
+        if not claims and not self.keeps_unclaimed:
             text = "The task %s of the pool %s has ended (%s), and nobody waits for it"
             logger.info(text, escaped(str(getattr(task.work, "target", "?"))), pool.name, ended.kind)
 
     def _let_in(self, pool: Pool, waiting: deque[Action]) -> bool:
         """Let tasks in that wait until fewer wait. Returns whether that makes more to do."""
         while pool.outside and not pool.core.is_full and not waiting:
-            task = pool.outside.popleft()
+            task = pool.outside.take()
             for claim in task.owner or ():
                 self._submitters.tell(claim.submitter, claim.task_id, ACCEPTED)
             waiting += pool.core.submit(task, time.monotonic())

@@ -57,7 +57,7 @@ class Inside:
         self._space = bytearray(RECEIVE_BYTES)
 
     def _forget(self, submitter: Any) -> None:
-        self._dispatch.forget(submitter)
+        self.service.forget(submitter)
 
     def _kill(self, serial: int, number: int) -> None:
         self._channel.send(KillTask(serial, number))

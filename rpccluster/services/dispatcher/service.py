@@ -107,6 +107,11 @@ class Dispatcher:
         """End all tasks of a submitter, which ends."""
         self._submitters.leave(self._submitters.of(token))
 
+    def forget(self, submitter: Submitter) -> None:
+        """End all tasks of a submitter that has gone, also those whose fate is not known yet."""
+        self._open = {task_id: each for task_id, each in self._open.items() if each[2].submitter is not submitter}
+        self._dispatch.forget(submitter)
+
     # -- what an earlier dispatcher has left
 
     def settle(self, findings: list[Finding]) -> list[Task]:
@@ -125,15 +130,17 @@ class Dispatcher:
             return runs
         if finding.fate is Fate.NOT_BEGUN:
             self._journal.take_back(entry.task_id, entry.attempt)
-            self._dispatch.attempts[entry.task_id] = entry.attempt
-            if pool is not None and task is not None and claim is not None:
+            if pool is None or task is None or claim is None:
+                self._dispatch.leave_open(entry.task_id, entry.attempt)
+            else:
+                task.attempt = entry.attempt
                 self._dispatch.submit(pool, task, claim, waits=True)
             return None
         ended = _ended(finding)
         if pool is not None and task is not None and claim is not None:
             self._end_again(pool, task, claim, ended)
         else:
-            self._dispatch.unclaimed[entry.task_id] = ended
+            self._dispatch.leave_unclaimed(entry.task_id, ended)
         return None
 
     def _end_again(self, pool: Pool, task: Task, claim: Claim, ended: Unclaimed) -> None:

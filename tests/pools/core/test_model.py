@@ -29,8 +29,9 @@ class Pool(RuleBasedStateMachine):
 
     @rule(priority=st.integers(-2, 2), retries=st.integers(0, 2), key=st.sampled_from([None, None, "a", "b"]))
     def submit(self, priority: int, retries: int, key: str | None) -> None:
-        """Submit a task; one with the key of a living one is that one."""
-        living = {task.key: task for task in self.submitted.values() if task.state is not State.ENDED and task.key}
+        """Submit a task; one with the key of a living one that is wanted is that one."""
+        wanted = [task for task in self.submitted.values() if task.state is not State.ENDED and not task.is_cancelled]
+        living = {task.key: task for task in wanted if task.key}
         task = self.edge.submit(priority=priority, retries=retries, key=key, size=priority * 40_000 + 80_000)
         assert living.get(key, task) is task
         self.submitted[task.id] = task

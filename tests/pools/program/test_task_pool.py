@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,32 @@ def test_arguments_that_cannot_be_packed_raise_at_once(shared: TaskPool) -> None
     with pytest.raises(TypeError, match="cannot pack the arguments"):
         shared.submit(target(work.echo), threading.Lock())
     assert shared.wait(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"priority": "x"}, TypeError),
+        ({"retries": 1.5}, TypeError),
+        ({"retries": 1 << 70}, ValueError),
+        ({"timeout": "1"}, TypeError),
+        ({"soft_timeout": -1}, ValueError),
+        ({"key": []}, TypeError),
+    ],
+)
+def test_options_of_a_task_that_cannot_be_raise_at_once(shared: TaskPool, options: Any, error: Any) -> None:
+    """Nothing is submitted, and the pool goes on."""
+    with pytest.raises(error):
+        shared.submit(target(work.echo), **options)
+    assert shared.wait(timeout=TIMEOUT)
+    assert shared.submit(target(work.echo), 1, timeout=Decimal(60), priority=True).result(TIMEOUT) == (1,)
+
+
+def test_a_target_that_cannot_be_sent_raises_at_once(shared: TaskPool) -> None:
+    """It is no name of UTF-8."""
+    with pytest.raises(ValueError, match="expected 'module:function'"):
+        shared.submit(f"{WORK}:\ud800")
+    assert shared.submit(target(work.echo), 1).result(TIMEOUT) == (1,)
 
 
 def test_targets_that_cannot_be_imported() -> None:
@@ -320,6 +347,20 @@ def test_a_running_task_is_cancelled(tmp_path: Path) -> None:
         assert failure_of(future).kind == "cancelled"
         assert behind.result(TIMEOUT) == (1,)
     assert notes.read_text() == "begun\n"
+
+
+def test_a_task_that_is_cancelled_does_not_stand_for_its_key(tmp_path: Path) -> None:
+    """While its process is being killed another one is submitted, and each has its end."""
+    notes = tmp_path / "notes"
+    with TaskPool(1, [WORK]) as pool:
+        first = pool.submit(target(work.note_and_sleep), str(notes), "begun", 3600, key="k")
+        wait_until(notes.exists, TIMEOUT)
+        assert first.cancel()
+        second = pool.submit(target(work.echo), 2, key="k")
+        assert second is not first
+        assert failure_of(first).kind == "cancelled"
+        assert second.result(TIMEOUT) == (2,)
+        assert pool.submit(target(work.echo), 3, key="k").result(TIMEOUT) == (3,)
 
 
 def test_progress_is_told(shared: TaskPool, tmp_path: Path) -> None:
