@@ -86,14 +86,14 @@ class Coordinator(Round):
 
     def come_round(self) -> None:
         self.comes_round_at = self.world.now + ROUND if self.state is not State.RETIRING else NEVER
-        self._act()
+        self.act()
         self._show_life()
         store, before = self.world.store, self.world.store.page.is_leading
         standing = store.attend()
         if standing is not None:
             store.page.show(standing, SESSION)
             if before != store.page.is_leading:
-                self._say(self.channel, LeadTold(0, "", standing.leader, standing.token))
+                self.say(self.channel, LeadTold(0, "", standing.leader, standing.token))
 
     def _act_on(self, message: Message, descriptors: list[int]) -> None:
         super()._act_on(message, descriptors)
@@ -101,7 +101,7 @@ class Coordinator(Round):
         if isinstance(message, LeadOrder):
             store.until, store.wants_it_for = self.world.now, 1.0
             store.page.show(NOBODY, SESSION)
-            self._say(self.channel, LeadTold(message.number, "", "", store.token))
+            self.say(self.channel, LeadTold(message.number, "", "", store.token))
         elif isinstance(message, Present):
             store.listed = message.state
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rpccluster.ipc.messages import AskMaster, MasterTold, Message
+from rpccluster.worker.lifecycle import State
 
 from ..world.process import NEVER, Fault
 from ..world.world import World
 from .rounds import Round
-from .worker import State
 
 if TYPE_CHECKING:
     from ..afternoon import Afternoon
@@ -41,9 +41,9 @@ class Page(Round):
 
     def come_round(self) -> None:
         self.comes_round_at = self.world.now + ROUND if self.state is not State.RETIRING else NEVER
-        self._act()
+        self.act()
         self._number += 1
-        self._say(self.channel, AskMaster(self._number, self.serial, "status", []))
+        self.say(self.channel, AskMaster(self._number, self.serial, "status", []))
 
     def _act_on(self, message: Message, descriptors: list[int]) -> None:
         super()._act_on(message, descriptors)

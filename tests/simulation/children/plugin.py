@@ -20,7 +20,7 @@ from rpccluster.system import MSG_NOSIGNAL
 
 from ..world.process import NEVER, Process
 from ..world.world import World
-from .worker import copy_of
+from .wire import copy_of
 
 if TYPE_CHECKING:
     from ..masters.master import Master

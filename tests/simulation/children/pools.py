@@ -28,7 +28,8 @@ from rpccluster.ipc.scoreboard import CommonCell, TaskCell
 
 from ..world.process import NEVER, Fault, Process
 from ..world.world import World
-from .worker import Worker, copy_of
+from .wire import copy_of
+from .worker import Worker
 
 if TYPE_CHECKING:
     from ..masters.master import Master
@@ -77,12 +78,12 @@ class Dispatcher(Worker):
             for serial in list(self.known)[:1]:
                 self._ask_for_an_end(serial)
         elif isinstance(message, Inquire):
-            self._say(self.channel, Findings(message.number, []))
+            self.say(self.channel, Findings(message.number, []))
 
     def _ask_for_an_end(self, serial: int) -> None:
         if not self.world.is_calm and self.random.random() < KILL_CHANCE:
             task = self.world.tasks.get(serial)
-            self._say(self.channel, KillTask(serial, self.random.choice((0, task.number if task is not None else 7))))
+            self.say(self.channel, KillTask(serial, self.random.choice((0, task.number if task is not None else 7))))
 
 
 class TaskChild(Process):

@@ -6,36 +6,24 @@ obeys or not. It may end before any message and after any. Its states are the re
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
-import struct
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Any, Callable
 
 from rpccluster.ipc.channel import Channel
 from rpccluster.ipc.messages import (
     Accept,
-    Adopted,
     BootFailed,
-    CancelCall,
-    Closed,
-    DonorGone,
     Findings,
-    Give,
     Inquire,
     Listen,
     Message,
     Propose,
     Ready,
-    Refused,
     Release,
-    Released,
     ReopenLogs,
-    Reply,
     Retire,
     Switch,
     Switched,
@@ -43,45 +31,24 @@ from rpccluster.ipc.messages import (
     WantsToRetire,
 )
 from rpccluster.ipc.scoreboard import Cell, CommonCell, RowState
-from rpccluster.system import MSG_NOSIGNAL, TELL_SIGNAL
+from rpccluster.system import TELL_SIGNAL
 from rpccluster.worker.lifecycle import Event, State, next_state
 
 from ..plans.plan import BAD
-from ..world.process import NEVER, Process
+from ..world.process import NEVER, Died, Process
 from ..world.world import World
+from .calls import Calls
+from .connections import Connections
+from .moves import Moves
+from .wire import copy_of, socket_of
 
 if TYPE_CHECKING:
     from ..masters.master import Master
 
-__all__ = ["ANSWERED", "CANCEL", "CANCELLED", "GAVE_UP", "LOST", "Connection", "Worker", "client_of_copy", "copy_of"]
+__all__ = ["Worker"]
 
-ANSWERED, LOST, GAVE_UP, CANCELLED = b"+-!x"  # how a call is answered: done, its worker has died, its time is over, …
-CALL = struct.Struct(">I")
-CANCEL = 1 << 31  # beside the number of a call: its caller does not want it any more
-REPLY = struct.Struct(">IB")
 LOOK_SECONDS = 0.02
 BEAT_SECONDS = 0.5
-
-
-class Died(Exception):
-    """The process has ended in the middle of a step."""
-
-
-@dataclass(eq=False)
-class Connection:
-    """A connection that this worker serves; ``client`` is the number of whom it leads to."""
-
-    client: int
-    socket: socket.socket
-    number: int = 0  # as the masters know it, once it has moved
-    is_eof: bool = False
-    waiting: list[int] = field(default_factory=list)  # calls that were read and have not begun
-    running: dict[int, float] = field(default_factory=dict)  # until when
-    awaited: Counter[tuple[int, int]] = field(default_factory=Counter)  # calls that run elsewhere
-
-    @property
-    def is_busy(self) -> bool:
-        return bool(self.waiting or self.running or self.awaited)
 
 
 class Worker(Process):
@@ -96,16 +63,13 @@ class Worker(Process):
         self.generation = assignment.generation
         self.is_bad = assignment.options.proc_name == BAD
         self.channel = copy_of(assignment.channel)
-        self.moves = copy_of(assignment.part.connections)
-        self.listeners = [_socket(os.dup(each.fileno())) for each in assignment.part.listeners]
-        for channel in (self.channel, self.moves):
+        self.connections, self.calls = Connections(self), Calls(self)
+        self.moves = Moves(self, copy_of(assignment.part.connections))
+        self.listeners = [socket_of(os.dup(each.fileno())) for each in assignment.part.listeners]
+        for channel in (self.channel, self.moves.channel):
             world.watch(channel.fileno(), self)
         self.row[Cell.CONNECTION_LIMIT] = assignment.options.worker_connections
         self.state = State.BOOTING
-        self.connections: dict[int, Connection] = {}  # by client
-        self.unannounced: list[tuple[Give, int]] = []
-        self.forwards: dict[tuple[int, int], float] = {}  # calls whose connection has moved: until when
-        self.given = 0
         self.order: Retire | None = None
         self.gives_up_at = self._looks_at = self.ends_at = NEVER
         self.asks_at = NEVER  # to be replaced
@@ -114,7 +78,6 @@ class Worker(Process):
         self.fuse: int | None = None
         self.is_deaf = False  # to an order to retire
         self.retired_at = 0.0
-        self.replied: dict[int, float] = {}  # calls whose connection has moved: when they were answered
         world.number_births += 1
         self.random = world.plan.chance(f"worker {world.number_births}")
         self.boots_at = world.now + world.plan.boot_seconds(self.random, 0.01, 2.0)
@@ -144,9 +107,9 @@ class Worker(Process):
         first = self.asks_at
         if self.state is State.RETIRING:
             first = min(first, self.gives_up_at, self._looks_at)
-        if self.forwards:
-            first = min(first, *self.forwards.values())
-        for connection in self.connections.values():
+        if self.calls.forwards:
+            first = min(first, *self.calls.forwards.values())
+        for connection in self.connections.by_client.values():
             if connection.waiting or (connection.is_eof and not connection.is_busy):
                 return self.world.now
             if connection.running:
@@ -196,15 +159,15 @@ class Worker(Process):
         acts = [self._look_after_calls]
         if self.channel.fileno() in come or self.channel.has_unsent:
             acts.append(self._read_orders)
-        if self.moves.fileno() in come or self.moves.has_unsent or self.unannounced:
-            acts.append(self._read_moves)
+        if self.moves.is_due:
+            acts.append(self.moves.read)
         if any(listener.fileno() in come for listener in self.listeners):
             acts.append(self._accept)
-        if any(each.socket.fileno() in come for each in self.connections.values()):
-            acts.append(self._read_calls)
+        if any(each.socket.fileno() in come for each in self.connections.by_client.values()):
+            acts.append(self.calls.read)
         return acts
 
-    def _act(self) -> None:
+    def act(self) -> None:
         """Something is about to be done; it may be the last thing, or the one that is not done."""
         if self.fuse is not None and not self.world.is_calm:
             self.fuse -= 1
@@ -212,12 +175,12 @@ class Worker(Process):
                 raise Died
 
     def _boot(self) -> None:
-        self._act()
+        self.act()
         if self.is_bad:
-            self._say(self.channel, BootFailed("service", "the service is at fault"))
+            self.say(self.channel, BootFailed("service", "the service is at fault"))
             raise SystemExit(3)
         self._step_to(Event.BOOTED)
-        self._say(self.channel, Ready(["work"]))
+        self.say(self.channel, Ready(["work"]))
         self.beat()
 
     def _step_to(self, event: Event) -> None:
@@ -230,20 +193,20 @@ class Worker(Process):
             if serves:
                 self.world.watch(listener.fileno(), self)
 
-    def _say(self, channel: Channel, message: Message) -> None:
-        self._act()
+    def say(self, channel: Channel, message: Message) -> None:
+        self.act()
         self.world.count("message", type(message).__name__)
         channel.send(message)
 
     # -- what the master says
 
     def _read_orders(self) -> None:
-        self._each(self.channel, self._act_on)
+        self.each(self.channel, self._act_on)
         if self.channel.is_closed:
             raise SystemExit(1)
         self.channel.flush()
 
-    def _each(self, channel: Channel, heed: Callable[[Message, list[int]], object]) -> None:
+    def each(self, channel: Channel, heed: Callable[[Message, list[int]], object]) -> None:
         """Heed each message that has come; what was read and not heeded dies with the process."""
         found = deque(channel.receive())
         try:
@@ -258,26 +221,26 @@ class Worker(Process):
 
     def _act_on(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Listen):
-            self.listeners += [_socket(descriptor) for descriptor in descriptors]
+            self.listeners += [socket_of(descriptor) for descriptor in descriptors]
             if self.state is State.SERVING:
                 for listener in self.listeners[-len(descriptors) :]:
                     self.world.watch(listener.fileno(), self)
         elif isinstance(message, ReopenLogs):
             for descriptor in descriptors:
                 os.close(descriptor)
-        self._act()
+        self.act()
         if isinstance(message, Accept):
             self._step_to(Event.MAY_ACCEPT)
         elif isinstance(message, Retire) and not self.is_deaf:
             self._retire(message)
         elif isinstance(message, Release):
-            self._release(message)
+            self.moves.release(message)
         elif isinstance(message, Propose) and self.random.random() < 0.95:
-            self._say(self.channel, Vote(message.attempt, "" if self.random.random() < 0.9 else "it does not suit"))
+            self.say(self.channel, Vote(message.attempt, "" if self.random.random() < 0.9 else "it does not suit"))
         elif isinstance(message, Inquire) and self.noun == "worker" and self.random.random() < 0.9:
-            self._say(self.channel, Findings(message.number, {"what": message.what}))
+            self.say(self.channel, Findings(message.number, {"what": message.what}))
         elif isinstance(message, Switch) and self.state is not State.BOOTING:
-            self._say(self.channel, Switched(message.version))
+            self.say(self.channel, Switched(message.version))
 
     def take_signal(self, signum: int) -> None:
         if signum == signal.SIGTERM and self.state is not State.RETIRING:
@@ -289,219 +252,18 @@ class Worker(Process):
         """Ask the master for a successor, in a moment."""
         self.reason, self.asks_at = reason, self.world.now + seconds
 
-    # -- connections that come and go
-
-    def _count(self) -> None:
-        self.row[Cell.CONNECTIONS] = len(self.connections)
+    # -- connections and calls
 
     def _accept(self) -> None:
         for listener in self.listeners if self.state is State.SERVING else []:
-            with contextlib.suppress(BlockingIOError):
-                self._act()
-                sock, _ = listener.accept()
-                self._add(Connection(client_of(sock), sock))
-                self.row[Cell.ACCEPTED] += 1
-
-    def _add(self, connection: Connection) -> None:
-        connection.socket.setblocking(False)
-        self.world.own(connection.client, self)
-        self.connections[connection.client] = connection
-        if connection.client in self.world.clients:
-            self.world.clients[connection.client].is_accepted = True
-        self.world.watch(connection.socket.fileno(), self)
-        self._count()
-
-    def _close(self, connection: Connection, why: str) -> None:
-        self.world.excuse(connection.client, why)
-        if connection.number:
-            self._say(self.moves, Closed(connection.number))
-        self._let_go(connection).close()
-
-    def _let_go(self, connection: Connection) -> socket.socket:
-        self.world.unwatch(connection.socket.fileno())
-        del self.connections[connection.client], self.world.owners[connection.client]
-        self._count()
-        return connection.socket
-
-    def _release(self, order: Release) -> None:
-        self._read_moves()  # what has come
-        chosen = [each for each in self.connections.values() if not each.is_eof][: order.number]
-        for connection in chosen:
-            self._act()
-            self._give(connection)
-        self._say(self.moves, Released(len(chosen)))
-
-    def _give(self, connection: Connection) -> None:
-        if not connection.number:
-            self.given += 1
-            connection.number = self.serial << 32 | self.given
-        awaited = [list(call) for call in connection.awaited.elements()]
-        awaited += [[self.serial, msgid] for msgid in connection.running]
-        told = b"".join(CALL.pack(msgid) for msgid in connection.waiting)
-        give = Give(connection.number, [], connection.is_eof, told, b"", awaited)
-        packet = self.moves.pack(give, [connection.socket.fileno()])
-        self._let_go(connection).detach()
-        self.world.count("message", "Give")
-        self.world.tell(self.name, f"gives the connection of client {connection.client}")
-        self.world.on_their_way.add(connection.client)
-        self.moves.post(packet)
-        self.row[Cell.HANDED_OVER] += 1
-        for msgid, until in connection.running.items():
-            self.forwards[connection.number, msgid] = until
-
-    def _read_moves(self) -> None:
-        self._each(self.moves, self._hear)
-        self.moves.flush()
-        while self.unannounced and not self.moves.has_unsent:
-            self._begin(*self.unannounced.pop(0))
-
-    def _hear(self, message: Message, descriptors: list[int]) -> None:
-        if isinstance(message, Give):
-            self._take(message, descriptors)
-        elif isinstance(message, Reply):
-            self._take_reply(message)
-        elif isinstance(message, DonorGone):
-            self._note_lost(message)
-        elif isinstance(message, CancelCall):
-            self._cancel_moved(message)
-
-    def _take(self, give: Give, descriptors: list[int]) -> None:
-        try:
-            self._act()
-            if self.state is State.GONE or not descriptors or (not self.world.is_calm and self.random.random() < 0.01):
-                for descriptor in descriptors:
-                    os.close(descriptor)
-                self._say(self.moves, Refused(give.cid))
-                return
-            self._say(self.moves, Adopted(give.cid))
-        except Died:
-            for descriptor in descriptors:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-            raise
-        self.unannounced.append((give, descriptors[0]))
-
-    def _begin(self, give: Give, descriptor: int) -> None:
-        sock = socket.socket(fileno=descriptor)
-        client = client_of(sock)
-        self.row[Cell.ADOPTED] += 1
-        self.world.on_their_way.discard(client)
-        connection = Connection(client, sock, give.cid, give.is_eof)
-        connection.waiting = [msgid for (msgid,) in CALL.iter_unpack(give.input)]
-        connection.awaited = Counter((serial, msgid) for serial, msgid in give.awaited)
-        self.world.tell(self.name, f"adopts the connection of client {client}")
-        self._add(connection)
-        if self.order is not None and self.order.whole_cluster:
-            connection.is_eof = True
-
-    def _by_number(self, number: int) -> Connection | None:
-        return next((each for each in self.connections.values() if each.number == number), None)
-
-    def _take_reply(self, reply: Reply) -> None:
-        connection = self._by_number(reply.cid)
-        if connection is None:
-            self._say(self.moves, reply)
-            return
-        msgid, _ = REPLY.unpack(reply.data)
-        if self._stop_awaiting(connection, (reply.serial, msgid)):
-            self._answer(connection, reply.data)
-
-    def _stop_awaiting(self, connection: Connection, call: tuple[int, int]) -> bool:
-        if not connection.awaited[call]:
-            return False
-        connection.awaited[call] -= 1
-        connection.awaited += Counter()
-        return True
-
-    def _note_lost(self, gone: DonorGone) -> None:
-        for connection in list(self.connections.values()):
-            if not connection.number or gone.cid not in (0, connection.number):
-                continue
-            for serial, msgid in [*connection.awaited.elements()]:
-                if serial == gone.serial or (gone.is_and_older and serial < gone.serial):
-                    self._stop_awaiting(connection, (serial, msgid))
-                    self._answer(connection, REPLY.pack(msgid, LOST))
-
-    # -- calls
-
-    def _read_calls(self) -> None:
-        for connection in list(self.connections.values()):
-            if connection.is_eof:
-                continue
-            self._act()
-            try:
-                data = connection.socket.recv(4096)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""
-            if not data:
-                connection.is_eof = True
-                self.world.unwatch(connection.socket.fileno())
-                self._pass_on_cancel(connection, None)
-            for (number,) in CALL.iter_unpack(data):
-                if number & CANCEL:
-                    self._cancel(connection, number & ~CANCEL)
-                else:
-                    connection.waiting.append(number)
-
-    def _cancel(self, connection: Connection, msgid: int) -> None:
-        """End a call that waits or runs here, or have it ended where it runs; it may have ended before."""
-        if msgid in connection.waiting:
-            connection.waiting.remove(msgid)
-        elif connection.running.pop(msgid, None) is None:
-            self._pass_on_cancel(connection, msgid)
-            return
-        self._answer(connection, REPLY.pack(msgid, CANCELLED))
-
-    def _pass_on_cancel(self, connection: Connection, only: int | None) -> None:
-        """Tell the workers that run calls of this connection to end one; None: all, since their caller has gone."""
-        for serial, msgid in list(connection.awaited):
-            if only in (None, msgid):
-                self._say(self.moves, CancelCall(connection.number, serial, msgid, only is None))
-
-    def _cancel_moved(self, message: CancelCall) -> None:
-        """End a call whose connection has moved, unless its caller has gone and the method goes on then."""
-        may_end = not message.is_gone or self.random.random() < 0.5
-        if may_end and self.forwards.pop((message.cid, message.msgid), None) is not None:
-            self._reply(message.cid, message.msgid, CANCELLED)
+            self.connections.accept(listener)
 
     def _look_after_calls(self) -> None:
-        now = self.world.now
-        for connection in list(self.connections.values()):
-            for msgid in [msgid for msgid, until in connection.running.items() if now >= until]:
-                del connection.running[msgid]
-                self._answer(connection, REPLY.pack(msgid, ANSWERED))
-            if connection.waiting and self.random.random() < 0.8:
-                for msgid in connection.waiting:
-                    self._act()
-                    self.world.begin_call(msgid, self)
-                    connection.running[msgid] = now + self._duration()
-                connection.waiting = []
-            if connection.is_eof and not connection.is_busy:
-                self._close(connection, "its client, or the cluster, has ended it")
-        for (number, msgid), until in list(self.forwards.items()):
-            if now >= until:
-                del self.forwards[number, msgid]
-                self._reply(number, msgid, ANSWERED)
-        if now >= self.asks_at:
+        self.calls.look_after()
+        if self.world.now >= self.asks_at:
             self.asks_at = NEVER
             if self.state is not State.RETIRING:
-                self._say(self.channel, WantsToRetire(self.reason))
-
-    def _reply(self, number: int, msgid: int, kind: int) -> None:
-        """Answer a call whose connection has moved."""
-        self._say(self.moves, Reply(number, self.serial, REPLY.pack(msgid, kind)))
-        self.replied[msgid] = self.world.now
-
-    def _duration(self) -> float:
-        kind = self.random.random()
-        return 0.0 if kind < 0.3 else self.random.random() * (0.4 if kind < 0.8 else 6.0)
-
-    def _answer(self, connection: Connection, data: bytes) -> None:
-        self._act()
-        with contextlib.suppress(OSError):
-            connection.socket.send(data, MSG_NOSIGNAL)
+                self.say(self.channel, WantsToRetire(self.reason))
 
     # -- its end
 
@@ -515,10 +277,7 @@ class Worker(Process):
         self.gives_up_at = min(self.gives_up_at, now + order.graceful_seconds)
         self._looks_at = now + LOOK_SECONDS
         if order.whole_cluster:
-            for connection in self.connections.values():
-                connection.is_eof = True
-                self.world.unwatch(connection.socket.fileno())
-                self.world.excuse(connection.client, "the cluster stops")
+            self.connections.read_no_more("the cluster stops")
 
     def _look(self) -> None:
         now = self.world.now
@@ -532,7 +291,7 @@ class Worker(Process):
     @property
     def has_work(self) -> bool:
         """Whether it has connections, or answers of calls whose connections have moved."""
-        return bool(self.connections or self.forwards or self.moves.has_unsent or self.unannounced)
+        return bool(self.connections or self.calls.forwards or self.moves.has_work)
 
     def _finish(self) -> None:
         """Adopt nothing more, and run the service's last hook, which may take a moment."""
@@ -549,55 +308,20 @@ class Worker(Process):
 
     def _next_look(self) -> float:
         """It looks at itself all the time; here only when there may be something to see."""
-        return NEVER if self.connections or self.forwards else self.world.now + 0.2
+        return NEVER if self.connections or self.calls.forwards else self.world.now + 0.2
 
     def _give_up(self) -> None:
         """Answer what still runs with an error; connections are served on, with as much time again."""
-        for connection in list(self.connections.values()):
-            for msgid in list(connection.running):
-                del connection.running[msgid]
-                self._answer(connection, REPLY.pack(msgid, GAVE_UP))
-        for number, msgid in list(self.forwards):
-            del self.forwards[number, msgid]
-            self._reply(number, msgid, GAVE_UP)
+        self.calls.give_up()
         assert self.order is not None
         self.gives_up_at = self.world.now + (self.order.graceful_seconds or LOOK_SECONDS)
 
     def release(self) -> None:
-        for connection in list(self.connections.values()):
-            self.world.excuse(connection.client, f"{self.name} has ended", is_torn=True)
-            self.world.unwatch(connection.socket.fileno())
-            connection.socket.close()
-            del self.world.owners[connection.client]
-        self.connections.clear()
-        for _, descriptor in self.unannounced:
-            with socket.socket(fileno=descriptor) as sock:
-                self.world.excuse(client_of(sock), f"{self.name} has ended", is_torn=True)
-        for channel in (self.channel, self.moves):
+        self.connections.release()
+        self.moves.release_unannounced()
+        for channel in (self.channel, self.moves.channel):
             self.world.unwatch(channel.fileno())
             channel.close()
         for listener in self.listeners:
             self.world.unwatch(listener.fileno())
             listener.close()
-
-
-def client_of(sock: socket.socket) -> int:
-    """Return the number of the client to whom a connection leads, by the name that the client has bound."""
-    return int(sock.getpeername().rpartition(b"-")[2])
-
-
-def client_of_copy(descriptor: int) -> int:
-    """Return the number of the client to whom the connection leads of which ``descriptor`` is a copy."""
-    with socket.socket(fileno=os.dup(descriptor)) as sock:
-        return client_of(sock)
-
-
-def _socket(descriptor: int) -> socket.socket:
-    sock = socket.socket(fileno=descriptor)
-    sock.setblocking(False)
-    return sock
-
-
-def copy_of(channel: Channel) -> Channel:
-    """Copy one end of a channel, as a fork does."""
-    return Channel(socket.socket(fileno=os.dup(channel.fileno())))

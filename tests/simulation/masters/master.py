@@ -21,7 +21,8 @@ from ..children.pages import Page
 from ..children.plugin import Plugin
 from ..children.pools import Dispatcher, TaskChild
 from ..children.queues import Keeper
-from ..children.worker import Worker, client_of_copy
+from ..children.wire import client_of_copy
+from ..children.worker import Worker
 from ..plans.plan import OLDER
 from ..world.process import NEVER, Fault, Process
 from ..world.world import World

@@ -11,7 +11,7 @@ import msgpack
 
 from rpccluster.system import MSG_NOSIGNAL
 
-from ..children.worker import ANSWERED, CALL, CANCEL, CANCELLED, GAVE_UP, LOST, REPLY
+from ..children.wire import ANSWERED, CALL, CANCEL, CANCELLED, GAVE_UP, LOST, REPLY
 from ..world.process import NEVER, Fault
 from ..world.world import World
 
@@ -96,7 +96,7 @@ class Client:
         """Raise `Fault` if a worker has answered the call, and no process that may have had the answer has died."""
         if self.world.masters_were_killed:  # one between two others may have had it
             return
-        answered_at = runner.replied.get(msgid)
+        answered_at = runner.calls.replied.get(msgid)
         if answered_at is not None and self.world.crashed_at < answered_at and not self.is_torn:
             raise Fault(f"the answer of {runner.name} to call {msgid} of {self.name} has never come")
 

@@ -10,13 +10,17 @@ from rpccluster.system import Exit
 if TYPE_CHECKING:
     from .world import World
 
-__all__ = ["NEVER", "Actor", "Fault", "Process"]
+__all__ = ["NEVER", "Actor", "Died", "Fault", "Process"]
 
 NEVER = float("inf")
 
 
 class Fault(BaseException):
     """What must not happen in any world; the text says what did. No guard of a master's may catch it."""
+
+
+class Died(Exception):
+    """A process has ended in the middle of a step."""
 
 
 class Actor(Protocol):
