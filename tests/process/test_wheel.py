@@ -22,7 +22,7 @@ TELLS_FILES = IMPORTS_BOTH + "assert compiled.WIRE is _wire; print(_turn.__file_
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="the compiled engine is for CPython")
 def test_a_wheel_brings_the_compiled_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It holds the sources alone; pip alone installs it; both compiled modules are in it, and a cluster runs compiled."""
+    """It holds the sources alone; pip alone installs it; both compiled modules are in it; a cluster runs compiled."""
     needed("cc")
     build = [sys.executable, str(CHECKOUT / "bin" / "wheel"), "--dest", str(tmp_path / "dist")]
     wheel = subprocess.run(build, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()

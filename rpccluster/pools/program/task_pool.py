@@ -87,8 +87,8 @@ class TaskPool:
         callbacks is called once, with the result or with the `rpccluster.TaskFailure`.
 
         While ``queue_size`` tasks wait this waits, too, or raises `rpccluster.PoolFull` if ``wait`` is false. Raises
-        TypeError if the arguments cannot be pickled, TypeError or ValueError if an option cannot be, RuntimeError if the
-        pool is closed.
+        TypeError if the arguments cannot be pickled, TypeError or ValueError if an option cannot be, RuntimeError if
+        the pool is closed.
         """
         limit = self._timeout if timeout is None else timeout
         soft_limit = self._soft_timeout if soft_timeout is None else soft_timeout

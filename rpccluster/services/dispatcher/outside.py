@@ -1,4 +1,4 @@
-"""Tasks that are submitted to a full pool: they wait outside, in the order in which they came. Runs in the dispatcher."""
+"""Tasks of a full pool: they wait outside, in the order in which they came. Runs in the dispatcher."""
 
 from __future__ import annotations
 
