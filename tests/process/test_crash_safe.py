@@ -15,6 +15,7 @@ import msgpack
 import pytest
 from hardy_callers import SERVICE, HardyCallers
 from killers import Killer
+from memory_cgroup import memory_cgroup
 
 from rpccluster.testing import RunningCluster, wait_until
 from rpccluster.worker.hot.choice import why_not_compiled
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(bool(why_not_compiled()), reason="the compiled e
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 SECONDS = 60.0 if FULL_SCALE else 3.0
 PAUSE_SECONDS = 2.0
+TAKEN_MIB = 256
 
 
 @pytest.fixture
@@ -90,6 +92,11 @@ class Crashing(Service):
         while how < 0:
             pass  # until `timeout`
         os.kill(os.getpid(), how)
+
+    def take(self, mib):
+        "Take memory, and use it."
+        os.write(self.file, b"%d\\n" % mib)
+        return len(b"x" * (mib << 20))
 
     def lie(self, seed):
         "Write whatever it likes into the ledger, and try to change its size; then die."
@@ -162,6 +169,21 @@ def test_a_method_that_ends_its_worker_costs_its_call_alone(crashing: RunningClu
         assert error.startswith("WorkerLost: ")
     assert all(caller.call("pid")[0] is None for caller in callers)
     assert (tmp_path / "notes").read_text().split() == [str(how)] * (2 if how >= 0 else 1)
+    for caller in callers:
+        caller.sock.close()
+
+
+def test_a_kill_for_memory_costs_the_call_alone_that_took_it(crashing: RunningCluster, tmp_path: Path) -> None:
+    """By the kernel, in a memory cgroup: all connections go on, and nobody is blamed for it."""
+    callers = [Caller(crashing) for _ in range(6)]
+    (taker, *_), owner = callers, callers[0].call("pid")[1]
+    with memory_cgroup(TAKEN_MIB // 2 << 20) as group:
+        (group / "cgroup.procs").write_text(str(owner))
+        error, _ = taker.call("take", TAKEN_MIB)
+        assert error.startswith("WorkerLost: ")
+    assert all(caller.call("pid")[0] is None for caller in callers)
+    assert (tmp_path / "notes").read_text().split() == [str(TAKEN_MIB)]
+    assert owner not in crashing.worker_pids()
     for caller in callers:
         caller.sock.close()
 
