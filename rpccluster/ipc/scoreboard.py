@@ -16,6 +16,7 @@ __all__ = [
     "FIRST_OWN_CELL",
     "HEADER_CELLS",
     "LIMITS",
+    "MOST_DESCRIPTORS",
     "MOST_ROWS",
     "ROW_CELLS",
     "Cell",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 MOST_ROWS = 1536  # three times the most workers: present ones, successors, slowly retiring ones
+MOST_DESCRIPTORS = 3 * MOST_ROWS + 256  # a master works with: three for each worker there may be; clients, connections
 ROW_CELLS = 48  # 384 bytes: rows of two writers never share a cache line
 HEADER_CELLS = 32
 RATE_COUNTS = 128  # of each row, in a part of their own: passed and refused calls of each rate

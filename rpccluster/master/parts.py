@@ -14,7 +14,7 @@ from typing import Any
 from rpccluster import system
 from rpccluster.child.assignment import ChildEntry
 from rpccluster.ipc.messages import Listen, Message
-from rpccluster.ipc.scoreboard import MOST_ROWS
+from rpccluster.ipc.scoreboard import MOST_DESCRIPTORS
 from rpccluster.log import LogFiles, logger
 from rpccluster.master.changes.led_listeners import LedListeners
 from rpccluster.master.changes.logs import LogReopening
@@ -72,8 +72,6 @@ from rpccluster.system import Reserve
 from rpccluster.system.files import FileWatch
 
 __all__ = ["Parts", "Start"]
-
-MOST_DESCRIPTORS = 3 * MOST_ROWS + 256  # three for each worker there may be; clients, connections in transit
 
 
 @dataclass

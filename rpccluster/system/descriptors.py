@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Container, Iterable, Iterator
 from os import close  # imported before gevent patches it: gevent's own closes later
 
@@ -26,6 +27,7 @@ __all__ = [
     "make_room_for",
     "occupy_standard_descriptors",
     "peer_process",
+    "room_beside",
     "self_pipe",
     "without_sigpipe",
     "write",
@@ -40,6 +42,7 @@ MSG_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0x4000)  # PyPy 3.9 lacks the nam
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _SO_PEERCRED = getattr(socket, "SO_PEERCRED", 17)  # socket.h; PyPy does not name it
+_FEW_DESCRIPTORS = 300  # as many as a small process with connections in transit works with
 _SPARE_DESCRIPTORS = 256  # beside connections: files of the service, listeners, the loop
 
 
@@ -80,6 +83,14 @@ def make_room_for(connections: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
         return target
     return soft
+
+
+def room_beside(descriptors: int) -> int:
+    """Return how many this process may hold beside ``descriptors``; half of all if it may hold few, 0 if very few."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(0, soft - min(descriptors, max(soft // 2, _FEW_DESCRIPTORS)))
 
 
 class Reserve:

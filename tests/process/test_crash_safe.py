@@ -144,6 +144,41 @@ class Caller:
             return None
 
 
+class Limited(RunningCluster):
+    """A cluster whose processes may have 400 descriptors each."""
+
+    def command(self, *arguments: str) -> list[str]:
+        return ["sh", "-c", 'ulimit -n 400; exec "$0" "$@"', *super().command(*arguments)]
+
+
+def test_copies_leave_the_master_descriptors_for_what_else_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many connections outlive their worker as there are copies; and all of them a reload."""
+    monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
+    running = Limited(tmp_path, {"crash_safe": True, "number_workers": 2, "service": "crashing:Crashing"})
+    running.write_module("crashing", CRASHING)
+    with contextlib.ExitStack() as stack:
+        stack.callback(running.stop)
+        running.start()
+        running.wait_log("crash_safe holds for 100 connections of the 20000 that there may be")
+        callers = [Caller(running) for _ in range(200)]
+        for caller in callers:
+            stack.enter_context(caller.sock)
+        assert all(caller.call("pid")[0] is None for caller in callers)
+        wait_until(lambda: sum(worker["uncovered"] for worker in running.status()["workers"]) == 100)
+        running.wait_log("A connection would end with its worker: this process may hold copies of 100")
+        running.signal(signal.SIGHUP)
+        running.wait_log("(generation 2)")
+        running.wait_ready()
+        assert all(caller.call("pid")[0] is None for caller in callers)
+        wait_until(lambda: sum(worker["uncovered"] for worker in running.status()["workers"]) == 100)
+        victim = max(running.status()["workers"], key=lambda worker: worker["connections"] - worker["uncovered"])
+        os.kill(victim["pid"], signal.SIGKILL)
+        ended = [caller.call("pid") for caller in callers].count(None)
+        assert ended <= victim["uncovered"] < victim["connections"]
+
+
 @pytest.fixture
 def crashing(
     make_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

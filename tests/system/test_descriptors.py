@@ -28,6 +28,17 @@ def test_the_descriptor_limit_is_raised_as_far_as_it_may_be() -> None:
     assert run(program).split() == ["300", "456", "456", "1000", "1000", "1000"]
 
 
+def test_what_may_be_held_beside_leaves_enough_for_the_rest() -> None:
+    """All but what is asked for; half where that is more; and at a low limit less than that, or nothing."""
+    program = (
+        "import resource; from rpccluster.system import room_beside\n"
+        "for soft in (4000, 1600, 400, 300, 64):\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, 4000))\n"
+        "    print(room_beside(1000))\n"
+    )
+    assert run(program).split() == ["3000", "800", "100", "0", "0"]
+
+
 def test_a_peer_is_known_by_pid_and_uid() -> None:
     """As the kernel tells."""
     one, other = socket.socketpair()

@@ -8,19 +8,22 @@ the broker gives it to another worker as it gives any connection.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rpccluster.address import TCPAddress
 from rpccluster.ipc.messages import Give
 from rpccluster.ipc.packets import Passing, close_all
+from rpccluster.ipc.scoreboard import MOST_DESCRIPTORS
 from rpccluster.ledger.reading import Counted, Ledger, Rebuilt
 from rpccluster.log import escaped, logger
 from rpccluster.master.handover.crashes import Crash, Crashes
 from rpccluster.master.handover.worker import LedgerOf
 from rpccluster.protocol.closing import closing_request
 from rpccluster.protocol.skip import may_resume
+from rpccluster.rate_limit import LogLimiter, and_more
+from rpccluster.system import room_beside
 from rpccluster.system.stream_counters import StreamCounters, stream_counters
 
 __all__ = ["Copies", "Copy", "Revived", "revive"]
@@ -50,15 +53,32 @@ class Revived(NamedTuple):
 
 
 class Copies:
-    """All copies, by the workers that own the connections, and by the numbers of these."""
+    """All copies, by the workers that own the connections, and by the numbers of these.
 
-    def __init__(self) -> None:
+    They leave descriptors for everything else that a master does: a connection without a copy ends with its worker,
+    but one that moves may not be lost for them.
+    """
+
+    def __init__(self, most: Callable[[], int] = lambda: room_beside(MOST_DESCRIPTORS)) -> None:
+        """``most`` returns how many there may be."""
         self._copies: dict[Any, dict[int, Copy]] = {}
+        self._most = most
+        self._count = 0
+        self._limiter = LogLimiter()
 
     def keep(self, worker: Any, number: int, copy: Copy) -> None:
-        """Keep ``copy`` of the connection ``number`` of ``worker``."""
+        """Keep ``copy`` of the connection ``number`` of ``worker``, or close it if there is no room."""
         self.drop(worker, number)
-        self._copies.setdefault(worker, {})[number] = copy
+        most = self._most()
+        if self._count < most:
+            self._copies.setdefault(worker, {})[number] = copy
+            self._count += 1
+            return
+        close_all(copy.descriptors)
+        is_due, held_back = self._limiter.should_log("no room")
+        if is_due:
+            told = "A connection would end with its worker: this process may hold copies of %d (RLIMIT_NOFILE)%s"
+            logger.warning(told, most, and_more(held_back))
 
     def note_noted(self, worker: Any, number: int, *, is_covered: bool) -> None:
         """Note that the ledger of ``worker`` has the connection that it was given; or that it cannot have it."""
@@ -75,6 +95,7 @@ class Copies:
         """Close the copy of a connection that has ended, or has left ``worker``."""
         copy = self._copies.get(worker, {}).pop(number, None)
         if copy is not None:
+            self._count -= 1
             close_all(copy.descriptors)
 
     def count(self, worker: Any) -> int:
@@ -83,7 +104,9 @@ class Copies:
 
     def take_all(self, worker: Any) -> dict[int, Copy]:
         """Take out the copies of all connections of ``worker``, which has ended."""
-        return self._copies.pop(worker, {})
+        copies = self._copies.pop(worker, {})
+        self._count -= len(copies)
+        return copies
 
     def close(self) -> None:
         """Close all copies."""

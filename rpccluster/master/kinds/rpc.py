@@ -17,7 +17,7 @@ from rpccluster.ipc.channel import Channel, channel_pair
 from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ipc.messages import BootFailed, Findings, Message, Ready, Retire, Switched, Vote, WantsToRetire
 from rpccluster.ipc.packets import Passing, close_all
-from rpccluster.ipc.scoreboard import LIMITS, Cell, CommonCell, is_full
+from rpccluster.ipc.scoreboard import LIMITS, MOST_DESCRIPTORS, Cell, CommonCell, is_full
 from rpccluster.ledger.file import LedgerFile
 from rpccluster.ledger.layout import Shape
 from rpccluster.log import logger
@@ -29,7 +29,7 @@ from rpccluster.master.kinds.stalls import Stalls
 from rpccluster.master.kinds.totals import Totals
 from rpccluster.metrics.layout import OTHER
 from rpccluster.rate_limit import LogLimiter
-from rpccluster.system import make_room_for
+from rpccluster.system import make_room_for, room_beside
 from rpccluster.system.clock import Timer
 from rpccluster.system.stream_counters import COUNTS_STREAMS
 
@@ -148,6 +148,7 @@ class RPC:
         self._stall_limiter = LogLimiter(STALL_SECONDS)
         self.totals = Totals()
         self.counts = Counts()  # the file in which its processes count
+        self._room_for_copies = 0  # at the last look
         self.engine = ""  # the one that runs the calls; empty until a first process is ready
 
     def equip(self, birth: Birth) -> tuple[RPCWorker, RPCPart]:
@@ -187,13 +188,22 @@ class RPC:
         """Make the ledger of a worker, if its connections shall outlive it, and can."""
         if self.name != RPC.name or not options.crash_safe or options.engine == "python" or not COUNTS_STREAMS:
             return None
-        make_room_for(options.number_workers * options.worker_connections)
+        self._make_room_for_copies(options.number_workers * options.worker_connections)
         shape = Shape.fitting(options.worker_connections, MOST_BEGUN, 8 * options.max_message_size)
         try:
             return LedgerFile(shape)
         except OSError as error:
             logger.warning("The connections of a %s would not outlive it: %s", self.noun, error)
             return None
+
+    def _make_room_for_copies(self, connections: int) -> None:
+        """Have room for copies of so many sockets, or say once that there is less."""
+        make_room_for(connections + MOST_DESCRIPTORS)
+        room = room_beside(MOST_DESCRIPTORS)
+        if room < connections and room != self._room_for_copies:
+            told = "crash_safe holds for %d connections of the %d that there may be, since RLIMIT_NOFILE is too low"
+            logger.warning(told, room, connections)
+        self._room_for_copies = room
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:
         assert isinstance(child, RPCWorker)

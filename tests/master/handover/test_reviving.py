@@ -209,6 +209,28 @@ def test_not_more_connections_are_remembered_than_may(dead: Dead) -> None:
     assert crashes.note_calls(MOST_CONNECTIONS, crash(1.0))
 
 
+def test_there_are_no_more_copies_than_may_be(caplog: pytest.LogCaptureFixture) -> None:
+    """One that ends makes room; what has none is closed, which the log says."""
+    pairs = [socket.socketpair() for _ in range(4)]
+    copies = Copies(lambda: 2)
+    for number, (one, _) in enumerate(pairs[:3]):
+        copies.keep("worker" if number else "another", number, Copy([], [], [one.detach()]))
+    assert (copies.count("another"), copies.count("worker")) == (1, 1)
+    assert pairs[2][1].recv(1) == b""
+    assert "this process may hold copies of 2 (RLIMIT_NOFILE)" in caplog.text
+    copies.drop("another", 0)
+    copies.keep("worker", 3, Copy([], [], [pairs[3][0].detach()]))
+    assert copies.count("worker") == 2
+    for copy in copies.take_all("worker").values():
+        os.close(copy.descriptors[0])
+    one, other = socket.socketpair()
+    copies.keep("worker", 4, Copy([], [], [one.detach()]))
+    assert copies.count("worker") == 1
+    copies.close()
+    for sock in (other, *(ours for _, ours in pairs)):
+        sock.close()
+
+
 def test_a_copy_is_closed_once_its_connection_has_ended_or_left() -> None:
     one, other = socket.socketpair()
     copies = Copies()
