@@ -87,6 +87,33 @@ def test_an_item_that_is_given_back_and_taken_again_is_kept_as_it_is_last(tmp_pa
     engine.close()
 
 
+def test_what_becomes_of_many_at_once_is_kept_of_each(tmp_path: Path) -> None:
+    """Some of them share a statement, others do not."""
+    engine = opened(tmp_path)
+    values = [b"x" * (2000 if number % 3 else 10) for number in range(200)]
+    ids = engine.run([Put("jobs", values)]).answers[0]
+    getters = [b"%016d" % number for number in range(4)]
+    one, two, three, four = engine.run(
+        [Get("jobs", getter, n, seq=seq) for getter, n, seq in zip(getters, (70, 45, 3, 1), range(1, 5))]
+    ).answers
+    assert [item.id for item in one + two + three + four] == ids[:119]
+    back = [Nack("jobs", item.id, 1, error=f"{number // 30}") for number, item in enumerate(two)]
+    engine.run([*back, Ack("jobs", [item[:2] for item in one[:65]])])
+    engine.close()
+    engine = opened(tmp_path)
+    rows = engine._database.execute("select id, state, attempt, session, seq, error from items order by id").fetchall()
+    assert rows[:5] == [(id, 3, 1, getters[0], 1, None) for id in ids[65:70]]
+    assert rows[5:50] == [(id, 0, 1, None, None, f"{number // 30}") for number, id in enumerate(ids[70:115])]
+    assert rows[50:54] == [
+        *((id, 3, 1, getters[2], 3, None) for id in ids[115:118]),
+        (ids[118], 3, 1, getters[3], 4, None),
+    ]
+    assert rows[54:] == [(id, 0, 0, None, None, None) for id in ids[119:]]
+    large = engine._database.execute("select id from large order by id").fetchall()
+    assert large == [(id,) for id, value in zip(ids[65:], values[65:]) if len(value) > 1000]
+    engine.close()
+
+
 def test_all_is_there_again_after_a_restart(tmp_path: Path) -> None:
     """Items, leases with their sessions, attempts, what repeats are answered with, what was acked."""
     engine = opened(tmp_path)

@@ -5,9 +5,11 @@ So an item that comes and goes within one batch is never written. Runs in the ke
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from array import array
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from rpccluster.queues.record import Record, State
@@ -25,11 +27,12 @@ _INSERT = f"insert into items ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 _INSERT_PLAIN = (
     "insert into items (id, queue, state, rank, size, attempt, forgiven, value) values (?, ?, 0, ?, ?, 0, 0, ?)"
 )
-_LEASE = "update items set state = 3, until = ?, attempt = ?, session = ?, seq = ? where id = ?"
+_LEASE = "update items set state = 3, until = ?, attempt = ?, session = ?, seq = ? where "
 #: The same of one that is given back: very many leases may end at once.
-_GIVE_BACK = (
-    "update items set state = 0, until = null, forgiven = ?, session = null, seq = null, error = ? where id = ?"
-)
+_GIVE_BACK = "update items set state = 0, until = null, forgiven = ?, session = null, seq = null, error = ? where "
+#: Items that one statement concerns if the same becomes of them: of each it costs 2 µs then, instead of 3 or 4.
+_TOGETHER = 20
+_ONE, _SOME = "id = ?", f"id in ({', '.join('?' * _TOGETHER)})"
 _UPDATE = (
     "update items set queue = ?, state = ?, rank = ?, until = ?, attempt = ?, forgiven = ?, session = ?, seq = ?,"
     " error = ? where id = ?"
@@ -205,11 +208,13 @@ class SQLiteStore:
             self._remove_all(self._removed.values())
             self._removed = {}
         if self._given_back:
-            rows = [(r.forgiven, r.error, r.id) for id, r in self._given_back.items() if id not in self._changed]
-            self._run_many(_GIVE_BACK, rows)
+            rows = [((r.forgiven, r.error), id) for id, r in self._given_back.items() if id not in self._changed]
+            self._run_alike(_GIVE_BACK, rows)
             self._given_back = {}
         if self._leased:
-            self._lease_all([record for id, record in self._leased.items() if id not in self._changed])
+            leased = [record for id, record in self._leased.items() if id not in self._changed]
+            if leased:
+                self._lease_all(leased)
             self._leased = {}
         if self._changed:
             self._write_all(self._changed.values())
@@ -222,13 +227,29 @@ class SQLiteStore:
     # -- inside
 
     def _remove_all(self, records: Iterable[Record]) -> None:
-        self._run_many("delete from items where id = ?", [(record.id,) for record in records])
-        large = [(record.id,) for record in records if record.size > INLINE_BYTES]
+        self._run_alike("delete from items where ", [((), record.id) for record in records])
+        large = [((), record.id) for record in records if record.size > INLINE_BYTES]
         if large:
-            self._run_many("delete from large where id = ?", large)
+            self._run_alike("delete from large where ", large)
 
-    def _lease_all(self, records: Iterable[Record]) -> None:
-        self._run_many(_LEASE, [(r.until, r.attempt, r.session, r.seq, r.id) for r in records])
+    def _run_alike(self, statement: str, rows: Iterable[tuple[tuple[Any, ...], int]]) -> None:
+        """Run a statement with the values and the id of each row, once for some in a row that have the same values."""
+        rest: list[tuple[Any, ...]] = []
+        for values, alike in itertools.groupby(rows, itemgetter(0)):
+            ids = [id for _, id in alike]
+            whole = len(ids) - len(ids) % _TOGETHER
+            for at in range(0, whole, _TOGETHER):
+                self._run(statement + _SOME, (*values, *ids[at : at + _TOGETHER]))
+            rest += [(*values, id) for id in ids[whole:]]
+        if rest:
+            self._run_many(statement + _ONE, rest)
+
+    def _lease_all(self, records: Sequence[Record]) -> None:
+        first, other = records[0], records[min(len(records), _TOGETHER) - 1]
+        if len(records) >= _TOGETHER and first.session == other.session:  # else each consumer has got a few
+            self._run_alike(_LEASE, [((r.until, r.attempt, r.session, r.seq), r.id) for r in records])
+        else:
+            self._run_many(_LEASE + _ONE, [(r.until, r.attempt, r.session, r.seq, r.id) for r in records])
         for record in records:
             record.value = None
 
