@@ -180,7 +180,9 @@ class Group:
 
     def is_up(self) -> bool:
         """Return whether those that come after it need not wait: it serves, has done its work, or is not wanted."""
-        if not self.wants_children:
+        allows = self.phase.allows
+        is_drained = not (allows.wants_children or allows.ends_when_empty)
+        if is_drained or not self.wants_children:
             return True
         return self.has_begun and {child.slot for child in self.ready()} | self.finished >= set(range(self.wanted))
 

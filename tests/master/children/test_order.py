@@ -86,7 +86,9 @@ def test_a_group_starts_when_those_before_it_are_ready_or_have_failed() -> None:
     assert held_by(group(after=["no such group"]), groups, Phase.RUNNING) == []
 
 
-@pytest.mark.parametrize("values", [{"stopped": "by hand"}, {"timetable": DAILY}, {"finished": {0}}])
+@pytest.mark.parametrize(
+    "values", [{"stopped": "by hand"}, {"timetable": DAILY}, {"finished": {0}}, {"phase": Phase.DRAINED}]
+)
 def test_what_is_not_wanted_or_has_done_its_work_holds_nobody_up(values: dict[str, Any]) -> None:
     """It would never be ready."""
     before = group(name="plugin:a", number_workers=1, **values)

@@ -40,7 +40,8 @@ class Plugin(Process):
         self.plugin, self.slot, self.row = assignment.part.name, assignment.slot, assignment.row
         self.options, self.generation, self.mark = assignment.options, assignment.generation, assignment.mark
         self.stopped = master.parts.groups.named(f"plugin:{self.plugin}").stopped  # why it was, at this birth
-        self.wanted = {group.name: group.wanted for group in master.parts.groups.all}  # at this birth
+        groups = master.parts.groups.all
+        self.wanted = {each.name: each.wanted if each.phase.allows.wants_children else 0 for each in groups}  # then
         self.is_command = bool(self.options.command)
         self.channel = copy_of(assignment.channel)
         self._output = os.dup(assignment.part.output)
