@@ -16,8 +16,9 @@ from rpccluster.ipc.scoreboard import Scoreboard
 from rpccluster.pools.core import Task
 from rpccluster.services.dispatcher.dispatch import FULL, TAKEN, WAITS, Claim, Dispatch, task_of
 from rpccluster.services.dispatcher.journal import Journal
+from rpccluster.services.dispatcher.keys import key_of
 from rpccluster.services.dispatcher.link import TaskLink
-from rpccluster.services.dispatcher.recovery import Left, of_gone
+from rpccluster.services.dispatcher.recovery import Left, of_gone, of_living
 from rpccluster.services.dispatcher.service import Dispatcher
 from rpccluster.services.dispatcher.submitters import Submitter, Submitters
 from rpccluster.tasks.wire import Done, Inbound, Progress, Run, pack_done, pack_progress
@@ -290,3 +291,36 @@ def test_what_a_submitter_left_open_is_not_begun_when_it_has_gone(rig: Rig) -> N
     other = Process(rig, serial=2)
     service.settle(list(of_gone(left.take(1), TaskProcessGone(1, "a", 0, os.getpid(), 0, "lost", begun=0))))
     assert (other.sent(), rig.dispatch.tasks, rig.dispatch.attempts, len(rig.journal)) == ([], {}, {}, 0)
+
+
+def test_a_key_stands_for_what_runs_for_an_earlier_dispatcher(rig: Rig) -> None:
+    """Another one that shares the task sends it again first: it does not run twice, and both hear of its end."""
+    process = Process(rig)
+    rig.submit(1, 1, key="k")
+    rig.submit(2, 2, key="k")
+    (run,) = process.sent()
+    rig.succeed()
+    left = Left(rig.journal.entries())
+    service = Dispatcher(rig.dispatch, rig.submitters, rig.journal, left)
+    (runs,) = service.settle(list(of_living(left.take(1), (), (), run.number, run.number)))
+    again, other = Process(rig, serial=1, has=runs), Process(rig, serial=2)
+    assert [rig.submit(2, 2, key="k", retries=1), rig.submit(3, 3, key="k")] == [TAKEN, TAKEN]
+    rig.dispatch.claim(
+        Claim(rig.submitter(1), 1), task_of(rig.pool, [1, "jobs:run", "pickle", b"", None, None, 0, 0, "k"])
+    )
+    assert (other.sent(), rig.dispatch.shown(rig.pool)[0]["key"], runs.retries) == ([], "k", 1)
+    again.socket.send(pack_done(Done(run.number, 1, 1, "ok", b"result", 1.0, 2.0)))
+    rig.dispatch._read(again.link)
+    told = [[number, "ok", b"result"] for number in (1, 2, 3)]
+    assert [event for by in (1, 2, 3) for event in rig.told(by)] == told
+    assert rig.submit(4, key="k") == TAKEN
+    assert [run.task_id for run in (*again.sent(), *other.sent())] == [4]
+
+
+def test_keys_have_numbers() -> None:
+    """Another one each, but for numbers that are equal."""
+    keys = ["1", "k", "", 1, 0, -1, 2.5, float("inf"), 1 << 63]
+    assert len({key_of(key) for key in keys}) == len(keys)
+    assert (key_of(1), key_of(None)) == (key_of(1.0), None)
+    with pytest.raises(TypeError):
+        key_of([])

@@ -19,6 +19,7 @@ from rpccluster.pools.core.task import State
 from rpccluster.pools.program.link import RECEIVE_BYTES
 from rpccluster.pools.submission import Work
 from rpccluster.services.dispatcher.journal import Journal
+from rpccluster.services.dispatcher.keys import Key, key_of
 from rpccluster.services.dispatcher.link import TaskLink
 from rpccluster.services.dispatcher.outside import Outside
 from rpccluster.services.dispatcher.submitters import ACCEPTED, PROGRESS, Submitter, Submitters
@@ -111,6 +112,7 @@ class Dispatch:
         if twin is not None:
             if twin.process is None:
                 twin.attempt = max(twin.attempt, task.attempt)
+            self._learn(twin, task)
             self._claim(pool, twin, claim)
             return WAITS if waits and twin in pool.outside else TAKEN
         if pool.core.is_full:
@@ -132,11 +134,18 @@ class Dispatch:
         claim.submitter.ids.add(claim.task_id)
         self.tasks[claim.task_id] = (pool, task)
 
+    @staticmethod
+    def _learn(task: Task, again: Task) -> None:
+        """Learn what a task is that has run since before this dispatcher, from one who submits it ``again``."""
+        if task.work is None:
+            task.work, task.priority, task.retries = again.work, again.priority, again.retries
+            if isinstance(task.key, Key) and isinstance(again.key, Key):
+                task.key.text = again.key.text
+
     def claim(self, claim: Claim, again: Task) -> None:
         """Note who waits for a task that is here, since it was submitted ``again``."""
         pool, task = self.tasks[claim.task_id]
-        if not task.owner:  # it has run since before this dispatcher
-            task.work, task.priority, task.retries = again.work, again.priority, again.retries
+        self._learn(task, again)
         if all(each.task_id != claim.task_id for each in task.owner or ()):
             self._claim(pool, task, claim)
 
@@ -406,7 +415,7 @@ class Dispatch:
             "state": "running" if runs else "waiting",
             "attempt": task.attempt,
             "priority": task.priority,
-            "key": task.key if isinstance(task.key, str) else None,
+            "key": getattr(task.key, "text", None),
             "pid": link.pid if runs and link is not None else None,
             "submitters": sorted({claim.submitter.pid for claim in task.owner or ()}),
         }
@@ -423,7 +432,7 @@ def task_of(pool: Pool, entry: list[Any]) -> Task:
         pool.soft_timeout if soft_timeout is None else float(soft_timeout),
     )
     size = len(payload) + len(target) + _SMALL_BYTES
-    return Task(task_id, work, priority=int(priority), retries=int(retries), key=key, size=size)
+    return Task(task_id, work, priority=int(priority), retries=int(retries), key=key_of(key), size=size)
 
 
 def _details(attempt: int, pid: int | None, told: Any) -> list[Any]:

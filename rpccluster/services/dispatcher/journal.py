@@ -26,7 +26,7 @@ __all__ = ["READING", "WRITING", "Entry", "Journal"]
 READING, WRITING = 1, 2
 
 _MARK = struct.Struct("=Q")
-_ENTRY = struct.Struct("=QQQQ")  # number, serial of the process, attempt, id of the task
+_ENTRY = struct.Struct("=QQQQQ")  # number, serial of the process, attempt, key, id of the task
 _ID = struct.Struct("=Q")
 _ID_OFFSET = _ENTRY.size - _ID.size
 _MARKS_BYTES = MOST_ROWS * _MARK.size
@@ -35,12 +35,13 @@ _NO_PROCESS = 0  # a serial; those of processes count from 1
 
 
 class Entry(NamedTuple):
-    """One task that was sent: to the process ``serial``, as ``number``."""
+    """One task that was sent: to the process ``serial``, as ``number``. ``key`` is that of `Key`, 0 for none."""
 
     number: int
     serial: int
     attempt: int
     task_id: int
+    key: int = 0
 
 
 class Journal:
@@ -65,7 +66,7 @@ class Journal:
 
     def _read(self) -> None:
         for place in range(self._room):
-            entry = Entry(*_ENTRY.unpack_from(self._memory, self._offset(place)))
+            entry = self._at(place)
             if entry.task_id:
                 self._places[entry.task_id] = place
         self._next = max(self._places.values(), default=-1) + 1
@@ -88,7 +89,11 @@ class Journal:
 
     def _in_force(self) -> Iterator[Entry]:
         for place in list(self._places.values()):
-            yield Entry(*_ENTRY.unpack_from(self._memory, self._offset(place)))
+            yield self._at(place)
+
+    def _at(self, place: int) -> Entry:
+        number, serial, attempt, key, task_id = _ENTRY.unpack_from(self._memory, self._offset(place))
+        return Entry(number, serial, attempt, task_id, key)
 
     def enter(self, entry: Entry) -> None:
         """Note that a task is about to be sent; an earlier entry of it is replaced. Raises OSError without room."""
@@ -97,7 +102,7 @@ class Journal:
             place = self._take_place()
             self._places[entry.task_id] = place
         offset = self._offset(place)
-        _ENTRY.pack_into(self._memory, offset, *entry[:3], 0)
+        _ENTRY.pack_into(self._memory, offset, *entry[:3], entry.key, 0)
         _ID.pack_into(self._memory, offset + _ID_OFFSET, entry.task_id)
 
     def _take_place(self) -> int:

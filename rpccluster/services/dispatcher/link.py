@@ -9,6 +9,7 @@ from rpccluster.ipc.scoreboard import CommonCell, Row, TaskCell
 from rpccluster.pools.core import Task
 from rpccluster.pools.program.link import Link
 from rpccluster.services.dispatcher.journal import READING, WRITING, Entry, Journal
+from rpccluster.services.dispatcher.keys import Key
 
 __all__ = ["TaskLink"]
 
@@ -34,7 +35,9 @@ class TaskLink(Link):
 
     def run(self, tasks: list[Task]) -> None:
         for task in tasks:
-            self._journal.enter(Entry(task.number, self.serial, task.attempt, task.id))
+            self._journal.enter(
+                Entry(task.number, self.serial, task.attempt, task.id, task.key if isinstance(task.key, Key) else 0)
+            )
         self._mark(self._under_way | WRITING)
         super().run(tasks)
         self._note_sent()

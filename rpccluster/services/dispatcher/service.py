@@ -13,6 +13,7 @@ from rpccluster.pools.core import Ended, Task, kinds
 from rpccluster.service import Later, rpc
 from rpccluster.services.dispatcher.dispatch import LATE, NO_POOL, TAKEN, Claim, Dispatch, Pool, Unclaimed, task_of
 from rpccluster.services.dispatcher.journal import Journal
+from rpccluster.services.dispatcher.keys import Key
 from rpccluster.services.dispatcher.recovery import Fate, Finding, Left
 from rpccluster.services.dispatcher.submitters import MOVING, Submitter, Submitters
 
@@ -122,7 +123,7 @@ class Dispatcher:
         entry = finding.entry
         pool, task, claim = self._open.pop(entry.task_id, (None, None, None))
         if finding.fate is Fate.RUNS:
-            runs = task or Task(entry.task_id)
+            runs = task or Task(entry.task_id, key=Key(entry.key) if entry.key else None)
             runs.number, runs.attempt = entry.number, entry.attempt
             if claim is not None:
                 runs.owner = [claim]
