@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from rpccluster.cli.calling.call import jsonable
-from rpccluster.cli.control import WHICH_CLUSTER, ask, fail, glance
+from rpccluster.cli.control import EXIT_USAGE, WHICH_CLUSTER, ask, fail, glance
 from rpccluster.cli.root import NearestCommands, given_sources
 from rpccluster.cli.tables import queue_text, queues_text
 from rpccluster.client import Client
@@ -127,6 +127,8 @@ def work(sources: Sources, name: str, command: tuple[str, ...], number: int | No
 
     Options stand before NAME.
     """
+    if command[0].startswith("-"):
+        fail(f"found {command[0]} as COMMAND, expected a program; options stand before NAME", EXIT_USAGE)
     with _queue(sources, name) as opened:
         while number is None or number > 0:
             item = opened.get(timeout=seconds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
@@ -37,6 +37,9 @@ WORDS_OF_OTHERS = {
     "tail": "plugin tail",
 }
 _FIRST_COMMANDS = ("call", "status", "reload", "scale", "stop")  # what a newcomer needs
+
+
+_LONGEST_HELP = 1000  # characters about a command in a list: click would cut off what it waits for
 
 
 def _with_option_flags(command: Any) -> Any:
@@ -74,6 +77,14 @@ class NearestCommands(click.Group):
         near = get_close_matches(name, names, 1)
         return f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}."
 
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        self.write_commands(formatter, "Commands", self.list_commands(context))
+
+    def write_commands(self, formatter: click.HelpFormatter, title: str, names: Iterable[str]) -> None:
+        """Write a line or more about each command: what it does, in full."""
+        with formatter.section(title):
+            formatter.write_dl([(name, self.commands[name].get_short_help_str(_LONGEST_HELP)) for name in names])
+
 
 class _Program(NearestCommands):
     """Serves MODULE:CLASS in the place of a command, and shows the commands that matter first."""
@@ -103,9 +114,8 @@ class _Program(NearestCommands):
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         others = [name for name in self.list_commands(context) if name not in _FIRST_COMMANDS]
-        for title, names in (("Commands", _FIRST_COMMANDS), ("More commands", others)):
-            with formatter.section(title):
-                formatter.write_dl([(name, self.commands[name].get_short_help_str(80)) for name in names])
+        self.write_commands(formatter, "Commands", _FIRST_COMMANDS)
+        self.write_commands(formatter, "More commands", others)
         click.Command.format_options(self, context, formatter)
 
 

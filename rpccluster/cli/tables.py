@@ -30,6 +30,7 @@ def status_text(told: dict[str, Any]) -> str:
     if told["workers"] or master["number_workers"]:
         paragraphs.append("\n".join(table([_OF_WORKERS, *map(_worker, told["workers"])])))
     others = [group for group in told.get("groups", ()) if group["name"] != "workers"]
+    paragraphs[1:1] = [_listening(group["listeners"], group["name"]) for group in others if group.get("listeners")]
     if others:
         paragraphs.append(groups_text(others))
     queues = [queue for group in others for queue in group.get("queues") or ()]
@@ -61,7 +62,11 @@ def _text(cell: Any) -> str:
 def _head(master: dict[str, Any]) -> str:
     about = f"master {master['pid']}: {master['state']}, generation {master['generation']}, version {master['version']}"
     about += f", {master['number_workers']} workers wanted, up {master['uptime_seconds']:.0f} s"
-    return "\n".join([about, "listening at " + ", ".join(master["listeners"])] if master["listeners"] else [about])
+    return "\n".join([about, _listening(master["listeners"])] if master["listeners"] else [about])
+
+
+def _listening(addresses: Iterable[str], name: str = "") -> str:
+    return f"listening at {', '.join(addresses)}{name and ' for '}{name}"
 
 
 def _worker(worker: dict[str, Any]) -> list[str]:

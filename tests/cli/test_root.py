@@ -284,6 +284,18 @@ def test_help_begins_with_the_commands_that_matter_first(shell: Shell) -> None:
     assert all(f"\n  {name}" in shown for name in cli.commands)
 
 
+@pytest.mark.parametrize("group", ["", *(name for name, each in cli.commands.items() if isinstance(each, click.Group))])
+def test_lists_of_commands_say_all_that_a_command_does(shell: Shell, group: str) -> None:
+    """click would cut a line off, often before what the command waits for."""
+    shown = shell.run(*group.split(), "--help").output
+    assert "..." not in shown.replace("[ARGS]...", "")
+    listed = cli.commands[group] if group else cli
+    assert isinstance(listed, click.Group)
+    for command in listed.commands.values():
+        first = " ".join(command.get_short_help_str(1000).split())
+        assert first in " ".join(shown.split())
+
+
 # -- what subcommands are handed
 
 

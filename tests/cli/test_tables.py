@@ -27,7 +27,7 @@ def told(**changes: Any) -> dict[str, Any]:
         "workers": [worker],
         "groups": [
             {"name": "workers", "processes": [], **of_group},
-            {"name": "plugin:one", "processes": [process], **of_group},
+            {"name": "plugin:one", "processes": [process], "listeners": ["tcp://[::1]:2", "unix:///x"], **of_group},
             {"name": "plugin:two", "processes": [waiting], "state": "waiting", "reason": "exit code 1\nand more"},
         ],
         **changes,
@@ -39,6 +39,7 @@ def test_a_master_its_workers_and_its_other_groups() -> None:
     assert status_text(told()).splitlines() == [
         "master 10: running, generation 1, version 1.0, 1 workers wanted, up 7 s",
         "listening at tcp://127.0.0.1:1",
+        "listening at tcp://[::1]:2, unix:///x for plugin:one",
         "slot  pid  generation  state  cpus  connections  active_calls  calls  errors  rss_bytes",
         "   0   11           1  ready   0,1            2             0      5       0       1000",
         "name  state    pids  up   restarts",
@@ -48,10 +49,10 @@ def test_a_master_its_workers_and_its_other_groups() -> None:
 
 
 def test_plugins_alone() -> None:
-    """No table of workers, and no addresses."""
+    """No table of workers, and none of their addresses."""
     master = {**told()["master"], "number_workers": 0, "listeners": []}
     assert [line.split()[0] for line in status_text(told(master=master, workers=[])).splitlines()] == [
-        *("master", "name", "one", "two")
+        *("master", "listening", "name", "one", "two")
     ]
 
 

@@ -78,6 +78,8 @@ def test_a_command_works_on_each_item(made: RunningCluster) -> None:
     assert json.loads(run(made, "list", "--json").stdout)[0]["ready"] == 0
     assert run(made, "retry", "jobs", str(dead["id"])).stdout == "1\n"
     assert run(made, "retry", "jobs", "999").returncode == 1
+    misplaced = run(made, "work", "jobs", "-n", "1", "cat")
+    assert (misplaced.returncode, "options stand before NAME" in misplaced.stderr) == (2, True)
     assert run(made, "work", "-n", "1", "--wait", "20", "jobs", "/no/such/program").returncode == 1
     assert run(made, "retry", "jobs").stdout == "1\n"
     assert run(made, "purge", "jobs").stdout == "1\n"

@@ -35,7 +35,13 @@ Tree = dict[str, Any]  # methods and, by the parts of names with a dot, further 
 
 @click.command()
 @click.argument("address")
-@click.option("--timeout", type=float, default=10.0, show_default=True, help="seconds for the question")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="seconds for the question",
+)
 def stub(address: str, timeout: float) -> None:
     """Print typed stubs (.pyi) of the methods that a server at ADDRESS has, for client.proxy."""
     with faults_told((address,)), Client(address, timeout=timeout) as client:

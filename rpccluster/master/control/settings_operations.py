@@ -60,7 +60,9 @@ class SettingsOperations:
             return
         key = _plain(params[0])
         if key not in values:
-            raise ValueError(f"found no key {params[0]!r}, expected one that has a value{nearest(key, values)}")
+            own = f"settings.{params[0]}"
+            meant = f"; did you mean {own}?" if own in values else nearest(key, values)
+            raise ValueError(f"found no key {params[0]!r}, expected one that has a value{meant}")
         answer(None, {"version": self._cluster.settings_version, "values": {key: values[key]}})
 
     def _diff(self, params: list[Any], answer: Answer) -> None:

@@ -5,6 +5,7 @@ A service's methods are collected once, at boot, so that a call costs one look-u
 
 from __future__ import annotations
 
+import ast
 import enum
 import functools
 import inspect
@@ -70,9 +71,14 @@ class Method:
     cancel_on_disconnect: bool | None = None  # its own; None if the option holds
 
     def signature(self) -> str:
-        """Return the parameters in readable form; ``(...)`` if Python does not know them."""
+        """Return the parameters in readable form; ``(...)`` if Python does not know them.
+
+        Annotations that Python keeps as text, as under ``from __future__ import annotations``, are told like others.
+        """
         try:
-            return str(inspect.signature(self.plain))
+            found = inspect.signature(self.plain)
+            params = [each.replace(annotation=_as_written(each.annotation)) for each in found.parameters.values()]
+            return str(found.replace(parameters=params, return_annotation=_as_written(found.return_annotation)))
         except Exception:  # it has none, or a made-up one
             return "(...)"
 
@@ -82,6 +88,23 @@ class Method:
             return inspect.getdoc(self.plain) or ""
         except Exception:
             return ""
+
+
+class _Written(str):
+    """An annotation as it stands in the source."""
+
+    __repr__ = str.__str__
+
+
+def _as_written(annotation: Any) -> Any:
+    """Return an annotation that is shown without quotes if it is the text of one."""
+    if type(annotation) is not str:
+        return annotation
+    try:
+        ast.parse(annotation, mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return annotation
+    return _Written(annotation)
 
 
 class Registry:

@@ -149,6 +149,8 @@ def test_values_are_read_with_their_places(asked: Asked, tmp_path: Path) -> None
         ValueError, match=r"found no key 'timeot', expected one that has a value; did you mean timeout\?"
     ):
         asked("get", "timeot")
+    with pytest.raises(ValueError, match=r"found no key 'Price', .*; did you mean settings.Price\?"):
+        asked("get", "Price")
     assert asked("diff") == (None, {})
     (tmp_path / "x.ini").write_text("[cluster]\nservice = a:b\n[settings]\nprice = 1\n")
     changed = {"timeout": ["7", "30"], "settings.Price": ["1", None], "settings.price": [None, "1"]}

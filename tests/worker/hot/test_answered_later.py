@@ -209,7 +209,7 @@ def test_a_marked_method_may_answer_at_once(rig: Rig) -> None:
     for params, error in [((None,), "KeyError: 'nothing'"), ((), "ArgumentError: "), ((1, 2), "ArgumentError: ")]:
         with pytest.raises(RuntimeError, match=f"^{error}"):
             peer.call("take", *params)
-    assert peer.call("rpc.discover")["take"]["signature"] == "(value: 'Any') -> 'Any'"
+    assert peer.call("rpc.discover")["take"]["signature"] == "(value: Any) -> Any"
     assert peer.call("early", 3) == 3
     ended(rig)
 

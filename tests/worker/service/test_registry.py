@@ -411,9 +411,20 @@ def test_discover_tells_signatures_and_docstrings() -> None:
     """As a person reads them, of every method, and in a form that can be packed."""
     told = registry(Everything()).discover()
     assert set(told) == set(registry(Everything()).names)
-    assert told["plain"] == {"signature": "(a: 'int', b: 'int' = 2) -> 'int'", "doc": "Add."}
+    assert told["plain"] == {"signature": "(a: int, b: int = 2) -> int", "doc": "Add."}
     assert told["math.add"]["doc"] == ""
     assert msgpack.unpackb(msgpack.packb(told)) == told
+
+
+def test_annotations_are_told_as_they_stand_in_the_source() -> None:
+    """So that stubs have their types, whether Python keeps them as text or not; other text stays text."""
+
+    def typed(a, b=1, *more, c=None):  # type: ignore[no-untyped-def]
+        pass
+
+    typed.__annotations__ = {"a": "list[int]", "b": int, "more": "no type", "c": "'str'", "return": "Optional[str]"}
+    told = Method("typed", 1, typed, Runs.IN_GREENLET, Entry(typed, typed), None).signature()
+    assert told == "(a: list[int], b: int = 1, *more: 'no type', c: 'str' = None) -> Optional[str]"
 
 
 def test_a_builtin_that_tells_no_signature_is_told_all_the_same() -> None:
