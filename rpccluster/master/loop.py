@@ -58,11 +58,14 @@ class Loop:
             self._selector.modify(source, events, (on_readable, on_writable))
 
     def mind_writing(self, channel: Channel) -> None:
-        """Flush ``channel``, which is watched for reading, as soon as there is room for its queue."""
+        """Flush ``channel``, which is watched for reading, as soon as there is room for its queue.
+
+        One that is watched no more is no error: its process has ended and was heard out, so nobody reads the queue.
+        """
         if channel.is_barred:
             self._barred.add(channel)
-
-        self.watch_writing(channel, (lambda: self._flush(channel)) if channel.wants_to_write else None)
+        with contextlib.suppress(KeyError):
+            self.watch_writing(channel, (lambda: self._flush(channel)) if channel.wants_to_write else None)
 
     def unwatch(self, source: Any) -> None:
         """Stop watching ``source``; call this before the descriptor is closed. An unwatched source is no error."""

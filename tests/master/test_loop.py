@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from rpccluster.ipc.channel import channel_pair
+from rpccluster.ipc.messages import DonorGone
 from rpccluster.master.loop import Loop
 
 
@@ -75,6 +77,19 @@ def test_unwatching_twice_or_never_watched_is_no_error(loop: Loop, pair: Pair) -
     loop.unwatch(pair[0])
     pair[0].close()
     loop.unwatch(pair[0])
+
+
+def test_what_is_sent_to_a_process_that_was_heard_out_is_no_error(loop: Loop) -> None:
+    """Its channel is watched no more, and stays open until what it had not read is read back."""
+    own, theirs = channel_pair()
+    loop.watch(own, list)
+    loop.mind_writing(own)
+    loop.unwatch(own)
+    own.send(DonorGone(1, False, 2))
+    loop.mind_writing(own)
+    assert [message for message, _ in theirs.receive()] == [DonorGone(1, False, 2)]
+    own.close()
+    theirs.close()
 
 
 def test_a_callback_may_end_another_of_the_same_turn(loop: Loop) -> None:
