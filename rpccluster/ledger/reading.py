@@ -7,6 +7,7 @@ connection. Bytes are cut, and never decoded.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -140,9 +141,13 @@ def _unanswered(record: Record) -> list[Begun]:
 
 
 def _records(read: Read, shape: Shape) -> dict[int, Record]:
+    """Return the records that are in use: a ledger has room for far more, and callers wait meanwhile."""
     found: dict[int, Record] = {}
     data = read(shape.records_at, shape.records * RECORD.size)
-    for number, check, *rest in RECORD.iter_unpack(data[: len(data) - len(data) % RECORD.size]):
-        if number and check == number ^ CHECK:
-            found[number] = Record(*rest)
+    words = array("Q", data[: len(data) - len(data) % RECORD.size])
+    for at, number in enumerate(words[:: RECORD.size // words.itemsize]):
+        if number:
+            _, check, *rest = RECORD.unpack_from(data, at * RECORD.size)
+            if check == number ^ CHECK:
+                found[number] = Record(*rest)
     return found
