@@ -106,8 +106,9 @@ def get(sources: Sources, name: str, number: int, seconds: float) -> None:
             _write(item.value)
             item.ack()
             taken += 1
-    if not taken:
-        fail(f"the queue {name} has nothing ready", EXIT_FAULT)
+        reason = "" if taken else "is paused" if opened.stats()["paused"] else "has nothing ready"
+    if reason:
+        fail(f"the queue {name} {reason}", EXIT_FAULT)
 
 
 def _write(value: Any) -> None:

@@ -89,7 +89,8 @@ def test_the_list_and_the_pause(made: RunningCluster) -> None:
     """A paused queue takes items and gives none."""
     assert run(made, "pause", "jobs").returncode == 0
     run(made, "put", "jobs", given="1\n")
-    assert run(made, "get", "jobs").returncode == 1
+    none = run(made, "get", "jobs")
+    assert (none.returncode, none.stderr) == (1, "rpccluster: the queue jobs is paused\n")
     header, jobs, other = (line.split() for line in run(made, "list").stdout.splitlines())
     assert header == ["name", "ready", "delayed", "leased", "dead", "waiting", "bytes", "paused"]
     assert (jobs[:2], jobs[-1], other[0]) == (["jobs", "1"], "yes", "other")
