@@ -12,13 +12,11 @@ from ..world.world import World
 from .rounds import Round
 
 if TYPE_CHECKING:
-    from ..afternoon import Afternoon
     from ..masters.master import Master
 
-__all__ = ["Page", "page_is_told"]
+__all__ = ["Page"]
 
 ROUND = 1.0
-PATIENCE = 3.0  # in peace, for an answer
 
 
 class Page(Round):
@@ -52,14 +50,3 @@ class Page(Round):
             if message.error or self.pid not in pids:
                 raise Fault(f"{self.name} is told {message.error or sorted(map(str, pids))}, and is not in it")
             self.told_at = self.world.now
-
-
-def page_is_told(afternoon: Afternoon) -> str:
-    """There is one process of the page, and its master has answered it lately."""
-    if not afternoon.plan.pages:
-        return ""
-    pages = list(afternoon.world.of_noun[Page.noun].values())
-    if len(pages) != 1:
-        return f"there are {len(pages)} processes of the page"
-    silent = afternoon.world.now - pages[0].told_at
-    return "" if pages[0].state is State.SERVING and silent < PATIENCE else f"{pages[0].name} is told nothing"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.master.upgrade.taking_groups import ENDING
 
-from ..children.pages import page_is_told
 from ..plans.plan import OLDER
 from ..users.client import Controller
 from .leading import is_listed
+from .pages import page_is_told
 from .pools import dispatcher_knows
 from .queues import keeper_knows
 
