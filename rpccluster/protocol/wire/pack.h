@@ -146,11 +146,13 @@ static int pack_str(wire_buffer *b, PyObject *value)
 {
     if (PyUnicode_IS_COMPACT_ASCII(value))
         return pack_block(b, (const char *)PyUnicode_1BYTE_DATA(value), PyUnicode_GET_LENGTH(value), 1);
+    int was_enabled = quiet_begin();
     PyObject *bytes = PyUnicode_AsEncodedString(value, "utf-8", "surrogateescape");
-    if (!bytes) {
+    if (!bytes)
         PyErr_Clear();
+    quiet_end(was_enabled);
+    if (!bytes)
         return WIRE_ODD;
-    }
     int status = pack_block(b, PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), 1);
     Py_DECREF(bytes);
     return status;
@@ -166,11 +168,13 @@ static int pack_long(wire_buffer *b, PyObject *value)
     if (!overflow)
         p = put_signed(p, number);
     else {
+        int was_enabled = quiet_begin();
         unsigned long long big = overflow > 0 ? PyLong_AsUnsignedLongLong(value) : (unsigned long long)-1;
-        if (overflow < 0 || (big == (unsigned long long)-1 && PyErr_Occurred())) {
-            PyErr_Clear();
+        int is_odd = overflow < 0 || (big == (unsigned long long)-1 && PyErr_Occurred());
+        PyErr_Clear();
+        quiet_end(was_enabled);
+        if (is_odd)
             return WIRE_ODD;
-        }
         p = put_unsigned(p, big);
     }
     b->end = (size_t)(p - b->bytes);

@@ -34,6 +34,7 @@ static inline uint64_t wire_u64(const uint8_t *p)
     return __builtin_bswap64(number);
 }
 
+#include "quiet.h"
 #include "outline.h"
 #include "decode.h"
 #include "pack.h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import gc
 import logging
@@ -11,6 +12,7 @@ from typing import Any, Callable
 import gevent
 import msgpack
 import pytest
+from gevent.exceptions import BlockingSwitchOutError
 
 from rpccluster.worker import current
 
@@ -304,3 +306,41 @@ def test_what_is_thrown_into_a_greenlet_that_has_nothing_to_do_ends_it_not(make_
         settle()
         assert peer.call("echo", number) == number
     assert rig.engine.active_calls == 0
+
+
+def test_a_finalizer_that_waits_amid_a_message(make_rig: Any) -> None:
+    """Each new list of a param may collect garbage whose finalizer waits: the calls behind it run, and it runs once."""
+    waits: list[int] = []
+
+    class Circle:
+        def __init__(self) -> None:
+            self.own = self
+
+        def __del__(self) -> None:
+            waits.append(1)
+            with contextlib.suppress(BlockingSwitchOutError):  # collected in the hub, where nothing may wait
+                gevent.sleep(0.005)
+
+    class Leaves(Gated):
+        def take(self, number: int, many: Any) -> int:
+            self.began.append(number)
+            Circle()
+            return number
+
+    rig = make_rig(Leaves())
+    peer, other = rig.connect(), rig.connect()
+    settle()
+    many, before = [[number] for number in range(400)], gc.get_threshold()
+    beside = gevent.spawn(lambda: [(gevent.sleep(0.001), other.call("echo", "beside")) for _ in range(100)])
+    gc.set_threshold(40)  # collects within each message
+    try:
+        peer.send(b"".join(msgpack.packb([0, msgid, "take", [msgid, many]]) for msgid in range(20)))
+        peer.wait(20)
+        beside.get()
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    until(lambda: rig.engine.is_quiet)
+    assert len(waits) == 20
+    assert sorted(reply[1:] for reply in peer.look()) == [[msgid, None, msgid] for msgid in range(20)]
+    assert sorted(call for call in rig.service.began if call != "beside") == list(range(20))

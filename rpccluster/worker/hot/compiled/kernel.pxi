@@ -66,7 +66,7 @@ cdef extern from "../../../protocol/wire/wire.h":
     int wire_request(wire_reader *r, wire_envelope *e)
     int wire_target(wire_reader *r, wire_envelope *e)
     int wire_timeout(wire_reader *r, double *seconds)
-    PyObject *wire_decode(wire_reader *r, int depth_left, int *status)
+    PyObject *wire_decode_quietly(wire_reader *r, int depth_left, int *status)
     int wire_response(wire_buffer *b, uint32_t msgid, PyObject *value)
     int buffer_reserve(wire_buffer *b, size_t more)
     int buffer_add(wire_buffer *b, const void *bytes, size_t length)

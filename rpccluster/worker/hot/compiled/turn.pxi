@@ -16,6 +16,7 @@ cdef class Turn:
     cdef Port light, light_tail, more, more_tail  # two queues
     cdef wire_buffer spare_input, spare_output
     cdef list dirty
+    cdef list writable  # made once: a new list may collect garbage, and a finalizer block, amid the events
     cdef public long epoch
     cdef public int64_t begun
     cdef int64_t slice_end
@@ -59,6 +60,7 @@ cdef class Turn:
         self.lease = room.leading.cells
         self.waits = cells_in(room.tally.queue)
         self.dirty = []
+        self.writable = []
         self.again = deque()
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
@@ -202,7 +204,6 @@ cdef class Turn:
         cdef int count, place
         cdef uint32_t what
         cdef Port port
-        cdef list writable = None
         self.must_poll = False
         count = epoll_wait(self.epoll, self.events, EVENTS, 0)
         for place in range(count):
@@ -214,14 +215,12 @@ cdef class Turn:
                     port.hung_up = True
                 self.push(port)
             if what & <uint32_t>(EPOLLOUT | EPOLLERR) and port.is_unsent:
-                if writable is None:
-                    writable = []
-                writable.append(port)  # kept alive by it; its listener may do anything
+                self.writable.append(port)  # kept alive by it; its listener may do anything
         if count == EVENTS:
             self.must_poll = True
-        if writable is not None:
-            for port in writable:
-                port.on_writable()
+        while self.writable:
+            port = self.writable.pop()
+            port.on_writable()
         return 0
 
     # -- buffers
@@ -596,7 +595,7 @@ cdef class Turn:
         cdef int status = WIRE_OK
         cdef PyObject *value
         for place in range(count):
-            value = wire_decode(reader, depth_left, &status)
+            value = wire_decode_quietly(reader, depth_left, &status)
             if value == NULL:
                 frame.count = <int>place
                 frame.drop_params()
