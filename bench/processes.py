@@ -24,6 +24,7 @@ __all__ = ["CPUTime", "Server", "busy_seconds", "cpu_seconds", "end", "start"]
 _LISTENING = re.compile(r"Listening at: \w+://\S+?:(\d+)")
 _PR_SET_PDEATHSIG = 1
 _CPUCLOCK_SCHED = 2
+_NO_WORKERS = ("rpccluster: warden", "rpccluster: master")  # titles; a child has its master's until it has its own
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
@@ -44,6 +45,13 @@ def cpu_seconds(pid: int) -> float:
     The clock's number is made as clock_getcpuclockid(3) makes it.
     """
     return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
+
+
+def _may_serve(child: psutil.Process) -> bool:
+    """Return whether a master's child is a worker."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return not " ".join(child.cmdline()).startswith(_NO_WORKERS)
+    return False
 
 
 def busy_seconds(cpus: Iterable[int]) -> float:
@@ -129,10 +137,10 @@ class Server:
         self._await(has_others, "did not replace its workers")
 
     def worker_pids(self) -> list[int]:
-        """Those who serve: the master's children, or the one process there is."""
+        """Those who serve: the master's children but for its warden, or the one process there is."""
         if not self._peer.has_master:
             return [self._process.pid]
-        return [child.pid for child in psutil.Process(self._process.pid).children()]
+        return [child.pid for child in psutil.Process(self._process.pid).children() if _may_serve(child)]
 
     def cpu(self) -> CPUTime:
         """What was used until now. Take it twice and subtract; no worker may come or go in between."""

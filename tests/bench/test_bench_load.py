@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ import pytest
 from bench.build import NoCompilerError, build
 from bench.errors import BenchError
 from bench.load import Call, encode, opened
-from bench.peers import PEERS
+from bench.peers import PEERS, with_workers
 from bench.stage import Cores, Measured, Stage
 
 SUM = Call("sum", (1, 2), 3)
@@ -200,6 +203,16 @@ def test_nothing_is_left_behind() -> None:
         raise RuntimeError
     assert seen
     assert not any(psutil.pid_exists(pid) for pid in seen)
+
+
+def test_a_master_has_its_workers_replaced() -> None:
+    """Its warden stays, and is no worker."""
+    with Stage(Cores.found()) as stage:
+        server = stage.server(replace(with_workers(2), command=(sys.executable, "-m", "rpccluster", "-c", "{config}")))
+        before = server.worker_pids()
+        os.kill(server.pid, signal.SIGHUP)
+        server.await_others(set(before))
+        assert len(before) == len(server.worker_pids()) == 2
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
