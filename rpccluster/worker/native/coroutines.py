@@ -1,7 +1,8 @@
 """The asyncio loop on which ``async def`` methods run, in a native thread of its own. Runs in the worker.
 
 The loop is begun for the first such method. The hub hands calls over in batches: one wake-up of the loop for all that a
-turn of the hub brought. A call that is over while its coroutine goes on has it cancelled, and again each second.
+turn of the hub brought, when the hub is about to sleep. A loop that woke before that would wait for the interpreter. A
+call that is over while its coroutine goes on has it cancelled, and again each second.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Coroutines(NativeKind):
     def __init__(self, hub_loop: Any, most: int, owner: Owner) -> None:
         """At most ``most`` calls run at once."""
         super().__init__(hub_loop, most, owner)
+        self._hub_loop = hub_loop
         self._new: deque[CoroutineCall] = deque()  # handed over, not begun
         self._is_woken = False
         self._cancelled: dict[CoroutineCall, None] = {}  # calls that are over and have not come back
@@ -49,7 +51,7 @@ class Coroutines(NativeKind):
         self._new.append(call)
         if not self._is_woken:
             self._is_woken = True
-            self.loop.call_soon_threadsafe(self._begin_new)
+            self._hub_loop.run_callback(self._wake)
         raise Parked(call)
 
     @property
@@ -66,6 +68,10 @@ class Coroutines(NativeKind):
         ]
 
     # -- in the hub
+
+    def _wake(self) -> None:
+        if not self._is_closed:
+            self.loop.call_soon_threadsafe(self._begin_new)
 
     def close(self) -> None:
         super().close()
