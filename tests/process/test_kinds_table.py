@@ -185,10 +185,16 @@ def _retire(work: Work) -> None:
     work.running.signal(signal.SIGHUP)
 
 
+def _cancel(work: Work) -> None:
+    """The caller is free at once; what the worker does next comes after the cancellation on the same connection."""
+    work.future.cancel()
+    assert work.client.call("rpc.ping") is not None
+
+
 HAPPENINGS: dict[str, Callable[[Work], object]] = {
     "time limit": lambda work: None,
     "retirement": _retire,
-    "cancel": lambda work: work.future.cancel(),
+    "cancel": _cancel,
     "worker killed": lambda work: os.kill(work.running.worker_pids()[0], signal.SIGKILL),
     "disconnect": lambda work: work.client.close(),
 }
