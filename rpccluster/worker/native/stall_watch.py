@@ -96,6 +96,12 @@ class StallWatch:
     def _look(self, warning: float, late: float) -> float:
         """Look at each loop, ``late`` seconds after that was due. Returns seconds to the next look."""
         frames: Any = sys._current_frames()
+        try:
+            return self._look_at(frames, warning, late)
+        finally:
+            frames.clear()  # this call's own frame is among them: the two would keep each other, and all that threads hold
+
+    def _look_at(self, frames: Any, warning: float, late: float) -> float:
         seconds, is_held_up = warning, False
         for loop in self._loops:
             left = self._left(loop, frames.get(loop.thread_id), warning)

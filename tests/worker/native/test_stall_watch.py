@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
@@ -135,6 +136,21 @@ def test_a_watch_that_could_not_look_counts(made: Any) -> None:
     assert watch.stalls == 1
     watch.watch._look(WARNING_SECONDS, LATE_SECONDS - 0.1)
     assert watch.stalls == 1
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="its frames are not counted")
+def test_a_look_leaves_nothing_to_collect(made: Any) -> None:
+    """It has the frames of all threads, its own among them, which would keep what the service's code holds."""
+    watch, code = made(), StallWatch._look.__code__
+    watch.watch.stop()
+    wait_until(lambda: not watch.watch.is_running)
+    gc.collect()
+    gc.disable()
+    try:
+        watch.watch._look(WARNING_SECONDS, 0.0)
+        assert not [each for each in gc.get_objects() if isinstance(each, FrameType) and each.f_code is code]
+    finally:
+        gc.enable()
 
 
 def test_a_place_is_named_by_the_line_of_the_service_and_the_innermost_one() -> None:
