@@ -99,7 +99,7 @@ class StallWatch:
         try:
             return self._look_at(frames, warning, late)
         finally:
-            frames.clear()  # this call's own frame is among them: the two would keep each other, and all that threads hold
+            frames.clear()  # its own is among them: the two would keep each other, and all that threads hold
 
     def _look_at(self, frames: Any, warning: float, late: float) -> float:
         seconds, is_held_up = warning, False
