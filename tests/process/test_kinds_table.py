@@ -207,6 +207,7 @@ def test_a_cell(running: RunningCluster, kind: str, happening: str) -> None:
     running.wait_ready()
     running.wait_group("pool:pool")
     with running.client() as client:
+        client.call("rpc.ping")  # it knows by then that the worker takes cancellations
         work = begun(running, client, kind, happening)
         HAPPENINGS[happening](work)
         assert work.caller_gets() == expected.caller
