@@ -163,7 +163,7 @@ def test_the_methods_are_listed(address):
     assert lines[0].split() == ["METHOD", "SIGNATURE", "DOC"]
     assert [line.split()[0] for line in lines[1:]] == sorted(call_once(f"tcp://{address}", "rpc.discover"))
     (line,) = (line for line in lines if line.startswith("sum "))
-    assert re.split(r"  +", line) == ["sum", "(*numbers: 'float') -> 'float'", "Add numbers."]
+    assert re.split(r"  +", line) == ["sum", "(*numbers: float) -> float", "Add numbers."]
 
 
 def test_repeated_calls_on_a_terminal(address):

@@ -196,6 +196,7 @@ class Core:
             if task.state is State.PAUSED:
                 task.step(Event.RESUME)
                 self._waiting.put(task)
+        self._forget_ended_pauses()
         for process in self.processes:
             stalls_at = process.stalls_at
             if stalls_at is not None and stalls_at <= now:
@@ -203,6 +204,11 @@ class Core:
                 actions.append(TakeBack(process))
         actions += self._give_to_idle(now)
         return actions
+
+    def _forget_ended_pauses(self) -> None:
+        """Wake for no task that has ended while it paused."""
+        while self._pauses and self._pauses[0][2].state is not State.PAUSED:
+            heapq.heappop(self._pauses)
 
     def give_up(self, kind: str, detail: Any) -> list[Action]:
         """End all tasks as ``kind``: no process will run them, or tell of them, any more."""
@@ -296,10 +302,12 @@ class Core:
         return self._end(task, kind, detail)
 
     def _end(self, task: Task, kind: str, detail: Any) -> Action:
-        was_waiting = task.state is _WAITING
+        was_waiting, was_paused = task.state is _WAITING, task.state is State.PAUSED
         task.step(Event.END)
         if was_waiting:
             self._waiting.note_gone()
+        if was_paused:
+            self._forget_ended_pauses()
         del self.tasks[task.id]
         self._release_key(task)
         return Ended(task, kind, detail)

@@ -202,15 +202,32 @@ def test_a_waiting_task_that_is_cancelled_is_gone() -> None:
 
 
 def test_a_paused_task_that_is_cancelled_is_not_repeated() -> None:
-    """Its pause passes unnoticed."""
+    """Nothing is woken for its pause."""
     edge = Edge()
     made_up = edge.join()
     task = edge.submit(retries=1)
     edge.run_one(made_up, "raised")
     edge.cancel(task)
+    assert edge.core.wake_at is None
     edge.tick(1)
     assert not made_up.begin()
     assert kinds(edge) == [(task.id, "cancelled")]
+
+
+def test_a_paused_task_that_is_cancelled_behind_another_wakes_nobody() -> None:
+    """When that one is repeated."""
+    edge = Edge()
+    made_up = edge.join()
+    first, second = edge.submit(retries=1), edge.submit(retries=1)
+    edge.run_one(made_up, "raised")
+    edge.tick(0.05)
+    edge.run_one(made_up, "raised")
+    edge.cancel(second)
+    assert edge.core.wake_at == pytest.approx(0.1)
+    edge.tick(0.06)
+    assert edge.core.wake_at is None
+    edge.run_one(made_up)
+    assert kinds(edge) == [(second.id, "cancelled"), (first.id, "ok")]
 
 
 def test_a_running_task_that_is_cancelled_ends_with_its_process() -> None:
