@@ -106,7 +106,7 @@ def test_a_group_of_a_new_kind_lives_beside_the_workers(running):
     wait_until(lambda: running.sleepers()["state"] == "ready")
     victim, other = running.sleeping()
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: len(running.sleeping()) == 2 and victim not in running.sleeping())
+    wait_until(lambda: len({*running.sleeping()} - {victim}) == 2)  # asked once: between two answers it may die
     with running.client() as client:
         assert client.call("sum", 1, 2) == 3
     present, workers = running.sleeping(), running.worker_pids()
