@@ -73,7 +73,11 @@ def _served(kind: str) -> Iterator[str]:
 
 def _load(kind: str, address: str, work: str, processes: int, seconds: float) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.loads.queue_load", kind, address, work, str(processes), str(seconds)]
-    ran = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60 + 10 * seconds, check=False)
+    most = 60 + 10 * seconds
+    try:
+        ran = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=most, check=False)
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{kind}: it did not end within {most:g} seconds") from None
     if ran.returncode:
         raise BenchError(f"{kind}: {(ran.stderr.strip().splitlines() or ['it ended'])[-1]}")
     told: dict[str, float] = json.loads(ran.stdout)
