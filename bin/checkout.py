@@ -27,6 +27,11 @@ def run_module(module: str, arguments: list[str], extra: str = "", python: str |
     _run_python(_environment_or_exit(extra, python), ["-m", module, *arguments])
 
 
+def interpreter(extra: str = "", python: str | None = None) -> str:
+    """The path of Python in the checkout's environment."""
+    return str(_environment_or_exit(extra, python) / "bin" / "python")
+
+
 def run_script(script: str, arguments: list[str]) -> None:
     """Replace this process by a script of the checkout's environment. Does not return.
 

@@ -5,6 +5,7 @@ The interpreter is made up: it "makes" environments and "installs" by writing do
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -32,6 +33,12 @@ pip)
     while [ -n "$HOLD" ] && [ -e "$HOLD" ]; do sleep 0.02; done
     exit ${PIP_STATUS:-0}
     ;;
+pytest)
+    echo "pytest $3" >> "$STORY"
+    mkdir -p .pytest_cache/v/cache
+    [ "$3" = --last-failed ] || { cat failed > .pytest_cache/v/cache/lastfailed; exit 1; }
+    exit "$AGAIN"
+    ;;
 *)
     echo "ran $here $*"
     ;;
@@ -56,7 +63,8 @@ class Checkout:
         self.hold_file = folder.parent / "hold"
         self.running: list[subprocess.Popen[str]] = []
         (folder / "bin").mkdir(parents=True)
-        shutil.copy(CHECKOUT / "bin" / "checkout.py", folder / "bin")
+        for name in ("checkout.py", "test"):
+            shutil.copy(CHECKOUT / "bin" / name, folder / "bin")
         (folder / "setup.py").write_text("first")
         self.python = self.make_python(folder.parent / "one" / "python9")
 
@@ -264,6 +272,36 @@ def test_an_interrupt_says_so(checkout: Checkout) -> None:
     assert "set-up interrupted" in errors
     assert "Traceback" not in errors
     assert checkout.start()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("failed", "again", "code", "runs"),
+    [
+        (1, 0, 0, ["pytest --numprocesses", "pytest --last-failed"]),
+        (1, 1, 1, ["pytest --numprocesses", "pytest --last-failed"]),
+        (6, 0, 1, ["pytest --numprocesses"]),
+        (0, 0, 1, ["pytest --numprocesses"]),
+    ],
+    ids=["it passes alone", "it fails again", "more than disturbances", "no test"],
+)
+def test_what_fails_beside_other_tests_runs_once_more(
+    checkout: Checkout, failed: int, again: int, code: int, runs: list[str]
+) -> None:
+    """It is told, and what fails again has failed."""
+    ids = [f"tests/test_{number}.py::test" for number in range(failed)]
+    (checkout.folder / "failed").write_text(json.dumps(dict.fromkeys(ids, True)))
+    done = subprocess.run(
+        [sys.executable, "bin/test", "--python", checkout.python],
+        cwd=checkout.folder,
+        env={**os.environ, "STORY": str(checkout.story_file), "AGAIN": str(again)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code
+    assert [line for line in checkout.story() if line.startswith("pytest")] == runs
+    told = "".join(f"\n  {id_}" for id_ in ids)
+    assert (f"failed beside other tests, run once more without them:{told}\n" in done.stdout) == (len(runs) == 2)
 
 
 def test_every_folder_of_the_package_is_installed() -> None:
