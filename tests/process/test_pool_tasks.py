@@ -10,6 +10,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,6 +226,28 @@ def test_a_killed_dispatcher_loses_nothing(made: RunningCluster) -> None:
     assert len(outcomes) == 100 * next(hundreds)
     ran = Counter(map(int, begun.read_text().split()))
     assert ran == Counter(outcomes.keys())  # once each: what had not begun has run, what is lost had begun
+
+
+def test_a_journal_of_another_format_is_left_unread(made: RunningCluster) -> None:
+    """Its tasks begin anew in other processes: those that ran them are ended, and it is told."""
+    made.start()
+    begun = made.folder / "begun"
+    first = dispatcher(made)
+    with made.client() as client:
+        waiting = client.call_async("outcomes", [1, 2], 3.0)
+        wait_until(lambda: begun.exists() and begun.read_text().count("\n") == 2, what="both have begun")
+        descriptors = Path(f"/proc/{made.master_pid}/fd")
+        journal = next(each for each in descriptors.iterdir() if "rpccluster-dispatcher" in os.readlink(each))
+        file = os.open(journal, os.O_RDWR)
+        os.kill(first, signal.SIGSTOP)
+        os.pwrite(file, bytes(8), 0)
+        os.close(file)
+        os.kill(first, signal.SIGKILL)
+        dispatcher(made, first)
+        assert waiting.result(60) == [[1, "ok"], [2, "ok"]]
+        assert client.call("double", 21) == 42
+    assert begun.read_text().count("\n") == 4
+    assert "left tasks in a form unknown here" in made.log_text()
 
 
 def test_the_commands_show_and_cancel(made: RunningCluster) -> None:

@@ -57,3 +57,17 @@ def test_what_was_under_way_shows(memory: int) -> None:
     successor = Journal(memory)
     assert successor.is_cut(3, 10) and successor.is_cut(4, 11)
     assert not (successor.is_cut(5, 12) or successor.is_cut(3, 13) or successor.is_cut(6, 10))
+
+
+def test_another_format_is_not_read(memory: int) -> None:
+    """That is told, and the journal begins anew."""
+    journal = Journal(memory)
+    assert not journal.is_of_another_format
+    journal.enter(Entry(1, 10, 1, 100))
+    assert not Journal(memory).is_of_another_format
+    os.pwrite(memory, bytes(8), 0)  # as journals began without a format, if no byte was under way
+    successor = Journal(memory)
+    assert successor.is_of_another_format and len(successor) == 0
+    successor.enter(Entry(2, 11, 1, 101))
+    third = Journal(memory)
+    assert not third.is_of_another_format and [entry.task_id for entry in third.entries()] == [101]

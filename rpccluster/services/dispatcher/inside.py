@@ -64,6 +64,10 @@ class Inside:
 
     def start(self) -> None:
         """Begin to wait for what the master tells of the processes of an earlier dispatcher."""
+        if self._journal.is_of_another_format:
+            logger.warning(
+                "Another build's dispatcher has left tasks in a form unknown here: their processes are ended"
+            )
         if len(self._journal):
             logger.info("The dispatcher before this one has left %d tasks", len(self._journal))
             self._dispatch.keeps_unclaimed = True
@@ -99,7 +103,8 @@ class Inside:
         entries = self._left.take(link.serial)
         running, begun = link.running, link.begun
         tickets = link.take_back()
-        if self._journal.is_cut(message.row, link.serial):
+        is_unreadable = self._journal.is_of_another_format and not self.service.is_open
+        if is_unreadable or self._journal.is_cut(message.row, link.serial):
             self._cut_off(link, entries, tickets)
             return
         dones = [each for each in link.receive(self._space) if isinstance(each, Done)]

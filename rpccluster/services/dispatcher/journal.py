@@ -5,7 +5,8 @@ what was sent; the cells and the socket of the process tell the rest (`rpccluste
 entry stands from before a task is sent until its submitter has its outcome, or until it was taken back in its first
 attempt: one that waits again in a later attempt is with no process, and only its attempt counts. An entry is in force
 while its id is not 0, which is written last. Beside the entries each process has a mark, set while bytes of a message
-are under way: if that still stands when the dispatcher has ended, nobody knows where the next message begins.
+are under way: if that still stands when the dispatcher has ended, nobody knows where the next message begins. The first
+word is the number of the format: a journal of another build is not read.
 
 Runs in the dispatcher, the only writer.
 """
@@ -25,11 +26,14 @@ __all__ = ["READING", "WRITING", "Entry", "Journal"]
 #: What may be under way: a message from a process, or one to it.
 READING, WRITING = 1, 2
 
+_FORMAT = struct.Struct("=Q")
+_FORMAT_NUMBER = 0x7270_636A_0000_0001  # no mark, with which journals began before they had a format
 _MARK = struct.Struct("=Q")
 _ENTRY = struct.Struct("=QQQQQ")  # number, serial of the process, attempt, key, id of the task
 _ID = struct.Struct("=Q")
 _ID_OFFSET = _ENTRY.size - _ID.size
-_MARKS_BYTES = MOST_ROWS * _MARK.size
+_MARKS_OFFSET = _FORMAT.size
+_ENTRIES_OFFSET = _MARKS_OFFSET + MOST_ROWS * _MARK.size
 _GROWTH = 4096  # entries at a time
 _NO_PROCESS = 0  # a serial; those of processes count from 1
 
@@ -50,19 +54,23 @@ class Journal:
     def __init__(self, descriptor: int) -> None:
         """``descriptor`` is the file's, which an earlier dispatcher may have written. Raises OSError."""
         self._descriptor = descriptor
-        size = os.fstat(descriptor).st_size
-        self._room = max(0, (size - _MARKS_BYTES) // _ENTRY.size)
+        format_found = os.pread(descriptor, _FORMAT.size, 0)
+        self.is_of_another_format = format_found not in (b"", _FORMAT.pack(_FORMAT_NUMBER))
+        if self.is_of_another_format:
+            os.ftruncate(descriptor, 0)
+        self._room = max(0, (os.fstat(descriptor).st_size - _ENTRIES_OFFSET) // _ENTRY.size)
         if not self._room:
             self._room = _GROWTH
             os.ftruncate(descriptor, self._size())
         self._memory = mmap.mmap(descriptor, self._size())
+        _FORMAT.pack_into(self._memory, 0, _FORMAT_NUMBER)
         self._places: dict[int, int] = {}  # by the task's id
         self._free: list[int] = []
         self._next = 0  # all places from here on were never used
         self._read()
 
     def _size(self) -> int:
-        return _MARKS_BYTES + self._room * _ENTRY.size
+        return _ENTRIES_OFFSET + self._room * _ENTRY.size
 
     def _read(self) -> None:
         for place in range(self._room):
@@ -74,7 +82,7 @@ class Journal:
 
     @staticmethod
     def _offset(place: int) -> int:
-        return _MARKS_BYTES + place * _ENTRY.size
+        return _ENTRIES_OFFSET + place * _ENTRY.size
 
     def __len__(self) -> int:
         return len(self._places)
@@ -137,9 +145,9 @@ class Journal:
 
     def mark(self, row: int, serial: int, under_way: int) -> None:
         """Note what is under way between here and the process ``serial``, whose row of the scoreboard is ``row``."""
-        _MARK.pack_into(self._memory, row * _MARK.size, serial << 2 | under_way)
+        _MARK.pack_into(self._memory, _MARKS_OFFSET + row * _MARK.size, serial << 2 | under_way)
 
     def is_cut(self, row: int, serial: int) -> bool:
         """Return whether a message was under way to or from that process when the last dispatcher ended."""
-        (mark,) = _MARK.unpack_from(self._memory, row * _MARK.size)
+        (mark,) = _MARK.unpack_from(self._memory, _MARKS_OFFSET + row * _MARK.size)
         return bool(mark >> 2 == serial and mark & (READING | WRITING))
