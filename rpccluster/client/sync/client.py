@@ -106,14 +106,16 @@ class Client(Calling):
         error = None
         if connection is not None and connection.is_open and MARK[0] and (connection.hub is None or connection.is_here):
             try:
-                return connection.call(method, params, now, deadline_at)
+                return connection.call(method, params, now, deadline_at, idempotent)
             except (ConnectionLost, NotLeader) as ended:
                 error = ended
         attempts = Attempts(self._route, idempotent, method)
         if error is not None:
             attempts.connected()
             self._go_on_after(error, attempts, deadline_at)
-        return self._persist(lambda again: again.call(method, params, monotonic(), deadline_at), deadline_at, attempts)
+        return self._persist(
+            lambda again: again.call(method, params, monotonic(), deadline_at, idempotent), deadline_at, attempts
+        )
 
     def set_aside(self) -> None:
         """Take no more calls on the present connection; pending ones may still be answered."""

@@ -28,8 +28,12 @@ _HANDED_OVER = -1  # where a request has begun that the kernel has taken whole
 class Connection(Stream):
     """One connection. Any thread may call every method."""
 
-    def call(self, method: str, params: Iterable[Any], now: float, deadline_at: float) -> Any:
+    def call(
+        self, method: str, params: Iterable[Any], now: float, deadline_at: float, is_idempotent: bool = False
+    ) -> Any:
         """Make a call and return its result. Raises `RemoteError`, `CallTimeout`, `Lost`, `NotSent`, `ProtocolError`.
+
+        One that ``is_idempotent`` may find out by itself that the server has gone, since it is made again then.
 
         Nearly every call comes this way, so it is flat for speed. A thread that is alone and has time leads at once,
         and does not even register its call: only the leader receives, so it can register the call later, if something
@@ -37,7 +41,7 @@ class Connection(Stream):
         """
         if self._is_mine() or self._leader is not None:
             self._refuse_nested()
-        if now > self._look_at:
+        if now > self._look_at and not is_idempotent:
             self._make_sure_of_the_server()
         call = message = data = None
         msgid = -1

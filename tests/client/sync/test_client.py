@@ -10,11 +10,13 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
 
 from rpccluster.client import Client
+from rpccluster.client.sync.stream import Stream
 from rpccluster.errors import (
     CallTimeout,
     ConnectFailed,
@@ -203,6 +205,20 @@ def test_idempotent() -> None:
     with serve(handle) as server, Client(server.address) as client:
         assert client.call("x", idempotent=True) == "done"
         assert len(calls) == 3
+
+
+def test_idempotent_does_not_look_before_it_sends(server: Server, client: Client, monkeypatch: Any) -> None:
+    """A call that may run twice finds out by itself that the connection has ended, whatever else was to be done."""
+    client.call("sum", 1)
+    server.cut()
+    settle(client)
+    looks: list[None] = []
+    monkeypatch.setattr(Stream, "_look", lambda connection: looks.append(None) or [])
+    assert client.call("sum", 1, 2, idempotent=True) == 3
+    assert (server.connections, looks) == (2, [])
+    client._connection._look_at = 0.0  # type: ignore[union-attr]
+    assert client.call("sum", 1) == 1
+    assert looks == [None]
 
 
 def test_idempotent_without_a_server_was_lost(server: Server) -> None:
