@@ -6,6 +6,7 @@ parent holds stays the parent's. See docs/queue.md.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
@@ -17,7 +18,8 @@ from rpccluster.address import Address
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.queues.steps import Call, Step, Steps
 from rpccluster.client.core.queues.taken import Dead, Peeked, Taken
-from rpccluster.client.core.queues.values import PutOptions
+from rpccluster.client.core.queues.tries import FAILURES, Failed
+from rpccluster.client.core.queues.values import PutOptions, size_of
 from rpccluster.client.core.queues.verbs import Verbs
 from rpccluster.client.sync.client import Client
 from rpccluster.client.sync.queue_watch import Watches
@@ -157,7 +159,22 @@ class Queue:
         `StaleToken`.
         """
         options = PutOptions.of(delay, priority, expires, dedup_id, group, token)
-        return self._perform(self._verbs.put(value, options, timeout))
+        verbs = self._verbs
+        if timeout is not None or not verbs.is_unasked(size_of(value)):
+            return self._perform(verbs.put(value, options, timeout))
+        return self._put("queue.put", value, options)
+
+    def _put(self, method: str, value: Any, options: PutOptions) -> Any:
+        """Put, without the steps of further tries as long as there is none."""
+        verbs = self._verbs
+        lane, numbered = verbs.begin_put(options)
+        began_at = monotonic()
+        try:
+            answer = self._client.call(method, self.name, value, numbered, timeout=None, idempotent=True)
+        except FAILURES as error:
+            return self._perform(verbs.put_by(lane, numbered, method, value, None, Failed(error, began_at)))
+        verbs.end_put(lane)
+        return answer
 
     def put_many(
         self,
@@ -195,12 +212,39 @@ class Queue:
 
     def _get(self, count: int, timeout: float | None, ack: Sequence[Item]) -> list[Item]:
         done = [item._taken for item in ack]
+        verbs, holder = self._verbs, threading.get_ident()
         try:
-            found = self._perform(self._verbs.get(count, timeout, done, threading.get_ident()))
+            if verbs.has_brought:
+                found = self._perform(verbs.get(count, timeout, done, holder))
+            else:
+                found = self._get_at_once(verbs, count, timeout, done, holder)
         finally:
-            if self._verbs.needs_a_look:
+            if verbs.needs_a_look:
                 self._watches.see_to_it()
         return [Item(self, taken) for taken in found]
+
+    def _get_at_once(
+        self, verbs: Verbs, count: int, timeout: float | None, ack: list[Taken], holder: int
+    ) -> list[Taken]:
+        """Get, without the steps of further tries as long as there is none."""
+        lane, options = verbs.begin_get(count, ack)
+        began_at = monotonic()
+        patience = None
+        if timeout is not None:
+            options["timeout"] = wait = max(0.0, timeout)
+            patience = wait + self._patience
+        ends_at = math.inf if timeout is None else began_at + wait
+        try:
+            rows = self._client.call("queue.get", self.name, options, timeout=patience, idempotent=True)
+        except FAILURES as error:
+            return self._perform(verbs.get_by(lane, ends_at, ack, holder, Failed(error, began_at)))
+        except BaseException as error:
+            verbs.fail_get(lane, error)
+            raise
+        found = verbs.end_get(lane, rows, ack, holder)
+        if found or monotonic() >= ends_at:
+            return found
+        return self._perform(verbs.get_until(ends_at, count, holder))
 
     def ack(self, items: Sequence[Item], token: int | None = None) -> None:
         """Say in one call that items are done.

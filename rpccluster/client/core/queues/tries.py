@@ -11,6 +11,7 @@ Owns one verb's deadlines and pauses. Pure: it is told the time.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from rpccluster.errors import (
     AuthenticationFailed,
@@ -27,7 +28,7 @@ from rpccluster.errors import (
     StaleToken,
 )
 
-__all__ = ["FAILURES", "Tries", "is_answer"]
+__all__ = ["FAILURES", "Failed", "Tries", "is_answer"]
 
 _KINDS: tuple[type[RPCClusterError], ...] = (LeaseLost, NoSuchQueue, QueueDown, QueueFull, StaleToken)
 _NAMED = {kind.__name__: kind for kind in _KINDS}
@@ -44,6 +45,13 @@ def is_answer(error: BaseException) -> bool:
     if isinstance(error, RemoteError):
         return error.type not in _AGAIN
     return isinstance(error, (LeaseLost, NoSuchQueue, QueueFull, StaleToken))
+
+
+class Failed(NamedTuple):
+    """How a try has ended, and when it began."""
+
+    error: RPCClusterError
+    began_at: float
 
 
 class Tries:

@@ -15,7 +15,7 @@ from typing import Any
 from rpccluster.client.core.queues.lanes import Lane, Lanes
 from rpccluster.client.core.queues.steps import Call, Pause, Steps
 from rpccluster.client.core.queues.taken import Dead, Holding, Peeked, Taken
-from rpccluster.client.core.queues.tries import FAILURES, Tries, is_answer
+from rpccluster.client.core.queues.tries import FAILURES, Failed, Tries, is_answer
 from rpccluster.client.core.queues.values import PLAIN, PutOptions, size_of
 from rpccluster.errors import LeaseLost, RPCClusterError
 
@@ -50,18 +50,31 @@ class Verbs:
 
     # -- how each is asked
 
-    def _ask(self, method: str, params: Callable[[float | None], tuple[Any, ...]], wait: float = 0.0) -> Steps[Any]:
-        """Ask until there is an answer. ``params`` get the seconds that the keeper may still wait."""
+    def _ask(
+        self,
+        method: str,
+        params: Callable[[float | None], tuple[Any, ...]],
+        wait: float = 0.0,
+        before: Failed | None = None,
+    ) -> Steps[Any]:
+        """Ask until there is an answer. ``params`` get the seconds that the keeper may still wait.
+
+        ``before`` is how a first try has ended, which was made already.
+        """
         clock = self._clock
-        tries = Tries(wait, self._patience, clock())
+        tries = Tries(wait, self._patience, clock() if before is None else before.began_at)
+        error = None if before is None else before.error
         while True:
-            now = clock()
-            try:
-                return (yield Call(method, params(tries.wait_left(now)), tries.begin(now)))
-            except FAILURES as error:
-                pause = tries.failed(error, clock())
-                if self.is_closed:
-                    raise
+            if error is None:
+                now = clock()
+                try:
+                    return (yield Call(method, params(tries.wait_left(now)), tries.begin(now)))
+                except FAILURES as found:
+                    error = found
+            pause = tries.failed(error, clock())
+            if self.is_closed:
+                raise error
+            error = None
             yield Pause(pause)
 
     def _ask_plainly(self, method: str, *params: Any, wait: float = 0.0) -> Steps[Any]:
@@ -71,13 +84,17 @@ class Verbs:
 
     def put(self, value: Any, options: PutOptions, timeout: float | None) -> Steps[Any]:
         """Put one value. Returns its id."""
-        yield from self._check_size(size_of(value))
+        size = size_of(value)
+        if not self.is_unasked(size):
+            yield from self._check_size(size)
         return (yield from self._put("queue.put", value, options, timeout))
 
     def put_many(self, values: Iterable[Any], options: PutOptions, timeout: float | None) -> Steps[list[Any]]:
         """Put values, all or none. Returns their ids."""
         values = list(values)
-        yield from self._check_size(sum(map(size_of, values)))
+        size = sum(map(size_of, values))
+        if not self.is_unasked(size):
+            yield from self._check_size(size)
         return (yield from self._put("queue.put_many", values, options, timeout)) if values else []
 
     def put_together(self, values: list[Any], size: int) -> Steps[list[Any]]:
@@ -85,12 +102,14 @@ class Verbs:
 
         Raises `QueueFull` if there is no room for all, ValueError if one message cannot hold them.
         """
-        yield from self._check_size(size, is_unasked=False)
+        yield from self._check_size(size)
         return (yield from self._put("queue.put_many", values, PLAIN, 0))
 
-    def _check_size(self, size: int, is_unasked: bool = True) -> Steps[None]:
-        if is_unasked and size <= _UNASKED_BYTES:
-            return
+    def is_unasked(self, size: int) -> bool:
+        """Return whether the keeper takes values of ``size`` bytes, so that it need not be asked for its limit."""
+        return size <= _UNASKED_BYTES
+
+    def _check_size(self, size: int) -> Steps[None]:
         limit = yield from self._known_limit()
         if size > limit - _REST_BYTES:
             most = limit - _REST_BYTES
@@ -111,15 +130,35 @@ class Verbs:
         return min((row.get("max_message_size", math.inf) for row in rows if isinstance(row, dict)), default=math.inf)
 
     def _put(self, method: str, value: Any, options: PutOptions, timeout: float | None) -> Steps[Any]:
+        lane, numbered = self.begin_put(options)
+        return self.put_by(lane, numbered, method, value, timeout)
+
+    def begin_put(self, options: PutOptions) -> tuple[Lane, dict[str, Any]]:
+        """Number a put. Returns its lane, and its options on the wire; `end_put` or `put_by` comes next."""
         lane = self._puts.take()
         lane.next()
-        numbered = {**options.on_wire(), "session": lane.session, "seq": lane.number}
+        return lane, {**options.on_wire(), "session": lane.session, "seq": lane.number}
+
+    def end_put(self, lane: Lane) -> None:
+        """Note that the put of ``lane`` was answered."""
+        self._puts.give_back(lane)
+
+    def put_by(
+        self,
+        lane: Lane,
+        numbered: dict[str, Any],
+        method: str,
+        value: Any,
+        timeout: float | None,
+        before: Failed | None = None,
+    ) -> Steps[Any]:
+        """Make the put of ``lane``, again if its first try was ``before``."""
 
         def params(left: float | None) -> tuple[Any, ...]:
             return self.name, value, numbered if left is None else {**numbered, "timeout": left}
 
         try:
-            answer = yield from self._ask(method, params, _seconds(timeout))
+            answer = yield from self._ask(method, params, _seconds(timeout), before)
         except RPCClusterError as error:
             if is_answer(error):
                 self._puts.give_back(lane)
@@ -137,11 +176,43 @@ class Verbs:
             if ack:
                 yield from self.ack(ack, None)
             return self._take_left(count, holder)
+        return (yield from self.get_by(self._get_lane(count), ends_at, ack, holder))
+
+    def get_until(self, ends_at: float, count: int, holder: Any) -> Steps[list[Taken]]:
+        """Go on with gets after one that has brought nothing."""
+        return self.get_by(self._get_lane(count), ends_at, (), holder)
+
+    @property
+    def has_brought(self) -> bool:
+        """Whether a get that was given up may have brought items, which come first."""
+        return bool(self._left) or self._gets.has_unfinished
+
+    def begin_get(self, count: int, ack: Sequence[Taken]) -> tuple[Lane, dict[str, Any]]:
+        """Number a get. Returns its lane, and its options on the wire; `end_get` or `get_by` comes next."""
+        lane = self._get_lane(count)
+        return lane, self._get_options(lane, ack)
+
+    def end_get(self, lane: Lane, rows: Any, ack: Sequence[Taken], holder: Any) -> list[Taken]:
+        """Take what the get of ``lane`` was answered with."""
+        found = self._brought(lane, rows, holder)
+        self._gets.give_back(lane)
+        self._forget(ack)
+        return found
+
+    def fail_get(self, lane: Lane, error: BaseException) -> None:
+        """Note that the get of ``lane`` ended with ``error``; if that is no answer, it may have brought items."""
+        self._gets.give_back(lane) if is_answer(error) else self._gets.leave(lane)
+
+    def get_by(
+        self, lane: Lane, ends_at: float, ack: Sequence[Taken], holder: Any, before: Failed | None = None
+    ) -> Steps[list[Taken]]:
+        """Make the get of ``lane``, again if its first try was ``before``, and then others until ``ends_at``."""
+        count = lane.count
         while True:
-            found = yield from self._get(count, ends_at, ack, holder)
+            found = yield from self._get(lane, ends_at, ack, holder, before)
             if found or self._clock() >= ends_at:
                 return found
-            ack = ()
+            lane, ack, before = self._get_lane(count), (), None
 
     def _take_left(self, count: int, holder: Any) -> list[Taken]:
         found: list[Taken] = []
@@ -151,31 +222,39 @@ class Verbs:
             found.append(taken)
         return found
 
-    def _get(self, count: int, ends_at: float, ack: Sequence[Taken], holder: Any) -> Steps[list[Taken]]:
+    def _get(
+        self, lane: Lane, ends_at: float, ack: Sequence[Taken], holder: Any, before: Failed | None
+    ) -> Steps[list[Taken]]:
+        began_at = self._clock() if before is None else before.began_at
+        try:
+            rows = yield from self._ask_items(lane, max(0.0, ends_at - began_at), ack, before)
+        except BaseException as error:
+            if isinstance(error, LeaseLost):
+                self._forget(ack)
+            self.fail_get(lane, error)
+            raise
+        return self.end_get(lane, rows, ack, holder)
+
+    def _ask_items(self, lane: Lane, wait: float, ack: Sequence[Taken], before: Failed | None = None) -> Steps[Any]:
+        """Make the last call of ``lane``, or repeat it."""
+        options = self._get_options(lane, ack)
+        return self._ask("queue.get", lambda left: (self.name, {**options, "timeout": left}), wait, before)
+
+    def _get_lane(self, count: int) -> Lane:
         lane = self._gets.take()
         lane.next(count)
-        try:
-            found = yield from self._get_by(lane, ends_at - self._clock(), ack, holder)
-        except LeaseLost:
-            self._gets.give_back(lane)
-            self._forget(ack)
-            raise
-        except BaseException as error:
-            self._gets.give_back(lane) if is_answer(error) else self._gets.leave(lane)
-            raise
-        self._gets.give_back(lane)
-        self._forget(ack)
-        return found
+        return lane
 
-    def _get_by(self, lane: Lane, wait: float, ack: Sequence[Taken], holder: Any) -> Steps[list[Taken]]:
-        """Make the last call of ``lane``, or repeat it."""
+    def _get_options(self, lane: Lane, ack: Sequence[Taken]) -> dict[str, Any]:
         options: dict[str, Any] = {"session": lane.session, "seq": lane.number}
         if lane.count != 1:
             options["n"] = lane.count
         if ack:
-            options["ack"] = [list(taken.key) for taken in ack]
+            options["ack"] = [(taken.id, taken.attempt) for taken in ack]
         lane.connection = self._connection()
-        rows = yield from self._ask("queue.get", lambda left: (self.name, {**options, "timeout": left}), max(0.0, wait))
+        return options
+
+    def _brought(self, lane: Lane, rows: Any, holder: Any) -> list[Taken]:
         found = [Taken(row[0], row[1], row[2], lane, holder) for row in rows]
         for taken in found:
             self.holding.add(taken)
@@ -188,12 +267,11 @@ class Verbs:
             if lane is None:
                 return
             try:
-                found = yield from self._get_by(lane, 0.0, (), None)
+                rows = yield from self._ask_items(lane, 0.0, ())
             except BaseException as error:
-                self._gets.give_back(lane) if is_answer(error) else self._gets.leave(lane)
+                self.fail_get(lane, error)
                 raise
-            self._gets.give_back(lane)
-            self._left.extend(found)
+            self._left.extend(self.end_get(lane, rows, (), None))
 
     def look(self) -> Steps[None]:
         """Finish what was given up, and let the sessions that hold items be known over a new connection."""
