@@ -35,7 +35,14 @@ FILES = (
     "engine",
 )
 #: These measure how much is read at once, or how long a slice is; tiny ones read less, and take longer.
-OF_SIZES = ("far_ahead", "long_message_arrives", "little_does_not_wait", "sends_much_is_served", "leave_together")
+OF_SIZES = (
+    "far_ahead",
+    "long_message_arrives",
+    "come_whole",
+    "little_does_not_wait",
+    "sends_much_is_served",
+    "leave_together",
+)
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize=alignment", "--param", "asan-stack=0"]  # stacks are moved
 
 

@@ -120,6 +120,20 @@ def test_an_incomplete_call_is_heard(connect: Callable[..., Ends]) -> None:
     assert ends.inbox.partial is None
 
 
+def test_long_calls_of_several_peers_come_whole(rig: Rig, connect: Callable[..., Ends]) -> None:
+    """Of a peer that has sent a long call, another one is expected: it is not received in pieces while others wait."""
+    if rig.engine.name != "compiled":
+        pytest.skip("the Python engine receives little while long calls wait")
+    peers, value = [connect() for _ in range(4)], "x" * 4000
+    for each in range(3):
+        for ends in peers:
+            ends.ear.heard.clear()
+            ends.send(request(each, "echo", value))
+        for ends in peers:
+            assert ends.wait(each + 1)[-1] == [each, None, value]
+    assert [ends.ear.heard for ends in peers] == [[]] * 4
+
+
 def test_garbage_is_heard_at_once_and_in_its_turn(connect: Callable[..., Ends]) -> None:
     """So that nothing behind it is read, and the calls before it are answered."""
     ends = connect()

@@ -13,7 +13,8 @@ blocked; then it touches nothing but the output of its own call's connection. Ou
 
 The set is edge-triggered: ``readable`` remembers that the kernel may have more, until a recv falls short of what it
 asked for. A connection with kept input, or that is readable, stands in a queue, unless a pause forbids it. Those whose
-input is at most one recv go before those that go on.
+input is at most one recv go before those that go on. While others wait, a recv asks for little, and for as much more as
+the last long message had: so long messages of many peers come whole, and no peer has thousands of short ones read.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ cdef class Port:
     cdef wire_outline *outline  # of the incomplete message in `kept`
     cdef int64_t kept_at  # when `kept` has come, in monotonic nanoseconds
     cdef size_t whole  # length of the first message in `kept`, where it is known to be whole
+    cdef uint32_t expected  # length of the last long message, until the next recv: another one may come
     cdef Port next
     cdef public list led  # calls that only a leader may answer, and which have ended in this turn
     cdef public uint64_t led_token  # of the lead under which they have begun

@@ -459,6 +459,7 @@ cdef class Turn:
         length = reader.at - self.p
         if length > LIGHT_BYTES:
             self.before_clock = 0  # it may have been long
+            port.expected = <uint32_t>min(length, RECEIVE_BYTES)
         self.p = reader.at
         if port.note is not None:
             frame.begun = port.note.note_begun(<uint64_t>self.p + self.zero, envelope.msgid, REQUEST_KIND)
@@ -672,6 +673,8 @@ cdef class Turn:
             return WIRE_SHORT
         if self.p < self.whole_until:
             length = <size_t>(self.whole_until - self.p)
+            if length > LIGHT_BYTES:
+                port.expected = <uint32_t>min(length, <size_t>RECEIVE_BYTES)
             message = bytearray(self.p[:length])
             self.p = self.whole_until
             self.run_slowly(frame, runner, port, message)
@@ -754,7 +757,10 @@ cdef class Turn:
     cdef bint fill(self, Port port) except -1:
         """Receive once for ``port``. Returns whether there is something to run."""
         cdef ssize_t length
-        cdef size_t most = RECEIVE_BYTES if self.light is None and self.more is None else RECEIVE_FEW_BYTES
+        cdef size_t most = RECEIVE_BYTES
+        if self.light is not None or self.more is not None:
+            most = min(RECEIVE_FEW_BYTES + <size_t>port.expected, most)
+        port.expected = 0  # what is long is asked for once, so that many short messages never come as one long one
         if port.rest is not None:
             self.receive_rest(port, most)
         elif port.outline != NULL:
