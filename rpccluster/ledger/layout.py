@@ -2,11 +2,15 @@
 
 Pure; the master makes the file and reads it, the compiled engine of the worker writes it (`worker/hot/compiled`).
 
-The file has five parts, whose sizes never change: a header, *records* (one for each connection), *begun calls*, a
-*window* through which most bytes pass, and an *arena* of blocks for what has to stay. The two streams of a connection
-are counted as the kernel counts them, and a record says where in the file a stream's offset 0 would lie: so one store
-moves what is kept, and all of it, to another place. Offsets of input are raised by `INPUT_SHIFT`, since the input that
-a worker has adopted may be longer than what was read of the stream.
+The file has six parts, whose sizes never change: a header, *records* (one for each connection), *begun calls*, *Unix
+counts* (one for each record), a *window* through which most bytes pass, and an *arena* of blocks for what has to stay.
+The two streams of a connection are counted as the kernel counts them, and a record says where in the file a stream's
+offset 0 would lie: so one store moves what is kept, and all of it, to another place. Offsets of input are raised by
+`INPUT_SHIFT`, since the input that a worker has adopted may be longer than what was read of the stream.
+
+The streams of a Unix socket are counted from the moment at which the ledger has it. How much was read, its peek offset
+tells, which the kernel lowers by each byte that is read, and which nothing else uses. How much was written, the kernel
+writes into the file itself, by sendmmsg(2).
 """
 
 from __future__ import annotations
@@ -22,9 +26,14 @@ __all__ = [
     "HEADER_BYTES",
     "INPUT_SHIFT",
     "INPUT_WINDOW",
+    "LOW_PEEK_OFFSET",
     "MASK",
     "OUTPUT_WINDOW",
+    "PEEK_OFFSET",
     "RECORD",
+    "SENDING",
+    "SENDING_AT",
+    "UNIX_COUNT",
     "BegunKind",
     "Flag",
     "Shape",
@@ -37,6 +46,10 @@ MASK = (1 << 64) - 1  # all numbers are words of 64 bits, in the machine's order
 HEADER_BYTES = 4096
 #: How many begun calls there have ever been at once, and the number of the connection whose input is worked through.
 HEADER = struct.Struct("=QQ")
+#: What was sent last at a Unix socket: how much of it the kernel has taken (the last field of its `mmsghdr`, which
+#: stands before), the number of the connection (0: it stands in its Unix count by now), and what was written before.
+SENDING = struct.Struct("=I4xQQ")
+SENDING_AT = 128
 
 #: A record: the number of the connection, a check, up to which offset of the input messages have begun, where offset 0
 #: of the input lies, at which offset the complete output ends, where offset 0 of that lies, `Flag`s, and the msgid
@@ -46,6 +59,12 @@ RECORD = struct.Struct("=QQQQQQQQ")
 #: A call that has begun: the number of its connection (0: nothing stands here), the offset of the input at which it
 #: ends, the offset of the output at which its reply ends (0: it has none yet), its msgid, and its `BegunKind`.
 BEGUN = struct.Struct("=QQQII")
+
+#: The counts of a Unix socket: the sum of what was read and the peek offset, the same from the time at which that was
+#: low (it holds while it is), and what was written.
+UNIX_COUNT = struct.Struct("=QQQ8x")
+PEEK_OFFSET = (1 << 31) - 1  # what it is set to, at first and when it has become low
+LOW_PEEK_OFFSET = 1 << 30
 
 INPUT_WINDOW = 1 << 18
 OUTPUT_WINDOW = 1 << 18
@@ -90,9 +109,14 @@ class Shape(NamedTuple):
         return self.records_at + self.records * RECORD.size
 
     @property
+    def unix_counts_at(self) -> int:
+        """Where the Unix counts begin."""
+        return self.begun_at + self.begun * BEGUN.size
+
+    @property
     def window_at(self) -> int:
         """Where the window begins, at the border of a page."""
-        return -(-(self.begun_at + self.begun * BEGUN.size) // 4096) * 4096
+        return -(-(self.unix_counts_at + self.records * UNIX_COUNT.size) // 4096) * 4096
 
     @property
     def arena_at(self) -> int:

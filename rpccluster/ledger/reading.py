@@ -17,8 +17,12 @@ from rpccluster.ledger.layout import (
     CHECK,
     HEADER,
     INPUT_SHIFT,
+    LOW_PEEK_OFFSET,
     MASK,
     RECORD,
+    SENDING,
+    SENDING_AT,
+    UNIX_COUNT,
     BegunKind,
     Flag,
     Shape,
@@ -41,8 +45,9 @@ class Begun(NamedTuple):
 
 @dataclass
 class Record:
-    """What the ledger says of one connection; see `rpccluster.ledger.layout.RECORD`."""
+    """What the ledger says of one connection, in the record ``place``; see `rpccluster.ledger.layout.RECORD`."""
 
+    place: int
     border: int
     input_zero: int
     output_end: int
@@ -53,10 +58,14 @@ class Record:
 
 
 class Counted(NamedTuple):
-    """How many bytes of the streams of a connection the kernel has given to the dead worker, and taken from it."""
+    """How many bytes of the streams of a connection the kernel has given to the dead worker, and taken from it.
+
+    The next owner goes on counting, or ``begins_anew``.
+    """
 
     read: int
     written: int
+    begins_anew: bool = False
 
 
 class Rebuilt(NamedTuple):
@@ -106,6 +115,20 @@ class Ledger:
     def __contains__(self, number: int) -> bool:
         return number in self._records
 
+    def counted(self, number: int, peek_offset: int) -> Counted | None:
+        """Return what was read and written of the Unix socket ``number``, which has this peek offset now."""
+        record = self._records.get(number)
+        if record is None:
+            return None
+        count = self._read(self._shape.unix_counts_at + record.place * UNIX_COUNT.size, UNIX_COUNT.size)
+        sending = self._read(SENDING_AT, SENDING.size)
+        if len(count) < UNIX_COUNT.size or len(sending) < SENDING.size:
+            return None
+        sum_, low_sum, written = UNIX_COUNT.unpack(count)
+        taken, sent_by, before = SENDING.unpack(sending)
+        read = (sum_ if peek_offset >= LOW_PEEK_OFFSET else low_sum) - peek_offset
+        return Counted(read, before + taken if sent_by == number else written, True)
+
     def rebuild(self, number: int, counted: Counted) -> Rebuilt | None:
         """Return what the connection ``number`` needs; None if the ledger cannot tell that."""
         record = self._records.get(number)
@@ -149,5 +172,5 @@ def _records(read: Read, shape: Shape) -> dict[int, Record]:
         if number:
             _, check, *rest = RECORD.unpack_from(data, at * RECORD.size)
             if check == number ^ CHECK:
-                found[number] = Record(*rest)
+                found[number] = Record(at, *rest)
     return found

@@ -1,23 +1,28 @@
-"""How far a TCP stream was read and written, as the kernel counts it for whoever has a copy of the socket. Linux.
+"""How far a stream was read and written, as the kernel counts it for whoever has a copy of the socket. Linux.
 
 What a process had taken from a socket and given to it stands in no memory of the process for sure, since it may have
-been killed between the system call and its note of it. The kernel's counters are exact, also from outside.
+been killed between the system call and its note of it. The kernel's counters are exact, also from outside. It has them
+for TCP. Of a Unix socket it lowers the peek offset (socket(7)) by each byte that is read, whether anybody peeks or not.
 """
 
 from __future__ import annotations
 
 import array
 import fcntl
+import functools
+import select
 import socket
 import struct
 import sys
 import termios
 from typing import NamedTuple
 
-__all__ = ["COUNTS_STREAMS", "StreamCounters", "stream_counters"]
+__all__ = ["COUNTS_STREAMS", "StreamCounters", "UnixState", "counts_unix_sockets", "stream_counters", "unix_state"]
 
 #: Whether the kernel tells what `stream_counters` needs.
 COUNTS_STREAMS = sys.platform == "linux"
+
+_PEEK_OFF = 42  # SO_PEEK_OFF of asm-generic/socket.h
 
 _LOOKS = 100  # until two looks agree; a dead owner reads nothing more, and only segments of the peer come between
 
@@ -39,6 +44,41 @@ class StreamCounters(NamedTuple):
     read: int
     written: int
     is_open: bool
+
+
+class UnixState(NamedTuple):
+    """The peek offset of a Unix socket (-1: it has none), and whether both directions may go on, as above.
+
+    One whose peer has gone for good may go on: what that has left is yet to be read.
+    """
+
+    peek_offset: int
+    is_open: bool
+
+
+@functools.cache
+def counts_unix_sockets() -> bool:
+    """Return whether reading lowers the peek offset of a Unix socket here, which is tried once."""
+    one, other = socket.socketpair()
+    with one, other:
+        try:
+            one.setsockopt(socket.SOL_SOCKET, _PEEK_OFF, 1000)
+            other.send(b"three")
+            return one.recv(3) == b"thr" and unix_state(one).peek_offset == 997
+        except OSError:
+            return False
+
+
+def unix_state(sock: socket.socket) -> UnixState:
+    """Return the state of ``sock``. Raises OSError if this is no connected Unix socket, or the kernel is too old."""
+    offset = sock.getsockopt(socket.SOL_SOCKET, _PEEK_OFF)
+    try:
+        sock.send(b"", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # nothing is sent
+    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sock, 0)
+        return UnixState(offset, any(events & select.POLLHUP for _, events in poll.poll(0)))
+    return UnixState(offset, True)
 
 
 def stream_counters(sock: socket.socket) -> StreamCounters | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +14,13 @@ from rpccluster.ledger.layout import (
     CHECK,
     HEADER,
     INPUT_SHIFT,
+    LOW_PEEK_OFFSET,
     MASK,
+    PEEK_OFFSET,
     RECORD,
+    SENDING,
+    SENDING_AT,
+    UNIX_COUNT,
     BegunKind,
     Flag,
     Shape,
@@ -71,6 +77,40 @@ def test_a_connection_at_rest_needs_nothing() -> None:
 
 def test_what_was_read_and_has_not_begun_is_its_input() -> None:
     assert rebuilt(written(b"abcdef"), 1004) == Rebuilt(b"abcd", b"", [], 0, None, 1000)
+
+
+def unix_counts(sum: int, low_sum: int, noted: int, sending: tuple[int, int, int]) -> Ledger:
+    """A ledger with the counts of a Unix socket, and of what was sent last."""
+    file = written()
+    file.put(SHAPE.unix_counts_at + 3 * UNIX_COUNT.size, UNIX_COUNT.pack(sum, low_sum, noted))
+    file.put(SENDING_AT, SENDING.pack(*sending))
+    return Ledger(file.read, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("peek_offset", "read"),
+    [(PEEK_OFFSET, 0), (PEEK_OFFSET - 7, 7), (LOW_PEEK_OFFSET, PEEK_OFFSET - LOW_PEEK_OFFSET)],
+)
+def test_what_was_read_of_a_unix_socket_its_peek_offset_tells(peek_offset: int, read: int) -> None:
+    assert unix_counts(PEEK_OFFSET, 0, 500, (0, 0, 0)).counted(NUMBER, peek_offset) == (read, 500, True)
+
+
+def test_a_low_peek_offset_counts_from_before_it_was_to_be_raised() -> None:
+    """The worker has noted what it will be raised to, and may not have come to do it."""
+    read = PEEK_OFFSET - LOW_PEEK_OFFSET + 5
+    ledger = unix_counts(read + PEEK_OFFSET, PEEK_OFFSET, 500, (0, 0, 0))
+    assert ledger.counted(NUMBER, LOW_PEEK_OFFSET - 5) == (read, 500, True)
+    assert ledger.counted(NUMBER, PEEK_OFFSET) == (read, 500, True)
+
+
+def test_what_the_kernel_has_taken_of_the_last_send_counts() -> None:
+    """Whether its worker has come to note that or not; of another connection it is nothing to this one."""
+    for noted, sending in ((500, (20, NUMBER, 500)), (520, (20, NUMBER, 500)), (520, (9, NUMBER + 1, 500))):
+        assert unix_counts(PEEK_OFFSET, 0, noted, sending).counted(NUMBER, PEEK_OFFSET) == (0, 520, True)
+
+
+def test_a_unix_socket_that_the_ledger_does_not_have_has_no_counts() -> None:
+    assert unix_counts(PEEK_OFFSET, 0, 0, (0, 0, 0)).counted(NUMBER + 1, PEEK_OFFSET) is None
 
 
 def test_what_the_kernel_has_not_taken_is_its_output() -> None:

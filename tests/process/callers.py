@@ -15,7 +15,21 @@ from typing import Any
 
 import msgpack
 
-__all__ = ["Callers"]
+__all__ = ["Callers", "dial"]
+
+
+def dial(address: str, seconds: float = 10.0) -> socket.socket:
+    """Connect to ``address``, of TCP or a Unix socket."""
+    kind, _, place = address.partition("://")
+    if kind == "unix":
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(seconds)
+        sock.connect(place)
+        return sock
+    host, _, port = place.rpartition(":")
+    sock = socket.create_connection((host, int(port)), timeout=seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # torn calls do not wait for ACKs
+    return sock
 
 
 @dataclass(eq=False)
@@ -42,7 +56,6 @@ class Callers:
         method: str = "note",
     ) -> None:
         """``pause`` is the time in seconds between two rounds of sending; 0 for as fast as it goes."""
-        host, _, port = address.partition("//")[2].rpartition(":")
         self._random = random.Random(seed)
         self._depth = depth
         self._method = method
@@ -53,10 +66,9 @@ class Callers:
         self.faults: list[str] = []
         self._stopping = threading.Event()
         self._selector = selectors.DefaultSelector()
-        self._callers = [_Caller(socket.create_connection((host, int(port)), timeout=10)) for _ in range(connections)]
+        self._callers = [_Caller(dial(address)) for _ in range(connections)]
         for caller in self._callers:
             caller.sock.setblocking(False)
-            caller.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # torn calls do not wait for ACKs
             self._selector.register(caller.sock, selectors.EVENT_READ, caller)
         self._thread = threading.Thread(target=self._run, daemon=True)
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import random
 import selectors
-import socket
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import msgpack
-from callers import Callers, _Caller
+from callers import Callers, _Caller, dial
 
 __all__ = ["SERVICE", "HardyCallers", "Loss"]
 
@@ -68,8 +67,7 @@ class HardyCallers(Callers):
         large_share: float = 0.0,
     ) -> None:
         super().__init__(address, connections, depth, pause, seed)
-        host, _, port = address.partition("//")[2].rpartition(":")
-        self._at = (host, int(port))
+        self._address = address
         self._slow = (slow_share, slow_seconds)
         self._large_share = large_share
         self._owners: dict[_Caller, int] = {}
@@ -133,7 +131,7 @@ class HardyCallers(Callers):
         self._deaf_until.pop(caller, None)
         self._selector.unregister(caller.sock)
         caller.sock.close()
-        caller.sock = socket.create_connection(self._at, timeout=10)
+        caller.sock = dial(self._address)
         caller.sock.setblocking(False)
         self._selector.register(caller.sock, selectors.EVENT_READ, caller)
 

@@ -28,13 +28,13 @@ class Killer:
         self.killed: set[int] = set()
         self.ready_after: list[float] = []
 
-    def run(self, seconds: float) -> None:
-        """Kill for so long, then wait for the last successor."""
+    def run(self, seconds: float, kills: int = 0) -> None:
+        """Kill for so long, and at least so many workers, then wait for the last successor."""
         end_at = next_at = time.monotonic() + PAUSE_SECONDS
         end_at += seconds
-        while time.monotonic() < end_at or self._awaited:
+        while time.monotonic() < end_at or len(self.killed) < kills or self._awaited:
             ready = self._look()
-            if ready and next_at < time.monotonic() < end_at:
+            if ready and next_at < time.monotonic() and (time.monotonic() < end_at or len(self.killed) < kills):
                 self._kill(*self._random.choice(ready))
                 next_at += PAUSE_SECONDS
             time.sleep(LOOK_SECONDS)

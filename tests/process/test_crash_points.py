@@ -43,18 +43,30 @@ class Notes(Service):
 """
 #: What a worker calls in the session; the name of each is told to strace with a ``?``, since kernels differ.
 CALLS = ("recvfrom", "sendto", "epoll_wait", "epoll_pwait2", "epoll_ctl", "write", "read", "recvmsg", "sendmsg")
-FEW = (("recvfrom", 1), ("recvfrom", 4), ("sendto", 1), ("sendto", 3), ("sendto", 6), ("epoll_wait", 5), ("write", 4))
+FEW = {
+    "tcp": (
+        ("recvfrom", 1),
+        ("recvfrom", 4),
+        ("sendto", 1),
+        ("sendto", 3),
+        ("sendto", 6),
+        ("epoll_wait", 5),
+        ("write", 4),
+    ),
+    "unix": (("recvfrom", 2), ("sendmmsg", 1), ("sendmmsg", 3), ("sendmmsg", 6), ("write", 4)),
+}
 
 
 class Session:
-    """One connection with numbered calls."""
+    """One connection with numbered calls, over TCP or at the Unix socket."""
 
-    def __init__(self, running: RunningCluster) -> None:
-        host, _, port = running.address.partition("//")[2].rpartition(":")
-        self.sock = socket.socket()
+    def __init__(self, running: RunningCluster, kind: str = "tcp") -> None:
+        tcp, unix = [each.partition("//")[2] for each in running.status()["master"]["listeners"]]
+        host, _, port = tcp.rpartition(":")
+        self.sock = socket.socket(socket.AF_INET if kind == "tcp" else socket.AF_UNIX)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
         self.sock.settimeout(60)
-        self.sock.connect((host, int(port)))
+        self.sock.connect((host, int(port)) if kind == "tcp" else unix)
         self.asked: set[int] = set()
         self.replies: Counter[int] = Counter()
         self.results: dict[int, Any] = {}
@@ -103,10 +115,10 @@ class Session:
             time.sleep(0.002)
 
 
-def try_point(running: RunningCluster, name: str, nth: int, base: int, notes: Path) -> bool:
+def try_point(running: RunningCluster, kind: str, name: str, nth: int, base: int, notes: Path) -> bool:
     """Play the script with a kill at one point. Returns whether it came to that."""
     wait_until(lambda: sum(each["state"] == "ready" for each in running.status()["workers"]) > 1)
-    session = Session(running)
+    session = Session(running, kind)
     with session.sock:
         session.sock.sendall(session.call(base))
         session.wait(base)
@@ -134,6 +146,7 @@ def noted(
     monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
     running = make_cluster(
         service="noted:Notes",
+        bind=f"tcp://127.0.0.1:0, unix://{tmp_path}/s",
         crash_safe=True,
         number_workers=request.module.WORKERS,
         rebalance=False,
@@ -144,17 +157,20 @@ def noted(
 
 
 @pytest.mark.timeout(1200)
-def test_a_session_outlives_its_worker_whenever_that_is_killed(noted: RunningCluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_session_outlives_its_worker_whenever_that_is_killed(
+    noted: RunningCluster, tmp_path: Path, kind: str
+) -> None:
     """Each call is answered once, by its result or by WorkerLost, and runs once at most."""
     base, killed, answered = 1000, 0, set()
-    points: Any = FEW
+    points: Any = FEW[kind]
     if FULL_SCALE:
-        points = ((name, nth) for name in CALLS for nth in range(1, 100))
+        points = ((name, nth) for name in (*CALLS, "sendmmsg") for nth in range(1, 100))
     done: set[str] = set()
     for name, nth in points:
         if name in done:
             continue
-        if try_point(noted, name, nth, base, tmp_path / f"strace-{base}"):
+        if try_point(noted, kind, name, nth, base, tmp_path / f"strace-{base}"):
             killed += 1
         elif FULL_SCALE:
             done.add(name)
@@ -162,5 +178,5 @@ def test_a_session_outlives_its_worker_whenever_that_is_killed(noted: RunningClu
         base += 100
     ran = [int(line) for line in (tmp_path / "notes").read_text().split()]
     assert len(ran) == len(set(ran)), "a call ran twice"
-    assert killed >= len(FEW) - 2
+    assert killed >= len(FEW[kind]) - 2
     assert answered <= set(ran)

@@ -46,7 +46,7 @@ def pid_of(running: RunningCluster, slot: int) -> int:
 def try_point(running: RunningCluster, slot: int, name: str, nth: int, base: int, notes: Path) -> bool:
     """Have worker 1 give its connections to worker 0, and kill one meanwhile. Returns whether it came to that."""
     victim = pid_of(running, slot)
-    sessions = {base + 10 * place: Session(running) for place in range(6)}
+    sessions = {base + 10 * place: Session(running, "unix" if place % 2 else "tcp") for place in range(6)}
     with contextlib.ExitStack() as stack:
         for number, session in sessions.items():
             stack.enter_context(session.sock)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from callers import dial
 from hardy_callers import SERVICE, HardyCallers
 from killers import Killer
 from memory_cgroup import memory_cgroup
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(bool(why_not_compiled()), reason="the compiled e
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 SECONDS = 60.0 if FULL_SCALE else 3.0
+UNIX_KILLS = 1000 if FULL_SCALE else 0
 PAUSE_SECONDS = 2.0
 TAKEN_MIB = 256
 
@@ -43,13 +45,17 @@ def hardy(
     return start
 
 
-@pytest.mark.timeout(240)
-def test_no_connection_is_lost_with_a_killed_worker(hardy: Callable[..., RunningCluster], tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("kind", "kills"), [("tcp", 0), ("unix", UNIX_KILLS)])
+def test_no_connection_is_lost_with_a_killed_worker(
+    hardy: Callable[..., RunningCluster], tmp_path: Path, kind: str, kills: int
+) -> None:
     """Each call is answered once; those that a dead worker had begun are lost, and no others."""
-    running = hardy(number_workers=4)
+    running = hardy(number_workers=4, **({"bind": f"unix://{tmp_path}/s"} if kind == "unix" else {}))
     killer = Killer(running)
+    assert running.address.startswith(f"{kind}://")
     with HardyCallers(running.address, connections=40, large_share=0.02) as callers:
-        killer.run(SECONDS)
+        killer.run(SECONDS, kills)
         wait_until(lambda: callers.oldest_pending_seconds() < 1 or callers.faults, what="no call is left to hang")
     print(f"{len(killer.killed)} killed; {callers.answered} calls; {callers.errors}")
     assert len(killer.killed) > SECONDS
@@ -122,8 +128,7 @@ class Caller:
     """One connection, whose calls are asked one after another."""
 
     def __init__(self, running: RunningCluster) -> None:
-        host, _, port = running.address.partition("//")[2].rpartition(":")
-        self.sock = socket.create_connection((host, int(port)), timeout=20)
+        self.sock = dial(running.address, 30.0)
         self._unpacker = msgpack.Unpacker()
         self._number = 0
 
@@ -142,6 +147,16 @@ class Caller:
                 self._unpacker.feed(data)
         except ConnectionError:
             return None
+
+    def call_at_once(self, method: str, count: int) -> None:
+        """Send so many calls as one piece, and wait for their results."""
+        first, self._number = self._number + 1, self._number + count
+        self.sock.sendall(b"".join(msgpack.packb([0, each, method, []]) for each in range(first, first + count)))
+        answered: list[int] = []
+        while len(answered) < count:
+            self._unpacker.feed(self.sock.recv(65_536))
+            answered += [msgid for _, msgid, error, _ in self._unpacker if error is None]
+        assert answered == [*range(first, first + count)]
 
 
 class Limited(RunningCluster):
@@ -204,6 +219,31 @@ def test_a_method_that_ends_its_worker_costs_its_call_alone(crashing: RunningClu
         assert error.startswith("WorkerLost: ")
     assert all(caller.call("pid")[0] is None for caller in callers)
     assert (tmp_path / "notes").read_text().split() == [str(how)] * (2 if how >= 0 else 1)
+    for caller in callers:
+        caller.sock.close()
+
+
+def test_a_unix_socket_that_comes_back_to_a_worker_is_counted_anew(
+    make_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls of its first stay are not taken for begun ones when that worker is killed."""
+    monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
+    options = {"number_workers": 2, "crash_safe": True, "restart_delay_max": 0, "bind": f"unix://{tmp_path}/s"}
+    running = make_cluster(service="crashing:Crashing", **options)
+    running.write_module("crashing", CRASHING)
+    running.start()
+    running.wait_ready()
+    keeper, _ = running.worker_pids()
+    callers = [Caller(running) for _ in range(8)]
+    for _ in range(3):
+        for place, caller in enumerate(callers):  # the last ones leave something of what the first ones were noted in
+            caller.call_at_once("pid", 60 - 7 * place)
+        wait_until(lambda: [each["connections"] for each in running.wait_ready()["workers"]] == [4, 4])
+        (other,) = set(running.worker_pids()) - {keeper}
+        os.kill(other, signal.SIGKILL)
+        assert [caller.call("pid") for caller in callers] == [(None, keeper)] * 8
+    os.kill(keeper, signal.SIGKILL)
+    assert [caller.call("pid")[0] for caller in callers * 2] == [None] * 16
     for caller in callers:
         caller.sock.close()
 
@@ -304,10 +344,10 @@ def ledgers_of(pid: int) -> list[str]:
     return [name for name in names if "rpccluster-ledger" in os.readlink(f"/proc/{pid}/fd/{name}")]
 
 
-def test_status_tells_how_many_connections_would_end_with_their_worker(
+def test_status_tells_that_no_connection_would_end_with_its_worker(
     make_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those at a Unix socket do."""
+    """Neither over TCP, nor at a Unix socket."""
     monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
     path = tmp_path / "s"
     bind = f"tcp://127.0.0.1:0, unix://{path}"
@@ -325,7 +365,7 @@ def test_status_tells_how_many_connections_would_end_with_their_worker(
             sock.connect(str(path))
             sock.sendall(msgpack.packb([0, 1, "pid", []]))
             assert sock.recv(100)
-        wait_until(lambda: counted(running) == (5, 2))
+        wait_until(lambda: counted(running) == (5, 0))
 
 
 def counted(running: RunningCluster) -> tuple[int, int]:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rpccluster.system.stream_counters import COUNTS_STREAMS, stream_counters
+from rpccluster.system.stream_counters import COUNTS_STREAMS, counts_unix_sockets, stream_counters, unix_state
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 
 pytestmark = pytest.mark.skipif(not COUNTS_STREAMS, reason="only Linux counts streams")
 
 PATTERN = random.Random(5).randbytes(65_521)
+SO_PEEK_OFF = 42
 MARK = b"<the end of what the dead one has written>"
 
 
@@ -100,6 +101,84 @@ def test_another_socket_is_refused() -> None:
     one, other = socket.socketpair()
     with one, other, pytest.raises(OSError):
         stream_counters(one)
+
+
+@pytest.fixture
+def unix_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The first one has a peek offset of a million."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 1_000_000)
+        yield ours, theirs
+
+
+def test_what_is_read_lowers_the_peek_offset_of_a_unix_socket(unix_pair: tuple[socket.socket, socket.socket]) -> None:
+    served, peer = unix_pair
+    peer.sendall(b"x" * 1000)
+    assert len(served.recv(300)) == 300
+    assert unix_state(served) == (999_700, True)
+    assert len(served.recv(10_000)) == 700
+    served.sendall(b"y")
+    assert unix_state(served) == (999_000, True)
+    assert peer.recv(10) == b"y"
+
+
+def test_whether_unix_sockets_count_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel may take the option and do nothing with it."""
+    assert counts_unix_sockets()
+    monkeypatch.setattr("rpccluster.system.stream_counters._PEEK_OFF", socket.SO_SNDBUF)
+    counts_unix_sockets.cache_clear()
+    assert not counts_unix_sockets()
+    counts_unix_sockets.cache_clear()
+
+
+def test_a_unix_socket_may_go_on_until_it_was_ended_here(unix_pair: tuple[socket.socket, socket.socket]) -> None:
+    """What a peer has left that has gone is yet to be read."""
+    served, peer = unix_pair
+    peer.sendall(b"left")
+    peer.shutdown(socket.SHUT_WR)
+    assert unix_state(served).is_open
+    peer.close()
+    assert unix_state(served) == (1_000_000, True)
+    assert served.recv(10) == b"left"
+
+
+def test_a_unix_socket_that_was_ended_here_does_not_go_on(unix_pair: tuple[socket.socket, socket.socket]) -> None:
+    served, _ = unix_pair
+    served.shutdown(socket.SHUT_WR)
+    assert not unix_state(served).is_open
+
+
+def test_a_unix_socket_without_a_peek_offset_has_none() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert unix_state(one) == (-1, True)
+
+
+@pytest.mark.parametrize("seed", range(250 if FULL_SCALE else 12))
+def test_what_a_killed_process_has_read_of_a_unix_socket_is_known_to_the_byte(
+    unix_pair: tuple[socket.socket, socket.socket], seed: int
+) -> None:
+    served, peer = unix_pair
+    chance = random.Random(seed)
+    served.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, (1 << 31) - 1)
+
+    def read() -> None:
+        while served.recv(chance.randint(1, 100_000)):
+            pass
+
+    pid = in_child(read)
+    sender = threading.Thread(target=send_for_ever, args=[peer])
+    sender.start()
+    try:
+        time.sleep(chance.uniform(0.001, 0.02))
+        end(pid)
+        found = unix_state(served)
+        assert found.is_open
+        assert served.recv(64, socket.MSG_WAITALL) == pattern_at((1 << 31) - 1 - found.peek_offset, 64)
+    finally:
+        peer.shutdown(socket.SHUT_RDWR)
+        sender.join()
 
 
 @pytest.mark.parametrize("seed", range(250 if FULL_SCALE else 12))

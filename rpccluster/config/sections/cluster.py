@@ -95,7 +95,7 @@ class Options:
     crash_safe: bool = option(
         values.BOOLEAN,
         False,
-        "TCP connections of a killed worker go on in another one, where the compiled engine runs the calls",
+        "connections of a killed worker go on in another one, where the compiled engine runs the calls",
     )
     reload_on_change: bool = live(
         values.BOOLEAN, False, "reload when a configuration file has changed, after a second without a change"

@@ -24,7 +24,7 @@ from rpccluster.protocol.closing import closing_request
 from rpccluster.protocol.skip import may_resume
 from rpccluster.rate_limit import LogLimiter, and_more
 from rpccluster.system import room_beside
-from rpccluster.system.stream_counters import StreamCounters, stream_counters
+from rpccluster.system.stream_counters import stream_counters, unix_state
 
 __all__ = ["Copies", "Copy", "Revived", "revive"]
 
@@ -141,16 +141,15 @@ def revive(
 def _rebuilt(
     number: int, copy: Copy, ledger: Ledger, serial: int, crashes: Crashes, crash: Crash | None
 ) -> Give | None:
-    counters = _counters(copy.descriptors[0])
-    if counters is None or not counters.is_open:
+    counted = _counted(copy.descriptors[0], number, ledger)
+    if counted is None:
         return None
-    counted = Counted(counters.read, counters.written)
     give = Give(number, list(copy.peer), False, b"", b"", [], identity=list(copy.identity))
     if number not in ledger:
-        is_untouched = counted == (0, 0)
+        is_untouched = counted == Counted(0, 0)
         return give if is_untouched else None
     rebuilt = ledger.rebuild(number, counted)
-    if rebuilt is None or (crash is not None and _is_poison(number, copy, ledger, rebuilt, crashes, crash)):
+    if rebuilt is None or (crash is not None and _is_poison(number, copy, ledger, rebuilt, crashes, crash, counted)):
         return None
     input = NO_MESSAGE if may_resume(rebuilt.input) else rebuilt.input
     if rebuilt.closing_msgid is not None:
@@ -160,7 +159,9 @@ def _rebuilt(
     return give._replace(input=input, output=rebuilt.output, awaited=awaited, unread_until=unread_until)
 
 
-def _is_poison(number: int, copy: Copy, ledger: Ledger, rebuilt: Rebuilt, crashes: Crashes, crash: Crash) -> bool:
+def _is_poison(
+    number: int, copy: Copy, ledger: Ledger, rebuilt: Rebuilt, crashes: Crashes, crash: Crash, counted: Counted
+) -> bool:
     """Note what a connection had to do with a crash. Return whether a message of it crashes whoever reads it.
 
     If a call has begun of the connection whose input was worked through, the worker was in that; else in any that has.
@@ -170,7 +171,8 @@ def _is_poison(number: int, copy: Copy, ledger: Ledger, rebuilt: Rebuilt, crashe
     if has_begun and (is_current or not ledger.is_at_call) and crashes.note_calls(number, crash):
         told = "Not reading from %s for %g seconds: three workers crashed at its calls within a minute, the last in %s"
         logger.warning(told, peer, crash.pause_seconds, escaped(crash.method))
-    if is_current and rebuilt.input and crashes.is_message_again(number, rebuilt.border):
+    next_border = -len(rebuilt.input) if counted.begins_anew else rebuilt.border
+    if is_current and rebuilt.input and crashes.is_message_again(number, rebuilt.border, next_border):
         told = "Closing the connection of %s: two workers have crashed while they read the same message of it"
         logger.warning(told, peer)
         return True
@@ -179,13 +181,20 @@ def _is_poison(number: int, copy: Copy, ledger: Ledger, rebuilt: Rebuilt, crashe
 
 def peer_of(address: Sequence[Any]) -> str:
     """Return the text that names a client in log lines."""
+    if not address:
+        return "a Unix socket"
     return str(TCPAddress(str(address[0]), int(address[1])))
 
 
-def _counters(descriptor: int) -> StreamCounters | None:
+def _counted(descriptor: int, number: int, ledger: Ledger) -> Counted | None:
+    """Return what was read and written of a connection; None if it has ended, or nobody can tell."""
     sock = socket.socket(fileno=descriptor)
     try:
-        return stream_counters(sock)
+        if sock.family == socket.AF_UNIX:
+            state = unix_state(sock)
+            return ledger.counted(number, state.peek_offset) if state.is_open else None
+        counters = stream_counters(sock)
+        return Counted(counters.read, counters.written) if counters is not None and counters.is_open else None
     except OSError:
         return None
     finally:

@@ -36,13 +36,13 @@ class Crashes:
         self._times: dict[int, deque[float]] = {}
         self._unread: dict[int, float] = {}
 
-    def is_message_again(self, number: int, border: int) -> bool:
+    def is_message_again(self, number: int, border: int, next_border: int) -> bool:
         """Note a crash while the message at this offset of a connection's input was read. Return whether it is the
-        second one at it.
+        second one at it. For its next owner it is the one at ``next_border``.
         """
         if self._borders.pop(number, None) == border:
             return True
-        _keep(self._borders, number, border)
+        _keep(self._borders, number, next_border)
         return False
 
     def note_calls(self, number: int, crash: Crash) -> bool:

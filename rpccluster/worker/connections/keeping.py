@@ -46,8 +46,8 @@ class Keeping:
         self._is_waiting = False
 
     def number_for(self, sock: _socket.socket) -> int:
-        """Return a number for an accepted connection; 0 if it cannot outlive this worker."""
-        return self._new_number() if sock.family in (_socket.AF_INET, _socket.AF_INET6) else 0
+        """Return a number for an accepted connection."""
+        return self._new_number()
 
     def add(self, connection: Connection) -> None:
         """Have the master keep a copy of the socket of ``connection``, of which the engine has read nothing."""

@@ -10,7 +10,20 @@ import pytest
 
 from rpccluster.ipc.messages import Give
 from rpccluster.ledger.file import LedgerFile
-from rpccluster.ledger.layout import BEGUN, CHECK, HEADER, INPUT_SHIFT, MASK, RECORD, Flag, Shape
+from rpccluster.ledger.layout import (
+    BEGUN,
+    CHECK,
+    HEADER,
+    INPUT_SHIFT,
+    MASK,
+    PEEK_OFFSET,
+    RECORD,
+    SENDING,
+    SENDING_AT,
+    UNIX_COUNT,
+    Flag,
+    Shape,
+)
 from rpccluster.master.handover.copies import Copies, Copy, revive
 from rpccluster.master.handover.crashes import MOST_CONNECTIONS, Crash, Crashes
 from rpccluster.system.stream_counters import COUNTS_STREAMS
@@ -19,6 +32,7 @@ pytestmark = pytest.mark.skipif(not COUNTS_STREAMS, reason="only Linux counts st
 
 SHAPE = Shape.fitting(4, 8, 65_536)
 NUMBER, SERIAL = 5 << 32 | 1, 5
+SO_PEEK_OFF = 42
 PEER = ["127.0.0.1", 4711]
 
 
@@ -76,6 +90,24 @@ def test_it_goes_on_with_what_was_not_begun_and_not_sent(dead: Dead) -> None:
     assert dead.revived() == expected
 
 
+def test_a_unix_socket_goes_on_by_the_counts_in_the_ledger(dead: Dead) -> None:
+    """Not without them, and not if the worker had ended its direction."""
+    client, served = socket.socketpair()
+    with client, dead.served:
+        dead.served = served
+        served.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, PEEK_OFFSET)
+        client.sendall(b"i" * 100)
+        assert len(served.recv(100)) == 100
+        assert dead.revived() is None
+        dead.note(b"abc", b"a reply", lost=9)
+        os.pwrite(dead.ledger.descriptor, UNIX_COUNT.pack(PEEK_OFFSET, 0, 10), SHAPE.unix_counts_at)
+        os.pwrite(dead.ledger.descriptor, SENDING.pack(2, NUMBER, 10), SENDING_AT)
+        expected = Give(NUMBER, PEER, False, b"abc", b"reply", [[SERIAL, 9]], identity=["key:shop"])
+        assert dead.revived() == expected
+        served.shutdown(socket.SHUT_WR)
+        assert dead.revived() is None
+
+
 def test_a_wish_for_the_end_is_asked_again(dead: Dead) -> None:
     dead.note(flags=Flag.CLOSING)
     found = dead.revived()
@@ -131,6 +163,21 @@ def test_a_message_at_which_two_workers_crash_is_read_by_no_third(dead: Dead) ->
     assert dead.revived(crashes, crash(1.0)) is not None
     assert dead.revived(crashes) is not None  # killed from outside
     assert dead.revived(crashes, crash(2.0)) is None
+
+
+def test_a_message_of_a_unix_socket_is_known_again_though_each_owner_counts_from_0(dead: Dead) -> None:
+    client, served = socket.socketpair()
+    with client, dead.served:
+        dead.served = served
+        crashes = Crashes()
+        dead.note(b"abc")
+        for again, (read, low) in enumerate([(100, 0), (0, 0)]):
+            served.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, PEEK_OFFSET - read)
+            border, at = INPUT_SHIFT + read - 3, SHAPE.arena_at
+            fields = (NUMBER, NUMBER ^ CHECK, border, at - border, 0, at, 0, 0)
+            os.pwrite(dead.ledger.descriptor, RECORD.pack(*(each & MASK for each in fields)), SHAPE.records_at)
+            os.pwrite(dead.ledger.descriptor, UNIX_COUNT.pack(PEEK_OFFSET, low, 0), SHAPE.unix_counts_at)
+            assert (dead.revived(crashes, crash(1.0)) is None) == bool(again)
 
 
 def test_a_crash_at_another_message_counts_anew(dead: Dead) -> None:

@@ -24,7 +24,18 @@ from contextvars import Context
 
 
 from rpccluster.errors import ProtocolError
-from rpccluster.ledger.layout import CHECK, INPUT_SHIFT, INPUT_WINDOW, OUTPUT_WINDOW, BegunKind, Flag
+from rpccluster.ledger.layout import (
+    CHECK,
+    INPUT_SHIFT,
+    INPUT_WINDOW,
+    LOW_PEEK_OFFSET,
+    MASK,
+    OUTPUT_WINDOW,
+    PEEK_OFFSET,
+    SENDING_AT,
+    BegunKind,
+    Flag,
+)
 from rpccluster.log import logger
 from rpccluster.protocol.bounded import CALL, CANCEL, RESERVED
 from rpccluster.protocol.closing import closing_request

@@ -7,7 +7,6 @@ loop's watcher, the drain, and the counts. Import fails where the extension was 
 from __future__ import annotations
 
 import _socket
-import contextlib
 from collections.abc import Collection
 from typing import Any, Callable
 
@@ -17,7 +16,7 @@ from rpccluster.identity import NOBODY, Identity
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.ledger.layout import Shape
 from rpccluster.system import READABLE
-from rpccluster.system.stream_counters import stream_counters
+from rpccluster.system.stream_counters import counts_unix_sockets, stream_counters
 from rpccluster.worker.access.access import Allowed
 from rpccluster.worker.current import Runner
 from rpccluster.worker.hot.compiled._turn import Bucket, CallLimit, Frame, Ledger, Port, Turn, View
@@ -147,19 +146,26 @@ class CompiledEngine(PythonEngine):
         """Receive calls on ``sock``, and send their replies; one object is both ends."""
         port = Port(self._turn, sock.fileno(), peer, listener, identity)
         port.allow(self._access.allowed(identity))
-        if number and self.has_ledger and is_new:
-            port.take_note(number, 0, 0)
-        elif number and self.has_ledger:
-            self._note(port, sock, number)
+        if number and self.has_ledger:
+            self._note(port, sock, number, is_new)
         port.start()
         return port, port
 
-    def _note(self, port: Port, sock: Any, number: int) -> None:
+    def _note(self, port: Port, sock: Any, number: int, is_new: bool) -> None:
         """Let the ledger have a connection, if its stream can be counted and there is room."""
-        with contextlib.suppress(OSError):  # a Unix socket, or one that is just ending
+        if sock.family == _socket.AF_UNIX:
+            if counts_unix_sockets():
+                port.take_unix_note(number)
+            return
+        if is_new:
+            port.take_note(number, 0, 0)
+            return
+        try:
             counters = stream_counters(sock)
-            if counters is not None:
-                port.take_note(number, counters.read, counters.written)
+        except OSError:
+            return
+        if counters is not None:  # else it is just ending
+            port.take_note(number, counters.read, counters.written)
 
     def fileno(self) -> int:
         """Return the descriptor of the epoll set with all connections."""

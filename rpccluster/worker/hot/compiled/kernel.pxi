@@ -21,12 +21,25 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_wait(int epoll, epoll_event *events, int most, int timeout)
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_NOSIGNAL, MSG_DONTWAIT
+    int MSG_NOSIGNAL, MSG_DONTWAIT, SOL_SOCKET, SO_PEEK_OFF
+    int setsockopt(int fd, int level, int what, const void *value, unsigned int length)
     ssize_t recv(int fd, void *bytes, size_t length, int flags)
     ssize_t send(int fd, const void *bytes, size_t length, int flags)
 
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<sys/mman.h>" nogil:
+    int mlock(const void *memory, size_t length)
+
+cdef extern from "<sys/syscall.h>" nogil:
+    long SYS_sendmmsg
+
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
+    long syscall(long number, ...)
 
 cdef extern from *:
     int leading_zeros "__builtin_clzll"(unsigned long long) nogil
@@ -82,3 +95,29 @@ cdef extern from *:
     }
     """
     void store(uint64_t *place, uint64_t value) nogil
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    /* The mmsghdr of sendmmsg(2), as the kernel has it: a C library may have another, or write the end itself. */
+    struct kernel_message {
+        struct {
+            void *name;
+            int name_length;
+            struct iovec *pieces;
+            size_t piece_count;
+            void *control;
+            size_t control_length;
+            unsigned int flags;
+        } header;
+        unsigned int taken;
+    };
+    #define TAKEN_AT offsetof(struct kernel_message, taken)
+    """
+    struct message_header "kernel_message.header":
+        iovec *pieces
+        size_t piece_count
+    struct kernel_message:
+        message_header header
+        unsigned int taken
+    size_t TAKEN_AT

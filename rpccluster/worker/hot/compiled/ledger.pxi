@@ -20,6 +20,12 @@ cdef struct Begun:
     uint32_t msgid
     uint32_t kind
 
+cdef struct UnixCount:
+    uint64_t sum
+    uint64_t low_sum
+    uint64_t written
+    uint64_t unused
+
 cdef enum:
     SMALLEST_ORDER = 9  # of blocks: 512 bytes
     ORDERS = 40
@@ -30,6 +36,7 @@ cdef uint64_t _SHIFT = INPUT_SHIFT, _CHECK = CHECK
 cdef uint64_t BARE_INPUT = Flag.BARE_INPUT, BARE_OUTPUT = Flag.BARE_OUTPUT, CLOSING_FLAG = Flag.CLOSING
 cdef uint32_t REQUEST_KIND = BegunKind.REQUEST, NOTIFICATION_KIND = BegunKind.NOTIFICATION, UNKNOWN_KIND = BegunKind.UNKNOWN
 cdef size_t _OUTPUT_WINDOW = OUTPUT_WINDOW
+cdef uint64_t _PEEK_OFFSET = PEEK_OFFSET, _LOW_PEEK_OFFSET = LOW_PEEK_OFFSET, NEVER = MASK
 
 
 @final
@@ -45,6 +52,11 @@ cdef class Ledger:
     cdef uint64_t *current  # the number of the connection whose input is worked through
     cdef Record *records
     cdef Begun *begun
+    cdef UnixCount *unix_counts
+    cdef kernel_message *message  # what was sent last at a Unix socket
+    cdef uint64_t *sending  # the number of its connection, and how much was written of that before
+    cdef iovec piece
+    cdef public uint64_t peek_offset  # that Unix sockets get
     cdef int32_t most_records, most_begun, records_used, free_record, free_begun
     cdef int32_t *next_record  # of the free ones
     cdef int32_t *next_begun  # of the free ones, or of those of the same connection
@@ -71,6 +83,13 @@ cdef class Ledger:
         self.current = self.begun_used + 1
         self.records = <Record *>(self.base + <size_t>shape.records_at)
         self.begun = <Begun *>(self.base + <size_t>shape.begun_at)
+        self.unix_counts = <UnixCount *>(self.base + <size_t>shape.unix_counts_at)
+        self.message = <kernel_message *>(self.base + <size_t>SENDING_AT - TAKEN_AT)
+        self.message.header.pieces = &self.piece
+        self.message.header.piece_count = 1
+        self.sending = <uint64_t *>(self.base + <size_t>SENDING_AT) + 1
+        self.peek_offset = _PEEK_OFFSET
+        mlock(self.base, 4096)  # the kernel writes into it, which may not fail in a process that is killed
         self.input_window = self.base + <size_t>shape.window_at
         self.output_window = self.input_window + <size_t>INPUT_WINDOW
         self.arena = self.base + <size_t>shape.arena_at
@@ -209,8 +228,11 @@ cdef class Note:
     cdef int32_t answered, first_answered  # the calls whose replies are not in the ledger yet, from last to first
     cdef uint8_t *output  # a block with output that the kernel has no room for
     cdef uint64_t number, received, sent, copied  # bytes of the streams; output stands in the ledger up to `copied`
+    cdef UnixCount *unix_count  # NULL: the kernel counts both streams
+    cdef uint64_t low_at  # when so much was received, the peek offset is low
 
-    def __cinit__(self, Ledger ledger, uint64_t number, uint64_t read, uint64_t written):
+    def __cinit__(self, Ledger ledger, uint64_t number, uint64_t read, uint64_t written, int unix_socket=-1):
+        """``unix_socket`` is the descriptor of one."""
         self.ledger = ledger
         self.number = number
         self.received = read + _SHIFT
@@ -225,10 +247,40 @@ cdef class Note:
         self.record.output_end = written
         self.record.flags = 0
         self.record.check = number ^ _CHECK
+        self.low_at = NEVER
+        if unix_socket >= 0:
+            self.count_here(unix_socket)
 
     cdef void begin(self) noexcept:
         """Make the record valid."""
         store(&self.record.number, self.number)
+
+    cdef int count_here(self, int fd) except -1:
+        """Count the streams of a Unix socket, from 0: it may have been here before, with other offsets."""
+        cdef Ledger ledger = self.ledger
+        cdef uint64_t place
+        for place in range(ledger.begun_used[0]):
+            if ledger.begun[place].number == self.number:
+                store(&ledger.begun[place].number, 0)
+        self.unix_count = &ledger.unix_counts[self.record - ledger.records]
+        self.unix_count.written = self.sent
+        store(ledger.sending, 0)
+        if not self.set_peek_offset(fd):
+            ledger.drop_record(self.record)
+            self.record = NULL
+            raise MemoryError
+        return 0
+
+    cdef bint set_peek_offset(self, int fd) noexcept:
+        """Set the peek offset, from which the kernel takes what is read from now on."""
+        cdef int offset = <int>self.ledger.peek_offset
+        cdef uint64_t sum_ = self.received - _SHIFT + <uint64_t>offset
+        store(&self.unix_count.sum, sum_)
+        if setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)):
+            return False
+        store(&self.unix_count.low_sum, sum_)
+        self.low_at = self.received + <uint64_t>offset - _LOW_PEEK_OFFSET + 1
+        return True
 
     cdef void end(self) noexcept:
         """Make the record invalid, and give everything back."""
@@ -260,11 +312,12 @@ cdef class Note:
         self.link_newest()
         self.newest = place
         begun = &self.table[place]
+        store(&begun.number, 0)  # until here the entry was that of an answered call
         begun.input_end = input_end
+        begun.reply_end = 0
         begun.msgid = msgid
         begun.kind = kind
         store(&begun.number, self.number)
-        store(&begun.reply_end, 0)  # until here the entry was that of an answered call
         store(&self.record.border, input_end)
         return place
 
@@ -387,11 +440,26 @@ cdef class Note:
             store(&self.record.flags, self.record.flags & ~BARE_OUTPUT)
         self.free_answered()
 
+    cdef ssize_t send_counted(self, int fd, const uint8_t *bytes, size_t length) noexcept:
+        """Send at a Unix socket as send(2) does, and let the kernel write into the ledger how much it takes."""
+        cdef Ledger ledger = self.ledger
+        store(ledger.sending, 0)
+        ledger.message.taken = 0
+        ledger.sending[1] = self.sent
+        ledger.piece.iov_base = <void *>bytes
+        ledger.piece.iov_len = length
+        store(ledger.sending, self.number)
+        if syscall(SYS_sendmmsg, fd, ledger.message, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0:
+            return -1
+        return <ssize_t>ledger.message.taken
+
     cdef void note_sent(self, const uint8_t *bytes, size_t length, size_t sent) noexcept:
         """Note that the kernel has taken ``sent`` of ``length`` bytes that were published."""
         cdef Ledger ledger = self.ledger
         cdef uint8_t *block
         self.sent += sent
+        if self.unix_count != NULL:
+            store(&self.unix_count.written, self.sent)
         if sent == length:
             self.drop_output()
             if self.record.flags & BARE_OUTPUT:

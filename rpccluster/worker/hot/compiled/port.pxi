@@ -106,6 +106,14 @@ cdef class Port:
             return False
         return True
 
+    def take_unix_note(self, uint64_t number):
+        """Let the ledger have the Unix socket ``number``, as `take_note` does, and count its streams from now on."""
+        try:
+            self.note = Note(self.turn.ledger, number, 0, 0, self.fd)
+        except MemoryError:
+            return False
+        return True
+
     @property
     def is_noted(self):
         """Whether the ledger has the connection."""
@@ -635,7 +643,10 @@ cdef class Port:
         if self.note is not None:
             self.note.publish(self.out.bytes + self.out.start, length, True)
         while True:
-            sent = send(self.fd, self.out.bytes + self.out.start, length, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if self.note is not None and self.note.unix_count != NULL:
+                sent = self.note.send_counted(self.fd, self.out.bytes + self.out.start, length)
+            else:
+                sent = send(self.fd, self.out.bytes + self.out.start, length, MSG_NOSIGNAL | MSG_DONTWAIT)
             if sent >= 0 or errno != EINTR:
                 break
         if sent < 0:
@@ -718,6 +729,8 @@ cdef class Port:
             self.was_heard = True
             if self.note is not None:
                 self.note.received += <uint64_t>length
+                if self.note.received >= self.note.low_at:
+                    self.note.set_peek_offset(self.fd)
             return length
         self.readable = False
         if length == 0:
