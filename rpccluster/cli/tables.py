@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,16 @@ _OF_WORKERS = [
     "errors",
     "rss_bytes",
 ]
+#: Why connections would end with their worker though `crash_safe` is on, by the names of `rpccluster.ledger.why`.
+_WHY_UNCOVERED = {
+    "python_engine": "the Python engine runs their calls",
+    "started_without": "their worker was started without crash_safe",
+    "no_ledger": "their worker could have no ledger, as the log tells",
+    "descriptors": "the master may hold no more descriptors (RLIMIT_NOFILE)",
+    "ledger_full": "the ledger of their worker is full",
+    "kind_of_socket": "this kernel does not count what passes Unix sockets",
+    "new": "they have just come, or have yet to pass the challenge",
+}
 _OF_QUEUES = ("name", "ready", "delayed", "leased", "dead", "waiting", "bytes", "paused")
 _OF_GROUPS = ("name", "state", "pids", "up", "restarts", "")
 
@@ -29,6 +40,7 @@ def status_text(told: dict[str, Any]) -> str:
     paragraphs = [_head(master)]
     if told["workers"] or master["number_workers"]:
         paragraphs.append("\n".join(table([_OF_WORKERS, *map(_worker, told["workers"])])))
+        paragraphs += _uncovered(told["workers"])
     others = [group for group in told.get("groups", ()) if group["name"] != "workers"]
     paragraphs[1:1] = [_listening(group["listeners"], group["name"]) for group in others if group.get("listeners")]
     if others:
@@ -74,6 +86,17 @@ def _worker(worker: dict[str, Any]) -> list[str]:
     if worker.get("full_seconds"):  # a master of another version may lack it
         shown["state"] += f" (full for {worker['full_seconds']:.0f} s)"
     return [_cell(shown[column]) for column in _OF_WORKERS]
+
+
+def _uncovered(workers: Iterable[dict[str, Any]]) -> list[str]:
+    """Say how many connections would end with their worker, and why: a line each reason."""
+    found: Counter[str] = Counter()
+    for worker in workers:
+        found.update(worker.get("uncovered_why") or {})
+    return [
+        f"not crash-safe: {count} {'connection' if count == 1 else 'connections'}, since {_WHY_UNCOVERED.get(why, why)}"
+        for why, count in sorted(found.items())
+    ]
 
 
 def _group(group: dict[str, Any]) -> list[str]:

@@ -240,10 +240,14 @@ class Keep(NamedTuple):
 
 @_type(71)
 class Noted(NamedTuple):
-    """Owner to master: my ledger has the connection ``cid``, which I have adopted, if it ``is_covered``."""
+    """Owner to master: my ledger has the connection ``cid``, which I have adopted, if it ``is_covered``.
+
+    On the channel of copies: it does not have this one, which I have accepted. ``why`` is of `rpccluster.ledger.why`.
+    """
 
     cid: int
     is_covered: bool = True
+    why: str = ""
 
 
 @_type(72)

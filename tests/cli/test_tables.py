@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rpccluster.cli.tables import status_text
+from rpccluster.cli.tables import _WHY_UNCOVERED, status_text
+from rpccluster.ledger import why
 
 
 def told(**changes: Any) -> dict[str, Any]:
@@ -61,6 +62,26 @@ def test_a_master_of_an_older_build() -> None:
     old = told()
     del old["groups"]
     assert status_text(old).splitlines()[-1].split()[0] == "0"
+
+
+def test_what_would_end_with_its_worker_and_why() -> None:
+    """Of all workers together, below their table."""
+    shown = told(groups=[])
+    (worker,) = shown["workers"]
+    shown["workers"] = [
+        {**worker, "uncovered_why": {"descriptors": 2, "yet another": 1}},
+        {**worker, "uncovered_why": {"descriptors": 3}},
+        {**worker, "uncovered_why": {}},
+        worker,
+    ]
+    assert status_text(shown).splitlines()[-2:] == [
+        "not crash-safe: 5 connections, since the master may hold no more descriptors (RLIMIT_NOFILE)",
+        "not crash-safe: 1 connection, since yet another",
+    ]
+
+
+def test_every_reason_has_its_words() -> None:
+    assert {getattr(why, name) for name in why.__all__} == _WHY_UNCOVERED.keys()
 
 
 def test_a_full_worker() -> None:

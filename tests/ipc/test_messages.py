@@ -77,7 +77,7 @@ EVERY = [
     ReopenLogs("/var/log/access.log"),
     Keep(1 << 32 | 7, [[1 << 32 | 7, ["127.0.0.1", 4711], []], [1 << 32 | 8, ["::1", 4712], ["key:shop"]]]),
     Noted(1 << 32 | 7),
-    Noted(1 << 32 | 7, False),
+    Noted(1 << 32 | 7, False, "ledger_full"),
     Drop([1 << 32 | 7]),
     Collect(),
     Serving(4711),

@@ -182,6 +182,7 @@ def test_copies_leave_the_master_descriptors_for_what_else_it_does(
             stack.enter_context(caller.sock)
         assert all(caller.call("pid")[0] is None for caller in callers)
         wait_until(lambda: sum(worker["uncovered"] for worker in running.status()["workers"]) == 100)
+        assert sum(worker["uncovered_why"]["descriptors"] for worker in running.status()["workers"]) == 100
         running.wait_log("A connection would end with its worker: this process may hold copies of 100")
         running.signal(signal.SIGHUP)
         running.wait_log("(generation 2)")
@@ -366,6 +367,24 @@ def test_status_tells_that_no_connection_would_end_with_its_worker(
             sock.sendall(msgpack.packb([0, 1, "pid", []]))
             assert sock.recv(100)
         wait_until(lambda: counted(running) == (5, 0))
+
+
+def test_status_tells_why_connections_would_end_with_their_worker(
+    make_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Python engine notes nothing."""
+    monkeypatch.setenv("NOTES_FILE", str(tmp_path / "notes"))
+    options = {"service": "crashing:Crashing", "crash_safe": True, "number_workers": 1}
+    python, compiled = make_cluster(engine="python", **options), make_cluster(**options)
+    for running in (python, compiled):
+        running.write_module("crashing", CRASHING)
+        running.start()
+    callers = [Caller(python), Caller(compiled)]
+    assert [caller.call("pid")[0] for caller in callers] == [None, None]
+    wait_until(lambda: python.status()["workers"][0]["uncovered_why"] == {"python_engine": 1})
+    wait_until(lambda: compiled.status()["workers"][0]["uncovered_why"] == {})
+    for caller in callers:
+        caller.sock.close()
 
 
 def counted(running: RunningCluster) -> tuple[int, int]:

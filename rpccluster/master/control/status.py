@@ -101,10 +101,13 @@ class Status:
             "retire_reason": child.retire_reason if child.state is ChildState.RETIRING else "",
         }
 
-    def _uncovered(self, child: Child) -> dict[str, int]:
-        """How many connections would end with a worker, where that is asked of a cluster."""
+    def _uncovered(self, child: Child) -> dict[str, Any]:
+        """How many connections would end with a worker, and why, where that is asked of a cluster."""
         assert isinstance(child, RPCWorker)
-        return {"uncovered": self._broker.uncovered(child)} if self._cluster.options.crash_safe else {}
+        if not self._cluster.options.crash_safe:
+            return {}
+        found = self._broker.uncovered(child)
+        return {"uncovered": sum(found.values()), "uncovered_why": found}
 
 
 def _addresses(listeners: Iterable[Listener]) -> list[str]:

@@ -28,6 +28,7 @@ from rpccluster.ipc.messages import (
     Reply,
 )
 from rpccluster.ipc.packets import Passing, close_all, seen
+from rpccluster.ledger.why import NEW
 from rpccluster.log import logger
 from rpccluster.master.handover import placement
 from rpccluster.master.handover.copies import Copies, Copy, revive
@@ -177,9 +178,17 @@ class Broker:
     def _want_turn(self) -> None:
         self.wake_at = 0.0
 
-    def uncovered(self, worker: Worker) -> int:
-        """Return how many connections of ``worker`` would end with it, as far as it has asked to be heard."""
-        return max(0, worker.connection_count - self._copies.count(worker))
+    def uncovered(self, worker: Worker) -> dict[str, int]:
+        """Return why connections of ``worker`` would end with it, and how many, as far as it has asked to be heard."""
+        left = max(0, worker.connection_count - self._copies.count(worker))
+        if worker.why_uncovered:
+            return {worker.why_uncovered: left} if left else {}
+        found = {}
+        for why, count in [*self._copies.reasons(worker).items(), (NEW, left)]:
+            if min(count, left):
+                found[why] = min(count, left)
+                left -= found[why]
+        return found
 
     # -- what workers say on their connection channels
 
@@ -204,7 +213,7 @@ class Broker:
         elif isinstance(message, Collect):
             self._collect(worker)
         elif isinstance(message, Noted):
-            self._copies.note_noted(worker, message.cid, is_covered=message.is_covered)
+            self._copies.note_noted(worker, message.cid, message.why)
         elif isinstance(message, Closed):
             self._copies.drop(worker, message.cid)
             self._owners.forget(message.cid)
@@ -234,6 +243,8 @@ class Broker:
         for message, descriptors in worker.copies.receive() if worker.copies is not None else ():
             if isinstance(message, Keep):
                 self._keep(worker, message, descriptors)
+            elif isinstance(message, Noted):
+                self._copies.note_noted(worker, message.cid, message.why)
             elif isinstance(message, Drop):
                 for number in message.cids:
                     self._copies.drop(worker, number)

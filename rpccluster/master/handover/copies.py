@@ -8,6 +8,7 @@ the broker gives it to another worker as it gives any connection.
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from rpccluster.ipc.messages import Give
 from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import MOST_DESCRIPTORS
 from rpccluster.ledger.reading import Counted, Ledger, Rebuilt
+from rpccluster.ledger.why import DESCRIPTORS
 from rpccluster.log import escaped, logger
 from rpccluster.master.handover.crashes import Crash, Crashes
 from rpccluster.master.handover.worker import LedgerOf
@@ -62,6 +64,7 @@ class Copies:
     def __init__(self, most: Callable[[], int] = lambda: room_beside(MOST_DESCRIPTORS)) -> None:
         """``most`` returns how many there may be."""
         self._copies: dict[Any, dict[int, Copy]] = {}
+        self._bare: dict[Any, dict[int, str]] = {}  # why there is none of others, as far as that is known
         self._most = most
         self._count = 0
         self._limiter = LogLimiter()
@@ -75,24 +78,32 @@ class Copies:
             self._count += 1
             return
         close_all(copy.descriptors)
+        self.note_bare(worker, number, DESCRIPTORS)
         is_due, held_back = self._limiter.should_log("no room")
         if is_due:
             told = "A connection would end with its worker: this process may hold copies of %d (RLIMIT_NOFILE)%s"
             logger.warning(told, most, and_more(held_back))
 
-    def note_noted(self, worker: Any, number: int, *, is_covered: bool) -> None:
-        """Note that the ledger of ``worker`` has the connection that it was given; or that it cannot have it."""
+    def note_bare(self, worker: Any, number: int, why: str) -> None:
+        """Note why there is no copy of a connection: one of `rpccluster.ledger.why`."""
+        self._bare.setdefault(worker, {})[number] = why
+
+    def note_noted(self, worker: Any, number: int, why_not: str = "") -> None:
+        """Note that the ledger of ``worker`` has a connection; or why it cannot have it."""
+        if why_not:
+            self.drop(worker, number)
+            self.note_bare(worker, number, why_not)
+            return
         copy = self._copies.get(worker, {}).get(number)
         if copy is None:
             return
         copy.given = None
         close_all(copy.descriptors[1:])
         del copy.descriptors[1:]
-        if not is_covered:
-            self.drop(worker, number)
 
     def drop(self, worker: Any, number: int) -> None:
         """Close the copy of a connection that has ended, or has left ``worker``."""
+        self._bare.get(worker, {}).pop(number, None)
         copy = self._copies.get(worker, {}).pop(number, None)
         if copy is not None:
             self._count -= 1
@@ -102,8 +113,13 @@ class Copies:
         """Return of how many connections of ``worker`` there are copies."""
         return len(self._copies.get(worker, ()))
 
+    def reasons(self, worker: Any) -> Counter[str]:
+        """Return why there is no copy of other connections of ``worker``, and of how many, as far as that is known."""
+        return Counter(self._bare.get(worker, {}).values())
+
     def take_all(self, worker: Any) -> dict[int, Copy]:
         """Take out the copies of all connections of ``worker``, which has ended."""
+        self._bare.pop(worker, None)
         copies = self._copies.pop(worker, {})
         self._count -= len(copies)
         return copies

@@ -85,6 +85,10 @@ class Worker(Protocol):
         """What it notes of its connections, which outlive it by that; None if they do not."""
 
     @property
+    def why_uncovered(self) -> str:
+        """Why none of its connections outlives it, of `rpccluster.ledger.why`; empty if that depends on each."""
+
+    @property
     def copies(self) -> Channel | None:
         """The channel on which it sends copies of its sockets, if it has a ledger; nobody watches that."""
 

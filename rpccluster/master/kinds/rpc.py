@@ -20,6 +20,7 @@ from rpccluster.ipc.packets import Passing, close_all
 from rpccluster.ipc.scoreboard import LIMITS, MOST_DESCRIPTORS, Cell, CommonCell, is_full
 from rpccluster.ledger.file import LedgerFile
 from rpccluster.ledger.layout import Shape
+from rpccluster.ledger.why import NO_LEDGER, PYTHON_ENGINE, STARTED_WITHOUT
 from rpccluster.log import logger
 from rpccluster.master.children.child import KILL_SLACK_SECONDS, MOVING_SECONDS, Birth, Child, ChildState, Source
 from rpccluster.master.children.group import Group
@@ -63,6 +64,7 @@ class RPCWorker(Child):
         self.code_files: Sequence[str] = ()  # of its service, if they are watched
         self.silent_seconds = 0.0  # at the last look
         self.ledger: LedgerFile | None = None  # what it notes of its connections, which outlive it by that
+        self.why_uncovered = STARTED_WITHOUT  # why none outlives it; empty if it has a ledger
         self.copies: Channel | None = None  # on which it sends copies of its sockets; nobody watches it
         self.ledger_parts: list[Closable] = []
         self.given = 0  # connections that were sent to it, and neither taken back nor refused
@@ -171,7 +173,7 @@ class RPC:
 
     def _with_ledger(self, child: RPCWorker, part: RPCPart, options: Any) -> RPCPart:
         """Return ``part`` with a ledger and a channel of copies, if the connections shall outlive the worker."""
-        ledger = self._make_ledger(options)
+        ledger, child.why_uncovered = self._make_ledger(options)
         if ledger is None:
             return part
         child.ledger = ledger
@@ -184,17 +186,21 @@ class RPC:
         child.ledger_parts += [child.copies, theirs]
         return replace(part, ledger=ledger.descriptor, ledger_shape=ledger.shape, copies=theirs)
 
-    def _make_ledger(self, options: Any) -> LedgerFile | None:
-        """Make the ledger of a worker, if its connections shall outlive it, and can."""
-        if self.name != RPC.name or not options.crash_safe or options.engine == "python" or not COUNTS_STREAMS:
-            return None
+    def _make_ledger(self, options: Any) -> tuple[LedgerFile | None, str]:
+        """Make the ledger of a worker, if its connections shall outlive it, and can. Returns also why there is none."""
+        if self.name != RPC.name or not options.crash_safe:
+            return None, STARTED_WITHOUT
+        if options.engine == "python":
+            return None, PYTHON_ENGINE
+        if not COUNTS_STREAMS:
+            return None, NO_LEDGER
         self._make_room_for_copies(options.number_workers * options.worker_connections)
         shape = Shape.fitting(options.worker_connections, MOST_BEGUN, 8 * options.max_message_size)
         try:
-            return LedgerFile(shape)
+            return LedgerFile(shape), ""
         except OSError as error:
             logger.warning("The connections of a %s would not outlive it: %s", self.noun, error)
-            return None
+            return None, NO_LEDGER
 
     def _make_room_for_copies(self, connections: int) -> None:
         """Have room for copies of so many sockets, or say once that there is less."""
@@ -210,6 +216,8 @@ class RPC:
         if isinstance(message, Ready):
             child.methods, child.code_files, engine = message
             self._note_engine(engine)
+            if child.ledger is not None and engine == "python":
+                child.why_uncovered = PYTHON_ENGINE
             event: KindEvent | None = Booted(child)
         elif isinstance(message, BootFailed):
             child.last_words, child.is_service_at_fault = message.text, message.stage == "service"

@@ -20,6 +20,7 @@ from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.context import ConnectionContext
 from rpccluster.worker.connections.given import Given, peer_of
 from rpccluster.worker.connections.handover_channel import HandoverChannel
+from rpccluster.worker.connections.keeping import why_unnoted
 from rpccluster.worker.hot import Engine
 
 __all__ = ["Adopting"]
@@ -82,6 +83,7 @@ class Adopting:
         self._unannounced.remove(descriptor)
         sock = _socket.socket(fileno=descriptor)
         sock.setblocking(False)
+        family = sock.family
         self._row[Cell.ADOPTED] += 1  # the master tells by this what is still on its way here
         self._on_adopted(max(0.0, monotonic() - give.given_at) if give.given_at else 0.0)
         identity = identity_of(*give.identity)
@@ -97,7 +99,8 @@ class Adopting:
         )
         connection = self._adopt(sock, give.cid, given, give.awaited)
         if self._engine.has_ledger and not give.is_entering:
-            self._channel.say(Noted(give.cid, connection.outbox.is_noted))
+            is_noted = connection.outbox.is_noted
+            self._channel.say(Noted(give.cid, is_noted, "" if is_noted else why_unnoted(family)))
 
     def _take_reply(self, reply: Reply) -> None:
         connection = self._adopted.get(reply.cid)

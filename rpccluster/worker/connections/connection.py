@@ -347,6 +347,11 @@ class Connection:
         unsent, until = outbox.unsent_content(), self._common.blamed.get(self, 0.0)
         return Given(outbox.peer, is_eof, content, unsent, outbox.identity, is_entering, waited, until)
 
+    @property
+    def family(self) -> int:
+        """The address family of its socket."""
+        return self._socket.family
+
     def fileno(self) -> int:
         """Return its socket's descriptor."""
         return self._socket.fileno()

@@ -14,18 +14,25 @@ import _socket
 import contextlib
 from typing import Any, Callable
 
-from rpccluster.ipc.messages import Collect, Drop, Keep
+from rpccluster.ipc.messages import Collect, Drop, Keep, Noted
+from rpccluster.ledger.why import KIND_OF_SOCKET, LEDGER_FULL
 from rpccluster.log import logger
+from rpccluster.system.stream_counters import counts_unix_sockets
 from rpccluster.worker.connections.connection import Connection
 from rpccluster.worker.connections.given import address_of
 from rpccluster.worker.connections.giving import epoll_of
 from rpccluster.worker.connections.handover_channel import HandoverChannel
 
-__all__ = ["Keeping"]
+__all__ = ["Keeping", "why_unnoted"]
 
 MOST_AT_ONCE = 64  # in one message
 MOST_UNREAD = 256  # told and not collected yet
 COLLECT_SECONDS = 0.1
+
+
+def why_unnoted(family: int) -> str:
+    """Return why the ledger does not have a connection over sockets of this ``family``."""
+    return KIND_OF_SOCKET if family == _socket.AF_UNIX and not counts_unix_sockets() else LEDGER_FULL
 
 
 class Keeping:
@@ -54,6 +61,9 @@ class Keeping:
         connection.outbox.begin_note()
         if connection.outbox.is_noted:
             self._untold.append(connection)
+        else:
+            self._copies.say(Noted(connection.number, False, why_unnoted(connection.family)))
+            self._note_unread(1)
 
     def add_now(self, connection: Connection) -> None:
         """Have the master keep a copy at once, of one whose handshake the loop has watched."""

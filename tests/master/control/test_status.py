@@ -35,7 +35,7 @@ def status(*groups: Group, **values: Any) -> Callable[..., dict[str, Any]]:
 
 def works(*groups: Group, **values: Any) -> Callable[..., Work[dict[str, Any]]]:
     """The same in steps."""
-    broker: Any = SimpleNamespace(in_transit=0, figures=Figures(), uncovered=lambda worker: worker.connection_count)
+    broker: Any = SimpleNamespace(in_transit=0, figures=Figures(), uncovered=lambda worker: {})
     all_groups: Any = SimpleNamespace(all=groups, kinds={RPC_KIND.name: RPC_KIND})
     return Status(cluster(**values), groups[0], all_groups, RPC_KIND, broker).make
 

@@ -265,6 +265,7 @@ def test_there_are_no_more_copies_than_may_be(caplog: pytest.LogCaptureFixture) 
     assert (copies.count("another"), copies.count("worker")) == (1, 1)
     assert pairs[2][1].recv(1) == b""
     assert "this process may hold copies of 2 (RLIMIT_NOFILE)" in caplog.text
+    assert (copies.reasons("worker"), copies.reasons("another")) == ({"descriptors": 1}, {})
     copies.drop("another", 0)
     copies.keep("worker", 3, Copy([], [], [pairs[3][0].detach()]))
     assert copies.count("worker") == 2
@@ -278,11 +279,27 @@ def test_there_are_no_more_copies_than_may_be(caplog: pytest.LogCaptureFixture) 
         sock.close()
 
 
+def test_why_there_is_no_copy_is_known_until_the_connection_has_ended_or_left() -> None:
+    one, other = socket.socketpair()
+    copies = Copies()
+    copies.note_noted("worker", 1, "ledger_full")
+    copies.keep("worker", 2, Copy([], [], [one.detach()]))
+    copies.note_noted("worker", 2, "kind_of_socket")
+    assert other.recv(1) == b""
+    other.close()
+    copies.note_noted("another", 3, "ledger_full")
+    assert copies.reasons("worker") == {"ledger_full": 1, "kind_of_socket": 1}
+    copies.drop("worker", 1)
+    assert copies.reasons("worker") == {"kind_of_socket": 1}
+    copies.take_all("worker")
+    assert (copies.reasons("worker"), copies.reasons("another")) == ({}, {"ledger_full": 1})
+
+
 def test_a_copy_is_closed_once_its_connection_has_ended_or_left() -> None:
     one, other = socket.socketpair()
     copies = Copies()
     copies.keep("worker", 1, Copy([], [], [one.detach()]))
-    copies.note_noted("worker", 1, is_covered=True)
+    copies.note_noted("worker", 1)
     copies.drop("another", 1)
     assert (copies.count("worker"), copies.count("another")) == (1, 0)
     copies.drop("worker", 1)
