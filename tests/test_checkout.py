@@ -279,7 +279,7 @@ def test_an_interrupt_says_so(checkout: Checkout) -> None:
     [
         (1, 0, 0, ["pytest --numprocesses", "pytest --last-failed"]),
         (1, 1, 1, ["pytest --numprocesses", "pytest --last-failed"]),
-        (6, 0, 1, ["pytest --numprocesses"]),
+        (11, 0, 1, ["pytest --numprocesses"]),
         (0, 0, 1, ["pytest --numprocesses"]),
     ],
     ids=["it passes alone", "it fails again", "more than disturbances", "no test"],

@@ -201,7 +201,7 @@ def reader_in(folder: Path) -> Iterator[Reader]:
             reader.shell.close()
 
 
-@pytest.mark.timeout(300)  # pip takes its time
+@pytest.mark.timeout(600)  # pip takes its time
 def test_all_that_the_readme_says_can_be_done(tmp_path: Path) -> None:
     """In a copy of the checkout, from `pip install` in an empty environment on."""
     ignored = shutil.ignore_patterns(".*", "build", "run", "node_modules", "*.egg-info", "__pycache__")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -90,7 +91,8 @@ def _present(folder: Path) -> set[str]:
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # that of the listing itself
             found.add(f"descriptor {name}: {os.readlink(f'/proc/self/fd/{name}')}")
-    found |= {f"thread {thread.name} ({thread.ident})" for thread in threading.enumerate()}
+    alive = sys._current_frames()  # a native thread that has logged stays enumerated when it has ended
+    found |= {f"thread {each.name} ({each.ident})" for each in threading.enumerate() if each.ident in alive}
     found |= {f"process {pid}" for pid in _children()}
     found |= {f"socket {path}" for path in folder.rglob("*") if path.is_socket()}
     found |= {f"pidfile {path}" for path in folder.rglob("*.pid") if path.read_text()}
