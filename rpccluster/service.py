@@ -231,7 +231,11 @@ class CurrentCall:
         return f"<call of {self.method} by {self.peer}, msgid {self.msgid}>"
 
 
-_find: Callable[[], Any] = lambda: None  # noqa: E731 - the worker's, from its start
+def _no_call() -> None:
+    """Return None: no call runs here."""
+
+
+_find: Callable[[], Any] = _no_call  # the worker's, from its start
 
 
 def current_call() -> CurrentCall | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from rpccluster.service import find_call
+from rpccluster import service
 
 __all__ = ["CLIENTS", "deadline_here", "seconds_left_here", "seconds_of"]
 
@@ -25,7 +25,10 @@ def deadline_here() -> float:
 
     A client used inside a method waits no longer than that, since nobody would get the result.
     """
-    call = find_call()
+    find = service._find
+    if find is service._no_call:  # so for most clients: each function that is run costs 2 µs where caches are cold
+        return math.inf
+    call = find()
     deadline = None if call is None else call.deadline
     return math.inf if deadline is None else deadline
 

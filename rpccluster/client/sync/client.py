@@ -17,7 +17,7 @@ from rpccluster.address import Address, TCPAddress, UnixAddress, parse_address
 from rpccluster.client.core.attempts import DIRECT, Attempts, Direct
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.lead import Lead
-from rpccluster.client.core.timeouts import CLIENTS, deadline_here, seconds_of
+from rpccluster.client.core.timeouts import CLIENTS, deadline_here
 from rpccluster.client.sync.calling import Calling
 from rpccluster.client.sync.connection import Connection
 from rpccluster.client.sync.wire import open_wire
@@ -28,6 +28,8 @@ from rpccluster.protocol.challenge import AuthKey, as_key
 from rpccluster.protocol.outline import Bounds
 
 __all__ = ["Client"]
+
+_NEVER = math.inf
 
 
 class Client(Calling):
@@ -99,7 +101,7 @@ class Client(Calling):
         """Call ``method``, as `Calling.call` does; this is its shortest way, for the usual case."""
         now = monotonic()
         lead = self._route.lead
-        deadline_at = now + (self._seconds if timeout is CLIENTS else seconds_of(timeout, self._seconds))
+        deadline_at = now + (_NEVER if timeout is None else self._seconds if timeout is CLIENTS else timeout)
         if deadline_at > (here := deadline_here()):
             deadline_at = here
         connection = self._connection if lead is None or lead.begins_at(method) is None else None

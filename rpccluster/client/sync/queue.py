@@ -19,7 +19,7 @@ from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.queues.steps import Call, Step, Steps
 from rpccluster.client.core.queues.taken import Dead, Peeked, Taken
 from rpccluster.client.core.queues.tries import FAILURES, Failed
-from rpccluster.client.core.queues.values import PutOptions, size_of
+from rpccluster.client.core.queues.values import PutOptions, is_small
 from rpccluster.client.core.queues.verbs import Verbs
 from rpccluster.client.sync.client import Client
 from rpccluster.client.sync.queue_watch import Watches
@@ -159,20 +159,19 @@ class Queue:
         `StaleToken`.
         """
         options = PutOptions.of(delay, priority, expires, dedup_id, group, token)
-        verbs = self._verbs
-        if timeout is not None or not verbs.is_unasked(size_of(value)):
-            return self._perform(verbs.put(value, options, timeout))
-        return self._put("queue.put", value, options)
+        if timeout is None and is_small(value):
+            return self._put_at_once(value, options)
+        return self._perform(self._verbs.put(value, options, timeout))
 
-    def _put(self, method: str, value: Any, options: PutOptions) -> Any:
+    def _put_at_once(self, value: Any, options: PutOptions) -> Any:
         """Put, without the steps of further tries as long as there is none."""
-        verbs = self._verbs
+        verbs = self._own_verbs if MARK[0] else self._verbs
         lane, numbered = verbs.begin_put(options)
         began_at = monotonic()
         try:
-            answer = self._client.call(method, self.name, value, numbered, timeout=None, idempotent=True)
+            answer = self._client.call("queue.put", self.name, value, numbered, timeout=None, idempotent=True)
         except FAILURES as error:
-            return self._perform(verbs.put_by(lane, numbered, method, value, None, Failed(error, began_at)))
+            return self._perform(verbs.put_by(lane, numbered, "queue.put", value, None, Failed(error, began_at)))
         verbs.end_put(lane)
         return answer
 

@@ -11,7 +11,7 @@ from rpccluster.client.core.queues.lanes import Lane, Lanes
 from rpccluster.client.core.queues.steps import Call, Pause
 from rpccluster.client.core.queues.taken import Holding, Taken
 from rpccluster.client.core.queues.tries import Tries, is_answer
-from rpccluster.client.core.queues.values import PutOptions, size_of
+from rpccluster.client.core.queues.values import UNASKED_BYTES, PutOptions, is_small, size_of
 from rpccluster.client.core.queues.verbs import Verbs
 from rpccluster.errors import (
     AuthenticationFailed,
@@ -49,8 +49,7 @@ def test_a_lane_has_one_owner() -> None:
 def test_a_lane_that_was_left_comes_back_by_itself() -> None:
     """It is not among the free ones."""
     lanes = Lanes()
-    lane = lanes.take()
-    lane.next(3)
+    lane = lanes.take(3)
     lanes.leave(lane)
     assert lanes.take() is not lane
     assert lanes.has_unfinished
@@ -136,6 +135,15 @@ def test_a_size_is_nearly_the_packed_one(value: Any) -> None:
     import msgpack
 
     assert 0 <= size_of(value) - len(msgpack.packb(value)) <= 8
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x" * 65_531, b"x" * 65_531, "x" * 65_532, "é", "\udcff", 1, None, [], bytearray(1)]
+)
+def test_what_is_small_has_a_size_that_every_keeper_takes(value: Any) -> None:
+    """Only where the type and the length tell it; all else is packed to know."""
+    is_plain = type(value) is bytes or (type(value) is str and value.isascii())
+    assert is_small(value) is (is_plain and size_of(value) <= UNASKED_BYTES)
 
 
 def test_a_packer_that_has_failed_is_not_used_again() -> None:

@@ -106,7 +106,8 @@ class Replies:
         if self._rescue is not None:
             self._go_by_outline(data)
             return None
-        data = self._with_rest(data)
+        if self._rest:
+            data = self._with_rest(data)
         if self._wire is not None and self._decoded == self._fed and not self._held:
             common: list[Any] | None = self._wire.read_reply(data, msgid, self._max_size)
             if common is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from typing import Any
+from typing import Any, Callable
 
 __all__ = ["Lane", "Lanes"]
 
@@ -35,29 +35,26 @@ class Lane:
         self.count = 1
         self.connection: Any = None
 
-    def next(self, count: int = 1) -> None:
-        """Number the next call."""
-        self.number += 1
-        self.count = count
-
 
 class Lanes:
     """The lanes of one kind, of one process."""
 
     def __init__(self) -> None:
         self._free: deque[Lane] = deque()
+        #: Lets others have a lane, since its call was answered.
+        self.give_back: Callable[[Lane], None] = self._free.append
         self._unfinished: deque[Lane] = deque()
 
-    def take(self) -> Lane:
-        """Return a lane that nobody else has: the one used last, or a new one."""
+    def take(self, count: int = 1) -> Lane:
+        """Return a lane that nobody else has, the one used last or a new one, with the number of its next call."""
+        free = self._free
         try:
-            return self._free.pop()
+            lane = free.pop()
         except IndexError:
-            return Lane()
-
-    def give_back(self, lane: Lane) -> None:
-        """Let others have ``lane``, since its call was answered."""
-        self._free.append(lane)
+            lane = Lane()
+        lane.number += 1
+        lane.count = count
+        return lane
 
     def leave(self, lane: Lane) -> None:
         """Keep ``lane`` aside, since the answer to its get may hold items that are leased to it."""

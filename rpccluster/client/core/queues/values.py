@@ -11,7 +11,10 @@ from typing import Any
 
 from rpccluster.protocol.codec import make_packer
 
-__all__ = ["PLAIN", "PutOptions", "size_of"]
+__all__ = ["PLAIN", "UNASKED_BYTES", "PutOptions", "is_small", "size_of"]
+
+#: A value of this size is taken by every keeper; before a larger one it is asked for its limit.
+UNASKED_BYTES = 65_536
 
 HIGHEST_PRIORITY = 9
 _LEAST_INT, _MOST_INT = -(2**63), 2**64 - 1  # the MessagePack specification, "Limitation"
@@ -71,6 +74,12 @@ def _check_kind(name: str, value: Any, *kinds: type) -> None:
 _NOTHING = (None, 0, None, None, None, None)
 #: Those that say nothing.
 PLAIN = PutOptions()
+
+
+def is_small(value: Any) -> bool:
+    """Return whether ``value`` is one of few bytes, by a look at its outside; False where that does not tell."""
+    kind = type(value)
+    return (kind is bytes or (kind is str and value.isascii())) and len(value) <= UNASKED_BYTES - _HEAD_BYTES
 
 
 def size_of(value: Any) -> int:

@@ -16,12 +16,11 @@ from rpccluster.client.core.queues.lanes import Lane, Lanes
 from rpccluster.client.core.queues.steps import Call, Pause, Steps
 from rpccluster.client.core.queues.taken import Dead, Holding, Peeked, Taken
 from rpccluster.client.core.queues.tries import FAILURES, Failed, Tries, is_answer
-from rpccluster.client.core.queues.values import PLAIN, PutOptions, size_of
+from rpccluster.client.core.queues.values import PLAIN, UNASKED_BYTES, PutOptions, size_of
 from rpccluster.errors import LeaseLost, RPCClusterError
 
 __all__ = ["Verbs"]
 
-_UNASKED_BYTES = 65_536  # a value of this size is taken by every keeper; before a larger one it is asked for its limit
 _REST_BYTES = 1024  # of a put, beside its values
 
 
@@ -40,6 +39,8 @@ class Verbs:
         self._clock = clock
         self._connection = connection
         self._puts = Lanes()
+        #: Notes that the put of a lane was answered.
+        self.end_put: Callable[[Lane], None] = self._puts.give_back
         self._gets = Lanes()
         self._left: deque[Taken] = deque()  # were brought by a get that had been given up
 
@@ -85,7 +86,7 @@ class Verbs:
     def put(self, value: Any, options: PutOptions, timeout: float | None) -> Steps[Any]:
         """Put one value. Returns its id."""
         size = size_of(value)
-        if not self.is_unasked(size):
+        if size > UNASKED_BYTES:
             yield from self._check_size(size)
         return (yield from self._put("queue.put", value, options, timeout))
 
@@ -93,7 +94,7 @@ class Verbs:
         """Put values, all or none. Returns their ids."""
         values = list(values)
         size = sum(map(size_of, values))
-        if not self.is_unasked(size):
+        if size > UNASKED_BYTES:
             yield from self._check_size(size)
         return (yield from self._put("queue.put_many", values, options, timeout)) if values else []
 
@@ -104,10 +105,6 @@ class Verbs:
         """
         yield from self._check_size(size)
         return (yield from self._put("queue.put_many", values, PLAIN, 0))
-
-    def is_unasked(self, size: int) -> bool:
-        """Return whether the keeper takes values of ``size`` bytes, so that it need not be asked for its limit."""
-        return size <= _UNASKED_BYTES
 
     def _check_size(self, size: int) -> Steps[None]:
         limit = yield from self._known_limit()
@@ -136,12 +133,8 @@ class Verbs:
     def begin_put(self, options: PutOptions) -> tuple[Lane, dict[str, Any]]:
         """Number a put. Returns its lane, and its options on the wire; `end_put` or `put_by` comes next."""
         lane = self._puts.take()
-        lane.next()
-        return lane, {**options.on_wire(), "session": lane.session, "seq": lane.number}
-
-    def end_put(self, lane: Lane) -> None:
-        """Note that the put of ``lane`` was answered."""
-        self._puts.give_back(lane)
+        numbered = {"session": lane.session, "seq": lane.number}
+        return lane, numbered if options is PLAIN else {**options.on_wire(), **numbered}
 
     def put_by(
         self,
@@ -176,11 +169,11 @@ class Verbs:
             if ack:
                 yield from self.ack(ack, None)
             return self._take_left(count, holder)
-        return (yield from self.get_by(self._get_lane(count), ends_at, ack, holder))
+        return (yield from self.get_by(self._gets.take(count), ends_at, ack, holder))
 
     def get_until(self, ends_at: float, count: int, holder: Any) -> Steps[list[Taken]]:
         """Go on with gets after one that has brought nothing."""
-        return self.get_by(self._get_lane(count), ends_at, (), holder)
+        return self.get_by(self._gets.take(count), ends_at, (), holder)
 
     @property
     def has_brought(self) -> bool:
@@ -189,7 +182,7 @@ class Verbs:
 
     def begin_get(self, count: int, ack: Sequence[Taken]) -> tuple[Lane, dict[str, Any]]:
         """Number a get. Returns its lane, and its options on the wire; `end_get` or `get_by` comes next."""
-        lane = self._get_lane(count)
+        lane = self._gets.take(count)
         return lane, self._get_options(lane, ack)
 
     def end_get(self, lane: Lane, rows: Any, ack: Sequence[Taken], holder: Any) -> list[Taken]:
@@ -212,7 +205,7 @@ class Verbs:
             found = yield from self._get(lane, ends_at, ack, holder, before)
             if found or self._clock() >= ends_at:
                 return found
-            lane, ack, before = self._get_lane(count), (), None
+            lane, ack, before = self._gets.take(count), (), None
 
     def _take_left(self, count: int, holder: Any) -> list[Taken]:
         found: list[Taken] = []
@@ -239,11 +232,6 @@ class Verbs:
         """Make the last call of ``lane``, or repeat it."""
         options = self._get_options(lane, ack)
         return self._ask("queue.get", lambda left: (self.name, {**options, "timeout": left}), wait, before)
-
-    def _get_lane(self, count: int) -> Lane:
-        lane = self._gets.take()
-        lane.next(count)
-        return lane
 
     def _get_options(self, lane: Lane, ack: Sequence[Taken]) -> dict[str, Any]:
         options: dict[str, Any] = {"session": lane.session, "seq": lane.number}
