@@ -8,6 +8,7 @@ counted.
 from __future__ import annotations
 
 import _socket
+import gc
 from collections import deque
 from collections.abc import Collection
 from typing import Any, Callable
@@ -118,18 +119,30 @@ class Outbox:
 
     def put(self, reply: bytes) -> None:
         """Send ``reply`` with the others of this turn."""
-        if not self.replies:
+        is_first = not self.replies
+        self.replies.append(reply)  # first: while a finalizer of the service waits, others add and send
+        if is_first:
             self._room.dirty.append(self)
-        self.replies.append(reply)
         if len(reply) > LARGE_REPLY_BYTES:
             self._gather(len(reply))
 
     def _gather(self, size: int) -> None:
-        """Count a large reply of ``size`` bytes, and send before too many of them gather."""
+        """Count a large reply of ``size`` bytes, and send before too many of them gather.
+
+        This may run in a runner. No garbage is collected while it sends: a finalizer of the service might wait, and
+        let another runner send amid this output.
+        """
         self._gathered += size
-        if self._gathered > GATHER_BYTES:
-            self._room.handled_large = True
+        if self._gathered <= GATHER_BYTES:
+            return
+        self._room.handled_large = True
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
             self.flush()
+        finally:
+            if was_enabled:
+                gc.enable()
 
     def note_led(self, call: Any, token: int) -> None:
         """Note that ``call`` has ended, which began under the lead with ``token`` and must be answered under it."""
@@ -246,12 +259,15 @@ class Outbox:
 
     def keep(self, rest: memoryview) -> None:
         """Keep output until the kernel has room for it."""
-        if self.unsent is None:
-            self.unsent = Unsent(self._room.loop, self._socket, self._on_sent, self._on_broken)
-            self._listener.handle(_UNSENT)
-        self.unsent.add(rest)
-        if self.unsent.size > HIGH_WATER_BYTES and not self.unsent.is_high:
-            self.unsent.is_high = True
+        unsent = self.unsent
+        if unsent is None:
+            unsent = self.unsent = Unsent(self._room.loop, self._socket, self._on_sent, self._on_broken)
+            unsent.add(rest)
+            self._listener.handle(_UNSENT)  # last: it may do anything
+        else:
+            unsent.add(rest)
+        if unsent.size > HIGH_WATER_BYTES and not unsent.is_high and self.unsent is unsent:
+            unsent.is_high = True
             self._listener.handle(_HIGH_WATER)
 
     def _on_sent(self) -> None:

@@ -146,7 +146,8 @@ class Room:
 
         It came at ``arrived_at``, in monotonic seconds.
         """
-        self.held.setdefault(kind, deque()).append((outbox, call, arrived_at))
+        entry = (outbox, call, arrived_at)  # made first: no garbage is collected amid the next line
+        self.held.setdefault(kind, deque()).append(entry)
         outbox.held += 1
         if outbox.held > MOST_HELD:
             self.crowd(outbox)

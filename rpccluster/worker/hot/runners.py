@@ -169,16 +169,16 @@ class Runners:
 
     def retire(self, runner: Runner, has_blocked: bool) -> bool:
         """Note that ``runner`` waits for work, or return True if it is one too many and has to end."""
+        if has_blocked:
+            self._stubborn.discard(runner)
+            self._make_room()
         is_one_too_many = len(self.all) > self._most and runner is not self.usher
         if runner is self.usher:
             self.ushers.append(runner)
         elif is_one_too_many:
             self.all.discard(runner)
         else:
-            self.idle.append(runner)
-        if has_blocked:
-            self._stubborn.discard(runner)
-            self._make_room()
+            self.idle.append(runner)  # last: who stands there is woken, and must not wait for anything else
         return is_one_too_many
 
     def _take_calls(self, runner: Runner, epoch: int) -> None:
@@ -278,4 +278,6 @@ class Runners:
                     if now > self.slice_end:
                         return
                     before_clock = every
+            if self.epoch != epoch:  # a finalizer has waited: the batch that stands first may be another one
+                return
             ready.popleft()

@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import gc
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -344,3 +345,45 @@ def test_a_finalizer_that_waits_amid_a_message(make_rig: Any) -> None:
     assert len(waits) == 20
     assert sorted(reply[1:] for reply in peer.look()) == [[msgid, None, msgid] for msgid in range(20)]
     assert sorted(call for call in rig.service.began if call != "beside") == list(range(20))
+
+
+@pytest.fixture
+def wait_amid() -> Iterator[Callable[[str], None]]:
+    """Lets each collection of garbage in a function of that name wait, as a finalizer may."""
+    before, wanted = gc.get_threshold(), [""]
+
+    def wait(phase: str, info: dict[str, int]) -> None:
+        if (
+            phase == "start"
+            and sys._getframe(1).f_code.co_name in wanted
+            and gevent.getcurrent() is not gevent.get_hub()
+        ):
+            gevent.sleep(0.001)
+
+    def begin(where: str) -> None:
+        wanted[:] = [where]
+        gc.set_threshold(1)
+
+    gc.callbacks.append(wait)
+    yield begin
+    gc.set_threshold(*before)
+    gc.callbacks.remove(wait)
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython has such callbacks")
+@pytest.mark.parametrize("where", ["flush", "put", "retire", "_run"])
+def test_garbage_is_collected_amid_the_engines_own_steps(make_rig: Any, wait_amid: Any, where: str) -> None:
+    """Whatever a runner is at when its next object is made: each call runs once, each reply leaves once, and whole."""
+    rig = make_rig(max_greenlets=5)
+    peers = [rig.connect(tcp=True, buffer_bytes=20_000) for _ in range(20)]
+    sizes = [70_000, 10, 70_001, 600, 10]
+    wait_amid(where)
+    packed = b"".join(msgpack.packb([0, number, "large", [size]]) for number, size in enumerate(sizes))
+    for peer in peers:
+        peer.send(packed)
+    for peer in peers:
+        peer.wait(len(sizes))
+        found = sorted((msgid, error, len(result)) for _, msgid, error, result in peer.look())
+        assert found == [(number, None, size) for number, size in enumerate(sizes)]
+    assert sorted(rig.service.began) == sorted(len(peers) * sizes)
+    until(lambda: rig.engine.is_quiet, "no runner is lost")
