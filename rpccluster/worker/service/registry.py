@@ -137,6 +137,9 @@ class Registry:
         self.numbers: dict[str, int] = {}
         self._followers: list[Callable[[], object]] = []
         self._own: dict[str, Callable[..., Any]] = {}  # methods of the engine's own
+        self._told: dict[
+            str, dict[str, str]
+        ] = {}  # what `describe` has told: each client asks, and a method takes 0.3 ms
         self.cancelling: frozenset[str] = frozenset()  # methods whose calls end when their caller has gone
         self.is_healthy = True
         self.odd: list[str] = []  # public attributes that are served and are no functions of the class
@@ -223,8 +226,11 @@ class Registry:
 
     def describe(self, names: Collection[str]) -> dict[str, dict[str, str]]:
         """Return the methods with these ``names`` as `discover` does."""
-        found = [method for method in self.methods.values() if method.name in names]
-        return {method.name: {"signature": method.signature(), "doc": method.doc()} for method in found}
+        told = self._told
+        for name, method in self.methods.items():
+            if name in names and name not in told:
+                told[name] = {"signature": method.signature(), "doc": method.doc()}
+        return {name: told[name] for name in self.methods if name in names}
 
     def _add_public(self, attribute: str, function: Callable[..., Any], mark: RPCMark | None) -> None:
         name = (mark and mark.name) or attribute

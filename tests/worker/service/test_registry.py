@@ -416,6 +416,17 @@ def test_discover_tells_signatures_and_docstrings() -> None:
     assert msgpack.unpackb(msgpack.packb(told)) == told
 
 
+def test_each_method_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clients ask, each at its first call with a deadline."""
+    looked: list[str] = []
+    signature = Method.signature
+    monkeypatch.setattr(Method, "signature", lambda method: looked.append(method.name) or signature(method))
+    served = registry(Everything())
+    assert served.describe(["plain"]) == {"plain": served.discover()["plain"]}
+    assert served.discover() == served.discover() == registry(Everything()).discover()
+    assert sorted(looked) == sorted(2 * served.names)
+
+
 def test_annotations_are_told_as_they_stand_in_the_source() -> None:
     """So that stubs have their types, whether Python keeps them as text or not; other text stays text."""
 
