@@ -161,8 +161,9 @@ class Book:
         if verb.dedup_id is not None:
             duplicate = self._store.duplicate(queue.key, verb.dedup_id, self._now)
         if duplicate is None:
-            queue.check_room(len(verb.values), sum(map(len, verb.values)))
-            first, count = self._add_all(queue, verb), len(verb.values)
+            count = len(verb.values)
+            queue.check_room(count, sum(map(len, verb.values)))
+            first = self._add_all(queue, verb)
         else:
             first, count = duplicate.first, duplicate.number
         answered = Answered(verb.seq, first, count)
@@ -177,6 +178,11 @@ class Book:
         now, number, lasts = self._now, queue.number, verb.expires
         if lasts is None:
             lasts = queue.rules.expires
+        self._touched.add(queue)
+        if lasts is None and verb.group is None and not verb.delay > 0 and verb.values:
+            first = self._take_numbers(len(verb.values))
+            queue.add_plain(first, verb.priority, verb.values)
+            return first
         expires = None if lasts is None else now + lasts
         until = now + verb.delay if verb.delay > 0 else None
         state = State.READY if until is None else State.DELAYED
@@ -188,7 +194,6 @@ class Book:
             self._next_due = _earlier(self._next_due, until)
         if expires is not None:
             self._next_expiry = _earlier(self._next_expiry, expires)
-        self._touched.add(queue)
         return first
 
     def _get(self, verb: verbs.Get) -> Answer:

@@ -7,14 +7,14 @@ Leases and dead items are the business of `Book`, which tells a queue what becom
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Callable
 
 from rpccluster.errors import EngineFailed, QueueFull, StaleToken
 from rpccluster.queues.engine import Rules
 from rpccluster.queues.head import ALL, FILL, NONE, Head
-from rpccluster.queues.record import MAY_BECOME, Record, State, check_step
+from rpccluster.queues.record import MAY_BECOME, Record, State, check_step, rank
 from rpccluster.queues.store import QueueRow, Store
 
 __all__ = ["Queue"]
@@ -90,6 +90,24 @@ class Queue:
         else:
             self._enter(record)
             self._count(record.state, record.size)
+
+    def add_plain(self, first: int, priority: int, values: Sequence[bytes]) -> None:
+        """Take new items in that are ready at once and have no group and no end, with the ids from ``first`` on.
+
+        Those that nobody asks for soon go to the store by themselves, without a record each.
+        """
+        at, number, count = rank(priority, first), self.number, len(values)
+        here = min(count, max(0, self._head.horizon + 1 - at))
+        for place in range(here):
+            value = values[place]
+            record = Record(first + place, number, _READY, at + place, len(value), value)
+            self._head.add(record)
+            self._store.save(record)
+        if here < count:
+            self._store.save_plain(number, first + here, at + here, values[here:])
+        self._counts[_READY] += count
+        self._bytes += sum(map(len, values))
+        self.is_changed = True
 
     def enter(self, record: Record) -> None:
         """Make an item ready, or blocked, that was delayed or dead."""

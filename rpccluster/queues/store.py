@@ -5,6 +5,7 @@ What was saved or removed may be written late, but before the store is asked for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from rpccluster.queues.record import Record
@@ -94,6 +95,9 @@ class Store(Protocol):
 
     def save(self, record: Record) -> None:
         """Keep an item as it is now."""
+
+    def save_plain(self, queue: int, id: int, rank: int, values: Sequence[bytes]) -> None:
+        """Keep new items that are ready, with ids and ranks from these on, and nothing else that is special."""
 
     def lease(self, record: Record) -> None:
         """Keep that an item is leased which was ready, or for how long, if nothing else of it has changed."""

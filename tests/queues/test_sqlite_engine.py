@@ -114,6 +114,38 @@ def test_what_becomes_of_many_at_once_is_kept_of_each(tmp_path: Path) -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_items_beyond_those_in_memory_are_given_in_order(tmp_path: Path, is_new: bool) -> None:
+    """Small and large ones, of several puts and priorities, in the batch that has put them, and in the next keeper."""
+    values = [b"%d" % n + b"x" * (3000 if n % 7 == 0 else 10) for n in range(3000)]
+    engine = opened(tmp_path)
+    puts = [Put("jobs", values[at : at + 500], PUTTER, at + 1, priority=at // 2000) for at in range(0, 3000, 500)]
+    puts += [Put("jobs", [b"last"]), Put("jobs", [b"first"], priority=9)]
+    stats = engine.run([*puts, Stats("jobs")]).answers[-1]
+    expected = [b"first", *values[2000:], *values[:2000], b"last"]
+    assert (stats["ready"], stats["bytes"]) == (len(expected), sum(map(len, expected)))
+    if is_new:
+        engine.close()
+        engine = opened(tmp_path)
+    gets = [Get("jobs", GETTER, 700) for _ in range(5)]
+    given = [item for answer in engine.run(gets).answers for item in answer]
+    assert [item.value for item in given] == expected
+    assert engine.run([Ack("jobs", [(item.id, 1) for item in given]), Stats("jobs")]).answers[1]["bytes"] == 0
+    engine.close()
+
+
+def test_items_that_are_put_and_taken_in_one_batch_come_from_the_file(tmp_path: Path) -> None:
+    """More of them than are kept in memory."""
+    values = [b"%d" % n for n in range(3000)]
+    engine = opened(tmp_path)
+    put, first, second, gone = engine.run(
+        [Put("jobs", values), Get("jobs", GETTER, 2000), Get("jobs", GETTER, 2000), Purge("jobs")]
+    ).answers
+    assert [item.value for item in [*first, *second]] == values
+    assert ([item.id for item in [*first, *second]], gone) == (put, 0)
+    engine.close()
+
+
 def test_all_is_there_again_after_a_restart(tmp_path: Path) -> None:
     """Items, leases with their sessions, attempts, what repeats are answered with, what was acked."""
     engine = opened(tmp_path)

@@ -27,6 +27,7 @@ _INSERT = f"insert into items ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 _INSERT_PLAIN = (
     "insert into items (id, queue, state, rank, size, attempt, forgiven, value) values (?, ?, 0, ?, ?, 0, 0, ?)"
 )
+_INSERT_LARGE = "insert into large values (?, ?)"
 _LEASE = "update items set state = 3, until = ?, attempt = ?, session = ?, seq = ? where "
 #: The same of one that is given back: very many leases may end at once.
 _GIVE_BACK = "update items set state = 0, until = null, forgiven = ?, session = null, seq = null, error = ? where "
@@ -47,6 +48,8 @@ class SQLiteStore:
         self._run = database.execute
         self._run_many = database.executemany
         self._changed: dict[int, Record] = {}
+        self._plain: list[tuple[int, int, int, int, bytes | None]] = []  # rows of new items, which have no record
+        self._large: list[tuple[int, bytes]] = []  # values of those
         self._given_back: dict[int, Record] = {}  # nothing else of them has changed, except that they may be leased
         self._leased: dict[int, Record] = {}  # nothing else of them has changed
         self._removed: dict[int, Record] = {}
@@ -150,6 +153,16 @@ class SQLiteStore:
         """Keep an item as it is now."""
         self._changed[record.id] = record
 
+    def save_plain(self, queue: int, id: int, rank: int, values: Sequence[bytes]) -> None:
+        """Keep new items that are ready, with ids and ranks from these on, and nothing else that is special."""
+        sizes = list(map(len, values))
+        inline: Sequence[bytes | None] = values
+        if max(sizes) > INLINE_BYTES:
+            self._large += [(id + at, values[at]) for at, size in enumerate(sizes) if size > INLINE_BYTES]
+            inline = [None if size > INLINE_BYTES else value for size, value in zip(sizes, values)]
+        ids, ranks = range(id, id + len(values)), range(rank, rank + len(values))
+        self._plain += zip(ids, itertools.repeat(queue), ranks, sizes, inline)
+
     def lease(self, record: Record) -> None:
         """Keep that an item is leased which was ready, or for how long, if nothing else of it has changed."""
         if record.id not in self._changed:
@@ -216,6 +229,12 @@ class SQLiteStore:
             if leased:
                 self._lease_all(leased)
             self._leased = {}
+        if self._plain:
+            self._run_many(_INSERT_PLAIN, self._plain)
+            self._plain = []
+        if self._large:
+            self._run_many(_INSERT_LARGE, self._large)
+            self._large = []
         if self._changed:
             self._write_all(self._changed.values())
             self._changed = {}
@@ -275,7 +294,7 @@ class SQLiteStore:
         if new:
             self._run_many(_INSERT, new)
         if large:
-            self._run_many("insert into large values (?, ?)", large)
+            self._run_many(_INSERT_LARGE, large)
         if known:
             self._run_many(_UPDATE, known)
 

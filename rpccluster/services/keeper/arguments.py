@@ -27,6 +27,11 @@ class Options:
             raise _unfit("options", given, "a map")
         self._given = dict(given or {})
 
+    @property
+    def are_all_taken(self) -> bool:
+        """Whether no option is left: all that were not taken have their defaults."""
+        return not self._given
+
     def done(self) -> None:
         """Raise `Misfit` for an option that nothing has taken."""
         for key in self._given:
@@ -38,7 +43,7 @@ class Options:
 
     def seconds(self, key: str) -> float | None:
         """Return a duration; None without it."""
-        found = self.take(key)
+        found = self._given.pop(key, None)
         if found is None:
             return None
         if type(found) not in (int, float) or not 0 <= found <= _LONGEST_SECONDS or math.isnan(found):
@@ -52,12 +57,12 @@ class Options:
 
     def whole(self, key: str, low: int, high: int, default: int) -> int:
         """Return a whole number from ``low`` to ``high``."""
-        found = self.take(key)
+        found = self._given.pop(key, None)
         return default if found is None else whole_of(key, found, low, high)
 
     def number(self, key: str) -> int | None:
         """Return a number that is not negative; None without it."""
-        found = self.take(key)
+        found = self._given.pop(key, None)
         return None if found is None else whole_of(key, found, 0, _LARGEST)
 
     def flag(self, key: str) -> bool:
@@ -76,7 +81,7 @@ class Options:
 
     def session(self) -> bytes | None:
         """Return the session; None without one."""
-        found = self.take("session")
+        found = self._given.pop("session", None)
         if found is None:
             return None
         data = found.encode("utf-8", "surrogateescape") if type(found) is str else found
@@ -114,11 +119,14 @@ def pairs_of(key: str, found: Any) -> list[tuple[int, int]]:
         raise _unfit(key, found, "an array of [ID, ATTEMPT]")
     pairs = []
     for each in found:
-        if type(each) is not list or len(each) != 2 or any(type(part) is not int for part in each):
+        if type(each) is not list or len(each) != 2:
             raise _unfit(key, each, "[ID, ATTEMPT]")
-        if not all(0 <= part <= _LARGEST for part in each):
+        id, attempt = each
+        if type(id) is not int or type(attempt) is not int:
+            raise _unfit(key, each, "[ID, ATTEMPT]")
+        if not (0 <= id <= _LARGEST and 0 <= attempt <= _LARGEST):
             raise _unfit(key, each, "numbers that are not negative")
-        pairs.append((each[0], each[1]))
+        pairs.append((id, attempt))
     return pairs
 
 

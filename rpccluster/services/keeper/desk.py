@@ -72,13 +72,13 @@ class Desk:
 
     def expect(self, queue: str, number: float) -> None:
         """Expect items for those that wait, from what was added to the next batch."""
-        if self.gets.number(queue):
+        if self.gets.count and self.gets.number(queue):
             self._hope[queue] = self._hope.get(queue, 0) + number
 
     def put(self, call: Call) -> Later:
         """Run a put; it waits while its queue is full."""
         call.connection, call.later._on_over = self._putting, call
-        twin = self.puts.twin(call)
+        twin = self.puts.twin(call) if self.puts.count else None
         if twin is not None:
             self._take_place(self.puts, twin, call)
             return call.later
@@ -93,7 +93,7 @@ class Desk:
     def get(self, call: Call) -> Later:
         """Run a get; it waits while there is nothing."""
         call.later._on_over = call
-        twin = self.gets.twin(call)
+        twin = self.gets.twin(call) if self.gets.count else None
         if twin is not None:
             if call.verb.ack:
                 self._batches.add(call.verb._replace(n=0, seq=None), _ignore)
@@ -142,7 +142,7 @@ class Desk:
 
     def withdraw(self, call: Call) -> None:
         """Forget a get that was answered, or is over without an answer."""
-        if self.gets.remove(call):
+        if self.gets.count and self.gets.remove(call):
             call.connection.calls.pop(call, None)
 
     # -- batches
@@ -249,7 +249,8 @@ class Desk:
             return
         if call.queue in self._more_puts and not isinstance(answer, BaseException):
             self._room.add(call.queue)
-        self.puts.remove(call)
+        if self.puts.count:
+            self.puts.remove(call)
         _answer(call.later, call.encode, answer)
 
     def _note_stats(self, call: Call, answer: Any) -> None:
@@ -325,8 +326,8 @@ def encoded(items: Sequence[tuple[Any, ...]]) -> Encoded:
     """Make the answer of items, whose third field is a value as it came."""
     parts = [_array_of(len(items))]
     for item in items:
-        parts.append(_array_of(len(item)))
-        parts += [field if number == 2 else _pack(field) for number, field in enumerate(item)]
+        id, attempt, value, *more = item
+        parts += (_array_of(len(item)), _pack(id), _pack(attempt), value, *map(_pack, more))
     return Encoded(b"".join(parts))
 
 

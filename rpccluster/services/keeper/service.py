@@ -64,9 +64,21 @@ class Keeper(Service):
         session, seq = options.session(), options.number("seq") or 0
         if (session is None) != (seq == 0):
             raise Misfit(TypeError("found session without seq, or seq without session, expected both or neither"))
+        packed = self._packed(values)
+        if options.are_all_taken:  # as in most puts
+            verb, ends_at = engine.Put(queue, packed, session, seq), NEVER
+        else:
+            verb, ends_at = self._special(queue, packed, session, seq, options)
+        call = Call(queue, verb, self._later(params), ends_at)
+        call.params, call.encode = params, encode
+        return call.later if self.is_retiring else self._desk.put(call)
+
+    def _special(
+        self, queue: str, packed: list[bytes], session: bytes | None, seq: int, options: Options
+    ) -> tuple[engine.Put, float]:
         verb = engine.Put(
             queue,
-            [self._packed(value) for value in values],
+            packed,
             session,
             seq,
             options.seconds("delay") or 0.0,
@@ -76,17 +88,16 @@ class Keeper(Service):
             options.text("group"),
             options.number("token"),
         )
-        call = Call(queue, verb, self._later(params), options.ends_at(self._desk.clock()))
-        call.params, call.encode = params, encode
+        ends_at = options.ends_at(self._desk.clock())
         options.done()
-        return call.later if self.is_retiring else self._desk.put(call)
+        return verb, ends_at
 
-    def _packed(self, value: Any) -> bytes:
-        data: bytes = self._pack(value)
-        most = self._options.max_message_size - _HEAD_BYTES
-        if len(data) > most:  # the message that gives it to a consumer would be too large
-            raise Misfit(ValueError(f"found a value of {len(data)} bytes, expected at most {most}"))
-        return data
+    def _packed(self, values: list[Any]) -> list[bytes]:
+        packed = list(map(self._pack, values))
+        size, most = max(map(len, packed), default=0), self._options.max_message_size - _HEAD_BYTES
+        if size > most:  # the message that gives it to a consumer would be too large
+            raise Misfit(ValueError(f"found a value of {size} bytes, expected at most {most}"))
+        return packed
 
     # -- consumers
 
