@@ -154,7 +154,9 @@ class Client(Calling):
         """Return the present connection if it takes calls in this thread; else None."""
         if not MARK[0]:
             notice_fork()
-        connection = self._here()._connection
+        connection = self._connection
+        if connection is None or connection.hub is not None:
+            connection = self._here()._connection
         return connection if connection is not None and connection.is_open else None
 
     def _connected(self, deadline_at: float) -> Connection:

@@ -211,14 +211,14 @@ class Queue:
 
     def _get(self, count: int, timeout: float | None, ack: Sequence[Item]) -> list[Item]:
         done = [item._taken for item in ack]
-        verbs, holder = self._verbs, threading.get_ident()
+        verbs, holder = self._own_verbs if MARK[0] else self._verbs, threading.get_ident()
         try:
             if verbs.has_brought:
                 found = self._perform(verbs.get(count, timeout, done, holder))
             else:
                 found = self._get_at_once(verbs, count, timeout, done, holder)
         finally:
-            if verbs.needs_a_look:
+            if verbs.holding or verbs.needs_a_look:
                 self._watches.see_to_it()
         return [Item(self, taken) for taken in found]
 

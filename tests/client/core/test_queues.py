@@ -172,10 +172,10 @@ def test_the_oldest_item_of_a_holder() -> None:
     """Its own first, else anybody's."""
     holding, lane = Holding(), Lane()
     for id, holder in ((1, "a"), (2, "b"), (3, "b")):
-        holding.add(Taken(id, 1, None, lane, holder))
+        holding.change([Taken(id, 1, None, lane, holder)], [])
     assert [taken.id for taken in map(holding.oldest, "abc") if taken] == [1, 2, 1]
     for id in (1, 2, 3, 3):
-        holding.remove(Taken(id, 1, None, lane))
+        holding.change([], [Taken(id, 1, None, lane)])
     assert holding.oldest("a") is None
     assert (len(holding), holding.lanes()) == (0, set())
 

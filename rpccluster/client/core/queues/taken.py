@@ -5,6 +5,7 @@ Owns no call. Any thread may add and remove, by single steps of a dict.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from rpccluster.client.core.queues.lanes import Lane
@@ -47,32 +48,25 @@ class Dead(NamedTuple):
     error: str | None
 
 
-class Holding:
-    """The items that are held, in the order in which they came."""
+class Holding(dict[tuple[Any, int], Taken]):
+    """The items that are held, by their keys, in the order in which they came."""
 
-    def __init__(self) -> None:
-        self._taken: dict[tuple[Any, int], Taken] = {}
-
-    def __len__(self) -> int:
-        return len(self._taken)
-
-    def add(self, taken: Taken) -> None:
-        """Note that an item is held; one that was brought again is held once."""
-        self._taken[taken.key] = taken
+    def change(self, came: Iterable[Taken], gone: Iterable[Taken]) -> None:
+        """Note that items are held, and that others were acked, given back, or lost; one brought again is held once."""
+        for taken in came:
+            self[taken.id, taken.attempt] = taken
+        for taken in gone:
+            self.pop((taken.id, taken.attempt), None)
 
     def has(self, taken: Taken) -> bool:
         """Return whether the item is held still."""
-        return taken.key in self._taken
-
-    def remove(self, taken: Taken) -> None:
-        """Note that an item was acked, given back, or lost."""
-        self._taken.pop(taken.key, None)
+        return taken.key in self
 
     def lanes(self) -> set[Lane]:
         """Return the lanes to which items are leased."""
-        return {taken.lane for taken in list(self._taken.values())}
+        return {taken.lane for taken in list(self.values())}
 
     def oldest(self, holder: Any) -> Taken | None:
         """Return the item that ``holder`` has held for longest; that of anybody if it holds none; None without any."""
-        held = list(self._taken.values())
+        held = list(self.values())
         return next((taken for taken in held if taken.holder == holder), held[0] if held else None)

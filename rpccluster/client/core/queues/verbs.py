@@ -187,9 +187,9 @@ class Verbs:
 
     def end_get(self, lane: Lane, rows: Any, ack: Sequence[Taken], holder: Any) -> list[Taken]:
         """Take what the get of ``lane`` was answered with."""
-        found = self._brought(lane, rows, holder)
+        found = [Taken(row[0], row[1], row[2], lane, holder) for row in rows]
+        self.holding.change(found, ack)
         self._gets.give_back(lane)
-        self._forget(ack)
         return found
 
     def fail_get(self, lane: Lane, error: BaseException) -> None:
@@ -241,12 +241,6 @@ class Verbs:
             options["ack"] = [(taken.id, taken.attempt) for taken in ack]
         lane.connection = self._connection()
         return options
-
-    def _brought(self, lane: Lane, rows: Any, holder: Any) -> list[Taken]:
-        found = [Taken(row[0], row[1], row[2], lane, holder) for row in rows]
-        for taken in found:
-            self.holding.add(taken)
-        return found
 
     def _finish(self) -> Steps[None]:
         """Learn what gets have brought that were given up."""
@@ -308,8 +302,7 @@ class Verbs:
         self._forget(taken)
 
     def _forget(self, taken: Iterable[Taken]) -> None:
-        for each in taken:
-            self.holding.remove(each)
+        self.holding.change((), taken)
 
     def task_done(self, holder: Any) -> Steps[None]:
         """Ack the item that ``holder`` has held for longest. Raises ValueError if nobody holds any."""
