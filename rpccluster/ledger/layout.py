@@ -44,8 +44,9 @@ CHECK = 0x6C65_6467_6572_3031  # a record's second word is its first one with th
 MASK = (1 << 64) - 1  # all numbers are words of 64 bits, in the machine's order, and wrap
 
 HEADER_BYTES = 4096
-#: How many begun calls there have ever been at once, and the number of the connection whose input is worked through.
-HEADER = struct.Struct("=QQ")
+#: How many begun calls there have ever been at once, the number of the connection whose input is worked through, and
+#: how many records there have ever been at once: no others need be read.
+HEADER = struct.Struct("=QQQ")
 #: What was sent last at a Unix socket: how much of it the kernel has taken (the last field of its `mmsghdr`, which
 #: stands before), the number of the connection (0: it stands in its Unix count by now), and what was written before.
 SENDING = struct.Struct("=I4xQQ")

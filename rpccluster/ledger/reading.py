@@ -92,14 +92,13 @@ class Ledger:
         self._read = read
         self._shape = shape
         self._budget = shape.size  # bytes that may yet be rebuilt: a liar's records may overlap
-        self._records = _records(read, shape)
-        self.current = 0  # the number of the connection whose input was worked through
-        self._take_begun(read, shape)
-
-    def _take_begun(self, read: Read, shape: Shape) -> None:
         header = read(0, HEADER.size)
-        used, self.current = HEADER.unpack(header) if len(header) == HEADER.size else (0, 0)
-        used = min(used, shape.begun)
+        begun, current, records = HEADER.unpack(header) if len(header) == HEADER.size else (0, 0, 0)
+        self.current: int = current  # the number of the connection whose input was worked through
+        self._records = _records(read, shape, min(records, shape.records))
+        self._take_begun(read, shape, min(begun, shape.begun))
+
+    def _take_begun(self, read: Read, shape: Shape, used: int) -> None:
         data = read(shape.begun_at, used * BEGUN.size)
         for number, *rest in BEGUN.iter_unpack(data[: len(data) - len(data) % BEGUN.size]):
             record = self._records.get(number)
@@ -163,10 +162,10 @@ def _unanswered(record: Record) -> list[Begun]:
     return [each for each in record.begun if not 0 < each.reply_end <= record.output_end]
 
 
-def _records(read: Read, shape: Shape) -> dict[int, Record]:
+def _records(read: Read, shape: Shape, used: int) -> dict[int, Record]:
     """Return the records that are in use: a ledger has room for far more, and callers wait meanwhile."""
     found: dict[int, Record] = {}
-    data = read(shape.records_at, shape.records * RECORD.size)
+    data = read(shape.records_at, used * RECORD.size)
     words = array("Q", data[: len(data) - len(data) % RECORD.size])
     for at, number in enumerate(words[:: RECORD.size // words.itemsize]):
         if number:

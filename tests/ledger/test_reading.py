@@ -36,6 +36,7 @@ class File:
 
     def __init__(self) -> None:
         self.data = bytearray(SHAPE.size)
+        self.put(0, HEADER.pack(0, 0, SHAPE.records))
 
     def read(self, place: int, length: int) -> bytes:
         assert place >= 0 and length >= 0
@@ -48,7 +49,7 @@ class File:
         self.put(SHAPE.records_at + at * RECORD.size, RECORD.pack(*(each & MASK for each in fields)))
 
     def begun(self, calls: Sequence[tuple[int, int, int, int, int]]) -> None:
-        self.put(0, HEADER.pack(len(calls), NUMBER))
+        self.put(0, HEADER.pack(len(calls), NUMBER, SHAPE.records))
         for at, call in enumerate(calls):
             self.put(SHAPE.begun_at + at * BEGUN.size, BEGUN.pack(*call))
 
@@ -197,7 +198,7 @@ def test_whatever_the_ledger_says_it_is_bounded_by_the_file(
             fields = [NUMBER + at, (NUMBER + at) ^ CHECK, *fields[2:]]
         file.record(at, *fields)
     file.begun(begun)
-    file.put(0, HEADER.pack(used, NUMBER))
+    file.put(0, HEADER.pack(used, NUMBER, used))
     ledger = Ledger(file.read, SHAPE)
     found = [ledger.rebuild(NUMBER + at, Counted(read, sent)) for at in range(SHAPE.records)]
     taken = sum(len(each.input) + len(each.output) for each in found if each is not None)

@@ -90,7 +90,16 @@ NOTHING = (b"", b"", [], 0)
 
 
 def test_the_words_of_the_layout_are_those_of_the_engine() -> None:
-    assert (HEADER.size, RECORD.size, BEGUN.size, UNIX_COUNT.size) == (16, 64, 32, 32)
+    assert (HEADER.size, RECORD.size, BEGUN.size, UNIX_COUNT.size) == (24, 64, 32, 32)
+
+
+def test_it_tells_how_many_records_there_have_been_at_once(noted: Callable[..., Noted]) -> None:
+    rig = noted()
+    for _ in range(3):
+        rig.connect().connection.close()
+    peers = [rig.connect(), rig.connect()]
+    assert HEADER.unpack(rig.read(0, HEADER.size))[2] == 2
+    assert [rig.needs(peer) for peer in peers] == [NOTHING, NOTHING]
 
 
 def test_at_rest_it_needs_nothing(noted: Callable[..., Noted]) -> None:

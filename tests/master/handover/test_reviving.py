@@ -57,7 +57,7 @@ class Dead:
         os.pwrite(self.ledger.descriptor, output, at + 1000)
         fields = (NUMBER, NUMBER ^ CHECK, border, at - border, 10 + len(output), at + 1000 - 10, flags, 77)
         os.pwrite(self.ledger.descriptor, RECORD.pack(*(each & MASK for each in fields)), SHAPE.records_at)
-        os.pwrite(self.ledger.descriptor, HEADER.pack(1, current), 0)
+        os.pwrite(self.ledger.descriptor, HEADER.pack(1, current, 1), 0)
         os.pwrite(self.ledger.descriptor, BEGUN.pack(NUMBER if lost else 0, border, 0, lost, 0), SHAPE.begun_at)
 
     def revived(
@@ -242,7 +242,7 @@ def test_a_call_beside_the_one_that_crashes_is_not_blamed(dead: Dead) -> None:
     dead.note(lost=9, current=other)
     record = (other, other ^ CHECK, INPUT_SHIFT, 0, 0, 0, 0, 0)
     os.pwrite(dead.ledger.descriptor, RECORD.pack(*record), SHAPE.records_at + RECORD.size)
-    os.pwrite(dead.ledger.descriptor, HEADER.pack(2, other), 0)
+    os.pwrite(dead.ledger.descriptor, HEADER.pack(2, other, 2), 0)
     os.pwrite(dead.ledger.descriptor, BEGUN.pack(other, INPUT_SHIFT, 0, 7, 0), SHAPE.begun_at + BEGUN.size)
     assert [unread_until(dead, crashes, crash(now)) for now in (1.0, 2.0, 3.0)] == [0.0] * 3
 

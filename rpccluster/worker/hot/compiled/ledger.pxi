@@ -49,6 +49,7 @@ cdef class Ledger:
     cdef uint8_t *output_window
     cdef uint8_t *arena
     cdef uint64_t *begun_used
+    cdef uint64_t *records_used
     cdef uint64_t *current  # the number of the connection whose input is worked through
     cdef Record *records
     cdef Begun *begun
@@ -57,7 +58,7 @@ cdef class Ledger:
     cdef uint64_t *sending  # the number of its connection, and how much was written of that before
     cdef iovec piece
     cdef public uint64_t peek_offset  # that Unix sockets get
-    cdef int32_t most_records, most_begun, records_used, free_record, free_begun
+    cdef int32_t most_records, most_begun, free_record, free_begun
     cdef int32_t *next_record  # of the free ones
     cdef int32_t *next_begun  # of the free ones, or of those of the same connection
     cdef int32_t *previous_begun
@@ -81,6 +82,7 @@ cdef class Ledger:
         self.base = &view[0]
         self.begun_used = <uint64_t *>self.base
         self.current = self.begun_used + 1
+        self.records_used = self.begun_used + 2
         self.records = <Record *>(self.base + <size_t>shape.records_at)
         self.begun = <Begun *>(self.base + <size_t>shape.begun_at)
         self.unix_counts = <UnixCount *>(self.base + <size_t>shape.unix_counts_at)
@@ -124,9 +126,9 @@ cdef class Ledger:
         cdef int32_t place = self.free_record
         if place != NO_BLOCK:
             self.free_record = self.next_record[place]
-        elif self.records_used < self.most_records:
-            place = self.records_used
-            self.records_used += 1
+        elif self.records_used[0] < <uint64_t>self.most_records:
+            place = <int32_t>self.records_used[0]
+            store(self.records_used, place + 1)
         else:
             return NULL
         return &self.records[place]
