@@ -19,20 +19,28 @@ from rpccluster.queues.store import Answered, QueueRow
 
 __all__ = ["SQLiteStore"]
 
+#: Rows that one statement concerns if the same becomes of them: of each it costs half as much then.
+_TOGETHER = 20
+
+
+def _for_one_and_some(statement: str, row: str) -> tuple[str, str]:
+    """Return a statement for one row, and for as many as go together."""
+    return statement + row, statement + ", ".join([row] * _TOGETHER)
+
+
 _STATES = tuple(State)
 _READY = State.READY
 _SELECT = f"select {COLUMNS} from items"
 _INSERT = f"insert into items ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 #: Of a new item that is ready, and has nothing that is special: each value that is bound costs 120 ns.
-_INSERT_PLAIN = (
-    "insert into items (id, queue, state, rank, size, attempt, forgiven, value) values (?, ?, 0, ?, ?, 0, 0, ?)"
+_INSERT_PLAIN = _for_one_and_some(
+    "insert into items (id, queue, state, rank, size, attempt, forgiven, value) values ", "(?, ?, 0, ?, ?, 0, 0, ?)"
 )
+_UPSERT_SESSION = _for_one_and_some("insert or replace into sessions values ", "(?, ?, ?, ?, ?)")
 _INSERT_LARGE = "insert into large values (?, ?)"
 _LEASE = "update items set state = 3, until = ?, attempt = ?, session = ?, seq = ? where "
 #: The same of one that is given back: very many leases may end at once.
 _GIVE_BACK = "update items set state = 0, until = null, forgiven = ?, session = null, seq = null, error = ? where "
-#: Items that one statement concerns if the same becomes of them: of each it costs 2 µs then, instead of 3 or 4.
-_TOGETHER = 20
 _ONE, _SOME = "id = ?", f"id in ({', '.join('?' * _TOGETHER)})"
 _UPDATE = (
     "update items set queue = ?, state = ?, rank = ?, until = ?, attempt = ?, forgiven = ?, session = ?, seq = ?,"
@@ -230,7 +238,7 @@ class SQLiteStore:
                 self._lease_all(leased)
             self._leased = {}
         if self._plain:
-            self._run_many(_INSERT_PLAIN, self._plain)
+            self._insert_all(_INSERT_PLAIN, self._plain)
             self._plain = []
         if self._large:
             self._run_many(_INSERT_LARGE, self._large)
@@ -240,7 +248,7 @@ class SQLiteStore:
             self._changed = {}
         if self._answered:
             puts = [(session, *answered, at) for session, (answered, at) in self._answered.items()]
-            self._run_many("insert or replace into sessions values (?, ?, ?, ?, ?)", puts)
+            self._insert_all(_UPSERT_SESSION, puts)
             self._answered = {}
 
     # -- inside
@@ -250,6 +258,16 @@ class SQLiteStore:
         large = [((), record.id) for record in records if record.size > INLINE_BYTES]
         if large:
             self._run_alike("delete from large where ", large)
+
+    def _insert_all(self, statements: tuple[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run a statement, for one and for some, with all ``rows``."""
+        for_one, for_some = statements
+        whole = len(rows) - len(rows) % _TOGETHER
+        for at in range(0, whole, _TOGETHER):
+            some = tuple(itertools.chain.from_iterable(rows[at : at + _TOGETHER]))
+            self._run(for_some, some)
+        if whole < len(rows):
+            self._run_many(for_one, rows[whole:])
 
     def _run_alike(self, statement: str, rows: Iterable[tuple[tuple[Any, ...], int]]) -> None:
         """Run a statement with the values and the id of each row, once for some in a row that have the same values."""
@@ -290,7 +308,7 @@ class SQLiteStore:
             if not is_ready:
                 record.value = None  # it may be long until somebody asks for it
         if plain:
-            self._run_many(_INSERT_PLAIN, plain)
+            self._insert_all(_INSERT_PLAIN, plain)
         if new:
             self._run_many(_INSERT, new)
         if large:
