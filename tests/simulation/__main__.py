@@ -15,6 +15,8 @@ from .faults import find_all
 from .many import live_through_many
 from .shrink import shrunk
 
+EPILOG = "bin/simulate --python PATH ... does it on another interpreter, in an environment of its own."
+
 
 def main() -> int:
     """Run the command. Returns its exit code: 1 if a seed has met a fault, or a row was not met that must be."""
@@ -54,7 +56,7 @@ def main() -> int:
 
 
 def _options() -> Any:
-    parser = argparse.ArgumentParser(prog="bin/simulate", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="bin/simulate", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("--seeds", metavar="A:B", default="1:1001", help="the seeds from A on, up to B and without it")
     parser.add_argument("--seed", metavar="SEED", type=int, help="this seed alone, and its whole story")
     parser.add_argument("--shrink", action="store_true", help="tell the story of the smallest run like that of --seed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,14 @@ FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 IS_CI = bool(os.environ.get("CI"))
 SEEDS = 20_000 if FULL_SCALE else 4_000 if IS_CI else 400
 SECONDS = 900 if FULL_SCALE or IS_CI else 100  # far beyond what they take
+CHECKOUT = Path(__file__).parent.parent.parent
 
 
-def simulate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def simulate(*arguments: str, python: str = sys.executable, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, which no other test has used."""
     return subprocess.run(
-        [sys.executable, "-m", "simulation", *arguments],
-        cwd=Path(__file__).parent.parent,
+        [python, "-m", "simulation", *arguments],
+        cwd=CHECKOUT / "tests",
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
@@ -44,6 +46,27 @@ def test_the_same_seeds_make_the_same_stories() -> None:
     """To the byte, whatever the order in which this interpreter lists a set."""
     one, other = (simulate("--seeds", "1:41", "--digest", PYTHONHASHSEED=seed).stdout for seed in ("1", "2"))
     assert one == other != ""
+
+
+@pytest.mark.timeout(SECONDS + 20)
+@pytest.mark.parametrize("name", ["python3.9", "python3.13", "pypy3"])
+def test_another_interpreter_tells_the_same_stories(name: str) -> None:
+    """To the byte, on a kind and a version of Python that has what the simulation imports."""
+    python = _other_interpreter(name)
+    one, other = (
+        simulate("--seeds", "1:11", "--digest", python=each, PYTHONPATH=str(CHECKOUT)).stdout
+        for each in (sys.executable, python)
+    )
+    assert one == other != ""
+
+
+def _other_interpreter(name: str) -> str:
+    """Return the path of an interpreter: of the environment that ``bin/simulate --python`` has made, or any."""
+    for wanted in (str(CHECKOUT / f".venv-{name}" / "bin" / "python"), name):
+        path = shutil.which(wanted)
+        if path and subprocess.run([path, "-c", "import msgpack"], capture_output=True, check=False).returncode == 0:
+            return path
+    pytest.skip(f"no {name} with msgpack is here: bin/simulate --python {name} makes an environment for it")
 
 
 @pytest.mark.parametrize("seed", [3, 30, 91])
