@@ -134,6 +134,13 @@ def test_long_calls_of_several_peers_come_whole(rig: Rig, connect: Callable[...,
     assert [ends.ear.heard for ends in peers] == [[]] * 4
 
 
+def test_an_idle_connection_takes_little_memory(rig: Rig, connect: Callable[..., Ends]) -> None:
+    """There may be very many: what one has is counted in bytes."""
+    if rig.engine.name != "compiled":
+        pytest.skip("the Python engine has several objects for each")
+    assert type(connect().inbox).__basicsize__ <= 256
+
+
 def test_garbage_is_heard_at_once_and_in_its_turn(connect: Callable[..., Ends]) -> None:
     """So that nothing behind it is read, and the calls before it are answered."""
     ends = connect()

@@ -34,36 +34,53 @@ cdef uint32_t kind_of(message, uint32_t *msgid) except? 99:
 
 
 @final
+cdef class Rarity:
+    """What few connections have; the others share one that nobody writes to."""
+
+    cdef object closing_msgid, forward, afar
+    cdef object moved_as  # the number of its connection, once that has moved
+    cdef uint8_t *left  # the block that it had when its connection moved
+    cdef list led  # calls that only a leader may answer, and which have ended in this turn
+    cdef uint64_t led_token  # of the lead under which they have begun
+    cdef object led_lost  # msgids of further ones, whose lead is over
+    cdef size_t led_from  # where in `out` their replies begin
+
+    def __cinit__(self):
+        self.moved_as = 0
+
+
+cdef Rarity NOTHING = Rarity()
+
+
+@final
 cdef class Port:
-    """The input and the output of one socket: `Inbox` and `Outbox` of the Python engine in one."""
+    """The input and the output of one socket: `Inbox` and `Outbox` of the Python engine in one.
+
+    There may be very many, most of them idle: flags are bytes, and what few have stands in a `Rarity`.
+    """
 
     cdef Turn turn
-    cdef object listener, forward, rest, extra, afar
-    cdef public object peer, closing_msgid
+    cdef object listener, rest, extra
+    cdef public object peer
     cdef readonly object identity, tables  # the tables are those that the slow path finds methods in
     cdef View view
+    cdef Rarity rarity
     cdef int fd
-    cdef bint is_read, readable, hung_up, is_queued, is_dirty, has_more, is_partial, is_put_off, is_over, is_crowded, drops_rest
-    cdef bint is_unsent, is_high
-    cdef public bint is_closed, reports, was_heard, has_left
-    cdef public object moved_as  # the number of its connection, once that has moved
-    cdef public Py_ssize_t held  # calls that are held back
-    cdef int mode
-    cdef Py_ssize_t count, gathered  # calls that are not answered; replies in `out` that are not counted off yet
+    cdef uint8_t is_read, readable, hung_up, is_queued, is_dirty, has_more, is_partial, is_put_off, is_over, is_crowded
+    cdef uint8_t drops_rest, is_unsent, is_high
+    cdef uint8_t is_in_ledger  # `kept` is a block of the ledger
+    cdef uint8_t is_bare  # input that has led to no call yet does not stand in the ledger
+    cdef uint8_t mode
+    cdef public uint8_t is_closed, reports, was_heard, has_left
+    cdef public int32_t held  # calls that are held back
+    cdef int32_t count, gathered  # calls that are not answered; replies in `out` that are not counted off yet
     cdef wire_buffer kept, out
     cdef wire_outline *outline  # of the incomplete message in `kept`
     cdef int64_t kept_at  # when `kept` has come, in monotonic nanoseconds
     cdef size_t whole  # length of the first message in `kept`, where it is known to be whole
     cdef uint32_t expected  # length of the last long message, until the next recv: another one may come
     cdef Port next
-    cdef public list led  # calls that only a leader may answer, and which have ended in this turn
-    cdef public uint64_t led_token  # of the lead under which they have begun
-    cdef public object led_lost  # msgids of further ones, whose lead is over
-    cdef size_t led_from  # where in `out` their replies begin
     cdef Note note  # None: its connection would be lost with this process
-    cdef bint is_in_ledger  # `kept` is a block of the ledger
-    cdef bint is_bare  # input that has led to no call yet does not stand in the ledger
-    cdef uint8_t *left  # the block that it had when its connection moved
 
     def __cinit__(self, Turn turn, int fd, peer, listener, identity):
         cdef epoll_event event
@@ -73,7 +90,7 @@ cdef class Port:
         self.listener = listener
         self.identity = identity
         self.is_read = True
-        self.moved_as = 0
+        self.rarity = NOTHING
         event.events = <uint32_t>(EPOLLIN | EPOLLRDHUP) | EPOLLET
         event.data.ptr = <void *>self
         if epoll_ctl(turn.epoll, EPOLL_CTL_ADD, fd, &event):
@@ -92,6 +109,61 @@ cdef class Port:
         """Let the peer call what is ``allowed`` from now on."""
         self.tables = allowed.tables
         self.view = allowed.view
+
+    # -- what few have
+
+    cdef Rarity own_rarity(self):
+        """Return what may be written to; made first: a finalizer of the service may wait meanwhile."""
+        if self.rarity is NOTHING:
+            made = Rarity()
+            if self.rarity is NOTHING:
+                self.rarity = made
+        return self.rarity
+
+    @property
+    def closing_msgid(self):
+        """The msgid of the peer's request to hear when nothing more is read."""
+        return self.rarity.closing_msgid
+
+    @closing_msgid.setter
+    def closing_msgid(self, msgid):
+        self.own_rarity().closing_msgid = msgid
+
+    @property
+    def moved_as(self):
+        """The number of its connection, once that has moved."""
+        return self.rarity.moved_as
+
+    @moved_as.setter
+    def moved_as(self, number):
+        self.own_rarity().moved_as = number
+
+    @property
+    def led(self):
+        """Calls that only a leader may answer, and which have ended in this turn."""
+        return self.rarity.led
+
+    @led.setter
+    def led(self, list calls):
+        self.own_rarity().led = calls
+
+    @property
+    def led_token(self):
+        """The token of the lead under which they have begun."""
+        return self.rarity.led_token
+
+    @led_token.setter
+    def led_token(self, uint64_t token):
+        self.own_rarity().led_token = token
+
+    @property
+    def led_lost(self):
+        """Msgids of further ones, whose lead is over."""
+        return self.rarity.led_lost
+
+    @led_lost.setter
+    def led_lost(self, msgids):
+        self.own_rarity().led_lost = msgids
 
     # -- what the ledger knows
 
@@ -129,9 +201,9 @@ cdef class Port:
 
     def end_note(self):
         """Let the ledger forget a connection that has moved: another process has it for sure."""
-        if self.left != NULL:
-            self.turn.ledger.drop_block(self.left)
-            self.left = NULL
+        if self.rarity.left != NULL:
+            self.turn.ledger.drop_block(self.rarity.left)
+            self.rarity.left = NULL
         if self.note is not None:
             self.note.end()
             self.note = None
@@ -297,11 +369,11 @@ cdef class Port:
 
     cdef void leave_note(self) noexcept:
         """Let the ledger forget the connection; if it moves, `end_note` does that, and it stays as it is until then."""
-        if not self.moved_as:
+        if not self.rarity.moved_as:
             self.note.end()
             self.note = None
         elif self.is_in_ledger and not (self is self.turn.cur and self.turn.is_in_kept):
-            self.left = self.kept.bytes
+            self.rarity.left = self.kept.bytes  # its own: it has moved
             self.is_in_ledger = False
             memset(&self.kept, 0, sizeof(wire_buffer))
 
@@ -394,8 +466,8 @@ cdef class Port:
         Raises as `packed_again` does.
         """
         calls = packed_again([*waiting, *(self.extra or ())])
-        if self.closing_msgid is not None:
-            calls.insert(0, closing_request(self.closing_msgid))  # as if it had not come yet
+        if self.rarity.closing_msgid is not None:
+            calls.insert(0, closing_request(self.rarity.closing_msgid))  # as if it had not come yet
         rest = self.rest.data if self.rest is not None else b""
         kept = b""
         if self.kept.bytes != NULL:
@@ -438,7 +510,7 @@ cdef class Port:
 
     def forward_to(self, forward):
         """Pass the replies of running calls to ``forward`` once this is closed, since the connection moves."""
-        self.forward = forward
+        self.own_rarity().forward = forward
 
     def send_first(self, output):
         """Send the unsent output that another process has left."""
@@ -471,7 +543,7 @@ cdef class Port:
     @property
     def is_gone(self):
         """Whether the connection is closed and has not moved, so that replies are dropped."""
-        return self.is_closed and self.forward is None
+        return bool(self.is_closed) and self.rarity.forward is None
 
     @property
     def has_replies(self):
@@ -486,16 +558,18 @@ cdef class Port:
     @property
     def is_backed_up(self):
         """Whether the peer has left too much unread, and has not read most of it yet."""
-        return self.is_high
+        return bool(self.is_high)
 
     def put(self, reply):
         """Send ``reply`` with the others of this turn."""
         cdef bytes data = reply
         self.gathered += 1
         if self.is_closed:
-            if self.afar is None:
-                self.afar = []
-            self.afar.append(data)
+            fresh = []  # made first: a finalizer of the service may wait meanwhile
+            rarity = self.own_rarity()
+            if rarity.afar is None:
+                rarity.afar = fresh
+            rarity.afar.append(data)
         else:
             if buffer_add(&self.out, <char *>data, len(data)):
                 raise MemoryError
@@ -516,29 +590,32 @@ cdef class Port:
 
     cpdef note_led(self, call, uint64_t token):
         """Note that ``call``, or the request of this msgid, has ended, and must be answered under the lead of ``token``."""
-        if self.led is None:
-            self.led = [call]
-            self.led_token = token
-            self.led_from = self.out.end - self.out.start
-        elif token == self.led_token:
-            self.led.append(call)
+        cdef list fresh = [call]  # made first: a finalizer of the service may wait meanwhile
+        cdef Rarity rarity = self.own_rarity()
+        if rarity.led is None:
+            rarity.led = fresh
+            rarity.led_token = token
+            rarity.led_from = self.out.end - self.out.start
+        elif token == rarity.led_token:
+            rarity.led.append(call)
         else:
             note_under_another(self, self.turn.leading, call, token)
 
     cdef int look_at_led(self) except -1:
         """Replace the replies of this turn that may not leave any more."""
         cdef bytes replies
-        if self.led_lost is None and self.turn.is_in_force(self.led_token):
-            self.led = None
+        cdef Rarity rarity = self.rarity
+        if rarity.led_lost is None and self.turn.is_in_force(rarity.led_token):
+            rarity.led = None
             return 0
         lost = lost_msgids(self, self.turn.leading)
         if not lost:
             return 0
-        if self.afar is not None:
-            self.afar = [without_lost(reply, lost) for reply in self.afar]
-        if self.out.bytes != NULL and self.out.end - self.out.start > self.led_from:
-            replies = without_lost(self.out.bytes[self.out.start + self.led_from:self.out.end], lost)
-            self.out.end = self.out.start + self.led_from
+        if rarity.afar is not None:
+            rarity.afar = [without_lost(reply, lost) for reply in rarity.afar]
+        if self.out.bytes != NULL and self.out.end - self.out.start > rarity.led_from:
+            replies = without_lost(self.out.bytes[self.out.start + rarity.led_from:self.out.end], lost)
+            self.out.end = self.out.start + rarity.led_from
             if buffer_add(&self.out, <char *>replies, len(replies)):
                 raise MemoryError
         return 0
@@ -556,9 +633,9 @@ cdef class Port:
 
     def await_closing(self, msgid):
         """Note that the peer asks for ``rpc.closing``. Returns False if it has asked before."""
-        if self.closing_msgid is not None:
+        if self.rarity.closing_msgid is not None:
             return False
-        self.closing_msgid = msgid
+        self.own_rarity().closing_msgid = msgid
         if self.note is not None:
             self.note.record.closing_msgid = msgid
             store(&self.note.record.flags, self.note.record.flags | CLOSING_FLAG)
@@ -604,15 +681,16 @@ cdef class Port:
 
     cdef int flush_out(self) except -1:
         cdef Py_ssize_t count = self.gathered
-        if self.led is not None:
+        if self.rarity.led is not None:
             self.look_at_led()
         self.gathered = 0
         self.count -= count
         if self.is_closed:
-            if self.afar is not None:
-                afar, self.afar = self.afar, None
-                if self.forward is not None:
-                    self.forward(afar)
+            afar = self.rarity.afar
+            if afar is not None:
+                self.rarity.afar = None
+                if self.rarity.forward is not None:
+                    self.rarity.forward(afar)
                 else:
                     self.turn.room.dropped_replies += len(afar)
                 count -= len(afar)
