@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any, Callable
 
@@ -147,10 +148,14 @@ def test_the_sooner_limit_holds(make_rig: Callable[..., Rig]) -> None:
 def test_a_call_is_interrupted_at_its_deadline(make_rig: Callable[..., Rig], method: str) -> None:
     rig = make_rig()
     peer = rig.connect()
-    with pytest.raises(RuntimeError, match=PAST):
-        peer.call("rpc.call", method, [], {"timeout": 0.03})
+    for seconds in (0.03, 1.0, 10.0):  # on a busy machine a short one is over before the method begins
+        with pytest.raises(RuntimeError, match=PAST):
+            peer.call("rpc.call", method, [], {"timeout": seconds})
+        with contextlib.suppress(AssertionError):
+            until(lambda: rig.service.errors, "the method ends", 5.0)
+            break
     seen = "CallTimedOut: the deadline of the call has passed True" if method == "hold" else method
-    until(lambda: rig.service.errors == [seen], "the method ends")
+    assert rig.service.errors == [seen]
     quiet(rig)
     assert peer.call("echo", 1) == 1
 
