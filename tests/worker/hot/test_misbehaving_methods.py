@@ -353,11 +353,9 @@ def wait_amid() -> Iterator[Callable[[str], None]]:
     before, wanted = gc.get_threshold(), [""]
 
     def wait(phase: str, info: dict[str, int]) -> None:
-        if (
-            phase == "start"
-            and sys._getframe(1).f_code.co_name in wanted
-            and gevent.getcurrent() is not gevent.get_hub()
-        ):
+        frame = sys._getframe().f_back  # None where C has begun it
+        is_there = phase == "start" and frame is not None and frame.f_code.co_name in wanted
+        if is_there and gevent.getcurrent() is not gevent.get_hub():
             gevent.sleep(0.001)
 
     def begin(where: str) -> None:
