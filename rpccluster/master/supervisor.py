@@ -195,8 +195,9 @@ class Supervisor:
         if not isinstance(child, RPCWorker):
             return
         if isinstance(child, ServiceProcess):
-            self._parts.roster.say(child, Accept())
-            self._parts.services.conversations[child.kind].introduce(self._groups)
+            if child.is_holding:  # not if it is about to be killed for being slow
+                self._parts.roster.say(child, Accept())
+                self._parts.services.conversations[child.kind].introduce(self._groups)
             return
         if self._workers.is_candidate(child):  # the commit lets it accept
             self._parts.reloading.note_proved(child)

@@ -76,6 +76,13 @@ def test_the_same_seed_makes_the_same_story(seed: int) -> None:
     assert live_through(seed).story == live_through(seed).story
 
 
+@pytest.mark.parametrize("seed", [2_008_095])
+def test_a_seed_that_has_met_a_fault_meets_none(seed: int) -> None:
+    """It lies far beyond those that are lived through each time."""
+    gc.collect()
+    assert live_through(seed).fault == ""
+
+
 def test_an_exception_of_a_process_is_told_as_a_story(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends its own afternoon, and not the search through all the others."""
 
