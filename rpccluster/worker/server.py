@@ -182,7 +182,8 @@ class Server:
         parts = self._parts
         row = parts.row
         now_ns = time.monotonic_ns()
-        resident = parts.cells.beat(now_ns, parts.ledger_bytes())
+        ledger_bytes = parts.ledger_bytes()
+        resident = parts.cells.beat(now_ns, ledger_bytes) + ledger_bytes
         parts.taken_greenlets.look(row[Cell.GREENLETS_TAKEN_AT], now_ns)
         row[Cell.DROPPED_REPLIES] = parts.engine.dropped_replies
         parts.access.level()
@@ -193,6 +194,7 @@ class Server:
         self._assignment.logs.flush()
         self._keep_term()
         if self._freed.is_due(resident, parts.engine.has_handled_large(), time.monotonic()):
+            parts.engine.give_back_freed_memory()
             system.give_back_freed_memory()
             self._freed.settle(system.resident_bytes())
 

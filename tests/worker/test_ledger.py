@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from rpccluster.ipc.fdpass import memory_file
 from rpccluster.ledger.layout import BEGUN, HEADER, LOW_PEEK_OFFSET, RECORD, UNIX_COUNT, Shape
 from rpccluster.ledger.reading import Counted, Ledger, Rebuilt
 from rpccluster.system.stream_counters import stream_counters, unix_state
@@ -29,7 +31,9 @@ class Noted:
     ) -> None:
         self.shape = Shape.fitting(100, begun, arena_bytes)
         self.tcp = tcp
-        self.memory = mmap.mmap(-1, self.shape.size)
+        self.file = memory_file(name="ledger")
+        os.ftruncate(self.file, self.shape.size)
+        self.memory = mmap.mmap(self.file, self.shape.size)
         self.rig = make_rig(ledger=(self.memory, self.shape), max_message_size=1 << 22)
         numbers = itertools.count(1)
         self.rig.context.number_for = lambda sock: next(numbers)
@@ -40,6 +44,11 @@ class Noted:
 
     def read(self, place: int, length: int) -> bytes:
         return bytes(self.memory[place : place + length])
+
+    @property
+    def resident_bytes(self) -> int:
+        """How much of its memory it has taken."""
+        return os.fstat(self.file).st_blocks * 512
 
     def look(self, peer: Peer) -> Rebuilt | None:
         """What the master would rebuild of this connection now."""
@@ -79,6 +88,7 @@ def noted(make_rig: Callable[..., Rig], request: pytest.FixtureRequest) -> Itera
         for peer in each.rig.peers:
             peer.connection.close()
         each.assert_empty()
+        os.close(each.file)
 
 
 def request(msgid: int, method: str, *params: Any) -> bytes:
@@ -175,6 +185,29 @@ def test_what_the_peer_does_not_read_is_its_output(noted: Callable[..., Noted]) 
     peer.wait(3)
     settle()
     assert rig.needs(peer) == NOTHING
+
+
+def test_the_memory_of_what_was_large_is_given_back(noted: Callable[..., Noted]) -> None:
+    """That of what stands there stays, and it can be used again."""
+    rig = noted()
+    rig.rig.engine.give_back_freed_memory()
+    before = rig.resident_bytes
+    peer, other = rig.connect(), rig.connect()
+    whole = request(1, "echo", "y" * 1_500_000)
+    for replies in (1, 2):
+        peer.send(whole[:-1])
+        other.send(whole[:200_000])
+        wait_read(peer)
+        wait_read(other)
+        settle()
+        peer.send(whole[-1:])
+        assert peer.wait(replies)[-1] == [1, None, "y" * 1_500_000]
+        assert rig.resident_bytes > before + 1_500_000
+        rig.rig.engine.give_back_freed_memory()
+        assert before + 200_000 < rig.resident_bytes < before + 1_000_000
+        assert rig.needs(other)[0] == whole[:200_000]
+        other.send(whole[200_000:])
+        assert other.wait(replies)[-1] == [1, None, "y" * 1_500_000]
 
 
 def test_waiting_calls_are_input(noted: Callable[..., Noted]) -> None:

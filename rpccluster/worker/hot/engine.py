@@ -195,6 +195,9 @@ class PythonEngine:
         large, self._room.handled_large = self._room.handled_large, False
         return large
 
+    def give_back_freed_memory(self) -> None:
+        """Let the kernel have memory that the engine has freed itself; here the C library has it."""
+
     def running(self) -> list[Call]:
         """Return the calls that have begun and not ended; each one's sender is its `Outbox`."""
         return [*self._runners.calls(), *self._parked.calls()]

@@ -167,6 +167,11 @@ class CompiledEngine(PythonEngine):
         if counters is not None:  # else it is just ending
             port.take_note(number, counters.read, counters.written)
 
+    def give_back_freed_memory(self) -> None:
+        """Let the kernel have memory that the engine has freed itself: in the ledger."""
+        if self._ledger is not None:
+            self._ledger.give_back_freed_memory()
+
     def fileno(self) -> int:
         """Return the descriptor of the epoll set with all connections."""
         return self._turn.fileno()

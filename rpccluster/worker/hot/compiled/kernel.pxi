@@ -32,7 +32,9 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
 
 cdef extern from "<sys/mman.h>" nogil:
+    int MADV_REMOVE
     int mlock(const void *memory, size_t length)
+    int madvise(void *memory, size_t length, int advice)
 
 cdef extern from "<sys/syscall.h>" nogil:
     long SYS_sendmmsg

@@ -31,6 +31,7 @@ cdef enum:
     ORDERS = 40
     NO_BLOCK = -1
     FREE = 64  # in the order of a block that is free
+    GIVEN_BACK_ORDER = 16  # of the smallest free blocks whose memory is given back: 64 KiB
 
 cdef uint64_t _SHIFT = INPUT_SHIFT, _CHECK = CHECK
 cdef uint64_t BARE_INPUT = Flag.BARE_INPUT, BARE_OUTPUT = Flag.BARE_OUTPUT, CLOSING_FLAG = Flag.CLOSING
@@ -191,6 +192,16 @@ cdef class Ledger:
             place = min(place, other)
             order += 1
         self.put_free(place, order)
+
+    def give_back_freed_memory(self):
+        """Let the kernel have the memory of large blocks that are free. It comes anew, as zeros, when they are used."""
+        cdef int order
+        cdef int32_t place
+        for order in range(GIVEN_BACK_ORDER, ORDERS):
+            place = self.first_block[order]
+            while place != NO_BLOCK:
+                madvise(self.arena + (<size_t>place << SMALLEST_ORDER), <size_t>1 << order, MADV_REMOVE)
+                place = self.next_block[place]
 
     cdef void put_free(self, int32_t place, int order) noexcept:
         cdef int32_t first = self.first_block[order]
