@@ -321,6 +321,21 @@ def links_of(pid: int) -> list[str]:
     return links
 
 
+def test_a_ledger_that_has_held_much_becomes_small_again(make_cluster: Callable[..., RunningCluster]) -> None:
+    """Some seconds after the last large message."""
+    running = make_cluster(number_workers=1, crash_safe=True).start()
+
+    def ledger_bytes() -> int:
+        descriptors = Path(f"/proc/{running.master_pid}/fd").iterdir()
+        return max(each.stat().st_blocks * 512 for each in descriptors if "rpccluster-ledger" in os.readlink(each))
+
+    with running.client() as client:
+        assert client.call("echo", value := "x" * (8 << 20)) == value
+        assert ledger_bytes() > 8 << 20
+        wait_until(lambda: ledger_bytes() < 2 << 20, what="the ledger is small")
+        assert client.call("echo", value) == value
+
+
 def test_neither_ledger_nor_sockets_are_inherited(crashing: RunningCluster) -> None:
     """By a child that the service forks; a worker has no more than its own ledger."""
     callers = [Caller(crashing) for _ in range(6)]

@@ -155,13 +155,9 @@ def test_a_unix_socket_without_a_peek_offset_has_none() -> None:
         assert unix_state(one) == (-1, True)
 
 
-@pytest.mark.parametrize("seed", range(250 if FULL_SCALE else 12))
-def test_what_a_killed_process_has_read_of_a_unix_socket_is_known_to_the_byte(
-    unix_pair: tuple[socket.socket, socket.socket], seed: int
-) -> None:
-    served, peer = unix_pair
-    chance = random.Random(seed)
-    served.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, (1 << 31) - 1)
+@contextlib.contextmanager
+def killed_amid_reading(served: socket.socket, peer: socket.socket, chance: random.Random) -> Iterator[None]:
+    """A process has read what the peer sends without end, and was killed; the peer goes on meanwhile."""
 
     def read() -> None:
         while served.recv(chance.randint(1, 100_000)):
@@ -173,12 +169,24 @@ def test_what_a_killed_process_has_read_of_a_unix_socket_is_known_to_the_byte(
     try:
         time.sleep(chance.uniform(0.001, 0.02))
         end(pid)
-        found = unix_state(served)
-        assert found.is_open
-        assert served.recv(64, socket.MSG_WAITALL) == pattern_at((1 << 31) - 1 - found.peek_offset, 64)
+        yield
     finally:
         peer.shutdown(socket.SHUT_RDWR)
         sender.join()
+
+
+@pytest.mark.parametrize("seed", range(250 if FULL_SCALE else 12))
+def test_what_a_killed_process_has_read_of_a_unix_socket_is_known_to_the_byte(
+    unix_pair: tuple[socket.socket, socket.socket], seed: int
+) -> None:
+    served, peer = unix_pair
+    chance = random.Random(seed)
+    served.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, (1 << 31) - 1)
+
+    with killed_amid_reading(served, peer, chance):
+        found = unix_state(served)
+        assert found.is_open
+        assert served.recv(64, socket.MSG_WAITALL) == pattern_at((1 << 31) - 1 - found.peek_offset, 64)
 
 
 @pytest.mark.parametrize("seed", range(250 if FULL_SCALE else 12))
@@ -188,22 +196,10 @@ def test_what_a_killed_process_has_read_is_known_to_the_byte(
     served, peer = pair
     chance = random.Random(seed)
 
-    def read() -> None:
-        while served.recv(chance.randint(1, 100_000)):
-            pass
-
-    pid = in_child(read)
-    sender = threading.Thread(target=send_for_ever, args=[peer])
-    sender.start()
-    try:
-        time.sleep(chance.uniform(0.001, 0.02))
-        end(pid)
+    with killed_amid_reading(served, peer, chance):
         found = stream_counters(served)
         assert found is not None and found.is_open
         assert served.recv(64, socket.MSG_WAITALL) == pattern_at(found.read, 64)
-    finally:
-        peer.shutdown(socket.SHUT_RDWR)
-        sender.join()
 
 
 @pytest.mark.parametrize("seed", range(250 if FULL_SCALE else 12))
