@@ -70,6 +70,7 @@ class Afternoon:
             "control_socket": self.paths["control"],
             "pidfile": self.paths["pid"],
             "proc_name": "good",
+            "crash_safe": "false",  # its messages have no script yet
         }
         self._awaited = {step: step.nth for step in plan.steps if step.event is not None}
         world.checks += [*(OF_PLUGINS if plan.plugins else ()), *(OF_POOLS if plan.pools else ())]
