@@ -20,7 +20,7 @@ from rpccluster.config.configuration import Sources
 from rpccluster.log import logger
 
 from .children.leading import Store
-from .children.worker import Worker
+from .children.serving.worker import Worker
 from .masters.master import Master
 from .plans.draw import draw
 from .plans.plan import BAD, OLDER, Plan, Step
@@ -70,7 +70,6 @@ class Afternoon:
             "control_socket": self.paths["control"],
             "pidfile": self.paths["pid"],
             "proc_name": "good",
-            "crash_safe": "false",  # its messages have no script yet
         }
         self._awaited = {step: step.nth for step in plan.steps if step.event is not None}
         world.checks += [*(OF_PLUGINS if plan.plugins else ()), *(OF_POOLS if plan.pools else ())]

@@ -48,9 +48,7 @@ def _leads_on(step: object, *row: object) -> bool:
 
 
 #: Rows that no life can meet, or that nobody counts, and why.
-IMPOSSIBLE = {
-    **{("message", name): "no worker here notes down its connections" for name in ("Keep", "Noted", "Drop", "Collect")},
-}
+IMPOSSIBLE: dict[tuple[str, str], str] = {}
 
 
 def never_met(counts: Counts) -> list[tuple[str, str]]:

@@ -109,7 +109,7 @@ FAULTS = [
         "master/handover/broker.py",
         "transit.replies.append((passing, descriptors))",
         "close_all(descriptors)",
-        11,
+        143,
     ),
     PutBack(
         "a slot whose workers cannot boot is not paused",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .afternoon import live_through
-from .children.worker import Worker
+from .children.serving.worker import Worker
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
 IS_CI = bool(os.environ.get("CI"))

@@ -28,8 +28,8 @@ from rpccluster.ipc.scoreboard import CommonCell, TaskCell
 
 from ..world.process import NEVER, Fault, Process
 from ..world.world import World
+from .serving.worker import Worker
 from .wire import copy_of
-from .worker import Worker
 
 if TYPE_CHECKING:
     from ..masters.master import Master

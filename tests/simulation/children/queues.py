@@ -9,7 +9,7 @@ from rpccluster.ipc.messages import Findings, Inquire, Message, Queues
 
 from ..world.process import Fault
 from ..world.world import World
-from .worker import Worker
+from .serving.worker import Worker
 
 if TYPE_CHECKING:
     from ..masters.master import Master

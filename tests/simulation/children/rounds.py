@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from ..world.process import NEVER
 from ..world.world import World
-from .worker import Worker
+from .serving.worker import Worker
 
 if TYPE_CHECKING:
     from ..masters.master import Master

@@ -21,8 +21,8 @@ from ..children.pages import Page
 from ..children.plugin import Plugin
 from ..children.pools import Dispatcher, TaskChild
 from ..children.queues import Keeper
+from ..children.serving.worker import Worker
 from ..children.wire import client_of_copy
-from ..children.worker import Worker
 from ..plans.plan import OLDER
 from ..world.process import NEVER, Fault, Process
 from ..world.world import World
@@ -141,6 +141,7 @@ class Master(Process):
         else:
             with self.world.scarcity.imposed(self.world.now):
                 self.supervisor.turn()
+            self._note_uncovered()
         if self.world.births:
             self._watch_children()
         self.has_just_begun = self.number_upgrades != number
@@ -164,6 +165,13 @@ class Master(Process):
         for child in self.parts.roster._children:
             if "step" not in vars(child):
                 child.step = partial(_step_of, self.world, child, child.step)
+
+    def _note_uncovered(self) -> None:
+        """Note of which connections it may have lost a copy, for lack of descriptors."""
+        copies = {number for held in self.parts.broker._copies._copies.values() for number in held}
+        for child in self.children.values():
+            for connection in child.connections.by_client.values() if isinstance(child, Worker) else ():
+                connection.is_kept = connection.is_kept and connection.number in copies
 
     def _note_stage(self, before: Stage) -> None:
         present = self.parts.new_master.stage

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["assemble"]
 
 
+class ModestRPC(RPC):
+    """Raises no limit: that is this process's, by which descriptors are scarce."""
+
+    def _make_room_for_copies(self, connections: int) -> None:
+        pass
+
+
 class WatchedCluster(Cluster):
     """Counts the rows of the table of phases that are met."""
 
@@ -74,7 +81,7 @@ def assemble(master: Master) -> None:
         cluster.configuration = configuration.with_settings(left.given.texts)
         cluster.settings_version = left.given.number
     entry: Any = master.bear
-    rpc = RPC()
+    rpc = ModestRPC()
     master.parts = Parts(master.system, cluster, rpc, entry, start)
     master.supervisor = Supervisor(master.parts)
     if not master.world.is_scarce:  # one descriptor will do

@@ -7,6 +7,7 @@ __all__ = [
     "EVENTS",
     "IN_AN_UPGRADE",
     "OF_LEADERSHIP",
+    "OF_LEDGERS",
     "OF_PAGES",
     "OF_POOLS",
     "OF_QUEUES",
@@ -99,6 +100,8 @@ EVENTS = (
 OF_PAGES = ("kill the page", "kill the page", "kill a worker", "USR2", "reload", "TERM")
 
 OF_QUEUES = ("kill the keeper", "kill the keeper", "kill the keeper", "USR2", "reload")
+
+OF_LEDGERS = ("come", "come", "come", "kill a worker", "kill a worker", "recycle a worker", "TTIN", "USR2", "reload")
 
 OF_POOLS = ("kill a task process", "kill a task process", "kill the dispatcher", "control a pool", "USR2", "reload")
 

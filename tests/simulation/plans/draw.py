@@ -6,7 +6,15 @@ import random
 
 from .chances import OF_POOLS, OPTIONS, WEIGHTS
 from .plan import LATE, NEWER, OLDER, Plan
-from .sections import draw_plugins, draw_pools, with_failing_plugin, with_leadership, with_pages, with_queues
+from .sections import (
+    draw_plugins,
+    draw_pools,
+    with_failing_plugin,
+    with_leadership,
+    with_ledgers,
+    with_pages,
+    with_queues,
+)
 from .steps import at_a_time, at_event, chain, handover, rare, some, upgrade
 
 __all__ = ["draw"]
@@ -35,7 +43,7 @@ def draw(seed: int) -> Plan:
         version = "" if version == OLDER else version  # that one has no pools
         steps += [at_a_time(chance, what, length) for what in chance.choices(OF_POOLS, k=chance.randrange(0, 5))]
     plan = Plan(seed, options, length, tuple(steps), idle, plugins=plugins, pools=pools, version=version, order=seed)
-    return with_failing_plugin(with_pages(with_queues(with_leadership(plan))))
+    return with_ledgers(with_failing_plugin(with_pages(with_queues(with_leadership(plan)))))
 
 
 def _idle_seconds(options: dict[str, str]) -> float:

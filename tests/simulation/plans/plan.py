@@ -28,6 +28,7 @@ PLAIN = {
     "max_lifetime": "0",
     "rebalance": "true",
     "worker_connections": "10000",
+    "crash_safe": "false",
 }
 
 

@@ -6,11 +6,28 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .chances import IN_AN_UPGRADE, OF_LEADERSHIP, OF_PAGES, OF_QUEUES, OVERLAPS, PLUGIN_OPTIONS, POOL_OPTIONS
+from .chances import (
+    IN_AN_UPGRADE,
+    OF_LEADERSHIP,
+    OF_LEDGERS,
+    OF_PAGES,
+    OF_QUEUES,
+    OVERLAPS,
+    PLUGIN_OPTIONS,
+    POOL_OPTIONS,
+)
 from .plan import LATE, NEWER, OLDER, Plan, Section, Step
 from .steps import at_a_time, departure
 
-__all__ = ["draw_plugins", "draw_pools", "with_failing_plugin", "with_leadership", "with_pages", "with_queues"]
+__all__ = [
+    "draw_plugins",
+    "draw_pools",
+    "with_failing_plugin",
+    "with_leadership",
+    "with_ledgers",
+    "with_pages",
+    "with_queues",
+]
 
 
 def draw_plugins(chance: random.Random) -> Iterator[Section]:
@@ -71,6 +88,17 @@ def with_pages(plan: Plan) -> Plan:
     pages = tuple(Section(header, (("bind", f"unix://%(here)s/{path}"),)) for header, path in zip(headers, paths))
     steps = [at_a_time(chance, what, plan.length) for what in chance.choices(OF_PAGES, k=chance.randrange(6))]
     return replace(plan, pages=pages, steps=(*plan.steps, *steps))
+
+
+def with_ledgers(plan: Plan) -> Plan:
+    """Let connections outlive their workers in some plans; by a chance of its own, so others stay."""
+    chance = plan.chance("ledgers")
+    is_on = chance.random() < 0.3 and plan.version != OLDER
+    plan = replace(plan, options={**plan.options, "crash_safe": "true" if is_on else "false"})
+    if not is_on or chance.random() < 0.5:
+        return plan
+    steps = [at_a_time(chance, what, plan.length) for what in chance.choices(OF_LEDGERS, k=chance.randrange(1, 8))]
+    return replace(plan, steps=(*plan.steps, *steps))
 
 
 def with_failing_plugin(plan: Plan) -> Plan:

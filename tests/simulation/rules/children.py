@@ -11,7 +11,7 @@ from rpccluster.worker.lifecycle import State
 
 from ..children.leading import Coordinator
 from ..children.pools import TaskChild
-from ..children.worker import Worker
+from ..children.serving.worker import Worker
 from ..masters.master import Master
 from ..world.process import Fault
 from ..world.world import World
@@ -101,7 +101,9 @@ def kills_have_reasons(world: World, actor: object) -> None:
 
 
 def _check_reason(killer: Master, worker: Worker) -> None:
-    if worker.is_deaf or (worker.hangs_until and worker.hangs_until >= max(worker.retired_at, worker.world.now - 5.0)):
+    if worker.is_deaf or (
+        worker.hangs_until and worker.hangs_until >= max(worker.retiring.since, worker.world.now - 5.0)
+    ):
         return  # it may have heard in this moment what it was told long ago
     reason = next((child.kill_reason for child in killer.parts.workers.children if child.pid == worker.pid), "")
     if worker.state is State.SERVING and not reason.startswith("overtaken"):
@@ -111,6 +113,6 @@ def _check_reason(killer: Master, worker: Worker) -> None:
     is_free = worker.state is State.RETIRING and not worker.has_work and worker.world.now > killer.awaited_at + 0.5
     if is_free:
         raise Fault(f"{killer.name} kills {worker.name}, which has nothing left to do: {reason}")
-    is_told = worker.order is None or worker.order.whole_cluster
+    is_told = worker.retiring.order is None or worker.retiring.order.whole_cluster
     if killer.phase == "stopping" and not is_told and killer.seconds_late < 1.0:
         raise Fault(f"{killer.name} kills {worker.name}, which was never told that the cluster stops: {reason}")

@@ -91,6 +91,32 @@ def served(afternoon: Afternoon) -> str:
     return ""
 
 
+def copies_are_needed(afternoon: Afternoon) -> str:
+    """The masters have copies of those connections alone that their workers serve, and of each that is covered."""
+    workers = {worker.pid: worker for worker in afternoon.workers()}
+    for master in afternoon.masters():
+        for child, held in master.parts.broker._copies._copies.items():
+            worker = workers.get(child.pid)
+            served = {each.number for each in worker.connections.by_client.values()} if worker is not None else set()
+            if not served.issuperset(held):
+                return f"{master.name} has copies of {len(set(held) - served)} connections that have ended"
+    return _uncovered(afternoon)
+
+
+def _uncovered(afternoon: Afternoon) -> str:
+    held = {
+        number
+        for master in afternoon.masters()
+        for copies in master.parts.broker._copies._copies.values()
+        for number in copies
+    }
+    for worker in afternoon.workers():
+        for connection in worker.connections.by_client.values():
+            if connection.is_kept and connection.number not in held:
+                return f"of the connection of client {connection.client} there is no copy"
+    return ""
+
+
 def pidfile_names_it(afternoon: Afternoon) -> str:
     """The pidfile has the pid of the master that is left."""
     try:
@@ -128,4 +154,5 @@ IN_PEACE = [
     page_is_told,
     nothing_under_way,
     served,
+    copies_are_needed,
 ]

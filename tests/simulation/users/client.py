@@ -35,6 +35,7 @@ class Client:
         self.is_accepted = False
         self.open_calls: dict[int, float] = {}  # by msgid: since when
         self.answers = 0
+        self._begun = b""  # an answer that has come in part
         self.cancelled: set[int] = set()  # calls that it does not want any more
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.setblocking(False)
@@ -75,7 +76,10 @@ class Client:
             data = b""
         if not data:
             self._note_end()
-        for msgid, kind in REPLY.iter_unpack(data):
+        data = self._begun + data
+        whole = len(data) - len(data) % REPLY.size
+        self._begun = data[whole:]
+        for msgid, kind in REPLY.iter_unpack(data[:whole]):
             self._note_answer(msgid, kind)
 
     def _note_answer(self, msgid: int, kind: int) -> None:
@@ -87,14 +91,24 @@ class Client:
         del self.open_calls[msgid]
         self.answers += 1
         runner = self.world.runners.pop(msgid, None)
-        if kind == LOST and runner is not None:
-            if runner.is_alive and not self.world.masters_were_killed:  # the next but one cannot hear of it
-                raise Fault(f"call {msgid} of {self.name} is told lost, though {runner.name} lives and runs it")
-            self._check_not_lost(msgid, runner)
+        if kind == LOST:
+            self._check_lost(msgid, runner)
+
+    def _check_lost(self, msgid: int, runner: Any) -> None:
+        """Raise `Fault` if a call is told lost that is not: it had begun, and its worker, or its owner, has died."""
+        if runner is None:
+            raise Fault(f"call {msgid} of {self.name} is told lost, and nobody has begun with it")
+        if msgid in self.world.replied:
+            raise Fault(f"call {msgid} of {self.name} is told lost, though the ledger of {runner.name} has its reply")
+        if msgid in self.world.orphans:
+            return
+        if runner.is_alive and not self.world.masters_were_killed:  # the next but one cannot hear of it
+            raise Fault(f"call {msgid} of {self.name} is told lost, though {runner.name} lives and runs it")
+        self._check_not_lost(msgid, runner)
 
     def _check_not_lost(self, msgid: int, runner: Any) -> None:
         """Raise `Fault` if a worker has answered the call, and no process that may have had the answer has died."""
-        if self.world.masters_were_killed:  # one between two others may have had it
+        if self.world.masters_were_killed or msgid in self.world.orphans:  # one between two others may have had it
             return
         answered_at = runner.calls.replied.get(msgid)
         if answered_at is not None and self.world.crashed_at < answered_at and not self.is_torn:

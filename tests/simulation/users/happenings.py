@@ -145,6 +145,8 @@ def _choose_configuration(afternoon: Afternoon, chance: Random) -> None:
     flags["number_workers"] = str(chance.choice((1, 2, 3)))
     flags["proc_name"] = BAD if chance.random() < 0.3 else "good"
     flags["max_depth"] = "nonsense" if chance.random() < 0.1 else "100"
+    if afternoon.plan.options["crash_safe"] == "true":
+        flags["crash_safe"] = chance.choice(("true", "true", "false"))
 
 
 def _kill_worker(afternoon: Afternoon, chance: Random) -> None:

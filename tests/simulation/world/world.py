@@ -52,6 +52,9 @@ class World:
         self.scarcity = Scarcity()
         self.is_scarce = any(step.what == "fill the table of descriptors" for step in plan.steps)
         self.on_their_way: set[int] = set()  # clients whose connections were given, and not adopted yet
+        self.orphans: set[int] = set()  # calls by msgid that awaited a reply in a connection whose owner has ended
+        self.replied: set[int] = set()  # calls whose replies stand in the ledger of a worker that has ended
+        self.crashed_while_reading: set[tuple[int, int]] = set()  # client and message, at which a worker has crashed
         self.relays: list[Any] = []  # between two masters of two versions
         self.store: Any = None  # in which clusters agree on who leads
         self.births: list[Any] = []  # workers, since the last look at them

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -34,20 +35,21 @@ from rpccluster.ipc.scoreboard import Cell, CommonCell, RowState
 from rpccluster.system import TELL_SIGNAL
 from rpccluster.worker.lifecycle import Event, State, next_state
 
-from ..plans.plan import BAD
-from ..world.process import NEVER, Died, Process
-from ..world.world import World
+from ...plans.plan import BAD
+from ...world.process import NEVER, Died, Process
+from ...world.world import World
+from ..wire import copy_of, socket_of
 from .calls import Calls
 from .connections import Connections
+from .keeping import Keeping
 from .moves import Moves
-from .wire import copy_of, socket_of
+from .retiring import Retiring
 
 if TYPE_CHECKING:
-    from ..masters.master import Master
+    from ...masters.master import Master
 
 __all__ = ["Worker"]
 
-LOOK_SECONDS = 0.02
 BEAT_SECONDS = 0.5
 
 
@@ -70,16 +72,16 @@ class Worker(Process):
             world.watch(channel.fileno(), self)
         self.row[Cell.CONNECTION_LIMIT] = assignment.options.worker_connections
         self.state = State.BOOTING
-        self.order: Retire | None = None
-        self.gives_up_at = self._looks_at = self.ends_at = NEVER
+        self.retiring = Retiring(self)
         self.asks_at = NEVER  # to be replaced
         self.reason = ""
         self.hangs_until = 0.0
         self.fuse: int | None = None
         self.is_deaf = False  # to an order to retire
-        self.retired_at = 0.0
         world.number_births += 1
         self.random = world.plan.chance(f"worker {world.number_births}")
+        self.keeping = Keeping(self, assignment.part) if assignment.part.ledger >= 0 else None
+        self.has_crashed = False
         self.boots_at = world.now + world.plan.boot_seconds(self.random, 0.01, 2.0)
         if world.number_births not in world.plan.spared and not world.is_calm:
             self._draw_fate(world.plan.chance(f"fate {world.number_births}"))
@@ -91,6 +93,8 @@ class Worker(Process):
         if chance.random() < 0.04:
             self.boots_at = self.world.now + 5.0 + 55.0 * chance.random()
         self.is_deaf = chance.random() < 0.03
+        if self.keeping is not None and chance.random() < 0.3:
+            self.keeping.fuse = chance.randrange(1, 150)
 
     # -- time
 
@@ -103,17 +107,16 @@ class Worker(Process):
         if self.state is State.BOOTING:
             return self.boots_at
         if self.state is State.GONE:
-            return self.ends_at
+            return self.retiring.ends_at
         first = self.asks_at
         if self.state is State.RETIRING:
-            first = min(first, self.gives_up_at, self._looks_at)
+            first = min(first, self.retiring.wake_at)
         if self.calls.forwards:
             first = min(first, *self.calls.forwards.values())
+        if self.keeping is not None:
+            first = min(first, self.keeping.asks_at)
         for connection in self.connections.by_client.values():
-            if connection.waiting or (connection.is_eof and not connection.is_busy):
-                return self.world.now
-            if connection.running:
-                first = min(first, *connection.running.values())
+            first = min(first, connection.due_at(self.world.now))
         return first
 
     def hang(self, seconds: float) -> None:
@@ -146,7 +149,7 @@ class Worker(Process):
             for act in acts[: self.random.randrange(1, len(acts) + 1)]:
                 act()
             if self.state is State.RETIRING:
-                self._look()
+                self.retiring.look()
         except Died:
             self.world.count("fault", "died in the middle")
             self.end(signum=signal.SIGSEGV)
@@ -179,11 +182,11 @@ class Worker(Process):
         if self.is_bad:
             self.say(self.channel, BootFailed("service", "the service is at fault"))
             raise SystemExit(3)
-        self._step_to(Event.BOOTED)
+        self.step_to(Event.BOOTED)
         self.say(self.channel, Ready(["work"]))
         self.beat()
 
-    def _step_to(self, event: Event) -> None:
+    def step_to(self, event: Event) -> None:
         before, self.state = self.state, next_state(self.state, event)
         self.world.count("worker", f"{before.value}, {event.value}")
         serves = self.state is State.SERVING
@@ -193,10 +196,10 @@ class Worker(Process):
             if serves:
                 self.world.watch(listener.fileno(), self)
 
-    def say(self, channel: Channel, message: Message) -> None:
+    def say(self, channel: Channel, message: Message, descriptors: Sequence[int] = ()) -> None:
         self.act()
         self.world.count("message", type(message).__name__)
-        channel.send(message)
+        channel.send(message, descriptors)
 
     # -- what the master says
 
@@ -230,9 +233,9 @@ class Worker(Process):
                 os.close(descriptor)
         self.act()
         if isinstance(message, Accept):
-            self._step_to(Event.MAY_ACCEPT)
+            self.step_to(Event.MAY_ACCEPT)
         elif isinstance(message, Retire) and not self.is_deaf:
-            self._retire(message)
+            self.retiring.obey(message)
         elif isinstance(message, Release):
             self.moves.release(message)
         elif isinstance(message, Propose) and self.random.random() < 0.95:
@@ -260,6 +263,8 @@ class Worker(Process):
 
     def _look_after_calls(self) -> None:
         self.calls.look_after()
+        if self.keeping is not None:
+            self.keeping.look()
         if self.world.now >= self.asks_at:
             self.asks_at = NEVER
             if self.state is not State.RETIRING:
@@ -267,58 +272,26 @@ class Worker(Process):
 
     # -- its end
 
-    def _retire(self, order: Retire) -> None:
-        self._step_to(Event.MUST_RETIRE)
-        if self.state is State.GONE:
-            return
-        now = self.world.now
-        self.retired_at = self.retired_at or now
-        self.order = order
-        self.gives_up_at = min(self.gives_up_at, now + order.graceful_seconds)
-        self._looks_at = now + LOOK_SECONDS
-        if order.whole_cluster:
-            self.connections.read_no_more("the cluster stops")
-
-    def _look(self) -> None:
-        now = self.world.now
-        assert self.order is not None
-        if now >= self.gives_up_at:
-            self._give_up()
-        if not self.has_work and not self.order.stays:
-            self._finish()
-        self._looks_at = self._next_look()
-
     @property
     def has_work(self) -> bool:
         """Whether it has connections, or answers of calls whose connections have moved."""
         return bool(self.connections or self.calls.forwards or self.moves.has_work)
 
-    def _finish(self) -> None:
-        """Adopt nothing more, and run the service's last hook, which may take a moment."""
-        self._step_to(Event.FINISHED)
-        self.ends_at = self.world.now + self.random.choice((0.0, 0.0, 0.5)) * self.random.random()
-        if self.ends_at == self.world.now:
-            raise SystemExit(0)
-
     def _run_last_hook(self) -> None:
         for act in self._due():
             act()
-        if self.world.now >= self.ends_at:
+        if self.world.now >= self.retiring.ends_at:
             raise SystemExit(0)
 
-    def _next_look(self) -> float:
-        """It looks at itself all the time; here only when there may be something to see."""
-        return NEVER if self.connections or self.calls.forwards else self.world.now + 0.2
-
-    def _give_up(self) -> None:
-        """Answer what still runs with an error; connections are served on, with as much time again."""
-        self.calls.give_up()
-        assert self.order is not None
-        self.gives_up_at = self.world.now + (self.order.graceful_seconds or LOOK_SECONDS)
+    def end(self, *, code: int | None = None, signum: int | None = None) -> None:
+        self.has_crashed = signum == signal.SIGSEGV
+        super().end(code=code, signum=signum)
 
     def release(self) -> None:
         self.connections.release()
         self.moves.release_unannounced()
+        if self.keeping is not None:
+            self.keeping.release()
         for channel in (self.channel, self.moves.channel):
             self.world.unwatch(channel.fileno())
             channel.close()

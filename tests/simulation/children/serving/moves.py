@@ -13,11 +13,12 @@ from rpccluster.ipc.messages import Adopted, CancelCall, DonorGone, Give, Messag
 from rpccluster.ipc.scoreboard import Cell
 from rpccluster.worker.lifecycle import State
 
-from ..world.process import Died
+from ...world.process import Died
+from ..wire import CALL, LOST, REPLY, client_of
 from .connections import Connection
-from .wire import CALL, LOST, REPLY, client_of
 
 if TYPE_CHECKING:
+    from .ledger import Note
     from .worker import Worker
 
 __all__ = ["Moves"]
@@ -32,6 +33,7 @@ class Moves:
         self.channel = channel
         self._unannounced: list[tuple[Give, int]] = []  # adopted ones, until that is said
         self._given = 0
+        self._leaving: list[Note] = []  # given ones, until that is said
 
     @property
     def is_due(self) -> bool:
@@ -60,13 +62,16 @@ class Moves:
 
     def _give(self, connection: Connection) -> None:
         worker = self._worker
-        if not connection.number:
+        if not connection.number and worker.keeping is not None:
+            connection.number = worker.keeping.new_number()
+        elif not connection.number:
             self._given += 1
             connection.number = worker.serial << 32 | self._given
         awaited = [list(call) for call in connection.awaited.elements()]
         awaited += [[worker.serial, msgid] for msgid in connection.running]
         told = b"".join(CALL.pack(msgid) for msgid in connection.waiting)
-        give = Give(connection.number, [], connection.is_eof, told, b"", awaited)
+        give = Give(connection.number, [], connection.is_eof, told, connection.unsent, awaited)
+        give = give._replace(unread_until=connection.unread_until)
         packet = self.channel.pack(give, [connection.socket.fileno()])
         worker.connections.let_go(connection).detach()
         self._world.count("message", "Give")
@@ -76,6 +81,14 @@ class Moves:
         worker.row[Cell.HANDED_OVER] += 1
         for msgid, until in connection.running.items():
             worker.calls.forwards[connection.number, msgid] = until
+        if connection.note is not None:
+            self._leaving.append(connection.note)
+        self._end_notes()
+
+    def _end_notes(self) -> None:
+        """Forget the connections that have moved, as soon as the master can know."""
+        while self._leaving and not self.channel.has_unsent:
+            self._leaving.pop().end()
 
     # -- what the master says
 
@@ -83,6 +96,7 @@ class Moves:
         """Heed what has come, and send what waits."""
         self._worker.each(self.channel, self._hear)
         self.channel.flush()
+        self._end_notes()
         while self._unannounced and not self.channel.has_unsent:
             self._begin(*self._unannounced.pop(0))
 
@@ -120,12 +134,15 @@ class Moves:
         client = client_of(sock)
         worker.row[Cell.ADOPTED] += 1
         self._world.on_their_way.discard(client)
-        connection = Connection(client, sock, give.cid, give.is_eof)
-        connection.waiting = [msgid for (msgid,) in CALL.iter_unpack(give.input)]
+        connection = Connection(client, sock, give.cid, give.is_eof, is_adopted=True, unread_until=give.unread_until)
         connection.awaited = Counter((serial, msgid) for serial, msgid in give.awaited)
         self._world.tell(worker.name, f"adopts the connection of client {client}")
         worker.connections.add(connection)
-        if worker.order is not None and worker.order.whole_cluster:
+        if worker.keeping is not None:
+            worker.keeping.keep_adopted(connection, give.input, give.output)
+        connection.unsent = give.output
+        worker.calls.take(connection, give.input)
+        if worker.retiring.order is not None and worker.retiring.order.whole_cluster:
             connection.is_eof = True
 
     def _take_reply(self, reply: Reply) -> None:
@@ -150,9 +167,12 @@ class Moves:
 
     def release_unannounced(self) -> None:
         """Close what was adopted and never served, as the kernel does at the worker's end."""
+        parent = self._worker.parent
+        is_kept = self._worker.keeping is not None and parent is not None and parent.is_alive
         for _, descriptor in self._unannounced:
             with socket.socket(fileno=descriptor) as sock:
-                self._world.excuse(client_of(sock), f"{self._worker.name} has ended", is_torn=True)
+                if not is_kept:
+                    self._world.excuse(client_of(sock), f"{self._worker.name} has ended", is_torn=True)
 
 
 def _stop_awaiting(connection: Connection, call: tuple[int, int]) -> bool:
