@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Requests and replies in their common form, to and from bytes, for clients; no state, no I/O.
+"""Requests and replies in their common form, to and from bytes, for clients; no state, and one wait for a reply.
 
 `rpccluster.protocol.compiled` chooses between this and none. What is not common, or not whole, each function leaves to
 its caller, who has msgpack: so whatever a peer sends means the same with this and without.
@@ -7,9 +7,10 @@ its caller, who has msgpack: so whatever a peer sends means the same with this a
 
 from __future__ import annotations
 
-__all__ = ["is_incomplete", "pack_body", "pack_request", "pack_requests", "read_reply", "take_replies"]
+__all__ = ["is_incomplete", "pack_body", "pack_request", "pack_requests", "read_reply", "receive_reply", "take_replies"]
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -17,9 +18,21 @@ from libc.string cimport memcmp, memcpy, memset
 cdef extern from "Python.h":
     void Py_DECREF(PyObject *what)
     void PyErr_Clear()
+    const Py_ssize_t PY_SSIZE_T_MAX
+
+cdef extern from "<poll.h>" nogil:
+    enum: POLLIN
+    struct pollfd:
+        int fd
+        short events
+    int poll(pollfd *descriptors, unsigned long count, int milliseconds)
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum: MSG_DONTWAIT
+    Py_ssize_t recv(int descriptor, void *data, size_t size, int flags)
 
 cdef extern from "wire/wire.h":
-    enum: WIRE_OK, WIRE_FAILED, OUTLINE_SHORT
+    enum: WIRE_OK, WIRE_ODD, WIRE_FAILED, OUTLINE_SHORT
     ctypedef struct wire_outline:
         size_t at
     ctypedef struct wire_reader:
@@ -48,6 +61,8 @@ cdef enum:
     PACK_DEPTH = 400
     SPARE_BYTES = 65536  # a larger buffer is not kept
     HEAD_BYTES = 7  # an array of 4, REQUEST, and the msgid as a uint 32
+    SHORT_BYTES = 8192  # of a reply that needs no memory of its own until it is decoded; a thread's stack has them
+    LONG_BYTES = 65536  # that are received at once
 
 cdef wire_buffer spare  # lent to one call at a time: another may run in the middle of one, by the garbage collector
 memset(&spare, 0, sizeof(spare))
@@ -74,29 +89,32 @@ cdef inline object finish(wire_buffer *buffer, int status):
     return packed
 
 
-cdef inline int add(wire_buffer *buffer, object method, object params):
-    cdef int status = wire_pack(buffer, <PyObject *>method, PACK_DEPTH)
-    return wire_pack(buffer, <PyObject *>params, PACK_DEPTH) if status == WIRE_OK else status
+cdef inline int add(wire_buffer *buffer, object method, object params, int depth):
+    cdef int status = wire_pack(buffer, <PyObject *>method, depth)
+    return wire_pack(buffer, <PyObject *>params, depth) if status == WIRE_OK else status
 
 
 def pack_body(method, params):
     """Pack a method and its params, as the body of a request; None if msgpack has to do it."""
     cdef wire_buffer buffer = borrow()
-    cdef int status = add(&buffer, method, params)
+    cdef int status = add(&buffer, method, params, PACK_DEPTH)
     return finish(&buffer, status)
 
 
-def pack_request(uint32_t msgid, method, params, seconds=None):
-    """Pack a request, which the server ends after ``seconds`` if that is not None; None if msgpack has to do it."""
+def pack_request(uint32_t msgid, method, params, seconds=None, Py_ssize_t max_size=PY_SSIZE_T_MAX, int max_depth=PACK_DEPTH):
+    """Pack a request, which the server ends after ``seconds`` if that is not None; None if msgpack has to do it.
+
+    So it has with one of more than ``max_size`` bytes, or with ``params`` of more than ``max_depth`` levels.
+    """
     cdef wire_buffer buffer = borrow()
     cdef int status = wire_head(&buffer, msgid)
     if status == WIRE_OK and seconds is not None:
         status = wire_bounding(&buffer)
     if status == WIRE_OK:
-        status = add(&buffer, method, params)
+        status = add(&buffer, method, params, min(max_depth, PACK_DEPTH))
     if status == WIRE_OK and seconds is not None:
         status = wire_add_timeout(&buffer, seconds)
-    return finish(&buffer, status)
+    return finish(&buffer, status if <Py_ssize_t>buffer.end <= max_size else WIRE_ODD)
 
 
 def pack_requests(list msgids, list bodies, bytes before, bytes behind):
@@ -143,10 +161,51 @@ def read_reply(bytes data, uint32_t msgid, Py_ssize_t max_size):
 
     A message of more than ``max_size`` bytes is not common.
     """
+    return reply_in(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), msgid, max_size)
+
+
+def receive_reply(int descriptor, int milliseconds, Py_ssize_t max_size, uint32_t msgid):
+    """Receive what comes next, and return it as `read_reply` does if it can; if not, the bytes, b"" at the end.
+
+    Waits for them by poll(2), if ``milliseconds`` are not negative, else as long as the socket's own timeout lets it.
+    Returns None if nothing came, if that has failed, or if a signal came first, whose handler has run.
+    """
+    cdef uint8_t short_one[SHORT_BYTES]
+    cdef pollfd waited
+    cdef int came = 1
+    cdef Py_ssize_t size = -1
+    waited.fd, waited.events = descriptor, POLLIN
+    with nogil:
+        if milliseconds >= 0:
+            came = poll(&waited, 1, milliseconds)
+        if came > 0:
+            size = recv(descriptor, short_one, SHORT_BYTES, 0 if milliseconds < 0 else MSG_DONTWAIT)
+    if size < 0:
+        PyErr_CheckSignals()
+        return None  # and the descriptor is not used any more: a handler may have closed it
+    reply = reply_in(short_one, size, msgid, max_size) if size < SHORT_BYTES else None
+    if reply is not None:
+        return reply
+    if size < SHORT_BYTES:
+        return PyBytes_FromStringAndSize(<char *>short_one, size)
+    data = with_more(descriptor, short_one)
+    reply = reply_in(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), msgid, max_size)
+    return data if reply is None else reply
+
+
+cdef object with_more(int descriptor, const uint8_t *first):
+    """Return the first bytes of a long reply, and what has come behind them."""
+    more = PyBytes_FromStringAndSize(NULL, LONG_BYTES)
+    memcpy(PyBytes_AS_STRING(more), first, SHORT_BYTES)
+    cdef Py_ssize_t size = recv(descriptor, PyBytes_AS_STRING(more) + SHORT_BYTES, LONG_BYTES - SHORT_BYTES, MSG_DONTWAIT)
+    return more[: SHORT_BYTES + max(size, 0)]  # what has failed fails again
+
+
+cdef object reply_in(const uint8_t *data, Py_ssize_t size, uint32_t msgid, Py_ssize_t max_size):
     cdef wire_reader reader
     cdef uint32_t found
-    begin(&reader, data)
-    if PyBytes_GET_SIZE(data) > max_size or wire_reply(&reader, &found) != WIRE_OK or found != msgid:
+    reader.at, reader.end, reader.is_whole = data, data + size, False
+    if size > max_size or wire_reply(&reader, &found) != WIRE_OK or found != msgid:
         return None
     result = decoded(&reader)
     if result is NOTHING:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import signal
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -13,6 +16,7 @@ from fuzz import Source
 from rpccluster.client.core.exchange.call import Call
 from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.client.core.exchange.dialect import DIALECT
+from rpccluster.client.sync.wire import UnixWire, Wire, receiver_of
 from rpccluster.protocol.codec import make_packer
 from rpccluster.protocol.compiled import WIRE
 
@@ -45,6 +49,33 @@ def test_other_types_are_left_to_msgpack(value: Any) -> None:
     assert WIRE.pack_body("m", (value,)) is None
     assert WIRE.pack_request(1, "m", ([value],)) is None
     assert WIRE.pack_body("m", (1,)) == b"\xa1m\x91\x01"
+
+
+@pytest.mark.parametrize("seconds", [None, 2.5])
+def test_what_passes_a_limit_is_left_to_msgpack(seconds: float | None) -> None:
+    """By a byte, or by a level; a key counts as one."""
+    params = (b"x" * 50, [{"a": ()}])
+    size = len(WIRE.pack_request(1, "m", params, seconds))
+    assert WIRE.pack_request(1, "m", params, seconds, size, 4) is not None
+    assert WIRE.pack_request(1, "m", params, seconds, size - 1, 4) is None
+    assert WIRE.pack_request(1, "m", params, seconds, size, 3) is None
+    assert WIRE.pack_request(1, "m", ({(): 1},), seconds, size, 2) is None
+
+
+@pytest.mark.parametrize("is_offered", [False, True])
+def test_limits_of_requests_are_the_same_with_it_and_without(is_offered: bool) -> None:
+    """The same bytes, or the same error."""
+    for max_size, max_depth in [(60, 6), (64, 4), (90, 5), (100, 100), (1 << 20, 3), (1 << 20, 1000)]:
+        for params in [(b"x" * 40,), ([[]],), ([[[]]],), ({"a": [1]},), ({(1, 2): 3},), (b"x" * 300, [[[[]]]])]:
+            made: list[Any] = []
+            for dialect in (DIALECT, PURE):
+                calls = Calls(max_size, dialect, max_depth=max_depth)
+                calls._bounded.is_offered = is_offered
+                try:
+                    made.append(calls.request("method", params, 5.0))
+                except ValueError as error:
+                    made.append(str(error))
+            assert made[0] == made[1], (max_size, max_depth, params)
 
 
 class _Own(bytes):
@@ -122,3 +153,89 @@ def test_a_thread_alone_gets_its_reply_or_leaves_the_rest() -> None:
         assert calls.receive(b"") == []
         assert calls.receive(whole[4:]) == [call]
         assert call.result() == "value"
+
+
+# -- a thread that waits alone for its reply
+
+MOST = 1 << 20
+REPLY = make_packer().pack([1, 7, None, "value"])
+COMING: dict[str, bytes] = {
+    "the reply": REPLY,
+    "an error": make_packer().pack([1, 7, "an error", None]),
+    "another's": make_packer().pack([1, 8, None, "value"]),
+    "two": REPLY * 2,
+    "its beginning": REPLY[:-1],
+    "it, and a beginning": REPLY + b"\x94",
+    "no MessagePack": b"\xc1",
+    "a byte": b"\x94",
+    "of the buffer's size": make_packer().pack([1, 7, None, b"x" * (8192 - 7)]),
+    "longer than the buffer": make_packer().pack([1, 7, None, [b"x" * 1000] * 20]),
+    "longer than the limit": make_packer().pack([1, 7, None, b"x" * 50_000]),
+    "nothing": b"",
+}
+
+
+@pytest.fixture(params=[Wire, UnixWire])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Wire, socket.socket]]:
+    """The wire of a client, and its server."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield request.param(ours), theirs
+
+
+@pytest.mark.parametrize("name", COMING)
+def test_what_a_waiting_thread_receives_is_the_same(pair: tuple[Wire, socket.socket], name: str) -> None:
+    """The whole reply, or the bytes, none of which is lost."""
+    wire, peer = pair
+    most, found = (40_000 if "limit" in name else MOST), []
+    for dialect in (DIALECT, PURE):
+        peer.sendall(COMING[name])
+        data = receiver_of(wire, dialect, most)(7)
+        found.append(data if isinstance(data, list) else Calls(most, PURE).reply(7, data) if data else data)
+        assert data is None or isinstance(data, list) or data == COMING[name]
+    if "limit" in name:
+        assert found[0] is None
+    else:
+        assert found[0] == found[1]
+
+
+def test_the_end_of_the_stream_is_no_silence(pair: tuple[Wire, socket.socket]) -> None:
+    """Nothing of a tick, in both ways."""
+    wire, peer = pair
+    for dialect in (DIALECT, PURE):
+        assert receiver_of(wire, dialect, MOST)(7) is None
+    peer.close()
+    for dialect in (DIALECT, PURE):
+        assert receiver_of(wire, dialect, MOST)(7) == b""
+
+
+def test_a_failed_connection_is_told_by_the_next_look(pair: tuple[Wire, socket.socket]) -> None:
+    """Its input was not read, so the peer's end is a failure; the thread goes on to what tells it."""
+    wire, peer = pair
+    wire._socket.send(b"x")
+    peer.close()
+    assert receiver_of(wire, DIALECT, MOST)(7) is None
+    assert receiver_of(wire, DIALECT, MOST)(7) == b""
+
+
+def test_a_signal_is_handled_in_the_middle_of_a_wait(pair: tuple[Wire, socket.socket]) -> None:
+    """What its handler raises ends the wait; one that raises nothing does no harm, also if it ends the wire."""
+    wire = pair[0]
+    receive = receiver_of(wire, DIALECT, MOST)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(KeyboardInterrupt):
+            while True:
+                receive(7)
+        signal.signal(signal.SIGALRM, lambda *_: wire.close())
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        while wire._socket.fileno() >= 0:
+            assert receive(7) is None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

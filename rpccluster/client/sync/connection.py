@@ -14,7 +14,7 @@ from typing import Any
 
 from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.sync.stream import Stream
-from rpccluster.client.sync.wire import CHUNK, TICK_SECONDS
+from rpccluster.client.sync.wire import TICK_SECONDS
 from rpccluster.client.threads.reader import Reader
 from rpccluster.errors import CallTimeout, Lost, NotSent
 
@@ -62,10 +62,15 @@ class Connection(Stream):
                 self._calls.begin(call, msgid, self._out.start_of(data))
             self._lock.release()
             if call is self._lone:
-                message = self._receive_alone(msgid)
+                found = self._receive_reply(msgid) if self._is_between else self._wire.receive_soon()
+                message = found if isinstance(found, list) else self._read_alone(msgid, found)
                 if message is None:
                     call = self._begin_late(Call(deadline_at), msgid)
                     self._share(call, self._take_in(None))
+                else:
+                    self._leader = None
+                    if self._followers or self.has_ended:
+                        self._pass_the_lead_on()
             if message is None:
                 self._wait(call)
         except BaseException as error:
@@ -80,17 +85,12 @@ class Connection(Stream):
             return message[3]
         raise self._calls.to_error(message[2])
 
-    def _receive_alone(self, msgid: int) -> list[Any] | None:
-        """Receive the reply to the request ``msgid``, if it comes soon and first."""
-        try:
-            data = self._recv(CHUNK)
-        except OSError:  # nothing came within a tick; or the connection has failed, which the next look tells, too
+    def _read_alone(self, msgid: int, data: bytes | None) -> list[Any] | None:
+        """Return the reply to the request ``msgid``, if ``data`` is it, or its end."""
+        if data is None:
             return None
         message = self._calls.reply(msgid, data)
-        if message is not None:
-            self._leader = None
-            if self._followers or self.has_ended:
-                self._pass_the_lead_on()
+        self._is_between = self._calls.is_between
         return message
 
     def _begin_late(self, call: Call, msgid: int) -> Call:

@@ -19,7 +19,7 @@ from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.core.queues.steps import Call, Step, Steps
 from rpccluster.client.core.queues.taken import Dead, Peeked, Taken
 from rpccluster.client.core.queues.tries import FAILURES, Failed
-from rpccluster.client.core.queues.values import PutOptions, is_small
+from rpccluster.client.core.queues.values import PLAIN, PutOptions, is_small
 from rpccluster.client.core.queues.verbs import Verbs
 from rpccluster.client.sync.client import Client
 from rpccluster.client.sync.queue_watch import Watches
@@ -158,20 +158,20 @@ class Queue:
         MessagePack value, ValueError for one that is too large or nested too deep, and sends nothing then;
         `StaleToken`.
         """
-        options = PutOptions.of(delay, priority, expires, dedup_id, group, token)
-        if timeout is None and is_small(value):
-            return self._put_at_once(value, options)
-        return self._perform(self._verbs.put(value, options, timeout))
-
-    def _put_at_once(self, value: Any, options: PutOptions) -> Any:
-        """Put, without the steps of further tries as long as there is none."""
+        if delay is expires is dedup_id is group is token is None and priority == 0:
+            options = PLAIN
+        else:
+            options = PutOptions(delay, priority, expires, dedup_id, group, token)
+        if timeout is not None or not is_small(value):
+            return self._perform(self._verbs.put(value, options, timeout))
         verbs = self._own_verbs if MARK[0] else self._verbs
-        lane, numbered = verbs.begin_put(options)
+        lane = verbs.begin_put()
+        numbered = lane.numbered if options is PLAIN else options.numbered(lane)
         began_at = monotonic()
-        try:
+        try:  # without the steps of further tries as long as there is none
             answer = self._client.call("queue.put", self.name, value, numbered, timeout=None, idempotent=True)
         except FAILURES as error:
-            return self._perform(verbs.put_by(lane, numbered, "queue.put", value, None, Failed(error, began_at)))
+            return self._perform(verbs.put_by(lane, options, "queue.put", value, None, Failed(error, began_at)))
         verbs.end_put(lane)
         return answer
 

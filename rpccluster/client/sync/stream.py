@@ -17,7 +17,7 @@ from rpccluster.client.core.exchange.calls import Calls
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.client.core.exchange.outgoing import BOUNDS
 from rpccluster.client.sync.outbox import Outbox
-from rpccluster.client.sync.wire import Wire
+from rpccluster.client.sync.wire import Wire, receiver_of
 from rpccluster.client.threads.followers import Followers, new_waker, sleep
 from rpccluster.client.threads.native import this_hub
 from rpccluster.client.threads.reader import Reader, Started
@@ -54,7 +54,8 @@ class Stream:
         self.has_ended = False
         self.hub = this_hub()  # of gevent, to which the wire belongs
         self._wire = wire
-        self._recv = wire.recv
+        self._receive_reply = receiver_of(wire, dialect, max_message_size)
+        self._is_between = True  # nothing is held of a message
         self._lock = threading.RLock()  # which knows its holder: no thread may enter twice
         self._is_mine: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self._calls = Calls(max_message_size, dialect, self._let_begin, answer=self._answer, max_depth=max_depth)
@@ -122,6 +123,7 @@ class Stream:
         self.is_open = False
         self.has_ended = True
         self._wire.close()
+        self._receive_reply = self._wire.receive_soon  # the descriptor may soon be another file's
         if self._reader is not None:
             self._reader.close()
         self._followers.wake_all()  # greenlets live on in the child
@@ -297,6 +299,7 @@ class Stream:
     def _take_in(self, data: bytes | None) -> list[Call]:
         """Return the calls that ``data`` ends; b"" ends the stream, None means data that `Calls.reply` held back."""
         ended = self._calls.receive(data or b"")
+        self._is_between = self._calls.is_between
         fault = self._calls.fault
         if data == b"" or fault is not None:
             with self._lock:

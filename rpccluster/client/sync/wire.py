@@ -13,14 +13,17 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from rpccluster.address import Address, UnixAddress
+from rpccluster.client.core.exchange.dialect import Dialect
 from rpccluster.client.sync.dialing import dial
 from rpccluster.client.threads.sockets import NOW
 from rpccluster.errors import ConnectFailed
 from rpccluster.protocol.challenge import Key, proving
 
-__all__ = ["CHUNK", "TICK_SECONDS", "PatchedWire", "UnixWire", "Wire", "open_wire"]
+__all__ = ["CHUNK", "TICK_SECONDS", "PatchedWire", "UnixWire", "Wire", "open_wire", "receiver_of"]
 
 #: How many bytes are received at once.
 CHUNK = 65536
@@ -51,6 +54,18 @@ def open_wire(address: Address, deadline_at: float, key: Key | None = None) -> W
             wire.close()
             raise
     return wire
+
+
+def receiver_of(wire: Wire, dialect: Dialect, max_message_size: int) -> Callable[[int], list[Any] | bytes | None]:
+    """Return a function that waits for a tick, and receives what comes, which begins a message.
+
+    It gets a msgid, and returns the whole reply to that request if this is what has come, and else the bytes; None if
+    there are none, or the connection has failed, which the next look tells, too.
+    """
+    if dialect.wire is not None and wire.descriptor is not None:
+        receive, descriptor, wait = dialect.wire.receive_reply, wire.descriptor, wire.poll_milliseconds
+        return partial(receive, descriptor, wait, max_message_size)
+    return wire.receive_soon
 
 
 def _kind_of_wire(address: Address) -> type[Wire]:
@@ -102,15 +117,26 @@ class Wire:
 
     #: Whether a wait is interrupted before it has received anything: not so by a signal handler's exception.
     is_cooperative = False
+    #: How long `rpccluster.protocol.compiled` polls in place of `recv`, in milliseconds: -1 means that it need not.
+    poll_milliseconds = -1
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
         self._socket = sock
+        #: The descriptor, for `rpccluster.protocol.compiled`; None where each wait is gevent's.
+        self.descriptor: int | None = sock.fileno()
         #: As of the socket itself, to save a call's worth of time: BlockingIOError after a tick of silence.
         self.recv: Callable[[int], bytes] = sock.recv
         #: The send of the socket itself, for the same reason; its second argument is `NOW`.
         self.send: Callable[[bytes | bytearray, int], int] = sock.send
+
+    def receive_soon(self, msgid: int = 0) -> bytes | None:
+        """Return what comes within a tick. See `receiver_of`."""
+        try:
+            return self.recv(CHUNK)
+        except OSError:
+            return None
 
     def receive(self, deadline_at: float) -> bytes | None:
         """Return what has come, b"" at the end of the stream, None if nothing came in time. Raises OSError."""
@@ -158,6 +184,8 @@ class UnixWire(Wire):
     since there is room to send again. It sleeps on, but each call would cost one switch of the CPU more.
     """
 
+    poll_milliseconds = _TICK_MILLISECONDS
+
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         poll = select.poll()
@@ -179,6 +207,7 @@ class PatchedWire(Wire):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self.descriptor = None
         self.recv = self._receive_within_a_tick
         self.send = self._send_now
 

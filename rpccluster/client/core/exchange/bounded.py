@@ -16,7 +16,17 @@ from rpccluster.protocol.codec import pack_notify, pack_request
 from rpccluster.protocol.messages import REQUEST
 from rpccluster.service import find_trace
 
-__all__ = ["BOUND_BYTES", "Bounded", "PlainBody", "around", "bound", "bound_body", "may_be_bound", "plain_body"]
+__all__ = [
+    "BOUND_BYTES",
+    "Bounded",
+    "PlainBody",
+    "around",
+    "bound",
+    "bound_body",
+    "may_be_bound",
+    "plain_body",
+    "trace_here",
+]
 
 _DISCOVER = "rpc.discover"
 
@@ -61,14 +71,9 @@ class Bounded:
 
 
 def bound(
-    pack: Callable[[Any], bytes], wire: Any, msgid: int, method: str, params: Iterable[Any], seconds: float
+    pack: Callable[[Any], bytes], msgid: int, method: str, params: Iterable[Any], seconds: float, trace: str | None
 ) -> bytes:
-    """Pack a request that the server ends after ``seconds``; ``wire`` is that of `protocol.compiled`, or None."""
-    trace = _trace_here()
-    if trace is None and wire is not None:
-        data: bytes | None = wire.pack_request(msgid, method, params, seconds)
-        if data is not None:
-            return data
+    """Pack a request that the server ends after ``seconds``."""
     options = {TIMEOUT: seconds} if trace is None else {TIMEOUT: seconds, TRACE: trace}
     return pack((REQUEST, msgid, CALL, (method, params, options)))
 
@@ -81,7 +86,7 @@ def bound_body(body: bytes, seconds: float) -> bytes:
 
 def around(seconds: float) -> tuple[bytes, bytes]:
     """Return what `bound_body` puts before a body, and what behind it."""
-    trace = _trace_here()
+    trace = trace_here()
     timeout = _as_float(seconds)
     return _PREFIX, _ONE + timeout if trace is None else b"".join((_TWO, timeout, _TRACE, trace.encode()))
 
@@ -102,7 +107,7 @@ def may_be_bound(body: bytes, seconds: float) -> bool:
     return seconds < math.inf and type(body) is bytes and body[1:5] != _RESERVED and body[2:6] != _RESERVED
 
 
-def _trace_here() -> str | None:
+def trace_here() -> str | None:
     """Return the traceparent that a call from here passes on: in a worker, that of the call that runs here."""
     trace = find_trace()
     return trace if trace is not None and len(trace) == 55 else None

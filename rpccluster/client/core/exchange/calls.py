@@ -6,14 +6,13 @@ Knows no socket, no lock and no clock: it gets bytes and times, and returns byte
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rpccluster.client.core.exchange.bounded import Bounded, around, bound, bound_body, may_be_bound
+from rpccluster.client.core.exchange.bounded import Bounded, around, bound, bound_body, may_be_bound, trace_here
 from rpccluster.client.core.exchange.call import Call, CallState
 from rpccluster.client.core.exchange.dialect import DIALECT, Dialect
 from rpccluster.client.core.exchange.outgoing import BOUNDS, check_outgoing, not_a_str, unchecked_size
@@ -30,6 +29,7 @@ __all__ = ["Calls"]
 
 _PACKED_HEAD = b"\x94\x00\xce"  # an array of 4, REQUEST, and a uint 32 follows: the MessagePack specification
 _MSGIDS = 2**32  # "32-bit unsigned integer": spec, "Request Message"
+_MOST_COMMON_DEPTH = 400  # beyond which msgpack packs
 _MOST_NAME = 1000  # characters of a method that a server asks for, in the answer
 
 _NEW = CallState.NEW
@@ -76,6 +76,9 @@ class Calls:
         self._asks = dialect.is_bounded
         self._bounds = Bounds(max_message_size, max_depth)
         self._unchecked_size = unchecked_size(self._bounds)
+        most_depth = min(max_depth, _MOST_COMMON_DEPTH)
+        self._limits = max_message_size, most_depth - 1  # bytes, and levels of the params
+        self._bound_limits = max_message_size, most_depth - 2
         self._replies = Replies(max_message_size, dialect)
         #: See `Replies.reply`: None is followed by ``receive(b"")``.
         self.reply = self._replies.reply
@@ -85,6 +88,11 @@ class Calls:
     def fault(self) -> ProtocolError | None:
         """The fault that has ended the stream: what came is no reply; None if there is none."""
         return self._fault or self._replies.fault
+
+    @property
+    def is_between(self) -> bool:
+        """See `Replies.is_between`: then whoever has received the whole reply to his request needs no `reply`."""
+        return self._replies.is_between
 
     @property
     def pending(self) -> int:
@@ -103,16 +111,31 @@ class Calls:
             raise not_a_str(method)
         self.msgid = msgid = self._next_msgid()
         if self._bounded.is_offered and seconds < math.inf and not method.startswith(RESERVED):
-            data = bound(self._pack, self._wire, msgid, method, params, seconds)
-            if len(data) <= self._unchecked_size:
+            data = self._bound(msgid, method, params, seconds)
+            if data is not None:
                 return data
-            with contextlib.suppress(ValueError):  # a call that only just fits goes plain
-                check_outgoing(len(data), data, (params,), self._bounds)
-                return data
-        common: bytes | None = None if self._wire is None else self._wire.pack_request(msgid, method, params)
-        data = self._pack((REQUEST, msgid, method, params)) if common is None else common
+        if self._wire is not None:
+            common: bytes | None = self._wire.pack_request(msgid, method, params, None, *self._limits)
+            if common is not None:
+                return common
+        data = self._pack((REQUEST, msgid, method, params))
         if len(data) > self._unchecked_size:
             check_outgoing(len(data), data, params, self._bounds)
+        return data
+
+    def _bound(self, msgid: int, method: str, params: Iterable[Any], seconds: float) -> bytes | None:
+        """Pack a request that the server ends after ``seconds``; None if it only just fits without that."""
+        trace = trace_here()
+        if trace is None and self._wire is not None:
+            common: bytes | None = self._wire.pack_request(msgid, method, params, seconds, *self._bound_limits)
+            if common is not None:
+                return common
+        data = bound(self._pack, msgid, method, params, seconds, trace)
+        if len(data) > self._unchecked_size:
+            try:
+                check_outgoing(len(data), data, (params,), self._bounds)
+            except ValueError:
+                return None
         return data
 
     def begin_all(

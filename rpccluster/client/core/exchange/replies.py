@@ -44,6 +44,11 @@ class Replies:
         self._fed = 0
         self._decoded = 0  # bytes up to the end of the last whole message
 
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing is held of a message, so that what comes next begins one."""
+        return self._decoded == self._fed and not (self._held or self._rest) and self._rescue is None
+
     def take_common(self, data: bytes, table: dict[int, Any], ended: list[Any], answered: Any) -> bytes:
         """Give each call of ``table`` that has a common reply in ``data`` its value, and the state ``answered``.
 

@@ -24,14 +24,16 @@ SESSION_BYTES = 16
 class Lane:
     """A session. ``number`` is that of its last call, ``count`` the most items that its last get may bring.
 
+    ``numbered`` are the options of a call that say so much; they are the next call's once this one has ended.
     ``connection`` is one over which the keeper has heard of the session; an older one than is known does no harm.
     """
 
-    __slots__ = ("connection", "count", "number", "session")
+    __slots__ = ("connection", "count", "number", "numbered", "session")
 
     def __init__(self) -> None:
         self.session = os.urandom(SESSION_BYTES)
         self.number = 0
+        self.numbered: dict[str, Any] = {"session": self.session, "seq": 0}
         self.count = 1
         self.connection: Any = None
 
@@ -52,7 +54,7 @@ class Lanes:
             lane = free.pop()
         except IndexError:
             lane = Lane()
-        lane.number += 1
+        lane.numbered["seq"] = lane.number = lane.number + 1
         lane.count = count
         return lane
 

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from rpccluster.client.core.queues.lanes import Lane
 from rpccluster.protocol.codec import make_packer
 
 __all__ = ["PLAIN", "UNASKED_BYTES", "PutOptions", "is_small", "size_of"]
@@ -57,6 +58,10 @@ class PutOptions:
         options = {name: getattr(self, name) for name in ("delay", "expires", "dedup_id", "group", "token")}
         given = {name: value for name, value in options.items() if value is not None}
         return {**given, "priority": self.priority} if self.priority else given
+
+    def numbered(self, lane: Lane) -> dict[str, Any]:
+        """Return them for the put of ``lane``, which its number is among."""
+        return lane.numbered if self is PLAIN else {**self.on_wire(), **lane.numbered}
 
 
 def _check_seconds(name: str, value: Any) -> None:

@@ -39,6 +39,8 @@ class Verbs:
         self._clock = clock
         self._connection = connection
         self._puts = Lanes()
+        #: Returns a lane that has the number of a put; `end_put` or `put_by` comes next.
+        self.begin_put: Callable[[], Lane] = self._puts.take
         #: Notes that the put of a lane was answered.
         self.end_put: Callable[[Lane], None] = self._puts.give_back
         self._gets = Lanes()
@@ -127,25 +129,19 @@ class Verbs:
         return min((row.get("max_message_size", math.inf) for row in rows if isinstance(row, dict)), default=math.inf)
 
     def _put(self, method: str, value: Any, options: PutOptions, timeout: float | None) -> Steps[Any]:
-        lane, numbered = self.begin_put(options)
-        return self.put_by(lane, numbered, method, value, timeout)
-
-    def begin_put(self, options: PutOptions) -> tuple[Lane, dict[str, Any]]:
-        """Number a put. Returns its lane, and its options on the wire; `end_put` or `put_by` comes next."""
-        lane = self._puts.take()
-        numbered = {"session": lane.session, "seq": lane.number}
-        return lane, numbered if options is PLAIN else {**options.on_wire(), **numbered}
+        return self.put_by(self.begin_put(), options, method, value, timeout)
 
     def put_by(
         self,
         lane: Lane,
-        numbered: dict[str, Any],
+        options: PutOptions,
         method: str,
         value: Any,
         timeout: float | None,
         before: Failed | None = None,
     ) -> Steps[Any]:
         """Make the put of ``lane``, again if its first try was ``before``."""
+        numbered = options.numbered(lane)
 
         def params(left: float | None) -> tuple[Any, ...]:
             return self.name, value, numbered if left is None else {**numbered, "timeout": left}
@@ -234,7 +230,7 @@ class Verbs:
         return self._ask("queue.get", lambda left: (self.name, {**options, "timeout": left}), wait, before)
 
     def _get_options(self, lane: Lane, ack: Sequence[Taken]) -> dict[str, Any]:
-        options: dict[str, Any] = {"session": lane.session, "seq": lane.number}
+        options = dict(lane.numbered)
         if lane.count != 1:
             options["n"] = lane.count
         if ack:
