@@ -125,8 +125,11 @@ def test_many_calls_cut_anywhere(server: Server) -> None:
         with Proxy(server.name, lambda n, at=after: Harm(cut_reply_after=at, piece=64)) as proxy:
             with Client(proxy.address, timeout=5) as client:
                 batch = client.batch()
-                with batch:
-                    calls = [batch.call("echo", number) for number in range(100)]
+                try:
+                    with batch:
+                        calls = [batch.call("echo", number) for number in range(100)]
+                except NotSent:  # the reply to the client's own question was cut before the batch began
+                    continue
             outcomes = [call.error or call.result() for call in calls]
         answered = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
         assert answered == list(range(len(answered)))
