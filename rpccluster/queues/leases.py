@@ -43,14 +43,19 @@ class Leases:
         heapq.heappush(self._ends, (until, record.id, record.attempt))
 
     def find(self, id: int, attempt: int, now: float) -> Record | None:
-        """Return the item if this attempt at it is leased still; its time may be over before `first_over` tells it."""
+        """Return the item if this attempt at it is held still; its time may be over before `first_over` tells it."""
+        record = self._held(id, attempt)
+        return None if record is None or record.until is None or record.until <= now else record
+
+    def _held(self, id: int, attempt: int) -> Record | None:
+        """Return the item if this attempt at it is leased, and not abandoned."""
         record = self._records.get(id)
-        if record is None or record.attempt != attempt or record.until is None or record.until <= now:
+        if record is None or record.attempt != attempt or record.session is None:
             return None
-        return record
+        return record if id in self._of_session.get(record.session, ()) else None
 
     def has(self, record: Record, attempt: int) -> bool:
-        """Return whether this attempt at an item is leased, whatever its time."""
+        """Return whether this attempt at an item is leased, abandoned ones included, whatever its time."""
         return record.attempt == attempt and record.id in self._records
 
     def held(self, session: bytes) -> list[Record]:
@@ -58,7 +63,7 @@ class Leases:
         return list(self._of_session.get(session, {}).values())
 
     def abandon(self, session: bytes) -> list[Record]:
-        """Return the items of a session that has ended. It does not have them any more, though they are leased yet."""
+        """Return the items of a session that has ended. It holds them no more, though they are leased yet."""
         self._last_seq.pop(session, None)
         return list(self._of_session.pop(session, {}).values())
 
@@ -84,11 +89,11 @@ class Leases:
         record.session = record.until = record.seq = None
 
     def first_over(self, now: float) -> Record | None:
-        """Return an item whose lease's time is over; the caller ends it."""
+        """Return an item that is held, and whose lease's time is over; the caller ends it."""
         while self._ends:
             until, id, attempt = self._ends[0]
-            record = self._records.get(id)
-            if record is not None and record.attempt == attempt and record.until == until:
+            record = self._held(id, attempt)
+            if record is not None and record.until == until:
                 return record if until <= now else None
             heapq.heappop(self._ends)
         return None

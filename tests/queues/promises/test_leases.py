@@ -84,6 +84,40 @@ def test_the_end_of_a_session_of_many_items_is_no_long_batch(bench: Bench) -> No
     assert bench.run(Ack("jobs", [item[:2] for item in again])) == [True]
 
 
+def test_an_ended_session_holds_nothing_before_its_items_are_given_back(bench: Bench) -> None:
+    """Whoever speaks for it is told so, and its items go to others."""
+    many = 5000
+    bench.put(*[b"x"] * many)
+    taken = bench.get(many)
+    first, last = taken[0], taken[-1]
+    outcome = bench.outcome(
+        EndSession(CONSUMER),
+        Ack("jobs", [item[:2] for item in taken]),
+        Nack("jobs", last.id, 1, dead=True),
+        Touch("jobs", last.id, 1),
+        Get("jobs", OTHER, 0, ack=[first[:2], last[:2]]),
+    )
+    assert [type(answer) for answer in outcome.answers[1:]] == [LeaseLost] * 4
+    assert str(outcome.answers[1]) == ", ".join(str(item.id) for item in taken)
+    while outcome.wake_in == 0:
+        outcome = bench.outcome()
+    assert [item[:2] for item in bench.get(many, OTHER)] == [(item.id, 2) for item in taken]
+
+
+def test_a_lease_whose_keeper_has_died_does_not_count_though_its_time_is_over(bench: Bench) -> None:
+    """As many as are given back piece by piece."""
+    many = 3000
+    bench.configure(max_attempts=1, lease=10.0)
+    bench.put(*[b"x"] * many)
+    assert len(bench.get(many)) == many
+    outcome = bench.outcome(EndSession(CONSUMER, counts=False))
+    bench.pass_time(10.1)
+    while outcome.wake_in == 0:
+        outcome = bench.outcome()
+    stats = bench.run(Stats("jobs"))[0]
+    assert (stats["ready"], stats["dead"]) == (many, 0)
+
+
 def test_an_attempt_that_its_keeper_has_ended_does_not_count(bench: Bench) -> None:
     """But its number is used up, so that its late ack is told."""
     bench.configure(max_attempts=2)
