@@ -89,8 +89,8 @@ class Supervisor:
         attempt("collect what has happened", self._collect)
         phase = self._cluster.phase
         attempt("replace the other master's plugins", self._takeover.turn, parts.now())
-        if self._broker.has_revived:  # their callers wait, and the start of a successor takes its time
-            attempt("move the connections of a dead worker", self._move)
+        if self._broker.callers_wait:  # and the start of a successor takes its time
+            attempt("move connections whose callers wait", self._move)
         attempt("do what is due", self._act)
         attempt("move connections", self._move)
         attempt("complete a reload", parts.reloading.note_progress)
@@ -256,6 +256,7 @@ class Supervisor:
         self._parts.commands.turn(self._parts.now())
         self._tell_groups()
         self._workers.is_awaited = self._cluster.has_old_master or self._broker.is_moving
+        self._workers.note_moving(self._parts.now(), is_moving=self._broker.is_moving)
         self._groups.act()
         course = self._groups.course(self._cluster.phase)
         if course is not None:

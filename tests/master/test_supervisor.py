@@ -34,6 +34,8 @@ SLEEPERS = [
     "giving",
 ]
 
+SHOWN = ["move connections whose callers wait", "do what is due", "move connections"]
+
 
 class MadeUpParts:
     """Parts that note nothing, but when they want to be woken. The loop sleeps as long as it is told, or longer."""
@@ -126,3 +128,26 @@ def test_a_master_that_stood_still_blames_no_child(parts: Any) -> None:
     parts.overslept = LATE_SECONDS + 0.1
     slept(parts)
     assert parts.excused == [parts.time]
+
+
+@pytest.mark.parametrize(("callers_wait", "order"), [(True, ["move", "act", "move"]), (False, ["act", "move"])])
+def test_connections_go_on_before_a_process_starts(parts: Any, callers_wait: bool, order: list[str]) -> None:
+    """If their callers wait: a fork takes milliseconds."""
+    done: list[str] = []
+
+    class Noted(Supervisor):
+        def _act(self) -> None:
+            done.append("act")
+
+        def _move(self) -> None:
+            done.append("move")
+
+    parts.broker.callers_wait = callers_wait
+    parts.guard = SimpleNamespace(attempt=lambda what, do, *arguments: what in SHOWN and do(*arguments))
+    for name in ("parts", "reloading", "operations"):
+        setattr(parts, name, SimpleNamespace(turn=None, note_progress=None, answer_what_is_done=None))
+    for each in (parts.pushing, parts.asking, parts.saving, parts.control, parts.upkeep, parts.warden):
+        each.turn = None
+    parts.services.conversations = {}
+    Noted(parts).turn()
+    assert done == order

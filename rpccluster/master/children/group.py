@@ -13,7 +13,7 @@ from typing import Protocol
 
 from rpccluster.child.assignment import KindPart
 from rpccluster.log import logger
-from rpccluster.master.children.child import HUNG, LATE, Birth, Child, ChildState, Edition, Options
+from rpccluster.master.children.child import HUNG, LATE, MOVING_SECONDS, Birth, Child, ChildState, Edition, Options
 from rpccluster.master.children.deaths import (
     EARLY_SECONDS,
     KEPT_DEATHS,
@@ -103,6 +103,7 @@ class Group:
     held_by: Sequence[str] = ()  # what it waits for before its first start: groups of `after`
     has_begun: bool = False  # its first children were started, successfully or not
     is_awaited: bool = False  # calls or connections may still come to retiring children
+    moves_until: float = float("-inf")  # until then connections are on their way, and their callers wait
     is_rolling: bool = False  # children of older generations are being replaced
     rolls_since: float = 0.0
     spawn_at: float = 0.0  # no start before then, because the system had no room for a process
@@ -195,6 +196,13 @@ class Group:
     def is_booting(self) -> bool:
         """Return whether a child is booting."""
         return any(child.state is ChildState.BOOTING for child in self.children)
+
+    def note_moving(self, now: float, *, is_moving: bool) -> None:
+        """Note whether connections are on their way; one that waits for longer holds up nothing."""
+        if not is_moving:
+            self.moves_until = float("-inf")
+        elif self.moves_until == float("-inf"):
+            self.moves_until = now + MOVING_SECONDS
 
     # -- replacing older generations
 

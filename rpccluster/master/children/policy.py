@@ -9,8 +9,9 @@ before the next call. While the group runs, these rules hold, in this order:
 2. The first child of a staged edition is started, and a child for each vacant slot that need not pause after its
    deaths.
 3. If no slot was vacant and no edition is staged, at most one successor is started, beside the child that is overdue
-   longest. It is not started while a child boots; nor while a retiring child gives its connections away, since a boot
-   takes CPU from the others; nor when as many children retire as are wanted, so that successors do not pile up.
+   longest. It is not started while a child boots; nor while a retiring child gives its connections away, or they are
+   on their way to another one, since a fork holds up the master, and a boot takes CPU from the others; nor when as many
+   children retire as are wanted, so that successors do not pile up.
 
 So a recycled child retires by rule 1, when its successor is ready, and the wanted number is ready all the time. If a
 predecessor must end first, rule 3 retires it, and rule 2 starts its successor when it has ended. While the first
@@ -156,6 +157,7 @@ def _moments(group: Group, options: Options, now: float) -> list[float]:
         moments += [group.start_at(slot, now) for slot in group.deaths if slot < group.places]
     if group.spawn_at > now and group.is_kept:
         moments.append(group.spawn_at)
+    moments.append(group.moves_until)
     return moments
 
 
@@ -236,7 +238,7 @@ def _replace(group: Group, now: float) -> Iterator[Action]:
     """Start one successor, for the child that is overdue longest and has none yet."""
     if group.section.staged is not None or not _may_be_overdue(group):
         return
-    if any(child.is_moving(now) for child in group.children):
+    if now < group.moves_until or any(child.is_moving(now) for child in group.children):
         return
     if any(child.state is ChildState.BOOTING and not child.is_expected_to_end for child in group.children):
         return  # a hung one, too: its end may be the end of a reload

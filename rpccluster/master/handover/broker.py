@@ -96,6 +96,11 @@ class Broker:
         """Whether connections are in transit, or a donor may have sent some."""
         return bool(self._transits) or self._grants.are_open
 
+    @property
+    def callers_wait(self) -> bool:
+        """Whether connections have come that nobody has been sent yet, or those of dead workers go on."""
+        return self.has_revived or any(transit.is_unplaced for transit in self._transits.values())
+
     # -- performing what is decided
 
     def turn(self, now: float, *, may_move: bool) -> None:

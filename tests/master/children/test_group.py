@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from rpccluster.master.children import group as group_module
-from rpccluster.master.children.child import HUNG, LATE
+from rpccluster.master.children.child import HUNG, LATE, MOVING_SECONDS
 from rpccluster.master.children.group import Restart
 from rpccluster.master.phases import Phase
 from rpccluster.system import Exit
@@ -39,6 +39,18 @@ def test_rolled_means_that_as_many_serve_as_are_wanted() -> None:
     """One that still boots is waited for."""
     assert not group(ready(0, 2), booting(1, 2), generation=2).has_rolled()
     assert not group(ready(0, 2), generation=2, number_workers=2).has_rolled()
+
+
+def test_connections_on_their_way_hold_up_a_successor_for_a_moment() -> None:
+    """From when they began to move until none does; one that nobody has room for holds up nothing for longer."""
+    made = group(ready(0))
+    made.note_moving(10.0, is_moving=True)
+    made.note_moving(10.1, is_moving=True)
+    assert made.moves_until == 10.0 + MOVING_SECONDS
+    made.note_moving(10.2, is_moving=False)
+    assert made.moves_until < 10.2
+    made.note_moving(10.3, is_moving=True)
+    assert made.moves_until == 10.3 + MOVING_SECONDS
 
 
 def test_the_candidate_is_the_child_of_the_staged_edition() -> None:

@@ -178,6 +178,15 @@ def test_nobody_boots_for_a_recycling_while_connections_move() -> None:
     assert decided(leaves, ready(0, booted_at=99.0), other) == [Spawn(1, 1)]
 
 
+def test_nobody_boots_for_a_recycling_while_connections_are_on_their_way() -> None:
+    """Their donor may have none left, and have ended: the fork would keep the master from passing them on."""
+    other = ready(1, overdue=Overdue(2.0, "y"))
+    assert decided(ready(0), other, moves_until=NOW + 0.1) == []
+    assert decided(other, number_workers=2, moves_until=NOW + 0.1) == [Spawn(0, 1)]
+    assert wakes_at(ready(0), other, moves_until=NOW + 0.1) == NOW + 0.1
+    assert decided(ready(0), other, moves_until=NOW) == [Spawn(1, 1)]
+
+
 def test_a_booting_worker_is_never_overdue() -> None:
     """Nor one that retires, nor one that was killed."""
     due = Overdue(1.0, "x")

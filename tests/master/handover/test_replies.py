@@ -111,6 +111,17 @@ def test_connections_move_as_long_as_a_donor_has_not_said_how_many(rig: Rig) -> 
     assert not rig.broker.is_moving
 
 
+def test_callers_wait_while_a_connection_has_been_sent_to_nobody(rig: Rig) -> None:
+    """So it goes on before the master starts a process."""
+    donor, other = rig.add(retiring(), 1), rig.add(ready())
+    assert not rig.broker.callers_wait
+    rig.gives(donor)
+    assert rig.broker.callers_wait
+    rig.turn()
+    assert not rig.broker.callers_wait
+    rig.adopts(other)
+
+
 # -- replies that come back
 
 
