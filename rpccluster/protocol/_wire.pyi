@@ -1,6 +1,17 @@
 from typing import Any
 
-__all__ = ["is_incomplete", "pack_body", "pack_request", "pack_requests", "read_reply", "receive_reply", "take_replies"]
+__all__ = [
+    "FORM",
+    "is_incomplete",
+    "pack_body",
+    "pack_request",
+    "pack_requests",
+    "read_reply",
+    "receive_reply",
+    "take_replies",
+]
+
+FORM: int
 
 def pack_body(method: str, params: Any) -> bytes | None: ...
 def pack_request(

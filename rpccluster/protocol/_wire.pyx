@@ -7,7 +7,18 @@ its caller, who has msgpack: so whatever a peer sends means the same with this a
 
 from __future__ import annotations
 
-__all__ = ["is_incomplete", "pack_body", "pack_request", "pack_requests", "read_reply", "receive_reply", "take_replies"]
+__all__ = [
+    "FORM",
+    "is_incomplete",
+    "pack_body",
+    "pack_request",
+    "pack_requests",
+    "read_reply",
+    "receive_reply",
+    "take_replies",
+]
+
+FORM = 2  # that of `rpccluster.protocol.compiled`
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
