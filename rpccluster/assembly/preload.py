@@ -1,12 +1,17 @@
-"""Imports modules in the master for all its children, because a boot takes CPU from the children that serve: 45 ms.
+"""Imports modules in the master for all its children, because a boot takes CPU from the children that serve.
 
-No module here uses gevent, or creates a lock at its import, which gevent would find unpatched. Runs in the master.
+No module here uses gevent, or creates a lock at its import, which gevent would find unpatched; nor does any keep a
+function that gevent replaces. So `ssl` is not among them, but the library that it loads is. Runs in the master.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import platform
+import sys
+
+from rpccluster.child.entry_points import entry_points
 
 __all__ = ["preload"]
 
@@ -25,12 +30,16 @@ _PYTHONS_OWN = (
     "subprocess",
     "zipfile",
 )
+_OF_GEVENT = ("_ssl", "contextvars", "zope.event", "zope.interface", "zope.interface.interfaces")  # what it imports
 _OURS = (
     "rpccluster.child.cells",
     "rpccluster.demo",
     "rpccluster.plugin.main",
+    "rpccluster.protocol.proxy_header",
     "rpccluster.protocol.shared",
     "rpccluster.tasks.main",
+    "rpccluster.worker.access.access",
+    "rpccluster.worker.accepting.connection_limit",
     "rpccluster.worker.accepting.lock",
     "rpccluster.worker.accepting.turn",
     "rpccluster.worker.connections.context",
@@ -42,9 +51,13 @@ _OURS = (
     "rpccluster.worker.limits",
     "rpccluster.worker.process.freed_memory",
     "rpccluster.worker.process.taken_greenlets",
+    "rpccluster.worker.service.call_errors",
     "rpccluster.worker.service.later",
     "rpccluster.worker.service.loading",
+    "rpccluster.worker.service.pool_tasks",
     "rpccluster.worker.service.registry",
+    "rpccluster.worker.service.tracing",
+    "rpccluster.worker.tally",
 )
 _FOR_QUEUES = ("rpccluster.queues.sqlite",)  # 6 ms, for which a keeper that was killed is back earlier
 
@@ -69,4 +82,9 @@ def preload(*, has_queues: bool) -> None:
     """Import all these modules; ``has_queues``: there is a keeper, with a file."""
     for name in (*_PYTHONS_OWN, *_OURS, *(_FOR_QUEUES if has_queues else ())):
         importlib.import_module(name)
+    if sys.implementation.name == "cpython":  # PyPy's gevent needs others
+        for name in _OF_GEVENT:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+    entry_points()
     platform.uname()  # its result is cached

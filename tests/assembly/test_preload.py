@@ -27,3 +27,15 @@ def test_what_is_preloaded_knows_no_gevent_and_makes_no_lock() -> None:
     )
     assert printed(program) == "[] [] True"
     assert printed(program.replace("True", "False")) == "[] [] False"
+
+
+def test_gevent_finds_what_it_imports() -> None:
+    """But no `ssl`, which keeps functions of `socket` that gevent replaces."""
+    program = (
+        "import sys\n"
+        "from rpccluster.assembly.preload import preload\n"
+        "preload(has_queues=False)\n"
+        "print([name for name in ('_ssl', 'zope.interface', 'ssl') if name in sys.modules])\n"
+    )
+    expected = ["_ssl", "zope.interface"] if sys.implementation.name == "cpython" else []
+    assert printed(program) == str(expected)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 from importlib import metadata
-from typing import Any
 
 import gevent
 import gevent.hub
 from gevent import monkey
 
+from rpccluster.child.entry_points import chosen_by_group, entry_points
 from rpccluster.child.prepare import IGNORED
 from rpccluster.failure import error_text
 from rpccluster.log import escaped, logger
@@ -26,13 +26,12 @@ def patch() -> None:
     """Let gevent patch Python.
 
     While gevent patches, it asks some thirty times for plugins, and each time reads the metadata of all installed
-    packages: a third of a boot. So all answers come from one reading. `logging` keeps its own lock, which is never held
-    while this worker waits: with gevent's lock, native threads that log could wait for ever.
+    packages: a third of a boot. So all answers come from one reading, mostly the master's. `logging` keeps its own
+    lock, which is never held while this worker waits: with gevent's lock, native threads that log could wait for ever.
     """
     lock = logging._lock  # type: ignore[attr-defined]
     original = metadata.entry_points
-    everything: Any = original()
-    metadata.entry_points = lambda **wanted: everything.select(**wanted) if wanted else everything
+    metadata.entry_points = chosen_by_group(entry_points())
     try:
         monkey.patch_all()
     finally:

@@ -25,3 +25,5 @@ def test_gevent_finds_its_plugins_in_one_look() -> None:
         "print(len(looks), metadata.entry_points is original, patches.monkey.is_module_patched('socket'))\n"
     )
     assert printed(program) == "1 True True"
+    preload = "import rpccluster.assembly.preload as master\nmaster.preload(has_queues=False)\nlooks.clear()\n"
+    assert printed(program.replace("looks.clear()\n", preload)) == "0 True True"  # the master has looked
