@@ -2,17 +2,21 @@
 
 The next batch gathers while a native thread waits for the present one to be committed; its answers leave then. So a
 hundred producers share one fsync, and the slower the disk is, the more share it.
+
+Where the answers change nothing that the next batch depends on, and it is short, it goes off before they leave: then
+the disk does not wait for them.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Callable
 
 from rpccluster.log import logger
-from rpccluster.queues.engine import Engine, Outcome, Verb
+from rpccluster.queues.engine import Answer, Engine, Outcome, Put, Verb
 from rpccluster.system import READABLE
 from rpccluster.worker.native.primitives import SimpleQueue, allocate_lock, start_new_thread
 from rpccluster.worker.native.wake import Wake
@@ -23,6 +27,7 @@ SWITCH_SECONDS = 0.0005  # for which the thread, back from the disk, waits at mo
 IDLE_SECONDS = 0.05  # without a batch, after which the file is looked after
 PAUSE_SECONDS = 0.002  # between two pieces of that
 BUSY_SECONDS = 1.0  # between two pieces, while one batch follows the other
+MOST_VALUES = 500  # of a batch that goes off before the answers of the one before: some milliseconds
 EARLY_SECONDS = 0.001  # by which a batch may come too early for what time brings
 
 Done = Callable[[Any], object]
@@ -73,6 +78,8 @@ class Batches:
         self._watcher: Any = None  # of the engine's descriptor
         #: Called before a batch goes off; its verbs come behind all that were added.
         self.before_batch: Callable[[], list[tuple[Verb, Done]]] = list
+        #: Called with the answers of a batch, before they are told: whether they change nothing for the next one.
+        self.may_go_on: Callable[[Sequence[Answer]], bool] = lambda answers: False
         #: Called after the answers of a batch, with the queues that have something ready, and those that have room.
         self.after_batch: Callable[[frozenset[str], frozenset[str]], object] = lambda ready, room: None
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -116,6 +123,12 @@ class Batches:
     def _go(self) -> None:
         if self._is_busy or self._has_failed:
             return
+        begun = self._begin()
+        if isinstance(begun, Outcome):
+            self._note(begun)
+
+    def _begin(self) -> Outcome | None:
+        """Begin a batch. Returns its outcome, if that is known already."""
         self._is_due = False
         self._ran += 1
         before = self.before_batch()
@@ -125,19 +138,21 @@ class Batches:
             begun = self._engine.start([verb for verb, _ in running])
         except Exception as error:
             self._fail(error)
-            return
+            return None
         self._is_busy = True
         self._busy_since = self._clock()
         if isinstance(begun, Outcome):
-            self._note(begun)
-        else:
-            self._orders.put((begun, self._note))
+            return begun
+        self._orders.put((begun, self._note))
+        return None
 
     def _note(self, outcome: Outcome) -> None:
         """Answer a batch."""
         running, self._running = self._running, []
         self._is_busy = False
         self._busy_since = float("inf")
+        is_due = self._attention.note_batch(self._clock())
+        another = self._begin() if not is_due and self._may_go_on(outcome) else None
         for (_, done), answer in zip(running, outcome.answers):
             done(answer)
         for warning in self._engine.warnings():
@@ -145,8 +160,22 @@ class Batches:
         self.after_batch(outcome.ready, outcome.room)
         if outcome.wake_in is not None:
             self._wake_at(self._clock() + outcome.wake_in)
+        if another is not None:
+            self._loop.run_callback(self._note, another)
+        elif not self._is_busy:
+            self._rest(is_due)
+
+    def _may_go_on(self, outcome: Outcome) -> bool:
+        """Return whether the next batch may begin before the answers of this one are told."""
+        if not self._is_due or self._has_failed or not self.may_go_on(outcome.answers):
+            return False
+        values = sum(len(verb.values) for verb, _ in self._added if type(verb) is Put)
+        return values <= MOST_VALUES
+
+    def _rest(self, is_due: bool) -> None:
+        """Wait for what comes next; before it comes a piece of upkeep that ``is_due``."""
         self._watch()
-        if self._attention.note_batch(self._clock()):
+        if is_due:
             self._do_a_piece(is_idle=False)
         elif self._is_due:
             self._loop.run_callback(self._go)

@@ -59,6 +59,7 @@ class Desk:
         self.keeps: Callable[[Call], object] | None = None  # gets each call that begins to wait, at the end
         self.refuses = ""  # why no call may wait any more
         batches.before_batch, batches.after_batch = self._before_batch, self._after_batch
+        batches.may_go_on = self._may_go_on
         self._patience = patience
         if patience is not None:
             patience.on_over = self._note_late
@@ -71,9 +72,8 @@ class Desk:
         return later
 
     def expect(self, queue: str, number: float) -> None:
-        """Expect items for those that wait, from what was added to the next batch."""
-        if self.gets.count and self.gets.number(queue):
-            self._hope[queue] = self._hope.get(queue, 0) + number
+        """Expect items for those that wait by then, from what was added to the next batch."""
+        self._hope[queue] = self._hope.get(queue, 0) + number
 
     def put(self, call: Call) -> Later:
         """Run a put; it waits while its queue is full."""
@@ -149,7 +149,6 @@ class Desk:
 
     def _before_batch(self) -> list[tuple[Verb, Done]]:
         """Return the verbs of those that wait, and behind them those of the gets that have come."""
-        self._fruitless.clear()
         verbs = [*self._joins_again(), *self._puts_again()]
         is_left = set()
         for queue, hope in self._hope.items():
@@ -195,9 +194,19 @@ class Desk:
         for queue in ready - self._fruitless:
             if self.gets.number(queue):
                 self._hope[queue] = NEVER
+        self._fruitless.clear()
         self._room |= {queue for queue in room if self.puts.number(queue) or self.joins.number(queue)}
         if self._hope or self._room or self._new:
             self._batches.wake()
+
+    def _may_go_on(self, answers: Sequence[Any]) -> bool:
+        """Return whether the next batch may begin before these answers are told: nobody waits, nor will by them.
+
+        A batch with gets costs so much that it had better gather more of them meanwhile.
+        """
+        if self._new or self.gets.count or self.puts.count or self._room:
+            return False
+        return all(answers) and not any(isinstance(answer, BaseException) for answer in answers)
 
     # -- answers
 

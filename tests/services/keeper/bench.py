@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Batches:
         self.added: list[tuple[Verb, Callable[[Any], object]]] = []
         self.before_batch: Callable[[], list[Any]] = list
         self.after_batch: Callable[[frozenset[str], frozenset[str]], object] = lambda ready, room: None
+        self.may_go_on: Callable[[Sequence[Any]], bool] = lambda answers: False
+        self.early = 0  # batches that began before the answers of the one before were told
         self.is_due = False
         self.ran: list[list[Verb]] = []
         self.between: Callable[[], object] = lambda: None  # called while the engine has a batch
@@ -69,15 +71,25 @@ class Batches:
 
     def turn(self) -> None:
         while self.is_due:
-            self.is_due = False
-            running, self.added = [*self.added, *self.before_batch()], []
-            self.ran.append([verb for verb, _ in running])
-            begun = self._engine.start(self.ran[-1])
-            outcome = begun if isinstance(begun, Outcome) else begun()
-            self.between()
-            for (_, done), answer in zip(running, outcome.answers):
-                done(answer)
-            self.after_batch(outcome.ready, outcome.room)
+            self._note(*self._begin())
+
+    def _begin(self) -> tuple[list[Any], Outcome]:
+        self.is_due = False
+        running, self.added = [*self.added, *self.before_batch()], []
+        self.ran.append([verb for verb, _ in running])
+        begun = self._engine.start(self.ran[-1])
+        outcome = begun if isinstance(begun, Outcome) else begun()
+        self.between()
+        return running, outcome
+
+    def _note(self, running: list[Any], outcome: Outcome) -> None:
+        another = self._begin() if self.is_due and self.may_go_on(outcome.answers) else None
+        self.early += another is not None
+        for (_, done), answer in zip(running, outcome.answers):
+            done(answer)
+        self.after_batch(outcome.ready, outcome.room)
+        if another is not None:
+            self._note(*another)
 
 
 class Bench:

@@ -289,3 +289,58 @@ def test_old_deadlines_do_not_gather(make: Make) -> None:
         bench.put(number)
         assert values(call) == [number]
     assert len(bench.desk.gets._due) < 1100
+
+
+# -- batches that begin before the answers of the one before are told
+
+
+def test_puts_do_not_wait_for_the_answers_of_others(make: Make) -> None:
+    """As long as no get is among them."""
+    bench = make()
+    calls: list[Call] = []
+
+    def come() -> None:
+        if len(calls) < 20:
+            calls.append(bench.put(len(calls), turn=False))
+
+    bench.batches.between = come
+    bench.put("first")
+    assert bench.batches.early == 20
+    assert len({answer(call.later)[0] for call in calls}) == 20
+    assert values(bench.get(1, n=100)) == ["first", *range(20)]
+
+
+def test_whoever_has_found_nothing_waits_before_others_that_come(make: Make) -> None:
+    """A get and a put come while its get is answered with nothing: it gets the item."""
+    bench = make()
+    late: list[Call] = []
+
+    def come() -> None:
+        if not late:
+            late.append(bench.get(2, turn=False))
+            bench.put("x", turn=False)
+
+    bench.batches.between = come
+    first = bench.get(1)
+    assert answer(first.later)[0][2] == "x"
+    assert answer(late[0].later) is None
+    assert bench.batches.early == 0
+
+
+def test_a_put_that_found_no_room_waits_before_others_that_come(make: Make) -> None:
+    """What gets room first is the first."""
+    bench = make(max_size=1)
+    bench.put("a")
+    late: list[Call] = []
+
+    def come() -> None:
+        if not late:
+            late.append(bench.put("c", turn=False))
+
+    bench.batches.between = come
+    first = bench.put("b")
+    assert bench.batches.early == 0
+    ((id, attempt, _),) = answer(bench.get(1).later)
+    bench.run(Ack("q", [(id, attempt)]))
+    assert answer(first.later)
+    assert answer(late[0].later) is None
