@@ -22,7 +22,7 @@ from rpccluster.queues.store import Answered, QueueRow, Store
 
 __all__ = ["Book"]
 
-_AT_A_TIME = 500  # leases, delays and items that end before the verbs of one batch: some milliseconds
+_AT_A_TIME = 1000  # leases, delays and items that end before the verbs of one batch: some milliseconds
 
 LEASE_OVER = "its lease was over"
 SESSION_ENDED = "its consumer has gone"
@@ -282,7 +282,7 @@ class Book:
         record.error = error or record.error
         if record.expires is not None and record.expires <= self._now:
             self._remove(queue, record)
-        elif is_dead or record.counted >= queue.rules.max_attempts:
+        elif is_dead or record.attempt - record.forgiven >= queue.rules.max_attempts:
             queue.put_off(record)
             self._room.add(queue.name)
         elif delay > 0:

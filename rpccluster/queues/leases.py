@@ -82,8 +82,8 @@ class Leases:
         del self._records[record.id]
         session = record.session
         assert session is not None
-        held = self._of_session.get(session, {})  # without it, if it was abandoned
-        if held.pop(record.id, None) is not None and not held:
+        held = self._of_session.get(session)  # without it, if it was abandoned
+        if held is not None and held.pop(record.id, None) is not None and not held:
             del self._of_session[session]
             self._last_seq.pop(session, None)
         record.session = record.until = record.seq = None

@@ -136,6 +136,15 @@ class Queue:
 
     def give_back(self, record: Record) -> None:
         """Make a leased item ready again at its place, or blocked by a better one of its group."""
+        if record.group is None and record.state is _LEASED:  # flat, since very many leases may end at once
+            record.state = _READY
+            if record.rank <= self._head.horizon:
+                self._head.add(record)
+            self._store.give_back(record)
+            self._counts[_LEASED] -= 1
+            self._counts[_READY] += 1
+            self.is_changed = True
+            return
         after = None
         if record.group is not None and self._counts[_BLOCKED]:
             after = self._store.next_of_group(self.number, record.group)

@@ -13,7 +13,7 @@ from rpccluster.queues.engine import Ack, EndSession, Get, Item, Put, Rules, Sta
 from rpccluster.queues.sqlite import SQLiteEngine, upkeep
 from rpccluster.queues.timescale import Timescale
 
-MANY = 2000
+MANY = 4000
 PAGE = 4096
 GONE, OTHER = b"g" * 16, b"o" * 16
 
