@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack
+import psutil
 import pytest
 
 from rpccluster.ipc.fdpass import memory_file
@@ -234,6 +235,57 @@ def test_what_does_not_fit_is_not_in_it_and_comes_back(noted: Callable[..., Note
     peer.wait(1)
     settle()
     assert rig.needs(peer) == NOTHING
+
+
+def test_output_that_grows_out_of_the_ledger_and_back_stays_in_order(noted: Callable[..., Noted]) -> None:
+    """It stands in a block, moves to larger ones, fits into none, and is in the ledger again once it was read."""
+    rig = noted(arena_bytes=1 << 18)
+    peer = rig.connect(buffer_bytes=10_000)
+    chance, expected, was_bare, was_noted = random.Random(1), b"", False, False
+
+    def look() -> None:
+        nonlocal was_bare, was_noted
+        settle()
+        unsent = peer.connection.outbox.unsent_content()
+        assert expected.endswith(unsent)
+        if rig.look(peer) is None:
+            was_bare = True
+        else:
+            was_noted = was_noted or bool(unsent)
+            assert rig.needs(peer) == (b"", unsent, [], 0)
+
+    for msgid in range(1, 101):
+        value = f"{msgid} " * chance.choice([1, 2000, 2000, 6000])
+        peer.post("echo", value)
+        expected += msgpack.packb([1, msgid, None, value])
+        until(lambda msgid=msgid: len(rig.rig.service.began) == msgid)
+        look()
+        if msgid % 40 == 0:
+            peer.wait(msgid - 5)
+    assert was_bare
+    assert was_noted
+    assert [reply[0] for reply in peer.wait(100)] == list(range(1, 101))
+    look()
+    assert rig.needs(peer) == NOTHING
+
+
+def test_what_nobody_reads_is_held_once(noted: Callable[..., Noted]) -> None:
+    """In the ledger, and nowhere else."""
+    rig = noted()
+    memory = psutil.Process().memory_full_info
+    peers = [rig.connect(buffer_bytes=10_000) for _ in range(6)]
+    for peer in peers:
+        peer.post("large", 8)
+        peer.wait(1)
+    before = memory().uss
+    for peer in peers:
+        for _ in range(4):
+            peer.post("large", 100_000)
+    until(lambda: len(rig.rig.service.began) == 5 * len(peers))
+    settle()
+    unsent = sum(len(peer.connection.outbox.unsent_content()) for peer in peers)
+    assert unsent > 1_000_000
+    assert memory().uss - before < 1.75 * unsent  # the ledger's memory counts, too
 
 
 def test_more_calls_than_fit_end_the_record(noted: Callable[..., Noted]) -> None:

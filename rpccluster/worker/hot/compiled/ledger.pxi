@@ -239,7 +239,7 @@ cdef class Note:
     cdef int32_t newest  # the call that has begun last, if it has not ended; it is linked when another one begins
     cdef int32_t first, last  # of the other begun calls that are not answered
     cdef int32_t answered, first_answered  # the calls whose replies are not in the ledger yet, from last to first
-    cdef uint8_t *output  # a block with output that the kernel has no room for
+    cdef uint8_t *output  # a block with output that the kernel has no room for, and which stands nowhere else
     cdef uint64_t number, received, sent, copied  # bytes of the streams; output stands in the ledger up to `copied`
     cdef UnixCount *unix_count  # NULL: the kernel counts both streams
     cdef uint64_t low_at  # when so much was received, the peek offset is low
@@ -414,37 +414,53 @@ cdef class Note:
 
     # -- output
 
-    cdef void publish(self, const uint8_t *bytes, size_t length, bint goes_now) noexcept:
-        """Let the ``length`` unsent bytes of output stand in the ledger, with the calls that they answer.
+    cdef int publish(self, wire_buffer *out, bint goes_now) except -1:
+        """Let all unsent output stand in the ledger, with the calls that it answers: what it has, then ``out``.
 
-        With ``goes_now`` they are sent at once, and `note_sent` is called.
+        What gets into a block leaves ``out``; the window is for what is sent at once (``goes_now``) and `note_sent`.
         """
         cdef Ledger ledger = self.ledger
-        cdef uint64_t end = self.sent + length
+        cdef size_t fresh = out.end - out.start, known = self.unsent_in_block(), place
         cdef uint8_t *block
-        cdef bint is_bare = self.record.flags & BARE_OUTPUT
-        cdef size_t known = 0 if is_bare else <size_t>(self.copied - self.sent), place
         if self.output != NULL:
+            if not fresh:
+                return 0
             place = <size_t>(self.record.output_zero + self.sent - ledger.place_of(self.output))
-            if place + length <= ledger.block_size(self.output):
-                memcpy(self.output + place + known, bytes + known, length - known)
-                self.set_end(end)
-                return
-        if goes_now and self.output == NULL and not known and length <= _OUTPUT_WINDOW:
-            block = ledger.output_window
-        else:
-            block = ledger.new_block(length + length // 2)
-            if block == NULL:
-                block = ledger.new_block(length)
-            if block == NULL:
-                self.be_bare()
-                return
-        memcpy(block, bytes, length)
+            if place + known + fresh <= ledger.block_size(self.output):
+                self.move_out(self.output + place + known, out)
+                self.set_end(self.sent + known + fresh)
+                return 0
+        elif goes_now and fresh <= _OUTPUT_WINDOW:
+            memcpy(ledger.output_window, out.bytes + out.start, fresh)
+            store(&self.record.output_zero, ledger.place_of(ledger.output_window) - self.sent)
+            self.set_end(self.sent + fresh)
+            return 0
+        block = ledger.new_block(known + fresh + (known + fresh) // 2)
+        if block == NULL:
+            block = ledger.new_block(known + fresh)
+        if block == NULL:
+            self.be_bare(out)
+            return 0
+        if known:
+            memcpy(block, self.output + place, known)
+        self.move_out(block + known, out)
         store(&self.record.output_zero, ledger.place_of(block) - self.sent)
         self.drop_output()
-        if block != ledger.output_window:
-            self.output = block
-        self.set_end(end)
+        self.output = block
+        self.set_end(self.sent + known + fresh)
+        return 0
+
+    cdef inline size_t unsent_in_block(self) noexcept:
+        """Return how much output stands in the ledger alone."""
+        return 0 if self.output == NULL else <size_t>(self.copied - self.sent)
+
+    cdef inline const uint8_t *first_unsent(self) noexcept:
+        """Return where it stands."""
+        return self.ledger.base + self.record.output_zero + self.sent
+
+    cdef void move_out(self, uint8_t *to, wire_buffer *out) noexcept:
+        memcpy(to, out.bytes + out.start, out.end - out.start)
+        out.start = out.end
 
     cdef inline void set_end(self, uint64_t end) noexcept:
         store(&self.record.output_end, end)
@@ -466,31 +482,46 @@ cdef class Note:
             return -1
         return <ssize_t>ledger.message.taken
 
-    cdef void note_sent(self, const uint8_t *bytes, size_t length, size_t sent) noexcept:
-        """Note that the kernel has taken ``sent`` of ``length`` bytes that were published."""
+    cdef int note_sent(self, wire_buffer *out, size_t sent) except -1:
+        """Note that the kernel has taken so many bytes of what was published; the rest leaves the window for a block."""
         cdef Ledger ledger = self.ledger
         cdef uint8_t *block
+        cdef size_t length
         self.sent += sent
         if self.unix_count != NULL:
             store(&self.unix_count.written, self.sent)
-        if sent == length:
-            self.drop_output()
+        if self.output != NULL:
+            if self.sent == self.copied:
+                self.drop_output()
+            return 0
+        out.start += sent
+        length = out.end - out.start
+        if not length:
             if self.record.flags & BARE_OUTPUT:
                 self.set_end(self.sent)
-        elif self.output == NULL and not self.record.flags & BARE_OUTPUT:  # the window is for others, too
-            block = ledger.new_block(length - sent)
+        elif not self.record.flags & BARE_OUTPUT:
+            block = ledger.new_block(length)
             if block == NULL:
-                self.be_bare()
-                return
-            memcpy(block, bytes + sent, length - sent)
+                self.be_bare(out)
+                return 0
+            self.move_out(block, out)
             store(&self.record.output_zero, ledger.place_of(block) - self.sent)
             self.output = block
+        return 0
 
-    cdef void be_bare(self) noexcept:
-        """Note that the output does not fit into the ledger, until it is sent or fits again."""
+    cdef int be_bare(self, wire_buffer *out) except -1:
+        """Note that the output does not fit into the ledger, until it is sent or fits again; ``out`` has all of it."""
+        cdef size_t fresh = out.end - out.start, known = self.unsent_in_block()
+        if known:
+            if buffer_reserve(out, known):
+                raise MemoryError
+            memmove(out.bytes + out.start + known, out.bytes + out.start, fresh)
+            memcpy(out.bytes + out.start, self.first_unsent(), known)
+            out.end += known
         self.ledger.uncovered += 1
         store(&self.record.flags, self.record.flags | BARE_OUTPUT)
         self.drop_output()
+        return 0
 
     cdef void drop_output(self) noexcept:
         if self.output != NULL:

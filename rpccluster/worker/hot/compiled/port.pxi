@@ -193,10 +193,9 @@ cdef class Port:
 
     def begin_note(self):
         """Let all that happens from now on stand in the ledger."""
-        cdef size_t length = self.out.end - self.out.start
         if self.note is not None:
-            if length:
-                self.note.publish(self.out.bytes + self.out.start, length, False)
+            if self.out.end > self.out.start:
+                self.publish(False)
             self.note.begin()
 
     def end_note(self):
@@ -506,7 +505,13 @@ cdef class Port:
 
     def unsent_content(self):
         """Return all unsent output."""
-        return self.out.bytes[self.out.start:self.out.end] if self.out.bytes != NULL else b""
+        cdef const uint8_t *bytes
+        cdef size_t length = self.note.unsent_in_block() if self.note is not None else 0
+        known = b""
+        if length:
+            bytes = self.note.first_unsent()
+            known = bytes[:length]
+        return known + self.out.bytes[self.out.start:self.out.end] if self.out.bytes != NULL else known
 
     def forward_to(self, forward):
         """Pass the replies of running calls to ``forward`` once this is closed, since the connection moves."""
@@ -707,24 +712,41 @@ cdef class Port:
                     self.listener.handle(_BROKEN)
             elif self.is_unsent:
                 if self.note is not None:
-                    self.note.publish(self.out.bytes + self.out.start, self.out.end - self.out.start, False)
+                    self.publish(False)
                 self.look_at_water()
         if self.reports and not self.is_closed:
             self.listener.handle(_ANSWERED)
         return 0
 
+    cdef int publish(self, bint goes_now) except -1:
+        """Let the ledger have the output that has gathered."""
+        self.note.publish(&self.out, goes_now)
+        if self.out.start == self.out.end:
+            self.turn.give_back(&self.out, False)
+        return 0
+
+    cdef inline size_t unsent_length(self) noexcept:
+        cdef size_t length = self.out.end - self.out.start
+        return length if self.note is None else length + self.note.unsent_in_block()
+
     cdef int send_out(self) except -2:
         """Send what there is; keep what the kernel has no room for. Returns -1 if the socket is broken."""
         cdef ssize_t sent
-        cdef size_t length = self.out.end - self.out.start
+        cdef size_t length
+        cdef const uint8_t *bytes
         cdef bint was_unsent = self.is_unsent
         if self.note is not None:
-            self.note.publish(self.out.bytes + self.out.start, length, True)
+            self.publish(True)
+        length = self.unsent_length()
+        if self.note is not None and self.note.output != NULL:
+            bytes = self.note.first_unsent()
+        else:
+            bytes = self.out.bytes + self.out.start
         while True:
             if self.note is not None and self.note.unix_count != NULL:
-                sent = self.note.send_counted(self.fd, self.out.bytes + self.out.start, length)
+                sent = self.note.send_counted(self.fd, bytes, length)
             else:
-                sent = send(self.fd, self.out.bytes + self.out.start, length, MSG_NOSIGNAL | MSG_DONTWAIT)
+                sent = send(self.fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT)
             if sent >= 0 or errno != EINTR:
                 break
         if sent < 0:
@@ -733,13 +755,12 @@ cdef class Port:
                 return -1
             sent = 0
         if self.note is not None:
-            self.note.note_sent(self.out.bytes + self.out.start, length, <size_t>sent)
-        if <size_t>sent == length:
-            self.turn.give_back(&self.out, False)
-            self.is_unsent = False
+            self.note.note_sent(&self.out, <size_t>sent)
         else:
             self.out.start += <size_t>sent
-            self.is_unsent = True
+        self.is_unsent = <size_t>sent != length
+        if self.out.start == self.out.end:
+            self.turn.give_back(&self.out, False)
         if self.is_unsent != was_unsent:
             self.watch_output(self.is_unsent)
         if self.is_unsent:
@@ -755,7 +776,7 @@ cdef class Port:
         epoll_ctl(self.turn.epoll, EPOLL_CTL_MOD, self.fd, &event)
 
     cdef int look_at_water(self) except -1:
-        if not self.is_high and self.out.end - self.out.start > _HIGH:
+        if not self.is_high and self.unsent_length() > _HIGH:
             self.is_high = True
             self.listener.handle(_HIGH_WATER)
         return 0
@@ -764,6 +785,8 @@ cdef class Port:
         """Go on with the unsent output."""
         if not self.is_unsent or self.is_closed:
             return 0
+        if self.rarity.led is not None:
+            self.look_at_led()
         if self.send_out() < 0:
             self.is_unsent = False
             self.listener.handle(_BROKEN)
@@ -771,7 +794,7 @@ cdef class Port:
         if not self.is_unsent:
             self.turn.room.handled_large = True
             self.listener.handle(_SENT)
-        if self.is_high and self.out.end - self.out.start < _LOW:
+        if self.is_high and self.unsent_length() < _LOW:
             self.is_high = False
             self.listener.handle(_LOW_WATER)
         if self.reports and not self.is_closed:
