@@ -15,8 +15,9 @@ from typing import Any
 import msgpack
 import pytest
 from patience import within
+from worker_killed import WORKER_LOST, raises_worker_lost
 
-from rpccluster import Lost, RemoteError
+from rpccluster import RemoteError
 from rpccluster.address import TCPAddress, parse_address
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 
@@ -189,20 +190,20 @@ def test_they_outlive_the_move_of_their_connection(mailbox: Any, way: str) -> No
 
 
 def test_what_dies_with_their_worker_is_lost(mailbox: Any) -> None:
-    """The callers are told by whoever has the connection; a worker that has it still takes it along."""
+    """The callers are told by whoever has the connection: the one to which it has moved, before or by the kill."""
     running = mailbox(number_workers=2, graceful_timeout=30)
     leaver = running.worker_pids()[1]
     with waiting(running, leaver, "a") as futures:
         running.signal(signal.SIGTTOU)
         wait_until(lambda: running.worker(leaver).get("connections", 0) == 0, what="all have moved")
         os.kill(leaver, signal.SIGKILL)
-        assert {outcome(future) for future in futures} == {"WorkerLost: the worker that ran this call has died"}
+        assert {outcome(future) for future in futures} == {WORKER_LOST}
     running.wait_ready(number_workers=1)
     (stayer,) = running.worker_pids()
     with waiting(running, stayer, "b", each=1) as futures:
         os.kill(stayer, signal.SIGKILL)
         for future in futures:
-            with pytest.raises(Lost):
+            with raises_worker_lost():
                 future.result(30)
 
 

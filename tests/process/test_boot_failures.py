@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from worker_killed import raises_worker_lost
 
-from rpccluster import ConnectionLost
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 NO_WORKER, NO_SERVICE = 3, 4
@@ -108,7 +108,7 @@ def test_workers_that_die_in_a_loop_are_started_ever_later(make_cluster):
     made = with_service(make_cluster, MORTAL, number_workers=1).start()
     for deaths in range(1, 5):
         wait_until(made.worker_pids)
-        with made.client() as client, pytest.raises(ConnectionLost):
+        with made.client() as client, raises_worker_lost():
             client.call("die")
         wait_until(lambda deaths=deaths: made.log_text().count("died: exit code 9") == deaths)
     told = r"Worker slot 0 died \d times in a row \(last: exit code 9\): restarting it in ([\d.]+) seconds"

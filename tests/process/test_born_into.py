@@ -80,13 +80,16 @@ def test_paths_that_no_locale_knows(make_cluster):
     assert (done.returncode, "Traceback" in done.stderr) == (3, False)
 
 
+IN_MEMORY = ("accept-lock", "lead", "ledger", "metrics")
+
+
 def test_no_folder_need_be_writable(cluster):
-    """The lock of those who accept, the page of the lead and the counters are in memory; no temporary file is made."""
+    """The lock of those who accept, the page of the lead, the ledger and counters are in memory, not in a file."""
     running = cluster(number_workers=1)
     for pid in (running.master_pid, *running.worker_pids()):
         files = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
         in_memory = {file for file in files if file.endswith(" (deleted)")}
-        assert in_memory <= {f"/memfd:rpccluster-{name} (deleted)" for name in ("accept-lock", "lead", "metrics")}
+        assert in_memory <= {f"/memfd:rpccluster-{name} (deleted)" for name in IN_MEMORY}
 
 
 SERVE = "self._parts.control.serve(self._parts.operations.methods())"

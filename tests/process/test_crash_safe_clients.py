@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from foreign import tcp
 from programs import needed
+from worker_killed import WORKER_LOST
 
 from rpccluster import Client, RemoteError, aio
 from rpccluster.testing import RunningCluster
@@ -20,8 +21,6 @@ from rpccluster.worker.hot.choice import why_not_compiled
 pytestmark = pytest.mark.skipif(bool(why_not_compiled()), reason="the compiled engine alone notes what is needed")
 
 KILLS = 10
-WORKER_LOST = "WorkerLost: the worker that ran this call has died"
-
 SERVICE = """
 import os, signal
 import rpccluster

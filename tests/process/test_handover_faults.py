@@ -207,12 +207,17 @@ HANDOVERS, UPGRADES = (1000, 20) if FULL_SCALE else (60, 2)
 
 
 def _descriptors(pid: int) -> list[str]:
-    """What each descriptor of a process is, without the numbers of sockets, pipes and nameless files."""
+    """What each descriptor of a process is."""
     found = []
     for name in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):
-            found.append(re.split(r"\[|#", os.readlink(f"/proc/{pid}/fd/{name}"))[0])
-    return sorted(found)
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
+
+
+def _counted(descriptors: list[str]) -> Counter[str]:
+    """How many there are of each, without the numbers of sockets, pipes and nameless files."""
+    return Counter(sorted(re.split(r"\[|#", each)[0] for each in descriptors))
 
 
 def _stale_entries(pid: int) -> list[str]:
@@ -239,15 +244,21 @@ _Picture = tuple[Counter[str], list[Counter[str]]]
 
 
 def _picture(running: RunningCluster) -> _Picture:
-    """The descriptors of the master and of each worker, clients' connections left out."""
+    """The descriptors of the master and of each worker, without clients' connections, and what the master shares."""
     status = running.status()
+    of_master = _descriptors(status["master"]["pid"])
+    shared = set()
     workers = []
     for worker in status["workers"]:
-        found = Counter(_descriptors(worker["pid"]))
+        of_worker = _descriptors(worker["pid"])
+        shared |= {each for each in of_worker if each.startswith("socket:")}.intersection(of_master)
+        found = _counted(of_worker)
         found["socket:"] -= worker["connections"]
         workers.append(found)
     assert [line for worker in status["workers"] for line in _stale_entries(worker["pid"])] == []
-    return Counter(_descriptors(status["master"]["pid"])), workers
+    master = _counted(of_master)
+    master["socket:"] -= len(shared)
+    return master, workers
 
 
 def _lasting_picture(running: RunningCluster) -> _Picture:

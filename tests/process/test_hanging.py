@@ -8,10 +8,9 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from patience import FULL_SCALE, within
+from worker_killed import raises_worker_lost
 
-from rpccluster import ConnectionLost
 from rpccluster.testing import is_alive, wait_until
 
 TIMEOUT = 3 if FULL_SCALE else 2
@@ -39,7 +38,7 @@ def test_a_worker_that_hangs_is_killed_and_its_method_named(make_cluster):
     with running.client_of(hung) as client, ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
         answer = pool.submit(client.call, "hang.for.ever")
-        with pytest.raises(ConnectionLost):
+        with raises_worker_lost():
             answer.result(60)
         seconds = time.monotonic() - began
     print(f"killed after {seconds:.2f} s")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from strace import injected
 
+from rpccluster.ipc.scoreboard import MOST_DESCRIPTORS
 from rpccluster.testing import RunningCluster, is_alive, wait_until
 
 FULL_SCALE = bool(os.environ.get("RPCCLUSTER_FULL_SCALE"))
@@ -95,13 +96,13 @@ def test_an_upgrade_that_the_system_refuses(pressed, tmp_path, calls, error):
 
 
 def test_the_master_raises_its_own_limit(make_cluster):
-    """Its descriptors must suffice for all workers there may be, and for connections in transit."""
+    """Its descriptors must suffice for all workers there may be, and for connections: in transit, and their copies."""
     running = make_cluster(number_workers=1)
     limited = ["sh", "-c", 'ulimit -Sn 64; exec "$@"', "sh", *running.command()]
     with subprocess.Popen(limited, cwd=running.folder, stderr=subprocess.DEVNULL) as process:
         running.wait_ready()
         limits = Path(f"/proc/{process.pid}/limits").read_text()
         soft, hard = next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3:5]
-        assert hard == "unlimited" or int(soft) == min(int(hard), 4864 + 256)
+        assert hard == "unlimited" or int(soft) == min(int(hard), 10_000 + MOST_DESCRIPTORS + 256)
         running.stop()
         process.wait(10)

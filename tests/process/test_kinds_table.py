@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from worker_killed import WORKER_LOST
 
 import rpccluster
 from rpccluster import Client, ConnectionLost, RemoteError
 from rpccluster.testing import RunningCluster, is_alive, wait_until
+from rpccluster.worker.hot.choice import why_not_compiled
 
 DOCUMENT = Path(rpccluster.__file__).resolve().parent.parent / "docs" / "threads.md"
 
@@ -103,6 +105,7 @@ class Cell(NamedTuple):
 
 OVER = "TimeoutError: the call took longer than its limit"
 RETIRED = "WorkerRetired: its graceful_timeout is over"
+KILLED = "ConnectionLost" if why_not_compiled() else WORKER_LOST
 UNAWARE, TOLD = "ended, as if nothing had happened", "ended, told that it is over"
 
 TABLE = {
@@ -118,10 +121,10 @@ TABLE = {
     ("thread", "cancel"): Cell("CancelledError", TOLD, goes_on=True),
     ("coroutine", "cancel"): Cell("CancelledError", "interrupted by CancelledError"),
     ("pool", "cancel"): Cell("CancelledError", ""),
-    ("plain", "worker killed"): Cell("ConnectionLost", ""),
-    ("thread", "worker killed"): Cell("ConnectionLost", ""),
-    ("coroutine", "worker killed"): Cell("ConnectionLost", ""),
-    ("pool", "worker killed"): Cell("ConnectionLost", ""),
+    ("plain", "worker killed"): Cell(KILLED, ""),
+    ("thread", "worker killed"): Cell(KILLED, ""),
+    ("coroutine", "worker killed"): Cell(KILLED, ""),
+    ("pool", "worker killed"): Cell(KILLED, ""),
     ("plain", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),
     ("thread", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),
     ("coroutine", "disconnect"): Cell("ConnectionLost", UNAWARE, goes_on=True),

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from holding import gate, let_go
 from patience import FULL_SCALE, within
+from worker_killed import raises_worker_lost
 
-from rpccluster import Client, Lost, RemoteError
+from rpccluster import Client, RemoteError
 from rpccluster.testing import RunningCluster, call_once, is_alive, wait_until
 
 CALLS = 20_000 if FULL_SCALE else 1_200
@@ -159,7 +160,7 @@ def test_a_worker_told_to_end_at_once_is_replaced(cluster, signum):
         wait_until(lambda: running.worker(leaver)["active_calls"] == 1)
         os.kill(leaver, signum)
         wait_until(lambda: not is_alive(leaver), within(2))
-        with pytest.raises(Lost):
+        with raises_worker_lost():
             answer.result()
     assert _successor_in(running, 0, leaver)
 

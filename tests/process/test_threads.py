@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from worker_killed import WORKER_LOST
 
 from rpccluster import RemoteError
 from rpccluster.testing import RunningCluster, is_alive, wait_until
@@ -203,7 +204,7 @@ def test_what_dies_with_its_worker_is_lost(kinds: Any) -> None:
         running.signal(signal.SIGTTOU)
         wait_until(lambda: running.worker(leaver).get("connections", 0) == 0, what="all have moved")
         os.kill(leaver, signal.SIGKILL)
-        assert {outcome(future) for future in moved} == {"WorkerLost: the worker that ran this call has died"}
+        assert {outcome(future) for future in moved} == {WORKER_LOST}
         os.kill(stayer, signal.SIGKILL)
         assert all(isinstance(future.exception(30), Exception) for future in futures)
     running.wait_ready(number_workers=1)

@@ -94,7 +94,7 @@ class Options:
     rebalance: bool = live(values.BOOLEAN, True, "even the connections out when a worker gets ready")
     crash_safe: bool = option(
         values.BOOLEAN,
-        False,
+        True,
         "connections of a killed worker go on in another one, where the compiled engine runs the calls",
     )
     reload_on_change: bool = live(

@@ -208,7 +208,7 @@ class RPC:
         room = room_beside(MOST_DESCRIPTORS)
         if room < connections and room != self._room_for_copies:
             told = "crash_safe holds for %d connections of the %d that there may be, since RLIMIT_NOFILE is too low"
-            logger.warning(told, room, connections)
+            logger.info(told, room, connections)
         self._room_for_copies = room
 
     def hear(self, child: Child, message: Passing, descriptors: list[int], now: float) -> KindEvent | None:

@@ -26,7 +26,7 @@ DEFAULTS = {
     "proxy_from": "loopback",
     "after": (),
     "engine": "auto",
-    "crash_safe": False,  # not yet: see docs/handover.md
+    "crash_safe": True,
     "expose": "public",
     "accept_lock": True,
     "cpu_affinity": CPU_NONE,

@@ -102,7 +102,7 @@ def test_status_has_the_contracts_form() -> None:
         "handed_over": 5,
     }
     assert {key: shown[key] for key in expected} == expected
-    assert "uncovered" not in shown  # all are, without `crash_safe`
+    assert shown["uncovered"] == sum(shown["uncovered_why"].values())
     assert json.loads(json.dumps(told)) == told
 
 
