@@ -8,9 +8,9 @@ the broker gives it to another worker as it gives any connection.
 from __future__ import annotations
 
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rpccluster.address import TCPAddress
@@ -33,18 +33,39 @@ __all__ = ["Copies", "Copy", "Revived", "revive"]
 NO_MESSAGE = b"\xc1"  # no MessagePack: the adopter closes the connection
 
 
-@dataclass
 class Copy:
-    """A copy of the socket of one connection.
+    """A copy of the socket of one connection. There may be very many, so it is small.
 
-    ``given`` is the message with which its owner has got it, until the owner's ledger has the connection;
-    ``descriptors`` are the socket, and the memory file of that message.
+    ``given`` is the message with which its owner has got it, and the memory file of that, until the owner's ledger has
+    the connection.
     """
 
-    peer: Sequence[Any]
-    identity: Sequence[str]
-    descriptors: list[int]
-    given: Passing | None = None
+    __slots__ = ("given", "identity", "peer", "sock")
+
+    def __init__(
+        self, peer: Sequence[Any], identity: Sequence[str], descriptors: Sequence[int], given: Passing | None = None
+    ) -> None:
+        """``descriptors`` are the socket, and the memory file of ``given`` if it has one."""
+        self.peer = tuple(map(shared, peer))
+        self.identity = tuple(map(shared, identity))
+        self.sock, *files = descriptors
+        self.given = None if given is None else (given, files)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The socket, and the memory file of ``given``."""
+        return [self.sock] if self.given is None else [self.sock, *self.given[1]]
+
+    def forget_given(self) -> None:
+        """Close the memory file of ``given``, which is needed no more."""
+        if self.given is not None:
+            close_all(self.given[1])
+            self.given = None
+
+
+def shared(value: Any) -> Any:
+    """Return ``value``, of which there is one alone if it is a string."""
+    return sys.intern(value) if type(value) is str else value
 
 
 class Revived(NamedTuple):
@@ -95,11 +116,8 @@ class Copies:
             self.note_bare(worker, number, why_not)
             return
         copy = self._copies.get(worker, {}).get(number)
-        if copy is None:
-            return
-        copy.given = None
-        close_all(copy.descriptors[1:])
-        del copy.descriptors[1:]
+        if copy is not None:
+            copy.forget_given()
 
     def drop(self, worker: Any, number: int) -> None:
         """Close the copy of a connection that has ended, or has left ``worker``."""
@@ -143,10 +161,9 @@ def revive(
     for number, copy in copies.items():
         message: Passing | None
         if copy.given is not None and number not in ledger:
-            message = copy.given  # its new owner has not touched it
+            message = copy.given[0]  # its new owner has not touched it
         else:
-            close_all(copy.descriptors[1:])
-            del copy.descriptors[1:]
+            copy.forget_given()
             message = _rebuilt(number, copy, ledger, serial, crashes, crash)
         if message is None:
             close_all(copy.descriptors)
@@ -157,7 +174,7 @@ def revive(
 def _rebuilt(
     number: int, copy: Copy, ledger: Ledger, serial: int, crashes: Crashes, crash: Crash | None
 ) -> Give | None:
-    counted = _counted(copy.descriptors[0], number, ledger)
+    counted = _counted(copy.sock, number, ledger)
     if counted is None:
         return None
     give = Give(number, list(copy.peer), False, b"", b"", [], identity=list(copy.identity))

@@ -279,6 +279,23 @@ def test_there_are_no_more_copies_than_may_be(caplog: pytest.LogCaptureFixture) 
         sock.close()
 
 
+def test_a_copy_takes_little_memory() -> None:
+    """At most 0.4 KiB: as what comes with a message, each has strings of its own at first."""
+    tracemalloc = pytest.importorskip("tracemalloc")  # CPython alone has it
+    copies = Copies(lambda: 10_000)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(1000, 4000):
+            peer, identity = ["192.168.100." + str(number % 10), 40_000 + number], ["key:" + "shop"]
+            copies.keep("worker", number, Copy(peer, identity, [number]))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        assert len(copies.take_all("worker")) == 3000  # their descriptors are made up
+    assert (after - before) / 3000 < 400
+
+
 def test_why_there_is_no_copy_is_known_until_the_connection_has_ended_or_left() -> None:
     one, other = socket.socketpair()
     copies = Copies()
