@@ -156,13 +156,15 @@ class Book:
             if before is not None:
                 return _ids(before)
         queue = self._made(verb.queue)
-        queue.check_token(verb.token)
+        if verb.token is not None:
+            queue.check_token(verb.token)
         duplicate = None
         if verb.dedup_id is not None:
             duplicate = self._store.duplicate(queue.key, verb.dedup_id, self._now)
         if duplicate is None:
             count = len(verb.values)
-            queue.check_room(count, sum(map(len, verb.values)))
+            if queue.rules.max_size is not None or queue.rules.max_bytes is not None:
+                queue.check_room(count, sum(map(len, verb.values)))
             first = self._add_all(queue, verb)
         else:
             first, count = duplicate.first, duplicate.number

@@ -35,6 +35,8 @@ PEERS = 64 if IS_FULL else 3  # producers, and as many consumers
 PUTS = 1500 if IS_FULL else 400  # of each producer
 KEEPER_KILLS, CONSUMER_KILLS, MASTER_KILLS = (300, 1000, 20) if IS_FULL else (4, 6, 1)
 SECONDS = 1200.0 if IS_FULL else 120.0
+if IS_FULL:
+    pytestmark = pytest.mark.timeout(SECONDS)
 #: Of many attempts one may be burnt with each end of a consumer; none with that of the keeper.
 QUEUE = {"queue:jobs": {"max_attempts": 100_000}}
 

@@ -9,7 +9,7 @@ from typing import Any
 from rpccluster.services.keeper.waiting import NEVER
 from rpccluster.worker.service.call_errors import Misfit
 
-__all__ = ["Options", "count_of", "name_of", "pairs_of", "whole_of"]
+__all__ = ["Options", "count_of", "name_of", "numbered_of", "pairs_of", "whole_of"]
 
 MOST_ITEMS = 100_000  # of one call
 _LARGEST = 2**63 - 1
@@ -26,11 +26,6 @@ class Options:
         if given is not None and not isinstance(given, Mapping):
             raise _unfit("options", given, "a map")
         self._given = dict(given or {})
-
-    @property
-    def are_all_taken(self) -> bool:
-        """Whether no option is left: all that were not taken have their defaults."""
-        return not self._given
 
     def done(self) -> None:
         """Raise `Misfit` for an option that nothing has taken."""
@@ -88,6 +83,18 @@ class Options:
         if type(data) is not bytes or len(data) not in _SESSION_BYTES:
             raise _unfit("session", found, "a str or bin of 16 to 64 bytes")
         return data
+
+
+def numbered_of(given: Any) -> tuple[bytes | None, int] | None:
+    """Return the session and the number of a call that has no other options, in their common form; else None."""
+    if given is None:
+        return None, 0
+    if type(given) is not dict or len(given) != 2:
+        return None
+    session, seq = given.get("session"), given.get("seq")
+    if type(session) is not bytes or len(session) not in _SESSION_BYTES or type(seq) is not int:
+        return None
+    return (session, seq) if 0 < seq <= _LARGEST else None
 
 
 def name_of(name: Any) -> str:

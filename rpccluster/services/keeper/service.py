@@ -13,7 +13,7 @@ from rpccluster.config.sections.queues import QueuesOptions
 from rpccluster.protocol.codec import Encoded, make_packer
 from rpccluster.queues import engine
 from rpccluster.service import Later, Service, WorkerInfo, rpc
-from rpccluster.services.keeper.arguments import Options, count_of, name_of, pairs_of, whole_of
+from rpccluster.services.keeper.arguments import Options, count_of, name_of, numbered_of, pairs_of, whole_of
 from rpccluster.services.keeper.desk import Desk, encoded
 from rpccluster.services.keeper.sessions import Sessions
 from rpccluster.services.keeper.waiting import NEVER, Call
@@ -60,22 +60,20 @@ class Keeper(Service):
         return self._put([name, values, options], values, None)
 
     def _put(self, params: list[Any], values: list[Any], encode: Callable[[Any], Any] | None) -> Later:
-        queue, options = sys.intern(name_of(params[0])), Options(params[2])
-        session, seq = options.session(), options.number("seq") or 0
-        if (session is None) != (seq == 0):
-            raise Misfit(TypeError("found session without seq, or seq without session, expected both or neither"))
+        queue, numbered = sys.intern(name_of(params[0])), numbered_of(params[2])
         packed = self._packed(values)
-        if options.are_all_taken:  # as in most puts
-            verb, ends_at = engine.Put(queue, packed, session, seq), NEVER
+        if numbered is not None:  # as most puts are
+            verb, ends_at = engine.Put(queue, packed, *numbered), NEVER
         else:
-            verb, ends_at = self._special(queue, packed, session, seq, options)
+            verb, ends_at = self._special(queue, packed, Options(params[2]))
         call = Call(queue, verb, self._later(params), ends_at)
         call.params, call.encode = params, encode
         return call.later if self.is_retiring else self._desk.put(call)
 
-    def _special(
-        self, queue: str, packed: list[bytes], session: bytes | None, seq: int, options: Options
-    ) -> tuple[engine.Put, float]:
+    def _special(self, queue: str, packed: list[bytes], options: Options) -> tuple[engine.Put, float]:
+        session, seq = options.session(), options.number("seq") or 0
+        if (session is None) != (seq == 0):
+            raise Misfit(TypeError("found session without seq, or seq without session, expected both or neither"))
         verb = engine.Put(
             queue,
             packed,

@@ -174,7 +174,7 @@ class ParkedCalls:
         if record.token is not None and self.room.leading.is_lost(record.token):
             error = LOST_TEXT
             reply = b"" if record.msgid is None else pack_response(record.msgid, error, None)
-        self._forget(record, escaped(error) or "ok")
+        self._forget(record, escaped(error) if error else "ok")
         self.room.tally.end_of(record.name, error, record.began_ns)
         if error:
             self.replies.count_error()
