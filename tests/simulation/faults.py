@@ -95,7 +95,7 @@ FAULTS = [
         "master/children/roster.py",
         "            self._hear_out(child)\n",
         "            for source in child.sources():\n                self._loop.unwatch(source)\n",
-        439,
+        27,
     ),
     PutBack(
         "nobody answers the calls that died with a worker",
@@ -110,6 +110,20 @@ FAULTS = [
         "transit.replies.append((passing, descriptors))",
         "close_all(descriptors)",
         143,
+    ),
+    PutBack(
+        "the last copies of sockets that a dead worker has sent are not read",
+        "master/handover/broker.py",
+        "        self._collect(worker)\n        copies = self._copies.take_all(worker)\n",
+        "        copies = self._copies.take_all(worker)\n",
+        11,
+    ),
+    PutBack(
+        "what a dead worker was given, and had not noted, is lost",
+        "master/handover/copies.py",
+        "            message = copy.given  #",
+        "            message = None  #",
+        455,
     ),
     PutBack(
         "a slot whose workers cannot boot is not paused",

@@ -83,6 +83,8 @@ class Client:
             self._note_answer(msgid, kind)
 
     def _note_answer(self, msgid: int, kind: int) -> None:
+        if kind not in _KINDS:
+            raise Fault(f"{self.name} is told what is no answer: a part of one is lost, or came twice")
         self.world.count("answer", _KINDS[kind])
         if msgid not in self.open_calls:
             raise Fault(f"call {msgid} of {self.name} is answered twice, or was never made")

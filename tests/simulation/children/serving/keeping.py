@@ -10,7 +10,7 @@ from rpccluster.ledger.why import KIND_OF_SOCKET, LEDGER_FULL
 from rpccluster.system.stream_counters import counts_unix_sockets
 
 from ...world.process import NEVER, Died
-from ..wire import copy_of
+from ..wire import LOST, copy_of
 from .ledger import Ledger, Note
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Keeping:
         if note is None:
             return
         world.orphans |= note.unanswered
-        world.replied |= note.published
+        world.replied |= {msgid for msgid, kind in note.published.items() if kind != LOST}
         if self._worker.has_crashed and self.ledger.current == note.number and note.first_unbegun is not None:
             at = connection.client, note.first_unbegun
             if at in world.crashed_while_reading:

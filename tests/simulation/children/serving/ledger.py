@@ -27,7 +27,7 @@ from rpccluster.ledger.layout import (
 )
 from rpccluster.system import MSG_NOSIGNAL
 
-from ..wire import CALL
+from ..wire import CALL, REPLY
 
 __all__ = ["Ledger", "Note"]
 
@@ -133,7 +133,7 @@ class Note:
         self._entries: dict[int, int] = {}  # by msgid: where its entry stands
         self.is_valid = False
         self.flags = Flag(0)
-        self.published: set[int] = set()  # calls whose replies stand in the ledger
+        self.published: dict[int, int] = {}  # calls whose replies stand in the ledger, and how they are answered
 
     # -- its birth and its end
 
@@ -248,7 +248,7 @@ class Note:
         if at is not None:
             self.ledger.store(at + 16, self._published + 1)
         self._publish(reply)
-        self.published.add(msgid)
+        _, self.published[msgid] = REPLY.unpack(reply)
         if at is not None:
             del self._entries[msgid]
             self.ledger.free_begun(at)  # another call may have it now: it says itself that this one is answered

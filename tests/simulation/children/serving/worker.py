@@ -93,8 +93,8 @@ class Worker(Process):
         if chance.random() < 0.04:
             self.boots_at = self.world.now + 5.0 + 55.0 * chance.random()
         self.is_deaf = chance.random() < 0.03
-        if self.keeping is not None and chance.random() < 0.3:
-            self.keeping.fuse = chance.randrange(1, 150)
+        if self.keeping is not None and chance.random() < 0.4:
+            self.keeping.fuse = chance.randrange(1, 60)
 
     # -- time
 
