@@ -251,16 +251,19 @@ class Broker:
             elif isinstance(message, Noted):
                 self._copies.note_noted(worker, message.cid, message.why)
             elif isinstance(message, Drop):
-                for number in message.cids:
-                    self._copies.drop(worker, number)
+                self._copies.drop_all(worker, message.cids)
 
     def _keep(self, worker: Worker, keep: Keep, descriptors: list[int]) -> None:
         """Keep copies of the sockets of ``worker``; without their descriptors there are none."""
         if len(descriptors) != len(keep.connections):
             close_all(descriptors)
             return
-        for (number, peer, identity), descriptor in zip(keep.connections, descriptors):
-            self._copies.keep(worker, number, Copy(peer, identity, [descriptor]))
+        told = zip(keep.connections, descriptors)
+        copies = {number: Copy(peer, identity, [each]) for (number, peer, identity), each in told}
+        if len(copies) == len(descriptors):
+            self._copies.keep_all(worker, copies)
+        else:  # a number came twice
+            close_all(descriptors)
 
     def _note_adopted_by(self, worker: Worker, cid: int, now: float) -> None:
         transit = self._transits.get(cid)

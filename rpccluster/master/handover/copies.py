@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from rpccluster.address import TCPAddress
@@ -46,10 +46,10 @@ class Copy:
         self, peer: Sequence[Any], identity: Sequence[str], descriptors: Sequence[int], given: Passing | None = None
     ) -> None:
         """``descriptors`` are the socket, and the memory file of ``given`` if it has one."""
-        self.peer = tuple(map(shared, peer))
-        self.identity = tuple(map(shared, identity))
-        self.sock, *files = descriptors
-        self.given = None if given is None else (given, files)
+        self.peer = tuple([shared(each) for each in peer])
+        self.identity = tuple([shared(each) for each in identity]) if identity else ()
+        self.sock = descriptors[0]
+        self.given = None if given is None else (given, list(descriptors[1:]))
 
     @property
     def descriptors(self) -> list[int]:
@@ -92,12 +92,19 @@ class Copies:
 
     def keep(self, worker: Any, number: int, copy: Copy) -> None:
         """Keep ``copy`` of the connection ``number`` of ``worker``, or close it if there is no room."""
-        self.drop(worker, number)
+        self.keep_all(worker, {number: copy})
+
+    def keep_all(self, worker: Any, copies: dict[int, Copy]) -> None:
+        """Keep ``copies`` of connections of ``worker``, and close those for which there is no room."""
+        self.drop_all(worker, copies)
         most = self._most()
-        if self._count < most:
-            self._copies.setdefault(worker, {})[number] = copy
-            self._count += 1
-            return
+        present = self._copies.setdefault(worker, {})
+        for number in list(copies)[max(0, most - self._count) :]:
+            self._refuse(worker, number, copies.pop(number), most)
+        present.update(copies)
+        self._count += len(copies)
+
+    def _refuse(self, worker: Any, number: int, copy: Copy, most: int) -> None:
         close_all(copy.descriptors)
         self.note_bare(worker, number, DESCRIPTORS)
         is_due, held_back = self._limiter.should_log("no room")
@@ -121,11 +128,20 @@ class Copies:
 
     def drop(self, worker: Any, number: int) -> None:
         """Close the copy of a connection that has ended, or has left ``worker``."""
-        self._bare.get(worker, {}).pop(number, None)
-        copy = self._copies.get(worker, {}).pop(number, None)
-        if copy is not None:
-            self._count -= 1
-            close_all(copy.descriptors)
+        self.drop_all(worker, (number,))
+
+    def drop_all(self, worker: Any, numbers: Collection[int]) -> None:
+        """Close the copies of connections that have ended, or have left ``worker``."""
+        bare = self._bare.get(worker)
+        if bare:
+            for number in numbers:
+                bare.pop(number, None)
+        copies = self._copies.get(worker)
+        if copies:
+            ended = [copies.pop(number) for number in numbers if number in copies]
+            self._count -= len(ended)
+            for copy in ended:
+                close_all(copy.descriptors)
 
     def count(self, worker: Any) -> int:
         """Return of how many connections of ``worker`` there are copies."""

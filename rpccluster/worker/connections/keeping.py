@@ -27,6 +27,7 @@ __all__ = ["Keeping", "why_unnoted"]
 
 MOST_AT_ONCE = 64  # in one message
 MOST_UNREAD = 256  # told and not collected yet
+MOST_ENDED = 1024  # not told yet: as many fit into a packet
 COLLECT_SECONDS = 0.1
 
 
@@ -49,7 +50,8 @@ class Keeping:
         self._untold: list[Connection] = []
         self._ended: list[int] = []
         self._unread = 0  # that were told since the master was asked
-        self._timer = loop.timer(COLLECT_SECONDS)
+        # Repeating and started by again(): libev forgets the time of a timer that fires once.
+        self._timer = loop.timer(0.0, COLLECT_SECONDS)
         self._is_waiting = False
 
     def number_for(self, sock: _socket.socket) -> int:
@@ -87,18 +89,18 @@ class Keeping:
     def note_ended(self, number: int) -> None:
         """Have the master close its copy of the connection ``number``, soon."""
         self._ended.append(number)
-        self._note_unread(1)
+        self._note_unread(0)
 
     def _note_unread(self, count: int) -> None:
         self._unread += count
-        if self._unread >= MOST_UNREAD:
-            self._timer.stop()
+        if self._unread >= MOST_UNREAD or len(self._ended) >= MOST_ENDED:
             self._ask()
         elif not self._is_waiting:
             self._is_waiting = True
-            self._timer.start(self._ask)
+            self._timer.again(self._ask)
 
     def _ask(self) -> None:
+        self._timer.stop()
         self._is_waiting = False
         self._unread = 0
         if self._ended:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rpccluster.ipc.messages import Give
+from rpccluster.ipc.channel import channel_pair
+from rpccluster.ipc.messages import Collect, Give, Keep
 from rpccluster.ledger.file import LedgerFile
 from rpccluster.ledger.layout import (
     BEGUN,
@@ -27,6 +28,9 @@ from rpccluster.ledger.layout import (
 from rpccluster.master.handover.copies import Copies, Copy, revive
 from rpccluster.master.handover.crashes import MOST_CONNECTIONS, Crash, Crashes
 from rpccluster.system.stream_counters import COUNTS_STREAMS
+
+from ..made_up import ready
+from .rig import Rig
 
 pytestmark = pytest.mark.skipif(not COUNTS_STREAMS, reason="only Linux counts streams")
 
@@ -324,3 +328,37 @@ def test_a_copy_is_closed_once_its_connection_has_ended_or_left() -> None:
     assert other.recv(1) == b""
     assert copies.take_all("worker") == {}
     other.close()
+
+
+def test_copies_that_come_together_are_kept_as_far_as_there_is_room() -> None:
+    """One that comes anew takes the place of the former one."""
+    pairs = [socket.socketpair() for _ in range(5)]
+    made = [Copy([], [], [one.detach()]) for one, _ in pairs]
+    copies = Copies(lambda: 3)
+    copies.keep_all("worker", {1: made[0], 2: made[1]})
+    copies.keep_all("worker", {2: made[2], 3: made[3], 4: made[4]})
+    assert copies.count("worker") == 3
+    assert copies.reasons("worker") == {"descriptors": 1}
+    assert [number for number in (1, 4) if pairs[number][1].recv(1) == b""] == [1, 4]
+    copies.drop_all("worker", [1, 2, 3, 4, 5])
+    assert copies.count("worker") == 0
+    assert copies.reasons("worker") == {}
+    for _, ours in pairs:
+        assert ours.recv(1) == b""
+        ours.close()
+
+
+def test_a_number_that_comes_twice_leaves_no_descriptor_open(rig: Rig) -> None:
+    """A worker may be out of its mind."""
+    worker = rig.add(ready())
+    worker.copies, theirs = channel_pair()
+    pairs = [socket.socketpair() for _ in range(2)]
+    theirs.send(Keep(1, [[1, [], []], [1, [], []]]), [one.fileno() for one, _ in pairs])
+    for one, _ in pairs:
+        one.close()
+    rig.says(worker, Collect())
+    for _, ours in pairs:
+        assert ours.recv(1) == b""
+        ours.close()
+    worker.copies.close()
+    theirs.close()
