@@ -5,8 +5,9 @@ Owns the watcher for reading and the incomplete call, not the socket. The connec
 by `Inbox.start` and `Inbox.stop`. Unread input stays in the kernel, and the peer's send blocks.
 
 Everything that one recv brought is queued, so ``max_pending_calls`` may be passed by that much. While long batches
-wait, a recv takes `RECEIVE_LESS_BYTES` unless it goes on with a long call, and a peer that sends much is not read again
-until all have had their turn, because decoded calls take twenty times their bytes.
+wait, a recv takes `RECEIVE_LESS_BYTES` unless it goes on with a long call, and as much more as the last call had, if
+that was long and came alone: another one may come, and what comes in two pieces is read twice. A peer that sends much
+is not read again until all have had their turn, because decoded calls take twenty times their bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Inbox:
     """The input of one socket. ``partial`` is the received part of an incomplete call."""
 
     __slots__ = (
+        "_expected",
         "_last_long",
         "_listener",
         "_outbox",
@@ -56,6 +58,7 @@ class Inbox:
         self._listener = listener
         self._last_long: Iterator[Any] | None = None  # the calls that were put into the queue of long ones last
         self._put_off: list[Any] | None = None  # calls of a peer that does not read its replies
+        self._expected = 0  # bytes of the last call, if it was long and came alone, until they are asked for
         self.partial: Rest = None
         self.was_heard = False  # cleared by the reader
         self._watcher = room.loop.io(sock.fileno(), READABLE)
@@ -112,7 +115,8 @@ class Inbox:
         data: bytes | memoryview
         try:
             if room.long and (partial is None or partial.size < RECEIVE_LESS_BYTES):
-                data = self._socket.recv(RECEIVE_LESS_BYTES)
+                expected, self._expected = self._expected, 0  # or many short calls would come as one long one
+                data = self._socket.recv(RECEIVE_LESS_BYTES + expected)
             elif partial is None or partial.missing <= RECEIVE_BYTES:
                 data = self._socket.recv(RECEIVE_BYTES)
             else:  # a long string: nothing new for each piece, and not much of what comes behind it
@@ -133,17 +137,21 @@ class Inbox:
         """Decode ``data``, which goes on where ``partial`` ends, and queue the calls."""
         decoder = self._room.decoder
         rest: Rest = None
+        size = len(data)
         try:
             if partial is None:
                 calls, done = decoder.decode_whole(data)  # type: ignore[arg-type]  # a view comes with a partial alone
                 if done != len(data):
                     calls, rest = decoder.decode_rest(calls, data[done:])
             else:
+                size += partial.size
                 calls, rest = decoder.decode_more(partial, data)
         except Undecodable as undecodable:
             calls, rest = [*undecodable.messages, undecodable.error], None
             self._listener.handle(Happened.UNDECODABLE)
         if calls:
+            if RECEIVE_LESS_BYTES < size <= RECEIVE_BYTES and len(calls) == 1:
+                self._expected = size
             self._queue(calls, len(data) > LIGHT_BYTES or partial is not None)
         if rest is not partial:
             self.keep(rest)
