@@ -205,6 +205,8 @@ class Broker:
         if isinstance(message, Give):
             self._collect(worker)  # its copy may be there yet
             self._copies.drop(worker, message.cid)
+            if not message.peer:  # each owner of a Unix socket counts its stream from 0
+                self._crashes.forget_message(message.cid)
             self._returning.note_given(worker, message)
             self._take(passing, descriptors, now)
         elif isinstance(message, Adopted):

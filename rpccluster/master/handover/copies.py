@@ -198,8 +198,18 @@ def _rebuilt(
         is_untouched = counted == Counted(0, 0)
         return give if is_untouched else None
     rebuilt = ledger.rebuild(number, counted)
-    if rebuilt is None or (crash is not None and _is_poison(number, copy, ledger, rebuilt, crashes, crash, counted)):
+    if rebuilt is None:
         return None
+    next_border = -len(rebuilt.input) if counted.begins_anew else rebuilt.border
+    is_again = crashes.follow_message(number, rebuilt.border, next_border)
+    if crash is not None:
+        _note_calls(number, copy, ledger, rebuilt, crashes, crash)
+        if number == ledger.current and rebuilt.input:
+            if is_again:
+                told = "Closing the connection of %s: two workers have crashed while they read the same message of it"
+                logger.warning(told, peer_of(copy.peer))
+                return None
+            crashes.note_message(number, next_border)
     input = NO_MESSAGE if may_resume(rebuilt.input) else rebuilt.input
     if rebuilt.closing_msgid is not None:
         input = closing_request(rebuilt.closing_msgid) + input
@@ -208,24 +218,15 @@ def _rebuilt(
     return give._replace(input=input, output=rebuilt.output, awaited=awaited, unread_until=unread_until)
 
 
-def _is_poison(
-    number: int, copy: Copy, ledger: Ledger, rebuilt: Rebuilt, crashes: Crashes, crash: Crash, counted: Counted
-) -> bool:
-    """Note what a connection had to do with a crash. Return whether a message of it crashes whoever reads it.
+def _note_calls(number: int, copy: Copy, ledger: Ledger, rebuilt: Rebuilt, crashes: Crashes, crash: Crash) -> None:
+    """Note whether a worker has crashed at the calls of a connection.
 
     If a call has begun of the connection whose input was worked through, the worker was in that; else in any that has.
     """
-    peer, is_current = peer_of(copy.peer), number == ledger.current
     has_begun = bool(rebuilt.lost or rebuilt.notifications)
-    if has_begun and (is_current or not ledger.is_at_call) and crashes.note_calls(number, crash):
+    if has_begun and (number == ledger.current or not ledger.is_at_call) and crashes.note_calls(number, crash):
         told = "Not reading from %s for %g seconds: three workers crashed at its calls within a minute, the last in %s"
-        logger.warning(told, peer, crash.pause_seconds, escaped(crash.method))
-    next_border = -len(rebuilt.input) if counted.begins_anew else rebuilt.border
-    if is_current and rebuilt.input and crashes.is_message_again(number, rebuilt.border, next_border):
-        told = "Closing the connection of %s: two workers have crashed while they read the same message of it"
-        logger.warning(told, peer)
-        return True
-    return False
+        logger.warning(told, peer_of(copy.peer), crash.pause_seconds, escaped(crash.method))
 
 
 def peer_of(address: Sequence[Any]) -> str:

@@ -36,14 +36,23 @@ class Crashes:
         self._times: dict[int, deque[float]] = {}
         self._unread: dict[int, float] = {}
 
-    def is_message_again(self, number: int, border: int, next_border: int) -> bool:
-        """Note a crash while the message at this offset of a connection's input was read. Return whether it is the
-        second one at it. For its next owner it is the one at ``next_border``.
+    def follow_message(self, number: int, border: int, next_border: int) -> bool:
+        """Return whether a worker has crashed while it read the message at this offset of a connection's input.
+
+        For the next owner it is the one at ``next_border``. If another message stands here, that one has begun.
         """
-        if self._borders.pop(number, None) == border:
-            return True
+        if self._borders.pop(number, None) != border:
+            return False
         _keep(self._borders, number, next_border)
-        return False
+        return True
+
+    def note_message(self, number: int, border: int) -> None:
+        """Note a crash while a message was read, which the next owner has at the offset ``border``."""
+        _keep(self._borders, number, border)
+
+    def forget_message(self, number: int) -> None:
+        """Forget at which message of a connection a worker has crashed: another one may stand at that offset now."""
+        self._borders.pop(number, None)
 
     def note_calls(self, number: int, crash: Crash) -> bool:
         """Note a crash at the calls of a connection. Return whether it is not to be read for a while now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -169,19 +170,46 @@ def test_a_message_at_which_two_workers_crash_is_read_by_no_third(dead: Dead) ->
     assert dead.revived(crashes, crash(2.0)) is None
 
 
-def test_a_message_of_a_unix_socket_is_known_again_though_each_owner_counts_from_0(dead: Dead) -> None:
+def revived_unix(dead: Dead, crashes: Crashes, read: int, crash: Crash | None) -> Give | None:
+    """Let the owner of a Unix socket die that has read so much, of which the last three bytes had not begun."""
+    dead.served.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, PEEK_OFFSET - read)
+    border, at = INPUT_SHIFT + read - 3, SHAPE.arena_at
+    fields = (NUMBER, NUMBER ^ CHECK, border, at - border, 0, at, 0, 0)
+    os.pwrite(dead.ledger.descriptor, RECORD.pack(*(each & MASK for each in fields)), SHAPE.records_at)
+    os.pwrite(dead.ledger.descriptor, UNIX_COUNT.pack(PEEK_OFFSET, 0, 0), SHAPE.unix_counts_at)
+    return dead.revived(crashes, crash)
+
+
+@pytest.fixture
+def unix(dead: Dead) -> Iterator[Dead]:
     client, served = socket.socketpair()
     with client, dead.served:
         dead.served = served
-        crashes = Crashes()
         dead.note(b"abc")
-        for again, (read, low) in enumerate([(100, 0), (0, 0)]):
-            served.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, PEEK_OFFSET - read)
-            border, at = INPUT_SHIFT + read - 3, SHAPE.arena_at
-            fields = (NUMBER, NUMBER ^ CHECK, border, at - border, 0, at, 0, 0)
-            os.pwrite(dead.ledger.descriptor, RECORD.pack(*(each & MASK for each in fields)), SHAPE.records_at)
-            os.pwrite(dead.ledger.descriptor, UNIX_COUNT.pack(PEEK_OFFSET, low, 0), SHAPE.unix_counts_at)
-            assert (dead.revived(crashes, crash(1.0)) is None) == bool(again)
+        yield dead
+
+
+def test_a_message_of_a_unix_socket_is_known_again_though_each_owner_counts_from_0(unix: Dead) -> None:
+    crashes = Crashes()
+    assert revived_unix(unix, crashes, 100, crash(1.0)) is not None
+    assert revived_unix(unix, crashes, 0, None) is not None  # killed from outside
+    assert revived_unix(unix, crashes, 0, crash(2.0)) is None
+
+
+def test_another_message_of_a_unix_socket_is_not_taken_for_that_at_the_same_offset(unix: Dead) -> None:
+    """An owner between the two crashes has begun with the first message, and was killed."""
+    crashes = Crashes()
+    assert revived_unix(unix, crashes, 100, crash(1.0)) is not None
+    assert revived_unix(unix, crashes, 3, None) is not None
+    assert revived_unix(unix, crashes, 0, crash(2.0)) is not None
+
+
+@pytest.mark.parametrize("peer", [PEER, []], ids=["TCP", "Unix"])
+def test_a_unix_socket_that_moves_begins_anew(rig: Rig, peer: list[Any]) -> None:
+    """Its next owner counts from 0: what stood at an offset may be another message then. TCP's offsets go on."""
+    rig.broker._crashes.note_message(NUMBER, -3)
+    rig.says(rig.add(ready()), Give(NUMBER, peer, False, b"abc", b"", []))
+    assert rig.broker._crashes.follow_message(NUMBER, -3, -3) == bool(peer)
 
 
 def test_a_crash_at_another_message_counts_anew(dead: Dead) -> None:
