@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_not_in_it_and_comes_back(noted: Callable[..., Note
 def test_output_that_grows_out_of_the_ledger_and_back_stays_in_order(noted: Callable[..., Noted]) -> None:
     """It stands in a block, moves to larger ones, fits into none, and is in the ledger again once it was read."""
     rig = noted(arena_bytes=1 << 18)
-    peer = rig.connect(buffer_bytes=10_000)
+    peer = rig.connect(buffer_bytes=60_000)
     chance, expected, was_bare, was_noted = random.Random(1), b"", False, False
 
     def look() -> None:
@@ -255,7 +255,7 @@ def test_output_that_grows_out_of_the_ledger_and_back_stays_in_order(noted: Call
             assert rig.needs(peer) == (b"", unsent, [], 0)
 
     for msgid in range(1, 101):
-        value = f"{msgid} " * chance.choice([1, 2000, 2000, 6000])
+        value = f"{msgid} " * chance.choice([1, 6000, 6000, 12_000])
         peer.post("echo", value)
         expected += msgpack.packb([1, msgid, None, value])
         until(lambda msgid=msgid: len(rig.rig.service.began) == msgid)
@@ -266,6 +266,29 @@ def test_output_that_grows_out_of_the_ledger_and_back_stays_in_order(noted: Call
     assert was_noted
     assert [reply[0] for reply in peer.wait(100)] == list(range(1, 101))
     look()
+    assert rig.needs(peer) == NOTHING
+
+
+@pytest.mark.parametrize("arena_bytes", [1 << 23, 1 << 20], ids=["fits", "does not fit"])
+def test_a_reply_of_long_bytes_is_between_the_others(noted: Callable[..., Noted], arena_bytes: int) -> None:
+    """It is packed where it is sent from, or as others are; at its limit it is an error."""
+    rig = noted(arena_bytes=arena_bytes)
+    peer = rig.connect(buffer_bytes=100_000)
+    sizes = [10, 262_144, 3_000_000, 5, 262_120, 4_000_000, 1, 1 << 22]
+    for at, size in enumerate(sizes):
+        peer.post("large", size)
+        until(lambda at=at: len(rig.rig.service.began) > at)
+        settle()
+        if at == 2:
+            found = rig.look(peer)
+            assert (found is not None and len(found.output) > 2_500_000) == (arena_bytes == 1 << 23)
+        if at >= 2:
+            peer.wait(at + 1)
+    replies = peer.wait(len(sizes))
+    assert [reply[0] for reply in replies] == list(range(1, 1 + len(sizes)))
+    assert [len(result) for _, _, result in replies[:-1]] == sizes[:-1]
+    assert "max_message_size" in replies[-1][1]
+    settle()
     assert rig.needs(peer) == NOTHING
 
 

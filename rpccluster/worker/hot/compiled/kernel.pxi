@@ -53,6 +53,8 @@ cdef extern from "Python.h":
     void PyErr_NormalizeException(PyObject **kind, PyObject **value, PyObject **traceback)
     int PyException_SetTraceback(PyObject *value, PyObject *traceback)
     Py_ssize_t PyObject_Size(PyObject *what)
+    bint PyBytes_CheckExact(PyObject *what)
+    Py_ssize_t PyBytes_GET_SIZE(PyObject *what)
 
 cdef extern from "../../../protocol/wire/wire.h":
     enum: WIRE_OK, WIRE_SHORT, WIRE_ODD, WIRE_FAILED, OUTLINE_WHOLE, OUTLINE_SHORT, OUTLINE_REFUSED

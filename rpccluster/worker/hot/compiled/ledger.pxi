@@ -31,6 +31,7 @@ cdef enum:
     ORDERS = 40
     NO_BLOCK = -1
     FREE = 64  # in the order of a block that is free
+    MOST_AROUND_BYTES = 16  # of a response, around the bytes that are its result
     GIVEN_BACK_ORDER = 16  # of the smallest free blocks whose memory is given back: 64 KiB
 
 cdef uint64_t _SHIFT = INPUT_SHIFT, _CHECK = CHECK
@@ -449,6 +450,17 @@ cdef class Note:
         self.output = block
         self.set_end(self.sent + known + fresh)
         return 0
+
+    cdef void publish_response(self, uint8_t *block, uint32_t msgid, PyObject *result) noexcept:
+        """Let a reply be all output; ``block`` has room for it."""
+        cdef wire_buffer whole
+        whole.bytes = block
+        whole.start = whole.end = 0
+        whole.room = self.ledger.block_size(block)
+        wire_response(&whole, msgid, result)
+        store(&self.record.output_zero, self.ledger.place_of(block) - self.sent)
+        self.output = block
+        self.set_end(self.sent + whole.end)
 
     cdef inline size_t unsent_in_block(self) noexcept:
         """Return how much output stands in the ledger alone."""

@@ -706,7 +706,7 @@ cdef class Port:
             return 0
         if count:
             self.look_at_limit()
-            if self.out.end > self.out.start and not self.is_unsent:
+            if not self.is_unsent and self.unsent_length():
                 if self.send_out() < 0:
                     self.turn.room.dropped_replies += count
                     self.listener.handle(_BROKEN)

@@ -617,6 +617,8 @@ cdef class Turn:
             if interruption is not None:
                 return self.fail(runner, interruption)
         if not port.is_closed:
+            if port.note is not None and PyBytes_CheckExact(result) and self.answer_large(frame, port, msgid, result):
+                return 0
             if port.out.bytes == NULL:
                 self.lend(&port.out, False)
             before = port.out.end - port.out.start
@@ -644,6 +646,24 @@ cdef class Turn:
         else:
             self.slow_path.put(runner, reply)
         return 0
+
+    cdef bint answer_large(self, Frame frame, Port port, uint32_t msgid, PyObject *result) except -1:
+        """Pack long bytes where they are sent from, in a block of the ledger; returns whether that was possible."""
+        cdef size_t size = <size_t>PyBytes_GET_SIZE(result) + MOST_AROUND_BYTES
+        cdef uint8_t *block
+        if size <= _OUTPUT_WINDOW or size > self.max_size or port.rarity.led is not None or port.unsent_length():
+            return False
+        block = self.ledger.new_block(size)
+        if block == NULL:
+            return False
+        port.gathered += 1
+        if frame.counts != NULL:
+            self.count(frame)
+        port.note.answer_begun(frame.begun, msgid)
+        port.note.publish_response(block, msgid, result)
+        self.room.handled_large = True
+        port.flush_out()
+        return True
 
     cdef void begin_to_time(self, Frame frame, uint64_t *counts):
         frame.counts = counts
