@@ -181,8 +181,9 @@ def test_copies_leave_the_master_descriptors_for_what_else_it_does(
         for caller in callers:
             stack.enter_context(caller.sock)
         assert all(caller.call("pid")[0] is None for caller in callers)
-        wait_until(lambda: sum(worker["uncovered"] for worker in running.status()["workers"]) == 100)
-        assert sum(worker["uncovered_why"]["descriptors"] for worker in running.status()["workers"]) == 100
+        wait_until(  # some are "new" at first
+            lambda: sum(worker["uncovered_why"]["descriptors"] for worker in running.status()["workers"]) == 100
+        )
         running.wait_log("A connection would end with its worker: this process may hold copies of 100")
         running.signal(signal.SIGHUP)
         running.wait_log("(generation 2)")
