@@ -121,7 +121,7 @@ FAULTS = [
     PutBack(
         "what a dead worker was given, and had not noted, is lost",
         "master/handover/copies.py",
-        "            message = copy.given  #",
+        "            message = copy.given[0]  #",
         "            message = None  #",
         455,
     ),
