@@ -193,7 +193,7 @@ class Server:
         parts.voting.sweep()
         self._assignment.logs.flush()
         self._keep_term()
-        if self._freed.is_due(resident, parts.engine.has_handled_large(), time.monotonic()):
+        if self._freed.is_due(resident - parts.engine.freed_bytes, parts.engine.has_handled_large(), time.monotonic()):
             parts.engine.give_back_freed_memory()
             system.give_back_freed_memory()
             self._freed.settle(system.resident_bytes())

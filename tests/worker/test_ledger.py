@@ -211,6 +211,22 @@ def test_the_memory_of_what_was_large_is_given_back(noted: Callable[..., Noted])
         assert other.wait(replies)[-1] == [1, None, "y" * 1_500_000]
 
 
+def test_it_tells_how_much_is_freed(noted: Callable[..., Noted]) -> None:
+    """Also of a message whose rest never comes."""
+    rig = noted()
+    peer, engine = rig.connect(), rig.rig.engine
+    peer.send(request(1, "echo", "y" * 1_500_000)[:-1])
+    wait_read(peer)
+    settle()
+    engine.give_back_freed_memory()
+    assert engine.freed_bytes == 0
+    peer.close()
+    until(lambda: peer.connection.is_closed)
+    assert engine.freed_bytes >= 1_500_000
+    engine.give_back_freed_memory()
+    assert engine.freed_bytes == 0
+
+
 def test_waiting_calls_are_input(noted: Callable[..., Noted]) -> None:
     rig = noted()
     rig.rig.options.set(max_pending_calls=2)

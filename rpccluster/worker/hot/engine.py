@@ -195,6 +195,11 @@ class PythonEngine:
         large, self._room.handled_large = self._room.handled_large, False
         return large
 
+    @property
+    def freed_bytes(self) -> int:
+        """How much memory the engine has freed itself since it was given back."""
+        return 0
+
     def give_back_freed_memory(self) -> None:
         """Let the kernel have memory that the engine has freed itself; here the C library has it."""
 

@@ -20,7 +20,10 @@ class FreedMemory:
         self._has_handled_large = False  # since then
 
     def is_due(self, resident: int, has_handled_large: bool, now: float) -> bool:
-        """Return whether to give memory back at ``now`` (monotonic seconds); asked at each heartbeat."""
+        """Return whether to give memory back at ``now`` (monotonic seconds); asked at each heartbeat.
+
+        ``resident`` bytes are those without memory that is known to be freed.
+        """
         if self._settled is None:
             self._settled = resident
         if has_handled_large:

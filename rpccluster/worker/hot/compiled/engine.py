@@ -167,6 +167,11 @@ class CompiledEngine(PythonEngine):
         if counters is not None:  # else it is just ending
             port.take_note(number, counters.read, counters.written)
 
+    @property
+    def freed_bytes(self) -> int:
+        """How much memory the engine has freed itself since it was given back."""
+        return 0 if self._ledger is None else self._ledger.freed_bytes
+
     def give_back_freed_memory(self) -> None:
         """Let the kernel have memory that the engine has freed itself: in the ledger."""
         if self._ledger is not None:

@@ -70,6 +70,7 @@ cdef class Ledger:
     cdef int32_t *previous_block
     cdef int32_t first_block[ORDERS]
     cdef public Py_ssize_t uncovered
+    cdef Py_ssize_t used, most_used  # bytes of blocks; at most, since memory was given back
 
     def __cinit__(self):
         cdef int place
@@ -176,6 +177,8 @@ cdef class Ledger:
             found -= 1
             self.put_free(place + (1 << (found - SMALLEST_ORDER)), found)
         self.orders[place] = <uint8_t>order
+        self.used += <Py_ssize_t>1 << order
+        self.most_used = max(self.most_used, self.used)
         return self.arena + (<size_t>place << SMALLEST_ORDER)
 
     cdef size_t block_size(self, const uint8_t *block) noexcept:
@@ -185,6 +188,7 @@ cdef class Ledger:
         cdef int32_t place = <int32_t>(<size_t>(block - self.arena) >> SMALLEST_ORDER)
         cdef int32_t other
         cdef int order = self.orders[place]
+        self.used -= <Py_ssize_t>1 << order
         while True:
             other = place ^ (1 << (order - SMALLEST_ORDER))
             if other >= self.blocks or self.orders[other] != (order | FREE):
@@ -193,6 +197,11 @@ cdef class Ledger:
             place = min(place, other)
             order += 1
         self.put_free(place, order)
+
+    @property
+    def freed_bytes(self):
+        """How much more there was in blocks at once, since memory was given back, than there is now."""
+        return self.most_used - self.used
 
     def give_back_freed_memory(self):
         """Let the kernel have the memory of large blocks that are free. It comes anew, as zeros, when they are used."""
@@ -203,6 +212,7 @@ cdef class Ledger:
             while place != NO_BLOCK:
                 madvise(self.arena + (<size_t>place << SMALLEST_ORDER), <size_t>1 << order, MADV_REMOVE)
                 place = self.next_block[place]
+        self.most_used = self.used
 
     cdef void put_free(self, int32_t place, int order) noexcept:
         cdef int32_t first = self.first_block[order]
