@@ -54,7 +54,7 @@ def _wait_worker(running: RunningCluster, **facts: int) -> None:
     def is_so() -> bool:
         return any(all(worker[key] == value for key, value in facts.items()) for worker in running.status()["workers"])
 
-    wait_until(is_so, 5, str(facts))
+    wait_until(is_so, what=str(facts))
 
 
 def test_a_call_is_given_up_and_its_connection_goes_on(cluster):
