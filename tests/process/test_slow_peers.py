@@ -142,7 +142,7 @@ def test_who_never_reads_takes_up_little_and_is_closed_in_time(make_cluster) -> 
             print(f"{DEAF} of {CALLS} calls, of which the kernel took all but {max(unsent)} bytes")
             print(f"{each / MIB:.2f} MiB each")
             print(f"undisturbed {undisturbed}\nmeanwhile   {good.figures()}")
-            assert each < 1.5 * HIGH_WATER_BYTES
+            assert each < 2 * HIGH_WATER_BYTES  # while it grows it is copied
         print(f"the reload took {reload_timed(running):.2f} s; {good.figures()}")
         began = time.monotonic()
         wait_until(lambda: count(running, "write_timeout") == DEAF, WRITE_TIMEOUT + LATE_SECONDS, "all are closed")
