@@ -190,6 +190,25 @@ def test_replies_that_are_gathered_are_looked_at_when_they_leave(rig: Rig, page:
     assert replies[1] == [2, None, 2] and replies[4] == [5, None, 5]
 
 
+def test_a_reply_that_leaves_since_the_peer_has_read_is_looked_at_too(rig: Rig, page: LeadPage, engine: str) -> None:
+    """What has gathered leaves with what waited for the peer, before its turn comes."""
+    if engine == "python":
+        pytest.skip("what waits for the peer leaves alone here")
+    take_lead(page)
+    peer = rig.connect(buffer_bytes=10_000)
+    peer.post("large", 60_000)
+    until(lambda: rig.service.began)
+    settle()
+    outbox = peer.connection.outbox
+    assert outbox.unsent
+    outbox.expect([7])
+    outbox.note_led(7, 1)
+    outbox.put(msgpack.packb([1, 7, None, "led"]))
+    peer.look()
+    page.show(Standing(2, "unix:///other"), 10)
+    assert peer.wait(2)[1] == [7, LOST, None]
+
+
 def test_calls_of_two_leads_in_one_turn_are_told_apart(rig: Rig, page: LeadPage) -> None:
     """Those of the older one are lost, those of the newer one are answered, and so is what needs no lead."""
     take_lead(page)
